@@ -1,0 +1,44 @@
+"""Plausible crystal structures from a chemical formula, written by a language model of crystals.
+
+    import crystallm
+    for crystal in crystallm.generate("TiO2", z=2, space_group="P4_2/mnm", n=5):
+        print(crystal.space_group, crystal.validity.valid)
+
+This module holds the public names and loads what stands behind them at first use, so that its import is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crystallm.checkpoint import Model, load_model
+    from crystallm.crystal import Crystal
+    from crystallm.generation import generate
+
+__version__ = "0.1.0"
+__all__ = ["Crystal", "Model", "__version__", "generate", "load_model"]
+
+# The module is named apart from the function: an imported submodule would take the function's name in the package.
+_HOMES = {
+    "Crystal": "crystallm.crystal",
+    "Model": "crystallm.checkpoint",
+    "generate": "crystallm.generation",
+    "load_model": "crystallm.checkpoint",
+}
+_MODULES = frozenset({"cif", "elements", "formula", "orbits", "spacegroups", "tokenizer", "validity"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"crystallm.{name}")
+    raise AttributeError(f"module 'crystallm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_MODULES})
