@@ -1,0 +1,110 @@
+"""Facts on the 89 elements that texts of crystals may hold: what a text prints, what judges need.
+
+The table is the one that the published texts were written with: CrystaLLM (Antunes et al., Nat. Commun. 15,
+10570, 2024), whose numbers are those of pymatgen 2023.3.23. Later libraries hold other values (Mn's ionic
+radius, for one); the table rules, since networks have read its numbers. This module knows nothing of
+formulas, texts or structures, and needs no other library.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SYMBOLS_BY_NUMBER = (
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb "
+    "Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu "
+    "Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db "
+    "Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og "
+).split()
+"""All 118 symbols, hydrogen first: an element without a token is told apart from one that does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element.
+
+    Attributes:
+        symbol: as in the periodic table, `Na`.
+        number: atomic number Z.
+        electronegativity: Pauling's scale; NaN for He, Ne and Ar, which have none (so that no comparison with
+            them holds, as in the bond score of the paper).
+        printed: electronegativity, radius (Å) and average ionic radius (Å) as the texts print them. For He, Ne
+            and Ar the first is Allen's value.
+        atomic_radius: Slater's, Å; None where there is none (He, Ne, Kr, Xe).
+        average_ionic_radius: mean of Shannon's radii over all oxidation states, Å; 0 where there are none.
+        average_cationic_radius: the same over positive states, Å; 0 where there are none.
+        average_anionic_radius: the same over negative states, Å; 0 where there are none.
+    """
+
+    symbol: str
+    number: int
+    electronegativity: float
+    printed: tuple[str, str, str]
+    atomic_radius: float | None
+    average_ionic_radius: float
+    average_cationic_radius: float
+    average_anionic_radius: float
+
+
+@cache
+def _table() -> dict[str, Element]:
+    """The elements by symbol, in the order of their tokens."""
+    rows = json.loads((files("crystallm") / "data" / "elements.json").read_text(encoding="ascii"))
+    return {
+        symbol: Element(symbol, number, float("nan") if x is None else x, tuple(printed), *radii)
+        for symbol, (number, x, printed, *radii) in rows.items()
+    }
+
+
+@cache
+def symbols() -> tuple[str, ...]:
+    """The 89 elements that have a token, in the order of the vocabulary."""
+    return tuple(_table())
+
+
+def get(symbol: str) -> Element:
+    """The element of that symbol.
+
+    Raises:
+        InputError: no such element, or one that no text can hold (Po, At, Rn, Fr, Ra, Am and heavier).
+    """
+    element = _table().get(symbol)
+    if element is not None:
+        return element
+    if symbol in SYMBOLS_BY_NUMBER:
+        raise InputError(
+            f"the element {symbol} (Z = {SYMBOLS_BY_NUMBER.index(symbol) + 1}) has no token: the language covers "
+            "H to Pu without Po, At, Rn, Fr and Ra"
+        )
+    raise InputError(f"{symbol[:20]!r} is not an element: write a symbol of the periodic table such as Na")
+
+
+@cache
+def _rank() -> dict[str, int]:
+    """Place of each element by rising electronegativity.
+
+    Equal values stand in alphabetical order, as in the published texts (K before Rb, Ir before Os before Ru).
+    He, Ne and Ar, without a Pauling value, are placed by the value that is printed.
+    """
+    table = _table()
+    order = sorted(table, key=lambda symbol: (float(table[symbol].printed[0]), symbol))
+    return {symbol: place for place, symbol in enumerate(order)}
+
+
+def electronegativity_order(symbols: Iterable[str]) -> list[str]:
+    """The symbols by rising electronegativity, equal values alphabetically, as in the texts' formulas.
+
+    Raises:
+        InputError: a symbol without a token.
+    """
+    rank = _rank()
+    return sorted(symbols, key=lambda symbol: rank[get(symbol).symbol])
