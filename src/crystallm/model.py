@@ -1,0 +1,380 @@
+"""The network: a decoder-only transformer of the GPT-2 form, its configuration and its cache.
+
+Knows tensors, not crystals: a token is a number here, and where weights or tokens come from, what they mean
+and how the next one is chosen is the business of other modules. Needs torch, numpy and pydantic.
+
+Letters of shapes: B rows, T tokens of a row, C width (`n_embd`), H heads, D = C / H, V vocabulary, W cached
+tokens with the new ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from crystallm.errors import InputError
+
+LAYER_NORM_EPS = 1e-5
+INIT_STD = 0.02  # GPT-2's
+
+
+class ModelConfig(BaseModel):
+    """What is needed to build a network. Frozen; refuses unknown keys; saved as JSON beside the weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    language: str = Field(min_length=1)
+    """Name of the language that the network writes: `cif` or `orbits`."""
+    vocab_size: int = Field(ge=1, le=65536)
+    """Number of tokens V. At most 65,536, as streams on disk are uint16."""
+    context: int = Field(default=1024, ge=1)
+    """Largest number of tokens that the network sees at once; the number of position embeddings."""
+    n_layer: int = Field(default=8, ge=1)
+    """Number of transformer blocks."""
+    n_head: int = Field(default=8, ge=1)
+    """Attention heads of a block; they share the width evenly."""
+    n_embd: int = Field(default=512, ge=1)
+    """Width C of the residual stream."""
+    bias: bool = False
+    """Whether linear layers and layer norms have an additive bias."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of activations dropped while training; none is dropped in evaluation."""
+
+    @model_validator(mode="after")
+    def _heads_share_width(self) -> ModelConfig:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Width D of one head."""
+        return self.n_embd // self.n_head
+
+
+class KVCache:
+    """Keys and values of the tokens that each row has seen, preallocated and written in place.
+
+    Rows are ragged: each has its own length, and all start at column 0. The first `n_rows` of the allocated
+    rows are in use; `GPT.forward(ids, cache=cache)` takes exactly these and appends its T tokens to each.
+
+    Args:
+        config: of the network that will fill it.
+        rows: allocated rows B.
+        capacity: allocated tokens of a row; the network's context if None.
+        device, dtype: those of the network's weights.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        rows: int,
+        capacity: int | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.capacity = config.context if capacity is None else capacity
+        shape = (config.n_layer, rows, config.n_head, self.capacity, config.head_dim)
+        # Zeros, not empty: a masked column must not hold a NaN, as 0 * NaN is NaN.
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, H, capacity, D)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, H, capacity, D)
+        self._lengths = [0] * rows
+        self.n_rows = rows
+        self._set_view()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Number of cached tokens of each row in use."""
+        return tuple(self._lengths[: self.n_rows])
+
+    def _set_view(self) -> None:
+        """Derive what a forward pass needs from the lengths on the host (no synchronisation with a GPU)."""
+        used = self._lengths[: self.n_rows]
+        self._longest = max(used, default=0)
+        self._even = min(used, default=0) == self._longest
+        device = self.keys.device
+        self._starts = torch.tensor(used, dtype=torch.long, device=device)  # (B,)
+        self._rows = torch.arange(self.n_rows, device=device)  # (B,)
+
+    def fill_row(self, row: int, source: KVCache, source_row: int = 0) -> None:
+        """Copy one row of another cache (a prompt's prefill) over `row`; what `row` held is forgotten.
+
+        `row` may be `n_rows`, the first unused one, which is then in use.
+        """
+        if not 0 <= row <= min(self.n_rows, self.keys.shape[1] - 1):
+            raise InputError(f"{row=} is neither in use nor the next of {self.keys.shape[1]} rows")
+        length = source.lengths[source_row]
+        if length > self.capacity:
+            raise InputError(f"a row of {length} tokens does not fit a cache of {self.capacity}")
+        self.keys[:, row, :, :length] = source.keys[:, source_row, :, :length]
+        self.values[:, row, :, :length] = source.values[:, source_row, :, :length]
+        self._lengths[row] = length
+        self.n_rows = max(self.n_rows, row + 1)
+        self._set_view()
+
+    def drop_rows(self, rows: Sequence[int]) -> list[int]:
+        """Take rows out of use and close the gaps with the last ones, in place.
+
+        Returns:
+            For each row in use afterwards, the number it had before.
+        """
+        gone = set(rows)
+        order = [row for row in range(self.n_rows) if row not in gone]
+        kept = len(order)
+        holes = [row for row in range(kept) if row in gone]
+        movers = [row for row in order if row >= kept]
+        for hole, mover in zip(holes, movers, strict=True):
+            length = self._lengths[mover]
+            self.keys[:, hole, :, :length] = self.keys[:, mover, :, :length]
+            self.values[:, hole, :, :length] = self.values[:, mover, :, :length]
+            self._lengths[hole] = length
+        sources = list(range(kept))
+        for hole, mover in zip(holes, movers, strict=True):
+            sources[hole] = mover
+        self.n_rows = kept
+        self._set_view()
+        return sources
+
+    def clear(self, rows: int | None = None) -> None:
+        """Forget all tokens; `rows` rows are in use afterwards, all allocated ones if None."""
+        self.n_rows = self.keys.shape[1] if rows is None else rows
+        self._lengths = [0] * self.keys.shape[1]
+        self._set_view()
+
+    def positions(self, n_tokens: int) -> Tensor:
+        """Positions of the next `n_tokens` tokens of each row, (B, T)."""
+        return self._starts[:, None] + torch.arange(n_tokens, device=self._starts.device)
+
+    def mask(self, n_tokens: int) -> Tensor | None:
+        """Columns that the next tokens may attend to, bool (B, 1, T, W); None where the kernel needs none."""
+        if self._longest == 0 or (n_tokens == 1 and self._even):
+            return None
+        columns = torch.arange(self._longest + n_tokens, device=self._starts.device)  # (W,)
+        return columns <= self.positions(n_tokens)[:, None, :, None]
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values (B, H, T, D) of a layer behind each row; all of them, (B, H, W, D) each."""
+        n_tokens = keys.shape[2]
+        stop = self._longest + n_tokens
+        all_keys, all_values = self.keys[layer, : self.n_rows], self.values[layer, : self.n_rows]
+        if self._even:
+            all_keys[:, :, self._longest : stop] = keys
+            all_values[:, :, self._longest : stop] = values
+        elif n_tokens == 1:
+            all_keys[self._rows, :, self._starts] = keys[:, :, 0]
+            all_values[self._rows, :, self._starts] = values[:, :, 0]
+        else:
+            columns = self.positions(n_tokens)  # (B, T)
+            all_keys[self._rows[:, None], :, columns] = keys.transpose(1, 2)
+            all_values[self._rows[:, None], :, columns] = values.transpose(1, 2)
+        return all_keys[:, :, :stop], all_values[:, :, :stop]
+
+    def advance(self, n_tokens: int) -> None:
+        """Count `n_tokens` more in each row in use; called once a forward pass, after the last layer."""
+        for row in range(self.n_rows):
+            self._lengths[row] += n_tokens
+        self._longest += n_tokens
+        self._starts += n_tokens
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
+        """Map (B, T, C) to (B, T, C); `mask` bool, broadcast to (B, H, T, W), None for causal attention."""
+        n_rows, n_tokens, width = x.shape
+        qkv = self.c_attn(x).view(n_rows, n_tokens, 3, self.n_head, width // self.n_head)
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, T, D) each, views
+        if cache is not None:
+            keys, values = cache.append(layer, keys, values)  # (B, H, W, D)
+        y = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            # A single new token sees all that is cached; `is_causal` would show it the first column only.
+            is_causal=mask is None and n_tokens > 1,
+        )  # (B, H, T, D)
+        out: Tensor = self.c_proj(y.transpose(1, 2).reshape(n_rows, n_tokens, width))
+        return F.dropout(out, self.dropout, self.training) if self.dropout else out
+
+
+class MLP(nn.Module):
+    """Two linear layers, four times as wide between, with the tanh form of GELU."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, C) to (B, T, C)."""
+        out: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return F.dropout(out, self.dropout, self.training) if self.dropout else out
+
+
+class Block(nn.Module):
+    """Attention and MLP, each on the normalised stream and added to it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
+        """Map (B, T, C) to (B, T, C)."""
+        x = x + self.attn(self.ln_1(x), mask, cache, layer)
+        out: Tensor = x + self.mlp(self.ln_2(x))
+        return out
+
+
+class Trunk(nn.Module):
+    """Embeddings, blocks and the last layer norm: everything but the head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.context, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
+
+
+class GPT(nn.Module):
+    """The network. Parameters have the names of the published state dicts; weights start as GPT-2's do.
+
+    The head is tied: `lm_head.weight` is `transformer.wte.weight`. Initial weights come from torch's global
+    generator; seed it for a reproducible start.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = Trunk(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head.weight = self.transformer.wte.weight
+        self._initialise()
+
+    def _initialise(self) -> None:
+        # Every block adds twice to the stream, so its variance would grow with 2 n_layer (GPT-2, sec. 2.3).
+        residual_std = INIT_STD / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 2:
+                std = residual_std if name.endswith("c_proj.weight") else INIT_STD
+                nn.init.normal_(parameter, mean=0.0, std=std)
+
+    def num_parameters(self) -> int:
+        """Number of weights without the position embeddings, as the paper counts (its small one: 25.4 M)."""
+        return sum(p.numel() for p in self.parameters()) - self.transformer.wpe.weight.numel()
+
+    def new_cache(self, rows: int, capacity: int | None = None) -> KVCache:
+        """An empty cache for `rows` rows, on the device and in the dtype of the weights."""
+        weight = self.transformer.wte.weight
+        return KVCache(self.config, rows, capacity, device=weight.device, dtype=weight.dtype)
+
+    def features(
+        self,
+        ids: Tensor,
+        *,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """The normalised stream (B, T, C) that the head turns into logits. Arguments as for `forward`."""
+        n_rows, n_tokens = ids.shape
+        before = max(cache.lengths, default=0) if cache is not None else 0
+        if before + n_tokens > self.config.context:
+            raise InputError(
+                f"{before + n_tokens} tokens are more than the context of {self.config.context}; "
+                "shorten the input"
+            )
+        if cache is not None:
+            if segments is not None:
+                raise InputError("segments and a cache exclude each other: a cached row is one segment")
+            if n_rows != cache.n_rows or before + n_tokens > cache.capacity:
+                raise InputError(
+                    f"{n_rows} rows of {before + n_tokens} tokens do not fit a cache with {cache.n_rows} "
+                    f"rows of {cache.capacity} in use"
+                )
+        mask: Tensor | None = None  # broadcast to (B, H, T, W)
+        if cache is not None:
+            mask = cache.mask(n_tokens)
+            positions = cache.positions(n_tokens) if positions is None else positions
+        elif segments is not None:
+            mask = segment_mask(segments)
+            positions = segment_positions(segments) if positions is None else positions
+        elif positions is None:
+            positions = torch.arange(n_tokens, device=ids.device)[None]  # (1, T)
+        trunk = self.transformer
+        x: Tensor = trunk.wte(ids) + trunk.wpe(positions)  # (B, T, C)
+        if self.config.dropout:
+            x = F.dropout(x, self.config.dropout, self.training)
+        for layer, block in enumerate(trunk.h):
+            x = block(x, mask, cache, layer)
+        if cache is not None:
+            cache.advance(n_tokens)
+        out: Tensor = trunk.ln_f(x)
+        return out
+
+    def forward(
+        self,
+        ids: Tensor,
+        *,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Logits of the next token at every position.
+
+        Args:
+            ids: (B, T) tokens.
+            positions: (B, T) indices of the position embeddings; by default 0, 1, ... in each row, or in each
+                segment, or behind what the cache holds.
+            segments: (B, T) int; a token attends to earlier tokens with its own number only. Packed crystals
+                are numbered 0, 1, ..., padding is -1 (whose logits are finite and mean nothing).
+            cache: keys and values of the tokens before; grows by T in place.
+
+        Returns:
+            (B, T, V) logits.
+
+        Raises:
+            InputError: more tokens than the context or the cache holds, or segments together with a cache.
+        """
+        logits: Tensor = self.lm_head(self.features(ids, positions=positions, segments=segments, cache=cache))
+        return logits
+
+
+def segment_mask(segments: Tensor) -> Tensor:
+    """Attention inside equal neighbouring numbers, and causal: bool (B, 1, T, T), True where attended.
+
+    Every token attends to itself, so that no row of the softmax is empty (an empty one would be NaN).
+    """
+    n_tokens = segments.shape[1]
+    causal = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=segments.device).tril()
+    return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
+
+
+def segment_positions(segments: Tensor) -> Tensor:
+    """Positions 0, 1, ... that restart where the segment number changes, (B, T)."""
+    index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+    starts = torch.zeros_like(index)
+    starts[:, 1:] = torch.where(segments[:, 1:] != segments[:, :-1], index[:, 1:], 0)
+    return index - starts.cummax(dim=1).values
