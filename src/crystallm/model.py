@@ -10,14 +10,17 @@ tokens with the new ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LAYER_NORM_EPS = 1e-5
 INIT_STD = 0.02  # GPT-2's
@@ -200,7 +203,7 @@ class Attention(nn.Module):
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, T, D) each, views
         if cache is not None:
             keys, values = cache.append(layer, keys, values)  # (B, H, W, D)
-        y = F.scaled_dot_product_attention(
+        y = functional.scaled_dot_product_attention(
             queries,
             keys,
             values,
@@ -210,7 +213,7 @@ class Attention(nn.Module):
             is_causal=mask is None and n_tokens > 1,
         )  # (B, H, T, D)
         out: Tensor = self.c_proj(y.transpose(1, 2).reshape(n_rows, n_tokens, width))
-        return F.dropout(out, self.dropout, self.training) if self.dropout else out
+        return functional.dropout(out, self.dropout, self.training) if self.dropout else out
 
 
 class MLP(nn.Module):
@@ -224,8 +227,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        out: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
-        return F.dropout(out, self.dropout, self.training) if self.dropout else out
+        out: Tensor = self.c_proj(functional.gelu(self.c_fc(x), approximate="tanh"))
+        return functional.dropout(out, self.dropout, self.training) if self.dropout else out
 
 
 class Block(nn.Module):
@@ -326,7 +329,7 @@ class GPT(nn.Module):
         trunk = self.transformer
         x: Tensor = trunk.wte(ids) + trunk.wpe(positions)  # (B, T, C)
         if self.config.dropout:
-            x = F.dropout(x, self.config.dropout, self.training)
+            x = functional.dropout(x, self.config.dropout, self.training)
         for layer, block in enumerate(trunk.h):
             x = block(x, mask, cache, layer)
         if cache is not None:
