@@ -4,7 +4,7 @@
     for crystal in crystallm.generate("TiO2", z=2, space_group="P4_2/mnm", n=5):
         print(crystal.space_group, crystal.validity.valid)
 
-This module holds the public names and loads what stands behind them at first use, so that its import is quick.
+This module holds the public names and loads what is behind them at first use, so that its import is quick.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Crystal", "Model", "__version__", "generate", "load_model"]
 
-# The module is named apart from the function: an imported submodule would take the function's name in the package.
+# generation.py is named apart from generate(): an imported submodule takes its name in the package.
 _HOMES = {
     "Crystal": "crystallm.crystal",
     "Model": "crystallm.checkpoint",

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crystallm import elements
+from crystallm.errors import InputError
+from crystallm.formula import MAX_ATOMS, cell, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("TiO2", {"Ti": 1, "O": 2}),
+        ("Ti2O4", {"Ti": 2, "O": 4}),
+        ("Ti2 O4", {"Ti": 2, "O": 4}),
+        (" Ti 1 O 2 ", {"Ti": 1, "O": 2}),
+        ("TiO₂", {"Ti": 1, "O": 2}),
+        ("TiO_2", {"Ti": 1, "O": 2}),
+        ("TiO_{2}", {"Ti": 1, "O": 2}),
+        ("Ti1.0O2.0", {"Ti": 1, "O": 2}),
+        ("2TiO2", {"Ti": 2, "O": 4}),
+        ("(NH4)2SO4", {"N": 2, "H": 8, "S": 1, "O": 4}),
+        ("Ca10(PO4)6(OH)2", {"Ca": 10, "P": 6, "O": 26, "H": 2}),
+        ("[Cu(NH3)4]SO4", {"Cu": 1, "N": 4, "H": 12, "S": 1, "O": 4}),
+        ("K4{Fe(CN)6}", {"K": 4, "Fe": 1, "C": 6, "N": 6}),
+        ("CaSO4·2H2O", {"Ca": 1, "S": 1, "O": 6, "H": 4}),
+        ("CaSO4.2H2O", {"Ca": 1, "S": 1, "O": 6, "H": 4}),
+        ("CaSO₄ • 2 H₂O", {"Ca": 1, "S": 1, "O": 6, "H": 4}),
+        ("Na2CO3*10H2O", {"Na": 2, "C": 1, "O": 13, "H": 20}),
+        ("Al2(SO4)3.16H2O", {"Al": 2, "S": 3, "O": 28, "H": 32}),
+        ("MgO.Al2O3", {"Mg": 1, "O": 4, "Al": 2}),
+        ("CH3COOH", {"C": 2, "H": 4, "O": 2}),
+        ("Co", {"Co": 1}),
+        ("CO", {"C": 1, "O": 1}),
+    ],
+)
+def test_people_write_freely(text, counts):
+    assert parse(text) == counts
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("XyO2", r"Xy is no element: did you mean .*Xe.*\?"),
+        ("Jx", "Jx is no element"),
+        ("tio2", r"did you mean TiO2\?"),
+        ("NACL", r"did you mean NaCl\?"),
+        ("caco3", "CaCO3"),
+        ("D2O", "deuterium.*write H"),
+        ("PoO2", "Po .*no token"),
+        ("Lr", "Lr .*no token"),
+        ("Li0.5CoO2", "0.5 is no whole number"),
+        ("Al2O3.2SiO2", "3.2 is no whole number.*'·'"),
+        ("Ti0O2", "0 atoms"),
+        ("Ti02", "letter O"),
+        ("Ti1000000000O2", "1000000000 atoms"),
+        ("Ti" + "9" * 400, "more than a cell may hold"),
+        ("(Ti2000)2000", "at most 2000"),
+        ("Ti2000O2000", "at most 2000"),
+        ("T" * 501, "501 characters"),
+        ("(NH4SO4", "not closed"),
+        ("NH4)2SO4", "closes none"),
+        ("(NH4]2SO4", "closes none"),
+        ("()2Ti", "empty bracket"),
+        ("CaSO4 2H2O", "two numbers in a row"),
+        ("CaSO4·", "without an element"),
+        ("42", "without an element"),
+        ("(2Ti)O2", "stands after no element"),
+        ("NH4+", "charges"),
+        ("Li1-xCoO2", "charges and ranges"),
+        ("TiO2!", "no formula at '!'"),
+        ("Ti\nO2;", "no formula at ';'"),
+        ("rutile", "no formula"),
+    ],
+)
+def test_what_is_no_formula_is_refused_in_one_line(text, says):
+    with pytest.raises(InputError, match=says) as caught:
+        cell(text)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_without_z_the_cell_is_as_written():
+    made = cell("Ti2O4")
+    assert made.composition == (("Ti", 2), ("O", 4))
+    assert (made.reduced_formula, made.z, made.formula, made.n_atoms) == ("TiO2", 2, "Ti2O4", 6)
+    assert made.note == "cell as written: Ti2O4 = 2 x TiO2"
+    assert cell("TiO2").note == "cell as written: TiO2"
+
+
+@pytest.mark.parametrize("formula", ["TiO2", "Ti2O4", "Ti3O6"])
+def test_z_counts_reduced_formula_units_however_the_formula_is_written(formula):
+    made = cell(formula, z=2)
+    assert made.composition == (("Ti", 2), ("O", 4))
+    assert made.z == 2
+    assert made.note.startswith("z = 2: cell Ti2O4 = 2 x TiO2")
+    assert ("formula unit" in made.note) == (formula != "TiO2")
+
+
+@pytest.mark.parametrize(
+    ("formula", "z", "cell_formula", "unit"),
+    [("O2", 2, "O4", "O2"), ("Na2O2", 1, "Na2O2", "Na2O2"), ("NaO", 1, "NaO", "NaO"), ("N2", 4, "N8", "N2")],
+)
+def test_molecules_of_two_and_peroxides_stay_whole(formula, z, cell_formula, unit):
+    made = cell(formula, z=z)
+    assert (made.formula, made.reduced_formula) == (cell_formula, unit)
+
+
+def test_elements_stand_by_rising_electronegativity():
+    assert cell("O3TiSr").formula == "SrTiO3"
+    assert cell("ClNa").reduced_formula == "NaCl"
+
+
+@pytest.mark.parametrize("z", [0, -1, True, 1.5, "2"])
+def test_z_is_a_whole_number_from_one(z):
+    with pytest.raises(InputError, match="formula units: write a whole number"):
+        cell("TiO2", z=z)
+
+
+def test_a_billion_formula_units_are_refused():
+    with pytest.raises(InputError, match=f"at most {MAX_ATOMS}"):
+        cell("TiO2", z=10**9)
+
+
+@given(st.dictionaries(st.sampled_from(elements.symbols()), st.integers(1, 40), min_size=1, max_size=8))
+def test_a_cell_formula_reads_back_as_the_same_cell(counts):
+    made = cell("".join(f"{symbol}{count}" for symbol, count in counts.items()))
+    assert dict(made.composition) == counts
+    assert cell(made.formula) == made
+    again = cell(made.reduced_formula, z=made.z)
+    assert again.composition == made.composition
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_formula_or_an_input_error(text):
+    try:
+        counts = parse(text)
+    except InputError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert counts
+        assert all(count > 0 for count in counts.values())
