@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import isnan
 from typing import TYPE_CHECKING
 
 from crystallm.errors import InputError
@@ -19,13 +20,13 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SYMBOLS_BY_NUMBER = (
+SYMBOLS_BY_NUMBER = (  # noqa: SIM905 (118 quoted strings are no table that one can read)
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb "
     "Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu "
     "Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db "
     "Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og "
 ).split()
-"""All 118 symbols, hydrogen first: an element without a token is told apart from one that does not exist."""
+"""All 118 symbols, hydrogen first, to tell an element without a token from one that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,10 @@ class Element:
     Attributes:
         symbol: as in the periodic table, `Na`.
         number: atomic number Z.
-        electronegativity: Pauling's scale; NaN for He, Ne and Ar, which have none (so that no comparison with
-            them holds, as in the bond score of the paper).
-        printed: electronegativity, radius (Å) and average ionic radius (Å) as the texts print them. For He, Ne
-            and Ar the first is Allen's value.
+        electronegativity: Pauling's scale; NaN for He, Ne and Ar, which have none (so that no comparison
+            with them holds, as in the bond score of the paper).
+        printed: electronegativity, radius (Å) and average ionic radius (Å) as the texts print them. For
+            He, Ne and Ar the first is Allen's value.
         atomic_radius: Slater's, Å; None where there is none (He, Ne, Kr, Xe).
         average_ionic_radius: mean of Shannon's radii over all oxidation states, Å; 0 where there are none.
         average_cationic_radius: the same over positive states, Å; 0 where there are none.
@@ -82,8 +83,8 @@ def get(symbol: str) -> Element:
         return element
     if symbol in SYMBOLS_BY_NUMBER:
         raise InputError(
-            f"the element {symbol} (Z = {SYMBOLS_BY_NUMBER.index(symbol) + 1}) has no token: the language covers "
-            "H to Pu without Po, At, Rn, Fr and Ra"
+            f"the element {symbol} (Z = {SYMBOLS_BY_NUMBER.index(symbol) + 1}) has no token: the language "
+            "covers H to Pu without Po, At, Rn, Fr and Ra"
         )
     raise InputError(f"{symbol[:20]!r} is not an element: write a symbol of the periodic table such as Na")
 
@@ -93,10 +94,10 @@ def _rank() -> dict[str, int]:
     """Place of each element by rising electronegativity.
 
     Equal values stand in alphabetical order, as in the published texts (K before Rb, Ir before Os before Ru).
-    He, Ne and Ar, without a Pauling value, are placed by the value that is printed.
+    He, Ne and Ar, without a Pauling value, come last, as pymatgen has them.
     """
     table = _table()
-    order = sorted(table, key=lambda symbol: (float(table[symbol].printed[0]), symbol))
+    order = sorted(table, key=lambda s: (float("inf") if isnan(x := table[s].electronegativity) else x, s))
     return {symbol: place for place, symbol in enumerate(order)}
 
 
