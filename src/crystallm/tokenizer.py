@@ -1,9 +1,9 @@
 """The tokens of the published language: text <-> ids.
 
-371 tokens (elements, digits, CIF keywords, symbols, space groups, `<unk>`) in the published order, so that published
-weights work. A line holds the longest token first, with one rule beyond that: what follows
-`_symmetry_space_group_name_H-M ` is one token, a space group or `<unk>`. This module knows characters, not crystals:
-any string has ids, and whether they make a crystal is asked elsewhere.
+371 tokens (elements, digits, CIF keywords, symbols, space groups, `<unk>`) in the published order, so that
+published weights work. The longest token wins, with one rule beyond that: what follows
+`_symmetry_space_group_name_H-M ` is one token, a space group or `<unk>`. This module knows characters, not
+crystals: any string has ids, and whether they make a crystal is asked elsewhere.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GROUP_MARK = "_sg"
 """Ending that keeps the group `Pm` apart from the element `Pm` in the vocabulary; texts have it without."""
 
 _MEMO_LINE = 160
-"""Lines up to this many characters are remembered; a text has none that is longer, unless it is a list of anions."""
+"""Lines of a text are shorter; longer ones, which come from elsewhere, are not remembered."""
 
 
 @cache
@@ -56,8 +56,8 @@ def _strings() -> dict[int, str]:
 def _scanner() -> tuple[re.Pattern[str], dict[str, int]]:
     """The expression that cuts a line, and the id of each piece that is a token.
 
-    Digits, points and blanks, most of any text, are tried first and no longer token starts with one; then the others,
-    the longest first. What is left over is cut into words and single characters, which have no id.
+    Digits, points and blanks, most of any text, are tried first (no longer token starts with one); then the
+    others, the longest first. What is left over is cut into words and single characters, which have no id.
     """
     ids = {token: i for i, token in enumerate(vocabulary()) if not token.endswith(_GROUP_MARK)}
     others = sorted((t for t in ids if not re.fullmatch(r"[0-9. ]", t)), key=len, reverse=True)
@@ -81,8 +81,8 @@ _cut_and_remember = lru_cache(maxsize=1 << 16)(_cut)
 def encode(text: str) -> list[int]:
     """Ids of any text; what the language has no token for becomes `<unk>`.
 
-    Runs of blanks and tabs count as one blank. A text in one of the three space groups without a token has `<unk>` in
-    the place of its symbol.
+    Runs of blanks and tabs count as one blank. A text in one of the three space groups without a token has
+    `<unk>` in the place of its symbol.
     """
     newline = _scanner()[1]["\n"]
     ids: list[int] = []
