@@ -1,0 +1,245 @@
+"""Pictures for reports: a unit cell as shaded spheres, with its edges, bonds and a legend.
+
+Knows structures (pymatgen) and matplotlib; writes no files: a picture is returned as PNG bytes. Atoms are
+projected straight onto the page (no perspective), seen from a little above the a-c plane.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from functools import cache
+from itertools import combinations, pairwise, product
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from crystallm import elements
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+    from pymatgen.core import Structure
+
+# Colours of the elements H to Pu as Jmol draws them (jmol.sourceforge.net/jscolors), RGB in hex.
+_JMOL = (
+    "ffffff d9ffff cc80ff c2ff00 ffb5b5 909090 3050f8 ff0d0d 90e050 b3e3f5 ab5cf2 8aff00 bfa6a6 f0c8a0 "
+    "ff8000 ffff30 1ff01f 80d1e3 8f40d4 3dff00 e6e6e6 bfc2c7 a6a6ab 8a99c7 9c7ac7 e06633 f090a0 50d050 "
+    "c88033 7d80b0 c28f8f 668f8f bd80e3 ffa100 a62929 5cb8d1 702eb0 00ff00 94ffff 94e0e0 73c2c9 54b5b5 "
+    "3b9e9e 248f8f 0a7d8c 006985 c0c0c0 ffd98f a67573 668080 9e63b5 d47a00 940094 429eb0 57178f 00c900 "
+    "70d4ff ffffc7 d9ffc7 c7ffc7 a3ffc7 8fffc7 61ffc7 45ffc7 30ffc7 1fffc7 00ff9c 00e675 00d452 00bf38 "
+    "00ab24 4dc2ff 4da6ff 2194d6 267dab 266696 175487 d0d0e0 ffd123 b8b8d0 a6544d 575961 9e4fb5 ab5c00 "
+    "754f45 428296 420066 007d00 70abfa 00baff 00a1ff 008fff 0080ff 006bff"
+).split()
+
+_BALL = 0.36  # share of the atomic radius that is drawn, so that bonds are seen between the balls
+_EDGE_TOL = 0.01  # Å; atoms this near to a face of the cell are drawn on the opposite face too
+_BOND_SLACK = 1.15  # a bond is at most this times the shortest distance from either of its atoms
+_PIECES = 24  # an edge or bond is cut into pieces, so that each is hidden by what stands before it
+_SHADES = 24
+_MAX_DRAWN = 2000  # spheres; a cell with more is a blot
+
+
+def colour(symbol: str) -> tuple[float, float, float]:
+    """Jmol's colour of an element, each channel in [0, 1]."""
+    text = _JMOL[elements.get(symbol).number - 1]
+    return int(text[:2], 16) / 255, int(text[2:4], 16) / 255, int(text[4:], 16) / 255
+
+
+def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi: int = 150) -> bytes:
+    """A picture of the cell.
+
+    Args:
+        structure: ordered, any cell.
+        title: a line above it.
+        bonds: whether to draw a stick between unlike atoms (like ones, if there is one element) that are
+            neighbours: no farther apart than 1.15 times the shortest distance at either of them.
+        dpi: dots an inch; the picture is 6 by 6 inches.
+
+    Returns:
+        PNG bytes.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Circle
+
+    symbols, points = _atoms_with_images(structure)
+    view = _view(structure)
+    cell = np.asarray(structure.lattice.matrix)
+    middle = cell.sum(axis=0) / 2
+    seen = (points - middle) @ view.T  # [n_drawn, 3], page x, page y, depth towards the reader, Å
+    balls = seen, np.array([_radius(symbol) for symbol in symbols])
+
+    figure = Figure(figsize=(6, 6), dpi=dpi, facecolor="white")
+    axes = figure.add_axes((0.02, 0.02, 0.96, 0.9))
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    corners = (np.array(list(product((0, 1), repeat=3))) @ cell - middle) @ view.T
+    for first, second in combinations(range(8), 2):
+        if (first ^ second).bit_count() == 1:
+            _stick(axes, corners[[first, second]], balls, "#444444", 1.1)
+    if bonds:
+        for first, second in _bonds(structure, symbols, points):
+            half = (seen[first] + seen[second]) / 2
+            for end in (first, second):
+                _stick(axes, np.array([seen[end], half]), balls, _shade(symbols[end], -0.1), 4.0)
+    for symbol, (x, y, depth) in zip(symbols, seen, strict=True):
+        radius = _radius(symbol)
+        for step in range(_SHADES):
+            # Smaller and lighter circles towards the light, upper left: a sphere without a gradient.
+            share = step / (_SHADES - 1)
+            offset = 0.38 * radius * share
+            axes.add_patch(
+                Circle(
+                    (x - offset, y + offset),
+                    radius * (1 - 0.95 * share),
+                    facecolor=_shade(symbol, -0.28 + 1.05 * share**1.6),
+                    edgecolor="#222222" if step == 0 else "none",
+                    linewidth=0.6,
+                    zorder=depth + step * 1e-4,
+                )
+            )
+    _frame(axes, corners, seen, symbols)
+    _legend(axes, symbols)
+    if title:
+        figure.suptitle(title, fontsize=13)
+    buffer = io.BytesIO()
+    # A fixed date would be written by default: without it the same crystal gives the same bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _atoms_with_images(structure: Structure) -> tuple[list[str], NDArray[np.float64]]:
+    """Atoms of the cell, those on its faces repeated on the opposite faces: symbols and points, Å."""
+    lengths = np.array(structure.lattice.abc)
+    cell = np.asarray(structure.lattice.matrix)
+    symbols, points = [], []
+    for site in structure:
+        fraction = np.asarray(site.frac_coords) % 1.0
+        fraction[1.0 - fraction < _EDGE_TOL / lengths] = 0.0
+        ways = [
+            (0, 1) if value < _EDGE_TOL / length else (0,)
+            for value, length in zip(fraction, lengths, strict=True)
+        ]
+        for shift in product(*ways):
+            symbols.append(str(site.specie.symbol))
+            points.append((fraction + shift) @ cell)
+            if len(points) > _MAX_DRAWN:
+                raise ValueError(
+                    f"a cell of {len(structure)} atoms is too large for a picture: at most {_MAX_DRAWN}"
+                )
+    return symbols, np.array(points)
+
+
+def _view(structure: Structure) -> NDArray[np.float64]:
+    """Rows: page x, page y, towards the reader. c points up, and the cell is turned a little about it."""
+    cell = np.asarray(structure.lattice.matrix)
+    up = cell[2] / np.linalg.norm(cell[2])
+    across = cell[0] - (cell[0] @ up) * up
+    across /= np.linalg.norm(across)
+    towards = np.cross(across, up)
+    turn, tilt = math.radians(-24), math.radians(14)
+    frame = np.array([across, up, towards])
+    about_up = np.array(
+        [[math.cos(turn), 0, math.sin(turn)], [0, 1, 0], [-math.sin(turn), 0, math.cos(turn)]]
+    )
+    about_across = np.array(
+        [[1, 0, 0], [0, math.cos(tilt), -math.sin(tilt)], [0, math.sin(tilt), math.cos(tilt)]]
+    )
+    return cast("NDArray[np.float64]", about_across @ about_up @ frame)
+
+
+def _bonds(structure: Structure, symbols: list[str], points: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Pairs of drawn atoms that are neighbours."""
+    alike = len(set(symbols)) == 1
+    nearest = {}
+    for symbol in set(symbols):
+        others = set(symbols) if alike else set(symbols) - {symbol}
+        nearest[symbol] = _shortest(structure, symbol, frozenset(others))
+    distances = np.linalg.norm(points[:, None] - points[None, :], axis=-1)
+    pairs = []
+    for first, second in combinations(range(len(symbols)), 2):
+        if not alike and symbols[first] == symbols[second]:
+            continue
+        limit = _BOND_SLACK * min(nearest[symbols[first]], nearest[symbols[second]])
+        if 0.1 < distances[first, second] <= limit:
+            pairs.append((first, second))
+    return pairs
+
+
+def _shortest(structure: Structure, symbol: str, others: frozenset[str]) -> float:
+    """Shortest distance, Å, from an atom of one element to one of others, over all images."""
+    here = [i for i, site in enumerate(structure) if site.specie.symbol == symbol]
+    there = [i for i, site in enumerate(structure) if site.specie.symbol in others]
+    if not there:
+        return 0.0
+    fractions = np.asarray(structure.frac_coords)
+    found = structure.lattice.get_all_distances(fractions[here], fractions[there])
+    lengths = found[found > 0.1]
+    return float(lengths.min()) if lengths.size else min(structure.lattice.abc)
+
+
+@cache
+def _radius(symbol: str) -> float:
+    """Radius of the ball, Å."""
+    return _BALL * (elements.get(symbol).atomic_radius or 1.5)
+
+
+def _shade(symbol: str, amount: float) -> tuple[float, float, float]:
+    """The element's colour moved towards white (amount up to 1) or black (down to -1)."""
+    red, green, blue = colour(symbol)
+    if amount < 0:
+        return red * (1 + amount), green * (1 + amount), blue * (1 + amount)
+    amount = min(amount, 1.0)
+    return red + (1 - red) * amount, green + (1 - green) * amount, blue + (1 - blue) * amount
+
+
+def _stick(
+    axes: Axes,
+    ends: NDArray[np.float64],
+    balls: tuple[NDArray[np.float64], NDArray[np.float64]],
+    tint: str | tuple[float, float, float],
+    width: float,
+) -> None:
+    """Draws a line between `ends` [2, 3], save what is inside a ball (centres [n, 3], radii [n], Å)."""
+    centres, radii = balls
+    for first, second in pairwise(np.linspace(ends[0], ends[1], _PIECES + 1)):
+        middle = (first + second) / 2
+        if np.any(np.linalg.norm(centres - middle, axis=1) < 0.97 * radii):
+            continue
+        axes.plot(
+            (first[0], second[0]),
+            (first[1], second[1]),
+            color=tint,
+            linewidth=width,
+            solid_capstyle="round",
+            zorder=middle[2],
+        )
+
+
+def _frame(axes: Axes, corners: NDArray[np.float64], seen: NDArray[np.float64], symbols: list[str]) -> None:
+    """Sets the limits so that all is inside, with room for the legend below."""
+    margin = max(_radius(symbol) for symbol in symbols) * 1.15
+    page = np.concatenate([corners[:, :2], seen[:, :2]])
+    low, high = page.min(axis=0) - margin, page.max(axis=0) + margin
+    low[1] -= 0.08 * (high[1] - low[1])
+    axes.set_xlim(low[0], high[0])
+    axes.set_ylim(low[1], high[1])
+
+
+def _legend(axes: Axes, symbols: list[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="",
+            markersize=11,
+            markerfacecolor=colour(symbol),
+            markeredgecolor="#222222",
+            label=symbol,
+        )
+        for symbol in elements.electronegativity_order(set(symbols))
+    ]
+    axes.legend(handles=handles, loc="lower center", ncols=min(len(handles), 8), frameon=False, fontsize=11)

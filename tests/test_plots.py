@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from pymatgen.core import Lattice, Structure
+
+from crystallm import elements, plots
+
+
+@pytest.fixture
+def rutile() -> Structure:
+    # TiO2, Howard, Sabine and Dickson, Acta Cryst. B 47, 462 (1991).
+    lattice = Lattice.tetragonal(4.5937, 2.9587)
+    return Structure.from_spacegroup("P4_2/mnm", lattice, ["Ti", "O"], [[0, 0, 0], [0.3048, 0.3048, 0]])
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return imread(io.BytesIO(png), format="png")[..., :3]
+
+
+def test_every_element_with_a_token_has_a_colour():
+    colours = {symbol: plots.colour(symbol) for symbol in elements.symbols()}
+    assert all(0 <= channel <= 1 for colour in colours.values() for channel in colour)
+    assert colours["O"] == pytest.approx((1, 0.051, 0.051), abs=1e-3)
+
+
+def test_a_unit_cell_shows_the_colours_of_its_atoms(rutile):
+    image = pixels(plots.unit_cell(rutile, title="TiO2", dpi=60))
+    assert image.shape == (360, 360, 3)
+    for symbol in ("Ti", "O"):
+        distance = np.abs(image - np.array(plots.colour(symbol))).max(axis=-1)
+        assert (distance < 0.02).sum() > 20
+
+
+def test_the_same_crystal_gives_the_same_bytes(rutile):
+    assert plots.unit_cell(rutile, dpi=40) == plots.unit_cell(rutile, dpi=40)
+
+
+def test_atoms_on_faces_stand_on_the_opposite_faces_too(rutile):
+    symbols, _ = plots._atoms_with_images(rutile)
+    # Ti: 8 corners and the middle. O (x, x, 0), (-x, -x, 0) on two faces; the other two inside.
+    assert (symbols.count("Ti"), symbols.count("O")) == (9, 6)
+
+
+def test_bonds_join_unlike_neighbours(rutile):
+    symbols, points = plots._atoms_with_images(rutile)
+    pairs = plots._bonds(rutile, symbols, points)
+    assert pairs
+    assert all({symbols[i], symbols[j]} == {"Ti", "O"} for i, j in pairs)
+    middle = int(np.linalg.norm(points - [4.5937 / 2, 4.5937 / 2, 2.9587 / 2], axis=1).argmin())
+    assert sum(middle in pair for pair in pairs) == 6  # TiO6
+
+
+def test_a_cell_too_large_for_a_picture_is_refused():
+    row = Structure(Lattice.orthorhombic(3000, 3, 3), ["C"] * 600, [[i / 600, 0, 0] for i in range(600)])
+    with pytest.raises(ValueError, match="600 atoms is too large"):
+        plots.unit_cell(row)
