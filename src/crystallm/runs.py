@@ -7,7 +7,7 @@
       results.parquet     all rows, in the order of the units, when all are done (the parts are then gone)
 
 A unit is done when its part is there. Every file is written beside its place and moved into it, so a reader
-never sees half a file, and a killed run, started again, does the missing units only and ends with the same rows.
+never sees half a file, and a killed run started again does only what is missing and ends with the same rows.
 Knows nothing of crystals: rows are plain values, and the caller says what the columns are.
 """
 
