@@ -144,11 +144,24 @@ class KVCache:
         self._set_view()
         return sources
 
-    def clear(self, rows: int | None = None) -> None:
-        """Forget all tokens; `rows` rows are in use afterwards, all allocated ones if None."""
-        self.n_rows = self.keys.shape[1] if rows is None else rows
-        self._lengths = [0] * self.keys.shape[1]
+    def set_lengths(self, lengths: Sequence[int]) -> None:
+        """Use `len(lengths)` rows and keep so many tokens of each; padding behind them is forgotten."""
+        if len(lengths) > self.keys.shape[1] or max(lengths, default=0) > self.capacity:
+            raise InputError(f"{lengths=} do not fit {self.keys.shape[1]} rows of {self.capacity} tokens")
+        self.n_rows = len(lengths)
+        self._lengths[: self.n_rows] = lengths
         self._set_view()
+
+    def grow(self, capacity: int) -> None:
+        """Make room for `capacity` tokens in each row; what is cached is kept. Never shrinks."""
+        if capacity <= self.capacity:
+            return
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_zeros((*old.shape[:3], capacity, old.shape[4]))
+            new[:, : self.n_rows, :, : self._longest] = old[:, : self.n_rows, :, : self._longest]
+            setattr(self, name, new)
+        self.capacity = capacity
 
     def positions(self, n_tokens: int) -> Tensor:
         """Positions of the next `n_tokens` tokens of each row, (B, T)."""
