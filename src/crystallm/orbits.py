@@ -1,0 +1,512 @@
+"""Our language of crystals: structure <-> canonical description <-> tokens.
+
+A text says only what symmetry leaves free, in this order:
+
+    <crystal>  composition of the conventional cell      Ti 2 O 4
+               space group                               (P4_2/mnm)
+               orbits: element and Wyckoff position      Ti 2a O 4f
+               free cell parameters, Å and degrees       4Å .59 2Å .96
+               free coordinates of each orbit            O 4f 0.30 5'
+    <end>
+
+A length is a whole number of Å and hundredths, an angle a whole number of degrees and hundredths, a coordinate
+hundredths and thousandths of a cell edge. Counts from 100 on take a token for the hundreds. An orbit without free
+coordinates does not come back in the last part.
+
+Among the descriptions that the proper part of the group's Euclidean normaliser makes equivalent (and, in polar groups,
+any shift along polar axes), the canonical one has the smallest (elements and letters, coordinates in thousandths), with
+elements by rising electronegativity and orbits sorted by (element, letter, coordinates). In a polar group the first orbit
+stands at 0 along the polar axes. Handedness is kept.
+
+This module refuses to know networks and sampling. It imports pymatgen and spglib only where a structure comes or goes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from crystallm import elements, spacegroups
+from crystallm.errors import TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pymatgen.core import Structure
+
+    from crystallm.spacegroups import Floats, SpaceGroup
+
+STEPS = 1000  # coordinates are written in thousandths of a cell edge
+MAX_COUNT = 3999  # atoms of one element in a cell
+MAX_LENGTH = 199  # whole Å
+ANGLES = range(10, 171)  # whole degrees: what `validity` calls sensible
+TOLERANCE = 1e-3  # how far (fraction) a symmetrised atom may lie from its Wyckoff position
+
+
+class Orbit(NamedTuple):
+    """Atoms of one element on one Wyckoff position.
+
+    `label` is multiplicity and letter, '4c'; `coordinates` are the values of the position's free parameters, in
+    thousandths of a cell edge, 0 to 999.
+    """
+
+    element: str
+    label: str
+    coordinates: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """A crystal in the canonical form of this language.
+
+    Attributes:
+        composition: (element, count in the conventional cell) as the text begins.
+        space_group: number.
+        orbits: in canonical order.
+        cell: free cell parameters in hundredths of Å or degrees, in the order of `SpaceGroup.free_cell`.
+    """
+
+    composition: tuple[tuple[str, int], ...]
+    space_group: int
+    orbits: tuple[Orbit, ...]
+    cell: tuple[int, ...]
+
+
+# ---------------------------------------------------------------------------------------------- tokens
+
+
+class Families(NamedTuple):
+    """First id of each family of tokens; a family ends where the next begins."""
+
+    start: int
+    end: int
+    element: int
+    hundreds: int
+    count: int
+    group: int
+    label: int
+    length: int
+    angle: int
+    fraction: int
+    coarse: int
+    fine: int
+    size: int
+
+
+@cache
+def _labels() -> tuple[str, ...]:
+    found = {w.label for n in range(1, 231) for w in spacegroups.get(n).wyckoff}
+    return tuple(sorted(found, key=lambda label: (int(label[:-1]), label[-1] == "A", label[-1])))
+
+
+@cache
+def vocabulary() -> tuple[str, ...]:
+    """All tokens, in the order of their ids."""
+    return tuple(itertools.chain.from_iterable(_family_tokens()))
+
+
+def _family_tokens() -> Iterator[Sequence[str]]:
+    yield ("<crystal>",)
+    yield ("<end>",)
+    yield elements.symbols()
+    yield [f"+{100 * i}" for i in range(1, MAX_COUNT // 100 + 1)]
+    yield [str(i) for i in range(100)]
+    yield [f"({symbol})" for symbol in spacegroups.symbols()]
+    yield _labels()
+    yield [f"{i}Å" for i in range(MAX_LENGTH + 1)]
+    yield [f"{i}°" for i in ANGLES]
+    yield [f".{i:02d}" for i in range(100)]
+    yield [f"0.{i:02d}" for i in range(100)]
+    yield [f"{i}'" for i in range(10)]
+
+
+@cache
+def families() -> Families:
+    """Where each family of tokens begins in the vocabulary."""
+    sizes = [len(tokens) for tokens in _family_tokens()]
+    return Families(*itertools.accumulate(sizes, initial=0))
+
+
+@cache
+def _index() -> dict[str, int]:
+    return {token: i for i, token in enumerate(vocabulary())}
+
+
+def text(ids: Iterable[int]) -> str:
+    """Tokens with a blank between them.
+
+    Raises:
+        TextError: an id that the vocabulary does not hold.
+    """
+    tokens = vocabulary()
+    ids = list(ids)
+    for position, i in enumerate(ids, 1):
+        if not 0 <= i < len(tokens):
+            raise TextError(f"token {position}: no token has id {i}; ids run from 0 to {len(tokens) - 1}")
+    return " ".join(tokens[i] for i in ids)
+
+
+def ids(text: str) -> list[int]:
+    """The ids of a text as `text` writes it; blanks and line ends count alike.
+
+    Raises:
+        TextError: a word that is no token.
+    """
+    index = _index()
+    found = []
+    for position, word in enumerate(text.split(), 1):
+        if word not in index:
+            raise TextError(f"token {position}: {word!r} is no token of the orbits language")
+        found.append(index[word])
+    return found
+
+
+def _count_ids(count: int) -> list[int]:
+    family = families()
+    if not 0 < count <= MAX_COUNT:
+        raise TextError(f"{count} atoms of one element in a cell: this language writes 1 to {MAX_COUNT}")
+    rest = [family.count + count % 100]
+    return [family.hundreds + count // 100 - 1, *rest] if count >= 100 else rest
+
+
+def composition_ids(composition: Iterable[tuple[str, int]]) -> list[int]:
+    """Ids of a cell composition, in the order given."""
+    index = _index()
+    return [i for symbol, count in composition for i in (index[elements.get(symbol).symbol], *_count_ids(count))]
+
+
+def prompt(composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None) -> list[int]:
+    """The beginning of a text: nothing, a cell composition, or a composition and a space group."""
+    family = families()
+    found = [family.start]
+    if composition is not None:
+        counts = dict(composition)
+        order = elements.electronegativity_order(counts)
+        found += composition_ids((symbol, counts[symbol]) for symbol in order)
+        if space_group is not None:
+            found.append(family.group + space_group - 1)
+    return found
+
+
+def to_ids(description: Description) -> list[int]:
+    """Ids of a crystal, from `<crystal>` to `<end>`."""
+    family, index = families(), _index()
+    group = spacegroups.get(description.space_group)
+    found = prompt(description.composition, description.space_group)
+    for orbit in description.orbits:
+        found += [index[orbit.element], index[orbit.label]]
+    for name, value in zip(group.free_cell, description.cell, strict=True):
+        whole, hundredths = divmod(value, 100)
+        if len(name) == 1:
+            if whole > MAX_LENGTH:
+                raise TextError(f"cell edge of {value / 100} Å: this language writes up to {MAX_LENGTH} Å")
+            found.append(family.length + whole)
+        else:
+            if whole not in ANGLES:
+                raise TextError(f"cell angle of {value / 100}°: this language writes {ANGLES[0]} to {ANGLES[-1]}°")
+            found.append(family.angle + whole - ANGLES[0])
+        found.append(family.fraction + hundredths)
+    for orbit in description.orbits:
+        if orbit.coordinates:
+            found += [index[orbit.element], index[orbit.label]]
+        for value in orbit.coordinates:
+            found += [family.coarse + value // 10, family.fine + value % 10]
+    return [*found, family.end]
+
+
+class _Reader:
+    """Takes ids one by one and complains with their place."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self.ids = list(ids)
+        self.place = 0
+
+    def peek(self, family: str) -> bool:
+        """Whether the next id belongs to a family."""
+        bounds = families()
+        field = Families._fields.index(family)
+        return self.place < len(self.ids) and bounds[field] <= self.ids[self.place] < bounds[field + 1]
+
+    def take(self, family: str, what: str) -> int:
+        """The next id's index within its family."""
+        if not self.peek(family):
+            raise self.error(f"{what} expected")
+        self.place += 1
+        return self.ids[self.place - 1] - families()[Families._fields.index(family)]
+
+    def error(self, message: str) -> TextError:
+        tokens = vocabulary()
+        if self.place >= len(self.ids):
+            return TextError(f"the text ends after {self.place} tokens: {message}")
+        i = self.ids[self.place]
+        name = repr(tokens[i]) if 0 <= i < len(tokens) else f"id {i}"
+        return TextError(f"token {self.place + 1}: {message}, not {name}")
+
+
+def from_ids(ids: Iterable[int]) -> Description:
+    """Read the ids of a crystal.
+
+    The composition is taken as it stands: whether the orbits add up to it is for `validity` to say.
+
+    Raises:
+        TextError: what is wrong and at which token.
+    """
+    read = _Reader(ids)
+    symbols, labels = elements.symbols(), _labels()
+    read.take("start", "<crystal>")
+    composition: list[tuple[str, int]] = []
+    while read.peek("element"):
+        symbol = symbols[read.take("element", "an element")]
+        hundreds = read.take("hundreds", "a count") + 1 if read.peek("hundreds") else 0
+        count = 100 * hundreds + read.take("count", "a count")
+        if not count or symbol in dict(composition):
+            raise read.error(f"{symbol} {count} in the composition: each element once, with a count above 0, expected")
+        composition.append((symbol, count))
+    group = spacegroups.get(read.take("group", "a space group") + 1)
+    pairs: list[tuple[str, str]] = []
+    while read.peek("element"):
+        symbol = symbols[read.take("element", "an element")]
+        label = labels[read.take("label", "a Wyckoff position")]
+        if label not in group.by_label:
+            raise read.error(f"{group.symbol} has no Wyckoff position {label}; one of the group expected before this")
+        if not group.by_label[label].free and any(label == other for _, other in pairs):
+            raise read.error(f"position {label} of {group.symbol} is taken twice; a free position expected before this")
+        pairs.append((symbol, label))
+    if not pairs:
+        raise read.error("an orbit")
+    cell = []
+    for name in group.free_cell:
+        whole = read.take("length", f"cell length {name}") if len(name) == 1 else None
+        degrees = read.take("angle", f"cell angle {name}") + ANGLES[0] if whole is None else 0
+        cell.append(100 * (degrees if whole is None else whole) + read.take("fraction", f"hundredths of {name}"))
+    orbits = []
+    for symbol, label in pairs:
+        values = []
+        free = group.by_label[label].free
+        if free:
+            for expected, got in ((symbol, _next(read, "element", symbols)), (label, _next(read, "label", labels))):
+                if got != expected:
+                    read.place -= 1
+                    raise read.error(f"{expected} expected, for the coordinates of {symbol} on {label}")
+        for axis in free:
+            coarse = read.take("coarse", f"coordinate {'xyz'[axis]} of {symbol} on {label}")
+            values.append(10 * coarse + read.take("fine", "thousandths"))
+        orbits.append(Orbit(symbol, label, tuple(values)))
+    read.take("end", "<end>")
+    if read.place < len(read.ids):
+        raise read.error("nothing after <end>")
+    return Description(tuple(composition), group.number, tuple(orbits), tuple(cell))
+
+
+def _next(read: _Reader, family: str, names: Sequence[str]) -> str:
+    return names[read.take(family, f"the {family} of an orbit")]
+
+
+# ------------------------------------------------------------------------------------------ structures
+
+
+def to_structure(description: Description) -> Structure:
+    """The conventional cell of a description as a pymatgen structure.
+
+    Raises:
+        TextError: the cell is flat, or an orbit's coordinates put it on a position of lower multiplicity.
+    """
+    from pymatgen.core import Lattice, Structure
+
+    group = spacegroups.get(description.space_group)
+    free = {name: value / 100 for name, value in zip(group.free_cell, description.cell, strict=True)}
+    parameters = group.complete_cell(free)
+    _check_cell(parameters)
+    species: list[str] = []
+    points: list[Floats] = []
+    for orbit in description.orbits:
+        position = group.by_label[orbit.label]
+        images = group.orbit(position.point([value / STEPS for value in orbit.coordinates]))
+        if len(images) != position.multiplicity:
+            raise TextError(
+                f"{orbit.element} at {tuple(v / STEPS for v in orbit.coordinates)} lies on a position of "
+                f"multiplicity {len(images)} of {group.symbol}, not on {orbit.label}"
+            )
+        species += [orbit.element] * len(images)
+        points.append(images)
+    return Structure(Lattice.from_parameters(*parameters), species, np.vstack(points))
+
+
+def _check_cell(parameters: Sequence[float]) -> None:
+    cosines = np.cos(np.radians(parameters[3:]))
+    if min(parameters[:3]) <= 0 or 1 - (cosines**2).sum() + 2 * cosines.prod() <= 1e-6:
+        raise TextError(f"no cell has lengths {tuple(parameters[:3])} Å and angles {tuple(parameters[3:])} degrees")
+
+
+def describe(structure: Structure, symprec: float = 0.1) -> Description:
+    """The canonical description of a structure.
+
+    Args:
+        structure: ordered, any cell.
+        symprec: distance tolerance of spglib (Å) with which symmetry is sought.
+
+    Raises:
+        TextError: partial occupancy, no symmetry found, or numbers that this language does not write.
+        InputError: an element without a token.
+    """
+    import spglib
+
+    if not structure.is_ordered:
+        raise TextError("partial occupancy: this language writes ordered crystals only")
+    cell = (structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers)
+    found = spglib.get_symmetry_dataset(cell, symprec=symprec, angle_tolerance=5)
+    if found is None:
+        raise TextError(f"spglib finds no symmetry at symprec={symprec}: are atoms on top of each other?")
+    by_number = {site.specie.Z: site.specie.symbol for site in structure}
+    atoms = [by_number[int(z)] for z in found.std_types]
+    return _describe(spacegroups.get(found.number), found.std_lattice, found.std_positions, atoms)
+
+
+def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[str]) -> Description:
+    """Canonical description of a conventional cell in the setting of `spacegroups`."""
+    counts = {symbol: atoms.count(symbol) for symbol in dict.fromkeys(atoms)}
+    order = elements.electronegativity_order(counts)
+    items = []
+    for rank, symbol in enumerate(order):
+        points = positions[[i for i, atom in enumerate(atoms) if atom == symbol]]
+        items += [(rank, index, point) for index, point in _find_orbits(group, points)]
+    lengths = np.linalg.norm(lattice, axis=1)
+    a, b, c = lattice / lengths[:, None]
+    angles = np.degrees(np.arccos(np.clip([b @ c, a @ c, a @ b], -1, 1)))
+    values = dict(zip(spacegroups.PARAMETERS, [*lengths, *angles], strict=True))
+    result = Description(
+        composition=tuple((symbol, counts[symbol]) for symbol in order),
+        space_group=group.number,
+        orbits=tuple(
+            Orbit(order[rank], group.wyckoff[index].label, coordinates)
+            for rank, index, coordinates in _canonical(group, items)
+        ),
+        cell=tuple(round(100 * float(values[name])) for name in group.free_cell),
+    )
+    for orbit in result.orbits:
+        point = group.by_label[orbit.label].point([value / STEPS for value in orbit.coordinates])
+        if len(group.orbit(point)) != group.by_label[orbit.label].multiplicity:
+            raise TextError(f"{orbit.element} on {orbit.label} lies within {1 / STEPS} of a position of lower multiplicity")
+    return result
+
+
+def _find_orbits(group: SpaceGroup, points: Floats) -> Iterator[tuple[int, Floats]]:
+    """Wyckoff index and exact representative point of each orbit among atoms of one element."""
+    left = points
+    while len(left):
+        images = group.images(left[0])
+        off = left[:, None, :] - images[None, :, :]
+        member = (np.abs(off - np.rint(off)).max(axis=2) < TOLERANCE).any(axis=1)
+        snapped = group.snap(left[0], int(member.sum()), TOLERANCE)
+        if snapped is None:
+            raise TextError(f"{int(member.sum())} equivalent atoms fit no Wyckoff position of {group.symbol}")
+        yield group.wyckoff.index(snapped[0]), snapped[1]
+        left = left[~member]
+
+
+@cache
+def _letter_maps(number: int) -> tuple[tuple[int, ...], ...]:
+    """For each coset of the normaliser, the Wyckoff index that each Wyckoff index becomes."""
+    group = spacegroups.get(number)
+    maps = []
+    for w, s in zip(*group.normaliser, strict=True):
+        row = []
+        for position in group.wyckoff:
+            moved = w @ position.point([0.1234, 0.2871, 0.3917][: len(position.free)]) + s
+            snapped = group.snap(moved, position.multiplicity, 1e-6)
+            if snapped is None:
+                raise AssertionError(f"normaliser of {number} does not map {position.label}")
+            row.append(group.wyckoff.index(snapped[0]))
+        maps.append(tuple(row))
+    return tuple(maps)
+
+
+def _canonical(group: SpaceGroup, items: list[tuple[int, int, Floats]]) -> list[tuple[int, int, tuple[int, ...]]]:
+    """The smallest of the equivalent descriptions of orbits (element rank, Wyckoff index, point)."""
+    maps = _letter_maps(group.number)
+    skeletons = [sorted((rank, row[index]) for rank, index, _ in items) for row in maps]
+    smallest = min(skeletons)
+    best: list[tuple[int, int, tuple[int, ...]]] | None = None
+    for row, skeleton, w, s in zip(maps, skeletons, *group.normaliser, strict=True):
+        if skeleton != smallest:
+            continue
+        moved = [(rank, row[index], w @ point + s) for rank, index, point in items]
+        for shift in _polar_shifts(group, moved, smallest[0]):
+            candidate = sorted((rank, index, _coordinates(group, index, point + shift)) for rank, index, point in moved)
+            if best is None or candidate < best:
+                best = candidate
+    if best is None:
+        raise AssertionError("a normaliser without the identity")
+    return best
+
+
+def _polar_shifts(group: SpaceGroup, items: list[tuple[int, int, Floats]], first: tuple[int, int]) -> list[Floats]:
+    """Shifts [3] along polar axes that bring an image of an orbit of the first kind to 0 there."""
+    if not group.polar:
+        return [np.zeros(3)]
+    axes = list(group.polar)
+    shifts = {}
+    for rank, index, point in items:
+        if (rank, index) == first:
+            for image in group.images(point):
+                shift = np.zeros(3)
+                shift[axes] = -image[axes]
+                shifts[tuple(np.rint(shift * STEPS * 10).astype(int) % (STEPS * 10))] = shift
+    return list(shifts.values())
+
+
+def _coordinates(group: SpaceGroup, index: int, point: Floats) -> tuple[int, ...]:
+    """Free parameters in thousandths, the smallest among the images on the representative subspace."""
+    position = group.wyckoff[index]
+    if not position.free:
+        return ()
+    images = group.images(point)
+    on = images[position.residual(images) < 1e-6][:, list(position.pivots)]
+    # 1e-6 keeps ties such as 0.0625 from falling on either side by the last bit
+    values = np.floor(on * STEPS + 0.5 + 1e-6).astype(np.int64) % STEPS
+    return tuple(min(values.tolist()))
+
+
+class OrbitsLanguage:
+    """This module behind the protocol of `language`."""
+
+    name = "orbits"
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """All tokens, in the order of their ids."""
+        return vocabulary()
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The run of ids that, once generated, ends a crystal."""
+        return (families().end,)
+
+    def is_end(self, ids: Sequence[int]) -> bool:
+        """Whether ids end with the end of a crystal."""
+        return bool(ids) and ids[-1] == families().end
+
+    def encode(self, structure: Structure) -> list[int]:
+        """Ids of a structure; see `describe` for errors."""
+        return to_ids(describe(structure))
+
+    def decode(self, ids: Iterable[int]) -> Structure:
+        """The structure that ids stand for; see `from_ids` and `to_structure` for errors."""
+        return to_structure(from_ids(ids))
+
+    def prompt(
+        self, composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None
+    ) -> list[int]:
+        """The beginning of a text for what was asked."""
+        return prompt(composition, space_group)
+
+    def text(self, ids: Iterable[int]) -> str:
+        """Tokens with a blank between them."""
+        return text(ids)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text."""
+        return ids(text)

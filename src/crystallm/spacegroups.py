@@ -1,0 +1,232 @@
+"""The 230 space groups: symbols, operators, Wyckoff positions, cells, in the setting that spglib standardises to.
+
+That setting is the Hall symbol with the smallest serial number of each type: unique axis b, cell choice 1, origin
+choice 1, hexagonal axes. Coordinates are fractional throughout. An operator (R, t) takes x to R x + t.
+
+The table is made by `scripts/make_spacegroups.py`. This module knows numbers and symbols; it refuses to know elements,
+structures and texts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import json
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crystallm.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+UNIT = 24  # translations and offsets are stored as integers in 24ths
+PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
+SYSTEMS = (
+    (2, "triclinic", PARAMETERS),
+    (15, "monoclinic", ("a", "b", "c", "beta")),
+    (74, "orthorhombic", ("a", "b", "c")),
+    (142, "tetragonal", ("a", "c")),
+    (167, "trigonal", ("a", "c")),
+    (194, "hexagonal", ("a", "c")),
+    (230, "cubic", ("a",)),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class WyckoffPosition:
+    """A Wyckoff position; its representative point is matrix @ (x, y, z) + offset.
+
+    Attributes:
+        letter: 'a' to 'z', and 'A' for the 27th of Pmmm (alpha in the International Tables).
+        multiplicity: number of points in the conventional cell.
+        matrix: [3, 3] integers; columns of parameters that are not free are zero.
+        offset: [3] fractions; zero wherever a coordinate equals a free parameter.
+        free: indices of the free parameters, a subset of (0, 1, 2).
+        pivots: for each free parameter, the coordinate that equals it.
+    """
+
+    letter: str
+    multiplicity: int
+    matrix: Ints
+    offset: Floats
+    free: tuple[int, ...]
+    pivots: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        """Multiplicity and letter as crystallographers write them, '4c'."""
+        return f"{self.multiplicity}{self.letter}"
+
+    def point(self, parameters: tuple[float, ...] | list[float]) -> Floats:
+        """The representative point [3] for values of the free parameters, in their order."""
+        values = np.zeros(3)
+        values[list(self.free)] = parameters
+        return np.asarray(self.matrix @ values + self.offset, dtype=np.float64)
+
+    def residual(self, points: Floats) -> Floats:
+        """How far points [n, 3] are from the representative subspace: [n], largest difference of a coordinate."""
+        values = np.zeros_like(points)
+        if self.free:
+            values[:, list(self.free)] = points[:, list(self.pivots)]
+        off = points - values @ self.matrix.T - self.offset
+        return np.asarray(np.abs(off - np.rint(off)).max(axis=1), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class SpaceGroup:
+    """A space-group type in spglib's default setting.
+
+    Attributes:
+        number: 1 to 230.
+        symbol: Hermann-Mauguin symbol as the texts print it, 'P4_2/mnm'.
+        rotations: [n_ops, 3, 3] integers; the identity comes first.
+        translations: [n_ops, 3] fractions in [0, 1).
+        wyckoff: positions, 'a' first, the general position last.
+        normaliser: rotations [n, 3, 3] and shifts [n, 3]: one representative for each coset of the group in the proper
+            part of its Euclidean normaliser, the identity first; shifts along `polar` axes are left out.
+        polar: axes along which the origin may be chosen freely.
+    """
+
+    number: int
+    symbol: str
+    rotations: Ints
+    translations: Floats
+    wyckoff: tuple[WyckoffPosition, ...]
+    normaliser: tuple[Ints, Floats]
+    polar: tuple[int, ...]
+
+    @property
+    def crystal_system(self) -> str:
+        """'triclinic' to 'cubic'."""
+        return next(name for last, name, _ in SYSTEMS if self.number <= last)
+
+    @property
+    def free_cell(self) -> tuple[str, ...]:
+        """Names of the cell parameters that the group leaves free, a subset of PARAMETERS."""
+        return next(names for last, _, names in SYSTEMS if self.number <= last)
+
+    def complete_cell(self, free: dict[str, float]) -> tuple[float, float, float, float, float, float]:
+        """All six cell parameters (Å, degrees) from the free ones."""
+        a = free["a"]
+        b = free.get("b", a)
+        c = free.get("c", a)
+        gamma = 120.0 if 143 <= self.number <= 194 else 90.0
+        return a, b, c, free.get("alpha", 90.0), free.get("beta", 90.0), free.get("gamma", gamma)
+
+    @cached_property
+    def by_label(self) -> dict[str, WyckoffPosition]:
+        """Wyckoff positions by label, '4c'."""
+        return {w.label: w for w in self.wyckoff}
+
+    def images(self, point: Floats) -> Floats:
+        """All images [n_ops, 3] of a point, one an operator, repeated ones too, not wrapped."""
+        return np.asarray(self.rotations @ point + self.translations, dtype=np.float64)
+
+    def orbit(self, point: Floats, tolerance: float = 1e-4) -> Floats:
+        """The distinct images [multiplicity, 3] of a point in [0, 1), that point first."""
+        images = self.images(point) % 1.0
+        kept: list[Floats] = []
+        while len(images):
+            first = images[0]
+            kept.append(first)
+            off = images - first
+            images = images[np.abs(off - np.rint(off)).max(axis=1) > tolerance]
+        return np.array(kept) % 1.0
+
+    def snap(self, point: Floats, multiplicity: int, tolerance: float) -> tuple[WyckoffPosition, Floats] | None:
+        """The Wyckoff position of a multiplicity on which a point lies, and the point moved exactly onto it.
+
+        Args:
+            point: [3] fractions.
+            multiplicity: points in the conventional cell.
+            tolerance: largest difference of a coordinate (fraction).
+
+        Returns:
+            The position and the nearest point [3] on it, or None where none is within the tolerance.
+        """
+        images = self.images(np.asarray(point, dtype=np.float64))
+        best: tuple[float, WyckoffPosition, Floats] | None = None
+        for position in self.wyckoff:
+            if position.multiplicity != multiplicity:
+                continue
+            off = position.residual(images)
+            index = int(off.argmin())
+            if off[index] <= tolerance and (best is None or off[index] < best[0] - 1e-9):
+                image = images[index]
+                exact = position.point([image[pivot] for pivot in position.pivots])
+                exact = image + (exact - image) - np.rint(exact - image)
+                back = np.linalg.solve(self.rotations[index], exact - self.translations[index])
+                best = (float(off[index]), position, np.asarray(back, dtype=np.float64))
+        return None if best is None else (best[1], best[2])
+
+
+@cache
+def _table() -> dict[str, Any]:
+    packed = (files("crystallm") / "data" / "spacegroups.json.gz").read_bytes()
+    table: dict[str, Any] = json.loads(gzip.decompress(packed))
+    return table
+
+
+def _position(row: dict[str, Any]) -> WyckoffPosition:
+    matrix = np.array(row["matrix"], dtype=np.int64).reshape(3, 3)
+    free = tuple(axis for axis in range(3) if matrix[:, axis].any())
+    pivots = tuple(
+        next(i for i in (axis, 0, 1, 2) if matrix[i, axis] == 1 and np.count_nonzero(matrix[i]) == 1) for axis in free
+    )
+    offset = np.array(row["offset"]) / UNIT
+    return WyckoffPosition(row["letter"], row["multiplicity"], matrix, offset, free, pivots)
+
+
+@cache
+def _get(number: int) -> SpaceGroup:
+    row = _table()[str(number)]
+    operations = np.array(row["operations"], dtype=np.int64)
+    normaliser = np.array(row["normaliser"], dtype=np.int64)
+    return SpaceGroup(
+        number=number,
+        symbol=row["symbol"],
+        rotations=operations[:, :9].reshape(-1, 3, 3),
+        translations=operations[:, 9:] / UNIT,
+        wyckoff=tuple(_position(w) for w in row["wyckoff"]),
+        normaliser=(normaliser[:, :9].reshape(-1, 3, 3), normaliser[:, 9:] / UNIT),
+        polar=tuple(row["polar"]),
+    )
+
+
+def _plain(symbol: str) -> str:
+    return "".join(c for c in symbol if c not in "_ ():'\"")
+
+
+@cache
+def _numbers() -> dict[str, int]:
+    """Numbers by symbol, exact ones and those without blanks and underscores."""
+    exact = {row["symbol"]: int(number) for number, row in _table().items()}
+    return {**{_plain(symbol): number for symbol, number in exact.items()}, **exact}
+
+
+def symbols() -> tuple[str, ...]:
+    """The 230 symbols in the order of their numbers."""
+    return tuple(row["symbol"] for row in _table().values())
+
+
+def get(group: int | str) -> SpaceGroup:
+    """The space group of a number (225, '225') or symbol ('P4_2/mnm', 'P42/mnm', 'P 42/m n m').
+
+    Raises:
+        InputError: no such group; names the nearest symbols.
+    """
+    name = str(group).strip()
+    number = int(name) if name.isdecimal() else _numbers().get(name) or _numbers().get(_plain(name))
+    if number is None:
+        near = difflib.get_close_matches(name, symbols(), n=3, cutoff=0.5)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        raise InputError(f"no space group {name!r}: give a number from 1 to 230 or a symbol such as Fm-3m{hint}")
+    if not 1 <= number <= 230:
+        raise InputError(f"no space group {number}: numbers run from 1 to 230")
+    return _get(number)
