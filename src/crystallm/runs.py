@@ -54,27 +54,21 @@ class RunFolder:
         self._config = json.loads(json.dumps(dict(config)))
         self._columns = dict(columns)
 
-    def check(self) -> None:
-        """Look whether the folder can take this run, writing nothing.
+    def check(self) -> set[int]:
+        """Look whether the folder can take this run, and which units are still to be done, writing nothing.
 
         Raises:
             InputError: it holds another run, or results of unknown origin.
             CrystallmError: it is no folder, or cannot be written or read.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise CrystallmError(f"{str(self.path)!r} is a file: name a folder for the results")
-        place = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
-        if not place.is_dir():
-            raise CrystallmError(f"{str(place)!r} is a file: no folder {str(self.path)!r} can be made in it")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise CrystallmError(f"the folder {str(place)!r} cannot be written: choose another with --out")
+        check_place(self.path)
         there = self.path / CONFIG
         if not there.exists():
             if (self.path / RESULTS).exists():
                 raise InputError(
                     f"{self.path / RESULTS} is of another origin: choose another folder with --out"
                 )
-            return
+            return set(range(self.n_units))
         with _saying(f"{there} cannot be read"):
             text = there.read_text(encoding="utf-8")
         try:
@@ -91,13 +85,17 @@ class RunFolder:
                     "another folder with --out, or delete this one"
                 )
 
+        if self.finished:
+            return set()
+        return {unit for unit in range(self.n_units) if not self._part(unit).exists()}
+
     def open(self) -> set[int]:
         """Make the folder ready and return the units that are still to be done.
 
         Raises:
             InputError, CrystallmError: as `check`.
         """
-        self.check()
+        todo = self.check()
         with _saying(f"the folder {str(self.path)!r} cannot be written"):
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in (self.path, self._parts, self._cifs):
@@ -105,9 +103,7 @@ class RunFolder:
                     leftover.unlink()
         if not (self.path / CONFIG).exists():
             write_atomically(self.path / CONFIG, json.dumps(self._config, indent=1).encode())
-        if self.finished:
-            return set()
-        return {unit for unit in range(self.n_units) if not self._part(unit).exists()}
+        return todo
 
     @property
     def finished(self) -> bool:
@@ -176,6 +172,21 @@ class RunFolder:
         sink = pa.BufferOutputStream()
         parquet.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), sink)
         return bytes(sink.getvalue())
+
+
+def check_place(path: Path) -> None:
+    """Look whether a folder could be made or written, writing nothing.
+
+    Raises:
+        CrystallmError: a file is in the way, or the folder cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise CrystallmError(f"{str(path)!r} is a file: name a folder for the results")
+    place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not place.is_dir():
+        raise CrystallmError(f"{str(place)!r} is a file: no folder {str(path)!r} can be made in it")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise CrystallmError(f"the folder {str(place)!r} cannot be written: choose another with --out")
 
 
 def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:

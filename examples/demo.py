@@ -1,0 +1,41 @@
+"""The demo: crystals of compounds that people know, a table, CIFs, and a picture of the best one of each.
+
+python examples/demo.py out/demo
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from pyarrow import parquet
+from pymatgen.core import Structure
+
+from crystallm import cli, plots, runs, tables
+
+
+def main(folder: Path) -> int:
+    """Write the demo's crystals into a folder, in place of an earlier demo's."""
+    if (folder / runs.CONFIG).exists():
+        shutil.rmtree(folder)
+    requests = Path(__file__).with_name("demo.csv")
+    code = cli.run(["generate", "--formulas", str(requests), "--out", str(folder)])
+    if code:
+        return code
+    rows = parquet.read_table(folder / runs.RESULTS).to_pylist()
+    drawn = set()
+    for row in tables.best_first(rows):
+        if row["request"] in drawn or not row["cif"]:
+            continue
+        drawn.add(row["request"])
+        structure = Structure.from_str(row["cif"], fmt="cif")
+        title = f"{row['reduced_formula']}, {row['space_group']}{'' if row['valid'] else ' (not valid)'}"
+        picture = folder / f"{row['reduced_formula']}.png"
+        runs.write_atomically(picture, plots.unit_cell(structure, title=title))
+        print(f"picture of {row['file']}: {picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/demo")))

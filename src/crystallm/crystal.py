@@ -1,0 +1,254 @@
+"""One crystal that a network wrote, and all that is known of it.
+
+Everything is worked out from the tokens when it is first asked for. Knows no networks and writes no files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from crystallm import formula
+from crystallm.errors import CrystallmError, TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pymatgen.core import Structure
+
+    from crystallm.cif import ParsedText
+    from crystallm.language import Language
+    from crystallm.validity import Validity
+
+COLUMNS = {
+    "request": "int32",
+    "sample": "int32",
+    "asked_formula": "string",
+    "asked_z": "int32",
+    "asked_space_group": "string",
+    "prompt": "string",
+    "formula": "string",
+    "reduced_formula": "string",
+    "n_atoms": "int32",
+    "space_group": "string",
+    "space_group_number": "int32",
+    "a": "float64",
+    "b": "float64",
+    "c": "float64",
+    "alpha": "float64",
+    "beta": "float64",
+    "gamma": "float64",
+    "volume_per_atom": "float64",
+    "log_likelihood": "float64",
+    "n_tokens": "int32",
+    "ended": "bool",
+    "valid": "bool",
+    "reasons": "string",
+    "bond_score": "float64",
+    "energy": "float64",
+    "model": "string",
+    "seed": "uint64",
+    "index": "uint64",
+    "file": "string",
+    "text": "string",
+    "cif": "string",
+}
+"""Columns of a table of crystals, with their pyarrow types. Lengths in Å, angles in degrees, volume in Å^3,
+energy in eV per atom, log-likelihood in nats. What could not be worked out is null; `reasons` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a crystal comes from: the same model, seed, index and request give it again.
+
+    Attributes:
+        model: name of the model.
+        seed: of the run.
+        index: of the sample in the run; with the seed, names its random stream.
+        request: what was asked, one line for a person.
+    """
+
+    model: str
+    seed: int
+    index: int
+    request: str
+
+
+class Crystal:
+    """One crystal.
+
+    A network may write what is no crystal. Then `structure`, `cif` and `text` raise a TextError that says
+    what is wrong, and `validity` says so without raising.
+
+    Args:
+        language: of the tokens.
+        ids: all tokens, prompt and end among them.
+        n_prompt: how many of them were given.
+        log_likelihood: of the tokens behind the prompt under the network at temperature 1, nats.
+        ended: whether the network came to an end, and was not cut off.
+        source: where it comes from.
+    """
+
+    def __init__(
+        self,
+        language: Language,
+        ids: Sequence[int],
+        *,
+        n_prompt: int = 0,
+        log_likelihood: float = math.nan,
+        ended: bool = True,
+        source: Source | None = None,
+    ) -> None:
+        self.language = language
+        self.ids = tuple(ids)
+        self.n_prompt = n_prompt
+        self.log_likelihood = log_likelihood
+        self.ended = ended
+        self.source = source
+        self.energy: float | None = None
+        """eV per atom, where an energy model has been asked; None before."""
+
+    def __repr__(self) -> str:
+        try:
+            return f"<Crystal {self.structure.formula.replace(' ', '')} {self.space_group}>"
+        except CrystallmError as error:
+            return f"<Crystal, broken: {error}>"
+
+    @cached_property
+    def written(self) -> str:
+        """What the network wrote, in its own language, prompt included."""
+        return self.language.text(list(self.ids))
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The crystal's conventional cell.
+
+        Raises:
+            TextError: what was written is no crystal.
+        """
+        if not self.ended:
+            raise TextError(f"unfinished after {len(self.ids)} tokens")
+        return self.language.decode(list(self.ids))
+
+    @cached_property
+    def text(self) -> str:
+        """The standard text, whichever language the network writes.
+
+        Raises:
+            TextError: what was written is no crystal.
+        """
+        if self.language.name == "cif":
+            return self.written
+        from crystallm import cif
+
+        return cif.to_text(self.structure)
+
+    @cached_property
+    def cif(self) -> str:
+        """A CIF with all operators of the space group, for other programs.
+
+        Raises:
+            TextError: what was written is no crystal.
+        """
+        from crystallm import cif
+
+        if not self.ended:
+            raise TextError(f"unfinished after {len(self.ids)} tokens")
+        return cif.to_cif(self.text)
+
+    @property
+    def space_group(self) -> str:
+        """Symbol of the space group that the standard text prints, `P4_2/mnm`.
+
+        Raises:
+            TextError: what was written is no crystal.
+        """
+        return self._parsed.space_group
+
+    @property
+    def space_group_number(self) -> int:
+        """Its number in the International Tables.
+
+        Raises:
+            TextError: what was written is no crystal.
+        """
+        return self._parsed.space_group_number
+
+    @cached_property
+    def _parsed(self) -> ParsedText:
+        from crystallm import cif
+
+        return cif.parse(self.text)
+
+    @property
+    def judged(self) -> str:
+        """The text that `validity` judges.
+
+        The paper's checks read the text as it was written, rounding and all. That is right for a network that
+        writes `cif`; of another language the CIF is judged, which a person would get.
+        """
+        if self.language.name == "cif":
+            return self.written
+        try:
+            return self.cif
+        except TextError:
+            return ""
+
+    @cached_property
+    def validity(self) -> Validity:
+        """The verdict on it; never raises."""
+        from crystallm import validity
+
+        return self._with_why(validity.check(self.judged))
+
+    def judge(self, verdict: Validity) -> None:
+        """Set the verdict on `judged` that a worker process has found."""
+        self.validity = self._with_why(verdict)
+
+    def _with_why(self, verdict: Validity) -> Validity:
+        """Of a text that is no crystal, the language knows best what is wrong."""
+        from dataclasses import replace
+
+        try:
+            _ = self.structure
+        except TextError as error:
+            return replace(verdict, valid=False, reasons=(str(error),))
+        return verdict
+
+    def row(self) -> dict[str, Any]:
+        """What is known of it, as the columns of a table; those that only a run knows are left out."""
+        verdict = self.validity
+        row: dict[str, Any] = {
+            "log_likelihood": self.log_likelihood,
+            "n_tokens": len(self.ids),
+            "ended": self.ended,
+            "valid": verdict.valid,
+            "reasons": "; ".join(verdict.reasons),
+            "bond_score": verdict.bond_score,
+            "energy": self.energy,
+        }
+        if self.source is not None:
+            row |= {"model": self.source.model, "seed": self.source.seed, "index": self.source.index}
+        try:
+            structure, cif_text = self.structure, self.cif
+            row |= {"space_group": self.space_group, "space_group_number": self.space_group_number}
+        except TextError:
+            row["text"] = self.written
+            return row
+        counts = {
+            str(symbol): round(count) for symbol, count in structure.composition.get_el_amt_dict().items()
+        }
+        made = formula.cell("".join(f"{symbol}{count}" for symbol, count in counts.items()))
+        lattice = structure.lattice
+        row |= dict(zip(("a", "b", "c"), lattice.abc, strict=True))
+        row |= dict(zip(("alpha", "beta", "gamma"), lattice.angles, strict=True))
+        return row | {
+            "formula": made.formula,
+            "reduced_formula": made.reduced_formula,
+            "n_atoms": len(structure),
+            "volume_per_atom": lattice.volume / len(structure),
+            "text": self.text,
+            "cif": cif_text,
+        }

@@ -1,0 +1,115 @@
+"""What the commands print: tables for a person. Knows rows (plain dicts), not where they come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_MIN_WIDTH = 100
+"""Columns of a page when the output is no terminal: a table cut to 80 says little."""
+
+
+def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows in the order of the requests, of each the valid ones first, and then the likeliest.
+
+    Log-likelihoods of different compositions are not compared: they are of texts of different length.
+    """
+    return sorted(
+        rows,
+        key=lambda row: (
+            row["request"],
+            row.get("formula") is None,
+            not row["valid"],
+            -row["log_likelihood"],
+        ),
+    )
+
+
+def print_crystals(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], limit: int) -> None:
+    """Print crystals as a table, best first.
+
+    Args:
+        rows: as in results.parquet.
+        notes: how each request was read; one is printed above the table, of several none.
+        limit: rows, at most.
+    """
+    title = notes[0] if len(notes) == 1 else f"{len(notes)} requests"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("formula", no_wrap=True)
+    table.add_column("space group", no_wrap=True)
+    table.add_column("cell (Å, degrees)")
+    table.add_column("Å³/atom", justify="right", no_wrap=True)
+    table.add_column("log-lik.", justify="right", no_wrap=True)
+    table.add_column("valid, or why not", overflow="fold")
+    table.add_column("sample", justify="right", no_wrap=True)
+    for row in best_first(rows)[:limit]:
+        broken = row.get("formula") is None
+        table.add_row(
+            "-" if broken else row["formula"],
+            "-" if broken else f"{row['space_group']} ({row['space_group_number']})",
+            "-" if broken else _cell(row),
+            "-" if broken else f"{row['volume_per_atom']:.2f}",
+            f"{row['log_likelihood']:.1f}",
+            "[green]valid[/green]" if row["valid"] else _plain(row["reasons"] or "not valid"),
+            f"{row['request']}.{row['sample']}" if len(notes) > 1 else str(row["sample"]),
+        )
+    console = _console()
+    console.print(table)
+    if len(rows) > limit:
+        console.print(f"... and {len(rows) - limit} more")
+
+
+def print_summary(rows: Sequence[Mapping[str, Any]], folder: Path | None) -> None:
+    """Print how many crystals there are, how many are valid, and where they are."""
+    n_valid = sum(bool(row["valid"]) for row in rows)
+    where = (
+        f"{folder / 'results.parquet'}, {folder / 'cifs'}" if folder else "not kept: --out FOLDER keeps them"
+    )
+    _console().print(
+        _plain(f"{len(rows)} crystals, {n_valid} valid; {where}"), soft_wrap=True, highlight=False
+    )
+
+
+def print_models(models: Sequence[Mapping[str, Any]]) -> None:
+    """Print the models there are."""
+    console = _console()
+    if not models:
+        console.print("no model is bundled: give --model a folder of weights or a ckpt.pt")
+        return
+    table = Table(header_style="bold")
+    for name in ("name", "language", "parameters", "context", "what it is"):
+        table.add_column(name, justify="right" if name in ("parameters", "context") else "left")
+    for model in models:
+        table.add_row(
+            _plain(model["name"]),
+            model["language"],
+            f"{model['parameters'] / 1e6:.1f} M",
+            str(model["context"]),
+            _plain(str(model["card"].get("summary", ""))),
+        )
+    console.print(table)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    """Lengths, and angles where one is not 90 degrees."""
+    lengths = " ".join(f"{row[name]:.3f}" for name in ("a", "b", "c"))
+    angles = [row[name] for name in ("alpha", "beta", "gamma")]
+    if all(abs(angle - 90) < 0.01 for angle in angles):
+        return lengths
+    return f"{lengths}, " + " ".join(f"{angle:.4g}" for angle in angles)
+
+
+def _plain(text: str) -> str:
+    """Text in which square brackets are brackets, not rich's marks."""
+    return text.replace("[", "\\[")
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, _MIN_WIDTH))
