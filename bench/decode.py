@@ -109,6 +109,7 @@ def main() -> None:
         if difference > 1e-4:
             raise SystemExit("the two networks are not the same")
         run_theirs(theirs, 1, 8)
+    network.pack()  # as loaded weights are; the other side keeps its own copy
     run_ours(network, 1, 8)
     for batch in arguments.batch:
         ratios = []

@@ -255,6 +255,8 @@ def _build(
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(state[name])
+    if device.type == "cpu" and dtype == torch.float32:
+        network.pack()
     return network.eval()
 
 
