@@ -87,13 +87,13 @@ class Model:
         Raises:
             CheckpointError: there is no such model, or it cannot be read, or does not fit its language.
         """
-        from crystallm.language import get_language
-
         bundled = str(path_or_name) in list_models()
         path = _WEIGHTS / str(path_or_name) if bundled else Path(path_or_name)
         if not path.exists():
             names = ", ".join(list_models()) or "none"
             raise CheckpointError(f"no model {str(path_or_name)!r}: give a path, or a bundled name ({names})")
+        from crystallm.language import get_language
+
         network = load(path, device=device, dtype=dtype)
         language = get_language(network.config.language)
         n_tokens = len(language.vocabulary())
