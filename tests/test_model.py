@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from crystallm import model
 from crystallm.errors import InputError
 from crystallm.model import GPT, KVCache, ModelConfig, segment_mask, segment_positions
 
@@ -191,6 +192,25 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(network(ids), network(ids))
     network.train()
     assert not torch.equal(network(ids), network(ids))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_plain_attention_in_training_equals_the_kernel(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build().train()
+    ids = random_ids(3, 24)
+    segments = torch.tensor([[0] * 10 + [1] * 10 + [-1] * 4] * 3) if packed else None
+    logits, gradients = [], []
+    for limit in (0, 256):
+        monkeypatch.setattr(model, "PLAIN_TOKENS", limit)
+        network.zero_grad()
+        out = network(ids, segments=segments)
+        out.logsumexp(-1).sum().backward()
+        logits.append(out.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert torch.allclose(*logits, atol=1e-4)
+    assert torch.allclose(*gradients, atol=1e-3, rtol=1e-3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(network(ids, segments=segments).float(), logits[0], atol=0.3)
 
 
 @torch.no_grad()
