@@ -1,0 +1,320 @@
+"""What a standard text of a crystal says, as it says it; the reading half of `crystallm.cif`.
+
+A text is a small CIF: a head line with the composition, tags with values, loops. Any string gives a result or
+one error that names the line. This module builds nothing and judges nothing beyond that.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from math import cos, gcd, inf, radians, sqrt
+from typing import TYPE_CHECKING, NamedTuple
+
+from crystallm import elements
+from crystallm.errors import InputError, TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from crystallm.spacegroups import SpaceGroup
+
+MAX_CHARACTERS = 200_000
+"""Texts that are longer are not read. The longest published one has some 5,000 characters."""
+MAX_ATOMS = 5_000
+"""Atoms of a conventional cell that are read or written, at most."""
+CELL = (
+    "_cell_length_a",
+    "_cell_length_b",
+    "_cell_length_c",
+    "_cell_angle_alpha",
+    "_cell_angle_beta",
+    "_cell_angle_gamma",
+)
+GROUP, NUMBER = "_symmetry_space_group_name_H-M", "_symmetry_Int_Tables_number"
+STRUCTURAL, SUM = "_chemical_formula_structural", "_chemical_formula_sum"
+VOLUME, Z = "_cell_volume", "_cell_formula_units_Z"
+PROPERTY_LOOP = (
+    "_atom_type_symbol",
+    "_atom_type_electronegativity",
+    "_atom_type_radius",
+    "_atom_type_ionic_radius",
+)
+OPERATOR_LOOP = ("_symmetry_equiv_pos_site_id", "_symmetry_equiv_pos_as_xyz")
+SYMBOL, LABEL = "_atom_site_type_symbol", "_atom_site_label"
+MULTIPLICITY, OCCUPANCY = "_atom_site_symmetry_multiplicity", "_atom_site_occupancy"
+POSITION = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
+ATOM_LOOP = (SYMBOL, LABEL, MULTIPLICITY, *POSITION, OCCUPANCY)
+
+_ION = re.compile(r"([A-Z][a-z]?)([0-9]{0,6})")
+_WHOLE = re.compile(r"[0-9]{1,6}")
+_NUMERAL = re.compile(r"[-+]?(?:[0-9]{1,6}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})")
+_VALUE = re.compile(r"'([^']*)'(?!\S)|\"([^\"]*)\"(?!\S)|([^\s'\"]\S*)")
+
+
+class Row(NamedTuple):
+    """One row of the atom loop: an orbit by one of its atoms. Coordinates are fractions of the cell."""
+
+    symbol: str
+    label: str
+    multiplicity: int
+    x: float
+    y: float
+    z: float
+    occupancy: float
+    line: int
+    """Where it stands in the text, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedText:
+    """What a text says, as it says it.
+
+    Attributes:
+        composition: (symbol, count) of the head line.
+        space_group: Hermann-Mauguin symbol, one of the 230.
+        space_group_number: number of that symbol.
+        cell: a, b, c (Å), alpha, beta, gamma (degrees).
+        rows: of the atom loop.
+        printed_number: of the space group; here and below None where the text leaves it out.
+        formula_sum: (symbol, count) of the sum formula.
+        formula_structural: `Ca(AlO2)2`.
+        z: formula units in the cell.
+        volume: Å^3.
+    """
+
+    composition: tuple[tuple[str, int], ...]
+    space_group: str
+    space_group_number: int
+    cell: tuple[float, float, float, float, float, float]
+    rows: tuple[Row, ...]
+    printed_number: int | None
+    formula_sum: tuple[tuple[str, int], ...] | None
+    formula_structural: str | None
+    z: int | None
+    volume: float | None
+
+
+def parse(text: str) -> ParsedText:
+    """What a standard text says, whatever the order of its lines.
+
+    Blank lines, comments and unknown tags are passed over. The symmetry loop may also hold the operators that
+    `to_cif` writes, so that its CIFs are read too.
+
+    Raises:
+        TextError: not such a text; says what is wrong and in which line.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise TextError(f"a text of {len(text)} characters: at most {MAX_CHARACTERS} are read")
+    lines = _lines(text)
+    number, first = next(lines, (1, ""))
+    if not first.startswith("data_"):
+        raise TextError(
+            f"begins with {first[:40]!r}: a crystal begins with its composition, data_Na4Cl4", number
+        )
+    composition = _composition(first[5:], number)
+    values: dict[str, tuple[int, str]] = {}
+    loops: dict[str, _Loop] = {}
+    loop: _Loop | None = None
+    for number, line in lines:
+        if line == "loop_":
+            loop = _Loop(number, [], [])
+        elif line.startswith(("data_", "loop_")):
+            raise TextError(f"{line[:40]!r}: a text holds one crystal, and loop_ stands alone", number)
+        elif line.startswith("_"):
+            tag, _, rest = line.partition(" ")
+            value = rest.strip()
+            if tag in values or tag in loops:
+                raise TextError(f"{tag} stands twice", number)
+            if loop is not None and not loop.rows and not value:
+                loop.tags.append(tag)
+                loops[tag] = loop
+            elif value:
+                loop = None
+                values[tag] = (number, _unquoted(value, number))
+            else:
+                raise TextError(f"{tag} has no value", number)
+        elif loop is None or not loop.tags:
+            raise TextError(f"{line[:40]!r} is neither a tag with its value nor the row of a loop", number)
+        else:
+            loop.rows.append((number, _cells(line, len(loop.tags), number)))
+    group = _group(values)
+    _check_operators(loops, group)
+    return ParsedText(
+        composition=composition,
+        space_group=group.symbol,
+        space_group_number=group.number,
+        cell=_cell(values),
+        rows=_rows(loops),
+        printed_number=_optional_whole(values, NUMBER),
+        formula_sum=_composition(values[SUM][1], values[SUM][0]) if SUM in values else None,
+        formula_structural=values[STRUCTURAL][1] if STRUCTURAL in values else None,
+        z=_optional_whole(values, Z),
+        volume=_number(values[VOLUME][1], VOLUME, values[VOLUME][0]) if VOLUME in values else None,
+    )
+
+
+class _Loop(NamedTuple):
+    line: int
+    tags: list[str]
+    rows: list[tuple[int, list[str]]]
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines that say something, with their numbers from 1; blanks in a row are one blank."""
+    for number, line in enumerate(text.split("\n"), 1):
+        short = " ".join(line.split())
+        if short and not short.startswith("#"):
+            yield number, short
+
+
+def _composition(text: str, line: int) -> tuple[tuple[str, int], ...]:
+    """(symbol, count) of `Na4Cl4` or `Na4 Cl4`."""
+    counts: dict[str, int] = {}
+    position = 0
+    plain = text.replace(" ", "")
+    while position < len(plain):
+        match = _ION.match(plain, position)
+        if match is None:
+            raise TextError(f"{text[:40]!r} is no composition: write Na4Cl4", line)
+        count = int(match[2] or 1)
+        symbol = _element(match[1], line)
+        if not 0 < count <= MAX_ATOMS:
+            raise TextError(f"{text[:40]!r}: {count} atoms of {symbol}: a cell holds 1 to {MAX_ATOMS}", line)
+        counts[symbol] = counts.get(symbol, 0) + count
+        position = match.end()
+    if not counts:
+        raise TextError("a composition without an element: write Na4Cl4", line)
+    return tuple(counts.items())
+
+
+def _element(symbol: str, line: int) -> str:
+    try:
+        return elements.get(symbol).symbol
+    except InputError as error:
+        raise TextError(str(error), line) from None
+
+
+def _unquoted(value: str, line: int) -> str:
+    return _cells(value, 1, line)[0]
+
+
+def _cells(line: str, width: int, number: int) -> list[str]:
+    """The values of a row; those in quotation marks may hold blanks."""
+    found = [match[1] or match[2] or match[3] or "" for match in _VALUE.finditer(line)]
+    left = _VALUE.sub("", line).strip()
+    if left or len(found) != width:
+        raise TextError(
+            f"{line[:60]!r}: {len(found)} values where {width} belong, or a stray quotation mark", number
+        )
+    return found
+
+
+def _group(values: dict[str, tuple[int, str]]) -> SpaceGroup:
+    from crystallm import spacegroups
+
+    if GROUP not in values:
+        raise TextError(f"{GROUP} is missing")
+    line, symbol = values[GROUP]
+    number = _group_numbers().get(symbol)
+    if number is None:
+        raise TextError(f"no space group {symbol[:20]!r}: texts print symbols such as P4_2/mnm", line)
+    return spacegroups.get(number)
+
+
+@cache
+def _group_numbers() -> dict[str, int]:
+    from crystallm import spacegroups
+
+    return {symbol: number for number, symbol in enumerate(spacegroups.symbols(), 1)}
+
+
+def _cell(values: dict[str, tuple[int, str]]) -> tuple[float, float, float, float, float, float]:
+    for tag in CELL:
+        if tag not in values:
+            raise TextError(f"{tag} is missing")
+    a, b, c, alpha, beta, gamma = (_number(values[tag][1], tag, values[tag][0]) for tag in CELL)
+    cell = (a, b, c, alpha, beta, gamma)
+    if impossible(cell):
+        raise TextError(f"no cell has these lengths and angles: {cell}", values[CELL[0]][0])
+    return cell
+
+
+def _number(value: str, tag: str, line: int) -> float:
+    if not _NUMERAL.fullmatch(value):
+        raise TextError(f"{tag} {value[:20]!r} is no number", line)
+    return float(value)
+
+
+def _whole(value: str, tag: str, line: int) -> int:
+    if not _WHOLE.fullmatch(value):
+        raise TextError(f"{tag} {value[:20]!r} is no whole number", line)
+    return int(value)
+
+
+def _optional_whole(values: dict[str, tuple[int, str]], tag: str) -> int | None:
+    return _whole(values[tag][1], tag, values[tag][0]) if tag in values else None
+
+
+def _rows(loops: dict[str, _Loop]) -> tuple[Row, ...]:
+    loop = loops.get(SYMBOL)
+    if loop is None:
+        raise TextError(f"the loop of atoms, with {SYMBOL}, is missing")
+    place = {tag: i for i, tag in enumerate(loop.tags)}
+    for tag in (MULTIPLICITY, *POSITION):
+        if tag not in place:
+            raise TextError(f"the loop of atoms lacks {tag}", loop.line)
+    if not loop.rows:
+        raise TextError("the loop of atoms has no row", loop.line)
+    rows = []
+    for line, cells in loop.rows:
+        symbol = _element(cells[place[SYMBOL]], line)
+        multiplicity = _whole(cells[place[MULTIPLICITY]], MULTIPLICITY, line)
+        x, y, z = (_number(cells[place[tag]], tag, line) for tag in POSITION)
+        label = cells[place[LABEL]] if LABEL in place else symbol
+        occupancy = _number(cells[place[OCCUPANCY]], OCCUPANCY, line) if OCCUPANCY in place else 1.0
+        rows.append(Row(symbol, label, multiplicity, x, y, z, occupancy, line))
+    return tuple(rows)
+
+
+def _check_operators(loops: dict[str, _Loop], group: SpaceGroup) -> None:
+    loop = loops.get(OPERATOR_LOOP[1])
+    if loop is None:
+        return
+    column = loop.tags.index(OPERATOR_LOOP[1])
+    written = [cells[column].replace(" ", "") for _, cells in loop.rows]
+    if written not in (["x,y,z"], [operator.replace(" ", "") for operator in operators(group)]):
+        raise TextError(
+            f"{len(written)} symmetry operators: a text holds the identity alone, or all of {group.symbol} "
+            f"(#{group.number}) in the setting of the texts",
+            loop.line,
+        )
+
+
+def volume(cell: Sequence[float]) -> float:
+    """Volume of a cell, Å^3; 0 where three such angles make none."""
+    a, b, c = cell[:3]
+    p, q, r = (cos(radians(angle)) for angle in cell[3:])
+    return a * b * c * sqrt(max(0.0, 1 + 2 * p * q * r - p * p - q * q - r * r))
+
+
+def impossible(cell: Sequence[float]) -> bool:
+    """Whether no cell has these lengths and angles, or next to no volume."""
+    lengths, angles = cell[:3], cell[3:]
+    possible = all(0 < x < inf for x in lengths) and all(0 < x < 180 for x in angles)
+    return not possible or not volume(cell) > 1e-9 * lengths[0] * lengths[1] * lengths[2]
+
+
+@cache
+def operators(group: SpaceGroup) -> tuple[str, ...]:
+    """The operators of a group as `-y, x-y, z+1/3`."""
+    pairs = zip(group.rotations.tolist(), group.translations.tolist(), strict=True)
+    return tuple(", ".join(map(_expression, rotation, translation)) for rotation, translation in pairs)
+
+
+def _expression(row: Sequence[int], shift: float) -> str:
+    terms = "".join(("+" if n > 0 else "-") + name for n, name in zip(row, "xyz", strict=True) if n)
+    part = round(shift * 12) % 12
+    divisor = gcd(part, 12)
+    return terms.removeprefix("+") + (f"+{part // divisor}/{12 // divisor}" if part else "")

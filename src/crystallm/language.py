@@ -1,0 +1,189 @@
+"""What a language of crystals must offer, and the languages there are.
+
+A language writes a crystal as token ids and reads it back. Everything else (networks, sampling, files) works
+with ids and asks the language for their meaning. `CifLanguage` is the published one; `crystallm.orbits` holds
+ours. This module knows no network and no grammar.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from crystallm import tokenizer
+from crystallm.errors import InputError, TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pymatgen.core import Structure
+
+NAMES = ("orbits", "cif")
+"""Languages by name, the default one first."""
+
+
+@runtime_checkable
+class Language(Protocol):
+    """How crystals are written as tokens. Token ids run from 0 to len(vocabulary()) - 1."""
+
+    @property
+    def name(self) -> str:
+        """`cif` or `orbits`; weights name their language so."""
+        ...
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The run of ids that, once generated, ends a crystal."""
+        ...
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """The tokens in the order of their ids."""
+        ...
+
+    def encode(self, structure: Structure) -> list[int]:
+        """Ids of a structure, end included.
+
+        Raises:
+            InputError: the language has no word for a part of it.
+            TextError: it cannot be told as a crystal.
+        """
+        ...
+
+    def decode(self, ids: Iterable[int]) -> Structure:
+        """The structure that ids describe, its conventional cell.
+
+        Raises:
+            TextError: they describe none; says why.
+        """
+        ...
+
+    def prompt(
+        self, composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None
+    ) -> list[int]:
+        """How a crystal begins of which this is known.
+
+        Args:
+            composition: (symbol, count) of the conventional cell; None leaves it to the network.
+            space_group: number; None leaves it to the network.
+
+        Raises:
+            InputError: the language cannot say it, or a space group without a composition.
+        """
+        ...
+
+    def is_end(self, ids: Sequence[int]) -> bool:
+        """Whether a crystal is complete with the last of these ids."""
+        ...
+
+    def text(self, ids: Iterable[int]) -> str:
+        """Ids as a person reads them."""
+        ...
+
+    def ids(self, text: str) -> list[int]:
+        """The inverse of `text`; any beginning of a text has ids."""
+        ...
+
+
+class CifLanguage:
+    """The published language: CIF text, one token a keyword, element, space group, digit or sign."""
+
+    name = "cif"
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Two ends of line in a row."""
+        return tuple(tokenizer.encode("\n\n"))
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """The 371 published tokens."""
+        return tokenizer.vocabulary()
+
+    def encode(self, structure: Structure) -> list[int]:
+        """Ids of the structure's standard text.
+
+        Raises:
+            InputError: as `cif.to_text`, or a structure in P4_222, P6 or P432, which have no token.
+            TextError: as `cif.to_text`.
+        """
+        from crystallm import cif
+
+        text = cif.to_text(structure)
+        ids = tokenizer.encode(text)
+        if tokenizer.UNKNOWN in ids:
+            _refuse_group(cif.parse(text).space_group)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> Structure:
+        """The structure of a text's ids.
+
+        Raises:
+            TextError: as `cif.to_structure`, or an id outside the vocabulary.
+        """
+        from crystallm import cif
+
+        try:
+            text = tokenizer.decode(ids)
+        except InputError as error:
+            raise TextError(str(error)) from None
+        return cif.to_structure(text)
+
+    def prompt(
+        self, composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None
+    ) -> list[int]:
+        """`data_`, the head line, or all up to the line of the space group.
+
+        Raises:
+            InputError: an element or space group without a token, or a space group without a composition.
+        """
+        from crystallm import cif
+
+        if composition is None:
+            if space_group is not None:
+                raise InputError(f"space group {space_group} without a formula: give one, such as TiO2")
+            return tokenizer.encode("data_")
+        counts = dict(composition)
+        lines = [cif.head(counts.items())]
+        if space_group is not None:
+            from crystallm import spacegroups
+
+            symbol = spacegroups.get(space_group).symbol
+            if symbol not in tokenizer.space_groups():
+                _refuse_group(symbol)
+            lines += [*cif.properties(counts), cif.group_line(symbol)]
+        return tokenizer.encode("\n".join(lines) + "\n")
+
+    def is_end(self, ids: Sequence[int]) -> bool:
+        """Whether the last two ids are ends of line."""
+        return tuple(ids[-2:]) == self.end_ids
+
+    def text(self, ids: Iterable[int]) -> str:
+        """The standard text."""
+        return tokenizer.decode(ids)
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of any text."""
+        return tokenizer.encode(text)
+
+
+def _refuse_group(symbol: str) -> None:
+    raise InputError(
+        f"the language 'cif' has no token for the space group {symbol}: the published vocabulary lacks "
+        "P4_222, P6 and P432; the language 'orbits' has all 230"
+    )
+
+
+@cache
+def get_language(name: str) -> Language:
+    """The language of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name == "cif":
+        return CifLanguage()
+    if name == "orbits":
+        from crystallm.orbits import OrbitsLanguage
+
+        language: Language = OrbitsLanguage()
+        return language
+    raise InputError(f"no language {name[:40]!r}: there are {' and '.join(NAMES)}")
