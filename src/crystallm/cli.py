@@ -34,6 +34,7 @@ app = App(
     help="Plausible crystal structures from a chemical formula, written by a language model of crystals.",
     version=crystallm.__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
 ConfigFile = Annotated[
@@ -128,8 +129,8 @@ def generate(
     ] = None,
     seed: Annotated[int | None, Parameter(help="The same seed gives the same crystals (0).")] = None,
     constraints: Annotated[
-        Literal["full", "none"] | None,
-        Parameter(help="Whether only what fits the composition is offered (full)."),
+        Literal["full", "syntax", "none"] | None,
+        Parameter(help="How far the writer is held to crystallography (full)."),
     ] = None,
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")] = None,
     batch_size: Annotated[int | None, Parameter(help="Crystals written at a time (32).")] = None,
@@ -307,6 +308,8 @@ def _unit_rows(
     unit: int, crystals: Sequence[Crystal], requests: Sequence[Request]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Rows of one request, and its CIFs by file name."""
+    from crystallm.crystal import COLUMNS
+
     request = requests[unit]
     rows, cifs = [], {}
     for sample, crystal in enumerate(crystals):
@@ -322,7 +325,7 @@ def _unit_rows(
             place = f"{unit:05d}-" if len(requests) > 1 else ""
             row["file"] = f"{place}{row['formula']}-sg{row['space_group_number']}-{sample:04d}.cif"
             cifs[row["file"]] = row["cif"]
-        rows.append(row)
+        rows.append({name: row.get(name) for name in COLUMNS})
     return rows, cifs
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crystallm import formula
-from crystallm.errors import CrystallmError, TextError
+from crystallm.errors import CrystallmError, InputError, TextError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,7 +143,10 @@ class Crystal:
             return self.written
         from crystallm import cif
 
-        return cif.to_text(self.structure)
+        try:
+            return cif.to_text(self.structure)
+        except InputError as error:  # nobody put this structure in: it is the text that is wrong
+            raise TextError(str(error)) from None
 
     @cached_property
     def cif(self) -> str:

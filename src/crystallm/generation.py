@@ -51,8 +51,9 @@ class Settings(BaseModel):
     """Sample from the likeliest tokens that together hold this probability; None for all."""
     seed: int = Field(default=0, ge=0, lt=2**64)
     """With a sample's number, decides its random stream."""
-    constraints: Literal["full", "none"] = "full"
-    """`full`: only what can still become the composition is offered. `none`: the network alone."""
+    constraints: Literal["full", "syntax", "none"] = "full"
+    """`full`: only what can still become a crystal with the composition and group that were asked for.
+    `syntax`: only what keeps the form of a text. `none`: the network alone. `cif` is written freely."""
     device: str = "auto"
     """`auto` takes a GPU where there is one; `cpu`, `cuda`, `cuda:1`, `mps`."""
     batch_size: int = Field(default=32, ge=1)
@@ -296,18 +297,27 @@ class Generator:
         """What may be written behind each prompt."""
         from crystallm import grammar
 
-        found = {}
+        found: dict[tuple[int, ...], Rules] = {}
         for unit in units:
             plan, prompt = self.plans[unit], tuple(self._prompts[unit])
-            if plan.request.prompt is None and prompt not in found:
-                rules = grammar.rules(
-                    self.model.language,
-                    None if plan.cell is None else plan.cell.composition,
-                    None if plan.space_group is None else plan.space_group.number,
-                    self.settings.constraints,
-                )
-                if rules is not None:
-                    found[prompt] = rules
+            if prompt in found:
+                continue
+            rules = grammar.rules(
+                self.model.language.name,
+                None if plan.cell is None else plan.cell.composition,
+                None if plan.space_group is None else plan.space_group.number,
+                self.settings.constraints,
+            )
+            if rules is None:
+                continue
+            if plan.request.prompt is not None:
+                try:
+                    rules.start(prompt)
+                except InputError as error:
+                    raise InputError(
+                        f"the prompt breaks the rules: {error}; or take constraints none"
+                    ) from None
+            found[prompt] = rules
         return _ByPrompt(found) if found else None
 
 
@@ -343,7 +353,7 @@ def generate(
     top_k: int | None = 10,
     top_p: float | None = None,
     seed: int | None = None,
-    constraints: Literal["full", "none"] = "full",
+    constraints: Literal["full", "syntax", "none"] = "full",
     device: str = "auto",
     batch_size: int = 32,
 ) -> list[Crystal]:
@@ -359,7 +369,7 @@ def generate(
         top_k: sample from the k likeliest tokens; None for all.
         top_p: sample from the likeliest tokens that together hold this probability; None for all.
         seed: the same seed gives the same crystals (in float32); None draws one, kept in `crystal.source`.
-        constraints: `full` or `none`; see `Settings`.
+        constraints: `full`, `syntax` or `none`; see `Settings`.
         device: where the network runs, unless it is loaded already.
         batch_size: crystals written at a time.
 

@@ -110,6 +110,13 @@ def _plain(text: str) -> str:
     return text.replace("[", "\\[")
 
 
+class _Console(Console):
+    """A console that leaves it to the command line what is done when the reader has left."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, _MIN_WIDTH))
+    console = _Console()
+    return console if console.is_terminal else _Console(width=max(console.width, _MIN_WIDTH))

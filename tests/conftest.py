@@ -1,0 +1,66 @@
+"""Crystals that every textbook has, and a small network that has learned them by heart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pymatgen.core import Structure
+
+
+def textbook() -> dict[str, Structure]:
+    """Conventional cells; parameters in Å from Wyckoff, Crystal Structures, vol. 1 and 2 (1963, 1964)."""
+    from pymatgen.core import Lattice, Structure
+
+    make = Structure.from_spacegroup
+    return {
+        "rocksalt": make("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+        "rutile": make(
+            "P4_2/mnm", Lattice.tetragonal(4.594, 2.958), ["Ti", "O"], [[0, 0, 0], [0.306, 0.306, 0]]
+        ),
+        "perovskite": make(
+            "Pm-3m", Lattice.cubic(3.905), ["Sr", "Ti", "O"], [[0.5, 0.5, 0.5], [0, 0, 0], [0.5, 0, 0]]
+        ),
+        "wurtzite": make(
+            "P6_3mc", Lattice.hexagonal(3.811, 6.234), ["Zn", "S"], [[1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 0.375]]
+        ),
+        "diamond": make("Fd-3m", Lattice.cubic(3.567), ["C"], [[0, 0, 0]]),
+    }
+
+
+@pytest.fixture(scope="session")
+def textbook_structures() -> dict[str, Structure]:
+    return textbook()
+
+
+@pytest.fixture(scope="session")
+def parrot(tmp_path_factory) -> Path:
+    """A folder of weights: a network of the `orbits` language, trained on the textbook for some seconds."""
+    import torch
+
+    from crystallm import checkpoint, orbits
+    from crystallm.model import GPT, ModelConfig
+
+    torch.manual_seed(1)
+    texts = [orbits.OrbitsLanguage().encode(structure) for structure in textbook().values()]
+    longest = max(map(len, texts))
+    end = orbits.families().end
+    ids = torch.tensor([text + [end] * (longest - len(text)) for text in texts])  # (B, T)
+    config = ModelConfig(
+        language="orbits", vocab_size=len(orbits.vocabulary()), context=128, n_layer=2, n_head=2, n_embd=48
+    )
+    network = GPT(config).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(160):
+        logits = network(ids[:, :-1])  # (B, T - 1, V)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1  # what is left is which crystal a bare beginning leads to
+    card = {"summary": "five crystals of a textbook"}
+    return checkpoint.save(network.eval(), tmp_path_factory.mktemp("weights") / "parrot", card=card)

@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Structure
+
+from crystallm import cli
+
+PROGRAM = [sys.executable, "-c", "from crystallm.cli import main; main()"]
+
+
+@pytest.fixture
+def crystallm(capsys, monkeypatch, tmp_path):
+    """Runs a command in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    # Verdicts in this process: a worker process takes seconds to start, and has tests of its own.
+    from crystallm import validity
+
+    monkeypatch.setattr(validity, "check_many", lambda texts: [validity.check(text) for text in texts])
+
+    def run(*arguments):
+        code = cli.run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def rows_of(folder):
+    return parquet.read_table(Path(folder) / "results.parquet").to_pylist()
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+# -- what a person asks for is what there is ----------------------------------------------------------------
+
+
+def test_rutile_by_formula_z_and_group(crystallm, parrot, textbook_structures, tmp_path):
+    code, out, err = crystallm(
+        "generate", "TiO2", "--z", 2, "--space-group", "P4_2/mnm", "-n", 4, "--model", parrot, "--out", "out"
+    )
+    assert (code, err) == (0, "")
+    rows = rows_of("out")
+    assert [row["sample"] for row in rows] == [0, 1, 2, 3]
+    assert {row["formula"] for row in rows} == {"Ti2O4"}
+    assert files("out") == [*(f"cifs/{row['file']}" for row in rows), "results.parquet", "run.json"]
+    best = next(row for row in rows if row["valid"])
+    assert (best["space_group"], best["space_group_number"], best["reduced_formula"]) == (
+        "P4_2/mnm",
+        136,
+        "TiO2",
+    )
+    for text in (best["cif"], (tmp_path / "out" / "cifs" / best["file"]).read_text()):
+        assert StructureMatcher().fit(Structure.from_str(text, fmt="cif"), textbook_structures["rutile"])
+    assert "z = 2: cell Ti2O4 = 2 x TiO2, P4_2/mnm (no. 136)" in out
+    assert re.search(r"Ti2O4 .* P4_2/mnm \(136\) .* 4\.59\d 4\.59\d 2\.9\d\d .* valid", out)
+    assert "4 crystals" in out
+
+
+def test_without_out_nothing_is_written(crystallm, parrot, tmp_path):
+    code, out, _ = crystallm("generate", "SrTiO3", "-n", 2, "--model", parrot)
+    assert code == 0
+    assert "SrTiO3" in out
+    assert "cell as written: SrTiO3" in out
+    assert files(tmp_path) == []
+
+
+def test_without_a_formula_the_network_chooses(crystallm, parrot):
+    code, out, _ = crystallm("generate", "-n", 6, "--model", parrot, "--json")
+    assert code == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 6
+    assert {row["formula"] for row in rows} & {"Na4Cl4", "Ti2O4", "SrTiO3", "Zn2S2", "C8"}
+
+
+def test_any_beginning_of_a_text_can_be_a_prompt(crystallm, parrot):
+    code, out, _ = crystallm(
+        "generate", "--prompt", "<crystal> Na 4 Cl 4 (Fm-3m) Na 4a", "-n", 2, "--model", parrot, "--json"
+    )
+    assert code == 0
+    for row in map(json.loads, out.splitlines()):
+        assert (row["formula"], row["space_group"]) == ("Na4Cl4", "Fm-3m")
+
+
+def test_the_same_seed_gives_the_same_crystals(crystallm, parrot):
+    def texts(*more):
+        command = ("generate", "ZnS", "--z", 2, "-n", 3, "--model", parrot, "--json", "--temperature", 1.5)
+        code, out, _ = crystallm(*command, *more)
+        assert code == 0
+        return [json.loads(line)["text"] for line in out.splitlines()]
+
+    first = texts()
+    assert texts("--batch-size", 1) == first
+    assert texts("--seed", 7) != first
+
+
+@pytest.mark.parametrize("group", ["225", "Fm-3m", "F m -3 m"])
+def test_a_space_group_is_a_number_or_a_symbol(crystallm, parrot, group):
+    code, out, _ = crystallm("generate", "NaCl", "--z", 4, "--space-group", group, "-n", 1, "--model", parrot)
+    assert code == 0
+    assert "Fm-3m (no. 225)" in out
+
+
+def test_quiet_prints_nothing(crystallm, parrot):
+    assert crystallm("generate", "C8", "-n", 1, "--model", parrot, "--quiet") == (0, "", "")
+
+
+def test_models_lists_what_there_is(crystallm, parrot, monkeypatch):
+    from crystallm import checkpoint
+
+    monkeypatch.setattr(checkpoint, "_WEIGHTS", parrot.parent)
+    code, out, _ = crystallm("models")
+    assert code == 0
+    assert re.search(r"parrot .* orbits .* 0\.\d M .* 128 .* five crystals of a textbook", out)
+
+
+# -- many requests, runs that are killed --------------------------------------------------------------------
+
+REQUESTS = "formula,z,space_group,n\nNaCl,4,Fm-3m,2\nTiO2,2,,\nSrTiO3,1,221,1\n"
+
+
+def test_a_file_of_requests_gives_one_table(crystallm, parrot, tmp_path):
+    (tmp_path / "list.csv").write_text(REQUESTS)
+    code, out, _ = crystallm("generate", "--formulas", "list.csv", "-n", 3, "--out", "out", "--model", parrot)
+    assert code == 0
+    rows = rows_of("out")
+    assert [(row["request"], row["sample"]) for row in rows] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (2, 0),
+    ]
+    assert [row["asked_formula"] for row in rows] == ["NaCl"] * 2 + ["TiO2"] * 3 + ["SrTiO3"]
+    assert len({row["file"] for row in rows}) == 6
+    assert "6 crystals" in out
+
+
+def test_a_request_does_not_depend_on_the_others_that_are_done_with_it(crystallm, parrot, tmp_path):
+    from crystallm.checkpoint import load_model
+    from crystallm.generation import Generator, Request, Settings
+
+    requests = [Request(formula=formula, n=2) for formula in ("Na4Cl4", "Ti2O4", "Zn2S2")]
+    generator = Generator(load_model(parrot), requests, Settings())
+    together = {
+        unit: [c.ids for c in found] for unit, found in zip(range(3), generator.write([0, 1, 2]), strict=True)
+    }
+    for unit in range(3):
+        (alone,) = generator.write([unit])
+        assert [crystal.ids for crystal in alone] == together[unit]
+
+
+def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, tmp_path, monkeypatch):
+    (tmp_path / "list.csv").write_text(REQUESTS)
+    command = ("generate", "--formulas", "list.csv", "-n", 3, "--model", parrot, "--quiet")
+    assert crystallm(*command, "--out", "whole")[0] == 0
+
+    from crystallm import runs
+
+    write_unit, calls = runs.RunFolder.write_unit, []
+
+    def dies_at_the_second(self, unit, rows, cifs):
+        calls.append(unit)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write_unit(self, unit, rows, cifs)
+
+    monkeypatch.setattr(runs.RunFolder, "write_unit", dies_at_the_second)
+    code, _, err = crystallm(*command, "--out", "killed")
+    assert code == 130
+    assert err == "crystallm: interrupted; with --out, the same command goes on from here\n"
+    assert "results.parquet" not in files("killed")
+    monkeypatch.setattr(runs.RunFolder, "write_unit", write_unit)
+    assert crystallm(*command, "--out", "killed")[0] == 0
+    assert calls == [0, 1]
+    assert rows_of("killed") == rows_of("whole")
+    assert files("killed") == files("whole")
+
+
+def test_a_process_killed_in_the_middle_leaves_a_folder_that_can_go_on(parrot, tmp_path):
+    (tmp_path / "list.csv").write_text("formula\n" + "Na4Cl4\n" * 10)
+    # Judged in two groups: the second takes a second or more, in which the process is killed.
+    script = "from crystallm import cli; cli.JUDGED_TOGETHER = 5; cli.main()"
+    options = ["--formulas", "list.csv", "-n", "1", "--out", "out", "--model", str(parrot)]
+    command = [sys.executable, "-c", script, "generate", *options]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:
+        parts = tmp_path / "out" / "parts"
+        until = time.monotonic() + 90
+        while process.poll() is None and time.monotonic() < until and not list(parts.glob("0*.parquet")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert parts.exists(), "it ended before it could be killed"
+    done = len(list(parts.glob("0*.parquet")))
+    assert 1 <= done < 10
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert [row["request"] for row in rows_of(tmp_path / "out")] == list(range(10))
+
+
+def test_a_finished_run_is_shown_again_and_another_one_refused(crystallm, parrot):
+    command = ("generate", "TiO2", "--z", 2, "-n", 2, "--model", parrot, "--out", "out")
+    first = crystallm(*command)
+    assert first[0] == 0
+    assert crystallm(*command) == first
+    code, out, err = crystallm(*command, "--temperature", 0.5)
+    assert (code, out) == (2, "")
+    assert "out holds another run (temperature was 1.0, now 0.5)" in err
+
+
+# -- options from a file ------------------------------------------------------------------------------------
+
+
+def test_options_come_from_a_file_and_the_command_line_wins(crystallm, parrot, tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        f"formula: TiO2\nz: 2\nn: 3\nspace-group: 136\nmodel: {parrot}\nout: out\n"
+    )
+    assert crystallm("generate", "--config", "run.yaml", "-n", 1)[0] == 0
+    (row,) = rows_of("out")
+    assert (row["asked_formula"], row["asked_z"], row["asked_space_group"]) == ("TiO2", 2, "136")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("temprature: 1", "unknown option 'temprature': did you mean temperature?"),
+        ("n: many", "n = 'many': input should be a valid integer"),
+        ("- 1", "must hold names and values"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
+    (tmp_path / "run.yaml").write_text(text)
+    code, out, err = crystallm("generate", "--config", "run.yaml")
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+# -- bad input: one line, the right exit code, nothing written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "says"),
+    [
+        (["XyO2"], 2, "Xy is no element"),
+        (["PoO2"], 2, "Po (Z = 84) has no token"),
+        ([""], 2, "the formula is empty"),
+        (["tio2"], 2, "did you mean TiO2?"),
+        (["Ti0"], 2, "0 atoms"),
+        (["Ti1000000000"], 2, "1000000000 atoms are more than a cell may hold"),
+        (["TiO2", "--z", "1000000000"], 2, "at most 2000"),
+        (["TiO2", "--z", "0"], 2, "z = 0 formula units"),
+        (["TiO2", "--z", "two"], 2, "--z"),
+        (["TiO2", "--space-group", "231"], 2, "no space group 231"),
+        (["TiO2", "--space-group", "P4_2/mnx"], 2, "near: P4_2/mnm"),
+        (["TiO2", "--space-group", "F" * 5000], 2, "no space group"),
+        (["--z", "2"], 2, "without a formula"),
+        (["--space-group", "225"], 2, "without a formula"),
+        (["TiO2", "--prompt", "x"], 2, "give one or the other"),
+        (["--prompt", ""], 2, "the prompt is empty"),
+        (["--prompt", "no such words"], 2, "'no' is no token"),
+        (["--prompt", "<crystal> " + "C " * 200], 2, "has 201 tokens, and the context"),
+        (["TiO2", "-n", "0"], 2, "n = '0'"),
+        (["TiO2", "-n", "1000000000"], 2, "n = '1000000000'"),
+        (["TiO2", "--temperature", "-1"], 2, "temperature"),
+        (["TiO2", "--top-p", "2"], 2, "top_p"),
+        (["TiO2", "--seed", "-1"], 2, "seed"),
+        (["TiO2", "--constraints", "some"], 2, "constraints"),
+        (["TiO2", "--z", "1", "--space-group", "Fm-3m"], 2, "cannot fill Fm-3m (#225)"),
+        (["--prompt", "<crystal> Na 4 Na"], 2, "the prompt breaks the rules: 'Na' may not come here"),
+        (["TiO2", "--no-such-option"], 2, "no-such-option"),
+        (["TiO2", "NaCl"], 2, "NaCl"),
+        (["TiO2", "--model", "nowhere"], 1, "no model 'nowhere'"),
+        (["TiO2", "--model", "foreign.pt"], 1, "foreign.pt"),
+        (["TiO2", "--out", "file.txt"], 1, "'file.txt' is a file"),
+        (["TiO2", "--out", "/proc/nowhere"], 1, "cannot be written"),
+        (["TiO2", "--config", "missing.yaml"], 1, "missing.yaml cannot be read"),
+        (["--formulas", "missing.csv", "--out", "out"], 1, "missing.csv cannot be read"),
+        (["--formulas", "list.csv"], 2, "--formulas needs --out"),
+        (["NaCl", "--formulas", "list.csv", "--out", "out"], 2, "give one or the other"),
+        (["--formulas", "file.txt", "--out", "out"], 2, "must name the columns"),
+        (["--formulas", "list.csv", "--out", "out"], 2, "list.csv, line 3: 'Xx': Xx is no element"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(crystallm, parrot, tmp_path, arguments, expected, says):
+    (tmp_path / "file.txt").write_text("nothing\n")
+    (tmp_path / "foreign.pt").write_bytes(b"\x80\x04no weights")
+    (tmp_path / "list.csv").write_text("formula,n\nNaCl,1\nXx,1\n")
+    before = files(tmp_path)
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", parrot]
+    if "--out" not in arguments and "--formulas" not in arguments:
+        arguments = [*arguments, "--out", "out"]
+    code, out, err = crystallm("generate", *arguments)
+    assert (code, out) == (expected, ""), err
+    assert says in err
+    assert err.startswith("crystallm: ")
+    assert err.count("\n") == 1
+    assert files(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "must name the columns"),
+        ("formula\n", "holds no request"),
+        ("formula,colour\nNaCl,red\n", "must name the columns"),
+        ("formula,n\nNaCl,1,2\n", "line 2: more values than columns"),
+        ("formula,n\nNaCl,x\n", "line 2: n = 'x'"),
+        ("formula,n\n,1\n", "line 2: no formula"),
+        ("formula,space_group\nNaCl,Fm3\n", "line 2: no space group 'Fm3'"),
+        ("formula\n\xff\n", "is no CSV file in UTF-8"),
+    ],
+)
+def test_a_broken_list_is_one_line(crystallm, tmp_path, text, says):
+    (tmp_path / "list.csv").write_bytes(text.encode("latin-1"))
+    code, out, err = crystallm("generate", "--formulas", "list.csv", "--out", "out")
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bug_is_one_line_too(crystallm, monkeypatch):
+    monkeypatch.setattr(cli, "_asked", lambda _: 1 / 0)
+    code, _, err = crystallm("generate", "TiO2")
+    assert code == 1
+    assert err.startswith("crystallm: internal error, ZeroDivisionError: division by zero")
+    assert err.count("\n") == 1
+
+
+# -- the program --------------------------------------------------------------------------------------------
+
+
+def test_help_and_version_are_answered_without_heavy_libraries():
+    script = (
+        "import sys\nfrom crystallm import cli\n"
+        "for command in ([], ['generate'], ['models']): assert cli.run([*command, '--help']) == 0\n"
+        "assert cli.run(['--version']) == 0\n"
+        "heavy = {'torch', 'pymatgen', 'pyarrow', 'numpy', 'pydantic', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for word in ("generate", "models", "--space-group", "--seed", "--config"):
+        assert word in done.stdout
+
+
+def test_output_into_a_closed_pipe_is_no_error(parrot):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*PROGRAM, "generate", "C8", "-n", "1", "--model", str(parrot)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

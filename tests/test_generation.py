@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+import crystallm
+from crystallm import generation, tokenizer
+from crystallm.checkpoint import Model, load_model
+from crystallm.errors import CheckpointError, InputError
+from crystallm.generation import Generator, Request, Settings, understand, validated
+from crystallm.language import get_language
+from crystallm.model import GPT, ModelConfig
+
+
+@pytest.fixture(scope="module")
+def model(parrot) -> Model:
+    return load_model(parrot, device="cpu")
+
+
+@pytest.fixture
+def babbler() -> Model:
+    """A network of the published language that has learned nothing."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        language="cif", vocab_size=len(tokenizer.vocabulary()), context=64, n_layer=1, n_head=2, n_embd=16
+    )
+    return Model("babbler", GPT(config).eval(), get_language("cif"), config)
+
+
+def test_three_lines_of_python_give_rutile(parrot):
+    crystals = crystallm.generate("TiO2", z=2, space_group="P4_2/mnm", n=3, model=str(parrot), seed=1)
+    assert len(crystals) == 3
+    assert next(crystal.space_group for crystal in crystals if crystal.validity.valid) == "P4_2/mnm"
+
+
+def test_a_crystal_says_where_it_comes_from(model):
+    first, second = crystallm.generate("C8", n=2, model=model, seed=5)
+    assert (first.source.model, first.source.seed, first.source.index) == ("parrot", 5, 0)
+    assert second.source.index == 1
+    assert first.source.request == "cell as written: C8 = 8 x C"
+
+
+def test_without_a_seed_one_is_drawn_that_gives_the_same_again(model):
+    once = crystallm.generate("NaCl", z=4, n=2, model=model, temperature=2.0)
+    again = crystallm.generate("NaCl", z=4, n=2, model=model, temperature=2.0, seed=once[0].source.seed)
+    assert [crystal.ids for crystal in once] == [crystal.ids for crystal in again]
+    other = crystallm.generate("NaCl", z=4, n=2, model=model, temperature=2.0)
+    assert other[0].source.seed != once[0].source.seed
+
+
+def test_with_constraints_every_crystal_has_the_formula(model):
+    # Asked for what it has never seen, the network alone writes what it knows.
+    for crystal in crystallm.generate("MgO", z=4, space_group=225, n=8, model=model, temperature=2.0, seed=0):
+        assert crystal.structure.composition.get_el_amt_dict() == {"Mg": 4, "O": 4}
+
+
+def test_a_network_that_babbles_gives_broken_crystals_that_say_why(babbler):
+    crystals = crystallm.generate("TiO2", n=3, model=babbler, seed=0)
+    assert len(crystals) == 3
+    for crystal in crystals:
+        verdict = crystal.validity
+        assert not verdict.valid
+        assert verdict.reasons
+        assert crystal.row()["reasons"]
+
+
+def test_what_is_wrong_is_said_before_a_model_is_loaded(monkeypatch):
+    monkeypatch.setattr("crystallm.checkpoint.load_model", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(InputError, match="Xx is no element"):
+        crystallm.generate("Xx", model="nowhere")
+    with pytest.raises(InputError, match="no space group"):
+        crystallm.generate("TiO2", space_group="P9", model="nowhere")
+
+
+def test_missing_weights_are_named():
+    with pytest.raises(CheckpointError, match="nowhere"):
+        crystallm.generate("TiO2", model="nowhere")
+
+
+def test_a_prompt_longer_than_the_context_is_refused(babbler):
+    with pytest.raises(InputError, match="tokens, and the context of the model 'babbler' holds 64"):
+        Generator(babbler, [Request(prompt="data_" + "Na4Cl4" * 20)], Settings())
+
+
+def test_a_group_without_a_token_is_refused(babbler):
+    with pytest.raises(InputError, match="no token for the space group P6"):
+        crystallm.generate("TiO2", z=3, space_group="P6", model=babbler)
+
+
+def test_requests_are_numbered_through(model):
+    requests = [Request(formula="C8", n=3), Request(formula="Na4Cl4", n=2)]
+    first, second = Generator(model, requests, Settings(seed=9)).write([0, 1])
+    assert [crystal.source.index for crystal in [*first, *second]] == [0, 1, 2, 3, 4]
+
+
+def test_progress_counts_crystals(model):
+    seen = []
+    list(Generator(model, [Request(formula="C8", n=5)], Settings()).write([0], progress=seen.append))
+    assert seen == [1, 2, 3, 4, 5]
+
+
+def test_the_fingerprint_tells_weights_apart(model, babbler):
+    assert generation.fingerprint(model) == generation.fingerprint(model)
+    assert generation.fingerprint(model) != generation.fingerprint(babbler)
+
+
+def test_a_request_says_how_it_was_read():
+    plan = understand(Request(formula="Ti2O4", space_group="P 42/m n m"))
+    assert plan.note == "cell as written: Ti2O4 = 2 x TiO2, P4_2/mnm (no. 136)"
+    assert understand(Request()).note == "no formula: the network chooses"
+
+
+def test_settings_refuse_unknown_keys_and_values():
+    with pytest.raises(InputError, match="unknown option 'temprature': there are model, temperature"):
+        validated(Settings, {"temprature": 1.0})
+    with pytest.raises(InputError, match="top_p = '0': input should be greater than 0"):
+        validated(Settings, {"top_p": 0})
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().seed = 1
