@@ -16,8 +16,6 @@ from pymatgen.core import Structure
 
 from crystallm import cli
 
-PROGRAM = [sys.executable, "-c", "from crystallm.cli import main; main()"]
-
 
 @pytest.fixture
 def crystallm(capsys, monkeypatch, tmp_path):
@@ -193,9 +191,9 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
 def test_a_process_killed_in_the_middle_leaves_a_folder_that_can_go_on(parrot, tmp_path):
     (tmp_path / "list.csv").write_text("formula\n" + "Na4Cl4\n" * 10)
     # Judged in two groups: the second takes a second or more, in which the process is killed.
-    script = "from crystallm import cli; cli.JUDGED_TOGETHER = 5; cli.main()"
+    script = "from crystallm import cli; from crystallm.commands import generate as g; g.JUDGED_TOGETHER = 5"
     options = ["--formulas", "list.csv", "-n", "1", "--out", "out", "--model", str(parrot)]
-    command = [sys.executable, "-c", script, "generate", *options]
+    command = [sys.executable, "-c", f"{script}; cli.main()", "generate", *options]
     with subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as process:
@@ -338,7 +336,7 @@ def test_a_broken_list_is_one_line(crystallm, tmp_path, text, says):
 
 
 def test_a_bug_is_one_line_too(crystallm, monkeypatch):
-    monkeypatch.setattr(cli, "_asked", lambda _: 1 / 0)
+    monkeypatch.setattr("crystallm.commands.generate._asked", lambda _: 1 / 0)
     code, _, err = crystallm("generate", "TiO2")
     assert code == 1
     assert err.startswith("crystallm: internal error, ZeroDivisionError: division by zero")
@@ -362,10 +360,10 @@ def test_help_and_version_are_answered_without_heavy_libraries():
         assert word in done.stdout
 
 
-def test_output_into_a_closed_pipe_is_no_error(parrot):
+def test_output_into_a_closed_pipe_is_no_error(crystallm, parrot, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [*PROGRAM, "generate", "C8", "-n", "1", "--model", str(parrot)]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (0, "")
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        code, _, err = crystallm("generate", "C8", "-n", "1", "--model", parrot)
+    assert (code, err) == (0, "")

@@ -99,7 +99,7 @@ class Plan:
 
 
 def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Build a Request or Settings.
+    """Build a Request, Settings, or any such model.
 
     Raises:
         InputError: an unknown key, or a value out of its range; the message names the first.
@@ -108,7 +108,9 @@ def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
+        if not first["loc"]:
+            raise InputError(str(first["ctx"]["error"] if "ctx" in first else first["msg"])) from None
+        name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise InputError(f"unknown option {name!r}: there are {', '.join(kind.model_fields)}") from None
         said = first["msg"][:1].lower() + first["msg"][1:]

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from crystallm.prepare import Report
+
+_REASONS = 10
 _MIN_WIDTH = 100
 """Columns of a page when the output is no terminal: a table cut to 80 says little."""
 
@@ -94,6 +97,32 @@ def print_models(models: Sequence[Mapping[str, Any]]) -> None:
             _plain(str(model["card"].get("summary", ""))),
         )
     console.print(table)
+
+
+def print_report(report: Report) -> None:
+    """Print what became of the rows of a preparation."""
+    console = _console()
+    table = Table(header_style="bold")
+    table.add_column("split")
+    for name in ("crystals", "tokens", "tokens a crystal"):
+        table.add_column(name, justify="right")
+    for split, n in report.crystals.items():
+        tokens = report.tokens[split]
+        table.add_row(split, f"{n:,}", f"{tokens:,}", f"{tokens / n:.1f}" if n else "-")
+    console.print(table)
+    console.print(f"{sum(report.rejected.values())} rows refused (rejected.parquet)")
+    for reason, n in list(report.rejected.items())[:_REASONS]:
+        console.print(_plain(f"  {n:,}  {reason}"), highlight=False)
+
+
+def print_scores(title: str, match_rate: Mapping[int, float], rmse: Mapping[int, float]) -> None:
+    """Print match rate and RMSE for each number of samples."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in ("samples", "match rate %", "RMSE"):
+        table.add_column(name, justify="right")
+    for n, share in match_rate.items():
+        table.add_row(str(n), f"{100 * share:.2f}", f"{rmse[n]:.4f}")
+    _console().print(table)
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,100 @@
+"""The commands, one file a kind, and what they share: options from a file, progress, JSON lines.
+
+Nothing heavy is imported here: every command's help comes from these files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(
+        name="--config", help="YAML file with options of this command; what stands on the command line wins."
+    ),
+]
+Json = Annotated[bool, Parameter(negative=(), help="Print JSON, one object a line, in place of a table.")]
+Quiet = Annotated[bool, Parameter(negative=(), help="Print nothing but errors.")]
+
+
+def merged(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a YAML file and of the command line, those that are None left out.
+
+    Args:
+        config: the file, if there is one.
+        flags: all options of the command, by name.
+
+    Raises:
+        InputError, CrystallmError: as `read_config`.
+    """
+    return read_config(config, flags) | {name: value for name, value in flags.items() if value is not None}
+
+
+def read_config(path: Path | None, known: Iterable[str]) -> dict[str, Any]:
+    """Options of a YAML file.
+
+    Args:
+        path: of the file; None for no options.
+        known: the names that there are.
+
+    Raises:
+        InputError: no mapping, or an unknown name.
+        CrystallmError: the file cannot be read.
+    """
+    if path is None:
+        return {}
+    import difflib
+
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold names and values, such as 'temperature: 0.8'")
+    options = {str(name).replace("-", "_"): value for name, value in content.items()}
+    names = sorted(known)
+    for name in options:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f": did you mean {near[0]}?" if near else f": there are {', '.join(names)}"
+            raise InputError(f"{path}: unknown option {name!r}{hint}")
+    return options
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, if that is a terminal."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def print_json(rows: Iterable[dict[str, Any]]) -> None:
+    """Print rows as JSON, one a line."""
+    import json
+
+    for row in rows:
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,147 @@
+"""`crystallm prepare` and `crystallm train`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crystallm.training import Losses, Progress
+
+
+def prepare(
+    *inputs: Annotated[
+        str,
+        Parameter(
+            help="CSV(.gz) or Parquet files with a column 'cif', each perhaps with =train, =val or =test."
+        ),
+    ],
+    out: Annotated[Path | None, Parameter(help="New folder for the data set.")] = None,
+    language: Annotated[Literal["orbits", "cif"] | None, Parameter(help="Of the tokens (orbits).")] = None,
+    max_tokens: Annotated[int | None, Parameter(help="Longer crystals are refused (1024).")] = None,
+    workers: Annotated[int | None, Parameter(help="Processes (one a core).")] = None,
+    config: ConfigFile = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn collections of structures into tokens for training.
+
+    crystallm prepare perov_5/train.csv.gz perov_5/val.csv.gz=val --out data/
+
+    Without a split behind it, a file's own column 'split' decides, else its rows are for training. Rows that
+    are refused are kept in rejected.parquet, with the reason.
+    """
+    flags = {"out": out, "language": language, "max_tokens": max_tokens, "workers": workers}
+    options = merged(config, flags | {"inputs": list(inputs) or None})
+    names = options.get("inputs")
+    names = [names] if isinstance(names, str) else names
+    if not names:
+        raise InputError("no input: name CSV or Parquet files with a column 'cif'")
+    if options.get("out") is None:
+        raise InputError("--out is missing: name a new folder for the data set")
+    counts = {
+        "max_tokens": options.get("max_tokens", 1024),
+        "workers": options.get("workers", os.cpu_count() or 1),
+    }
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} = {value!r}: write a whole number from 1")
+    from crystallm.prepare import prepare as run
+
+    with progress("reading crystals", None, shown=not (quiet or json)) as advance:
+        report = run(
+            [str(name) for name in names],
+            str(options["out"]),
+            language=str(options.get("language", "orbits")),
+            progress=advance,
+            **counts,
+        )
+    if json:
+        from dataclasses import asdict
+
+        print_json([asdict(report)])
+    elif not quiet:
+        from crystallm import tables
+
+        tables.print_report(report)
+
+
+def train(
+    data: Annotated[Path | None, Parameter(help="Folder that `crystallm prepare` made.")] = None,
+    *,
+    out: Annotated[Path | None, Parameter(help="Folder for the run: weights, state, metrics.jsonl.")] = None,
+    minutes: Annotated[float | None, Parameter(help="Length of the schedule, minutes of training.")] = None,
+    updates: Annotated[
+        int | None, Parameter(help="Length of the schedule, updates; this or minutes.")
+    ] = None,
+    seed: Annotated[int | None, Parameter(help="Of weights, order and dropout (0).")] = None,
+    resume: Annotated[bool, Parameter(negative=(), help="Go on with the run in --out.")] = False,
+    device: Annotated[str | None, Parameter(help="auto, cpu, cuda (auto).")] = None,
+    config: ConfigFile = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a network.
+
+    crystallm train data/ --out runs/mine --config recipe.yaml --minutes 60
+
+    The file holds the recipe: n_layer, n_head, n_embd, context, dropout, batch_tokens, learning_rate, ...
+    """
+    from crystallm.generation import validated
+    from crystallm.training import Recipe
+    from crystallm.training import train as run
+
+    own = {"data": data, "out": out, "device": device}
+    flags = own | dict.fromkeys(Recipe.model_fields) | {"minutes": minutes, "updates": updates, "seed": seed}
+    options = merged(config, flags)
+    place = {name: options.pop(name, None) for name in own}
+    if place["data"] is None:
+        raise InputError("no data: name a folder that `crystallm prepare` made")
+    if place["out"] is None:
+        raise InputError("--out is missing: name a folder for the run")
+    if resume and options:
+        raise InputError(f"--resume keeps the recipe of the run: leave {', '.join(sorted(options))} out")
+    if minutes is not None and updates is None:
+        options.pop("updates", None)  # the command line wins over the file
+    if updates is not None and minutes is None:
+        options.pop("minutes", None)
+    end = run(
+        Recipe(updates=1) if resume else validated(Recipe, options),
+        str(place["data"]),
+        str(place["out"]),
+        resume=resume,
+        device=place["device"] or "auto",
+        report=None if quiet or json else _reporter(),
+    )
+    if json:
+        from dataclasses import asdict
+
+        print_json([asdict(end)])
+
+
+def _reporter() -> Callable[[Progress, Losses | None], None]:
+    """Says on standard error how the training goes: a line each validation, and a running one if it can."""
+    shown = sys.stderr.isatty()
+
+    def report(progress: Progress, losses: Losses | None) -> None:
+        line = (
+            f"{100 * progress.share:5.1f} %  update {progress.update}  {progress.tokens / 1e6:.2f} M tokens  "
+            f"{progress.seconds / 60:.1f} min  loss {progress.loss:.3f} nats a token"
+        )
+        if losses is not None:
+            start = "\r" if shown else ""
+            sys.stderr.write(f"{start}{line}  validation {losses.crystal:.3f} nats a crystal\n")
+        elif shown and progress.update % 10 == 0:
+            sys.stderr.write(f"\r{line}")
+            sys.stderr.flush()
+
+    return report

@@ -1,0 +1,134 @@
+"""`prepare`, `train` and `benchmark` from end to end, on the crystals of a textbook."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from pyarrow import parquet
+
+from crystallm import cli
+
+RECIPE = """
+n_layer: 1
+n_head: 2
+n_embd: 16
+context: 128
+dropout: 0.0
+batch_tokens: 256
+warmup: 1
+dtype: float32
+"""
+
+
+@pytest.fixture
+def crystallm(capsys, monkeypatch, tmp_path, textbook_structures):
+    """Runs a command in a folder that holds the textbook as a CSV file."""
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "book.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", "cif"])
+        writer.writerows((name, structure.to(fmt="cif")) for name, structure in textbook_structures.items())
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+
+    def run(*arguments):
+        code = cli.run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_from_a_collection_to_weights_that_generate(crystallm, tmp_path):
+    code, out, err = crystallm("prepare", "book.csv", "book.csv=val", "--out", "data", "--workers", 1)
+    assert (code, err) == (0, "")
+    assert "train" in out
+    assert "0 rows refused" in out
+    rows = parquet.read_table(tmp_path / "data" / "rows.parquet").to_pylist()
+    assert {row["split"] for row in rows} == {"train", "val"}
+
+    code, out, err = crystallm(
+        "train",
+        "data",
+        "--out",
+        "run",
+        "--config",
+        "recipe.yaml",
+        "--updates",
+        3,
+        "--json",
+        "--device",
+        "cpu",
+    )
+    assert (code, err) == (0, "")
+    assert json.loads(out)["update"] == 3
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["update"] == 3
+
+    code, out, err = crystallm(
+        "generate", "NaCl", "-n", 2, "--model", "run/model", "--json", "--device", "cpu"
+    )
+    assert (code, err) == (0, "")
+    assert {json.loads(line)["formula"] for line in out.splitlines()} <= {"NaCl", None}
+
+
+def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot, tmp_path):
+    command = (
+        "benchmark",
+        "csp",
+        "book.csv",
+        "-n",
+        "1,2",
+        "--model",
+        parrot,
+        "--workers",
+        1,
+        "--out",
+        "scores.json",
+    )
+    code, out, err = crystallm(*command, "--temperature", 0, "--json")
+    assert (code, err) == (0, "")
+    scores = json.loads(out)
+    assert scores["n_entries"] == 5
+    assert scores["match_rate"] == {"1": 1.0, "2": 1.0}
+    assert scores["rmse"]["1"] < 0.01
+    kept = json.loads((tmp_path / "scores.json").read_text())
+    assert len(kept["rms"]) == 5
+    assert all(len(row) == 2 for row in kept["rms"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "says"),
+    [
+        (["prepare"], 2, "no input"),
+        (["prepare", "book.csv"], 2, "--out is missing"),
+        (["prepare", "missing.csv", "--out", "data"], 2, "missing.csv"),
+        (["prepare", "book.csv=dev", "--out", "data"], 2, "no split 'dev'"),
+        (["prepare", "book.csv", "--out", "data", "--workers", "0"], 2, "workers = 0"),
+        (["prepare", "recipe.yaml", "--out", "data"], 2, "neither CSV"),
+        (["train"], 2, "no data"),
+        (["train", "data"], 2, "--out is missing"),
+        (["train", "missing", "--out", "run", "--updates", "1"], 2, "missing"),
+        (["train", "data", "--out", "run"], 2, "give either minutes or updates"),
+        (["train", "data", "--out", "run", "--minutes", "-1"], 2, "minutes"),
+        (["train", "data", "--out", "run", "--resume", "--seed", "1"], 2, "--resume keeps the recipe"),
+        (["train", "data", "--out", "run", "--config", "bad.yaml"], 2, "did you mean n_layer?"),
+        (["benchmark", "csp"], 2, "no data"),
+        (["benchmark", "csp", "book.csv", "-n", "zero"], 2, "n = 'zero'"),
+        (["benchmark", "csp", "book.csv", "--entries", "0"], 2, "entries = 0"),
+        (["benchmark", "csp", "book.csv", "--split", "test"], 2, "no row of the split 'test'"),
+        (["benchmark", "csp", "book.csv", "--model", "nowhere"], 1, "no model 'nowhere'"),
+        (["benchmark", "csp", "noise.csv"], 1, "first is no structure"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_writes_nothing(crystallm, tmp_path, arguments, expected, says):
+    (tmp_path / "bad.yaml").write_text("n_layers: 2\n")
+    (tmp_path / "noise.csv").write_text("id,cif\nfirst,noise\n")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = crystallm(*arguments)
+    assert (code, out) == (expected, ""), err
+    assert says in err
+    assert err.startswith("crystallm: ")
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
