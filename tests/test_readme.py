@@ -1,0 +1,71 @@
+"""The README's commands are run as they stand there, with a network that has learned a textbook by heart."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crystallm import checkpoint, cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(kind: str) -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("crystallm ")]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, parrot, textbook_structures):
+    """A folder in which the README's files are, and where the default model is the parrot."""
+    shutil.copytree(parrot, tmp_path / "weights" / "default")
+    monkeypatch.setattr(checkpoint, "_WEIGHTS", tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for name in ("train.csv", "val.csv"):
+        with (tmp_path / name).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["cif"])
+            writer.writerows([structure.to(fmt="cif")] for structure in textbook_structures.values())
+    (recipe,) = blocks("yaml")
+    # As in the README, but smaller: it is the options that are tested, not the machine.
+    small = yaml.safe_load(recipe) | {"n_layer": 1, "n_head": 2, "n_embd": 16, "context": 128}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(small))
+    return tmp_path
+
+
+def test_the_python_of_the_readme_runs(place, capsys):
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - that is what is tested
+    assert capsys.readouterr().out.startswith("P4_2/mnm 62.")
+
+
+def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
+    from crystallm import validity
+
+    # Verdicts in this process: a worker process takes seconds to start, and has tests of its own.
+    monkeypatch.setattr(validity, "check_many", lambda texts: [validity.check(text) for text in texts])
+    found = commands()
+    assert len(found) == 10
+    for arguments in found:
+        # A minute of training for a minute of testing would be long.
+        short = [
+            "0.01" if previous == "--minutes" else word
+            for previous, word in zip(["", *arguments], arguments, strict=False)
+        ]
+        more = ["--workers", "1"] if short[0] in ("prepare", "benchmark") else []
+        assert cli.run([*short, *more]) == 0, (arguments, capsys.readouterr().err)
+    assert (place / "out" / "rutile" / "results.parquet").exists()
+    assert (place / "out" / "list" / "results.parquet").exists()
+    assert (place / "run" / "model" / "config.json").exists()
