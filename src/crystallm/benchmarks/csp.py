@@ -1,0 +1,377 @@
+"""Crystal structure prediction: how often a known structure is among the samples for its composition.
+
+For entry i with true structure T_i and samples S_i1, S_i2, ... (in the order they were written):
+
+- T_i is symmetrised first: what pymatgen's `CifWriter(T_i, symprec=0.1)` writes, read back.
+- S_ij counts if its cell is sensible (lengths in [0.5, 1000] Å, angles in [10, 170] degrees), its composition
+  passes the SMACT test, no two of its atoms are closer than 0.5 Å, and its volume is at least 0.1 Å^3.
+- r_ij is the root mean square distance of `StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3).get_rms_dist`
+  between T_i and S_ij, normalised by (V / n_atoms)^(1/3); none where S_ij does not count or match.
+- match rate at n: the share of ALL entries with some r_ij, j <= n. RMSE at n: the mean over those entries of
+  min_{j <= n} r_ij.
+
+The SMACT test asks for one oxidation state an element (SMACT's list of 2014, `smact14`), such that the
+charges add up to zero and every positive element is less electronegative than every negative one. One-element
+and all-metal compositions pass. This module refuses to know who wrote the samples.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from crystallm import workers as pool
+from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.core import Lattice, Structure
+
+    Sample = Structure | str | None
+
+SYMPREC = 0.1
+"""Å, of the symmetrised truth."""
+CLOSEST = 0.5
+"""Å below which two atoms are one too many."""
+SMALLEST = 0.1
+"""Å^3, smallest volume of a cell."""
+MAX_ATOMS = 500
+"""Atoms beyond which a sample is not compared."""
+MAX_STRETCH = 14.0
+"""See `_too_stretched`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CspResult:
+    """Scores of a crystal structure prediction.
+
+    Attributes:
+        n_entries: number of test entries, the denominator of every match rate.
+        match_rate: for each n, the share of entries with a match among their first n samples, 0 to 1.
+        rmse: for each n, the mean over matched entries of their smallest normalised rms distance; NaN where
+            nothing matched.
+        rms: for each entry, for each sample, its normalised rms distance to the truth; None: no match.
+        reasons: for each entry, for each sample, why it did not count ("" if it was compared).
+    """
+
+    n_entries: int
+    match_rate: dict[int, float]
+    rmse: dict[int, float]
+    rms: tuple[tuple[float | None, ...], ...]
+    reasons: tuple[tuple[str, ...], ...]
+
+    def best(self, n: int) -> tuple[float | None, ...]:
+        """For each entry the smallest rms distance among its first n samples; None: no match."""
+        return tuple(min((r for r in row[:n] if r is not None), default=None) for row in self.rms)
+
+
+def evaluate(
+    truths: Sequence[Structure],
+    candidates_by_entry: Sequence[Sequence[Sample]],
+    n: Sequence[int] = (1, 20),
+    *,
+    workers: int = 1,
+    seconds: float = 60.0,
+    memory_gb: float = 4.0,
+    symmetrise: bool = True,
+    composition_test: bool = True,
+    on_done: Callable[[int], None] | None = None,
+) -> CspResult:
+    """Match rate and RMSE of samples against the known structures.
+
+    Args:
+        truths: the test entries, as their data set holds them.
+        candidates_by_entry: for each entry its samples, in the order in which they were written: structures,
+            CIFs, standard texts, or None for a sample that is no crystal.
+        n: how many samples an entry may use, one or several numbers.
+        workers: processes at a time, each of which can be lost.
+        seconds: limit for one comparison.
+        memory_gb: limit for one process, GiB.
+        symmetrise: whether the truth is still to be symmetrised; False if that has been done.
+        composition_test: whether to ask for the SMACT test, as the paper does. Needs the extra `bench`.
+        on_done: called with the index of each comparison after it, from a worker's thread.
+
+    Raises:
+        InputError: no entries, as many truths as lists of samples there are not, or an n below 1.
+        CrystallmError: SMACT is not installed, or no worker could be started.
+    """
+    if not truths or len(truths) != len(candidates_by_entry):
+        raise InputError(
+            f"{len(truths)} truths and {len(candidates_by_entry)} lists of samples: give one list an entry, "
+            "and at least one entry"
+        )
+    if not n or min(n) < 1:
+        raise InputError(f"n = {tuple(n)}: numbers of samples start at 1")
+    if composition_test and find_spec("smact") is None:
+        raise CrystallmError("the composition test needs SMACT: pip install 'crystallm[bench]'")
+
+    # One task for each distinct pair of truth and sample: a model that is sure of itself repeats itself. The
+    # tasks of an entry stand together, so that a worker reads and symmetrises its truth once.
+    tasks: dict[tuple[int, str], dict[str, Any]] = {}
+    keys: list[list[tuple[int, str] | None]] = []
+    for i, (truth, samples) in enumerate(zip(truths, candidates_by_entry, strict=True)):
+        packed = json.dumps(_pack(truth) | {"symmetrise": symmetrise})
+        keys.append([])
+        for sample in samples:
+            key = None if sample is None else (i, json.dumps(_pack(sample)))
+            keys[-1].append(key)
+            if key is not None and key not in tasks:
+                tasks[key] = {"truth": packed, "sample": key[1], "smact": composition_test}
+    answers = pool.run(
+        "crystallm.benchmarks.csp:compare_record",
+        list(tasks.values()),
+        workers=workers,
+        seconds=seconds,
+        memory_gb=memory_gb,
+        on_done=on_done,
+    )
+    found: dict[tuple[int, str] | None, tuple[float | None, str]] = {None: (None, "no crystal")}
+    for key, answer in zip(tasks, answers, strict=True):
+        lost = isinstance(answer, pool.Lost)
+        found[key] = (None, f"not compared: {answer.reason}") if lost else (answer["rms"], answer["reason"])
+    return score(
+        [[found[key][0] for key in row] for row in keys], n, [[found[key][1] for key in row] for row in keys]
+    )
+
+
+def score(
+    rms: Sequence[Sequence[float | None]], n: Sequence[int], reasons: Sequence[Sequence[str]] | None = None
+) -> CspResult:
+    """The scores that follow from the rms distance of every sample of every entry (None: no match)."""
+    rates: dict[int, float] = {}
+    errors: dict[int, float] = {}
+    for k in n:
+        best = [min(row) for values in rms if (row := [r for r in values[:k] if r is not None])]
+        rates[k] = len(best) / len(rms)
+        errors[k] = math.fsum(best) / len(best) if best else math.nan
+    why = reasons if reasons is not None else [[""] * len(row) for row in rms]
+    return CspResult(
+        n_entries=len(rms),
+        match_rate=rates,
+        rmse=errors,
+        rms=tuple(tuple(row) for row in rms),
+        reasons=tuple(tuple(row) for row in why),
+    )
+
+
+def symmetrised(structure: Structure) -> Structure:
+    """The structure that `CifWriter(structure, symprec=0.1)` writes, read back: the benchmark's truth.
+
+    Where the symmetry search finds nothing, the structure as it is.
+    """
+    from pymatgen.io.cif import CifWriter
+
+    from crystallm import validity
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            text = str(CifWriter(structure, symprec=SYMPREC))
+        except Exception:  # noqa: BLE001 - spglib and pymatgen raise many types where there is no dataset
+            return structure
+        return validity.read_structure(text)
+
+
+def compare(
+    truth: Structure, sample: Structure, *, composition_test: bool = True
+) -> tuple[float | None, str]:
+    """Compare one sample with a symmetrised truth, in this process and without a limit of time.
+
+    Returns:
+        The normalised rms distance, None where they do not match; and why the sample did not count ("" if it
+        was compared).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen warns of helium, of each radius it lacks, ...
+        reason = _discounted(sample, composition_test)
+        if reason:
+            return None, reason
+        # The matcher wants a one-to-one map of like atoms between primitive cells.
+        if sample.composition.reduced_formula != truth.composition.reduced_formula:
+            return None, f"its formula is {sample.composition.reduced_formula}"
+        if _too_stretched(sample, truth):
+            return None, ""
+        # The sample first, as in the original: the matcher is not symmetric, and a few results would differ.
+        found = _matcher().get_rms_dist(sample, truth)  # type: ignore[no-untyped-call]
+    return (None if found is None else float(found[0])), ""
+
+
+def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
+    """`compare` on JSON, for a worker process."""
+    try:
+        sample = _unpack(json.loads(task["sample"]))
+    except CrystallmError as error:
+        return {"rms": None, "reason": f"no crystal: {error}"}
+    rms, reason = compare(_truth(task["truth"]), sample, composition_test=task["smact"])
+    return {"rms": rms, "reason": reason}
+
+
+@lru_cache(maxsize=4)
+def _truth(packed: str) -> Structure:
+    """A truth out of a task, symmetrised if asked; the tasks of one entry come one after the other."""
+    record = json.loads(packed)
+    structure = _unpack(record)
+    return symmetrised(structure) if record["symmetrise"] else structure
+
+
+@cache
+def _matcher() -> StructureMatcher:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    # stol is a share of (V / n_atoms)^(1/3), angle_tol in degrees, ltol a share of a length.
+    return StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)
+
+
+def _pack(sample: Structure | str) -> dict[str, Any]:
+    """A structure or text as JSON.
+
+    Raises:
+        InputError: neither.
+    """
+    if isinstance(sample, str):
+        return {"text": sample}
+    try:
+        return {
+            "lattice": sample.lattice.matrix.tolist(),
+            "species": [site.specie.symbol if site.is_ordered else site.species.as_dict() for site in sample],
+            "coords": sample.frac_coords.tolist(),
+        }
+    except AttributeError:
+        raise InputError(
+            f"can't compare {type(sample).__name__}: give pymatgen structures, CIFs or standard texts"
+        ) from None
+
+
+def _unpack(record: Mapping[str, Any]) -> Structure:
+    """The structure of a record of `_pack`.
+
+    Raises:
+        CrystallmError: its text is no crystal.
+    """
+    if "text" in record:
+        return _structure(record["text"])
+    from pymatgen.core import Structure
+
+    return Structure(record["lattice"], record["species"], record["coords"])
+
+
+def _structure(text: str) -> Structure:
+    """The crystal of a CIF or standard text.
+
+    Raises:
+        CrystallmError: it is none.
+    """
+    from crystallm import validity
+
+    return validity.read_structure(text)
+
+
+# -- what a sample must be to count --------------------------------------------------------------------------
+
+
+def _discounted(sample: Structure, composition_test: bool) -> str:
+    """Why a sample does not count; "" if it does."""
+    import numpy as np
+
+    lattice = sample.lattice
+    if not all(0.5 <= x <= 1000 for x in lattice.abc) or not all(10 <= x <= 170 for x in lattice.angles):
+        return "its cell is not sensible"
+    if not sample.is_ordered:
+        return "its sites are shared"
+    if len(sample) > MAX_ATOMS:
+        return f"{len(sample)} atoms are more than the {MAX_ATOMS} that are compared"
+    if sample.volume < SMALLEST:
+        return f"its volume is {sample.volume:.2g} Å^3"
+    if composition_test:
+        counts = tuple(sorted(sample.composition.get_el_amt_dict().items()))
+        if not passes_smact(counts):
+            return "its composition fails the SMACT test"
+    distances = sample.distance_matrix  # [n_atoms, n_atoms], Å
+    closest = (distances + np.diag([np.inf] * len(sample))).min()
+    return f"two atoms are {closest:.2f} Å apart" if closest < CLOSEST else ""
+
+
+@cache
+def passes_smact(counts: tuple[tuple[str, float], ...]) -> bool:
+    """The SMACT test of a composition, with the oxidation states of SMACT's 2014 list.
+
+    It gives what `smact.screening.smact_validity(..., oxidation_states_set="smact14")` gives, which tries
+    every combination of oxidation states. Here: if all positive elements are less electronegative than all
+    negative ones, some electronegativity parts them; try each, and collect the sums of charge in reach.
+
+    Args:
+        counts: element symbols and their whole numbers of atoms.
+    """
+    symbols = [symbol for symbol, _ in counts]
+    if len(symbols) == 1 or all(symbol in _metals() for symbol in symbols):
+        return True
+    whole = [round(count) for _, count in counts]
+    divisor = math.gcd(*whole)
+    elements = [_oxidation(symbol) for symbol in symbols]
+    if any(not states or x is None for states, x in elements):
+        return False
+    for limit in (-math.inf, *sorted({x for _, x in elements if x is not None})):
+        sums = {0}
+        for (states, x), count in zip(elements, whole, strict=True):
+            positive = x is not None and x <= limit
+            charges = [q * (count // divisor) for q in states if q == 0 or (q > 0) == positive]
+            sums = {total + charge for total in sums for charge in charges}
+        if 0 in sums:
+            return True
+    return False
+
+
+@cache
+def _metals() -> frozenset[str]:
+    from smact import metals
+
+    return frozenset(metals)
+
+
+@cache
+def _oxidation(symbol: str) -> tuple[tuple[int, ...], float | None]:
+    """Oxidation states (SMACT's list of 2014) and Pauling electronegativity of an element."""
+    from smact import Element
+
+    element = Element(symbol)
+    return tuple(element.oxidation_states_smact14 or ()), element.pauling_eneg
+
+
+# -- freak cells ---------------------------------------------------------------------------------------------
+
+
+def _too_stretched(sample: Structure, truth: Structure) -> bool:
+    """Whether the sample's cell is so much longer or flatter than the truth's that they can't match.
+
+    The matcher looks for the truth's lattice among all vectors of the sample's lattice up to 1.3 times the
+    longest one, some s = L^3 / V of them; for a needle of a cell that is gigabytes. A match needs three
+    vectors of one lattice whose lengths are within 30 % of the reduced ones of the other, at equal volume.
+    With V <= L1 L2 L3 <= sqrt(2) V for reduced cells, the longest ones differ by at most 1.3^2 sqrt(2) = 2.4
+    times, and the s of primitive cells by at most 14 times.
+    """
+    bound = MAX_STRETCH * _stretch(truth.lattice)
+    if _stretch(sample.lattice) <= bound:
+        return False
+    return _stretch(sample.get_primitive_structure().lattice) > MAX_STRETCH * _stretch(
+        truth.get_primitive_structure().lattice
+    )
+
+
+def _stretch(lattice: Lattice) -> float:
+    """L^3 / V of the reduced cell, L its longest vector; 0 where spglib can't reduce it."""
+    import numpy as np
+    import spglib
+
+    matrix: Any = lattice.matrix
+    try:
+        reduced = spglib.niggli_reduce(matrix)  # pymatgen's own takes half a minute for a needle
+    except Exception:  # noqa: BLE001 - spglib's errors differ between versions; the limits of the worker remain
+        return 0.0
+    return 0.0 if reduced is None else float(np.linalg.norm(reduced, axis=1).max() ** 3 / lattice.volume)
