@@ -1,0 +1,228 @@
+"""Token shards for training: a folder of flat streams, and batches of packed whole crystals out of it.
+
+A data set folder holds, for each split, `SPLIT.bin` (ids of all crystals one after another, little-endian uint16) and
+`SPLIT.idx.npy` (int64 [n + 1], where each crystal begins and the last ends), and `dataset.json` (language, vocabulary
+size, counts).
+
+Packing: whole crystals stand side by side in windows; attention is kept inside each crystal and positions restart at
+its beginning, so that a window is many independent texts. Short crystals go into short windows, since attention costs
+the square of the window. Needs numpy alone; knows neither crystals nor networks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Ids = npt.NDArray[np.int64]
+
+FACTS = "dataset.json"
+IGNORE = -100  # target of a position that teaches nothing; what torch's cross entropy ignores
+PADDING = -1  # segment of padding
+SHORTEST_WINDOW = 128
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder that appears whole or not at all: filled beside its place, then renamed.
+
+    Raises:
+        CrystallmError: the folder cannot be written (rights, full disk).
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise CrystallmError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
+    try:
+        yield place
+        place.chmod(0o755)
+        if folder.is_dir():
+            folder.rmdir()  # an empty one
+        place.rename(folder)
+    except OSError as error:
+        raise CrystallmError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def write_split(folder: Path, split: str, streams: Sequence[npt.NDArray[np.uint16]]) -> None:
+    """Write the crystals of a split as one stream and its index."""
+    starts = np.cumsum([0, *map(len, streams)], dtype=np.int64)
+    with (folder / f"{split}.bin").open("wb") as handle:
+        for stream in streams:
+            handle.write(stream.astype("<u2").tobytes())
+        handle.flush()
+        os.fsync(handle.fileno())
+    np.save(folder / f"{split}.idx.npy", starts)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The crystals of one split.
+
+    Attributes:
+        stream: all ids, uint16, mapped from disk.
+        starts: [n + 1] where each crystal begins, and the end.
+        language: name of the language.
+        vocab_size: number of tokens of the language.
+    """
+
+    stream: npt.NDArray[np.uint16]
+    starts: Ids
+    language: str
+    vocab_size: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def crystal(self, i: int) -> Ids:
+        """Ids of crystal i."""
+        return self.stream[self.starts[i] : self.starts[i + 1]].astype(np.int64)
+
+    @property
+    def lengths(self) -> Ids:
+        """[n] tokens of each crystal."""
+        return np.diff(self.starts)
+
+
+def facts(folder: str | Path) -> dict[str, Any]:
+    """What `dataset.json` says of a data set folder.
+
+    Raises:
+        InputError: no data set there.
+    """
+    path = Path(folder) / FACTS
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"no data set in {str(folder)!r} ({FACTS}: {error}): make one with `crystallm prepare`") from error
+    return found
+
+
+def load(folder: str | Path, split: str) -> Split:
+    """Map a split of a data set folder.
+
+    Raises:
+        InputError: no data set, no such split, or a stream shorter than its index.
+    """
+    about = facts(folder)
+    base = Path(folder)
+    try:
+        starts = np.load(base / f"{split}.idx.npy", allow_pickle=False)
+        size = (base / f"{split}.bin").stat().st_size
+    except (OSError, ValueError) as error:
+        raise InputError(f"no split {split!r} in {str(folder)!r}: {error}") from error
+    if size != 2 * int(starts[-1]):
+        raise InputError(f"{split}.bin in {str(folder)!r} has {size} bytes, its index says {2 * int(starts[-1])}: truncated?")
+    empty = np.zeros(0, dtype="<u2")
+    stream = np.memmap(base / f"{split}.bin", dtype="<u2", mode="r") if size else empty
+    return Split(stream, starts, about["language"], about["vocab_size"])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of packed crystals, all [n_windows, window] integers.
+
+    Attributes:
+        ids: tokens; 0 in padding.
+        targets: the next token of the same crystal, IGNORE after its last and in padding.
+        positions: place within the crystal, from 0.
+        segments: number of the crystal within its window; PADDING in padding.
+    """
+
+    ids: Ids
+    targets: Ids
+    positions: Ids
+    segments: Ids
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that are no padding."""
+        return int((self.segments != PADDING).sum())
+
+
+def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
+    """Crystals (numbers in `order`) into windows of at most `window` tokens: each into the fullest that has room.
+
+    Only the last windows begun are looked at, so that order stays close to random.
+    """
+    open_windows: list[tuple[int, list[int]]] = []
+    closed: list[list[int]] = []
+    for crystal in order.tolist():
+        length = int(lengths[crystal])
+        fits = [i for i, (room, _) in enumerate(open_windows) if room >= length]
+        if fits:
+            best = min(fits, key=lambda i: open_windows[i][0])
+            room, content = open_windows.pop(best)
+            content.append(crystal)
+        else:
+            room, content = window, [crystal]
+        open_windows.append((room - length, content))
+        if len(open_windows) > 64:
+            fullest = min(range(len(open_windows)), key=lambda i: open_windows[i][0])
+            closed.append(open_windows.pop(fullest)[1])
+    return closed + [content for _, content in open_windows]
+
+
+def fill(split: Split, windows: Sequence[Sequence[int]], window: int) -> Batch:
+    """Arrays of packed windows."""
+    shape = (len(windows), window)
+    ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    targets, segments = np.full(shape, IGNORE), np.full(shape, PADDING)
+    for row, crystals in enumerate(windows):
+        at = 0
+        for number, crystal in enumerate(crystals):
+            tokens = split.crystal(crystal)
+            end = at + len(tokens)
+            ids[row, at:end] = tokens
+            targets[row, at : end - 1] = tokens[1:]
+            positions[row, at:end] = np.arange(len(tokens))
+            segments[row, at:end] = number
+            at = end
+    return Batch(ids, targets, positions, segments)
+
+
+def batches(
+    split: Split, *, batch_tokens: int, context: int, seed: int, epoch: int, shuffle: bool = True
+) -> Iterator[Batch]:
+    """One pass over a split, in an order that (seed, epoch) alone decides.
+
+    Args:
+        batch_tokens: tokens a batch; the number of windows follows from their size.
+        context: crystals longer than this are left out.
+        seed, epoch: of the order.
+        shuffle: False keeps windows in the order of packing.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    lengths = split.lengths
+    plan: list[tuple[int, list[list[int]]]] = []
+    shorter, window = 0, min(SHORTEST_WINDOW, context)
+    while shorter < context:
+        members = np.flatnonzero((lengths > shorter) & (lengths <= window))
+        if shuffle:
+            members = rng.permutation(members)
+        packed = pack(lengths, members, window)
+        if shuffle:
+            packed = [packed[i] for i in rng.permutation(len(packed))]
+        n_rows = max(1, batch_tokens // window)
+        plan += [(window, packed[i : i + n_rows]) for i in range(0, len(packed), n_rows)]
+        shorter, window = window, min(2 * window, context) if window < context else context + 1
+    order = rng.permutation(len(plan)) if shuffle else np.arange(len(plan))
+    for i in order:
+        size, chosen = plan[i]
+        yield fill(split, chosen, size)

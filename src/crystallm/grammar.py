@@ -1,0 +1,486 @@
+"""Which tokens may come next, and which must: crystallography beside the network.
+
+The core is exact feasibility: can orbits still fill what is left of the composition, when a Wyckoff position without
+free coordinates holds one orbit at most? Over it stands the automaton of the orbits language. A state of the automaton
+answers two questions, `allowed()` and `advance(token)`; every choice it allows can be completed to a crystal with the
+composition asked for.
+
+Constraints come in three strengths: `none` (everything may follow anything), `syntax` (the order of a text's parts, and
+positions that the space group has), `full` (besides: the composition filled exactly, orbits in canonical order, a cell
+with a volume, atoms on positions of the multiplicity written).
+
+Needs numpy; refuses to know networks, probabilities and structures.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystallm import elements, orbits, spacegroups
+from crystallm.errors import InputError
+from crystallm.spacegroups import SpaceGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from crystallm.spacegroups import Floats
+
+CONSTRAINTS = ("full", "syntax", "none")
+GENERIC = (0.12345, 0.28718, 0.39173)  # stands for coordinates not written yet; special for no group
+LENGTHS = range(1, 100)  # whole Å of a cell edge: the corpus holds 1.9 to 99 Å
+
+# ------------------------------------------------------------------------------------------------- core
+
+
+@cache
+def _multiplicities(number: int) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """Multiplicities of positions with free coordinates, and (multiplicity, how many) of those without."""
+    group = spacegroups.get(number)
+    free = tuple(sorted({w.multiplicity for w in group.wyckoff if w.free}))
+    fixed = Counter(w.multiplicity for w in group.wyckoff if not w.free)
+    return free, tuple(sorted(fixed.items()))
+
+
+@cache
+def _is_sum(count: int, parts: tuple[int, ...]) -> bool:
+    """Whether a count is a sum of parts, each used any number of times."""
+    reach = [True] + [False] * count
+    for total in range(1, count + 1):
+        reach[total] = any(part <= total and reach[total - part] for part in parts)
+    return reach[count]
+
+
+def _uses(count: int, fixed: tuple[tuple[int, int], ...]) -> Iterable[tuple[int, ...]]:
+    """How many orbits of each fixed multiplicity may serve a count, most first."""
+    return product(*(range(min(n, count // m), -1, -1) for m, n in fixed))
+
+
+@cache
+def _fits(free: tuple[int, ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]) -> bool:
+    """Whether counts (sorted, one an element) can be filled together."""
+    if not counts:
+        return True
+    count, rest = counts[-1], counts[:-1]
+    for used in _uses(count, fixed):
+        left = count - sum(u * m for u, (m, _) in zip(used, fixed, strict=True))
+        if left < 0 or not _is_sum(left, free):
+            continue
+        remaining = tuple((m, n - u) for u, (m, n) in zip(used, fixed, strict=True))
+        if _fits(free, remaining, rest):
+            return True
+    return False
+
+
+def can_hold(number: int, counts: Iterable[int]) -> bool:
+    """Whether a space group can hold a cell with these counts of its elements."""
+    free, fixed = _multiplicities(number)
+    return _fits(free, fixed, tuple(sorted(counts)))
+
+
+@cache
+def groups_for(counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers of the space groups that can hold a cell with these counts (sorted)."""
+    return tuple(number for number in range(1, 231) if can_hold(number, counts))
+
+
+@cache
+def _can_finish(number: int, taken: frozenset[int], first: int, left: int, later: tuple[int, ...]) -> bool:
+    """Whether the current element's `left` atoms and the later elements' counts still find place.
+
+    Args:
+        number: space group.
+        taken: indices of fixed positions in use.
+        first: smallest Wyckoff index that the current element may still take (orbits stand in order).
+        left: atoms of the current element still to place.
+        later: counts of the elements after it, sorted.
+    """
+    group = spacegroups.get(number)
+    all_free, _ = _multiplicities(number)
+    open_fixed = [i for i, w in enumerate(group.wyckoff) if not w.free and i not in taken]
+    total = Counter(group.wyckoff[i].multiplicity for i in open_fixed)
+    fixed = tuple(sorted(Counter(group.wyckoff[i].multiplicity for i in open_fixed if i >= first).items()))
+    free = tuple(sorted({w.multiplicity for i, w in enumerate(group.wyckoff) if w.free and i >= first}))
+    for used in _uses(left, fixed):
+        rest = left - sum(u * m for u, (m, _) in zip(used, fixed, strict=True))
+        if rest < 0 or not _is_sum(rest, free):
+            continue
+        spent = Counter({m: u for u, (m, _) in zip(used, fixed, strict=True)})
+        if _fits(all_free, tuple(sorted((m, n - spent[m]) for m, n in total.items())), later):
+            return True
+    return False
+
+
+@cache
+def _labels_allowed(
+    number: int, taken: frozenset[int], first: int, left: int, later: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Indices of the Wyckoff positions that may hold the current element's next orbit."""
+    found = []
+    for index, position in enumerate(spacegroups.get(number).wyckoff):
+        if index < first or position.multiplicity > left or index in taken:
+            continue
+        now_taken = taken if position.free else taken | {index}
+        if _can_finish(number, now_taken, index, left - position.multiplicity, later):
+            found.append(index)
+    return tuple(found)
+
+
+# ------------------------------------------------------------------------------- orbits: token families
+
+
+@cache
+def _label_ids(number: int) -> tuple[int, ...]:
+    """Ids of the labels of a group's Wyckoff positions, by index."""
+    return tuple(orbits.ids(" ".join(w.label for w in spacegroups.get(number).wyckoff)))
+
+
+@cache
+def _element_ids() -> dict[str, int]:
+    first = orbits.families().element
+    return {symbol: first + i for i, symbol in enumerate(elements.symbols())}
+
+
+@cache
+def _rank() -> dict[str, int]:
+    """Place of each element in the order of compositions."""
+    return {symbol: i for i, symbol in enumerate(elements.electronegativity_order(elements.symbols()))}
+
+
+@dataclass
+class _Placed:
+    """An orbit as it is being written."""
+
+    element: str
+    index: int
+    values: list[int] = field(default_factory=list)
+
+
+class OrbitsState:
+    """Where a text of the orbits language stands, and what may follow.
+
+    Args:
+        strength: `full` or `syntax`.
+        counts: the composition asked for, if one was.
+        group: the space group asked for, if one was.
+    """
+
+    def __init__(self, strength: str, counts: dict[str, int] | None = None, group: int | None = None) -> None:
+        self.full = strength == "full"
+        self.asked_counts = counts
+        self.asked_group = group
+        self.composition: dict[str, int] = {}
+        self.group: SpaceGroup | None = None
+        self.placed: list[_Placed] = []
+        self.cell: list[int] = []
+        self._part = self._start
+        self._pending = 0
+        self._taken: frozenset[int] = frozenset()
+        self._orbit = 0
+
+    def allowed(self) -> Sequence[int] | None:
+        """Tokens that may come next; empty after the end."""
+        return self._part(None)
+
+    def advance(self, token: int) -> None:
+        """Take a token.
+
+        Raises:
+            InputError: it may not come here.
+        """
+        options = self._part(None)
+        if token not in options:
+            here = " ".join(orbits.vocabulary()[i] for i in list(options)[:5])
+            name = orbits.vocabulary()[token] if 0 <= token < len(orbits.vocabulary()) else token
+            raise InputError(f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(options) > 5 else ''} may")
+        self._part(token)
+
+    # Each part is a function of a token: None asks for the options, a token takes it and sets the next part.
+
+    def _start(self, token: int | None) -> Sequence[int]:
+        if token is not None:
+            self._part = self._element
+        return (orbits.families().start,)
+
+    def _element(self, token: int | None) -> Sequence[int]:
+        """An element of the composition, or the space group behind it."""
+        family = orbits.families()
+        if token is not None:
+            if token < family.hundreds:
+                self._pending_symbol = elements.symbols()[token - family.element]
+                self._part = self._count
+            else:
+                self._take_group(token - family.group + 1)
+            return ()
+        if self.asked_counts is not None and self.full:
+            missing = [s for s in sorted(self.asked_counts, key=_rank().__getitem__) if s not in self.composition]
+            return (_element_ids()[missing[0]],) if missing else self._group_options()
+        ranks = [_rank()[s] for s in self.composition]
+        open_symbols = [s for s, r in _rank().items() if not ranks or r > max(ranks)]
+        if not self.full:
+            open_symbols = [s for s in _rank() if s not in self.composition]
+        options = [_element_ids()[s] for s in open_symbols]
+        return [*options, *self._group_options()] if self.composition else options
+
+    def _group_options(self) -> Sequence[int]:
+        first = orbits.families().group
+        if not self.full:
+            return range(first, first + 230)
+        if self.asked_group is not None:
+            return (first + self.asked_group - 1,)
+        return [first + n - 1 for n in groups_for(tuple(sorted(self.composition.values())))]
+
+    def _count(self, token: int | None) -> Sequence[int]:
+        family = orbits.families()
+        if token is not None:
+            if token < family.count:
+                self._pending = 100 * (token - family.hundreds + 1)
+                self._part = self._units
+            else:
+                self._add_count(token - family.count)
+            return ()
+        if self.full and self.asked_counts is not None:
+            count = self.asked_counts[self._pending_symbol]
+            return (family.hundreds + count // 100 - 1,) if count >= 100 else (family.count + count,)
+        return [*range(family.hundreds, family.count), *range(family.count + 1, family.group)]
+
+    def _units(self, token: int | None) -> Sequence[int]:
+        family = orbits.families()
+        if token is not None:
+            self._add_count(self._pending + token - family.count)
+            return ()
+        if self.full and self.asked_counts is not None:
+            return (family.count + self.asked_counts[self._pending_symbol] % 100,)
+        return range(family.count, family.group)
+
+    def _add_count(self, count: int) -> None:
+        self.composition[self._pending_symbol] = count
+        self._part = self._element
+
+    def _take_group(self, number: int) -> None:
+        self.group = spacegroups.get(number)
+        self._left = dict(self.composition)
+        self._part = self._orbit_element
+
+    # orbits: element and position
+
+    def _orbit_element(self, token: int | None) -> Sequence[int]:
+        group = self._known_group()
+        if token is not None:
+            if token >= orbits.families().length:
+                self._part = self._whole
+                return self._part(token)
+            symbol = elements.symbols()[token - orbits.families().element]
+            self.placed.append(_Placed(symbol, -1))
+            self._part = self._orbit_label
+            return ()
+        if self.full:
+            current = next((s for s, n in self._left.items() if n), None)
+            return (_element_ids()[current],) if current is not None else self._whole_options()
+        if len(self._taken) == len(group.wyckoff):
+            return self._whole_options()  # no free position in this group, and all fixed ones are full
+        options = [_element_ids()[s] for s in self.composition]
+        return [*options, *self._whole_options()] if self.placed else options
+
+    def _orbit_label(self, token: int | None) -> Sequence[int]:
+        group = self._known_group()
+        ids = _label_ids(group.number)
+        orbit = self.placed[-1]
+        if token is not None:
+            orbit.index = ids.index(token)
+            if not group.wyckoff[orbit.index].free:
+                self._taken |= {orbit.index}
+            self._left[orbit.element] -= group.wyckoff[orbit.index].multiplicity
+            self._part = self._orbit_element
+            return ()
+        if not self.full:
+            return [ids[i] for i in range(len(ids)) if i not in self._taken]
+        first = max((o.index for o in self.placed[:-1] if o.element == orbit.element), default=0)
+        later = tuple(sorted(n for s, n in self._left.items() if n and s != orbit.element))
+        return [ids[i] for i in _labels_allowed(group.number, self._taken, first, self._left[orbit.element], later)]
+
+    # cell
+
+    def _whole_options(self) -> Sequence[int]:
+        """Whole Å or degrees of the next cell parameter."""
+        family, group = orbits.families(), self._known_group()
+        name = group.free_cell[len(self.cell)]
+        if len(name) == 1:
+            return range(family.length + LENGTHS[0], family.length + LENGTHS[-1] + 1) if self.full else range(
+                family.length, family.angle
+            )
+        if not self.full or name != "gamma":
+            return range(family.angle, family.fraction)
+        # A cell has a volume if |alpha - beta| < gamma < alpha + beta and all three add up to less than 360 degrees.
+        alpha, beta = self.cell[-2] / 100, self.cell[-1] / 100
+        low, high = abs(alpha - beta), min(alpha + beta, 360 - alpha - beta)
+        return [family.angle + a - orbits.ANGLES[0] for a in orbits.ANGLES if low + 1 <= a <= high - 2]
+
+    def _whole(self, token: int | None) -> Sequence[int]:
+        if token is None:
+            return self._whole_options()
+        family = orbits.families()
+        is_angle = token >= family.angle
+        self._pending = 100 * (token - family.angle + orbits.ANGLES[0] if is_angle else token - family.length)
+        self._part = self._fraction
+        return ()
+
+    def _fraction(self, token: int | None) -> Sequence[int]:
+        family, group = orbits.families(), self._known_group()
+        if token is None:
+            return range(family.fraction, family.coarse)
+        self.cell.append(self._pending + token - family.fraction)
+        if len(self.cell) < len(group.free_cell):
+            self._part = self._whole
+        else:
+            self._orbit = -1
+            self._next_orbit()
+        return ()
+
+    # coordinates
+
+    def _next_orbit(self) -> None:
+        group = self._known_group()
+        self._orbit += 1
+        while self._orbit < len(self.placed) and not group.wyckoff[self.placed[self._orbit].index].free:
+            self._orbit += 1
+        self._part = self._marker_element if self._orbit < len(self.placed) else self._end
+
+    def _marker_element(self, token: int | None) -> Sequence[int]:
+        if token is None:
+            return (_element_ids()[self.placed[self._orbit].element],)
+        self._part = self._marker_label
+        return ()
+
+    def _marker_label(self, token: int | None) -> Sequence[int]:
+        if token is None:
+            return (_label_ids(self._known_group().number)[self.placed[self._orbit].index],)
+        self._part = self._coarse
+        return ()
+
+    def _coarse(self, token: int | None) -> Sequence[int]:
+        family = orbits.families()
+        if token is not None:
+            self._pending = 10 * (token - family.coarse)
+            self._part = self._fine
+            return ()
+        return range(family.coarse + self._lowest() // 10, family.fine)
+
+    def _fine(self, token: int | None) -> Sequence[int]:
+        family, group = orbits.families(), self._known_group()
+        orbit = self.placed[self._orbit]
+        if token is not None:
+            orbit.values.append(self._pending + token - family.fine)
+            last = len(orbit.values) == len(group.wyckoff[orbit.index].free)
+            if last:
+                self._next_orbit()
+            else:
+                self._part = self._coarse
+            return ()
+        if not self.full:
+            return range(family.fine, family.size)
+        low = max(0, self._lowest() - self._pending)
+        options = [family.fine + d for d in range(low, 10) if self._stays([*orbit.values, self._pending + d])]
+        return options or range(family.fine, family.size)
+
+    def _lowest(self) -> int:
+        """Smallest next coordinate that keeps equal orbits in order."""
+        orbit = self.placed[self._orbit]
+        if not self.full or not self._orbit:
+            return 0
+        before = self.placed[self._orbit - 1]
+        same = (before.element, before.index) == (orbit.element, orbit.index)
+        done = len(orbit.values)
+        return before.values[done] if same and before.values[:done] == orbit.values else 0
+
+    def _stays(self, values: list[int]) -> bool:
+        """Whether an orbit with these first coordinates keeps its multiplicity and meets no orbit written before."""
+        group = self._known_group()
+        position = group.wyckoff[self.placed[self._orbit].index]
+        complete = len(values) == len(position.free)
+        filled = [v / orbits.STEPS for v in values] + list(GENERIC[len(values) : len(position.free)])
+        images = group.images(position.point(filled))
+        if not _keeps(images, position.multiplicity):
+            return False
+        if complete:
+            for other in self.placed[: self._orbit]:
+                if other.index == self.placed[self._orbit].index:
+                    point = position.point([v / orbits.STEPS for v in other.values])
+                    off = images - point
+                    if (np.abs(off - np.rint(off)).max(axis=1) < 0.5 / orbits.STEPS).any():
+                        return False
+        return True
+
+    def _end(self, token: int | None) -> Sequence[int]:
+        if token is not None:
+            self._part = self._nothing
+        return (orbits.families().end,)
+
+    def _nothing(self, token: int | None) -> Sequence[int]:
+        return ()
+
+    def _known_group(self) -> SpaceGroup:
+        if self.group is None:
+            raise AssertionError("a part behind the space group was reached without one")
+        return self.group
+
+
+def _keeps(images: Floats, multiplicity: int) -> bool:
+    """Whether a point's images (one an operator) are as many distinct points as the multiplicity says."""
+    off = images - images[0]
+    same = int((np.abs(off - np.rint(off)).max(axis=1) < 0.5 / orbits.STEPS).sum())
+    return len(images) == same * multiplicity
+
+
+@dataclass(frozen=True)
+class OrbitsRules:
+    """Rules of the orbits language, for `decode`."""
+
+    strength: str
+    counts: dict[str, int] | None = None
+    group: int | None = None
+
+    def start(self, prompt: Sequence[int]) -> OrbitsState:
+        """The state behind a prompt.
+
+        Raises:
+            InputError: the prompt breaks the rules.
+        """
+        state = OrbitsState(self.strength, self.counts, self.group)
+        for token in prompt:
+            state.advance(token)
+        return state
+
+
+def rules(
+    language: str,
+    composition: Iterable[tuple[str, int]] | None = None,
+    space_group: int | None = None,
+    constraints: str = "full",
+) -> OrbitsRules | None:
+    """Rules for what was asked; None where nothing is constrained.
+
+    Args:
+        language: `orbits`, or `cif`, whose texts are written freely.
+        composition: (element, count in the conventional cell).
+        space_group: number.
+        constraints: `full`, `syntax` or `none`.
+
+    Raises:
+        InputError: no such strength, or a composition that the group cannot hold.
+    """
+    if constraints not in CONSTRAINTS:
+        raise InputError(f"{constraints=} is none of {', '.join(CONSTRAINTS)}")
+    counts = None if composition is None else dict(composition)
+    if constraints == "full" and counts and space_group and not can_hold(space_group, counts.values()):
+        group = spacegroups.get(space_group)
+        cell = "".join(f"{s}{n}" for s, n in counts.items())
+        factors = [k for k in range(2, 25) if can_hold(space_group, (k * n for n in counts.values()))][:3]
+        mend = f"; {', '.join(map(str, factors))} times as many atoms can" if factors else "; choose another group"
+        raise InputError(f"a cell of {cell} cannot fill {group.symbol} (#{group.number}){mend}")
+    return OrbitsRules(constraints, counts, space_group) if language == "orbits" and constraints != "none" else None

@@ -1,0 +1,138 @@
+"""The rules of the orbits language: exact feasibility, and walks that always end in the crystal asked for."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from crystallm import grammar, orbits, spacegroups
+from crystallm.errors import InputError
+
+COMPOSITIONS = [
+    {"Ti": 2, "O": 4},
+    {"Na": 4, "Cl": 4},
+    {"Ca": 1, "Ti": 1, "O": 3},
+    {"Mg": 8, "Al": 16, "O": 32},
+    {"Si": 8},
+    {"Ca": 10, "P": 6, "H": 2, "O": 26},
+    {"Zr": 3, "Mn": 18, "Sn": 18},
+]
+
+
+def walk(state, ids, rng):
+    """Choose uniformly among what is allowed until nothing is; `state` stands behind `ids`."""
+    ids = list(ids)
+    for _ in range(5000):
+        options = list(state.allowed())
+        if not options:
+            return ids
+        ids.append(rng.choice(options))
+        state.advance(ids[-1])
+    raise AssertionError("a walk without end")
+
+
+def can_fill(number, counts):
+    """Feasibility another way: the set of all that can be placed, position by position."""
+    reached = {tuple(0 for _ in counts)}
+    for position in spacegroups.get(number).wyckoff:
+        frontier = reached
+        while frontier:
+            grown = {
+                (*placed[:i], placed[i] + position.multiplicity, *placed[i + 1 :])
+                for placed in frontier
+                for i in range(len(counts))
+                if placed[i] + position.multiplicity <= counts[i]
+            }
+            frontier = grown - reached if position.free else set()
+            reached = reached | grown
+    return tuple(counts) in reached
+
+
+@pytest.mark.parametrize("number", [1, 2, 14, 25, 62, 115, 123, 136, 166, 187, 194, 215, 221, 225, 227, 229])
+def test_feasibility_against_brute_force(number):
+    rng = random.Random(number)
+    for _ in range(40):
+        counts = [rng.randint(1, 9) for _ in range(rng.randint(1, 3))]
+        assert grammar.can_hold(number, counts) == can_fill(number, counts), counts
+
+
+@pytest.mark.parametrize("counts", COMPOSITIONS, ids=str)
+def test_walks_end_in_the_composition_asked_for(counts):
+    rng = random.Random(0)
+    start = orbits.prompt(counts.items())
+    for number in rng.sample(grammar.groups_for(tuple(sorted(counts.values()))), 25):
+        rules = grammar.rules("orbits", counts.items(), number)
+        ids = walk(rules.start(start), start, rng)
+        read = orbits.from_ids(ids)
+        assert read.space_group == number
+        assert dict(read.composition) == counts
+        found = dict.fromkeys(counts, 0)
+        for orbit in read.orbits:
+            found[orbit.element] += spacegroups.get(number).by_label[orbit.label].multiplicity
+        assert found == counts
+        assert len(orbits.to_structure(read)) == sum(counts.values())
+
+
+@pytest.mark.parametrize("number", range(1, 231))
+def test_every_group_can_be_walked(number):
+    rng = random.Random(number)
+    general = spacegroups.get(number).wyckoff[-1].multiplicity
+    counts = {"O": general, "Ti": 2 * general}
+    rules = grammar.rules("orbits", counts.items(), number)
+    start = orbits.prompt(counts.items(), number)
+    read = orbits.from_ids(walk(rules.start(start), start, rng))
+    assert len(orbits.to_structure(read)) == 3 * general
+
+
+def test_walks_with_nothing_asked():
+    rng = random.Random(1)
+    for _ in range(30):
+        state = grammar.rules("orbits").start([])
+        ids = []
+        for _ in range(12):  # a composition of a few elements, small counts
+            options = [i for i in state.allowed() if not orbits.families().hundreds <= i < orbits.families().count]
+            options = [i for i in options if not orbits.families().count + 9 <= i < orbits.families().group] or options
+            ids.append(rng.choice(options))
+            state.advance(ids[-1])
+            if ids[-1] >= orbits.families().group:
+                break
+        else:
+            groups = [i for i in state.allowed() if i >= orbits.families().group]
+            if not groups:
+                continue
+            ids.append(rng.choice(groups))
+            state.advance(ids[-1])
+        read = orbits.from_ids([*ids, *walk(state, [], rng)])
+        assert sum(dict(read.composition).values()) == len(orbits.to_structure(read))
+
+
+def test_syntax_alone_gives_readable_texts():
+    rng = random.Random(2)
+    start = orbits.prompt({"Ti": 2, "O": 4}.items(), 136)
+    for _ in range(20):
+        state = grammar.rules("orbits", None, None, "syntax").start(start)
+        ids = list(start)
+        for token in orbits.ids("Ti 2a O 4f"):
+            state.advance(token)
+            ids.append(token)
+        rest = [i for i in state.allowed() if i >= orbits.families().length]
+        ids.append(rng.choice(rest))
+        state.advance(ids[-1])
+        orbits.from_ids([*ids, *walk(state, [], rng)])
+
+
+def test_what_cannot_be_is_said_before_anything_is_written():
+    with pytest.raises(InputError, match=r"Ti3O6 cannot fill Fm-3m \(#225\)"):
+        grammar.rules("orbits", {"Ti": 3, "O": 6}.items(), 225)
+    with pytest.raises(InputError, match="is none of"):
+        grammar.rules("orbits", constraints="some")
+
+
+def test_a_prompt_that_breaks_the_rules():
+    with pytest.raises(InputError, match="may not come here"):
+        grammar.rules("orbits", {"Ti": 2, "O": 4}.items()).start(orbits.ids("<crystal> Ti 2 O 5"))
+
+
+def test_none_is_no_rule():
+    assert grammar.rules("orbits", {"Ti": 2}.items(), None, "none") is None
