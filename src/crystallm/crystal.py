@@ -215,7 +215,7 @@ class Crystal:
         from dataclasses import replace
 
         try:
-            _ = self.structure
+            _ = self.structure if self.language.name == "cif" else self.cif
         except TextError as error:
             return replace(verdict, valid=False, reasons=(str(error),))
         return verdict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from crystallm.prepare import Report
 
 _REASONS = 10
-_MIN_WIDTH = 100
-"""Columns of a page when the output is no terminal: a table cut to 80 says little."""
+_REASON = 90
+_MIN_WIDTH = 120
+"""Columns of a page when the output is no terminal: one of 80 cuts the cells."""
 
 
 def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -35,37 +37,42 @@ def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def print_crystals(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], limit: int) -> None:
-    """Print crystals as a table, best first.
+    """Print crystals as a table, best first, equal ones of a request on one line (×4).
 
     Args:
         rows: as in results.parquet.
         notes: how each request was read; one is printed above the table, of several none.
-        limit: rows, at most.
+        limit: lines, at most.
     """
+    lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in best_first(rows):
+        lines.setdefault((row["request"], row["text"]), []).append(row)
     title = notes[0] if len(notes) == 1 else f"{len(notes)} requests"
-    table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column("formula", no_wrap=True)
-    table.add_column("space group", no_wrap=True)
-    table.add_column("cell (Å, degrees)")
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("formula", overflow="fold")
+    table.add_column("space group", overflow="fold")
+    table.add_column("cell (Å, degrees)", min_width=14)
     table.add_column("Å³/atom", justify="right", no_wrap=True)
     table.add_column("log-lik.", justify="right", no_wrap=True)
-    table.add_column("valid, or why not", overflow="fold")
+    table.add_column("valid, or why not", overflow="fold", min_width=12)
     table.add_column("sample", justify="right", no_wrap=True)
-    for row in best_first(rows)[:limit]:
+    for equal in list(lines.values())[:limit]:
+        row = equal[0]
         broken = row.get("formula") is None
+        sample = f"{row['request']}.{row['sample']}" if len(notes) > 1 else str(row["sample"])
         table.add_row(
             "-" if broken else row["formula"],
             "-" if broken else f"{row['space_group']} ({row['space_group_number']})",
             "-" if broken else _cell(row),
             "-" if broken else f"{row['volume_per_atom']:.2f}",
             f"{row['log_likelihood']:.1f}",
-            "[green]valid[/green]" if row["valid"] else _plain(row["reasons"] or "not valid"),
-            f"{row['request']}.{row['sample']}" if len(notes) > 1 else str(row["sample"]),
+            "[green]valid[/green]" if row["valid"] else _plain(_shortened(row["reasons"] or "not valid")),
+            sample if len(equal) == 1 else f"{sample} ×{len(equal)}",
         )
     console = _console()
     console.print(table)
-    if len(rows) > limit:
-        console.print(f"... and {len(rows) - limit} more")
+    if len(lines) > limit:
+        console.print(f"... and {len(lines) - limit} more")
 
 
 def print_summary(rows: Sequence[Mapping[str, Any]], folder: Path | None) -> None:
@@ -85,7 +92,7 @@ def print_models(models: Sequence[Mapping[str, Any]]) -> None:
     if not models:
         console.print("no model is bundled: give --model a folder of weights or a ckpt.pt")
         return
-    table = Table(header_style="bold")
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD)
     for name in ("name", "language", "parameters", "context", "what it is"):
         table.add_column(name, justify="right" if name in ("parameters", "context") else "left")
     for model in models:
@@ -102,7 +109,7 @@ def print_models(models: Sequence[Mapping[str, Any]]) -> None:
 def print_report(report: Report) -> None:
     """Print what became of the rows of a preparation."""
     console = _console()
-    table = Table(header_style="bold")
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("split")
     for name in ("crystals", "tokens", "tokens a crystal"):
         table.add_column(name, justify="right")
@@ -117,7 +124,7 @@ def print_report(report: Report) -> None:
 
 def print_scores(title: str, match_rate: Mapping[int, float], rmse: Mapping[int, float]) -> None:
     """Print match rate and RMSE for each number of samples."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     for name in ("samples", "match rate %", "RMSE"):
         table.add_column(name, justify="right")
     for n, share in match_rate.items():
@@ -127,11 +134,17 @@ def print_scores(title: str, match_rate: Mapping[int, float], rmse: Mapping[int,
 
 def _cell(row: Mapping[str, Any]) -> str:
     """Lengths, and angles where one is not 90 degrees."""
-    lengths = " ".join(f"{row[name]:.3f}" for name in ("a", "b", "c"))
+    lengths = " ".join(f"{row[name]:.2f}" for name in ("a", "b", "c"))
     angles = [row[name] for name in ("alpha", "beta", "gamma")]
     if all(abs(angle - 90) < 0.01 for angle in angles):
         return lengths
     return f"{lengths}, " + " ".join(f"{angle:.4g}" for angle in angles)
+
+
+def _shortened(reasons: str) -> str:
+    """The first of several reasons; results.parquet has all."""
+    first = reasons.split("; ", maxsplit=1)[0]
+    return first if len(first) <= _REASON else f"{first[: _REASON - 3]}..."
 
 
 def _plain(text: str) -> str:
