@@ -1,7 +1,7 @@
-"""Make `src/crystallm/data/spacegroups.json.gz`: operators, Wyckoff positions and normalisers of the 230 groups.
+"""Make `src/crystallm/data/spacegroups.json.gz`: operators, Wyckoff positions, normalisers.
 
-Operators come from spglib (the Hall setting with the smallest serial number of each type, which is the one that spglib
-standardises to). Wyckoff letters and representatives come from PyXtal's copy of the International
+Operators come from spglib (the Hall setting with the smallest serial number of each type, which is the one
+that spglib standardises to). Wyckoff letters and representatives come from PyXtal's copy of the International
 Tables (origin choice 2 where there are two) and are shifted to spglib's origin here. Run once, by hand:
 
     pip install spglib pyxtal && python scripts/make_spacegroups.py
@@ -48,6 +48,7 @@ def operations(hall: int) -> list[tuple[Matrix, Matrix]]:
 
 
 def as_set(ops: list[tuple[Matrix, Matrix]]) -> set[tuple[int, ...]]:
+    """Operators as a set that can be compared."""
     return {(*r.ravel().tolist(), *(t % DENOMINATOR).tolist()) for r, t in ops}
 
 
@@ -142,10 +143,11 @@ def codes(rotations: Matrix, shifts: Matrix) -> Matrix:
 
 
 def normaliser(ops: list[tuple[Matrix, Matrix]], rotations: list[Matrix]) -> list[tuple[Matrix, Matrix]]:
-    """Coset representatives of the group in the proper part of its Euclidean normaliser (continuous shifts left out).
+    """Coset representatives of a group in the proper part of its Euclidean normaliser, no polar shifts.
 
-    Only rotations (determinant +1) are taken, so that handedness survives. Translations are searched among multiples
-    of 1/12, which hold every tabulated normaliser; along polar axes they are 0, since there any shift is allowed.
+    Only rotations (determinant +1) are taken, so that handedness survives. Translations are searched among
+    multiples of 1/12, which hold every tabulated normaliser; along polar axes they are 0, since there any
+    shift is allowed.
     """
     r_all = np.array([r for r, _ in ops])
     t_all = np.array([t for _, t in ops])
@@ -156,7 +158,7 @@ def normaliser(ops: list[tuple[Matrix, Matrix]], rotations: list[Matrix]) -> lis
     seen: set[tuple[int, ...]] = set()
     for w in rotations:
         rotated = w @ r_all @ np.rint(np.linalg.inv(w)).astype(int)
-        if not {*map(bytes, rotated)} == {*map(bytes, r_all)}:
+        if {*map(bytes, rotated)} != {*map(bytes, r_all)}:
             continue
         for step in itertools.product(*steps):
             s = np.array(step)
@@ -173,7 +175,9 @@ def normaliser(ops: list[tuple[Matrix, Matrix]], rotations: list[Matrix]) -> lis
     return found
 
 
-def positions_after(rows: list[list[str]], ops: list[tuple[Matrix, Matrix]], shift: Matrix) -> list[dict[str, Any]]:
+def positions_after(
+    rows: list[list[str]], ops: list[tuple[Matrix, Matrix]], shift: Matrix
+) -> list[dict[str, Any]]:
     """Wyckoff positions, 'a' first, moved by an origin shift (24ths)."""
     wyckoff = []
     for letter, row in zip("abcdefghijklmnopqrstuvwxyzA", rows, strict=False):
@@ -188,7 +192,9 @@ def positions_after(rows: list[list[str]], ops: list[tuple[Matrix, Matrix]], shi
     return wyckoff
 
 
-def orbit(ops: list[tuple[Matrix, Matrix]], matrix: Matrix, offset: Matrix, values: tuple[float, ...]) -> Matrix:
+def orbit(
+    ops: list[tuple[Matrix, Matrix]], matrix: Matrix, offset: Matrix, values: tuple[float, ...]
+) -> Matrix:
     """Distinct images of a point of a Wyckoff position."""
     point = matrix @ np.array(values) + offset / DENOMINATOR
     return np.array(sorted({tuple(np.round((r @ point + t / DENOMINATOR) % 1, 6) % 1) for r, t in ops}))
@@ -198,7 +204,9 @@ def letters_agree(number: int, ops: list[tuple[Matrix, Matrix]], wyckoff: list[d
     """Whether spglib, given a crystal in its own setting, calls every position by our letter."""
     general = orbit(ops, np.eye(3, dtype=int), np.zeros(3, dtype=int), (0.0717, 0.1923, 0.3371))
     for row in wyckoff[:-1]:
-        special = orbit(ops, np.array(row["matrix"]).reshape(3, 3), np.array(row["offset"]), (0.1234, 0.2871, 0.3917))
+        special = orbit(
+            ops, np.array(row["matrix"]).reshape(3, 3), np.array(row["offset"]), (0.1234, 0.2871, 0.3917)
+        )
         cell = (cell_of(number), np.vstack([general, special]), [1] * len(general) + [2] * len(special))
         found = spglib.get_symmetry_dataset(cell, symprec=1e-4)
         if found.number != number:
@@ -210,9 +218,12 @@ def letters_agree(number: int, ops: list[tuple[Matrix, Matrix]], wyckoff: list[d
 
 
 def main() -> None:
+    """Make the table."""
     database = files("pyxtal") / "database"
     with (database / "wyckoff_list.csv").open() as handle:
-        positions = {int(r[0]): ast.literal_eval(r[1]) for r in csv.reader(handle) if r[0] and r[1].startswith("[")}
+        positions = {
+            int(r[0]): ast.literal_eval(r[1]) for r in csv.reader(handle) if r[0] and r[1].startswith("[")
+        }
     table = {}
     for number in range(1, 231):
         choices = settings(number)
@@ -227,7 +238,11 @@ def main() -> None:
                 if as_set(conjugate(second, np.eye(3, dtype=int), np.array(s))) == as_set(ops)
             ]
         # Several shifts give the same operators but permute the letters: spglib's letters decide.
-        wyckoff = next(w for w in (positions_after(positions[number][::-1], ops, s) for s in shifts) if letters_agree(number, ops, w))
+        wyckoff = next(
+            w
+            for w in (positions_after(positions[number][::-1], ops, s) for s in shifts)
+            if letters_agree(number, ops, w)
+        )
         cosets = normaliser(ops, lattice_rotations(number))
         table[number] = {
             "symbol": spglib.get_spacegroup_type(hall).international_short,

@@ -91,8 +91,12 @@ def test_walks_with_nothing_asked():
         state = grammar.rules("orbits").start([])
         ids = []
         for _ in range(12):  # a composition of a few elements, small counts
-            options = [i for i in state.allowed() if not orbits.families().hundreds <= i < orbits.families().count]
-            options = [i for i in options if not orbits.families().count + 9 <= i < orbits.families().group] or options
+            options = [
+                i for i in state.allowed() if not orbits.families().hundreds <= i < orbits.families().number
+            ]
+            options = [
+                i for i in options if not orbits.families().number + 9 <= i < orbits.families().group
+            ] or options
             ids.append(rng.choice(options))
             state.advance(ids[-1])
             if ids[-1] >= orbits.families().group:

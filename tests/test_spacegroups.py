@@ -36,7 +36,7 @@ def test_operators_are_spglibs_default_setting(number):
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_every_wyckoff_position_is_what_spglib_finds(number):
-    """A generic orbit fixes the group; atoms of another kind on each position then get spglib's own letter."""
+    """A generic orbit fixes the group; atoms on each position then get spglib's own letter."""
     group = spacegroups.get(number)
     lattice = cell_matrix(group.complete_cell({k: GENERIC[k] for k in group.free_cell}))
     rng = np.random.default_rng(number)

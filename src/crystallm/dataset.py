@@ -1,12 +1,12 @@
 """Token shards for training: a folder of flat streams, and batches of packed whole crystals out of it.
 
-A data set folder holds, for each split, `SPLIT.bin` (ids of all crystals one after another, little-endian uint16) and
-`SPLIT.idx.npy` (int64 [n + 1], where each crystal begins and the last ends), and `dataset.json` (language, vocabulary
-size, counts).
+A data set folder holds, for each split, `SPLIT.bin` (ids of all crystals one after another, little-endian
+uint16) and `SPLIT.idx.npy` (int64 [n + 1], where each crystal begins and the last ends), and `dataset.json`
+(language, vocabulary size, counts).
 
-Packing: whole crystals stand side by side in windows; attention is kept inside each crystal and positions restart at
-its beginning, so that a window is many independent texts. Short crystals go into short windows, since attention costs
-the square of the window. Needs numpy alone; knows neither crystals nor networks.
+Packing: whole crystals stand side by side in windows; attention is kept inside each crystal and positions
+restart at its beginning, so that a window is many independent texts. Short crystals go into short windows,
+since attention costs the square of the window. Needs numpy alone; knows neither crystals nor networks.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def facts(folder: str | Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"no data set in {str(folder)!r} ({FACTS}: {error}): make one with `crystallm prepare`") from error
+        raise InputError(
+            f"no data set in {str(folder)!r} ({FACTS}: {error}): make one with `crystallm prepare`"
+        ) from error
     return found
 
 
@@ -128,7 +130,9 @@ def load(folder: str | Path, split: str) -> Split:
     except (OSError, ValueError) as error:
         raise InputError(f"no split {split!r} in {str(folder)!r}: {error}") from error
     if size != 2 * int(starts[-1]):
-        raise InputError(f"{split}.bin in {str(folder)!r} has {size} bytes, its index says {2 * int(starts[-1])}: truncated?")
+        raise InputError(
+            f"{split}.bin in {str(folder)!r} has {size} bytes, not {2 * int(starts[-1])}: truncated?"
+        )
     empty = np.zeros(0, dtype="<u2")
     stream = np.memmap(base / f"{split}.bin", dtype="<u2", mode="r") if size else empty
     return Split(stream, starts, about["language"], about["vocab_size"])
@@ -157,7 +161,7 @@ class Batch:
 
 
 def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
-    """Crystals (numbers in `order`) into windows of at most `window` tokens: each into the fullest that has room.
+    """Crystals (numbers in `order`) into windows of at most `window` tokens, each into the fullest with room.
 
     Only the last windows begun are looked at, so that order stays close to random.
     """
@@ -203,9 +207,11 @@ def batches(
     """One pass over a split, in an order that (seed, epoch) alone decides.
 
     Args:
+        split: the crystals.
         batch_tokens: tokens a batch; the number of windows follows from their size.
         context: crystals longer than this are left out.
-        seed, epoch: of the order.
+        seed: of the order.
+        epoch: number of the pass; each has its own order.
         shuffle: False keeps windows in the order of packing.
     """
     rng = np.random.default_rng([seed, epoch])

@@ -1,13 +1,13 @@
 """Which tokens may come next, and which must: crystallography beside the network.
 
-The core is exact feasibility: can orbits still fill what is left of the composition, when a Wyckoff position without
-free coordinates holds one orbit at most? Over it stands the automaton of the orbits language. A state of the automaton
-answers two questions, `allowed()` and `advance(token)`; every choice it allows can be completed to a crystal with the
-composition asked for.
+The core is exact feasibility: can orbits still fill what is left of the composition, when a Wyckoff position
+without free coordinates holds one orbit at most? Over it stands the automaton of the orbits language. A state
+of the automaton answers two questions, `allowed()` and `advance(token)`; every choice it allows can be
+completed to a crystal with the composition asked for.
 
-Constraints come in three strengths: `none` (everything may follow anything), `syntax` (the order of a text's parts, and
-positions that the space group has), `full` (besides: the composition filled exactly, orbits in canonical order, a cell
-with a volume, atoms on positions of the multiplicity written).
+Constraints come in three strengths: `none` (everything may follow anything), `syntax` (the order of a text's
+parts, and positions that the space group has), `full` (besides: the composition filled exactly, orbits in
+canonical order, a cell with a volume, atoms on positions of the multiplicity written).
 
 Needs numpy; refuses to know networks, probabilities and structures.
 """
@@ -24,12 +24,11 @@ import numpy as np
 
 from crystallm import elements, orbits, spacegroups
 from crystallm.errors import InputError
-from crystallm.spacegroups import SpaceGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from crystallm.spacegroups import Floats
+    from crystallm.spacegroups import Floats, SpaceGroup
 
 CONSTRAINTS = ("full", "syntax", "none")
 GENERIC = (0.12345, 0.28718, 0.39173)  # stands for coordinates not written yet; special for no group
@@ -197,7 +196,9 @@ class OrbitsState:
         if token not in options:
             here = " ".join(orbits.vocabulary()[i] for i in list(options)[:5])
             name = orbits.vocabulary()[token] if 0 <= token < len(orbits.vocabulary()) else token
-            raise InputError(f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(options) > 5 else ''} may")
+            raise InputError(
+                f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(options) > 5 else ''} may"
+            )
         self._part(token)
 
     # Each part is a function of a token: None asks for the options, a token takes it and sets the next part.
@@ -218,7 +219,9 @@ class OrbitsState:
                 self._take_group(token - family.group + 1)
             return ()
         if self.asked_counts is not None and self.full:
-            missing = [s for s in sorted(self.asked_counts, key=_rank().__getitem__) if s not in self.composition]
+            missing = [
+                s for s in sorted(self.asked_counts, key=_rank().__getitem__) if s not in self.composition
+            ]
             return (_element_ids()[missing[0]],) if missing else self._group_options()
         ranks = [_rank()[s] for s in self.composition]
         open_symbols = [s for s, r in _rank().items() if not ranks or r > max(ranks)]
@@ -238,25 +241,25 @@ class OrbitsState:
     def _count(self, token: int | None) -> Sequence[int]:
         family = orbits.families()
         if token is not None:
-            if token < family.count:
+            if token < family.number:
                 self._pending = 100 * (token - family.hundreds + 1)
                 self._part = self._units
             else:
-                self._add_count(token - family.count)
+                self._add_count(token - family.number)
             return ()
         if self.full and self.asked_counts is not None:
             count = self.asked_counts[self._pending_symbol]
-            return (family.hundreds + count // 100 - 1,) if count >= 100 else (family.count + count,)
-        return [*range(family.hundreds, family.count), *range(family.count + 1, family.group)]
+            return (family.hundreds + count // 100 - 1,) if count >= 100 else (family.number + count,)
+        return [*range(family.hundreds, family.number), *range(family.number + 1, family.group)]
 
     def _units(self, token: int | None) -> Sequence[int]:
         family = orbits.families()
         if token is not None:
-            self._add_count(self._pending + token - family.count)
+            self._add_count(self._pending + token - family.number)
             return ()
         if self.full and self.asked_counts is not None:
-            return (family.count + self.asked_counts[self._pending_symbol] % 100,)
-        return range(family.count, family.group)
+            return (family.number + self.asked_counts[self._pending_symbol] % 100,)
+        return range(family.number, family.group)
 
     def _add_count(self, count: int) -> None:
         self.composition[self._pending_symbol] = count
@@ -302,7 +305,10 @@ class OrbitsState:
             return [ids[i] for i in range(len(ids)) if i not in self._taken]
         first = max((o.index for o in self.placed[:-1] if o.element == orbit.element), default=0)
         later = tuple(sorted(n for s, n in self._left.items() if n and s != orbit.element))
-        return [ids[i] for i in _labels_allowed(group.number, self._taken, first, self._left[orbit.element], later)]
+        return [
+            ids[i]
+            for i in _labels_allowed(group.number, self._taken, first, self._left[orbit.element], later)
+        ]
 
     # cell
 
@@ -311,12 +317,14 @@ class OrbitsState:
         family, group = orbits.families(), self._known_group()
         name = group.free_cell[len(self.cell)]
         if len(name) == 1:
-            return range(family.length + LENGTHS[0], family.length + LENGTHS[-1] + 1) if self.full else range(
-                family.length, family.angle
+            return (
+                range(family.length + LENGTHS[0], family.length + LENGTHS[-1] + 1)
+                if self.full
+                else range(family.length, family.angle)
             )
         if not self.full or name != "gamma":
             return range(family.angle, family.fraction)
-        # A cell has a volume if |alpha - beta| < gamma < alpha + beta and all three add up to less than 360 degrees.
+        # A cell has a volume if |alpha - beta| < gamma < alpha + beta and the three add up to less than 360.
         alpha, beta = self.cell[-2] / 100, self.cell[-1] / 100
         low, high = abs(alpha - beta), min(alpha + beta, 360 - alpha - beta)
         return [family.angle + a - orbits.ANGLES[0] for a in orbits.ANGLES if low + 1 <= a <= high - 2]
@@ -399,7 +407,7 @@ class OrbitsState:
         return before.values[done] if same and before.values[:done] == orbit.values else 0
 
     def _stays(self, values: list[int]) -> bool:
-        """Whether an orbit with these first coordinates keeps its multiplicity and meets no orbit written before."""
+        """Whether an orbit keeps its multiplicity with these first coordinates, and meets none before it."""
         group = self._known_group()
         position = group.wyckoff[self.placed[self._orbit].index]
         complete = len(values) == len(position.free)
@@ -421,7 +429,7 @@ class OrbitsState:
             self._part = self._nothing
         return (orbits.families().end,)
 
-    def _nothing(self, token: int | None) -> Sequence[int]:
+    def _nothing(self, token: int | None) -> Sequence[int]:  # noqa: ARG002 - has the form of all parts
         return ()
 
     def _known_group(self) -> SpaceGroup:
@@ -481,6 +489,14 @@ def rules(
         group = spacegroups.get(space_group)
         cell = "".join(f"{s}{n}" for s, n in counts.items())
         factors = [k for k in range(2, 25) if can_hold(space_group, (k * n for n in counts.values()))][:3]
-        mend = f"; {', '.join(map(str, factors))} times as many atoms can" if factors else "; choose another group"
+        mend = (
+            f"; {', '.join(map(str, factors))} times as many atoms can"
+            if factors
+            else "; choose another group"
+        )
         raise InputError(f"a cell of {cell} cannot fill {group.symbol} (#{group.number}){mend}")
-    return OrbitsRules(constraints, counts, space_group) if language == "orbits" and constraints != "none" else None
+    return (
+        OrbitsRules(constraints, counts, space_group)
+        if language == "orbits" and constraints != "none"
+        else None
+    )

@@ -9,16 +9,17 @@ A text says only what symmetry leaves free, in this order:
                free coordinates of each orbit            O 4f 0.30 5'
     <end>
 
-A length is a whole number of Å and hundredths, an angle a whole number of degrees and hundredths, a coordinate
-hundredths and thousandths of a cell edge. Counts from 100 on take a token for the hundreds. An orbit without free
-coordinates does not come back in the last part.
+A length is a whole number of Å and hundredths, an angle a whole number of degrees and hundredths, a
+coordinate hundredths and thousandths of a cell edge. Counts from 100 on take a token for the hundreds. An
+orbit without free coordinates does not come back in the last part.
 
-Among the descriptions that the proper part of the group's Euclidean normaliser makes equivalent (and, in polar groups,
-any shift along polar axes), the canonical one has the smallest (elements and letters, coordinates in thousandths), with
-elements by rising electronegativity and orbits sorted by (element, letter, coordinates). In a polar group the first orbit
-stands at 0 along the polar axes. Handedness is kept.
+Among the descriptions that the proper part of the group's Euclidean normaliser makes equivalent (and, in
+polar groups, any shift along polar axes), the canonical one has the smallest (elements and letters,
+coordinates in thousandths), with elements by rising electronegativity and orbits sorted by (element, letter,
+coordinates). In a polar group the first orbit stands at 0 along the polar axes. Handedness is kept.
 
-This module refuses to know networks and sampling. It imports pymatgen and spglib only where a structure comes or goes.
+This module refuses to know networks and sampling. It imports pymatgen and spglib only where a structure comes
+or goes.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ TOLERANCE = 1e-3  # how far (fraction) a symmetrised atom may lie from its Wycko
 class Orbit(NamedTuple):
     """Atoms of one element on one Wyckoff position.
 
-    `label` is multiplicity and letter, '4c'; `coordinates` are the values of the position's free parameters, in
-    thousandths of a cell edge, 0 to 999.
+    `label` is multiplicity and letter, '4c'; `coordinates` are the values of the position's free parameters,
+    in thousandths of a cell edge, 0 to 999.
     """
 
     element: str
@@ -86,7 +87,7 @@ class Families(NamedTuple):
     end: int
     element: int
     hundreds: int
-    count: int
+    number: int
     group: int
     label: int
     length: int
@@ -169,14 +170,16 @@ def _count_ids(count: int) -> list[int]:
     family = families()
     if not 0 < count <= MAX_COUNT:
         raise TextError(f"{count} atoms of one element in a cell: this language writes 1 to {MAX_COUNT}")
-    rest = [family.count + count % 100]
+    rest = [family.number + count % 100]
     return [family.hundreds + count // 100 - 1, *rest] if count >= 100 else rest
 
 
 def composition_ids(composition: Iterable[tuple[str, int]]) -> list[int]:
     """Ids of a cell composition, in the order given."""
     index = _index()
-    return [i for symbol, count in composition for i in (index[elements.get(symbol).symbol], *_count_ids(count))]
+    return [
+        i for symbol, count in composition for i in (index[elements.get(symbol).symbol], *_count_ids(count))
+    ]
 
 
 def prompt(composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None) -> list[int]:
@@ -207,7 +210,9 @@ def to_ids(description: Description) -> list[int]:
             found.append(family.length + whole)
         else:
             if whole not in ANGLES:
-                raise TextError(f"cell angle of {value / 100}°: this language writes {ANGLES[0]} to {ANGLES[-1]}°")
+                raise TextError(
+                    f"cell angle of {value / 100}°: this language writes {ANGLES[0]} to {ANGLES[-1]}°"
+                )
             found.append(family.angle + whole - ANGLES[0])
         found.append(family.fraction + hundredths)
     for orbit in description.orbits:
@@ -262,9 +267,11 @@ def from_ids(ids: Iterable[int]) -> Description:
     while read.peek("element"):
         symbol = symbols[read.take("element", "an element")]
         hundreds = read.take("hundreds", "a count") + 1 if read.peek("hundreds") else 0
-        count = 100 * hundreds + read.take("count", "a count")
+        count = 100 * hundreds + read.take("number", "a count")
         if not count or symbol in dict(composition):
-            raise read.error(f"{symbol} {count} in the composition: each element once, with a count above 0, expected")
+            raise read.error(
+                f"{symbol} {count} in the composition: each element once, with a count above 0, expected"
+            )
         composition.append((symbol, count))
     group = spacegroups.get(read.take("group", "a space group") + 1)
     pairs: list[tuple[str, str]] = []
@@ -272,9 +279,13 @@ def from_ids(ids: Iterable[int]) -> Description:
         symbol = symbols[read.take("element", "an element")]
         label = labels[read.take("label", "a Wyckoff position")]
         if label not in group.by_label:
-            raise read.error(f"{group.symbol} has no Wyckoff position {label}; one of the group expected before this")
+            raise read.error(
+                f"{group.symbol} has no Wyckoff position {label}; one of the group expected before this"
+            )
         if not group.by_label[label].free and any(label == other for _, other in pairs):
-            raise read.error(f"position {label} of {group.symbol} is taken twice; a free position expected before this")
+            raise read.error(
+                f"position {label} of {group.symbol} is taken twice; a free position expected before this"
+            )
         pairs.append((symbol, label))
     if not pairs:
         raise read.error("an orbit")
@@ -282,13 +293,18 @@ def from_ids(ids: Iterable[int]) -> Description:
     for name in group.free_cell:
         whole = read.take("length", f"cell length {name}") if len(name) == 1 else None
         degrees = read.take("angle", f"cell angle {name}") + ANGLES[0] if whole is None else 0
-        cell.append(100 * (degrees if whole is None else whole) + read.take("fraction", f"hundredths of {name}"))
+        cell.append(
+            100 * (degrees if whole is None else whole) + read.take("fraction", f"hundredths of {name}")
+        )
     orbits = []
     for symbol, label in pairs:
         values = []
         free = group.by_label[label].free
         if free:
-            for expected, got in ((symbol, _next(read, "element", symbols)), (label, _next(read, "label", labels))):
+            for expected, got in (
+                (symbol, _next(read, "element", symbols)),
+                (label, _next(read, "label", labels)),
+            ):
                 if got != expected:
                     read.place -= 1
                     raise read.error(f"{expected} expected, for the coordinates of {symbol} on {label}")
@@ -339,7 +355,9 @@ def to_structure(description: Description) -> Structure:
 def _check_cell(parameters: Sequence[float]) -> None:
     cosines = np.cos(np.radians(parameters[3:]))
     if min(parameters[:3]) <= 0 or 1 - (cosines**2).sum() + 2 * cosines.prod() <= 1e-6:
-        raise TextError(f"no cell has lengths {tuple(parameters[:3])} Å and angles {tuple(parameters[3:])} degrees")
+        raise TextError(
+            f"no cell has lengths {tuple(parameters[:3])} Å and angles {tuple(parameters[3:])} degrees"
+        )
 
 
 def describe(structure: Structure, symprec: float = 0.1) -> Description:
@@ -357,7 +375,7 @@ def describe(structure: Structure, symprec: float = 0.1) -> Description:
 
     if not structure.is_ordered:
         raise TextError("partial occupancy: this language writes ordered crystals only")
-    cell = (structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers)
+    cell: Any = (structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers)
     found = spglib.get_symmetry_dataset(cell, symprec=symprec, angle_tolerance=5)
     if found is None:
         raise TextError(f"spglib finds no symmetry at symprec={symprec}: are atoms on top of each other?")
@@ -390,7 +408,9 @@ def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[st
     for orbit in result.orbits:
         point = group.by_label[orbit.label].point([value / STEPS for value in orbit.coordinates])
         if len(group.orbit(point)) != group.by_label[orbit.label].multiplicity:
-            raise TextError(f"{orbit.element} on {orbit.label} lies within {1 / STEPS} of a position of lower multiplicity")
+            raise TextError(
+                f"{orbit.element} on {orbit.label} lies too close to a position of lower multiplicity"
+            )
     return result
 
 
@@ -425,7 +445,9 @@ def _letter_maps(number: int) -> tuple[tuple[int, ...], ...]:
     return tuple(maps)
 
 
-def _canonical(group: SpaceGroup, items: list[tuple[int, int, Floats]]) -> list[tuple[int, int, tuple[int, ...]]]:
+def _canonical(
+    group: SpaceGroup, items: list[tuple[int, int, Floats]]
+) -> list[tuple[int, int, tuple[int, ...]]]:
     """The smallest of the equivalent descriptions of orbits (element rank, Wyckoff index, point)."""
     maps = _letter_maps(group.number)
     skeletons = [sorted((rank, row[index]) for rank, index, _ in items) for row in maps]
@@ -436,7 +458,9 @@ def _canonical(group: SpaceGroup, items: list[tuple[int, int, Floats]]) -> list[
             continue
         moved = [(rank, row[index], w @ point + s) for rank, index, point in items]
         for shift in _polar_shifts(group, moved, smallest[0]):
-            candidate = sorted((rank, index, _coordinates(group, index, point + shift)) for rank, index, point in moved)
+            candidate = sorted(
+                (rank, index, _coordinates(group, index, point + shift)) for rank, index, point in moved
+            )
             if best is None or candidate < best:
                 best = candidate
     if best is None:
@@ -444,7 +468,9 @@ def _canonical(group: SpaceGroup, items: list[tuple[int, int, Floats]]) -> list[
     return best
 
 
-def _polar_shifts(group: SpaceGroup, items: list[tuple[int, int, Floats]], first: tuple[int, int]) -> list[Floats]:
+def _polar_shifts(
+    group: SpaceGroup, items: list[tuple[int, int, Floats]], first: tuple[int, int]
+) -> list[Floats]:
     """Shifts [3] along polar axes that bring an image of an orbit of the first kind to 0 there."""
     if not group.polar:
         return [np.zeros(3)]

@@ -1,8 +1,8 @@
 """Collections of structures -> token shards.
 
-Reads CSV and Parquet files with a column of CIF texts, turns every row into ids of a language, and writes a data set
-folder (see `dataset` for its files) with `rows.parquet` (id, source, split, formula, space group, tokens) and
-`rejected.parquet` (id, source, step, reason). Nothing vanishes: each row ends in one of the two.
+Reads CSV and Parquet files with a column of CIF texts, turns every row into ids of a language, and writes a
+data set folder (see `dataset` for its files) with `rows.parquet` (id, source, split, formula, space group,
+tokens) and `rejected.parquet` (id, source, step, reason). Nothing vanishes: each row ends in one of the two.
 
 It refuses to know networks and training.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import sys
 import warnings
@@ -19,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 
@@ -53,7 +52,6 @@ class Encoded:
     split: str
     ids: list[int] | None
     formula: str = ""
-    space_group: int = 0
     step: str = ""
     reason: str = ""
 
@@ -100,12 +98,12 @@ def read_rows(spec: str) -> Iterator[Row]:
 
 def _csv_records(path: Path) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(sys.maxsize)
-    opened = gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
-    with opened as handle:
-        try:
-            yield from csv.DictReader(io.TextIOWrapper(handle) if isinstance(handle, io.BytesIO) else handle)
-        except (EOFError, OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{str(path)!r} cannot be read to its end ({error}): is it truncated?") from error
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", newline="", encoding="utf-8") as handle:
+            yield from csv.DictReader(cast("TextIO", handle))
+    except (EOFError, OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{str(path)!r} cannot be read to its end ({error}): is it truncated?") from error
 
 
 def _parquet_records(path: Path) -> Iterator[dict[str, Any]]:
@@ -135,8 +133,10 @@ def encode_row(row: Row, language_name: str, max_tokens: int) -> Encoded:
             ids = get_language(language_name).encode(structure)
     except CrystallmError as error:
         return Encoded(row.id, row.source, row.split, None, step=step, reason=str(error))
-    except Exception as error:  # noqa: BLE001 - parsers raise anything on bad text; the reason is kept with the row
-        return Encoded(row.id, row.source, row.split, None, step=step, reason=f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - parsers raise anything on bad text; the reason is kept
+        return Encoded(
+            row.id, row.source, row.split, None, step=step, reason=f"{type(error).__name__}: {error}"
+        )
     formula = structure.composition.reduced_formula
     if len(ids) > max_tokens:
         reason = f"more than {max_tokens} tokens"

@@ -1,10 +1,10 @@
-"""The 230 space groups: symbols, operators, Wyckoff positions, cells, in the setting that spglib standardises to.
+"""The 230 space groups in spglib's default setting: symbols, operators, Wyckoff positions, cells.
 
-That setting is the Hall symbol with the smallest serial number of each type: unique axis b, cell choice 1, origin
-choice 1, hexagonal axes. Coordinates are fractional throughout. An operator (R, t) takes x to R x + t.
+That setting is the Hall symbol with the smallest serial number of each type: unique axis b, cell choice 1,
+origin choice 1, hexagonal axes. Coordinates are fractional throughout. An operator (R, t) takes x to R x + t.
 
-The table is made by `scripts/make_spacegroups.py`. This module knows numbers and symbols; it refuses to know elements,
-structures and texts.
+The table is made by `scripts/make_spacegroups.py`. This module knows numbers and symbols; it refuses to know
+elements, structures and texts.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class WyckoffPosition:
         return np.asarray(self.matrix @ values + self.offset, dtype=np.float64)
 
     def residual(self, points: Floats) -> Floats:
-        """How far points [n, 3] are from the representative subspace: [n], largest difference of a coordinate."""
+        """Largest difference of a coordinate between points [n, 3] and the representative subspace: [n]."""
         values = np.zeros_like(points)
         if self.free:
             values[:, list(self.free)] = points[:, list(self.pivots)]
@@ -88,8 +88,9 @@ class SpaceGroup:
         rotations: [n_ops, 3, 3] integers; the identity comes first.
         translations: [n_ops, 3] fractions in [0, 1).
         wyckoff: positions, 'a' first, the general position last.
-        normaliser: rotations [n, 3, 3] and shifts [n, 3]: one representative for each coset of the group in the proper
-            part of its Euclidean normaliser, the identity first; shifts along `polar` axes are left out.
+        normaliser: rotations [n, 3, 3] and shifts [n, 3]: one representative for each coset of the group in
+            the proper part of its Euclidean normaliser, the identity first; shifts along `polar` axes are
+            left out.
         polar: axes along which the origin may be chosen freely.
     """
 
@@ -139,7 +140,9 @@ class SpaceGroup:
             images = images[np.abs(off - np.rint(off)).max(axis=1) > tolerance]
         return np.array(kept) % 1.0
 
-    def snap(self, point: Floats, multiplicity: int, tolerance: float) -> tuple[WyckoffPosition, Floats] | None:
+    def snap(
+        self, point: Floats, multiplicity: int, tolerance: float
+    ) -> tuple[WyckoffPosition, Floats] | None:
         """The Wyckoff position of a multiplicity on which a point lies, and the point moved exactly onto it.
 
         Args:
@@ -177,7 +180,8 @@ def _position(row: dict[str, Any]) -> WyckoffPosition:
     matrix = np.array(row["matrix"], dtype=np.int64).reshape(3, 3)
     free = tuple(axis for axis in range(3) if matrix[:, axis].any())
     pivots = tuple(
-        next(i for i in (axis, 0, 1, 2) if matrix[i, axis] == 1 and np.count_nonzero(matrix[i]) == 1) for axis in free
+        next(i for i in (axis, 0, 1, 2) if matrix[i, axis] == 1 and np.count_nonzero(matrix[i]) == 1)
+        for axis in free
     )
     offset = np.array(row["offset"]) / UNIT
     return WyckoffPosition(row["letter"], row["multiplicity"], matrix, offset, free, pivots)
@@ -226,7 +230,9 @@ def get(group: int | str) -> SpaceGroup:
     if number is None:
         near = difflib.get_close_matches(name, symbols(), n=3, cutoff=0.5)
         hint = f"; near: {', '.join(near)}" if near else ""
-        raise InputError(f"no space group {name!r}: give a number from 1 to 230 or a symbol such as Fm-3m{hint}")
+        raise InputError(
+            f"no space group {name!r}: give a number from 1 to 230 or a symbol such as Fm-3m{hint}"
+        )
     if not 1 <= number <= 230:
         raise InputError(f"no space group {number}: numbers run from 1 to 230")
     return _get(number)

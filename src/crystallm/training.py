@@ -1,8 +1,8 @@
 """The training loop: packed whole crystals, AdamW, warm-up and cosine, resumable to the bit on one device.
 
-A run folder holds `recipe.json` (the configuration), `metrics.jsonl` (a line at every validation), `state.safetensors`
-(weights, optimizer, generator, place in the data; written atomically), and `model/` (the weights with the lowest
-validation loss, as `checkpoint` saves them).
+A run folder holds `recipe.json` (the configuration), `metrics.jsonl` (a line at every validation),
+`state.safetensors` (weights, optimizer, generator, place in the data; written atomically), and `model/` (the
+weights with the lowest validation loss, as `checkpoint` saves them).
 
 Needs torch and numpy; knows tokens and losses, not crystals.
 """
@@ -13,11 +13,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,6 +26,10 @@ from torch.nn import functional
 from crystallm import checkpoint, dataset
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.model import GPT, ModelConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 RECIPE, METRICS, STATE, MODEL = "recipe.json", "metrics.jsonl", "state.safetensors", "model"
 
@@ -201,12 +204,16 @@ def _load_state(folder: Path, network: GPT, optimizer: torch.optim.AdamW, device
             names = set(stored.keys())
             for name, parameter in network.named_parameters():
                 parameter.data.copy_(stored.get_tensor(f"weights.{name}"))
-                keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{key}.{name}" in names]
+                keys = [
+                    key for key in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{key}.{name}" in names
+                ]
                 state = {key: stored.get_tensor(f"optimizer.{key}.{name}") for key in keys}
                 optimizer.state[parameter] = {k: v.to(device) for k, v in state.items()}
             torch.set_rng_state(stored.get_tensor("rng"))
     except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{str(folder / STATE)!r} does not hold the state of this run ({error})") from error
+        raise CheckpointError(
+            f"{str(folder / STATE)!r} does not hold the state of this run ({error})"
+        ) from error
     return progress
 
 
@@ -224,7 +231,9 @@ def _log(folder: Path, line: dict[str, Any], *, keep_until: int | None = None) -
 # -------------------------------------------------------------------------------------------------- loop
 
 
-def _places(split: dataset.Split, recipe: Recipe, progress: Progress) -> Iterator[tuple[int, int, dataset.Batch]]:
+def _places(
+    split: dataset.Split, recipe: Recipe, progress: Progress
+) -> Iterator[tuple[int, int, dataset.Batch]]:
     """Batches without end from a place in the data on, each with its own place."""
     epoch, skip = progress.epoch, progress.batch
     while True:
@@ -235,6 +244,20 @@ def _places(split: dataset.Split, recipe: Recipe, progress: Progress) -> Iterato
             if number >= skip:
                 yield epoch, number, batch
         epoch, skip = epoch + 1, 0
+
+
+@dataclass
+class _Run:
+    """What the loop works on."""
+
+    recipe: Recipe
+    network: GPT
+    optimizer: torch.optim.AdamW
+    split: dataset.Split
+    held_out: dataset.Split
+    folder: Path
+    device: torch.device
+    progress: Progress
 
 
 def train(
@@ -258,7 +281,8 @@ def train(
 
     Raises:
         InputError: no data, a folder that is taken, nothing to resume.
-        CrystallmError: the loss is no number (the last good checkpoint stays), or the folder cannot be written.
+        CrystallmError: the loss is no number (the last good checkpoint stays), or the folder cannot be
+        written.
     """
     place = Path(folder)
     split, held_out = dataset.load(data, "train"), dataset.load(data, "val")
@@ -289,37 +313,29 @@ def train(
             (place / RECIPE).write_text(recipe.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise CrystallmError(f"cannot write {str(place)!r}: {error.strerror or error}") from error
-    return _loop(recipe, network, optimizer, split, held_out, place, where, progress, report)
+    return _loop(_Run(recipe, network, optimizer, split, held_out, place, where, progress), report)
 
 
-def _loop(
-    recipe: Recipe,
-    network: GPT,
-    optimizer: torch.optim.AdamW,
-    split: dataset.Split,
-    held_out: dataset.Split,
-    folder: Path,
-    device: torch.device,
-    progress: Progress,
-    report: Callable[[Progress, Losses | None], None] | None,
-) -> Progress:
+def _loop(run: _Run, report: Callable[[Progress, Losses | None], None] | None) -> Progress:
+    recipe, network, optimizer, device = run.recipe, run.network, run.optimizer, run.device
+    progress = run.progress
     losses: list[float] = []
     next_validation = progress.share + recipe.validate_every
     started = time.monotonic() - progress.seconds
-    for epoch, number, batch in _places(split, recipe, progress):
+    for epoch, number, batch in _places(run.split, recipe, progress):
         if progress.share >= 1.0:
             break
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe, progress.update, progress.share)
         total, n = summed_loss(network, batch, device, recipe.dtype)
         loss = total / n
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             raise CrystallmError(
-                f"the loss is {losses[-1]} at update {progress.update}; the last good state is in {folder / STATE}: "
-                "resume it with a lower learning rate"
+                f"the loss is {losses[-1]} at update {progress.update}; the last good state is in "
+                f"{str(run.folder / STATE)!r}: resume it with a lower learning rate"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -337,8 +353,8 @@ def _loop(
         )
         found = None
         if progress.share >= min(next_validation, 1.0):
-            found = validate(network, held_out, device, recipe.dtype)
-            progress = _record(folder, network, optimizer, recipe, progress, found)
+            found = validate(network, run.held_out, device, recipe.dtype)
+            progress = _record(run, progress, found)
             next_validation = progress.share + recipe.validate_every
             started = time.monotonic() - progress.seconds  # validation does not count
         if report:
@@ -346,14 +362,7 @@ def _loop(
     return progress
 
 
-def _record(
-    folder: Path,
-    network: GPT,
-    optimizer: torch.optim.AdamW,
-    recipe: Recipe,
-    progress: Progress,
-    found: Losses,
-) -> Progress:
+def _record(run: _Run, progress: Progress, found: Losses) -> Progress:
     """Write metrics and state, and the model if it is the best so far."""
     better = found.crystal < progress.best
     progress = replace(progress, best=min(progress.best, found.crystal))
@@ -366,10 +375,10 @@ def _record(
         "train_loss": round(progress.loss, 5),
         "val_loss": round(found.token, 5),
         "val_loss_crystal": round(found.crystal, 4),
-        "learning_rate": rate(recipe, progress.update, progress.share),
+        "learning_rate": rate(run.recipe, progress.update, progress.share),
     }
-    _log(folder, line)
-    _save_state(folder, network, optimizer, progress)
+    _log(run.folder, line)
+    _save_state(run.folder, run.network, run.optimizer, progress)
     if better:
-        checkpoint.save(network, folder / MODEL)
+        checkpoint.save(run.network, run.folder / MODEL)
     return progress
