@@ -55,7 +55,7 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
     from crystallm import validity
 
     # Verdicts in this process: a worker process takes seconds to start, and has tests of its own.
-    monkeypatch.setattr(validity, "check_many", lambda texts: [validity.check(text) for text in texts])
+    monkeypatch.setattr(validity, "check_many", lambda texts, **_: [validity.check(text) for text in texts])
     found = commands()
     assert len(found) == 10
     for arguments in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,6 +23,8 @@ TABLE_ROWS = 40
 """Crystals in the printed table, at most; results.parquet has them all."""
 JUDGED_TOGETHER = 256
 """Crystals that are judged, and whose requests are written, together: a judging process starts in seconds."""
+JUDGED_BY_ONE = 32
+"""Crystals for which a further judging process is started."""
 
 
 def generate(
@@ -184,7 +187,10 @@ def _judged(units: Iterable[tuple[int, list[Crystal]]]) -> Iterator[list[tuple[i
 
     def judge(group: list[tuple[int, list[Crystal]]]) -> list[tuple[int, list[Crystal]]]:
         crystals = [crystal for _, found in group for crystal in found]
-        for crystal, verdict in zip(crystals, validity.check_many([c.judged for c in crystals]), strict=True):
+        # One process a core, but none for a handful: each takes seconds to start.
+        workers = max(1, min(os.cpu_count() or 1, len(crystals) // JUDGED_BY_ONE))
+        verdicts = validity.check_many([crystal.judged for crystal in crystals], workers=workers)
+        for crystal, verdict in zip(crystals, verdicts, strict=True):
             crystal.judge(verdict)
         return group
 
