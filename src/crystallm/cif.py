@@ -83,17 +83,11 @@ def to_text(structure: Structure, symprec: float = 0.1) -> str:
     orbits: dict[int, list[int]] = {}
     for atom, primitive in enumerate(found.std_mapping_to_primitive.tolist()):
         orbits.setdefault(orbit_of[primitive], []).append(atom)
-    rows = []
-    for atoms in orbits.values():
-        # Compared to the last bit, as the published texts were: among points that are equal but for
-        # rounding errors, those errors choose.
-        first = min(atoms, key=lambda atom: [abs(value) for value in points[atom]])
-        rows.append((names[first], len(atoms), points[first]))
-    rows.sort(key=lambda row: (_electronegativity(row[0]), -row[1], row[2]))
     counts: dict[str, int] = {}
     for name in names:
         counts[name] = counts.get(name, 0) + 1
-    return _write(counts, found.international, found.number, _parameters(found.std_lattice.tolist()), rows)
+    images = [(names[atoms[0]], [points[atom] for atom in atoms]) for atoms in orbits.values()]
+    return write(counts, found.international, found.number, _parameters(found.std_lattice.tolist()), images)
 
 
 def head(composition: Iterable[tuple[str, int]]) -> str:
@@ -163,13 +157,32 @@ def _electronegativity(symbol: str) -> float:
     return inf if isnan(value) else value
 
 
-def _write(
+def write(
     counts: dict[str, int],
     symbol: str,
     number: int,
     cell: Sequence[float],
-    rows: Sequence[tuple[str, int, list[float]]],
+    orbits: Iterable[tuple[str, list[list[float]]]],
 ) -> str:
+    """The standard text of a crystal whose symmetry is known.
+
+    Args:
+        counts: atoms of each element in the cell.
+        symbol: of the space group.
+        number: of the space group.
+        cell: a, b, c (Å), alpha, beta, gamma (degrees).
+        orbits: element and all points of each orbit (fractions).
+
+    Raises:
+        TextError: the cell holds less than one formula unit.
+    """
+    rows = []
+    for name, points in orbits:
+        # Compared to the last bit, as the published texts were: among points that are equal but for
+        # rounding errors, those errors choose.
+        first = min(points, key=lambda point: [abs(value) for value in point])
+        rows.append((name, len(points), first))
+    rows.sort(key=lambda row: (_electronegativity(row[0]), -row[1], row[2]))
     formula, units = formula_unit(counts)
     if units < 1:
         raise TextError(f"the cell holds {units} formula units of {formula}: no text has less than one")

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crystallm import formula
-from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.errors import CrystallmError, TextError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,14 +139,7 @@ class Crystal:
         Raises:
             TextError: what was written is no crystal.
         """
-        if self.language.name == "cif":
-            return self.written
-        from crystallm import cif
-
-        try:
-            return cif.to_text(self.structure)
-        except InputError as error:  # nobody put this structure in: it is the text that is wrong
-            raise TextError(str(error)) from None
+        return self.language.standard_text(list(self.ids))
 
     @cached_property
     def cif(self) -> str:

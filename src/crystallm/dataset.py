@@ -33,7 +33,7 @@ Ids = npt.NDArray[np.int64]
 FACTS = "dataset.json"
 IGNORE = -100  # target of a position that teaches nothing; what torch's cross entropy ignores
 PADDING = -1  # segment of padding
-SHORTEST_WINDOW = 128
+SHORTEST_WINDOW = 64
 
 
 @contextmanager

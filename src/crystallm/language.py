@@ -57,6 +57,14 @@ class Language(Protocol):
         """
         ...
 
+    def standard_text(self, ids: Iterable[int]) -> str:
+        """The standard text (see `cif`) of the crystal, its space group as it was written.
+
+        Raises:
+            TextError: the ids describe no crystal.
+        """
+        ...
+
     def prompt(
         self, composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None
     ) -> list[int]:
@@ -126,6 +134,10 @@ class CifLanguage:
         except InputError as error:
             raise TextError(str(error)) from None
         return cif.to_structure(text)
+
+    def standard_text(self, ids: Iterable[int]) -> str:
+        """The text itself: it is the standard one."""
+        return self.text(ids)
 
     def prompt(
         self, composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None

@@ -333,12 +333,42 @@ def to_structure(description: Description) -> Structure:
     """
     from pymatgen.core import Lattice, Structure
 
+    parameters = _parameters(description)
+    images = _images(description)
+    species = [symbol for symbol, points in images for _ in points]
+    return Structure(Lattice.from_parameters(*parameters), species, np.vstack([p for _, p in images]))
+
+
+def to_text(description: Description) -> str:
+    """The standard text (see `cif`) of a description, with the space group as it was written.
+
+    Raises:
+        TextError: as `to_structure`, or less than one formula unit.
+    """
+    from crystallm import cif
+
+    group = spacegroups.get(description.space_group)
+    images = _images(description)
+    counts: dict[str, int] = {}
+    for symbol, points in images:
+        counts[symbol] = counts.get(symbol, 0) + len(points)
+    points_of = [(symbol, points.tolist()) for symbol, points in images]
+    return cif.write(counts, group.symbol, group.number, _parameters(description), points_of)
+
+
+def _parameters(description: Description) -> tuple[float, float, float, float, float, float]:
+    """All cell parameters (Å, degrees) of a description, checked."""
     group = spacegroups.get(description.space_group)
     free = {name: value / 100 for name, value in zip(group.free_cell, description.cell, strict=True)}
     parameters = group.complete_cell(free)
     _check_cell(parameters)
-    species: list[str] = []
-    points: list[Floats] = []
+    return parameters
+
+
+def _images(description: Description) -> list[tuple[str, Floats]]:
+    """Element and all points [multiplicity, 3] of each orbit, checked."""
+    group = spacegroups.get(description.space_group)
+    found = []
     for orbit in description.orbits:
         position = group.by_label[orbit.label]
         images = group.orbit(position.point([value / STEPS for value in orbit.coordinates]))
@@ -347,9 +377,8 @@ def to_structure(description: Description) -> Structure:
                 f"{orbit.element} at {tuple(v / STEPS for v in orbit.coordinates)} lies on a position of "
                 f"multiplicity {len(images)} of {group.symbol}, not on {orbit.label}"
             )
-        species += [orbit.element] * len(images)
-        points.append(images)
-    return Structure(Lattice.from_parameters(*parameters), species, np.vstack(points))
+        found.append((orbit.element, images))
+    return found
 
 
 def _check_cell(parameters: Sequence[float]) -> None:
@@ -522,6 +551,10 @@ class OrbitsLanguage:
     def decode(self, ids: Iterable[int]) -> Structure:
         """The structure that ids stand for; see `from_ids` and `to_structure` for errors."""
         return to_structure(from_ids(ids))
+
+    def standard_text(self, ids: Iterable[int]) -> str:
+        """The standard text of what ids stand for, with the space group as written."""
+        return to_text(from_ids(ids))
 
     def prompt(
         self, composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None
