@@ -178,9 +178,11 @@ class OrbitsState:
         self.placed: list[_Placed] = []
         self.cell: list[int] = []
         self._part = self._start
-        self._pending = 0
-        self._taken: frozenset[int] = frozenset()
-        self._orbit = 0
+        self._pending = 0  # the first digits of a number that is being written
+        self._pending_symbol = ""  # the element whose count is being written
+        self._left: dict[str, int] = {}  # atoms of each element still to place
+        self._taken: frozenset[int] = frozenset()  # fixed positions in use
+        self._orbit = 0  # whose coordinates are being written
 
     def allowed(self) -> Sequence[int] | None:
         """Tokens that may come next; empty after the end."""
@@ -392,9 +394,10 @@ class OrbitsState:
             return ()
         if not self.full:
             return range(family.fine, family.size)
-        low = max(0, self._lowest() - self._pending)
-        options = [family.fine + d for d in range(low, 10) if self._stays([*orbit.values, self._pending + d])]
-        return options or range(family.fine, family.size)
+        stays = [d for d in range(10) if self._stays([*orbit.values, self._pending + d])]
+        in_order = [d for d in stays if self._pending + d >= self._lowest()]
+        # Order is a matter of form: where it leaves nothing (behind 0.999), out of order is a crystal still.
+        return [family.fine + d for d in in_order or stays or range(10)]
 
     def _lowest(self) -> int:
         """Smallest next coordinate that keeps equal orbits in order."""
@@ -480,10 +483,12 @@ def rules(
         constraints: `full`, `syntax` or `none`.
 
     Raises:
-        InputError: no such strength, or a composition that the group cannot hold.
+        InputError: no such strength, a group without a composition, or one that cannot hold it.
     """
     if constraints not in CONSTRAINTS:
         raise InputError(f"{constraints=} is none of {', '.join(CONSTRAINTS)}")
+    if composition is None and space_group is not None:
+        raise InputError(f"space group {space_group} without a formula: give one, such as TiO2")
     counts = None if composition is None else dict(composition)
     if constraints == "full" and counts and space_group and not can_hold(space_group, counts.values()):
         group = spacegroups.get(space_group)

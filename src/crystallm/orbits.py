@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crystallm import elements, spacegroups
-from crystallm.errors import TextError
+from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -137,6 +137,13 @@ def _index() -> dict[str, int]:
     return {token: i for i, token in enumerate(vocabulary())}
 
 
+def _at(place: int, message: str) -> TextError:
+    """An error at a token, counted from 1."""
+    error = TextError(f"token {place}: {message}")
+    error.line = place
+    return error
+
+
 def text(ids: Iterable[int]) -> str:
     """Tokens with a blank between them.
 
@@ -147,7 +154,7 @@ def text(ids: Iterable[int]) -> str:
     ids = list(ids)
     for position, i in enumerate(ids, 1):
         if not 0 <= i < len(tokens):
-            raise TextError(f"token {position}: no token has id {i}; ids run from 0 to {len(tokens) - 1}")
+            raise _at(position, f"no token has id {i}; ids run from 0 to {len(tokens) - 1}")
     return " ".join(tokens[i] for i in ids)
 
 
@@ -161,42 +168,66 @@ def ids(text: str) -> list[int]:
     found = []
     for position, word in enumerate(text.split(), 1):
         if word not in index:
-            raise TextError(f"token {position}: {word!r} is no token of the orbits language")
+            raise _at(position, f"{word[:40]!r} is no token of the orbits language")
         found.append(index[word])
     return found
 
 
-def _count_ids(count: int) -> list[int]:
-    family = families()
+def _check_count(symbol: str, count: int) -> None:
     if not 0 < count <= MAX_COUNT:
-        raise TextError(f"{count} atoms of one element in a cell: this language writes 1 to {MAX_COUNT}")
+        raise InputError(f"{count} atoms of {symbol} in a cell: this language writes 1 to {MAX_COUNT}")
+
+
+def _count_ids(symbol: str, count: int) -> list[int]:
+    family = families()
+    _check_count(symbol, count)
     rest = [family.number + count % 100]
     return [family.hundreds + count // 100 - 1, *rest] if count >= 100 else rest
 
 
 def composition_ids(composition: Iterable[tuple[str, int]]) -> list[int]:
-    """Ids of a cell composition, in the order given."""
+    """Ids of a cell composition, in the order given.
+
+    Raises:
+        InputError: an element without a token, or a count that is not written.
+    """
     index = _index()
     return [
-        i for symbol, count in composition for i in (index[elements.get(symbol).symbol], *_count_ids(count))
+        i
+        for symbol, count in composition
+        for i in (index[elements.get(symbol).symbol], *_count_ids(symbol, count))
     ]
 
 
 def prompt(composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None) -> list[int]:
-    """The beginning of a text: nothing, a cell composition, or a composition and a space group."""
+    """The beginning of a text: nothing, a cell composition, or a composition and a space group.
+
+    Raises:
+        InputError: an element without a token, a count that is not written, no such space group, or a space
+            group without a composition.
+    """
     family = families()
     found = [family.start]
-    if composition is not None:
-        counts = dict(composition)
-        order = elements.electronegativity_order(counts)
-        found += composition_ids((symbol, counts[symbol]) for symbol in order)
+    if composition is None:
         if space_group is not None:
-            found.append(family.group + space_group - 1)
+            raise InputError(f"space group {space_group} without a formula: give one, such as TiO2")
+        return found
+    counts = dict(composition)
+    if not counts:
+        raise InputError("a composition without an element: write one, such as Na4Cl4")
+    order = elements.electronegativity_order(counts)
+    found += composition_ids((symbol, counts[symbol]) for symbol in order)
+    if space_group is not None:
+        found.append(family.group + spacegroups.get(space_group).number - 1)
     return found
 
 
 def to_ids(description: Description) -> list[int]:
-    """Ids of a crystal, from `<crystal>` to `<end>`."""
+    """Ids of a crystal, from `<crystal>` to `<end>`.
+
+    Raises:
+        InputError: an element, a count, a cell edge or a cell angle that this language does not write.
+    """
     family, index = families(), _index()
     group = spacegroups.get(description.space_group)
     found = prompt(description.composition, description.space_group)
@@ -206,11 +237,13 @@ def to_ids(description: Description) -> list[int]:
         whole, hundredths = divmod(value, 100)
         if len(name) == 1:
             if whole > MAX_LENGTH:
-                raise TextError(f"cell edge of {value / 100} Å: this language writes up to {MAX_LENGTH} Å")
+                raise InputError(
+                    f"cell edge of {value / 100} Å: this language writes less than {MAX_LENGTH + 1} Å"
+                )
             found.append(family.length + whole)
         else:
             if whole not in ANGLES:
-                raise TextError(
+                raise InputError(
                     f"cell angle of {value / 100}°: this language writes {ANGLES[0]} to {ANGLES[-1]}°"
                 )
             found.append(family.angle + whole - ANGLES[0])
@@ -244,12 +277,19 @@ class _Reader:
         return self.ids[self.place - 1] - families()[Families._fields.index(family)]
 
     def error(self, message: str) -> TextError:
+        """The next token is wrong."""
         tokens = vocabulary()
         if self.place >= len(self.ids):
-            return TextError(f"the text ends after {self.place} tokens: {message}")
+            error = TextError(f"the text ends after {self.place} tokens: {message}")
+            error.line = self.place
+            return error
         i = self.ids[self.place]
         name = repr(tokens[i]) if 0 <= i < len(tokens) else f"id {i}"
-        return TextError(f"token {self.place + 1}: {message}, not {name}")
+        return _at(self.place + 1, f"{message}, not {name}")
+
+    def refuse(self, message: str) -> TextError:
+        """The token just taken is wrong."""
+        return _at(self.place, message)
 
 
 def from_ids(ids: Iterable[int]) -> Description:
@@ -263,32 +303,26 @@ def from_ids(ids: Iterable[int]) -> Description:
     read = _Reader(ids)
     symbols, labels = elements.symbols(), _labels()
     read.take("start", "<crystal>")
-    composition: list[tuple[str, int]] = []
-    while read.peek("element"):
+    composition: dict[str, int] = {}
+    while not composition or read.peek("element"):
         symbol = symbols[read.take("element", "an element")]
+        if symbol in composition:
+            raise read.refuse(f"{symbol} stands twice in the composition")
         hundreds = read.take("hundreds", "a count") + 1 if read.peek("hundreds") else 0
         count = 100 * hundreds + read.take("number", "a count")
-        if not count or symbol in dict(composition):
-            raise read.error(
-                f"{symbol} {count} in the composition: each element once, with a count above 0, expected"
-            )
-        composition.append((symbol, count))
+        if not count:
+            raise read.refuse(f"0 atoms of {symbol}: a count from 1 expected")
+        composition[symbol] = count
     group = spacegroups.get(read.take("group", "a space group") + 1)
     pairs: list[tuple[str, str]] = []
-    while read.peek("element"):
+    while not pairs or read.peek("element"):
         symbol = symbols[read.take("element", "an element")]
         label = labels[read.take("label", "a Wyckoff position")]
         if label not in group.by_label:
-            raise read.error(
-                f"{group.symbol} has no Wyckoff position {label}; one of the group expected before this"
-            )
+            raise read.refuse(f"{group.symbol} has no Wyckoff position {label}")
         if not group.by_label[label].free and any(label == other for _, other in pairs):
-            raise read.error(
-                f"position {label} of {group.symbol} is taken twice; a free position expected before this"
-            )
+            raise read.refuse(f"position {label} of {group.symbol} has no room for two orbits")
         pairs.append((symbol, label))
-    if not pairs:
-        raise read.error("an orbit")
     cell = []
     for name in group.free_cell:
         whole = read.take("length", f"cell length {name}") if len(name) == 1 else None
@@ -301,13 +335,11 @@ def from_ids(ids: Iterable[int]) -> Description:
         values = []
         free = group.by_label[label].free
         if free:
-            for expected, got in (
-                (symbol, _next(read, "element", symbols)),
-                (label, _next(read, "label", labels)),
-            ):
+            for family, names, expected in (("element", symbols, symbol), ("label", labels, label)):
+                what = f"{expected}, for the coordinates of {symbol} on {label},"
+                got = names[read.take(family, what)]
                 if got != expected:
-                    read.place -= 1
-                    raise read.error(f"{expected} expected, for the coordinates of {symbol} on {label}")
+                    raise read.refuse(f"{what} expected, not {got!r}")
         for axis in free:
             coarse = read.take("coarse", f"coordinate {'xyz'[axis]} of {symbol} on {label}")
             values.append(10 * coarse + read.take("fine", "thousandths"))
@@ -315,11 +347,7 @@ def from_ids(ids: Iterable[int]) -> Description:
     read.take("end", "<end>")
     if read.place < len(read.ids):
         raise read.error("nothing after <end>")
-    return Description(tuple(composition), group.number, tuple(orbits), tuple(cell))
-
-
-def _next(read: _Reader, family: str, names: Sequence[str]) -> str:
-    return names[read.take(family, f"the {family} of an orbit")]
+    return Description(tuple(composition.items()), group.number, tuple(orbits), tuple(cell))
 
 
 # ------------------------------------------------------------------------------------------ structures
@@ -397,19 +425,27 @@ def describe(structure: Structure, symprec: float = 0.1) -> Description:
         symprec: distance tolerance of spglib (Å) with which symmetry is sought.
 
     Raises:
-        TextError: partial occupancy, no symmetry found, or numbers that this language does not write.
-        InputError: an element without a token.
+        TextError: spglib finds no symmetry, or an orbit that no Wyckoff position holds.
+        InputError: no atom, too many, or one that is not fully there; an element without a token; a number
+            that is none.
     """
     import spglib
 
+    if not len(structure):
+        raise InputError("no atom: this language writes crystals of at least one")
     if not structure.is_ordered:
-        raise TextError("partial occupancy: this language writes ordered crystals only")
-    cell: Any = (structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers)
+        raise InputError(
+            f"{structure.formula}: sites shared by elements or partly empty; this language writes ordered "
+            "crystals only"
+        )
+    if not (np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all()):
+        raise InputError("a cell or coordinates that are no numbers")  # spglib would end the process
+    numbers = [elements.get(str(species.symbol)).number for species in structure.species]
+    cell: Any = (structure.lattice.matrix, structure.frac_coords, numbers)
     found = spglib.get_symmetry_dataset(cell, symprec=symprec, angle_tolerance=5)
     if found is None:
-        raise TextError(f"spglib finds no symmetry at symprec={symprec}: are atoms on top of each other?")
-    by_number = {site.specie.Z: site.specie.symbol for site in structure}
-    atoms = [by_number[int(z)] for z in found.std_types]
+        raise TextError(f"spglib finds no symmetry at {symprec=} Å: are atoms on top of each other?")
+    atoms = [elements.SYMBOLS_BY_NUMBER[int(number) - 1] for number in found.std_types]
     return _describe(spacegroups.get(found.number), found.std_lattice, found.std_positions, atoms)
 
 
@@ -417,6 +453,8 @@ def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[st
     """Canonical description of a conventional cell in the setting of `spacegroups`."""
     counts = {symbol: atoms.count(symbol) for symbol in dict.fromkeys(atoms)}
     order = elements.electronegativity_order(counts)
+    for symbol in order:
+        _check_count(symbol, counts[symbol])
     items = []
     for rank, symbol in enumerate(order):
         points = positions[[i for i, atom in enumerate(atoms) if atom == symbol]]

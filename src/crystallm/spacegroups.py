@@ -226,8 +226,10 @@ def get(group: int | str) -> SpaceGroup:
         InputError: no such group; names the nearest symbols.
     """
     name = str(group).strip()
-    number = int(name) if name.isdecimal() else _numbers().get(name) or _numbers().get(_plain(name))
+    # Cut, as Python refuses to read numbers of 4,301 digits.
+    number = int(name[:9]) if name.isdecimal() else _numbers().get(name) or _numbers().get(_plain(name))
     if number is None:
+        name = name[:40]
         near = difflib.get_close_matches(name, symbols(), n=3, cutoff=0.5)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise InputError(
