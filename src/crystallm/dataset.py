@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ FACTS = "dataset.json"
 IGNORE = -100  # target of a position that teaches nothing; what torch's cross entropy ignores
 PADDING = -1  # segment of padding
 SHORTEST_WINDOW = 64
+OPEN_WINDOWS = 64  # that `pack` fills at a time
+MAX_VOCABULARY = 65536  # ids are uint16
 
 
 @contextmanager
@@ -41,23 +43,26 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """A folder that appears whole or not at all: filled beside its place, then renamed.
 
     Raises:
-        CrystallmError: the folder cannot be written (rights, full disk).
+        CrystallmError: the folder cannot be written (rights, full disk), or holds something.
     """
+    missing = [parent for parent in folder.parents if not parent.exists()]  # nearest first
+    place: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise CrystallmError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
-    try:
         yield place
-        place.chmod(0o755)
+        place.chmod(0o755)  # mkdtemp's folders are closed to others
         if folder.is_dir():
-            folder.rmdir()  # an empty one
+            folder.rmdir()  # an empty one; Windows renames onto none
         place.rename(folder)
     except OSError as error:
         raise CrystallmError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):  # parents made here go again, unless something stands in them now
+            for parent in missing:
+                parent.rmdir()
 
 
 def write_split(folder: Path, split: str, streams: Sequence[npt.NDArray[np.uint16]]) -> None:
@@ -68,7 +73,10 @@ def write_split(folder: Path, split: str, streams: Sequence[npt.NDArray[np.uint1
             handle.write(stream.astype("<u2").tobytes())
         handle.flush()
         os.fsync(handle.fileno())
-    np.save(folder / f"{split}.idx.npy", starts)
+    with (folder / f"{split}.idx.npy").open("wb") as handle:
+        np.save(handle, starts)
+        handle.flush()
+        os.fsync(handle.fileno())
 
 
 @dataclass(frozen=True)
@@ -104,31 +112,40 @@ def facts(folder: str | Path) -> dict[str, Any]:
     """What `dataset.json` says of a data set folder.
 
     Raises:
-        InputError: no data set there.
+        InputError: no data set there, or one that does not say its language and number of tokens.
     """
     path = Path(folder) / FACTS
+    mend = "make one with `crystallm prepare`"
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"no data set in {str(folder)!r} ({FACTS}: {error}): make one with `crystallm prepare`"
-        ) from error
-    return found
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"no data set in {str(folder)!r} ({FACTS}: {error.strerror}): {mend}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"no data set in {str(folder)!r} ({FACTS} is no JSON: {error}): {mend}") from error
+    known = isinstance(found, dict) and isinstance(found.get("language"), str)
+    size = found.get("vocab_size") if known else None
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_VOCABULARY:
+        raise InputError(f"{str(path)!r} does not say a language and its vocab_size: {mend}")
+    return dict(found)
 
 
 def load(folder: str | Path, split: str) -> Split:
     """Map a split of a data set folder.
 
     Raises:
-        InputError: no data set, no such split, or a stream shorter than its index.
+        InputError: no data set, no such split, an index that is none, or a stream that does not fit it.
     """
     about = facts(folder)
     base = Path(folder)
     try:
-        starts = np.load(base / f"{split}.idx.npy", allow_pickle=False)
+        with (base / f"{split}.idx.npy").open("rb") as handle:
+            starts = np.lib.format.read_array(handle, allow_pickle=False)
         size = (base / f"{split}.bin").stat().st_size
     except (OSError, ValueError) as error:
         raise InputError(f"no split {split!r} in {str(folder)!r}: {error}") from error
+    flat = starts.dtype == np.int64 and starts.ndim == 1 and starts.size > 0
+    if not flat or starts[0] != 0 or (np.diff(starts) < 0).any():
+        raise InputError(f"{split}.idx.npy in {str(folder)!r} is no index of crystals: prepare it again")
     if size != 2 * int(starts[-1]):
         raise InputError(
             f"{split}.bin in {str(folder)!r} has {size} bytes, not {2 * int(starts[-1])}: truncated?"
@@ -163,7 +180,15 @@ class Batch:
 def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
     """Crystals (numbers in `order`) into windows of at most `window` tokens, each into the fullest with room.
 
-    Only the last windows begun are looked at, so that order stays close to random.
+    At most OPEN_WINDOWS stand open, and the fullest of them closes first: order stays close to random.
+
+    Args:
+        lengths: [n] tokens of each crystal; those in `order` fit a window.
+        order: numbers of the crystals to pack.
+        window: tokens of a window.
+
+    Returns:
+        Numbers of the crystals of each window.
     """
     open_windows: list[tuple[int, list[int]]] = []
     closed: list[list[int]] = []
@@ -177,7 +202,7 @@ def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
         else:
             room, content = window, [crystal]
         open_windows.append((room - length, content))
-        if len(open_windows) > 64:
+        if len(open_windows) > OPEN_WINDOWS:
             fullest = min(range(len(open_windows)), key=lambda i: open_windows[i][0])
             closed.append(open_windows.pop(fullest)[1])
     return closed + [content for _, content in open_windows]
@@ -187,7 +212,7 @@ def fill(split: Split, windows: Sequence[Sequence[int]], window: int) -> Batch:
     """Arrays of packed windows."""
     shape = (len(windows), window)
     ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    targets, segments = np.full(shape, IGNORE), np.full(shape, PADDING)
+    targets, segments = np.full(shape, IGNORE, dtype=np.int64), np.full(shape, PADDING, dtype=np.int64)
     for row, crystals in enumerate(windows):
         at = 0
         for number, crystal in enumerate(crystals):
@@ -208,7 +233,8 @@ def batches(
 
     Args:
         split: the crystals.
-        batch_tokens: tokens a batch; the number of windows follows from their size.
+        batch_tokens: tokens a batch, padding included; the number of windows follows from their size. A
+            window that is longer makes a batch of its own.
         context: crystals longer than this are left out.
         seed: of the order.
         epoch: number of the pass; each has its own order.

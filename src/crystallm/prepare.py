@@ -1,8 +1,8 @@
 """Collections of structures -> token shards.
 
 Reads CSV and Parquet files with a column of CIF texts, turns every row into ids of a language, and writes a
-data set folder (see `dataset` for its files) with `rows.parquet` (id, source, split, formula, space group,
-tokens) and `rejected.parquet` (id, source, step, reason). Nothing vanishes: each row ends in one of the two.
+data set folder (see `dataset` for its files) with `rows.parquet` (id, source, split, formula, tokens) and
+`rejected.parquet` (id, source, split, step, reason). Nothing vanishes: each row ends in one of the two.
 
 It refuses to know networks and training.
 """
@@ -12,25 +12,32 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import sys
+import re
+import threading
 import warnings
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+import zlib
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 
-from crystallm import dataset
+from crystallm import dataset, runs
+from crystallm import workers as processes
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import pyarrow as pa
 
 SPLITS = ("train", "val", "test")
 ID_COLUMNS = ("material_id", "id")
-CHUNK = 200  # rows a unit of work
+CHUNK = 200  # rows read at a time from a Parquet file
+WAVE = 20_000  # rows held in memory at a time; the worker processes start anew for each wave
+SECONDS = 60.0  # that one row may take in a worker process; the usual one takes a hundredth
+LARGEST_FIELD = 2**31 - 1  # characters of a CSV field; the csv module's limit is a C long, 32 bits on Windows
 
 
 @dataclass(frozen=True)
@@ -66,43 +73,63 @@ class Report:
     rejected: dict[str, int]
 
 
+def _place_and_split(spec: str) -> tuple[Path, str]:
+    """The file of an input and the split that it names, if any. A file's own name may hold a `=`."""
+    name, sign, split = spec.rpartition("=")
+    if not sign or Path(spec).is_file() or not re.fullmatch(r"\w+", split):
+        name, split = spec, ""
+    if split and split not in SPLITS:
+        raise InputError(f"{spec!r}: no split {split!r}; give one of {', '.join(SPLITS)}")
+    if not Path(name).is_file():
+        raise InputError(f"no file {name!r}: give a CSV(.gz) or Parquet file with a column 'cif'")
+    return Path(name), split
+
+
 def read_rows(spec: str) -> Iterator[Row]:
     """Rows of an input `PATH` or `PATH=SPLIT`.
 
     Without a split the file's own column `split` decides, else all rows are for training.
 
     Raises:
-        InputError: no such file, an unknown ending or split, or no column of CIF texts.
+        InputError: no such file, an unknown ending or split, no column of CIF texts, or a damaged file.
     """
-    name, _, split = spec.partition("=")
-    if split and split not in SPLITS:
-        raise InputError(f"{spec!r}: no split {split!r}; give one of {', '.join(SPLITS)}")
-    path = Path(name)
-    if not path.is_file():
-        raise InputError(f"no file {name!r}: give a CSV(.gz) or Parquet file with a column 'cif'")
+    path, split = _place_and_split(spec)
     if path.name.endswith((".csv", ".csv.gz")):
         records = _csv_records(path)
     elif path.suffix == ".parquet":
         records = _parquet_records(path)
     else:
-        raise InputError(f"{name!r} is neither CSV(.gz) nor Parquet by its ending")
+        raise InputError(f"{str(path)!r} is neither CSV(.gz) nor Parquet by its ending")
     for number, record in enumerate(records):
-        if "cif" not in record:
-            raise InputError(f"{name!r} has no column 'cif'; its columns: {', '.join(map(str, record))}")
-        row_id = next((str(record[c]) for c in ID_COLUMNS if record.get(c)), str(number))
+        row_id = next((str(record[c]) for c in ID_COLUMNS if record.get(c) not in (None, "")), str(number))
         place = split or str(record.get("split") or "train")
         if place not in SPLITS:
-            raise InputError(f"{name!r}, row {number}: no split {place!r}; give one of {', '.join(SPLITS)}")
-        yield Row(row_id, path.name, place, str(record["cif"]))
+            raise InputError(
+                f"{str(path)!r}, row {number}: no split {place!r}; give one of {', '.join(SPLITS)}"
+            )
+        cif = record["cif"] or ""
+        yield Row(
+            row_id, path.name, place, cif.decode(errors="replace") if isinstance(cif, bytes) else str(cif)
+        )
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    if "cif" not in names:
+        raise InputError(
+            f"{str(path)!r} has no column 'cif'; its columns: {', '.join(names)[:200] or 'none'}"
+        )
 
 
 def _csv_records(path: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(LARGEST_FIELD)
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", newline="", encoding="utf-8") as handle:
-            yield from csv.DictReader(cast("TextIO", handle))
-    except (EOFError, OSError, UnicodeDecodeError, csv.Error) as error:
+        # utf-8-sig: spreadsheets begin a file with a mark that would else belong to the first column's name
+        with opener(path, "rt", newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(cast("TextIO", handle))
+            _check_columns(path, reader.fieldnames or ())
+            yield from reader
+    except (EOFError, OSError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise InputError(f"{str(path)!r} cannot be read to its end ({error}): is it truncated?") from error
 
 
@@ -111,9 +138,12 @@ def _parquet_records(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        source = pq.ParquetFile(path)
-        for batch in source.iter_batches(batch_size=CHUNK):
-            yield from batch.to_pylist()
+        with pq.ParquetFile(path) as source:
+            names = source.schema_arrow.names
+            _check_columns(path, names)
+            columns = [name for name in (*ID_COLUMNS, "split", "cif") if name in names]
+            for batch in source.iter_batches(batch_size=CHUNK, columns=columns):
+                yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{str(path)!r} is no readable Parquet file ({error})") from error
 
@@ -124,6 +154,11 @@ def encode_row(row: Row, language_name: str, max_tokens: int) -> Encoded:
 
     from crystallm.language import get_language
 
+    def refused(step: str, reason: str, formula: str = "") -> Encoded:
+        return Encoded(row.id, row.source, row.split, None, formula, step, " ".join(reason.split()))
+
+    if not row.cif.strip():
+        return refused("read", "no text")
     step = "read"
     try:
         with warnings.catch_warnings():
@@ -131,22 +166,58 @@ def encode_row(row: Row, language_name: str, max_tokens: int) -> Encoded:
             structure = Structure.from_str(row.cif, fmt="cif")
             step = "encode"
             ids = get_language(language_name).encode(structure)
+            formula = structure.composition.reduced_formula
     except CrystallmError as error:
-        return Encoded(row.id, row.source, row.split, None, step=step, reason=str(error))
+        return refused(step, str(error))
     except Exception as error:  # noqa: BLE001 - parsers raise anything on bad text; the reason is kept
-        return Encoded(
-            row.id, row.source, row.split, None, step=step, reason=f"{type(error).__name__}: {error}"
-        )
-    formula = structure.composition.reduced_formula
+        return refused(step, f"{type(error).__name__}: {error}")
     if len(ids) > max_tokens:
-        reason = f"more than {max_tokens} tokens"
-        return Encoded(row.id, row.source, row.split, None, formula, step="length", reason=reason)
+        return refused("length", f"more than {max_tokens} tokens", formula)
     return Encoded(row.id, row.source, row.split, ids, formula)
 
 
-def _encode_chunk(work: tuple[list[Row], str, int]) -> list[Encoded]:
-    rows, language_name, max_tokens = work
-    return [encode_row(row, language_name, max_tokens) for row in rows]
+def encode_record(task: dict[str, Any]) -> dict[str, Any]:
+    """`encode_row` from plain data to plain data, as worker processes want it."""
+    return asdict(encode_row(Row(**task["row"]), task["language"], task["max_tokens"]))
+
+
+def _encode_all(
+    rows: Sequence[Row], language: str, max_tokens: int, workers: int, on_done: Callable[[], None]
+) -> Iterator[Encoded]:
+    """Encode rows, in this process or in others that may be lost."""
+    if workers == 1:
+        for row in rows:
+            yield encode_row(row, language, max_tokens)
+            on_done()
+        return
+    tasks = [{"row": asdict(row), "language": language, "max_tokens": max_tokens} for row in rows]
+    found = processes.run(
+        "crystallm.prepare:encode_record",
+        tasks,
+        workers=workers,
+        seconds=SECONDS,
+        on_done=lambda _: on_done(),
+    )
+    for row, value in zip(rows, found, strict=True):
+        if isinstance(value, processes.Lost):
+            yield Encoded(row.id, row.source, row.split, None, step="lost", reason=value.reason)
+        else:
+            yield Encoded(**value)
+
+
+class _Counter:
+    """Reports how many rows are done, from whichever thread."""
+
+    def __init__(self, report: Callable[[int], None] | None) -> None:
+        self.report = report
+        self.done = 0
+        self.lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self.lock:
+            self.done += 1
+            if self.report is not None:
+                self.report(self.done)
 
 
 def prepare(
@@ -165,38 +236,37 @@ def prepare(
         out: folder to make; must not exist or be empty.
         language: `orbits` or `cif`.
         max_tokens: longer crystals are refused; the context of the network to be trained.
-        workers: processes.
-        progress: called with the number of rows done.
+        workers: processes. One means this process; a row that crashes or hangs one of several is refused.
+        progress: called with the number of rows done; with several workers, from another thread.
 
     Raises:
-        InputError: an input that cannot be read, or a folder that holds something.
+        InputError: an input that cannot be read or holds no row, or a folder that holds something.
+        CrystallmError: the folder cannot be written.
     """
     from crystallm.language import get_language
 
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    runs.check_place(folder)
+    if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{str(folder)!r} exists and is not empty: give a new folder")
     chosen = get_language(language)
+    for spec in inputs:  # a wrong last input is told before hours of work on the first
+        if next(read_rows(spec), None) is None:
+            raise InputError(f"{spec!r} holds no row")
     done: list[Encoded] = []
     rows = (row for spec in inputs for row in read_rows(spec))
-    chunks = iter(lambda: list(islice(rows, CHUNK)), [])
-    work = ((chunk, language, max_tokens) for chunk in chunks)
-    if workers == 1:
-        for part in map(_encode_chunk, work):
-            done += part
-            if progress:
-                progress(len(done))
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            for part in pool.map(_encode_chunk, work):
-                done += part
-                if progress:
-                    progress(len(done))
+    counter = _Counter(progress)
+    for wave in _waves(rows):
+        done += _encode_all(wave, language, max_tokens, workers, counter)
     return _write(folder, done, chosen.name, len(chosen.vocabulary()), list(inputs))
 
 
+def _waves(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    rest = iter(rows)
+    return iter(lambda: list(islice(rest, WAVE)), [])
+
+
 def _write(folder: Path, done: list[Encoded], language: str, vocab_size: int, inputs: list[str]) -> Report:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     kept = [e for e in done if e.ids is not None]
@@ -207,15 +277,9 @@ def _write(folder: Path, done: list[Encoded], language: str, vocab_size: int, in
             streams = [np.array(e.ids, dtype=np.uint16) for e in kept if e.split == split]
             dataset.write_split(place, split, streams)
             crystals[split], tokens[split] = len(streams), sum(map(len, streams))
-        fields = {"id": "row_id", "source": "source", "split": "split", "formula": "formula"}
-        columns: dict[str, Any] = {name: [getattr(e, field) for e in kept] for name, field in fields.items()}
-        columns["tokens"] = [len(e.ids or ()) for e in kept]
-        pq.write_table(pa.table(columns), place / "rows.parquet")
-        names = {"id": "row_id", "source": "source", "split": "split", "step": "step", "reason": "reason"}
-        schema = pa.schema([(name, pa.string()) for name in names])
+        pq.write_table(_table(kept, ("id", "source", "split", "formula", "tokens")), place / "rows.parquet")
         pq.write_table(
-            pa.table({n: [getattr(e, f) for e in refused] for n, f in names.items()}, schema=schema),
-            place / "rejected.parquet",
+            _table(refused, ("id", "source", "split", "step", "reason")), place / "rejected.parquet"
         )
         for entry in refused:
             key = f"{entry.step}: {entry.reason[:60]}"
@@ -224,3 +288,12 @@ def _write(folder: Path, done: list[Encoded], language: str, vocab_size: int, in
         facts |= {"crystals": crystals, "tokens": tokens, "rejected": len(refused)}
         (place / dataset.FACTS).write_text(json.dumps(facts, indent=2) + "\n")
     return Report(language, crystals, tokens, dict(sorted(reasons.items(), key=lambda item: -item[1])))
+
+
+def _table(entries: Sequence[Encoded], names: Sequence[str]) -> pa.Table:
+    """Columns of rows; their types do not depend on how many rows there are."""
+    import pyarrow as pa
+
+    schema = pa.schema([(name, pa.int64() if name == "tokens" else pa.string()) for name in names])
+    records = [{**vars(e), "id": e.row_id, "tokens": len(e.ids or ())} for e in entries]
+    return pa.Table.from_pylist([{name: record[name] for name in names} for record in records], schema=schema)
