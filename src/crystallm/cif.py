@@ -35,9 +35,6 @@ SNAP = 1e-3
 """How far a printed coordinate may be from its Wyckoff position (fraction). Rounding makes up to 1.5e-4 of
 it, in (x, 2x, z). In a cell of 10 Å it is 0.01 Å, a tenth of what the symmetry search lets pass."""
 
-# Formula units that are molecules or ions of two like atoms: pymatgen's Composition.special_formulas.
-_DOUBLED = frozenset(["LiO", "NaO", "KO", "HO", "CsO", "RbO", "O", "N", "F", "Cl", "H"])
-
 
 # --- structure -> text ---
 
@@ -124,7 +121,7 @@ def formula_unit(counts: dict[str, int]) -> tuple[str, float]:
     divisor, `Ca(BO2)2`; diatomic elements and peroxides stay whole, so that one O is half a formula unit.
     """
     formula, factor = _reduced(counts)
-    if formula in _DOUBLED:
+    if tuple(elements.electronegativity_order(counts)) in elements.DOUBLED and len(set(counts.values())) == 1:
         doubled, _ = _reduced(counts, 2)
         return doubled, factor / 2
     return formula, factor

@@ -28,6 +28,13 @@ SYMBOLS_BY_NUMBER = (
 ).split()
 """All 118 symbols, hydrogen first, to tell an element without a token from one that does not exist."""
 
+DOUBLED = frozenset(
+    [("H",), ("N",), ("O",), ("F",), ("Cl",)] + [(metal, "O") for metal in ("Li", "Na", "K", "Rb", "Cs", "H")]
+)
+"""Elements, by rising electronegativity, that in equal numbers are a molecule or ion of two like atoms, O2 or
+Na2O2, and are not reduced further: as in the texts' `_chemical_formula_structural` (pymatgen's
+Composition.reduced_formula). Calomel is Hg2Cl2 to a chemist and HgCl there: the texts rule."""
+
 
 @dataclass(frozen=True, slots=True)
 class Element:

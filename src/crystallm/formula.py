@@ -31,12 +31,6 @@ _OPEN = {"(": ")", "[": "]", "{": "}"}
 _TOKEN = re.compile(r"\s*(?:(?P<symbol>[A-Z][a-z]?)|(?P<count>\d+(?:\.\d+)?)|(?P<mark>[()\[\]{}·]))")
 _DOTS = str.maketrans(dict.fromkeys("•⋅∙*⸱", "·"))
 
-# Formula units that are molecules or ions of two like atoms, as in the texts' `_chemical_formula_structural`
-# (pymatgen's Composition.reduced_formula). Calomel is Hg2Cl2 to a chemist and HgCl there: the texts rule.
-_DOUBLED: dict[tuple[str, ...], int] = {(s,): 2 for s in ("H", "N", "O", "F", "Cl")} | {
-    (metal, "O"): 2 for metal in ("Li", "Na", "K", "Rb", "Cs", "H")
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -79,9 +73,8 @@ def cell(formula: str, z: int | None = None) -> Cell:
     counts = parse(formula)
     order = elements.electronegativity_order(counts)
     factor = math.gcd(*counts.values())
-    unit_size = _DOUBLED.get(tuple(order), 1)
-    if len({counts[symbol] for symbol in order}) == 1 and factor % unit_size == 0:
-        factor //= unit_size
+    if tuple(order) in elements.DOUBLED and len(set(counts.values())) == 1 and factor % 2 == 0:
+        factor //= 2
     unit = tuple((symbol, counts[symbol] // factor) for symbol in order)
     reduced = _written(unit)
     written = _written((symbol, counts[symbol]) for symbol in order)
