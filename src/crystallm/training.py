@@ -1,8 +1,9 @@
 """The training loop: packed whole crystals, AdamW, warm-up and cosine, resumable to the bit on one device.
 
 A run folder holds `recipe.json` (the configuration), `metrics.jsonl` (a line at every validation),
-`state.safetensors` (weights, optimizer, generator, place in the data; written atomically), and `model/` (the
-weights with the lowest validation loss, as `checkpoint` saves them).
+`state.safetensors` (weights, optimizer, generators, place in the data), and `model/` (the weights with the
+lowest validation loss, as `checkpoint` saves them). Each is written beside its place and moved into it, the
+state last, so that a run killed at any moment goes on from its last validation as if it had never been.
 
 Needs torch and numpy; knows tokens and losses, not crystals.
 """
@@ -13,6 +14,7 @@ import json
 import math
 import os
 import time
+from collections import deque
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from crystallm import checkpoint, dataset
+from crystallm import checkpoint, dataset, runs
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.model import GPT, ModelConfig
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 RECIPE, METRICS, STATE, MODEL = "recipe.json", "metrics.jsonl", "state.safetensors", "model"
+MEMORY = 50  # updates over which the training loss is averaged
+OPTIMIZER_KEYS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter
 
 
 class Recipe(BaseModel):
@@ -52,7 +56,7 @@ class Recipe(BaseModel):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Share of activations dropped while training."""
     batch_tokens: int = Field(default=8192, ge=1)
-    """Tokens of an update, padding included."""
+    """Tokens of an update, padding included; a window that is longer makes an update of its own."""
     learning_rate: float = Field(default=1e-3, gt=0.0)
     """Highest rate, reached after `warmup` updates."""
     final_rate: float = Field(default=0.1, ge=0.0, le=1.0)
@@ -79,9 +83,11 @@ class Recipe(BaseModel):
     """Arithmetic of the forward pass; `auto` is bfloat16. Weights and optimizer are float32."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> Recipe:
+    def _fits_together(self) -> Recipe:
         if (self.minutes is None) == (self.updates is None):
             raise ValueError("give either minutes or updates, the length of the schedule")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
         return self
 
 
@@ -95,7 +101,8 @@ class Progress:
         epoch, batch: place in the data.
         seconds: of training, validation not counted.
         tokens: trained on so far.
-        loss: mean of the training loss since the last report, nats a token.
+        loss: mean of the training loss over the last updates (MEMORY, and none before the last validation),
+            nats a token.
         best: lowest validation loss so far, nats a crystal.
     """
 
@@ -139,7 +146,14 @@ def _autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
 
 
 def summed_loss(network: GPT, batch: dataset.Batch, device: torch.device, dtype: str) -> tuple[Tensor, int]:
-    """Sum of the losses of a batch (nats), and the number of tokens predicted."""
+    """Sum of the losses of a batch (nats), and the number of tokens predicted.
+
+    Args:
+        network: whose next-token losses are taken.
+        batch: windows of packed crystals.
+        device: of the network.
+        dtype: `float32`, or bfloat16 arithmetic.
+    """
     ids, targets, positions, segments = _tensors(batch, device)
     with _autocast(device, dtype):
         features = network.features(ids, positions=positions, segments=segments)  # (B, T, C)
@@ -175,57 +189,115 @@ def _optimizer(network: GPT, recipe: Recipe) -> torch.optim.AdamW:
 # ------------------------------------------------------------------------------------------------- state
 
 
-def _save_state(folder: Path, network: GPT, optimizer: torch.optim.AdamW, progress: Progress) -> None:
+@dataclass
+class _Run:
+    """What the loop works on."""
+
+    recipe: Recipe
+    network: GPT
+    optimizer: torch.optim.AdamW
+    split: dataset.Split
+    held_out: dataset.Split
+    folder: Path
+    device: torch.device
+
+    @property
+    def data(self) -> dict[str, int]:
+        """Counts that tell one training split from another."""
+        return {"crystals": len(self.split), "tokens": int(self.split.starts[-1])}
+
+
+def _generators(device: torch.device) -> dict[str, Tensor]:
+    """States of the random generators that dropout draws from."""
+    states = {"rng": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["rng_cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _save_state(run: _Run, progress: Progress) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {"rng": torch.get_rng_state()}
-    for name, parameter in network.named_parameters():
+    tensors = _generators(run.device)
+    for name, parameter in run.network.named_parameters():
         tensors[f"weights.{name}"] = parameter.detach()
-        for key, value in optimizer.state.get(parameter, {}).items():
+        for key, value in run.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value.detach()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    place = folder / f".{STATE}.new"
+    facts = {"progress": json.dumps(vars(progress)), "data": json.dumps(run.data)}
+    place = run.folder / f".{STATE}.new"
     try:
-        save_file(tensors, str(place), metadata={"progress": json.dumps(vars(progress))})
-        with place.open("rb") as handle:
+        save_file(tensors, str(place), metadata=facts)
+        with place.open("r+b") as handle:  # Windows syncs no file that is open for reading alone
             os.fsync(handle.fileno())
-        place.replace(folder / STATE)
-    except OSError as error:
+        place.replace(run.folder / STATE)
+    except (OSError, SafetensorError) as error:
+        raise CrystallmError(f"cannot write {str(run.folder / STATE)!r}: {error}") from error
+    finally:
         place.unlink(missing_ok=True)
-        raise CrystallmError(f"cannot write {str(folder / STATE)!r}: {error.strerror or error}") from error
 
 
-def _load_state(folder: Path, network: GPT, optimizer: torch.optim.AdamW, device: torch.device) -> Progress:
+def _load_state(run: _Run) -> Progress:
+    """Fill network, optimizer and generators with the state in the run's folder.
+
+    Raises:
+        CheckpointError: it is damaged, or the state of another network.
+        InputError: it was trained on other data.
+    """
     from safetensors import SafetensorError, safe_open
 
+    path = run.folder / STATE
     try:
-        with safe_open(str(folder / STATE), framework="pt") as stored:
-            progress = Progress(**json.loads(stored.metadata()["progress"]))
-            names = set(stored.keys())
-            for name, parameter in network.named_parameters():
-                parameter.data.copy_(stored.get_tensor(f"weights.{name}"))
-                keys = [
-                    key for key in ("step", "exp_avg", "exp_avg_sq") if f"optimizer.{key}.{name}" in names
-                ]
-                state = {key: stored.get_tensor(f"optimizer.{key}.{name}") for key in keys}
-                optimizer.state[parameter] = {k: v.to(device) for k, v in state.items()}
+        with safe_open(str(path), framework="pt") as stored:
+            facts = stored.metadata()
+            progress = Progress(**json.loads(facts["progress"]))
+            data = json.loads(facts.get("data", "null"))
+            for name, parameter in run.network.named_parameters():
+                _fill(parameter.data, stored.get_tensor(f"weights.{name}"), name)
+                if not progress.update:
+                    continue  # the optimizer has kept nothing yet
+                state = {k: stored.get_tensor(f"optimizer.{k}.{name}") for k in OPTIMIZER_KEYS}
+                run.optimizer.state[parameter] = {k: v.to(run.device) for k, v in state.items()}
             torch.set_rng_state(stored.get_tensor("rng"))
-    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+            if run.device.type == "cuda" and "rng_cuda" in stored.keys():  # noqa: SIM118 - no mapping
+                torch.cuda.set_rng_state(stored.get_tensor("rng_cuda"), run.device)
+    except (SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{str(folder / STATE)!r} does not hold the state of this run ({error})"
+            f"{str(path)!r} does not hold the state of this run ({why}): is it truncated?"
         ) from error
+    if data not in (None, run.data):
+        raise InputError(f"{str(path)!r} was trained on other data: {data}, not {run.data}")
     return progress
 
 
-def _log(folder: Path, line: dict[str, Any], *, keep_until: int | None = None) -> None:
-    """Append a line of metrics; with `keep_until`, first drop lines of later updates (after a kill)."""
-    path = folder / METRICS
-    if keep_until is not None and path.exists():
-        kept = [row for row in path.read_text().splitlines() if json.loads(row)["update"] <= keep_until]
-        path.write_text("".join(row + "\n" for row in kept))
-    if line:
-        with path.open("a") as handle:
+def _fill(parameter: Tensor, stored: Tensor, name: str) -> None:
+    if stored.shape != parameter.shape:  # else a vector would be spread over a matrix
+        raise ValueError(f"{name} has shape {tuple(stored.shape)}, the recipe says {tuple(parameter.shape)}")
+    parameter.copy_(stored)
+
+
+def _log(folder: Path, line: dict[str, Any]) -> None:
+    """Append a line of metrics."""
+    try:
+        with (folder / METRICS).open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise CrystallmError(f"cannot write {str(folder / METRICS)!r}: {error.strerror or error}") from error
+
+
+def _forget(folder: Path, update: int) -> None:
+    """Drop what a killed run logged behind an update, half a line too."""
+    path = folder / METRICS
+    kept = []
+    for row in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            if json.loads(row)["update"] <= update:
+                kept.append(row + "\n")
+        except ValueError:
+            break
+    runs.write_atomically(path, "".join(kept).encode())
 
 
 # -------------------------------------------------------------------------------------------------- loop
@@ -244,20 +316,6 @@ def _places(
             if number >= skip:
                 yield epoch, number, batch
         epoch, skip = epoch + 1, 0
-
-
-@dataclass
-class _Run:
-    """What the loop works on."""
-
-    recipe: Recipe
-    network: GPT
-    optimizer: torch.optim.AdamW
-    split: dataset.Split
-    held_out: dataset.Split
-    folder: Path
-    device: torch.device
-    progress: Progress
 
 
 def train(
@@ -280,21 +338,24 @@ def train(
         report: called after each update (losses None) and each validation.
 
     Raises:
-        InputError: no data, a folder that is taken, nothing to resume.
-        CrystallmError: the loss is no number (the last good checkpoint stays), or the folder cannot be
-        written.
+        InputError: no data, no such device, a folder that is taken, nothing to resume, other data on resume.
+        CheckpointError: the state to resume is damaged.
+        CrystallmError: the loss is no number (the last good state stays), or the folder cannot be written.
     """
     place = Path(folder)
     split, held_out = dataset.load(data, "train"), dataset.load(data, "val")
+    where = _device(device)
     if resume:
         if not (place / STATE).is_file():
             raise InputError(f"nothing to resume in {str(place)!r}: it holds no {STATE}")
-        recipe = Recipe.model_validate_json((place / RECIPE).read_text())
-    elif (place / RECIPE).exists():
+        recipe = _read_recipe(place)
+    elif any((place / name).exists() for name in (STATE, METRICS, MODEL)):
         raise InputError(f"{str(place)!r} holds a run already: resume it, or give a new folder")
-    if not (split.lengths <= recipe.context).any():
-        raise InputError(f"no crystal of {str(data)!r} fits a context of {recipe.context} tokens")
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    for name, part in (("train", split), ("val", held_out)):
+        if not (part.lengths <= recipe.context).any():
+            raise InputError(
+                f"no crystal of the split {name!r} in {str(data)!r} fits a context of {recipe.context} tokens"
+            )
     torch.manual_seed(recipe.seed)
     config = ModelConfig(
         language=split.language,
@@ -302,24 +363,43 @@ def train(
         **recipe.model_dump(include={"n_layer", "n_head", "n_embd", "bias", "context", "dropout"}),
     )
     network = GPT(config).to(where).train()
-    optimizer = _optimizer(network, recipe)
+    run = _Run(recipe, network, _optimizer(network, recipe), split, held_out, place, where)
     if resume:
-        progress = _load_state(place, network, optimizer, where)
-        _log(place, {}, keep_until=progress.update)
+        progress = _load_state(run)
+        _forget(place, progress.update)
     else:
         progress = Progress()
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            (place / RECIPE).write_text(recipe.model_dump_json(indent=2) + "\n")
-        except OSError as error:
-            raise CrystallmError(f"cannot write {str(place)!r}: {error.strerror or error}") from error
-    return _loop(_Run(recipe, network, optimizer, split, held_out, place, where, progress), report)
+        runs.write_atomically(place / RECIPE, (recipe.model_dump_json(indent=2) + "\n").encode())
+        _save_state(run, progress)
+    return _loop(run, progress, report)
 
 
-def _loop(run: _Run, report: Callable[[Progress, Losses | None], None] | None) -> Progress:
-    recipe, network, optimizer, device = run.recipe, run.network, run.optimizer, run.device
-    progress = run.progress
-    losses: list[float] = []
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"no such device: {device!r}; try 'cpu', 'cuda' or 'auto'") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"no device {device!r} on this machine; try 'cpu' or 'auto'")
+    return found
+
+
+def _read_recipe(folder: Path) -> Recipe:
+    try:
+        return Recipe.model_validate_json((folder / RECIPE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(folder / RECIPE)!r} is no recipe ({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+def _loop(
+    run: _Run, progress: Progress, report: Callable[[Progress, Losses | None], None] | None
+) -> Progress:
+    recipe, network, optimizer = run.recipe, run.network, run.optimizer
+    losses: deque[float] = deque(maxlen=MEMORY)
     next_validation = progress.share + recipe.validate_every
     started = time.monotonic() - progress.seconds
     for epoch, number, batch in _places(run.split, recipe, progress):
@@ -327,16 +407,14 @@ def _loop(run: _Run, report: Callable[[Progress, Losses | None], None] | None) -
             break
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe, progress.update, progress.share)
-        total, n = summed_loss(network, batch, device, recipe.dtype)
-        loss = total / n
+        total, n = summed_loss(network, batch, run.device, recipe.dtype)
+        loss = total / max(1, n)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
-            raise CrystallmError(
-                f"the loss is {losses[-1]} at update {progress.update}; the last good state is in "
-                f"{str(run.folder / STATE)!r}: resume it with a lower learning rate"
-            )
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        value, size = torch.stack([loss.detach(), norm]).tolist()
+        if not (math.isfinite(value) and math.isfinite(size)):
+            raise _diverged(run, f"the loss is {value} and its gradient {size} at update {progress.update}")
+        losses.append(value)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         update, seconds = progress.update + 1, time.monotonic() - started
@@ -349,12 +427,15 @@ def _loop(run: _Run, report: Callable[[Progress, Losses | None], None] | None) -
             batch=number + 1,
             seconds=seconds,
             tokens=progress.tokens + batch.n_tokens,
-            loss=sum(losses[-50:]) / len(losses[-50:]),
+            loss=sum(losses) / len(losses),
         )
         found = None
         if progress.share >= min(next_validation, 1.0):
-            found = validate(network, run.held_out, device, recipe.dtype)
+            found = validate(network, run.held_out, run.device, recipe.dtype)
+            if not math.isfinite(found.crystal):
+                raise _diverged(run, f"the validation loss is {found.crystal} at update {update}")
             progress = _record(run, progress, found)
+            losses.clear()  # so that a run that is resumed here averages over the same updates
             next_validation = progress.share + recipe.validate_every
             started = time.monotonic() - progress.seconds  # validation does not count
         if report:
@@ -362,8 +443,15 @@ def _loop(run: _Run, report: Callable[[Progress, Losses | None], None] | None) -
     return progress
 
 
+def _diverged(run: _Run, what: str) -> CrystallmError:
+    return CrystallmError(
+        f"{what}; the last good state is in {str(run.folder / STATE)!r}: lower learning_rate in {RECIPE} "
+        "beside it and resume, or start again"
+    )
+
+
 def _record(run: _Run, progress: Progress, found: Losses) -> Progress:
-    """Write metrics and state, and the model if it is the best so far."""
+    """Write metrics, the model if it is the best so far, and last the state: there a killed run resumes."""
     better = found.crystal < progress.best
     progress = replace(progress, best=min(progress.best, found.crystal))
     line = {
@@ -378,7 +466,7 @@ def _record(run: _Run, progress: Progress, found: Losses) -> Progress:
         "learning_rate": rate(run.recipe, progress.update, progress.share),
     }
     _log(run.folder, line)
-    _save_state(run.folder, run.network, run.optimizer, progress)
     if better:
         checkpoint.save(run.network, run.folder / MODEL)
+    _save_state(run, progress)
     return progress
