@@ -313,3 +313,45 @@ def test_a_mask_leaves_free_rows_and_allowed_tokens_as_they_are() -> None:
     inf = math.inf
     assert masked.tolist() == [[0, 1, 2, 3], [4, -inf, -inf, 7], [-inf, -inf, 10, -inf]]
     assert mask_logits(logits, [None] * 3) is logits
+
+
+class SecondThoughts:
+    """Rules that take the last three tokens back at the 5th and the 9th; `n` tokens in all."""
+
+    def start(self, prompt: Sequence[int]) -> SecondThoughtsState:
+        return SecondThoughtsState(len(prompt))
+
+
+class SecondThoughtsState:
+    def __init__(self, row: int) -> None:
+        self.length = 0
+        self.left = {5: 1 + row % 2, 9: 2}
+
+    def allowed(self) -> Sequence[int] | None:
+        return (END,) if self.length == 12 else [t for t in range(V) if t != END]
+
+    def advance(self, token: int) -> int:
+        self.length += 1
+        if self.left.get(self.length, 0):
+            self.left[self.length] -= 1
+            self.length -= 3
+            return 3
+        return 0
+
+
+def test_tokens_taken_back_leave_no_trace(network: GPT) -> None:
+    """What is written behind a taken-back token is as likely as the network says without it."""
+    prompts = PROMPTS[:9]
+    samples = draw(network, prompts, rules=SecondThoughts(), batch_size=4)
+    for prompt, found in zip(prompts, samples, strict=True):
+        if len(prompt) + 13 > CONTEXT:
+            continue
+        assert found.ended
+        assert len(found.generated) == 13
+        ids = torch.tensor([found.ids])
+        with torch.no_grad():
+            expected = torch.log_softmax(network(ids[:, :-1])[0], dim=-1)
+        expected = expected.gather(1, ids[0, 1:, None])[len(prompt) - 1 :, 0]
+        assert torch.allclose(torch.tensor(found.log_probs), expected, atol=1e-4)
+    again = draw(network, prompts, rules=SecondThoughts(), batch_size=1)
+    assert [s.ids for s in again] == [s.ids for s in samples]

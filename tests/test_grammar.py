@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from crystallm import grammar, orbits, spacegroups
+from crystallm import contacts, grammar, orbits, spacegroups
 from crystallm.errors import InputError
 
 COMPOSITIONS = [
@@ -28,7 +28,8 @@ def walk(state, ids, rng):
         if not options:
             return ids
         ids.append(rng.choice(options))
-        state.advance(ids[-1])
+        back = state.advance(ids[-1])
+        del ids[len(ids) - back :]
     raise AssertionError("a walk without end")
 
 
@@ -140,3 +141,43 @@ def test_a_prompt_that_breaks_the_rules():
 
 def test_none_is_no_rule():
     assert grammar.rules("orbits", {"Ti": 2}.items(), None, "none") is None
+
+
+def closest(structure):
+    """Shortest distance of two atoms as a share of the sum of their radii."""
+    found = []
+    for i, j, _, distance in zip(*structure.get_neighbor_list(4.0), strict=True):
+        radii = [contacts.radius(structure[k].specie.symbol) for k in (i, j)]
+        found.append(distance / sum(radii))
+    return min(found, default=9.0)
+
+
+def test_atoms_too_close_are_written_anew():
+    """A walk of mere chance would put atoms on top of each other; here hardly any crystal has such a pair."""
+    rng = random.Random(3)
+    start = orbits.prompt({"Ti": 4, "O": 8}.items(), 14)
+    shares = []
+    for _ in range(12):
+        start_state = grammar.rules("orbits", {"Ti": 4, "O": 8}.items(), 14).start(start)
+        shares.append(closest(orbits.to_structure(orbits.from_ids(walk(start_state, start, rng)))))
+    assert sum(share >= contacts.SHARE for share in shares) >= 9
+
+
+def test_a_taken_back_orbit_leaves_the_state_where_it_was():
+    start = orbits.prompt({"Na": 2, "Cl": 2}.items(), 25)
+    state = grammar.rules("orbits", {"Na": 2, "Cl": 2}.items(), 25).start(start)
+    for token in orbits.ids("Na 2e Cl 2e 5Å .00 5Å .00 5Å .00 Na 2e 0.25 0' 0.00 0' Cl 2e 0.30 0' 0.00"):
+        assert state.advance(token) == 0
+    assert state.advance(orbits.ids("0'")[0]) == 4
+    for token in orbits.ids("0.25 0' 0.50 0' <end>"):
+        assert state.advance(token) == 0
+    assert not state.allowed()
+
+
+def test_a_prompt_is_never_taken_back():
+    start = orbits.ids("<crystal> Na 2 Cl 2 (Pmm2) Na 2e Cl 2e 5Å .00 5Å .00 5Å .00 Na 2e 0.25 0' 0.00 0'")
+    rules = grammar.rules("orbits", {"Na": 2, "Cl": 2}.items(), 25)
+    state = rules.start([*start, *orbits.ids("Cl 2e 0.30 0'")])
+    backs = [state.advance(token) for token in orbits.ids("0.00 0'")]
+    assert backs == [0, 0]
+    assert list(state.allowed()) == [orbits.families().end]

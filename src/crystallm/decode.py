@@ -55,8 +55,13 @@ class RowState(Protocol):
     def allowed(self) -> Sequence[int] | None:
         """Tokens that may come next, each once; None for all. None left: the text stays unfinished."""
 
-    def advance(self, token: int) -> None:
-        """Take note of the next token, one of those allowed."""
+    def advance(self, token: int) -> int | None:
+        """Take note of the next token, one of those allowed.
+
+        Returns:
+            How many of the last tokens, this one among them, are to be taken back and written anew; the state
+            stands before them already. 0 or None for none.
+        """
 
 
 class Rules(Protocol):
@@ -236,6 +241,7 @@ class _Row:
     allowed: Sequence[int] | None = None
     ended: bool = False
     finished: bool = False
+    rewound: bool = False
 
     def look(self, limit: int) -> None:
         """Ask the rules what may come next, and see whether the text has to be left here."""
@@ -256,8 +262,12 @@ class _Row:
         if len(self.ids) >= context and not options.stop.slide:
             self.finished = True
             return
-        if self.state is not None:
-            self.state.advance(token)
+        back = 0 if self.state is None else self.state.advance(token) or 0
+        if back:
+            if back > len(self.log_probs):
+                raise AssertionError(f"rules take back {back} tokens of {len(self.log_probs)} written")
+            del self.ids[-back:], self.log_probs[-back:]
+            self.rewound = True
         self.look(options.max_new_tokens)
 
     def to_sample(self) -> Sample:
@@ -304,6 +314,12 @@ class _Decoder:
             features = self.network.features(inputs, cache=self.cache)
             logits = self.network.lm_head(features[:, -1])  # (N, V)
             self._write(logits, self.rows)
+        if any(row.rewound for row in self.rows):
+            # What is cached must end before the last token, which the next step reads.
+            ends = [len(row.ids) - 1 for row in self.rows]
+            self.cache.set_lengths([min(pair) for pair in zip(ends, self.cache.lengths, strict=True)])
+            for row in self.rows:
+                row.rewound = False
 
     def slide(self, row: _Row) -> None:
         """Finish a text that has outgrown the context, with the last of its tokens as input at each step.

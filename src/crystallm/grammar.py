@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import elements, orbits, spacegroups
+from crystallm import contacts, elements, orbits, spacegroups
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 CONSTRAINTS = ("full", "syntax", "none")
 GENERIC = (0.12345, 0.28718, 0.39173)  # stands for coordinates not written yet; special for no group
 LENGTHS = range(1, 100)  # whole Å of a cell edge: the corpus holds 1.9 to 99 Å
+REWRITES = 6  # of one orbit's coordinates, where they put atoms too close
+CELL_REWRITES = 4  # of cell and coordinates together, where those do not help
 
 # ------------------------------------------------------------------------------------------------- core
 
@@ -183,25 +185,47 @@ class OrbitsState:
         self._left: dict[str, int] = {}  # atoms of each element still to place
         self._taken: frozenset[int] = frozenset()  # fixed positions in use
         self._orbit = 0  # whose coordinates are being written
+        self._options: Sequence[int] | None = None
+        self._n_tokens = 0
+        self._floor = 0  # tokens that may not be taken back: the prompt
+        self._cell_start = 0
+        self._back = 0
+        self._rewrites = [REWRITES, CELL_REWRITES]  # left, of the orbit at hand and of the cell
+        self._points = np.zeros((0, 3))  # of all atoms with known places
+        self._radii = np.zeros(0)
+        self._vectors = np.zeros((3, 3))
 
-    def allowed(self) -> Sequence[int] | None:
+    def settle(self) -> None:
+        """Hold on to all that has been taken so far."""
+        self._floor = self._n_tokens
+
+    def allowed(self) -> Sequence[int]:
         """Tokens that may come next; empty after the end."""
-        return self._part(None)
+        if self._options is None:
+            self._options = self._part(None)
+        return self._options
 
-    def advance(self, token: int) -> None:
+    def advance(self, token: int) -> int:
         """Take a token.
+
+        Returns:
+            How many tokens, this one among them, were taken back since they put atoms too close.
 
         Raises:
             InputError: it may not come here.
         """
-        options = self._part(None)
+        options = self.allowed()
         if token not in options:
             here = " ".join(orbits.vocabulary()[i] for i in list(options)[:5])
             name = orbits.vocabulary()[token] if 0 <= token < len(orbits.vocabulary()) else token
             raise InputError(
                 f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(options) > 5 else ''} may"
             )
+        self._options, self._back = None, 0
+        self._n_tokens += 1
         self._part(token)
+        self._n_tokens -= self._back
+        return self._back
 
     # Each part is a function of a token: None asks for the options, a token takes it and sets the next part.
 
@@ -335,6 +359,8 @@ class OrbitsState:
         if token is None:
             return self._whole_options()
         family = orbits.families()
+        if not self.cell:
+            self._cell_start = self._n_tokens - 1
         is_angle = token >= family.angle
         self._pending = 100 * (token - family.angle + orbits.ANGLES[0] if is_angle else token - family.length)
         self._part = self._fraction
@@ -347,10 +373,67 @@ class OrbitsState:
         self.cell.append(self._pending + token - family.fraction)
         if len(self.cell) < len(group.free_cell):
             self._part = self._whole
-        else:
+        elif not (self.full and self._cell_fails() and self._restart_cell()):
             self._orbit = -1
             self._next_orbit()
         return ()
+
+    # What stands too close is taken back and written anew, a bounded number of times.
+
+    def _cell_fails(self) -> bool:
+        """Whether the volume is beyond what crystals have, or atoms on fixed positions meet."""
+        group = self._known_group()
+        free = {name: value / 100 for name, value in zip(group.free_cell, self.cell, strict=True)}
+        self._vectors = contacts.lattice(group.complete_cell(free))
+        self._points, self._radii = np.zeros((0, 3)), np.zeros(0)
+        n_atoms = sum(group.wyckoff[orbit.index].multiplicity for orbit in self.placed)
+        volume = abs(float(np.linalg.det(self._vectors))) / n_atoms
+        fails = not contacts.VOLUMES[0] <= volume <= contacts.VOLUMES[1]
+        for orbit in self.placed:
+            if not group.wyckoff[orbit.index].free:
+                fails = fails or self._meets(orbit)
+                self._add(orbit)
+        return fails
+
+    def _images(self, orbit: _Placed) -> Floats:
+        group = self._known_group()
+        return group.orbit(group.wyckoff[orbit.index].point([v / orbits.STEPS for v in orbit.values]))
+
+    def _meets(self, orbit: _Placed) -> bool:
+        """Whether atoms of an orbit stand too close to each other or to those placed before."""
+        own = self._images(orbit)
+        others = np.vstack([self._points, own[1:]])
+        radii = np.append(self._radii, np.full(len(own) - 1, contacts.radius(orbit.element)))
+        return contacts.too_close(self._vectors, own[0], orbit.element, others, radii)
+
+    def _add(self, orbit: _Placed) -> None:
+        own = self._images(orbit)
+        self._points = np.vstack([self._points, own])
+        self._radii = np.append(self._radii, np.full(len(own), contacts.radius(orbit.element)))
+
+    def _take_back(self, budget: int, n_tokens: int) -> bool:
+        if not self._rewrites[budget] or self._n_tokens - n_tokens < self._floor:
+            return False
+        self._rewrites[budget] -= 1
+        self._back = n_tokens
+        return True
+
+    def _restart_cell(self) -> bool:
+        if not self._take_back(1, self._n_tokens - self._cell_start):
+            return False
+        self._rewrites[0] = REWRITES
+        self.cell.clear()
+        for orbit in self.placed:
+            orbit.values.clear()
+        self._part = self._whole
+        return True
+
+    def _restart_orbit(self, orbit: _Placed) -> bool:
+        if not self._take_back(0, 2 * len(orbit.values)):
+            return False
+        orbit.values.clear()
+        self._part = self._coarse
+        return True
 
     # coordinates
 
@@ -387,10 +470,14 @@ class OrbitsState:
         if token is not None:
             orbit.values.append(self._pending + token - family.fine)
             last = len(orbit.values) == len(group.wyckoff[orbit.index].free)
-            if last:
-                self._next_orbit()
-            else:
+            if not last:
                 self._part = self._coarse
+            elif not (
+                self.full and self._meets(orbit) and (self._restart_orbit(orbit) or self._restart_cell())
+            ):
+                self._rewrites[0] = REWRITES
+                self._add(orbit)
+                self._next_orbit()
             return ()
         if not self.full:
             return range(family.fine, family.size)
@@ -465,6 +552,7 @@ class OrbitsRules:
         state = OrbitsState(self.strength, self.counts, self.group)
         for token in prompt:
             state.advance(token)
+            state.settle()
         return state
 
 
