@@ -1,0 +1,420 @@
+"""Which tokens may come next in a text of the published language, and which must.
+
+Most of a text follows from the rest and is offered as the only choice: the loop of properties from the
+composition; tied cell parameters, number, formulas, volume and Z from composition, group and cell; labels and
+occupancies. Free are the composition (if none was asked), the group (likewise), the free cell parameters, and
+in each row of the atom loop the multiplicity and the coordinates, digit by digit.
+
+    full      the composition asked for, filled exactly; elements and rows in the order of the language; a
+              cell with a volume and tied parameters; each atom on a Wyckoff position of the multiplicity
+              written, none on top of another
+    syntax    the form: every text can be read, whatever its cell and its atoms
+
+Numbers are the business of `grammar_cif_numbers`, rows of `grammar_cif_filling`, coordinates of
+`grammar_cif_sites`. Refuses to know networks, probabilities and structures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystallm import cif, cif_reader, elements, spacegroups, tokenizer
+from crystallm.errors import InputError
+from crystallm.grammar import groups_for
+from crystallm.grammar_cif_filling import Filling, multiplicities
+from crystallm.grammar_cif_numbers import (
+    PHYSICAL,
+    SENSIBLE,
+    next_characters,
+    parameter_limit,
+    volume_limit,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from crystallm.grammar_cif_sites import Placement
+    from crystallm.spacegroups import SpaceGroup
+
+MAX_ELEMENTS = 8
+"""Of a composition that the network chooses: the most in 47,335 structures of open collections."""
+MAX_ATOMS = 1_000
+"""Likewise; those hold up to 336 in the primitive cell, 3,200 texts up to 208 in the conventional one."""
+
+
+@lru_cache(maxsize=4096)
+def _ids(text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text))
+
+
+@cache
+def _characters() -> dict[str, int]:
+    """Ids of the characters that numbers are made of and end with."""
+    return {c: _ids(c)[0] for c in "0123456789.- \n"}
+
+
+@cache
+def _digits() -> tuple[int, ...]:
+    return tuple(_characters()[str(d)] for d in range(10))
+
+
+@cache
+def _element_ids() -> dict[str, int]:
+    """Ids of the elements by symbol, by rising electronegativity."""
+    return {symbol: _ids(symbol)[0] for symbol in elements.electronegativity_order(elements.symbols())}
+
+
+@cache
+def _groups() -> dict[int, int]:
+    """Numbers of the space groups that have a token, by its id."""
+    return {token: spacegroups.get(symbol).number for symbol, token in tokenizer.space_groups().items()}
+
+
+def _sum(counts: Mapping[str, int]) -> str:
+    """The sum formula as the texts print it, `'Na4 Cl4'`."""
+    written = " ".join(f"{s}{counts[s]}" for s in elements.electronegativity_order(counts))
+    return f"'{written}'" if len(counts) > 1 else written
+
+
+class CifState:
+    """Where a text of the published language stands, and what may follow.
+
+    Args:
+        strength: `full` or `syntax`.
+        counts: the composition asked for, if one was.
+        group: the space group asked for, if one was.
+    """
+
+    def __init__(
+        self, strength: str, counts: Mapping[str, int] | None = None, group: int | None = None
+    ) -> None:
+        self._full = strength == "full"
+        self._asked_group = group
+        self.composition: dict[str, int] = {}
+        self.group: SpaceGroup = spacegroups.get(1)
+        self._cell: list[float] = []
+        self._n_rows = 0
+        self._symbol = ""  # element of the head line or the row being written
+        self._written = ""  # the number being written, so far
+        self._limit = (0, 0)  # and between what it must lie
+        self._filling: Filling | None = None  # the rows, in full strength
+        self._placement: Placement | None = None  # the coordinates of the row being written, likewise
+        self._mask: npt.NDArray[np.bool_] | None = None  # what the next digits may be
+        self._size = 0  # multiplicity of the row being written
+        self._n_coordinates = 0  # of the row being written
+        self._forced: tuple[int, ...] = ()  # what must be written
+        self._n_forced = 0  # and how much of it is
+        self._then: Callable[[], None] = self._head
+        self._options: Sequence[int] = ()
+        self._take: Callable[[int], None] | None = None
+        if self._full and counts is not None:
+            self.composition = {s: counts[s] for s in elements.electronegativity_order(counts)}
+            self._force(cif.head(self.composition.items()) + "\n", self._properties)
+        else:
+            self._force("data_", self._head)
+
+    def allowed(self) -> Sequence[int]:
+        """Tokens that may come next; empty after the end."""
+        return self._options
+
+    def advance(self, token: int) -> None:
+        """Take a token.
+
+        Raises:
+            InputError: it may not come here.
+        """
+        if token not in self._options:
+            raise InputError(self._refusal(token))
+        if self._take is not None:
+            self._take(token)
+            return
+        self._n_forced += 1
+        if self._n_forced < len(self._forced):
+            self._options = self._forced[self._n_forced : self._n_forced + 1]
+        else:
+            self._then()
+
+    def _refusal(self, token: int) -> str:
+        vocabulary = tokenizer.vocabulary()
+        name = vocabulary[token] if 0 <= token < len(vocabulary) else token
+        here = " ".join(repr(vocabulary[i]) for i in self._options[:5])
+        return (
+            f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(self._options) > 5 else ''} may"
+        )
+
+    # Each step offers a choice with the function that takes it, or forces a text with what follows on it.
+
+    def _offer(self, options: Sequence[int], take: Callable[[int], None]) -> None:
+        self._options, self._take = options, take
+
+    def _force(self, text: str, then: Callable[[], None]) -> None:
+        self._forced, self._n_forced = _ids(text), 0
+        self._options, self._take, self._then = self._forced[:1], None, then
+
+    # --- head line, properties, group ---
+
+    def _head(self) -> None:
+        """An element of the composition, another digit of the last count, or the end of the line."""
+        options: list[int] = []
+        ids, n_atoms = _element_ids(), sum(self.composition.values())
+        if self._symbol:
+            room = MAX_ATOMS - n_atoms + self.composition[self._symbol]
+            first = 0 if self._written else 1
+            options += [_digits()[d] for d in range(first, 10) if int(self._written or 0) * 10 + d <= room]
+        if self._written or not self._symbol:
+            if not self._full:
+                options += [i for s, i in ids.items() if s not in self.composition]
+            elif len(self.composition) < MAX_ELEMENTS and n_atoms < MAX_ATOMS:
+                later = list(ids)[list(ids).index(self._symbol) + 1 :] if self._symbol else list(ids)
+                options += [ids[s] for s in later]
+        # A text has at least one formula unit: none can say the cell O1, half an O2.
+        if self._written and (not self._full or cif.formula_unit(self.composition)[1] >= 1):
+            options.append(_characters()["\n"])
+        self._offer(options, self._take_head)
+
+    def _take_head(self, token: int) -> None:
+        text = tokenizer.vocabulary()[token]
+        if text == "\n":
+            self._written = ""
+            self._properties()
+            return
+        if text.isdecimal():
+            self._written += text
+            self.composition[self._symbol] = int(self._written)
+        else:
+            self._symbol, self._written = text, ""
+            self.composition[text] = 0
+        self._head()
+
+    def _properties(self) -> None:
+        lines = [*cif.properties(self.composition), cif.group_line("")]
+        self._force("\n".join(lines), self._group)
+
+    def _group(self) -> None:
+        if not self._full:
+            options = list(_groups())
+        elif self._asked_group is not None:
+            options = [token for token, number in _groups().items() if number == self._asked_group]
+        else:
+            able = set(groups_for(tuple(sorted(self.composition.values()))))
+            options = [token for token, number in _groups().items() if number in able]
+        self._offer(options, self._take_group)
+
+    def _take_group(self, token: int) -> None:
+        self.group = spacegroups.get(_groups()[token])
+        self._force("\n", self._parameter)
+
+    # --- numbers ---
+
+    def _number(self, limit: tuple[int, int], then: Callable[[], None]) -> None:
+        """Characters of a number within a limit (units of the fourth decimal), then the end of its line."""
+        self._written, self._limit, self._then = "", limit, then
+        self._next_character()
+
+    def _next_character(self) -> None:
+        ids = _characters()
+        found = next_characters(self._written, *self._limit)
+        self._offer([ids[c] for c in found], self._take_character)
+
+    def _take_character(self, token: int) -> None:
+        character = tokenizer.vocabulary()[token]
+        if character == "\n":
+            self._then()
+        else:
+            self._written += character
+            self._next_character()
+
+    def _parameter(self) -> None:
+        """The next cell parameter."""
+        done = len(self._cell)
+        if done == len(cif_reader.CELL):
+            self._formulas()
+            return
+        name, tag = spacegroups.PARAMETERS[done], cif_reader.CELL[done]
+        if self._full and name not in self.group.free_cell:
+            known = dict(zip(spacegroups.PARAMETERS, self._cell, strict=False))
+            value = self.group.complete_cell(known)[done]
+            self._cell.append(value)
+            self._force(f"{tag} {value:.4f}\n", self._parameter)
+        else:
+            self._force(f"{tag} ", self._parameter_value)
+
+    def _parameter_value(self) -> None:
+        name = spacegroups.PARAMETERS[len(self._cell)]
+        group = self.group if self._full else spacegroups.get(1)
+        known = dict(zip(spacegroups.PARAMETERS, self._cell, strict=False))
+        written = {p: known[p] for p in group.free_cell if p in known}
+        n_atoms = sum(self.composition.values())
+        limit = parameter_limit(group, n_atoms, written, name, PHYSICAL if self._full else SENSIBLE)
+        self._number(limit, self._take_parameter)
+
+    def _take_parameter(self) -> None:
+        self._cell.append(float(self._written))
+        self._parameter()
+
+    def _formulas(self) -> None:
+        lines = [
+            f"{cif_reader.NUMBER} {self.group.number}",
+            f"{cif_reader.STRUCTURAL} {cif.formula_unit(self.composition)[0]}",
+            f"{cif_reader.SUM} {_sum(self.composition)}",
+            f"{cif_reader.VOLUME} ",
+        ]
+        self._force("\n".join(lines), self._volume)
+
+    def _volume(self) -> None:
+        group = self.group if self._full else spacegroups.get(1)
+        self._number(volume_limit(group, self._cell), self._loops)
+
+    def _loops(self) -> None:
+        lines = [
+            f"{cif_reader.Z} {int(cif.formula_unit(self.composition)[1])}",
+            "loop_",
+            *cif_reader.OPERATOR_LOOP,
+            "1 'x, y, z'",
+            "loop_",
+            *cif_reader.ATOM_LOOP,
+        ]
+        self._filling = Filling(self.group.number, self.composition) if self._full else None
+        self._force("\n".join(lines) + "\n", self._row)
+
+    # --- rows of atoms ---
+
+    def _row(self) -> None:
+        """The element of a row, or the end."""
+        if self._filling is None:
+            options = [_element_ids()[s] for s in self.composition]
+            if self._n_rows:
+                options.append(_characters()["\n"])
+        elif self._filling.is_complete:
+            options = [_characters()["\n"]]
+        else:
+            options = [_element_ids()[s] for s in self._filling.rows()]
+        self._offer(options, self._take_element)
+
+    def _take_element(self, token: int) -> None:
+        symbol = tokenizer.vocabulary()[token]
+        if symbol == "\n":
+            self._offer((), self._take_element)
+            return
+        self._symbol = symbol
+        self._written = ""
+        self._force(f" {symbol}{self._n_rows} ", self._multiplicity)
+
+    def _multiplicity(self) -> None:
+        """A digit of the multiplicity, or the blank behind it."""
+        able = (
+            multiplicities(self.group.number) if self._filling is None else self._filling.rows()[self._symbol]
+        )
+        done = len(self._written)
+        fitting = [str(m) for m in able if str(m).startswith(self._written)]
+        found = sorted({text[done] if len(text) > done else " " for text in fitting})
+        self._offer([_characters()[c] for c in found], self._take_multiplicity)
+
+    def _take_multiplicity(self, token: int) -> None:
+        character = tokenizer.vocabulary()[token]
+        if character != " ":
+            self._written += character
+            self._multiplicity()
+            return
+        if self._filling is not None:
+            self._placement = self._filling.rows()[self._symbol][int(self._written)]
+        self._size = int(self._written)
+        self._n_coordinates = 0
+        self._coordinate()
+
+    def _coordinate(self) -> None:
+        """A coordinate's sign or the 0 that it begins with."""
+        ids = _characters()
+        self._written = ""
+        self._mask = None
+        if self._placement is None:
+            self._offer([ids["0"], ids["1"], ids["-"]], self._take_first)
+            return
+        mask, is_negative = self._placement.mask()
+        self._mask = mask.reshape(10, 10, 10, 10)
+        options = [ids["0"]] if mask.any() else []
+        self._offer([*options, ids["-"]] if is_negative else options, self._take_first)
+
+    def _take_first(self, token: int) -> None:
+        ids = _characters()
+        if token == ids["1"]:
+            self._force(".0000", self._end_coordinate)
+        elif token == ids["-"] and self._mask is not None:
+            self._written = "-"
+            self._force("0.0000", self._end_coordinate)
+        else:
+            self._force("0." if token == ids["-"] else ".", self._next_digit)
+
+    def _next_digit(self) -> None:
+        if len(self._written) == 4:
+            self._end_coordinate()
+            return
+        if self._mask is None:
+            self._offer(_digits(), self._take_digit)
+            return
+        able = np.asarray(self._mask.reshape(10, -1).any(axis=1)).tolist()
+        self._offer([i for i, is_able in zip(_digits(), able, strict=True) if is_able], self._take_digit)
+
+    def _take_digit(self, token: int) -> None:
+        digit = _digits().index(token)
+        self._written += str(digit)
+        if self._mask is not None:
+            self._mask = self._mask[digit]
+        self._next_digit()
+
+    def _end_coordinate(self) -> None:
+        self._n_coordinates += 1
+        if self._placement is not None:
+            self._placement.take(-1 if self._written == "-" else int(self._written))
+        if self._n_coordinates < 3:
+            self._force(" ", self._coordinate)
+        else:
+            self._force(" 1.0\n", self._end_row)
+
+    def _end_row(self) -> None:
+        self._n_rows += 1
+        if self._filling is not None and self._placement is not None:
+            self._filling.take(self._symbol, self._size, self._placement)
+        self._row()
+
+
+@dataclass(frozen=True)
+class CifRules:
+    """Rules of the published language, for `decode`.
+
+    Raises:
+        InputError: a composition that no text can say, or a space group without a token.
+    """
+
+    strength: str
+    counts: Mapping[str, int] | None = None
+    group: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.counts is not None and cif.formula_unit(dict(self.counts))[1] < 1:
+            formula, units = cif.formula_unit(dict(self.counts))
+            raise InputError(
+                f"the cell holds {units} formula units of {formula}: no text has less than one; ask for more"
+            )
+        if self.group is not None and self.group not in _groups().values():
+            raise InputError(
+                f"the language 'cif' has no token for the space group {spacegroups.get(self.group).symbol}: "
+                "the published vocabulary lacks P4_222, P6 and P432; the language 'orbits' has all 230"
+            )
+
+    def start(self, prompt: Sequence[int]) -> CifState:
+        """The state behind a prompt.
+
+        Raises:
+            InputError: the prompt breaks the rules.
+        """
+        state = CifState(self.strength, self.counts, self.group)
+        for token in prompt:
+            state.advance(token)
+        return state

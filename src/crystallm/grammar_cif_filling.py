@@ -1,0 +1,214 @@
+"""Rows of atoms in the published language: which orbit may come next so that the composition can be filled.
+
+Rows stand by rising electronegativity of their element, then by falling multiplicity, then by x, y, z. So
+elements of equal electronegativity share a block in which their rows mix. A row tells its multiplicity, not
+its Wyckoff position: that follows from its coordinates, and with it which positions without free coordinates
+are left. A row may be written only if what is left can be filled by rows that follow it in this order:
+
+    multiplicity falls      all positions of smaller multiplicity that are open
+    multiplicity stays      those with a point behind the row; free ones as far as there is room
+    later blocks            all that are open then
+
+Refuses to know texts and tokens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache, lru_cache
+from math import isnan
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystallm import elements, spacegroups
+from crystallm.grammar import _fits, _is_sum, _multiplicities, _uses
+from crystallm.grammar_cif_sites import FREE, GRID, Placement, Sites, sites
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from crystallm.grammar_cif_sites import Rank
+    from crystallm.spacegroups import Floats
+
+    Numbers = tuple[tuple[int, int], ...]  # (multiplicity, how many positions without free coordinates)
+
+
+@lru_cache(maxsize=1 << 18)
+def _fills(
+    now: tuple[int, ...],
+    free_now: tuple[int, ...],
+    fixed_now: Numbers,
+    *,
+    later: tuple[int, ...],
+    free: tuple[int, ...],
+    fixed: Numbers,
+) -> bool:
+    """Whether counts can be filled of which some may use a part of the positions only.
+
+    Args:
+        now: counts, one an element, sorted.
+        free_now: multiplicities of positions with free coordinates that these counts may use.
+        fixed_now: positions without that they may use; the same multiplicities as in `fixed`.
+        later: other counts, sorted.
+        free: multiplicities of positions with free coordinates that those may use.
+        fixed: positions without, for both together.
+    """
+    if not now:
+        return _fits(free, fixed, later)
+    count, rest = now[-1], now[:-1]
+    for used in _uses(count, fixed_now):
+        left = count - sum(n * m for n, (m, _) in zip(used, fixed_now, strict=True))
+        if left < 0 or not _is_sum(left, free_now):
+            continue
+        spent_now = tuple((m, n - u) for (m, n), u in zip(fixed_now, used, strict=True))
+        spent = tuple((m, n - u) for (m, n), u in zip(fixed, used, strict=True))
+        if _fills(rest, free_now, spent_now, later=later, free=free, fixed=spent):
+            return True
+    return False
+
+
+def blocks(symbols: Iterable[str]) -> list[list[str]]:
+    """Elements by rising electronegativity, those of equal value together (He, Ne and Ar have none)."""
+    found: list[list[str]] = []
+    before: float | None = None
+    for symbol in elements.electronegativity_order(symbols):
+        value = elements.get(symbol).electronegativity
+        value = float("inf") if isnan(value) else value
+        if value != before:
+            found.append([])
+        found[-1].append(symbol)
+        before = value
+    return found
+
+
+@cache
+def multiplicities(number: int) -> tuple[int, ...]:
+    """The multiplicities of a group's positions, rising."""
+    return tuple(sorted({w.multiplicity for w in spacegroups.get(number).wyckoff}))
+
+
+class Filling:
+    """Rows of one crystal as they are written.
+
+    Args:
+        number: space group.
+        counts: atoms of each element in the cell.
+    """
+
+    def __init__(self, number: int, counts: Mapping[str, int]) -> None:
+        self.number = number
+        self.left = dict(counts)
+        self._blocks = blocks(counts)
+        self._open = [i for i, w in enumerate(spacegroups.get(number).wyckoff) if not w.free]
+        self._atoms: dict[int, Floats] = {}  # by position with free coordinates, [n, 3] grid steps
+        self._multiplicity: int | None = None  # of the row before, in the same block
+        self._after: Rank | None = None  # its coordinates
+        self._rows: dict[str, dict[int, Placement]] | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the composition is filled."""
+        return not self._blocks
+
+    def rows(self) -> dict[str, dict[int, Placement]]:
+        """What may come next: by element and multiplicity, the coordinates to be written."""
+        if self._rows is None:
+            self._rows = {}
+            for symbol in self._blocks[0] if self._blocks else ():
+                found = {m: p for m in multiplicities(self.number) if (p := self._row(symbol, m)) is not None}
+                if found:
+                    self._rows[symbol] = found
+        return self._rows
+
+    def take(self, symbol: str, multiplicity: int, placement: Placement) -> None:
+        """Add a row whose coordinates are written."""
+        index, point = placement.site()
+        if index in self._open:
+            self._open.remove(index)
+        else:
+            group = spacegroups.get(self.number)
+            images = (group.rotations @ point + GRID * group.translations) % GRID  # [n_ops, 3]
+            images = np.unique(np.round(images, 3), axis=0)
+            known = self._atoms.get(index)
+            self._atoms[index] = images if known is None else np.vstack([known, images])
+        self._multiplicity, self._after = multiplicity, placement.rank
+        self.left[symbol] -= multiplicity
+        if not any(self.left[s] for s in self._blocks[0]):
+            del self._blocks[0]
+            self._multiplicity = self._after = None
+        self._rows = None
+
+    def _row(self, symbol: str, multiplicity: int) -> Placement | None:
+        """Coordinates of a next row, None if there cannot be such a row."""
+        before = self._multiplicity
+        if multiplicity > self.left[symbol] or (before is not None and multiplicity > before):
+            return None
+        after = self._after if multiplicity == before else None
+        here = sites(self.number, multiplicity)
+        limits = self._limits(symbol, here)
+        if not limits:
+            return None
+        placement = Placement(here, limits, after, self._atoms)
+        # Without an order to keep there is always a point: most of the values of a free coordinate are good.
+        is_easy = after is None and None in limits.values()
+        return placement if is_easy or placement.is_possible() else None
+
+    def _limits(self, symbol: str, here: Sites) -> dict[int, Rank | None]:
+        """For each position that a next row may take, the last rank such that the rest can be filled."""
+        m = here.multiplicity
+        counts = {s: n - (m if s == symbol else 0) for s, n in self.left.items()}
+        now = tuple(sorted(counts[s] for s in self._blocks[0] if counts[s]))
+        later = tuple(sorted(counts[s] for block in self._blocks[1:] for s in block))
+        candidates = [i for i in here.fixed if i in self._open] + [FREE] * here.has_free
+        room: list[Rank | None] = []  # worked out once, when it is asked for
+        found: dict[int, Rank | None] = {}
+        for index in candidates:
+            is_possible, limit = self._limit(here, index, now, later, room)
+            if is_possible:
+                found[index] = limit
+        return found
+
+    def _limit(
+        self, here: Sites, index: int, now: tuple[int, ...], later: tuple[int, ...], room: list[Rank | None]
+    ) -> tuple[bool, Rank | None]:
+        """Whether a row may take a position, and the last rank that it may have there (None: any)."""
+        m = here.multiplicity
+        group = spacegroups.get(self.number)
+        fixed = Counter(group.wyckoff[i].multiplicity for i in self._open if i != index)
+        all_free, _ = _multiplicities(self.number)
+        lower = tuple(f for f in all_free if f < m)
+        numbers = tuple(sorted(fixed.items()))
+
+        def fills(n_behind: int, *, is_free_behind: bool) -> bool:
+            """With so many positions of this multiplicity behind the row, and room for free ones or not."""
+            usable = tuple((k, n if k < m else n_behind if k == m else 0) for k, n in numbers)
+            free = (*lower, m) if is_free_behind else lower
+            return _fills(now, free, usable, later=later, free=all_free, fixed=numbers)
+
+        if fills(0, is_free_behind=False):
+            return True, None
+        n_rows = sum(now) // m
+        if not n_rows:
+            return False, None
+        ends = sorted((here.highest[i] for i in here.fixed if i in self._open and i != index), reverse=True)
+        best: Rank | None = None
+        for is_free in (False, True) if here.has_free else (False,):
+            n_behind = next((n for n in range(len(ends) + 1) if fills(n, is_free_behind=is_free)), None)
+            if n_behind is None:
+                continue
+            bounds = [_before(ends[n_behind - 1])] if n_behind else []
+            if is_free:
+                if not room:
+                    room.append(here.last_room(n_rows, self._atoms))
+                if room[0] is None:
+                    continue
+                bounds.append(room[0])
+            best = min(bounds) if best is None else max(best, min(bounds))
+        return best is not None, best
+
+
+def _before(rank: Rank) -> Rank:
+    """The last rank before a point, in any way in which that point may be printed."""
+    x, y, z = rank
+    return (x, y, z - 1) if z else (x, y, -2)  # below -1, which is 0 with a sign

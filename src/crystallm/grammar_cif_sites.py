@@ -1,0 +1,448 @@
+"""Coordinates of atoms with four decimals: which values put an atom on a Wyckoff position.
+
+The points of a Wyckoff position are a set of subspaces, one an operator. A coordinate of a subspace is free,
+or follows from the free ones before it,
+
+    x_i = sum_j k_ij x_j + o_i   (mod 1),
+
+and all is counted on a grid of 10,000 steps. A printed value v stands for [v - 1/2, v + 1/2], so a dependent
+coordinate may be printed as any v with |v - x_i| < (1 + sum_j |k_ij|) / 2. A printed point is refused where
+one of its images comes within the rounding of itself (the position has lower multiplicity there) or of an
+atom that was placed before.
+
+A rank orders printed values: the value in grid steps, and -1 for `-0.0000`, which the published texts have
+where a coordinate is a rounding error below zero, and sort before 0.0000.
+
+Refuses to know tokens, elements and compositions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, cached_property
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from crystallm import spacegroups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from crystallm.spacegroups import Floats, Ints, SpaceGroup
+
+    Rank = tuple[int, ...]
+    Column = npt.NDArray[np.bool_] | tuple[int, ...]
+
+GRID = 10_000
+"""Steps of a printed coordinate in 1."""
+FREE = -1
+"""Stands for all positions with free coordinates where those without are told apart by their index."""
+_NEAR = 1.5
+"""Atoms whose coordinates differ by no more steps are one atom: readers merge images within one step."""
+_NEAR_INEXACT = 3.5
+"""The same where rounding moves an atom off its position by up to a step, as in (x, 2x, z)."""
+_STRICT = 1e-6
+_PLACES = np.arange(GRID)
+
+
+@dataclass(frozen=True, eq=False)
+class Subspace:
+    """Points of one Wyckoff position of a group, as far as one operator makes them.
+
+    Attributes:
+        index: of the Wyckoff position.
+        free: axes whose coordinates are free, rising.
+        slopes: [3, 3] k_ij; a free axis has 1 on its diagonal, others depend on free axes before them.
+        offset: [3] o_i, grid steps; 0 for free axes.
+        linear: [n, 3, n_free] and
+        constant: [n, 3], grid steps: an image minus the point, a linear form of the free coordinates, for
+            each operator that does not keep the whole subspace.
+        near: steps within which two atoms are one.
+        n_on_line: points of one orbit that lie on this subspace.
+    """
+
+    index: int
+    free: tuple[int, ...]
+    slopes: Floats
+    offset: Floats
+    linear: Floats
+    constant: Floats
+    near: float
+    n_on_line: int
+
+    @cached_property
+    def forms(self) -> tuple[tuple[float, tuple[tuple[int, float], ...], float], ...]:
+        """For each axis o_i, the pairs (j, k_ij), and the reach of printed values around x_i."""
+        rows = []
+        for i in range(3):
+            terms = tuple((j, float(self.slopes[i, j])) for j in range(3) if self.slopes[i, j])
+            rows.append((float(self.offset[i]), terms, 0.5 + 0.5 * sum(abs(k) for _, k in terms)))
+        return tuple(rows)
+
+    @cached_property
+    def first_good(self) -> npt.NDArray[np.bool_]:
+        """[GRID] values of the first free coordinate for which the multiplicity can still be kept."""
+        good = np.ones(GRID, dtype=np.bool_)
+        good[self.special(0, ())] = False
+        good.flags.writeable = False
+        return good
+
+    @cached_property
+    def leading(self) -> tuple[int, ...]:
+        """Printed values of the constant coordinates before the first free one."""
+        return tuple(round(float(v)) % GRID for v in self.offset[: self.free[0] if self.free else 3])
+
+    @cached_property
+    def _operators(self) -> tuple[tuple[Floats, Floats, Floats, Floats, int, int], ...]:
+        """For each free coordinate the operators whose condition on a point ends with it."""
+        groups = []
+        for j in range(len(self.free)):
+            chosen = self.linear[:, :, j].any(axis=1) & ~self.linear[:, :, j + 1 :].any(axis=(1, 2))
+            linear, constant = self.linear[chosen][:, :, : j + 1], self.constant[chosen]
+            lead = np.abs(linear[:, :, j]).argmax(axis=1)
+            rows = np.arange(len(lead))
+            sign = np.sign(linear[rows, lead, j])
+            linear, constant = linear * sign[:, None, None], constant * sign[:, None]
+            table = np.unique(
+                np.round(np.hstack([linear.reshape(-1, 3 * (j + 1)), constant % GRID, lead[:, None]]), 6),
+                axis=0,
+            )
+            linear = table[:, : 3 * (j + 1)].reshape(-1, 3, j + 1)
+            constant, lead = table[:, 3 * (j + 1) : -1], table[:, -1].astype(np.int64)
+            steepness = linear[np.arange(len(lead)), lead, j]
+            turns = int(np.ceil(steepness.max())) if len(lead) else 0
+            width = int(np.ceil(self.near / steepness.min())) if len(lead) else 0
+            groups.append((linear, constant, lead, steepness, turns, width))
+        return tuple(groups)
+
+    def value(self, axis: int, chosen: Sequence[int]) -> float:
+        """x_i of a dependent axis for the coordinates before it, grid steps, not wrapped."""
+        offset, terms, _ = self.forms[axis]
+        return offset + sum(k * chosen[j] for j, k in terms)
+
+    def printed(self, axis: int, chosen: Sequence[int]) -> tuple[int, ...]:
+        """What a dependent coordinate may be printed as."""
+        x, reach = self.value(axis, chosen), self.forms[axis][2] - _STRICT
+        first = int(np.ceil(x - reach))
+        return tuple(sorted(v % GRID for v in range(first, int(np.floor(x + reach)) + 1)))
+
+    def point(self, chosen: Sequence[int]) -> Floats:
+        """The point [3] on the subspace, grid steps, with these free coordinates."""
+        return np.asarray(self.slopes @ np.asarray(chosen, dtype=np.float64) + self.offset, dtype=np.float64)
+
+    def special(self, j: int, before: Sequence[int]) -> Ints:
+        """Values of the j-th free coordinate that lower the multiplicity, for the free ones before it."""
+        linear, constant, lead, steepness, turns, width = self._operators[j]
+        n = len(lead)
+        if not n:
+            return np.zeros(0, dtype=np.int64)
+        rest = constant + linear[:, :, :j] @ np.asarray(before, dtype=np.float64)  # [n, 3]
+        start = -rest[np.arange(n), lead] % GRID  # [n]
+        exact = (start[:, None] + GRID * np.arange(-1, turns + 1)) / steepness[:, None]  # [n, turns + 2]
+        values = np.floor(exact)[:, :, None] + np.arange(-width, width + 2)  # [n, turns + 2, window]
+        off = linear[:, None, None, :, j] * values[..., None] + rest[:, None, None, :]
+        off -= GRID * np.rint(off / GRID)
+        hit = (np.abs(off) <= self.near).all(axis=-1)
+        found = values[hit]
+        return np.asarray(found[(found >= 0) & (found < GRID)], dtype=np.int64)
+
+    def occupied(self, chosen: Sequence[int], atoms: Floats) -> Ints:
+        """Values of the last free coordinate that meet an atom [n, 3] of this position, grid steps."""
+        axis = self.free[-1]
+        for i in range(axis):
+            known = chosen[i] if i in self.free else self.value(i, chosen)
+            atoms = atoms[np.abs((atoms[:, i] - known + GRID / 2) % GRID - GRID / 2) <= self.near]
+        width = int(np.ceil(self.near)) + 1
+        values = np.rint(atoms[:, axis])[:, None] + np.arange(-width, width + 1)  # [n, window]
+        near = np.ones(values.shape, dtype=np.bool_)
+        for i in range(axis, 3):
+            offset, terms, _ = self.forms[i]
+            x = np.full(values.shape, offset)
+            for j, k in terms:
+                x += k * (values if j == axis else chosen[j])
+            near &= np.abs((atoms[:, i, None] - x + GRID / 2) % GRID - GRID / 2) <= self.near
+        return values[near].astype(np.int64) % GRID
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """All points of one multiplicity in a group.
+
+    Attributes:
+        multiplicity: points of an orbit in the conventional cell.
+        spaces: subspaces, those of the positions without free coordinates first.
+        fixed: indices of the positions without free coordinates.
+        highest: for each of these the rank of its last point in the order of rows.
+        has_free: whether a position with free coordinates has this multiplicity.
+    """
+
+    multiplicity: int
+    spaces: tuple[Subspace, ...]
+    fixed: tuple[int, ...]
+    highest: Mapping[int, Rank]
+    has_free: bool
+
+    def last_room(self, n: int, atoms: Mapping[int, Floats]) -> Rank | None:
+        """The last rank behind which n + 1 orbits with free coordinates surely find a place; None if none.
+
+        A place is counted along the first free coordinate of a single subspace. On a line each orbit may
+        block as many values as it has points there, with their rounding; on a plane it blocks none.
+        """
+        best: Rank | None = None
+        for space in self._from_the_top:
+            rest = (GRID,) * (2 - len(space.leading))
+            if best is not None and best >= (*space.leading, GRID - 1, *rest):
+                break
+            good, need = space.first_good, n + 1
+            if len(space.free) == 1:
+                need *= 1 + space.n_on_line * (2 * int(space.near) + 1)
+                if space.index in atoms:
+                    good = good.copy()
+                    good[space.occupied(space.leading, atoms[space.index])] = False
+            values = np.flatnonzero(good)
+            if len(values) >= need:
+                rank = (*space.leading, int(values[-need]) - 1, *rest)
+                best = rank if best is None else max(best, rank)
+        return best
+
+    @cached_property
+    def _from_the_top(self) -> tuple[Subspace, ...]:
+        free = [space for space in self.spaces if space.free]
+        return tuple(sorted(free, key=lambda space: (*space.leading, GRID), reverse=True))
+
+
+class Placement:
+    """A point of an orbit being written, coordinate by coordinate.
+
+    Args:
+        sites: of its multiplicity.
+        limits: for each position that may be taken (FREE: all with free coordinates) the last rank that the
+            point may have, None for any.
+        after: the rank that the point must follow, None for any.
+        atoms: by index of the position with free coordinates, all its atoms so far [n, 3], grid steps.
+    """
+
+    def __init__(
+        self,
+        sites: Sites,
+        limits: Mapping[int, Rank | None],
+        after: Rank | None,
+        atoms: Mapping[int, Floats],
+    ) -> None:
+        self._limits = limits
+        self._after = after
+        self._atoms = atoms
+        self._alive = [s for s in sites.spaces if (FREE if s.free else s.index) in limits]
+        self._options: list[tuple[Subspace, Column, bool]] | None = None
+        self.rank: Rank = ()
+
+    def mask(self) -> tuple[npt.NDArray[np.bool_], bool]:
+        """Values [GRID] that the next coordinate may be printed as, and whether `-0.0000` may stand."""
+        mask, negative = np.zeros(GRID, dtype=np.bool_), False
+        for _, column, minus in self._columns():
+            if isinstance(column, tuple):
+                for value in column:
+                    mask[value] = True
+            else:
+                mask |= column
+            negative |= minus
+        return mask, negative
+
+    def is_possible(self) -> bool:
+        """Whether any value may come next."""
+        return any(minus or _any(column) for _, column, minus in self._columns())
+
+    def take(self, rank: int) -> None:
+        """Write a coordinate, one of those allowed."""
+        value = max(rank, 0)
+        self._alive = [
+            space
+            for space, column, minus in self._columns()
+            if (minus if rank < 0 else value in column if isinstance(column, tuple) else column[value])
+        ]
+        self.rank = (*self.rank, rank)
+        self._options = None
+
+    def site(self) -> tuple[int, Floats]:
+        """Index of the position and the exact point [3] on it, grid steps, when all three are written."""
+        space = self._alive[0]
+        return space.index, space.point([max(rank, 0) for rank in self.rank])
+
+    def _columns(self) -> list[tuple[Subspace, Column, bool]]:
+        if self._options is None:
+            self._options = [(space, *self._bounded(space, self.rank)) for space in self._alive]
+        return self._options
+
+    def _column(self, space: Subspace, rank: Rank) -> Column:
+        """Values of a subspace's next coordinate, regardless of order."""
+        axis = len(rank)
+        chosen = [max(r, 0) for r in rank]
+        if axis not in space.free:
+            return space.printed(axis, chosen)
+        j, last = space.free.index(axis), axis == space.free[-1]
+        placed = self._atoms.get(space.index) if last else None
+        if j == 0:
+            if placed is None:
+                return space.first_good
+            good = space.first_good.copy()
+        else:
+            good = np.ones(GRID, dtype=np.bool_)
+            good[space.special(j, [chosen[i] for i in space.free[:j]])] = False
+        if placed is not None:
+            good[space.occupied(chosen, placed)] = False
+        return good
+
+    def _bounded(self, space: Subspace, rank: Rank) -> tuple[Column, bool]:
+        """Values of a subspace's next coordinate that keep the order and leave a value for those after it."""
+        axis = len(rank)
+        column = self._column(space, rank)
+        zero = 0 in column if isinstance(column, tuple) else bool(column[0])
+        after, limit = self._after, self._limits[space.index if not space.free else FREE]
+        low = after[axis] if after is not None and rank == after[:axis] else None
+        high = limit[axis] if limit is not None and rank == limit[:axis] else None
+        if low is None and high is None:
+            return column, zero
+        edges = {v: self._leads_on(space, (*rank, v), v == low) for v in (-1, low, high) if v is not None}
+        least = -1 if low is None else low
+        most = GRID if high is None else high
+        minus = zero and least == -1 and most >= -1 and edges[-1]
+        if isinstance(column, tuple):
+            return tuple(v for v in column if least <= v <= most and edges.get(v, True)), minus
+        column = column.copy()
+        column[: max(least, 0)] = False
+        column[max(most + 1, 0) :] = False
+        for value, leads_on in edges.items():
+            if 0 <= value < GRID and not leads_on:
+                column[value] = False
+        return column, minus
+
+    def _leads_on(self, space: Subspace, rank: Rank, is_low: bool) -> bool:
+        """Whether a coordinate at the edge of the order leaves a value for those after it."""
+        if len(rank) == 3:
+            return not is_low  # a point follows the one before it, and may stand at the limit itself
+        if rank[-1] >= GRID or rank[-1] < -1:
+            return False
+        # -1 and values at neither edge are looked at too: it is cheap and never wrong.
+        known = self._column(space, rank[:-1])
+        value = max(rank[-1], 0)
+        if not (value in known if isinstance(known, tuple) else known[value]):
+            return False
+        column, minus = self._bounded(space, rank)
+        return minus or _any(column)
+
+
+def _any(column: Column) -> bool:
+    return bool(column) if isinstance(column, tuple) else bool(column.any())
+
+
+@cache
+def sites(number: int, multiplicity: int) -> Sites:
+    """The sites of a multiplicity in a space group."""
+    group = spacegroups.get(number)
+    spaces: list[Subspace] = []
+    for index, position in enumerate(group.wyckoff):
+        if position.multiplicity == multiplicity:
+            spaces += _subspaces(group, index)
+    spaces.sort(key=lambda space: len(space.free))
+    highest: dict[int, Rank] = {}
+    for space in spaces:
+        if not space.free:
+            highest[space.index] = max(highest.get(space.index, ()), space.leading)
+    return Sites(
+        multiplicity=multiplicity,
+        spaces=tuple(spaces),
+        fixed=tuple(highest),
+        highest=highest,
+        has_free=any(space.free for space in spaces),
+    )
+
+
+def _subspaces(group: SpaceGroup, index: int) -> list[Subspace]:
+    position = group.wyckoff[index]
+    unit = spacegroups.UNIT
+    if len(position.free) == 3:
+        images = np.hstack([np.eye(3, dtype=np.int64).ravel(), np.zeros(3, dtype=np.int64)])[None]
+    else:
+        matrix = position.matrix[:, list(position.free)]  # [3, n_free]
+        shifts = np.rint(unit * (group.rotations @ position.offset + group.translations)).astype(np.int64)
+        linear = (group.rotations @ matrix).reshape(len(shifts), -1)
+        images = np.unique(np.hstack([linear, shifts % unit]), axis=0)
+    found: dict[tuple[object, ...], Subspace] = {}
+    for row in images.tolist():
+        columns = [row[j : -3 : len(position.free)] for j in range(len(position.free))]
+        for free, slopes, offset in _forms(columns, [Fraction(v, unit) for v in row[-3:]]):
+            key = (free, *map(tuple, slopes), *offset)
+            if key not in found:
+                found[key] = _subspace(group, index, free, slopes, offset)
+    return list(found.values())
+
+
+def _forms(
+    columns: list[list[int]], shift: list[Fraction]
+) -> Iterator[tuple[tuple[int, ...], list[list[Fraction]], list[Fraction]]]:
+    """The points sum_j columns_j t_j + shift, t real, by their free axes, slopes and offsets."""
+    columns = [list(column) for column in columns]
+    pivots: list[int] = []
+    for axis in range(3):  # integer column operations, until each column begins below the one before it
+        done = len(pivots)
+        while sum(1 for column in columns[done:] if column[axis]) > 1:
+            small = min((c for c in columns[done:] if c[axis]), key=lambda c: abs(c[axis]))
+            for column in columns[done:]:
+                if column is not small and column[axis]:
+                    times = column[axis] // small[axis]
+                    column[:] = [a - times * b for a, b in zip(column, small, strict=True)]
+        pivot = next((c for c in columns[done:] if c[axis]), None)
+        if pivot is not None:
+            columns.remove(pivot)
+            columns.insert(done, [v if pivot[axis] > 0 else -v for v in pivot])
+            pivots.append(axis)
+    # A pivot of 2, as in (2t, t), makes two branches: t = x/2 and t = x/2 + 1/2.
+    for turns in product(*(range(column[axis]) for column, axis in zip(columns, pivots, strict=True))):
+        parameters: list[list[Fraction]] = []  # t_j as [k_0, k_1, k_2, constant] of the free coordinates
+        for column, axis, turn in zip(columns, pivots, turns, strict=True):
+            form = [Fraction(int(axis == i)) for i in range(3)] + [turn - shift[axis]]
+            for other, t in zip(columns, parameters, strict=False):
+                form = [a - other[axis] * b for a, b in zip(form, t, strict=True)]
+            parameters.append([a / column[axis] for a in form])
+        slopes, offset = [], []
+        for i in range(3):
+            form = [Fraction(0)] * 3 + [shift[i]]
+            for column, t in zip(columns, parameters, strict=True):
+                form = [a + column[i] * b for a, b in zip(form, t, strict=True)]
+            slopes.append(form[:3])
+            offset.append(Fraction(0) if i in pivots else form[3] % 1)
+        yield tuple(pivots), slopes, offset
+
+
+def _subspace(
+    group: SpaceGroup,
+    index: int,
+    free: tuple[int, ...],
+    slopes: list[list[Fraction]],
+    offset: list[Fraction],
+) -> Subspace:
+    dependent = [i for i in range(3) if i not in free and any(slopes[i])]
+    is_exact = all(
+        all(k in (-1, 0, 1) for k in slopes[i]) and (GRID * offset[i]).denominator == 1 for i in dependent
+    )
+    near = _NEAR if is_exact else _NEAR_INEXACT
+    k = np.array(slopes, dtype=np.float64)
+    o = GRID * np.array(offset, dtype=np.float64)
+    move = group.rotations - np.eye(3)
+    linear = (move @ k)[:, :, list(free)]  # [n_ops, 3, n_free]
+    constant = move @ o + GRID * group.translations  # [n_ops, 3]
+    n_on_line = 1
+    if len(free) == 1:
+        # A point of the line, its images, and the points of the line with their first free coordinate.
+        axis = free[0]
+        point = k[:, axis] * 1234.5678 + o
+        images = (point + linear[:, :, 0] * 1234.5678 + constant) % GRID
+        off = images - (k[:, axis] * images[:, axis, None] + o)
+        on = np.abs((off + GRID / 2) % GRID - GRID / 2).max(axis=1) < 1e-3
+        n_on_line = max(1, len(np.unique(np.round(images[on] % GRID, 3), axis=0)))
+    moves = linear.any(axis=(1, 2))
+    return Subspace(index, free, k, o, linear[moves], constant[moves], near, n_on_line)
