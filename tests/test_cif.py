@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import json
 import time
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from crystallm import cif, cif_reader, elements, spacegroups, tokenizer
 from crystallm.errors import CrystallmError, InputError, TextError
+from crystals import published, random_crystal, structures
 
 if TYPE_CHECKING:
     from crystallm.cif import ParsedText
@@ -28,18 +26,6 @@ patient = settings(max_examples=400, deadline=None, suppress_health_check=[Healt
 
 PAULING = [symbol for symbol in elements.symbols() if symbol not in {"He", "Ne", "Ar"}]
 """Elements with an electronegativity; pymatgen warns of the others."""
-
-
-@cache
-def published() -> list[dict[str, Any]]:
-    """500 real structures, their standard texts and ids, made with the original code."""
-    with gzip.open(Path(__file__).parent / "golden" / "texts.jsonl.gz", "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-@cache
-def structures() -> list[Structure]:
-    return [Structure.from_str(row["cif"], fmt="cif") for row in published()]
 
 
 @cache
@@ -56,38 +42,6 @@ def rutile() -> str:
         [0.5 + x, 0.5 - x, 0.5],
     ]
     return cif.to_text(Structure(Lattice.tetragonal(4.5937, 2.9587), species, points))
-
-
-def random_crystal(number: int, seed: int) -> Structure:
-    """A crystal of exactly that space group: one to three orbits on Wyckoff positions drawn by chance."""
-    import spglib
-
-    rng = np.random.default_rng([seed, number])
-    group = spacegroups.get(number)
-    for attempt in range(1000):
-        n_orbits = int(rng.integers(1, 4))
-        positions = [group.wyckoff[int(i)] for i in rng.integers(len(group.wyckoff), size=n_orbits)]
-        species = rng.choice(["Na", "Ti", "Sr", "Fe", "Se", "S"], size=n_orbits, replace=False).tolist()
-        n_atoms = sum(position.multiplicity for position in positions)
-        fixed = [position.letter for position in positions if not position.free]
-        if n_atoms > 24 + attempt or len(set(fixed)) < len(fixed):
-            continue
-        size = (20.0 * n_atoms) ** (1 / 3)  # 20 Å^3 an atom
-        free = {
-            name: float(rng.uniform(0.7, 1.5) * size if len(name) == 1 else rng.uniform(75, 105))
-            for name in group.free_cell
-        }
-        orbits = [group.orbit(w.point(rng.uniform(size=len(w.free)).tolist())) for w in positions]
-        names = [name for name, orbit in zip(species, orbits, strict=True) for _ in orbit]
-        crystal = Structure(Lattice.from_parameters(*group.complete_cell(free)), names, np.vstack(orbits))
-        distances = crystal.distance_matrix + 9 * np.eye(len(crystal))
-        if distances.min() < 0.8:
-            continue
-        cell: Any = (crystal.lattice.matrix, crystal.frac_coords, crystal.atomic_numbers)
-        found = spglib.get_symmetry_dataset(cell, 0.1, 5.0)
-        if found is not None and found.number == number:
-            return crystal
-    raise AssertionError(f"no crystal of group {number} by chance")
 
 
 # --- structure -> text ---
