@@ -148,8 +148,9 @@ def test_a_file_of_requests_gives_one_table(crystallm, parrot, tmp_path):
 
 
 def test_a_request_does_not_depend_on_the_others_that_are_done_with_it(crystallm, parrot, tmp_path):
+    from crystallm.asking import Request
     from crystallm.checkpoint import load_model
-    from crystallm.generation import Generator, Request, Settings
+    from crystallm.generation import Generator, Settings
 
     requests = [Request(formula=formula, n=2) for formula in ("Na4Cl4", "Ti2O4", "Zn2S2")]
     generator = Generator(load_model(parrot), requests, Settings())

@@ -42,7 +42,7 @@ def test_the_best_of_each_request_comes_first():
 
 def test_a_table_says_what_a_crystal_is_or_why_there_is_none(capsys):
     hexagonal = row(sample=2, space_group="P6_3mc", space_group_number=186, gamma=120.0, text="two")
-    tables.print_crystals([row(), row(sample=1), hexagonal, row(sample=3, **BROKEN)], ["as asked"], 40)
+    tables.print_crystals([row(), row(sample=1), hexagonal, row(sample=3, **BROKEN)], "as asked", 1, 40)
     out = capsys.readouterr().out
     assert "as asked" in out
     (rutile,) = [line for line in out.splitlines() if "P4_2/mnm (136)" in line]
@@ -56,14 +56,14 @@ def test_a_table_says_what_a_crystal_is_or_why_there_is_none(capsys):
 def test_a_narrow_terminal_still_shows_the_verdict(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(tables, "_MIN_WIDTH", 80)
-    tables.print_crystals([row(formula="Mg8Al16O32", sample=1234)], ["as asked"], 40)
+    tables.print_crystals([row(formula="Mg8Al16O32", sample=1234)], "as asked", 1, 40)
     lines = capsys.readouterr().out.splitlines()
     assert any("valid" in line and "4.59 4.59 2.96" in line for line in lines)
     assert max(map(len, lines)) <= 80
 
 
 def test_a_long_table_is_cut_and_says_so(capsys):
-    tables.print_crystals([row(sample=i, text=str(i)) for i in range(9)], ["as asked"], 4)
+    tables.print_crystals([row(sample=i, text=str(i)) for i in range(9)], "as asked", 1, 4)
     assert "... and 5 more" in capsys.readouterr().out
 
 

@@ -29,8 +29,11 @@ COLUMNS = {
     "asked_z": "int32",
     "asked_space_group": "string",
     "prompt": "string",
+    "z_weight": "float64",
+    "space_group_weight": "float64",
     "formula": "string",
     "reduced_formula": "string",
+    "z": "int32",
     "n_atoms": "int32",
     "space_group": "string",
     "space_group_number": "int32",
@@ -47,6 +50,9 @@ COLUMNS = {
     "valid": "bool",
     "reasons": "string",
     "bond_score": "float64",
+    "cluster": "int32",
+    "cluster_size": "int32",
+    "rank": "int32",
     "energy": "float64",
     "model": "string",
     "seed": "uint64",
@@ -56,7 +62,8 @@ COLUMNS = {
     "cif": "string",
 }
 """Columns of a table of crystals, with their pyarrow types. Lengths in Å, angles in degrees, volume in Å^3,
-energy in eV per atom, log-likelihood in nats. What could not be worked out is null; `reasons` says why."""
+energy in eV per atom, log-likelihood in nats, weights of what was `auto` from 0 to 1. What could not be
+worked out is null; `reasons` says why. So are cluster, cluster_size and rank unless ranking was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +75,16 @@ class Source:
         seed: of the run.
         index: of the sample in the run; with the seed, names its random stream.
         request: what was asked, one line for a person.
+        z_weight: where Z was chosen, the network's weight of this one among those that were tried.
+        space_group_weight: where the space group was chosen, the weight of this one among those of this Z.
     """
 
     model: str
     seed: int
     index: int
     request: str
+    z_weight: float | None = None
+    space_group_weight: float | None = None
 
 
 class Crystal:
@@ -85,8 +96,9 @@ class Crystal:
     Args:
         language: of the tokens.
         ids: all tokens, prompt and end among them.
-        n_prompt: how many of them were given.
-        log_likelihood: of the tokens behind the prompt under the network at temperature 1, nats.
+        n_prompt: how many of them say what was asked for.
+        log_likelihood: of what was not asked for, the other tokens and Z where it was chosen, under the
+            network at temperature 1, nats.
         ended: whether the network came to an end, and was not cut off.
         source: where it comes from.
     """
@@ -109,6 +121,12 @@ class Crystal:
         self.source = source
         self.energy: float | None = None
         """eV per atom, where an energy model has been asked; None before."""
+        self.cluster: int | None = None
+        """Number of its cluster of equal crystals of the request, where these were folded."""
+        self.cluster_size: int | None = None
+        """Crystals in its cluster."""
+        self.rank: int | None = None
+        """Its place in the request, 1 for the best; distinct crystals come before repeats."""
 
     def __repr__(self) -> str:
         try:
@@ -223,10 +241,17 @@ class Crystal:
             "valid": verdict.valid,
             "reasons": "; ".join(verdict.reasons),
             "bond_score": verdict.bond_score,
+            "cluster": self.cluster,
+            "cluster_size": self.cluster_size,
+            "rank": self.rank,
             "energy": self.energy,
         }
         if self.source is not None:
             row |= {"model": self.source.model, "seed": self.source.seed, "index": self.source.index}
+            row |= {
+                "z_weight": self.source.z_weight,
+                "space_group_weight": self.source.space_group_weight,
+            }
         try:
             structure, cif_text = self.structure, self.cif
             row |= {"space_group": self.space_group, "space_group_number": self.space_group_number}
@@ -243,6 +268,7 @@ class Crystal:
         return row | {
             "formula": made.formula,
             "reduced_formula": made.reduced_formula,
+            "z": made.z,
             "n_atoms": len(structure),
             "volume_per_atom": lattice.volume / len(structure),
             "text": self.text,

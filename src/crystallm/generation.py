@@ -1,36 +1,35 @@
-"""From a request to crystals: formula, prompt, rules, sampling. What the command line and Python call.
+"""From requests to crystals: choices, prompts, rules, sampling. What the command line and Python call.
 
 Knows how the parts fit together, and none of their insides. Writes no files.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
+import logging
+import math
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from crystallm import formula as formulas
-from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.asking import Plan, Request, understand, validated
+from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
+    from crystallm.answers import Ranking, Selection
     from crystallm.checkpoint import Model
+    from crystallm.choosing import Choice
     from crystallm.crystal import Crystal
     from crystallm.decode import RowState, Rules
-    from crystallm.spacegroups import SpaceGroup
 
-Kind = TypeVar("Kind", bound=BaseModel)
-MAX_SAMPLES = 1_000_000
-"""Crystals of one request, at most."""
-
+_LOG = logging.getLogger(__name__)
+JUDGED_TOGETHER = 256
+"""Crystals that are judged together: a judging process starts in seconds."""
 
 _SAMPLING = {"temperature", "top_k", "top_p", "seed", "batch_size", "max_new_tokens"}
 """The settings that `decode.sample` takes as they are."""
@@ -62,166 +61,43 @@ class Settings(BaseModel):
     """A crystal that has so many tokens and no end is left unfinished."""
 
 
-class Request(BaseModel):
-    """What to write. Frozen; refuses unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True
-    )
-
-    formula: str | None = None
-    """As people write it; None leaves the composition to the network."""
-    z: int | None = None
-    """Reduced formula units in the conventional cell; None: the cell is as written."""
-    space_group: str | None = None
-    """Symbol or number; None leaves it to the network."""
-    n: int = Field(default=10, ge=1, le=MAX_SAMPLES)
-    """Crystals."""
-    prompt: str | None = None
-    """A beginning of a text, in place of formula and space group."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A request understood: what the network will be given.
-
-    Attributes:
-        request: as asked.
-        cell: what the cell holds, None if that is left to the network.
-        space_group: None if that is left to the network.
-        note: how the request was read, one line for a person.
-    """
-
-    request: Request
-    cell: formulas.Cell | None
-    space_group: SpaceGroup | None
-    note: str
-
-
-def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Build a Request, Settings, or any such model.
-
-    Raises:
-        InputError: an unknown key, or a value out of its range; the message names the first.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:
-            raise InputError(str(first["ctx"]["error"] if "ctx" in first else first["msg"])) from None
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise InputError(f"unknown option {name!r}: there are {', '.join(kind.model_fields)}") from None
-        said = first["msg"][:1].lower() + first["msg"][1:]
-        raise InputError(f"{name} = {str(first['input'])[:40]!r}: {said}") from None
-
-
-def understand(request: Request) -> Plan:
-    """Read the formula and the space group of a request. Needs no model.
-
-    Raises:
-        InputError: a formula or group that is none, or things that cannot be asked together.
-    """
-    if request.prompt is not None:
-        if (request.formula, request.z, request.space_group) != (None, None, None):
-            raise InputError("a prompt stands for the formula, z and the space group: give one or the other")
-        if not request.prompt:
-            raise InputError("the prompt is empty: leave it out to let the network begin")
-        return Plan(request, None, None, f"beginning with {request.prompt[:60]!r}")
-    if request.formula is None:
-        if request.z is not None:
-            raise InputError(f"z = {request.z} without a formula: say of what, such as TiO2")
-        if request.space_group is not None:
-            raise InputError(
-                f"space group {request.space_group!r} without a formula: say of what, such as TiO2"
-            )
-        return Plan(request, None, None, "no formula: the network chooses")
-    cell = formulas.cell(request.formula, request.z)
-    if request.space_group is None:
-        return Plan(request, cell, None, cell.note)
-    from crystallm import spacegroups
-
-    if len(request.space_group) > 30:
-        raise InputError(
-            f"no space group {request.space_group[:30]!r}...: give a number or a symbol such as Fm-3m"
-        )
-    group = spacegroups.get(request.space_group)
-    return Plan(request, cell, group, f"{cell.note}, {group.symbol} (no. {group.number})")
-
-
-def read_requests(path: Path, *, n: int) -> list[Request]:
-    """Requests of a CSV file with the columns formula[,z][,space_group][,n], one a row.
-
-    Args:
-        path: of the file, UTF-8.
-        n: crystals of a request whose row does not say.
-
-    Raises:
-        InputError: a missing or unknown column, or a row that cannot be understood; with its line.
-        CrystallmError: the file cannot be read.
-    """
-    requests = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey="", skipinitialspace=True)
-            names = [(name or "").strip() for name in reader.fieldnames or ()]
-            known = ("formula", "z", "space_group", "n")
-            if "formula" not in names or set(names) - set(known):
-                raise InputError(
-                    f"{path}: the first line must name the columns formula[,z][,space_group][,n], not "
-                    f"{','.join(names)[:60]!r}"
-                )
-            reader.fieldnames = names
-            for row in reader:
-                try:
-                    request = _from_row(row, n)
-                except InputError as error:
-                    raise InputError(f"{path}, line {reader.line_num}: {error}") from None
-                requests.append(request)
-    except OSError as error:
-        raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no CSV file in UTF-8: {error}") from None
-    if not requests:
-        raise InputError(
-            f"{path} holds no request: write one formula a line below the line that names the columns"
-        )
-    return requests
-
-
-def _from_row(row: Mapping[str, str | None], n: int) -> Request:
-    if "" in row:  # DictReader's place for what stands behind the last column
-        raise InputError("more values than columns: is a comma too many?")
-    values = {name: value.strip() for name, value in row.items() if value and value.strip()}
-    if "formula" not in values:
-        raise InputError("no formula")
-    request = validated(Request, {"n": n, **values})
-    understand(request)
-    return request
-
-
 class Generator:
     """A model at work on a list of requests.
 
-    Sample j of request i has the index (samples of the requests before i) + j, so a crystal depends on the
-    list, the settings and its place only, not on which requests are done together or again.
+    Sample j of request i has the index (samples that the requests before i may take) + j, so a crystal
+    depends on the list, the settings and its place only, not on which requests are done together or again.
 
     Args:
         model: loaded.
         requests: all of the run.
         settings: how to sample.
+        selection: how many samples a request may take; by default as many as it asks for.
 
     Raises:
         InputError: a request that cannot be understood or written, or whose prompt fills the context.
     """
 
-    def __init__(self, model: Model, requests: Sequence[Request], settings: Settings) -> None:
+    def __init__(
+        self,
+        model: Model,
+        requests: Sequence[Request],
+        settings: Settings,
+        selection: Selection | None = None,
+    ) -> None:
         self.model = model
         self.settings = settings
-        self.plans = [understand(request) for request in requests]
-        self._first = [0, *itertools.accumulate(request.n for request in requests)]
-        self._prompts = [self._prompt(plan) for plan in self.plans]
+        full = settings.constraints == "full"
+        self.plans = [understand(request, fitting=full) for request in requests]
+        self._tries = [request.n if selection is None else selection.tries(request.n) for request in requests]
+        self._first = [0, *itertools.accumulate(self._tries)]
+        self._choices: dict[int, tuple[list[Choice], str]] = {}
+        for unit, plan in enumerate(self.plans):
+            if not (plan.cells or plan.any_group):
+                self._choices[unit] = ([self._only_choice(plan)], plan.note)
+
+    def note(self, unit: int) -> str:
+        """How a request was read and, where something was left to choose, what is tried with which weight."""
+        return self._open(unit)[1]
 
     def write(
         self, units: Sequence[int], *, progress: Callable[[int], None] | None = None
@@ -241,40 +117,146 @@ class Generator:
         Raises:
             InputError: at once, if no rule can be made for a request.
         """
+        counts = [self.plans[unit].request.n for unit in units]
+        found = self._samples(
+            [(unit, j) for unit, n in zip(units, counts, strict=True) for j in range(n)], progress
+        )
+        return (list(itertools.islice(found, n)) for n in counts)
+
+    def write_valid(
+        self, units: Sequence[int], *, progress: Callable[[int], None] | None = None
+    ) -> Iterator[list[Crystal]]:
+        """Write and judge the crystals of some requests until each has as many valid ones as it asks for.
+
+        Args:
+            units: which requests.
+            progress: called with the number of valid crystals so far.
+
+        Returns:
+            An iterator over the lists of crystals, one list a unit, in the order of `units`: all that were
+            written, broken ones too, up to the last valid one that was needed, or to the bound of the
+            selection. They do not depend on how many were written at a time.
+
+        Raises:
+            InputError: while drawing, if no rule can be made for a request.
+        """
+        from crystallm import answers
+
+        n_before = 0
+        todo = list(units)
+        while todo:
+            group: list[int] = []
+            while todo and sum(self.plans[unit].request.n for unit in group) < JUDGED_TOGETHER:
+                group.append(todo.pop(0))
+            found: dict[int, list[Crystal]] = {unit: [] for unit in group}
+            while pairs := [
+                (unit, len(found[unit]) + j)
+                for unit in group
+                for j in range(self._further(unit, found[unit]))
+            ]:
+                crystals = list(self._samples(pairs))
+                answers.judge(crystals)
+                for (unit, _), crystal in zip(pairs, crystals, strict=True):
+                    found[unit].append(crystal)
+                if progress is not None:
+                    valid = (min(_n_valid(found[unit]), self.plans[unit].request.n) for unit in group)
+                    progress(n_before + sum(valid))
+            for unit in group:
+                n = self.plans[unit].request.n
+                n_before += min(_n_valid(found[unit]), n)
+                valid_so_far = itertools.accumulate(crystal.validity.valid for crystal in found[unit])
+                last = next((j for j, count in enumerate(valid_so_far) if count == n), len(found[unit]))
+                yield found[unit][: last + 1]
+
+    def _further(self, unit: int, found: Sequence[Crystal]) -> int:
+        """How many crystals to write next, so that few too many and few rounds are likely."""
+        n_valid = _n_valid(found)
+        missing = self.plans[unit].request.n - n_valid
+        if missing <= 0:
+            return 0
+        share = (n_valid + 1) / (len(found) + 1)
+        return min(math.ceil(missing / share), self._tries[unit] - len(found))
+
+    def _samples(
+        self, pairs: Sequence[tuple[int, int]], progress: Callable[[int], None] | None = None
+    ) -> Iterator[Crystal]:
+        """Crystals of (unit, number of the sample in it), in this order."""
         from crystallm import decode
         from crystallm.crystal import Crystal, Source
 
         language = self.model.language
-        pairs = [(unit, self._first[unit] + j) for unit in units for j in range(self.plans[unit].request.n)]
+        chosen = self._chosen(pairs)
         samples = decode.sample(
             self.model.network,
-            [self._prompts[unit] for unit, _ in pairs],
+            [choice.prompt for choice in chosen],
             stop=decode.Stop(language.end_ids, slide=language.name == "cif"),
-            indices=[index for _, index in pairs],
-            rules=self._rules(units),
+            indices=[self._first[unit] + j for unit, j in pairs],
+            rules=self._rules(pairs, chosen),
             progress=None if progress is None else lambda done, _: progress(done),
             **self.settings.model_dump(include=_SAMPLING),
         )
-        found = (
+        return (
             Crystal(
                 language,
                 sample.ids,
-                n_prompt=sample.n_prompt,
-                log_likelihood=sample.log_likelihood,
+                n_prompt=choice.n_asked,
+                log_likelihood=sample.log_likelihood + choice.log_likelihood,
                 ended=sample.ended,
-                source=Source(self.model.name, self.settings.seed, index, self.plans[unit].note),
+                source=Source(
+                    self.model.name,
+                    self.settings.seed,
+                    sample.index,
+                    choice.note,
+                    z_weight=choice.z_weight,
+                    space_group_weight=choice.space_group_weight,
+                ),
             )
-            for (unit, index), sample in zip(pairs, samples, strict=True)
+            for choice, sample in zip(chosen, samples, strict=True)
         )
-        return (list(itertools.islice(found, self.plans[unit].request.n)) for unit in units)
 
-    def _prompt(self, plan: Plan) -> list[int]:
-        """The tokens that a request begins with.
+    def _chosen(self, pairs: Sequence[tuple[int, int]]) -> list[Choice]:
+        """What each sample is given."""
+        from crystallm import choosing
+
+        chosen: list[Choice] = []
+        for unit, together in itertools.groupby(pairs, key=lambda pair: pair[0]):
+            choices, _ = self._open(unit)
+            samples = [j for _, j in together]
+            if len(choices) == 1:
+                chosen += choices * len(samples)
+                continue
+            weights = [choice.weight for choice in choices]
+            taken = choosing.spread(weights, self.settings.seed, self._first[unit], samples)
+            chosen += [choices[i] for i in taken]
+        return chosen
+
+    def _open(self, unit: int) -> tuple[list[Choice], str]:
+        """The choices of a request, and what to say of them; weighed by the network when first needed."""
+        if unit not in self._choices:
+            from crystallm import choosing
+
+            plan = self.plans[unit]
+            cells = plan.cells or (() if plan.cell is None else (plan.cell,))
+            self._choices[unit] = choosing.choices(
+                self.model,
+                cells,
+                plan.space_group,
+                self.settings,
+                any_z=bool(plan.cells),
+                any_group=plan.any_group,
+            )
+        return self._choices[unit]
+
+    def _only_choice(self, plan: Plan) -> Choice:
+        """What the network is given where nothing is to be chosen.
 
         Raises:
             InputError: the language cannot say it, or it leaves no room in the context.
         """
+        from crystallm.choosing import Choice
+
         language = self.model.language
+        number = None if plan.space_group is None else plan.space_group.number
         if plan.request.prompt is not None:
             try:
                 ids = language.ids(plan.request.prompt)
@@ -283,44 +265,44 @@ class Generator:
                     f"the prompt is no text of the language {language.name!r}: {error}"
                 ) from None
         else:
-            ids = language.prompt(
-                None if plan.cell is None else plan.cell.composition,
-                None if plan.space_group is None else plan.space_group.number,
-            )
+            ids = language.prompt(None if plan.cell is None else plan.cell.composition, number)
         context = self.model.config.context
         if len(ids) >= context:
             raise InputError(
                 f"the prompt ({plan.note}) has {len(ids)} tokens, and the context of the model "
                 f"{self.model.name!r} holds {context}: ask for less, or take a model with a longer one"
             )
-        return ids
+        return Choice(tuple(ids), len(ids), plan.cell, number, plan.note)
 
-    def _rules(self, units: Sequence[int]) -> Rules | None:
+    def _rules(self, pairs: Sequence[tuple[int, int]], chosen: Sequence[Choice]) -> Rules | None:
         """What may be written behind each prompt."""
         from crystallm import grammar
 
         found: dict[tuple[int, ...], Rules] = {}
-        for unit in units:
-            plan, prompt = self.plans[unit], tuple(self._prompts[unit])
-            if prompt in found:
+        for (unit, _), choice in zip(pairs, chosen, strict=True):
+            if choice.prompt in found:
                 continue
             rules = grammar.rules(
                 self.model.language.name,
-                None if plan.cell is None else plan.cell.composition,
-                None if plan.space_group is None else plan.space_group.number,
+                None if choice.cell is None else choice.cell.composition,
+                choice.space_group,
                 self.settings.constraints,
             )
             if rules is None:
                 continue
-            if plan.request.prompt is not None:
+            if self.plans[unit].request.prompt is not None:
                 try:
-                    rules.start(prompt)
+                    rules.start(choice.prompt)
                 except InputError as error:
                     raise InputError(
                         f"the prompt breaks the rules: {error}; or take constraints none"
                     ) from None
-            found[prompt] = rules
+            found[choice.prompt] = rules
         return _ByPrompt(found) if found else None
+
+
+def _n_valid(crystals: Sequence[Crystal]) -> int:
+    return sum(crystal.validity.valid for crystal in crystals)
 
 
 class _ByPrompt:
@@ -347,9 +329,13 @@ class _Free:
 def generate(
     formula: str | None,
     *,
-    z: int | None = None,
+    z: int | Literal["auto"] | None = None,
     space_group: int | str | None = None,
     n: int = 10,
+    valid: bool = False,
+    max_tries: int | None = None,
+    rank: Ranking | None = None,
+    best: int | None = None,
     model: str | os.PathLike[str] | Model = "default",
     temperature: float = 1.0,
     top_k: int | None = 10,
@@ -363,9 +349,15 @@ def generate(
 
     Args:
         formula: as people write it, `TiO2`, `(NH4)2SO4`; None leaves the composition to the network.
-        z: formula units (of the reduced formula) in the conventional cell; None: the cell is as written.
-        space_group: number or symbol; None leaves it to the network.
+        z: formula units (of the reduced formula) in the conventional cell; None: the cell is as written;
+            `auto`: samples are spread over the numbers that the network finds likely.
+        space_group: number or symbol; None leaves it to the network; `auto`: samples are spread over the
+            groups that the network finds likely.
         n: how many.
+        valid: keep the valid ones only, and write on until there are n.
+        max_tries: crystals to write for that, at most; None: ten times n.
+        rank: `agreement`, `likelihood` or `both`: fold equal crystals and put the best first (see `answers`).
+        best: keep so many distinct ones, the best. Ranks by agreement unless told otherwise.
         model: name of a bundled model, a path, or a model loaded before.
         temperature: logits are divided by it; 0 takes the likeliest token.
         top_k: sample from the k likeliest tokens; None for all.
@@ -376,16 +368,21 @@ def generate(
         batch_size: crystals written at a time.
 
     Returns:
-        n crystals in the order of their samples. Some may be broken or not valid: `crystal.validity` says so.
+        n crystals in the order of their samples, or ranked. Some may be broken or not valid:
+        `crystal.validity` says so. Fewer with `best`, or if `valid` has come to its bound, which is logged.
 
     Raises:
-        InputError: a formula or group that is none, an option out of its range.
+        InputError: a formula or group that is none, a cell that cannot fill the group, an option out of its
+            range.
         CheckpointError: there is no such model.
     """
+    from crystallm import answers
     from crystallm.checkpoint import Model, load_model
 
     request = validated(Request, {"formula": formula, "z": z, "space_group": space_group, "n": n})
-    understand(request)  # before a model is loaded, which takes longer
+    selection = validated(
+        answers.Selection, {"valid": valid, "max_tries": max_tries, "rank": rank, "best": best}
+    )
     settings = validated(
         Settings,
         {
@@ -399,9 +396,27 @@ def generate(
             "batch_size": batch_size,
         },
     )
+    understand(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
     loaded = model if isinstance(model, Model) else load_model(model, device=device)
-    (crystals,) = Generator(loaded, [request], settings).write([0])
-    return crystals
+    generator = Generator(loaded, [request], settings, selection)
+    (crystals,) = generator.write_valid([0]) if valid else generator.write([0])
+    if valid and _n_valid(crystals) < n:
+        _LOG.warning(
+            "%s: %d of %d crystals are valid after %d tries", formula, _n_valid(crystals), n, len(crystals)
+        )
+    if selection.ranking is not None:
+        if not valid:
+            answers.judge(crystals)
+        answers.rank([crystals], selection.ranking)
+    if selection == answers.Selection():
+        return crystals
+    kept = answers.kept(
+        [crystal.rank for crystal in crystals],
+        [crystal.cluster for crystal in crystals],
+        [crystal.validity.valid for crystal in crystals],
+        selection,
+    )
+    return [crystals[i] for i in kept]
 
 
 def fingerprint(model: Model) -> str:

@@ -21,35 +21,44 @@ _MIN_WIDTH = 120
 
 
 def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows in the order of the requests, of each the valid ones first, and then the likeliest.
+    """Rows in the order of the requests, those of one by rank, or else the valid and the likely ones first.
 
-    Log-likelihoods of different compositions are not compared: they are of texts of different length.
+    Log-likelihoods of different requests are not compared: they are of texts of different length.
     """
     return sorted(
         rows,
         key=lambda row: (
             row["request"],
             row.get("formula") is None,
+            row.get("rank") or 0,
             not row["valid"],
             -row["log_likelihood"],
         ),
     )
 
 
-def print_crystals(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], limit: int) -> None:
+def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int, limit: int) -> None:
     """Print crystals as a table, best first, equal ones of a request on one line (×4).
+
+    Equal are those of one cluster where they have been folded, else those of one text. Where Z was chosen, it
+    stands in a column of its own with its weight.
 
     Args:
         rows: as in results.parquet.
-        notes: how each request was read; one is printed above the table, of several none.
+        note: how the request was read, printed above the table if there is one request.
+        n_requests: how many there are.
         limit: lines, at most.
     """
     lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in best_first(rows):
-        lines.setdefault((row["request"], row["text"]), []).append(row)
-    title = notes[0] if len(notes) == 1 else f"{len(notes)} requests"
+        cluster = row.get("cluster")
+        lines.setdefault((row["request"], row["text"] if cluster is None else cluster), []).append(row)
+    title = _plain(note) if n_requests == 1 else f"{n_requests} requests"
+    with_z = any(row.get("z_weight") is not None for row in rows)
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("formula", overflow="fold")
+    if with_z:
+        table.add_column("Z", justify="right", no_wrap=True)
     table.add_column("space group", overflow="fold")
     table.add_column("cell (Å, degrees)", min_width=14)
     table.add_column("Å³/atom", justify="right", no_wrap=True)
@@ -59,15 +68,20 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], limi
     for equal in list(lines.values())[:limit]:
         row = equal[0]
         broken = row.get("formula") is None
-        sample = f"{row['request']}.{row['sample']}" if len(notes) > 1 else str(row["sample"])
+        sample = f"{row['request']}.{row['sample']}" if n_requests > 1 else str(row["sample"])
+        times = row.get("cluster_size") or len(equal)
+        z = "-" if broken else str(row.get("z"))
+        if row.get("z_weight") is not None:
+            z += f" ({100 * row['z_weight']:.0f} %)"
         table.add_row(
             "-" if broken else row["formula"],
+            *([z] if with_z else []),
             "-" if broken else f"{row['space_group']} ({row['space_group_number']})",
             "-" if broken else _cell(row),
             "-" if broken else f"{row['volume_per_atom']:.2f}",
             f"{row['log_likelihood']:.1f}",
             "[green]valid[/green]" if row["valid"] else _plain(_shortened(row["reasons"] or "not valid")),
-            sample if len(equal) == 1 else f"{sample} ×{len(equal)}",
+            sample if times == 1 else f"{sample} ×{times}",
         )
     console = _console()
     console.print(table)
@@ -75,15 +89,24 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], limi
         console.print(f"... and {len(lines) - limit} more")
 
 
-def print_summary(rows: Sequence[Mapping[str, Any]], folder: Path | None) -> None:
-    """Print how many crystals there are, how many are valid, and where they are."""
+def print_summary(
+    rows: Sequence[Mapping[str, Any]], kept: Sequence[Mapping[str, Any]], folder: Path | None
+) -> None:
+    """Print how many crystals there are, how many are valid or kept, and where they are.
+
+    Args:
+        rows: all that were written.
+        kept: those that are the answers.
+        folder: where they are, if anywhere.
+    """
     n_valid = sum(bool(row["valid"]) for row in rows)
     where = (
         f"{folder / 'results.parquet'}, {folder / 'cifs'}" if folder else "not kept: --out FOLDER keeps them"
     )
-    _console().print(
-        _plain(f"{len(rows)} crystals, {n_valid} valid; {where}"), soft_wrap=True, highlight=False
-    )
+    counts = f"{len(rows)} crystals, {n_valid} valid"
+    if len(kept) < len(rows):
+        counts += f" ({n_valid / len(rows):.0%}), {len(kept)} kept"
+    _console().print(_plain(f"{counts}; {where}"), soft_wrap=True, highlight=False)
 
 
 def print_models(models: Sequence[Mapping[str, Any]]) -> None:

@@ -25,6 +25,7 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from crystallm import matching
 from crystallm import workers as pool
 from crystallm.errors import CrystallmError, InputError
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pymatgen.analysis.structure_matcher import StructureMatcher
-    from pymatgen.core import Lattice, Structure
+    from pymatgen.core import Structure
 
     Sample = Structure | str | None
 
@@ -42,10 +43,6 @@ CLOSEST = 0.5
 """Å below which two atoms are one too many."""
 SMALLEST = 0.1
 """Å^3, smallest volume of a cell."""
-MAX_ATOMS = 500
-"""Atoms beyond which a sample is not compared."""
-MAX_STRETCH = 14.0
-"""See `_too_stretched`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +114,10 @@ def evaluate(
     tasks: dict[tuple[int, str], dict[str, Any]] = {}
     keys: list[list[tuple[int, str] | None]] = []
     for i, (truth, samples) in enumerate(zip(truths, candidates_by_entry, strict=True)):
-        packed = json.dumps(_pack(truth) | {"symmetrise": symmetrise})
+        packed = json.dumps(matching.pack(truth) | {"symmetrise": symmetrise})
         keys.append([])
         for sample in samples:
-            key = None if sample is None else (i, json.dumps(_pack(sample)))
+            key = None if sample is None else (i, json.dumps(matching.pack(sample)))
             keys[-1].append(key)
             if key is not None and key not in tasks:
                 tasks[key] = {"truth": packed, "sample": key[1], "smact": composition_test}
@@ -196,7 +193,7 @@ def compare(
         # The matcher wants a one-to-one map of like atoms between primitive cells.
         if sample.composition.reduced_formula != truth.composition.reduced_formula:
             return None, f"its formula is {sample.composition.reduced_formula}"
-        if _too_stretched(sample, truth):
+        if matching.too_stretched(sample, truth):
             return None, ""
         # The sample first, as in the original: the matcher is not symmetric, and a few results would differ.
         found = _matcher().get_rms_dist(sample, truth)  # type: ignore[no-untyped-call]
@@ -206,7 +203,7 @@ def compare(
 def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """`compare` on JSON, for a worker process."""
     try:
-        sample = _unpack(json.loads(task["sample"]))
+        sample = matching.unpack(json.loads(task["sample"]))
     except CrystallmError as error:
         return {"rms": None, "reason": f"no crystal: {error}"}
     rms, reason = compare(_truth(task["truth"]), sample, composition_test=task["smact"])
@@ -217,7 +214,7 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
 def _truth(packed: str) -> Structure:
     """A truth out of a task, symmetrised if asked; the tasks of one entry come one after the other."""
     record = json.loads(packed)
-    structure = _unpack(record)
+    structure = matching.unpack(record)
     return symmetrised(structure) if record["symmetrise"] else structure
 
 
@@ -227,50 +224,6 @@ def _matcher() -> StructureMatcher:
 
     # stol is a share of (V / n_atoms)^(1/3), angle_tol in degrees, ltol a share of a length.
     return StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)
-
-
-def _pack(sample: Structure | str) -> dict[str, Any]:
-    """A structure or text as JSON.
-
-    Raises:
-        InputError: neither.
-    """
-    if isinstance(sample, str):
-        return {"text": sample}
-    try:
-        return {
-            "lattice": sample.lattice.matrix.tolist(),
-            "species": [site.specie.symbol if site.is_ordered else site.species.as_dict() for site in sample],
-            "coords": sample.frac_coords.tolist(),
-        }
-    except AttributeError:
-        raise InputError(
-            f"can't compare {type(sample).__name__}: give pymatgen structures, CIFs or standard texts"
-        ) from None
-
-
-def _unpack(record: Mapping[str, Any]) -> Structure:
-    """The structure of a record of `_pack`.
-
-    Raises:
-        CrystallmError: its text is no crystal.
-    """
-    if "text" in record:
-        return _structure(record["text"])
-    from pymatgen.core import Structure
-
-    return Structure(record["lattice"], record["species"], record["coords"])
-
-
-def _structure(text: str) -> Structure:
-    """The crystal of a CIF or standard text.
-
-    Raises:
-        CrystallmError: it is none.
-    """
-    from crystallm import validity
-
-    return validity.read_structure(text)
 
 
 # -- what a sample must be to count --------------------------------------------------------------------------
@@ -285,8 +238,8 @@ def _discounted(sample: Structure, composition_test: bool) -> str:
         return "its cell is not sensible"
     if not sample.is_ordered:
         return "its sites are shared"
-    if len(sample) > MAX_ATOMS:
-        return f"{len(sample)} atoms are more than the {MAX_ATOMS} that are compared"
+    if len(sample) > matching.MAX_ATOMS:
+        return f"{len(sample)} atoms are more than the {matching.MAX_ATOMS} that are compared"
     if sample.volume < SMALLEST:
         return f"its volume is {sample.volume:.2g} Å^3"
     if composition_test:
@@ -342,36 +295,3 @@ def _oxidation(symbol: str) -> tuple[tuple[int, ...], float | None]:
 
     element = Element(symbol)
     return tuple(element.oxidation_states_smact14 or ()), element.pauling_eneg
-
-
-# -- freak cells ---------------------------------------------------------------------------------------------
-
-
-def _too_stretched(sample: Structure, truth: Structure) -> bool:
-    """Whether the sample's cell is so much longer or flatter than the truth's that they can't match.
-
-    The matcher looks for the truth's lattice among all vectors of the sample's lattice up to 1.3 times the
-    longest one, some s = L^3 / V of them; for a needle of a cell that is gigabytes. A match needs three
-    vectors of one lattice whose lengths are within 30 % of the reduced ones of the other, at equal volume.
-    With V <= L1 L2 L3 <= sqrt(2) V for reduced cells, the longest ones differ by at most 1.3^2 sqrt(2) = 2.4
-    times, and the s of primitive cells by at most 14 times.
-    """
-    bound = MAX_STRETCH * _stretch(truth.lattice)
-    if _stretch(sample.lattice) <= bound:
-        return False
-    return _stretch(sample.get_primitive_structure().lattice) > MAX_STRETCH * _stretch(
-        truth.get_primitive_structure().lattice
-    )
-
-
-def _stretch(lattice: Lattice) -> float:
-    """L^3 / V of the reduced cell, L its longest vector; 0 where spglib can't reduce it."""
-    import numpy as np
-    import spglib
-
-    matrix: Any = lattice.matrix
-    try:
-        reduced = spglib.niggli_reduce(matrix)  # pymatgen's own takes half a minute for a needle
-    except Exception:  # noqa: BLE001 - spglib's errors differ between versions; the limits of the worker remain
-        return 0.0
-    return 0.0 if reduced is None else float(np.linalg.norm(reduced, axis=1).max() ** 3 / lattice.volume)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.generation import Request
+    from crystallm.asking import Request
 
 
 def csp(
@@ -78,9 +78,10 @@ def csp(
         raise InputError("no data: name a file of known structures with a column 'cif'")
     numbers = _numbers(own["n"])
     from crystallm import runs
+    from crystallm.asking import validated
     from crystallm.benchmarks.csp import evaluate
     from crystallm.checkpoint import load_model
-    from crystallm.generation import Generator, Settings, validated
+    from crystallm.generation import Generator, Settings
 
     if options.get("top_k") == 0:
         options["top_k"] = None
@@ -188,7 +189,7 @@ def requests_for(truths: Sequence[Structure], n: int) -> list[Request | None]:
 
 def _requests(truths: Sequence[Structure], n: int) -> Iterator[Request | None]:
     from crystallm import cif
-    from crystallm.generation import Request, understand
+    from crystallm.asking import Request, understand
 
     for truth in truths:
         try:

@@ -96,7 +96,7 @@ def train(
 
     The file holds the recipe: n_layer, n_head, n_embd, context, dropout, batch_tokens, learning_rate, ...
     """
-    from crystallm.generation import validated
+    from crystallm.asking import validated
     from crystallm.training import Recipe
     from crystallm.training import train as run
 

@@ -1,0 +1,286 @@
+"""From many crystals to one answer: judged, equal ones folded and counted, the best first.
+
+Two crystals of a request are equal if pymatgen's StructureMatcher with its defaults (ltol 0.2, stol 0.3,
+angle_tol 5, volumes scaled to each other) fits their primitive cells; only crystals of one reduced formula
+are compared. A cluster is a crystal and all later ones that equal it. What is compared is compared in worker
+processes with a limit of time and memory; what they cannot tell apart in time counts as different.
+
+Clusters are ranked, those with a valid crystal before all others, by
+
+- agreement: how many crystals they hold; of equals, the likelier first.
+- likelihood: the log-likelihood of their likeliest crystal.
+- both: the sum of the places that these two give.
+
+Refuses to know how crystals are written.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from crystallm import matching
+from crystallm.errors import CrystallmError, TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pymatgen.core import Structure
+
+    from crystallm.crystal import Crystal
+
+Ranking = Literal["agreement", "likelihood", "both"]
+TRIES = 10
+"""Crystals written for each valid one that is asked for, at most, where no other bound is given."""
+JUDGED_BY_ONE = 32
+"""Crystals for which a further judging process is started."""
+MAX_STRETCH = 1000.0
+"""L^3 / V of a reduced cell beyond which a crystal equals none: no compound of the corpus has half of it."""
+
+
+class Selection(BaseModel):
+    """What is kept of the crystals that are written, and in which order. Frozen; refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    valid: bool = False
+    """Write on until as many crystals as were asked for are valid."""
+    max_tries: int | None = Field(default=None, ge=1)
+    """Crystals written for a request, to find its valid ones, at most; None: ten for each."""
+    rank: Ranking | None = None
+    """Fold equal crystals and rank them; None: leave them in the order of their samples."""
+    best: int | None = Field(default=None, ge=1)
+    """Keep so many distinct crystals of a request, the best ones; None for all. Ranks by agreement if no
+    ranking is named."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Selection:
+        if self.max_tries is not None and not self.valid:
+            raise ValueError(f"max_tries = {self.max_tries} without valid: ask for valid crystals too")
+        return self
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """How to rank, None for not at all."""
+        return "agreement" if self.rank is None and self.best is not None else self.rank
+
+    def tries(self, n: int) -> int:
+        """Crystals that a request for n may take."""
+        if not self.valid:
+            return n
+        return TRIES * n if self.max_tries is None else self.max_tries
+
+
+def judge(crystals: Sequence[Crystal]) -> None:
+    """Set the verdicts on crystals, found in processes that may be lost."""
+    from crystallm import validity
+
+    # One process a core, but none for a handful: each takes seconds to start.
+    workers = max(1, min(os.cpu_count() or 1, len(crystals) // JUDGED_BY_ONE))
+    verdicts = validity.check_many([crystal.judged for crystal in crystals], workers=workers)
+    for crystal, verdict in zip(crystals, verdicts, strict=True):
+        crystal.judge(verdict)
+
+
+def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | None = None) -> None:
+    """Set `cluster`, `cluster_size` and `rank` of crystals.
+
+    The best crystal has rank 1, the best that differs from it rank 2, and so on; behind all distinct ones
+    stand the repeats. What is no crystal has none of the three.
+
+    Args:
+        requests: for each request its crystals.
+        by: see the module.
+        workers: processes at a time; one a core if None.
+    """
+    folded = fold([[_structure(crystal) for crystal in crystals] for crystals in requests], workers=workers)
+    for crystals, clusters in zip(requests, folded, strict=True):
+        ranks = places(
+            clusters,
+            [crystal.log_likelihood for crystal in crystals],
+            [crystal.validity.valid for crystal in crystals],
+            by,
+        )
+        for crystal, cluster, place in zip(crystals, clusters, ranks, strict=True):
+            crystal.cluster = cluster
+            crystal.cluster_size = None if cluster is None else clusters.count(cluster)
+            crystal.rank = place
+
+
+def fold(
+    requests: Sequence[Sequence[Structure | None]],
+    *,
+    workers: int | None = None,
+    seconds: float = 120.0,
+    memory_gb: float = 4.0,
+) -> list[list[int | None]]:
+    """Number the clusters of equal structures, those of each request on their own.
+
+    Args:
+        requests: for each request its structures; None for what is no crystal.
+        workers: processes at a time; one a core if None.
+        seconds: limit for the crystals of one request and formula. What has not been compared by half of it
+            counts as different; where it is passed, only identical structures are folded.
+        memory_gb: limit for one process, GiB.
+
+    Returns:
+        For each request, for each structure the number of its cluster, counted from 0 in the order of the
+        clusters' first structures; None for what is no crystal.
+
+    Raises:
+        CrystallmError: no worker could be started.
+    """
+    from crystallm import workers as pool
+
+    tasks, places_of = [], []
+    keys: list[list[Any]] = [[None] * len(structures) for structures in requests]
+    for i, structures in enumerate(requests):
+        buckets: dict[str, list[int]] = {}
+        for j, structure in enumerate(structures):
+            if structure is not None:
+                buckets.setdefault(structure.composition.reduced_formula, []).append(j)
+        for bucket, members in buckets.items():
+            # A model that is sure of itself repeats itself: what is identical is sent once.
+            distinct: dict[str, list[int]] = {}
+            packed = {}
+            for j in members:
+                record = matching.pack(structures[j])  # type: ignore[arg-type] # None is in no bucket
+                distinct.setdefault(repr(record), []).append(j)
+                packed[repr(record)] = record
+            for number, same in enumerate(distinct.values()):
+                for j in same:
+                    keys[i][j] = (bucket, number)
+            if len(distinct) > 1:
+                tasks.append({"structures": list(packed.values()), "seconds": seconds / 2})
+                places_of.append((i, bucket, list(distinct.values())))
+    count = min(os.cpu_count() or 1 if workers is None else workers, max(1, len(tasks)))
+    found = pool.run(
+        "crystallm.answers:fold_record", tasks, workers=count, seconds=seconds, memory_gb=memory_gb
+    )
+    for (i, bucket, groups), numbers in zip(places_of, found, strict=True):
+        if isinstance(numbers, pool.Lost):
+            continue
+        for same, number in zip(groups, numbers, strict=True):
+            for j in same:
+                keys[i][j] = (bucket, number)
+    return [_numbered(row) for row in keys]
+
+
+def fold_record(task: Mapping[str, Any]) -> list[int]:
+    """Number the clusters of packed structures of one reduced formula, for a worker process."""
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    until = time.monotonic() + task["seconds"]
+    # Cells are made primitive once, here, and not again in each comparison.
+    matcher = StructureMatcher(primitive_cell=False)
+    heads: list[tuple[Structure, float, int]] = []  # the first of each cluster, its stretch, its number
+    numbers: list[int] = []
+    n_clusters = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen warns of each radius and electronegativity it lacks
+        for record in task["structures"]:
+            known = _primitive(record) if time.monotonic() < until else None
+            number = None
+            if known is not None:
+                structure, stretch = known
+                number = next(
+                    (
+                        number
+                        for head, other, number in heads
+                        if len(head) == len(structure)
+                        and max(stretch, other) <= matching.MAX_STRETCH * min(stretch, other)
+                        and time.monotonic() < until
+                        and matcher.fit(head, structure)
+                    ),
+                    None,
+                )
+            if number is None:
+                number = n_clusters
+                n_clusters += 1
+                if known is not None:
+                    heads.append((*known, number))
+            numbers.append(number)
+    return numbers
+
+
+def places(
+    clusters: Sequence[int | None], log_likelihoods: Sequence[float], valid: Sequence[bool], by: Ranking
+) -> list[int | None]:
+    """The rank of each crystal of a request, 1 for the best; see `rank`."""
+    likelihood = [-math.inf if math.isnan(value) else value for value in log_likelihoods]
+    members: dict[int, list[int]] = {}
+    for i, cluster in enumerate(clusters):
+        if cluster is not None:
+            members.setdefault(cluster, []).append(i)
+    for group in members.values():
+        group.sort(key=lambda i: (not valid[i], -likelihood[i]))
+    size = {cluster: len(group) for cluster, group in members.items()}
+    likeliest = {cluster: max(likelihood[i] for i in group) for cluster, group in members.items()}
+
+    def score(cluster: int) -> tuple[float, ...]:
+        if by == "likelihood":
+            return (-likeliest[cluster],)
+        if by == "agreement":
+            return (-size[cluster], -likeliest[cluster])
+        larger = sum(other > size[cluster] for other in size.values())
+        likelier = sum(other > likeliest[cluster] for other in likeliest.values())
+        return (larger + likelier, -likeliest[cluster])
+
+    order = sorted(members, key=lambda cluster: (not valid[members[cluster][0]], *score(cluster)))
+    line = [members[cluster][0] for cluster in order] + [i for c in order for i in members[c][1:]]
+    ranks: list[int | None] = [None] * len(clusters)
+    for place, i in enumerate(line, start=1):
+        ranks[i] = place
+    return ranks
+
+
+def kept(
+    ranks: Sequence[int | None], clusters: Sequence[int | None], valid: Sequence[bool], selection: Selection
+) -> list[int]:
+    """Which crystals of a request are its answers, in their order.
+
+    Args:
+        ranks: None where nothing was ranked, or for what is no crystal.
+        clusters: the same.
+        valid: verdicts.
+        selection: what is asked for. Ranked crystals come by rank, others as they were written.
+    """
+    found = [i for i, good in enumerate(valid) if good or not selection.valid]
+    if selection.ranking is None:
+        return found
+    found.sort(key=lambda i: math.inf if (place := ranks[i]) is None else place)
+    if selection.best is None:
+        return found
+    # Repeats rank behind all that is distinct.
+    last = min(selection.best, len({cluster for cluster in clusters if cluster is not None}))
+    return [i for i in found if (place := ranks[i]) is not None and place <= last]
+
+
+def _structure(crystal: Crystal) -> Structure | None:
+    try:
+        return crystal.structure
+    except TextError:
+        return None
+
+
+def _primitive(record: Mapping[str, Any]) -> tuple[Structure, float] | None:
+    """The primitive cell of a packed structure and its stretch; None for one that is not compared."""
+    try:
+        structure = matching.unpack(record)
+    except CrystallmError:
+        return None
+    if len(structure) > matching.MAX_ATOMS or not 0 < matching.stretch(structure.lattice) < MAX_STRETCH:
+        return None
+    primitive = structure.get_reduced_structure().get_primitive_structure()
+    return primitive, matching.stretch(primitive.lattice)
+
+
+def _numbered(keys: Sequence[Any]) -> list[int | None]:
+    """Numbers for keys, from 0 in the order in which they come; None stays."""
+    numbers: dict[Any, int] = {}
+    return [None if key is None else numbers.setdefault(key, len(numbers)) for key in keys]

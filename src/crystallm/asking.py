@@ -1,0 +1,188 @@
+"""What a person asks for: a request, as options or as a row of a file, and how it is read.
+
+Needs no model, and refuses to know what one makes of it.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from crystallm import formula as formulas
+from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from crystallm.spacegroups import SpaceGroup
+
+Kind = TypeVar("Kind", bound=BaseModel)
+MAX_SAMPLES = 1_000_000
+"""Crystals of one request, at most."""
+
+
+class Request(BaseModel):
+    """What to write. Frozen; refuses unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True
+    )
+
+    formula: str | None = None
+    """As people write it; None leaves the composition to the network."""
+    z: int | Literal["auto"] | None = None
+    """Reduced formula units in the conventional cell; None: the cell is as written; `auto`: samples are
+    spread over the numbers that the network finds likely."""
+    space_group: str | None = None
+    """Symbol or number; None leaves it to the network, sample by sample; `auto`: samples are spread over the
+    groups that the network finds likely."""
+    n: int = Field(default=10, ge=1, le=MAX_SAMPLES)
+    """Crystals."""
+    prompt: str | None = None
+    """A beginning of a text, in place of formula and space group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request understood: what the network will be given.
+
+    Attributes:
+        request: as asked.
+        cell: what the cell holds, None if that is left to the network or to be chosen.
+        space_group: None if that is left to the network or to be chosen.
+        note: how the request was read, one line for a person.
+        cells: the cells to choose from where z is `auto`, else none.
+        any_group: whether the space group is `auto`.
+    """
+
+    request: Request
+    cell: formulas.Cell | None
+    space_group: SpaceGroup | None
+    note: str
+    cells: tuple[formulas.Cell, ...] = ()
+    any_group: bool = False
+
+
+def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """Build a Request, Settings, or any such model.
+
+    Raises:
+        InputError: an unknown key, or a value out of its range; the message names the first.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise InputError(str(first["ctx"]["error"] if "ctx" in first else first["msg"])) from None
+        name = str(first["loc"][0])  # what follows is which of several types was tried
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"unknown option {name!r}: there are {', '.join(kind.model_fields)}") from None
+        said = first["msg"][:1].lower() + first["msg"][1:]
+        raise InputError(f"{name} = {str(first['input'])[:40]!r}: {said}") from None
+
+
+def understand(request: Request, *, fitting: bool = True) -> Plan:
+    """Read the formula and the space group of a request. Needs no model.
+
+    Args:
+        request: to read.
+        fitting: refuse a cell that cannot fill the space group. The network alone, without constraints, may
+            be asked for anything.
+
+    Raises:
+        InputError: a formula or group that is none, or things that cannot be asked together.
+    """
+    if request.prompt is not None:
+        if (request.formula, request.z, request.space_group) != (None, None, None):
+            raise InputError("a prompt stands for the formula, z and the space group: give one or the other")
+        if not request.prompt:
+            raise InputError("the prompt is empty: leave it out to let the network begin")
+        return Plan(request, None, None, f"beginning with {request.prompt[:60]!r}")
+    if request.formula is None:
+        if request.z is not None:
+            raise InputError(f"z = {request.z} without a formula: say of what, such as TiO2")
+        if request.space_group is not None:
+            raise InputError(
+                f"space group {request.space_group!r} without a formula: say of what, such as TiO2"
+            )
+        return Plan(request, None, None, "no formula: the network chooses")
+    from crystallm import choosing, spacegroups
+
+    any_group = request.space_group == "auto"
+    group = None
+    if request.space_group is not None and not any_group:
+        if len(request.space_group) > 30:
+            raise InputError(
+                f"no space group {request.space_group[:30]!r}...: give a number or a symbol such as Fm-3m"
+            )
+        group = spacegroups.get(request.space_group)
+    where = ""
+    if any_group:
+        where = ", space group = auto"
+    elif group is not None:
+        where = f", {group.symbol} (no. {group.number})"
+    if request.z == "auto":
+        cells = choosing.cells(request.formula, group, fitting=fitting)
+        note = f"z = auto, formula unit {cells[0].reduced_formula}{where}"
+        return Plan(request, None, group, note, cells, any_group)
+    cell = formulas.cell(request.formula, request.z)
+    if group is not None and fitting:
+        choosing.refuse_misfit(cell, group, by_z=request.z is not None)
+    return Plan(request, cell, group, f"{cell.note}{where}", (), any_group)
+
+
+def read_requests(path: Path, *, n: int, fitting: bool = True) -> list[Request]:
+    """Requests of a CSV file with the columns formula[,z][,space_group][,n], one a row.
+
+    Args:
+        path: of the file, UTF-8.
+        n: crystals of a request whose row does not say.
+        fitting: as for `understand`.
+
+    Raises:
+        InputError: a missing or unknown column, or a row that cannot be understood; with its line.
+        CrystallmError: the file cannot be read.
+    """
+    requests = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restkey="", skipinitialspace=True)
+            names = [(name or "").strip() for name in reader.fieldnames or ()]
+            known = ("formula", "z", "space_group", "n")
+            if "formula" not in names or set(names) - set(known):
+                raise InputError(
+                    f"{path}: the first line must name the columns formula[,z][,space_group][,n], not "
+                    f"{','.join(names)[:60]!r}"
+                )
+            reader.fieldnames = names
+            for row in reader:
+                try:
+                    request = _from_row(row, n, fitting=fitting)
+                except InputError as error:
+                    raise InputError(f"{path}, line {reader.line_num}: {error}") from None
+                requests.append(request)
+    except OSError as error:
+        raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no CSV file in UTF-8: {error}") from None
+    if not requests:
+        raise InputError(
+            f"{path} holds no request: write one formula a line below the line that names the columns"
+        )
+    return requests
+
+
+def _from_row(row: Mapping[str, str | None], n: int, *, fitting: bool) -> Request:
+    if "" in row:  # DictReader's place for what stands behind the last column
+        raise InputError("more values than columns: is a comma too many?")
+    values = {name: value.strip() for name, value in row.items() if value and value.strip()}
+    if "formula" not in values:
+        raise InputError("no formula")
+    request = validated(Request, {"n": n, **values})
+    understand(request, fitting=fitting)
+    return request

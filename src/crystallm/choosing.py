@@ -1,0 +1,374 @@
+"""What a request leaves open, Z or the space group, shared out by the network's own likelihood.
+
+For a formula unit U, the weight of Z is the probability that the network writes the composition of Z U and
+stops there: the product of the probabilities of its tokens behind the first, of the group's tokens if a group
+was asked for, else times that of any token that may follow, all without rules. Weights are normalised over
+the Z that are tried. At a temperature T they are taken to the power of 1/T.
+
+The weight of a space group is what plain sampling gives it behind the composition: the network's
+probability among the groups that can hold the composition, under temperature, top_k and top_p.
+
+Sample j of a request takes what stands at u_j = (u_0 + j phi) mod 1 of the cumulative weights, with phi the
+golden ratio and u_0 drawn from the seed: each sample is a fair draw, any number of samples in a row cover the
+choices nearly in proportion, and a sample does not depend on how many there are.
+
+Refuses to know what is written behind the prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crystallm import formula as formulas
+from crystallm import grammar, spacegroups
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from crystallm.checkpoint import Model
+    from crystallm.formula import Cell
+    from crystallm.generation import Settings
+    from crystallm.model import GPT
+    from crystallm.spacegroups import SpaceGroup
+
+MAX_Z = 24
+"""Formula units that are tried, at most; more of them where they are small."""
+SMALL_CELL = 96
+"""Atoms up to which more formula units than MAX_Z are tried: alpha-Mn has 58 in its cell."""
+LARGE_CELL = 400
+"""Atoms of a cell that is tried, at most, unless it holds one formula unit."""
+GOLDEN = (math.sqrt(5) - 1) / 2
+_BATCH = 32  # prompts that go through the network together
+_NEGLIGIBLE = 1e-6  # a choice with less weight is not tried
+_SHOWN = 5  # choices that a note names
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to fill in what a request leaves open.
+
+    Attributes:
+        prompt: tokens that the network is given.
+        n_asked: how many of them say what was asked for, and not what was chosen here.
+        cell: what the cell holds; None if that is left to the network.
+        space_group: number; None if that is left to the network.
+        note: one line for a person.
+        weight: share of the samples.
+        z_weight: weight of its Z, None where Z was not to be chosen.
+        space_group_weight: weight of its group among those of its Z, None where that was not to be chosen.
+        log_likelihood: of what was chosen, given what was asked for, in the network at temperature 1, nats.
+    """
+
+    prompt: tuple[int, ...]
+    n_asked: int
+    cell: Cell | None
+    space_group: int | None
+    note: str
+    weight: float = 1.0
+    z_weight: float | None = None
+    space_group_weight: float | None = None
+    log_likelihood: float = 0.0
+
+
+def cells(formula: str, group: SpaceGroup | None, *, fitting: bool) -> tuple[Cell, ...]:
+    """The cells that are tried for z = "auto", by rising Z.
+
+    Args:
+        formula: as people write it; its reduced formula is the unit.
+        group: the space group asked for.
+        fitting: leave out what cannot fill that group.
+
+    Raises:
+        InputError: no formula, or no Z can fill the group.
+    """
+    unit = formulas.cell(formula, 1)
+    most = max(MAX_Z, SMALL_CELL // unit.n_atoms)
+    most = max(1, min(most, LARGE_CELL // unit.n_atoms))
+    found = [formulas.cell(formula, z) for z in range(1, most + 1)]
+    if group is not None and fitting:
+        found = [made for made in found if _can_hold(group, made)]
+    if not found:
+        assert group is not None  # noqa: S101 - without one there is Z = 1
+        raise InputError(
+            f"no {most} or fewer formula units of {unit.reduced_formula} can fill {group.symbol} "
+            f"(#{group.number}): choose another space group"
+        )
+    return tuple(found)
+
+
+def refuse_misfit(cell: Cell, group: SpaceGroup, *, by_z: bool) -> None:
+    """Say that a cell cannot fill a space group, and what can.
+
+    Args:
+        cell: asked for.
+        group: asked for.
+        by_z: whether the cell was given by its Z, not written out.
+
+    Raises:
+        InputError: it cannot. Orbits of the group's Wyckoff positions, those without free coordinates used
+            once at most, do not add up to the cell's atoms.
+    """
+    if _can_hold(group, cell):
+        return
+    units = f"{cell.z} formula unit{'s' if cell.z > 1 else ''} of {cell.reduced_formula}"
+    what = units if by_z else f"a cell of {cell.formula} ({units})"
+    raise InputError(f"{what} cannot fill {group.symbol} (#{group.number}); {_what_can(cell, group)}")
+
+
+def _what_can(cell: Cell, group: SpaceGroup) -> str:
+    """The three nearest Z that fill the group, or else the three nearest groups of its system."""
+    most = max(MAX_Z, SMALL_CELL // (cell.n_atoms // cell.z), 2 * cell.z)
+    most = min(most, formulas.MAX_ATOMS * cell.z // cell.n_atoms)
+    counts = [count // cell.z for _, count in cell.composition]
+    fitting = [z for z in range(1, most + 1) if grammar.can_hold(group.number, [z * n for n in counts])]
+    if fitting:
+        nearest = sorted(sorted(fitting, key=lambda z: abs(z - cell.z))[:3])
+        return f"Z = {', '.join(map(str, nearest))} can"
+    holding = grammar.groups_for(tuple(sorted(count for _, count in cell.composition)))
+    alike = [n for n in holding if spacegroups.get(n).crystal_system == group.crystal_system]
+    nearest = sorted(sorted(alike, key=lambda n: abs(n - group.number))[:3])
+    near = ", ".join(f"{spacegroups.get(n).symbol} (#{n})" for n in nearest)
+    return f"no Z up to {most} can: choose another space group{f', such as {near}' if near else ''}"
+
+
+def _can_hold(group: SpaceGroup, cell: Cell) -> bool:
+    return grammar.can_hold(group.number, [count for _, count in cell.composition])
+
+
+def choices(
+    model: Model,
+    open_cells: Sequence[Cell],
+    group: SpaceGroup | None,
+    settings: Settings,
+    *,
+    any_z: bool,
+    any_group: bool,
+) -> tuple[list[Choice], str]:
+    """All that is tried for a request, with its weight.
+
+    Args:
+        model: that weighs, and will write.
+        open_cells: the cells to choose from.
+        group: asked for, if one was.
+        settings: temperature, top_k, top_p and constraints count.
+        any_z: whether Z is to be chosen.
+        any_group: whether the space group is.
+
+    Returns:
+        The choices, those of weight 0 left out, by Z and number of the group; and one line that says what was
+        tried with which weight.
+
+    Raises:
+        InputError: nothing can be told to the network.
+    """
+    number = None if group is None else group.number
+    prompts = _prompts(model, [(cell, number) for cell in open_cells])
+    kept = [(cell, prompt) for cell, prompt in zip(open_cells, prompts, strict=True) if prompt is not None]
+    if not kept:
+        model.language.prompt(open_cells[0].composition, number)  # raises, and knows why
+        raise InputError(
+            f"a cell of {open_cells[0].formula} fills the context of the model {model.name!r}: ask for less"
+        )
+    log_p = np.zeros(1)
+    z_weights = np.ones(1)
+    if any_z:
+        log_p = _normalised(_weigh(model, kept, number))
+        z_weights = _tempered(log_p, settings.temperature)
+    found: list[Choice] = []
+    for (cell, prompt), log_z, z_weight in zip(kept, log_p.tolist(), z_weights.tolist(), strict=True):
+        if z_weight < _NEGLIGIBLE:
+            continue
+        of_z = f"; {_percent(z_weight)} of z = auto" if any_z else ""
+        if not any_group:
+            where = "" if group is None else f", {group.symbol} (no. {group.number})"
+            found.append(
+                Choice(
+                    prompt=tuple(prompt),
+                    n_asked=len(prompt),
+                    cell=cell,
+                    space_group=number,
+                    note=f"{cell.note}{where}{of_z}",
+                    weight=z_weight,
+                    z_weight=z_weight if any_z else None,
+                    log_likelihood=log_z,
+                )
+            )
+            continue
+        for chosen, told, weight, log_group in _groups(model, cell, settings):
+            symbol = spacegroups.get(chosen).symbol
+            of_group = f"; {_percent(weight)} of space group = auto"
+            found.append(
+                Choice(
+                    prompt=told,
+                    n_asked=len(prompt),
+                    cell=cell,
+                    space_group=chosen,
+                    note=f"{cell.note}, {symbol} (no. {chosen}){of_z}{of_group}",
+                    weight=z_weight * weight,
+                    z_weight=z_weight if any_z else None,
+                    space_group_weight=weight,
+                    log_likelihood=log_z + log_group,
+                )
+            )
+    return found, _summary(found, open_cells[0], group, any_z=any_z, any_group=any_group)
+
+
+def spread(weights: Sequence[float], seed: int, index: int, samples: Sequence[int]) -> list[int]:
+    """Which choice each sample takes; see the module.
+
+    Args:
+        weights: of the choices, not all 0.
+        seed: of the run.
+        index: of the request's first sample in the run.
+        samples: their numbers in the request.
+    """
+    # The random stream of sample `index` itself starts at counter 0, and never comes this far.
+    stream = np.random.Philox(key=np.array([seed, index], dtype=np.uint64), counter=np.array([0, 0, 0, 1]))
+    first = float(np.random.Generator(stream).random())
+    cumulative = np.cumsum(weights)
+    points = (first + GOLDEN * np.asarray(samples, dtype=np.float64)) % 1.0
+    taken = np.searchsorted(cumulative, points * cumulative[-1], side="right")
+    return [min(int(i), len(weights) - 1) for i in taken]
+
+
+def _prompts(model: Model, asked: Sequence[tuple[Cell, int | None]]) -> list[list[int] | None]:
+    """The prompt of each cell and group; None where the language cannot say it, or the context hold it."""
+    prompts: list[list[int] | None] = []
+    for cell, number in asked:
+        try:
+            prompt = model.language.prompt(cell.composition, number)
+        except InputError:
+            prompts.append(None)
+        else:
+            prompts.append(prompt if len(prompt) < model.config.context else None)
+    return prompts
+
+
+def _weigh(model: Model, kept: Sequence[tuple[Cell, list[int]]], number: int | None) -> Any:
+    """Logarithms of the probabilities of prompts, as the module says. (number of cells,) float64."""
+    import torch
+
+    weights = []
+    for (cell, prompt), rows in zip(kept, _log_probs(model.network, [p for _, p in kept]), strict=True):
+        ids = torch.tensor(prompt[1:], dtype=torch.int64)
+        weight = float(rows[:-1].gather(1, ids[:, None]).sum())
+        if number is None:
+            rules = grammar.rules(model.language.name, cell.composition, None, "full")
+            allowed = None if rules is None else rules.start(prompt).allowed()
+            if allowed is not None:
+                weight += float(torch.logsumexp(rows[-1][list(allowed)], dim=0))
+        weights.append(weight)
+    return np.array(weights)
+
+
+def _groups(
+    model: Model, cell: Cell, settings: Settings
+) -> Iterator[tuple[int, tuple[int, ...], float, float]]:
+    """Space groups of a cell: number, prompt, weight, log-likelihood behind the composition."""
+    counts = tuple(sorted(count for _, count in cell.composition))
+    numbers = grammar.groups_for(counts) if settings.constraints == "full" else range(1, 231)
+    told = zip(numbers, _prompts(model, [(cell, number) for number in numbers]), strict=True)
+    prompts = {number: prompt for number, prompt in told if prompt is not None}
+    # What names the group is where the prompts of two groups part; what stands before is common to all.
+    n_composition = len(model.language.prompt(cell.composition, None))
+    pair = (model.language.prompt(cell.composition, 1), model.language.prompt(cell.composition, 2))
+    place = next(i for i, (one, other) in enumerate(zip(*pair, strict=True)) if one != other)
+    (rows,) = _log_probs(model.network, [pair[0][:place]])
+    common = sum(float(rows[i - 1, pair[0][i]]) for i in range(n_composition, place))
+    log_p = np.array([float(rows[-1, prompt[place]]) for prompt in prompts.values()])
+    weights = _sampled(log_p, settings)
+    for (number, prompt), weight, log_group in zip(
+        prompts.items(), weights.tolist(), log_p.tolist(), strict=True
+    ):
+        if weight >= _NEGLIGIBLE:
+            yield number, tuple(prompt), weight, common + log_group
+
+
+def _sampled(log_p: Any, settings: Settings) -> Any:
+    """The probabilities with which `decode.sample` draws from these tokens."""
+    if settings.top_k is not None and settings.top_k < len(log_p):
+        log_p = np.where(log_p < np.sort(log_p)[-settings.top_k], -np.inf, log_p)
+    weights = _tempered(log_p, settings.temperature)
+    if settings.top_p is not None and settings.top_p < 1:
+        order = np.argsort(-weights, kind="stable")
+        before = np.cumsum(weights[order]) - weights[order]
+        weights[order[before >= settings.top_p]] = 0.0
+        weights = weights / weights.sum()
+    return weights
+
+
+def _normalised(log_p: Any) -> Any:
+    return log_p - np.logaddexp.reduce(log_p)
+
+
+def _tempered(log_p: Any, temperature: float) -> Any:
+    """Probabilities at a temperature; at 0 the likeliest has all."""
+    if temperature == 0:
+        return (np.arange(len(log_p)) == np.argmax(log_p)).astype(np.float64)
+    weights = np.exp((log_p - log_p.max()) / temperature)
+    return weights / weights.sum()
+
+
+def _log_probs(network: GPT, texts: Sequence[list[int]]) -> Iterator[Tensor]:
+    """For each text, at each of its tokens, the log-probabilities of the next one, (T, V) float32."""
+    import torch
+
+    device = network.transformer.wte.weight.device
+    for start in range(0, len(texts), _BATCH):
+        group = texts[start : start + _BATCH]
+        longest = max(map(len, group))
+        # Padding stands behind the tokens, where causal attention does not look.
+        padded = torch.tensor([text + [0] * (longest - len(text)) for text in group], device=device)  # (B, T)
+        with torch.inference_mode():
+            logits = network(padded).float()  # (B, T, V)
+        for text, rows in zip(group, torch.log_softmax(logits, dim=-1).cpu(), strict=True):
+            yield rows[: len(text)]
+
+
+def _summary(
+    found: Sequence[Choice], cell: Cell, group: SpaceGroup | None, *, any_z: bool, any_group: bool
+) -> str:
+    """What was tried, with its weights."""
+    parts = [cell.note]
+    if any_z:
+        by_z: dict[str, float] = {}
+        for choice in found:
+            made = choice.cell
+            by_z[str(made.z if made else "")] = choice.z_weight or 0.0
+        parts = [f"z = auto, formula unit {cell.reduced_formula}: Z = {_listed(by_z)}"]
+    if any_group:
+        by_group: dict[str, float] = {}
+        for choice in found:
+            symbol = _symbol(choice.space_group or 0)
+            by_group[symbol] = by_group.get(symbol, 0.0) + choice.weight
+        parts.append(f"space group = auto: {_listed(by_group)}")
+    elif group is not None:
+        parts.append(f"{group.symbol} (no. {group.number})")
+    return ", ".join(parts)
+
+
+@cache
+def _symbol(number: int) -> str:
+    return spacegroups.get(number).symbol
+
+
+def _listed(weights: dict[str, float]) -> str:
+    """The heaviest by name, the rest by number: `4 (61 %), 2 (30 %), 7 others (9 %)`."""
+    order = sorted(weights, key=lambda name: -weights[name])
+    named = [f"{name} ({_percent(weights[name])})" for name in order[:_SHOWN]]
+    if len(order) > _SHOWN:
+        rest = sum(weights[name] for name in order[_SHOWN:])
+        named.append(f"{len(order) - _SHOWN} others ({_percent(rest)})")
+    return ", ".join(named)
+
+
+def _percent(weight: float) -> str:
+    return f"{100 * weight:.2g} %" if 0.001 <= weight < 0.1 else f"{100 * weight:.0f} %"
