@@ -82,8 +82,8 @@ def walk(rules: CifRules, rng: random.Random, policy: str = "uniform") -> tuple[
     Args:
         rules: of the walk.
         rng: of the choices.
-        policy: `uniform`, or always the `first` or the `last` of the allowed tokens, which leads to the edges of
-            what can be: rows that begin at the end of their order, coordinates next to special ones.
+        policy: `uniform`, or always the `first` or the `last` of the allowed tokens, which leads to the
+            edges of what can be: rows at the end of their order, coordinates next to special ones.
     """
     ids: list[int] = []
     n_choices, spent = 0, 0.0

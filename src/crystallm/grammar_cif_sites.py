@@ -41,10 +41,11 @@ GRID = 10_000
 """Steps of a printed coordinate in 1."""
 FREE = -1
 """Stands for all positions with free coordinates where those without are told apart by their index."""
-_NEAR = 1.5
-"""Atoms whose coordinates differ by no more steps are one atom: readers merge images within one step."""
-_NEAR_INEXACT = 3.5
-"""The same where rounding moves an atom off its position by up to a step, as in (x, 2x, z)."""
+_NEAR = 9.5
+"""Atoms whose coordinates all differ by no more steps are one atom. Less would do to tell them apart, but the
+parameter of a position such as (x, 2x, z) is known to some steps only from what is printed, and a reader that
+moves the atom onto its position must not meet another. No known crystal is lost: the symmetry search behind
+the published texts joins what is closer than 0.1 Å, which is more than this in any cell up to 100 Å."""
 _STRICT = 1e-6
 _PLACES = np.arange(GRID)
 
@@ -61,7 +62,6 @@ class Subspace:
         linear: [n, 3, n_free] and
         constant: [n, 3], grid steps: an image minus the point, a linear form of the free coordinates, for
             each operator that does not keep the whole subspace.
-        near: steps within which two atoms are one.
         n_on_line: points of one orbit that lie on this subspace.
     """
 
@@ -71,7 +71,6 @@ class Subspace:
     offset: Floats
     linear: Floats
     constant: Floats
-    near: float
     n_on_line: int
 
     @cached_property
@@ -115,7 +114,7 @@ class Subspace:
             constant, lead = table[:, 3 * (j + 1) : -1], table[:, -1].astype(np.int64)
             steepness = linear[np.arange(len(lead)), lead, j]
             turns = int(np.ceil(steepness.max())) if len(lead) else 0
-            width = int(np.ceil(self.near / steepness.min())) if len(lead) else 0
+            width = int(np.ceil(_NEAR / steepness.min())) if len(lead) else 0
             groups.append((linear, constant, lead, steepness, turns, width))
         return tuple(groups)
 
@@ -143,10 +142,14 @@ class Subspace:
         rest = constant + linear[:, :, :j] @ np.asarray(before, dtype=np.float64)  # [n, 3]
         start = -rest[np.arange(n), lead] % GRID  # [n]
         exact = (start[:, None] + GRID * np.arange(-1, turns + 1)) / steepness[:, None]  # [n, turns + 2]
-        values = np.floor(exact)[:, :, None] + np.arange(-width, width + 2)  # [n, turns + 2, window]
-        off = linear[:, None, None, :, j] * values[..., None] + rest[:, None, None, :]
-        off -= GRID * np.rint(off / GRID)
-        hit = (np.abs(off) <= self.near).all(axis=-1)
+        off = linear[:, None, :, j] * exact[..., None] + rest[:, None]
+        off = np.abs(off - GRID * np.rint(off / GRID)).max(axis=-1)
+        op, turn = np.nonzero(
+            off <= 2 * _NEAR
+        )  # the steepest coordinate is 0 there, others may still come near
+        values = np.floor(exact[op, turn])[:, None] + np.arange(-width, width + 2)  # [found, window]
+        off = linear[op, None, :, j] * values[..., None] + rest[op, None]
+        hit = (np.abs(off - GRID * np.rint(off / GRID)) <= _NEAR).all(axis=-1)
         found = values[hit]
         return np.asarray(found[(found >= 0) & (found < GRID)], dtype=np.int64)
 
@@ -155,17 +158,17 @@ class Subspace:
         axis = self.free[-1]
         for i in range(axis):
             known = chosen[i] if i in self.free else self.value(i, chosen)
-            atoms = atoms[np.abs((atoms[:, i] - known + GRID / 2) % GRID - GRID / 2) <= self.near]
-        width = int(np.ceil(self.near)) + 1
-        values = np.rint(atoms[:, axis])[:, None] + np.arange(-width, width + 1)  # [n, window]
+            atoms = atoms[np.abs((atoms[:, i] - known + GRID / 2) % GRID - GRID / 2) <= _NEAR]
+        width = int(np.ceil(_NEAR)) + 1
+        values = (np.rint(atoms[:, axis])[:, None] + np.arange(-width, width + 1)) % GRID  # [n, window]
         near = np.ones(values.shape, dtype=np.bool_)
         for i in range(axis, 3):
             offset, terms, _ = self.forms[i]
             x = np.full(values.shape, offset)
             for j, k in terms:
                 x += k * (values if j == axis else chosen[j])
-            near &= np.abs((atoms[:, i, None] - x + GRID / 2) % GRID - GRID / 2) <= self.near
-        return values[near].astype(np.int64) % GRID
+            near &= np.abs((atoms[:, i, None] - x + GRID / 2) % GRID - GRID / 2) <= _NEAR
+        return np.asarray(values[near], dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +202,7 @@ class Sites:
                 break
             good, need = space.first_good, n + 1
             if len(space.free) == 1:
-                need *= 1 + space.n_on_line * (2 * int(space.near) + 1)
+                need *= 1 + space.n_on_line * (2 * int(_NEAR) + 1)
                 if space.index in atoms:
                     good = good.copy()
                     good[space.occupied(space.leading, atoms[space.index])] = False
@@ -425,11 +428,6 @@ def _subspace(
     slopes: list[list[Fraction]],
     offset: list[Fraction],
 ) -> Subspace:
-    dependent = [i for i in range(3) if i not in free and any(slopes[i])]
-    is_exact = all(
-        all(k in (-1, 0, 1) for k in slopes[i]) and (GRID * offset[i]).denominator == 1 for i in dependent
-    )
-    near = _NEAR if is_exact else _NEAR_INEXACT
     k = np.array(slopes, dtype=np.float64)
     o = GRID * np.array(offset, dtype=np.float64)
     move = group.rotations - np.eye(3)
@@ -445,4 +443,4 @@ def _subspace(
         on = np.abs((off + GRID / 2) % GRID - GRID / 2).max(axis=1) < 1e-3
         n_on_line = max(1, len(np.unique(np.round(images[on] % GRID, 3), axis=0)))
     moves = linear.any(axis=(1, 2))
-    return Subspace(index, free, k, o, linear[moves], constant[moves], near, n_on_line)
+    return Subspace(index, free, k, o, linear[moves], constant[moves], n_on_line)
