@@ -1,0 +1,270 @@
+"""Crystals are packed whole and once, in an order of their own; folders are whole or not there."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crystallm import dataset
+from crystallm.dataset import IGNORE, PADDING, Split
+from crystallm.errors import CrystallmError, InputError
+
+patient = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+lengths = st.lists(st.integers(0, 300), max_size=80)
+
+
+def make_split(sizes: list[int]) -> Split:
+    """Crystals of these lengths; token number k of them all is k modulo 1000, so each is another text."""
+    starts = np.cumsum([0, *sizes], dtype=np.int64)
+    stream = (np.arange(starts[-1]) % 1000).astype(np.uint16)
+    return Split(stream, starts, "orbits", 1000)
+
+
+def crystals_of(batch: dataset.Batch) -> list[list[int]]:
+    """The crystals that a batch holds, by its segments."""
+    return [
+        row_ids[row_segments == number].tolist()
+        for row_ids, row_segments in zip(batch.ids, batch.segments, strict=True)
+        for number in range(row_segments.max() + 1)
+    ]
+
+
+# --- packing ---
+
+
+@patient
+@given(lengths, st.integers(2, 400), st.integers(1, 2000), st.integers(0, 5), st.booleans())
+def test_every_crystal_that_fits_stands_whole_and_once_in_an_epoch(sizes, context, tokens, seed, shuffle):
+    split = make_split(sizes)
+    found = []
+    for batch in dataset.batches(
+        split, batch_tokens=tokens, context=context, seed=seed, epoch=1, shuffle=shuffle
+    ):
+        rows, window = batch.ids.shape
+        assert window <= context
+        assert rows == 1 or rows * window <= tokens
+        assert batch.n_tokens == sum(map(len, crystals_of(batch)))
+        found += crystals_of(batch)
+    fitting = [split.crystal(i).tolist() for i in range(len(split)) if 0 < sizes[i] <= context]
+    assert sorted(found) == sorted(fitting)
+
+
+@patient
+@given(lengths, st.integers(2, 400), st.integers(1, 2000))
+def test_targets_positions_and_segments_are_those_of_each_crystal_alone(sizes, context, tokens):
+    for batch in dataset.batches(make_split(sizes), batch_tokens=tokens, context=context, seed=0, epoch=0):
+        for array in (batch.ids, batch.targets, batch.positions, batch.segments):
+            assert array.dtype == np.int64
+        for ids, targets, positions, segments in zip(
+            batch.ids, batch.targets, batch.positions, batch.segments, strict=True
+        ):
+            for number in range(segments.max() + 1):
+                places = np.flatnonzero(segments == number)
+                assert (np.diff(places) == 1).all()  # side by side
+                assert positions[places].tolist() == list(range(len(places)))
+                assert targets[places[:-1]].tolist() == ids[places[1:]].tolist()
+                assert targets[places[-1]] == IGNORE
+            padding = segments == PADDING
+            assert (targets[padding] == IGNORE).all()
+            assert (ids[padding] == 0).all()
+            assert not padding[: len(ids) - padding.sum()].any()  # padding comes last
+
+
+@patient
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=400), st.integers(64, 200))
+def test_windows_are_full_enough(sizes, window):
+    packed = dataset.pack(np.array(sizes), np.arange(len(sizes)), window)
+    assert all(sum(sizes[i] for i in content) <= window for content in packed)
+    assert sorted(i for content in packed for i in content) == list(range(len(sizes)))
+    # No two of the windows left open at the end could be one; those closed before were the fullest of 65.
+    rest = [sum(sizes[i] for i in content) for content in packed[-dataset.OPEN_WINDOWS :]]
+    assert sum(total <= window // 2 for total in rest) <= 1
+
+
+def test_short_crystals_stand_in_short_windows():
+    split = make_split([20] * 30 + [100] * 10 + [900])
+    widths = {}
+    for batch in dataset.batches(split, batch_tokens=256, context=1000, seed=0, epoch=0):
+        for crystal in crystals_of(batch):
+            widths.setdefault(len(crystal), set()).add(batch.ids.shape[1])
+    assert widths == {20: {64}, 100: {128}, 900: {1000}}
+
+
+def order(split: Split, **where: int) -> list[list[int]]:
+    return [batch.ids.tolist() for batch in dataset.batches(split, batch_tokens=512, context=300, **where)]
+
+
+def test_the_order_is_that_of_seed_and_epoch_alone():
+    split = make_split(list(range(1, 200)))
+    first = order(split, seed=3, epoch=2)
+    assert order(split, seed=3, epoch=2) == first
+    assert order(split, seed=3, epoch=3) != first
+    assert order(split, seed=4, epoch=2) != first
+
+
+def test_without_shuffling_there_is_one_order():
+    split = make_split(list(range(1, 200)))
+    assert order(split, seed=0, epoch=0, shuffle=False) == order(split, seed=1, epoch=5, shuffle=False)
+
+
+def test_nothing_gives_no_batch():
+    assert order(make_split([]), seed=0, epoch=0) == []
+    assert order(make_split([301, 999]), seed=0, epoch=0) == []
+
+
+# --- files ---
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data set of three crystals, one of them empty."""
+    place = tmp_path / "data"
+    with dataset.new_folder(place) as new:
+        streams = [np.array(ids, dtype=np.uint16) for ids in ([1, 2, 3], [], [65535])]
+        dataset.write_split(new, "train", streams)
+        dataset.write_split(new, "val", [])
+        (new / dataset.FACTS).write_text('{"language": "orbits", "vocab_size": 65536}')
+    return place
+
+
+def test_what_was_written_is_read(folder):
+    split = dataset.load(folder, "train")
+    assert [split.crystal(i).tolist() for i in range(len(split))] == [[1, 2, 3], [], [65535]]
+    assert split.lengths.tolist() == [3, 0, 1]
+    assert (split.language, split.vocab_size) == ("orbits", 65536)
+    assert (folder / "train.bin").read_bytes() == bytes([1, 0, 2, 0, 3, 0, 255, 255])
+    assert len(dataset.load(folder, "val")) == 0
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["data"]
+
+
+@pytest.mark.parametrize("content", [b"\x01\x00" * 3, b"\x01\x00" * 5, b"\x01" * 7, b""])
+def test_a_stream_that_does_not_fit_its_index_is_refused(folder, content):
+    (folder / "train.bin").write_bytes(content)
+    with pytest.raises(InputError, match=f"train.bin .* has {len(content)} bytes, not 8: truncated"):
+        dataset.load(folder, "train")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        np.array([0, 3, 2, 4]),
+        np.array([1, 4]),
+        np.array([], dtype=np.int64),
+        np.array([[0, 4]]),
+        np.array([0.0, 4.0]),
+        np.array(4),
+    ],
+)
+def test_an_index_that_is_none_is_refused(folder, index):
+    np.save(folder / "train.idx.npy", index)
+    with pytest.raises(InputError, match="train.idx.npy .* is no index of crystals"):
+        dataset.load(folder, "train")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"noise" * 99])
+def test_a_damaged_index_is_refused(folder, content):
+    (folder / "train.idx.npy").write_bytes(content)
+    with pytest.raises(InputError, match="no split 'train'"):
+        dataset.load(folder, "train")
+
+
+def test_a_pickle_is_not_loaded(folder):
+    np.save(folder / "train.idx.npy", np.array([0, None], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="no split 'train'"):
+        dataset.load(folder, "train")
+
+
+@pytest.mark.parametrize("missing", ["train.bin", "train.idx.npy"])
+def test_a_split_that_is_not_there_is_refused(folder, missing):
+    (folder / missing).unlink()
+    with pytest.raises(InputError, match="no split 'train'"):
+        dataset.load(folder, "train")
+    with pytest.raises(InputError, match="no split 'test'"):
+        dataset.load(folder, "test")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no data set .*: make one with `crystallm prepare`"):
+        dataset.load(tmp_path / "nowhere", "train")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"\xff\xfe", b"[1]", b"7", b"null", b"{}", b'{"language": "orbits"}', b'{"vocab_size": 9}',
+        b'{"language": 1, "vocab_size": 9}', b'{"language": "orbits", "vocab_size": "9"}',
+        b'{"language": "orbits", "vocab_size": 0}', b'{"language": "orbits", "vocab_size": 65537}',
+        b'{"language": "orbits", "vocab_size": true}', b"[" * 100_000,
+    ],
+)  # fmt: skip
+def test_foreign_json_is_refused(folder, content):
+    (folder / dataset.FACTS).write_bytes(content)
+    with pytest.raises(InputError, match="make one with `crystallm prepare`") as caught:
+        dataset.load(folder, "train")
+    assert "\n" not in str(caught.value)
+
+
+# --- folders ---
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError()])
+def test_a_failure_leaves_nothing_behind(tmp_path, error):
+    expected = CrystallmError if isinstance(error, OSError) else type(error)
+
+    def fill():
+        with dataset.new_folder(tmp_path / "deep" / "deeper" / "data") as place:
+            (place / "file").write_text("half")
+            raise error
+
+    with pytest.raises(expected):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parents_that_others_use_by_now_stay(tmp_path):
+    def fill():
+        with dataset.new_folder(tmp_path / "deep" / "deeper" / "data"):
+            (tmp_path / "deep" / "other").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["other"]
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "data").mkdir()
+    with dataset.new_folder(tmp_path / "data") as place:
+        (place / "file").write_text("whole")
+    assert (tmp_path / "data" / "file").read_text() == "whole"
+
+
+@pytest.mark.parametrize("content", ["file", "folder"])
+def test_what_stands_there_stays(tmp_path, content):
+    place = tmp_path / "data"
+    if content == "folder":
+        place.mkdir()
+        (place / "old").write_text("old")
+    else:
+        place.write_text("old")
+    with pytest.raises(CrystallmError, match="cannot write"), dataset.new_folder(place) as new:
+        (new / "file").write_text("")
+    assert (place / "old" if content == "folder" else place).read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_file_in_the_way_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CrystallmError, match="cannot write"), dataset.new_folder(tmp_path / "file" / "data"):
+        pass
+
+
+def test_facts_are_told_whole(folder):
+    (folder / dataset.FACTS).write_text(
+        json.dumps({"language": "cif", "vocab_size": 371, "inputs": ["a.csv"]})
+    )
+    assert dataset.facts(folder)["inputs"] == ["a.csv"]
