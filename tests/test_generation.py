@@ -4,10 +4,12 @@ import pytest
 import torch
 
 import crystallm
-from crystallm import generation, tokenizer
+from crystallm import generation, orbits, tokenizer
+from crystallm.answers import Selection
+from crystallm.asking import Request, understand, validated
 from crystallm.checkpoint import Model, load_model
 from crystallm.errors import CheckpointError, InputError
-from crystallm.generation import Generator, Request, Settings, understand, validated
+from crystallm.generation import Generator, Settings
 from crystallm.language import get_language
 from crystallm.model import GPT, ModelConfig
 
@@ -54,8 +56,13 @@ def test_with_constraints_every_crystal_has_the_formula(model):
         assert crystal.structure.composition.get_el_amt_dict() == {"Mg": 4, "O": 4}
 
 
-def test_a_network_that_babbles_gives_broken_crystals_that_say_why(babbler):
-    crystals = crystallm.generate("TiO2", n=3, model=babbler, seed=0)
+def test_a_network_that_babbles_gives_broken_crystals_that_say_why():
+    torch.manual_seed(0)
+    config = ModelConfig(
+        language="orbits", vocab_size=len(orbits.vocabulary()), context=64, n_layer=1, n_head=2, n_embd=16
+    )
+    babbler = Model("babbler", GPT(config).eval(), get_language("orbits"), config)
+    crystals = crystallm.generate("TiO2", n=3, model=babbler, seed=0, constraints="none")
     assert len(crystals) == 3
     for crystal in crystals:
         verdict = crystal.validity
@@ -117,3 +124,79 @@ def test_settings_refuse_unknown_keys_and_values():
         validated(Settings, {"top_p": 0})
     with pytest.raises(ValueError, match="frozen"):
         Settings().seed = 1
+
+
+# -- until enough are valid, and the best of them
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Tasks of worker processes are done in this one: a process takes seconds to start."""
+    from crystallm import answers, validity, workers
+
+    monkeypatch.setattr(validity, "check_many", lambda texts, **_: [validity.check(text) for text in texts])
+    monkeypatch.setattr(workers, "run", lambda _, tasks, **__: [answers.fold_record(task) for task in tasks])
+
+
+WILD = Settings(seed=3, temperature=3.0, top_k=None)
+"""Hot enough that the parrot writes crystals it has not learned, some of them not valid."""
+
+
+def test_writing_goes_on_until_enough_are_valid(model, here):
+    selection = Selection(valid=True, max_tries=60)
+    generator = Generator(model, [Request(formula="ZnS", z=2, n=4)], WILD, selection)
+    seen = []
+    (found,) = generator.write_valid([0], progress=seen.append)
+    assert sum(crystal.validity.valid for crystal in found) == 4
+    assert found[-1].validity.valid
+    assert len(found) > 4
+    assert [crystal.source.index for crystal in found] == list(range(len(found)))
+    assert seen[-1] == 4
+
+
+def test_the_valid_ones_do_not_depend_on_how_many_are_written_at_a_time(model, here, monkeypatch):
+    def texts():
+        requests = [Request(formula=name, z=2, n=3) for name in ("ZnS", "TiO2")]
+        generator = Generator(model, requests, WILD, Selection(valid=True, max_tries=40))
+        return [[crystal.ids for crystal in found] for found in generator.write_valid([0, 1])]
+
+    together = texts()
+    monkeypatch.setattr(generation, "JUDGED_TOGETHER", 1)
+    monkeypatch.setattr(Generator, "_further", _one_more)
+    assert texts() == together
+
+
+def _one_more(generator, unit, found):
+    missing = generator.plans[unit].request.n - sum(crystal.validity.valid for crystal in found)
+    return min(max(missing, 0), 1, generator._tries[unit] - len(found))
+
+
+def test_a_bound_ends_a_search_in_vain(model, here, caplog, monkeypatch):
+    from crystallm import validity
+
+    bad = validity.Validity(True, True, True, 0.5, True, False, ("bonds",))  # noqa: FBT003
+    monkeypatch.setattr(validity, "check_many", lambda texts, **_: [bad for _ in texts])
+    found = crystallm.generate("TiO2", n=2, valid=True, max_tries=5, model=model, seed=0)
+    assert found == []
+    assert "TiO2: 0 of 2 crystals are valid after 5 tries" in caplog.text
+
+
+def test_python_gives_the_best_distinct_ones(model, here):
+    options = {"model": model, "temperature": 3.0, "top_k": None, "seed": 3}
+    ranked = crystallm.generate("ZnS", z=2, n=12, rank="likelihood", **options)
+    assert len(ranked) == 12
+    assert [crystal.rank for crystal in ranked if crystal.rank] == list(
+        range(1, 1 + sum(crystal.rank is not None for crystal in ranked))
+    )
+    best = crystallm.generate("ZnS", z=2, n=12, best=2, rank="likelihood", **options)
+    assert [crystal.ids for crystal in best] == [crystal.ids for crystal in ranked[:2]]
+    assert len({crystal.cluster for crystal in best}) == len(best)
+    assert all(crystal.validity.valid for crystal in best)
+
+
+def test_what_cannot_fill_the_group_is_said_before_a_model_is_loaded(monkeypatch):
+    monkeypatch.setattr("crystallm.checkpoint.load_model", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(InputError, match="3 formula units of TiO2 cannot fill Fm-3m"):
+        crystallm.generate("TiO2", z=3, space_group=225, model="nowhere")
+    with pytest.raises(InputError, match="z = 'many'"):
+        crystallm.generate("TiO2", z="many", model="nowhere")
