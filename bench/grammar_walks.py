@@ -77,7 +77,7 @@ def fault(text: str, counts: dict[str, int], number: int) -> str:
 
 
 def walk(rules: CifRules, rng: random.Random, policy: str = "uniform") -> tuple[list[int], int, float]:
-    """Tokens, number of choices among them, and seconds that the rules took.
+    """Tokens, number of choices (those taken back too), and seconds that the rules took.
 
     Args:
         rules: of the walk.
@@ -97,9 +97,10 @@ def walk(rules: CifRules, rng: random.Random, policy: str = "uniform") -> tuple[
         n_choices += len(options) > 1
         ids.append(token)
         start = time.perf_counter()
-        state.advance(token)
+        back = state.advance(token)
         options = state.allowed()
         spent += time.perf_counter() - start
+        del ids[len(ids) - back :]
     return ids, n_choices, spent
 
 
@@ -111,19 +112,21 @@ def main() -> None:
     parser.add_argument("--walks", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--policy", choices=("uniform", "first", "last"), default="uniform")
+    parser.add_argument("--apart", action="store_true", help="rewrite atoms that stand too close")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     groups = [spacegroups.get(symbol) for symbol in tokenizer.space_groups()]
     compositions = [c for c in published() if sum(c.values()) <= 120]
     n_tokens = n_choices = n_failed = 0
     spent = 0.0
+    rewrites = (grammar.REWRITES, grammar.CELL_REWRITES) if options.apart else (0, 0)
     for i in range(options.walks):
         group = groups[i % len(groups)]
         fitting = [c for c in rng.sample(compositions, 60) if grammar.can_hold(group.number, c.values())]
         counts = rng.choice(fitting) if fitting and rng.random() < 0.5 else from_orbits(rng, group)
         if cif.formula_unit(counts)[1] < 1:
             continue
-        ids, choices, seconds = walk(CifRules("full", counts, group.number), rng, options.policy)
+        ids, choices, seconds = walk(CifRules("full", counts, group.number, rewrites), rng, options.policy)
         if wrong := fault(tokenizer.decode(ids), counts, group.number):
             n_failed += 1
             print(f"walk {i}: {group.symbol} {counts}: {wrong}")

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import cif, cif_reader, elements, spacegroups, tokenizer
+from crystallm import cif, cif_reader, contacts, elements, spacegroups, tokenizer
 from crystallm.errors import InputError
-from crystallm.grammar import groups_for
+from crystallm.grammar import CELL_REWRITES, REWRITES, groups_for
 from crystallm.grammar_cif_filling import Filling, multiplicities
 from crystallm.grammar_cif_numbers import (
     PHYSICAL,
@@ -33,6 +33,7 @@ from crystallm.grammar_cif_numbers import (
     parameter_limit,
     volume_limit,
 )
+from crystallm.grammar_cif_sites import GRID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -89,10 +90,15 @@ class CifState:
         strength: `full` or `syntax`.
         counts: the composition asked for, if one was.
         group: the space group asked for, if one was.
+        rewrites: how often a row, and the cell with all rows, may be taken back where atoms stand too close.
     """
 
     def __init__(
-        self, strength: str, counts: Mapping[str, int] | None = None, group: int | None = None
+        self,
+        strength: str,
+        counts: Mapping[str, int] | None = None,
+        group: int | None = None,
+        rewrites: tuple[int, int] = (REWRITES, CELL_REWRITES),
     ) -> None:
         self._full = strength == "full"
         self._asked_group = group
@@ -113,6 +119,16 @@ class CifState:
         self._then: Callable[[], None] = self._head
         self._options: Sequence[int] = ()
         self._take: Callable[[int], None] | None = None
+        self._n_tokens = self._n_choices = 0  # written, and those of them that were a choice
+        self._floor = 0  # tokens that may not be taken back: the prompt
+        self._cell_start = self._row_start = self._row_choices = 0  # these numbers where cell and row begin
+        self._back = 0  # tokens that the last one takes back
+        self._most_rewrites = rewrites
+        self._rewrites = list(rewrites)  # left
+        self._vectors = np.zeros((3, 3))  # of the cell, Å
+        self._points = np.zeros((0, 3))  # of all atoms, fractions
+        self._radii = np.zeros(0)  # of all atoms, Å
+        self._with_row = self._points, self._radii  # both with the row being written
         if self._full and counts is not None:
             self.composition = {s: counts[s] for s in elements.electronegativity_order(counts)}
             self._force(cif.head(self.composition.items()) + "\n", self._properties)
@@ -123,22 +139,33 @@ class CifState:
         """Tokens that may come next; empty after the end."""
         return self._options
 
-    def advance(self, token: int) -> None:
+    def advance(self, token: int) -> int:
         """Take a token.
+
+        Returns:
+            How many tokens, this one among them, were taken back since they put atoms too close.
 
         Raises:
             InputError: it may not come here.
         """
         if token not in self._options:
             raise InputError(self._refusal(token))
+        self._n_tokens += 1
+        self._n_choices += len(self._options) > 1
+        self._back = 0
         if self._take is not None:
             self._take(token)
-            return
-        self._n_forced += 1
-        if self._n_forced < len(self._forced):
+        elif self._n_forced + 1 < len(self._forced):
+            self._n_forced += 1
             self._options = self._forced[self._n_forced : self._n_forced + 1]
         else:
             self._then()
+        self._n_tokens -= self._back
+        return self._back
+
+    def settle(self) -> None:
+        """Hold on to all that has been taken so far."""
+        self._floor = self._n_tokens
 
     def _refusal(self, token: int) -> str:
         vocabulary = tokenizer.vocabulary()
@@ -208,7 +235,7 @@ class CifState:
 
     def _take_group(self, token: int) -> None:
         self.group = spacegroups.get(_groups()[token])
-        self._force("\n", self._parameter)
+        self._force("\n", self._begin_cell)
 
     # --- numbers ---
 
@@ -230,6 +257,10 @@ class CifState:
             self._written += character
             self._next_character()
 
+    def _begin_cell(self) -> None:
+        self._cell_start = self._n_tokens
+        self._parameter()
+
     def _parameter(self) -> None:
         """The next cell parameter."""
         done = len(self._cell)
@@ -250,7 +281,7 @@ class CifState:
         group = self.group if self._full else spacegroups.get(1)
         known = dict(zip(spacegroups.PARAMETERS, self._cell, strict=False))
         written = {p: known[p] for p in group.free_cell if p in known}
-        n_atoms = sum(self.composition.values())
+        n_atoms = sum(self.composition.values()) if self._full else 1
         limit = parameter_limit(group, n_atoms, written, name, PHYSICAL if self._full else SENSIBLE)
         self._number(limit, self._take_parameter)
 
@@ -280,7 +311,10 @@ class CifState:
             "loop_",
             *cif_reader.ATOM_LOOP,
         ]
-        self._filling = Filling(self.group.number, self.composition) if self._full else None
+        if self._full:
+            self._filling = Filling(self.group.number, self.composition)
+            self._vectors = contacts.lattice(self._cell)
+            self._with_row = self._points, self._radii = np.zeros((0, 3)), np.zeros(0)
         self._force("\n".join(lines) + "\n", self._row)
 
     # --- rows of atoms ---
@@ -303,8 +337,12 @@ class CifState:
             self._offer((), self._take_element)
             return
         self._symbol = symbol
+        self._force(f" {symbol}{self._n_rows} ", self._begin_row)
+
+    def _begin_row(self) -> None:
+        self._row_start, self._row_choices = self._n_tokens, self._n_choices
         self._written = ""
-        self._force(f" {symbol}{self._n_rows} ", self._multiplicity)
+        self._multiplicity()
 
     def _multiplicity(self) -> None:
         """A digit of the multiplicity, or the blank behind it."""
@@ -374,19 +412,64 @@ class CifState:
             self._placement.take(-1 if self._written == "-" else int(self._written))
         if self._n_coordinates < 3:
             self._force(" ", self._coordinate)
-        else:
+        elif not (self._meets() and (self._restart_row() or self._restart_cell())):
             self._force(" 1.0\n", self._end_row)
 
     def _end_row(self) -> None:
         self._n_rows += 1
+        self._rewrites[0] = self._most_rewrites[0]
+        self._points, self._radii = self._with_row
         if self._filling is not None and self._placement is not None:
             self._filling.take(self._symbol, self._size, self._placement)
         self._row()
+
+    # --- what stands too close is taken back and written anew, a bounded number of times ---
+
+    def _meets(self) -> bool:
+        """Whether the row's atoms stand too close to each other or to those before."""
+        if self._filling is None or self._placement is None or not any(self._most_rewrites):
+            return False
+        own = self._filling.atoms(self._placement) / GRID
+        n = len(self._points)
+        points = np.vstack([self._points, own])
+        radii = np.append(self._radii, np.full(len(own), contacts.radius(self._symbol)))
+        others = np.arange(len(points)) != n  # one atom of the orbit speaks for all
+        self._with_row = points, radii
+        return contacts.too_close(self._vectors, own[0], self._symbol, points[others], radii[others])
+
+    def _restart_row(self) -> bool:
+        """Take back multiplicity and coordinates of a row, if it had a choice and may still be rewritten."""
+        if not self._rewrites[0] or self._n_choices == self._row_choices or self._row_start < self._floor:
+            return False
+        self._rewrites[0] -= 1
+        self._back = self._n_tokens - self._row_start
+        self._n_choices = self._row_choices
+        if self._filling is not None:
+            self._filling.renew()
+        self._written = ""
+        self._multiplicity()
+        return True
+
+    def _restart_cell(self) -> bool:
+        """Take back cell and rows, if they may still be rewritten."""
+        if not self._rewrites[1] or self._cell_start < self._floor:
+            return False
+        self._rewrites = [self._most_rewrites[0], self._rewrites[1] - 1]
+        self._back = self._n_tokens - self._cell_start
+        self._cell, self._n_rows = [], 0
+        self._parameter()
+        return True
 
 
 @dataclass(frozen=True)
 class CifRules:
     """Rules of the published language, for `decode`.
+
+    Attributes:
+        strength: `full` or `syntax`.
+        counts: the composition asked for, if one was.
+        group: number of the space group asked for, if one was.
+        rewrites: how often a row, and cell and rows together, may be taken back where atoms stand too close.
 
     Raises:
         InputError: a composition that no text can say, or a space group without a token.
@@ -395,6 +478,7 @@ class CifRules:
     strength: str
     counts: Mapping[str, int] | None = None
     group: int | None = None
+    rewrites: tuple[int, int] = (REWRITES, CELL_REWRITES)
 
     def __post_init__(self) -> None:
         if self.counts is not None and cif.formula_unit(dict(self.counts))[1] < 1:
@@ -414,7 +498,8 @@ class CifRules:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        state = CifState(self.strength, self.counts, self.group)
+        state = CifState(self.strength, self.counts, self.group, self.rewrites)
         for token in prompt:
             state.advance(token)
+            state.settle()
         return state

@@ -121,17 +121,25 @@ class Filling:
                     self._rows[symbol] = found
         return self._rows
 
+    def renew(self) -> None:
+        """Forget what is written of the next row."""
+        self._rows = None
+
+    def atoms(self, placement: Placement) -> Floats:
+        """All atoms [multiplicity, 3] of an orbit whose coordinates are written, grid steps."""
+        group = spacegroups.get(self.number)
+        images = group.rotations @ placement.site()[1] + GRID * group.translations  # [n_ops, 3]
+        return np.asarray(np.unique(np.round(images % GRID, 3) % GRID, axis=0), dtype=np.float64)
+
     def take(self, symbol: str, multiplicity: int, placement: Placement) -> None:
         """Add a row whose coordinates are written."""
-        index, point = placement.site()
+        index, _ = placement.site()
         if index in self._open:
             self._open.remove(index)
         else:
-            group = spacegroups.get(self.number)
-            images = (group.rotations @ point + GRID * group.translations) % GRID  # [n_ops, 3]
-            images = np.unique(np.round(images, 3), axis=0)
             known = self._atoms.get(index)
-            self._atoms[index] = images if known is None else np.vstack([known, images])
+            own = self.atoms(placement)
+            self._atoms[index] = own if known is None else np.vstack([known, own])
         self._multiplicity, self._after = multiplicity, placement.rank
         self.left[symbol] -= multiplicity
         if not any(self.left[s] for s in self._blocks[0]):
