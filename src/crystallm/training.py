@@ -400,7 +400,7 @@ def _loop(
 ) -> Progress:
     recipe, network, optimizer = run.recipe, run.network, run.optimizer
     losses: deque[float] = deque(maxlen=MEMORY)
-    next_validation = progress.share + recipe.validate_every
+    next_validation = _next_validation(recipe, progress.share)
     started = time.monotonic() - progress.seconds
     for epoch, number, batch in _places(run.split, recipe, progress):
         if progress.share >= 1.0:
@@ -430,17 +430,26 @@ def _loop(
             loss=sum(losses) / len(losses),
         )
         found = None
-        if progress.share >= min(next_validation, 1.0):
+        if progress.share >= next_validation:
             found = validate(network, run.held_out, run.device, recipe.dtype)
             if not math.isfinite(found.crystal):
                 raise _diverged(run, f"the validation loss is {found.crystal} at update {update}")
             progress = _record(run, progress, found)
             losses.clear()  # so that a run that is resumed here averages over the same updates
-            next_validation = progress.share + recipe.validate_every
+            next_validation = _next_validation(recipe, progress.share)
             started = time.monotonic() - progress.seconds  # validation does not count
         if report:
             report(progress, found)
     return progress
+
+
+def _next_validation(recipe: Recipe, share: float) -> float:
+    """Share of the schedule from which on to validate next: a multiple of `validate_every`, or the end.
+
+    Less a hair, since shares are rounded: 3/20 is below three times 0.05.
+    """
+    done = math.floor(share / recipe.validate_every + 1e-9)
+    return min(1.0, (done + 1) * recipe.validate_every) - 1e-9
 
 
 def _diverged(run: _Run, what: str) -> CrystallmError:
