@@ -1,0 +1,37 @@
+"""Put the best weights of a training run into the package: bfloat16 shards, recipe, metrics and card.
+
+    python scripts/bundle_model.py RUN NAME --card card.json
+
+The card is a JSON object; its `summary` is the line that `crystallm models` prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from crystallm import checkpoint, training
+
+WEIGHTS = Path(__file__).parent.parent / "src/crystallm/weights"
+
+
+def main() -> None:
+    """Copy and convert."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--card", type=Path, required=True)
+    args = parser.parse_args()
+    network = checkpoint.load(args.run / training.MODEL, device="cpu")
+    folder = WEIGHTS / args.name
+    checkpoint.save(network, folder, dtype=torch.bfloat16, card=json.loads(args.card.read_text()))
+    for name in (training.RECIPE, training.METRICS):
+        shutil.copy(args.run / name, folder / name)
+
+
+if __name__ == "__main__":
+    main()
