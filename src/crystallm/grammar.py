@@ -28,6 +28,7 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from crystallm.grammar_cif import CifRules
     from crystallm.spacegroups import Floats, SpaceGroup
 
 CONSTRAINTS = ("full", "syntax", "none")
@@ -561,17 +562,18 @@ def rules(
     composition: Iterable[tuple[str, int]] | None = None,
     space_group: int | None = None,
     constraints: str = "full",
-) -> OrbitsRules | None:
+) -> OrbitsRules | CifRules | None:
     """Rules for what was asked; None where nothing is constrained.
 
     Args:
-        language: `orbits`, or `cif`, whose texts are written freely.
+        language: `orbits` or `cif`.
         composition: (element, count in the conventional cell).
         space_group: number.
         constraints: `full`, `syntax` or `none`.
 
     Raises:
-        InputError: no such strength, a group without a composition, or one that cannot hold it.
+        InputError: no such strength, a group without a composition, or one that cannot hold it; for `cif` also
+            a group without a token, or less than one formula unit.
     """
     if constraints not in CONSTRAINTS:
         raise InputError(f"{constraints=} is none of {', '.join(CONSTRAINTS)}")
@@ -588,8 +590,10 @@ def rules(
             else "; choose another group"
         )
         raise InputError(f"a cell of {cell} cannot fill {group.symbol} (#{group.number}){mend}")
-    return (
-        OrbitsRules(constraints, counts, space_group)
-        if language == "orbits" and constraints != "none"
-        else None
-    )
+    if constraints == "none":
+        return None
+    if language == "cif":
+        from crystallm.grammar_cif import CifRules  # it builds on the core above
+
+        return CifRules(constraints, counts, space_group)
+    return OrbitsRules(constraints, counts, space_group)
