@@ -572,8 +572,8 @@ def rules(
         constraints: `full`, `syntax` or `none`.
 
     Raises:
-        InputError: no such strength, a group without a composition, or one that cannot hold it; for `cif` also
-            a group without a token, or less than one formula unit.
+        InputError: no such strength, a group without a composition, or one that cannot hold it; for `cif`
+            also a group without a token, or less than one formula unit.
     """
     if constraints not in CONSTRAINTS:
         raise InputError(f"{constraints=} is none of {', '.join(CONSTRAINTS)}")
