@@ -65,6 +65,7 @@ def main() -> None:
     report("written", seconds=time.monotonic() - started)
     structures: list[list[Any]] = [[] for _ in truths]
     likelihood: list[list[float]] = [[] for _ in truths]
+    samples: list[list[Any]] = [[] for _ in truths]
     judged: list[list[str]] = [[] for _ in truths]
     for i, crystals in zip(asked, written, strict=True):
         for crystal in crystals:
@@ -72,14 +73,17 @@ def main() -> None:
                 structures[i].append(crystal.structure)
             except TextError:
                 structures[i].append(None)
+            # As the benchmark has it: the published language is read as it was printed.
+            printed = model.language.name == "cif" and structures[i][-1] is not None
+            samples[i].append(crystal.written if printed else structures[i][-1])
             likelihood[i].append(crystal.log_likelihood)
-            judged[i].append(crystal.judged)
+            judged[i].append(crystal.judged if args.judge else "")
     valid = [[True] * len(row) for row in judged]
     if args.judge:
         verdicts = iter(validity.check_many([x for row in judged for x in row], workers=args.workers))
         valid = [[next(verdicts).valid for _ in row] for row in judged]
         report("judged", valid=sum(map(sum, valid)) / max(1, sum(map(len, valid))))
-    result = csp.evaluate(truths, structures, n=(1, args.n), workers=args.workers)
+    result = csp.evaluate(truths, samples, n=(1, args.n), workers=args.workers)
     started = time.monotonic()
     clusters = answers.fold(structures, workers=args.workers)
     found = [len({c for c in row if c is not None}) for row in clusters]

@@ -111,6 +111,85 @@ def test_a_space_group_is_a_number_or_a_symbol(crystallm, parrot, group):
     assert "Fm-3m (no. 225)" in out
 
 
+def test_z_and_group_may_be_left_to_the_networks_likelihood(crystallm, parrot):
+    command = ("generate", "ZnS", "--z", "auto", "--space-group", "auto", "-n", 4, "--model", parrot)
+    code, out, _ = crystallm(*command, "--out", "out")
+    assert code == 0
+    rows = rows_of("out")
+    assert {row["z"] for row in rows} == {2}  # the only cell of ZnS that it has read
+    assert all(0.5 < row["z_weight"] <= 1 and 0 < row["space_group_weight"] <= 1 for row in rows)
+    assert [row["asked_z"] for row in rows] == [None] * 4
+    said = " ".join(out.split())
+    assert re.search(
+        r"z = auto, formula unit ZnS: Z = 2 \(\d+ %\).*space group = auto: P6_3mc \(\d+ %\)", said
+    )
+    assert re.search(r"Zn2S2 +2 \(\d+ %\) +P6_3mc", out)
+    assert crystallm(*command, "--out", "out")[1] == out
+
+
+def test_writing_goes_on_until_enough_are_valid_and_all_is_kept(crystallm, parrot):
+    hot = ("--model", parrot, "--temperature", 3, "--top-k", 0, "--seed", 3)
+    command = ("generate", "ZnS", "--z", 2, "-n", 4, "--valid", "--max-tries", 60, *hot)
+    code, out, _ = crystallm(*command, "--out", "out")
+    assert code == 0
+    rows = rows_of("out")
+    valid = [row for row in rows if row["valid"]]
+    assert len(valid) == 4
+    assert len(rows) > 4
+    assert rows[-1]["valid"]
+    assert sorted(row["file"] for row in rows if row["file"]) == sorted(row["file"] for row in valid)
+    assert [name for name in files("out") if name.startswith("cifs/")] == sorted(
+        f"cifs/{row['file']}" for row in valid
+    )
+    assert f"{len(rows)} crystals, 4 valid ({4 / len(rows):.0%}), 4 kept" in out
+    code, printed, _ = crystallm(*command, "--json")
+    assert [json.loads(line)["text"] for line in printed.splitlines()] == [row["text"] for row in valid]
+
+
+def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_path, monkeypatch):
+    (tmp_path / "list.csv").write_text("formula,z,n\nZnS,2,2\nTiO2,auto,2\nNaCl,4,1\n")
+    hot = ("--model", parrot, "--temperature", 3)
+    command = ("generate", "--formulas", "list.csv", "--valid", "--quiet", *hot)
+    monkeypatch.setattr("crystallm.commands.generate.JUDGED_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.generation.JUDGED_TOGETHER", 1)
+    assert crystallm(*command, "--out", "whole")[0] == 0
+
+    from crystallm import runs
+
+    write_unit = runs.RunFolder.write_unit
+
+    def dies_at_the_second(self, unit, rows, cifs):
+        if unit == 1:
+            raise KeyboardInterrupt
+        write_unit(self, unit, rows, cifs)
+
+    monkeypatch.setattr(runs.RunFolder, "write_unit", dies_at_the_second)
+    assert crystallm(*command, "--out", "killed")[0] == 130
+    monkeypatch.setattr(runs.RunFolder, "write_unit", write_unit)
+    assert crystallm(*command, "--out", "killed")[0] == 0
+    assert rows_of("killed") == rows_of("whole")
+    assert files("killed") == files("whole")
+
+
+def test_the_best_distinct_ones_are_kept(crystallm, parrot, monkeypatch):
+    from crystallm import answers, workers
+
+    monkeypatch.setattr(workers, "run", lambda _, tasks, **__: [answers.fold_record(task) for task in tasks])
+    hot = ("--model", parrot, "--temperature", 3, "--top-k", 0, "--seed", 3)
+    code, out, _ = crystallm("generate", "ZnS", "--z", 2, "-n", 12, "--best", 2, *hot, "--out", "out")
+    assert code == 0
+    rows = rows_of("out")
+    assert len(rows) == 12
+    best = sorted((row for row in rows if row["file"]), key=lambda row: row["rank"])
+    assert [row["rank"] for row in best] == list(range(1, len(best) + 1))
+    assert best[0]["cluster_size"] == max(row["cluster_size"] for row in rows if row["valid"])
+    assert f"×{best[0]['cluster_size']}" in out
+    assert f"{len(best)} kept" in out
+    code, printed, _ = crystallm("generate", "ZnS", "--z", 2, "-n", 12, "--best", 1, *hot, "--json")
+    (line,) = printed.splitlines()
+    assert json.loads(line)["text"] == best[0]["text"]
+
+
 def test_quiet_prints_nothing(crystallm, parrot):
     assert crystallm("generate", "C8", "-n", 1, "--model", parrot, "--quiet") == (0, "", "")
 
@@ -281,6 +360,13 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["TiO2", "--seed", "-1"], 2, "seed"),
         (["TiO2", "--constraints", "some"], 2, "constraints"),
         (["TiO2", "--z", "1", "--space-group", "Fm-3m"], 2, "cannot fill Fm-3m (#225)"),
+        (["TiO2", "--z", "3", "--space-group", "Fm-3m"], 2, "3 formula units of TiO2 cannot fill"),
+        (["TiO2", "--space-group", "Fm-3m"], 2, "Z = 4, 12, 16 can"),
+        (["NaClBrI", "--z", "auto", "--space-group", "Ia-3d"], 2, "no 24 or fewer formula units of"),
+        (["--z", "auto"], 2, "without a formula"),
+        (["TiO2", "--max-tries", "5"], 2, "max_tries = 5 without valid"),
+        (["TiO2", "--best", "0"], 2, "best = '0'"),
+        (["TiO2", "--rank", "beauty"], 2, "--rank"),
         (["--prompt", "<crystal> Na 4 Na"], 2, "the prompt breaks the rules: 'Na' may not come here"),
         (["TiO2", "--no-such-option"], 2, "no-such-option"),
         (["TiO2", "NaCl"], 2, "NaCl"),
@@ -324,6 +410,8 @@ def test_bad_input_is_one_line_and_writes_nothing(crystallm, parrot, tmp_path, a
         ("formula,n\nNaCl,x\n", "line 2: n = 'x'"),
         ("formula,n\n,1\n", "line 2: no formula"),
         ("formula,space_group\nNaCl,Fm3\n", "line 2: no space group 'Fm3'"),
+        ("formula,z\nTiO2,two\n", "line 2: z = 'two'"),
+        ("formula,z,space_group\nTiO2,auto,auto\nTiO2,3,225\n", "line 3: 3 formula units of TiO2 cannot"),
         ("formula\n\xff\n", "is no CSV file in UTF-8"),
     ],
 )

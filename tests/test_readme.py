@@ -57,7 +57,7 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
     # Verdicts in this process: a worker process takes seconds to start, and has tests of its own.
     monkeypatch.setattr(validity, "check_many", lambda texts, **_: [validity.check(text) for text in texts])
     found = commands()
-    assert len(found) == 10
+    assert len(found) == 12
     for arguments in found:
         # A minute of training for a minute of testing would be long.
         short = [
