@@ -353,3 +353,9 @@ def test_no_number_of_rows_takes_long(symbol: str, number: int, multiplicity: in
     with pytest.raises(TextError, match=f"more than {cif_reader.MAX_ATOMS} atoms|characters"):
         cif.to_structure(text)
     assert time.process_time() - start < 20
+
+
+def test_coordinates_that_are_no_numbers_are_refused():
+    structure = Structure(Lattice.cubic(4.0), ["Na", "Cl"], [[0, 0, 0], [float("nan"), 0.5, 0.5]])
+    with pytest.raises(InputError, match="no numbers"):
+        cif.to_text(structure)

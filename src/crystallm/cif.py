@@ -16,7 +16,7 @@ group and atoms on top of each other are told by `crystallm.validity`.
 
 from __future__ import annotations
 
-from math import asin, cos, degrees, gcd, inf, isnan, pi, radians, sin, sqrt
+from math import asin, cos, degrees, gcd, inf, isfinite, isnan, pi, radians, sin, sqrt
 from typing import TYPE_CHECKING
 
 from crystallm import cif_reader as reader
@@ -144,6 +144,8 @@ def _reduced(counts: dict[str, int], times: int = 1) -> tuple[str, int]:
 def _symbols(structure: Structure) -> list[str]:
     if not 0 < len(structure) <= reader.MAX_ATOMS:
         raise InputError(f"{len(structure)} atoms: a text holds 1 to {reader.MAX_ATOMS}")
+    if not isfinite(float(structure.frac_coords.sum())):  # spglib does not survive such numbers
+        raise InputError(f"{structure.formula}: coordinates that are no numbers")
     if not structure.is_ordered:
         raise InputError(f"{structure.formula}: sites shared by elements or partly empty have no text")
     return [str(species.symbol) for species in structure.species]
