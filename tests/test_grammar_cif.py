@@ -232,6 +232,13 @@ def test_the_first_row_leaves_room_for_those_behind_it():
     assert [(abs(r.x), r.y, r.z) for r in rows] == [(0.0, 0.0, 0.0), (0.5, 0.5, 0.5)] or rows[0].y == 0
 
 
+def test_lines_are_not_filled_beyond_what_they_hold():
+    # In P6/mmm most of these atoms may end on (0, 0, z), which has room for some 200 orbits.
+    counts = {"Ca": 192, "Al": 108, "Si": 192, "O": 384}
+    ids, _, _ = WALKS["walk"](CifRules("full", counts, 191, NEVER), random.Random(0))
+    assert not WALKS["fault"](tokenizer.decode(ids), counts, 191)
+
+
 def test_elements_of_equal_electronegativity_share_a_block():
     assert blocks(["I", "Rb", "K", "Ar", "He"]) == [["K", "Rb"], ["I"], ["Ar", "He"]]
     (row,) = [row for row in golden() if row["id"] == "mp-1110633"]  # Rb 8, then K 4

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     Numbers = tuple[tuple[int, int], ...]  # (multiplicity, how many positions without free coordinates)
 
 
+_FEW = 100
+"""Atoms that no line is too short for."""
+_SPARE = 12
+"""Orbits on lines that are counted one by one where a cell has more atoms than the lines surely hold."""
+
+
 @lru_cache(maxsize=1 << 18)
 def _fills(
     now: tuple[int, ...],
@@ -102,6 +108,7 @@ class Filling:
         self._blocks = blocks(counts)
         self._open = [i for i, w in enumerate(spacegroups.get(number).wyckoff) if not w.free]
         self._atoms: dict[int, Floats] = {}  # by position with free coordinates, [n, 3] grid steps
+        self._n_placed: dict[int, int] = {}  # orbits there
         self._multiplicity: int | None = None  # of the row before, in the same block
         self._after: Rank | None = None  # its coordinates
         self._rows: dict[str, dict[int, Placement]] | None = None
@@ -137,6 +144,7 @@ class Filling:
         if index in self._open:
             self._open.remove(index)
         else:
+            self._n_placed[index] = self._n_placed.get(index, 0) + 1
             known = self._atoms.get(index)
             own = self.atoms(placement)
             self._atoms[index] = own if known is None else np.vstack([known, own])
@@ -159,7 +167,7 @@ class Filling:
             return None
         placement = Placement(here, limits, after, self._atoms)
         # Without an order to keep there is always a point: most of the values of a free coordinate are good.
-        is_easy = after is None and None in limits.values()
+        is_easy = after is None and None in limits.values() and sum(self.left.values()) < _FEW
         return placement if is_easy or placement.is_possible() else None
 
     def _limits(self, symbol: str, here: Sites) -> dict[int, Rank | None]:
@@ -169,49 +177,70 @@ class Filling:
         now = tuple(sorted(counts[s] for s in self._blocks[0] if counts[s]))
         later = tuple(sorted(counts[s] for block in self._blocks[1:] for s in block))
         candidates = [i for i in here.fixed if i in self._open] + [FREE] * here.has_free
-        room: list[Rank | None] = []  # worked out once, when it is asked for
+        supply = self._supply(sum(now) + sum(later))
         found: dict[int, Rank | None] = {}
         for index in candidates:
-            is_possible, limit = self._limit(here, index, now, later, room)
+            is_possible, limit = self._limit(here, index, now, later, supply)
             if is_possible:
                 found[index] = limit
         return found
 
+    def _supply(self, n_atoms: int) -> tuple[tuple[int, ...], dict[int, int]]:
+        """Multiplicities of positions with free coordinates that hold any number of these atoms, and others.
+
+        The others, lines in a cell of hundreds of atoms, hold as many orbits as is said, and maybe more.
+        """
+        unlimited, limited = [], {}
+        for multiplicity in _multiplicities(self.number)[0]:
+            n_rooms = sites(self.number, multiplicity).n_rooms(self._n_placed)
+            # One less than there are, since the row to be written may take one.
+            if n_rooms is None or n_atoms // multiplicity < n_rooms:
+                unlimited.append(multiplicity)
+            else:
+                limited[multiplicity] = max(0, min(n_rooms - 1, _SPARE))
+        return tuple(unlimited), limited
+
     def _limit(
-        self, here: Sites, index: int, now: tuple[int, ...], later: tuple[int, ...], room: list[Rank | None]
+        self,
+        here: Sites,
+        index: int,
+        now: tuple[int, ...],
+        later: tuple[int, ...],
+        supply: tuple[tuple[int, ...], dict[int, int]],
     ) -> tuple[bool, Rank | None]:
         """Whether a row may take a position, and the last rank that it may have there (None: any)."""
         m = here.multiplicity
         group = spacegroups.get(self.number)
-        fixed = Counter(group.wyckoff[i].multiplicity for i in self._open if i != index)
-        all_free, _ = _multiplicities(self.number)
-        lower = tuple(f for f in all_free if f < m)
+        free, limited = supply
+        lower = tuple(f for f in free if f < m)
+        fixed = Counter(limited)
+        fixed.update(group.wyckoff[i].multiplicity for i in self._open if i != index)
         numbers = tuple(sorted(fixed.items()))
 
-        def fills(n_behind: int, *, is_free_behind: bool) -> bool:
-            """With so many positions of this multiplicity behind the row, and room for free ones or not."""
+        def fills(n_behind: int, free_now: tuple[int, ...] = lower) -> bool:
+            """With so many positions of this multiplicity behind the row."""
             usable = tuple((k, n if k < m else n_behind if k == m else 0) for k, n in numbers)
-            free = (*lower, m) if is_free_behind else lower
-            return _fills(now, free, usable, later=later, free=all_free, fixed=numbers)
+            return _fills(now, free_now, usable, later=later, free=free, fixed=numbers)
 
-        if fills(0, is_free_behind=False):
+        if fills(0):
             return True, None
         n_rows = sum(now) // m
         if not n_rows:
             return False, None
         ends = sorted((here.highest[i] for i in here.fixed if i in self._open and i != index), reverse=True)
         best: Rank | None = None
-        for is_free in (False, True) if here.has_free else (False,):
-            n_behind = next((n for n in range(len(ends) + 1) if fills(n, is_free_behind=is_free)), None)
+        # Ways to go on: without free coordinates; with any number of orbits that have them; with so many.
+        for n_free in (0, *([n_rows] if m in free else range(1, limited.get(m, 0) + 1))):
+            usable, more = ((*lower, m), 0) if n_free and m in free else (lower, n_free)
+            n_behind = next((n for n in range(len(ends) + 1) if fills(n + more, usable)), None)
             if n_behind is None:
                 continue
             bounds = [_before(ends[n_behind - 1])] if n_behind else []
-            if is_free:
-                if not room:
-                    room.append(here.last_room(n_rows, self._atoms))
-                if room[0] is None:
+            if n_free:
+                room = here.last_room(n_free, self._atoms)
+                if room is None:
                     continue
-                bounds.append(room[0])
+                bounds.append(room)
             best = min(bounds) if best is None else max(best, min(bounds))
         return best is not None, best
 

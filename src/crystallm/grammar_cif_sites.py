@@ -91,6 +91,16 @@ class Subspace:
         return good
 
     @cached_property
+    def n_good(self) -> int:
+        """How many these are."""
+        return int(self.first_good.sum())
+
+    @property
+    def width(self) -> int:
+        """Values of the first free coordinate that an orbit may block for others, and one; 1 on a plane."""
+        return 1 + self.n_on_line * (2 * int(_NEAR) + 1) if len(self.free) == 1 else 1
+
+    @cached_property
     def leading(self) -> tuple[int, ...]:
         """Printed values of the constant coordinates before the first free one."""
         return tuple(round(float(v)) % GRID for v in self.offset[: self.free[0] if self.free else 3])
@@ -200,17 +210,26 @@ class Sites:
             rest = (GRID,) * (2 - len(space.leading))
             if best is not None and best >= (*space.leading, GRID - 1, *rest):
                 break
-            good, need = space.first_good, n + 1
-            if len(space.free) == 1:
-                need *= 1 + space.n_on_line * (2 * int(_NEAR) + 1)
-                if space.index in atoms:
-                    good = good.copy()
-                    good[space.occupied(space.leading, atoms[space.index])] = False
+            good, need = space.first_good, (n + 1) * space.width
+            if len(space.free) == 1 and space.index in atoms:
+                good = good.copy()
+                good[space.occupied(space.leading, atoms[space.index])] = False
             values = np.flatnonzero(good)
             if len(values) >= need:
                 rank = (*space.leading, int(values[-need]) - 1, *rest)
                 best = rank if best is None else max(best, rank)
         return best
+
+    def n_rooms(self, n_placed: Mapping[int, int]) -> int | None:
+        """How many orbits surely find a place on one of the lines; None if there is a plane, which holds any.
+
+        Args:
+            n_placed: by index of the position, orbits that stand there.
+        """
+        free = [space for space in self.spaces if space.free]
+        if any(len(space.free) > 1 for space in free):
+            return None
+        return max((space.n_good // space.width - n_placed.get(space.index, 0) for space in free), default=0)
 
     @cached_property
     def _from_the_top(self) -> tuple[Subspace, ...]:
