@@ -13,10 +13,8 @@ A length is a whole number of Å and hundredths, an angle a whole number of degr
 coordinate hundredths and thousandths of a cell edge. Counts from 100 on take a token for the hundreds. An
 orbit without free coordinates does not come back in the last part.
 
-Among the descriptions that the proper part of the group's Euclidean normaliser makes equivalent (and, in
-polar groups, any shift along polar axes), the canonical one has the smallest (elements and letters,
-coordinates in thousandths), with elements by rising electronegativity and orbits sorted by (element, letter,
-coordinates). In a polar group the first orbit stands at 0 along the polar axes. Handedness is kept.
+Of the equivalent descriptions of a crystal the text tells the canonical one (see `canonical`), with elements
+by rising electronegativity and orbits sorted by (element, letter, coordinates).
 
 This module refuses to know networks and sampling. It imports pymatgen and spglib only where a structure comes
 or goes.
@@ -31,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crystallm import elements, spacegroups
+from crystallm import canonical, elements, spacegroups
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
@@ -41,11 +39,10 @@ if TYPE_CHECKING:
 
     from crystallm.spacegroups import Floats, SpaceGroup
 
-STEPS = 1000  # coordinates are written in thousandths of a cell edge
+STEPS = canonical.STEPS  # coordinates are written in thousandths of a cell edge
 MAX_COUNT = 3999  # atoms of one element in a cell
 MAX_LENGTH = 199  # whole Å
 ANGLES = range(10, 171)  # whole degrees: what `validity` calls sensible
-TOLERANCE = 1e-3  # how far (fraction) a symmetrised atom may lie from its Wyckoff position
 
 
 class Orbit(NamedTuple):
@@ -458,7 +455,7 @@ def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[st
     items = []
     for rank, symbol in enumerate(order):
         points = positions[[i for i, atom in enumerate(atoms) if atom == symbol]]
-        items += [(rank, index, point) for index, point in _find_orbits(group, points)]
+        items += [(rank, index, point) for index, point in canonical.find_orbits(group, points)]
     lengths = np.linalg.norm(lattice, axis=1)
     a, b, c = lattice / lengths[:, None]
     angles = np.degrees(np.arccos(np.clip([b @ c, a @ c, a @ b], -1, 1)))
@@ -468,7 +465,7 @@ def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[st
         space_group=group.number,
         orbits=tuple(
             Orbit(order[rank], group.wyckoff[index].label, coordinates)
-            for rank, index, coordinates in _canonical(group, items)
+            for rank, index, coordinates in canonical.smallest(group, items)
         ),
         cell=tuple(round(100 * float(values[name])) for name in group.free_cell),
     )
@@ -479,89 +476,6 @@ def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[st
                 f"{orbit.element} on {orbit.label} lies too close to a position of lower multiplicity"
             )
     return result
-
-
-def _find_orbits(group: SpaceGroup, points: Floats) -> Iterator[tuple[int, Floats]]:
-    """Wyckoff index and exact representative point of each orbit among atoms of one element."""
-    left = points
-    while len(left):
-        images = group.images(left[0])
-        off = left[:, None, :] - images[None, :, :]
-        member = (np.abs(off - np.rint(off)).max(axis=2) < TOLERANCE).any(axis=1)
-        snapped = group.snap(left[0], int(member.sum()), TOLERANCE)
-        if snapped is None:
-            raise TextError(f"{int(member.sum())} equivalent atoms fit no Wyckoff position of {group.symbol}")
-        yield group.wyckoff.index(snapped[0]), snapped[1]
-        left = left[~member]
-
-
-@cache
-def _letter_maps(number: int) -> tuple[tuple[int, ...], ...]:
-    """For each coset of the normaliser, the Wyckoff index that each Wyckoff index becomes."""
-    group = spacegroups.get(number)
-    maps = []
-    for w, s in zip(*group.normaliser, strict=True):
-        row = []
-        for position in group.wyckoff:
-            moved = w @ position.point([0.1234, 0.2871, 0.3917][: len(position.free)]) + s
-            snapped = group.snap(moved, position.multiplicity, 1e-6)
-            if snapped is None:
-                raise AssertionError(f"normaliser of {number} does not map {position.label}")
-            row.append(group.wyckoff.index(snapped[0]))
-        maps.append(tuple(row))
-    return tuple(maps)
-
-
-def _canonical(
-    group: SpaceGroup, items: list[tuple[int, int, Floats]]
-) -> list[tuple[int, int, tuple[int, ...]]]:
-    """The smallest of the equivalent descriptions of orbits (element rank, Wyckoff index, point)."""
-    maps = _letter_maps(group.number)
-    skeletons = [sorted((rank, row[index]) for rank, index, _ in items) for row in maps]
-    smallest = min(skeletons)
-    best: list[tuple[int, int, tuple[int, ...]]] | None = None
-    for row, skeleton, w, s in zip(maps, skeletons, *group.normaliser, strict=True):
-        if skeleton != smallest:
-            continue
-        moved = [(rank, row[index], w @ point + s) for rank, index, point in items]
-        for shift in _polar_shifts(group, moved, smallest[0]):
-            candidate = sorted(
-                (rank, index, _coordinates(group, index, point + shift)) for rank, index, point in moved
-            )
-            if best is None or candidate < best:
-                best = candidate
-    if best is None:
-        raise AssertionError("a normaliser without the identity")
-    return best
-
-
-def _polar_shifts(
-    group: SpaceGroup, items: list[tuple[int, int, Floats]], first: tuple[int, int]
-) -> list[Floats]:
-    """Shifts [3] along polar axes that bring an image of an orbit of the first kind to 0 there."""
-    if not group.polar:
-        return [np.zeros(3)]
-    axes = list(group.polar)
-    shifts = {}
-    for rank, index, point in items:
-        if (rank, index) == first:
-            for image in group.images(point):
-                shift = np.zeros(3)
-                shift[axes] = -image[axes]
-                shifts[tuple(np.rint(shift * STEPS * 10).astype(int) % (STEPS * 10))] = shift
-    return list(shifts.values())
-
-
-def _coordinates(group: SpaceGroup, index: int, point: Floats) -> tuple[int, ...]:
-    """Free parameters in thousandths, the smallest among the images on the representative subspace."""
-    position = group.wyckoff[index]
-    if not position.free:
-        return ()
-    images = group.images(point)
-    on = images[position.residual(images) < 1e-6][:, list(position.pivots)]
-    # 1e-6 keeps ties such as 0.0625 from falling on either side by the last bit
-    values = np.floor(on * STEPS + 0.5 + 1e-6).astype(np.int64) % STEPS
-    return tuple(min(values.tolist()))
 
 
 class OrbitsLanguage:

@@ -1,0 +1,110 @@
+"""One description of a crystal among the equivalent ones.
+
+Among the descriptions that the proper part of a group's Euclidean normaliser makes equivalent (and, in polar
+groups, any shift along polar axes), the canonical one has the smallest (elements and letters, coordinates in
+thousandths of a cell edge). In a polar group the first orbit stands at 0 along the polar axes. Handedness is
+kept.
+
+Knows space groups and points; refuses to know tokens and structures. Needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystallm import spacegroups
+from crystallm.errors import TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from crystallm.spacegroups import Floats, SpaceGroup
+
+STEPS = 1000  # coordinates are told in thousandths of a cell edge
+TOLERANCE = 1e-3  # how far (fraction) a symmetrised atom may lie from its Wyckoff position
+
+
+def find_orbits(group: SpaceGroup, points: Floats) -> Iterator[tuple[int, Floats]]:
+    """Wyckoff index and exact representative point of each orbit among atoms of one element."""
+    left = points
+    while len(left):
+        images = group.images(left[0])
+        off = left[:, None, :] - images[None, :, :]
+        member = (np.abs(off - np.rint(off)).max(axis=2) < TOLERANCE).any(axis=1)
+        snapped = group.snap(left[0], int(member.sum()), TOLERANCE)
+        if snapped is None:
+            raise TextError(f"{int(member.sum())} equivalent atoms fit no Wyckoff position of {group.symbol}")
+        yield group.wyckoff.index(snapped[0]), snapped[1]
+        left = left[~member]
+
+
+@cache
+def _letter_maps(number: int) -> tuple[tuple[int, ...], ...]:
+    """For each coset of the normaliser, the Wyckoff index that each Wyckoff index becomes."""
+    group = spacegroups.get(number)
+    maps = []
+    for w, s in zip(*group.normaliser, strict=True):
+        row = []
+        for position in group.wyckoff:
+            moved = w @ position.point([0.1234, 0.2871, 0.3917][: len(position.free)]) + s
+            snapped = group.snap(moved, position.multiplicity, 1e-6)
+            if snapped is None:
+                raise AssertionError(f"normaliser of {number} does not map {position.label}")
+            row.append(group.wyckoff.index(snapped[0]))
+        maps.append(tuple(row))
+    return tuple(maps)
+
+
+def smallest(
+    group: SpaceGroup, items: list[tuple[int, int, Floats]]
+) -> list[tuple[int, int, tuple[int, ...]]]:
+    """The smallest of the equivalent descriptions of orbits (element rank, Wyckoff index, point)."""
+    maps = _letter_maps(group.number)
+    skeletons = [sorted((rank, row[index]) for rank, index, _ in items) for row in maps]
+    least = min(skeletons)
+    best: list[tuple[int, int, tuple[int, ...]]] | None = None
+    for row, skeleton, w, s in zip(maps, skeletons, *group.normaliser, strict=True):
+        if skeleton != least:
+            continue
+        moved = [(rank, row[index], w @ point + s) for rank, index, point in items]
+        for shift in _polar_shifts(group, moved, least[0]):
+            candidate = sorted(
+                (rank, index, coordinates(group, index, point + shift)) for rank, index, point in moved
+            )
+            if best is None or candidate < best:
+                best = candidate
+    if best is None:
+        raise AssertionError("a normaliser without the identity")
+    return best
+
+
+def _polar_shifts(
+    group: SpaceGroup, items: list[tuple[int, int, Floats]], first: tuple[int, int]
+) -> list[Floats]:
+    """Shifts [3] along polar axes that bring an image of an orbit of the first kind to 0 there."""
+    if not group.polar:
+        return [np.zeros(3)]
+    axes = list(group.polar)
+    shifts = {}
+    for rank, index, point in items:
+        if (rank, index) == first:
+            for image in group.images(point):
+                shift = np.zeros(3)
+                shift[axes] = -image[axes]
+                shifts[tuple(np.rint(shift * STEPS * 10).astype(int) % (STEPS * 10))] = shift
+    return list(shifts.values())
+
+
+def coordinates(group: SpaceGroup, index: int, point: Floats) -> tuple[int, ...]:
+    """Free parameters in thousandths, the smallest among the images on the representative subspace."""
+    position = group.wyckoff[index]
+    if not position.free:
+        return ()
+    images = group.images(point)
+    on = images[position.residual(images) < 1e-6][:, list(position.pivots)]
+    # 1e-6 keeps ties such as 0.0625 from falling on either side by the last bit
+    values = np.floor(on * STEPS + 0.5 + 1e-6).astype(np.int64) % STEPS
+    return tuple(min(values.tolist()))
