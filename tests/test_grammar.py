@@ -166,12 +166,26 @@ def test_atoms_too_close_are_written_anew():
 def test_a_taken_back_orbit_leaves_the_state_where_it_was():
     start = orbits.prompt({"Na": 2, "Cl": 2}.items(), 25)
     state = grammar.rules("orbits", {"Na": 2, "Cl": 2}.items(), 25).start(start)
-    for token in orbits.ids("Na 2e Cl 2e 5Å .00 5Å .00 5Å .00 Na 2e 0.25 0' 0.00 0' Cl 2e 0.30 0' 0.00"):
+    for token in orbits.ids("Na 2e Cl 2e 9Å .00 4Å .00 6Å .00 Na 2e 0.21 0' 0.00 0' Cl 2e 0.30 0' 0.00"):
         assert state.advance(token) == 0
     assert state.advance(orbits.ids("0'")[0]) == 4
-    for token in orbits.ids("0.25 0' 0.50 0' <end>"):
+    for token in orbits.ids("0.32 0' 0.43 0' <end>"):
         assert state.advance(token) == 0
     assert not state.allowed()
+
+
+def test_a_crystal_with_more_symmetry_than_written_is_written_anew():
+    """Rock salt told in a tetragonal group would be cubic: its cell is taken back."""
+    start = orbits.prompt({"Na": 2, "Cl": 2}.items(), 123)
+    state = grammar.rules("orbits", {"Na": 2, "Cl": 2}.items(), 123).start(start)
+    text = "Na 1a Na 1d Cl 1b Cl 1c 4Å .00 5Å .65 <end>"  # c = a sqrt 2, and no atom may move
+    backs = []
+    for token in orbits.ids(text):
+        backs.append(state.advance(token))
+        if backs[-1]:
+            break
+    assert backs[-1] == 4
+    assert set(orbits.ids("4Å .00")) & set(state.allowed())
 
 
 def test_a_prompt_is_never_taken_back():

@@ -1,0 +1,472 @@
+"""The rules of the orbits language: what may come next in its texts, and what must.
+
+A state answers two questions, `allowed()` and `advance(token)`; every choice it allows can be completed to a
+crystal with the composition asked for. Atoms that would stand too close are taken back and written anew, a
+bounded number of times, and so is a crystal in which spglib finds another group than the one written.
+
+Builds on the core in `grammar`; refuses to know networks, probabilities and structures. Needs numpy; asks
+spglib where that is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crystallm import contacts, elements, grammar, orbits, spacegroups
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crystallm.spacegroups import Floats, SpaceGroup
+
+GENERIC = (0.12345, 0.28718, 0.39173)  # stands for coordinates not written yet; special for no group
+LENGTHS = range(1, 100)  # whole Å of a cell edge: the corpus holds 1.9 to 99 Å
+SYMPREC = 0.1  # Å; with it `validity` asks spglib which group a crystal has
+
+
+@cache
+def _label_ids(number: int) -> tuple[int, ...]:
+    """Ids of the labels of a group's Wyckoff positions, by index."""
+    return tuple(orbits.ids(" ".join(w.label for w in spacegroups.get(number).wyckoff)))
+
+
+@cache
+def _element_ids() -> dict[str, int]:
+    first = orbits.families().element
+    return {symbol: first + i for i, symbol in enumerate(elements.symbols())}
+
+
+@cache
+def _rank() -> dict[str, int]:
+    """Place of each element in the order of compositions."""
+    return {symbol: i for i, symbol in enumerate(elements.electronegativity_order(elements.symbols()))}
+
+
+@dataclass
+class _Placed:
+    """An orbit as it is being written."""
+
+    element: str
+    index: int
+    values: list[int] = field(default_factory=list)
+
+
+class OrbitsState:
+    """Where a text of the orbits language stands, and what may follow.
+
+    Args:
+        strength: `full` or `syntax`.
+        counts: the composition asked for, if one was.
+        group: the space group asked for, if one was.
+    """
+
+    def __init__(self, strength: str, counts: dict[str, int] | None = None, group: int | None = None) -> None:
+        self.full = strength == "full"
+        self.asked_counts = counts
+        self.asked_group = group
+        self.composition: dict[str, int] = {}
+        self.group: SpaceGroup | None = None
+        self.placed: list[_Placed] = []
+        self.cell: list[int] = []
+        self._part = self._start
+        self._pending = 0  # the first digits of a number that is being written
+        self._pending_symbol = ""  # the element whose count is being written
+        self._left: dict[str, int] = {}  # atoms of each element still to place
+        self._taken: frozenset[int] = frozenset()  # fixed positions in use
+        self._orbit = 0  # whose coordinates are being written
+        self._options: Sequence[int] | None = None
+        self._n_tokens = 0
+        self._floor = 0  # tokens that may not be taken back: the prompt
+        self._cell_start = 0
+        self._back = 0
+        self._rewrites = [
+            grammar.REWRITES,
+            grammar.CELL_REWRITES,
+        ]  # left, of the orbit at hand and of the cell
+        self._points = np.zeros((0, 3))  # of all atoms with known places
+        self._radii = np.zeros(0)
+        self._numbers: list[int] = []  # of their elements
+        self._vectors = np.zeros((3, 3))
+
+    def settle(self) -> None:
+        """Hold on to all that has been taken so far."""
+        self._floor = self._n_tokens
+
+    def allowed(self) -> Sequence[int]:
+        """Tokens that may come next; empty after the end."""
+        if self._options is None:
+            self._options = self._part(None)
+        return self._options
+
+    def advance(self, token: int) -> int:
+        """Take a token.
+
+        Returns:
+            How many tokens, this one among them, were taken back since they put atoms too close.
+
+        Raises:
+            InputError: it may not come here.
+        """
+        options = self.allowed()
+        if token not in options:
+            here = " ".join(orbits.vocabulary()[i] for i in list(options)[:5])
+            name = orbits.vocabulary()[token] if 0 <= token < len(orbits.vocabulary()) else token
+            raise InputError(
+                f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(options) > 5 else ''} may"
+            )
+        self._options, self._back = None, 0
+        self._n_tokens += 1
+        self._part(token)
+        self._n_tokens -= self._back
+        return self._back
+
+    # Each part is a function of a token: None asks for the options, a token takes it and sets the next part.
+
+    def _start(self, token: int | None) -> Sequence[int]:
+        if token is not None:
+            self._part = self._element
+        return (orbits.families().start,)
+
+    def _element(self, token: int | None) -> Sequence[int]:
+        """An element of the composition, or the space group behind it."""
+        family = orbits.families()
+        if token is not None:
+            if token < family.hundreds:
+                self._pending_symbol = elements.symbols()[token - family.element]
+                self._part = self._count
+            else:
+                self._take_group(token - family.group + 1)
+            return ()
+        if self.asked_counts is not None and self.full:
+            missing = [
+                s for s in sorted(self.asked_counts, key=_rank().__getitem__) if s not in self.composition
+            ]
+            return (_element_ids()[missing[0]],) if missing else self._group_options()
+        ranks = [_rank()[s] for s in self.composition]
+        open_symbols = [s for s, r in _rank().items() if not ranks or r > max(ranks)]
+        if not self.full:
+            open_symbols = [s for s in _rank() if s not in self.composition]
+        options = [_element_ids()[s] for s in open_symbols]
+        return [*options, *self._group_options()] if self.composition else options
+
+    def _group_options(self) -> Sequence[int]:
+        first = orbits.families().group
+        if not self.full:
+            return range(first, first + 230)
+        if self.asked_group is not None:
+            return (first + self.asked_group - 1,)
+        return [first + n - 1 for n in grammar.groups_for(tuple(sorted(self.composition.values())))]
+
+    def _count(self, token: int | None) -> Sequence[int]:
+        family = orbits.families()
+        if token is not None:
+            if token < family.number:
+                self._pending = 100 * (token - family.hundreds + 1)
+                self._part = self._units
+            else:
+                self._add_count(token - family.number)
+            return ()
+        if self.full and self.asked_counts is not None:
+            count = self.asked_counts[self._pending_symbol]
+            return (family.hundreds + count // 100 - 1,) if count >= 100 else (family.number + count,)
+        return [*range(family.hundreds, family.number), *range(family.number + 1, family.group)]
+
+    def _units(self, token: int | None) -> Sequence[int]:
+        family = orbits.families()
+        if token is not None:
+            self._add_count(self._pending + token - family.number)
+            return ()
+        if self.full and self.asked_counts is not None:
+            return (family.number + self.asked_counts[self._pending_symbol] % 100,)
+        return range(family.number, family.group)
+
+    def _add_count(self, count: int) -> None:
+        self.composition[self._pending_symbol] = count
+        self._part = self._element
+
+    def _take_group(self, number: int) -> None:
+        self.group = spacegroups.get(number)
+        self._left = dict(self.composition)
+        self._part = self._orbit_element
+
+    # orbits: element and position
+
+    def _orbit_element(self, token: int | None) -> Sequence[int]:
+        group = self._known_group()
+        if token is not None:
+            if token >= orbits.families().length:
+                self._part = self._whole
+                return self._part(token)
+            symbol = elements.symbols()[token - orbits.families().element]
+            self.placed.append(_Placed(symbol, -1))
+            self._part = self._orbit_label
+            return ()
+        if self.full:
+            current = next((s for s, n in self._left.items() if n), None)
+            return (_element_ids()[current],) if current is not None else self._whole_options()
+        if len(self._taken) == len(group.wyckoff):
+            return self._whole_options()  # no free position in this group, and all fixed ones are full
+        options = [_element_ids()[s] for s in self.composition]
+        return [*options, *self._whole_options()] if self.placed else options
+
+    def _orbit_label(self, token: int | None) -> Sequence[int]:
+        group = self._known_group()
+        ids = _label_ids(group.number)
+        orbit = self.placed[-1]
+        if token is not None:
+            orbit.index = ids.index(token)
+            if not group.wyckoff[orbit.index].free:
+                self._taken |= {orbit.index}
+            self._left[orbit.element] -= group.wyckoff[orbit.index].multiplicity
+            self._part = self._orbit_element
+            return ()
+        if not self.full:
+            return [ids[i] for i in range(len(ids)) if i not in self._taken]
+        first = max((o.index for o in self.placed[:-1] if o.element == orbit.element), default=0)
+        later = tuple(sorted(n for s, n in self._left.items() if n and s != orbit.element))
+        return [
+            ids[i]
+            for i in grammar.labels_allowed(
+                group.number, self._taken, first, self._left[orbit.element], later
+            )
+        ]
+
+    # cell
+
+    def _whole_options(self) -> Sequence[int]:
+        """Whole Å or degrees of the next cell parameter."""
+        family, group = orbits.families(), self._known_group()
+        name = group.free_cell[len(self.cell)]
+        if len(name) == 1:
+            return (
+                range(family.length + LENGTHS[0], family.length + LENGTHS[-1] + 1)
+                if self.full
+                else range(family.length, family.angle)
+            )
+        if not self.full or name != "gamma":
+            return range(family.angle, family.fraction)
+        # A cell has a volume if |alpha - beta| < gamma < alpha + beta and the three add up to less than 360.
+        alpha, beta = self.cell[-2] / 100, self.cell[-1] / 100
+        low, high = abs(alpha - beta), min(alpha + beta, 360 - alpha - beta)
+        return [family.angle + a - orbits.ANGLES[0] for a in orbits.ANGLES if low + 1 <= a <= high - 2]
+
+    def _whole(self, token: int | None) -> Sequence[int]:
+        if token is None:
+            return self._whole_options()
+        family = orbits.families()
+        if not self.cell:
+            self._cell_start = self._n_tokens - 1
+        is_angle = token >= family.angle
+        self._pending = 100 * (token - family.angle + orbits.ANGLES[0] if is_angle else token - family.length)
+        self._part = self._fraction
+        return ()
+
+    def _fraction(self, token: int | None) -> Sequence[int]:
+        family, group = orbits.families(), self._known_group()
+        if token is None:
+            return range(family.fraction, family.coarse)
+        self.cell.append(self._pending + token - family.fraction)
+        if len(self.cell) < len(group.free_cell):
+            self._part = self._whole
+        elif not (self.full and self._cell_fails() and self._restart_cell()):
+            self._orbit = -1
+            self._next_orbit()
+        return ()
+
+    # What stands too close is taken back and written anew, a bounded number of times.
+
+    def _cell_fails(self) -> bool:
+        """Whether the volume is beyond what crystals have, or atoms on fixed positions meet."""
+        group = self._known_group()
+        free = {name: value / 100 for name, value in zip(group.free_cell, self.cell, strict=True)}
+        self._vectors = contacts.lattice(group.complete_cell(free))
+        self._points, self._radii, self._numbers = np.zeros((0, 3)), np.zeros(0), []
+        n_atoms = sum(group.wyckoff[orbit.index].multiplicity for orbit in self.placed)
+        volume = abs(float(np.linalg.det(self._vectors))) / n_atoms
+        fails = not contacts.VOLUMES[0] <= volume <= contacts.VOLUMES[1]
+        for orbit in self.placed:
+            if not group.wyckoff[orbit.index].free:
+                fails = fails or self._meets(orbit)
+                self._add(orbit)
+        return fails
+
+    def _images(self, orbit: _Placed) -> Floats:
+        group = self._known_group()
+        return group.orbit(group.wyckoff[orbit.index].point([v / orbits.STEPS for v in orbit.values]))
+
+    def _meets(self, orbit: _Placed) -> bool:
+        """Whether atoms of an orbit stand too close to each other or to those placed before."""
+        own = self._images(orbit)
+        others = np.vstack([self._points, own[1:]])
+        radii = np.append(self._radii, np.full(len(own) - 1, contacts.radius(orbit.element)))
+        return contacts.too_close(self._vectors, own[0], orbit.element, others, radii)
+
+    def _add(self, orbit: _Placed) -> None:
+        own = self._images(orbit)
+        self._points = np.vstack([self._points, own])
+        self._radii = np.append(self._radii, np.full(len(own), contacts.radius(orbit.element)))
+        self._numbers += [elements.get(orbit.element).number] * len(own)
+
+    def _take_back(self, budget: int, n_tokens: int) -> bool:
+        if not self._rewrites[budget] or self._n_tokens - n_tokens < self._floor:
+            return False
+        self._rewrites[budget] -= 1
+        self._back = n_tokens
+        return True
+
+    def _restart_cell(self) -> bool:
+        if not self._take_back(1, self._n_tokens - self._cell_start):
+            return False
+        self._rewrites[0] = grammar.REWRITES
+        self.cell.clear()
+        for orbit in self.placed:
+            orbit.values.clear()
+        self._part = self._whole
+        return True
+
+    def _restart_orbit(self, orbit: _Placed) -> bool:
+        if not self._take_back(0, 2 * len(orbit.values)):
+            return False
+        orbit.values.clear()
+        self._part = self._coarse
+        return True
+
+    # coordinates
+
+    def _next_orbit(self) -> None:
+        group = self._known_group()
+        self._orbit += 1
+        while self._orbit < len(self.placed) and not group.wyckoff[self.placed[self._orbit].index].free:
+            self._orbit += 1
+        if self._orbit < len(self.placed):
+            self._part = self._marker_element
+        elif not (self.full and not self._found_again() and self._restart_cell()):
+            self._part = self._end
+
+    def _found_again(self) -> bool:
+        """Whether spglib finds the group that was written; True where it is not installed."""
+        try:
+            import spglib
+        except ImportError:
+            return True
+        if not np.isfinite(self._vectors).all():
+            return False
+        cell: Any = (self._vectors, self._points, self._numbers)
+        found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC, angle_tolerance=5)
+        return found is not None and found.number == self._known_group().number
+
+    def _marker_element(self, token: int | None) -> Sequence[int]:
+        if token is None:
+            return (_element_ids()[self.placed[self._orbit].element],)
+        self._part = self._marker_label
+        return ()
+
+    def _marker_label(self, token: int | None) -> Sequence[int]:
+        if token is None:
+            return (_label_ids(self._known_group().number)[self.placed[self._orbit].index],)
+        self._part = self._coarse
+        return ()
+
+    def _coarse(self, token: int | None) -> Sequence[int]:
+        family = orbits.families()
+        if token is not None:
+            self._pending = 10 * (token - family.coarse)
+            self._part = self._fine
+            return ()
+        return range(family.coarse + self._lowest() // 10, family.fine)
+
+    def _fine(self, token: int | None) -> Sequence[int]:
+        family, group = orbits.families(), self._known_group()
+        orbit = self.placed[self._orbit]
+        if token is not None:
+            orbit.values.append(self._pending + token - family.fine)
+            last = len(orbit.values) == len(group.wyckoff[orbit.index].free)
+            if not last:
+                self._part = self._coarse
+            elif not (
+                self.full and self._meets(orbit) and (self._restart_orbit(orbit) or self._restart_cell())
+            ):
+                self._rewrites[0] = grammar.REWRITES
+                self._add(orbit)
+                self._next_orbit()
+            return ()
+        if not self.full:
+            return range(family.fine, family.size)
+        stays = [d for d in range(10) if self._stays([*orbit.values, self._pending + d])]
+        in_order = [d for d in stays if self._pending + d >= self._lowest()]
+        # Order is a matter of form: where it leaves nothing (behind 0.999), out of order is a crystal still.
+        return [family.fine + d for d in in_order or stays or range(10)]
+
+    def _lowest(self) -> int:
+        """Smallest next coordinate that keeps equal orbits in order."""
+        orbit = self.placed[self._orbit]
+        if not self.full or not self._orbit:
+            return 0
+        before = self.placed[self._orbit - 1]
+        same = (before.element, before.index) == (orbit.element, orbit.index)
+        done = len(orbit.values)
+        return before.values[done] if same and before.values[:done] == orbit.values else 0
+
+    def _stays(self, values: list[int]) -> bool:
+        """Whether an orbit keeps its multiplicity with these first coordinates, and meets none before it."""
+        group = self._known_group()
+        position = group.wyckoff[self.placed[self._orbit].index]
+        complete = len(values) == len(position.free)
+        filled = [v / orbits.STEPS for v in values] + list(GENERIC[len(values) : len(position.free)])
+        images = group.images(position.point(filled))
+        if not _keeps(images, position.multiplicity):
+            return False
+        if complete:
+            for other in self.placed[: self._orbit]:
+                if other.index == self.placed[self._orbit].index:
+                    point = position.point([v / orbits.STEPS for v in other.values])
+                    off = images - point
+                    if (np.abs(off - np.rint(off)).max(axis=1) < 0.5 / orbits.STEPS).any():
+                        return False
+        return True
+
+    def _end(self, token: int | None) -> Sequence[int]:
+        if token is not None:
+            self._part = self._nothing
+        return (orbits.families().end,)
+
+    def _nothing(self, token: int | None) -> Sequence[int]:  # noqa: ARG002 - has the form of all parts
+        return ()
+
+    def _known_group(self) -> SpaceGroup:
+        if self.group is None:
+            raise AssertionError("a part behind the space group was reached without one")
+        return self.group
+
+
+def _keeps(images: Floats, multiplicity: int) -> bool:
+    """Whether a point's images (one an operator) are as many distinct points as the multiplicity says."""
+    off = images - images[0]
+    same = int((np.abs(off - np.rint(off)).max(axis=1) < 0.5 / orbits.STEPS).sum())
+    return len(images) == same * multiplicity
+
+
+@dataclass(frozen=True)
+class OrbitsRules:
+    """Rules of the orbits language, for `decode`."""
+
+    strength: str
+    counts: dict[str, int] | None = None
+    group: int | None = None
+
+    def start(self, prompt: Sequence[int]) -> OrbitsState:
+        """The state behind a prompt.
+
+        Raises:
+            InputError: the prompt breaks the rules.
+        """
+        state = OrbitsState(self.strength, self.counts, self.group)
+        for token in prompt:
+            state.advance(token)
+            state.settle()
+        return state
