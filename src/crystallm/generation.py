@@ -52,7 +52,7 @@ class Settings(BaseModel):
     """With a sample's number, decides its random stream."""
     constraints: Literal["full", "syntax", "none"] = "full"
     """`full`: only what can still become a crystal with the composition and group that were asked for.
-    `syntax`: only what keeps the form of a text. `none`: the network alone. `cif` is written freely."""
+    `syntax`: only what keeps the form of a text. `none`: the network alone."""
     device: str = "auto"
     """`auto` takes a GPU where there is one; `cpu`, `cuda`, `cuda:1`, `mps`."""
     batch_size: int = Field(default=32, ge=1)

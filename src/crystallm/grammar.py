@@ -34,7 +34,7 @@ CELL_REWRITES = 6  # of cell and coordinates together, where those do not help
 
 
 @cache
-def _multiplicities(number: int) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+def position_counts(number: int) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
     """Multiplicities of positions with free coordinates, and (multiplicity, how many) of those without."""
     group = spacegroups.get(number)
     free = tuple(sorted({w.multiplicity for w in group.wyckoff if w.free}))
@@ -43,7 +43,7 @@ def _multiplicities(number: int) -> tuple[tuple[int, ...], tuple[tuple[int, int]
 
 
 @cache
-def _is_sum(count: int, parts: tuple[int, ...]) -> bool:
+def is_sum(count: int, parts: tuple[int, ...]) -> bool:
     """Whether a count is a sum of parts, each used any number of times."""
     reach = [True] + [False] * count
     for total in range(1, count + 1):
@@ -51,31 +51,31 @@ def _is_sum(count: int, parts: tuple[int, ...]) -> bool:
     return reach[count]
 
 
-def _uses(count: int, fixed: tuple[tuple[int, int], ...]) -> Iterable[tuple[int, ...]]:
+def uses(count: int, fixed: tuple[tuple[int, int], ...]) -> Iterable[tuple[int, ...]]:
     """How many orbits of each fixed multiplicity may serve a count, most first."""
     return product(*(range(min(n, count // m), -1, -1) for m, n in fixed))
 
 
 @cache
-def _fits(free: tuple[int, ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]) -> bool:
+def fits(free: tuple[int, ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]) -> bool:
     """Whether counts (sorted, one an element) can be filled together."""
     if not counts:
         return True
     count, rest = counts[-1], counts[:-1]
-    for used in _uses(count, fixed):
+    for used in uses(count, fixed):
         left = count - sum(u * m for u, (m, _) in zip(used, fixed, strict=True))
-        if left < 0 or not _is_sum(left, free):
+        if left < 0 or not is_sum(left, free):
             continue
         remaining = tuple((m, n - u) for u, (m, n) in zip(used, fixed, strict=True))
-        if _fits(free, remaining, rest):
+        if fits(free, remaining, rest):
             return True
     return False
 
 
 def can_hold(number: int, counts: Iterable[int]) -> bool:
     """Whether a space group can hold a cell with these counts of its elements."""
-    free, fixed = _multiplicities(number)
-    return _fits(free, fixed, tuple(sorted(counts)))
+    free, fixed = position_counts(number)
+    return fits(free, fixed, tuple(sorted(counts)))
 
 
 @cache
@@ -96,17 +96,17 @@ def _can_finish(number: int, taken: frozenset[int], first: int, left: int, later
         later: counts of the elements after it, sorted.
     """
     group = spacegroups.get(number)
-    all_free, _ = _multiplicities(number)
+    all_free, _ = position_counts(number)
     open_fixed = [i for i, w in enumerate(group.wyckoff) if not w.free and i not in taken]
     total = Counter(group.wyckoff[i].multiplicity for i in open_fixed)
     fixed = tuple(sorted(Counter(group.wyckoff[i].multiplicity for i in open_fixed if i >= first).items()))
     free = tuple(sorted({w.multiplicity for i, w in enumerate(group.wyckoff) if w.free and i >= first}))
-    for used in _uses(left, fixed):
+    for used in uses(left, fixed):
         rest = left - sum(u * m for u, (m, _) in zip(used, fixed, strict=True))
-        if rest < 0 or not _is_sum(rest, free):
+        if rest < 0 or not is_sum(rest, free):
             continue
         spent = Counter({m: u for u, (m, _) in zip(used, fixed, strict=True)})
-        if _fits(all_free, tuple(sorted((m, n - spent[m]) for m, n in total.items())), later):
+        if fits(all_free, tuple(sorted((m, n - spent[m]) for m, n in total.items())), later):
             return True
     return False
 

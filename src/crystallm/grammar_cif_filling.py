@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crystallm import elements, spacegroups
-from crystallm.grammar import _fits, _is_sum, _multiplicities, _uses
+from crystallm.grammar import fits, is_sum, position_counts, uses
 from crystallm.grammar_cif_sites import FREE, GRID, Placement, Sites, sites
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def _fills(
         fixed: positions without, for both together.
     """
     if not now:
-        return _fits(free, fixed, later)
+        return fits(free, fixed, later)
     count, rest = now[-1], now[:-1]
-    for used in _uses(count, fixed_now):
+    for used in uses(count, fixed_now):
         left = count - sum(n * m for n, (m, _) in zip(used, fixed_now, strict=True))
-        if left < 0 or not _is_sum(left, free_now):
+        if left < 0 or not is_sum(left, free_now):
             continue
         spent_now = tuple((m, n - u) for (m, n), u in zip(fixed_now, used, strict=True))
         spent = tuple((m, n - u) for (m, n), u in zip(fixed, used, strict=True))
@@ -191,7 +191,7 @@ class Filling:
         The others, lines in a cell of hundreds of atoms, hold as many orbits as is said, and maybe more.
         """
         unlimited, limited = [], {}
-        for multiplicity in _multiplicities(self.number)[0]:
+        for multiplicity in position_counts(self.number)[0]:
             n_rooms = sites(self.number, multiplicity).n_rooms(self._n_placed)
             # One less than there are, since the row to be written may take one.
             if n_rooms is None or n_atoms // multiplicity < n_rooms:
