@@ -60,3 +60,32 @@ def test_the_constraints_pin_every_dependency():
         asked += PROJECT["project"]["optional-dependencies"][extra]
     names = {name.split(">")[0].split("=")[0].lower() for name in asked}
     assert names <= pinned
+
+
+CROWDED = """
+import sys
+import numpy as np, spglib
+import crystallm
+from crystallm import contacts, spacegroups
+rng = np.random.default_rng(0)
+for _ in range(1500):  # atoms near each other in cells of low symmetry: some are more than spglib can take
+    group = spacegroups.get(int(rng.choice([12, 15, 63, 62, 14, 36, 164, 166, 8, 5])))
+    free = {p: rng.uniform(3, 9) if len(p) == 1 else rng.uniform(80, 110) for p in group.free_cell}
+    points, numbers = [], []
+    for number in (11, 17, 8):
+        position = group.wyckoff[int(rng.integers(len(group.wyckoff)))]
+        points.append(group.orbit(position.point(rng.random(len(position.free)) * 0.06)))
+        numbers += [number] * len(points[-1])
+    cell = (contacts.lattice(group.complete_cell(free)), np.vstack(points), numbers)
+    spglib.get_symmetry_dataset(cell, symprec=0.1, angle_tolerance=5)
+"""
+
+
+@pytest.mark.parametrize(("asked", "quiet"), [(None, True), ("ON", False)])
+def test_spglib_keeps_quiet_unless_asked(asked, quiet, monkeypatch):
+    monkeypatch.delenv("SPGLIB_WARNING", raising=False)
+    if asked:
+        monkeypatch.setenv("SPGLIB_WARNING", asked)
+    command = [sys.executable, "-W", "ignore", "-c", CROWDED]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ("spglib:" not in run.stderr) == quiet

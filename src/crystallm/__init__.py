@@ -10,12 +10,16 @@ This module holds the public names and loads what is behind them at first use, s
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crystallm.checkpoint import Model, load_model
     from crystallm.crystal import Crystal
     from crystallm.generation import generate
+
+# What spglib fails at is told by our errors; its own lines, from C, would stand between them on the terminal.
+os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 __version__ = "0.1.0"
 __all__ = ["Crystal", "Model", "__version__", "generate", "load_model"]
