@@ -1,12 +1,13 @@
-"""Random walks through the rules of the published language: uniform choice among the allowed tokens.
+"""Random walks through the rules of a language: uniform choice among the allowed tokens.
 
-    python bench/grammar_walks.py --walks 10000 --seed 0
+    python bench/grammar_walks.py --walks 10000 --seed 0 --language cif
 
-Goes round the 227 space groups. Half of the compositions are those of the published texts that the group can
-hold, half are made of random orbits of the group, positions without free coordinates taken often. Each walk
-must end in a text whose structure has that composition, group and those multiplicities, no two atoms on one
-point. Prints what failed, and the microseconds that the rules take for a token and for a choice (a token with
-more than one allowed), all of a walk's work counted, tables of its group too.
+Goes round the space groups, 227 in the published language and 230 in ours. Half of the compositions are those
+of the published texts that the group can hold, half are made of random orbits of the group, positions without
+free coordinates taken often. Each walk must end in a text whose structure has that composition, group and
+those multiplicities, no two atoms on one point. Prints what failed, and the microseconds that the rules take
+for a token and for a choice (a token with more than one allowed), all of a walk's work counted, tables of its
+group too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import numpy as np
 from crystallm import cif, elements, grammar, spacegroups, tokenizer
 from crystallm.errors import CrystallmError
 from crystallm.grammar_cif import CifRules
+from crystallm.grammar_orbits import OrbitsRules
+from crystallm.orbits import OrbitsLanguage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +79,9 @@ def fault(text: str, counts: dict[str, int], number: int) -> str:
     return "has two atoms on one point" if apart.min() <= 1e-4 else ""
 
 
-def walk(rules: CifRules, rng: random.Random, policy: str = "uniform") -> tuple[list[int], int, float]:
+def walk(
+    rules: CifRules | OrbitsRules, rng: random.Random, policy: str = "uniform"
+) -> tuple[list[int], int, float]:
     """Tokens, number of choices (those taken back too), and seconds that the rules took.
 
     Args:
@@ -111,11 +116,14 @@ def main() -> None:
     )
     parser.add_argument("--walks", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--language", choices=("cif", "orbits"), default="cif")
     parser.add_argument("--policy", choices=("uniform", "first", "last"), default="uniform")
     parser.add_argument("--apart", action="store_true", help="rewrite atoms that stand too close")
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    groups = [spacegroups.get(symbol) for symbol in tokenizer.space_groups()]
+    ours = options.language == "orbits"
+    symbols = spacegroups.symbols() if ours else tokenizer.space_groups()
+    groups = [spacegroups.get(symbol) for symbol in symbols]
     compositions = [c for c in published() if sum(c.values()) <= 120]
     n_tokens = n_choices = n_failed = 0
     spent = 0.0
@@ -126,11 +134,13 @@ def main() -> None:
         counts = rng.choice(fitting) if fitting and rng.random() < 0.5 else from_orbits(rng, group)
         if cif.formula_unit(counts)[1] < 1:
             continue
-        ids, choices, seconds = walk(CifRules("full", counts, group.number, rewrites), rng, options.policy)
-        if wrong := fault(tokenizer.decode(ids), counts, group.number):
+        kind = OrbitsRules if ours else CifRules
+        ids, choices, seconds = walk(kind("full", counts, group.number, rewrites), rng, options.policy)
+        text = OrbitsLanguage().standard_text(ids) if ours else tokenizer.decode(ids)
+        if wrong := fault(text, counts, group.number):
             n_failed += 1
             print(f"walk {i}: {group.symbol} {counts}: {wrong}")
-            print(tokenizer.decode(ids).partition("_atom_site_occupancy")[2])
+            print(text.partition("_atom_site_occupancy")[2])
         n_tokens, n_choices, spent = n_tokens + len(ids), n_choices + choices, spent + seconds
     print(f"{options.walks} walks, {n_failed} failed, {n_tokens} tokens, {n_choices} choices")
     print(f"{1e6 * spent / n_tokens:.1f} µs a token, {1e6 * spent / n_choices:.1f} µs a choice")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 GENERIC = (0.12345, 0.28718, 0.39173)  # stands for coordinates not written yet; special for no group
 LENGTHS = range(1, 100)  # whole Å of a cell edge: the corpus holds 1.9 to 99 Å
+REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES)
 SYMPREC = 0.1  # Å; with it `validity` asks spglib which group a crystal has
 
 
@@ -63,9 +64,16 @@ class OrbitsState:
         strength: `full` or `syntax`.
         counts: the composition asked for, if one was.
         group: the space group asked for, if one was.
+        rewrites: how often coordinates of one orbit, and cell and coordinates, may be taken back.
     """
 
-    def __init__(self, strength: str, counts: dict[str, int] | None = None, group: int | None = None) -> None:
+    def __init__(
+        self,
+        strength: str,
+        counts: dict[str, int] | None = None,
+        group: int | None = None,
+        rewrites: tuple[int, int] = REWRITES,
+    ) -> None:
         self.full = strength == "full"
         self.asked_counts = counts
         self.asked_group = group
@@ -84,10 +92,8 @@ class OrbitsState:
         self._floor = 0  # tokens that may not be taken back: the prompt
         self._cell_start = 0
         self._back = 0
-        self._rewrites = [
-            grammar.REWRITES,
-            grammar.CELL_REWRITES,
-        ]  # left, of the orbit at hand and of the cell
+        self._budget = rewrites
+        self._rewrites = list(rewrites)  # left, of the orbit at hand and of the cell
         self._points = np.zeros((0, 3))  # of all atoms with known places
         self._radii = np.zeros(0)
         self._numbers: list[int] = []  # of their elements
@@ -322,7 +328,7 @@ class OrbitsState:
     def _restart_cell(self) -> bool:
         if not self._take_back(1, self._n_tokens - self._cell_start):
             return False
-        self._rewrites[0] = grammar.REWRITES
+        self._rewrites[0] = self._budget[0]
         self.cell.clear()
         for orbit in self.placed:
             orbit.values.clear()
@@ -345,7 +351,7 @@ class OrbitsState:
             self._orbit += 1
         if self._orbit < len(self.placed):
             self._part = self._marker_element
-        elif not (self.full and not self._found_again() and self._restart_cell()):
+        elif not (self.full and self._rewrites[1] and not self._found_again() and self._restart_cell()):
             self._part = self._end
 
     def _found_again(self) -> bool:
@@ -391,7 +397,7 @@ class OrbitsState:
             elif not (
                 self.full and self._meets(orbit) and (self._restart_orbit(orbit) or self._restart_cell())
             ):
-                self._rewrites[0] = grammar.REWRITES
+                self._rewrites[0] = self._budget[0]
                 self._add(orbit)
                 self._next_orbit()
             return ()
@@ -458,6 +464,7 @@ class OrbitsRules:
     strength: str
     counts: dict[str, int] | None = None
     group: int | None = None
+    rewrites: tuple[int, int] = REWRITES
 
     def start(self, prompt: Sequence[int]) -> OrbitsState:
         """The state behind a prompt.
@@ -465,7 +472,7 @@ class OrbitsRules:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        state = OrbitsState(self.strength, self.counts, self.group)
+        state = OrbitsState(self.strength, self.counts, self.group, self.rewrites)
         for token in prompt:
             state.advance(token)
             state.settle()
