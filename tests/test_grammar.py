@@ -8,6 +8,7 @@ import pytest
 
 from crystallm import contacts, grammar, orbits, spacegroups
 from crystallm.errors import InputError
+from crystallm.grammar_orbits import OrbitsState
 from crystals import structures
 
 COMPOSITIONS = [
@@ -209,3 +210,20 @@ def test_published_crystals_are_walks():
             exceptions.append(orbits.text(ids))
     # One is left: a cell of copper so near to a higher symmetry that rounding moves it there.
     assert len(exceptions) <= 1, exceptions
+
+
+def test_order_yields_where_no_place_is_left_behind():
+    """Atoms of P1 stand in order; behind the last place there is, the next one may stand before."""
+    counts = {"He": 12}
+    start = orbits.prompt(counts.items(), 1)
+    state = OrbitsState("full", counts, 1, rewrites=(0, 0))
+    for token in [*start, *orbits.ids("He 1a " * 12 + "30Å .00 30Å .00 30Å .00 90° .00 90° .00 90° .00")]:
+        state.advance(token)
+    for last in range(10):
+        for token in orbits.ids(f"He 1a 0.99 9' 0.99 9' 0.99 {last}'"):
+            state.advance(token)
+    for token in orbits.ids("He 1a 0.99 9' 0.99 9'"):
+        state.advance(token)
+    assert orbits.ids("0.50")[0] in state.allowed()
+    state.advance(orbits.ids("0.98")[0])
+    assert len(state.allowed()) == 10

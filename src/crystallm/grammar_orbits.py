@@ -384,7 +384,10 @@ class OrbitsState:
             self._pending = 10 * (token - family.coarse)
             self._part = self._fine
             return ()
-        return range(family.coarse + self._lowest() // 10, family.fine)
+        first = self._lowest() // 10
+        if first and not self._has_room(first):
+            first = 0  # order is a matter of form; two atoms on one point are not
+        return range(family.coarse + first, family.fine)
 
     def _fine(self, token: int | None) -> Sequence[int]:
         family, group = orbits.families(), self._known_group()
@@ -407,6 +410,14 @@ class OrbitsState:
         in_order = [d for d in stays if self._pending + d >= self._lowest()]
         # Order is a matter of form: where it leaves nothing (behind 0.999), out of order is a crystal still.
         return [family.fine + d for d in in_order or stays or range(10)]
+
+    def _has_room(self, first: int) -> bool:
+        """Whether a coordinate with these first digits or higher ones is left for an orbit."""
+        orbit = self.placed[self._orbit]
+        if len(orbit.values) + 1 < len(self._known_group().wyckoff[orbit.index].free):
+            return True
+        values = range(max(10 * first, self._lowest()), orbits.STEPS)
+        return any(self._stays([*orbit.values, value]) for value in values)
 
     def _lowest(self) -> int:
         """Smallest next coordinate that keeps equal orbits in order."""
