@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from crystallm import spacegroups
 from crystallm.errors import InputError
@@ -124,6 +124,33 @@ def labels_allowed(
         if _can_finish(number, now_taken, index, left - position.multiplicity, later):
             found.append(index)
     return tuple(found)
+
+
+class State(Protocol):
+    """What the automata of both languages have in common."""
+
+    def advance(self, token: int) -> int:
+        """Take a token; see `decode.RowState`."""
+        ...
+
+    def settle(self) -> None:
+        """Hold on to all that has been taken so far."""
+        ...
+
+
+AnyState = TypeVar("AnyState", bound=State)
+
+
+def behind(state: AnyState, prompt: Iterable[int]) -> AnyState:
+    """A state led through a prompt, of which nothing is taken back.
+
+    Raises:
+        InputError: the prompt breaks the rules.
+    """
+    for token in prompt:
+        state.advance(token)
+        state.settle()
+    return state
 
 
 def rules(

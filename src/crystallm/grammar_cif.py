@@ -24,7 +24,7 @@ import numpy as np
 
 from crystallm import cif, cif_reader, contacts, elements, spacegroups, tokenizer
 from crystallm.errors import InputError
-from crystallm.grammar import CELL_REWRITES, REWRITES, groups_for
+from crystallm.grammar import CELL_REWRITES, REWRITES, behind, groups_for
 from crystallm.grammar_cif_filling import Filling, multiplicities
 from crystallm.grammar_cif_numbers import (
     PHYSICAL,
@@ -498,8 +498,4 @@ class CifRules:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        state = CifState(self.strength, self.counts, self.group, self.rewrites)
-        for token in prompt:
-            state.advance(token)
-            state.settle()
-        return state
+        return behind(CifState(self.strength, self.counts, self.group, self.rewrites), prompt)

@@ -297,23 +297,22 @@ class OrbitsState:
         fails = not contacts.VOLUMES[0] <= volume <= contacts.VOLUMES[1]
         for orbit in self.placed:
             if not group.wyckoff[orbit.index].free:
-                fails = fails or self._meets(orbit)
-                self._add(orbit)
+                own = self._images(orbit)
+                fails = fails or self._meets(orbit, own)
+                self._add(orbit, own)
         return fails
 
     def _images(self, orbit: _Placed) -> Floats:
         group = self._known_group()
         return group.orbit(group.wyckoff[orbit.index].point([v / orbits.STEPS for v in orbit.values]))
 
-    def _meets(self, orbit: _Placed) -> bool:
-        """Whether atoms of an orbit stand too close to each other or to those placed before."""
-        own = self._images(orbit)
+    def _meets(self, orbit: _Placed, own: Floats) -> bool:
+        """Whether an orbit's atoms, at `own`, stand too close to each other or to those placed before."""
         others = np.vstack([self._points, own[1:]])
         radii = np.append(self._radii, np.full(len(own) - 1, contacts.radius(orbit.element)))
         return contacts.too_close(self._vectors, own[0], orbit.element, others, radii)
 
-    def _add(self, orbit: _Placed) -> None:
-        own = self._images(orbit)
+    def _add(self, orbit: _Placed, own: Floats) -> None:
         self._points = np.vstack([self._points, own])
         self._radii = np.append(self._radii, np.full(len(own), contacts.radius(orbit.element)))
         self._numbers += [elements.get(orbit.element).number] * len(own)
@@ -397,12 +396,15 @@ class OrbitsState:
             last = len(orbit.values) == len(group.wyckoff[orbit.index].free)
             if not last:
                 self._part = self._coarse
-            elif not (
-                self.full and self._meets(orbit) and (self._restart_orbit(orbit) or self._restart_cell())
-            ):
-                self._rewrites[0] = self._budget[0]
-                self._add(orbit)
+            elif not self.full:
                 self._next_orbit()
+            else:
+                own = self._images(orbit)
+                taken_back = self._meets(orbit, own) and (self._restart_orbit(orbit) or self._restart_cell())
+                if not taken_back:
+                    self._rewrites[0] = self._budget[0]
+                    self._add(orbit, own)
+                    self._next_orbit()
             return ()
         if not self.full:
             return range(family.fine, family.size)
@@ -483,8 +485,4 @@ class OrbitsRules:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        state = OrbitsState(self.strength, self.counts, self.group, self.rewrites)
-        for token in prompt:
-            state.advance(token)
-            state.settle()
-        return state
+        return grammar.behind(OrbitsState(self.strength, self.counts, self.group, self.rewrites), prompt)
