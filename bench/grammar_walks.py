@@ -127,7 +127,9 @@ def main() -> None:
     compositions = [c for c in published() if sum(c.values()) <= 120]
     n_tokens = n_choices = n_failed = 0
     spent = 0.0
-    rewrites = (grammar.REWRITES, grammar.CELL_REWRITES) if options.apart else (0, 0)
+    cells = (grammar.REWRITES, grammar.CELL_REWRITES)
+    most = grammar_orbits.REWRITES if ours else cells
+    rewrites = most if options.apart else (0,) * len(most)
     for i in range(options.walks):
         group = groups[i % len(groups)]
         fitting = [c for c in rng.sample(compositions, 60) if grammar.can_hold(group.number, c.values())]

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-k", type=int, default=10)
+    parser.add_argument("--space-group", action="store_true", help="ask for the known crystal's group, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
@@ -39,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = checkpoint.load_model(args.model, device="cpu")
     truths = known_structures(args.data, split=args.split, entries=args.entries)
-    requests = [r for r in requests_for(truths, 1) if r is not None]
+    requests = [r for r in requests_for(truths, 1, with_group=args.space_group) if r is not None]
     for constraints in args.constraints:
         settings = Settings(
             model=args.model,
@@ -53,7 +54,7 @@ def main() -> None:
         started = time.monotonic()
         crystals = [found[0] for found in generator.write(range(len(requests)))]
         seconds = time.monotonic() - started
-        parsed, right = 0, []
+        parsed, right, asked = 0, [], 0
         for plan, crystal in zip(generator.plans, crystals, strict=True):
             try:
                 counts = crystal.structure.composition.get_el_amt_dict()
@@ -62,6 +63,8 @@ def main() -> None:
                 continue
             parsed += 1
             right.append(plan.cell is not None and counts == dict(plan.cell.composition))
+            if args.space_group and plan.space_group is not None:
+                asked += crystal.space_group == plan.space_group.symbol
         verdicts = validity.check_many([c.judged for c in crystals], workers=args.workers)
         n = len(crystals)
         line = {
@@ -71,6 +74,7 @@ def main() -> None:
             "formula": sum(right) / n,
             "multiplicity": sum(v.multiplicity for v in verdicts) / n,
             "space_group": sum(v.space_group for v in verdicts) / n,
+            **({"group_as_asked": asked / n} if args.space_group else {}),
             "bonds": sum(v.bond_score == 1.0 for v in verdicts) / n,
             "valid": sum(v.valid for v in verdicts) / n,
             "valid_and_formula": sum(v.valid and r for v, r in zip(verdicts, right, strict=True)) / n,

@@ -216,7 +216,7 @@ def test_order_yields_where_no_place_is_left_behind():
     """Atoms of P1 stand in order; behind the last place there is, the next one may stand before."""
     counts = {"He": 12}
     start = orbits.prompt(counts.items(), 1)
-    state = OrbitsState("full", counts, 1, rewrites=(0, 0))
+    state = OrbitsState("full", counts, 1, rewrites=(0, 0, 0, 0))
     for token in [*start, *orbits.ids("He 1a " * 12 + "30Å .00 30Å .00 30Å .00 90° .00 90° .00 90° .00")]:
         state.advance(token)
     for last in range(10):

@@ -274,7 +274,9 @@ def _groups(
 ) -> Iterator[tuple[int, tuple[int, ...], float, float]]:
     """Space groups of a cell: number, prompt, weight, log-likelihood behind the composition."""
     counts = tuple(sorted(count for _, count in cell.composition))
-    numbers = grammar.groups_for(counts) if settings.constraints == "full" else range(1, 231)
+    context = model.config.context if model.language.name == "orbits" else None
+    full = settings.constraints == "full"
+    numbers = grammar.groups_within(counts, context) if full else range(1, 231)
     told = zip(numbers, _prompts(model, [(cell, number) for number in numbers]), strict=True)
     prompts = {number: prompt for number, prompt in told if prompt is not None}
     # What names the group is where the prompts of two groups part; what stands before is common to all.

@@ -287,6 +287,7 @@ class Generator:
                 None if choice.cell is None else choice.cell.composition,
                 choice.space_group,
                 self.settings.constraints,
+                self.model.config.context,
             )
             if rules is None:
                 continue

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 from itertools import product
+from math import inf
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from crystallm import spacegroups
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 CONSTRAINTS = ("full", "syntax", "none")
 REWRITES = 6  # of one orbit's coordinates, where they put atoms too close
 CELL_REWRITES = 6  # of cell and coordinates together, where those do not help
+ORBIT_REWRITES = 3  # of the choice of Wyckoff positions and all behind it, where those do not help either
+GROUP_REWRITES = 2  # of the space group and all behind it, unless it was asked for
 
 
 @cache
@@ -126,6 +129,81 @@ def labels_allowed(
     return tuple(found)
 
 
+def orbit_tokens(free: int) -> int:
+    """Tokens of the orbits language for one orbit whose position has so many free coordinates."""
+    return 4 + 2 * free if free else 2
+
+
+@cache
+def _cheapest_sum(count: int, parts: tuple[tuple[int, int], ...]) -> float:
+    """Least cost of a count as a sum of parts (size, cost), each used any number of times; else infinite."""
+    costs: list[float] = [0.0]
+    for total in range(1, count + 1):
+        costs.append(min((costs[total - m] + c for m, c in parts if m <= total), default=inf))
+    return costs[count]
+
+
+@cache
+def _fewest(
+    free: tuple[tuple[int, int], ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]
+) -> float:
+    """Fewest tokens for orbits that fill counts; free is (multiplicity, tokens), fixed (multiplicity, how many)."""
+    if not counts:
+        return 0.0
+    count, rest = counts[-1], counts[:-1]
+    best = inf
+    for used in uses(count, fixed):
+        left = count - sum(u * m for u, (m, _) in zip(used, fixed, strict=True))
+        if left < 0:
+            continue
+        own = _cheapest_sum(left, free) + orbit_tokens(0) * sum(used)
+        if own < best:
+            remaining = tuple((m, n - u) for u, (m, n) in zip(used, fixed, strict=True))
+            best = min(best, own + _fewest(free, remaining, rest))
+    return best
+
+
+@cache
+def fewest_tokens(number: int, counts: tuple[int, ...], taken: frozenset[int] = frozenset()) -> float:
+    """Fewest tokens of the orbits language for orbits that fill these counts; infinite if none do.
+
+    The order of orbits within an element is not looked at: this may be below the truth, never above it.
+
+    Args:
+        number: space group.
+        counts: one an element, sorted.
+        taken: indices of fixed positions in use.
+    """
+    costs: dict[int, int] = {}
+    fixed: Counter[int] = Counter()
+    for index, position in enumerate(spacegroups.get(number).wyckoff):
+        size, cost = position.multiplicity, orbit_tokens(len(position.free))
+        if position.free:
+            costs[size] = min(cost, costs.get(size, cost))
+        elif index not in taken:
+            fixed[size] += 1
+    return _fewest(tuple(sorted(costs.items())), tuple(sorted(fixed.items())), counts)
+
+
+def frame_tokens(number: int, n_elements: int) -> int:
+    """Tokens of a text of the orbits language that are not its orbits': head, cell and end."""
+    return 1 + 3 * n_elements + 1 + 2 * len(spacegroups.get(number).free_cell) + 1
+
+
+def may_outgrow(counts: Iterable[int], context: int) -> bool:
+    """Whether a cell with these counts can be written in more tokens than the context holds, in any group."""
+    counts = tuple(counts)
+    return frame_tokens(1, len(counts)) + orbit_tokens(3) * sum(counts) > context
+
+
+def groups_within(counts: tuple[int, ...], context: int | None) -> tuple[int, ...]:
+    """Numbers of the groups that can hold these counts (sorted) in a text no longer than the context."""
+    found = groups_for(counts)
+    if context is None or not may_outgrow(counts, context):
+        return found
+    return tuple(n for n in found if frame_tokens(n, len(counts)) + fewest_tokens(n, counts) <= context)
+
+
 class State(Protocol):
     """What the automata of both languages have in common."""
 
@@ -158,6 +236,7 @@ def rules(
     composition: Iterable[tuple[str, int]] | None = None,
     space_group: int | None = None,
     constraints: str = "full",
+    context: int | None = None,
 ) -> OrbitsRules | CifRules | None:
     """Rules for what was asked; None where nothing is constrained.
 
@@ -166,10 +245,11 @@ def rules(
         composition: (element, count in the conventional cell).
         space_group: number.
         constraints: `full`, `syntax` or `none`.
+        context: tokens that a text of the orbits language may have; None for any number.
 
     Raises:
-        InputError: no such strength, a group without a composition, or one that cannot hold it; for `cif`
-            also a group without a token, or less than one formula unit.
+        InputError: no such strength, a group without a composition, one that cannot hold it, or a cell that
+            cannot be written within the context; for `cif` also a group without a token, or less than one formula unit.
     """
     if constraints not in CONSTRAINTS:
         raise InputError(f"{constraints=} is none of {', '.join(CONSTRAINTS)}")
@@ -194,4 +274,23 @@ def rules(
         return CifRules(constraints, counts, space_group)
     from crystallm.grammar_orbits import OrbitsRules
 
-    return OrbitsRules(constraints, counts, space_group)
+    if constraints == "full" and counts and context is not None:
+        _refuse_outgrown(counts, space_group, context)
+    return OrbitsRules(constraints, counts, space_group, context=context)
+
+
+def _refuse_outgrown(counts: dict[str, int], space_group: int | None, context: int) -> None:
+    """Raise InputError if a cell cannot be written within the context."""
+    sizes = tuple(sorted(counts.values()))
+    within = groups_within(sizes, context)
+    if (space_group in within) if space_group is not None else within:
+        return
+    cell = "".join(f"{s}{n}" for s, n in counts.items())
+    where = "" if space_group is None else f" in {spacegroups.get(space_group).symbol}"
+    least = [space_group] if space_group is not None else groups_for(sizes)
+    tokens = min(frame_tokens(n, len(sizes)) + fewest_tokens(n, sizes) for n in least)
+    mend = "or a group with more symmetry" if space_group is not None and within else "or another model"
+    raise InputError(
+        f"a cell of {cell}{where} takes {tokens:.0f} tokens or more, the context of the model holds {context}: "
+        f"ask for fewer formula units, {mend}"
+    )

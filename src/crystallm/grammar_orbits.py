@@ -1,8 +1,9 @@
 """The rules of the orbits language: what may come next in its texts, and what must.
 
 A state answers two questions, `allowed()` and `advance(token)`; every choice it allows can be completed to a
-crystal with the composition asked for. Atoms that would stand too close are taken back and written anew, a
-bounded number of times, and so is a crystal in which spglib finds another group than the one written.
+crystal with the composition asked for. Atoms that would stand too close are taken back and written anew, and
+so is a crystal in which spglib finds another group than the one written: first the coordinates, then the cell,
+then the choice of orbits, at last the group if it was not asked for, each a bounded number of times.
 
 Builds on the core in `grammar`; refuses to know networks, probabilities and structures. Needs numpy; asks
 spglib where that is there.
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 GENERIC = (0.12345, 0.28718, 0.39173)  # stands for coordinates not written yet; special for no group
 LENGTHS = range(1, 100)  # whole Å of a cell edge: the corpus holds 1.9 to 99 Å
-REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES)
+REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, grammar.GROUP_REWRITES)
 SYMPREC = 0.1  # Å; with it `validity` asks spglib which group a crystal has
 
 
@@ -64,7 +65,9 @@ class OrbitsState:
         strength: `full` or `syntax`.
         counts: the composition asked for, if one was.
         group: the space group asked for, if one was.
-        rewrites: how often coordinates of one orbit, and cell and coordinates, may be taken back.
+        rewrites: how often coordinates of one orbit may be taken back, cell and coordinates, orbits and all
+            behind them, the group and all behind it.
+        context: tokens that the text may have; None for any number.
     """
 
     def __init__(
@@ -72,7 +75,8 @@ class OrbitsState:
         strength: str,
         counts: dict[str, int] | None = None,
         group: int | None = None,
-        rewrites: tuple[int, int] = REWRITES,
+        rewrites: tuple[int, int, int, int] = REWRITES,
+        context: int | None = None,
     ) -> None:
         self.full = strength == "full"
         self.asked_counts = counts
@@ -90,10 +94,12 @@ class OrbitsState:
         self._options: Sequence[int] | None = None
         self._n_tokens = 0
         self._floor = 0  # tokens that may not be taken back: the prompt
-        self._cell_start = 0
+        self._context = context
+        self._tight = False  # whether the rest may outgrow the context
+        self._group_start = self._cell_start = 0  # tokens before each of them
         self._back = 0
         self._budget = rewrites
-        self._rewrites = list(rewrites)  # left, of the orbit at hand and of the cell
+        self._rewrites = list(rewrites)  # left: of the orbit at hand, of cell, orbits, group
         self._points = np.zeros((0, 3))  # of all atoms with known places
         self._radii = np.zeros(0)
         self._numbers: list[int] = []  # of their elements
@@ -166,7 +172,8 @@ class OrbitsState:
             return range(first, first + 230)
         if self.asked_group is not None:
             return (first + self.asked_group - 1,)
-        return [first + n - 1 for n in grammar.groups_for(tuple(sorted(self.composition.values())))]
+        counts = tuple(sorted(self.composition.values()))
+        return [first + n - 1 for n in grammar.groups_within(counts, self._context)]
 
     def _count(self, token: int | None) -> Sequence[int]:
         family = orbits.families()
@@ -197,7 +204,17 @@ class OrbitsState:
 
     def _take_group(self, number: int) -> None:
         self.group = spacegroups.get(number)
+        self._group_start = self._n_tokens - 1
+        self._tight = self._context is not None and grammar.may_outgrow(
+            self.composition.values(), self._context
+        )
+        self._begin_orbits()
+
+    def _begin_orbits(self) -> None:
         self._left = dict(self.composition)
+        self._taken = frozenset()
+        self.placed.clear()
+        self.cell.clear()
         self._part = self._orbit_element
 
     # orbits: element and position
@@ -235,12 +252,25 @@ class OrbitsState:
             return [ids[i] for i in range(len(ids)) if i not in self._taken]
         first = max((o.index for o in self.placed[:-1] if o.element == orbit.element), default=0)
         later = tuple(sorted(n for s, n in self._left.items() if n and s != orbit.element))
-        return [
-            ids[i]
-            for i in grammar.labels_allowed(
-                group.number, self._taken, first, self._left[orbit.element], later
-            )
-        ]
+        fitting = grammar.labels_allowed(group.number, self._taken, first, self._left[orbit.element], later)
+        if self._tight:
+            fitting = tuple(i for i in fitting if self._has_tokens(i, later)) or fitting
+        return [ids[i] for i in fitting]
+
+    def _has_tokens(self, index: int, later: tuple[int, ...]) -> bool:
+        """Whether the context holds the rest of the text if an orbit is put on this position next."""
+        group = self._known_group()
+        position = group.wyckoff[index]
+        owed = [
+            position,
+            *(group.wyckoff[o.index] for o in self.placed[:-1]),
+        ]  # orbits whose digits come later
+        digits = sum(grammar.orbit_tokens(len(w.free)) - 2 for w in owed)
+        left = self._left[self.placed[-1].element] - position.multiplicity
+        counts = tuple(sorted([*later, left] if left else later))
+        taken = self._taken if position.free else self._taken | {index}
+        rest = grammar.fewest_tokens(group.number, counts, taken) + 2 * len(group.free_cell) + 1
+        return self._n_tokens + 1 + digits + rest <= (self._context or 0)
 
     # cell
 
@@ -279,7 +309,7 @@ class OrbitsState:
         self.cell.append(self._pending + token - family.fraction)
         if len(self.cell) < len(group.free_cell):
             self._part = self._whole
-        elif not (self.full and self._cell_fails() and self._restart_cell()):
+        elif not (self.full and self._cell_fails() and self._restart()):
             self._orbit = -1
             self._next_orbit()
         return ()
@@ -324,6 +354,27 @@ class OrbitsState:
         self._back = n_tokens
         return True
 
+    def _restart(self) -> bool:
+        """Take back the cell and what is behind it; where that did not help, the orbits, then the group."""
+        return self._restart_cell() or self._restart_orbits() or self._restart_group()
+
+    def _restart_orbits(self) -> bool:
+        start = self._group_start + 1
+        if not self._take_back(2, self._n_tokens - start):
+            return False
+        self._rewrites[:2] = self._budget[0], self._budget[1] // 2
+        self._begin_orbits()
+        return True
+
+    def _restart_group(self) -> bool:
+        if self.asked_group is not None or not self._take_back(3, self._n_tokens - self._group_start):
+            return False
+        self._rewrites[:3] = self._budget[0], self._budget[1] // 2, 1
+        self.group = None
+        self._begin_orbits()
+        self._part = self._element
+        return True
+
     def _restart_cell(self) -> bool:
         if not self._take_back(1, self._n_tokens - self._cell_start):
             return False
@@ -350,7 +401,7 @@ class OrbitsState:
             self._orbit += 1
         if self._orbit < len(self.placed):
             self._part = self._marker_element
-        elif not (self.full and self._rewrites[1] and not self._found_again() and self._restart_cell()):
+        elif not (self.full and any(self._rewrites[1:]) and not self._found_again() and self._restart()):
             self._part = self._end
 
     def _found_again(self) -> bool:
@@ -400,7 +451,7 @@ class OrbitsState:
                 self._next_orbit()
             else:
                 own = self._images(orbit)
-                taken_back = self._meets(orbit, own) and (self._restart_orbit(orbit) or self._restart_cell())
+                taken_back = self._meets(orbit, own) and (self._restart_orbit(orbit) or self._restart())
                 if not taken_back:
                     self._rewrites[0] = self._budget[0]
                     self._add(orbit, own)
@@ -477,7 +528,8 @@ class OrbitsRules:
     strength: str
     counts: dict[str, int] | None = None
     group: int | None = None
-    rewrites: tuple[int, int] = REWRITES
+    rewrites: tuple[int, int, int, int] = REWRITES
+    context: int | None = None
 
     def start(self, prompt: Sequence[int]) -> OrbitsState:
         """The state behind a prompt.
@@ -485,4 +537,6 @@ class OrbitsRules:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        return grammar.behind(OrbitsState(self.strength, self.counts, self.group, self.rewrites), prompt)
+        return grammar.behind(
+            OrbitsState(self.strength, self.counts, self.group, self.rewrites, self.context), prompt
+        )

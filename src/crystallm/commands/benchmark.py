@@ -179,22 +179,26 @@ def known_structures(spec: str, *, split: str | None = None, entries: int | None
     return structures
 
 
-def requests_for(truths: Sequence[Structure], n: int) -> list[Request | None]:
-    """For each known structure the request that holds the composition of its standard text, and nothing else.
+def requests_for(truths: Sequence[Structure], n: int, *, with_group: bool = False) -> list[Request | None]:
+    """For each known structure the request that holds the composition of its standard text, perhaps the group.
 
     None where there is no such text: the entry then counts as not found.
     """
-    return list(_requests(truths, n))
+    return list(_requests(truths, n, with_group=with_group))
 
 
-def _requests(truths: Sequence[Structure], n: int) -> Iterator[Request | None]:
+def _requests(truths: Sequence[Structure], n: int, *, with_group: bool) -> Iterator[Request | None]:
     from crystallm import cif
     from crystallm.asking import Request, understand
 
     for truth in truths:
         try:
-            composition = cif.parse(cif.to_text(truth)).composition
-            request = Request(formula="".join(f"{symbol}{count}" for symbol, count in composition), n=n)
+            known = cif.parse(cif.to_text(truth))
+            request = Request(
+                formula="".join(f"{symbol}{count}" for symbol, count in known.composition),
+                space_group=known.space_group if with_group else None,
+                n=n,
+            )
             understand(request)
         except CrystallmError:
             yield None
