@@ -25,7 +25,7 @@ import numpy as np
 from crystallm import cif, elements, grammar, spacegroups, tokenizer
 from crystallm.errors import CrystallmError
 from crystallm.grammar_cif import CifRules
-from crystallm.grammar_orbits import OrbitsRules
+from crystallm.grammar_orbits import REWRITES, OrbitsRules
 from crystallm.orbits import OrbitsLanguage
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def main() -> None:
     n_tokens = n_choices = n_failed = 0
     spent = 0.0
     cells = (grammar.REWRITES, grammar.CELL_REWRITES)
-    most = grammar_orbits.REWRITES if ours else cells
+    most = REWRITES if ours else cells
     rewrites = most if options.apart else (0,) * len(most)
     for i in range(options.walks):
         group = groups[i % len(groups)]

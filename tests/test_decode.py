@@ -297,6 +297,28 @@ def test_tokens_are_drawn_in_their_shares(options: dict[str, Any], expected: lis
     assert frequencies(LOGITS, **options) == pytest.approx(expected, abs=2e-4)
 
 
+def test_without_rules_texts_come_in_the_networks_shares(network: GPT) -> None:
+    """Pairs of tokens against their exact probabilities: chi-square over the likeliest, and the rest."""
+    prompt, n = [11, 5], 8000
+    with torch.no_grad():
+        first = torch.softmax(network(torch.tensor([prompt]))[0, -1].double(), -1)  # (V,)
+        behind = torch.tensor([[*prompt, token] for token in range(V)])
+        exact = first[:, None] * torch.softmax(network(behind)[:, -1].double(), -1)  # (V, V)
+    exact[END, :] = 0  # a text that has ended has no second token
+    found = torch.zeros(V, V)
+    for one in draw(network, [prompt] * n, top_k=None, max_new_tokens=2, batch_size=200, seed=3):
+        if len(one.generated) == 2:
+            found[one.generated] += 1
+    expected = n * exact.flatten()
+    likeliest = expected.argsort(descending=True)[:20]
+    chi = float(((found.flatten()[likeliest] - expected[likeliest]) ** 2 / expected[likeliest]).sum())
+    assert expected[likeliest].min() > 5
+    assert chi < 45.3  # 20 degrees of freedom, p = 0.001
+    rest = n * float(exact.sum()) - float(expected[likeliest].sum())
+    others = float(found.sum() - found.flatten()[likeliest].sum())
+    assert abs(others - rest) < 3.5 * math.sqrt(rest)
+
+
 @pytest.mark.parametrize("uniform", [0.0, 0.5, math.nextafter(1.0, 0.0)])
 def test_no_uniform_number_draws_a_masked_token(uniform: float) -> None:
     logits = mask_logits(

@@ -208,8 +208,9 @@ def test_published_crystals_are_walks():
         state = grammar.rules("orbits", read.composition, read.space_group).start(ids[:1])
         if any(state.advance(token) for token in ids[1:]):
             exceptions.append(orbits.text(ids))
-    # One is left: a cell of copper so near to a higher symmetry that rounding moves it there.
-    assert len(exceptions) <= 1, exceptions
+    # Two are left: a cell of copper so near to a higher symmetry that rounding moves it there, and one in
+    # which caesium stands closer to its neighbours than any two atoms may.
+    assert len(exceptions) <= 2, exceptions
 
 
 def test_order_yields_where_no_place_is_left_behind():
@@ -227,3 +228,52 @@ def test_order_yields_where_no_place_is_left_behind():
     assert orbits.ids("0.50")[0] in state.allowed()
     state.advance(orbits.ids("0.98")[0])
     assert len(state.allowed()) == 10
+
+
+def test_cells_that_outgrow_the_context_are_refused_before_anything_is_written():
+    counts = {"Na": 50, "Cl": 51}
+    with pytest.raises(InputError, match=r"Na50Cl51 in P1 takes 10\d\d tokens.*holds 1000: ask"):
+        grammar.rules("orbits", counts.items(), 1, context=1000)
+    assert grammar.rules("orbits", counts.items(), 1, context=1100)
+    assert 1 not in grammar.groups_within((50, 51), 1000)
+    assert 1 in grammar.groups_within((50, 51), None)
+
+
+@pytest.mark.parametrize("group", [2, 10, 47, 123, 221])
+def test_walks_fit_the_context_they_are_given(group):
+    """Uniform walks prefer no short text; the rules turn them to special positions as the room shrinks."""
+    rng, counts = random.Random(group), {"Mg": 24, "O": 24}
+    least = grammar.frame_tokens(group, 2) + grammar.fewest_tokens(group, (24, 24))
+    for context in (int(least), int(least) + 7):
+        rules = grammar.rules("orbits", counts.items(), group, context=context)
+        prompt = orbits.prompt(counts.items(), group)
+        ids = walk(rules.start(prompt), prompt, rng)
+        assert orbits.from_ids(ids).composition == tuple(counts.items())
+        assert len(ids) <= context
+
+
+def test_orbits_and_group_are_taken_back_where_cells_do_not_help():
+    """In a cell that is always too small, other orbits are asked for, then another group, then no more."""
+    counts = {"Xe": 4, "Cs": 4}
+    start = [*orbits.prompt({"Cs": 4, "Xe": 4}.items(), None)]
+    state = grammar.rules("orbits", {"Cs": 4, "Xe": 4}.items()).start(start)
+    group = orbits.ids("(F-43m)")
+    ids, backs = list(start), []
+    for _ in range(400):
+        options = state.allowed()
+        if group[0] in options:
+            token = group[0]
+        else:
+            token = orbits.ids("4Å")[0] if orbits.ids("4Å")[0] in options else options[0]
+        ids.append(token)
+        back = state.advance(token)
+        backs.append(back)
+        del ids[len(ids) - back :]
+        if not state.allowed():
+            break
+    assert counts.keys() == {"Xe", "Cs"}
+    assert ids[-1] == orbits.families().end
+    # A cell has 2 tokens, orbits 4 more, a group 1 more. Each goes as often as its bound says, then no more.
+    assert backs.count(7) == grammar.GROUP_REWRITES
+    assert backs.count(6) == grammar.ORBIT_REWRITES + grammar.GROUP_REWRITES
+    assert backs.count(2) == 6 + 3 * 3 + 2 * (3 + 3)

@@ -147,7 +147,10 @@ def _cheapest_sum(count: int, parts: tuple[tuple[int, int], ...]) -> float:
 def _fewest(
     free: tuple[tuple[int, int], ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]
 ) -> float:
-    """Fewest tokens for orbits that fill counts; free is (multiplicity, tokens), fixed (multiplicity, how many)."""
+    """Fewest tokens for orbits that fill counts.
+
+    Free positions are (multiplicity, tokens), fixed ones (multiplicity, how many).
+    """
     if not counts:
         return 0.0
     count, rest = counts[-1], counts[:-1]
@@ -164,25 +167,43 @@ def _fewest(
 
 
 @cache
-def fewest_tokens(number: int, counts: tuple[int, ...], taken: frozenset[int] = frozenset()) -> float:
+def fewest_tokens(
+    number: int, counts: tuple[int, ...], taken: frozenset[int] = frozenset(), first: int = 0, left: int = 0
+) -> float:
     """Fewest tokens of the orbits language for orbits that fill these counts; infinite if none do.
-
-    The order of orbits within an element is not looked at: this may be below the truth, never above it.
 
     Args:
         number: space group.
-        counts: one an element, sorted.
+        counts: of elements not begun, sorted.
         taken: indices of fixed positions in use.
+        first: smallest Wyckoff index that the element at hand may still take (orbits stand in order).
+        left: atoms of the element at hand still to place.
     """
-    costs: dict[int, int] = {}
+    free: dict[int, int] = {}  # multiplicity -> tokens
+    free_here: dict[int, int] = {}
     fixed: Counter[int] = Counter()
+    fixed_here: Counter[int] = Counter()
     for index, position in enumerate(spacegroups.get(number).wyckoff):
         size, cost = position.multiplicity, orbit_tokens(len(position.free))
         if position.free:
-            costs[size] = min(cost, costs.get(size, cost))
+            free[size] = min(cost, free.get(size, cost))
+            if index >= first:
+                free_here[size] = min(cost, free_here.get(size, cost))
         elif index not in taken:
             fixed[size] += 1
-    return _fewest(tuple(sorted(costs.items())), tuple(sorted(fixed.items())), counts)
+            fixed_here[size] += index >= first
+    parts, here = tuple(sorted(free_here.items())), tuple(sorted(fixed_here.items()))
+    best = inf
+    for used in uses(left, here):
+        rest = left - sum(u * m for u, (m, _) in zip(used, here, strict=True))
+        if rest < 0:
+            continue
+        own = _cheapest_sum(rest, parts) + orbit_tokens(0) * sum(used)
+        if own < best:
+            spent = {m: u for u, (m, _) in zip(used, here, strict=True)}
+            others = tuple(sorted((m, n - spent[m]) for m, n in fixed.items()))
+            best = min(best, own + _fewest(tuple(sorted(free.items())), others, counts))
+    return best
 
 
 def frame_tokens(number: int, n_elements: int) -> int:
@@ -249,7 +270,8 @@ def rules(
 
     Raises:
         InputError: no such strength, a group without a composition, one that cannot hold it, or a cell that
-            cannot be written within the context; for `cif` also a group without a token, or less than one formula unit.
+            cannot be written within the context; for `cif` also a group without a token, or less than one
+            formula unit.
     """
     if constraints not in CONSTRAINTS:
         raise InputError(f"{constraints=} is none of {', '.join(CONSTRAINTS)}")
@@ -291,6 +313,6 @@ def _refuse_outgrown(counts: dict[str, int], space_group: int | None, context: i
     tokens = min(frame_tokens(n, len(sizes)) + fewest_tokens(n, sizes) for n in least)
     mend = "or a group with more symmetry" if space_group is not None and within else "or another model"
     raise InputError(
-        f"a cell of {cell}{where} takes {tokens:.0f} tokens or more, the context of the model holds {context}: "
-        f"ask for fewer formula units, {mend}"
+        f"a cell of {cell}{where} takes {tokens:.0f} tokens or more, the context of the model "
+        f"holds {context}: ask for fewer formula units, {mend}"
     )

@@ -2,8 +2,8 @@
 
 A state answers two questions, `allowed()` and `advance(token)`; every choice it allows can be completed to a
 crystal with the composition asked for. Atoms that would stand too close are taken back and written anew, and
-so is a crystal in which spglib finds another group than the one written: first the coordinates, then the cell,
-then the choice of orbits, at last the group if it was not asked for, each a bounded number of times.
+so is a crystal in which spglib finds another group than the one written: first the coordinates, then the
+cell, then the choice of orbits, at last the group if it was not asked for, each a bounded number of times.
 
 Builds on the core in `grammar`; refuses to know networks, probabilities and structures. Needs numpy; asks
 spglib where that is there.
@@ -267,10 +267,9 @@ class OrbitsState:
         ]  # orbits whose digits come later
         digits = sum(grammar.orbit_tokens(len(w.free)) - 2 for w in owed)
         left = self._left[self.placed[-1].element] - position.multiplicity
-        counts = tuple(sorted([*later, left] if left else later))
         taken = self._taken if position.free else self._taken | {index}
-        rest = grammar.fewest_tokens(group.number, counts, taken) + 2 * len(group.free_cell) + 1
-        return self._n_tokens + 1 + digits + rest <= (self._context or 0)
+        rest = grammar.fewest_tokens(group.number, later, taken, index, left)
+        return self._n_tokens + 1 + digits + rest + 2 * len(group.free_cell) + 1 <= (self._context or 0)
 
     # cell
 

@@ -180,7 +180,7 @@ def known_structures(spec: str, *, split: str | None = None, entries: int | None
 
 
 def requests_for(truths: Sequence[Structure], n: int, *, with_group: bool = False) -> list[Request | None]:
-    """For each known structure the request that holds the composition of its standard text, perhaps the group.
+    """For each known structure the request that holds its composition, perhaps its group.
 
     None where there is no such text: the entry then counts as not found.
     """
