@@ -47,7 +47,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = checkpoint.load_model(args.model, device="cpu")
     truths = known_structures(args.data, split=args.split, entries=args.entries)
-    requests = requests_for(truths, args.n)
+    room = model.config.context if model.language.name == "orbits" else None
+    requests = requests_for(truths, args.n, context=room)
     asked = [i for i, request in enumerate(requests) if request is not None]
     wanted = [request for request in requests if request is not None]
     if args.auto_group:

@@ -40,7 +40,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = checkpoint.load_model(args.model, device="cpu")
     truths = known_structures(args.data, split=args.split, entries=args.entries)
-    requests = [r for r in requests_for(truths, 1, with_group=args.space_group) if r is not None]
+    room = model.config.context if model.language.name == "orbits" else None
+    requests = [
+        r for r in requests_for(truths, 1, with_group=args.space_group, context=room) if r is not None
+    ]
     for constraints in args.constraints:
         settings = Settings(
             model=args.model,

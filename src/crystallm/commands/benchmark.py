@@ -90,10 +90,11 @@ def csp(
     if target is not None:
         runs.check_place(target.parent)
     truths = known_structures(str(own["data"]), split=own["split"], entries=own["entries"])
-    requests = requests_for(truths, max(numbers))
-    asked = [i for i, request in enumerate(requests) if request is not None]
     candidates: list[list[Structure | str | None]] = [[] for _ in truths]
     loaded = load_model(settings.model, device=settings.device)
+    context = loaded.config.context if loaded.language.name == "orbits" else None
+    requests = requests_for(truths, max(numbers), context=context)
+    asked = [i for i, request in enumerate(requests) if request is not None]
     generator = Generator(loaded, [request for request in requests if request is not None], settings)
     shown = not (quiet or json)
     with progress("writing crystals", len(asked) * max(numbers), shown=shown) as advance:
@@ -179,16 +180,21 @@ def known_structures(spec: str, *, split: str | None = None, entries: int | None
     return structures
 
 
-def requests_for(truths: Sequence[Structure], n: int, *, with_group: bool = False) -> list[Request | None]:
-    """For each known structure the request that holds its composition, perhaps its group.
+def requests_for(
+    truths: Sequence[Structure], n: int, *, with_group: bool = False, context: int | None = None
+) -> list[Request | None]:
+    """The request for each known structure: its standard text's composition, and its group if wanted.
 
-    None where there is no such text: the entry then counts as not found.
+    None where there is no such text, or none that a model with this context could write in `orbits`: the entry
+    then counts as not found.
     """
-    return list(_requests(truths, n, with_group=with_group))
+    return list(_requests(truths, n, with_group=with_group, context=context))
 
 
-def _requests(truths: Sequence[Structure], n: int, *, with_group: bool) -> Iterator[Request | None]:
-    from crystallm import cif
+def _requests(
+    truths: Sequence[Structure], n: int, *, with_group: bool, context: int | None
+) -> Iterator[Request | None]:
+    from crystallm import cif, grammar
     from crystallm.asking import Request, understand
 
     for truth in truths:
@@ -199,7 +205,10 @@ def _requests(truths: Sequence[Structure], n: int, *, with_group: bool) -> Itera
                 space_group=known.space_group if with_group else None,
                 n=n,
             )
-            understand(request)
+            group = understand(request).space_group
+            grammar.rules(
+                "orbits", known.composition, None if group is None else group.number, context=context
+            )
         except CrystallmError:
             yield None
         else:
