@@ -185,8 +185,8 @@ def requests_for(
 ) -> list[Request | None]:
     """The request for each known structure: its standard text's composition, and its group if wanted.
 
-    None where there is no such text, or none that a model with this context could write in `orbits`: the entry
-    then counts as not found.
+    None where there is no such text, or none that a model with this context could write in `orbits`: the
+    entry then counts as not found.
     """
     return list(_requests(truths, n, with_group=with_group, context=context))
 
