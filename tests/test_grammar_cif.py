@@ -33,12 +33,17 @@ def golden():
         return [json.loads(line) for line in file]
 
 
+class TakenBackError(Exception):
+    """A token that put atoms too close."""
+
+
 def follow(rules, ids):
     """The state behind a text, taken token by token, and how many tokens were a choice."""
     state, n_choices = rules.start([]), 0
     for token in ids:
         n_choices += len(state.allowed()) > 1
-        assert not state.advance(token)
+        if state.advance(token):
+            raise TakenBackError
     return state, n_choices
 
 
@@ -77,7 +82,7 @@ def test_published_texts_are_walks_but_for_the_exceptions():
             state, choices = follow(
                 CifRules("full", dict(parsed.composition), parsed.space_group_number), row["ids"]
             )
-        except InputError:
+        except (InputError, TakenBackError):
             failed.add(row["id"])
             continue
         assert not state.allowed()
