@@ -147,11 +147,11 @@ def test_none_is_no_rule():
 
 
 def closest(structure):
-    """Shortest distance of two atoms as a share of the sum of their radii."""
+    """Shortest distance of two atoms as a share of the expected length of their bond."""
     found = []
     for i, j, _, distance in zip(*structure.get_neighbor_list(4.0), strict=True):
-        radii = [contacts.radius(structure[k].specie.symbol) for k in (i, j)]
-        found.append(distance / sum(radii))
+        pair = [structure[k].specie.symbol for k in (i, j)]
+        found.append(distance / length)
     return min(found, default=9.0)
 
 

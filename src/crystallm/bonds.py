@@ -1,8 +1,7 @@
 """Which atoms of a crystal are bonded, and whether the bonds have a length that chemistry knows.
 
-Bonds are those that CrystalNN finds (Pan et al., Inorg. Chem. 60, 1590, 2021; in pymatgen), those of an atom
-with its own images left out. A bond is reasonable if 0.68 < d / d0 < 1.32 or, with hydrogen, d / d0 < 2.5.
-d is the distance of nearest images. d0 is the average cationic radius of the less and the average anionic
+Bonds are those that CrystalNN finds (`crystallm.neighbours`), those of an atom with its own images left out. A
+bond is reasonable if 0.68 < d / d0 < 1.32 or, with hydrogen, d / d0 < 2.5. d is the distance of nearest images. d0 is the average cationic radius of the less and the average anionic
 radius of the more electronegative atom where the electronegativities differ by 1.7 or more, else the sum of
 the atomic radii (`crystallm.elements`). The bond score of a crystal is the share of reasonable ones among its
 bonds, each counted from both ends. This module refuses to know of texts.
@@ -18,11 +17,9 @@ from crystallm import elements
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from numpy import floating
-    from numpy.typing import NDArray
-    from pymatgen.core import Structure
+    from crystallm.spacegroups import Floats
 
 MAX_ATOMS = 1000
 """Atoms in the cell beyond which bonds are not looked for."""
@@ -33,11 +30,15 @@ MAX_POINTS = 20_000
 """Atoms that the search around one atom may have to look at."""
 
 
-def score(structure: Structure, operators: NDArray[floating] | None = None) -> float:
+def score(
+    vectors: Floats, coords: Floats, symbols: Sequence[str], operators: Floats | None = None
+) -> float:
     """Share of reasonable bonds of a crystal.
 
     Args:
-        structure: an ordered crystal.
+        vectors: [3, 3] of the cell (rows), Å.
+        coords: [n_atoms, 3] fractions.
+        symbols: an element for each atom.
         operators: [n_ops, 3, 4] operators on fractional coordinates that may be symmetries. Atoms that true
             ones carry onto each other have the same neighbours, so one of each orbit is looked at.
 
@@ -45,37 +46,30 @@ def score(structure: Structure, operators: NDArray[floating] | None = None) -> f
         CrystallmError: it has no bonds between different atoms of the cell, an element without radius, or a
             cell in which neighbours can't be sought in reasonable time.
     """
-    _refuse_freaks(structure)
-    from pymatgen.analysis.local_env import CrystalNN
+    _refuse_freaks(vectors, coords)
+    from crystallm.neighbours import Surroundings
 
-    finder = CrystalNN()  # type: ignore[no-untyped-call]
-    symbols = [site.specie.symbol if site.is_ordered else "" for site in structure]
-    if "" in symbols:
-        raise CrystallmError(f"bonds: site {symbols.index('')} is shared or partly filled")
-    coords = structure.frac_coords  # [n_atoms, 3]
+    surroundings = Surroundings(vectors, coords, symbols)
     good = total = 0
-    for i, size in _orbits(structure.lattice.metric_tensor, coords, symbols, operators):
+    for i, size in _orbits(vectors @ vectors.T, coords, symbols, operators):
         try:
-            neighbours = [n["site_index"] for n in finder.get_nn_info(structure, i)]
-        except Exception as error:  # noqa: BLE001 - Voronoi cells fail in many ways on odd crystals
-            raise CrystallmError(f"bonds: neighbours of site {i}: {str(error)[:100]}") from None
-        others = [j for j in neighbours if j != i]
-        if not others:
-            continue
-        lengths = structure.lattice.get_all_distances(coords[i], coords[others])[0]  # Å
-        total += size * len(others)
-        for j, length in zip(others, lengths, strict=True):
-            good += size * _reasonable(symbols[i], symbols[j], float(length))
+            neighbours, lengths = surroundings.of(i)
+        except CrystallmError as error:
+            raise CrystallmError(f"bonds: {error}") from None
+        for j, length in zip(neighbours.tolist(), lengths.tolist(), strict=True):
+            if j != i:
+                total += size
+                good += size * _reasonable(symbols[i], symbols[j], length)
     if total == 0:
         raise CrystallmError("bonds: no atom has a bond with another atom of the cell")
     return good / total
 
 
 def _orbits(
-    metric: NDArray[floating],
-    coords: NDArray[floating],
-    symbols: list[str],
-    operators: NDArray[floating] | None,
+    metric: Floats,
+    coords: Floats,
+    symbols: Sequence[str],
+    operators: Floats | None,
 ) -> Iterator[tuple[int, int]]:
     """One atom of each orbit under those operators that are symmetries of the crystal, and the orbit's size.
 
@@ -105,13 +99,22 @@ def _orbits(
 
 def _reasonable(one: str, other: str, length: float) -> bool:
     """Whether a bond of that length (Å) is plausible between two elements."""
-    ratio = length / _expected(*sorted((one, other)))
+    ratio = length / expected_length(one, other)
     return ratio < 2.5 if "H" in (one, other) else 0.68 < ratio < 1.32
+
+
+def expected_length(one: str, other: str) -> float:
+    """Expected length of a bond between two elements, Å; d0 of the module, the same either way round.
+
+    Raises:
+        CrystallmError: an element has no radius.
+    """
+    return _expected(*sorted((one, other)))
 
 
 @cache
 def _expected(one: str, other: str) -> float:
-    """Expected length of a bond, Å.
+    """`expected_length` of two symbols in alphabetical order, Å.
 
     Raises:
         CrystallmError: an element has no radius.
@@ -128,10 +131,10 @@ def _expected(one: str, other: str) -> float:
     return expected
 
 
-def _refuse_freaks(structure: Structure) -> None:
+def _refuse_freaks(vectors: Floats, coords: Floats) -> None:
     """Refuse cells in which the neighbour search would run for minutes.
 
-    CrystalNN looks at the sphere of 7 Å around an atom and doubles the radius until the atom's Voronoi cell
+    The search looks at the sphere of 7 Å around an atom and doubles the radius until the atom's Voronoi cell
     is closed, which needs half the width of any empty layer. The cost is the number of atoms in that sphere.
 
     Raises:
@@ -139,16 +142,17 @@ def _refuse_freaks(structure: Structure) -> None:
     """
     import numpy as np
 
-    if len(structure) > MAX_ATOMS:
-        raise CrystallmError(f"bonds: {len(structure)} atoms are more than the {MAX_ATOMS} that are judged")
-    volume = structure.volume / len(structure)
+    n_atoms = len(coords)
+    if n_atoms > MAX_ATOMS:
+        raise CrystallmError(f"bonds: {n_atoms} atoms are more than the {MAX_ATOMS} that are judged")
+    volume = abs(float(np.linalg.det(vectors))) / n_atoms
     low, high = VOLUME_PER_ATOM
     if not low <= volume <= high:
         raise CrystallmError(f"bonds: a volume of {volume:.3g} Å^3 per atom is not in [{low:g}, {high:g}]")
-    coords = np.sort(structure.frac_coords % 1, axis=0)  # [n_atoms, 3]
+    ordered = np.sort(coords % 1, axis=0)  # [n_atoms, 3]
     # The widest empty slab along each axis, as a fraction, and how far the cell's faces are apart, Å.
-    gaps = np.diff(coords, axis=0, append=coords[:1] + 1).max(axis=0)
-    spacings = 1 / np.asarray(structure.lattice.reciprocal_lattice_crystallographic.abc)
+    gaps = np.diff(ordered, axis=0, append=ordered[:1] + 1).max(axis=0)
+    spacings = 1 / np.linalg.norm(np.linalg.inv(vectors), axis=0)
     gap = float((gaps * spacings).max())
     radius = 7.0
     while radius < gap / 2:

@@ -1,37 +1,60 @@
-"""Whether atoms stand closer than crystals allow.
+"""Where atoms stand: closer than crystals allow, farther from all others than bonds reach, in which symmetry.
 
-Knows points, cells and radii; refuses to know tokens and structures. Needs numpy alone.
+Knows points, cells and lengths of bonds; refuses to know tokens and structures. Needs numpy; asks spglib
+where that is there.
 """
 
 from __future__ import annotations
 
 import itertools
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import elements
+from crystallm import bonds, elements
+from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from crystallm.spacegroups import Floats
 
 SHARE = 0.68
-"""Smallest distance of two atoms as a share of the sum of their atomic radii. Of 1,500 crystals of the
-training corpus 0.4 % have a shorter one (0.3 % one below 0.65); the median of the shortest is 0.94."""
+"""Smallest distance of two atoms as a share of the expected length of their bond; with it the paper's judge
+begins to call a bond reasonable. Of 1,492 crystals of the training corpus 0.6 % have a shorter one; the median
+of the shortest is 0.93."""
+
+REACH = 1.4
+"""Largest distance of an atom from its nearest neighbour, likewise. Of the same crystals, 0.6 % have an atom
+other than hydrogen beside which there is none so near; the median of the loneliest atom is 1.0."""
+
+REACH_HYDROGEN = 2.65
+"""The same for a pair with hydrogen, whose expected lengths are short; 2.5 is the judge's bound."""
+
+SYMPREC = 0.1
+"""Å; with it `validity` asks spglib which group a crystal has."""
 
 VOLUMES = (4.0, 300.0)
 """Least and largest volume per atom, Å^3. The least of the same crystals is 4.4; 0.1 % have more than 275."""
 
 _SHIFTS = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))  # (27, 3); the 14th is no shift
+_OTHER_SHIFTS = np.delete(_SHIFTS, 13, axis=0)
 
 
 @cache
-def radius(symbol: str) -> float:
-    """Atomic radius (Slater's, as the texts print it), Å; 0 where none is known."""
-    return elements.get(symbol).atomic_radius or 0.0
+def bond_length(one: str, other: str) -> float:
+    """Expected length of a bond, Å; 0 where none is known."""
+    try:
+        return bonds.expected_length(one, other)
+    except CrystallmError:
+        return 0.0
+
+
+@cache
+def _reach(one: str, other: str) -> float:
+    """How far nearest neighbours of two elements may be apart, Å; 0 where nothing is known."""
+    return (REACH_HYDROGEN if "H" in (one, other) else REACH) * bond_length(one, other)
 
 
 def lattice(parameters: Sequence[float]) -> Floats:
@@ -48,23 +71,76 @@ def lattice(parameters: Sequence[float]) -> Floats:
     return np.array([[a, 0.0, 0.0], [b * cos_g, b * sin_g, 0.0], [c * x, c * y, c * z]])
 
 
-def too_close(vectors: Floats, point: Floats, symbol: str, others: Floats, radii: Floats) -> bool:
-    """Whether an atom stands too close to any of others, or to its own images in the next cells.
+class Atoms:
+    """The atoms of a cell that is being written, orbit by orbit.
+
+    All atoms of an orbit have the same surroundings, so its first one speaks for it.
 
     Args:
-        vectors: [3, 3] of the cell, Å.
-        point: [3] of the atom, fractions.
-        symbol: its element.
-        others: [n, 3] fractions, all images of whole orbits: so one atom of the new orbit speaks for all.
-        radii: [n] of the others, Å.
+        vectors: [3, 3] of the cell (rows), Å.
+
+    Attributes:
+        points: [n_atoms, 3] fractions.
+        symbols: an element for each orbit.
+        sizes: and its number of atoms.
     """
-    own = radius(symbol)
-    images = np.delete(_SHIFTS, 13, axis=0) @ vectors
-    if (images**2).sum(axis=1).min() < (SHARE * 2 * own) ** 2:
-        return True
-    if not len(others):
+
+    def __init__(self, vectors: Floats) -> None:
+        self.vectors = vectors
+        self.points: Floats = np.zeros((0, 3))
+        self.symbols: list[str] = []
+        self.sizes: list[int] = []
+        images = _OTHER_SHIFTS @ vectors
+        self._own = float(np.sqrt((images**2).sum(axis=1).min()))  # from an atom to its nearest own image, Å
+
+    def add(self, own: Floats, symbol: str) -> None:
+        """Add an orbit [n, 3], fractions."""
+        self.points = np.vstack([self.points, own])
+        self.symbols.append(symbol)
+        self.sizes.append(len(own))
+
+    def meets(self, own: Floats, symbol: str) -> bool:
+        """Whether the atoms of another orbit [n, 3] would stand too close to each other or to those here."""
+        limit = SHARE * bond_length(symbol, symbol)
+        if self._own < limit:
+            return True
+        lengths = self._lengths(symbol, bond_length)
+        limits = np.concatenate([SHARE * lengths, np.full(len(own) - 1, limit)])
+        distances = self._distances(own[0], np.vstack([self.points, own[1:]]))
+        return bool((distances < limits).any())
+
+    def has_lonely(self) -> bool:
+        """Whether an atom has no neighbour within reach; never with elements of which no bonds are known."""
+        firsts = np.cumsum([0, *self.sizes[:-1]])
+        for symbol, first in zip(self.symbols, firsts, strict=True):
+            reach = self._lengths(symbol, _reach)
+            if not reach.all():
+                return False
+            distances = self._distances(self.points[first], self.points)
+            distances[first] = self._own
+            if (distances > reach).all():
+                return True
         return False
-    off = others - point
-    off = (off - np.rint(off))[:, None, :] + _SHIFTS[None]  # (n, 27, 3)
-    squares = ((off @ vectors) ** 2).sum(axis=2).min(axis=1)  # (n,)
-    return bool((squares < (SHARE * (own + radii)) ** 2).any())
+
+    def has_group(self, number: int) -> bool:
+        """Whether spglib finds this space group; True where it is not installed."""
+        try:
+            import spglib
+        except ImportError:
+            return True
+        if not np.isfinite(self.vectors).all():
+            return False
+        numbers = np.repeat([elements.get(symbol).number for symbol in self.symbols], self.sizes)
+        cell: Any = (self.vectors, self.points, numbers)
+        found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC, angle_tolerance=5)
+        return found is not None and found.number == number
+
+    def _lengths(self, symbol: str, of: Callable[[str, str], float]) -> Floats:
+        """[n_atoms] lengths between an element and each atom, Å."""
+        return np.repeat([of(symbol, other) for other in self.symbols] or [0.0], self.sizes or [0])
+
+    def _distances(self, point: Floats, others: Floats) -> Floats:
+        """[n] from a point to the nearest images of others [n, 3], Å."""
+        off = others - point
+        off = (off - np.rint(off))[:, None, :] + _SHIFTS[None]  # (n, 27, 3)
+        return np.asarray(np.sqrt(((off @ self.vectors) ** 2).sum(axis=2).min(axis=1)))

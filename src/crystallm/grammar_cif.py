@@ -90,7 +90,7 @@ class CifState:
         strength: `full` or `syntax`.
         counts: the composition asked for, if one was.
         group: the space group asked for, if one was.
-        rewrites: how often a row, and the cell with all rows, may be taken back where atoms stand too close.
+        rewrites: how often a row, where atoms stand too close, and the cell with all rows, may be taken back.
     """
 
     def __init__(
@@ -125,10 +125,8 @@ class CifState:
         self._back = 0  # tokens that the last one takes back
         self._most_rewrites = rewrites
         self._rewrites = list(rewrites)  # left
-        self._vectors = np.zeros((3, 3))  # of the cell, Å
-        self._points = np.zeros((0, 3))  # of all atoms, fractions
-        self._radii = np.zeros(0)  # of all atoms, Å
-        self._with_row = self._points, self._radii  # both with the row being written
+        self._atoms = contacts.Atoms(np.zeros((3, 3)))  # of the rows that are written
+        self._own = np.zeros((0, 3))  # atoms of the row being written, fractions
         if self._full and counts is not None:
             self.composition = {s: counts[s] for s in elements.electronegativity_order(counts)}
             self._force(cif.head(self.composition.items()) + "\n", self._properties)
@@ -313,8 +311,7 @@ class CifState:
         ]
         if self._full:
             self._filling = Filling(self.group.number, self.composition)
-            self._vectors = contacts.lattice(self._cell)
-            self._with_row = self._points, self._radii = np.zeros((0, 3)), np.zeros(0)
+            self._atoms = contacts.Atoms(contacts.lattice(self._cell))
         self._force("\n".join(lines) + "\n", self._row)
 
     # --- rows of atoms ---
@@ -418,24 +415,25 @@ class CifState:
     def _end_row(self) -> None:
         self._n_rows += 1
         self._rewrites[0] = self._most_rewrites[0]
-        self._points, self._radii = self._with_row
         if self._filling is not None and self._placement is not None:
+            self._atoms.add(self._own, self._symbol)
             self._filling.take(self._symbol, self._size, self._placement)
+            if self._filling.is_complete and self._rewrites[1] and self._fails() and self._restart_cell():
+                return
         self._row()
 
-    # --- what stands too close is taken back and written anew, a bounded number of times ---
+    # --- what stands too close or too far is taken back and written anew, a bounded number of times ---
 
     def _meets(self) -> bool:
         """Whether the row's atoms stand too close to each other or to those before."""
         if self._filling is None or self._placement is None or not any(self._most_rewrites):
             return False
-        own = self._filling.atoms(self._placement) / GRID
-        n = len(self._points)
-        points = np.vstack([self._points, own])
-        radii = np.append(self._radii, np.full(len(own), contacts.radius(self._symbol)))
-        others = np.arange(len(points)) != n  # one atom of the orbit speaks for all
-        self._with_row = points, radii
-        return contacts.too_close(self._vectors, own[0], self._symbol, points[others], radii[others])
+        self._own = self._filling.atoms(self._placement) / GRID
+        return self._atoms.meets(self._own, self._symbol)
+
+    def _fails(self) -> bool:
+        """Whether the crystal, now that it is complete, has a lonely atom or another group than was written."""
+        return self._atoms.has_lonely() or not self._atoms.has_group(self.group.number)
 
     def _restart_row(self) -> bool:
         """Take back multiplicity and coordinates of a row, if it had a choice and may still be rewritten."""

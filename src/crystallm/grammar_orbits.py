@@ -2,18 +2,18 @@
 
 A state answers two questions, `allowed()` and `advance(token)`; every choice it allows can be completed to a
 crystal with the composition asked for. Atoms that would stand too close are taken back and written anew, and
-so is a crystal in which spglib finds another group than the one written: first the coordinates, then the
-cell, then the choice of orbits, at last the group if it was not asked for, each a bounded number of times.
+so is a crystal with an atom beside which there is no other, or in which spglib finds another group than the
+one written: first the coordinates, then the cell, then the choice of orbits, at last the group if it was not
+asked for, each a bounded number of times.
 
-Builds on the core in `grammar`; refuses to know networks, probabilities and structures. Needs numpy; asks
-spglib where that is there.
+Builds on the core in `grammar`; refuses to know networks, probabilities and structures.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 GENERIC = (0.12345, 0.28718, 0.39173)  # stands for coordinates not written yet; special for no group
 LENGTHS = range(1, 100)  # whole Å of a cell edge: the corpus holds 1.9 to 99 Å
 REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, grammar.GROUP_REWRITES)
-SYMPREC = 0.1  # Å; with it `validity` asks spglib which group a crystal has
 
 
 @cache
@@ -100,10 +99,7 @@ class OrbitsState:
         self._back = 0
         self._budget = rewrites
         self._rewrites = list(rewrites)  # left: of the orbit at hand, of cell, orbits, group
-        self._points = np.zeros((0, 3))  # of all atoms with known places
-        self._radii = np.zeros(0)
-        self._numbers: list[int] = []  # of their elements
-        self._vectors = np.zeros((3, 3))
+        self._atoms = contacts.Atoms(np.zeros((3, 3)))  # with known places
 
     def settle(self) -> None:
         """Hold on to all that has been taken so far."""
@@ -319,32 +315,20 @@ class OrbitsState:
         """Whether the volume is beyond what crystals have, or atoms on fixed positions meet."""
         group = self._known_group()
         free = {name: value / 100 for name, value in zip(group.free_cell, self.cell, strict=True)}
-        self._vectors = contacts.lattice(group.complete_cell(free))
-        self._points, self._radii, self._numbers = np.zeros((0, 3)), np.zeros(0), []
+        self._atoms = contacts.Atoms(contacts.lattice(group.complete_cell(free)))
         n_atoms = sum(group.wyckoff[orbit.index].multiplicity for orbit in self.placed)
-        volume = abs(float(np.linalg.det(self._vectors))) / n_atoms
+        volume = abs(float(np.linalg.det(self._atoms.vectors))) / n_atoms
         fails = not contacts.VOLUMES[0] <= volume <= contacts.VOLUMES[1]
         for orbit in self.placed:
             if not group.wyckoff[orbit.index].free:
                 own = self._images(orbit)
-                fails = fails or self._meets(orbit, own)
-                self._add(orbit, own)
+                fails = fails or self._atoms.meets(own, orbit.element)
+                self._atoms.add(own, orbit.element)
         return fails
 
     def _images(self, orbit: _Placed) -> Floats:
         group = self._known_group()
         return group.orbit(group.wyckoff[orbit.index].point([v / orbits.STEPS for v in orbit.values]))
-
-    def _meets(self, orbit: _Placed, own: Floats) -> bool:
-        """Whether an orbit's atoms, at `own`, stand too close to each other or to those placed before."""
-        others = np.vstack([self._points, own[1:]])
-        radii = np.append(self._radii, np.full(len(own) - 1, contacts.radius(orbit.element)))
-        return contacts.too_close(self._vectors, own[0], orbit.element, others, radii)
-
-    def _add(self, orbit: _Placed, own: Floats) -> None:
-        self._points = np.vstack([self._points, own])
-        self._radii = np.append(self._radii, np.full(len(own), contacts.radius(orbit.element)))
-        self._numbers += [elements.get(orbit.element).number] * len(own)
 
     def _take_back(self, budget: int, n_tokens: int) -> bool:
         if not self._rewrites[budget] or self._n_tokens - n_tokens < self._floor:
@@ -400,20 +384,12 @@ class OrbitsState:
             self._orbit += 1
         if self._orbit < len(self.placed):
             self._part = self._marker_element
-        elif not (self.full and any(self._rewrites[1:]) and not self._found_again() and self._restart()):
+        elif not (self.full and any(self._rewrites[1:]) and self._fails() and self._restart()):
             self._part = self._end
 
-    def _found_again(self) -> bool:
-        """Whether spglib finds the group that was written; True where it is not installed."""
-        try:
-            import spglib
-        except ImportError:
-            return True
-        if not np.isfinite(self._vectors).all():
-            return False
-        cell: Any = (self._vectors, self._points, self._numbers)
-        found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC, angle_tolerance=5)
-        return found is not None and found.number == self._known_group().number
+    def _fails(self) -> bool:
+        """Whether the crystal, now that it is complete, has a lonely atom or another group than was written."""
+        return self._atoms.has_lonely() or not self._atoms.has_group(self._known_group().number)
 
     def _marker_element(self, token: int | None) -> Sequence[int]:
         if token is None:
@@ -450,10 +426,11 @@ class OrbitsState:
                 self._next_orbit()
             else:
                 own = self._images(orbit)
-                taken_back = self._meets(orbit, own) and (self._restart_orbit(orbit) or self._restart())
+                meets = self._atoms.meets(own, orbit.element)
+                taken_back = meets and (self._restart_orbit(orbit) or self._restart())
                 if not taken_back:
                     self._rewrites[0] = self._budget[0]
-                    self._add(orbit, own)
+                    self._atoms.add(own, orbit.element)
                     self._next_orbit()
             return ()
         if not self.full:

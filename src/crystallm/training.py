@@ -81,6 +81,8 @@ class Recipe(BaseModel):
     """Of the first weights, the order of crystals and dropout."""
     dtype: str = Field(default="auto", pattern="^(auto|bfloat16|float32)$")
     """Arithmetic of the forward pass; `auto` is bfloat16. Weights and optimizer are float32."""
+    init_from: str | None = None
+    """Bundled name, folder or published `ckpt.pt` whose weights the network starts from; None: random ones."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -363,6 +365,8 @@ def train(
         **recipe.model_dump(include={"n_layer", "n_head", "n_embd", "bias", "context", "dropout"}),
     )
     network = GPT(config).to(where).train()
+    if recipe.init_from is not None and not resume:
+        _take_weights(network, recipe.init_from)
     run = _Run(recipe, network, _optimizer(network, recipe), split, held_out, place, where)
     if resume:
         progress = _load_state(run)
@@ -372,6 +376,24 @@ def train(
         runs.write_atomically(place / RECIPE, (recipe.model_dump_json(indent=2) + "\n").encode())
         _save_state(run, progress)
     return _loop(run, progress, report)
+
+
+def _take_weights(network: GPT, model: str) -> None:
+    """Fill a network with the weights of a model of the same form.
+
+    Raises:
+        InputError: the model has another form, or another language.
+        CheckpointError: there is no such model.
+    """
+    given = checkpoint.load_model(model, device="cpu", dtype="float32").network
+    ours, theirs = vars(network.config), vars(given.config)
+    for name in sorted(set(ours) - {"dropout"}):
+        if ours[name] != theirs[name]:
+            raise InputError(
+                f"the model {model!r} has {name} = {theirs[name]}, this run {ours[name]}: take the recipe of "
+                "the model, or start without init_from"
+            )
+    network.load_state_dict(given.state_dict())
 
 
 def _device(device: str) -> torch.device:

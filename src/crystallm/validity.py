@@ -235,7 +235,7 @@ class _Draft:
             self.space_group = not wrong
             self.reasons += wrong
             try:
-                self.bond_score = bonds.score(structure, operators)
+                self.bond_score = _bond_score(structure, operators)
             except CrystallmError as error:
                 self.reasons.append(str(error))
                 return
@@ -544,6 +544,18 @@ def _structure(block: _Block) -> tuple[Structure, NDArray[floating]]:
     if len(structure) > bonds.MAX_ATOMS:
         raise CrystallmError(f"{len(structure)} atoms in the cell are more than the {bonds.MAX_ATOMS} judged")
     return structure, np.array([op.affine_matrix[:3] for op in parser.symmetry_operations])
+
+
+def _bond_score(structure: Structure, operators: NDArray[floating]) -> float:
+    """See `bonds.score`.
+
+    Raises:
+        CrystallmError: likewise, or a site that is no atom of one element.
+    """
+    symbols = [site.specie.symbol if site.is_ordered else "" for site in structure]
+    if "" in symbols:
+        raise CrystallmError(f"bonds: site {symbols.index('')} is shared or partly filled")
+    return bonds.score(structure.lattice.matrix, structure.frac_coords, symbols, operators)
 
 
 def _space_group(block: _Block, structure: Structure) -> list[str]:

@@ -84,6 +84,9 @@ def train(
         int | None, Parameter(help="Length of the schedule, updates; this or minutes.")
     ] = None,
     seed: Annotated[int | None, Parameter(help="Of weights, order and dropout (0).")] = None,
+    init_from: Annotated[
+        str | None, Parameter(help="Bundled name, folder or ckpt.pt whose weights to start from.")
+    ] = None,
     resume: Annotated[bool, Parameter(negative=(), help="Go on with the run in --out.")] = False,
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda (auto).")] = None,
     config: ConfigFile = None,
@@ -101,7 +104,8 @@ def train(
     from crystallm.training import train as run
 
     own = {"data": data, "out": out, "device": device}
-    flags = own | dict.fromkeys(Recipe.model_fields) | {"minutes": minutes, "updates": updates, "seed": seed}
+    named = {"minutes": minutes, "updates": updates, "seed": seed, "init_from": init_from}
+    flags = own | dict.fromkeys(Recipe.model_fields) | named
     options = merged(config, flags)
     place = {name: options.pop(name, None) for name in own}
     if place["data"] is None:
