@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from crystals import structures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.analysis.local_env import CrystalNN
@@ -12,6 +11,7 @@ from pymatgen.core import Element, Lattice, Structure
 
 from crystallm import elements, neighbours
 from crystallm.neighbours import Surroundings
+from crystals import structures
 
 
 def surroundings(structure: Structure) -> Surroundings:
@@ -48,6 +48,7 @@ def test_neighbours_in_highly_symmetric_cells_are_those_of_crystalnn(textbook_st
             assert sorted(surroundings(structure).of(i)[0].tolist()) == as_pymatgen(structure, i)
 
 
+@pytest.mark.filterwarnings("ignore:No Pauling")
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -83,7 +84,9 @@ def test_more_atoms_are_taken_until_the_cell_is_known(monkeypatch, textbook_stru
 def test_a_layer_of_nothing_is_looked_across():
     """Slabs 30 Å apart: the cell of a surface atom is open within 7 Å."""
     slab = Structure(Lattice.tetragonal(3.2, 34), ["Si", "O"], [[0, 0, 0], [0.5, 0.5, 0.05]])
-    assert [sorted(surroundings(slab).of(i)[0].tolist()) for i in (0, 1)] == [as_pymatgen(slab, i) for i in (0, 1)]
+    assert [sorted(surroundings(slab).of(i)[0].tolist()) for i in (0, 1)] == [
+        as_pymatgen(slab, i) for i in (0, 1)
+    ]
 
 
 def test_atoms_on_one_point_are_left_to_crystalnn():

@@ -471,6 +471,32 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, data):
         training.train(LONG, data, tmp_path / "run", device="cuda")
 
 
+# --- from weights that there are ---
+
+
+def test_a_run_may_start_from_the_weights_of_a_model(tmp_path):
+    texts = plain_texts()
+    data = write_data(tmp_path / "data", train=texts, val=texts)
+    recipe = Recipe(**TINY | {"n_embd": 32, "dropout": 0.0, "updates": 80})
+    first = training.train(recipe, data, tmp_path / "first", device="cpu")
+    model = str(tmp_path / "first" / "model")
+    further = recipe.model_copy(update={"init_from": model, "updates": 4, "learning_rate": 1e-4})
+    end = training.train(further, data, tmp_path / "further", device="cpu")
+    assert end.best == pytest.approx(first.best, rel=0.05)  # where random weights have three times as much
+    assert training._read_recipe(tmp_path / "further").init_from == model
+
+
+def test_weights_of_another_form_are_refused(tmp_path, data, whole):
+    other = Recipe(**TINY | {"n_embd": 8, "updates": 2, "init_from": str(whole / "model")})
+    with pytest.raises(InputError, match="has n_embd = 16, this run 8"):
+        training.train(other, data, tmp_path / "run", device="cpu")
+    with pytest.raises(CheckpointError, match="nowhere"):
+        training.train(
+            other.model_copy(update={"init_from": "nowhere"}), data, tmp_path / "run", device="cpu"
+        )
+    assert not (tmp_path / "run").exists()
+
+
 # --- what is needed ---
 
 

@@ -1,10 +1,11 @@
 """Which atoms of a crystal are bonded, and whether the bonds have a length that chemistry knows.
 
-Bonds are those that CrystalNN finds (`crystallm.neighbours`), those of an atom with its own images left out. A
-bond is reasonable if 0.68 < d / d0 < 1.32 or, with hydrogen, d / d0 < 2.5. d is the distance of nearest images. d0 is the average cationic radius of the less and the average anionic
-radius of the more electronegative atom where the electronegativities differ by 1.7 or more, else the sum of
-the atomic radii (`crystallm.elements`). The bond score of a crystal is the share of reasonable ones among its
-bonds, each counted from both ends. This module refuses to know of texts.
+Bonds are those that CrystalNN finds (`crystallm.neighbours`), those of an atom with its own images left out.
+A bond is reasonable if 0.68 < d / d0 < 1.32 or, with hydrogen, d / d0 < 2.5. d is the distance of nearest
+images. d0 is the average cationic radius of the less and the average anionic radius of the more
+electronegative atom where the electronegativities differ by 1.7 or more, else the sum of the atomic radii
+(`crystallm.elements`). The bond score of a crystal is the share of reasonable ones among its bonds, each
+counted from both ends. This module refuses to know of texts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from crystallm import elements
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from crystallm.spacegroups import Floats
 
@@ -31,7 +32,10 @@ MAX_POINTS = 20_000
 
 
 def score(
-    vectors: Floats, coords: Floats, symbols: Sequence[str], operators: Floats | None = None
+    vectors: Floats,
+    coords: Floats,
+    symbols: Sequence[str],
+    orbits: Iterable[tuple[int, int]] | None = None,
 ) -> float:
     """Share of reasonable bonds of a crystal.
 
@@ -39,8 +43,7 @@ def score(
         vectors: [3, 3] of the cell (rows), Å.
         coords: [n_atoms, 3] fractions.
         symbols: an element for each atom.
-        operators: [n_ops, 3, 4] operators on fractional coordinates that may be symmetries. Atoms that true
-            ones carry onto each other have the same neighbours, so one of each orbit is looked at.
+        orbits: one atom of each set with the same surroundings, and the size of the set; all atoms if None.
 
     Raises:
         CrystallmError: it has no bonds between different atoms of the cell, an element without radius, or a
@@ -51,7 +54,7 @@ def score(
 
     surroundings = Surroundings(vectors, coords, symbols)
     good = total = 0
-    for i, size in _orbits(vectors @ vectors.T, coords, symbols, operators):
+    for i, size in ((i, 1) for i in range(len(coords))) if orbits is None else orbits:
         try:
             neighbours, lengths = surroundings.of(i)
         except CrystallmError as error:
@@ -65,24 +68,26 @@ def score(
     return good / total
 
 
-def _orbits(
-    metric: Floats,
-    coords: Floats,
-    symbols: Sequence[str],
-    operators: Floats | None,
+def orbits(
+    vectors: Floats, coords: Floats, symbols: Sequence[str], operators: Floats
 ) -> Iterator[tuple[int, int]]:
     """One atom of each orbit under those operators that are symmetries of the crystal, and the orbit's size.
 
-    An operator (R, t) is one if R^T G R = G for the metric tensor G, and if it carries every atom to one of
-    its element, both to within arithmetic: where a text's cell contradicts its group, or its rounding has
-    left images 1e-4 apart, surroundings differ within a printed orbit, and each atom is looked at.
+    Atoms that symmetries carry onto each other have the same neighbours. An operator (R, t) is one if
+    R^T G R = G for the metric tensor G, and if it carries every atom to one of its element, both to within
+    arithmetic: where a text's cell contradicts its group, or its rounding has left images 1e-4 apart,
+    surroundings differ within a printed orbit, and each atom is looked at.
+
+    Args:
+        vectors: [3, 3] of the cell (rows), Å.
+        coords: [n_atoms, 3] fractions.
+        symbols: an element for each atom.
+        operators: [n_ops, 3, 4] operators on fractional coordinates that may be symmetries.
     """
     import numpy as np
     from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
-    if operators is None:
-        yield from ((i, 1) for i in range(len(coords)))
-        return
+    metric = vectors @ vectors.T
     rotations, shifts = operators[:, :, :3], operators[:, :, 3]
     turned = rotations.transpose(0, 2, 1) @ metric @ rotations  # [n_ops, 3, 3]
     isometric = np.abs(turned - metric).max(axis=(1, 2)) < 1e-6 * metric.max()

@@ -87,11 +87,7 @@ class Model:
         Raises:
             CheckpointError: there is no such model, or it cannot be read, or does not fit its language.
         """
-        bundled = str(path_or_name) in list_models()
-        path = _WEIGHTS / str(path_or_name) if bundled else Path(path_or_name)
-        if not path.exists():
-            names = ", ".join(list_models()) or "none"
-            raise CheckpointError(f"no model {str(path_or_name)!r}: give a path, or a bundled name ({names})")
+        path = find(path_or_name)
         from crystallm.language import get_language
 
         network = load(path, device=device, dtype=dtype)
@@ -103,7 +99,7 @@ class Model:
                 f"{network.config.language!r} has {n_tokens}; use the version that wrote the weights"
             )
         card = _read_json(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
-        name = str(path_or_name) if bundled else path.resolve().name
+        name = str(path_or_name) if path.parent == _WEIGHTS else path.resolve().name
         return cls(name=name, network=network, language=language, config=network.config, card=card)
 
 
@@ -115,6 +111,20 @@ def load_model(
 ) -> Model:
     """Load a network with its language; see `Model.load`."""
     return Model.load(path_or_name, device=device, dtype=dtype)
+
+
+def find(path_or_name: str | os.PathLike[str]) -> Path:
+    """Where a model lies; a bundled name wins over a folder of that name.
+
+    Raises:
+        CheckpointError: there is no such model.
+    """
+    bundled = str(path_or_name) in list_models()
+    path = _WEIGHTS / str(path_or_name) if bundled else Path(path_or_name)
+    if not path.exists():
+        names = ", ".join(list_models()) or "none"
+        raise CheckpointError(f"no model {str(path_or_name)!r}: give a path, or a bundled name ({names})")
+    return path
 
 
 def list_models() -> list[str]:

@@ -1,7 +1,7 @@
-"""Where atoms stand: closer than crystals allow, farther from all others than bonds reach, in which symmetry.
+"""Where atoms stand: closer than crystals allow, with bonds that chemistry does not know, in which symmetry.
 
-Knows points, cells and lengths of bonds; refuses to know tokens and structures. Needs numpy; asks spglib
-where that is there.
+Knows points, cells and lengths of bonds; refuses to know tokens and structures. Needs numpy; asks spglib and
+looks at bonds where the libraries for it are there.
 """
 
 from __future__ import annotations
@@ -16,21 +16,14 @@ from crystallm import bonds, elements
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from crystallm.spacegroups import Floats
 
 SHARE = 0.68
-"""Smallest distance of two atoms as a share of the expected length of their bond; with it the paper's judge
-begins to call a bond reasonable. Of 1,492 crystals of the training corpus 0.6 % have a shorter one; the median
-of the shortest is 0.93."""
-
-REACH = 1.4
-"""Largest distance of an atom from its nearest neighbour, likewise. Of the same crystals, 0.6 % have an atom
-other than hydrogen beside which there is none so near; the median of the loneliest atom is 1.0."""
-
-REACH_HYDROGEN = 2.65
-"""The same for a pair with hydrogen, whose expected lengths are short; 2.5 is the judge's bound."""
+"""Smallest distance of two atoms as a share of the expected length of their bond, from which on the paper's
+judge calls it reasonable. Of 1,492 crystals of the training corpus 0.6 % have a shorter one; the median of
+the shortest is 0.93."""
 
 SYMPREC = 0.1
 """Å; with it `validity` asks spglib which group a crystal has."""
@@ -49,12 +42,6 @@ def bond_length(one: str, other: str) -> float:
         return bonds.expected_length(one, other)
     except CrystallmError:
         return 0.0
-
-
-@cache
-def _reach(one: str, other: str) -> float:
-    """How far nearest neighbours of two elements may be apart, Å; 0 where nothing is known."""
-    return (REACH_HYDROGEN if "H" in (one, other) else REACH) * bond_length(one, other)
 
 
 def lattice(parameters: Sequence[float]) -> Floats:
@@ -104,23 +91,24 @@ class Atoms:
         limit = SHARE * bond_length(symbol, symbol)
         if self._own < limit:
             return True
-        lengths = self._lengths(symbol, bond_length)
-        limits = np.concatenate([SHARE * lengths, np.full(len(own) - 1, limit)])
+        others = [SHARE * bond_length(symbol, other) for other in self.symbols]
+        limits = np.repeat([*others, limit], [*self.sizes, len(own) - 1])
         distances = self._distances(own[0], np.vstack([self.points, own[1:]]))
         return bool((distances < limits).any())
 
-    def has_lonely(self) -> bool:
-        """Whether an atom has no neighbour within reach; never with elements of which no bonds are known."""
-        firsts = np.cumsum([0, *self.sizes[:-1]])
-        for symbol, first in zip(self.symbols, firsts, strict=True):
-            reach = self._lengths(symbol, _reach)
-            if not reach.all():
-                return False
-            distances = self._distances(self.points[first], self.points)
-            distances[first] = self._own
-            if (distances > reach).all():
-                return True
-        return False
+    def fault(self, number: int, *, bonds_too: bool) -> str:
+        """What is wrong with the crystal, all its atoms being here.
+
+        Args:
+            number: of the space group that was written.
+            bonds_too: whether to look at bonds.
+
+        Returns:
+            `group`, `bonds`, or "" for nothing.
+        """
+        if not self.has_group(number):
+            return "group"
+        return "bonds" if bonds_too and self.has_odd_bonds() else ""
 
     def has_group(self, number: int) -> bool:
         """Whether spglib finds this space group; True where it is not installed."""
@@ -135,9 +123,14 @@ class Atoms:
         found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC, angle_tolerance=5)
         return found is not None and found.number == number
 
-    def _lengths(self, symbol: str, of: Callable[[str, str], float]) -> Floats:
-        """[n_atoms] lengths between an element and each atom, Å."""
-        return np.repeat([of(symbol, other) for other in self.symbols] or [0.0], self.sizes or [0])
+    def has_odd_bonds(self) -> bool:
+        """Whether a bond has no reasonable length (see `bonds`); never where bonds cannot be told."""
+        symbols = np.repeat(self.symbols, self.sizes).tolist()
+        orbits = zip(np.cumsum([0, *self.sizes[:-1]]).tolist(), self.sizes, strict=True)
+        try:
+            return bonds.score(self.vectors, self.points, symbols, orbits) < 1
+        except (CrystallmError, ImportError):
+            return False
 
     def _distances(self, point: Floats, others: Floats) -> Floats:
         """[n] from a point to the nearest images of others [n, 3], Å."""

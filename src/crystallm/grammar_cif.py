@@ -24,7 +24,7 @@ import numpy as np
 
 from crystallm import cif, cif_reader, contacts, elements, spacegroups, tokenizer
 from crystallm.errors import InputError
-from crystallm.grammar import CELL_REWRITES, REWRITES, behind, groups_for
+from crystallm.grammar import BOND_REWRITES, CELL_REWRITES, REWRITES, behind, groups_for
 from crystallm.grammar_cif_filling import Filling, multiplicities
 from crystallm.grammar_cif_numbers import (
     PHYSICAL,
@@ -91,6 +91,7 @@ class CifState:
         counts: the composition asked for, if one was.
         group: the space group asked for, if one was.
         rewrites: how often a row, where atoms stand too close, and the cell with all rows, may be taken back.
+        bond_rewrites: how often a complete crystal may be taken back for its bonds alone.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class CifState:
         counts: Mapping[str, int] | None = None,
         group: int | None = None,
         rewrites: tuple[int, int] = (REWRITES, CELL_REWRITES),
+        bond_rewrites: int = BOND_REWRITES,
     ) -> None:
         self._full = strength == "full"
         self._asked_group = group
@@ -125,6 +127,7 @@ class CifState:
         self._back = 0  # tokens that the last one takes back
         self._most_rewrites = rewrites
         self._rewrites = list(rewrites)  # left
+        self._bond_rewrites = bond_rewrites  # likewise
         self._atoms = contacts.Atoms(np.zeros((3, 3)))  # of the rows that are written
         self._own = np.zeros((0, 3))  # atoms of the row being written, fractions
         if self._full and counts is not None:
@@ -422,7 +425,7 @@ class CifState:
                 return
         self._row()
 
-    # --- what stands too close or too far is taken back and written anew, a bounded number of times ---
+    # --- what stands too close, or looks odd at the end, is written anew, a bounded number of times ---
 
     def _meets(self) -> bool:
         """Whether the row's atoms stand too close to each other or to those before."""
@@ -432,8 +435,10 @@ class CifState:
         return self._atoms.meets(self._own, self._symbol)
 
     def _fails(self) -> bool:
-        """Whether the crystal, now that it is complete, has a lonely atom or another group than was written."""
-        return self._atoms.has_lonely() or not self._atoms.has_group(self.group.number)
+        """Whether the crystal, now that it is complete, has another group than was written, or odd bonds."""
+        fault = self._atoms.fault(self.group.number, bonds_too=self._bond_rewrites > 0)
+        self._bond_rewrites -= fault == "bonds"
+        return bool(fault)
 
     def _restart_row(self) -> bool:
         """Take back multiplicity and coordinates of a row, if it had a choice and may still be rewritten."""
@@ -468,6 +473,7 @@ class CifRules:
         counts: the composition asked for, if one was.
         group: number of the space group asked for, if one was.
         rewrites: how often a row, and cell and rows together, may be taken back where atoms stand too close.
+        bond_rewrites: how often a complete crystal may be taken back for its bonds alone.
 
     Raises:
         InputError: a composition that no text can say, or a space group without a token.
@@ -477,6 +483,7 @@ class CifRules:
     counts: Mapping[str, int] | None = None
     group: int | None = None
     rewrites: tuple[int, int] = (REWRITES, CELL_REWRITES)
+    bond_rewrites: int = BOND_REWRITES
 
     def __post_init__(self) -> None:
         if self.counts is not None and cif.formula_unit(dict(self.counts))[1] < 1:
@@ -496,4 +503,5 @@ class CifRules:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        return behind(CifState(self.strength, self.counts, self.group, self.rewrites), prompt)
+        state = CifState(self.strength, self.counts, self.group, self.rewrites, self.bond_rewrites)
+        return behind(state, prompt)

@@ -2,8 +2,8 @@
 
 A state answers two questions, `allowed()` and `advance(token)`; every choice it allows can be completed to a
 crystal with the composition asked for. Atoms that would stand too close are taken back and written anew, and
-so is a crystal with an atom beside which there is no other, or in which spglib finds another group than the
-one written: first the coordinates, then the cell, then the choice of orbits, at last the group if it was not
+so is a crystal in which spglib finds another group than the one written, or with bonds that chemistry does
+not know: first the coordinates, then the cell, then the choice of orbits, at last the group if it was not
 asked for, each a bounded number of times.
 
 Builds on the core in `grammar`; refuses to know networks, probabilities and structures.
@@ -74,8 +74,10 @@ class OrbitsState:
         strength: str,
         counts: dict[str, int] | None = None,
         group: int | None = None,
+        *,
         rewrites: tuple[int, int, int, int] = REWRITES,
         context: int | None = None,
+        bond_rewrites: int = grammar.BOND_REWRITES,
     ) -> None:
         self.full = strength == "full"
         self.asked_counts = counts
@@ -98,6 +100,7 @@ class OrbitsState:
         self._group_start = self._cell_start = 0  # tokens before each of them
         self._back = 0
         self._budget = rewrites
+        self._bond_rewrites = bond_rewrites
         self._rewrites = list(rewrites)  # left: of the orbit at hand, of cell, orbits, group
         self._atoms = contacts.Atoms(np.zeros((3, 3)))  # with known places
 
@@ -388,8 +391,10 @@ class OrbitsState:
             self._part = self._end
 
     def _fails(self) -> bool:
-        """Whether the crystal, now that it is complete, has a lonely atom or another group than was written."""
-        return self._atoms.has_lonely() or not self._atoms.has_group(self._known_group().number)
+        """Whether the crystal, now that it is complete, has another group than was written, or odd bonds."""
+        fault = self._atoms.fault(self._known_group().number, bonds_too=self._bond_rewrites > 0)
+        self._bond_rewrites -= fault == "bonds"
+        return bool(fault)
 
     def _marker_element(self, token: int | None) -> Sequence[int]:
         if token is None:
@@ -506,6 +511,7 @@ class OrbitsRules:
     group: int | None = None
     rewrites: tuple[int, int, int, int] = REWRITES
     context: int | None = None
+    bond_rewrites: int = grammar.BOND_REWRITES
 
     def start(self, prompt: Sequence[int]) -> OrbitsState:
         """The state behind a prompt.
@@ -513,6 +519,12 @@ class OrbitsRules:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        return grammar.behind(
-            OrbitsState(self.strength, self.counts, self.group, self.rewrites, self.context), prompt
+        state = OrbitsState(
+            self.strength,
+            self.counts,
+            self.group,
+            rewrites=self.rewrites,
+            context=self.context,
+            bond_rewrites=self.bond_rewrites,
         )
+        return grammar.behind(state, prompt)

@@ -12,9 +12,9 @@ into shells; a coordination number is as likely as the area that its step takes 
 likeliest one is taken.
 
 The cell is found by duality: the planes p . x = p . p / 2 between an atom and its neighbours at p bound the
-polyhedron dual to the convex hull of the points 2 p / (p . p). It is made of the nearest atoms first. A vertex
-at distance v from the atom cannot be cut off by atoms farther than 2 v: so it is known when the cell is the
-same as that of all atoms within the radius, and until then more are taken. Areas and solid angles are sums of
+polyhedron dual to the convex hull of the points 2 p / (p . p). It is made of the nearest atoms first. A
+vertex at distance v from the atom cannot be cut off by atoms farther than 2 v: so it is known when the cell
+is that of all atoms within the radius, and until then more are taken. Areas and solid angles are sums of
 signed triangles over the edges of the hull, all at once: edges of no length, which crystals are full of, add
 nothing.
 
@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -112,13 +113,16 @@ class Surroundings:
         return found, np.asarray(np.linalg.norm(points[nearest], axis=1))
 
     def _around(self, i: int, radius: float) -> tuple[Floats, Ints]:
-        """Vectors from an atom to all others within a radius, Å, by rising length; and which atoms they are."""
+        """Vectors from an atom to all others within a radius, Å, by rising length; and whose they are."""
         if radius not in self._images:
             # From anywhere in the cell, one cell more than the radius spans on either side.
             reach = np.ceil(radius / self._spacings).astype(int)
-            shifts = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1)
-            images = (self._coords[None] + shifts.reshape(-1, 1, 3)) @ self._vectors
-            self._images[radius] = images.reshape(-1, 3), np.tile(np.arange(len(self._coords)), shifts.size // 3)
+            shifts = np.array(list(product(*(range(-r, r + 1) for r in reach.tolist()))), dtype=float)
+            images = (self._coords[None] + shifts[:, None]) @ self._vectors  # [n_shifts, n_atoms, 3]
+            self._images[radius] = (
+                images.reshape(-1, 3),
+                np.tile(np.arange(len(self._coords)), len(shifts)),
+            )
         images, atoms = self._images[radius]
         off = images - self._coords[i] @ self._vectors
         squares = np.einsum("ij,ij->i", off, off)
@@ -153,7 +157,7 @@ def _cell(points: Floats, radius: float) -> tuple[Ints, Floats, Floats] | None:
     Returns:
         Faces of no area are left out. None: the cell is open.
     """
-    from scipy.spatial import ConvexHull, QhullError  # type: ignore[import-untyped]
+    from scipy.spatial import ConvexHull, QhullError
 
     n = min(FIRST, len(points))
     while True:
@@ -176,7 +180,7 @@ def _cell(points: Floats, radius: float) -> tuple[Ints, Floats, Floats] | None:
         n = min(2 * n, len(points))
 
 
-def _faces(points: Floats, hull: ConvexHull, corners: Floats) -> tuple[Ints, Floats, Floats]:
+def _faces(points: Floats, hull: Any, corners: Floats) -> tuple[Ints, Floats, Floats]:
     """Faces of the polyhedron dual to a hull; as `_cell`."""
     simplices = hull.simplices.copy()  # [n, 3] points of each triangle
     a, b, c = (hull.points[simplices[:, k]] for k in range(3))
@@ -200,12 +204,12 @@ def _faces(points: Floats, hull: ConvexHull, corners: Floats) -> tuple[Ints, Flo
     height = np.linalg.norm(foot, axis=1)
     triple = np.einsum("ij,ij->i", foot, np.cross(first, second))
     l1, l2 = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
-    # Van Oosterom and Strackee, IEEE Trans. Biomed. Eng. 30, 125 (1983); foot . corner = height^2 in the plane.
+    # Van Oosterom and Strackee, IEEE Trans. Biomed. Eng. 30, 125 (1983); foot . corner = height^2.
     below = height * l1 * l2 + height * np.einsum("ij,ij->i", first, second) + height**2 * (l1 + l2)
     angles = np.bincount(face, 2 * np.arctan2(triple, below), minlength=len(points))
     areas = np.bincount(face, triple / (2 * height), minlength=len(points))
-    real = np.flatnonzero((angles > 1e-9) & (areas > 1e-9))
-    return real, angles[real], areas[real]
+    real: Ints = np.flatnonzero((angles > 1e-9) & (areas > 1e-9))
+    return real, np.asarray(angles[real]), np.asarray(areas[real])
 
 
 def _fading(excess: Floats) -> Floats:

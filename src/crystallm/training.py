@@ -82,7 +82,7 @@ class Recipe(BaseModel):
     dtype: str = Field(default="auto", pattern="^(auto|bfloat16|float32)$")
     """Arithmetic of the forward pass; `auto` is bfloat16. Weights and optimizer are float32."""
     init_from: str | None = None
-    """Bundled name, folder or published `ckpt.pt` whose weights the network starts from; None: random ones."""
+    """Bundled name, folder or `ckpt.pt` whose weights the network starts from; None: random ones."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -385,7 +385,7 @@ def _take_weights(network: GPT, model: str) -> None:
         InputError: the model has another form, or another language.
         CheckpointError: there is no such model.
     """
-    given = checkpoint.load_model(model, device="cpu", dtype="float32").network
+    given = checkpoint.load(checkpoint.find(model), device="cpu", dtype="float32")
     ours, theirs = vars(network.config), vars(given.config)
     for name in sorted(set(ours) - {"dropout"}):
         if ours[name] != theirs[name]:

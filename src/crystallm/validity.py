@@ -32,9 +32,9 @@ from crystallm.errors import CrystallmError, InputError, TextError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from numpy import floating
-    from numpy.typing import NDArray
     from pymatgen.core import Composition, Structure
+
+    from crystallm.spacegroups import Floats
 
 SYMPREC = 0.1
 """Distance tolerance of the symmetry search, Å."""
@@ -503,7 +503,7 @@ def _squeezed(operator: str) -> str:
     return "".join(operator.split()).lower()
 
 
-def _structure(block: _Block) -> tuple[Structure, NDArray[floating]]:
+def _structure(block: _Block) -> tuple[Structure, Floats]:
     """The crystal: the operators on the rows, images within 1e-4 merged; and the operators, [n_ops, 3, 4].
 
     Raises:
@@ -546,7 +546,7 @@ def _structure(block: _Block) -> tuple[Structure, NDArray[floating]]:
     return structure, np.array([op.affine_matrix[:3] for op in parser.symmetry_operations])
 
 
-def _bond_score(structure: Structure, operators: NDArray[floating]) -> float:
+def _bond_score(structure: Structure, operators: Floats) -> float:
     """See `bonds.score`.
 
     Raises:
@@ -555,7 +555,8 @@ def _bond_score(structure: Structure, operators: NDArray[floating]) -> float:
     symbols = [site.specie.symbol if site.is_ordered else "" for site in structure]
     if "" in symbols:
         raise CrystallmError(f"bonds: site {symbols.index('')} is shared or partly filled")
-    return bonds.score(structure.lattice.matrix, structure.frac_coords, symbols, operators)
+    crystal = structure.lattice.matrix, structure.frac_coords, symbols
+    return bonds.score(*crystal, bonds.orbits(*crystal, operators))
 
 
 def _space_group(block: _Block, structure: Structure) -> list[str]:
