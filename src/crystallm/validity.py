@@ -22,7 +22,7 @@ import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -158,7 +158,7 @@ def read_structure(text: str) -> Structure:
         CrystallmError: it can't be read; the message says why.
     """
     with _quiet():
-        return _structure(_read(text))[0]
+        return _cell(_read(text)).to_structure()
 
 
 def _text(x: str | CrystalLike) -> str:
@@ -227,15 +227,15 @@ class _Draft:
         """The checks on the crystal: one reading, one symmetry search, one neighbour search."""
         with _quiet():
             try:
-                structure, operators = _structure(self.block)
+                cell = _cell(self.block)
             except CrystallmError as error:
                 self.reasons.append(str(error))
                 return
-            wrong = _space_group(self.block, structure)
+            wrong = _space_group(self.block, cell)
             self.space_group = not wrong
             self.reasons += wrong
             try:
-                self.bond_score = _bond_score(structure, operators)
+                self.bond_score = _bond_score(cell)
             except CrystallmError as error:
                 self.reasons.append(str(error))
                 return
@@ -466,6 +466,18 @@ def _group_operators(symbol: str) -> tuple[str, ...]:
     )
 
 
+@lru_cache(maxsize=1024)
+def _matrices(operators: tuple[str, ...]) -> Floats | None:
+    """[n_ops, 3, 4] operators as pymatgen reads them, None where it does not."""
+    import numpy as np
+    from pymatgen.core import SymmOp
+
+    try:
+        return np.array([SymmOp.from_xyz_str(xyz).affine_matrix[:3] for xyz in operators])
+    except (ValueError, ZeroDivisionError, IndexError):
+        return None
+
+
 def _as_xyz(rotation: Iterable[Iterable[int]], translation: Iterable[float]) -> str:
     """An operator as CIF writes it: `-y, x-y, z+1/3` (translations are multiples of 1/24)."""
     from fractions import Fraction
@@ -478,7 +490,7 @@ def _as_xyz(rotation: Iterable[Iterable[int]], translation: Iterable[float]) -> 
     return ", ".join(parts)
 
 
-def _operators(block: _Block) -> Sequence[str]:
+def _operators(block: _Block) -> tuple[str, ...]:
     """The operators that make the crystal of the rows.
 
     The loop of a standard text, `1 'x, y, z'` alone, stands for the printed group, and so does no loop at
@@ -492,7 +504,7 @@ def _operators(block: _Block) -> Sequence[str]:
         rows = block.rows(name)
         identity = len(rows) == 1 and len(rows[0]) == 2 and _squeezed(rows[0][name]) == "x,y,z"
         if rows and not identity:
-            return [row[name] for row in rows]
+            return tuple(row[name] for row in rows)
     symbol = _printed_group(block)
     if symbol is None:
         raise CrystallmError("the text has no space group")
@@ -503,77 +515,157 @@ def _squeezed(operator: str) -> str:
     return "".join(operator.split()).lower()
 
 
-def _structure(block: _Block) -> tuple[Structure, Floats]:
-    """The crystal: the operators on the rows, images within 1e-4 merged; and the operators, [n_ops, 3, 4].
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """A crystal as the checks want it.
+
+    Attributes:
+        vectors: [3, 3] of the cell (rows), Å.
+        coords: [n_atoms, 3] fractions.
+        kinds: [n_atoms] numbers that tell atoms of different elements (or mixtures) apart.
+        symbols: an element for each atom; "" for a site that is shared or partly filled.
+        operators: [n_ops, 3, 4] that made the atoms from the rows.
+        structure: the same, where pymatgen had to be asked.
+    """
+
+    vectors: Floats
+    coords: Floats
+    kinds: list[int]
+    symbols: list[str]
+    operators: Floats
+    structure: Structure | None = None
+
+    def to_structure(self) -> Structure:
+        if self.structure is not None:
+            return self.structure
+        from pymatgen.core import Structure
+
+        return Structure(self.vectors, self.symbols, self.coords)
+
+
+def _cell(block: _Block) -> _Cell:
+    """The crystal: the operators on the rows, images within 1e-4 merged.
 
     Raises:
         CrystallmError: something is missing, or it is no crystal, or too large a one.
     """
-    import numpy as np
-    from pymatgen.io.cif import CifParser
-
-    cell = {}
+    parameters = {}
     for name in _LENGTHS + _ANGLES:
         if name not in block.tags:
             raise CrystallmError(f"the text has no {name}")
-        cell[name] = _number(block.tags[name])
-    lines = ["data_crystal", *(f"{name} {value!r}" for name, value in cell.items())]
+        parameters[name] = _number(block.tags[name])
     operators, rows = _operators(block), block.atoms()
     if len(rows) * len(operators) > MAX_IMAGES:
         raise CrystallmError(
             f"{len(rows)} atom rows times {len(operators)} operators are more than the {MAX_IMAGES} images "
             "that are judged"
         )
-    lines += ["loop_", "_symmetry_equiv_pos_as_xyz", *(f"'{xyz}'" for xyz in operators)]
-    columns = ("_atom_site_type_symbol", "_atom_site_label", *_POSITION, "_atom_site_occupancy")
-    lines += ["loop_", *columns]
-    for i, row in enumerate(rows):
+    sites = []
+    for row in rows:
         symbol = _row_symbol(row)
         missing = [name for name in _POSITION if name not in row]
         if missing:
             raise CrystallmError(f"the atom rows have no {missing[0]}")
-        position = [repr(_number(row[name])) for name in _POSITION]
-        occupancy = _number(row.get("_atom_site_occupancy", "1"))
-        lines.append(" ".join((symbol, f"{symbol}{i}", *position, repr(occupancy))))
+        position = [_number(row[name]) for name in _POSITION]
+        sites.append((symbol, position, _number(row.get("_atom_site_occupancy", "1"))))
+    cell = _at_once(list(parameters.values()), operators, sites) or _asked(parameters, operators, sites)
+    if len(cell.symbols) > bonds.MAX_ATOMS:
+        raise CrystallmError(
+            f"{len(cell.symbols)} atoms in the cell are more than the {bonds.MAX_ATOMS} judged"
+        )
+    return cell
+
+
+def _at_once(
+    parameters: Sequence[float], operators: tuple[str, ...], sites: Sequence[tuple[str, list[float], float]]
+) -> _Cell | None:
+    """The crystal without pymatgen's parser; None where that has to be asked (see `unfold`)."""
+    import numpy as np
+
+    from crystallm import unfold
+
+    matrices, vectors = _matrices(operators), _vectors(parameters)
+    if matrices is None or vectors is None or any(occupancy != 1 for _, _, occupancy in sites):
+        return None
+    symbols = [symbol for symbol, _, _ in sites]
+    found = unfold.atoms(symbols, np.array([position for _, position, _ in sites]), matrices)
+    if found is None:
+        return None
+    coords, of_atoms = found
+    kinds = {symbol: number for number, symbol in enumerate(dict.fromkeys(of_atoms))}
+    return _Cell(vectors, coords, [kinds[symbol] for symbol in of_atoms], of_atoms, matrices)
+
+
+def _vectors(parameters: Sequence[float]) -> Floats | None:
+    """Vectors of a cell, Å; None for one so flat that pymatgen would refuse it, or none at all."""
+    import numpy as np
+    from pymatgen.core import Lattice
+
+    if not all(x > 0 for x in parameters):
+        return None
+    matrix: Floats = Lattice.from_parameters(*parameters).matrix
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-6:
+        return None
+    spacings = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
+    return matrix if spacings.min() > 0.02 else None  # pymatgen's limit is 0.01 Å
+
+
+def _asked(
+    parameters: Mapping[str, float], operators: Sequence[str], sites: Sequence[tuple[str, list[float], float]]
+) -> _Cell:
+    """What pymatgen's CifParser makes of cell, operators and rows.
+
+    Raises:
+        CrystallmError: it refuses them.
+    """
+    import numpy as np
+    from pymatgen.io.cif import CifParser
+
+    lines = ["data_crystal", *(f"{name} {value!r}" for name, value in parameters.items())]
+    lines += ["loop_", "_symmetry_equiv_pos_as_xyz", *(f"'{xyz}'" for xyz in operators)]
+    columns = ("_atom_site_type_symbol", "_atom_site_label", *_POSITION, "_atom_site_occupancy")
+    lines += ["loop_", *columns]
+    for i, (symbol, position, occupancy) in enumerate(sites):
+        lines.append(" ".join((symbol, f"{symbol}{i}", *map(repr, position), repr(occupancy))))
     try:
         parser = CifParser.from_str("\n".join(lines))
         structure: Structure = parser.parse_structures(primitive=False, on_error="raise")[0]
     except Exception as error:  # noqa: BLE001 - of many types, on texts of any kind; the reason carries it
         why = (str(error) or type(error).__name__).splitlines()[-1][:120]  # the first line names a "section"
         raise CrystallmError(f"the crystal can't be built: {why}") from None
-    if len(structure) > bonds.MAX_ATOMS:
-        raise CrystallmError(f"{len(structure)} atoms in the cell are more than the {bonds.MAX_ATOMS} judged")
-    return structure, np.array([op.affine_matrix[:3] for op in parser.symmetry_operations])
+    kinds = list(dict.fromkeys(site.species for site in structure))
+    return _Cell(
+        structure.lattice.matrix,
+        structure.frac_coords,
+        [kinds.index(site.species) for site in structure],
+        [site.specie.symbol if site.is_ordered else "" for site in structure],
+        np.array([op.affine_matrix[:3] for op in parser.symmetry_operations]),
+        structure,
+    )
 
 
-def _bond_score(structure: Structure, operators: Floats) -> float:
+def _bond_score(cell: _Cell) -> float:
     """See `bonds.score`.
 
     Raises:
         CrystallmError: likewise, or a site that is no atom of one element.
     """
-    symbols = [site.specie.symbol if site.is_ordered else "" for site in structure]
-    if "" in symbols:
-        raise CrystallmError(f"bonds: site {symbols.index('')} is shared or partly filled")
-    crystal = structure.lattice.matrix, structure.frac_coords, symbols
-    return bonds.score(*crystal, bonds.orbits(*crystal, operators))
+    if "" in cell.symbols:
+        raise CrystallmError(f"bonds: site {cell.symbols.index('')} is shared or partly filled")
+    crystal = cell.vectors, cell.coords, cell.symbols
+    return bonds.score(*crystal, bonds.orbits(*crystal, cell.operators))
 
 
-def _space_group(block: _Block, structure: Structure) -> list[str]:
+def _space_group(block: _Block, cell: _Cell) -> list[str]:
     import spglib
 
     symbol = _printed_group(block)
     if symbol is None:
         return ["space group: none is printed"]
-    kinds = list(dict.fromkeys(site.species for site in structure))
-    cell: Any = (
-        structure.lattice.matrix,
-        structure.frac_coords,
-        [kinds.index(site.species) for site in structure],
-    )
     try:
         # The angle tolerance is pymatgen's; with spglib's own, others of the paper's verdicts come out.
-        found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC, angle_tolerance=5.0)
+        crystal: Any = (cell.vectors, cell.coords, cell.kinds)
+        found = spglib.get_symmetry_dataset(crystal, symprec=SYMPREC, angle_tolerance=5.0)
     except Exception as error:  # noqa: BLE001 - spglib's errors differ between versions
         return [f"space group: {symbol} is printed, the search failed: {str(error)[:80]}"]
     if found is None:

@@ -1,0 +1,91 @@
+"""From the rows of a CIF to all atoms of its cell: what pymatgen's CifParser makes of them, all at once.
+
+Every operator acts on every row; what falls within 1e-4 in all fractional coordinates of an image before it
+is the same atom. Coordinates within 1e-4, relatively, of 1/3 or 2/3 are these. Atoms are sorted by rising
+electronegativity, those of an element by rows and operators, as `Structure.get_sorted_structure` has them.
+
+Texts are rounded to 1e-4, so images often lie just that far apart, and whether they are one atom is then a
+matter of how a sum is rounded. Such rows, shared and partly filled sites are left to CifParser itself: None
+is returned. Knows numbers and elements; refuses to know texts. Needs numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystallm import elements
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crystallm.spacegroups import Floats
+
+TOLERANCE = 1e-4
+"""Difference in fractional coordinates below which two images are one atom."""
+DOUBT = 1e-9
+"""How near to the tolerance a difference may come before its rounding decides."""
+MOST = 4_000_000
+"""Pairs of images that are compared, at most."""
+
+
+def atoms(symbols: Sequence[str], points: Floats, operators: Floats) -> tuple[Floats, list[str]] | None:
+    """All atoms of the cell.
+
+    Args:
+        symbols: an element for each row.
+        points: [n_rows, 3] fractions.
+        operators: [n_ops, 3, 4] rotations and translations on fractions.
+
+    Returns:
+        Fractions [n_atoms, 3] in [0, 1), and an element for each atom; None where CifParser has to be asked.
+    """
+    n_rows, n_images = len(symbols), len(symbols) * len(operators)
+    if n_images * max(n_rows, n_images) > MOST:
+        return None
+    try:
+        negativities = [elements.get(symbol).electronegativity for symbol in symbols]
+    except InputError:
+        return None
+    if any(math.isnan(x) for x in negativities):  # of He, Ne, Ar
+        return None
+    points = points.copy()
+    for ideal in (1 / 3, 2 / 3):
+        points[np.abs(points / ideal - 1) <= TOLERANCE] = ideal
+    images = np.einsum("oij,rj->roi", operators[:, :, :3], points) + operators[None, :, :, 3]
+    # A row on an image of one before it shares its site.
+    shared, doubt = _near(images.reshape(-1, 3), points)
+    if doubt or np.tril(shared.reshape(n_rows, -1, n_rows).any(axis=1), -1).any():
+        return None
+    images -= np.floor(images)
+    coords: list[Floats] = []
+    found: list[str] = []
+    order = sorted(range(n_rows), key=lambda row: (negativities[row], symbols[row]))
+    for symbol in dict.fromkeys(symbols[row] for row in order):
+        rows = [row for row in order if symbols[row] == symbol]
+        own = images[rows].reshape(-1, 3)
+        near, doubt = _near(own, own)
+        first = near.argmax(axis=1)  # the first image that is the same atom
+        if doubt or (near[first] != near).any():
+            return None
+        kept = own[first == np.arange(len(own))]
+        coords.append(kept)
+        found += [symbol] * len(kept)
+    return np.vstack(coords), found
+
+
+def _near(one: Floats, other: Floats) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.bool_]], bool]:
+    """Which points [n, 3] and [m, 3] are one atom, [n, m]; and whether rounding decides on a pair."""
+    near = np.ones((len(one), len(other)), dtype=np.bool_)
+    doubt = np.zeros_like(near)
+    for axis in range(3):
+        off = one[:, None, axis] - other[None, :, axis]
+        off -= np.rint(off)
+        np.abs(off, out=off)
+        near &= off < TOLERANCE + DOUBT
+        doubt |= off > TOLERANCE - DOUBT
+    doubt &= near
+    return near & ~doubt, bool(doubt.any())
