@@ -21,7 +21,7 @@ from pymatgen.core import Composition, Structure
 from pymatgen.io.cif import CifParser
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from crystallm import bonds, cif, spacegroups, validity
+from crystallm import bonds, cif, reading, spacegroups, validity
 from crystallm.commands.benchmark import known_structures
 from crystallm.errors import CrystallmError
 
@@ -34,7 +34,7 @@ IDENTITY = "1 'x, y, z'"
 def with_operators(text: str) -> str:
     """The text with all operators of its group in place of the identity."""
     symbol = text.split("_symmetry_space_group_name_H-M ")[1].split("\n", 1)[0]
-    operators = validity._group_operators(spacegroups.get(symbol).symbol)  # noqa: SLF001 - nothing of ours is timed
+    operators = reading.group_operators(spacegroups.get(symbol).symbol)
     return text.replace(IDENTITY, "\n".join(f"{i} '{xyz}'" for i, xyz in enumerate(operators, 1)))
 
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystallm import cif, unfold, validity
+from crystallm import cif, cif_block, reading, unfold
 from crystals import published, random_crystal
 
 COVERED = 0.9  # of texts; the others are left to pymatgen, since rounding decides
 
 
-def both_ways(text: str) -> tuple[validity._Cell | None, validity._Cell]:
+def both_ways(text: str) -> tuple[reading.Cell | None, reading.Cell]:
     """The crystal of a text at once, None where that is refused; and pymatgen's."""
-    block = validity._read(text)
-    parameters = {name: validity._number(block.tags[name]) for name in validity._LENGTHS + validity._ANGLES}
+    block = cif_block.read(text)
+    parameters = {name: cif_block.number(block.tags[name]) for name in cif_block.LENGTHS + cif_block.ANGLES}
     sites = [
-        (validity._row_symbol(row), [validity._number(row[name]) for name in validity._POSITION], 1.0)
+        (cif_block.row_symbol(row), [cif_block.number(row[name]) for name in cif_block.POSITION], 1.0)
         for row in block.atoms()
     ]
-    operators = validity._operators(block)
-    at_once = validity._at_once(list(parameters.values()), operators, sites)
-    return at_once, validity._asked(parameters, operators, sites)
+    operators = reading._operators(block)
+    at_once = reading.at_once(list(parameters.values()), operators, sites)
+    return at_once, reading.asked(parameters, operators, sites)
 
 
-def assert_equal(one: validity._Cell, other: validity._Cell) -> None:
+def assert_equal(one: reading.Cell, other: reading.Cell) -> None:
     assert one.symbols == other.symbols
     assert one.kinds == other.kinds
     np.testing.assert_allclose(one.coords, other.coords, atol=1e-12)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice
 
-from crystallm import bonds, validity
+from crystallm import bonds, cif_block, reading, validity
 from crystallm.errors import CrystallmError, InputError, TextError
 
 GOLDEN = Path(__file__).parent / "golden" / "validity.jsonl.gz"
@@ -103,7 +103,7 @@ def test_rock_salt_is_valid_and_each_lie_in_its_text_is_found() -> None:
 
 
 def test_a_usable_cif_and_an_object_that_has_one_are_judged_as_the_text() -> None:
-    operators = "\n".join(f"{i} '{xyz}'" for i, xyz in enumerate(validity._group_operators("Fm-3m"), 1))
+    operators = "\n".join(f"{i} '{xyz}'" for i, xyz in enumerate(reading.group_operators("Fm-3m"), 1))
     cif = ROCKSALT.replace("1 'x, y, z'", operators)
 
     class Salt:
@@ -168,7 +168,7 @@ def test_any_string_gets_a_verdict(data: st.DataObject) -> None:
 def test_only_true_symmetries_share_their_neighbours() -> None:
     # Under the operators of Fm-3m, rock salt has two kinds of atoms; sheared, they are no symmetries.
     salt = validity.read_structure(ROCKSALT)
-    operators = validity._cell(validity._read(ROCKSALT)).operators
+    operators = reading.cell(cif_block.read(ROCKSALT)).operators
     symbols = [site.specie.symbol for site in salt]
     cubic = list(bonds.orbits(salt.lattice.matrix, salt.frac_coords, symbols, operators))
     assert sorted(size for _, size in cubic) == [4, 4]
@@ -184,7 +184,7 @@ def test_only_true_symmetries_share_their_neighbours() -> None:
 def test_one_atom_an_orbit_gives_the_score_of_all_atoms() -> None:
     for case in CASES[2:60:9]:
         try:
-            cell = validity._cell(validity._read(case["text"]))
+            cell = reading.cell(cif_block.read(case["text"]))
             crystal = cell.vectors, cell.coords, cell.symbols
             score = bonds.score(*crystal)
         except CrystallmError:

@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError
 
 import crystallm
 from crystallm.commands.benchmark import csp
+from crystallm.commands.evaluate import evaluate
 from crystallm.commands.generate import generate, models
 from crystallm.commands.training import prepare, train
 from crystallm.errors import CrystallmError
@@ -31,6 +32,7 @@ app = App(
 
 app.command(generate)
 app.command(models)
+app.command(evaluate)
 app.command(prepare)
 app.command(train)
 benchmark = App(name="benchmark", help="Measure a model against known crystals.", help_format="plaintext")

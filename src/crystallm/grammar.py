@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 CONSTRAINTS = ("full", "syntax", "none")
 REWRITES = 6  # of one orbit's coordinates, where they put atoms too close
-CELL_REWRITES = 6  # of cell and coordinates together, where those do not help
-ORBIT_REWRITES = 3  # of the choice of Wyckoff positions and all behind it, where those do not help either
+CELL_REWRITES = 10  # of cell and coordinates together, where those do not help
+ORBIT_REWRITES = 4  # of the choice of Wyckoff positions and all behind it, where those do not help either
 GROUP_REWRITES = 2  # of the space group and all behind it, unless it was asked for
-BOND_REWRITES = 4  # of all these, for bonds alone: 4 % of real crystals have odd bonds, and are let be then
+BOND_REWRITES = 6  # of all these, for bonds alone: 4 % of real crystals have odd bonds, and are let be then
 
 
 @cache

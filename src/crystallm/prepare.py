@@ -9,23 +9,21 @@ It refuses to know networks and training.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import re
 import threading
 import warnings
-import zlib
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crystallm import dataset, runs
 from crystallm import workers as processes
 from crystallm.errors import CrystallmError, InputError
+from crystallm.sources import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,11 +31,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPLITS = ("train", "val", "test")
-ID_COLUMNS = ("material_id", "id")
-CHUNK = 200  # rows read at a time from a Parquet file
 WAVE = 20_000  # rows held in memory at a time; the worker processes start anew for each wave
 SECONDS = 60.0  # that one row may take in a worker process; the usual one takes a hundredth
-LARGEST_FIELD = 2**31 - 1  # characters of a CSV field; the csv module's limit is a C long, 32 bits on Windows
 
 
 @dataclass(frozen=True)
@@ -94,58 +89,13 @@ def read_rows(spec: str) -> Iterator[Row]:
         InputError: no such file, an unknown ending or split, no column of CIF texts, or a damaged file.
     """
     path, split = _place_and_split(spec)
-    if path.name.endswith((".csv", ".csv.gz")):
-        records = _csv_records(path)
-    elif path.suffix == ".parquet":
-        records = _parquet_records(path)
-    else:
-        raise InputError(f"{str(path)!r} is neither CSV(.gz) nor Parquet by its ending")
-    for number, record in enumerate(records):
-        row_id = next((str(record[c]) for c in ID_COLUMNS if record.get(c) not in (None, "")), str(number))
+    for number, record in enumerate(table.records(path, (*table.ID_COLUMNS, "split"))):
         place = split or str(record.get("split") or "train")
         if place not in SPLITS:
             raise InputError(
                 f"{str(path)!r}, row {number}: no split {place!r}; give one of {', '.join(SPLITS)}"
             )
-        cif = record["cif"] or ""
-        yield Row(
-            row_id, path.name, place, cif.decode(errors="replace") if isinstance(cif, bytes) else str(cif)
-        )
-
-
-def _check_columns(path: Path, names: Sequence[str]) -> None:
-    if "cif" not in names:
-        raise InputError(
-            f"{str(path)!r} has no column 'cif'; its columns: {', '.join(names)[:200] or 'none'}"
-        )
-
-
-def _csv_records(path: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(LARGEST_FIELD)
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        # utf-8-sig: spreadsheets begin a file with a mark that would else belong to the first column's name
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(cast("TextIO", handle))
-            _check_columns(path, reader.fieldnames or ())
-            yield from reader
-    except (EOFError, OSError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        raise InputError(f"{str(path)!r} cannot be read to its end ({error}): is it truncated?") from error
-
-
-def _parquet_records(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as source:
-            names = source.schema_arrow.names
-            _check_columns(path, names)
-            columns = [name for name in (*ID_COLUMNS, "split", "cif") if name in names]
-            for batch in source.iter_batches(batch_size=CHUNK, columns=columns):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{str(path)!r} is no readable Parquet file ({error})") from error
+        yield Row(table.row_id(record, number), path.name, place, table.as_text(record[table.CIF]))
 
 
 def encode_row(row: Row, language_name: str, max_tokens: int) -> Encoded:

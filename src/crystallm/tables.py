@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from crystallm.evaluation import Summary
     from crystallm.prepare import Report
 
 _REASONS = 10
@@ -143,6 +144,37 @@ def print_report(report: Report) -> None:
     console.print(f"{sum(report.rejected.values())} rows refused (rejected.parquet)")
     for reason, n in list(report.rejected.items())[:_REASONS]:
         console.print(_plain(f"  {n:,}  {reason}"), highlight=False)
+
+
+def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder: Path | None) -> None:
+    """Print what the verdicts on a collection add up to.
+
+    Args:
+        title: of the table.
+        summary: see `evaluation`.
+        names: of the checks, for a person.
+        folder: where the report was written, if it was.
+    """
+    table = Table(
+        title=_plain(f"{title}: {summary.n:,} crystals"),
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("check")
+    table.add_column("crystals", justify="right")
+    table.add_column("%", justify="right")
+    for check, count in summary.counts.items():
+        table.add_row(names[check], f"{count:,}", f"{100 * count / summary.n:.1f}")
+    console = _console()
+    console.print(table)
+    if summary.as_printed < summary.counts["readable"]:
+        others = summary.counts["readable"] - summary.as_printed
+        console.print(f"{others:,} were printed by other programs, and symmetrised before they were judged")
+    for reason, n in summary.reasons.items():
+        console.print(_plain(f"  {n:,}  {reason}"), highlight=False)
+    if folder is not None:
+        console.print(_plain(f"report: {folder / 'report.html'}"), highlight=False)
 
 
 def print_scores(title: str, match_rate: Mapping[int, float], rmse: Mapping[int, float]) -> None:

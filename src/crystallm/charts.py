@@ -1,0 +1,104 @@
+"""Charts for reports: how numbers are spread, how often groups occur, how a rate grows.
+
+Knows numbers, names and matplotlib; writes no files: a picture is returned as PNG bytes. Colours are those of
+the Okabe-Ito palette, which colour-blind readers tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
+_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9")
+_BINS = 40
+
+
+def histogram(
+    values: Mapping[str, Sequence[float]], *, label: str, limits: tuple[float, float] | None = None
+) -> bytes:
+    """How numbers are spread.
+
+    Args:
+        values: one or several sets by name.
+        label: of the axis, with its unit.
+        limits: of the axis; numbers beyond are counted at its ends. By default from the least to the 99th
+            percentile.
+    """
+    figure, axes = _figure()
+    known = {name: np.asarray(v, dtype=float) for name, v in values.items() if len(v)}
+    if known:
+        together = np.concatenate(list(known.values()))
+        low, high = limits or (float(together.min()), float(np.percentile(together, 99)))
+        high = high if high > low else low + 1.0
+        edges = np.linspace(low, high, _BINS + 1)
+        for (name, numbers), colour in zip(known.items(), _COLOURS, strict=False):
+            inside = np.clip(numbers, low, high)
+            weights = np.full(len(inside), 100 / len(inside))
+            axes.hist(inside, edges.tolist(), weights=weights, label=name, color=colour, alpha=0.65)
+    if len(known) > 1:
+        axes.legend(frameon=False)
+    axes.set_xlabel(label)
+    axes.set_ylabel("% of crystals")
+    return _png(figure)
+
+
+def paired_bars(counts: Mapping[str, tuple[int, int]], *, labels: tuple[str, str], most: int = 20) -> bytes:
+    """Two counts for each of several names, the most frequent names first, the others put together.
+
+    Args:
+        counts: by name.
+        labels: what the two counts are.
+        most: names that are shown.
+    """
+    figure, axes = _figure(height=4.2)
+    ordered = sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0]))
+    shown = ordered[:most]
+    if len(ordered) > most:
+        rest = [sum(pair[k] for _, pair in ordered[most:]) for k in (0, 1)]
+        shown.append((f"{len(ordered) - most} others", (rest[0], rest[1])))
+    places = np.arange(len(shown))
+    for k, colour in enumerate((BLUE, ORANGE)):
+        axes.bar(places + 0.4 * (k - 0.5), [pair[k] for _, pair in shown], 0.4, label=labels[k], color=colour)
+    axes.set_xticks(places, [name for name, _ in shown], rotation=60, ha="right")
+    axes.set_ylabel("crystals")
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, labels: tuple[str, str]) -> bytes:
+    """Lines through points (x, y), with names, the x axis logarithmic where it spans more than a decade."""
+    figure, axes = _figure()
+    for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
+        axes.plot(*np.array(points, dtype=float).reshape(-1, 2).T, marker="o", color=colour, label=name)
+    places = [x for points in lines.values() for x, _ in points]
+    if places and min(places) > 0 and max(places) / min(places) > 10:
+        axes.set_xscale("log")
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    if len(lines) > 1:
+        axes.legend(frameon=False)
+    return _png(figure)
+
+
+def _figure(height: float = 3.6) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, height), dpi=110, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # no version, no date: equal bytes
+    return buffer.getvalue()

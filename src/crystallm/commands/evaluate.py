@@ -1,0 +1,177 @@
+"""`crystallm evaluate`: are these crystals sound? For our own results and for any other tool's."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+import crystallm
+from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crystallm.evaluation import Summary
+
+NAMES = {
+    "readable": "a CIF can be read",
+    "sensible": "sensible cell",
+    "formula": "formulas agree",
+    "multiplicity": "multiplicities add up",
+    "space_group": "printed group is found",
+    "bonds": "all bonds reasonable",
+    "valid": "valid: all of these",
+}
+
+
+def evaluate(
+    path: Annotated[
+        str | None,
+        Parameter(help="Folder, archive (tar, zip), CSV, Parquet or CIF; also an --out folder of ours."),
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None, Parameter(help="Folder for report.html, summary.json and results.parquet.")
+    ] = None,
+    judge: Annotated[
+        Literal["auto", "text", "crystal"] | None,
+        Parameter(
+            help="text: what is printed, as the paper; crystal: symmetrised first, for CIFs in any setting; "
+            "auto: the text if it is a standard one, else the crystal (auto)."
+        ),
+    ] = None,
+    workers: Annotated[int | None, Parameter(help="Processes (one a core).")] = None,
+    config: ConfigFile = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge crystals: cell, formulas, multiplicities, space group, bond lengths, as the CrystaLLM paper does.
+
+    crystallm evaluate out/rutile --out out/judged
+
+    With --out, results.parquet has a row a crystal with the reasons; a killed run started again goes on.
+    Nothing stops it: what cannot be read is counted and named.
+    """
+    flags = {"path": path, "out": out, "judge": judge, "workers": workers}
+    options = merged(config, flags)
+    if options.get("path") is None:
+        raise InputError("no crystals: name a folder, an archive, a table or a CIF")
+    what = options.get("judge", "auto")
+    if what not in ("auto", "text", "crystal"):
+        raise InputError(f"judge = {what!r}: write auto, text or crystal")
+    n_workers = options.get("workers") or os.cpu_count() or 1
+    folder = None if options.get("out") is None else Path(str(options["out"]))
+    rows = _judged(str(options["path"]), what, int(n_workers), folder, shown=not (quiet or json))
+    from crystallm import evaluation
+
+    summary = evaluation.summarise(rows)
+    if folder is not None:
+        _write(folder, str(options["path"]), summary, rows)
+    if json:
+        print_json([summary.record()])
+    elif not quiet:
+        from crystallm import tables
+
+        tables.print_judged(Path(str(options["path"])).name, summary, NAMES, folder)
+
+
+def _judged(path: str, what: Any, workers: int, out: Path | None, *, shown: bool) -> list[dict[str, Any]]:
+    """A row for each crystal of a collection; those of an unfinished run are not judged again."""
+    from crystallm import evaluation, runs, sources
+
+    n_entries, digest = evaluation.survey(sources.read(path))
+    n_blocks = -(-n_entries // evaluation.BLOCK)
+    folder = None
+    todo = set(range(n_blocks))
+    if out is not None:
+        question = {"command": "evaluate", "version": crystallm.__version__, "judge": what, "digest": digest}
+        folder = runs.RunFolder(out, question, n_blocks, evaluation.COLUMNS)
+        todo = folder.open()
+    rows: list[dict[str, Any]] = []
+    done = 0
+    with progress("judging crystals", n_entries, shown=shown) as advance:
+        for number, block in enumerate(evaluation.blocks(sources.read(path))):
+            if number in todo:
+                found = evaluation.judge(
+                    block, what=what, workers=workers, on_done=partial(_advance, advance, done)
+                )
+                if folder is None:
+                    rows += found
+                else:
+                    folder.write_unit(number, found, {})
+            done += len(block)
+            advance(done)
+    if folder is None:
+        return rows
+    folder.finish()
+    return folder.rows()
+
+
+def _advance(advance: Callable[[int], None], before: int, done: int) -> None:
+    advance(before + done)
+
+
+def _write(folder: Path, path: str, summary: Summary, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write summary and report."""
+    import json as json_lines
+
+    from crystallm import runs
+
+    content = json_lines.dumps(summary.record(), indent=1) + "\n"
+    runs.write_atomically(folder / "summary.json", content.encode())
+    runs.write_atomically(folder / "report.html", _report(Path(path).name, summary, rows).encode())
+
+
+def _report(name: str, summary: Summary, rows: Sequence[Mapping[str, Any]]) -> str:
+    from crystallm import charts
+    from crystallm.report import Report
+
+    report = Report(f"{name}: {summary.n:,} crystals judged")
+    report.table(
+        ("check", "crystals", "%"),
+        [(NAMES[check], n, round(100 * n / summary.n, 2)) for check, n in summary.counts.items()],
+    )
+    report.paragraph(
+        f"{summary.as_printed:,} were judged as their text prints them; the others, printed by other "
+        "programs, were symmetrised first (0.1 Å)."
+    )
+    if summary.mean_bond_score is not None:
+        report.paragraph(f"Mean bond score: {summary.mean_bond_score:.4f}.")
+    if summary.reasons:
+        report.heading("What is wrong")
+        report.table(("reason", "crystals"), list(summary.reasons.items()))
+    report.heading("How they look")
+
+    def known(column: str, *, valid: bool | None = None) -> list[float]:
+        chosen = (row for row in rows if valid is None or bool(row["valid"]) == valid)
+        return [row[column] for row in chosen if row[column] is not None]
+
+    def split(column: str) -> dict[str, list[float]]:
+        return {"valid": known(column, valid=True), "not valid": known(column, valid=False)}
+
+    lengths = [value for name in "abc" for value in known(name)]
+    report.picture(charts.histogram(split("volume_per_atom"), label="volume per atom, Å³"), "Volume per atom")
+    report.picture(
+        charts.histogram({"all": known("bond_score")}, label="bond score", limits=(0, 1)),
+        "Bond score: share of bonds of a reasonable length",
+    )
+    report.picture(charts.histogram({"all": lengths}, label="cell length, Å"), "Cell lengths a, b and c")
+    counts: dict[str, list[int]] = {}
+    for row in rows:
+        for k, column in enumerate(("printed_group", "found_group")):
+            if row[column] is not None:
+                counts.setdefault(row[column], [0, 0])[k] += 1
+    pairs = {group: (pair[0], pair[1]) for group, pair in counts.items()}
+    report.picture(charts.paired_bars(pairs, labels=("printed", "found")), "Space groups printed and found")
+    wrong = [row for row in rows if not row["valid"]]
+    if wrong:
+        report.heading(f"The first {min(50, len(wrong))} of {len(wrong):,} that are not valid")
+        report.table(
+            ("id", "cell", "reasons"), [(r["id"], r["cell_formula"] or "-", r["reasons"]) for r in wrong[:50]]
+        )
+    return report.html()

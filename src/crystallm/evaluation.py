@@ -1,0 +1,172 @@
+"""The judgement of a whole collection of crystals: a row for each, and what they add up to.
+
+Crystals are judged in blocks, in worker processes that may be lost. Knows verdicts; refuses to know who wrote
+the crystals, and where the rows are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from crystallm import validity
+from crystallm import workers as pool
+from crystallm.errors import CrystallmError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from crystallm.sources import Entry
+
+BLOCK = 2000
+"""Crystals that are judged between two writes; processes start anew for each block."""
+SECONDS = 60.0
+"""Limit for one crystal."""
+CHECKS = ("sensible", "formula", "multiplicity", "space_group", "bonds", "valid")
+"""Columns that are verdicts, as the paper's table has them. `bonds`: all of a reasonable length."""
+COLUMNS = {
+    "id": "string",
+    "readable": "bool",
+    **dict.fromkeys(CHECKS, "bool"),
+    "bond_score": "float64",
+    "reasons": "string",
+    "as_printed": "bool",
+    "cell_formula": "string",
+    "n_atoms": "int32",
+    "volume_per_atom": "float64",
+    "a": "float64",
+    "b": "float64",
+    "c": "float64",
+    "alpha": "float64",
+    "beta": "float64",
+    "gamma": "float64",
+    "printed_group": "string",
+    "found_group": "string",
+}
+"""Columns of the table of judged crystals, with their pyarrow types. Lengths in Å, angles in degrees, volume
+in Å^3. What could not be seen is null; `reasons` says why. See `validity.Facts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the verdicts on a collection add up to.
+
+    Attributes:
+        n: crystals, those that could not be read too.
+        counts: for `readable` and each of CHECKS, how many passed.
+        as_printed: how many were judged as their text prints them.
+        mean_bond_score: over those that have one; None if none has.
+        reasons: the most frequent reasons, their numbers and names left out, and how often each stood.
+    """
+
+    n: int
+    counts: dict[str, int]
+    as_printed: int
+    mean_bond_score: float | None
+    reasons: dict[str, int]
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, with shares from 0 to 1."""
+        return asdict(self) | {"shares": {name: count / self.n for name, count in self.counts.items()}}
+
+
+def survey(entries: Iterable[Entry]) -> tuple[int, str]:
+    """How many entries there are, and a digest of all that they say."""
+    digest, n = hashlib.blake2b(digest_size=16), 0
+    for n, entry in enumerate(entries, start=1):  # noqa: B007 - the last number is the count
+        digest.update(f"{entry.id}\0{entry.text}\0{entry.problem}\0".encode(errors="replace"))
+    return n, digest.hexdigest()
+
+
+def blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Entries in the blocks in which they are judged."""
+    rest = iter(entries)
+    return iter(lambda: list(itertools.islice(rest, BLOCK)), [])
+
+
+def judge(
+    entries: Sequence[Entry],
+    *,
+    what: validity.What = "auto",
+    workers: int = 1,
+    on_done: Callable[[int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Judge crystals.
+
+    Args:
+        entries: of a collection.
+        what: of a text is judged; see `validity.check`.
+        workers: processes at a time.
+        on_done: called after each distinct crystal, from a worker's thread, with how many are done.
+
+    Returns:
+        A row an entry, with COLUMNS.
+
+    Raises:
+        CrystallmError: no worker could be started.
+    """
+    distinct = list(dict.fromkeys(entry.text for entry in entries if entry.text is not None))
+    done = itertools.count(1)
+    answers = pool.run(
+        "crystallm.evaluation:judge_record",
+        [{"text": text, "what": what} for text in distinct],
+        workers=max(1, min(workers, len(distinct) // 16 + 1)),
+        seconds=SECONDS,
+        on_done=None if on_done is None else lambda _: on_done(next(done)),
+    )
+    rows = dict(zip(distinct, answers, strict=True))
+    return [_row(entry, None if entry.text is None else rows[entry.text]) for entry in entries]
+
+
+def judge_record(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Verdict and facts of one text, for a worker process."""
+    verdict, facts = validity.inspect(task["text"], task["what"])
+    return {"verdict": asdict(verdict), "facts": asdict(facts)}
+
+
+def _row(entry: Entry, answer: dict[str, Any] | pool.Lost | None) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"id": entry.id, "readable": answer is not None}
+    if answer is None or isinstance(answer, pool.Lost):
+        reason = f"not read: {entry.problem}" if answer is None else f"not judged: {answer.reason}"
+        return row | dict.fromkeys(CHECKS, False) | {"reasons": reason}
+    verdict, facts = answer["verdict"], answer["facts"]
+    row |= {name: verdict[name] for name in CHECKS if name != "bonds"}
+    row |= {"bonds": verdict["bond_score"] == 1, "bond_score": verdict["bond_score"]}
+    row |= {"reasons": "; ".join(verdict["reasons"])}
+    row |= {name: facts[name] for name in COLUMNS if name in facts}
+    return row | dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), facts["cell"] or (), strict=False))
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], n_reasons: int = 10) -> Summary:
+    """Add up the rows of `judge`.
+
+    Raises:
+        CrystallmError: there are none.
+    """
+    if not rows:
+        raise CrystallmError("no crystal was judged")
+    scores = [row["bond_score"] for row in rows if row["bond_score"] is not None]
+    kinds = Counter(
+        kind for row in rows for kind in {_kind(r) for r in (row["reasons"] or "").split("; ") if r}
+    )
+    return Summary(
+        n=len(rows),
+        counts={name: sum(bool(row[name]) for row in rows) for name in ("readable", *CHECKS)},
+        as_printed=sum(bool(row["as_printed"]) for row in rows),
+        mean_bond_score=sum(scores) / len(scores) if scores else None,
+        reasons=dict(kinds.most_common(n_reasons)),
+    )
+
+
+def _kind(reason: str) -> str:
+    """A reason without what belongs to one crystal only."""
+    if reason.startswith("space group: ") and reason.endswith("is found"):
+        none = reason.endswith("none is found")
+        return "space group: " + ("none is found" if none else "another one is found than is printed")
+    if reason.startswith("bonds: ") and reason.endswith("reasonable length"):
+        return "bonds: some have no reasonable length"
+    head, colon, _ = reason.partition(": ")
+    return head if colon and head in ("formula", "multiplicity", "sensible") else reason[:80]
