@@ -36,6 +36,7 @@ app.command(evaluate)
 app.command(prepare)
 app.command(train)
 benchmark = App(name="benchmark", help="Measure a model against known crystals.", help_format="plaintext")
+benchmark.default(csp)  # `crystallm benchmark mp_20`
 benchmark.command(csp)
 app.command(benchmark)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from crystallm.benchmarks.scores import Line
     from crystallm.evaluation import Summary
     from crystallm.prepare import Report
 
@@ -177,13 +179,28 @@ def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder:
         console.print(_plain(f"report: {folder / 'report.html'}"), highlight=False)
 
 
-def print_scores(title: str, match_rate: Mapping[int, float], rmse: Mapping[int, float]) -> None:
-    """Print match rate and RMSE for each number of samples."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
-    for name in ("samples", "match rate %", "RMSE"):
-        table.add_column(name, justify="right")
-    for n, share in match_rate.items():
-        table.add_row(str(n), f"{100 * share:.2f}", f"{rmse[n]:.4f}")
+LINES = ("counted", "samples", "match rate %", "95 %", "RMSE", "95 %", "")
+"""Columns of a benchmark's table."""
+
+
+def line_cells(line: Line) -> tuple[str, ...]:
+    """A line of a benchmark as text, under LINES."""
+
+    def error(value: float) -> str:
+        return "-" if math.isnan(value) else f"{value:.4f}"
+
+    rates = " to ".join(f"{100 * x:.1f}" for x in line.match_interval)
+    errors = "-" if math.isnan(line.rmse) else " to ".join(error(x) for x in line.rmse_interval)
+    return line.name, str(line.n), f"{100 * line.match_rate:.2f}", rates, error(line.rmse), errors, line.note
+
+
+def print_lines(title: str, lines: Sequence[Line]) -> None:
+    """Print the table of a benchmark."""
+    table = Table(title=_plain(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    for i, name in enumerate(LINES):
+        table.add_column(name, justify="left" if i in (0, len(LINES) - 1) else "right")
+    for line in lines:
+        table.add_row(*map(_plain, line_cells(line)))
     _console().print(table)
 
 

@@ -170,12 +170,18 @@ def printed_anew(text: str) -> str:
 
 
 def check_many(
-    items: Iterable[str | CrystalLike], *, workers: int = 1, seconds: float = 60.0, memory_gb: float = 4.0
+    items: Iterable[str | CrystalLike],
+    *,
+    what: What = "text",
+    workers: int = 1,
+    seconds: float = 60.0,
+    memory_gb: float = 4.0,
 ) -> list[Validity]:
     """Judge many crystals in worker processes that can be lost.
 
     Args:
         items: as for `check`.
+        what: of each is judged, likewise.
         workers: processes at a time.
         seconds: limit for one crystal.
         memory_gb: limit for one process, GiB.
@@ -198,7 +204,11 @@ def check_many(
             texts.append(_no_text(error))
     distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
     answers = pool.run(
-        "crystallm.validity:check_record", distinct, workers=workers, seconds=seconds, memory_gb=memory_gb
+        "crystallm.validity:check_record",
+        [{"text": text, "what": what} for text in distinct],
+        workers=workers,
+        seconds=seconds,
+        memory_gb=memory_gb,
     )
     verdicts: dict[str, Validity] = {}
     for text, answer in zip(distinct, answers, strict=True):
@@ -212,9 +222,9 @@ def check_many(
     return [verdicts[text] if isinstance(text, str) else text for text in texts]
 
 
-def check_record(text: str) -> dict[str, Any]:
+def check_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """`check` as a JSON record, for a worker process."""
-    return asdict(check(text))
+    return asdict(check(task["text"], what=task["what"]))
 
 
 def from_record(record: Mapping[str, Any]) -> Validity:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -106,9 +106,57 @@ def evaluate(
         )
     if not n or min(n) < 1:
         raise InputError(f"n = {tuple(n)}: numbers of samples start at 1")
+    found = distances(
+        truths,
+        candidates_by_entry,
+        workers=workers,
+        seconds=seconds,
+        memory_gb=memory_gb,
+        symmetrise=symmetrise,
+        composition_test=composition_test,
+        on_done=on_done,
+    )
+    counted = [[d if d.passes_smact or not composition_test else _refused(d) for d in row] for row in found]
+    return score([[d.rms for d in row] for row in counted], n, [[d.reason for d in row] for row in counted])
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far a sample is from the truth.
+
+    Attributes:
+        rms: normalised rms distance; None: no match.
+        reason: why it was not compared ("" if it was).
+        passes_smact: whether its composition passes the SMACT test; True where it was not asked.
+    """
+
+    rms: float | None
+    reason: str
+    passes_smact: bool = True
+
+
+def _refused(distance: Distance) -> Distance:
+    return replace(distance, rms=None, reason=distance.reason or "its composition fails the SMACT test")
+
+
+def distances(
+    truths: Sequence[Structure],
+    candidates_by_entry: Sequence[Sequence[Sample]],
+    *,
+    workers: int = 1,
+    seconds: float = 60.0,
+    memory_gb: float = 4.0,
+    symmetrise: bool = True,
+    composition_test: bool = True,
+    on_done: Callable[[int], None] | None = None,
+) -> list[list[Distance]]:
+    """Distances of samples from the known structures, whatever the SMACT test says; arguments as `evaluate`.
+
+    Raises:
+        CrystallmError: as `evaluate`.
+    """
     if composition_test and find_spec("smact") is None:
         raise CrystallmError("the composition test needs SMACT: pip install 'crystallm[bench]'")
-
     # One task for each distinct pair of truth and sample: a model that is sure of itself repeats itself. The
     # tasks of an entry stand together, so that a worker reads and symmetrises its truth once.
     tasks: dict[tuple[int, str], dict[str, Any]] = {}
@@ -129,13 +177,11 @@ def evaluate(
         memory_gb=memory_gb,
         on_done=on_done,
     )
-    found: dict[tuple[int, str] | None, tuple[float | None, str]] = {None: (None, "no crystal")}
+    found: dict[tuple[int, str] | None, Distance] = {None: Distance(None, "no crystal")}
     for key, answer in zip(tasks, answers, strict=True):
         lost = isinstance(answer, pool.Lost)
-        found[key] = (None, f"not compared: {answer.reason}") if lost else (answer["rms"], answer["reason"])
-    return score(
-        [[found[key][0] for key in row] for row in keys], n, [[found[key][1] for key in row] for row in keys]
-    )
+        found[key] = Distance(None, f"not compared: {answer.reason}") if lost else Distance(**answer)
+    return [[found[key] for key in row] for row in keys]
 
 
 def score(
@@ -206,8 +252,10 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
         sample = matching.unpack(json.loads(task["sample"]))
     except CrystallmError as error:
         return {"rms": None, "reason": f"no crystal: {error}"}
-    rms, reason = compare(_truth(task["truth"]), sample, composition_test=task["smact"])
-    return {"rms": rms, "reason": reason}
+    counts = tuple(sorted(sample.composition.get_el_amt_dict().items()))
+    passes = not task["smact"] or passes_smact(counts)
+    rms, reason = compare(_truth(task["truth"]), sample, composition_test=False)
+    return {"rms": rms, "reason": reason, "passes_smact": passes}
 
 
 @lru_cache(maxsize=4)

@@ -1,39 +1,67 @@
-"""`crystallm benchmark`: a model writes, the benchmarks score."""
+"""`crystallm benchmark`: a model writes, or others have written; the benchmarks score."""
 
 from __future__ import annotations
 
-import json as json_lines
-import math
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+import crystallm
+from crystallm.benchmarks.known import SETS, known_structures, requests_for
 from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress
-from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from pymatgen.core import Structure
+    from crystallm.benchmarks.csp_run import Sampled
+    from crystallm.benchmarks.known import Known
+    from crystallm.benchmarks.scores import Line
+    from crystallm.generation import Settings
+    from crystallm.runs import RunFolder
 
-    from crystallm.asking import Request
+    Writer = Callable[[Sequence[int]], Iterator[list[Sampled]]]
+
+__all__ = ["csp", "known_structures", "requests_for"]
+SAMPLES = 1000
+"""Samples that are judged and kept together: judging processes start in seconds."""
 
 
 def csp(
     data: Annotated[
-        str | None, Parameter(help="CSV(.gz) or Parquet file of known structures, with a column 'cif'.")
+        str | None,
+        Parameter(
+            help="perov_5, carbon_24, mp_20, mpts_52, or a CSV(.gz) or Parquet file with a column 'cif'."
+        ),
     ] = None,
     *,
+    data_dir: Annotated[
+        Path | None, Parameter(help="Folder that holds perov_5/test.csv.gz and so on (CRYSTALLM_DATA).")
+    ] = None,
     n: Annotated[
         str | None, Parameter(name=["-n", "--n"], help="Samples an entry, one or several (1,20).")
     ] = None,
-    entries: Annotated[
-        int | None, Parameter(help="So many of them, evenly spread over the file (all).")
+    limit: Annotated[
+        int | None,
+        Parameter(name=["--limit", "--entries"], help="So many entries, evenly spread over the split (all)."),
     ] = None,
     split: Annotated[
-        str | None, Parameter(help="Only rows of this split, where the file has a column for it.")
+        str | None,
+        Parameter(
+            help="train, val or test of a named set (test); of a file, only the rows whose column says so."
+        ),
+    ] = None,
+    space_group: Annotated[
+        bool | None, Parameter(negative=(), help="Put the known space group into the prompt, too.")
+    ] = None,
+    generated: Annotated[
+        Path | None,
+        Parameter(
+            help="Crystals that were written elsewhere, to be judged: a folder or archive of CIFs ID__N.cif."
+        ),
     ] = None,
     composition_test: Annotated[
         bool, Parameter(help="Count only what passes the SMACT test, as the paper.")
@@ -54,7 +82,7 @@ def csp(
     batch_size: Annotated[int | None, Parameter(help="Crystals written at a time (32).")] = None,
     workers: Annotated[int | None, Parameter(help="Processes that compare (one a core).")] = None,
     out: Annotated[
-        Path | None, Parameter(help="JSON file for the scores and each sample's distance.")
+        Path | None, Parameter(help="Folder for scores.json, report.html and results.parquet.")
     ] = None,
     config: ConfigFile = None,
     json: Json = False,
@@ -62,51 +90,56 @@ def csp(
 ) -> None:
     """Crystal structure prediction: how often the known structure is among n samples for its composition.
 
-    crystallm benchmark csp perov_5/val.csv.gz -n 1,20 --entries 500
+    crystallm benchmark mp_20 -n 1,20 --limit 500 --out out/mp_20
 
-    The prompt holds the composition of the known structure's conventional cell, nothing else. A match is one
-    of pymatgen's StructureMatcher (stol 0.5, angle_tol 10, ltol 0.3); the rate is over all entries.
+    The prompt holds the composition of the known structure's conventional cell. A match is one of pymatgen's
+    StructureMatcher (stol 0.5, angle_tol 10, ltol 0.3); rates are over all entries, with bootstrap intervals.
+    With --out, a killed run started again goes on. With --generated, crystals of any tool are scored.
     """
     flags = {
-        "data": data, "n": n, "entries": entries, "split": split, "model": model, "temperature": temperature,
+        "data": data, "n": n, "limit": limit, "split": split, "model": model, "temperature": temperature,
         "top_k": top_k, "top_p": top_p, "seed": seed, "constraints": constraints, "device": device,
-        "batch_size": batch_size, "workers": workers, "out": out,
+        "batch_size": batch_size, "workers": workers, "out": out, "data_dir": data_dir,
+        "space_group": space_group, "generated": generated,
     }  # fmt: skip
     options = merged(config, flags)
-    own = {name: options.pop(name, None) for name in ("data", "n", "entries", "split", "workers", "out")}
+    names = ("data", "n", "limit", "split", "workers", "out", "data_dir", "space_group", "generated")
+    own = {name: options.pop(name, None) for name in names}
     if own["data"] is None:
-        raise InputError("no data: name a file of known structures with a column 'cif'")
+        raise InputError(f"no data: name one of {', '.join(SETS)}, or a file with a column 'cif'")
     numbers = _numbers(own["n"])
     from crystallm import runs
     from crystallm.asking import validated
-    from crystallm.benchmarks.csp import evaluate
-    from crystallm.checkpoint import load_model
-    from crystallm.generation import Generator, Settings
+    from crystallm.benchmarks import csp_run
+    from crystallm.benchmarks.known import find_set, read_known
+    from crystallm.generation import Settings
 
     if options.get("top_k") == 0:
         options["top_k"] = None
     settings = validated(Settings, options)
-    target = None if own["out"] is None else Path(str(own["out"]))
-    if target is not None:
-        runs.check_place(target.parent)
-    truths = known_structures(str(own["data"]), split=own["split"], entries=own["entries"])
-    candidates: list[list[Structure | str | None]] = [[] for _ in truths]
-    loaded = load_model(settings.model, device=settings.device)
-    context = loaded.config.context if loaded.language.name == "orbits" else None
-    requests = requests_for(truths, max(numbers), context=context)
-    asked = [i for i, request in enumerate(requests) if request is not None]
-    generator = Generator(loaded, [request for request in requests if request is not None], settings)
+    folder = None if own["out"] is None else Path(str(own["out"]))
+    if folder is not None:
+        runs.check_place(folder)
+    name, part = str(own["data"]), own["split"]
+    spec = name
+    if name in SETS and not Path(name).exists():
+        spec = str(find_set(name, part, own["data_dir"]))
+        part = None
+    truths = read_known(spec, split=part, entries=own["limit"])
+    n_workers = own["workers"] or os.cpu_count() or 1
     shown = not (quiet or json)
-    with progress("writing crystals", len(asked) * max(numbers), shown=shown) as advance:
-        written = generator.write(range(len(asked)), progress=advance)
-        for i, crystals in zip(asked, written, strict=True):
-            for crystal in crystals:
-                try:
-                    # The paper's text is judged as it was printed; see Crystal.judged.
-                    structure = crystal.structure
-                    candidates[i].append(crystal.written if loaded.language.name == "cif" else structure)
-                except TextError:
-                    candidates[i].append(None)
+    if own["generated"] is None:
+        write, question = _written(truths, max(numbers), settings, with_group=bool(own["space_group"]))
+    else:
+        write, question = _given(Path(str(own["generated"])), truths, max(numbers))
+    question |= {"command": "benchmark", "version": crystallm.__version__, "n": list(numbers)}
+    question |= {"data": Path(spec).name, "limit": own["limit"], "split": own["split"]}
+    question |= {"composition_test": composition_test, "entries": len(truths)}
+    blocks = _blocks(len(truths), max(numbers))
+    keep = None if folder is None else runs.RunFolder(folder, question, len(blocks), csp_run.COLUMNS)
+    rows = _rows(
+        truths, blocks, write, keep, workers=n_workers, composition_test=composition_test, shown=shown
+    )
     done = 0
 
     def compared(_: int) -> None:
@@ -114,105 +147,158 @@ def csp(
         done += 1
         advance(done)
 
-    with progress("comparing", None, shown=shown) as advance:
-        result = evaluate(
-            truths,
-            candidates,
-            numbers,
-            workers=own["workers"] or os.cpu_count() or 1,
-            composition_test=composition_test,
-            on_done=compared,
+    with progress("comparing with polymorphs", None, shown=shown) as advance:
+        lines = csp_run.tabulate(
+            truths, rows, numbers, composition_test=composition_test, workers=n_workers, on_done=compared
         )
-    scores: dict[str, Any] = {
-        "benchmark": "csp",
-        "data": Path(str(own["data"])).name,
-        "n_entries": result.n_entries,
-        "match_rate": result.match_rate,
-        "rmse": {k: None if math.isnan(value) else value for k, value in result.rmse.items()},
-        "composition_test": composition_test,
-        "settings": settings.model_dump(),
-    }
-    if target is not None:
-        full = scores | {"rms": result.rms, "reasons": result.reasons}
-        runs.write_atomically(target, (json_lines.dumps(full, indent=1) + "\n").encode())
+    title = f"{name}, {len(truths)} entries, {question.get('model') or Path(str(own['generated'])).name}"
+    record = _record(lines, question)
+    if folder is not None:
+        _keep(folder, title, lines, record)
     if json:
-        print_json([scores])
+        print_json([record])
     elif not quiet:
         from crystallm import tables
 
-        title = f"{scores['data']}, {result.n_entries} entries, model {loaded.name}"
-        tables.print_scores(title, result.match_rate, result.rmse)
+        tables.print_lines(title, lines)
 
 
-def known_structures(spec: str, *, split: str | None = None, entries: int | None = None) -> list[Structure]:
-    """Structures of a file, `PATH` or `PATH=SPLIT`.
+def _written(
+    truths: Sequence[Known], n: int, settings: Settings, *, with_group: bool
+) -> tuple[Writer, dict[str, Any]]:
+    """What writes samples for some of the entries with a model, and what is asked of it."""
+    from crystallm.benchmarks.csp_run import Sampled
+    from crystallm.checkpoint import load_model
+    from crystallm.generation import Generator, fingerprint
 
-    Args:
-        spec: as for `crystallm prepare`.
-        split: only rows of this split.
-        entries: so many, evenly spread over the file; all if None.
+    model = load_model(settings.model, device=settings.device)
+    context = model.config.context if model.language.name == "orbits" else None
+    requests = requests_for([known.structure for known in truths], n, with_group=with_group, context=context)
+    places = {i: place for place, i in enumerate(i for i, r in enumerate(requests) if r is not None)}
+    generator = Generator(model, [request for request in requests if request is not None], settings)
+
+    def write(entries: Sequence[int]) -> Iterator[list[Sampled]]:
+        written = generator.write([places[i] for i in entries if i in places])
+        for i in entries:
+            samples = []
+            for crystal in next(written) if i in places else ():
+                try:
+                    # The paper's text is judged as it was printed; see Crystal.judged.
+                    text = crystal.cif if model.language.name != "cif" else crystal.ended and crystal.judged
+                except TextError:
+                    text = None
+                samples.append(Sampled(text or None, crystal.log_likelihood))
+            yield samples
+
+    question = settings.model_dump(exclude={"device", "batch_size"})
+    return write, question | {"space_group": with_group, "weights": fingerprint(model)}
+
+
+def _given(path: Path, truths: Sequence[Known], n: int) -> tuple[Writer, dict[str, Any]]:
+    """What hands out samples that others wrote, and which they are.
 
     Raises:
-        InputError: a file that cannot be read, or has no such rows.
-        CrystallmError: a row that is no structure.
+        InputError: no file is named after an entry.
     """
-    import warnings
+    from crystallm import sources
+    from crystallm.benchmarks.csp_run import Sampled
 
-    from pymatgen.core import Structure
+    found: dict[str, dict[int, str | None]] = defaultdict(dict)
+    for entry in sources.read(path):
+        name, sign, number = Path(entry.id).name.rpartition("__")
+        if sign and number.isdecimal():
+            found[name][int(number)] = entry.text
+    known = {truth.id for truth in truths}
+    if not known & found.keys():
+        raise InputError(
+            f"{str(path)!r} holds no CIF named after an entry, such as {truths[0].id}__1.cif: name them "
+            "ID__N.cif, N counting the samples"
+        )
 
-    from crystallm.prepare import read_rows
+    def write(entries: Sequence[int]) -> Iterator[list[Sampled]]:
+        for i in entries:
+            texts = found.get(truths[i].id, {})
+            yield [Sampled(texts[number]) for number in sorted(texts)[:n]]
 
-    if entries is not None and entries < 1:
-        raise InputError(f"entries = {entries}: write a whole number from 1")
-    rows = [row for row in read_rows(spec) if split is None or row.split == split]
-    if not rows:
-        raise InputError(f"{spec!r} has no row{'' if split is None else f' of the split {split!r}'}")
-    if entries is not None and entries < len(rows):
-        rows = [rows[i * len(rows) // entries] for i in range(entries)]
-    structures = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pymatgen, on nearly every file
-        for row in rows:
-            try:
-                structures.append(Structure.from_str(row.cif, fmt="cif"))
-            except Exception as error:  # noqa: BLE001 - pymatgen raises many types; the message carries it
-                raise CrystallmError(f"{spec!r}: {row.id} is no structure: {str(error)[:80]}") from None
-    return structures
-
-
-def requests_for(
-    truths: Sequence[Structure], n: int, *, with_group: bool = False, context: int | None = None
-) -> list[Request | None]:
-    """The request for each known structure: its standard text's composition, and its group if wanted.
-
-    None where there is no such text, or none that a model with this context could write in `orbits`: the
-    entry then counts as not found.
-    """
-    return list(_requests(truths, n, with_group=with_group, context=context))
+    return write, {"generated": path.name, "crystals": sum(map(len, found.values()))}
 
 
-def _requests(
-    truths: Sequence[Structure], n: int, *, with_group: bool, context: int | None
-) -> Iterator[Request | None]:
-    from crystallm import cif, grammar
-    from crystallm.asking import Request, understand
+def _blocks(n_entries: int, n_samples: int) -> list[range]:
+    """Entries that are written and judged together."""
+    size = max(1, SAMPLES // n_samples)
+    return [range(start, min(start + size, n_entries)) for start in range(0, n_entries, size)]
 
-    for truth in truths:
-        try:
-            known = cif.parse(cif.to_text(truth))
-            request = Request(
-                formula="".join(f"{symbol}{count}" for symbol, count in known.composition),
-                space_group=known.space_group if with_group else None,
-                n=n,
-            )
-            group = understand(request).space_group
-            grammar.rules(
-                "orbits", known.composition, None if group is None else group.number, context=context
-            )
-        except CrystallmError:
-            yield None
-        else:
-            yield request
+
+def _rows(
+    truths: Sequence[Known],
+    blocks: Sequence[range],
+    write: Writer,
+    folder: RunFolder | None,
+    *,
+    workers: int,
+    composition_test: bool,
+    shown: bool,
+) -> list[dict[str, Any]]:
+    """A row for each sample of all entries; those of an unfinished run are not written again."""
+    from crystallm.benchmarks import csp_run
+
+    todo = set(range(len(blocks))) if folder is None else folder.open()
+    rows: list[dict[str, Any]] = []
+    with progress("writing and judging entries", len(truths), shown=shown) as advance:
+        for number, block in enumerate(blocks):
+            if number in todo:
+                found = csp_run.judge(
+                    [(i, truths[i]) for i in block],
+                    list(write(block)),
+                    workers=workers,
+                    composition_test=composition_test,
+                )
+                if folder is None:
+                    rows += found
+                else:
+                    folder.write_unit(number, found, {})
+            advance(block.stop)
+    if folder is None:
+        return rows
+    folder.finish()
+    return folder.rows()
+
+
+def _record(lines: Sequence[Line], question: dict[str, Any]) -> dict[str, Any]:
+    """The table as JSON values."""
+    import math
+    from dataclasses import asdict
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float):
+            return None if math.isnan(value) else value
+        return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+    table = [{name: plain(value) for name, value in asdict(line).items()} for line in lines]
+    return {"benchmark": "csp", "n_entries": question["entries"], "lines": table, "question": question}
+
+
+def _keep(folder: Path, title: str, lines: Sequence[Line], record: dict[str, Any]) -> None:
+    """Write scores and report."""
+    import json as json_lines
+
+    from crystallm import runs, tables
+    from crystallm.report import Report
+
+    report = Report(title)
+    report.table(tables.LINES, [tables.line_cells(line) for line in lines])
+    report.paragraph(
+        "Intervals hold 95 % of the values over 2,000 bootstrap resamples of the entries. Match rates are "
+        "over all entries. as the paper: samples with a sensible cell, whose composition passes the SMACT "
+        "test; all samples: without that test; valid samples: those that pass all checks of `crystallm "
+        "evaluate`; one of n: a single answer, chosen without knowledge of the truth; METRe and cRMSE: arXiv "
+        "2509.12178."
+    )
+    report.table(
+        ("what was asked", "value"), [(name, str(value)) for name, value in record["question"].items()]
+    )
+    runs.write_atomically(folder / "scores.json", (json_lines.dumps(record, indent=1) + "\n").encode())
+    runs.write_atomically(folder / "report.html", report.html().encode())
 
 
 def _numbers(value: Any) -> tuple[int, ...]:

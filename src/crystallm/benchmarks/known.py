@@ -1,0 +1,133 @@
+"""Known crystals: the entries of a benchmark, where its files are, and what a model is asked for each.
+
+Nothing heavy is imported here: the commands' help comes past.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pymatgen.core import Structure
+
+    from crystallm.asking import Request
+
+SETS = ("perov_5", "carbon_24", "mp_20", "mpts_52")
+"""Benchmarks of crystal structure prediction with official splits, published with CDVAE (Xie et al., ICLR
+2022) and DiffCSP (Jiao et al., NeurIPS 2023)."""
+FOLDER = "CRYSTALLM_DATA"
+"""Environment variable that names the folder of these sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An entry: its id in its collection, and its structure as that holds it."""
+
+    id: str
+    structure: Structure
+
+
+def find_set(name: str, split: str | None = None, folder: str | os.PathLike[str] | None = None) -> Path:
+    """The file of an official split, `FOLDER/perov_5/test.csv.gz`.
+
+    Args:
+        name: one of SETS.
+        split: `test` (default), `val` or `train`.
+        folder: that holds the sets; by default what CRYSTALLM_DATA names.
+
+    Raises:
+        InputError: it is not there; the message says where it was looked for.
+    """
+    place = folder or os.environ.get(FOLDER)
+    if not place:
+        raise InputError(
+            f"where is {name}? Name the folder that holds {name}/test.csv.gz with --data-dir, or in the "
+            f"environment variable {FOLDER}"
+        )
+    names = [f"{split or 'test'}{ending}" for ending in (".csv.gz", ".csv", ".parquet")]
+    found = next((path for n in names if (path := Path(place) / name / n).is_file()), None)
+    if found is None:
+        raise InputError(f"no file {str(Path(place) / name / names[0])!r}, nor .csv, nor .parquet")
+    return found
+
+
+def read_known(spec: str, *, split: str | None = None, entries: int | None = None) -> list[Known]:
+    """Entries of a file, `PATH` or `PATH=SPLIT`.
+
+    Args:
+        spec: as for `crystallm prepare`.
+        split: only rows of this split.
+        entries: so many, evenly spread over the file; all if None.
+
+    Raises:
+        InputError: a file that cannot be read, or has no such rows.
+        CrystallmError: a row that is no structure.
+    """
+    from pymatgen.core import Structure
+
+    from crystallm.prepare import read_rows
+
+    if entries is not None and entries < 1:
+        raise InputError(f"entries = {entries}: write a whole number from 1")
+    rows = [row for row in read_rows(spec) if split is None or row.split == split]
+    if not rows:
+        raise InputError(f"{spec!r} has no row{'' if split is None else f' of the split {split!r}'}")
+    if entries is not None and entries < len(rows):
+        rows = [rows[i * len(rows) // entries] for i in range(entries)]
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pymatgen, on nearly every file
+        for row in rows:
+            try:
+                found.append(Known(row.id, Structure.from_str(row.cif, fmt="cif")))
+            except Exception as error:  # noqa: BLE001 - pymatgen raises many types; the message carries it
+                raise CrystallmError(f"{spec!r}: {row.id} is no structure: {str(error)[:80]}") from None
+    return found
+
+
+def known_structures(spec: str, *, split: str | None = None, entries: int | None = None) -> list[Structure]:
+    """The structures of `read_known`."""
+    return [known.structure for known in read_known(spec, split=split, entries=entries)]
+
+
+def requests_for(
+    truths: Sequence[Structure], n: int, *, with_group: bool = False, context: int | None = None
+) -> list[Request | None]:
+    """The request for each known structure: its standard text's composition, and its group if wanted.
+
+    None where there is no such text, or none that a model with this context could write in `orbits`: the
+    entry then counts as not found.
+    """
+    return list(_requests(truths, n, with_group=with_group, context=context))
+
+
+def _requests(
+    truths: Sequence[Structure], n: int, *, with_group: bool, context: int | None
+) -> Iterator[Request | None]:
+    from crystallm import cif, grammar
+    from crystallm.asking import Request, understand
+
+    for truth in truths:
+        try:
+            known = cif.parse(cif.to_text(truth))
+            request = Request(
+                formula="".join(f"{symbol}{count}" for symbol, count in known.composition),
+                space_group=known.space_group if with_group else None,
+                n=n,
+            )
+            group = understand(request).space_group
+            grammar.rules(
+                "orbits", known.composition, None if group is None else group.number, context=context
+            )
+        except CrystallmError:
+            yield None
+        else:
+            yield request
