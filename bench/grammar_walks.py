@@ -92,19 +92,19 @@ def walk(
     """
     ids: list[int] = []
     n_choices, spent = 0, 0.0
-    start = time.perf_counter()
+    start = time.process_time()
     state = rules.start([])
     options: Sequence[int] = state.allowed()
-    spent += time.perf_counter() - start
+    spent += time.process_time() - start
     while options:
         places = {"uniform": int(rng.random() * len(options)), "first": 0, "last": -1}
         token = options[places[policy]]
         n_choices += len(options) > 1
         ids.append(token)
-        start = time.perf_counter()
+        start = time.process_time()
         back = state.advance(token)
         options = state.allowed()
-        spent += time.perf_counter() - start
+        spent += time.process_time() - start
         del ids[len(ids) - back :]
     return ids, n_choices, spent
 

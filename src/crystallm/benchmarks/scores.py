@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-RESAMPLES = 2000
+RESAMPLES, CHUNK = 2000, 100
 WITHIN = (2.5, 97.5)
 """Percentiles that bound an interval."""
 NO_MATCH = 0.5
@@ -75,11 +75,12 @@ def line(
     """
     values = np.array([math.nan if r is None else r for r in best], dtype=np.float64)  # [n_entries]
     rng = np.random.default_rng(0)
-    rates, means = np.empty(RESAMPLES), np.empty(RESAMPLES)
-    for k in range(RESAMPLES):
-        drawn = values[rng.integers(len(values), size=len(values))]
-        rates[k], means[k] = _scores(drawn, worst)
-    rate, mean = _scores(values, worst)
+    drawn = [
+        _scores(values[rng.integers(len(values), size=(CHUNK, len(values)))], worst)
+        for _ in range(RESAMPLES // CHUNK)
+    ]
+    rates, means = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    rate, mean = (float(score[0]) for score in _scores(values[None], worst))
     known = means[~np.isnan(means)]
     return Line(
         name=name,
@@ -116,13 +117,18 @@ def best_with_polymorphs(
     return best
 
 
-def _scores(values: NDArray[np.float64], worst: float | None) -> tuple[float, float]:
-    """Match rate and mean distance; NaN marks an entry without a match."""
+def _scores(
+    values: NDArray[np.float64], worst: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Match rates and mean distances [k] of sets of entries [k, n]; NaN marks an entry without a match."""
     matched = ~np.isnan(values)
-    rate = float(matched.mean())
+    n_matched = matched.sum(axis=1)
+    total = np.where(matched, values, 0.0).sum(axis=1)
     if worst is not None:
-        return rate, float(np.where(matched, values, worst).mean())
-    return rate, float(values[matched].mean()) if matched.any() else math.nan
+        n_entries = values.shape[1]
+        return n_matched / n_entries, (total + worst * (n_entries - n_matched)) / n_entries
+    with np.errstate(invalid="ignore"):
+        return n_matched / values.shape[1], total / n_matched
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:

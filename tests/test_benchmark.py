@@ -1,0 +1,133 @@
+"""`crystallm benchmark` from end to end: named sets, crystals of others, and a run that was killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from pyarrow import parquet
+
+from conftest import textbook
+from crystallm import cif
+from crystallm.benchmarks import csp_run
+from crystallm.benchmarks.known import Known, find_set
+from crystallm.cli import run
+from crystallm.errors import InputError
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """A folder of sets as they are published, with one of five textbook crystals."""
+    place = tmp_path / "sets" / "perov_5"
+    place.mkdir(parents=True)
+    with (place / "test.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", "cif"])
+        writer.writerows([name, structure.to(fmt="cif")] for name, structure in textbook().items())
+    return tmp_path / "sets"
+
+
+def scored(capsys, *arguments) -> dict[tuple[str, int], dict[str, object]]:
+    assert run(["benchmark", *map(str, arguments), "--workers", "1", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    return {(line["name"], line["n"]): line for line in record["lines"]}
+
+
+def test_a_model_that_knows_a_set_finds_it(sets, parrot, tmp_path, capsys):
+    options = ["perov_5", "--data-dir", sets, "-n", "1,2", "--model", parrot, "--temperature", 0]
+    lines = scored(capsys, *options, "--out", tmp_path / "out")
+    for name in ("as the paper", "all samples", "valid samples", "METRe, cRMSE"):
+        assert lines[name, 2]["match_rate"] == 1.0, name
+    assert lines["one of 2, by agreement", 1]["match_rate"] == 1.0
+    assert lines["as the paper", 1]["rmse"] < 0.01
+    rows = parquet.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    assert [row["id"] for row in rows] == [name for name in textbook() for _ in range(2)]
+    assert "METRe" in (tmp_path / "out" / "report.html").read_text()
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["n_entries"] == 5
+
+
+def test_the_known_group_may_be_asked_for(sets, parrot, capsys):
+    lines = scored(
+        capsys, "perov_5", "--data-dir", sets, "-n", 1, "--model", parrot, "--space-group", "--limit", 2
+    )
+    assert lines["all samples", 1]["match_rate"] == 1.0
+
+
+def test_crystals_of_others_are_scored_over_all_entries(sets, tmp_path, capsys):
+    """Two of five entries are in the archive, one of them right at its second sample only."""
+    book = textbook()
+    wrong = book["rocksalt"].copy()
+    wrong.replace_species({"Cl": "F"})
+    with zipfile.ZipFile(tmp_path / "theirs.zip", "w") as archive:
+        archive.writestr("x/rutile__1.cif", book["rutile"].to(fmt="cif"))
+        archive.writestr("x/rocksalt__1.cif", wrong.to(fmt="cif"))
+        archive.writestr("x/rocksalt__2.cif", cif.to_text(book["rocksalt"]))
+        archive.writestr("x/unknown__1.cif", "data_x\n")
+        archive.writestr("x/diamond__1.cif", "")
+    lines = scored(capsys, "perov_5", "--data-dir", sets, "-n", "1,2", "--generated", tmp_path / "theirs.zip")
+    assert lines["all samples", 1]["match_rate"] == pytest.approx(1 / 5)
+    assert lines["all samples", 2]["match_rate"] == pytest.approx(2 / 5)
+    assert lines["valid samples", 2]["match_rate"] == pytest.approx(2 / 5)
+    assert not any("likelihood" in name for name, _ in lines)
+
+
+def test_polymorphs_of_a_set_are_compared_with_each_other():
+    """Samples of two entries of one formula, told the wrong way round: METRe sees that both were written."""
+    from pymatgen.core import Lattice, Structure
+
+    cubic = textbook()["perovskite"]
+    places = [[0, 0, 0], [0, 0, 0.4], [0, 0, 0.68], [0.5, 0.5, 0.2], [0.5, 0.5, 0.7]]
+    other = Structure(Lattice.tetragonal(3.1, 6.4), ["Sr", "Ti", "O", "O", "O"], places)
+    truths = [Known("a", cubic), Known("b", other), Known("c", textbook()["rutile"])]
+    samples = [[csp_run.Sampled(s.to(fmt="cif"))] for s in (other, cubic, cubic)]
+    rows = csp_run.judge(list(enumerate(truths)), samples, composition_test=False)
+    lines = {line.name: line for line in csp_run.tabulate(truths, rows, [1], composition_test=False)}
+    assert lines["all samples"].match_rate == 0
+    assert lines["METRe, cRMSE"].match_rate == pytest.approx(2 / 3)
+    assert lines["METRe, cRMSE"].rmse == pytest.approx(0.5 / 3, abs=1e-3)
+
+
+def test_a_killed_benchmark_goes_on_and_ends_with_the_same_table(sets, parrot, tmp_path):
+    script = (
+        "import sys; from crystallm.commands import benchmark; benchmark.SAMPLES = 2\n"
+        "from crystallm.cli import run\n"
+        "folder, model, out = sys.argv[1:]\n"
+        "sys.exit(run(['benchmark', 'perov_5', '-n', '2', '--data-dir', folder, '--model', model,\n"
+        "              '--out', out, '--workers', '1', '--quiet', '--device', 'cpu']))"
+    )
+    start = [sys.executable, "-c", script, str(sets), str(parrot)]
+    process = subprocess.Popen([*start, str(tmp_path / "killed")], start_new_session=True)
+    parts = tmp_path / "killed" / "parts"
+    while process.poll() is None and len(list(parts.glob("*.parquet"))) < 2:
+        pass
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "results.parquet").exists()
+    for name in ("killed", "whole"):
+        subprocess.run([*start, str(tmp_path / name)], check=True, timeout=240)
+    kept = [parquet.read_table(tmp_path / name / "results.parquet") for name in ("killed", "whole")]
+    assert kept[0].drop_columns("fold_seconds") == kept[1].drop_columns("fold_seconds")
+
+
+def test_where_a_set_is_looked_for_is_said(sets, monkeypatch):
+    monkeypatch.delenv("CRYSTALLM_DATA", raising=False)
+    with pytest.raises(InputError, match="where is mp_20"):
+        find_set("mp_20")
+    with pytest.raises(InputError, match="test.csv.gz"):
+        find_set("mp_20", folder=sets)
+    monkeypatch.setenv("CRYSTALLM_DATA", str(sets))
+    assert find_set("perov_5").name == "test.csv"
+
+
+def test_an_archive_of_other_names_is_refused(sets, tmp_path, capsys):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "rutile.cif").write_text("data_x\n")
+    code = run(["benchmark", "perov_5", "--data-dir", str(sets), "--generated", str(tmp_path / "theirs")])
+    assert code == 2
+    assert "rocksalt__1.cif" in capsys.readouterr().err
