@@ -48,7 +48,9 @@ def test_a_model_that_knows_a_set_finds_it(sets, parrot, tmp_path, capsys):
     assert lines["as the paper", 1]["rmse"] < 0.01
     rows = parquet.read_table(tmp_path / "out" / "results.parquet").to_pylist()
     assert [row["id"] for row in rows] == [name for name in textbook() for _ in range(2)]
-    assert "METRe" in (tmp_path / "out" / "report.html").read_text()
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "METRe" in report
+    assert "data:image/png" in report
     assert json.loads((tmp_path / "out" / "scores.json").read_text())["n_entries"] == 5
 
 

@@ -165,6 +165,28 @@ def tabulate(
     return lines
 
 
+def growth(
+    n_entries: int, rows: Sequence[Mapping[str, Any]], most: int
+) -> dict[str, list[tuple[float, float]]]:
+    """How match rates (%) grow with the number of samples, as points by name of what counts.
+
+    Args:
+        n_entries: all entries: the denominator.
+        rows: of `judge`, of all entries.
+        most: samples an entry.
+    """
+    counts = {"as the paper": "passes_smact", "valid samples": "valid"}
+    numbers = [k for k in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500, 1000) if k < most] + [most]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for name, column in counts.items():
+        rms: list[list[float | None]] = [[] for _ in range(n_entries)]
+        for row in rows:
+            rms[row["entry"]].append(row["rms"] if row[column] else None)
+        found = [(k, sum(r is not None for r in scores.best_of(rms, k))) for k in numbers]
+        curves[name] = [(float(k), 100 * matched / n_entries) for k, matched in found]
+    return curves
+
+
 def _chosen(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[scores.Line]:
     """One answer from n samples, chosen without the truth; valid samples come first."""
     seconds = sum(row["fold_seconds"] or 0 for found in by_entry for row in found) / len(by_entry)

@@ -154,7 +154,7 @@ def csp(
     title = f"{name}, {len(truths)} entries, {question.get('model') or Path(str(own['generated'])).name}"
     record = _record(lines, question)
     if folder is not None:
-        _keep(folder, title, lines, record)
+        _keep(folder, title, lines, record, csp_run.growth(len(truths), rows, max(numbers)))
     if json:
         print_json([record])
     elif not quiet:
@@ -278,11 +278,17 @@ def _record(lines: Sequence[Line], question: dict[str, Any]) -> dict[str, Any]:
     return {"benchmark": "csp", "n_entries": question["entries"], "lines": table, "question": question}
 
 
-def _keep(folder: Path, title: str, lines: Sequence[Line], record: dict[str, Any]) -> None:
+def _keep(
+    folder: Path,
+    title: str,
+    lines: Sequence[Line],
+    record: dict[str, Any],
+    growth: dict[str, list[tuple[float, float]]],
+) -> None:
     """Write scores and report."""
     import json as json_lines
 
-    from crystallm import runs, tables
+    from crystallm import charts, runs, tables
     from crystallm.report import Report
 
     report = Report(title)
@@ -294,6 +300,9 @@ def _keep(folder: Path, title: str, lines: Sequence[Line], record: dict[str, Any
         "evaluate`; one of n: a single answer, chosen without knowledge of the truth; METRe and cRMSE: arXiv "
         "2509.12178."
     )
+    if any(len(points) > 1 for points in growth.values()):
+        picture = charts.curves(growth, labels=("samples an entry", "match rate, %"))
+        report.picture(picture, "Match rate against the number of samples")
     report.table(
         ("what was asked", "value"), [(name, str(value)) for name, value in record["question"].items()]
     )
