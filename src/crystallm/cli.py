@@ -16,6 +16,7 @@ import crystallm
 from crystallm.commands.benchmark import csp
 from crystallm.commands.evaluate import evaluate
 from crystallm.commands.generate import generate, models
+from crystallm.commands.known import challenge, classes
 from crystallm.commands.training import prepare, train
 from crystallm.errors import CrystallmError
 
@@ -37,7 +38,8 @@ app.command(prepare)
 app.command(train)
 benchmark = App(name="benchmark", help="Measure a model against known crystals.", help_format="plaintext")
 benchmark.default(csp)  # `crystallm benchmark mp_20`
-benchmark.command(csp)
+for measure in (csp, challenge, classes):
+    benchmark.command(measure)
 app.command(benchmark)
 
 

@@ -56,7 +56,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     for row in best_first(rows):
         cluster = row.get("cluster")
         lines.setdefault((row["request"], row["text"] if cluster is None else cluster), []).append(row)
-    title = _plain(note) if n_requests == 1 else f"{n_requests} requests"
+    title = plain(note) if n_requests == 1 else f"{n_requests} requests"
     with_z = any(row.get("z_weight") is not None for row in rows)
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("formula", overflow="fold")
@@ -83,10 +83,10 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
             "-" if broken else _cell(row),
             "-" if broken else f"{row['volume_per_atom']:.2f}",
             f"{row['log_likelihood']:.1f}",
-            "[green]valid[/green]" if row["valid"] else _plain(_shortened(row["reasons"] or "not valid")),
+            "[green]valid[/green]" if row["valid"] else plain(_shortened(row["reasons"] or "not valid")),
             sample if times == 1 else f"{sample} ×{times}",
         )
-    console = _console()
+    console = page()
     console.print(table)
     if len(lines) > limit:
         console.print(f"... and {len(lines) - limit} more")
@@ -109,12 +109,12 @@ def print_summary(
     counts = f"{len(rows)} crystals, {n_valid} valid"
     if len(kept) < len(rows):
         counts += f" ({n_valid / len(rows):.0%}), {len(kept)} kept"
-    _console().print(_plain(f"{counts}; {where}"), soft_wrap=True, highlight=False)
+    page().print(plain(f"{counts}; {where}"), soft_wrap=True, highlight=False)
 
 
 def print_models(models: Sequence[Mapping[str, Any]]) -> None:
     """Print the models there are."""
-    console = _console()
+    console = page()
     if not models:
         console.print("no model is bundled: give --model a folder of weights or a ckpt.pt")
         return
@@ -123,18 +123,18 @@ def print_models(models: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="right" if name in ("parameters", "context") else "left")
     for model in models:
         table.add_row(
-            _plain(model["name"]),
+            plain(model["name"]),
             model["language"],
             f"{model['parameters'] / 1e6:.1f} M",
             str(model["context"]),
-            _plain(str(model["card"].get("summary", ""))),
+            plain(str(model["card"].get("summary", ""))),
         )
     console.print(table)
 
 
 def print_report(report: Report) -> None:
     """Print what became of the rows of a preparation."""
-    console = _console()
+    console = page()
     table = Table(header_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("split")
     for name in ("crystals", "tokens", "tokens a crystal"):
@@ -145,7 +145,7 @@ def print_report(report: Report) -> None:
     console.print(table)
     console.print(f"{sum(report.rejected.values())} rows refused (rejected.parquet)")
     for reason, n in list(report.rejected.items())[:_REASONS]:
-        console.print(_plain(f"  {n:,}  {reason}"), highlight=False)
+        console.print(plain(f"  {n:,}  {reason}"), highlight=False)
 
 
 def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder: Path | None) -> None:
@@ -158,7 +158,7 @@ def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder:
         folder: where the report was written, if it was.
     """
     table = Table(
-        title=_plain(f"{title}: {summary.n:,} crystals"),
+        title=plain(f"{title}: {summary.n:,} crystals"),
         title_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,
@@ -168,15 +168,15 @@ def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder:
     table.add_column("%", justify="right")
     for check, count in summary.counts.items():
         table.add_row(names[check], f"{count:,}", f"{100 * count / summary.n:.1f}")
-    console = _console()
+    console = page()
     console.print(table)
     if summary.as_printed < summary.counts["readable"]:
         others = summary.counts["readable"] - summary.as_printed
         console.print(f"{others:,} were printed by other programs, and symmetrised before they were judged")
     for reason, n in summary.reasons.items():
-        console.print(_plain(f"  {n:,}  {reason}"), highlight=False)
+        console.print(plain(f"  {n:,}  {reason}"), highlight=False)
     if folder is not None:
-        console.print(_plain(f"report: {folder / 'report.html'}"), highlight=False)
+        console.print(plain(f"report: {folder / 'report.html'}"), highlight=False)
 
 
 LINES = ("counted", "samples", "match rate %", "95 %", "RMSE", "95 %", "")
@@ -196,12 +196,12 @@ def line_cells(line: Line) -> tuple[str, ...]:
 
 def print_lines(title: str, lines: Sequence[Line]) -> None:
     """Print the table of a benchmark."""
-    table = Table(title=_plain(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=plain(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     for i, name in enumerate(LINES):
         table.add_column(name, justify="left" if i in (0, len(LINES) - 1) else "right")
     for line in lines:
-        table.add_row(*map(_plain, line_cells(line)))
-    _console().print(table)
+        table.add_row(*map(plain, line_cells(line)))
+    page().print(table)
 
 
 def _cell(row: Mapping[str, Any]) -> str:
@@ -219,7 +219,7 @@ def _shortened(reasons: str) -> str:
     return first if len(first) <= _REASON else f"{first[: _REASON - 3]}..."
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which square brackets are brackets, not rich's marks."""
     return text.replace("[", "\\[")
 
@@ -231,6 +231,7 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def _console() -> Console:
+def page() -> Console:
+    """Standard output, wide enough for tables where it is no terminal."""
     console = _Console()
     return console if console.is_terminal else _Console(width=max(console.width, _MIN_WIDTH))

@@ -1,0 +1,371 @@
+"""Well-known compounds: does a model write a sound crystal for each of them, and is it the known one?
+
+For compound i with the known structure T_i and its n samples S_i1, S_i2, ... (in the order in which they
+were written):
+
+- success: some S_ij is valid (`crystallm.validity`).
+- match: some S_ij fits T_i by pymatgen's StructureMatcher with its defaults (ltol 0.2, stol 0.3, angle_tol 5
+  degrees). The paper counts matches and names no tolerances; these are the library's.
+- loose match: `csp.compare` gives S_ij and T_i a normalised rms distance (ltol 0.3, stol 0.5, angle_tol 10
+  degrees), here without its composition test, which some real compounds fail. All that matches does so too.
+- Shares are over ALL compounds, those for which nothing was written among them. A sample need not be valid
+  to match.
+
+T_i is symmetrised first (0.1 Å), as for `csp`. Refuses to know who wrote the samples.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystallm import matching
+from crystallm import workers as pool
+from crystallm.benchmarks import csp
+from crystallm.crystal import Crystal
+from crystallm.errors import CrystallmError, InputError, TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.core import Structure
+
+    Sample = Crystal | str | None
+    """What a model wrote, a CIF of another program, or nothing that is a crystal."""
+
+SYMPREC = 0.1
+"""Distance tolerance of the symmetry search, Å."""
+ANGLE_TOLERANCE = 5.0
+"""Degrees; pymatgen's, and that of `validity`."""
+_SEEN = {"true": True, "false": False, "": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Compound:
+    """A compound whose crystal is known.
+
+    Attributes:
+        id: tells it from the others of its file.
+        structure: any cell.
+        name: common or mineral name, "" where it has none.
+        seen: whether the model has read it in training; None where that is not told.
+    """
+
+    id: str
+    structure: Structure
+    name: str = ""
+    seen: bool | None = None
+
+    @property
+    def formula(self) -> str:
+        """Reduced formula."""
+        return str(self.structure.composition.reduced_formula)
+
+    @property
+    def space_group(self) -> str:
+        """Symbol of the space group that spglib finds."""
+        return _space_group(self.structure)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one compound.
+
+    Attributes:
+        compound: which.
+        n: samples there were.
+        n_valid: valid ones among them.
+        first_match: number of the first sample that matches, from 1; None: no match.
+        first_loose: the same for loose matches.
+        rms: the smallest rms distance of a loose match, a share of (V / n_atoms)^(1/3); None: no match.
+        likeliest: space group of the valid sample with the largest log-likelihood, of the first valid one
+            where others wrote them; None: no valid sample.
+    """
+
+    compound: Compound
+    n: int
+    n_valid: int
+    first_match: int | None
+    first_loose: int | None
+    rms: float | None
+    likeliest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Shares of compounds, 0 to 1; NaN where there is no compound.
+
+    Attributes:
+        n: compounds, the denominator.
+        success: with a valid sample.
+        match: with a match.
+        loose: with a loose match.
+    """
+
+    n: int
+    success: float
+    match: float
+    loose: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengeResult:
+    """What became of each compound, in the order of the compounds."""
+
+    rows: tuple[Row, ...]
+
+    def shares(self, *, seen: bool | None = None) -> Shares:
+        """Shares of all compounds, or of those alone that were seen in training, or were not."""
+        rows = [row for row in self.rows if seen is None or row.compound.seen is seen]
+
+        def share(hits: Sequence[bool]) -> float:
+            return sum(hits) / len(hits) if hits else math.nan
+
+        return Shares(
+            n=len(rows),
+            success=share([row.n_valid > 0 for row in rows]),
+            match=share([row.first_match is not None for row in rows]),
+            loose=share([row.first_loose is not None for row in rows]),
+        )
+
+
+def judge(
+    compounds: Sequence[Compound],
+    crystals: Mapping[str, Sequence[Sample]],
+    *,
+    workers: int = 1,
+    seconds: float = 60.0,
+    memory_gb: float = 4.0,
+    on_done: Callable[[int], None] | None = None,
+) -> ChallengeResult:
+    """Judge samples and compare them with the known structures.
+
+    Args:
+        compounds: that are known.
+        crystals: for each id the samples in their order: crystals of `generate`, whose verdicts are set here;
+            CIFs of any program, of which those that are no standard text are judged as `validity.check` does
+            with what = "auto"; None for what is no crystal. A compound that is not in it has no sample.
+        workers: processes at a time, each of which can be lost.
+        seconds: limit for one crystal or comparison.
+        memory_gb: limit for one process, GiB.
+        on_done: called with the index of each comparison after it, from a worker's thread.
+
+    Raises:
+        InputError: no compound, two of one id, or samples for an id that is none.
+        CrystallmError: no worker could be started.
+    """
+    ids = [entry.id for entry in compounds]
+    if not ids:
+        raise InputError("no known compound: give at least one")
+    if len(set(ids)) < len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise InputError(f"two compounds have the id {twice!r}: rename one")
+    if strange := set(crystals) - set(ids):
+        raise InputError(f"crystals for {min(strange)!r}, which is none of the {len(ids)} compounds' ids")
+    samples = [list(crystals.get(name, ())) for name in ids]
+    limits: dict[str, Any] = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb}
+    groups = iter(_groups([sample for row in samples for sample in row], limits))
+    compared = _compared(compounds, samples, limits, on_done)
+    return ChallengeResult(
+        tuple(
+            _row(entry, row, [next(groups) for _ in row], found)
+            for entry, row, found in zip(compounds, samples, compared, strict=True)
+        )
+    )
+
+
+def read_compounds(path: str | Path | None = None) -> list[Compound]:
+    """Known compounds: of a CSV or Parquet file with a column `cif`, of a folder of CIFs, or our own 70.
+
+    Args:
+        path: as `crystallm evaluate` takes it; of a table the columns `name` and `seen` (true or false) are
+            read, too, where there are any. None for our own set, whose formulas the bundled models have not
+            read.
+
+    Raises:
+        InputError: no such place, or one without crystals; a value of `seen` that is none.
+        CrystallmError: a CIF that is no structure.
+    """
+    place = Path(str(files("crystallm") / "data" / "well_known.csv")) if path is None else Path(path)
+    return [
+        Compound(row_id, _read(cif, row_id, place), name, seen) for row_id, cif, name, seen in _entries(place)
+    ]
+
+
+def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare a sample with the known structure, for a worker process."""
+    found = csp.compare_record({**task, "smact": False})
+    if found["rms"] is None:
+        # What fits within the tighter tolerances would have fitted within these.
+        return {"rms": None, "match": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen warns of each radius that it lacks
+        match = _matcher().fit(matching.unpack(json.loads(task["sample"])), _truth(task["truth"]))
+    return {"rms": found["rms"], "match": bool(match)}
+
+
+def group_record(text: str) -> str | None:
+    """Space group of a valid CIF, None for one that is not valid; for a worker process."""
+    from crystallm import validity
+
+    verdict, facts = validity.inspect(text, "auto")
+    return facts.found_group if verdict.valid else None
+
+
+# -- one compound --------------------------------------------------------------------------------------------
+
+
+def _row(
+    compound: Compound,
+    samples: Sequence[Sample],
+    groups: Sequence[str | None],
+    found: Sequence[Mapping[str, Any]],
+) -> Row:
+    valid = [i for i, group in enumerate(groups) if group is not None]
+    likeliest = max(valid, key=lambda i: _log_likelihood(samples[i]), default=None)
+    distances = [answer["rms"] for answer in found]
+    return Row(
+        compound=compound,
+        n=len(samples),
+        n_valid=len(valid),
+        first_match=_first([answer["match"] for answer in found]),
+        first_loose=_first([rms is not None for rms in distances]),
+        rms=min((rms for rms in distances if rms is not None), default=None),
+        likeliest=None if likeliest is None else groups[likeliest],
+    )
+
+
+def _first(hits: Sequence[bool]) -> int | None:
+    return hits.index(True) + 1 if True in hits else None
+
+
+def _log_likelihood(sample: Sample) -> float:
+    return sample.log_likelihood if isinstance(sample, Crystal) else -math.inf
+
+
+def _groups(samples: Sequence[Sample], limits: Mapping[str, Any]) -> list[str | None]:
+    """Space groups of the samples that are valid, None for the others; sets the verdicts on crystals."""
+    from crystallm import validity
+
+    crystals = [sample for sample in samples if isinstance(sample, Crystal)]
+    for crystal, verdict in zip(
+        crystals, validity.check_many([crystal.judged for crystal in crystals], **limits), strict=True
+    ):
+        crystal.judge(verdict)
+    texts = list(dict.fromkeys(sample for sample in samples if isinstance(sample, str)))
+    answers = pool.run(f"{__name__}:group_record", texts, **limits)
+    found = dict(zip(texts, answers, strict=True))
+    groups: list[str | None] = []
+    for sample in samples:
+        if isinstance(sample, Crystal):
+            groups.append(sample.space_group if sample.validity.valid else None)
+        else:
+            group = found.get(sample or "")
+            groups.append(None if isinstance(group, pool.Lost) else group)
+    return groups
+
+
+def _compared(
+    compounds: Sequence[Compound],
+    samples: Sequence[Sequence[Sample]],
+    limits: Mapping[str, Any],
+    on_done: Callable[[int], None] | None,
+) -> list[list[dict[str, Any]]]:
+    """For each compound, for each sample its rms distance and whether it matches."""
+    tasks: dict[tuple[int, str], dict[str, str]] = {}
+    keys: list[list[tuple[int, str] | None]] = []
+    for i, (entry, row) in enumerate(zip(compounds, samples, strict=True)):
+        truth = json.dumps(matching.pack(entry.structure) | {"symmetrise": True})
+        keys.append([])
+        for sample in row:
+            shown = _to_compare(sample)
+            key = None if shown is None else (i, json.dumps(matching.pack(shown)))
+            keys[-1].append(key)
+            if key is not None:  # what a model repeats is compared once
+                tasks.setdefault(key, {"truth": truth, "sample": key[1]})
+    answers = pool.run(f"{__name__}:compare_record", list(tasks.values()), on_done=on_done, **limits)
+    none = {"rms": None, "match": False}
+    found = {
+        key: none if isinstance(answer, pool.Lost) else answer
+        for key, answer in zip(tasks, answers, strict=True)
+    }
+    return [[none if key is None else found[key] for key in row] for row in keys]
+
+
+def _to_compare(sample: Sample) -> Structure | str | None:
+    """What is compared of a sample; see `Crystal.judged` for why one language differs."""
+    if not isinstance(sample, Crystal):
+        return sample
+    try:
+        structure = sample.structure
+    except TextError:
+        return None
+    return sample.written if sample.language.name == "cif" else structure
+
+
+@lru_cache(maxsize=4)
+def _truth(packed: str) -> Structure:
+    """A known structure out of a task, symmetrised; the tasks of one compound come one after the other."""
+    return csp.symmetrised(matching.unpack(json.loads(packed)))
+
+
+@cache
+def _matcher() -> StructureMatcher:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    return StructureMatcher()
+
+
+def _space_group(structure: Structure) -> str:
+    import spglib
+
+    cell: Any = (structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers)
+    found = spglib.get_symmetry_dataset(cell, SYMPREC, ANGLE_TOLERANCE)
+    return "P1" if found is None else str(found.international)
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+def _entries(place: Path) -> Iterator[tuple[str, str, str, bool | None]]:
+    """Id, CIF, name and `seen` of the compounds of a collection."""
+    from crystallm import sources
+    from crystallm.sources import table
+
+    if not place.name.lower().endswith(sources.TABLES) or not place.is_file():
+        for entry in sources.read(place):
+            if entry.text is None:
+                raise CrystallmError(f"{str(place)!r}: {entry.id} has no CIF ({entry.problem}): remove it")
+            yield entry.id, entry.text, "", None
+        return
+    number = -1
+    for number, record in enumerate(table.records(place, (*table.ID_COLUMNS, "name", "seen"))):
+        seen = record.get("seen")
+        told = "" if seen is None else str(seen).strip().lower()
+        if told not in _SEEN:
+            raise InputError(f"{str(place)!r}, row {number}: seen = {seen!r}: write true or false")
+        row_id = table.row_id(record, number)
+        yield row_id, table.as_text(record[table.CIF]), str(record.get("name") or ""), _SEEN[told]
+    if number < 0:
+        raise InputError(f"{str(place)!r} holds no row")
+
+
+def _read(cif: str, row_id: str, place: Path) -> Structure:
+    from pymatgen.core import Structure
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pymatgen, on nearly every file
+        try:
+            return Structure.from_str(cif, fmt="cif")
+        except Exception as error:  # noqa: BLE001 - pymatgen raises many types; the message carries it
+            why = str(error).splitlines()[-1][:80] if str(error) else type(error).__name__
+            raise CrystallmError(
+                f"{str(place)!r}: {row_id} is no structure ({why}): mend or remove it"
+            ) from None
