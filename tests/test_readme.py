@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import shlex
 import shutil
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,19 @@ def place(tmp_path, monkeypatch, parrot, textbook_structures):
             writer = csv.writer(file)
             writer.writerow(["cif"])
             writer.writerows([structure.to(fmt="cif")] for structure in textbook_structures.values())
+    (tmp_path / "benchmarks" / "mp_20").mkdir(parents=True)
+    with (tmp_path / "benchmarks" / "mp_20" / "test.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", "cif"])
+        writer.writerows([name, s.to(fmt="cif")] for name, s in textbook_structures.items())
+    with zipfile.ZipFile(tmp_path / "their_cifs.zip", "w") as archive:
+        for name, structure in textbook_structures.items():
+            archive.writestr(f"{name}__1.cif", structure.to(fmt="cif"))
+    with tarfile.open(tmp_path / "their_cifs.tar.gz", "w:gz") as archive:
+        text = textbook_structures["rutile"].to(fmt="cif").encode()
+        member = tarfile.TarInfo("rutile.cif")
+        member.size = len(text)
+        archive.addfile(member, io.BytesIO(text))
     (recipe,) = blocks("yaml")
     # As in the README, but smaller: it is the options that are tested, not the machine.
     small = yaml.safe_load(recipe) | {"n_layer": 1, "n_head": 2, "n_embd": 16, "context": 128}
@@ -55,17 +71,23 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
     from crystallm import validity
 
     # Verdicts in this process: a worker process takes seconds to start, and has tests of its own.
-    monkeypatch.setattr(validity, "check_many", lambda texts, **_: [validity.check(text) for text in texts])
+    monkeypatch.setattr(
+        validity,
+        "check_many",
+        lambda texts, *, what="text", **_: [validity.check(text, what=what) for text in texts],
+    )
     found = commands()
-    assert len(found) == 12
+    assert len(found) == 16
     for arguments in found:
         # A minute of training for a minute of testing would be long.
         short = [
             "0.01" if previous == "--minutes" else word
             for previous, word in zip(["", *arguments], arguments, strict=False)
         ]
-        more = ["--workers", "1"] if short[0] in ("prepare", "benchmark") else []
+        more = ["--workers", "1"] if short[0] in ("prepare", "benchmark", "evaluate") else []
         assert cli.run([*short, *more]) == 0, (arguments, capsys.readouterr().err)
     assert (place / "out" / "rutile" / "results.parquet").exists()
     assert (place / "out" / "list" / "results.parquet").exists()
+    for report in ("judged", "theirs", "mp_20"):
+        assert (place / "out" / report / "report.html").exists()
     assert (place / "run" / "model" / "config.json").exists()
