@@ -23,6 +23,14 @@ ConfigFile = Annotated[
         name="--config", help="YAML file with options of this command; what stands on the command line wins."
     ),
 ]
+ModelName = Annotated[str | None, Parameter(help="Bundled name, folder, or published ckpt.pt (default).")]
+Temperature = Annotated[float | None, Parameter(help="Logits are divided by it (1.0).")]
+TopK = Annotated[int | None, Parameter(help="Sample from the k likeliest tokens (10); 0 for all.")]
+TopP = Annotated[float | None, Parameter(help="Sample from the likeliest tokens with this probability.")]
+Seed = Annotated[int | None, Parameter(help="The same seed gives the same crystals (0).")]
+Constraints = Annotated[str | None, Parameter(help="full, syntax or none (full).")]
+Device = Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")]
+BatchSize = Annotated[int | None, Parameter(help="Crystals written at a time (32).")]
 Json = Annotated[bool, Parameter(negative=(), help="Print JSON, one object a line, in place of a table.")]
 Quiet = Annotated[bool, Parameter(negative=(), help="Print nothing but errors.")]
 

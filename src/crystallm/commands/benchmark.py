@@ -11,7 +11,22 @@ from cyclopts import Parameter
 
 import crystallm
 from crystallm.benchmarks.known import SETS, known_structures, requests_for
-from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress
+from crystallm.commands import (
+    BatchSize,
+    ConfigFile,
+    Constraints,
+    Device,
+    Json,
+    ModelName,
+    Quiet,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    merged,
+    print_json,
+    progress,
+)
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
@@ -66,20 +81,14 @@ def csp(
     composition_test: Annotated[
         bool, Parameter(help="Count only what passes the SMACT test, as the paper.")
     ] = True,
-    model: Annotated[
-        str | None, Parameter(help="Bundled name, folder, or published ckpt.pt (default).")
-    ] = None,
-    temperature: Annotated[float | None, Parameter(help="Logits are divided by it (1.0).")] = None,
-    top_k: Annotated[
-        int | None, Parameter(help="Sample from the k likeliest tokens (10); 0 for all.")
-    ] = None,
-    top_p: Annotated[
-        float | None, Parameter(help="Sample from the likeliest tokens with this probability.")
-    ] = None,
-    seed: Annotated[int | None, Parameter(help="The same seed gives the same crystals (0).")] = None,
-    constraints: Annotated[str | None, Parameter(help="full, syntax or none (full).")] = None,
-    device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")] = None,
-    batch_size: Annotated[int | None, Parameter(help="Crystals written at a time (32).")] = None,
+    model: ModelName = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = None,
+    constraints: Constraints = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
     workers: Annotated[int | None, Parameter(help="Processes that compare (one a core).")] = None,
     out: Annotated[
         Path | None, Parameter(help="Folder for scores.json, report.html and results.parquet.")

@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter
 
 import crystallm
-from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress
+from crystallm.commands import (
+    BatchSize,
+    ConfigFile,
+    Device,
+    Json,
+    ModelName,
+    Quiet,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    merged,
+    print_json,
+    progress,
+)
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,23 +90,17 @@ def generate(
             help=r"Any beginning of a text in the model's language, in place of a formula; \n is a newline."
         ),
     ] = None,
-    model: Annotated[
-        str | None, Parameter(help="Bundled name, folder, or published ckpt.pt (default).")
-    ] = None,
-    temperature: Annotated[float | None, Parameter(help="Logits are divided by it (1.0).")] = None,
-    top_k: Annotated[
-        int | None, Parameter(help="Sample from the k likeliest tokens (10); 0 for all.")
-    ] = None,
-    top_p: Annotated[
-        float | None, Parameter(help="Sample from the likeliest tokens with this probability.")
-    ] = None,
-    seed: Annotated[int | None, Parameter(help="The same seed gives the same crystals (0).")] = None,
+    model: ModelName = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = None,
     constraints: Annotated[
         Literal["full", "syntax", "none"] | None,
         Parameter(help="How far the writer is held to crystallography (full)."),
     ] = None,
-    device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")] = None,
-    batch_size: Annotated[int | None, Parameter(help="Crystals written at a time (32).")] = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
     max_new_tokens: Annotated[int | None, Parameter(help="Tokens of one crystal, at most (3000).")] = None,
     config: ConfigFile = None,
     json: Json = False,

@@ -10,7 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress
+from crystallm.commands import (
+    BatchSize,
+    ConfigFile,
+    Constraints,
+    Device,
+    Json,
+    ModelName,
+    Quiet,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    merged,
+    print_json,
+    progress,
+)
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,15 +40,6 @@ if TYPE_CHECKING:
 
 ASKED = {"composition": False, "group": True}
 """Ways to ask, and whether each names the space group."""
-
-ModelName = Annotated[str | None, Parameter(help="Bundled name, folder, or published ckpt.pt (default).")]
-Temperature = Annotated[float | None, Parameter(help="Logits are divided by it (1.0).")]
-TopK = Annotated[int | None, Parameter(help="Sample from the k likeliest tokens (10); 0 for all.")]
-TopP = Annotated[float | None, Parameter(help="Sample from the likeliest tokens with this probability.")]
-Seed = Annotated[int | None, Parameter(help="The same seed gives the same crystals (0).")]
-Constraints = Annotated[str | None, Parameter(help="full, syntax or none (full).")]
-Device = Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")]
-BatchSize = Annotated[int | None, Parameter(help="Crystals written at a time (32).")]
 
 
 def challenge(
