@@ -16,6 +16,7 @@ import crystallm
 from crystallm.commands.benchmark import csp
 from crystallm.commands.evaluate import evaluate
 from crystallm.commands.generate import generate, models
+from crystallm.commands.generated import novelty, unconditional
 from crystallm.commands.known import challenge, classes
 from crystallm.commands.training import prepare, train
 from crystallm.errors import CrystallmError
@@ -38,7 +39,7 @@ app.command(prepare)
 app.command(train)
 benchmark = App(name="benchmark", help="Measure a model against known crystals.", help_format="plaintext")
 benchmark.default(csp)  # `crystallm benchmark mp_20`
-for measure in (csp, challenge, classes):
+for measure in (csp, challenge, classes, novelty, unconditional):
     benchmark.command(measure)
 app.command(benchmark)
 
