@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pymatgen.analysis.local_env import CrystalNN
 from pymatgen.core import Composition, Structure
 from pymatgen.io.cif import CifParser
-from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
 from crystallm import bonds, cif, reading, spacegroups, validity
 from crystallm.commands.benchmark import known_structures
@@ -60,7 +60,10 @@ def plainly(text: str) -> tuple[float | None, bool]:
         counts[symbol] = counts.get(symbol, 0) + float(size)
     multiplicity = counts == Composition(str(known["_chemical_formula_sum"])).get_el_amt_dict()
     score = bond_score(Structure.from_str(full, fmt="cif"))
-    found = SpacegroupAnalyzer(Structure.from_str(full, fmt="cif"), symprec=0.1).get_space_group_symbol()
+    try:
+        found = SpacegroupAnalyzer(Structure.from_str(full, fmt="cif"), symprec=0.1).get_space_group_symbol()
+    except SymmetryUndeterminedError:
+        found = None
     group = found == fields()["_symmetry_space_group_name_H-M"]
     return score, sensible and formula and multiplicity and group and score == 1
 
