@@ -302,7 +302,7 @@ def test_orbits_and_group_are_taken_back_where_cells_do_not_help():
     # A cell has 2 tokens, orbits 4 more, a group 1 more. Each goes as often as its bound says, then no more.
     assert backs.count(7) == grammar.GROUP_REWRITES
     assert backs.count(6) == grammar.ORBIT_REWRITES + grammar.GROUP_REWRITES
-    # Behind new orbits or a new group there are half as many cells, and behind a group one more choice of orbits.
+    # Behind new orbits or a new group stand half as many cells, behind a group one more choice of orbits too.
     half = grammar.CELL_REWRITES // 2
     cells = grammar.CELL_REWRITES + grammar.ORBIT_REWRITES * half + grammar.GROUP_REWRITES * 2 * half
     assert backs.count(2) == cells
