@@ -19,7 +19,7 @@ import torch
 
 from crystallm import answers, checkpoint, validity
 from crystallm.benchmarks import csp
-from crystallm.commands.benchmark import known_structures, requests_for
+from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.errors import TextError
 from crystallm.generation import Generator, Settings
 

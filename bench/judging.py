@@ -22,7 +22,7 @@ from pymatgen.io.cif import CifParser
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
 from crystallm import bonds, cif, reading, spacegroups, validity
-from crystallm.commands.benchmark import known_structures
+from crystallm.benchmarks.known import known_structures
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:

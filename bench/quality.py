@@ -17,7 +17,7 @@ import time
 import torch
 
 from crystallm import checkpoint, validity
-from crystallm.commands.benchmark import known_structures, requests_for
+from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.errors import TextError
 from crystallm.generation import Generator, Settings
 

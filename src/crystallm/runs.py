@@ -165,13 +165,24 @@ class RunFolder:
                 yield from _read(self._part(unit))
 
     def _parquet(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
-        import pyarrow as pa
-        from pyarrow import parquet
+        return as_parquet(rows, self._columns)
 
-        schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in self._columns.items()])
-        sink = pa.BufferOutputStream()
-        parquet.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), sink)
-        return bytes(sink.getvalue())
+
+def as_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> bytes:
+    """Rows as the content of a Parquet file, with these columns (name and pyarrow type name)."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), sink)
+    return bytes(sink.getvalue())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file for people to read; raises as `write_atomically`."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    write_atomically(path, f"{text}\n".encode())
 
 
 def check_place(path: Path) -> None:

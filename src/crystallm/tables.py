@@ -118,7 +118,7 @@ def print_models(models: Sequence[Mapping[str, Any]]) -> None:
     if not models:
         console.print("no model is bundled: give --model a folder of weights or a ckpt.pt")
         return
-    table = Table(header_style="bold", box=box.SIMPLE_HEAD)
+    table = new_table()
     for name in ("name", "language", "parameters", "context", "what it is"):
         table.add_column(name, justify="right" if name in ("parameters", "context") else "left")
     for model in models:
@@ -135,7 +135,7 @@ def print_models(models: Sequence[Mapping[str, Any]]) -> None:
 def print_report(report: Report) -> None:
     """Print what became of the rows of a preparation."""
     console = page()
-    table = Table(header_style="bold", box=box.SIMPLE_HEAD)
+    table = new_table()
     table.add_column("split")
     for name in ("crystals", "tokens", "tokens a crystal"):
         table.add_column(name, justify="right")
@@ -157,12 +157,7 @@ def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder:
         names: of the checks, for a person.
         folder: where the report was written, if it was.
     """
-    table = Table(
-        title=plain(f"{title}: {summary.n:,} crystals"),
-        title_justify="left",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-    )
+    table = new_table(f"{title}: {summary.n:,} crystals")
     table.add_column("check")
     table.add_column("crystals", justify="right")
     table.add_column("%", justify="right")
@@ -196,7 +191,7 @@ def line_cells(line: Line) -> tuple[str, ...]:
 
 def print_lines(title: str, lines: Sequence[Line]) -> None:
     """Print the table of a benchmark."""
-    table = Table(title=plain(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table = new_table(title)
     for i, name in enumerate(LINES):
         table.add_column(name, justify="left" if i in (0, len(LINES) - 1) else "right")
     for line in lines:
@@ -217,6 +212,16 @@ def _shortened(reasons: str) -> str:
     """The first of several reasons; results.parquet has all."""
     first = reasons.split("; ", maxsplit=1)[0]
     return first if len(first) <= _REASON else f"{first[: _REASON - 3]}..."
+
+
+def new_table(title: str | None = None) -> Table:
+    """A table in the look of all, its title set to the left."""
+    return Table(
+        title=None if title is None else plain(title),
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
 
 
 def plain(text: str) -> str:

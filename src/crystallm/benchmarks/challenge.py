@@ -20,7 +20,7 @@ import json
 import math
 import warnings
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from crystallm import matching
 from crystallm import workers as pool
 from crystallm.benchmarks import csp
+from crystallm.benchmarks.known import structure_of
 from crystallm.crystal import Crystal
 from crystallm.errors import CrystallmError, InputError, TextError
 
@@ -195,19 +196,20 @@ def read_compounds(path: str | Path | None = None) -> list[Compound]:
     """
     place = Path(str(files("crystallm") / "data" / "well_known.csv")) if path is None else Path(path)
     return [
-        Compound(row_id, _read(cif, row_id, place), name, seen) for row_id, cif, name, seen in _entries(place)
+        Compound(row_id, structure_of(cif, f"{str(place)!r}: {row_id}"), name, seen)
+        for row_id, cif, name, seen in _entries(place)
     ]
 
 
 def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """Compare a sample with the known structure, for a worker process."""
-    found = csp.compare_record({**task, "smact": False})
+    found = csp.compare_record(task)
     if found["rms"] is None:
         # What fits within the tighter tolerances would have fitted within these.
         return {"rms": None, "match": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen warns of each radius that it lacks
-        match = _matcher().fit(matching.unpack(json.loads(task["sample"])), _truth(task["truth"]))
+        match = _matcher().fit(matching.unpack(json.loads(task["sample"])), csp.truth_of(task["truth"]))
     return {"rms": found["rms"], "match": bool(match)}
 
 
@@ -279,24 +281,16 @@ def _compared(
     on_done: Callable[[int], None] | None,
 ) -> list[list[dict[str, Any]]]:
     """For each compound, for each sample its rms distance and whether it matches."""
-    tasks: dict[tuple[int, str], dict[str, str]] = {}
-    keys: list[list[tuple[int, str] | None]] = []
-    for i, (entry, row) in enumerate(zip(compounds, samples, strict=True)):
-        truth = json.dumps(matching.pack(entry.structure) | {"symmetrise": True})
-        keys.append([])
-        for sample in row:
-            shown = _to_compare(sample)
-            key = None if shown is None else (i, json.dumps(matching.pack(shown)))
-            keys[-1].append(key)
-            if key is not None:  # what a model repeats is compared once
-                tasks.setdefault(key, {"truth": truth, "sample": key[1]})
-    answers = pool.run(f"{__name__}:compare_record", list(tasks.values()), on_done=on_done, **limits)
+    answers = csp.compare_pairs(
+        f"{__name__}:compare_record",
+        [entry.structure for entry in compounds],
+        [[_to_compare(sample) for sample in row] for row in samples],
+        {"symmetrise": True, "smact": False},
+        on_done=on_done,
+        **limits,
+    )
     none = {"rms": None, "match": False}
-    found = {
-        key: none if isinstance(answer, pool.Lost) else answer
-        for key, answer in zip(tasks, answers, strict=True)
-    }
-    return [[none if key is None else found[key] for key in row] for row in keys]
+    return [[answer if isinstance(answer, dict) else none for answer in row] for row in answers]
 
 
 def _to_compare(sample: Sample) -> Structure | str | None:
@@ -308,12 +302,6 @@ def _to_compare(sample: Sample) -> Structure | str | None:
     except TextError:
         return None
     return sample.written if sample.language.name == "cif" else structure
-
-
-@lru_cache(maxsize=4)
-def _truth(packed: str) -> Structure:
-    """A known structure out of a task, symmetrised; the tasks of one compound come one after the other."""
-    return csp.symmetrised(matching.unpack(json.loads(packed)))
 
 
 @cache
@@ -355,17 +343,3 @@ def _entries(place: Path) -> Iterator[tuple[str, str, str, bool | None]]:
         yield row_id, table.as_text(record[table.CIF]), str(record.get("name") or ""), _SEEN[told]
     if number < 0:
         raise InputError(f"{str(place)!r} holds no row")
-
-
-def _read(cif: str, row_id: str, place: Path) -> Structure:
-    from pymatgen.core import Structure
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pymatgen, on nearly every file
-        try:
-            return Structure.from_str(cif, fmt="cif")
-        except Exception as error:  # noqa: BLE001 - pymatgen raises many types; the message carries it
-            why = str(error).splitlines()[-1][:80] if str(error) else type(error).__name__
-            raise CrystallmError(
-                f"{str(place)!r}: {row_id} is no structure ({why}): mend or remove it"
-            ) from None

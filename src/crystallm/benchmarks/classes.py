@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm import elements, formula
+from crystallm.benchmarks.known import spread
 from crystallm.crystal import Crystal
 from crystallm.errors import CrystallmError, InputError, TextError
 
@@ -327,10 +328,7 @@ def read_references(
     ]
     found: list[Reference] = []
     for name in PROTOTYPES:
-        members = [reference for reference in kept if reference.name == name]
-        if limit is not None and limit < len(members):
-            members = [members[i * len(members) // limit] for i in range(limit)]
-        found += members
+        found += spread([reference for reference in kept if reference.name == name], limit)
     if not found:
         which = f" of {', '.join(classes)}" if classes else ""
         raise InputError(f"{str(place)!r} has no {'unseen ' if unseen else ''}formula{which}")

@@ -157,31 +157,59 @@ def distances(
     """
     if composition_test and find_spec("smact") is None:
         raise CrystallmError("the composition test needs SMACT: pip install 'crystallm[bench]'")
-    # One task for each distinct pair of truth and sample: a model that is sure of itself repeats itself. The
-    # tasks of an entry stand together, so that a worker reads and symmetrises its truth once.
-    tasks: dict[tuple[int, str], dict[str, Any]] = {}
-    keys: list[list[tuple[int, str] | None]] = []
-    for i, (truth, samples) in enumerate(zip(truths, candidates_by_entry, strict=True)):
-        packed = json.dumps(matching.pack(truth) | {"symmetrise": symmetrise})
-        keys.append([])
-        for sample in samples:
-            key = None if sample is None else (i, json.dumps(matching.pack(sample)))
-            keys[-1].append(key)
-            if key is not None and key not in tasks:
-                tasks[key] = {"truth": packed, "sample": key[1], "smact": composition_test}
-    answers = pool.run(
+    answers = compare_pairs(
         "crystallm.benchmarks.csp:compare_record",
-        list(tasks.values()),
+        truths,
+        candidates_by_entry,
+        {"symmetrise": symmetrise, "smact": composition_test},
         workers=workers,
         seconds=seconds,
         memory_gb=memory_gb,
         on_done=on_done,
     )
-    found: dict[tuple[int, str] | None, Distance] = {None: Distance(None, "no crystal")}
-    for key, answer in zip(tasks, answers, strict=True):
-        lost = isinstance(answer, pool.Lost)
-        found[key] = Distance(None, f"not compared: {answer.reason}") if lost else Distance(**answer)
-    return [[found[key] for key in row] for row in keys]
+
+    def distance(answer: Any) -> Distance:
+        if isinstance(answer, pool.Lost):
+            return Distance(None, f"not compared: {answer.reason}")
+        return Distance(None, "no crystal") if answer is None else Distance(**answer)
+
+    return [[distance(answer) for answer in row] for row in answers]
+
+
+def compare_pairs(
+    function: str,
+    truths: Sequence[Structure],
+    candidates_by_entry: Sequence[Sequence[Sample]],
+    options: Mapping[str, Any],
+    **limits: Any,
+) -> list[list[Any]]:
+    """Apply a function to every pair of a known structure and a sample for it, in worker processes.
+
+    Args:
+        function: as for `workers.run`; its task holds `truth` (see `truth_of`), `sample` (packed, JSON) and
+            the options.
+        truths: the test entries.
+        candidates_by_entry: for each entry its samples.
+        options: of each task; `symmetrise`: whether the truth is still to be symmetrised.
+        limits: of `workers.run`.
+
+    Returns:
+        For each entry, for each sample the function's value, or `Lost`; None for a sample that is None.
+    """
+    # One task for each distinct pair of truth and sample: a model that is sure of itself repeats itself. The
+    # tasks of an entry stand together, so that a worker reads and symmetrises its truth once.
+    tasks: dict[tuple[int, str], dict[str, Any]] = {}
+    keys: list[list[tuple[int, str] | None]] = []
+    for i, (truth, samples) in enumerate(zip(truths, candidates_by_entry, strict=True)):
+        packed = json.dumps(matching.pack(truth) | {"symmetrise": options["symmetrise"]})
+        keys.append([])
+        for sample in samples:
+            key = None if sample is None else (i, json.dumps(matching.pack(sample)))
+            keys[-1].append(key)
+            if key is not None:
+                tasks.setdefault(key, {**options, "truth": packed, "sample": key[1]})
+    answers = dict(zip(tasks, pool.run(function, list(tasks.values()), **limits), strict=True))
+    return [[None if key is None else answers[key] for key in row] for row in keys]
 
 
 def score(
@@ -254,12 +282,12 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
         return {"rms": None, "reason": f"no crystal: {error}"}
     counts = tuple(sorted(sample.composition.get_el_amt_dict().items()))
     passes = not task["smact"] or passes_smact(counts)
-    rms, reason = compare(_truth(task["truth"]), sample, composition_test=False)
+    rms, reason = compare(truth_of(task["truth"]), sample, composition_test=False)
     return {"rms": rms, "reason": reason, "passes_smact": passes}
 
 
 @lru_cache(maxsize=4)
-def _truth(packed: str) -> Structure:
+def truth_of(packed: str) -> Structure:
     """A truth out of a task, symmetrised if asked; the tasks of one entry come one after the other."""
     record = json.loads(packed)
     structure = matching.unpack(record)
@@ -277,12 +305,24 @@ def _matcher() -> StructureMatcher:
 # -- what a sample must be to count --------------------------------------------------------------------------
 
 
-def _discounted(sample: Structure, composition_test: bool) -> str:
-    """Why a sample does not count; "" if it does."""
+def is_sensible(crystal: Structure) -> bool:
+    """Whether lengths lie in [0.5, 1000] Å and angles in [10, 170] degrees."""
+    lattice = crystal.lattice
+    return all(0.5 <= x <= 1000 for x in lattice.abc) and all(10 <= x <= 170 for x in lattice.angles)
+
+
+def overlap(crystal: Structure) -> str:
+    """Which distance of two atoms is too small; "" if none is."""
     import numpy as np
 
-    lattice = sample.lattice
-    if not all(0.5 <= x <= 1000 for x in lattice.abc) or not all(10 <= x <= 170 for x in lattice.angles):
+    distances = crystal.distance_matrix  # [n_atoms, n_atoms], Å
+    closest = (distances + np.diag([np.inf] * len(crystal))).min()
+    return f"two atoms are {closest:.2f} Å apart" if closest < CLOSEST else ""
+
+
+def _discounted(sample: Structure, composition_test: bool) -> str:
+    """Why a sample does not count; "" if it does."""
+    if not is_sensible(sample):
         return "its cell is not sensible"
     if not sample.is_ordered:
         return "its sites are shared"
@@ -294,9 +334,7 @@ def _discounted(sample: Structure, composition_test: bool) -> str:
         counts = tuple(sorted(sample.composition.get_el_amt_dict().items()))
         if not passes_smact(counts):
             return "its composition fails the SMACT test"
-    distances = sample.distance_matrix  # [n_atoms, n_atoms], Å
-    closest = (distances + np.diag([np.inf] * len(sample))).min()
-    return f"two atoms are {closest:.2f} Å apart" if closest < CLOSEST else ""
+    return overlap(sample)
 
 
 @cache

@@ -9,7 +9,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from crystallm.errors import CrystallmError, InputError
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from crystallm.asking import Request
+
+T = TypeVar("T")
 
 SETS = ("perov_5", "carbon_24", "mp_20", "mpts_52")
 """Benchmarks of crystal structure prediction with official splits, published with CDVAE (Xie et al., ICLR
@@ -71,8 +73,6 @@ def read_known(spec: str, *, split: str | None = None, entries: int | None = Non
         InputError: a file that cannot be read, or has no such rows.
         CrystallmError: a row that is no structure.
     """
-    from pymatgen.core import Structure
-
     from crystallm.prepare import read_rows
 
     if entries is not None and entries < 1:
@@ -80,17 +80,31 @@ def read_known(spec: str, *, split: str | None = None, entries: int | None = Non
     rows = [row for row in read_rows(spec) if split is None or row.split == split]
     if not rows:
         raise InputError(f"{spec!r} has no row{'' if split is None else f' of the split {split!r}'}")
-    if entries is not None and entries < len(rows):
-        rows = [rows[i * len(rows) // entries] for i in range(entries)]
-    found = []
+    return [Known(row.id, structure_of(row.cif, f"{spec!r}: {row.id}")) for row in spread(rows, entries)]
+
+
+def structure_of(cif: str, name: str) -> Structure:
+    """The structure of a CIF.
+
+    Raises:
+        CrystallmError: it is none; the message begins with the name.
+    """
+    from pymatgen.core import Structure
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pymatgen, on nearly every file
-        for row in rows:
-            try:
-                found.append(Known(row.id, Structure.from_str(row.cif, fmt="cif")))
-            except Exception as error:  # noqa: BLE001 - pymatgen raises many types; the message carries it
-                raise CrystallmError(f"{spec!r}: {row.id} is no structure: {str(error)[:80]}") from None
-    return found
+        try:
+            return Structure.from_str(cif, fmt="cif")
+        except Exception as error:  # noqa: BLE001 - pymatgen raises many types; the message carries it
+            why = str(error).splitlines()[-1][:80] if str(error) else type(error).__name__
+            raise CrystallmError(f"{name} is no structure ({why}): mend or remove it") from None
+
+
+def spread(items: Sequence[T], most: int | None) -> list[T]:
+    """At most so many of the items, evenly spread over them; all for None."""
+    if most is None or most >= len(items):
+        return list(items)
+    return [items[i * len(items) // most] for i in range(most)]
 
 
 def known_structures(spec: str, *, split: str | None = None, entries: int | None = None) -> list[Structure]:

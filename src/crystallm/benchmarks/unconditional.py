@@ -240,7 +240,7 @@ def describe_record(task: Mapping[str, Any]) -> dict[str, Any]:
             "n_elements": len(crystal.composition),
             "reason": reason,
         }
-        if task["fingerprints"] and ordered and is_sensible(crystal):
+        if task["fingerprints"] and ordered and csp.is_sensible(crystal):
             _featurizers()  # a broken installation is no fault of the crystal
             try:
                 answer |= _fingerprints(crystal)
@@ -317,25 +317,15 @@ def _check(n_generated: int, n_true: int, n: int) -> None:
 # -- one crystal ---------------------------------------------------------------------------------------------
 
 
-def is_sensible(crystal: Structure) -> bool:
-    """Whether lengths lie in [0.5, 1000] Å and angles in [10, 170] degrees."""
-    lattice = crystal.lattice
-    return all(0.5 <= x <= 1000 for x in lattice.abc) and all(10 <= x <= 170 for x in lattice.angles)
-
-
 def _unsound(crystal: Structure) -> str:
     """Why a structure is not valid; "" if it is."""
-    import numpy as np
-
-    if not is_sensible(crystal):
+    if not csp.is_sensible(crystal):
         return "its cell is not sensible"
     if not crystal.is_ordered:
         return "its sites are shared"
     if crystal.volume < csp.SMALLEST:
         return f"its volume is {crystal.volume:.2g} Å^3"
-    distances = crystal.distance_matrix  # [n_atoms, n_atoms], Å
-    closest = (distances + np.diag([np.inf] * len(crystal))).min()
-    return f"two atoms are {closest:.2f} Å apart" if closest < csp.CLOSEST else ""
+    return csp.overlap(crystal)
 
 
 def _counts_of_rows(text: str) -> tuple[tuple[str, float], ...]:

@@ -17,6 +17,8 @@ from crystallm.errors import CrystallmError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from crystallm.generation import Settings
+
 ConfigFile = Annotated[
     Path | None,
     Parameter(
@@ -98,6 +100,40 @@ def progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+def sampling(options: Mapping[str, Any]) -> Settings:
+    """How to sample, of the options of a command; `top_k` 0 stands for all tokens.
+
+    Raises:
+        InputError: an option out of its range, or one that is none.
+    """
+    from crystallm.asking import validated
+    from crystallm.generation import Settings
+
+    top_k = {"top_k": None} if options.get("top_k") == 0 else {}
+    return validated(Settings, {**options, **top_k})
+
+
+def whole(name: str, value: Any, default: int) -> int:
+    """A whole number from 1.
+
+    Raises:
+        InputError: it is none.
+    """
+    number = default if value is None else value
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InputError(f"{name} = {value!r}: write a whole number from 1")
+    return number
+
+
+def without_nan(value: Any) -> Any:
+    """A value as JSON has it: None for what is no number, tuples as lists, all the way down."""
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - only NaN is not itself
 
 
 def print_json(rows: Iterable[dict[str, Any]]) -> None:

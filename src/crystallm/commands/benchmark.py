@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 import crystallm
-from crystallm.benchmarks.known import SETS, known_structures, requests_for
+from crystallm.benchmarks.known import SETS, requests_for
 from crystallm.commands import (
     BatchSize,
     ConfigFile,
@@ -26,6 +26,8 @@ from crystallm.commands import (
     merged,
     print_json,
     progress,
+    sampling,
+    without_nan,
 )
 from crystallm.errors import InputError, TextError
 
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
     Writer = Callable[[Sequence[int]], Iterator[list[Sampled]]]
 
-__all__ = ["csp", "known_structures", "requests_for"]
 SAMPLES = 1000
 """Samples that are judged and kept together: judging processes start in seconds."""
 
@@ -118,14 +119,10 @@ def csp(
         raise InputError(f"no data: name one of {', '.join(SETS)}, or a file with a column 'cif'")
     numbers = _numbers(own["n"])
     from crystallm import runs
-    from crystallm.asking import validated
     from crystallm.benchmarks import csp_run
     from crystallm.benchmarks.known import find_set, read_known
-    from crystallm.generation import Settings
 
-    if options.get("top_k") == 0:
-        options["top_k"] = None
-    settings = validated(Settings, options)
+    settings = sampling(options)
     folder = None if own["out"] is None else Path(str(own["out"]))
     if folder is not None:
         runs.check_place(folder)
@@ -275,15 +272,9 @@ def _rows(
 
 def _record(lines: Sequence[Line], question: dict[str, Any]) -> dict[str, Any]:
     """The table as JSON values."""
-    import math
     from dataclasses import asdict
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, float):
-            return None if math.isnan(value) else value
-        return [plain(v) for v in value] if isinstance(value, tuple) else value
-
-    table = [{name: plain(value) for name, value in asdict(line).items()} for line in lines]
+    table = [without_nan(asdict(line)) for line in lines]
     return {"benchmark": "csp", "n_entries": question["entries"], "lines": table, "question": question}
 
 
@@ -295,8 +286,6 @@ def _keep(
     growth: dict[str, list[tuple[float, float]]],
 ) -> None:
     """Write scores and report."""
-    import json as json_lines
-
     from crystallm import charts, runs, tables
     from crystallm.report import Report
 
@@ -315,7 +304,7 @@ def _keep(
     report.table(
         ("what was asked", "value"), [(name, str(value)) for name, value in record["question"].items()]
     )
-    runs.write_atomically(folder / "scores.json", (json_lines.dumps(record, indent=1) + "\n").encode())
+    runs.write_json(folder / "scores.json", record)
     runs.write_atomically(folder / "report.html", report.html().encode())
 
 

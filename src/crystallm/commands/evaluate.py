@@ -118,12 +118,9 @@ def _advance(advance: Callable[[int], None], before: int, done: int) -> None:
 
 def _write(folder: Path, path: str, summary: Summary, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write summary and report."""
-    import json as json_lines
-
     from crystallm import runs
 
-    content = json_lines.dumps(summary.record(), indent=1) + "\n"
-    runs.write_atomically(folder / "summary.json", content.encode())
+    runs.write_json(folder / "summary.json", summary.record())
     runs.write_atomically(folder / "report.html", _report(Path(path).name, summary, rows).encode())
 
 

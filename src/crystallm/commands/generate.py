@@ -23,6 +23,7 @@ from crystallm.commands import (
     merged,
     print_json,
     progress,
+    sampling,
 )
 from crystallm.errors import InputError
 
@@ -140,17 +141,14 @@ def _asked(options: dict[str, Any]) -> Asked:
     """
     from crystallm.answers import Selection
     from crystallm.asking import Request, read_requests, understand, validated
-    from crystallm.generation import Settings
 
     options = dict(options)
     out, formulas = options.pop("out", None), options.pop("formulas", None)
-    if options.get("top_k") == 0:
-        options["top_k"] = None
     if isinstance(options.get("prompt"), str):
         options["prompt"] = options["prompt"].replace("\\n", "\n")
     one = {name: options.pop(name) for name in tuple(options) if name in Request.model_fields}
     kept = {name: options.pop(name) for name in tuple(options) if name in Selection.model_fields}
-    settings = validated(Settings, options)
+    settings = sampling(options)
     selection = validated(Selection, kept)
     request = validated(Request, one)
     fitting = settings.constraints == "full"

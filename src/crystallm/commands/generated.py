@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress
+from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress, without_nan
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def unconditional(
     for name, what in (("generated", "no crystals"), ("truth", "no test set")):
         if options.get(name) is None:
             raise InputError(f"{what}: name a folder, an archive or a table with {name.upper()}, see --help")
-    from crystallm import sources
+    from crystallm import runs, sources
     from crystallm.benchmarks import unconditional as benchmark
     from crystallm.benchmarks.known import SETS, find_set
 
@@ -117,7 +117,7 @@ def unconditional(
     record = _unconditional_record(result, whose)
     if target is not None:
         reasons = {e.id: e.problem or why for e, why in zip(entries, result.reasons, strict=True)}
-        _write_json(target, record | {"reasons": {k: why for k, why in reasons.items() if why}})
+        runs.write_json(target, record | {"reasons": {k: why for k, why in reasons.items() if why}})
     if json:
         print_json([record])
     elif not quiet:
@@ -167,7 +167,7 @@ def novelty(
     files = [given] if isinstance(given, str) else [str(path) for path in given]
     if not files:
         raise InputError("nothing is known: name CSV(.gz) or Parquet files with --known")
-    from crystallm import sources
+    from crystallm import runs, sources
     from crystallm.benchmarks import novelty as benchmark
     from crystallm.prepare import read_rows
 
@@ -190,9 +190,9 @@ def novelty(
     rows = _rows(entries, result)
     record = _novelty_record(result)
     if target is not None and target.suffix.lower() == ".json":
-        _write_json(target, record | {"crystals": rows})
+        runs.write_json(target, record | {"crystals": rows})
     elif target is not None:
-        _write_parquet(target, rows)
+        runs.write_atomically(target, runs.as_parquet(rows, COLUMNS))
     if json:
         print_json([record])
     elif not quiet:
@@ -273,19 +273,12 @@ def _counted(advance: Callable[[int], None]) -> Callable[[int], None]:
     return count
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: no NaN."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _unconditional_record(result: UnconditionalResult, whose: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     record = asdict(result)
     del record["reasons"]
-    return {"benchmark": "unconditional", "cutoffs": whose, **_plain(record)}
+    return {"benchmark": "unconditional", "cutoffs": whose, **without_nan(record)}
 
 
 def _novelty_record(result: NoveltyResult) -> dict[str, Any]:
@@ -295,8 +288,8 @@ def _novelty_record(result: NoveltyResult) -> dict[str, Any]:
     return {
         "benchmark": "novelty",
         **{name: getattr(result, name) for name in counts},
-        "overall": _plain(asdict(result.overall)),
-        "among_valid": _plain(asdict(result.among_valid)),
+        "overall": without_nan(asdict(result.overall)),
+        "among_valid": without_nan(asdict(result.among_valid)),
     }
 
 
@@ -315,28 +308,6 @@ def _rows(entries: Sequence[Entry], result: NoveltyResult) -> list[dict[str, Any
         }
         for entry, verdict in zip(entries, result.crystals, strict=True)
     ]
-
-
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    import json
-
-    from crystallm import runs
-
-    runs.write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from crystallm import runs
-
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
-    content = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), content)
-    runs.write_atomically(path, content.getvalue())
 
 
 def _print_unconditional(name: str, truth: str, result: UnconditionalResult) -> None:
@@ -371,12 +342,9 @@ def _print_novelty(name: str, result: NoveltyResult, *, with_energies: bool) -> 
 def _print_table(
     title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]
 ) -> None:
-    from rich import box
-    from rich.table import Table
-
     from crystallm import tables
 
-    table = Table(title=tables.plain(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table = tables.new_table(title)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")
     for line in lines:

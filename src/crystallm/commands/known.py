@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_lines
 import math
 import os
 from pathlib import Path
@@ -25,6 +24,9 @@ from crystallm.commands import (
     merged,
     print_json,
     progress,
+    sampling,
+    whole,
+    without_nan,
 )
 from crystallm.errors import InputError
 
@@ -87,16 +89,16 @@ def challenge(
     options = merged(config, flags)
     own = {name: options.pop(name, None) for name in ("data", "n", "ask", "limit", "workers", "out")}
     ways = _ways(own["ask"])
-    n_samples = _whole("n", own["n"], 20)
+    n_samples = whole("n", own["n"], 20)
     settings, target = _settings(options, own["out"])
+    from crystallm import runs
     from crystallm.benchmarks.challenge import judge, read_compounds
-    from crystallm.benchmarks.known import requests_for
+    from crystallm.benchmarks.known import requests_for, spread
     from crystallm.checkpoint import load_model
 
     compounds = read_compounds(own["data"])
     if own["limit"] is not None:
-        most = min(_whole("limit", own["limit"], 1), len(compounds))
-        compounds = [compounds[i * len(compounds) // most] for i in range(most)]
+        compounds = spread(compounds, whole("limit", own["limit"], 1))
     loaded = load_model(settings.model, device=settings.device)
     context = loaded.config.context if loaded.language.name == "orbits" else None
     shown = not (quiet or json)
@@ -121,7 +123,7 @@ def challenge(
     }
     if target is not None:
         rows = [_challenge_row(way, row) for way, result in results.items() for row in result.rows]
-        _save(target, summary | {"compounds": rows})
+        runs.write_json(target, summary | {"compounds": rows})
     if json:
         print_json([summary])
     elif not quiet:
@@ -174,8 +176,9 @@ def classes(
     }  # fmt: skip
     options = merged(config, flags)
     own = {name: options.pop(name, None) for name in ("data", "classes", "n", "limit", "unseen", "out")}
-    n_samples = _whole("n", own["n"], 5)
+    n_samples = whole("n", own["n"], 5)
     settings, target = _settings(options, own["out"])
+    from crystallm import runs
     from crystallm.asking import Request
     from crystallm.benchmarks.classes import PROTOTYPES, judge, read_references
     from crystallm.checkpoint import load_model
@@ -184,7 +187,7 @@ def classes(
         own["data"],
         classes=_names(own["classes"]),
         unseen=bool(own["unseen"]),
-        limit=None if own["limit"] is None else _whole("limit", own["limit"], 1),
+        limit=None if own["limit"] is None else whole("limit", own["limit"], 1),
     )
     loaded = load_model(settings.model, device=settings.device)
     requests = [
@@ -207,7 +210,7 @@ def classes(
         "settings": settings.model_dump(),
     }
     if target is not None:
-        _save(target, summary | {"formulas": _class_rows(result)})
+        runs.write_json(target, summary | {"formulas": _class_rows(result)})
     if json:
         print_json([summary])
     elif not quiet:
@@ -221,28 +224,16 @@ def classes(
 def _settings(options: dict[str, Any], out: Any) -> tuple[Settings, Path | None]:
     """How to sample, and where the scores go; both checked before any work."""
     from crystallm import runs
-    from crystallm.asking import validated
-    from crystallm.generation import Settings
 
-    if options.get("top_k") == 0:
-        options["top_k"] = None
-    settings = validated(Settings, options)
+    settings = sampling(options)
     target = None if out is None else Path(str(out))
     if target is not None:
         runs.check_place(target.parent)
     return settings, target
 
 
-def _whole(name: str, value: Any, default: int) -> int:
-    """A whole number from 1."""
-    number = default if value is None else value
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise InputError(f"{name} = {value!r}: write a whole number from 1")
-    return number
-
-
 def _workers(value: Any) -> int:
-    return os.cpu_count() or 1 if value is None else _whole("workers", value, 1)
+    return os.cpu_count() or 1 if value is None else whole("workers", value, 1)
 
 
 def _ways(value: Any) -> list[str]:
@@ -273,13 +264,6 @@ def _write(
     with progress("writing crystals", sum(request.n for request in asked), shown=shown) as advance:
         written = generator.write(range(len(asked)), progress=advance)
         return [[] if request is None else next(written) for request in requests]
-
-
-def _save(path: Path, content: Mapping[str, Any]) -> None:
-    from crystallm import runs
-
-    text = json_lines.dumps(content, indent=1, ensure_ascii=False)
-    runs.write_atomically(path, f"{text}\n".encode())
 
 
 # -- what is told --------------------------------------------------------------------------------------------
@@ -315,10 +299,12 @@ def _challenge_row(way: str, row: Any) -> dict[str, Any]:
 
 
 def _score(score: Score) -> dict[str, Any]:
-    def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-        return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-    return {"n": score.n, "found": score.found, "r2": finite(score.r2), "mae": finite(score.mae)}
+    return {
+        "n": score.n,
+        "found": score.found,
+        "r2": without_nan(score.r2),
+        "mae": without_nan(score.mae),
+    }
 
 
 def _class_rows(result: ClassesResult) -> list[dict[str, Any]]:
@@ -343,13 +329,10 @@ def print_challenge(title: str, results: Mapping[str, ChallengeResult]) -> None:
         title: above the table.
         results: for each way of asking, of the same compounds.
     """
-    from rich import box
-    from rich.table import Table
-
-    from crystallm.tables import page, plain
+    from crystallm.tables import new_table, page, plain
 
     console = page()
-    table = Table(title=plain(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table = new_table(title)
     for name in ("compound", "name", "known group", "asked"):
         table.add_column(name)
     for name in ("valid", "first match", "loose", "RMS"):
@@ -372,7 +355,7 @@ def print_challenge(title: str, results: Mapping[str, ChallengeResult]) -> None:
                 row.likeliest or "-",
             )
     console.print(table)
-    table = Table(header_style="bold", box=box.SIMPLE_HEAD)
+    table = new_table()
     table.add_column("asked")
     table.add_column("compounds")
     for name in ("number", "valid %", "match %", "loose match %"):
@@ -386,13 +369,10 @@ def print_challenge(title: str, results: Mapping[str, ChallengeResult]) -> None:
 
 def print_classes(title: str, scores: Mapping[str, Mapping[str, Score]]) -> None:
     """Print the figures of each class, of all its formulas and of the unseen ones."""
-    from rich import box
-    from rich.table import Table
-
-    from crystallm.tables import page, plain
+    from crystallm.tables import new_table, page
 
     console = page()
-    table = Table(title=plain(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table = new_table(title)
     table.add_column("class")
     table.add_column("formulas")
     table.add_column("number", justify="right")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress
+from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress, whole
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,12 +49,9 @@ def prepare(
     if options.get("out") is None:
         raise InputError("--out is missing: name a new folder for the data set")
     counts = {
-        "max_tokens": options.get("max_tokens", 1024),
-        "workers": options.get("workers", os.cpu_count() or 1),
+        "max_tokens": whole("max_tokens", options.get("max_tokens"), 1024),
+        "workers": whole("workers", options.get("workers"), os.cpu_count() or 1),
     }
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} = {value!r}: write a whole number from 1")
     from crystallm.prepare import prepare as run
 
     with progress("reading crystals", None, shown=not (quiet or json)) as advance:

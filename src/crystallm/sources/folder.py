@@ -7,19 +7,17 @@ import zlib
 from typing import TYPE_CHECKING
 
 from crystallm.errors import InputError
+from crystallm.runs import RESULTS
 from crystallm.sources import CIF_NAME, MAX_BYTES, Entry, as_entry, stem, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-RESULTS = "results.parquet"
-"""What makes a folder one of our runs, whose rows are taken in place of its files."""
-
 
 def read_folder(folder: Path) -> Iterator[Entry]:
     """The crystals of a folder by name; see `sources.read`."""
-    if (folder / RESULTS).is_file():
+    if (folder / RESULTS).is_file():  # a run of ours: its rows in place of its files
         from crystallm.sources.table import read_table
 
         yield from read_table(folder / RESULTS)
