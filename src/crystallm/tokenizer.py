@@ -26,6 +26,8 @@ _GROUP_TAG = "_symmetry_space_group_name_H-M"
 _GROUP_MARK = "_sg"
 """Ending that keeps the group `Pm` apart from the element `Pm` in the vocabulary; texts have it without."""
 
+_BLANKS = re.compile(r"[ \t]+")
+
 _MEMO_LINE = 160
 """Lines of a text are shorter; longer ones, which come from elsewhere, are not remembered."""
 
@@ -52,14 +54,21 @@ def _strings() -> dict[int, str]:
     return {i: token.removesuffix(_GROUP_MARK) for i, token in enumerate(vocabulary())}
 
 
+class _Ids(dict[str, int]):
+    """Ids by token; what is no token is unknown."""
+
+    def __missing__(self, piece: str) -> int:
+        return UNKNOWN
+
+
 @cache
-def _scanner() -> tuple[re.Pattern[str], dict[str, int]]:
+def _scanner() -> tuple[re.Pattern[str], _Ids]:
     """The expression that cuts a line, and the id of each piece that is a token.
 
     Digits, points and blanks, most of any text, are tried first (no longer token starts with one); then the
     others, the longest first. What is left over is cut into words and single characters, which have no id.
     """
-    ids = {token: i for i, token in enumerate(vocabulary()) if not token.endswith(_GROUP_MARK)}
+    ids = _Ids({token: i for i, token in enumerate(vocabulary()) if not token.endswith(_GROUP_MARK)})
     others = sorted((t for t in ids if not re.fullmatch(r"[0-9. ]", t)), key=len, reverse=True)
     return re.compile(r"[0-9. ]|" + "|".join(map(re.escape, others)) + r"|\w+|.", re.DOTALL), ids
 
@@ -67,12 +76,14 @@ def _scanner() -> tuple[re.Pattern[str], dict[str, int]]:
 def _cut(line: str) -> tuple[int, ...]:
     """Ids of one line, without its end."""
     scanner, ids = _scanner()
-    line = re.sub(r"[ \t]+", " ", line)
-    before, tag, symbol = line.partition(_GROUP_TAG + " ")
-    if tag and symbol.strip():
-        group = space_groups().get(symbol.strip(), UNKNOWN)
-        return (*_cut(before), ids[_GROUP_TAG], ids[" "], group)
-    return tuple([ids.get(piece, UNKNOWN) for piece in scanner.findall(line)])
+    if "  " in line or "\t" in line:
+        line = _BLANKS.sub(" ", line)
+    if _GROUP_TAG in line:
+        before, tag, symbol = line.partition(_GROUP_TAG + " ")
+        if tag and symbol.strip():
+            group = space_groups().get(symbol.strip(), UNKNOWN)
+            return (*_cut(before), ids[_GROUP_TAG], ids[" "], group)
+    return tuple(map(ids.__getitem__, scanner.findall(line)))
 
 
 _cut_and_remember = lru_cache(maxsize=1 << 16)(_cut)
@@ -91,6 +102,11 @@ def encode(text: str) -> list[int]:
         ids.append(newline)
     ids.pop()
     return ids
+
+
+def forget() -> None:
+    """Drop the lines that `encode` remembers, at most 65,536 of them."""
+    _cut_and_remember.cache_clear()
 
 
 def decode(ids: Iterable[int]) -> str:
