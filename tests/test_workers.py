@@ -1,15 +1,24 @@
-"""Worker processes that can be lost. The functions they run stand in this file."""
+"""Executors and worker processes that can be lost. The functions they run stand in this file."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
+import subprocess
+import sys
 import time
-from typing import Any
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from crystallm import workers
 from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 def behave(task: Any) -> Any:
@@ -68,3 +77,199 @@ def test_a_worker_that_cannot_start_is_an_error_that_names_the_cause() -> None:
 def test_limits_must_be_positive(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="positive"):
         workers.run("test_workers:behave", [1], **wrong)
+
+
+# -- what every executor must do -----------------------------------------------------------------------------
+
+
+def conforms(executor: Executor, *, elsewhere: bool) -> None:
+    """Values, order, exceptions, lazy drawing, early stop; and, in other processes, what dies."""
+    tasks: list[Any] = [0, "raise", 1, "chatter", 2]
+    tasks[3:3] = ["die"] if elsewhere else []
+    found = dict(workers.stream(executor, behave, tasks, ahead=2))
+    assert [found[i][0] for i, task in enumerate(tasks) if task not in {"raise", "die"}] == [
+        0,
+        1,
+        "chatter",
+        2,
+    ]
+    assert found[1] == workers.Lost("ValueError: no such thing")
+    if elsewhere:
+        assert "died" in found[3].reason
+        assert os.getpid() not in {answer[1] for answer in found.values() if isinstance(answer, list)}
+
+    future = executor.submit(behave, "raise")
+    with pytest.raises((workers.LostError, ValueError), match="no such thing"):
+        future.result(timeout=60)
+
+    drawn: list[int] = []
+
+    def endless() -> Iterator[int]:
+        for i in itertools.count():
+            drawn.append(i)
+            yield i
+
+    numbers = workers.stream(executor, behave, endless(), ahead=3)
+    seen = []
+    for n, (i, answer) in enumerate(itertools.islice(numbers, 8), start=1):
+        assert answer[0] == i
+        assert len(drawn) <= n + 2  # drawn, less those handed out before this one, are 3 at most
+        seen.append(i)
+    assert len(set(seen)) == 8
+    numbers.close()
+    assert executor.submit(behave, 7).result(timeout=60)[0] == 7
+
+    results = workers.run("test_workers:behave", tasks, executor=executor)
+    assert [type(result) for result in results] == [type(found[i]) for i in range(len(tasks))]
+
+
+def test_a_pool_conforms() -> None:
+    with workers.Pool(2, seconds=30) as pool:
+        conforms(pool, elsewhere=True)
+
+
+def test_this_process_conforms() -> None:
+    conforms(workers.Inline(), elsewhere=False)
+
+
+def test_an_executor_of_threads_conforms() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        conforms(threads, elsewhere=False)
+
+
+def test_values_come_in_the_order_in_which_they_are_done() -> None:
+    with workers.Pool(2, seconds=30) as pool:
+        assert [i for i, _ in workers.stream(pool, wait_for, [0.8, 0.0, 0.1], ahead=3)] == [1, 2, 0]
+
+
+def wait_for(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def test_a_pool_keeps_its_process_for_other_functions_and_starts_one_after_a_loss() -> None:
+    with workers.Pool(1, seconds=30) as pool:
+        pid = pool.submit(behave, 1).result()[1]
+        assert pool.submit(wait_for, 0).result() == 0
+        assert pool.submit(behave, 2).result()[1] == pid
+        with pytest.raises(workers.LostError, match="died with code 7"):
+            pool.submit(behave, "die").result()
+        assert pool.submit(behave, 3).result()[1] != pid
+
+
+def test_a_pool_takes_functions_of_modules_and_one_value() -> None:
+    with workers.Pool(1, seconds=30) as pool:
+        with pytest.raises(InputError, match="cannot be imported"):
+            pool.submit(lambda task: task, 1)
+        with pytest.raises(InputError, match="one JSON value"):
+            pool.submit(behave, 1, 2)
+        with pytest.raises(workers.StartError, match="no_such_module"):
+            pool.submit("no_such_module:f", 1).result()
+        assert pool.submit(behave, 3).result()[0] == 3
+
+
+def test_a_pool_that_is_left_by_an_exception_kills_what_runs() -> None:
+    started = time.monotonic()
+    futures: list[Future[Any]] = []
+    pids: list[int] = []
+
+    def interrupted() -> None:
+        with workers.Pool(2, seconds=600) as pool:
+            pids.append(pool.submit(behave, 1).result()[1])
+            futures.extend(pool.submit(behave, "sleep") for _ in range(5))
+            time.sleep(0.3)
+            assert alive(pids[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - started < 30
+    assert all(future.done() for future in futures)
+    assert not alive(pids[0])
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_shutdown_without_waiting_still_does_what_was_submitted() -> None:
+    pool = workers.Pool(1, seconds=30)
+    futures = [pool.submit(wait_for, 0.05) for _ in range(3)]
+    pool.shutdown(wait=False)
+    assert [future.result(timeout=30) for future in futures] == [0.05] * 3
+    with pytest.raises(RuntimeError):
+        pool.submit(wait_for, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its processes know no parent that has gone")
+def test_a_process_ends_when_its_parent_is_killed_in_the_middle_of_a_task(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from crystallm import workers\n"
+        "with workers.Pool(1, seconds=600) as pool:\n"
+        "    pid = pool.submit('test_workers:behave', 1).result()[1]\n"
+        "    pathlib.Path(sys.argv[1]).write_text(str(pid))\n"
+        "    pool.submit('test_workers:behave', 'sleep').result()\n"
+    )
+    note = tmp_path / "pid"
+    path = os.pathsep.join(sys.path)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(note)], env=os.environ | {"PYTHONPATH": path}
+    )
+    until = time.monotonic() + 60
+    while not (note.exists() and note.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    pid = int(note.read_text())
+    time.sleep(0.3)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not alive(pid)
+
+
+def test_within_kept_a_process_serves_one_run_after_another() -> None:
+    with workers.kept():
+        first = workers.run("test_workers:behave", [1, "raise"], workers=4)
+        second = workers.run("test_workers:behave", [2])
+        assert first[0][1] == second[0][1]
+        assert first[1] == workers.Lost("ValueError: no such thing")
+    assert workers.run("test_workers:behave", [3])[0][1] != first[0][1]
+
+
+def test_a_broken_executor_is_a_loss_and_an_executor_that_cannot_start_an_error() -> None:
+    class Broken(ThreadPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            from concurrent.futures import BrokenExecutor
+
+            raise BrokenExecutor("gone")
+
+    with Broken(1) as broken:
+        assert dict(workers.stream(broken, behave, [1], ahead=1)) == {
+            0: workers.Lost("the worker process died")
+        }
+    with workers.Pool(1, seconds=30) as pool, pytest.raises(workers.StartError):
+        list(workers.stream(pool, "no_such_module:f", [1], ahead=1))
+    with pytest.raises(InputError, match="ahead"):
+        workers.stream(workers.Inline(), behave, [1], ahead=0)
+
+
+def test_what_runs_when_a_stream_is_closed_is_cancelled() -> None:
+    class Never(Executor):
+        def __init__(self) -> None:
+            self.futures: list[Future[Any]] = []
+
+        def submit(self, *_: Any, **__: Any) -> Any:
+            self.futures.append(Future())
+            if len(self.futures) == 1:
+                self.futures[0].set_result("first")
+            return self.futures[-1]
+
+    never = Never()
+    values = workers.stream(never, behave, itertools.count(), ahead=4)
+    assert next(values) == (0, "first")
+    values.close()
+    assert [future.cancelled() for future in never.futures] == [False, True, True, True]

@@ -25,6 +25,8 @@ from crystallm.errors import CrystallmError, InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import pyarrow as pa
+
 CONFIG = "run.json"
 RESULTS = "results.parquet"
 _TEMPORARY = ".tmp"
@@ -69,22 +71,7 @@ class RunFolder:
                     f"{self.path / RESULTS} is of another origin: choose another folder with --out"
                 )
             return set(range(self.n_units))
-        with _saying(f"{there} cannot be read"):
-            text = there.read_text(encoding="utf-8")
-        try:
-            known = json.loads(text)
-        except json.JSONDecodeError:
-            raise CrystallmError(
-                f"{there} is broken: delete it, or choose another folder with --out"
-            ) from None
-        for key in sorted(set(known) | set(self._config)):
-            was, now = known.get(key), self._config.get(key)
-            if was != now:
-                raise InputError(
-                    f"{self.path} holds another run ({key} was {_short(was)}, now {_short(now)}): choose "
-                    "another folder with --out, or delete this one"
-                )
-
+        check_question(there, self._config)
         if self.finished:
             return set()
         return {unit for unit in range(self.n_units) if not self._part(unit).exists()}
@@ -168,14 +155,50 @@ class RunFolder:
         return as_parquet(rows, self._columns)
 
 
-def as_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> bytes:
+def check_question(path: Path, config: Mapping[str, Any]) -> None:
+    """Look whether a file that tells what was asked tells this.
+
+    Args:
+        path: of the file, which is there.
+        config: what is asked now, plain JSON values.
+
+    Raises:
+        InputError: it was asked something else.
+        CrystallmError: the file cannot be read.
+    """
+    with _saying(f"{path} cannot be read"):
+        text = path.read_text(encoding="utf-8")
+    try:
+        known = json.loads(text)
+    except json.JSONDecodeError:
+        raise CrystallmError(f"{path} is broken: delete it, or choose another folder with --out") from None
+    for key in sorted(set(known) | set(config)):
+        was, now = known.get(key), config.get(key)
+        if was != now:
+            raise InputError(
+                f"{path.parent} holds another run ({key} was {_short(was)}, now {_short(now)}): choose "
+                "another folder with --out, or delete this one"
+            )
+
+
+def schema(columns: Mapping[str, str], metadata: Mapping[str, str] | None = None) -> pa.Schema:
+    """Columns of a Parquet file by name and pyarrow type name, and what else its head says."""
+    import pyarrow as pa
+
+    fields = [(name, pa.type_for_alias(kind)) for name, kind in columns.items()]
+    return pa.schema(fields, metadata=None if metadata is None else dict(metadata))
+
+
+def as_parquet(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], metadata: Mapping[str, str] | None = None
+) -> bytes:
     """Rows as the content of a Parquet file, with these columns (name and pyarrow type name)."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
     sink = pa.BufferOutputStream()
-    parquet.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), sink)
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema(columns, metadata))
+    parquet.write_table(table, sink)
     return bytes(sink.getvalue())
 
 

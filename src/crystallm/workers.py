@@ -1,32 +1,37 @@
-"""Worker processes that can be lost: a limit of time and memory for each task, results in order.
+"""Units of work on any `concurrent.futures.Executor`, and processes that can be lost: results, or why not.
 
-One freak crystal makes the libraries that judge it run for minutes or ask for 20 GB. Here each task runs in a
-process of its own kind, which is killed when the task takes too long; that costs this task its result, and
-nothing else. Tasks and results are JSON, one a line over a pipe, so nothing is pickled, the caller's script
-is not imported again, and threads of the caller (torch's, for one) are never forked. This module refuses to
-know what a task is about.
+One freak crystal makes the libraries that judge it run for minutes or ask for 20 GB. In a `Pool` each task
+runs in a process of its own kind (see `losable`), which is killed when the task takes too long; that costs
+this task its result, and nothing else. Any other executor, a cluster's for one, takes the same tasks: a
+module-level function and one JSON value. This module refuses to know what a task is about, and what a cluster
+is.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import atexit
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import InputError
+from crystallm.losable import LostError, Process, StartError, describe, name_of, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
 
-START_SECONDS = 180.0
-"""How long a worker may take to import what it needs, on a busy machine."""
+    Function = Callable[..., Any] | str
+
+__all__ = ["Inline", "Lost", "LostError", "Pool", "StartError", "kept", "run", "run_group", "stream"]
+
+GROUP = 20
+"""Tasks of `run` that travel to an executor together, at most: to schedule one costs milliseconds."""
+_PIECES = 64
+"""Groups into which `run` parts few tasks, so that many workers have something to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,205 @@ class Lost:
     reason: str
 
 
+class Pool(Executor):
+    """Processes of this machine that can be lost, as an executor.
+
+    The process of a task is kept for further ones and started anew after a loss. Tasks and values travel as
+    JSON. Use it as a context manager: where its body is left by an exception, Ctrl-C too, all is killed.
+
+    Args:
+        workers: processes at a time; each holds its numerical libraries to one thread.
+        seconds: limit for one task, start of the process not counted.
+        memory_gb: limit of a process's address space, GiB (where the system knows one: Linux).
+
+    Raises:
+        InputError: a number of workers or seconds that is not positive.
+    """
+
+    def __init__(self, workers: int, *, seconds: float, memory_gb: float = 4.0) -> None:
+        if workers < 1 or not seconds > 0:
+            raise InputError(f"{workers=} and {seconds=} must both be positive")
+        self.seconds = seconds
+        self.memory_gb = memory_gb
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="crystallm-pool")
+        self._lock = threading.Lock()
+        self._alive: set[Process] = set()
+        self._idle: list[Process] = []
+        self._killed = False
+
+    def submit(self, function: Function, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function on one JSON value.
+
+        Args:
+            function: of a module, which a fresh process can import; or its name, `package.module:name`.
+            args: the value.
+            kwargs: none.
+
+        Returns:
+            A future of the function's value, a JSON value. Its exception is a LostError after a crash, a
+            limit or an exception of the function, and a StartError where the function cannot be imported.
+
+        Raises:
+            InputError: a function that has no name to import it by; more or less than one value.
+        """
+        if len(args) != 1 or kwargs:
+            raise InputError(f"a task is one JSON value, not {len(args) + len(kwargs)}: put them into a dict")
+        return self._threads.submit(self.call, name_of(function), args[0], self.seconds)
+
+    def call(self, name: str, task: Any, seconds: float) -> Any:
+        """The value of a function by name, with a limit of its own for this task; see `submit`."""
+        process = self._take(name)
+        try:
+            return process.ask(task, seconds)
+        finally:
+            self._give_back(process)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes when what was submitted is done.
+
+        Args:
+            wait: return only then.
+            cancel_futures: let go of what has not begun.
+        """
+        self._threads.shutdown(wait=False, cancel_futures=cancel_futures)
+        if not wait:
+            threading.Thread(target=self.shutdown, daemon=True).start()
+            return
+        try:
+            self._threads.shutdown(wait=True)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the processes now, whatever they are doing."""
+        with self._lock:
+            self._killed = True
+            alive = list(self._alive)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in alive:
+            process.stop()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.kill()
+        self.shutdown()
+
+    def _take(self, name: str) -> Process:
+        """A process that has loaded the function: one that has it already, else any, else a new one."""
+        with self._lock:
+            if self._killed:
+                raise LostError("the pool was shut down")
+            fitting = (process for process in self._idle if process.function == name)
+            process = next(fitting, self._idle[-1] if self._idle else None)
+            if process is None:
+                process = Process(self.memory_gb)
+                self._alive.add(process)
+            else:
+                self._idle.remove(process)
+        try:
+            process.load(name)
+        except StartError:
+            self._give_back(process)
+            raise
+        return process
+
+    def _give_back(self, process: Process) -> None:
+        with self._lock:
+            if process.dead:
+                self._alive.discard(process)
+            else:
+                self._idle.append(process)
+
+
+class Inline(Executor):
+    """Runs each call at once, in this process and without limits."""
+
+    def submit(self, function: Function, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the function now; what it raises is in the future."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(_callable(function)(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - the future's reader decides
+            future.set_exception(error)
+        return future
+
+
+def stream(
+    executor: Executor, function: Function, tasks: Iterable[Any], *, ahead: int
+) -> Iterator[tuple[int, Any]]:
+    """Apply a function to tasks, which are drawn as they are needed.
+
+    Args:
+        executor: where it runs.
+        function: of a module, from one JSON value to one; or its name, `package.module:name`.
+        tasks: JSON values; may be endless.
+        ahead: tasks that are drawn and not finished, at most.
+
+    Returns:
+        An iterator over (number of the task, value or `Lost`), in the order in which they finish. What
+        has not begun when it is closed is cancelled.
+
+    Raises:
+        InputError: `ahead` is below 1.
+        StartError: while drawing, where a process cannot import the function.
+    """
+    if ahead < 1:
+        raise InputError(f"{ahead=} must be positive")
+    return _stream(executor, function, tasks, ahead)
+
+
+def _stream(
+    executor: Executor, function: Function, tasks: Iterable[Any], ahead: int
+) -> Iterator[tuple[int, Any]]:
+    work = function if isinstance(executor, Pool) else _callable(function)
+    todo = enumerate(tasks)
+    finished: SimpleQueue[int] = SimpleQueue()
+    running: dict[int, Future[Any]] = {}
+    try:
+        while True:
+            while len(running) < ahead and (drawn := next(todo, None)) is not None:
+                i, task = drawn
+                running[i] = _submit(executor, work, task)
+                running[i].add_done_callback(lambda _, i=i: finished.put(i))  # type: ignore[misc]
+            if not running:
+                return
+            i = finished.get()
+            yield i, _value(running.pop(i))
+    finally:
+        for future in running.values():
+            future.cancel()
+
+
+def _submit(executor: Executor, function: Any, task: Any) -> Future[Any]:
+    try:
+        return executor.submit(function, task)
+    except BrokenExecutor as error:  # it broke under an earlier task, and says so at once
+        future: Future[Any] = Future()
+        future.set_exception(error)
+        return future
+
+
+def _value(future: Future[Any]) -> Any:
+    """The value of a future that is done, or `Lost`."""
+    try:
+        return future.result()
+    except StartError:
+        raise
+    except LostError as error:
+        return Lost(error.reason)
+    except CancelledError:
+        return Lost("cancelled")
+    except BrokenExecutor:
+        return Lost("the worker process died")
+    except Exception as error:  # noqa: BLE001 - one task's failure is that task's result
+        return Lost(describe(error))
+
+
 def run(
     function: str,
     tasks: Sequence[Any],
@@ -48,6 +252,7 @@ def run(
     seconds: float = 60.0,
     memory_gb: float = 4.0,
     on_done: Callable[[int], None] | None = None,
+    executor: Executor | None = None,
 ) -> list[Any]:
     """Apply a function to every task in processes that can be lost.
 
@@ -57,7 +262,9 @@ def run(
         workers: processes at a time; each holds its numerical libraries to one thread.
         seconds: limit for one task, start of the process not counted.
         memory_gb: limit of a process's address space, GiB (where the system knows one: Linux).
-        on_done: called with the task's index after each, from the worker's thread.
+        on_done: called with the task's index after each.
+        executor: where to run in place of processes of this machine. A `Pool` and `Inline` take the tasks as
+            they are; any other knows no limits, so there each task runs in a process beside the worker.
 
     Returns:
         One result a task, in the order of the tasks; `Lost` where the process died, ran out of time or
@@ -65,170 +272,104 @@ def run(
 
     Raises:
         InputError: a number of workers or seconds that is not positive.
-        CrystallmError: a worker could not even start.
+        StartError: a worker could not even start.
     """
     if workers < 1 or not seconds > 0:
         raise InputError(f"{workers=} and {seconds=} must both be positive")
     results: list[Any] = [Lost("not run")] * len(tasks)
-    todo = iter(range(len(tasks)))
-    lock = threading.Lock()
-    alive: set[_Worker] = set()
-
-    def keep_one_busy() -> None:
-        worker: _Worker | None = None
-        try:
-            while True:
-                with lock:
-                    i = next(todo, None)
-                if i is None:
-                    return
-                if worker is None:
-                    worker = _Worker(function, memory_gb)
-                    with lock:
-                        alive.add(worker)
-                results[i] = worker.ask(tasks[i], seconds)
-                if worker.dead:
-                    with lock:
-                        alive.discard(worker)
-                    worker = None
-                if on_done is not None:
-                    on_done(i)
-        finally:
-            if worker is not None:
-                worker.stop()
-
-    threads = ThreadPoolExecutor(max(1, min(workers, len(tasks))))
-    try:
-        for future in [threads.submit(keep_one_busy) for _ in range(min(workers, len(tasks)))]:
-            future.result()
-    finally:
-        with lock:  # after an error or Ctrl-C: hand out no more tasks, and end the ones that run
-            todo = iter(())
-            for worker in alive:
-                worker.stop()
-        threads.shutdown()
+    with closing(
+        _results(function, tasks, executor, workers=workers, seconds=seconds, memory_gb=memory_gb)
+    ) as found:
+        for i, result in found:
+            results[i] = result
+            if on_done is not None:
+                on_done(i)
     return results
 
 
-class _Worker:
-    """One process and the pipes to it. Used from one thread, stopped from any.
+def _results(
+    function: str,
+    tasks: Sequence[Any],
+    executor: Executor | None,
+    *,
+    workers: int,
+    seconds: float,
+    memory_gb: float,
+) -> Generator[tuple[int, Any]]:
+    """(Index, result) of each task, as they finish."""
+    if not tasks:
+        return
+    if executor is None and _HERE.keeping:
+        pool = _HERE.pool(memory_gb)
+        for i, task in enumerate(tasks):
+            try:
+                yield i, pool.call(function, task, seconds)
+            except LostError as error:
+                yield i, Lost(error.reason)
+    elif executor is None:
+        with Pool(min(workers, len(tasks)), seconds=seconds, memory_gb=memory_gb) as pool:
+            yield from stream(pool, function, tasks, ahead=2 * workers)
+    elif isinstance(executor, Pool | Inline):
+        yield from stream(executor, function, tasks, ahead=len(tasks))
+    else:
+        size = max(1, min(GROUP, len(tasks) // _PIECES))
+        limits: dict[str, Any] = {"function": function, "seconds": seconds, "memory_gb": memory_gb}
+        groups = [limits | {"tasks": list(tasks[k : k + size])} for k in range(0, len(tasks), size)]
+        for number, answers in stream(executor, run_group, groups, ahead=len(groups)):
+            for k in range(len(groups[number]["tasks"])):
+                yield number * size + k, answers if isinstance(answers, Lost) else _unpacked(answers[k])
+
+
+def run_group(group: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`run` on a worker that knows no limits itself: in one process beside it, which is kept.
 
     Args:
-        function: as in `run`.
-        memory_gb: as in `run`.
+        group: `function`, `tasks`, `seconds` and `memory_gb` as for `run`.
 
-    Raises:
-        CrystallmError: the process did not come up.
+    Returns:
+        For each task its `value`, or why it is `lost`.
     """
-
-    def __init__(self, function: str, memory_gb: float) -> None:
-        # One thread each: side by side, two OpenMP pools bring each other down to a tenth.
-        single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        path = os.pathsep.join(folder for folder in sys.path if folder)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from crystallm.workers import serve; serve()", function, str(memory_gb)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-            env=os.environ | single | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
+    with kept():
+        results = run(
+            group["function"], group["tasks"], seconds=group["seconds"], memory_gb=group["memory_gb"]
         )
-        self.dead = False
-        line, _ = self._line(START_SECONDS)
-        greeting = json.loads(line) if line else {"error": f"exit code {self._process.wait()}"}
-        if "error" in greeting:
-            self.stop()
-            raise CrystallmError(f"a worker process for {function} did not start: {greeting['error']}")
-
-    def ask(self, task: Any, seconds: float) -> Any:
-        """The function's value for this task, or `Lost`; after a `Lost` by limit or death, `dead` is set."""
-        try:
-            self._stdin.write(json.dumps(task) + "\n")
-            self._stdin.flush()
-        except OSError:  # it died between two tasks; the reading below says so
-            pass
-        line, late = self._line(seconds)
-        if line:
-            answer: dict[str, Any] = json.loads(line)
-            if late:  # the answer and the limit crossed: the answer counts, the process is gone
-                self.stop()
-            if not answer.get("last", False):
-                return Lost(answer["error"]) if "error" in answer else answer["value"]
-            reason = str(answer["error"])
-        elif late:
-            reason = f"took longer than {seconds:g} s"
-        else:
-            reason = f"the worker process died with code {self._process.wait()}"
-        self.stop()
-        return Lost(reason)
-
-    def stop(self) -> None:
-        """End the process, whatever it is doing."""
-        self.dead = True
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError, ValueError):  # what it never read, it cannot be told any more
-                    pipe.close()
-
-    @property
-    def _stdin(self) -> Any:
-        return self._process.stdin
-
-    def _line(self, seconds: float) -> tuple[str, bool]:
-        """The next line it writes ("" at its end), and whether the limit ended it."""
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            self._process.kill()
-
-        timer = threading.Timer(seconds, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            assert self._process.stdout is not None  # noqa: S101 - it was opened as a pipe
-            line = self._process.stdout.readline()
-        except (OSError, ValueError):  # closed by stop() from another thread
-            line = ""
-        finally:
-            timer.cancel()
-        return line if line.endswith("\n") else "", late.is_set()
+    return [{"lost": r.reason} if isinstance(r, Lost) else {"value": r} for r in results]
 
 
-def serve() -> None:
-    """The worker's side: read tasks from standard input until it ends, write answers to standard output."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not stand between the answers
-    name, memory_gb = sys.argv[1:3]
+def _unpacked(answer: Mapping[str, Any]) -> Any:
+    return Lost(answer["lost"]) if "lost" in answer else answer["value"]
 
-    def say(answer: dict[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
 
+@contextmanager
+def kept() -> Iterator[None]:
+    """Within it, `run` takes one process and keeps it for the next `run` of this thread, here or later.
+
+    For a cluster's workers: each has one core, and starting a process takes longer than many a task.
+    """
+    before, _HERE.keeping = _HERE.keeping, True
     try:
-        module, _, attribute = name.partition(":")
-        function = getattr(import_module(module), attribute)
-        _limit_memory(float(memory_gb))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear it
-        say({"error": f"{type(error).__name__}: {error}"})
-        return
-    say({})
-    for line in sys.stdin:
-        try:
-            say({"value": function(json.loads(line))})
-        except MemoryError:  # what is left of this process can't be trusted
-            say({"error": f"needed more than {memory_gb} GiB of memory", "last": True})
-            return
-        except Exception as error:  # noqa: BLE001 - one task's failure is that task's result
-            say({"error": f"{type(error).__name__}: {str(error)[:200]}"})
+        yield
+    finally:
+        _HERE.keeping = before
 
 
-def _limit_memory(gigabytes: float) -> None:
-    """Bound the address space of this process, where the system has such a bound."""
-    with suppress(ImportError, OSError, ValueError):  # Windows has none, macOS refuses
-        import resource
+class _Here(threading.local):
+    """What `kept` keeps in this thread."""
 
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (int(gigabytes * 2**30), hard))
+    def __init__(self) -> None:
+        self.keeping = False
+        self._pools: dict[float, Pool] = {}
+
+    def pool(self, memory_gb: float) -> Pool:
+        """The pool whose processes have this limit."""
+        if memory_gb not in self._pools:
+            self._pools[memory_gb] = Pool(1, seconds=60.0, memory_gb=memory_gb)
+            atexit.register(self._pools[memory_gb].kill)
+        return self._pools[memory_gb]
+
+
+_HERE = _Here()
+
+
+def _callable(function: Function) -> Callable[..., Any]:
+    return resolve(function) if isinstance(function, str) else function

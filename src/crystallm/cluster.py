@@ -1,0 +1,372 @@
+"""A Dask cluster as an executor: one that runs already, or jobs of a queue (SLURM, PBS, LSF).
+
+A cluster is told by the address of its scheduler, or by a YAML file that says what to ask the queue for; see
+`Queue`. Each worker has one thread and one core's share of a job's memory, and its numerical libraries take
+one thread too. A worker that dies loses no task: its tasks run again elsewhere. This module refuses to know
+what tasks are about: each is a module-level function and one JSON value (see `workers`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+import shutil
+from concurrent import futures
+from concurrent.futures import Executor, Future, InvalidStateError
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+import crystallm
+from crystallm.asking import validated
+from crystallm.errors import CrystallmError, InputError
+from crystallm.losable import LostError, StartError, name_of, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_LOG = logging.getLogger(__name__)
+TIMEOUT = 10.0
+"""Seconds within which a scheduler must answer."""
+MISSING = "a cluster needs Dask: pip install 'crystallm[cluster]'"
+_ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
+_SINGLE = tuple(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
+
+
+class VersionError(StartError, InputError):
+    """A worker has another version of this package than we have."""
+
+
+class Queue(BaseModel):
+    """What to ask a queueing system for. Frozen; refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    system: Literal["slurm", "pbs", "lsf"]
+    """The queueing system."""
+    jobs: int | None = Field(default=None, ge=1)
+    """Jobs to ask for; one if neither this nor `maximum` is given."""
+    minimum: int = Field(default=0, ge=0)
+    """With `maximum`: jobs that are kept, however little there is to do."""
+    maximum: int | None = Field(default=None, ge=1)
+    """Jobs to ask for at most, as many as the work needs at a time; in place of `jobs`."""
+    cores: int = Field(ge=1)
+    """Cores of a job."""
+    processes: int | None = Field(default=None, ge=1)
+    """Workers of a job; one a core if None. Fewer leave more memory for each."""
+    memory: str
+    """Memory of a job, `16GB`."""
+    walltime: str | None = None
+    """Longest time of a job, HH:MM:SS, in quotes."""
+    queue: str | None = None
+    """Queue or partition."""
+    account: str | None = None
+    """Whom to charge."""
+    project: str | None = None
+    """The same, as LSF calls it."""
+    job_extra_directives: tuple[str, ...] = ()
+    """Further directives, without `#SBATCH` and its like."""
+    job_script_prologue: tuple[str, ...] = ()
+    """Shell commands before the workers start: modules to load, environments."""
+    interface: str | None = None
+    """Network interface, `ib0`."""
+    local_directory: str | None = None
+    """Where workers may write, `/scratch`."""
+    log_directory: str | None = None
+    """Where the jobs' output goes."""
+    python: str | None = None
+    """The interpreter on the nodes; None for this one."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of dask-jobqueue's class for the system, as they are."""
+
+    @field_validator("walltime", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        # YAML reads 12:00:00 as a number to the base of 60, and 04:00:00 as a string.
+        if isinstance(value, int):
+            text = f"{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}"
+            raise ValueError(f'YAML takes it for a number: write "{text}", in quotes')  # noqa: TRY004 - for pydantic
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Queue:
+        if self.jobs is not None and (self.maximum is not None or self.minimum):
+            raise ValueError(f"jobs = {self.jobs} beside minimum or maximum: give one or the other")
+        if self.minimum > (self.minimum if self.maximum is None else self.maximum):
+            raise ValueError(f"minimum = {self.minimum} is above maximum = {self.maximum}")
+        if self.minimum and self.maximum is None:
+            raise ValueError(f"minimum = {self.minimum} without maximum: give both")
+        if self.processes is not None and self.processes > self.cores:
+            raise ValueError(f"processes = {self.processes} are more than cores = {self.cores}")
+        if self.account is not None and self.project is not None:
+            raise ValueError(f"account = {self.account!r} and project = {self.project!r} are one: give one")
+        twice = sorted(self.options.keys() & type(self).model_fields.keys())
+        if twice:
+            raise ValueError(f"options: {twice[0]} belongs one level up, beside system")
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of dask-jobqueue's class."""
+        own = (
+            "cores",
+            "memory",
+            "walltime",
+            "queue",
+            "interface",
+            "local_directory",
+            "log_directory",
+            "python",
+        )
+        found = {name: value for name in own if (value := getattr(self, name)) is not None}
+        if self.system == "lsf" and self.walltime is not None:
+            found["walltime"] = ":".join(self.walltime.split(":")[:2])  # LSF knows no seconds
+        charged = self.account if self.project is None else self.project
+        if charged is not None:
+            found["project" if self.system == "lsf" else "account"] = charged
+        found |= {
+            "job_name": "crystallm",
+            "processes": self.cores if self.processes is None else self.processes,
+            "job_extra_directives": list(self.job_extra_directives),
+            "job_script_prologue": [*_SINGLE, *self.job_script_prologue],
+        }
+        return found | self.options
+
+
+def read_queue(path: Path) -> Queue:
+    """What a YAML file says of a queue.
+
+    Raises:
+        InputError: no mapping, an unknown key, or a value out of its range.
+        CrystallmError: the file cannot be read.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold names and values, such as 'system: slurm'")
+    values = {str(name): value for name, value in content.items()}
+    known = list(Queue.model_fields)
+    for name in values.keys() - known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise InputError(f"{path}: unknown key {name!r}: {hint}; dask-jobqueue's own go below 'options:'")
+    try:
+        return validated(Queue, values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def job_script(spec: str) -> str:
+    """The script of one job that a YAML file asks for. Nothing is submitted.
+
+    Raises:
+        InputError, CrystallmError: as `read_queue`; dask-jobqueue is not installed, or refuses an option.
+    """
+    queue = read_queue(Path(spec))
+    kind = _cluster_class(queue)
+    import inspect
+
+    from dask_jobqueue.core import JobQueueCluster
+
+    # To make the cluster would start its scheduler; a job alone starts nothing, but takes fewer arguments.
+    parameters = set(inspect.signature(JobQueueCluster.__init__).parameters)
+    scheduler_only = parameters - {"interface", "protocol", "security", "config_name"}
+    arguments = {name: value for name, value in queue.arguments().items() if name not in scheduler_only}
+    with _refusing(spec):
+        job = kind.job_cls("tcp://SCHEDULER:8786", name="crystallm", **arguments)
+        return str(job.job_script())
+
+
+@contextmanager
+def connect(spec: str) -> Iterator[Executor]:
+    """An executor over a cluster. Jobs that were asked for end with it; a running cluster stays.
+
+    Args:
+        spec: address of a Dask scheduler, `tcp://host:8786`, or a YAML file for a queue.
+
+    Raises:
+        InputError: it is neither, or the file is wrong; see `read_queue`.
+        CrystallmError: Dask is not installed, nobody answers there, or there is no such queue here.
+    """
+    if Path(spec).suffix in {".yaml", ".yml"} or Path(spec).is_file():
+        queue = read_queue(Path(spec))
+    elif _ADDRESS.fullmatch(spec):
+        queue = None
+    else:
+        raise InputError(
+            f"cluster = {spec!r}: write a scheduler's address, tcp://host:8786, or name a queue's YAML file"
+        )
+    with ExitStack() as stack:
+        place = spec if queue is None else stack.enter_context(_jobs(queue, spec))
+        client = stack.enter_context(_client(place, spec))
+        executor = ClusterExecutor(client, spec)
+        if queue is None and not client.scheduler_info()["workers"]:
+            _LOG.warning("the cluster %s has no workers yet: waiting for them", spec)
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _cluster_class(queue: Queue) -> Any:
+    """dask-jobqueue's class for a queueing system."""
+    try:
+        import dask_jobqueue
+    except ImportError:
+        raise CrystallmError(MISSING) from None
+    return getattr(dask_jobqueue, f"{queue.system.upper()}Cluster")
+
+
+@contextmanager
+def _refusing(spec: str) -> Iterator[None]:
+    """Turn dask-jobqueue's complaints about its arguments into one line."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{spec}: dask-jobqueue refuses it: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def _jobs(queue: Queue, spec: str) -> Iterator[Any]:
+    """A scheduler in this process, and jobs of the queue for it, which end with the context."""
+    kind = _cluster_class(queue)
+    command = kind.job_cls.submit_command
+    if shutil.which(command) is None:
+        raise CrystallmError(
+            f"{spec}: there is no {command!r} here: start this where jobs of {queue.system} are submitted"
+        )
+    # Two runs on one login node would fight for the port of Dask's web page.
+    options = {"dashboard_address": ":0", **queue.options.get("scheduler_options", {})}
+    import dask
+
+    # A worker's death counts against all tasks that it was given; so it is given one at a time.
+    with _refusing(spec), dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
+        cluster = kind(**queue.arguments() | {"scheduler_options": options})
+    with closing(cluster):
+        if queue.maximum is not None:
+            cluster.adapt(minimum_jobs=queue.minimum, maximum_jobs=queue.maximum)
+        else:
+            cluster.scale(jobs=queue.jobs or 1)
+        yield cluster
+
+
+def _client(place: Any, spec: str) -> Any:
+    """A connection to a scheduler."""
+    try:
+        import distributed
+    except ImportError:
+        raise CrystallmError(MISSING) from None
+    connected: Any = distributed.Client  # which is typed in part only
+    try:
+        return connected(place, timeout=TIMEOUT, set_as_default=False)
+    except OSError:
+        raise CrystallmError(
+            f"no Dask scheduler answers at {spec!r} within {TIMEOUT:g} s: is it running, and can it be "
+            "reached from here?"
+        ) from None
+    except (TypeError, ValueError) as error:  # tls:// without certificates, a scheme that there is not
+        raise InputError(f"cluster = {spec!r}: {str(error).splitlines()[0]}") from None
+
+
+class ClusterExecutor(Executor):
+    """Runs tasks on the workers of a Dask cluster.
+
+    A task whose worker dies runs again on another one; one that has seen several die is lost, and its
+    future's exception is a LostError. A task that raises is not tried again: that is its result.
+
+    Args:
+        client: connected.
+        name: of the cluster, for messages.
+    """
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client = client
+        self._name = name
+        self._running: dict[Future[Any], Any] = {}
+        self._closed = False
+
+    def submit(self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function of a module on one JSON value.
+
+        Raises:
+            InputError: as `workers.Pool.submit`.
+            RuntimeError: after `shutdown`.
+        """
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if len(args) != 1 or kwargs:
+            raise InputError(f"a task is one JSON value, not {len(args) + len(kwargs)}: put them into a dict")
+        inner = self._client.submit(call, crystallm.__version__, name_of(function), args[0], pure=False)
+        outer: Future[Any] = Future()
+        self._running[outer] = inner
+        outer.add_done_callback(self._forget)
+        inner.add_done_callback(partial(self._settle, outer))
+        return outer
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks.
+
+        Args:
+            wait: return only when those that were submitted are done.
+            cancel_futures: let go of them, also of what has begun.
+        """
+        self._closed = True
+        outstanding = list(self._running)
+        if cancel_futures:
+            inner = list(self._running.values())
+            self._running.clear()  # so that they are cancelled together below, in one message
+            for future in outstanding:
+                future.cancel()
+            self._client.cancel(inner)
+        if wait:
+            futures.wait(outstanding)
+
+    def _forget(self, outer: Future[Any]) -> None:
+        inner = self._running.pop(outer, None)
+        if outer.cancelled() and inner is not None:
+            inner.cancel()
+
+    def _settle(self, outer: Future[Any], inner: Any) -> None:
+        """Hand the outcome of Dask's future on; called in a thread of Dask's."""
+        if outer.cancelled():
+            return
+        value, error = None, None
+        if inner.status == "finished":
+            try:
+                value = inner.result()
+            except Exception as problem:  # noqa: BLE001 - the future's reader decides
+                error = problem
+        elif inner.status == "error":
+            error = inner.exception()
+            if type(error).__name__ == "KilledWorker":
+                error = LostError(f"its worker died {error.allowed_failures + 1} times")
+        else:
+            error = StartError(f"the cluster {self._name} has gone; with --out, the same command goes on")
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            if error is None:
+                outer.set_result(value)
+            else:
+                outer.set_exception(error)
+
+
+def call(version: str, name: str, task: Any) -> Any:
+    """The worker's side: the value of a function by its name.
+
+    Raises:
+        VersionError: the caller has another version of this package.
+    """
+    if version != crystallm.__version__:
+        raise VersionError(
+            f"the workers have crystallm {crystallm.__version__}, and here is {version}: install one on both"
+        )
+    return resolve(name)(task)
