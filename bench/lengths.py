@@ -13,7 +13,8 @@ from functools import partial
 
 import numpy as np
 
-from crystallm.prepare import encode_row, read_rows
+from crystallm.prepare import read_rows
+from crystallm.prepare_row import Choices, treat
 
 
 def main() -> None:
@@ -22,11 +23,11 @@ def main() -> None:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    encode = partial(encode_row, language_name="orbits", max_tokens=10**6)
+    encode = partial(treat, choices=Choices(max_tokens=10**6, min_distance=0))
     with ProcessPoolExecutor(args.workers) as pool:
         for path in args.data:
             found = list(pool.map(encode, read_rows(path), chunksize=100))
-            lengths = np.array([len(row.ids) for row in found if row.ids is not None])
+            lengths = np.array([row["n_tokens"] for row in found if not row["step"]])
             quantiles = np.percentile(lengths, [50, 90, 99]).round().astype(int).tolist()
             print(
                 f"{path}: {len(lengths)} of {len(found)} encoded, mean {lengths.mean():.1f} tokens, "

@@ -150,7 +150,7 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
     (tmp_path / "list.csv").write_text("formula,z,n\nZnS,2,2\nTiO2,auto,2\nNaCl,4,1\n")
     hot = ("--model", parrot, "--temperature", 3)
     command = ("generate", "--formulas", "list.csv", "--valid", "--quiet", *hot)
-    monkeypatch.setattr("crystallm.commands.generate.JUDGED_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.units.JUDGED_TOGETHER", 1)
     monkeypatch.setattr("crystallm.generation.JUDGED_TOGETHER", 1)
     assert crystallm(*command, "--out", "whole")[0] == 0
 
@@ -271,7 +271,7 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
 def test_a_process_killed_in_the_middle_leaves_a_folder_that_can_go_on(parrot, tmp_path):
     (tmp_path / "list.csv").write_text("formula\n" + "Na4Cl4\n" * 10)
     # Judged in two groups: the second takes a second or more, in which the process is killed.
-    script = "from crystallm import cli; from crystallm.commands import generate as g; g.JUDGED_TOGETHER = 5"
+    script = "from crystallm import cli; from crystallm import units; units.JUDGED_TOGETHER = 5"
     options = ["--formulas", "list.csv", "-n", "1", "--out", "out", "--model", str(parrot)]
     command = [sys.executable, "-c", f"{script}; cli.main()", "generate", *options]
     with subprocess.Popen(

@@ -44,7 +44,7 @@ def test_from_a_collection_to_weights_that_generate(crystallm, tmp_path):
     code, out, err = crystallm("prepare", "book.csv", "book.csv=val", "--out", "data", "--workers", 1)
     assert (code, err) == (0, "")
     assert "train" in out
-    assert "0 rows refused" in out
+    assert "10 of 10 rows" in out
     rows = parquet.read_table(tmp_path / "data" / "rows.parquet").to_pylist()
     assert {row["split"] for row in rows} == {"train", "val"}
 
@@ -98,9 +98,16 @@ def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
         (["prepare"], 2, "no input"),
         (["prepare", "book.csv"], 2, "--out is missing"),
         (["prepare", "missing.csv", "--out", "data"], 2, "missing.csv"),
-        (["prepare", "book.csv=dev", "--out", "data"], 2, "no split 'dev'"),
+        (["prepare", "book.csv=other", "--out", "data"], 2, "no split 'other'"),
         (["prepare", "book.csv", "--out", "data", "--workers", "0"], 2, "workers = 0"),
-        (["prepare", "recipe.yaml", "--out", "data"], 2, "neither CSV"),
+        (["prepare", "recipe.yaml", "--out", "data"], 2, "no collection by its name"),
+        (["prepare", "book.csv", "--out", "data", "--val", "2.5"], 2, "val = 2.5: write a share"),
+        (["prepare", "book.csv", "--out", "data", "--min-distance", "-1"], 2, "min_distance = '-1.0'"),
+        (["prepare", "book.csv", "--out", "data", "--split", "splits.csv"], 2, "no such file"),
+        (["prepare", "book.csv", "--out", "data", "--exclude", "gone.csv"], 2, "gone.csv"),
+        (["prompts"], 2, "no source"),
+        (["prompts", "book.csv", "--out", "x.txt"], 2, "ends in .csv"),
+        (["prompts", "gone", "--out", "x.csv"], 2, "gone"),
         (["train"], 2, "no data"),
         (["train", "data"], 2, "--out is missing"),
         (["train", "missing", "--out", "run", "--updates", "1"], 2, "missing"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from crystallm import dataset
 from crystallm.dataset import IGNORE, PADDING, Split
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import InputError
+from crystals import write_split
 
 patient = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 lengths = st.lists(st.integers(0, 300), max_size=80)
@@ -123,11 +124,9 @@ def test_nothing_gives_no_batch():
 def folder(tmp_path):
     """A data set of three crystals, one of them empty."""
     place = tmp_path / "data"
-    with dataset.new_folder(place) as new:
-        streams = [np.array(ids, dtype=np.uint16) for ids in ([1, 2, 3], [], [65535])]
-        dataset.write_split(new, "train", streams)
-        dataset.write_split(new, "val", [])
-        (new / dataset.FACTS).write_text('{"language": "orbits", "vocab_size": 65536}')
+    write_split(place, "train", [[1, 2, 3], [], [65535]])
+    write_split(place, "val", [])
+    (place / dataset.FACTS).write_text('{"language": "orbits", "vocab_size": 65536}')
     return place
 
 
@@ -211,56 +210,24 @@ def test_foreign_json_is_refused(folder, content):
 # --- folders ---
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError()])
-def test_a_failure_leaves_nothing_behind(tmp_path, error):
-    expected = CrystallmError if isinstance(error, OSError) else type(error)
+def test_a_failure_leaves_the_old_split(folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def fill():
-        with dataset.new_folder(tmp_path / "deep" / "deeper" / "data") as place:
-            (place / "file").write_text("half")
-            raise error
-
-    with pytest.raises(expected):
-        fill()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_parents_that_others_use_by_now_stay(tmp_path):
-    def fill():
-        with dataset.new_folder(tmp_path / "deep" / "deeper" / "data"):
-            (tmp_path / "deep" / "other").write_text("")
+    def fail():
+        with dataset.SplitWriter(folder, "train") as writer:
+            writer.add(b"\1\0")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fill()
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["other"]
+        fail()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_an_empty_folder_is_filled(tmp_path):
-    (tmp_path / "data").mkdir()
-    with dataset.new_folder(tmp_path / "data") as place:
-        (place / "file").write_text("whole")
-    assert (tmp_path / "data" / "file").read_text() == "whole"
-
-
-@pytest.mark.parametrize("content", ["file", "folder"])
-def test_what_stands_there_stays(tmp_path, content):
-    place = tmp_path / "data"
-    if content == "folder":
-        place.mkdir()
-        (place / "old").write_text("old")
-    else:
-        place.write_text("old")
-    with pytest.raises(CrystallmError, match="cannot write"), dataset.new_folder(place) as new:
-        (new / "file").write_text("")
-    assert (place / "old" if content == "folder" else place).read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
-def test_a_file_in_the_way_is_an_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CrystallmError, match="cannot write"), dataset.new_folder(tmp_path / "file" / "data"):
-        pass
+def test_a_writer_counts(tmp_path):
+    with dataset.SplitWriter(tmp_path, "train") as writer:
+        writer.add(b"\1\0\2\0")
+        writer.add(b"")
+        assert (writer.n_crystals, writer.n_tokens) == (2, 2)
 
 
 def test_facts_are_told_whole(folder):

@@ -164,6 +164,18 @@ def test_known_crystals_that_cannot_be_read_are_counted(some, in_process) -> Non
     assert result.crystals[0].known == "whole"
 
 
+def test_known_crystals_come_from_collections_of_any_kind(some, in_process, tmp_path) -> None:
+    record: dict[str, Any] = some[1].as_dict()
+    broken: dict[str, Any] = {"id": "broken", "structure": record | {"sites": []}}
+    items = [{"id": "json", "structure": record}, broken]
+    (tmp_path / "known.json").write_text(json.dumps(items))
+    (tmp_path / "known.cif").write_text(cif(some[0]))
+    known = novelty.read_known([tmp_path / "known.json", str(tmp_path / "known.cif")])
+    result = novelty.evaluate(some[:2], known, valid=[True] * 2)
+    assert [v.known for v in result.crystals] == ["known", "json"]
+    assert (result.n_known, result.n_compared, result.n_unreadable) == (3, 2, 1)
+
+
 def test_only_known_crystals_of_a_generated_formula_are_kept(some) -> None:
     seen: list[int] = []
     known = ((str(i), cif(some[i % 20])) for i in range(1040))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import re
 import shlex
@@ -36,11 +37,17 @@ def place(tmp_path, monkeypatch, parrot, textbook_structures):
     monkeypatch.setattr(checkpoint, "_WEIGHTS", tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    for name in ("train.csv", "val.csv"):
-        with (tmp_path / name).open("w", newline="") as file:
+    for name in ("train.csv.gz", "val.csv.gz"):
+        with gzip.open(tmp_path / name, "wt", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["cif"])
             writer.writerows([structure.to(fmt="cif")] for structure in textbook_structures.values())
+    (tmp_path / "my_cifs").mkdir()
+    for name, structure in textbook_structures.items():
+        structure.to(filename=str(tmp_path / "my_cifs" / f"{name}.cif"))
+    (tmp_path / "more.extxyz").write_text(
+        '2\nLattice="4.2 0 0 0 4.2 0 0 0 4.2" Properties=species:S:1:pos:R:3\nCs 0 0 0\nCl 2.1 2.1 2.1\n'
+    )
     (tmp_path / "benchmarks" / "mp_20").mkdir(parents=True)
     with (tmp_path / "benchmarks" / "mp_20" / "test.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -77,14 +84,14 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
         lambda texts, *, what="text", **_: [validity.check(text, what=what) for text in texts],
     )
     found = commands()
-    assert len(found) == 16
+    assert len(found) == 19
     for arguments in found:
         # A minute of training for a minute of testing would be long.
         short = [
             "0.01" if previous == "--minutes" else word
             for previous, word in zip(["", *arguments], arguments, strict=False)
         ]
-        more = ["--workers", "1"] if short[0] in ("prepare", "benchmark", "evaluate") else []
+        more = ["--workers", "1"] if short[0] in ("prepare", "prompts", "benchmark", "evaluate") else []
         assert cli.run([*short, *more]) == 0, (arguments, capsys.readouterr().err)
     assert (place / "out" / "rutile" / "results.parquet").exists()
     assert (place / "out" / "list" / "results.parquet").exists()

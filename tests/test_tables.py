@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from crystallm import tables
-from crystallm.prepare import Report
+from crystallm.prepare_report import Report
 
 
 def row(**known):
@@ -69,8 +71,12 @@ def test_a_long_table_is_cut_and_says_so(capsys):
 
 @pytest.mark.parametrize(("n", "said"), [(2, "10.0"), (0, "-")])
 def test_a_report_counts_crystals_tokens_and_refusals(capsys, n, said):
-    tables.print_report(Report("orbits", {"train": n}, {"train": 10 * n}, {"encode: [no] symmetry": 3}))
+    reasons = {"encode: [no] symmetry": 3}
+    report = Report("orbits", n + 7, {"train": n}, {"train": 10 * n}, {"encode": 3}, 4, reasons)
+    tables.print_report(report, Path("data"))
     out = capsys.readouterr().out
     assert said in out
+    assert f"{n} of {n + 7} rows" in out
+    assert "4 duplicates left out" in out
     assert "3 rows refused" in out
     assert "3  encode: [no] symmetry" in out

@@ -17,6 +17,7 @@ from crystallm import checkpoint, dataset, training
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.model import GPT, ModelConfig
 from crystallm.training import Progress, Recipe
+from crystals import write_split
 
 CPU = torch.device("cpu")
 VOCABULARY = 40
@@ -38,11 +39,10 @@ def plain_texts() -> list[np.ndarray]:
 
 
 def write_data(folder, **splits):
-    with dataset.new_folder(folder) as place:
-        for split in ("train", "val"):
-            dataset.write_split(place, split, splits.get(split, []))
-        facts = {"language": "orbits", "vocab_size": VOCABULARY}
-        (place / dataset.FACTS).write_text(json.dumps(facts))
+    for split in ("train", "val"):
+        write_split(folder, split, splits.get(split, []))
+    facts = {"language": "orbits", "vocab_size": VOCABULARY}
+    (folder / dataset.FACTS).write_text(json.dumps(facts))
     return folder
 
 

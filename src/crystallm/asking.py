@@ -6,6 +6,7 @@ Needs no model, and refuses to know what one makes of it.
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -137,10 +138,11 @@ def understand(request: Request, *, fitting: bool = True) -> Plan:
 
 
 def read_requests(path: Path, *, n: int, fitting: bool = True) -> list[Request]:
-    """Requests of a CSV file with the columns formula[,z][,space_group][,n], one a row.
+    """Requests of a CSV file with the columns [id,]formula[,z][,space_group][,n], one a row, or of prompts.
 
     Args:
-        path: of the file, UTF-8.
+        path: of the file, UTF-8; or of an archive (tar, zip) of prompts in the published language. An id is
+            for the reader of the file.
         n: crystals of a request whose row does not say.
         fitting: as for `understand`.
 
@@ -148,12 +150,14 @@ def read_requests(path: Path, *, n: int, fitting: bool = True) -> list[Request]:
         InputError: a missing or unknown column, or a row that cannot be understood; with its line.
         CrystallmError: the file cannot be read.
     """
+    if path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")):
+        return _from_prompts(path, n, fitting=fitting)
     requests = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restkey="", skipinitialspace=True)
             names = [(name or "").strip() for name in reader.fieldnames or ()]
-            known = ("formula", "z", "space_group", "n")
+            known = ("id", "formula", "z", "space_group", "n")
             if "formula" not in names or set(names) - set(known):
                 raise InputError(
                     f"{path}: the first line must name the columns formula[,z][,space_group][,n], not "
@@ -180,9 +184,35 @@ def read_requests(path: Path, *, n: int, fitting: bool = True) -> list[Request]:
 def _from_row(row: Mapping[str, str | None], n: int, *, fitting: bool) -> Request:
     if "" in row:  # DictReader's place for what stands behind the last column
         raise InputError("more values than columns: is a comma too many?")
-    values = {name: value.strip() for name, value in row.items() if value and value.strip()}
+    values = {name: value.strip() for name, value in row.items() if value and value.strip() and name != "id"}
     if "formula" not in values:
         raise InputError("no formula")
     request = validated(Request, {"n": n, **values})
     understand(request, fitting=fitting)
     return request
+
+
+def _from_prompts(path: Path, n: int, *, fitting: bool) -> list[Request]:
+    """Requests of an archive of prompts; one that says more than composition and group stays as it is."""
+    from crystallm import cif_reader, sources
+
+    found = []
+    for name, text in sources.read_prompts(path):
+        lines = [line for line in text.split("\n") if line.strip()]
+        head = re.fullmatch(r"data_((?:[A-Z][a-z]?\d+)+)", lines[0].strip()) if lines else None
+        last = lines[-1].split(maxsplit=1) if lines else []
+        if head is not None and len(lines) == 1:
+            values: dict[str, Any] = {"formula": head[1]}
+        elif head is not None and len(last) == 2 and last[0] == cif_reader.GROUP:
+            values = {"formula": head[1], "space_group": last[1]}
+        elif text.strip() == "data_":
+            values = {}
+        else:
+            values = {"prompt": text}
+        try:
+            request = validated(Request, {"n": n, **values})
+            understand(request, fitting=fitting)
+        except InputError as error:
+            raise InputError(f"{path}, {name}: {error}") from None
+        found.append(request)
+    return found

@@ -7,7 +7,7 @@ the Okabe-Ito palette, which colour-blind readers tell apart.
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
 _COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9")
@@ -72,6 +73,58 @@ def paired_bars(counts: Mapping[str, tuple[int, int]], *, labels: tuple[str, str
     axes.set_ylabel("crystals")
     axes.legend(frameon=False)
     return _png(figure)
+
+
+def bars(counts: Mapping[str, int], *, label: str, most: int = 30) -> bytes:
+    """Counts by name, the most frequent first, the others put together.
+
+    Args:
+        counts: by name.
+        label: of the axis.
+        most: names that are shown.
+    """
+    figure, axes = _figure(height=4.2)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = ordered[:most]
+    if len(ordered) > most:
+        shown.append((f"{len(ordered) - most} others", sum(n for _, n in ordered[most:])))
+    axes.bar(range(len(shown)), [n for _, n in shown], color=BLUE)
+    axes.set_xticks(range(len(shown)), [name for name, _ in shown], rotation=60, ha="right")
+    axes.set_ylabel(label)
+    return _png(figure)
+
+
+def periodic_table(counts: Mapping[str, int]) -> bytes:
+    """Counts by element in the places of the periodic table, coloured by their logarithm."""
+    from matplotlib import colormaps
+    from pymatgen.core import Element
+
+    figure, axes = _figure(height=3.4)
+    highest = np.log10(max(counts.values(), default=1) + 1)
+    for element in Element:
+        if element.symbol in ("D", "T"):
+            continue
+        row, column = element.row, element.group
+        if (element.is_rare_earth and element.symbol not in ("Sc", "Y")) or element.is_actinoid:
+            row, column = element.row + 2.4, element.Z - (54 if element.row == 6 else 86)
+        n = counts.get(element.symbol, 0)
+        shade = colormaps["viridis"](np.log10(n + 1) / highest) if n else "#eeeeee"
+        axes.add_patch(_square(column, row, shade))
+        dark = n and np.log10(n + 1) / highest < 0.55
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if dark else "black"}
+        axes.text(column, row, element.symbol, fontsize=6.5, **style)
+        if n:
+            axes.text(column, row + 0.36, str(n), fontsize=3.6, **style)
+    axes.set_xlim(0.4, 18.6)
+    axes.set_ylim(9.9, 0.4)
+    axes.axis("off")
+    return _png(figure)
+
+
+def _square(column: float, row: float, colour: Any) -> Patch:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=colour, linewidth=0)
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, labels: tuple[str, str]) -> bytes:

@@ -14,11 +14,13 @@ from cyclopts import App, CycloptsError
 
 import crystallm
 from crystallm.commands.benchmark import csp
+from crystallm.commands.cluster import cluster
 from crystallm.commands.evaluate import evaluate
 from crystallm.commands.generate import generate, models
 from crystallm.commands.generated import novelty, unconditional
 from crystallm.commands.known import challenge, classes
-from crystallm.commands.training import prepare, train
+from crystallm.commands.prepare import prepare, prompts
+from crystallm.commands.training import train
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
@@ -36,12 +38,14 @@ app.command(generate)
 app.command(models)
 app.command(evaluate)
 app.command(prepare)
+app.command(prompts)
 app.command(train)
 benchmark = App(name="benchmark", help="Measure a model against known crystals.", help_format="plaintext")
 benchmark.default(csp)  # `crystallm benchmark mp_20`
 for measure in (csp, challenge, classes, novelty, unconditional):
     benchmark.command(measure)
 app.command(benchmark)
+app.command(cluster)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

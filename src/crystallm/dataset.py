@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from contextlib import contextmanager, suppress
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,45 +36,56 @@ OPEN_WINDOWS = 64  # that `pack` fills at a time
 MAX_VOCABULARY = 65536  # ids are uint16
 
 
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder that appears whole or not at all: filled beside its place, then renamed.
+class SplitWriter:
+    """Writes the crystals of a split as one stream and its index, crystal by crystal.
 
-    Raises:
-        CrystallmError: the folder cannot be written (rights, full disk), or holds something.
+    Both files take their place when the `with` block ends well; before, and after an error, old ones stand.
+
+    Args:
+        folder: of the data set.
+        split: its name.
+
+    Attributes:
+        n_crystals, n_tokens: written so far.
     """
-    missing = [parent for parent in folder.parents if not parent.exists()]  # nearest first
-    place: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        yield place
-        place.chmod(0o755)  # mkdtemp's folders are closed to others
-        if folder.is_dir():
-            folder.rmdir()  # an empty one; Windows renames onto none
-        place.rename(folder)
-    except OSError as error:
-        raise CrystallmError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
-    finally:
-        if place is not None:
-            shutil.rmtree(place, ignore_errors=True)
-        with suppress(OSError):  # parents made here go again, unless something stands in them now
-            for parent in missing:
-                parent.rmdir()
 
+    def __init__(self, folder: Path, split: str) -> None:
+        self._stream = folder / f"{split}.bin"
+        self._index = folder / f"{split}.idx.npy"
+        self._new = folder / f".{split}.bin.tmp"
+        self._lengths = array("q")
+        self.n_tokens = 0
 
-def write_split(folder: Path, split: str, streams: Sequence[npt.NDArray[np.uint16]]) -> None:
-    """Write the crystals of a split as one stream and its index."""
-    starts = np.cumsum([0, *map(len, streams)], dtype=np.int64)
-    with (folder / f"{split}.bin").open("wb") as handle:
-        for stream in streams:
-            handle.write(stream.astype("<u2").tobytes())
-        handle.flush()
-        os.fsync(handle.fileno())
-    with (folder / f"{split}.idx.npy").open("wb") as handle:
-        np.save(handle, starts)
-        handle.flush()
-        os.fsync(handle.fileno())
+    @property
+    def n_crystals(self) -> int:
+        """Crystals written so far."""
+        return len(self._lengths)
+
+    def add(self, ids: bytes) -> None:
+        """Write a crystal, its ids as little-endian uint16."""
+        self._file.write(ids)
+        self._lengths.append(len(ids) // 2)
+        self.n_tokens += len(ids) // 2
+
+    def __enter__(self) -> Self:
+        self._file = self._new.open("wb")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
+        if kind is not None:
+            self._new.unlink(missing_ok=True)
+            return
+        starts = np.cumsum([0, *self._lengths], dtype=np.int64)
+        new_index = self._index.with_name(f".{self._index.name}.tmp")
+        with new_index.open("wb") as file:
+            np.save(file, starts)
+            file.flush()
+            os.fsync(file.fileno())
+        self._new.replace(self._stream)
+        new_index.replace(self._index)
 
 
 @dataclass(frozen=True)

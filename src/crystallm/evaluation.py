@@ -18,6 +18,7 @@ from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from crystallm.sources import Entry
 
@@ -93,6 +94,7 @@ def judge(
     what: validity.What = "auto",
     workers: int = 1,
     on_done: Callable[[int], None] | None = None,
+    executor: Executor | None = None,
 ) -> list[dict[str, Any]]:
     """Judge crystals.
 
@@ -100,7 +102,8 @@ def judge(
         entries: of a collection.
         what: of a text is judged; see `validity.check`.
         workers: processes at a time.
-        on_done: called after each distinct crystal, from a worker's thread, with how many are done.
+        on_done: called after each distinct crystal with how many are done.
+        executor: where to judge, a cluster's for one; None: processes of this machine.
 
     Returns:
         A row an entry, with COLUMNS.
@@ -116,6 +119,7 @@ def judge(
         workers=max(1, min(workers, len(distinct) // 16 + 1)),
         seconds=SECONDS,
         on_done=None if on_done is None else lambda _: on_done(next(done)),
+        executor=executor,
     )
     rows = dict(zip(distinct, answers, strict=True))
     return [_row(entry, None if entry.text is None else rows[entry.text]) for entry in entries]

@@ -72,6 +72,11 @@ class Generator:
         requests: all of the run.
         settings: how to sample.
         selection: how many samples a request may take; by default as many as it asks for.
+        first: index of the first sample of each request, for requests that are part of a longer list.
+
+    Attributes:
+        plans: each request understood.
+        first: index of the first sample of each.
 
     Raises:
         InputError: a request that cannot be understood or written, or whose prompt fills the context.
@@ -83,13 +88,14 @@ class Generator:
         requests: Sequence[Request],
         settings: Settings,
         selection: Selection | None = None,
+        first: Sequence[int] | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
         full = settings.constraints == "full"
         self.plans = [understand(request, fitting=full) for request in requests]
         self._tries = [request.n if selection is None else selection.tries(request.n) for request in requests]
-        self._first = [0, *itertools.accumulate(self._tries)]
+        self.first = [0, *itertools.accumulate(self._tries)][:-1] if first is None else list(first)
         self._choices: dict[int, tuple[list[Choice], str]] = {}
         for unit, plan in enumerate(self.plans):
             if not (plan.cells or plan.any_group):
@@ -190,7 +196,7 @@ class Generator:
             self.model.network,
             [choice.prompt for choice in chosen],
             stop=decode.Stop(language.end_ids, slide=language.name == "cif"),
-            indices=[self._first[unit] + j for unit, j in pairs],
+            indices=[self.first[unit] + j for unit, j in pairs],
             rules=self._rules(pairs, chosen),
             progress=None if progress is None else lambda done, _: progress(done),
             **self.settings.model_dump(include=_SAMPLING),
@@ -226,7 +232,7 @@ class Generator:
                 chosen += choices * len(samples)
                 continue
             weights = [choice.weight for choice in choices]
-            taken = choosing.spread(weights, self.settings.seed, self._first[unit], samples)
+            taken = choosing.spread(weights, self.settings.seed, self.first[unit], samples)
             chosen += [choices[i] for i in taken]
         return chosen
 

@@ -7,6 +7,7 @@ ours. This module knows no network and no grammar.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 NAMES = ("orbits", "cif")
 """Languages by name, the default one first."""
+OPENING = 1000
+"""Tokens within which a text of the published language has named its space group, whatever its elements."""
 
 
 @runtime_checkable
@@ -40,12 +43,24 @@ class Language(Protocol):
         """The tokens in the order of their ids."""
         ...
 
-    def encode(self, structure: Structure) -> list[int]:
+    def encode(self, structure: Structure, symprec: float = 0.1) -> list[int]:
         """Ids of a structure, end included.
+
+        Args:
+            structure: ordered, any cell.
+            symprec: distance tolerance of the symmetry search, Å.
 
         Raises:
             InputError: the language has no word for a part of it.
             TextError: it cannot be told as a crystal.
+        """
+        ...
+
+    def opening(self, ids: Sequence[int]) -> tuple[dict[str, int], int]:
+        """What `prompt` says, read back: composition of the conventional cell, number of the space group.
+
+        Raises:
+            TextError: the ids of no crystal, or of less than this.
         """
         ...
 
@@ -106,7 +121,7 @@ class CifLanguage:
         """The 371 published tokens."""
         return tokenizer.vocabulary()
 
-    def encode(self, structure: Structure) -> list[int]:
+    def encode(self, structure: Structure, symprec: float = 0.1) -> list[int]:
         """Ids of the structure's standard text.
 
         Raises:
@@ -115,11 +130,27 @@ class CifLanguage:
         """
         from crystallm import cif
 
-        text = cif.to_text(structure)
+        text = cif.to_text(structure, symprec)
         ids = tokenizer.encode(text)
         if tokenizer.UNKNOWN in ids:
             _refuse_group(cif.parse(text).space_group)
         return ids
+
+    def opening(self, ids: Sequence[int]) -> tuple[dict[str, int], int]:
+        """Composition of the head line and number of the printed group.
+
+        Raises:
+            TextError: the text has no such lines.
+        """
+        from crystallm import cif_reader, spacegroups
+
+        text = tokenizer.decode(ids[:OPENING])
+        group = re.search(rf"^{cif_reader.GROUP} (\S+)$", text, re.MULTILINE)
+        composition = re.match(r"data_((?:[A-Z][a-z]?[1-9]\d*)+)$", text, re.MULTILINE)
+        if group is None or composition is None:
+            raise TextError(f"a text without a composition or a space group: {text[:40]!r}")
+        counts = re.findall(r"([A-Z][a-z]?)(\d+)", composition[1])
+        return {symbol: int(n) for symbol, n in counts}, spacegroups.get(group[1]).number
 
     def decode(self, ids: Iterable[int]) -> Structure:
         """The structure of a text's ids.

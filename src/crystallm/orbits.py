@@ -289,16 +289,9 @@ class _Reader:
         return _at(self.place, message)
 
 
-def from_ids(ids: Iterable[int]) -> Description:
-    """Read the ids of a crystal.
-
-    The composition is taken as it stands: whether the orbits add up to it is for `validity` to say.
-
-    Raises:
-        TextError: what is wrong and at which token.
-    """
-    read = _Reader(ids)
-    symbols, labels = elements.symbols(), _labels()
+def _opening(read: _Reader) -> tuple[dict[str, int], int]:
+    """Read composition and space group."""
+    symbols = elements.symbols()
     read.take("start", "<crystal>")
     composition: dict[str, int] = {}
     while not composition or read.peek("element"):
@@ -310,7 +303,21 @@ def from_ids(ids: Iterable[int]) -> Description:
         if not count:
             raise read.refuse(f"0 atoms of {symbol}: a count from 1 expected")
         composition[symbol] = count
-    group = spacegroups.get(read.take("group", "a space group") + 1)
+    return composition, read.take("group", "a space group") + 1
+
+
+def from_ids(ids: Iterable[int]) -> Description:
+    """Read the ids of a crystal.
+
+    The composition is taken as it stands: whether the orbits add up to it is for `validity` to say.
+
+    Raises:
+        TextError: what is wrong and at which token.
+    """
+    read = _Reader(ids)
+    symbols, labels = elements.symbols(), _labels()
+    composition, number = _opening(read)
+    group = spacegroups.get(number)
     pairs: list[tuple[str, str]] = []
     while not pairs or read.peek("element"):
         symbol = symbols[read.take("element", "an element")]
@@ -496,9 +503,13 @@ class OrbitsLanguage:
         """Whether ids end with the end of a crystal."""
         return bool(ids) and ids[-1] == families().end
 
-    def encode(self, structure: Structure) -> list[int]:
+    def encode(self, structure: Structure, symprec: float = 0.1) -> list[int]:
         """Ids of a structure; see `describe` for errors."""
-        return to_ids(describe(structure))
+        return to_ids(describe(structure, symprec))
+
+    def opening(self, ids: Sequence[int]) -> tuple[dict[str, int], int]:
+        """Composition and number of the space group that a text begins with; see `from_ids` for errors."""
+        return _opening(_Reader(ids))
 
     def decode(self, ids: Iterable[int]) -> Structure:
         """The structure that ids stand for; see `from_ids` and `to_structure` for errors."""

@@ -1,249 +1,393 @@
-"""Collections of structures -> token shards.
+"""Collections of structures -> token shards, with a word on every row.
 
-Reads CSV and Parquet files with a column of CIF texts, turns every row into ids of a language, and writes a
-data set folder (see `dataset` for its files) with `rows.parquet` (id, source, split, formula, tokens) and
-`rejected.parquet` (id, source, split, step, reason). Nothing vanishes: each row ends in one of the two.
+Reads whatever `sources` reads, takes each row through the steps of `prepare_row` and all of them through
+those of `prepare_whole`, and writes a data set folder:
+
+    run.json             what was asked
+    SPLIT.bin, .idx.npy  tokens, see `dataset`
+    rows.parquet         a row a crystal: id, source, split, formula, cell, space_group, n_atoms, tokens; with
+                         language `none` its CIF, and no tokens
+    rejected.parquet     id, source, step, reason of all others
+    report.json, .html   counts at each step; elements, space groups, lengths, use of the vocabulary
+    dataset.json         language, vocabulary, counts; written last: with it the data set is there
+
+Rows are treated in units, on any `concurrent.futures.Executor`; what is done is kept in `parts/` until the
+end, so that a run that was killed and started again does only what is missing, and ends with the same bytes.
 
 It refuses to know networks and training.
 """
 
 from __future__ import annotations
 
-import json
+import base64
+import hashlib
+import itertools
 import re
-import threading
-import warnings
-from dataclasses import asdict, dataclass
-from itertools import islice
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from crystallm import dataset, runs
-from crystallm import workers as processes
+import crystallm
+from crystallm import dataset, prepare_whole, runs
+from crystallm import workers as pool
 from crystallm.errors import CrystallmError, InputError
-from crystallm.sources import table
+from crystallm.prepare_row import COLUMNS, Choices, refused
+from crystallm.prepare_whole import SPLITS, Known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
 
     import pyarrow as pa
 
-SPLITS = ("train", "val", "test")
-WAVE = 20_000  # rows held in memory at a time; the worker processes start anew for each wave
-SECONDS = 60.0  # that one row may take in a worker process; the usual one takes a hundredth
+    from crystallm.prepare_report import Report
+
+UNIT_ROWS, UNIT_BYTES = 500, 1_000_000
+"""A unit of work ends with whichever is reached first."""
+UNIT_SECONDS, ROW_SECONDS = 900.0, 60.0
+"""Limits for a unit, and for a row alone after its unit was lost. A usual row takes five milliseconds."""
+PARTS = "parts"
+TREAT = "crystallm.prepare_row:treat_unit"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One crystal of a collection: identifier, CIF text, and the split that it belongs to."""
-
-    id: str
-    source: str
-    split: str
-    cif: str
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What became of a row: its ids, or the step that refused it and why."""
-
-    row_id: str
-    source: str
-    split: str
-    ids: list[int] | None
-    formula: str = ""
-    step: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Counts of a preparation: crystals and tokens in each split, rows refused by reason."""
-
-    language: str
-    crystals: dict[str, int]
-    tokens: dict[str, int]
-    rejected: dict[str, int]
-
-
-def _place_and_split(spec: str) -> tuple[Path, str]:
-    """The file of an input and the split that it names, if any. A file's own name may hold a `=`."""
-    name, sign, split = spec.rpartition("=")
-    if not sign or Path(spec).is_file() or not re.fullmatch(r"\w+", split):
-        name, split = spec, ""
-    if split and split not in SPLITS:
-        raise InputError(f"{spec!r}: no split {split!r}; give one of {', '.join(SPLITS)}")
-    if not Path(name).is_file():
-        raise InputError(f"no file {name!r}: give a CSV(.gz) or Parquet file with a column 'cif'")
-    return Path(name), split
-
-
-def read_rows(spec: str) -> Iterator[Row]:
-    """Rows of an input `PATH` or `PATH=SPLIT`.
-
-    Without a split the file's own column `split` decides, else all rows are for training.
+def place_and_split(spec: str) -> tuple[Path, str]:
+    """The place of an input and the split that it names, if any. A file's own name may hold a `=`.
 
     Raises:
-        InputError: no such file, an unknown ending or split, no column of CIF texts, or a damaged file.
+        InputError: no such place, or no such split.
     """
-    path, split = _place_and_split(spec)
-    for number, record in enumerate(table.records(path, (*table.ID_COLUMNS, "split"))):
-        place = split or str(record.get("split") or "train")
-        if place not in SPLITS:
-            raise InputError(
-                f"{str(path)!r}, row {number}: no split {place!r}; give one of {', '.join(SPLITS)}"
-            )
-        yield Row(table.row_id(record, number), path.name, place, table.as_text(record[table.CIF]))
+    name, sign, split = spec.rpartition("=")
+    if not sign or Path(spec).exists() or not re.fullmatch(r"\w+", split):
+        name, split = spec, ""
+    known = prepare_whole.split_named(split) if split else ""
+    if known is None:
+        raise InputError(f"{spec!r}: no split {split!r}; give one of {', '.join(SPLITS)}")
+    if not Path(name).exists():
+        raise InputError(f"no file or folder {name!r}")
+    return Path(name), known
 
 
-def encode_row(row: Row, language_name: str, max_tokens: int) -> Encoded:
-    """Read one CIF text and encode it; never raises on what the text holds."""
-    from pymatgen.core import Structure
+def read_rows(spec: str) -> Iterator[dict[str, Any]]:
+    """Rows of an input `PATH` or `PATH=SPLIT`, as records: id, source, split, text, format, problem.
 
-    from crystallm.language import get_language
+    The split is "" where nothing says it; text, format and problem are those of `sources.Entry`.
 
-    def refused(step: str, reason: str, formula: str = "") -> Encoded:
-        return Encoded(row.id, row.source, row.split, None, formula, step, " ".join(reason.split()))
+    Raises:
+        InputError: an unknown split, or as `sources.read`.
+    """
+    from crystallm import sources
 
-    if not row.cif.strip():
-        return refused("read", "no text")
-    step = "read"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            structure = Structure.from_str(row.cif, fmt="cif")
-            step = "encode"
-            ids = get_language(language_name).encode(structure)
-            formula = structure.composition.reduced_formula
-    except CrystallmError as error:
-        return refused(step, str(error))
-    except Exception as error:  # noqa: BLE001 - parsers raise anything on bad text; the reason is kept
-        return refused(step, f"{type(error).__name__}: {error}")
-    if len(ids) > max_tokens:
-        return refused("length", f"more than {max_tokens} tokens", formula)
-    return Encoded(row.id, row.source, row.split, ids, formula)
-
-
-def encode_record(task: dict[str, Any]) -> dict[str, Any]:
-    """`encode_row` from plain data to plain data, as worker processes want it."""
-    return asdict(encode_row(Row(**task["row"]), task["language"], task["max_tokens"]))
-
-
-def _encode_all(
-    rows: Sequence[Row], language: str, max_tokens: int, workers: int, on_done: Callable[[], None]
-) -> Iterator[Encoded]:
-    """Encode rows, in this process or in others that may be lost."""
-    if workers == 1:
-        for row in rows:
-            yield encode_row(row, language, max_tokens)
-            on_done()
-        return
-    tasks = [{"row": asdict(row), "language": language, "max_tokens": max_tokens} for row in rows]
-    found = processes.run(
-        "crystallm.prepare:encode_record",
-        tasks,
-        workers=workers,
-        seconds=SECONDS,
-        on_done=lambda _: on_done(),
-    )
-    for row, value in zip(rows, found, strict=True):
-        if isinstance(value, processes.Lost):
-            yield Encoded(row.id, row.source, row.split, None, step="lost", reason=value.reason)
-        else:
-            yield Encoded(**value)
-
-
-class _Counter:
-    """Reports how many rows are done, from whichever thread."""
-
-    def __init__(self, report: Callable[[int], None] | None) -> None:
-        self.report = report
-        self.done = 0
-        self.lock = threading.Lock()
-
-    def __call__(self) -> None:
-        with self.lock:
-            self.done += 1
-            if self.report is not None:
-                self.report(self.done)
+    path, split = place_and_split(spec)
+    for number, entry in enumerate(sources.read(path)):
+        place = split
+        if not place and entry.split:
+            named = prepare_whole.split_named(entry.split)
+            if named is None:
+                raise InputError(
+                    f"{str(path)!r}, row {number}: no split {entry.split!r}; give one of {', '.join(SPLITS)}"
+                )
+            place = named
+        yield {
+            "id": entry.id,
+            "source": path.name,
+            "split": place,
+            "text": entry.text,
+            "format": entry.format,
+            "problem": entry.problem,
+        }
 
 
 def prepare(
     inputs: Sequence[str],
     out: str | Path,
+    choices: Choices | None = None,
     *,
-    language: str = "orbits",
-    max_tokens: int = 1024,
     workers: int = 1,
+    executor: Executor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Encode collections and write a data set folder.
+    """Turn collections into a data set folder, or finish one that was begun.
 
     Args:
-        inputs: `PATH` or `PATH=SPLIT`, CSV(.gz) or Parquet with a column `cif`.
-        out: folder to make; must not exist or be empty.
-        language: `orbits` or `cif`.
-        max_tokens: longer crystals are refused; the context of the network to be trained.
+        inputs: `PATH` or `PATH=SPLIT` of anything that `sources.read` reads.
+        out: folder to make; new, empty, or of the same preparation.
+        choices: what the steps do.
         workers: processes. One means this process; a row that crashes or hangs one of several is refused.
-        progress: called with the number of rows done; with several workers, from another thread.
+        executor: where to work instead, such as a cluster's.
+        progress: called with the number of rows done after each unit; those done before count.
 
     Raises:
-        InputError: an input that cannot be read or holds no row, or a folder that holds something.
+        InputError: an input that cannot be read or holds no row, a folder that holds something else, or an
+            input that changed since the run was begun.
         CrystallmError: the folder cannot be written.
     """
-    from crystallm.language import get_language
+    from crystallm import prepare_report
 
+    choices = choices or Choices()
     folder = Path(out)
     runs.check_place(folder)
-    if folder.exists() and any(folder.iterdir()):
+    inputs = [str(spec) for spec in inputs]
+    question = _question(inputs, choices)
+    if (folder / runs.CONFIG).exists():
+        runs.check_question(folder / runs.CONFIG, question)
+        if (folder / dataset.FACTS).exists():
+            shutil.rmtree(folder / PARTS, ignore_errors=True)
+            return prepare_report.read(folder)
+    elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{str(folder)!r} exists and is not empty: give a new folder")
-    chosen = get_language(language)
-    for spec in inputs:  # a wrong last input is told before hours of work on the first
-        if next(read_rows(spec), None) is None:
+    choices = _settled(inputs, choices)
+    with ExitStack() as stack:
+        many = executor or stack.enter_context(local(workers))
+        single = executor or stack.enter_context(local(workers, ROW_SECONDS))
+        known = _read_known(choices, many, workers)
+        if not (folder / runs.CONFIG).exists():
+            runs.write_json(folder / runs.CONFIG, question)
+        where = _Where(many, single, 2 * workers + 2)
+        n_parts = _treat_all(inputs, folder, choices, where, progress)
+
+    def parts(columns: Sequence[str]) -> Iterator[pa.Table]:
+        return (_read_part(_part(folder, number), columns) for number in range(n_parts))
+
+    fates = prepare_whole.decide(
+        parts, choices, known, lambda rows: _equal_to_known(rows, choices, known, workers, executor)
+    )
+    report = prepare_report.write(
+        folder, parts, fates, choices=choices, inputs=inputs, unreadable_known=known.n_unreadable
+    )
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+    return report
+
+
+def _question(inputs: Sequence[str], choices: Choices) -> dict[str, Any]:
+    """What is asked, as `run.json` keeps it: names in place of paths, so that a moved folder can go on."""
+    named = []
+    for spec in inputs:
+        path, split = place_and_split(spec)
+        named.append(f"{path.name}={split}" if split else path.name)
+    record = choices.model_dump(mode="json")
+    record["exclude"] = [Path(path).name for path in choices.exclude]
+    return {"command": "prepare", "version": crystallm.__version__, "inputs": named, **record}
+
+
+def _settled(inputs: Sequence[str], choices: Choices) -> Choices:
+    """The choices with `auto` decided; a wrong last input is told before hours of work on the first.
+
+    Raises:
+        InputError: an input that cannot be read or holds no row, or a file of splits that is none.
+    """
+    says = False
+    for spec in inputs:
+        first = next(read_rows(spec), None)
+        if first is None:
             raise InputError(f"{spec!r} holds no row")
-    done: list[Encoded] = []
-    rows = (row for spec in inputs for row in read_rows(spec))
-    counter = _Counter(progress)
-    for wave in _waves(rows):
-        done += _encode_all(wave, language, max_tokens, workers, counter)
-    return _write(folder, done, chosen.name, len(chosen.vocabulary()), list(inputs))
+        says = says or bool(first["split"])
+    if choices.split == "auto":
+        choices = choices.model_copy(update={"split": "given" if says else "random"})
+    if choices.split not in ("given", "random", "formula"):
+        prepare_whole.read_splits(Path(choices.split))
+    if choices.deduplicate == "auto":
+        kind = "none" if choices.split == "given" else "formula-group"
+        choices = choices.model_copy(update={"deduplicate": kind})
+    return choices
 
 
-def _waves(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    rest = iter(rows)
-    return iter(lambda: list(islice(rest, WAVE)), [])
+def local(count: int, seconds: float = UNIT_SECONDS) -> Executor:
+    """This machine: one process, which is this one, or several that can be lost."""
+    return pool.Inline() if count == 1 else pool.Pool(count, seconds=seconds)
 
 
-def _write(folder: Path, done: list[Encoded], language: str, vocab_size: int, inputs: list[str]) -> Report:
-    import pyarrow.parquet as pq
-
-    kept = [e for e in done if e.ids is not None]
-    refused = [e for e in done if e.ids is None]
-    crystals, tokens, reasons = {}, {}, dict[str, int]()
-    with dataset.new_folder(folder) as place:
-        for split in SPLITS:
-            streams = [np.array(e.ids, dtype=np.uint16) for e in kept if e.split == split]
-            dataset.write_split(place, split, streams)
-            crystals[split], tokens[split] = len(streams), sum(map(len, streams))
-        pq.write_table(_table(kept, ("id", "source", "split", "formula", "tokens")), place / "rows.parquet")
-        pq.write_table(
-            _table(refused, ("id", "source", "split", "step", "reason")), place / "rejected.parquet"
-        )
-        for entry in refused:
-            key = f"{entry.step}: {entry.reason[:60]}"
-            reasons[key] = reasons.get(key, 0) + 1
-        facts = {"language": language, "vocab_size": vocab_size, "inputs": [Path(i).name for i in inputs]}
-        facts |= {"crystals": crystals, "tokens": tokens, "rejected": len(refused)}
-        (place / dataset.FACTS).write_text(json.dumps(facts, indent=2) + "\n")
-    return Report(language, crystals, tokens, dict(sorted(reasons.items(), key=lambda item: -item[1])))
+# ------------------------------------------------------------------------------------------------ units
 
 
-def _table(entries: Sequence[Encoded], names: Sequence[str]) -> pa.Table:
-    """Columns of rows; their types do not depend on how many rows there are."""
+def units(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in the units in which they are treated."""
+    unit: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        unit.append(row)
+        size += len(row["text"] or "")
+        if len(unit) == UNIT_ROWS or size >= UNIT_BYTES:
+            yield unit
+            unit, size = [], 0
+    if unit:
+        yield unit
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Executors for units and for rows alone, and how many tasks to draw ahead of what is done."""
+
+    many: Executor
+    single: Executor
+    ahead: int
+
+
+@dataclass
+class _Tasks:
+    """Units of work as they are drawn; those in flight are remembered until they are done."""
+
+    units: Iterable[list[dict[str, Any]]]
+    folder: Path
+    choices: dict[str, Any]
+    passed: Callable[[int], None]
+    open: dict[int, tuple[int, list[dict[str, Any]], str]] = field(default_factory=dict)
+    n_units: int = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        drawn = itertools.count()
+        for number, rows in enumerate(self.units):
+            self.n_units = number + 1
+            mark = _mark(rows)
+            if _part(self.folder, number).exists():
+                if _mark_of(_part(self.folder, number)) != mark:
+                    raise InputError(
+                        f"the input has changed since {str(self.folder)!r} was begun (rows from "
+                        f"{rows[0]['id']!r} on): give a new folder, or delete this one"
+                    )
+                self.passed(len(rows))
+                continue
+            self.open[next(drawn)] = (number, rows, mark)
+            yield {"choices": self.choices, "rows": rows}
+
+
+def _treat_all(
+    inputs: Sequence[str],
+    folder: Path,
+    choices: Choices,
+    where: _Where,
+    progress: Callable[[int], None] | None,
+) -> int:
+    """Treat what is not yet done, and return the number of units."""
+    done = 0
+
+    def passed(n_rows: int) -> None:
+        nonlocal done
+        done += n_rows
+        if progress is not None:
+            progress(done)
+
+    rows = itertools.chain.from_iterable(map(read_rows, inputs))
+    tasks = _Tasks(units(rows), folder, choices.model_dump(mode="json"), passed)
+    for drawn, value in pool.stream(where.many, TREAT, tasks, ahead=where.ahead):
+        number, unit, mark = tasks.open.pop(drawn)
+        lost = isinstance(value, pool.Lost)
+        found = _one_by_one(unit, tasks.choices, where) if lost else value
+        for record in found:
+            record["ids"] = None if record["ids"] is None else base64.b64decode(record["ids"])
+        content = runs.as_parquet(found, COLUMNS, {"rows": mark})
+        runs.write_atomically(_part(folder, number), content)
+        passed(len(unit))
+    return tasks.n_units
+
+
+def _one_by_one(
+    rows: Sequence[dict[str, Any]], choices: dict[str, Any], where: _Where
+) -> list[dict[str, Any]]:
+    """The records of a unit that was lost: each row alone, so that a freak among them costs itself only."""
+    found: list[dict[str, Any]] = [{}] * len(rows)
+    tasks = ({"choices": choices, "rows": [row]} for row in rows)
+    for i, value in pool.stream(where.single, TREAT, tasks, ahead=where.ahead):
+        if isinstance(value, pool.Lost):
+            origin = {name: rows[i][name] for name in ("id", "source", "split")}
+            found[i] = dict.fromkeys(COLUMNS) | origin | refused("lost", value.reason)
+        else:
+            found[i] = value[0]
+    return found
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / PARTS / f"{number:06d}.parquet"
+
+
+def _mark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What tells the rows of a unit from others."""
+    content = hashlib.blake2b(digest_size=16)
+    for row in rows:
+        content.update("\0".join(map(str, row.values())).encode(errors="replace"))
+    return content.hexdigest()
+
+
+def _mark_of(path: Path) -> str:
+    return str((_reading(path).schema_arrow.metadata or {}).get(b"rows", b""), "ascii")
+
+
+def _read_part(path: Path, columns: Sequence[str]) -> pa.Table:
+    with _reading(path) as part:
+        return part.read(columns=list(columns))
+
+
+def _reading(path: Path) -> Any:
     import pyarrow as pa
+    from pyarrow import parquet
 
-    schema = pa.schema([(name, pa.int64() if name == "tokens" else pa.string()) for name in names])
-    records = [{**vars(e), "id": e.row_id, "tokens": len(e.ids or ())} for e in entries]
-    return pa.Table.from_pylist([{name: record[name] for name in names} for record in records], schema=schema)
+    try:
+        return parquet.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise CrystallmError(f"{str(path)!r} is damaged ({error}): delete it and run again") from None
+
+
+# ------------------------------------------------------------------------------- what may not be in the data
+
+
+def _read_known(choices: Choices, executor: Executor, count: int) -> Known:
+    """What the data may not hold.
+
+    Raises:
+        InputError: as `sources.read`.
+    """
+    known = Known()
+    if not choices.exclude:
+        return known
+    by = choices.exclude_by
+    asked = Choices(language="none", symprec=choices.symprec, min_distance=0.0, exclude=("x",), exclude_by=by)
+    asked = asked.model_copy(update={"deduplicate": "none"})
+    for path in choices.exclude:
+        rows = read_rows(path)
+        if by == ("id",):
+            known.ids |= {row["id"]: Path(path).name for row in rows}
+            continue
+        tasks = ({"choices": asked.model_dump(mode="json"), "rows": unit} for unit in units(rows))
+        for _, value in pool.stream(executor, TREAT, tasks, ahead=2 * count + 2):
+            if isinstance(value, pool.Lost):
+                raise CrystallmError(f"{path!r} cannot be read in a worker process: {value.reason}")
+            for record in value:
+                if "id" in by:
+                    known.ids[record["id"]] = Path(path).name
+                known.n_unreadable += bool(record["step"])
+                if record["step"]:
+                    continue
+                if "formula-group" in by:
+                    known.pairs[record["formula"], record["space_group"]] = record["id"]
+                if "structure" in by:
+                    known.texts.setdefault(record["formula"], []).append((record["id"], record["cif"]))
+    return known
+
+
+def _equal_to_known(
+    rows: Iterable[tuple[int, str, Mapping[str, Any]]],
+    choices: Choices,
+    known: Known,
+    count: int,
+    executor: Executor | None,
+) -> dict[int, str]:
+    """Rows that the structure matcher finds equal to a known crystal, and to which."""
+    import numpy as np
+
+    from crystallm.benchmarks import novelty
+    from crystallm.language import get_language
+
+    numbers, texts = [], []
+    for number, _, record in rows:
+        numbers.append(number)
+        if choices.language == "none":
+            texts.append(record["cif"])
+        else:
+            ids = np.frombuffer(record["ids"], dtype="<u2").tolist()
+            texts.append(get_language(choices.language).standard_text(ids))
+    entries = itertools.chain.from_iterable(known.texts.values())
+    found = novelty.known_equals(texts, entries, workers=count, executor=executor)
+    return {
+        number: f"structure: {name}" for number, name in zip(numbers, found, strict=True) if name is not None
+    }

@@ -1,4 +1,4 @@
-"""The crystal of a CIF, read as the judge of the paper reads it.
+"""The crystal of a CIF, read as the judge of the paper reads it, and as collections mean it.
 
 The operators act on the rows, and images within 1e-4 in fractional coordinates are one atom (pymatgen's
 `CifParser`, or the same by `unfold`). The symmetry loop of a standard text, the identity alone, stands for
@@ -7,13 +7,16 @@ the printed group. Repairs nothing: `cif.to_structure` is the reader that puts a
 
 from __future__ import annotations
 
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from crystallm import bonds
 from crystallm.cif_block import ANGLES, LENGTHS, POSITION, Block, number, row_symbol
-from crystallm.errors import CrystallmError
+from crystallm.cif_block import read as read_block
+from crystallm.errors import CrystallmError, TextError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -227,3 +230,62 @@ def asked(
         np.array([op.affine_matrix[:3] for op in parser.symmetry_operations]),
         structure,
     )
+
+
+def structure(text: str) -> Structure:
+    """The crystal of a CIF as people have them: exactly what pymatgen's CifParser reads, most often faster.
+
+    A standard text, whose symmetry loop stands for its group, is read as such. Oxidation states are left out.
+
+    Raises:
+        CrystallmError: it is no crystal; says why.
+    """
+    from crystallm import cif
+
+    found = _quickly(text)
+    if found is not None:
+        return found
+    if text.startswith("data_") and "_atom_type_electronegativity" in text:
+        with suppress(CrystallmError):
+            return cif.to_structure(text)
+    from pymatgen.core import Structure
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parsed = Structure.from_str(text, fmt="cif")
+    except Exception as error:  # noqa: BLE001 - of many types, on texts of any kind; the reason carries it
+        why = (str(error) or type(error).__name__).splitlines()[-1][:120]
+        raise TextError(f"no crystal can be read: {why}") from None
+    return parsed.remove_oxidation_states()
+
+
+def _quickly(text: str) -> Structure | None:
+    """The crystal of a plain CIF; None where CifParser, or the reader of standard texts, has to be asked."""
+    from pymatgen.core import Structure
+
+    if "\n;" in text:  # a text field over several lines, in which anything may stand
+        return None
+    block = read_block(text)
+    name = next((name for name in OPERATORS if any(name in columns for columns, _ in block.loops)), None)
+    if name is None:
+        return None
+    try:
+        operators = tuple(row[name] for row in block.rows(name))
+        if len(operators) == 1 and printed_group(block) not in (None, "P1"):
+            return None
+        parameters = [number(block.tags[tag]) for tag in LENGTHS + ANGLES]
+        sites = [
+            (
+                row_symbol(row),
+                [number(row[axis]) for axis in POSITION],
+                number(row.get("_atom_site_occupancy", "1")),
+            )
+            for row in block.atoms()
+        ]
+    except (CrystallmError, KeyError):
+        return None
+    if not operators or len(sites) * len(operators) > MAX_IMAGES:
+        return None
+    cell = at_once(parameters, operators, sites)
+    return None if cell is None else Structure(cell.vectors, cell.symbols, cell.coords)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from crystallm.benchmarks.scores import Line
     from crystallm.evaluation import Summary
-    from crystallm.prepare import Report
+    from crystallm.prepare_report import Report
 
 _REASONS = 10
 _REASON = 90
@@ -132,20 +132,39 @@ def print_models(models: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
 
 
-def print_report(report: Report) -> None:
-    """Print what became of the rows of a preparation."""
+def print_report(report: Report, folder: Path) -> None:
+    """Print what became of the rows of a preparation.
+
+    Args:
+        report: what is told.
+        folder: of the data set.
+    """
     console = page()
-    table = new_table()
+    table = new_table(f"{folder}: {report.written:,} of {report.read:,} rows")
     table.add_column("split")
-    for name in ("crystals", "tokens", "tokens a crystal"):
+    with_tokens = report.language != "none"
+    for name in ("crystals", "tokens", "tokens a crystal") if with_tokens else ("crystals",):
         table.add_column(name, justify="right")
     for split, n in report.crystals.items():
         tokens = report.tokens[split]
-        table.add_row(split, f"{n:,}", f"{tokens:,}", f"{tokens / n:.1f}" if n else "-")
+        numbers = (f"{tokens:,}", f"{tokens / n:.1f}" if n else "-") if with_tokens else ()
+        table.add_row(split, f"{n:,}", *numbers)
     console.print(table)
-    console.print(f"{sum(report.rejected.values())} rows refused (rejected.parquet)")
-    for reason, n in list(report.rejected.items())[:_REASONS]:
+    aside = sum(report.rejected.values())
+    if report.duplicates:
+        console.print(
+            f"{report.duplicates:,} duplicates left out (--deduplicate none keeps them)", highlight=False
+        )
+    if aside:
+        console.print(f"{aside:,} rows refused (rejected.parquet)", highlight=False)
+    for reason, n in list(report.reasons.items())[:_REASONS]:
         console.print(plain(f"  {n:,}  {reason}"), highlight=False)
+    if report.unreadable_known:
+        console.print(
+            f"{report.unreadable_known:,} entries to exclude could not be read: only their ids count",
+            highlight=False,
+        )
+    console.print(f"report: {folder / 'report.html'}", highlight=False)
 
 
 def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder: Path | None) -> None:

@@ -327,19 +327,14 @@ def _entries(place: Path) -> Iterator[tuple[str, str, str, bool | None]]:
     from crystallm import sources
     from crystallm.sources import table
 
-    if not place.name.lower().endswith(sources.TABLES) or not place.is_file():
-        for entry in sources.read(place):
-            if entry.text is None:
-                raise CrystallmError(f"{str(place)!r}: {entry.id} has no CIF ({entry.problem}): remove it")
-            yield entry.id, entry.text, "", None
-        return
-    number = -1
-    for number, record in enumerate(table.records(place, (*table.ID_COLUMNS, "name", "seen"))):
+    is_table = place.is_file() and place.name.lower().endswith(sources.TABLES)
+    rows = table.rows(place, ("name", "seen")) if is_table else ((entry, {}) for entry in sources.read(place))
+    for number, (found, record) in enumerate(rows):
+        entry = sources.as_cif(found)
+        if entry.text is None:
+            raise CrystallmError(f"{str(place)!r}: {entry.id} has no CIF ({entry.problem}): remove it")
         seen = record.get("seen")
         told = "" if seen is None else str(seen).strip().lower()
         if told not in _SEEN:
             raise InputError(f"{str(place)!r}, row {number}: seen = {seen!r}: write true or false")
-        row_id = table.row_id(record, number)
-        yield row_id, table.as_text(record[table.CIF]), str(record.get("name") or ""), _SEEN[told]
-    if number < 0:
-        raise InputError(f"{str(place)!r} holds no row")
+        yield entry.id, entry.text, str(record.get("name") or ""), _SEEN[told]

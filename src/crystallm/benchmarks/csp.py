@@ -31,6 +31,7 @@ from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
@@ -149,8 +150,11 @@ def distances(
     symmetrise: bool = True,
     composition_test: bool = True,
     on_done: Callable[[int], None] | None = None,
+    executor: Executor | None = None,
 ) -> list[list[Distance]]:
-    """Distances of samples from the known structures, whatever the SMACT test says; arguments as `evaluate`.
+    """Distances of samples from the known structures, whatever the SMACT test says.
+
+    Arguments as `evaluate`; `executor`: where to compare, in place of processes of this machine.
 
     Raises:
         CrystallmError: as `evaluate`.
@@ -166,6 +170,7 @@ def distances(
         seconds=seconds,
         memory_gb=memory_gb,
         on_done=on_done,
+        executor=executor,
     )
 
     def distance(answer: Any) -> Distance:

@@ -21,6 +21,7 @@ from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from pymatgen.core import Structure
 
@@ -132,6 +133,7 @@ def tabulate(
     composition_test: bool = True,
     workers: int = 1,
     on_done: Callable[[int], None] | None = None,
+    executor: Executor | None = None,
 ) -> list[scores.Line]:
     """The table of a benchmark.
 
@@ -142,6 +144,7 @@ def tabulate(
         composition_test: whether the rows hold the SMACT test's verdict.
         workers: processes at a time, for METRe.
         on_done: called after each comparison of METRe.
+        executor: where METRe compares; None: processes of this machine.
 
     Returns:
         Lines: as the paper, all samples, valid ones; one answer out of the largest n by agreement and by
@@ -161,7 +164,7 @@ def tabulate(
     most = max(n)
     if most > 1:
         lines += _chosen(by_entry, most)
-    lines += _with_polymorphs(truths, by_entry, plain, n, workers=workers, on_done=on_done)
+    lines += _with_polymorphs(truths, by_entry, plain, n, workers=workers, on_done=on_done, executor=executor)
     return lines
 
 
@@ -215,6 +218,7 @@ def _with_polymorphs(
     *,
     workers: int,
     on_done: Callable[[int], None] | None,
+    executor: Executor | None,
 ) -> list[scores.Line]:
     """METRe and cRMSE, for those n that the bound on comparisons allows."""
     groups: dict[tuple[str, int], list[int]] = defaultdict(list)
@@ -233,6 +237,7 @@ def _with_polymorphs(
         workers=workers,
         composition_test=False,
         on_done=on_done,
+        executor=executor,
     )
     others = {pair: [d.rms for d in row] for pair, row in zip(pairs, found, strict=True)}
     note = f"{len({i for i, _ in pairs})} entries have polymorphs in the set"

@@ -6,7 +6,6 @@ Nothing heavy is imported here: the commands' help comes past.
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -77,27 +76,34 @@ def read_known(spec: str, *, split: str | None = None, entries: int | None = Non
 
     if entries is not None and entries < 1:
         raise InputError(f"entries = {entries}: write a whole number from 1")
-    rows = [row for row in read_rows(spec) if split is None or row.split == split]
+    rows = [row for row in read_rows(spec) if split is None or (row["split"] or "train") == split]
     if not rows:
         raise InputError(f"{spec!r} has no row{'' if split is None else f' of the split {split!r}'}")
-    return [Known(row.id, structure_of(row.cif, f"{spec!r}: {row.id}")) for row in spread(rows, entries)]
+    return [
+        Known(row["id"], structure_of(row["text"], f"{spec!r}: {row['id']}", row["format"]))
+        for row in spread(rows, entries)
+    ]
 
 
-def structure_of(cif: str, name: str) -> Structure:
-    """The structure of a CIF.
+def structure_of(text: str | None, name: str, form: str = "cif") -> Structure:
+    """The structure of an entry of a collection.
+
+    Args:
+        text: of the entry; None where it could not be read.
+        name: of the entry.
+        form: of the text; see `sources.Entry`.
 
     Raises:
         CrystallmError: it is none; the message begins with the name.
     """
-    from pymatgen.core import Structure
+    from crystallm.sources import parsing
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pymatgen, on nearly every file
-        try:
-            return Structure.from_str(cif, fmt="cif")
-        except Exception as error:  # noqa: BLE001 - pymatgen raises many types; the message carries it
-            why = str(error).splitlines()[-1][:80] if str(error) else type(error).__name__
-            raise CrystallmError(f"{name} is no structure ({why}): mend or remove it") from None
+    if text is None:
+        raise CrystallmError(f"{name} cannot be read: mend or remove it")
+    try:
+        return parsing.structure(text, form)
+    except CrystallmError as error:
+        raise CrystallmError(f"{name} is no structure ({error}): mend or remove it") from None
 
 
 def spread(items: Sequence[T], most: int | None) -> list[T]:

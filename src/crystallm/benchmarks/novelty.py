@@ -41,6 +41,7 @@ from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+    from concurrent.futures import Executor
     from pathlib import Path
 
     from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -160,12 +161,16 @@ class KnownSet:
 
 
 def read_known(paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
-    """Ids and CIFs of files that `prepare.read_rows` reads, one after the other; raises as that does."""
-    from crystallm.prepare import read_rows
+    """Ids and CIFs of collections, one after the other; "" for what is no crystal.
+
+    Raises:
+        InputError: as `sources.read`.
+    """
+    from crystallm import sources
 
     for path in paths:
-        for row in read_rows(str(path)):
-            yield row.id, row.cif
+        for entry in sources.read_cifs(path):
+            yield entry.id, entry.text or ""
 
 
 def index(
@@ -236,7 +241,7 @@ def evaluate(
 
     Args:
         generated: structures, CIFs, standard texts, or None for what is no crystal.
-        known: ids and CIFs of the known set, streamed once; `read_known` reads them from files.
+        known: ids and CIFs of the known set, streamed once; `read_known` reads them from collections.
         valid: verdicts on the generated crystals, if they have been judged; else `validity` judges texts of
             ours as they stand, and all else symmetrised.
         e_above_hull: energy of each generated crystal above the hull of known phases, eV/atom; None for
@@ -291,6 +296,31 @@ def evaluate(
         n_unreadable=rows.n_unreadable + unreadable,
         n_undecided=sum(bool(v.reason) for v in found),
     )
+
+
+def known_equals(
+    crystals: Sequence[Sample],
+    known: Iterable[tuple[str, str]],
+    *,
+    workers: int = 1,
+    seconds: float = 60.0,
+    memory_gb: float = 4.0,
+    executor: Executor | None = None,
+) -> list[str | None]:
+    """For each crystal the id of the first known one that it equals, or None; see `evaluate`.
+
+    What could not be compared equals none.
+    """
+    limits = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb, "executor": executor}
+    crew = _Crew(limits, None)
+    keys = [None if sample is None else json.dumps(matching.pack(sample)) for sample in crystals]
+    found = _reduced(keys, crew, judge=False)
+    rows = index(known, {crystal.formula for crystal in found if crystal.formula})
+    matches, _ = _matches(found, rows, crew)
+    return [
+        rows.rows[crystal.formula][matches.found[i]][0] if i in matches.found else None
+        for i, crystal in enumerate(found)
+    ]
 
 
 def rates(verdicts: Sequence[Verdict], *, with_energies: bool) -> Rates:

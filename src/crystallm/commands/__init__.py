@@ -16,6 +16,7 @@ from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Executor
 
     from crystallm.generation import Settings
 
@@ -33,6 +34,13 @@ Seed = Annotated[int | None, Parameter(help="The same seed gives the same crysta
 Constraints = Annotated[str | None, Parameter(help="full, syntax or none (full).")]
 Device = Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")]
 BatchSize = Annotated[int | None, Parameter(help="Crystals written at a time (32).")]
+Cluster = Annotated[
+    str | None,
+    Parameter(
+        name="--cluster",
+        help="Work on a Dask cluster: its scheduler's address, or a YAML file; see crystallm cluster.",
+    ),
+]
 Json = Annotated[bool, Parameter(negative=(), help="Print JSON, one object a line, in place of a table.")]
 Quiet = Annotated[bool, Parameter(negative=(), help="Print nothing but errors.")]
 
@@ -100,6 +108,22 @@ def progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextlib.contextmanager
+def executor(options: Mapping[str, Any]) -> Iterator[Executor | None]:
+    """Where the units of work run: on the cluster that the option names; None: on this machine.
+
+    Raises:
+        InputError, CrystallmError: as `cluster.connect`.
+    """
+    if options.get("cluster") is None:
+        yield None
+        return
+    from crystallm import cluster
+
+    with cluster.connect(str(options["cluster"])) as connected:
+        yield connected
 
 
 def sampling(options: Mapping[str, Any]) -> Settings:

@@ -13,6 +13,7 @@ import crystallm
 from crystallm.benchmarks.known import SETS, requests_for
 from crystallm.commands import (
     BatchSize,
+    Cluster,
     ConfigFile,
     Constraints,
     Device,
@@ -23,24 +24,24 @@ from crystallm.commands import (
     Temperature,
     TopK,
     TopP,
+    executor,
     merged,
     print_json,
     progress,
     sampling,
     without_nan,
 )
-from crystallm.errors import InputError, TextError
+from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Executor
 
-    from crystallm.benchmarks.csp_run import Sampled
+    from crystallm.benchmarks.csp_units import Given, Model
     from crystallm.benchmarks.known import Known
     from crystallm.benchmarks.scores import Line
     from crystallm.generation import Settings
     from crystallm.runs import RunFolder
-
-    Writer = Callable[[Sequence[int]], Iterator[list[Sampled]]]
 
 SAMPLES = 1000
 """Samples that are judged and kept together: judging processes start in seconds."""
@@ -91,6 +92,7 @@ def csp(
     device: Device = None,
     batch_size: BatchSize = None,
     workers: Annotated[int | None, Parameter(help="Processes that compare (one a core).")] = None,
+    cluster: Cluster = None,
     out: Annotated[
         Path | None, Parameter(help="Folder for scores.json, report.html and results.parquet.")
     ] = None,
@@ -110,10 +112,21 @@ def csp(
         "data": data, "n": n, "limit": limit, "split": split, "model": model, "temperature": temperature,
         "top_k": top_k, "top_p": top_p, "seed": seed, "constraints": constraints, "device": device,
         "batch_size": batch_size, "workers": workers, "out": out, "data_dir": data_dir,
-        "space_group": space_group, "generated": generated,
+        "space_group": space_group, "generated": generated, "cluster": cluster,
     }  # fmt: skip
     options = merged(config, flags)
-    names = ("data", "n", "limit", "split", "workers", "out", "data_dir", "space_group", "generated")
+    names = (
+        "data",
+        "n",
+        "limit",
+        "split",
+        "workers",
+        "out",
+        "data_dir",
+        "space_group",
+        "generated",
+        "cluster",
+    )
     own = {name: options.pop(name, None) for name in names}
     if own["data"] is None:
         raise InputError(f"no data: name one of {', '.join(SETS)}, or a file with a column 'cif'")
@@ -134,18 +147,19 @@ def csp(
     truths = read_known(spec, split=part, entries=own["limit"])
     n_workers = own["workers"] or os.cpu_count() or 1
     shown = not (quiet or json)
+    writer: Given | Model
     if own["generated"] is None:
-        write, question = _written(truths, max(numbers), settings, with_group=bool(own["space_group"]))
+        # The workers of a cluster write; here, where no GPU may be, the requests are understood.
+        device = settings.device if own["cluster"] is None else "cpu"
+        group = bool(own["space_group"])
+        writer, question = _written(truths, max(numbers), settings, with_group=group, device=device)
     else:
-        write, question = _given(Path(str(own["generated"])), truths, max(numbers))
+        writer, question = _given(Path(str(own["generated"])), truths, max(numbers))
     question |= {"command": "benchmark", "version": crystallm.__version__, "n": list(numbers)}
     question |= {"data": Path(spec).name, "limit": own["limit"], "split": own["split"]}
     question |= {"composition_test": composition_test, "entries": len(truths)}
     blocks = _blocks(len(truths), max(numbers))
     keep = None if folder is None else runs.RunFolder(folder, question, len(blocks), csp_run.COLUMNS)
-    rows = _rows(
-        truths, blocks, write, keep, workers=n_workers, composition_test=composition_test, shown=shown
-    )
     done = 0
 
     def compared(_: int) -> None:
@@ -153,10 +167,18 @@ def csp(
         done += 1
         advance(done)
 
-    with progress("comparing with polymorphs", None, shown=shown) as advance:
-        lines = csp_run.tabulate(
-            truths, rows, numbers, composition_test=composition_test, workers=n_workers, on_done=compared
-        )
+    if keep is not None:
+        keep.check()
+    with executor(own) as where:
+        rows = _rows(
+            truths, blocks, writer, keep, where,
+            n=max(numbers), workers=n_workers, composition_test=composition_test, shown=shown,
+        )  # fmt: skip
+        with progress("comparing with polymorphs", None, shown=shown) as advance:
+            lines = csp_run.tabulate(
+                truths, rows, numbers, composition_test=composition_test, workers=n_workers, on_done=compared,
+                executor=where,
+            )  # fmt: skip
     title = f"{name}, {len(truths)} entries, {question.get('model') or Path(str(own['generated'])).name}"
     record = _record(lines, question)
     if folder is not None:
@@ -170,37 +192,23 @@ def csp(
 
 
 def _written(
-    truths: Sequence[Known], n: int, settings: Settings, *, with_group: bool
-) -> tuple[Writer, dict[str, Any]]:
+    truths: Sequence[Known], n: int, settings: Settings, *, with_group: bool, device: str
+) -> tuple[Model, dict[str, Any]]:
     """What writes samples for some of the entries with a model, and what is asked of it."""
-    from crystallm.benchmarks.csp_run import Sampled
+    from crystallm.benchmarks.csp_units import Model
     from crystallm.checkpoint import load_model
     from crystallm.generation import Generator, fingerprint
 
-    model = load_model(settings.model, device=settings.device)
+    model = load_model(settings.model, device=device)
     context = model.config.context if model.language.name == "orbits" else None
     requests = requests_for([known.structure for known in truths], n, with_group=with_group, context=context)
     places = {i: place for place, i in enumerate(i for i, r in enumerate(requests) if r is not None)}
     generator = Generator(model, [request for request in requests if request is not None], settings)
-
-    def write(entries: Sequence[int]) -> Iterator[list[Sampled]]:
-        written = generator.write([places[i] for i in entries if i in places])
-        for i in entries:
-            samples = []
-            for crystal in next(written) if i in places else ():
-                try:
-                    # The paper's text is judged as it was printed; see Crystal.judged.
-                    text = crystal.cif if model.language.name != "cif" else crystal.ended and crystal.judged
-                except TextError:
-                    text = None
-                samples.append(Sampled(text or None, crystal.log_likelihood))
-            yield samples
-
     question = settings.model_dump(exclude={"device", "batch_size"})
-    return write, question | {"space_group": with_group, "weights": fingerprint(model)}
+    return Model(generator, places), question | {"space_group": with_group, "weights": fingerprint(model)}
 
 
-def _given(path: Path, truths: Sequence[Known], n: int) -> tuple[Writer, dict[str, Any]]:
+def _given(path: Path, truths: Sequence[Known], n: int) -> tuple[Given, dict[str, Any]]:
     """What hands out samples that others wrote, and which they are.
 
     Raises:
@@ -208,9 +216,10 @@ def _given(path: Path, truths: Sequence[Known], n: int) -> tuple[Writer, dict[st
     """
     from crystallm import sources
     from crystallm.benchmarks.csp_run import Sampled
+    from crystallm.benchmarks.csp_units import Given
 
     found: dict[str, dict[int, str | None]] = defaultdict(dict)
-    for entry in sources.read(path):
+    for entry in sources.read_cifs(path):
         name, sign, number = Path(entry.id).name.rpartition("__")
         if sign and number.isdecimal():
             found[name][int(number)] = entry.text
@@ -220,13 +229,12 @@ def _given(path: Path, truths: Sequence[Known], n: int) -> tuple[Writer, dict[st
             f"{str(path)!r} holds no CIF named after an entry, such as {truths[0].id}__1.cif: name them "
             "ID__N.cif, N counting the samples"
         )
-
-    def write(entries: Sequence[int]) -> Iterator[list[Sampled]]:
-        for i in entries:
-            texts = found.get(truths[i].id, {})
-            yield [Sampled(texts[number]) for number in sorted(texts)[:n]]
-
-    return write, {"generated": path.name, "crystals": sum(map(len, found.values()))}
+    samples = {
+        i: [Sampled(texts[number]) for number in sorted(texts)[:n]]
+        for i, truth in enumerate(truths)
+        if (texts := found.get(truth.id))
+    }
+    return Given(samples), {"generated": path.name, "crystals": sum(map(len, found.values()))}
 
 
 def _blocks(n_entries: int, n_samples: int) -> list[range]:
@@ -238,34 +246,47 @@ def _blocks(n_entries: int, n_samples: int) -> list[range]:
 def _rows(
     truths: Sequence[Known],
     blocks: Sequence[range],
-    write: Writer,
+    writer: Given | Model,
     folder: RunFolder | None,
+    where: Executor | None,
     *,
+    n: int,
     workers: int,
     composition_test: bool,
     shown: bool,
 ) -> list[dict[str, Any]]:
     """A row for each sample of all entries; those of an unfinished run are not written again."""
-    from crystallm.benchmarks import csp_run
+    from crystallm.benchmarks import csp_units
 
-    todo = set(range(len(blocks))) if folder is None else folder.open()
-    rows: list[dict[str, Any]] = []
+    todo = sorted(range(len(blocks)) if folder is None else folder.open())
+    before = len(truths) - sum(len(blocks[number]) for number in todo)
+    rows: dict[int, list[dict[str, Any]]] = {}
     with progress("writing and judging entries", len(truths), shown=shown) as advance:
-        for number, block in enumerate(blocks):
-            if number in todo:
-                found = csp_run.judge(
-                    [(i, truths[i]) for i in block],
-                    list(write(block)),
-                    workers=workers,
-                    composition_test=composition_test,
+        found: Iterator[tuple[int, list[dict[str, Any]]]]
+        if where is None:
+            found = (
+                (
+                    number,
+                    csp_units.here(truths, blocks[number], writer, n_workers=workers, smact=composition_test),
                 )
-                if folder is None:
-                    rows += found
-                else:
-                    folder.write_unit(number, found, {})
-            advance(block.stop)
+                for number in todo
+            )
+        else:
+            chosen = {number: blocks[number] for number in todo}
+            found = csp_units.there(
+                where, truths, chosen, writer, n, smact=composition_test,
+                progress=lambda done: advance(before + done),
+            )  # fmt: skip
+        for number, block in found:
+            if folder is None:
+                rows[number] = block
+            else:
+                folder.write_unit(number, block, {})
+            if where is None:
+                before += len(blocks[number])
+                advance(before)
     if folder is None:
-        return rows
+        return [row for number in todo for row in rows[number]]
     folder.finish()
     return folder.rows()
 

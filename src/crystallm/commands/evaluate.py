@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 import crystallm
-from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress
+from crystallm.commands import Cluster, ConfigFile, Json, Quiet, executor, merged, print_json, progress
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ NAMES = {
 def evaluate(
     path: Annotated[
         str | None,
-        Parameter(help="Folder, archive (tar, zip), CSV, Parquet or CIF; also an --out folder of ours."),
+        Parameter(help="Folder or file of structures (see crystallm prepare --help); also an --out folder."),
     ] = None,
     *,
     out: Annotated[
@@ -46,6 +46,7 @@ def evaluate(
         ),
     ] = None,
     workers: Annotated[int | None, Parameter(help="Processes (one a core).")] = None,
+    cluster: Cluster = None,
     config: ConfigFile = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -57,7 +58,7 @@ def evaluate(
     With --out, results.parquet has a row a crystal with the reasons; a killed run started again goes on.
     Nothing stops it: what cannot be read is counted and named.
     """
-    flags = {"path": path, "out": out, "judge": judge, "workers": workers}
+    flags = {"path": path, "out": out, "judge": judge, "workers": workers, "cluster": cluster}
     options = merged(config, flags)
     if options.get("path") is None:
         raise InputError("no crystals: name a folder, an archive, a table or a CIF")
@@ -66,7 +67,8 @@ def evaluate(
         raise InputError(f"judge = {what!r}: write auto, text or crystal")
     n_workers = options.get("workers") or os.cpu_count() or 1
     folder = None if options.get("out") is None else Path(str(options["out"]))
-    rows = _judged(str(options["path"]), what, int(n_workers), folder, shown=not (quiet or json))
+    place = {"cluster": options.get("cluster")}
+    rows = _judged(str(options["path"]), what, int(n_workers), folder, place, shown=not (quiet or json))
     from crystallm import evaluation
 
     summary = evaluation.summarise(rows)
@@ -80,11 +82,13 @@ def evaluate(
         tables.print_judged(Path(str(options["path"])).name, summary, NAMES, folder)
 
 
-def _judged(path: str, what: Any, workers: int, out: Path | None, *, shown: bool) -> list[dict[str, Any]]:
+def _judged(
+    path: str, what: Any, workers: int, out: Path | None, place: Mapping[str, Any], *, shown: bool
+) -> list[dict[str, Any]]:
     """A row for each crystal of a collection; those of an unfinished run are not judged again."""
     from crystallm import evaluation, runs, sources
 
-    n_entries, digest = evaluation.survey(sources.read(path))
+    n_entries, digest = evaluation.survey(sources.read_cifs(path))
     n_blocks = -(-n_entries // evaluation.BLOCK)
     folder = None
     todo = set(range(n_blocks))
@@ -94,11 +98,18 @@ def _judged(path: str, what: Any, workers: int, out: Path | None, *, shown: bool
         todo = folder.open()
     rows: list[dict[str, Any]] = []
     done = 0
-    with progress("judging crystals", n_entries, shown=shown) as advance:
-        for number, block in enumerate(evaluation.blocks(sources.read(path))):
+    with (
+        executor(place if todo else {}) as where,
+        progress("judging crystals", n_entries, shown=shown) as advance,
+    ):
+        for number, block in enumerate(evaluation.blocks(sources.read_cifs(path))):
             if number in todo:
                 found = evaluation.judge(
-                    block, what=what, workers=workers, on_done=partial(_advance, advance, done)
+                    block,
+                    what=what,
+                    workers=workers,
+                    on_done=partial(_advance, advance, done),
+                    executor=where,
                 )
                 if folder is None:
                     rows += found

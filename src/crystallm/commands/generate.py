@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -11,6 +10,7 @@ from cyclopts import Parameter
 import crystallm
 from crystallm.commands import (
     BatchSize,
+    Cluster,
     ConfigFile,
     Device,
     Json,
@@ -20,6 +20,7 @@ from crystallm.commands import (
     Temperature,
     TopK,
     TopP,
+    executor,
     merged,
     print_json,
     progress,
@@ -28,18 +29,15 @@ from crystallm.commands import (
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Mapping
 
     from crystallm.answers import Selection
     from crystallm.asking import Request
-    from crystallm.crystal import Crystal
     from crystallm.generation import Settings
     from crystallm.runs import RunFolder
 
 TABLE_ROWS = 40
 """Crystals in the printed table, at most; results.parquet has them all."""
-JUDGED_TOGETHER = 256
-"""Crystals that are judged, ranked and kept together: a judging process starts in seconds."""
 
 
 class Asked(NamedTuple):
@@ -103,6 +101,7 @@ def generate(
     device: Device = None,
     batch_size: BatchSize = None,
     max_new_tokens: Annotated[int | None, Parameter(help="Tokens of one crystal, at most (3000).")] = None,
+    cluster: Cluster = None,
     config: ConfigFile = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -120,10 +119,15 @@ def generate(
         "prompt": prompt, "model": model, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "seed": seed, "constraints": constraints, "device": device, "batch_size": batch_size,
         "max_new_tokens": max_new_tokens, "valid": valid, "max_tries": max_tries, "rank": rank, "best": best,
+        "cluster": cluster,
     }  # fmt: skip
-    asked = _asked(merged(config, flags))
-    rows, note = _generate(asked, show_progress=not (quiet or json))
-    kept = [row for found in _by_request(rows) for row in _kept(found, asked.selection)]
+    options = merged(config, flags)
+    asked = _asked({name: value for name, value in options.items() if name != "cluster"})
+    place = {"cluster": options.get("cluster")}
+    rows, note = _generate(asked, place, show_progress=not (quiet or json))
+    from crystallm import units
+
+    kept = [row for found in units.by_request(rows) for row in units.kept(found, asked.selection)]
     if json:
         print_json(kept)
     elif not quiet:
@@ -164,27 +168,31 @@ def _asked(options: dict[str, Any]) -> Asked:
     return Asked(requests, settings, selection, folder)
 
 
-def _generate(asked: Asked, *, show_progress: bool) -> tuple[list[dict[str, Any]], str]:
+def _generate(
+    asked: Asked, place: Mapping[str, Any], *, show_progress: bool
+) -> tuple[list[dict[str, Any]], str]:
     """Write, judge, rank and keep the crystals of all requests; what can be refused is refused first.
 
     Returns:
         A row for each crystal, and how the request was read ("" if there are several).
     """
-    from crystallm import answers, runs
+    from crystallm import runs
 
     requests, settings, selection, out = asked
     if out is not None:
         runs.check_place(out)
+    from crystallm import units
     from crystallm.checkpoint import load_model
     from crystallm.crystal import COLUMNS
     from crystallm.generation import Generator, fingerprint
 
-    model = load_model(settings.model, device=settings.device)
+    # The workers of a cluster write; here, where no GPU may be, the requests are understood.
+    model = load_model(settings.model, device=settings.device if place["cluster"] is None else "cpu")
     generator = Generator(model, requests, settings, selection)
     folder: RunFolder | None = None
     todo = list(range(len(requests)))
     if out is not None:
-        # What decides the crystals: neither the device nor the size of batches.
+        # What decides the crystals: neither the device nor the size of batches, nor where they are written.
         question = settings.model_dump(exclude={"device", "batch_size"}) | {
             **selection.model_dump(exclude_defaults=True),
             "command": "generate",
@@ -198,80 +206,27 @@ def _generate(asked: Asked, *, show_progress: bool) -> tuple[list[dict[str, Any]
         todo = sorted(folder.check())
     total = sum(requests[unit].n for unit in todo)
     what = "writing valid crystals" if selection.valid else "writing crystals"
-    with progress(what, total, shown=show_progress) as advance:
-        write = generator.write_valid if selection.valid else generator.write
-        written = write(todo, progress=advance)
+    with (
+        executor(place if todo else {}) as where,
+        progress(what, total, shown=show_progress) as advance,
+    ):
+        if where is None:
+            written = units.write(generator, todo, selection, progress=advance)
+        else:
+            written = units.write_on(where, generator, todo, selection, progress=advance)
         if folder is not None:
             folder.open()
         rows = []
-        for units in _together(zip(todo, written, strict=True)):
-            if not selection.valid:  # else they have been judged
-                answers.judge([crystal for _, found in units for crystal in found])
-            if selection.ranking is not None:
-                answers.rank([found for _, found in units], selection.ranking)
-            for unit, crystals in units:
-                found, cifs = _unit_rows(unit, crystals, requests, selection)
-                if folder is None:
-                    rows += found
-                else:
-                    folder.write_unit(unit, found, cifs)
+        for unit, found, cifs in written:
+            if folder is None:
+                rows += found
+            else:
+                folder.write_unit(unit, found, cifs)
     note = generator.note(0) if len(requests) == 1 else ""
     if folder is None:
         return rows, note
     folder.finish()
     return folder.rows(), note
-
-
-def _together(units: Iterable[tuple[int, list[Crystal]]]) -> Iterator[list[tuple[int, list[Crystal]]]]:
-    """The units in groups that are judged and ranked together."""
-    group: list[tuple[int, list[Crystal]]] = []
-    for unit in units:
-        group.append(unit)
-        if sum(len(crystals) for _, crystals in group) >= JUDGED_TOGETHER:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _by_request(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rows of each request, as they stand one behind the other."""
-    return [list(found) for _, found in itertools.groupby(rows, key=lambda row: row["request"])]
-
-
-def _kept(rows: Sequence[dict[str, Any]], selection: Selection) -> list[dict[str, Any]]:
-    """The rows of a request that are its answers, in their order."""
-    from crystallm import answers
-
-    ranks, clusters = [row["rank"] for row in rows], [row["cluster"] for row in rows]
-    return [rows[i] for i in answers.kept(ranks, clusters, [bool(row["valid"]) for row in rows], selection)]
-
-
-def _unit_rows(
-    unit: int, crystals: Sequence[Crystal], requests: Sequence[Request], selection: Selection
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Rows of one request, and the CIFs of its answers by file name."""
-    from crystallm.crystal import COLUMNS
-
-    request = requests[unit]
-    rows = []
-    for sample, crystal in enumerate(crystals):
-        row = crystal.row() | {
-            "request": unit,
-            "sample": sample,
-            "asked_formula": request.formula,
-            "asked_z": None if request.z == "auto" else request.z,
-            "asked_space_group": request.space_group,
-            "prompt": request.prompt,
-        }
-        rows.append({name: row.get(name) for name in COLUMNS})
-    cifs = {}
-    for row in _kept(rows, selection):
-        if row["cif"]:
-            place = f"{unit:05d}-" if len(requests) > 1 else ""
-            row["file"] = f"{place}{row['formula']}-sg{row['space_group_number']}-{row['sample']:04d}.cif"
-            cifs[row["file"]] = row["cif"]
-    return rows, cifs
 
 
 def models(*, json: Json = False) -> None:

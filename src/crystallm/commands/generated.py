@@ -52,7 +52,7 @@ COLUMNS = {
 def unconditional(
     generated: Annotated[
         str | None,
-        Parameter(help="Folder, archive (tar, zip), CSV, Parquet or CIF; also an --out folder of ours."),
+        Parameter(help="Folder or file of structures (see crystallm prepare --help); also an --out folder."),
     ] = None,
     *,
     truth: Annotated[
@@ -102,7 +102,7 @@ def unconditional(
     if whose not in benchmark.CUT_OFFS:
         raise InputError(f"cutoffs = {whose!r}: write one of {', '.join(benchmark.CUT_OFFS)} with --cutoffs")
     target = _target(options.get("out"), (".json",))
-    entries, truths = list(sources.read(str(options["generated"]))), list(sources.read(place))
+    entries, truths = list(sources.read_cifs(str(options["generated"]))), list(sources.read_cifs(place))
     shown = not (quiet or json)
     with progress("describing crystals", len(entries) + len(truths), shown=shown) as advance:
         result = benchmark.evaluate(
@@ -127,7 +127,7 @@ def unconditional(
 def novelty(
     generated: Annotated[
         str | None,
-        Parameter(help="Folder, archive (tar, zip), CSV, Parquet or CIF; also an --out folder of ours."),
+        Parameter(help="Folder or file of structures (see crystallm prepare --help); also an --out folder."),
     ] = None,
     *,
     known: Annotated[
@@ -135,7 +135,7 @@ def novelty(
         Parameter(
             negative=(),
             consume_multiple=True,
-            help="CSV(.gz) or Parquet files of known crystals, column 'cif'.",
+            help="Folders or files of known crystals, of any kind that prepare takes.",
         ),
     ] = None,
     hull: Annotated[
@@ -166,16 +166,15 @@ def novelty(
     given = options.get("known") or ()
     files = [given] if isinstance(given, str) else [str(path) for path in given]
     if not files:
-        raise InputError("nothing is known: name CSV(.gz) or Parquet files with --known")
+        raise InputError("nothing is known: name files or folders of crystals with --known")
     from crystallm import runs, sources
     from crystallm.benchmarks import novelty as benchmark
-    from crystallm.prepare import read_rows
 
     target = _target(options.get("out"), (".json", ".parquet"))
     for path in files:  # a wrong last file is told before hours of work on the first
-        if next(read_rows(path), None) is None:
+        if next(sources.read(path), None) is None:
             raise InputError(f"{path!r} holds no row")
-    entries = list(sources.read(str(options["generated"])))
+    entries = list(sources.read_cifs(str(options["generated"])))
     energies = None
     if options.get("hull") is not None:
         energies = read_hull(Path(str(options["hull"])), [entry.id for entry in entries])

@@ -1,75 +1,20 @@
-"""`crystallm prepare` and `crystallm train`."""
+"""`crystallm train`."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress, whole
+from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crystallm.training import Losses, Progress
-
-
-def prepare(
-    *inputs: Annotated[
-        str,
-        Parameter(
-            help="CSV(.gz) or Parquet files with a column 'cif', each perhaps with =train, =val or =test."
-        ),
-    ],
-    out: Annotated[Path | None, Parameter(help="New folder for the data set.")] = None,
-    language: Annotated[Literal["orbits", "cif"] | None, Parameter(help="Of the tokens (orbits).")] = None,
-    max_tokens: Annotated[int | None, Parameter(help="Longer crystals are refused (1024).")] = None,
-    workers: Annotated[int | None, Parameter(help="Processes (one a core).")] = None,
-    config: ConfigFile = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Turn collections of structures into tokens for training.
-
-    crystallm prepare perov_5/train.csv.gz perov_5/val.csv.gz=val --out data/
-
-    Without a split behind it, a file's own column 'split' decides, else its rows are for training. Rows that
-    are refused are kept in rejected.parquet, with the reason.
-    """
-    flags = {"out": out, "language": language, "max_tokens": max_tokens, "workers": workers}
-    options = merged(config, flags | {"inputs": list(inputs) or None})
-    names = options.get("inputs")
-    names = [names] if isinstance(names, str) else names
-    if not names:
-        raise InputError("no input: name CSV or Parquet files with a column 'cif'")
-    if options.get("out") is None:
-        raise InputError("--out is missing: name a new folder for the data set")
-    counts = {
-        "max_tokens": whole("max_tokens", options.get("max_tokens"), 1024),
-        "workers": whole("workers", options.get("workers"), os.cpu_count() or 1),
-    }
-    from crystallm.prepare import prepare as run
-
-    with progress("reading crystals", None, shown=not (quiet or json)) as advance:
-        report = run(
-            [str(name) for name in names],
-            str(options["out"]),
-            language=str(options.get("language", "orbits")),
-            progress=advance,
-            **counts,
-        )
-    if json:
-        from dataclasses import asdict
-
-        print_json([asdict(report)])
-    elif not quiet:
-        from crystallm import tables
-
-        tables.print_report(report)
 
 
 def train(

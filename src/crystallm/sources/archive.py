@@ -1,85 +1,169 @@
-"""CIFs in tar and zip archives, read as a stream: nothing is unpacked, and no name in them becomes a path.
+"""Tar and zip archives, read as a stream: nothing is unpacked, and no name in them becomes a path.
 
-Absolute names, names with `..`, links and members that are too large are entries with a reason. An archive
-that unpacks to far more than it holds is refused as a whole.
+Absolute names, names with `..`, links and members that are too large are entries with a reason; among prompts
+they are refused. An archive that unpacks to far more than it holds is refused as a whole.
 """
 
 from __future__ import annotations
 
-import lzma
+import struct
 import tarfile
 import zipfile
-import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError
-from crystallm.sources import CIF_NAME, MAX_BYTES, Entry, as_entry, stem, too_large
+from crystallm.sources import MAX_BYTES, Entry, NoCrystalsError, single_format, stem, streams, too_large
+from crystallm.sources.files import entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-MAX_RATIO = 200
-"""Unpacked over packed size of a whole archive. CIFs pack to a tenth, equal ones to a hundredth."""
-FREE_BYTES = 50_000_000
-"""Unpacked size up to which the ratio is nobody's business."""
+PROMPT = ".txt"
+MAX_PROMPT = 100_000
+"""Bytes of one beginning; a context holds 1,024 tokens."""
+MAX_HEADER = 1_000_000
+"""Bytes of a tar's record on a member: a name takes a hundred."""
+
+
+# The libraries take the numbers in a damaged archive at their word, and stumble over them.
+_WRONG = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    struct.error,
+    TypeError,
+    ValueError,
+    LookupError,
+    OverflowError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A file of an archive: its content, or why it isn't read; `size` in bytes where it is too large."""
+
+    name: str
+    content: bytes = b""
+    problem: str = ""
+    size: int = 0
 
 
 def read_archive(path: Path) -> Iterator[Entry]:
     """The crystals of an archive in its order; see `sources.read`."""
     found = False
-    reader = _zip if path.name.lower().endswith(".zip") else _tar
-    try:
-        for entry in reader(path):
-            found = True
-            yield entry
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{str(path)!r} cannot be read to its end ({error}): is it truncated?") from error
-    except (RuntimeError, NotImplementedError) as error:  # a password, or a packing that Python lacks
-        raise InputError(f"{str(path)!r} cannot be read: {error}") from error
+    for member in _members(path, lambda name: bool(single_format(name)), MAX_BYTES):
+        found = True
+        name, form = stem(member.name), single_format(member.name)
+        if member.problem:
+            yield Entry(name, None, member.problem, form)
+        elif member.size:
+            yield too_large(name, member.size, form)
+        else:
+            packed = member.name.lower().endswith(".gz")
+            yield from entries(name, member.content, form, packed=packed)
     if not found:
-        raise InputError(f"the archive {str(path)!r} holds no CIF")
+        raise NoCrystalsError(f"the archive {str(path)!r} holds no CIF and no POSCAR")
 
 
-def _tar(path: Path) -> Iterator[Entry]:
-    total, most = 0, max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
-    with tarfile.open(path, "r|*") as archive:
-        for member in archive:
+def read_texts(path: Path) -> Iterator[tuple[str, str]]:
+    """Names and texts of an archive's .txt files; see `sources.read_prompts`."""
+    found = False
+    for member in _members(path, lambda name: name.lower().endswith(PROMPT), MAX_PROMPT):
+        found = True
+        if member.size:
+            raise InputError(
+                f"{str(path)!r}: {member.name[:60]!r} has {member.size} bytes: that is no prompt"
+            )
+        if member.problem:
+            raise InputError(f"{str(path)!r} holds {member.problem}: take it out")
+        try:
+            text = member.content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            raise InputError(f"{str(path)!r}: {member.name[:60]!r} is binary, not text: that is no prompt")
+        yield member.name[: -len(PROMPT)], text
+    if not found:
+        raise InputError(f"the archive {str(path)!r} holds no {PROMPT} file: it has one for each prompt")
+
+
+def _members(path: Path, wanted: Callable[[str], bool], most: int) -> Iterator[_Member]:
+    """The files of these names, in their order.
+
+    Args:
+        path: of the archive.
+        wanted: by its name, whether a file is read.
+        most: bytes of one that is.
+    """
+    reader = _zip if path.name.lower().endswith(".zip") else _tar
+    with _telling(path):
+        yield from reader(path, wanted, most)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        with streams.telling(path, *_WRONG):
+            yield
+    except (RuntimeError, NotImplementedError) as error:  # a password, or a packing that Python lacks
+        raise InputError(f"{str(path)!r} cannot be read: {streams.one_line(error)}") from error
+
+
+class _Header(tarfile.TarInfo):
+    """What tells of a member, unless that is long enough to fill the memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.size > MAX_HEADER and not self.isfile() and not self.isdir():
+            raise tarfile.HeaderError(f"a header of {self.size / 1e6:.0f} MB")
+        return super()._proc_member(archive)  # type: ignore[misc]  # the hook of the library for its heirs
+
+
+def _tar(path: Path, wanted: Callable[[str], bool], most: int) -> Iterator[_Member]:
+    total = 0
+    with (
+        streams.by_content(path) as stream,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive,
+    ):
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # else it would remember every one
             total += member.size
-            if total > most:
-                raise _bomb(path)
-            name = stem(member.name)
-            if not CIF_NAME.search(member.name) or member.isdir():
+            if total > streams.most_bytes(path):
+                raise streams.bomb(path)
+            if not wanted(member.name) or member.isdir():
                 continue
             if problem := _odd_name(member.name):
-                yield Entry(name, None, problem)
+                yield _Member(member.name, problem=problem)
             elif not member.isfile():
-                yield Entry(name, None, "a link, which is not followed")
-            elif member.size > MAX_BYTES:
-                yield too_large(name, member.size)
+                yield _Member(member.name, problem="a link, which is not followed")
+            elif member.size > most:
+                yield _Member(member.name, size=member.size)
             else:
-                stream = archive.extractfile(member)
-                yield as_entry(name, b"" if stream is None else stream.read())
+                content = archive.extractfile(member)
+                yield _Member(member.name, b"" if content is None else content.read())
 
 
-def _zip(path: Path) -> Iterator[Entry]:
+def _zip(path: Path, wanted: Callable[[str], bool], most: int) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if sum(member.file_size for member in members) > max(FREE_BYTES, MAX_RATIO * path.stat().st_size):
-            raise _bomb(path)
+        if sum(member.file_size for member in members) > streams.most_bytes(path):
+            raise streams.bomb(path)
         for member in members:
-            name = stem(member.filename)
-            if not CIF_NAME.search(member.filename) or member.is_dir():
+            name = member.filename
+            if not wanted(name) or member.is_dir():
                 continue
-            if problem := _odd_name(member.filename):
-                yield Entry(name, None, problem)
-            elif member.file_size > MAX_BYTES:
-                yield too_large(name, member.file_size)
+            if problem := _odd_name(name):
+                yield _Member(name, problem=problem)
+            elif member.external_attr >> 16 & 0o170000 == 0o120000:
+                yield _Member(name, problem="a link, which is not followed")
+            elif member.file_size > most:
+                yield _Member(name, size=member.file_size)
             else:
                 with archive.open(member) as stream:
-                    content = stream.read(MAX_BYTES + 1)  # whatever size the archive names
-                yield too_large(name, len(content)) if len(content) > MAX_BYTES else as_entry(name, content)
+                    content = stream.read(most + 1)  # whatever size the archive names
+                yield _Member(name, content) if len(content) <= most else _Member(name, size=len(content))
 
 
 def _odd_name(name: str) -> str:
@@ -88,9 +172,3 @@ def _odd_name(name: str) -> str:
     if name.startswith(("/", "\\")) or (parts and parts[0].endswith(":")):
         return f"an absolute name, {name[:60]!r}, which is not read"
     return f"a name that leaves the archive, {name[:60]!r}, which is not read" if ".." in parts else ""
-
-
-def _bomb(path: Path) -> InputError:
-    return InputError(
-        f"{str(path)!r} unpacks to more than {MAX_RATIO} times its size: that is no archive of crystals"
-    )

@@ -1,48 +1,106 @@
-"""CIFs in a column of a CSV or Parquet file, and the results of our own runs."""
+"""Crystals in the columns of a CSV or Parquet file, and the results of our own runs."""
 
 from __future__ import annotations
 
 import csv
-import gzip
-import zlib
-from typing import TYPE_CHECKING, Any, TextIO, cast
+import io
+import json
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError
-from crystallm.sources import MAX_BYTES, Entry, too_large
+from crystallm.sources import MAX_BYTES, Entry, NoCrystalsError, clean, streams, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 CIF = "cif"
-ID_COLUMNS = ("material_id", "id")
+ID_COLUMNS = ("material_id", "id", "immutable_id")
+SPLIT = "split"
 RUN_COLUMNS = ("request", "sample", "text")
 """What our results have beside: where a crystal has no CIF, the text that was written stands for it."""
+OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
+OPTIMADE_MORE = ("species", "dimension_types")
 CHUNK = 200  # rows read at a time from a Parquet file
-LARGEST_FIELD = 2**31 - 1  # characters of a CSV field; the csv module's limit is a C long, 32 bits on Windows
+BUFFER = 1 << 20  # bytes read at a time of one of its columns
+LARGEST_FIELD = 100_000_000  # characters of a CSV field or line
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How the rows of a table tell their crystals: the format, and the columns that do."""
+
+    format: str
+    columns: tuple[str, ...]
+    more: tuple[str, ...] = ()
+
+
+FORMS = (
+    _Form("cif", (CIF,), RUN_COLUMNS),
+    _Form("pymatgen", ("structure",)),
+    _Form("optimade", OPTIMADE, OPTIMADE_MORE),
+)
+"""The first one counts whose columns are all there."""
 
 
 def read_table(path: Path) -> Iterator[Entry]:
     """The crystals of a table in its order; see `sources.read`."""
+    return (entry for entry, _ in rows(path))
+
+
+def rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[Entry, dict[str, Any]]]:
+    """Crystals of a table, and the cells that their rows have in these columns beside.
+
+    Raises:
+        InputError: another ending, no columns of crystals, no row, or a damaged file.
+    """
     number = -1
-    for number, record in enumerate(records(path, (*ID_COLUMNS, *RUN_COLUMNS))):
+    for number, (form, record) in enumerate(_records(path, columns)):
         name = row_id(record, number)
         if all(record.get(column) is not None for column in RUN_COLUMNS[:2]):
             name = f"{record['request']}-{record['sample']}"
-        text = as_text(record[CIF]) or as_text(record.get("text"))
-        if len(text) > MAX_BYTES:
-            yield too_large(name, len(text))
-        elif text.strip():
-            yield Entry(name, text)
-        else:
-            yield Entry(name, None, "the row has no text")
+        yield _entry(name, form, record), record
     if number < 0:
-        raise InputError(f"{str(path)!r} holds no row")
+        raise NoCrystalsError(f"{str(path)!r} holds no row")
+
+
+def _entry(name: str, form: _Form, record: dict[str, Any]) -> Entry:
+    text = _text(form, record)
+    split = clean(record.get(SPLIT) or "")
+    if len(text) > MAX_BYTES:
+        return too_large(name, len(text), form.format, "row")
+    if not text.strip():
+        return Entry(name, None, "the row has no text", form.format, split)
+    return Entry(name, text, "", form.format, split)
+
+
+def _text(form: _Form, record: dict[str, Any]) -> str:
+    if form.format == "cif":
+        return as_text(record[CIF]) or as_text(record.get("text"))
+    if form.format == "pymatgen":
+        value = record["structure"]
+        return json.dumps(value, default=str) if isinstance(value, dict) else as_text(value)
+    cells = {name: record[name] for name in (*form.columns, *form.more) if record.get(name) not in (None, "")}
+    if not all(name in cells for name in form.columns):
+        return ""
+    return json.dumps({name: _value(cell) for name, cell in cells.items()}, default=str)
+
+
+def _value(cell: Any) -> Any:
+    """A cell of a list; in CSV, that is JSON."""
+    if isinstance(cell, str):
+        try:
+            return json.loads(cell)
+        except (ValueError, RecursionError):
+            return cell
+    return cell
 
 
 def row_id(record: dict[str, Any], number: int) -> str:
     """The id of a row, its number where it has none."""
-    return next((str(record[c]) for c in ID_COLUMNS if record.get(c) not in (None, "")), str(number))
+    return next((clean(record[c]) for c in ID_COLUMNS if record.get(c) not in (None, "")), str(number))
 
 
 def as_text(value: Any) -> str:
@@ -50,12 +108,8 @@ def as_text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
 
 
-def records(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a CSV(.gz) or Parquet file: the column `cif`, and those of others that there are.
-
-    Raises:
-        InputError: another ending, no column of CIF texts, or a damaged file.
-    """
+def _records(path: Path, columns: Sequence[str]) -> Iterator[tuple[_Form, dict[str, Any]]]:
+    """Rows of a table, with how they tell their crystals."""
     if path.name.lower().endswith((".csv", ".csv.gz")):
         return _csv_records(path)
     if path.suffix.lower() == ".parquet":
@@ -63,36 +117,61 @@ def records(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     raise InputError(f"{str(path)!r} is neither CSV(.gz) nor Parquet by its ending")
 
 
-def _check_columns(path: Path, names: Sequence[str]) -> None:
-    if CIF not in names:
+def _form(path: Path, names: Sequence[str]) -> _Form:
+    found = next((form for form in FORMS if all(name in names for name in form.columns)), None)
+    if found is None:
         raise InputError(
-            f"{str(path)!r} has no column 'cif'; its columns: {', '.join(names)[:200] or 'none'}"
+            f"{str(path)!r} has no column 'cif', nor 'structure', nor those of OPTIMADE; its columns: "
+            f"{streams.one_line(', '.join(names)) or 'none'}"
         )
+    return found
 
 
-def _csv_records(path: Path) -> Iterator[dict[str, Any]]:
+def _csv_records(path: Path) -> Iterator[tuple[_Form, dict[str, Any]]]:
     csv.field_size_limit(LARGEST_FIELD)
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
-    try:
-        # utf-8-sig: spreadsheets begin a file with a mark that would else belong to the first column's name
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(cast("TextIO", handle))
-            _check_columns(path, reader.fieldnames or ())
-            yield from reader
-    except (EOFError, OSError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        raise InputError(f"{str(path)!r} cannot be read to its end ({error}): is it truncated?") from error
+    ended, whole = False, True
+
+    def lines(handle: io.TextIOWrapper) -> Iterator[str]:
+        nonlocal ended, whole
+        while line := handle.readline(LARGEST_FIELD + 1):
+            if len(line) > LARGEST_FIELD:
+                raise InputError(f"{str(path)!r} has a line of more than {LARGEST_FIELD / 1e6:g} MB")
+            whole = line.endswith(("\n", "\r"))
+            yield line
+        ended = True
+
+    # utf-8-sig: spreadsheets begin a file with a mark that would else belong to the first column's name
+    with (
+        streams.telling(path, csv.Error),
+        streams.binary(path) as stream,
+        closing(io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")) as handle,
+    ):
+        reader = csv.DictReader(lines(handle))
+        form = _form(path, reader.fieldnames or ())
+        for record in reader:
+            # A row that needs the end of the file to end is cut within a quoted field.
+            if ended or (not whole and None in record.values()):
+                raise streams.broken(path, "the last row has no end")
+            yield form, record
 
 
-def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[tuple[_Form, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as source:
+        # Both options, else whole row groups are read ahead: often, that is the whole file.
+        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as source:
             names = source.schema_arrow.names
-            _check_columns(path, names)
-            wanted = [name for name in (CIF, *columns) if name in names]
+            form = _form(path, names)
+            parts = (source.metadata.row_group(k) for k in range(source.metadata.num_row_groups))
+            if sum(part.total_byte_size for part in parts) > streams.most_bytes(path):
+                raise streams.bomb(path)
+            asked = (*form.columns, *form.more, *ID_COLUMNS, SPLIT, *columns)
+            wanted = [name for name in dict.fromkeys(asked) if name in names]
             for batch in source.iter_batches(batch_size=CHUNK, columns=wanted):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{str(path)!r} is no readable Parquet file ({error})") from error
+                for record in batch.to_pylist():
+                    yield form, record
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        why = streams.one_line(error)
+        raise InputError(f"{str(path)!r} is no readable Parquet file ({why}): is it truncated?") from error

@@ -1,0 +1,341 @@
+"""The files of a data set folder, written in one pass over the treated rows, and the report on them.
+
+Knows rows and their fates; refuses to know how they came about.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from crystallm import dataset, prepare_whole, runs
+from crystallm.errors import CrystallmError
+from crystallm.prepare_row import COLUMNS
+from crystallm.prepare_whole import DUPLICATE, EXCLUDED, KEPT, SPLITS, UNSPLIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pyarrow as pa
+
+    from crystallm.prepare_row import Choices
+
+JSON, HTML = "report.json", "report.html"
+STEPS = {EXCLUDED: "exclude", DUPLICATE: "duplicate", UNSPLIT: "split"}
+"""Names of the steps that look at all rows."""
+ORDER = (
+    "read", "ordered", "elements", "atoms", "volume", "distance", "encode", "length", "lost", "exclude",
+    "split", "duplicate",
+)  # fmt: skip
+"""In which rows pass the steps."""
+ROWS = {
+    "id": "string", "source": "string", "split": "string", "formula": "string", "cell": "string",
+    "space_group": "int16", "n_atoms": "int32",
+}  # fmt: skip
+REJECTED = {"id": "string", "source": "string", "step": "string", "reason": "string"}
+BATCH = 20_000
+"""Rows that are written to a table at a time."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the rows of a preparation.
+
+    Attributes:
+        language: of the tokens, or `none`.
+        read: rows.
+        crystals: written, in each split.
+        tokens: written, in each split.
+        rejected: rows that each step put aside, in the order of the steps, duplicates not among them.
+        duplicates: rows that were left out for another one.
+        reasons: the most frequent reasons, `step: reason`, and how often each stood.
+        unreadable_known: entries of the collections to exclude that could not be read.
+        elements: in how many crystals each element stands.
+        space_groups: crystals by number of the space group.
+        lengths: tokens of a crystal at the 0, 10, 50, 90, 99 and 100th percentile.
+        unused_tokens: tokens of the vocabulary that stand in no crystal, a sample of them by name.
+        n_unused, vocab_size: tokens that stand in no crystal, and that there are.
+    """
+
+    language: str
+    read: int
+    crystals: dict[str, int]
+    tokens: dict[str, int]
+    rejected: dict[str, int]
+    duplicates: int
+    reasons: dict[str, int]
+    unreadable_known: int = 0
+    elements: dict[str, int] = field(default_factory=dict)
+    space_groups: dict[int, int] = field(default_factory=dict)
+    lengths: tuple[int, ...] = ()
+    unused_tokens: tuple[str, ...] = ()
+    n_unused: int = 0
+    vocab_size: int = 0
+
+    @property
+    def written(self) -> int:
+        """Crystals in all splits; with the rejected and the duplicates, all that were read."""
+        return sum(self.crystals.values())
+
+
+def read(folder: Path) -> Report:
+    """The report of a data set folder.
+
+    Raises:
+        CrystallmError: there is none that can be read.
+    """
+    path = folder / JSON
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["space_groups"] = {int(number): n for number, n in record["space_groups"].items()}
+        for name in ("lengths", "unused_tokens"):
+            record[name] = tuple(record[name])
+        return Report(**record)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CrystallmError(f"{str(path)!r} is no report ({error}): prepare the data again") from None
+
+
+class _Table:
+    """A Parquet file that grows by rows and takes its place when the `with` block ends well."""
+
+    def __init__(self, path: Path, columns: dict[str, str]) -> None:
+        self._path, self._columns = path, columns
+        self.names = tuple(columns)
+        self._new = path.with_name(f".{path.name}.tmp")
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._writer.schema))
+        self._rows = []
+
+    def __enter__(self) -> Self:
+        from pyarrow import parquet
+
+        self._writer = parquet.ParquetWriter(self._new, runs.schema(self._columns))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        if kind is None:
+            self._new.replace(self._path)
+        else:
+            self._new.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a row goes to; no writer of tokens with language `none`."""
+
+    rows: _Table
+    rejected: _Table
+    writers: Sequence[dataset.SplitWriter]
+
+
+@dataclass
+class _Counts:
+    """What the report counts while rows are written."""
+
+    read: int = 0
+    steps: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    elements: Counter[str] = field(default_factory=Counter)
+    groups: Counter[int] = field(default_factory=Counter)
+    lengths: Counter[int] = field(default_factory=Counter)
+    used: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(dataset.MAX_VOCABULARY, dtype=np.int64)
+    )
+
+
+def write(
+    folder: Path,
+    parts: Callable[[Sequence[str]], Iterator[pa.Table]],
+    fates: prepare_whole.Fates,
+    *,
+    choices: Choices,
+    inputs: Sequence[str],
+    unreadable_known: int = 0,
+) -> Report:
+    """Write all files of a data set folder, `dataset.json` last.
+
+    Args:
+        folder: of the data set.
+        parts: gives the treated rows with the columns asked for.
+        fates: what becomes of them.
+        choices: what was asked.
+        inputs: names of the collections.
+        unreadable_known: entries of the collections to exclude that could not be read.
+
+    Raises:
+        CrystallmError: the folder cannot be written, the disk is full.
+    """
+    counts = _Counts()
+    with_tokens = choices.language != "none"
+    columns = ROWS | ({"tokens": "int64"} if with_tokens else {"cif": "string"})
+    try:
+        (folder / dataset.FACTS).unlink(missing_ok=True)
+        with ExitStack() as stack:
+            rows = stack.enter_context(_Table(folder / "rows.parquet", columns))
+            rejected = stack.enter_context(_Table(folder / "rejected.parquet", REJECTED))
+            writers = [
+                stack.enter_context(dataset.SplitWriter(folder, split)) for split in SPLITS if with_tokens
+            ]
+            files = _Files(rows, rejected, writers)
+            for table in parts(tuple(COLUMNS)):
+                _write_part(table, fates, counts, files)
+            n_tokens = [writer.n_tokens for writer in writers] or [0] * len(SPLITS)
+    except OSError as error:
+        raise CrystallmError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
+    kept = fates.split[fates.fate == KEPT]
+    crystals = np.bincount(kept, minlength=3).tolist()
+    report = _report(counts, choices.language, crystals, n_tokens, unreadable_known)
+    record = asdict(report)
+    runs.write_json(folder / JSON, record)
+    runs.write_atomically(folder / HTML, html(report, choices, inputs, counts.lengths).encode())
+    facts = {name: record[name] for name in ("language", "vocab_size")}
+    facts |= {"inputs": [Path(name).name for name in inputs], "crystals": report.crystals}
+    facts |= {"tokens": report.tokens, "rejected": sum(report.rejected.values())}
+    facts |= {"duplicates": report.duplicates, "read": report.read}
+    runs.write_atomically(folder / dataset.FACTS, (json.dumps(facts, indent=2) + "\n").encode())
+    return report
+
+
+def _write_part(
+    table: pa.Table,
+    fates: prepare_whole.Fates,
+    counts: _Counts,
+    files: _Files,
+) -> None:
+    written: list[bytes] = []
+    for record in table.to_pylist():
+        number = counts.read
+        counts.read += 1
+        fate, origin = int(fates.fate[number]), {name: record[name] for name in ("id", "source")}
+        if fate != KEPT:
+            step = record["step"] or STEPS[fate]
+            reason = record["reason"] or fates.reasons[number]
+            files.rejected.add(origin | {"step": step, "reason": reason})
+            counts.steps[step] += 1
+            if fate != DUPLICATE:
+                what = reason.partition(": ")[0] if fate == EXCLUDED else reason[:60]
+                counts.reasons[f"{step}: {what}"] += 1
+            continue
+        split = int(fates.split[number])
+        row = origin | {"split": SPLITS[split], "tokens": record["n_tokens"], "cif": record["cif"]}
+        row |= {name: record[name] for name in ("formula", "cell", "space_group", "n_atoms")}
+        files.rows.add({name: row[name] for name in files.rows.names})
+        counts.elements.update(set(re.findall(r"[A-Z][a-z]?", record["formula"])))
+        if record["space_group"] is not None:
+            counts.groups[record["space_group"]] += 1
+        if files.writers:
+            files.writers[split].add(record["ids"])
+            counts.lengths[record["n_tokens"]] += 1
+            written.append(record["ids"])
+    counts.used += np.bincount(np.frombuffer(b"".join(written), dtype="<u2"), minlength=len(counts.used))
+
+
+def _report(
+    counts: _Counts, language: str, crystals: Sequence[int], tokens: Sequence[int], unreadable_known: int
+) -> Report:
+    from crystallm import elements
+    from crystallm.language import get_language
+
+    vocabulary = () if language == "none" else get_language(language).vocabulary()
+    unused = [token for i, token in enumerate(vocabulary) if not counts.used[i]]
+    steps = {step: counts.steps[step] for step in ORDER if counts.steps[step]}
+    duplicates = steps.pop(STEPS[DUPLICATE], 0)
+    return Report(
+        language=language,
+        read=counts.read,
+        crystals=dict(zip(SPLITS, crystals, strict=True)),
+        tokens=dict(zip(SPLITS, tokens, strict=True)),
+        rejected=steps,
+        duplicates=duplicates,
+        reasons=dict(sorted(counts.reasons.items(), key=lambda item: (-item[1], item[0]))[:20]),
+        unreadable_known=unreadable_known,
+        elements={s: counts.elements[s] for s in elements.symbols() if counts.elements[s]},
+        space_groups=dict(sorted(counts.groups.items())),
+        lengths=_percentiles(counts.lengths),
+        unused_tokens=tuple(unused[:200]),
+        n_unused=len(unused),
+        vocab_size=len(vocabulary),
+    )
+
+
+def _percentiles(lengths: Counter[int]) -> tuple[int, ...]:
+    if not lengths:
+        return ()
+    values = sorted(lengths)
+    below = np.cumsum([lengths[value] for value in values])
+    places = [max(1, round(share / 100 * int(below[-1]))) for share in (0, 10, 50, 90, 99, 100)]
+    return tuple(values[int(np.searchsorted(below, place))] for place in places)
+
+
+def html(report: Report, choices: Choices, inputs: Sequence[str], lengths: Counter[int]) -> str:
+    """The report as a page.
+
+    Args:
+        report: what is told.
+        choices: what was asked.
+        inputs: names of the collections.
+        lengths: crystals by number of tokens.
+    """
+    from crystallm import charts, spacegroups
+    from crystallm.report import Report as Page
+
+    page = Page(f"{report.written:,} crystals prepared")
+    page.paragraph("From " + ", ".join(Path(name).name for name in inputs) + ".")
+    page.heading("What became of every row")
+    lines: list[tuple[str, int]] = [("read", report.read)]
+    lines += [(f"refused: {step}", n) for step, n in report.rejected.items()]
+    lines += [("duplicates", report.duplicates), ("written", report.written)]
+    page.table(("step", "rows"), lines)
+    if report.unreadable_known:
+        n = report.unreadable_known
+        page.paragraph(f"{n:,} entries to exclude could not be read: only their ids count.")
+    page.table(
+        ("split", "crystals", "tokens", "tokens a crystal"),
+        [
+            (split, n, report.tokens[split], report.tokens[split] / n if n else 0.0)
+            for split, n in report.crystals.items()
+        ],
+    )
+    if report.reasons:
+        page.heading("Why rows were refused")
+        page.table(("reason", "rows"), list(report.reasons.items()))
+    page.heading("What is in it")
+    if report.elements:
+        page.picture(charts.periodic_table(report.elements), "In how many crystals each element stands")
+    if report.space_groups:
+        names = {spacegroups.get(number).symbol: n for number, n in report.space_groups.items()}
+        page.picture(charts.bars(names, label="crystals"), "Space groups")
+    if lengths:
+        spread = {"all": np.repeat(list(lengths), list(lengths.values())).tolist()}
+        page.picture(charts.histogram(spread, label="tokens of a crystal"), "Lengths")
+        percentiles = ("shortest", "10 %", "median", "90 %", "99 %", "longest")
+        page.table(percentiles, [report.lengths])
+    if report.vocab_size:
+        used = report.vocab_size - report.n_unused
+        page.paragraph(f"{used:,} of {report.vocab_size:,} tokens of the vocabulary are used.")
+        if report.unused_tokens:
+            more = " ..." if report.n_unused > len(report.unused_tokens) else ""
+            page.paragraph("Not used: " + " ".join(report.unused_tokens) + more)
+    page.heading("What was asked")
+    page.table(("choice", "value"), [(name, str(value)) for name, value in choices.model_dump().items()])
+    return page.html()

@@ -1,0 +1,247 @@
+"""One row of a collection through the steps that need no other row: read, filter, symmetrise, encode.
+
+    read       the text is a crystal
+    ordered    each site holds one whole atom
+    elements   every element has a token
+    atoms      of the cell as it is given, at most `max_atoms`
+    volume     V / n_atoms within `min_volume` and `max_volume`, Å^3
+    distance   no two atoms nearer than `min_distance`, Å
+    encode     spglib finds a symmetry, and the language has words for the crystal
+    length     at most `max_tokens`
+
+The first step that refuses a row names its reason. A text is parsed once and its symmetry sought once. This
+module runs in worker processes: plain values come in and go out. It refuses to know other rows and files.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from crystallm.errors import CrystallmError, TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pymatgen.core import Structure
+
+Same = Literal["id", "formula-group", "structure"]
+
+
+class Choices(BaseModel):
+    """What the steps of a preparation do. Frozen; refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    language: Literal["orbits", "cif", "none"] = "orbits"
+    """Of the tokens; `none` keeps the crystals as CIFs, read, filtered and split, and writes no tokens."""
+    symprec: float = Field(default=0.1, gt=0, le=1, allow_inf_nan=False)
+    """Distance tolerance of the symmetry search, Å."""
+    standardise: bool = False
+    """With language `none`: write the conventional standardised cell in place of the text as it came."""
+    max_tokens: int = Field(default=1024, ge=1)
+    """Longer crystals are refused; the context of the network to be trained."""
+    max_atoms: int | None = Field(default=None, ge=1)
+    """Atoms of the cell as given, at most."""
+    min_volume: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Å^3 per atom, at least."""
+    max_volume: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Å^3 per atom, at most."""
+    min_distance: float = Field(default=0.5, ge=0, le=5, allow_inf_nan=False)
+    """Å between two atoms, at least; 0 asks for none."""
+    deduplicate: Literal["auto", "formula-group", "text", "none"] = "auto"
+    """`formula-group`: of crystals with one cell formula and space group, keep the one with the least volume
+    per formula unit. `text`: drop those whose text came before. `none`: keep all. `auto`: `none` where the
+    splits are given, else `formula-group`, as the paper does with its benchmarks and with its large set."""
+    split: str = "auto"
+    """`given`: as inputs and their column `split` say, all else for training. `random`: `val` and `test` of
+    all. `formula`: the same, no reduced formula in two of them. Or a CSV or JSON file that gives each id its
+    split. `auto`: `given` if an input says one, else `random`."""
+    val: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """Share, or number from 1, of the crystals for validation. The default is the paper's."""
+    test: float = Field(default=0.0045, ge=0, allow_inf_nan=False)
+    """Share, or number from 1, of the crystals for testing. The default is the paper's."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of random splits."""
+    exclude: tuple[str, ...] = ()
+    """Collections of which nothing may be in the data, such as test sets."""
+    exclude_by: tuple[Same, ...] = ("id", "formula-group")
+    """What makes a row one of theirs: its id; reduced formula and space group; or pymatgen's StructureMatcher
+    (0.2, 0.3, 5 degrees) among those of its reduced formula."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Choices:
+        if self.min_volume is not None and self.max_volume is not None and self.min_volume > self.max_volume:
+            raise ValueError(f"min_volume = {self.min_volume} is above max_volume = {self.max_volume}")
+        for name, value in (("val", self.val), ("test", self.test)):
+            if value > 1 and value != int(value):
+                raise ValueError(f"{name} = {value}: write a share below 1, or a whole number of crystals")
+        if (self.val < 1) + (self.test < 1) == 2 and self.val + self.test >= 1:
+            raise ValueError(f"val = {self.val} and test = {self.test} leave nothing for training")
+        if self.standardise and self.language != "none":
+            raise ValueError(f"standardise goes with language none; {self.language!r} does so anyway")
+        if self.language == "none" and self.deduplicate == "text" and not self.standardise:
+            raise ValueError("deduplicate = 'text' needs a language, or standardise")
+        return self
+
+    @property
+    def needs_symmetry(self) -> bool:
+        """Whether a symmetry search is needed where there is no language to ask for one."""
+        by_group = bool(self.exclude) and "formula-group" in self.exclude_by
+        return self.standardise or by_group or self.deduplicate == "formula-group"
+
+
+COLUMNS = {
+    "id": "string",
+    "source": "string",
+    "split": "string",
+    "step": "string",
+    "reason": "string",
+    "formula": "string",
+    "cell": "string",
+    "space_group": "int16",
+    "n_atoms": "int32",
+    "volume": "float64",
+    "digest": "int64",
+    "n_tokens": "int32",
+    "ids": "binary",
+    "cif": "string",
+}
+"""Of a row that was treated. `step` and `reason` of a refused one, else empty. `formula` reduced; `cell`,
+`space_group` and `n_atoms` of the conventional cell, where its symmetry was sought; `volume` in Å^3 of a
+formula unit; `digest` of the text; `ids` little-endian uint16; `cif` with language `none`."""
+
+
+def treat_unit(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Treat rows.
+
+    Args:
+        task: `choices`, a record of Choices, and `rows`, each with id, source, split, text, format, problem.
+
+    Returns:
+        One record of COLUMNS a row, in their order; `ids` as base64, since records travel as JSON.
+    """
+    choices = Choices(**task["choices"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen warns of each radius and electronegativity it lacks
+        return [treat(row, choices) for row in task["rows"]]
+
+
+def treat(row: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
+    """Treat one row; never raises on what its text holds."""
+    found: dict[str, Any] = dict.fromkeys(COLUMNS) | {"step": "", "reason": ""}
+    found |= {name: row[name] for name in ("id", "source", "split")}
+    if row["text"] is None:
+        return found | refused("read", row["problem"])
+    step = "read"
+    try:
+        from crystallm.sources import parsing
+
+        structure = parsing.structure(row["text"], row["format"])
+        found |= {"formula": "", "n_atoms": len(structure)}
+        problem = _filtered(structure, choices)
+        if problem is not None:
+            return found | refused(*problem)
+        formula, units = structure.composition.get_reduced_formula_and_factor()
+        found |= {"formula": formula, "volume": structure.volume / units}
+        step = "encode"
+        if choices.language == "none":
+            return found | _as_cif(structure, row, choices)
+        return found | _encoded(structure, choices)
+    except CrystallmError as error:
+        return found | refused(step, str(error))
+    except Exception as error:  # noqa: BLE001 - libraries raise anything on odd crystals; the reason is kept
+        return found | refused(step, f"{type(error).__name__}: {error}")
+
+
+def refused(step: str, reason: str) -> dict[str, str]:
+    """The part of a record that says so; one line."""
+    return {"step": step, "reason": " ".join(reason.split())[:300]}
+
+
+def _filtered(structure: Structure, choices: Choices) -> tuple[str, str] | None:
+    """The step that refuses a structure and why, or None."""
+    from crystallm import elements
+
+    if not np.isfinite(structure.volume):
+        return "read", "a cell that is no number"
+    if not structure.is_ordered:
+        return "ordered", f"{structure.formula}: sites shared by elements or partly empty"
+    unknown = sorted({s.symbol for s in structure.composition} - set(elements.symbols()))
+    if unknown:
+        return "elements", f"no token for the element {unknown[0]}"
+    n_atoms = len(structure)
+    if choices.max_atoms is not None and n_atoms > choices.max_atoms:
+        return "atoms", f"more than {choices.max_atoms} atoms"
+    volume = structure.volume / n_atoms
+    if choices.min_volume is not None and volume < choices.min_volume:
+        return "volume", f"less than {choices.min_volume:g} Å^3 per atom"
+    if choices.max_volume is not None and volume > choices.max_volume:
+        return "volume", f"more than {choices.max_volume:g} Å^3 per atom"
+    if choices.min_distance and len(structure.get_neighbor_list(choices.min_distance)[0]):
+        return "distance", f"atoms nearer than {choices.min_distance:g} Å"
+    return None
+
+
+def _encoded(structure: Structure, choices: Choices) -> dict[str, Any]:
+    from crystallm.language import get_language
+
+    language = get_language(choices.language)
+    ids = language.encode(structure, choices.symprec)
+    content = np.array(ids, dtype="<u2").tobytes()
+    found = _symmetry(*language.opening(ids)) | {"n_tokens": len(ids), "digest": digest(content)}
+    if len(ids) > choices.max_tokens:
+        return found | refused("length", f"more than {choices.max_tokens} tokens")
+    return found | {"ids": base64.b64encode(content).decode("ascii")}
+
+
+def _as_cif(structure: Structure, row: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
+    from crystallm import cif
+
+    found: dict[str, Any] = {}
+    text = row["text"] if row["format"] == "cif" else ""
+    if choices.standardise:
+        standard = cif.to_text(structure, choices.symprec)
+        parsed = cif.parse(standard)
+        text = cif.to_cif(standard)
+        found |= _symmetry(dict(parsed.composition), parsed.space_group_number)
+    elif choices.needs_symmetry:
+        found |= _symmetry(*_sought(structure, choices.symprec))
+    text = text or structure.to(fmt="cif")
+    return found | {"cif": text, "digest": digest(text.encode())}
+
+
+def _sought(structure: Structure, symprec: float) -> tuple[dict[str, int], int]:
+    """Composition of the conventional cell, and number of the space group."""
+    import spglib
+
+    from crystallm import elements
+
+    numbers = [elements.get(str(species.symbol)).number for species in structure.species]
+    cell: Any = (structure.lattice.matrix, structure.frac_coords, numbers)
+    found = spglib.get_symmetry_dataset(cell, symprec=symprec, angle_tolerance=5)
+    if found is None:
+        raise TextError(f"spglib finds no symmetry at {symprec=} Å: are atoms on top of each other?")
+    counts: dict[str, int] = {}
+    for number in found.std_types.tolist():
+        symbol = elements.SYMBOLS_BY_NUMBER[number - 1]
+        counts[symbol] = counts.get(symbol, 0) + 1
+    return counts, int(found.number)
+
+
+def _symmetry(counts: Mapping[str, int], number: int) -> dict[str, Any]:
+    from crystallm import elements
+
+    order = elements.electronegativity_order(counts)
+    cell = "".join(f"{symbol}{counts[symbol]}" for symbol in order)
+    return {"cell": cell, "space_group": number, "n_atoms": sum(counts.values())}
+
+
+def digest(content: bytes) -> int:
+    """64 bits of content, as a signed whole number: among a million texts two agree once in 4e7 times."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)

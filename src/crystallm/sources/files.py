@@ -1,0 +1,144 @@
+"""Files of one crystal, CIF or POSCAR; and CIFs of several, one crystal a data block.
+
+A data block without atoms (that of a whole publication, or a mere pattern) is no crystal; where at least two
+blocks have atoms, the others are passed over. Refuses to know whether a text can be parsed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zlib
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from crystallm.errors import InputError
+from crystallm.sources import MAX_BYTES, Entry, single_format, streams, too_large
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_HEAD = re.compile(rb"data_(\S*)", re.IGNORECASE)
+_ATOMS = re.compile(rb"_atom_site[_.](fract|cartn)_x", re.IGNORECASE)
+
+
+def read_file(path: Path, name: str) -> Iterator[Entry]:
+    """The crystals of one file.
+
+    Raises:
+        InputError: a CIF of several crystals is damaged after the first ones.
+    """
+    form = single_format(path.name)
+    packed = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        problem = f"the file cannot be read: {getattr(error, 'strerror', None) or error}"
+        yield Entry(name, None, problem, form)
+        return
+    if len(content) <= MAX_BYTES:
+        yield from entries(name, content, form)
+    elif form == "cif" and _several(path):
+        yield from _read_large(path, name)
+    elif packed:
+        yield _too_large_unpacked(name, form)
+    else:
+        yield too_large(name, path.stat().st_size, form)
+
+
+def entries(name: str, content: bytes, form: str, *, packed: bool = False) -> Iterator[Entry]:
+    """The crystals of a file's content: one, or one a data block."""
+    if packed:
+        unpacked = _unpacked(name, content, form)
+        if isinstance(unpacked, Entry):
+            yield unpacked
+            return
+        content = unpacked
+    if len(content) > MAX_BYTES:
+        yield too_large(name, len(content), form)
+        return
+    if form == "cif" and len(content.split(b"data_", 2)) > 2:
+        found = [pair for pair in _blocks(io.BytesIO(content)) if pair[1] is not None]
+        if len(found) > 1:
+            for block, text in found:
+                yield as_entry(f"{name}/{block}", text or b"", form)
+            return
+    yield as_entry(name, content, form)
+
+
+def as_entry(name: str, content: bytes, form: str) -> Entry:
+    """The crystal of a content."""
+    if not content.strip():
+        return Entry(name, None, "the file is empty", form)
+    if b"\0" in content:
+        return Entry(name, None, "the file is binary, not text", form)
+    try:
+        return Entry(name, content.decode("utf-8-sig"), "", form)
+    except UnicodeDecodeError:
+        # Old CIFs name authors so; symbols are ASCII anyway.
+        return Entry(name, content.decode("latin-1"), "", form)
+
+
+def _unpacked(name: str, content: bytes, form: str) -> bytes | Entry:
+    try:
+        with gzip.open(io.BytesIO(content)) as stream:
+            unpacked = stream.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        return Entry(name, None, f"the file cannot be read: {error}", form)
+    return _too_large_unpacked(name, form) if len(unpacked) > MAX_BYTES else unpacked
+
+
+def _too_large_unpacked(name: str, form: str) -> Entry:
+    return Entry(name, None, f"the file unpacks to more than the {MAX_BYTES / 1e6:.0f} MB read", form)
+
+
+def _several(path: Path) -> bool:
+    """Whether a CIF holds at least two crystals."""
+    try:
+        with streams.binary(path) as stream:
+            with_atoms = (
+                text for _, text in _blocks(streams.lines(stream, path, MAX_BYTES)) if text is not None
+            )
+            return len(list(islice(with_atoms, 2))) > 1
+    except InputError:
+        return False
+
+
+def _read_large(path: Path, name: str) -> Iterator[Entry]:
+    """The crystals of a file that may be too large to be held, block by block."""
+    with streams.binary(path) as stream:
+        for block, text in _blocks(streams.lines(stream, path, MAX_BYTES)):
+            if text is not None:
+                place = f"{name}/{block}"
+                yield as_entry(place, text, "cif") if text else too_large(place, MAX_BYTES, what="block")
+
+
+def _blocks(lines: Iterable[bytes]) -> Iterator[tuple[str, bytes | None]]:
+    """Names and texts of data blocks: None of one without atoms, empty of one that is too large."""
+    name, kept, size, atoms, quoted = "", list[bytes](), 0, False, False
+    for line in lines:
+        if line.startswith(b";"):
+            quoted = not quoted  # a text field, in which anything may stand
+        head = None if quoted else _HEAD.match(line)
+        if head is not None:
+            if size:
+                yield name, _text(kept, size, atoms=atoms)
+            name, kept, size, atoms = head[1].decode("latin-1"), [], 0, False
+        elif not quoted and _ATOMS.match(line.lstrip()):
+            atoms = True
+        size += len(line)
+        if size <= MAX_BYTES:
+            kept.append(line)
+        else:
+            kept = []
+    if size:
+        yield name, _text(kept, size, atoms=atoms)
+
+
+def _text(kept: list[bytes], size: int, *, atoms: bool) -> bytes | None:
+    if not atoms:
+        return None
+    return b"".join(kept) if size <= MAX_BYTES else b""

@@ -1,0 +1,131 @@
+"""Files as streams of bytes, packed (.gz) or not, that can neither burst nor break in an unforeseen way.
+
+Knows nothing of crystals.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+MAX_RATIO = 200
+"""Unpacked over packed size of a whole file. CIFs pack to a tenth, equal ones to a hundredth."""
+FREE_BYTES = 50_000_000
+"""Unpacked size up to which the ratio is nobody's business."""
+
+_PACKED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+
+
+@contextmanager
+def telling(path: Path, *others: type[Exception]) -> Iterator[None]:
+    """Whatever goes wrong while a file is read becomes one line that names it."""
+    wrong: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, lzma.LZMAError, UnicodeDecodeError)
+    try:
+        yield
+    except InputError:
+        raise
+    except (*wrong, *others) as error:
+        raise broken(path, error) from error
+
+
+def broken(path: Path, why: object) -> InputError:
+    """What is said of a file that ends too early, or is damaged."""
+    told = one_line(why) or type(why).__name__
+    return InputError(f"{str(path)!r} cannot be read to its end ({told}): is it truncated?")
+
+
+def one_line(value: object, most: int = 200) -> str:
+    """What a file says, or is said of it, fit for a message."""
+    text = " ".join(str(value)[: 2 * most].split())[:most]
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def most_bytes(path: Path) -> int:
+    """So much may a packed file unpack to."""
+    return max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
+
+
+def bomb(path: Path) -> InputError:
+    """What is said of a file that unpacks to more."""
+    return InputError(
+        f"{str(path)!r} unpacks to more than {MAX_RATIO} times its size: that is no collection of crystals"
+    )
+
+
+class _Counted(io.RawIOBase):
+    """What a packed file holds, until that is too much."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self._stream = stream
+        self._path = path
+        self._left = most_bytes(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # bytearrays never come here
+        data = self._stream.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise bomb(self._path)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextmanager
+def binary(path: Path) -> Iterator[BinaryIO]:
+    """A file, unpacked if its name ends in .gz.
+
+    Raises:
+        InputError: from the block within, for whatever goes wrong there in reading.
+    """
+    with telling(path), _opened(path, gzip.open if path.name.lower().endswith(".gz") else None) as stream:
+        yield stream
+
+
+@contextmanager
+def by_content(path: Path) -> Iterator[BinaryIO]:
+    """A file, unpacked if its first bytes are those of gzip, bzip2 or xz."""
+    with path.open("rb") as plain:
+        head = plain.read(8)
+    with _opened(
+        path, next((opener for mark, opener in _PACKED.items() if head.startswith(mark)), None)
+    ) as stream:
+        yield stream
+
+
+@contextmanager
+def _opened(path: Path, opener: Callable[[Path], Any] | None) -> Iterator[BinaryIO]:
+    if opener is None:
+        with path.open("rb") as plain:
+            yield plain
+    else:
+        with opener(path) as packed, io.BufferedReader(_Counted(packed, path), 1 << 16) as stream:
+            yield stream
+
+
+def lines(stream: BinaryIO, path: Path, most: int) -> Iterator[bytes]:
+    """The lines of a file, with their ends.
+
+    Raises:
+        InputError: one is longer than so many bytes.
+    """
+    while line := stream.readline(most + 1):
+        if len(line) > most:
+            raise InputError(f"{str(path)!r} has a line of more than {most / 1e6:g} MB: that is no crystal")
+        yield line

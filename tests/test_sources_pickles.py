@@ -1,0 +1,112 @@
+"""A pickle is read as data or refused; nothing in it is ever run."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from crystallm import sources
+from crystallm.errors import InputError
+from crystallm.sources import Entry
+from kinds import refused
+
+# -- pickles -------------------------------------------------------------------------------------------------
+
+
+class Evil:
+    """What a pickle would run."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return __import__("os").mkdir, (str(self.marker),)
+
+
+@pytest.fixture
+def no_unpickling(monkeypatch):
+    def loads(*_, **__):
+        raise AssertionError("something was unpickled")
+
+    for name in ("load", "loads", "Unpickler", "_Unpickler", "_load", "_loads"):
+        monkeypatch.setattr(f"pickle.{name}", loads)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("place", [0, 2000])
+def test_a_pickle_that_would_run_something_is_refused_at_once(tmp_path, no_unpickling, protocol, place):
+    items = [(str(i), "data_x\n") for i in range(2001)]
+    items[place] = Evil(tmp_path / "marker")
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(items, protocol=protocol))
+    entries = sources.read(tmp_path / "x.pkl")
+    with pytest.raises(InputError, match=r"holds (posix|nt).mkdir, which is not plain data: refused"):
+        next(entries)
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"](cos\nsystem\nX\x01\0\0\0xtRa.", "os.system"),
+        (b"\x80\x04]\x8c\x02os\x8c\x06system\x93a.", "os.system"),
+        (b"](X\x01\0\0\0xios\nsystem\na.", "os.system"),
+        (b"](K\x01oa.", "OBJ"),
+        (b"\x80\x02]K\x01)\x81a.", "NEWOBJ"),
+        (b"\x80\x04])})\x92a.", "NEWOBJ_EX"),
+        (b"\x80\x02]\x82\x01a.", "EXT1"),
+        (b"\x80\x02]\x83\x01\0a.", "EXT2"),
+        (b"\x80\x02]\x84\x01\0\0\0a.", "EXT4"),
+        (b"]Pname\na.", "PERSID"),
+        (b"]K\x01Qa.", "BINPERSID"),
+        (b"]}}b.", "BUILD"),
+        (b"]K\x01)Ra.", "REDUCE"),
+        (b"\x80\x04]\x8fa.", "EMPTY_SET"),
+        (b"\x80\x05]\x97a.", "NEXT_BUFFER"),
+        (b"]X\xff\xff\xff\x7fabc", "more than 5 MB"),
+        (b"\x80\x04]\x8d" + b"\xff" * 7 + b"\x7fabc", "more than 5 MB"),
+        (b"]V" + b"x" * 6_000_000 + b"\n.", "more than 5 MB"),
+        (b"]" + b"]" * 200_000 + b".", "too much at once"),
+        (b"]" + b"(" * 200_000 + b".", "too much at once"),
+        (b"])" + b"\x85" * 200_000 + b"a.", "nested too deep"),
+        (b"]" + b"]2" * 200 + b"a" * 200 + b".", "nested too deep"),
+        (b"]q\0h\0a.", "holds itself"),
+        (b"]q\0(h\0ta.", ""),
+        (b"]h\x07a.", "cannot be read"),
+        (b"]a.", "cannot be read"),
+        (b"]e.", "a mark is missing"),
+        (b"0.", "cannot be read"),
+        (b"K\x01.", "no pickled list"),
+        (b"}.", "no pickled list"),
+        (b"].", "empty list"),
+        (b"](K\x01K\x02", "is it truncated?"),
+        (b"", "is it truncated?"),
+        (b"\xff\xff", "is it truncated?"),
+        (b"]I" + b"1" * 5000 + b"\na.", "cannot be read"),
+    ],
+)
+def test_odd_pickles_are_one_line(tmp_path, no_unpickling, content, message):
+    (tmp_path / "x.pkl").write_bytes(content)
+    if message:
+        assert message in refused(tmp_path / "x.pkl")
+    else:
+        assert all(entry.problem for entry in sources.read(tmp_path / "x.pkl"))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_holds_pairs_texts_and_what_is_neither(tmp_path, no_unpickling, protocol):
+    again = "data_again\n"
+    pair = ["list", "data_list\n"]
+    odd = [None, 1.5, [], {"id": "x"}, ("a", "b", "c"), ("a", 3), (1 << 10_000, "data_x")]
+    items = [("ä", again), pair, (7, again), again, pair, *odd, ("late", again), "\ud800"]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(items, protocol=protocol))
+    found = list(sources.read(tmp_path / "x.pkl"))
+    assert found[:5] == [
+        Entry("ä", again),
+        Entry("list", "data_list\n"),
+        Entry("7", again),
+        Entry("3", again),
+        Entry("list", "data_list\n"),
+    ]
+    assert all("in place of a pair" in entry.problem for entry in found[5:12])
+    assert found[12:] == [Entry("late", again), Entry("13", "?")]
