@@ -18,7 +18,6 @@ Both compare all files with those of an undisturbed run.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import re
@@ -202,17 +201,16 @@ def kills(args: argparse.Namespace) -> None:
         whole = time.monotonic() - start
         rng = random.Random(0)
         moments = []
-        for _ in range(args.kills):
+        while len(moments) < args.kills:
             run = subprocess.Popen([*command, f"{folder}/killed"], start_new_session=True)
             moment = rng.uniform(1.0, whole / 2)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 run.wait(moment)
-                print("(it had finished before the kill)")
-            moments.append(moment)
-            with contextlib.suppress(ProcessLookupError):
+            except subprocess.TimeoutExpired:
                 os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
-            if (Path(folder) / "killed" / "dataset.json").exists():
+                run.wait()
+                moments.append(moment)
+            else:  # it was done before the kill: from the beginning
                 shutil.rmtree(Path(folder) / "killed")
         subprocess.run([*command, f"{folder}/killed"], check=True)
         same = contents(Path(folder) / "whole") == contents(Path(folder) / "killed")
