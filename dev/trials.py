@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from crystallm import dataset, orbits, spacegroups, training
+from crystallm import dataset, orbits, spacegroups
 from crystallm.model import GPT, ModelConfig, plain_attention
 
 if TYPE_CHECKING:
@@ -55,46 +55,164 @@ def site_label(number: int, label: str) -> str:
     raise ValueError(label)
 
 
-def tell(crystal: orbits.Description, telling: str) -> Iterator[str]:
+Told = tuple[str, str]
+"""A token and what it tells: comp, group, orbits, cell, cell fine, marker, coord, coord fine, end."""
+
+
+def tell(crystal: orbits.Description, telling: str, volumes: dict[str, float]) -> Iterator[Told]:
     """Tokens of a crystal."""
     group = spacegroups.get(crystal.space_group)
-    yield "<crystal>"
+    yield "<crystal>", "comp"
     for symbol, count in crystal.composition:
-        yield symbol
-        yield f"n{count}"
-    yield f"({crystal.space_group})"
+        yield symbol, "comp"
+        yield f"n{count}", "comp"
+    yield f"({crystal.space_group})", "group"
     for orbit in crystal.orbits:
-        yield orbit.element
-        yield site_label(group.number, orbit.label) if telling == "sites" else orbit.label
-    for name, value in zip(group.free_cell, crystal.cell, strict=True):
-        yield f"{value // 100}{'Å' if len(name) == 1 else '°'}"
-        yield f".{value % 100:02d}"
+        yield orbit.element, "orbits"
+        yield site_label(group.number, orbit.label) if telling == "sites" else orbit.label, "orbits"
+    yield from tell_scale(crystal, volumes) if telling.startswith("scale") else tell_cell(crystal)
     for orbit in crystal.orbits:
-        if orbit.coordinates and telling != "bare":
-            yield orbit.element
-            yield site_label(group.number, orbit.label) if telling == "sites" else orbit.label
+        if orbit.coordinates and telling not in ("bare", "scale-bare"):
+            yield orbit.element, "marker"
+            yield site_label(group.number, orbit.label) if telling == "sites" else orbit.label, "marker"
         for value in orbit.coordinates:
             if telling == "digits":
-                yield from (f"a{value // 100}", f"b{value // 10 % 10}", f"c{value % 10}")
+                yield f"a{value // 100}", "coord"
+                yield f"b{value // 10 % 10}", "coord"
+                yield f"c{value % 10}", "coord fine"
             elif telling == "coarse":
-                yield from (f"a{value // 50}", f"b{value % 50}")
+                yield f"a{value // 50}", "coord"
+                yield f"b{value % 50}", "coord fine"
             elif telling == "whole":
-                yield f"a{value}"
+                yield f"a{value}", "coord"
             else:
-                yield f"0.{value // 10:02d}"
+                yield f"0.{value // 10:02d}", "coord"
                 if telling != "hundredths":
-                    yield f"{value % 10}'"
-    yield "<end>"
+                    yield f"{value % 10}'", "coord fine"
+    yield "<end>", "end"
 
 
-def told(split: dataset.Split, telling: str, index: dict[str, int]) -> dataset.Split:
-    """The split in another telling."""
-    streams = []
-    for i in range(len(split)):
+def tell_cell(crystal: orbits.Description) -> Iterator[Told]:
+    """Lengths and angles, whole and hundredths."""
+    for name, value in zip(spacegroups.get(crystal.space_group).free_cell, crystal.cell, strict=True):
+        yield f"{value // 100}{'Å' if len(name) == 1 else '°'}", "cell"
+        yield f".{value % 100:02d}", "cell fine"
+
+
+def tell_scale(crystal: orbits.Description, volumes: dict[str, float]) -> Iterator[Told]:
+    """Volume over the sum of atomic volumes, then ratios of the other lengths to a, in per cent; angles."""
+    group = spacegroups.get(crystal.space_group)
+    cell = dict(zip(group.free_cell, crystal.cell, strict=True))
+    whole = group.complete_cell({name: value / 100 for name, value in cell.items()})
+    expected = sum(count * volumes[symbol] for symbol, count in crystal.composition)
+    yield from per_cent("v", volume_of(whole) / expected)
+    for name, value in cell.items():
+        if name in ("b", "c"):
+            yield from per_cent(name, value / cell["a"])
+        elif len(name) > 1:
+            yield f"{value // 100}°", "cell"
+            yield f".{value % 100:02d}", "cell fine"
+
+
+def per_cent(name: str, ratio: float) -> Iterator[Told]:
+    """A ratio in steps of 1 %, tens first."""
+    steps = round(100 * math.log(ratio))
+    yield f"{name}{steps // 10}", "cell"
+    yield f"{name}.{steps % 10}", "cell fine"
+
+
+def volume_of(cell: Any) -> float:
+    """Of a cell (Å, degrees), Å^3."""
+    cosines = np.cos(np.radians(cell[3:]))
+    return float(np.prod(cell[:3]) * math.sqrt(1 - (cosines**2).sum() + 2 * cosines.prod()))
+
+
+def blur(crystal: orbits.Description) -> float:
+    """How much larger (log) than steps of 0.01 Å the steps of `tell_scale` are, in the space of lengths."""
+    lengths = [
+        v / 100
+        for n, v in zip(spacegroups.get(crystal.space_group).free_cell, crystal.cell, strict=True)
+        if len(n) == 1
+    ]
+    # Of n free lengths: d(ln V) d(ln r_2) ... d(ln r_n) = 3 d(ln l_1) ... d(ln l_n).
+    return sum(map(math.log, lengths)) - math.log(3)
+
+
+def atomic_volumes(split: dataset.Split) -> dict[str, float]:
+    """Å^3 of an atom of each element, such that their sums come near the volumes of the cells."""
+    from scipy.optimize import lsq_linear
+
+    symbols = orbits.elements.symbols()
+    rows, target = [], []
+    for i in range(0, len(split), 3):
         crystal = orbits.from_ids(split.crystal(i).tolist())
-        streams.append([index.setdefault(token, len(index)) for token in tell(crystal, telling)])
-    starts = np.cumsum([0, *map(len, streams)], dtype=np.int64)
-    return dataset.Split(np.concatenate(streams).astype(np.uint16), starts, "orbits", len(index))
+        group = spacegroups.get(crystal.space_group)
+        free = {n: v / 100 for n, v in zip(group.free_cell, crystal.cell, strict=True)}
+        volume = volume_of(group.complete_cell(free))
+        rows.append([dict(crystal.composition).get(symbol, 0) / volume for symbol in symbols])
+        target.append(1.0)
+    found = lsq_linear(np.array(rows), np.array(target), bounds=(4.0, 80.0)).x
+    return dict(zip(symbols, found.tolist(), strict=True))
+
+
+class Telling:
+    """A split in another telling, with what each token tells."""
+
+    def __init__(
+        self, split: dataset.Split, telling: str, index: dict[str, int], volumes: dict[str, float]
+    ) -> None:
+        streams, kinds = [], []
+        self.blur = 0.0
+        for i in range(len(split)):
+            crystal = orbits.from_ids(split.crystal(i).tolist())
+            pairs = list(tell(crystal, telling, volumes))
+            streams.append([index.setdefault(token, len(index)) for token, _ in pairs])
+            kinds += [KINDS.index(kind) for _, kind in pairs]
+            self.blur += blur(crystal) / len(split) if telling.startswith("scale") else 0.0
+        starts = np.cumsum([0, *map(len, streams)], dtype=np.int64)
+        self.split = dataset.Split(np.concatenate(streams).astype(np.uint16), starts, "orbits", len(index))
+        self.kinds = dataset.Split(np.array(kinds, dtype=np.uint16), starts, "orbits", len(KINDS))
+
+
+KINDS = ("comp", "group", "orbits", "cell", "cell fine", "marker", "coord", "coord fine", "end")
+LIGHT = {"comp": 0.2, "cell fine": 0.2, "coord fine": 0.2, "marker": 0.2}
+"""Weights of losses of what is noise, forced or given, with --light."""
+
+
+def losses_of(network: GPT, windows: Any, kinds: Any) -> tuple[Tensor, Tensor]:
+    """Losses of all predicted tokens, and what each tells."""
+    ids, targets, positions, segments = (
+        torch.from_numpy(a) for a in (windows.ids, windows.targets, windows.positions, windows.segments)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        features = network.features(ids, positions=positions, segments=segments)
+        taught = (targets != dataset.IGNORE).flatten().nonzero().squeeze(1)
+        logits = network.lm_head(features.flatten(0, 1)[taught])
+    loss = functional.cross_entropy(logits.float(), targets.flatten()[taught], reduction="none")
+    return loss, torch.from_numpy(kinds.targets).flatten()[taught]
+
+
+def both(told: Telling, **options: Any) -> Iterator[tuple[Any, Any]]:
+    """Batches of tokens, and the same of their kinds."""
+    yield from zip(
+        dataset.batches(told.split, **options), dataset.batches(told.kinds, **options), strict=True
+    )
+
+
+@torch.no_grad()
+def judged(network: GPT, told: Telling) -> dict[str, float]:
+    """Nats a crystal by kind, and in all."""
+    network.eval()
+    sums = torch.zeros(len(KINDS), dtype=torch.float64)
+    options = {"batch_tokens": 16384, "context": 1100, "seed": 0, "epoch": 0, "shuffle": False}
+    for windows, kinds in both(told, **options):
+        loss, kind = losses_of(network, windows, kinds)
+        sums.index_add_(0, kind, loss.double())
+    network.train()
+    found = {name: float(value) / len(told.split) for name, value in zip(KINDS, sums, strict=True)}
+    found["cell fine"] += told.blur
+    structure = sum(value for name, value in found.items() if name not in ("comp", "marker"))
+    return {"all": sum(found.values()), "structure": structure, **found}
 
 
 # --- the second form of network ---
@@ -225,12 +343,17 @@ def main() -> None:
     parser.add_argument("--beta2", type=float, default=0.99)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--ema", type=float, default=0.0)
+    parser.add_argument("--light", action="store_true", help="weigh down what is noise, forced or given")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     index: dict[str, int] = {}
-    train, val = (told(dataset.load(args.data, name), args.told, index) for name in ("train", "val"))
+    volumes = atomic_volumes(dataset.load(args.data, "train")) if args.told.startswith("scale") else {}
+    train, val = (
+        Telling(dataset.load(args.data, name), args.told, index, volumes) for name in ("train", "val")
+    )
+    weights = torch.tensor([LIGHT.get(kind, 1.0) if args.light else 1.0 for kind in KINDS])
     config = ModelConfig(
         language="orbits", vocab_size=len(index), context=1100, n_layer=args.layers, n_head=args.heads,
         n_embd=args.width, dropout=args.dropout,
@@ -238,12 +361,10 @@ def main() -> None:
     network = (GPT if args.form == "gpt" else Llama)(config).train()
     chosen = optimizers(network, args)
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
-    device = torch.device("cpu")
     start, share, update, tokens, epoch = time.process_time(), 0.0, 0, 0, 0
     while share < 1:
-        for batch in dataset.batches(
-            train, batch_tokens=args.batch_tokens, context=1100, seed=args.seed, epoch=epoch
-        ):
+        options = {"batch_tokens": args.batch_tokens, "context": 1100, "seed": args.seed, "epoch": epoch}
+        for batch, kinds in both(train, **options):
             share = tokens / (1e6 * args.tokens)
             if share >= 1:
                 break
@@ -252,8 +373,9 @@ def main() -> None:
             for optimizer, rate in chosen:
                 for group in optimizer.param_groups:
                     group["lr"] = rate * warm * fall
-            total, n = training.summed_loss(network, batch, device, "auto")
-            (total / n).backward()  # type: ignore[no-untyped-call]
+            loss, kind = losses_of(network, batch, kinds)
+            weight = weights[kind]
+            ((loss * weight).sum() / weight.sum()).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             for optimizer, _ in chosen:
                 optimizer.step()
@@ -265,14 +387,16 @@ def main() -> None:
             update, tokens = update + 1, tokens + batch.n_tokens
         epoch += 1
     speed = tokens / (time.process_time() - start)
-    losses = [training.validate(network, val, device)]
+    found = [judged(network, val)]
     if args.ema:
         network.load_state_dict(average, strict=False)
-        losses.append(training.validate(network, val, device))
-    said = ", ".join(f"{loss.crystal:.2f}" for loss in losses)
+        found.append(judged(network, val))
+    print({name: value for name, value in vars(args).items() if value != parser.get_default(name)})
+    for losses in found:
+        print("  " + ", ".join(f"{name} {value:.2f}" for name, value in losses.items()))
     print(
-        f"{vars(args)}\n  {said} nats a crystal; {tokens / 1e6:.2f} M tokens, {speed:.0f} tok/s, "
-        f"{update} updates, {len(train.stream) / len(train):.1f} tokens a crystal, "
+        f"  {tokens / 1e6:.2f} M tokens, {speed:.0f} tok/s, {update} updates, "
+        f"{len(train.split.stream) / len(train.split):.1f} tokens a crystal, "
         f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M weights",
         flush=True,
     )
