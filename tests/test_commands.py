@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+from dataclasses import fields
+from typing import Literal, get_type_hints
 
 import pytest
 from pyarrow import parquet
 
-from crystallm import cli
+from crystallm import cli, hardware, training
+from crystallm.commands import training as training_command
+from crystallm.commands.training import Fields
+from crystallm.losses import Losses
+from crystallm.recipe import Recipe
 
 RECIPE = """
 n_layer: 1
@@ -20,6 +27,8 @@ batch_tokens: 256
 warmup: 1
 dtype: float32
 """
+
+DATA = ["--dataset", "data", "--out", "run"]
 
 
 @pytest.fixture
@@ -50,11 +59,11 @@ def test_from_a_collection_to_weights_that_generate(crystallm, tmp_path):
 
     code, out, err = crystallm(
         "train",
+        "recipe.yaml",
+        "--dataset",
         "data",
         "--out",
         "run",
-        "--config",
-        "recipe.yaml",
         "--updates",
         3,
         "--json",
@@ -71,6 +80,94 @@ def test_from_a_collection_to_weights_that_generate(crystallm, tmp_path):
     )
     assert (code, err) == (0, "")
     assert {json.loads(line)["formula"] for line in out.splitlines()} <= {"NaCl", None}
+
+
+def test_flags_and_fields_of_a_recipe_agree():
+    for field, (name, about) in zip(fields(Fields), Recipe.model_fields.items(), strict=True):
+        assert field.name == name
+        kind = get_type_hints(Fields)[name]
+        wanted = about.annotation | None
+        assert kind in (wanted, wanted | Literal["none"]), name
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What the command asks the trainer for; nothing is trained."""
+    asked = []
+
+    def train(recipe, data, out, **more):
+        asked.append((recipe, data, out, more))
+        return training.Progress(share=1.0)
+
+    monkeypatch.setattr(training, "train", train)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["default"], {"n_embd": 256, "minutes": 68.0, "updates": None, "seed": 0}),
+        (["default", "--updates", 7, "--no-bias"], {"minutes": None, "updates": 7, "learning_rate": 0.002}),
+        (["default", "--config", "more.yaml"], {"minutes": None, "tokens": 500, "n_embd": 64, "seed": 3}),
+        (["default", "--config", "more.yaml", "--seed", 4, "--minutes", 2], {"minutes": 2.0, "seed": 4}),
+        (["recipe.yaml", "--updates", 2, "--spike", "none"], {"n_embd": 16, "spike": None}),
+        (["--tokens", 9], {"n_embd": 512, "patience": None, "learning_rate": 1e-3}),
+        (
+            ["--tokens", 9, "--init-from", "PARROT"],
+            {
+                "n_layer": 2, "n_head": 2, "n_embd": 48, "context": 128, "learning_rate": 3e-4, "warmup": 100,
+                "patience": 5, "final_rate": 0.01,
+            },
+        ),
+        (
+            ["--tokens", 9, "--init-from", "PARROT", "--learning-rate", 0.1, "--patience", "none"],
+            {"learning_rate": 0.1, "patience": None, "final_rate": 0.01},
+        ),
+        (["recipe.yaml", "--tokens", 9, "--init-from", "PARROT"], {"n_layer": 1, "n_embd": 16, "warmup": 1}),
+    ],
+)  # fmt: skip
+def test_a_flag_wins_over_the_file_and_that_over_the_default(
+    crystallm, tmp_path, parrot, trained, arguments, expected
+):
+    (tmp_path / "more.yaml").write_text(
+        "tokens: 500\nn_embd: 64\nseed: 3\ndataset: data\nout: run\ndevice: cpu\n"
+    )
+    arguments = [parrot if argument == "PARROT" else argument for argument in arguments]
+    where = [] if "more.yaml" in arguments else DATA
+    code, _, err = crystallm("train", *arguments, *where)
+    assert code == 0, err
+    ((recipe, data, out, more),) = trained
+    assert {name: getattr(recipe, name) for name in expected} == expected
+    assert (data, out, more["resume"]) == ("data", "run", False)
+    assert more["device"] == ("cpu" if "more.yaml" in arguments else "auto")
+    said = err.splitlines()
+    assert len(said) == ("--init-from" in arguments)
+    if said:
+        assert said[0].startswith(f"from the weights of {parrot}: ")
+        assert ("n_layer 2" in said[0]) == (recipe.n_layer == 2)
+
+
+def test_a_run_goes_on_with_its_folder_and_its_data_alone(crystallm, trained):
+    assert crystallm("train", *DATA, "--resume")[0] == 0
+    assert trained[0][3]["resume"]
+
+
+def test_a_terminal_is_told_how_it_goes(monkeypatch, capsys):
+    monkeypatch.setattr(hardware, "peak", lambda *_: (1e9, "measured"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    report = training_command._reporter("cpu", "auto")
+    report(training.Progress(0.25, 5, 0, 5, 10.0, 5_000, 3.0, operations=1e9), None)
+    report(training.Progress(0.5, 10, 0, 10, 20.0, 15_000, 2.5, operations=4e9), None)
+    report(training.Progress(0.5, 10, 0, 10, 20.0, 15_000, 2.5, 70.0, operations=4e9), Losses(2.0, 70.0))
+    report(training.Progress(1.0, 20, 0, 20, 7220.0, 16_000, 2.5, 70.0, 1, 5e9), Losses(2.0, 71.0))
+    out = capsys.readouterr().err
+    running, full = out.split("\n")[0].split("\r")[2:4]
+    line = (
+        " 50.0 %  update 10  0.01 M tokens  loss 2.500 nats a token  1,000 tokens/s  30 % of peak  20 s left"
+    )
+    assert running == f"{line}\x1b[K"
+    assert full == f"{line}  validation 70.000 nats a crystal (best)\x1b[K"
+    assert out.split("\n")[1].endswith("0 s left  validation 71.000 nats a crystal\x1b[K")
 
 
 def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
@@ -108,13 +205,22 @@ def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
         (["prompts"], 2, "no source"),
         (["prompts", "book.csv", "--out", "x.txt"], 2, "ends in .csv"),
         (["prompts", "gone", "--out", "x.csv"], 2, "gone"),
-        (["train"], 2, "no data"),
-        (["train", "data"], 2, "--out is missing"),
-        (["train", "missing", "--out", "run", "--updates", "1"], 2, "missing"),
-        (["train", "data", "--out", "run"], 2, "give either minutes or updates"),
-        (["train", "data", "--out", "run", "--minutes", "-1"], 2, "minutes"),
-        (["train", "data", "--out", "run", "--resume", "--seed", "1"], 2, "--resume keeps the recipe"),
-        (["train", "data", "--out", "run", "--config", "bad.yaml"], 2, "did you mean n_layer?"),
+        (["train"], 2, "--dataset is missing"),
+        (["train", *DATA[:2]], 2, "--out is missing"),
+        (["train", "--dataset", "missing", "--out", "run", "--updates", "1"], 2, "missing"),
+        (["train", *DATA], 2, "give one of tokens, updates and minutes"),
+        (["train", *DATA, "--minutes", "-1"], 2, "minutes"),
+        (["train", *DATA, "--minutes", "1", "--updates", "3"], 2, "not updates and minutes"),
+        (["train", *DATA, "--resume", "--seed", "1"], 2, "keeps the recipe of the run: leave seed out"),
+        (["train", "default", *DATA, "--resume"], 2, "leave default out"),
+        (["train", *DATA, "--config", "bad.yaml"], 2, "did you mean n_layer?"),
+        (["train", "bad.yaml", *DATA], 2, "did you mean n_layer?"),
+        (["train", "gone.yaml", *DATA], 1, "gone.yaml cannot be read"),
+        (["train", "paper", *DATA], 2, "one of default, orbits-carbon_24, orbits-mp_20"),
+        (["train", ".", "--out", "run"], 2, "--dataset is missing"),
+        (["train", ".", *DATA], 2, "a data set is named with --dataset ."),
+        (["train", "recipe.yaml", *DATA, "--windows", "whole"], 2, "windows"),
+        (["train", "recipe.yaml", *DATA, "--init-from", "nowhere"], 1, "no model 'nowhere'"),
         (["benchmark", "csp"], 2, "no data"),
         (["benchmark", "csp", "book.csv", "-n", "zero"], 2, "n = 'zero'"),
         (["benchmark", "csp", "book.csv", "--entries", "0"], 2, "entries = 0"),

@@ -84,7 +84,7 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
         lambda texts, *, what="text", **_: [validity.check(text, what=what) for text in texts],
     )
     found = commands()
-    assert len(found) == 19
+    assert len(found) == 20
     for arguments in found:
         # A minute of training for a minute of testing would be long.
         short = [
@@ -97,4 +97,6 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
     assert (place / "out" / "list" / "results.parquet").exists()
     for report in ("judged", "theirs", "mp_20"):
         assert (place / "out" / report / "report.html").exists()
-    assert (place / "run" / "model" / "config.json").exists()
+    for run in ("run", "further"):
+        assert (place / run / "model" / "config.json").exists()
+        assert (place / run / "loss.png").exists()

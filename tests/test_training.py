@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from crystallm import checkpoint, dataset, training
+from crystallm import checkpoint, dataset, losses, training, training_log, training_state, training_step
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.model import GPT, ModelConfig
 from crystallm.training import Progress, Recipe
@@ -36,6 +36,12 @@ def streams(n: int, seed: int) -> list[np.ndarray]:
 def plain_texts() -> list[np.ndarray]:
     """Eight texts that can be told apart by their second token, and then hold no surprise."""
     return [np.array([0, *([k] * 9), 1], dtype=np.uint16) for k in range(2, 10)]
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """Drawing one takes longer than all that these runs learn."""
+    monkeypatch.setattr(training_log, "picture", lambda _: None)
 
 
 def write_data(folder, **splits):
@@ -72,7 +78,8 @@ def loss_of(net: GPT, text: np.ndarray) -> float:
 
 def metrics(folder):
     lines = [json.loads(line) for line in (folder / training.METRICS).read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    timed = "seconds", "tokens_per_second"
+    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 
 
 def state(folder):
@@ -90,8 +97,9 @@ def assert_same_run(one, other):
     assert progress == expected_progress
     assert tensors.keys() == expected.keys()
     assert [name for name in expected if not torch.equal(tensors[name], expected[name])] == []
-    best, expected_best = (dict(checkpoint.load(f / training.MODEL).named_parameters()) for f in (one, other))
-    assert [name for name in expected_best if not torch.equal(best[name], expected_best[name])] == []
+    for kind in (training.MODEL, training.LAST):
+        found, wanted = (dict(checkpoint.load(f / kind).named_parameters()) for f in (one, other))
+        assert [name for name in wanted if not torch.equal(found[name], wanted[name])] == []
 
 
 # --- learning ---
@@ -135,9 +143,7 @@ def test_bfloat16_learns_too(tmp_path):
     training.train(recipe, data, tmp_path / "run", device="cpu")
     first, last = metrics(tmp_path / "run")
     assert last["val_loss"] < 0.7 * first["val_loss"]
-    assert {tensor.dtype for name, tensor in state(tmp_path / "run")[1].items() if name != "rng"} == {
-        torch.float32
-    }
+    assert {tensor.dtype for tensor in state(tmp_path / "run")[1].values()} == {torch.float32}
 
 
 # --- losses ---
@@ -205,7 +211,7 @@ def test_minutes_are_those_of_training_alone(tmp_path, data, monkeypatch):
 
 
 def test_only_matrices_decay():
-    decayed, kept = training._optimizer(network(), Recipe(updates=1, weight_decay=0.3)).param_groups
+    decayed, kept = training_step.optimizer(network(), Recipe(updates=1, weight_decay=0.3)).param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
     assert {p.dim() for p in decayed["params"]} == {2}
     assert {p.dim() for p in kept["params"]} == {1}
@@ -214,13 +220,17 @@ def test_only_matrices_decay():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "either minutes or updates"),
-        ({"minutes": 1, "updates": 1}, "either minutes or updates"),
+        ({}, "give one of tokens, updates and minutes, the length of the schedule, not none"),
+        ({"minutes": 1, "updates": 1}, "not updates and minutes"),
+        ({"tokens": 9, "minutes": 1}, "not tokens and minutes"),
         ({"updates": 1, "n_layers": 2}, "n_layers"),
         ({"updates": 1, "n_embd": 30, "n_head": 4}, "n_embd=30 must be a multiple of n_head=4"),
         ({"updates": 0}, "updates"),
         ({"minutes": float("inf"), "n_layer": 0}, "n_layer"),
-        ({"updates": 1, "dtype": "float16"}, "dtype"),
+        ({"updates": 1, "dtype": "float8"}, "dtype"),
+        ({"updates": 1, "windows": "whole"}, "windows"),
+        ({"updates": 1, "ema": 1.0}, "ema"),
+        ({"updates": 1, "windows": "random", "rare": 0.5}, "rare=0.5 weighs crystals, and random windows"),
     ],
 )
 def test_a_recipe_that_is_none_is_refused(fields, message):
@@ -265,7 +275,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, data, whole, 
 
 
 @pytest.mark.parametrize(
-    ("holder", "name", "call"), [(training, "_log", 3), (training, "_save_state", 3), (checkpoint, "save", 1)]
+    ("holder", "name", "call"),
+    [(training_log, "log", 3), (training_state, "save", 3), (checkpoint, "save", 1), (checkpoint, "save", 4)],
 )
 def test_a_run_that_died_while_it_wrote_ends_as_one_that_did_not(
     tmp_path, data, whole, monkeypatch, holder, name, call
@@ -326,8 +337,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
 ):
     place, kept = tmp_path / "run", []
 
-    def report(progress, losses):
-        if losses is not None:
+    def report(progress, found):
+        if found is not None:
             kept.append(((place / training.STATE).read_bytes(), metrics(place)))
             spoil()
 
@@ -335,14 +346,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
         if poison == "validation":
             monkeypatch.setattr(training, "validate", lambda *_: training.Losses(math.nan, math.nan))
             return
-        real = training.summed_loss
+        real = losses.summed_loss
 
         def broken(*arguments):
             loss, n = real(*arguments)
             # sqrt has an infinite slope at 0: a finite loss whose gradient is none
             return (loss * math.nan if poison == "loss" else loss + torch.sqrt(loss - loss)), n
 
-        monkeypatch.setattr(training, "summed_loss", broken)
+        monkeypatch.setattr(training_step, "summed_loss", broken)
 
     with pytest.raises(CrystallmError, match=r"loss is .* at update \d+; the last good state is") as caught:
         training.train(LONG, data, place, device="cpu", report=report)
@@ -356,9 +367,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
 
 
 def test_a_loss_that_is_no_number_from_the_start_leaves_the_start(tmp_path, data, monkeypatch):
-    real = training.summed_loss
+    real = losses.summed_loss
     with monkeypatch.context() as patch:
-        patch.setattr(training, "summed_loss", lambda *a: (real(*a)[0] * math.inf, 1))
+        patch.setattr(training_step, "summed_loss", lambda *a: (real(*a)[0] * math.inf, 1))
         with pytest.raises(CrystallmError, match="the loss is inf .* at update 0"):
             training.train(LONG, data, tmp_path / "run", device="cpu")
     assert state(tmp_path / "run")[0]["update"] == 0
@@ -372,7 +383,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_state(tmp_path, data, monkey
 
     def full(tensors, path, **more):
         calls.append(1)
-        if training.STATE in str(path) and len(calls) > 3:
+        if training.STATE in str(path) and len(calls) > 4:  # the start, two models, and the first good one
             (place / f".{training.STATE}.new").write_bytes(b"half")
             raise OSError(28, "No space left on device")
         real(tensors, path, **more)
@@ -382,7 +393,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_state(tmp_path, data, monkey
         training.train(LONG, data, place, device="cpu")
     assert state(place)[0]["update"] == 5
     assert sorted(path.name for path in place.iterdir()) == sorted(
-        [training.METRICS, training.MODEL, training.RECIPE, training.STATE]
+        [training.LAST, training.METRICS, training.MODEL, training.RECIPE, training.STATE]
     )
 
 
@@ -483,7 +494,7 @@ def test_a_run_may_start_from_the_weights_of_a_model(tmp_path):
     further = recipe.model_copy(update={"init_from": model, "updates": 4, "learning_rate": 1e-4})
     end = training.train(further, data, tmp_path / "further", device="cpu")
     assert end.best == pytest.approx(first.best, rel=0.05)  # where random weights have three times as much
-    assert training._read_recipe(tmp_path / "further").init_from == model
+    assert training_state.read_recipe(tmp_path / "further").init_from == model
 
 
 def test_weights_of_another_form_are_refused(tmp_path, data, whole):
@@ -515,5 +526,5 @@ print(sorted({{"pymatgen", "pyarrow", "spglib"}} & set(sys.modules)))
 def test_a_new_run_has_gone_nowhere():
     assert vars(Progress()) == {
         "share": 0.0, "update": 0, "epoch": 0, "batch": 0, "seconds": 0.0, "tokens": 0, "loss": math.inf,
-        "best": math.inf,
+        "best": math.inf, "stale": 0, "operations": 0.0,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Token shards for training: a folder of flat streams, and batches of packed whole crystals out of it.
+"""Token shards for training: a folder of flat streams, and batches out of it.
 
 A data set folder holds, for each split, `SPLIT.bin` (ids of all crystals one after another, little-endian
 uint16) and `SPLIT.idx.npy` (int64 [n + 1], where each crystal begins and the last ends), and `dataset.json`
@@ -6,7 +6,8 @@ uint16) and `SPLIT.idx.npy` (int64 [n + 1], where each crystal begins and the la
 
 Packing: whole crystals stand side by side in windows; attention is kept inside each crystal and positions
 restart at its beginning, so that a window is many independent texts. Short crystals go into short windows,
-since attention costs the square of the window. Needs numpy alone; knows neither crystals nor networks.
+since attention costs the square of the window. Or a window is a piece of the stream, in which each token sees
+all before it. Needs numpy alone; knows neither crystals nor networks, nor which crystals an epoch holds.
 """
 
 from __future__ import annotations
@@ -111,6 +112,46 @@ class Split:
         """Ids of crystal i."""
         return self.stream[self.starts[i] : self.starts[i + 1]].astype(np.int64)
 
+    def pieces(self, offsets: Ids, length: int) -> Ids:
+        """[n, length] ids from each of n places of the stream on; behind its end comes its beginning."""
+        places = offsets[:, None] + np.arange(length)
+        found: Ids = self.stream[places % len(self.stream)].astype(np.int64)
+        return found
+
+    @property
+    def lengths(self) -> Ids:
+        """[n] tokens of each crystal."""
+        return np.diff(self.starts)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Two splits as one: crystals and places of the second are counted on from the first's."""
+
+    one: Split
+    two: Split
+
+    def __len__(self) -> int:
+        return len(self.one) + len(self.two)
+
+    def crystal(self, i: int) -> Ids:
+        """Ids of crystal i."""
+        return self.one.crystal(i) if i < len(self.one) else self.two.crystal(i - len(self.one))
+
+    def pieces(self, offsets: Ids, length: int) -> Ids:
+        """[n, length] ids from each of n places on; no piece holds tokens of both splits."""
+        border = len(self.one.stream)
+        found = np.zeros((len(offsets), length), dtype=np.int64)
+        first = offsets < border
+        found[first] = self.one.pieces(offsets[first], length)
+        found[~first] = self.two.pieces(offsets[~first] - border, length)
+        return found
+
+    @property
+    def starts(self) -> Ids:
+        """[n + 1] where each crystal begins, and the end."""
+        return np.concatenate([self.one.starts, self.two.starts[1:] + self.one.starts[-1]])
+
     @property
     def lengths(self) -> Ids:
         """[n] tokens of each crystal."""
@@ -166,24 +207,53 @@ def load(folder: str | Path, split: str) -> Split:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of packed crystals, all [n_windows, window] integers.
+    """Windows of tokens, all [n_windows, window] integers.
 
     Attributes:
         ids: tokens; 0 in padding.
-        targets: the next token of the same crystal, IGNORE after its last and in padding.
-        positions: place within the crystal, from 0.
-        segments: number of the crystal within its window; PADDING in padding.
+        targets: the next token (of the same crystal, where crystals are packed); IGNORE where there is none.
+        positions: place within the crystal or the piece, from 0.
+        segments: number of the crystal within its window, PADDING in padding; None where each token sees all
+            before it.
     """
 
     ids: Ids
     targets: Ids
     positions: Ids
-    segments: Ids
+    segments: Ids | None
 
     @property
     def n_tokens(self) -> int:
         """Tokens that are no padding."""
-        return int((self.segments != PADDING).sum())
+        return self.ids.size if self.segments is None else int((self.segments != PADDING).sum())
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A batch before its tokens are read.
+
+    Attributes:
+        window: tokens of a window.
+        crystals: numbers of those of each window; None for pieces of the stream.
+        offsets: [n_windows] where the pieces begin; None for packed crystals.
+        n_tokens: that are no padding.
+        n_taught: of these, those with a target.
+    """
+
+    window: int
+    crystals: Sequence[Sequence[int]] | None
+    offsets: Ids | None
+    n_tokens: int
+    n_taught: int
+
+    def fill(self, split: Split | Joined) -> Batch:
+        """Read the tokens."""
+        if self.crystals is not None:
+            return fill(split, self.crystals, self.window)
+        assert self.offsets is not None  # noqa: S101 - one of the two is there
+        ids = split.pieces(self.offsets, self.window + 1)
+        positions = np.broadcast_to(np.arange(self.window), (len(ids), self.window)).copy()
+        return Batch(ids[:, :-1].copy(), ids[:, 1:].copy(), positions, None)
 
 
 def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
@@ -217,7 +287,7 @@ def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
     return closed + [content for _, content in open_windows]
 
 
-def fill(split: Split, windows: Sequence[Sequence[int]], window: int) -> Batch:
+def fill(split: Split | Joined, windows: Sequence[Sequence[int]], window: int) -> Batch:
     """Arrays of packed windows."""
     shape = (len(windows), window)
     ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -235,35 +305,65 @@ def fill(split: Split, windows: Sequence[Sequence[int]], window: int) -> Batch:
     return Batch(ids, targets, positions, segments)
 
 
+def plan(
+    lengths: Ids,
+    *,
+    batch_tokens: int,
+    context: int,
+    rng: np.random.Generator | None,
+    chosen: Ids | None = None,
+) -> list[Planned]:
+    """Batches of packed crystals.
+
+    Args:
+        lengths: [n] tokens of each crystal.
+        batch_tokens: tokens a batch, padding included; the number of windows follows from their size. A
+            window that is longer makes a batch of its own.
+        context: crystals longer than this are left out.
+        rng: of the order; None keeps windows in the order of packing.
+        chosen: numbers of the crystals to pack, any of them several times; all if None.
+    """
+    chosen = np.arange(len(lengths)) if chosen is None else chosen
+    sizes = lengths[chosen]
+    found: list[Planned] = []
+    shorter, window = 0, min(SHORTEST_WINDOW, context)
+    while shorter < context:
+        members = chosen[(sizes > shorter) & (sizes <= window)]
+        if rng is not None:
+            members = rng.permutation(members)
+        packed = pack(lengths, members, window)
+        if rng is not None:
+            packed = [packed[i] for i in rng.permutation(len(packed))]
+        n_rows = max(1, batch_tokens // window)
+        for i in range(0, len(packed), n_rows):
+            rows = packed[i : i + n_rows]
+            n_crystals = sum(map(len, rows))
+            n_tokens = int(lengths[np.concatenate(rows)].sum())
+            found.append(Planned(window, rows, None, n_tokens, n_tokens - n_crystals))
+        shorter, window = window, min(2 * window, context) if window < context else context + 1
+    return found if rng is None else [found[i] for i in rng.permutation(len(found))]
+
+
+def cut(offsets: Ids, *, batch_tokens: int, window: int) -> list[Planned]:
+    """Batches of pieces of the stream, in the order of their offsets."""
+    n_rows = max(1, batch_tokens // window)
+    parts = [offsets[i : i + n_rows] for i in range(0, len(offsets), n_rows)]
+    return [Planned(window, None, part, len(part) * window, len(part) * window) for part in parts]
+
+
 def batches(
     split: Split, *, batch_tokens: int, context: int, seed: int, epoch: int, shuffle: bool = True
 ) -> Iterator[Batch]:
-    """One pass over a split, in an order that (seed, epoch) alone decides.
+    """One pass over a split in packed windows, in an order that (seed, epoch) alone decides.
 
     Args:
         split: the crystals.
-        batch_tokens: tokens a batch, padding included; the number of windows follows from their size. A
-            window that is longer makes a batch of its own.
+        batch_tokens: tokens a batch, as for `plan`.
         context: crystals longer than this are left out.
         seed: of the order.
         epoch: number of the pass; each has its own order.
         shuffle: False keeps windows in the order of packing.
     """
-    rng = np.random.default_rng([seed, epoch])
-    lengths = split.lengths
-    plan: list[tuple[int, list[list[int]]]] = []
-    shorter, window = 0, min(SHORTEST_WINDOW, context)
-    while shorter < context:
-        members = np.flatnonzero((lengths > shorter) & (lengths <= window))
-        if shuffle:
-            members = rng.permutation(members)
-        packed = pack(lengths, members, window)
-        if shuffle:
-            packed = [packed[i] for i in rng.permutation(len(packed))]
-        n_rows = max(1, batch_tokens // window)
-        plan += [(window, packed[i : i + n_rows]) for i in range(0, len(packed), n_rows)]
-        shorter, window = window, min(2 * window, context) if window < context else context + 1
-    order = rng.permutation(len(plan)) if shuffle else np.arange(len(plan))
-    for i in order:
-        size, chosen = plan[i]
-        yield fill(split, chosen, size)
+    rng = np.random.default_rng([seed, epoch]) if shuffle else None
+    for planned in plan(split.lengths, batch_tokens=batch_tokens, context=context, rng=rng):
+        yield planned.fill(split)

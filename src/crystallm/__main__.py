@@ -1,0 +1,8 @@
+"""`python -m crystallm`, which `torchrun -m crystallm train ...` starts as often as it is told."""
+
+from __future__ import annotations
+
+from crystallm.cli import main
+
+if __name__ == "__main__":
+    main()

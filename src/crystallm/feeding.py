@@ -1,0 +1,132 @@
+"""Batches on their way to the network: read ahead by a thread, and moved to the device without waiting.
+
+Knows arrays and devices, not what is learned from them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crystallm import dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Item = TypeVar("Item")
+_AHEAD = 2  # items that wait to be taken
+
+
+@dataclass(frozen=True)
+class Fed:
+    """A batch as tensors on its device.
+
+    Attributes:
+        ids, positions: (B, T).
+        segments: (B, T), or None where each token sees all before it.
+        taught: (n) places among the B T tokens that have a target; None: all.
+        targets: (n) of these.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    segments: Tensor | None
+    taught: Tensor | None
+    targets: Tensor
+
+
+def fed(batch: dataset.Batch, device: torch.device, *, pinned: bool = False) -> Fed:
+    """A batch as tensors.
+
+    The places of targets are found here, in numpy: on a GPU their number would have to be waited for.
+
+    Args:
+        batch: arrays.
+        device: where to; with `pinned`, memory from which `moved` copies there without waiting.
+        pinned: leave the tensors in this machine's memory for now.
+    """
+    targets = batch.targets.ravel()
+    taught = None
+    if batch.segments is not None:
+        places = np.flatnonzero(targets != dataset.IGNORE)
+        taught, targets = torch.from_numpy(places), targets[places]
+    segments = None if batch.segments is None else torch.from_numpy(batch.segments)
+    found = Fed(
+        torch.from_numpy(batch.ids),
+        torch.from_numpy(batch.positions),
+        segments,
+        taught,
+        torch.from_numpy(targets),
+    )
+    if pinned and device.type == "cuda":
+        return _each(found, Tensor.pin_memory)
+    return found if pinned else moved(found, device)
+
+
+def moved(batch: Fed, device: torch.device) -> Fed:
+    """The batch on a device."""
+    if device.type == "cpu":
+        return batch
+    return _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _each(batch: Fed, change: Callable[[Tensor], Tensor]) -> Fed:
+    return Fed(
+        change(batch.ids),
+        change(batch.positions),
+        None if batch.segments is None else change(batch.segments),
+        None if batch.taught is None else change(batch.taught),
+        change(batch.targets),
+    )
+
+
+class _End(Generic[Item]):
+    """What stands behind the last item: perhaps the error that ended them."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+@contextlib.contextmanager
+def ahead(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
+    """Items that a thread makes before they are asked for, while the block lasts; its errors come through."""
+    waiting: queue.Queue[Item | _End[Item]] = queue.Queue(maxsize=_AHEAD)
+    stop = threading.Event()
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            for item in items:
+                waiting.put(item)
+                if stop.is_set():
+                    return
+        except BaseException as caught:  # noqa: BLE001 - it is raised again where the items are taken
+            error = caught
+        waiting.put(_End(error))
+
+    def taken() -> Iterator[Item]:
+        while True:
+            item = waiting.get()
+            if not isinstance(item, _End):
+                yield item
+                continue
+            if item.error is not None:
+                raise item.error
+            return
+
+    thread = threading.Thread(target=work, name="batches", daemon=True)
+    thread.start()
+    try:
+        yield taken()
+    finally:
+        stop.set()
+        with contextlib.suppress(queue.Empty):  # so that the thread is not stuck at a full queue
+            while True:
+                waiting.get_nowait()
