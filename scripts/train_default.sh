@@ -7,5 +7,7 @@ cd "$(dirname "$0")/.."
 : "${CORPUS:?the corpus, a Parquet file}" "${BENCHMARKS:?folder with perov_5/ and carbon_24/}" "${OUT:=runs/default}"
 crystallm prepare "$CORPUS" "$BENCHMARKS/perov_5/train.csv.gz=train" "$BENCHMARKS/carbon_24/train.csv.gz=train" \
     --out "$OUT/data"
-OMP_NUM_THREADS=1 crystallm train "$OUT/data" --out "$OUT/run" --config src/crystallm/recipes/default.yaml
-python scripts/bundle_model.py "$OUT/run" default --card src/crystallm/weights/default/card.json
+export OMP_NUM_THREADS=1
+crystallm train default --dataset "$OUT/data" --out "$OUT/first"
+crystallm train default-further --dataset "$OUT/data" --out "$OUT/further" --init-from "$OUT/first/model"
+python scripts/bundle_model.py "$OUT/further" default --card src/crystallm/weights/default/card.json

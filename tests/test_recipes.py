@@ -26,7 +26,7 @@ def read(name: str) -> Recipe:
 
 def test_there_are_recipes():
     papers = {f"paper-{size}-{name}" for size in ("small", "large") for name in ("full", *PAPER)}
-    assert set(RECIPES) == papers | {f"orbits-{name}" for name in PAPER} | {"default"}
+    assert set(RECIPES) == papers | {f"orbits-{name}" for name in PAPER} | {"default", "default-further"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
