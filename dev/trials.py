@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import time
 from collections import Counter
 from functools import cache
@@ -307,6 +308,32 @@ class SwiGLU(nn.Module):
 # --- training ---
 
 
+@torch.no_grad()
+def smooth_(network: GPT, index: dict[str, int], most: int = 8) -> None:
+    """Give tokens of numbers first embeddings that change smoothly with the number: waves of falling weight.
+
+    The head is tied to them, so what is learned of one number is learned of its neighbours, too.
+    """
+    families: dict[str, list[tuple[int, float]]] = {}
+    for token, place in index.items():
+        match = re.fullmatch(r"([a-z]?)(-?\d*)(\.?)(\d*)(['Å°]?)", token)
+        if match is None or not (match[2] or match[4]):
+            continue
+        name, whole, point, rest, unit = match.groups()
+        kind = "coord" if whole == "0" and len(rest) == 2 else f"{name}{point}{unit}{len(rest)}"
+        families.setdefault(kind, []).append((place, float(rest or whole)))
+    table = network.transformer.wte.weight
+    for kind, members in families.items():
+        values = torch.tensor([value for _, value in members])
+        span = (
+            100.0 if kind == "coord" else 2 * float(values.max() - values.min() + 1)
+        )  # a turn, or half a wave
+        angles = 2 * math.pi * (values - values.min())[:, None] / span * torch.arange(1, most + 1)
+        waves = torch.cat((angles.cos(), angles.sin()), dim=1) / torch.arange(1, most + 1).repeat(2)
+        new = waves @ torch.randn(2 * most, table.shape[1])
+        table[[place for place, _ in members]] = 0.02 * new / new.std() + 0.005 * torch.randn(new.shape)
+
+
 def optimizers(network: GPT, args: argparse.Namespace) -> list[tuple[torch.optim.Optimizer, float]]:
     """Each with its highest rate."""
     betas = (0.9, args.beta2)
@@ -344,6 +371,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--ema", type=float, default=0.0)
     parser.add_argument("--light", action="store_true", help="weigh down what is noise, forced or given")
+    parser.add_argument("--smooth", action="store_true", help="numbers begin with smooth embeddings")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -359,6 +387,8 @@ def main() -> None:
         n_embd=args.width, dropout=args.dropout,
     )  # fmt: skip
     network = (GPT if args.form == "gpt" else Llama)(config).train()
+    if args.smooth:
+        smooth_(network, index)
     chosen = optimizers(network, args)
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
     start, share, update, tokens, epoch = time.process_time(), 0.0, 0, 0, 0
