@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 
     from crystallm.prepare_row import Choices
 
+    Parts = Callable[[Sequence[str]], Iterator[pa.Table]]
+    """Gives the treated rows, part by part, with the columns asked for; from the first each time."""
+
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"valid": "val", "validation": "val", "dev": "val"} | {name: name for name in SPLITS}
 """What people call the splits."""
 REFUSED, KEPT, EXCLUDED, DUPLICATE, UNSPLIT = range(5)
 """What becomes of a row. REFUSED: by a step before these."""
 
-Parts = "Callable[[Sequence[str]], Iterator[pa.Table]]"
-"""Gives the treated rows, part by part, with these columns."""
 Numbers = npt.NDArray[np.int64]
 
 
@@ -75,7 +76,7 @@ class Fates:
 
 
 def decide(
-    parts: Callable[[Sequence[str]], Iterator[pa.Table]],
+    parts: Parts,
     choices: Choices,
     known: Known,
     equal: Callable[[Iterator[tuple[int, str, Mapping[str, Any]]]], Mapping[int, str]],
@@ -235,9 +236,7 @@ def _joined(parts: Sequence[npt.NDArray[Any]], kind: Any) -> npt.NDArray[Any]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
 
 
-def _duplicate_reasons(
-    parts: Callable[[Sequence[str]], Iterator[pa.Table]], first: Numbers, kind: str
-) -> dict[int, str]:
+def _duplicate_reasons(parts: Parts, first: Numbers, kind: str) -> dict[int, str]:
     heads = set(first[first >= 0].tolist())
     names: dict[int, str] = {}
     start = 0
@@ -250,7 +249,7 @@ def _duplicate_reasons(
 
 
 def _candidates(
-    parts: Callable[[Sequence[str]], Iterator[pa.Table]], fate: npt.NDArray[np.uint8], known: Known
+    parts: Parts, fate: npt.NDArray[np.uint8], known: Known
 ) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     start = 0
     for table in parts(("formula", "ids", "cif")):
