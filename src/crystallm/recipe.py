@@ -127,4 +127,4 @@ def next_validation(recipe: Recipe, share: float) -> float:
 
 def bundled() -> dict[str, Path]:
     """The recipes that the package brings along: YAML files by name, sorted."""
-    return {path.stem: path for path in sorted(_RECIPES.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(_RECIPES.glob("*.yaml"), key=lambda path: path.stem)}
