@@ -8,7 +8,6 @@ what tasks are about: each is a module-level function and one JSON value (see `w
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 import shutil
@@ -25,6 +24,7 @@ import crystallm
 from crystallm.asking import validated
 from crystallm.errors import CrystallmError, InputError
 from crystallm.losable import LostError, StartError, name_of, resolve
+from crystallm.options import hint, read_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 TIMEOUT = 10.0
 """Seconds within which a scheduler must answer."""
+EXAMPLE = "system: slurm"
 MISSING = "a cluster needs Dask: pip install 'crystallm[cluster]'"
 _ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 _SINGLE = tuple(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
@@ -143,22 +144,14 @@ def read_queue(path: Path) -> Queue:
         InputError: no mapping, an unknown key, or a value out of its range.
         CrystallmError: the file cannot be read.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold names and values, such as 'system: slurm'")
-    values = {str(name): value for name, value in content.items()}
+    values = read_mapping(path, EXAMPLE)
+    if values is None:
+        raise InputError(f"{path} must hold names and values, such as {EXAMPLE!r}")
     known = list(Queue.model_fields)
     for name in values.keys() - known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise InputError(f"{path}: unknown key {name!r}: {hint}; dask-jobqueue's own go below 'options:'")
+        raise InputError(
+            f"{path}: unknown key {name!r}: {hint(name, known)}; dask-jobqueue's own go below 'options:'"
+        )
     try:
         return validated(Queue, values)
     except InputError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -71,27 +71,14 @@ def read_config(path: Path | None, known: Iterable[str]) -> dict[str, Any]:
     """
     if path is None:
         return {}
-    import difflib
+    from crystallm.options import hint, read_mapping
 
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {error}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold names and values, such as 'temperature: 0.8'")
-    options = {str(name).replace("-", "_"): value for name, value in content.items()}
+    content = read_mapping(path, "temperature: 0.8") or {}
+    options = {name.replace("-", "_"): value for name, value in content.items()}
     names = sorted(known)
     for name in options:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f": did you mean {near[0]}?" if near else f": there are {', '.join(names)}"
-            raise InputError(f"{path}: unknown option {name!r}{hint}")
+            raise InputError(f"{path}: unknown option {name!r}: {hint(name, names)}")
     return options
 
 

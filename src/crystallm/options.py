@@ -1,0 +1,45 @@
+"""Options in YAML files: names and values. Refuses to know what they are for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def read_mapping(path: Path, example: str) -> dict[str, Any] | None:
+    """What a YAML file holds, its keys as strings; None for nothing.
+
+    Args:
+        path: of the file.
+        example: a line that such a file may have, for whoever wrote something else.
+
+    Raises:
+        InputError: no YAML, or no mapping.
+        CrystallmError: the file cannot be read.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML: {error}") from None
+    if content is None:
+        return None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold names and values, such as {example!r}")
+    return {str(name): value for name, value in content.items()}
+
+
+def hint(name: str, names: Sequence[str]) -> str:
+    """What somebody may have meant by a name that there is not."""
+    import difflib
+
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
