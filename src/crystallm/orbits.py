@@ -433,8 +433,6 @@ def describe(structure: Structure, symprec: float = 0.1) -> Description:
         InputError: no atom, too many, or one that is not fully there; an element without a token; a number
             that is none.
     """
-    import spglib
-
     if not len(structure):
         raise InputError("no atom: this language writes crystals of at least one")
     if not structure.is_ordered:
@@ -444,13 +442,26 @@ def describe(structure: Structure, symprec: float = 0.1) -> Description:
         )
     if not (np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all()):
         raise InputError("a cell or coordinates that are no numbers")  # spglib would end the process
+    found = symmetry(structure, symprec)
+    atoms = [elements.SYMBOLS_BY_NUMBER[int(number) - 1] for number in found.std_types]
+    return _describe(spacegroups.get(found.number), found.std_lattice, found.std_positions, atoms)
+
+
+def symmetry(structure: Structure, symprec: float = 0.1) -> Any:
+    """What spglib finds of an ordered structure with finite numbers.
+
+    Raises:
+        TextError: no symmetry.
+        InputError: an element without a token.
+    """
+    import spglib
+
     numbers = [elements.get(str(species.symbol)).number for species in structure.species]
     cell: Any = (structure.lattice.matrix, structure.frac_coords, numbers)
     found = spglib.get_symmetry_dataset(cell, symprec=symprec, angle_tolerance=5)
     if found is None:
         raise TextError(f"spglib finds no symmetry at {symprec=} Å: are atoms on top of each other?")
-    atoms = [elements.SYMBOLS_BY_NUMBER[int(number) - 1] for number in found.std_types]
-    return _describe(spacegroups.get(found.number), found.std_lattice, found.std_positions, atoms)
+    return found
 
 
 def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[str]) -> Description:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from crystallm.errors import CrystallmError, TextError
+from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -218,15 +218,9 @@ def _as_cif(structure: Structure, row: Mapping[str, Any], choices: Choices) -> d
 
 def _sought(structure: Structure, symprec: float) -> tuple[dict[str, int], int]:
     """Composition of the conventional cell, and number of the space group."""
-    import spglib
+    from crystallm import elements, orbits
 
-    from crystallm import elements
-
-    numbers = [elements.get(str(species.symbol)).number for species in structure.species]
-    cell: Any = (structure.lattice.matrix, structure.frac_coords, numbers)
-    found = spglib.get_symmetry_dataset(cell, symprec=symprec, angle_tolerance=5)
-    if found is None:
-        raise TextError(f"spglib finds no symmetry at {symprec=} Å: are atoms on top of each other?")
+    found = orbits.symmetry(structure, symprec)
     counts: dict[str, int] = {}
     for number in found.std_types.tolist():
         symbol = elements.SYMBOLS_BY_NUMBER[number - 1]
