@@ -46,6 +46,15 @@ def test_printed_values_are_the_numbers_rounded() -> None:
         ]
 
 
+def test_volumes_of_atoms_add_up_to_volumes_of_crystals() -> None:
+    assert elements.get("O").volume == 8.4
+    assert all(4 <= elements.get(symbol).volume <= 80 for symbol in elements.symbols())
+    known = {"rock salt": (44.9, "Na Cl"), "diamond": (5.7, "C"), "rutile": (31.2, "Ti O O")}
+    for name, (volume, atoms) in known.items():  # Å^3 of a formula unit, measured
+        expected = sum(elements.get(symbol).volume for symbol in atoms.split())
+        assert expected == pytest.approx(volume, rel=0.4), name
+
+
 def test_order_is_by_electronegativity_then_alphabet() -> None:
     assert elements.electronegativity_order(["O", "Na", "Ti"]) == ["Na", "Ti", "O"]
     assert elements.electronegativity_order(["Sc", "I", "Rb", "K"]) == ["K", "Rb", "Sc", "I"]
