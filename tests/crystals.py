@@ -32,7 +32,7 @@ def random_crystal(number: int, seed: int, *, on_grid: bool = False) -> Structur
     Args:
         number: of the space group.
         seed: of the draw.
-        on_grid: whether coordinates are thousandths, and lengths and angles hundredths.
+        on_grid: whether coordinates are thousandths, lengths hundredths of an Å and angles tenths.
     """
     import spglib
 
@@ -53,7 +53,7 @@ def random_crystal(number: int, seed: int, *, on_grid: bool = False) -> Structur
         }
         values = [rng.uniform(size=len(position.free)) for position in positions]
         if on_grid:
-            free = {name: round(value, 2) for name, value in free.items()}
+            free = {name: round(value, 2 if len(name) == 1 else 1) for name, value in free.items()}
             values = [np.round(point, 3) for point in values]
         orbits = [group.orbit(w.point(point.tolist())) for w, point in zip(positions, values, strict=True)]
         names = [name for name, orbit in zip(species, orbits, strict=True) for _ in orbit]

@@ -132,7 +132,7 @@ def labels_allowed(
 
 def orbit_tokens(free: int) -> int:
     """Tokens of the orbits language for one orbit whose position has so many free coordinates."""
-    return 4 + 2 * free if free else 2
+    return 2 + 2 * free
 
 
 @cache

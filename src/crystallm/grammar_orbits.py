@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from math import ceil, floor, log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from crystallm.spacegroups import Floats, SpaceGroup
 
 GENERIC = (0.12345, 0.28718, 0.39173)  # stands for coordinates not written yet; special for no group
-LENGTHS = range(1, 100)  # whole Å of a cell edge: the corpus holds 1.9 to 99 Å
 REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, grammar.GROUP_REWRITES)
 
 
@@ -34,6 +34,12 @@ REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, gra
 def _label_ids(number: int) -> tuple[int, ...]:
     """Ids of the labels of a group's Wyckoff positions, by index."""
     return tuple(orbits.ids(" ".join(w.label for w in spacegroups.get(number).wyckoff)))
+
+
+def _tens_of(name: str) -> tuple[int, range]:
+    """Id of the first token of a cell parameter's tens, and which tens there are."""
+    family, written = orbits.TENS[name]
+    return getattr(orbits.families(), family), written
 
 
 @cache
@@ -221,8 +227,8 @@ class OrbitsState:
     def _orbit_element(self, token: int | None) -> Sequence[int]:
         group = self._known_group()
         if token is not None:
-            if token >= orbits.families().length:
-                self._part = self._whole
+            if token >= orbits.families().volume:
+                self._part = self._tens
                 return self._part(token)
             symbol = elements.symbols()[token - orbits.families().element]
             self.placed.append(_Placed(symbol, -1))
@@ -230,11 +236,11 @@ class OrbitsState:
             return ()
         if self.full:
             current = next((s for s, n in self._left.items() if n), None)
-            return (_element_ids()[current],) if current is not None else self._whole_options()
+            return (_element_ids()[current],) if current is not None else self._tens_options()
         if len(self._taken) == len(group.wyckoff):
-            return self._whole_options()  # no free position in this group, and all fixed ones are full
+            return self._tens_options()  # no free position in this group, and all fixed ones are full
         options = [_element_ids()[s] for s in self.composition]
-        return [*options, *self._whole_options()] if self.placed else options
+        return [*options, *self._tens_options()] if self.placed else options
 
     def _orbit_label(self, token: int | None) -> Sequence[int]:
         group = self._known_group()
@@ -272,41 +278,48 @@ class OrbitsState:
 
     # cell
 
-    def _whole_options(self) -> Sequence[int]:
-        """Whole Å or degrees of the next cell parameter."""
-        family, group = orbits.families(), self._known_group()
-        name = group.free_cell[len(self.cell)]
-        if len(name) == 1:
-            return (
-                range(family.length + LENGTHS[0], family.length + LENGTHS[-1] + 1)
-                if self.full
-                else range(family.length, family.angle)
-            )
-        if not self.full or name != "gamma":
-            return range(family.angle, family.fraction)
-        # A cell has a volume if |alpha - beta| < gamma < alpha + beta and the three add up to less than 360.
-        alpha, beta = self.cell[-2] / 100, self.cell[-1] / 100
-        low, high = abs(alpha - beta), min(alpha + beta, 360 - alpha - beta)
-        return [family.angle + a - orbits.ANGLES[0] for a in orbits.ANGLES if low + 1 <= a <= high - 2]
+    def _tens_options(self) -> Sequence[int]:
+        """First tokens of the next number of the cell."""
+        name = self._known_group().free_cell[len(self.cell)]
+        first, written = _tens_of(name)
+        if not self.full or name not in ("a", "gamma"):
+            return range(first, first + len(written))
+        if name == "a":
+            steps = self._volume_steps()
+            low, high = steps[0] // 10, steps[-1] // 10
+        else:
+            # A cell has a volume if |alpha - beta| < gamma < alpha + beta and the three add up to less
+            # than 360.
+            alpha, beta = self.cell[-2] / 10, self.cell[-1] / 10
+            low, high = ceil(abs(alpha - beta) + 1), floor(min(alpha + beta, 360 - alpha - beta) - 2)
+        return [first + tens - written[0] for tens in written if low <= tens <= high]
 
-    def _whole(self, token: int | None) -> Sequence[int]:
+    def _volume_steps(self) -> range:
+        """Steps of the volume that keep the volume per atom within `contacts.VOLUMES`."""
+        per_atom = orbits.volume_of_atoms(self.composition.items()) / sum(self.composition.values())
+        low, high = (orbits.SCALE * log(volume / per_atom) for volume in contacts.VOLUMES)
+        return range(ceil(low), floor(high) + 1)
+
+    def _tens(self, token: int | None) -> Sequence[int]:
         if token is None:
-            return self._whole_options()
-        family = orbits.families()
+            return self._tens_options()
         if not self.cell:
             self._cell_start = self._n_tokens - 1
-        is_angle = token >= family.angle
-        self._pending = 100 * (token - family.angle + orbits.ANGLES[0] if is_angle else token - family.length)
-        self._part = self._fraction
+        first, written = _tens_of(self._known_group().free_cell[len(self.cell)])
+        self._pending = 10 * (token - first + written[0])
+        self._part = self._rest
         return ()
 
-    def _fraction(self, token: int | None) -> Sequence[int]:
+    def _rest(self, token: int | None) -> Sequence[int]:
         family, group = orbits.families(), self._known_group()
         if token is None:
-            return range(family.fraction, family.coarse)
-        self.cell.append(self._pending + token - family.fraction)
+            if not self.full or self.cell:
+                return range(family.rest, family.coarse)
+            steps = self._volume_steps()
+            return [family.rest + d for d in range(10) if self._pending + d in steps]
+        self.cell.append(self._pending + token - family.rest)
         if len(self.cell) < len(group.free_cell):
-            self._part = self._whole
+            self._part = self._tens
         elif not (self.full and self._cell_fails() and self._restart()):
             self._orbit = -1
             self._next_orbit()
@@ -315,13 +328,11 @@ class OrbitsState:
     # What stands too close is taken back and written anew, a bounded number of times.
 
     def _cell_fails(self) -> bool:
-        """Whether the volume is beyond what crystals have, or atoms on fixed positions meet."""
+        """Whether atoms on fixed positions meet."""
         group = self._known_group()
-        free = {name: value / 100 for name, value in zip(group.free_cell, self.cell, strict=True)}
-        self._atoms = contacts.Atoms(contacts.lattice(group.complete_cell(free)))
-        n_atoms = sum(group.wyckoff[orbit.index].multiplicity for orbit in self.placed)
-        volume = abs(float(np.linalg.det(self._atoms.vectors))) / n_atoms
-        fails = not contacts.VOLUMES[0] <= volume <= contacts.VOLUMES[1]
+        parameters = orbits.cell_parameters(self.composition.items(), group, self.cell)
+        self._atoms = contacts.Atoms(contacts.lattice(parameters))
+        fails = False
         for orbit in self.placed:
             if not group.wyckoff[orbit.index].free:
                 own = self._images(orbit)
@@ -368,7 +379,7 @@ class OrbitsState:
         self.cell.clear()
         for orbit in self.placed:
             orbit.values.clear()
-        self._part = self._whole
+        self._part = self._tens
         return True
 
     def _restart_orbit(self, orbit: _Placed) -> bool:
@@ -386,7 +397,7 @@ class OrbitsState:
         while self._orbit < len(self.placed) and not group.wyckoff[self.placed[self._orbit].index].free:
             self._orbit += 1
         if self._orbit < len(self.placed):
-            self._part = self._marker_element
+            self._part = self._coarse
         elif not (self.full and any(self._rewrites[1:]) and self._fails() and self._restart()):
             self._part = self._end
 
@@ -395,18 +406,6 @@ class OrbitsState:
         fault = self._atoms.fault(self._known_group().number, bonds_too=self._bond_rewrites > 0)
         self._bond_rewrites -= fault == "bonds"
         return bool(fault)
-
-    def _marker_element(self, token: int | None) -> Sequence[int]:
-        if token is None:
-            return (_element_ids()[self.placed[self._orbit].element],)
-        self._part = self._marker_label
-        return ()
-
-    def _marker_label(self, token: int | None) -> Sequence[int]:
-        if token is None:
-            return (_label_ids(self._known_group().number)[self.placed[self._orbit].index],)
-        self._part = self._coarse
-        return ()
 
     def _coarse(self, token: int | None) -> Sequence[int]:
         family = orbits.families()

@@ -5,13 +5,23 @@ A text says only what symmetry leaves free, in this order:
     <crystal>  composition of the conventional cell      Ti 2 O 4
                space group                               (P4_2/mnm)
                orbits: element and Wyckoff position      Ti 2a O 4f
-               free cell parameters, Å and degrees       4Å .59 2Å .96
-               free coordinates of each orbit            O 4f 0.30 5'
+               the cell: volume, ratios, angles          V-1 .7 c-9 .1
+               free coordinates, orbit by orbit          0.30 5'
     <end>
 
-A length is a whole number of Å and hundredths, an angle a whole number of degrees and hundredths, a
-coordinate hundredths and thousandths of a cell edge. Counts from 100 on take a token for the hundreds. An
-orbit without free coordinates does not come back in the last part.
+The cell is told beside its atoms, in steps of which 200 are a factor of e (one is 0.5 %). With V its volume
+and V0 the sum of the volumes of the composition's atoms (`elements.Element.volume`), and of the parameters
+that the group leaves free,
+
+    a                    tells round(200 ln(V / V0))
+    b, c                 tell round(200 ln(b / a)), round(200 ln(c / a))
+    alpha, beta, gamma   tell tenths of a degree
+
+as tens (rounded down: -7 is V-1 .3) and the rest. So a = (V / (b/a * c/a * f))^(1/3), where a length that the
+group ties to a has the ratio 1 and f = sqrt(1 - cos^2 alpha - cos^2 beta - cos^2 gamma + 2 cos alpha cos beta
+cos gamma).
+
+A coordinate is hundredths and thousandths of a cell edge. Counts from 100 on take a token for the hundreds.
 
 Of the equivalent descriptions of a crystal the text tells the canonical one (see `canonical`), with elements
 by rising electronegativity and orbits sorted by (element, letter, coordinates).
@@ -23,6 +33,7 @@ or goes.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,8 +52,17 @@ if TYPE_CHECKING:
 
 STEPS = canonical.STEPS  # coordinates are written in thousandths of a cell edge
 MAX_COUNT = 3999  # atoms of one element in a cell
-MAX_LENGTH = 199  # whole Å
+SCALE = 200  # steps of a volume or a ratio to a factor of e
 ANGLES = range(10, 171)  # whole degrees: what `validity` calls sensible
+TENS = {
+    "a": ("volume", range(-90, 91)),  # tens of steps: 0.011 to 94 times the volume of the atoms
+    "b": ("ratio_b", range(-75, 76)),  # 0.024 to 44
+    "c": ("ratio_c", range(-75, 76)),
+    "alpha": ("angle", ANGLES),
+    "beta": ("angle", ANGLES),
+    "gamma": ("angle", ANGLES),
+}
+"""The family of the first token of each cell parameter, and which tens it tells."""
 
 
 class Orbit(NamedTuple):
@@ -65,7 +85,9 @@ class Description:
         composition: (element, count in the conventional cell) as the text begins.
         space_group: number.
         orbits: in canonical order.
-        cell: free cell parameters in hundredths of Å or degrees, in the order of `SpaceGroup.free_cell`.
+        cell: a number for each free cell parameter, in the order of `SpaceGroup.free_cell`: for a, steps of
+            the volume, round(200 ln(V / V0)); for b and c, steps of b/a and c/a; for angles, tenths of a
+            degree (see the head of this module).
     """
 
     composition: tuple[tuple[str, int], ...]
@@ -75,6 +97,9 @@ class Description:
 
 
 # ---------------------------------------------------------------------------------------------- tokens
+
+
+_TOLD = {"a": "cell volume", "b": "cell ratio b/a", "c": "cell ratio c/a"}  # where it is not the parameter
 
 
 class Families(NamedTuple):
@@ -87,9 +112,11 @@ class Families(NamedTuple):
     number: int
     group: int
     label: int
-    length: int
+    volume: int
+    ratio_b: int
+    ratio_c: int
     angle: int
-    fraction: int
+    rest: int
     coarse: int
     fine: int
     size: int
@@ -115,9 +142,10 @@ def _family_tokens() -> Iterator[Sequence[str]]:
     yield [str(i) for i in range(100)]
     yield [f"({symbol})" for symbol in spacegroups.symbols()]
     yield _labels()
-    yield [f"{i}Å" for i in range(MAX_LENGTH + 1)]
+    for sign, name in zip("Vbc", "abc", strict=True):
+        yield [f"{sign}{i}" for i in TENS[name][1]]
     yield [f"{i}°" for i in ANGLES]
-    yield [f".{i:02d}" for i in range(100)]
+    yield [f".{i}" for i in range(10)]
     yield [f"0.{i:02d}" for i in range(100)]
     yield [f"{i}'" for i in range(10)]
 
@@ -223,7 +251,8 @@ def to_ids(description: Description) -> list[int]:
     """Ids of a crystal, from `<crystal>` to `<end>`.
 
     Raises:
-        InputError: an element, a count, a cell edge or a cell angle that this language does not write.
+        InputError: an element, a count, a volume, a ratio or an angle of the cell that this language does not
+            write.
     """
     family, index = families(), _index()
     group = spacegroups.get(description.space_group)
@@ -231,26 +260,33 @@ def to_ids(description: Description) -> list[int]:
     for orbit in description.orbits:
         found += [index[orbit.element], index[orbit.label]]
     for name, value in zip(group.free_cell, description.cell, strict=True):
-        whole, hundredths = divmod(value, 100)
-        if len(name) == 1:
-            if whole > MAX_LENGTH:
-                raise InputError(
-                    f"cell edge of {value / 100} Å: this language writes less than {MAX_LENGTH + 1} Å"
-                )
-            found.append(family.length + whole)
-        else:
-            if whole not in ANGLES:
-                raise InputError(
-                    f"cell angle of {value / 100}°: this language writes {ANGLES[0]} to {ANGLES[-1]}°"
-                )
-            found.append(family.angle + whole - ANGLES[0])
-        found.append(family.fraction + hundredths)
+        tokens, written = TENS[name]
+        tens, rest = divmod(value, 10)
+        if tens not in written:
+            raise InputError(_beyond(name, value))
+        found += [getattr(family, tokens) + tens - written[0], family.rest + rest]
     for orbit in description.orbits:
-        if orbit.coordinates:
-            found += [index[orbit.element], index[orbit.label]]
         for value in orbit.coordinates:
             found += [family.coarse + value // 10, family.fine + value % 10]
     return [*found, family.end]
+
+
+def _beyond(name: str, value: int) -> str:
+    """What to say of a number of the cell that has no token."""
+    if len(name) > 1:
+        return f"cell angle of {value / 10}°: this language writes {ANGLES[0]} to {ANGLES[-1]}°"
+    written = TENS[name][1]
+    least, most = (_power(steps) for steps in (10 * written[0], 10 * written[-1] + 9))
+    bounds = f"this language writes {least:.3g} to {most:.3g}"
+    factor = _power(value)
+    if name == "a":
+        return f"cell volume of {factor:.4g} times that of its atoms: {bounds} times"
+    return f"cell with {name}/a of {factor:.4g}: {bounds}"
+
+
+def _power(steps: int) -> float:
+    """The factor that so many steps are."""
+    return math.exp(steps / SCALE)
 
 
 class _Reader:
@@ -329,22 +365,14 @@ def from_ids(ids: Iterable[int]) -> Description:
         pairs.append((symbol, label))
     cell = []
     for name in group.free_cell:
-        whole = read.take("length", f"cell length {name}") if len(name) == 1 else None
-        degrees = read.take("angle", f"cell angle {name}") + ANGLES[0] if whole is None else 0
-        cell.append(
-            100 * (degrees if whole is None else whole) + read.take("fraction", f"hundredths of {name}")
-        )
+        tokens, written = TENS[name]
+        what = _TOLD.get(name, f"cell angle {name}")
+        tens = read.take(tokens, what) + written[0]
+        cell.append(10 * tens + read.take("rest", f"rest of {what}"))
     orbits = []
     for symbol, label in pairs:
         values = []
-        free = group.by_label[label].free
-        if free:
-            for family, names, expected in (("element", symbols, symbol), ("label", labels, label)):
-                what = f"{expected}, for the coordinates of {symbol} on {label},"
-                got = names[read.take(family, what)]
-                if got != expected:
-                    raise read.refuse(f"{what} expected, not {got!r}")
-        for axis in free:
+        for axis in group.by_label[label].free:
             coarse = read.take("coarse", f"coordinate {'xyz'[axis]} of {symbol} on {label}")
             values.append(10 * coarse + read.take("fine", "thousandths"))
         orbits.append(Orbit(symbol, label, tuple(values)))
@@ -391,10 +419,33 @@ def to_text(description: Description) -> str:
 def _parameters(description: Description) -> tuple[float, float, float, float, float, float]:
     """All cell parameters (Å, degrees) of a description, checked."""
     group = spacegroups.get(description.space_group)
-    free = {name: value / 100 for name, value in zip(group.free_cell, description.cell, strict=True)}
-    parameters = group.complete_cell(free)
-    _check_cell(parameters)
-    return parameters
+    return cell_parameters(description.composition, group, description.cell)
+
+
+def volume_of_atoms(composition: Iterable[tuple[str, int]]) -> float:
+    """V0, the sum of the volumes of a composition's atoms, Å^3."""
+    return sum(count * elements.get(symbol).volume for symbol, count in composition)
+
+
+def cell_parameters(
+    composition: Iterable[tuple[str, int]], group: SpaceGroup, cell: Iterable[int]
+) -> tuple[float, float, float, float, float, float]:
+    """All cell parameters a, b, c (Å), alpha, beta, gamma (degrees) of what a text tells.
+
+    Args:
+        composition: (element, count in the conventional cell).
+        group: of the crystal.
+        cell: see `Description`.
+
+    Raises:
+        TextError: no cell has such angles.
+    """
+    told = dict(zip(group.free_cell, cell, strict=True))
+    volume = volume_of_atoms(composition) * _power(told["a"])
+    ratios = {n: _power(value) if len(n) == 1 else value / 10 for n, value in told.items()}
+    _, b, c, *angles = group.complete_cell({**ratios, "a": 1.0})
+    a = (volume / (b * c * math.sqrt(_check_cell(angles)))) ** (1 / 3)
+    return a, a * b, a * c, angles[0], angles[1], angles[2]
 
 
 def _images(description: Description) -> list[tuple[str, Floats]]:
@@ -413,12 +464,13 @@ def _images(description: Description) -> list[tuple[str, Floats]]:
     return found
 
 
-def _check_cell(parameters: Sequence[float]) -> None:
-    cosines = np.cos(np.radians(parameters[3:]))
-    if min(parameters[:3]) <= 0 or 1 - (cosines**2).sum() + 2 * cosines.prod() <= 1e-6:
-        raise TextError(
-            f"no cell has lengths {tuple(parameters[:3])} Å and angles {tuple(parameters[3:])} degrees"
-        )
+def _check_cell(angles: Sequence[float]) -> float:
+    """(V / abc)^2 of a cell with these angles (degrees), which must be positive."""
+    cosines = np.cos(np.radians(angles))
+    square = float(1 - (cosines**2).sum() + 2 * cosines.prod())
+    if square <= 1e-6:
+        raise TextError(f"no cell has the angles {tuple(angles)} degrees")
+    return square
 
 
 def describe(structure: Structure, symprec: float = 0.1) -> Description:
@@ -477,15 +529,19 @@ def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[st
     lengths = np.linalg.norm(lattice, axis=1)
     a, b, c = lattice / lengths[:, None]
     angles = np.degrees(np.arccos(np.clip([b @ c, a @ c, a @ b], -1, 1)))
-    values = dict(zip(spacegroups.PARAMETERS, [*lengths, *angles], strict=True))
+    composition = tuple((symbol, counts[symbol]) for symbol in order)
+    volume = abs(float(np.linalg.det(lattice))) / volume_of_atoms(composition)
+    factors = [volume, *(lengths[1:] / lengths[0])]
+    told = [*(SCALE * np.log(factors)), *(10 * angles)]
+    values = dict(zip(spacegroups.PARAMETERS, told, strict=True))
     result = Description(
-        composition=tuple((symbol, counts[symbol]) for symbol in order),
+        composition=composition,
         space_group=group.number,
         orbits=tuple(
             Orbit(order[rank], group.wyckoff[index].label, coordinates)
             for rank, index, coordinates in canonical.smallest(group, items)
         ),
-        cell=tuple(round(100 * float(values[name])) for name in group.free_cell),
+        cell=tuple(round(float(values[name])) for name in group.free_cell),
     )
     for orbit in result.orbits:
         point = group.by_label[orbit.label].point([value / STEPS for value in orbit.coordinates])
