@@ -5,7 +5,7 @@ A text says only what symmetry leaves free, in this order:
     <crystal>  composition of the conventional cell      Ti 2 O 4
                space group                               (P4_2/mnm)
                orbits: element and Wyckoff position      Ti 2a O 4f
-               the cell: volume, ratios, angles          V-1 .7 c-9 .1
+               the cell: volume, ratios, angles          V0 .0 c-9 .2
                free coordinates, orbit by orbit          0.30 5'
     <end>
 
@@ -63,6 +63,7 @@ TENS = {
     "gamma": ("angle", ANGLES),
 }
 """The family of the first token of each cell parameter, and which tens it tells."""
+_TOLD = {"a": "cell volume", "b": "cell ratio b/a", "c": "cell ratio c/a"}  # what that is, but for angles
 
 
 class Orbit(NamedTuple):
@@ -97,9 +98,6 @@ class Description:
 
 
 # ---------------------------------------------------------------------------------------------- tokens
-
-
-_TOLD = {"a": "cell volume", "b": "cell ratio b/a", "c": "cell ratio c/a"}  # where it is not the parameter
 
 
 class Families(NamedTuple):
@@ -442,8 +440,8 @@ def cell_parameters(
     """
     told = dict(zip(group.free_cell, cell, strict=True))
     volume = volume_of_atoms(composition) * _power(told["a"])
-    ratios = {n: _power(value) if len(n) == 1 else value / 10 for n, value in told.items()}
-    _, b, c, *angles = group.complete_cell({**ratios, "a": 1.0})
+    free = {name: _power(value) if len(name) == 1 else value / 10 for name, value in told.items()}
+    _, b, c, *angles = group.complete_cell({**free, "a": 1.0})  # b / a and c / a
     a = (volume / (b * c * math.sqrt(_check_cell(angles)))) ** (1 / 3)
     return a, a * b, a * c, angles[0], angles[1], angles[2]
 
