@@ -194,6 +194,27 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(network(ids), network(ids))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_dropout_drops_its_share_keeps_the_mean_and_follows_the_seed(dtype, share) -> None:
+    x = torch.full((7, 11, 999), 2.0, dtype=dtype, requires_grad=True)
+    torch.manual_seed(1)
+    found = model.dropped(x, share)
+    torch.manual_seed(1)
+    assert torch.equal(model.dropped(x, share), found)
+    assert not torch.equal(model.dropped(x, share), found)
+    assert found.dtype == dtype
+    gone = found == 0
+    assert gone.float().mean().item() == pytest.approx(share, abs=0.01)
+    assert gone.float().mean(dim=(0, 1)).std() < 0.1  # in no column more than in others
+    kept = found[~gone].float()
+    assert (kept == kept[0]).all()
+    assert kept[0].item() == pytest.approx(2 / (1 - share), rel=0.01)
+    found.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad == 0, gone)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_plain_attention_in_training_equals_the_kernel(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     network = build().train()

@@ -158,7 +158,7 @@ def test_packed_crystals_do_not_see_each_other(taught):
     total, n_windows = 0.0, 0
     for batch in dataset.batches(split, batch_tokens=400, context=100, seed=0, epoch=0):
         with torch.set_grad_enabled(taught):  # which takes another way through attention
-            loss, n = training.summed_loss(net, batch, CPU, "float32")
+            loss, _, n = training.summed_loss(net, batch, CPU, "float32")
         rows = list(zip(batch.ids, batch.segments, strict=True))
         inside = [ids[segments == k] for ids, segments in rows for k in range(segments.max() + 1)]
         assert n == sum(len(text) - 1 for text in inside)
@@ -198,10 +198,10 @@ def test_minutes_are_those_of_training_alone(tmp_path, data, monkeypatch):
     monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
     validate = training.validate
 
-    def slow(*arguments):
+    def slow(*arguments, **more):
         for _ in range(1000):
             next(clock)
-        return validate(*arguments)
+        return validate(*arguments, **more)
 
     monkeypatch.setattr(training, "validate", slow)
     recipe = Recipe(**TINY, minutes=0.2, validate_every=0.25)
@@ -284,11 +284,11 @@ def test_a_run_that_died_while_it_wrote_ends_as_one_that_did_not(
     place = tmp_path / "run"
     real, calls = getattr(holder, name), []
 
-    def die(*arguments):
+    def die(*arguments, **more):
         calls.append(1)
         if len(calls) == call:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(holder, name, die)
@@ -348,10 +348,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
             return
         real = losses.summed_loss
 
-        def broken(*arguments):
-            loss, n = real(*arguments)
+        def broken(*arguments, **more):
+            found = real(*arguments, **more)
+            loss = found.weighed
+            if poison == "loss":
+                return found._replace(whole=found.whole * math.nan)
             # sqrt has an infinite slope at 0: a finite loss whose gradient is none
-            return (loss * math.nan if poison == "loss" else loss + torch.sqrt(loss - loss)), n
+            return found._replace(weighed=loss + torch.sqrt(loss - loss))
 
         monkeypatch.setattr(training_step, "summed_loss", broken)
 
@@ -368,8 +371,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
 
 def test_a_loss_that_is_no_number_from_the_start_leaves_the_start(tmp_path, data, monkeypatch):
     real = losses.summed_loss
+
+    def broken(*arguments, **more):
+        found = real(*arguments, **more)
+        return found._replace(whole=found.whole * math.inf)
+
     with monkeypatch.context() as patch:
-        patch.setattr(training_step, "summed_loss", lambda *a: (real(*a)[0] * math.inf, 1))
+        patch.setattr(training_step, "summed_loss", broken)
         with pytest.raises(CrystallmError, match="the loss is inf .* at update 0"):
             training.train(LONG, data, tmp_path / "run", device="cpu")
     assert state(tmp_path / "run")[0]["update"] == 0

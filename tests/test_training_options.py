@@ -97,10 +97,10 @@ def test_patience_ends_a_run_that_no_longer_learns(run, monkeypatch, stop):
 def test_a_jump_of_the_loss_ends_the_run_with_the_last_good_state(run, monkeypatch, spike, ends):
     real, calls = training_step.summed_loss, []
 
-    def jumping(*arguments):
+    def jumping(*arguments, **more):
         calls.append(1)
-        loss, n = real(*arguments)
-        return loss + (5 * n if len(calls) == 14 else 0), n
+        found = real(*arguments, **more)
+        return found._replace(whole=found.whole + (5 * found.n if len(calls) == 14 else 0))
 
     monkeypatch.setattr(training_step, "summed_loss", jumping)
     fields = {"updates": 20, "spike": spike}
@@ -159,7 +159,7 @@ def test_an_update_is_the_mean_over_all_targets_of_its_micro_batches(run):
         )
     ]
     assert seen[0][0].loss == pytest.approx(
-        sum(loss.item() for loss, _ in found) / sum(n for _, n in found), rel=1e-5
+        sum(f.whole.item() for f in found) / sum(f.n for f in found), rel=1e-5
     )
 
 
@@ -177,11 +177,12 @@ def test_float16_learns_and_its_scale_outlives_a_stop(run):
 def test_float16_steps_over_gradients_that_overflow(run, monkeypatch):
     real, calls = training_step.summed_loss, []
 
-    def overflowing(*arguments):
+    def overflowing(*arguments, **more):
         calls.append(1)
-        loss, n = real(*arguments)
+        found = real(*arguments, **more)
+        loss = found.weighed
         # a finite loss whose gradient is none, as where a product leaves the range of float16
-        return (loss + torch.sqrt(loss - loss) if len(calls) == 3 else loss), n
+        return found._replace(weighed=loss + torch.sqrt(loss - loss)) if len(calls) == 3 else found
 
     monkeypatch.setattr(training_step, "summed_loss", overflowing)
     folder, seen = run(dtype="float16")
@@ -377,3 +378,21 @@ def test_one_process_is_a_world_of_its_own():
         assert world.of_first(math.pi) == math.pi
         with pytest.raises(ValueError, match="as it is"), world.together():
             raise ValueError("as it is")
+
+
+def test_light_tokens_teach_less_and_are_told_as_they_are(run, monkeypatch):
+    from crystallm.orbits import OrbitsLanguage
+
+    fields = {"updates": 1, "validate_every": 1.0, "weight_decay": 0.0}
+    plain, seen = run("plain", **fields)
+    monkeypatch.setattr(OrbitsLanguage, "light_ids", tuple(range(40)))
+    nothing, told = run("nothing", light=0.0, **fields)
+    assert told[0][0].loss == pytest.approx(seen[0][0].loss)
+    torch.manual_seed(0)
+    fresh = training.GPT(checkpoint.load(plain / training.LAST, device="cpu").config)
+    before = dict(fresh.named_parameters())
+    assert all(torch.equal(w, before[name]) for name, w in weights(nothing, training.LAST).items())
+    monkeypatch.setattr(OrbitsLanguage, "light_ids", tuple(range(20)))
+    some, _ = run("some", light=0.5, **fields)
+    found = [weights(place, training.LAST)["transformer.wte.weight"] for place in (plain, some)]
+    assert not torch.equal(*found)

@@ -55,11 +55,11 @@ def work(where, recipe, data, folder, resume, failing, told):
 
         real, calls = training_step.summed_loss, []
 
-        def broken(*arguments):
+        def broken(*arguments, **more):
             calls.append(1)
             if len(calls) == update:
                 raise ValueError("this one\nfails")
-            return real(*arguments)
+            return real(*arguments, **more)
 
         training_step.summed_loss = broken
     if how == "die":

@@ -39,6 +39,11 @@ class Language(Protocol):
         """The run of ids that, once generated, ends a crystal."""
         ...
 
+    @property
+    def light_ids(self) -> tuple[int, ...]:
+        """Tokens of which a network need not know much: given by a prompt or the rules, or mere noise."""
+        ...
+
     def vocabulary(self) -> tuple[str, ...]:
         """The tokens in the order of their ids."""
         ...
@@ -116,6 +121,11 @@ class CifLanguage:
     def end_ids(self) -> tuple[int, ...]:
         """Two ends of line in a row."""
         return tuple(tokenizer.encode("\n\n"))
+
+    @property
+    def light_ids(self) -> tuple[int, ...]:
+        """None: what is given and what is noise share their tokens with the rest."""
+        return ()
 
     def vocabulary(self) -> tuple[str, ...]:
         """The 371 published tokens."""

@@ -31,14 +31,24 @@ class Losses(NamedTuple):
     crystal: float
 
 
+class Summed(NamedTuple):
+    """Losses of n targets, summed (nats): as they weigh in what is learned, and as they are."""
+
+    weighed: Tensor
+    whole: Tensor
+    n: int
+
+
 def summed_loss(
     network: GPT,
     batch: dataset.Batch | feeding.Fed,
     device: torch.device,
     dtype: str,
     features: Features | None = None,
-) -> tuple[Tensor, int]:
-    """Sum of the losses of a batch (nats), and the number of tokens predicted.
+    *,
+    weights: Tensor | None = None,
+) -> Summed:
+    """Sum of the losses of a batch.
 
     Args:
         network: whose next-token losses are taken.
@@ -46,13 +56,16 @@ def summed_loss(
         device: of the network.
         dtype: `float32`, `float16`, or else bfloat16 arithmetic.
         features: compiled form of `network.features`, if there is one.
+        weights: (V) of the loss of each token; None: all weigh alike.
     """
     batch = feeding.fed(batch, device) if isinstance(batch, dataset.Batch) else feeding.moved(batch, device)
     with _autocast(device, dtype):
         seen = (features or network.features)(batch.ids, positions=batch.positions, segments=batch.segments)
         seen = seen.flatten(0, 1)  # (B T, C)
         logits = network.lm_head(seen if batch.taught is None else seen[batch.taught])  # (n, V)
-    return functional.cross_entropy(logits.float(), batch.targets, reduction="sum"), len(batch.targets)
+    losses = functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+    whole = losses.sum()
+    return Summed(whole if weights is None else losses @ weights[batch.targets], whole.detach(), len(losses))
 
 
 def _autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
@@ -81,7 +94,7 @@ def validate(
     with world.together():
         plan = dataset.plan(split.lengths, batch_tokens=16384, context=context, rng=None)
         for planned in plan[world.rank :: world.size]:
-            loss, n = summed_loss(network, planned.fill(split), device, dtype)
+            _, loss, n = summed_loss(network, planned.fill(split), device, dtype)
             sums += torch.tensor([float(loss), n], dtype=torch.float64)
     network.train(was_training)
     # Alone they stay here: not every device has float64.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
@@ -238,7 +239,7 @@ class Attention(nn.Module):
                 is_causal=mask is None and n_tokens > 1,
             )  # (B, H, T, D)
         out: Tensor = self.c_proj(y.transpose(1, 2).reshape(n_rows, n_tokens, width))
-        return functional.dropout(out, self.dropout, self.training) if self.dropout else out
+        return dropped(out, self.dropout) if self.dropout and self.training else out
 
 
 class MLP(nn.Module):
@@ -253,7 +254,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
         out: Tensor = self.c_proj(functional.gelu(self.c_fc(x), approximate="tanh"))
-        return functional.dropout(out, self.dropout, self.training) if self.dropout else out
+        return dropped(out, self.dropout) if self.dropout and self.training else out
 
 
 class Block(nn.Module):
@@ -377,8 +378,8 @@ class GPT(nn.Module):
             mask = additive_mask(mask, n_tokens, self._compute_dtype())
         trunk = self.transformer
         x: Tensor = trunk.wte(ids) + trunk.wpe(positions)  # (B, T, C)
-        if self.config.dropout:
-            x = functional.dropout(x, self.config.dropout, self.training)
+        if self.config.dropout and self.training:
+            x = dropped(x, self.config.dropout)
         for layer, block in enumerate(trunk.h):
             x = block(x, mask, cache, layer)
         if cache is not None:
@@ -418,7 +419,28 @@ def plain_attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor,
     """Attention (B, H, T, D) by matrix products; `bias`, broadcast to (B, H, T, T), adds to the scores."""
     scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)  # (B, H, T, T)
     weights = torch.softmax(scores + bias, dim=-1)
-    return (functional.dropout(weights, dropout) if dropout else weights) @ values
+    return (dropped(weights, dropout) if dropout else weights) @ values
+
+
+def dropped(x: Tensor, share: float) -> Tensor:
+    """x with a share of its entries 0, the others scaled so that the mean stays; follows torch's seed.
+
+    On a CPU torch draws its random numbers one by one, which took a quarter of a training step; numpy's SFC64
+    draws 64 bits in a nanosecond, four entries' worth.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return functional.dropout(x, share)
+    seed = int(torch.randint(2**62, ()))
+    drawn = np.random.Generator(np.random.SFC64(seed)).integers(
+        0, 2**64, (x.numel() + 3) // 4, dtype=np.uint64
+    )
+    kept = drawn.view(np.uint16)[: x.numel()] >= round(share * 2**16)
+    scale = torch.tensor(1 / (1 - share), dtype=x.dtype)
+    if x.dtype is torch.bfloat16:  # its bits: turning bools into bfloat16 takes longer than all the rest
+        mask = torch.from_numpy(kept.astype(np.int16) * scale.view(torch.int16).numpy()).view(torch.bfloat16)
+    else:
+        mask = torch.from_numpy(kept.astype(np.float32)).to(x.dtype) * scale
+    return x * mask.view(x.shape)
 
 
 def additive_mask(mask: Tensor | None, n_tokens: int, dtype: torch.dtype) -> Tensor:

@@ -564,6 +564,12 @@ class OrbitsLanguage:
         """The run of ids that, once generated, ends a crystal."""
         return (families().end,)
 
+    @property
+    def light_ids(self) -> tuple[int, ...]:
+        """Elements and counts, which a prompt gives and the rules spread over the orbits, and last digits."""
+        family = families()
+        return (*range(family.element, family.group), *range(family.fine, family.size))
+
     def is_end(self, ids: Sequence[int]) -> bool:
         """Whether ids end with the end of a crystal."""
         return bool(ids) and ids[-1] == families().end

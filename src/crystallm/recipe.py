@@ -67,6 +67,9 @@ class Recipe(BaseModel):
     """AdamW's second decay rate."""
     clip: float = Field(default=1.0, gt=0.0)
     """Largest norm of a gradient."""
+    light: float = Field(default=1.0, ge=0.0)
+    """Weight of the losses of tokens that a prompt or the rules give, and of last digits, which are close to
+    chance; all others weigh 1. Losses are told as they are."""
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Decay an update of averaged weights, which are then validated and saved; None: no average."""
     tokens: int | None = Field(default=None, ge=1)

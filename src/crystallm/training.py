@@ -24,6 +24,7 @@ import torch
 from crystallm import checkpoint, dataset, feeding, hardware, parallel, runs, training_log, training_state
 from crystallm.epochs import Epochs
 from crystallm.errors import InputError
+from crystallm.language import get_language
 from crystallm.losses import Losses, summed_loss, validate
 from crystallm.model import GPT, ModelConfig
 from crystallm.recipe import FORM, Recipe, next_validation, rate
@@ -146,6 +147,9 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
     run = Run(recipe, network, optimizer(network, recipe), scaler, epochs, held_out, place, world, size)
     if recipe.ema is not None:
         run.averaged = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+    if recipe.light != 1.0:
+        run.weights = torch.ones(split.vocab_size, device=world.device)
+        run.weights[list(get_language(split.language).light_ids)] = recipe.light
     return run
 
 

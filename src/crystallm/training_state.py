@@ -78,6 +78,7 @@ class Run:
         world: the processes that share the work.
         size: micro-batches of an update, of all processes.
         averaged: a network of averaged weights, if the recipe says so.
+        weights: (V) of the loss of each token; None: all weigh alike.
         recent: training losses of the last updates, nats a token.
     """
 
@@ -91,6 +92,7 @@ class Run:
     world: World
     size: int
     averaged: GPT | None = None
+    weights: Tensor | None = None
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=MEMORY))
 
     @property

@@ -66,10 +66,10 @@ def learn(
         for seed, batch in batches:
             if recipe.dropout:
                 torch.manual_seed(seed)
-            loss, _ = summed_loss(network, batch, run.world.device, recipe.dtype, features)
-            loss = loss / max(1, step.n_taught)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+            found = summed_loss(network, batch, run.world.device, recipe.dtype, features, weights=run.weights)
+            n = max(1, step.n_taught)
+            scaler.scale(found.weighed / n).backward()  # type: ignore[no-untyped-call]
+            total += found.whole / n
     except Exception as error:
         if run.world.size == 1:
             raise
