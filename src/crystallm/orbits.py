@@ -568,7 +568,11 @@ class OrbitsLanguage:
     def light_ids(self) -> tuple[int, ...]:
         """Elements and counts, which a prompt gives and the rules spread over the orbits, and last digits."""
         family = families()
-        return (*range(family.element, family.group), *range(family.fine, family.size))
+        return (
+            *range(family.element, family.group),
+            *range(family.rest, family.coarse),
+            *range(family.fine, family.size),
+        )
 
     def is_end(self, ids: Sequence[int]) -> bool:
         """Whether ids end with the end of a crystal."""
