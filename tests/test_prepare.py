@@ -202,7 +202,7 @@ def test_crystals_can_be_standardised_without_tokens(tmp_path, textbook_structur
 
 def test_every_row_is_kept_or_refused_with_its_reason(tmp_path, cifs):
     rows = [*cifs.items(), *((name, text) for name, (text, _, _) in BROKEN.items()), ("short",)]
-    choices = Choices(split="given", max_tokens=22)
+    choices = Choices(split="given", max_tokens=18)
     report = prepare.prepare([write_csv(tmp_path / "book.csv", rows)], tmp_path / "data", choices)
     found = contents(tmp_path / "data")
     refused = {row["id"]: row for row in found["rejected.parquet"]}
@@ -213,7 +213,7 @@ def test_every_row_is_kept_or_refused_with_its_reason(tmp_path, cifs):
         assert refused[name]["step"] == step
         assert reason in refused[name]["reason"]
         assert "\n" not in refused[name]["reason"]
-    assert (refused["wurtzite"]["step"], refused["wurtzite"]["reason"]) == ("length", "more than 22 tokens")
+    assert (refused["wurtzite"]["step"], refused["wurtzite"]["reason"]) == ("length", "more than 18 tokens")
     assert sum(report.rejected.values()) == len(refused) == 8
     assert report.written + len(refused) == report.read == len(rows)
     assert list(report.reasons.values()) == sorted(report.reasons.values(), reverse=True)  # most first
