@@ -1,23 +1,21 @@
 """Trials: how crystals are told and how networks learn them, at equal compute.
 
-    python dev/trials.py DATASET --tokens 2 --told bare
+    python dev/trials.py DATASET --tokens 2 --told sites
     python dev/trials.py DATASET --tokens 2 --form llama --optimizer muon
 
 DATASET was prepared in `orbits`. Each trial trains on one thread for so many million tokens, cosine and all,
 and prints the loss of the split `val`, nats a crystal, comparable between all tellings that lose nothing, and
 the tokens a second of CPU time.
 
-Tellings: `now` the language as it is; `bare` without element and position before each coordinate; `sites`
-orbit tokens of multiplicity and site symmetry in place of the letter; `digits` coordinates digit by digit;
-`coarse` twentieths, then fiftieths of these; `whole` a thousandth as one token; `hundredths` no third digit,
-which loses some.
+Tellings: `now` the language as it is; `sites` orbit tokens of multiplicity and site symmetry in place of the
+letter; `digits` coordinates digit by digit; `coarse` twentieths, then fiftieths; `whole` a thousandth
+as one token; `hundredths` no third digit, which loses some.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import re
 import time
 from collections import Counter
 from functools import cache
@@ -60,116 +58,46 @@ Told = tuple[str, str]
 """A token and what it tells: comp, group, orbits, cell, cell fine, marker, coord, coord fine, end."""
 
 
-def tell(crystal: orbits.Description, telling: str, volumes: dict[str, float]) -> Iterator[Told]:
+def tell(crystal: orbits.Description, telling: str) -> Iterator[Told]:
     """Tokens of a crystal."""
-    group = spacegroups.get(crystal.space_group)
-    yield "<crystal>", "comp"
-    for symbol, count in crystal.composition:
-        yield symbol, "comp"
-        yield f"n{count}", "comp"
-    yield f"({crystal.space_group})", "group"
+    names = orbits.text(orbits.to_ids(crystal)).split()
+    place = 1 + sum(1 + (count >= 100) + 1 for _, count in crystal.composition)
+    yield from ((name, "comp") for name in names[:place])
+    yield names[place], "group"
     for orbit in crystal.orbits:
-        yield orbit.element, "orbits"
-        yield site_label(group.number, orbit.label) if telling == "sites" else orbit.label, "orbits"
-    yield from tell_scale(crystal, volumes) if telling.startswith("scale") else tell_cell(crystal)
-    for orbit in crystal.orbits:
-        if orbit.coordinates and telling not in ("bare", "scale-bare"):
-            yield orbit.element, "marker"
-            yield site_label(group.number, orbit.label) if telling == "sites" else orbit.label, "marker"
-        for value in orbit.coordinates:
-            if telling == "digits":
-                yield f"a{value // 100}", "coord"
-                yield f"b{value // 10 % 10}", "coord"
-                yield f"c{value % 10}", "coord fine"
-            elif telling == "coarse":
-                yield f"a{value // 50}", "coord"
-                yield f"b{value % 50}", "coord fine"
-            elif telling == "whole":
-                yield f"a{value}", "coord"
-            else:
-                yield f"0.{value // 10:02d}", "coord"
-                if telling != "hundredths":
-                    yield f"{value % 10}'", "coord fine"
+        yield orbit.element, "marker"  # follows from what stands before it
+        label = site_label(crystal.space_group, orbit.label) if telling == "sites" else orbit.label
+        yield label, "orbits"
+    place += 1 + 2 * len(crystal.orbits)
+    for name in names[place : place + 2 * len(crystal.cell)]:
+        yield name, "cell fine" if name[0] == "." else "cell"
+    for value in (value for orbit in crystal.orbits for value in orbit.coordinates):
+        if telling == "digits":
+            yield f"a{value // 100}", "coord"
+            yield f"b{value // 10 % 10}", "coord"
+            yield f"c{value % 10}", "coord fine"
+        elif telling == "coarse":
+            yield f"a{value // 50}", "coord"
+            yield f"b{value % 50}", "coord"
+        elif telling == "whole":
+            yield f"a{value}", "coord"
+        else:
+            yield f"0.{value // 10:02d}", "coord"
+            if telling != "hundredths":
+                yield f"{value % 10}'", "coord fine"
     yield "<end>", "end"
-
-
-def tell_cell(crystal: orbits.Description) -> Iterator[Told]:
-    """Lengths and angles, whole and hundredths."""
-    for name, value in zip(spacegroups.get(crystal.space_group).free_cell, crystal.cell, strict=True):
-        yield f"{value // 100}{'Å' if len(name) == 1 else '°'}", "cell"
-        yield f".{value % 100:02d}", "cell fine"
-
-
-def tell_scale(crystal: orbits.Description, volumes: dict[str, float]) -> Iterator[Told]:
-    """Volume over the sum of atomic volumes, then ratios of the other lengths to a, in per cent; angles."""
-    group = spacegroups.get(crystal.space_group)
-    cell = dict(zip(group.free_cell, crystal.cell, strict=True))
-    whole = group.complete_cell({name: value / 100 for name, value in cell.items()})
-    expected = sum(count * volumes[symbol] for symbol, count in crystal.composition)
-    yield from per_cent("v", volume_of(whole) / expected)
-    for name, value in cell.items():
-        if name in ("b", "c"):
-            yield from per_cent(name, value / cell["a"])
-        elif len(name) > 1:
-            yield f"{value // 100}°", "cell"
-            yield f".{value % 100:02d}", "cell fine"
-
-
-def per_cent(name: str, ratio: float) -> Iterator[Told]:
-    """A ratio in steps of 1 %, tens first."""
-    steps = round(100 * math.log(ratio))
-    yield f"{name}{steps // 10}", "cell"
-    yield f"{name}.{steps % 10}", "cell fine"
-
-
-def volume_of(cell: Any) -> float:
-    """Of a cell (Å, degrees), Å^3."""
-    cosines = np.cos(np.radians(cell[3:]))
-    return float(np.prod(cell[:3]) * math.sqrt(1 - (cosines**2).sum() + 2 * cosines.prod()))
-
-
-def blur(crystal: orbits.Description) -> float:
-    """How much larger (log) than steps of 0.01 Å the steps of `tell_scale` are, in the space of lengths."""
-    lengths = [
-        v / 100
-        for n, v in zip(spacegroups.get(crystal.space_group).free_cell, crystal.cell, strict=True)
-        if len(n) == 1
-    ]
-    # Of n free lengths: d(ln V) d(ln r_2) ... d(ln r_n) = 3 d(ln l_1) ... d(ln l_n).
-    return sum(map(math.log, lengths)) - math.log(3)
-
-
-def atomic_volumes(split: dataset.Split) -> dict[str, float]:
-    """Å^3 of an atom of each element, such that their sums come near the volumes of the cells."""
-    from scipy.optimize import lsq_linear
-
-    symbols = orbits.elements.symbols()
-    rows, target = [], []
-    for i in range(0, len(split), 3):
-        crystal = orbits.from_ids(split.crystal(i).tolist())
-        group = spacegroups.get(crystal.space_group)
-        free = {n: v / 100 for n, v in zip(group.free_cell, crystal.cell, strict=True)}
-        volume = volume_of(group.complete_cell(free))
-        rows.append([dict(crystal.composition).get(symbol, 0) / volume for symbol in symbols])
-        target.append(1.0)
-    found = lsq_linear(np.array(rows), np.array(target), bounds=(4.0, 80.0)).x
-    return dict(zip(symbols, found.tolist(), strict=True))
 
 
 class Telling:
     """A split in another telling, with what each token tells."""
 
-    def __init__(
-        self, split: dataset.Split, telling: str, index: dict[str, int], volumes: dict[str, float]
-    ) -> None:
+    def __init__(self, split: dataset.Split, telling: str, index: dict[str, int]) -> None:
         streams, kinds = [], []
-        self.blur = 0.0
         for i in range(len(split)):
             crystal = orbits.from_ids(split.crystal(i).tolist())
-            pairs = list(tell(crystal, telling, volumes))
+            pairs = list(tell(crystal, telling))
             streams.append([index.setdefault(token, len(index)) for token, _ in pairs])
             kinds += [KINDS.index(kind) for _, kind in pairs]
-            self.blur += blur(crystal) / len(split) if telling.startswith("scale") else 0.0
         starts = np.cumsum([0, *map(len, streams)], dtype=np.int64)
         self.split = dataset.Split(np.concatenate(streams).astype(np.uint16), starts, "orbits", len(index))
         self.kinds = dataset.Split(np.array(kinds, dtype=np.uint16), starts, "orbits", len(KINDS))
@@ -211,7 +139,6 @@ def judged(network: GPT, told: Telling) -> dict[str, float]:
         sums.index_add_(0, kind, loss.double())
     network.train()
     found = {name: float(value) / len(told.split) for name, value in zip(KINDS, sums, strict=True)}
-    found["cell fine"] += told.blur
     structure = sum(value for name, value in found.items() if name not in ("comp", "marker"))
     return {"all": sum(found.values()), "structure": structure, **found}
 
@@ -308,32 +235,6 @@ class SwiGLU(nn.Module):
 # --- training ---
 
 
-@torch.no_grad()
-def smooth_(network: GPT, index: dict[str, int], most: int = 8) -> None:
-    """Give tokens of numbers first embeddings that change smoothly with the number: waves of falling weight.
-
-    The head is tied to them, so what is learned of one number is learned of its neighbours, too.
-    """
-    families: dict[str, list[tuple[int, float]]] = {}
-    for token, place in index.items():
-        match = re.fullmatch(r"([a-z]?)(-?\d*)(\.?)(\d*)(['Å°]?)", token)
-        if match is None or not (match[2] or match[4]):
-            continue
-        name, whole, point, rest, unit = match.groups()
-        kind = "coord" if whole == "0" and len(rest) == 2 else f"{name}{point}{unit}{len(rest)}"
-        families.setdefault(kind, []).append((place, float(rest or whole)))
-    table = network.transformer.wte.weight
-    for kind, members in families.items():
-        values = torch.tensor([value for _, value in members])
-        span = (
-            100.0 if kind == "coord" else 2 * float(values.max() - values.min() + 1)
-        )  # a turn, or half a wave
-        angles = 2 * math.pi * (values - values.min())[:, None] / span * torch.arange(1, most + 1)
-        waves = torch.cat((angles.cos(), angles.sin()), dim=1) / torch.arange(1, most + 1).repeat(2)
-        new = waves @ torch.randn(2 * most, table.shape[1])
-        table[[place for place, _ in members]] = 0.02 * new / new.std() + 0.005 * torch.randn(new.shape)
-
-
 def optimizers(network: GPT, args: argparse.Namespace) -> list[tuple[torch.optim.Optimizer, float]]:
     """Each with its highest rate."""
     betas = (0.9, args.beta2)
@@ -371,24 +272,18 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--ema", type=float, default=0.0)
     parser.add_argument("--light", action="store_true", help="weigh down what is noise, forced or given")
-    parser.add_argument("--smooth", action="store_true", help="numbers begin with smooth embeddings")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     index: dict[str, int] = {}
-    volumes = atomic_volumes(dataset.load(args.data, "train")) if args.told.startswith("scale") else {}
-    train, val = (
-        Telling(dataset.load(args.data, name), args.told, index, volumes) for name in ("train", "val")
-    )
+    train, val = (Telling(dataset.load(args.data, name), args.told, index) for name in ("train", "val"))
     weights = torch.tensor([LIGHT.get(kind, 1.0) if args.light else 1.0 for kind in KINDS])
     config = ModelConfig(
         language="orbits", vocab_size=len(index), context=1100, n_layer=args.layers, n_head=args.heads,
         n_embd=args.width, dropout=args.dropout,
     )  # fmt: skip
     network = (GPT if args.form == "gpt" else Llama)(config).train()
-    if args.smooth:
-        smooth_(network, index)
     chosen = optimizers(network, args)
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
     start, share, update, tokens, epoch = time.process_time(), 0.0, 0, 0, 0

@@ -211,7 +211,8 @@ def test_minutes_are_those_of_training_alone(tmp_path, data, monkeypatch):
 
 
 def test_only_matrices_decay():
-    decayed, kept = training_step.optimizer(network(), Recipe(updates=1, weight_decay=0.3)).param_groups
+    (only,) = training_step.optimizers(network(), Recipe(updates=1, weight_decay=0.3))
+    decayed, kept = only.param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
     assert {p.dim() for p in decayed["params"]} == {2}
     assert {p.dim() for p in kept["params"]} == {1}

@@ -1,4 +1,4 @@
-"""The network: a decoder-only transformer of the GPT-2 form, its configuration and its cache.
+"""The network: a decoder-only transformer of the GPT-2 or the Llama form, its configuration and its cache.
 
 Knows tensors, not crystals: a token is a number here, and where weights or tokens come from, what they mean
 and how the next one is chosen is the business of other modules. Needs torch, numpy and pydantic.
@@ -10,7 +10,7 @@ tokens with the new ones.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LAYER_NORM_EPS = 1e-5
+ROTARY_BASE = 10000.0  # of the wavelengths of rotary positions (arXiv:2104.09864)
 INIT_STD = 0.02  # GPT-2's
 # Windows up to here are trained on a CPU with plain products: the backward pass of torch's fused attention
 # takes 210, 136 and 95 ms for 8,192 tokens in windows of 64, 128 and 256 (bf16, 4 heads of 64, one thread,
@@ -38,10 +39,12 @@ class ModelConfig(BaseModel):
 
     language: str = Field(min_length=1)
     """Name of the language that the network writes: `cif` or `orbits`."""
+    form: Literal["gpt2", "llama"] = "gpt2"
+    """GPT-2: learned positions, LayerNorm, GELU; or Llama: rotary positions, RMSNorm, SwiGLU, no biases."""
     vocab_size: int = Field(ge=1, le=65536)
     """Number of tokens V. At most 65,536, as streams on disk are uint16."""
     context: int = Field(default=1024, ge=1)
-    """Largest number of tokens that the network sees at once; the number of position embeddings."""
+    """Largest number of tokens that the network sees at once; the number of position embeddings, if any."""
     n_layer: int = Field(default=8, ge=1)
     """Number of transformer blocks."""
     n_head: int = Field(default=8, ge=1)
@@ -57,6 +60,11 @@ class ModelConfig(BaseModel):
     def _heads_share_width(self) -> ModelConfig:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
+        if self.form == "llama" and (self.bias or self.head_dim % 2):
+            raise ValueError(
+                f"the form llama has no biases and an even width of heads: bias={self.bias}, "
+                f"n_embd={self.n_embd}, n_head={self.n_head}"
+            )
         return self
 
     @property
@@ -204,6 +212,10 @@ class KVCache:
         self._starts += n_tokens
 
 
+Turn = tuple[Tensor, Tensor]
+"""Cosines and sines (B, 1, T, D / 2) of rotary positions."""
+
+
 class Attention(nn.Module):
     """Multi-head causal self-attention."""
 
@@ -214,7 +226,9 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int, turn: Turn | None = None
+    ) -> Tensor:
         """Map (B, T, C) to (B, T, C).
 
         `mask`, broadcast to (B, H, T, W), is None for causal attention, bool for a kernel with a mask, or
@@ -223,6 +237,8 @@ class Attention(nn.Module):
         n_rows, n_tokens, width = x.shape
         qkv = self.c_attn(x).view(n_rows, n_tokens, 3, self.n_head, width // self.n_head)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, T, D) each, views
+        if turn is not None:
+            queries, keys = _turned(queries, turn), _turned(keys, turn)
         if cache is not None:
             keys, values = cache.append(layer, keys, values)  # (B, H, W, D)
         dropout = self.dropout if self.training else 0.0
@@ -257,32 +273,57 @@ class MLP(nn.Module):
         return dropped(out, self.dropout) if self.dropout and self.training else out
 
 
+class SwiGLU(nn.Module):
+    """Two linear layers, about 8/3 as wide between, where one half gates the other (arXiv:2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        hidden = 64 * max(1, round(8 * config.n_embd / (3 * 64)))
+        self.c_fc = nn.Linear(config.n_embd, 2 * hidden, bias=False)
+        self.c_proj = nn.Linear(hidden, config.n_embd, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, C) to (B, T, C)."""
+        gate, value = self.c_fc(x).chunk(2, dim=-1)
+        out: Tensor = self.c_proj(functional.silu(gate) * value)
+        return dropped(out, self.dropout) if self.dropout and self.training else out
+
+
+def _norm(config: ModelConfig) -> nn.Module:
+    if config.form == "llama":
+        return nn.RMSNorm(config.n_embd, eps=LAYER_NORM_EPS)
+    return nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
+
+
 class Block(nn.Module):
     """Attention and MLP, each on the normalised stream and added to it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
+        self.ln_1 = _norm(config)
         self.attn = Attention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
-        self.mlp = MLP(config)
+        self.ln_2 = _norm(config)
+        self.mlp = SwiGLU(config) if config.form == "llama" else MLP(config)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int, turn: Turn | None = None
+    ) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = x + self.attn(self.ln_1(x), mask, cache, layer)
+        x = x + self.attn(self.ln_1(x), mask, cache, layer, turn)
         out: Tensor = x + self.mlp(self.ln_2(x))
         return out
 
 
 class Trunk(nn.Module):
-    """Embeddings, blocks and the last layer norm: everything but the head."""
+    """Embeddings, blocks and the last norm: everything but the head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.context, config.n_embd)
+        self.wpe = nn.Embedding(config.context, config.n_embd) if config.form == "gpt2" else None
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
+        self.ln_f = _norm(config)
 
 
 class GPT(nn.Module):
@@ -312,7 +353,9 @@ class GPT(nn.Module):
 
     def num_parameters(self) -> int:
         """Number of weights without the position embeddings, as the paper counts (its small one: 25.4 M)."""
-        return sum(p.numel() for p in self.parameters()) - self.transformer.wpe.weight.numel()
+        positions = self.transformer.wpe
+        n_positions = 0 if positions is None else positions.weight.numel()
+        return sum(p.numel() for p in self.parameters()) - n_positions
 
     def _compute_dtype(self) -> torch.dtype:
         """In which matrix products on a CPU are computed."""
@@ -377,11 +420,16 @@ class GPT(nn.Module):
         ):
             mask = additive_mask(mask, n_tokens, self._compute_dtype())
         trunk = self.transformer
-        x: Tensor = trunk.wte(ids) + trunk.wpe(positions)  # (B, T, C)
+        x: Tensor = trunk.wte(ids)  # (B, T, C)
+        turn = None
+        if trunk.wpe is None:
+            turn = _turn(positions, self.config.head_dim)
+        else:
+            x = x + trunk.wpe(positions)
         if self.config.dropout and self.training:
             x = dropped(x, self.config.dropout)
         for layer, block in enumerate(trunk.h):
-            x = block(x, mask, cache, layer)
+            x = block(x, mask, cache, layer, turn)
         if cache is not None:
             cache.advance(n_tokens)
         out: Tensor = trunk.ln_f(x)
@@ -399,7 +447,7 @@ class GPT(nn.Module):
 
         Args:
             ids: (B, T) tokens.
-            positions: (B, T) indices of the position embeddings; by default 0, 1, ... in each row, or in each
+            positions: (B, T) places of the tokens; by default 0, 1, ... in each row, or in each
                 segment, or behind what the cache holds.
             segments: (B, T) int; a token attends to earlier tokens with its own number only. Packed crystals
                 are numbered 0, 1, ..., padding is -1 (whose logits are finite and mean nothing).
@@ -423,7 +471,7 @@ def plain_attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor,
 
 
 def dropped(x: Tensor, share: float) -> Tensor:
-    """x with a share of its entries 0, the others scaled so that the mean stays; follows torch's seed.
+    """A share of the entries of x set to 0, the others scaled so that the mean stays; follows torch's seed.
 
     On a CPU torch draws its random numbers one by one, which took a quarter of a training step; numpy's SFC64
     draws 64 bits in a nanosecond, four entries' worth.
@@ -441,6 +489,19 @@ def dropped(x: Tensor, share: float) -> Tensor:
     else:
         mask = torch.from_numpy(kept.astype(np.float32)).to(x.dtype) * scale
     return x * mask.view(x.shape)
+
+
+def _turn(positions: Tensor, head_dim: int) -> Turn:
+    """Rotary positions of (B, T) places: entries i and i + D / 2 of a head are turned by one angle."""
+    halves = torch.arange(0, head_dim, 2, device=positions.device)  # (D / 2,)
+    angles = positions[:, None, :, None] * ROTARY_BASE ** (-halves / head_dim)
+    return angles.cos(), angles.sin()
+
+
+def _turned(x: Tensor, turn: Turn) -> Tensor:
+    cosines, sines = (part.to(x.dtype) for part in turn)
+    one, two = x.chunk(2, dim=-1)  # (B, H, T, D / 2) each
+    return torch.cat((one * cosines - two * sines, two * cosines + one * sines), dim=-1)
 
 
 def additive_mask(mask: Tensor | None, n_tokens: int, dtype: torch.dtype) -> Tensor:

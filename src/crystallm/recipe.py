@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BUDGET = ("tokens", "updates", "minutes")
-FORM = ("n_layer", "n_head", "n_embd", "bias", "context")
+FORM = ("form", "n_layer", "n_head", "n_embd", "bias", "context")
 """What of a recipe describes the network, and must be the model's where weights are taken from one."""
 FURTHER = {"learning_rate": 3e-4, "warmup": 100, "patience": 5, "final_rate": 0.01}
 """What `crystallm train --init-from` takes in place of the defaults below: a rate as high as a fresh network
@@ -28,6 +28,8 @@ class Recipe(BaseModel):
 
     language: str | None = None
     """Language of the data set that the recipe is for; None: any."""
+    form: Literal["gpt2", "llama"] = "gpt2"
+    """GPT-2: learned positions, LayerNorm, GELU; or Llama: rotary positions, RMSNorm, SwiGLU, no biases."""
     n_layer: int = Field(default=8, ge=1)
     """Transformer blocks."""
     n_head: int = Field(default=8, ge=1)
@@ -59,6 +61,9 @@ class Recipe(BaseModel):
     """Rate at the end as a share of the highest."""
     warmup: int = Field(default=100, ge=0)
     """Updates over which the rate rises from 0."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW; or Muon for the matrices of the blocks, its steps scaled to the size of AdamW's, and AdamW for
+    embeddings and vectors."""
     weight_decay: float = Field(default=0.1, ge=0.0)
     """Of matrices; vectors are not decayed."""
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)

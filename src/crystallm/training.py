@@ -30,7 +30,7 @@ from crystallm.model import GPT, ModelConfig
 from crystallm.recipe import FORM, Recipe, next_validation, rate
 from crystallm.training_log import METRICS
 from crystallm.training_state import LAST, MODEL, RECIPE, STATE, Progress, Run
-from crystallm.training_step import diverged, learn, optimizer
+from crystallm.training_step import diverged, learn, optimizers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +144,7 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
     epochs = Epochs(recipe, split, mix)
     if recipe.rare:
         _ = epochs.weights  # so that data without space groups are refused now
-    run = Run(recipe, network, optimizer(network, recipe), scaler, epochs, held_out, place, world, size)
+    run = Run(recipe, network, optimizers(network, recipe), scaler, epochs, held_out, place, world, size)
     if recipe.ema is not None:
         run.averaged = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     if recipe.light != 1.0:

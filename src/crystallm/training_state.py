@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from crystallm.parallel import World
 
 RECIPE, STATE, MODEL, LAST = "recipe.json", "state.safetensors", "model", "last"
+KEPT = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}
+"""What an optimizer keeps of each weight."""
 MEMORY = 50  # updates over which the training loss is averaged
-OPTIMIZER_KEYS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Run:
     Attributes:
         recipe: of the run.
         network: that learns.
-        optimizer: of its weights.
+        optimizers: that move its weights.
         scaler: of gradients, disabled unless arithmetic is float16.
         epochs: what there is to learn.
         held_out: split for validation.
@@ -84,7 +85,7 @@ class Run:
 
     recipe: Recipe
     network: GPT
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
     epochs: Epochs
     held_out: Split
@@ -99,6 +100,12 @@ class Run:
     def shown(self) -> GPT:
         """The network that is validated and saved."""
         return self.network if self.averaged is None else self.averaged
+
+    def optimizer_of(self, parameter: Tensor) -> torch.optim.Optimizer:
+        """The one that moves a weight."""
+        return next(
+            o for o in self.optimizers if any(parameter is p for g in o.param_groups for p in g["params"])
+        )
 
     @property
     def data(self) -> dict[str, int]:
@@ -121,7 +128,7 @@ def save(run: Run, progress: Progress) -> None:
     tensors: dict[str, Tensor] = {}
     for name, parameter in run.network.named_parameters():
         tensors[f"weights.{name}"] = parameter.detach()
-        for key, value in run.optimizer.state.get(parameter, {}).items():
+        for key, value in run.optimizer_of(parameter).state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value.detach()
     if run.averaged is not None:
         tensors |= {f"average.{name}": p.detach() for name, p in run.averaged.named_parameters()}
@@ -158,8 +165,11 @@ def load(run: Run) -> Progress:
                 _fill(parameter.data, stored.get_tensor(f"weights.{name}"), name)
                 if not progress.update:
                     continue  # the optimizer has kept nothing yet
-                state = {k: stored.get_tensor(f"optimizer.{k}.{name}") for k in OPTIMIZER_KEYS}
-                run.optimizer.state[parameter] = {k: v.to(run.world.device) for k, v in state.items()}
+                optimizer = run.optimizer_of(parameter)
+                state = {
+                    k: stored.get_tensor(f"optimizer.{k}.{name}") for k in KEPT[type(optimizer).__name__]
+                }
+                optimizer.state[parameter] = {k: v.to(run.world.device) for k, v in state.items()}
             if run.averaged is not None:
                 for name, parameter in run.averaged.named_parameters():
                     _fill(parameter.data, stored.get_tensor(f"average.{name}"), name)

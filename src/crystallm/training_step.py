@@ -1,4 +1,4 @@
-"""One update of a network: gradients of its micro-batches, summed over all processes, and a step of AdamW.
+"""One update of a network: gradients of its micro-batches, summed over all processes, and a step.
 
 An update learns from `accumulate` micro-batches on each process; its loss is the sum over all of them,
 divided by the number of all their targets, so that two processes learn what one learns from twice as many.
@@ -25,19 +25,40 @@ if TYPE_CHECKING:
     from crystallm.losses import Features
     from crystallm.model import GPT
 
+MOMENTUM = 0.95  # Muon's
 _SPIKE_FROM = 10  # losses that a mean needs before a spike is told from chance
 _LOWEST_SCALE = 2.0**-14  # of gradients in float16: below, they overflow whatever the scale
 
 
-def optimizer(network: GPT, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW of a network's weights; vectors are not decayed."""
-    parameters = list(network.parameters())
+def optimizers(network: GPT, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """What moves a network's weights; vectors are not decayed.
+
+    Muon's steps for a matrix have orthogonal rows or columns (arXiv:2502.16982, whose scaling makes them as
+    large as AdamW's, so that both take one learning rate).
+    """
+    parameters = dict(network.named_parameters())
+    inner = [p for name, p in parameters.items() if p.dim() == 2 and ".h." in name]
+    muon = inner if recipe.optimizer == "muon" else []
+    others = [p for p in parameters.values() if not any(p is one for one in muon)]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in others if p.dim() >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
     ]
     betas = (recipe.beta1, recipe.beta2)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=True)
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=True)
+    ]
+    if muon:
+        found.append(
+            torch.optim.Muon(
+                muon,
+                lr=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+                momentum=MOMENTUM,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return found
 
 
 def learn(
@@ -58,8 +79,8 @@ def learn(
     Raises:
         CrystallmError: the loss is no number, or has jumped; or another process has failed.
     """
-    recipe, network, optimizer, scaler = run.recipe, run.network, run.optimizer, run.scaler
-    for group in optimizer.param_groups:
+    recipe, network, scaler = run.recipe, run.network, run.scaler
+    for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):
         group["lr"] = rate(recipe, progress.update, progress.share)
     total, failure = torch.zeros((), device=run.world.device), None
     try:
@@ -75,7 +96,8 @@ def learn(
             raise
         failure = error  # the others wait for this process's gradients, and are told in their place
     _sum_gradients(run, total, failure)
-    scaler.unscale_(optimizer)
+    for optimizer in run.optimizers:
+        scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
     value, size = torch.stack([total, norm]).tolist()
     overflow = scaler.is_enabled() and not math.isfinite(size) and scaler.get_scale() > _LOWEST_SCALE
@@ -91,9 +113,10 @@ def learn(
                 ", or set spike to null",
             )
     run.recent.append(value)
-    scaler.step(optimizer)
+    for optimizer in run.optimizers:
+        scaler.step(optimizer)
     scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+    network.zero_grad(set_to_none=True)
     if run.averaged is not None and recipe.ema is not None:
         done = progress.update + 1
         # At the start the average is over the few updates that there are, not over first weights.
