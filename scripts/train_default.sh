@@ -8,6 +8,5 @@ cd "$(dirname "$0")/.."
 crystallm prepare "$CORPUS" "$BENCHMARKS/perov_5/train.csv.gz=train" "$BENCHMARKS/carbon_24/train.csv.gz=train" \
     --out "$OUT/data"
 export OMP_NUM_THREADS=1
-crystallm train default --dataset "$OUT/data" --out "$OUT/first"
-crystallm train default-further --dataset "$OUT/data" --out "$OUT/further" --init-from "$OUT/first/model"
-python scripts/bundle_model.py "$OUT/further" default --card src/crystallm/weights/default/card.json
+crystallm train default --dataset "$OUT/data" --out "$OUT/run"
+python scripts/bundle_model.py "$OUT/run" default --card src/crystallm/weights/default/card.json

@@ -216,7 +216,7 @@ def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
         (["train", *DATA, "--config", "bad.yaml"], 2, "did you mean n_layer?"),
         (["train", "bad.yaml", *DATA], 2, "did you mean n_layer?"),
         (["train", "gone.yaml", *DATA], 1, "gone.yaml cannot be read"),
-        (["train", "paper", *DATA], 2, "one of default, default-further, orbits-carbon_24"),
+        (["train", "paper", *DATA], 2, "one of default, orbits-carbon_24"),
         (["train", ".", "--out", "run"], 2, "--dataset is missing"),
         (["train", ".", *DATA], 2, "a data set is named with --dataset ."),
         (["train", "recipe.yaml", *DATA, "--windows", "whole"], 2, "windows"),
