@@ -63,9 +63,12 @@ def summed_loss(
         seen = (features or network.features)(batch.ids, positions=batch.positions, segments=batch.segments)
         seen = seen.flatten(0, 1)  # (B T, C)
         logits = network.lm_head(seen if batch.taught is None else seen[batch.taught])  # (n, V)
-    losses = functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+    losses = functional.cross_entropy(
+        logits.float(), batch.targets, reduction="none", ignore_index=dataset.IGNORE
+    )
     whole = losses.sum()
-    return Summed(whole if weights is None else losses @ weights[batch.targets], whole.detach(), len(losses))
+    weighed = whole if weights is None else losses @ weights[batch.targets.clamp(min=0)]
+    return Summed(weighed, whole.detach(), batch.n_taught)
 
 
 def _autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
