@@ -42,7 +42,7 @@ def find_orbits(group: SpaceGroup, points: Floats) -> Iterator[tuple[int, Floats
 
 
 @cache
-def _letter_maps(number: int) -> tuple[tuple[int, ...], ...]:
+def letter_maps(number: int) -> tuple[tuple[int, ...], ...]:
     """For each coset of the normaliser, the Wyckoff index that each Wyckoff index becomes."""
     group = spacegroups.get(number)
     maps = []
@@ -62,7 +62,7 @@ def smallest(
     group: SpaceGroup, items: list[tuple[int, int, Floats]]
 ) -> list[tuple[int, int, tuple[int, ...]]]:
     """The smallest of the equivalent descriptions of orbits (element rank, Wyckoff index, point)."""
-    maps = _letter_maps(group.number)
+    maps = letter_maps(group.number)
     skeletons = [sorted((rank, row[index]) for rank, index, _ in items) for row in maps]
     least = min(skeletons)
     best: list[tuple[int, int, tuple[int, ...]]] | None = None
