@@ -77,6 +77,10 @@ def test_crystals_of_others_are_scored_over_all_entries(sets, tmp_path, capsys):
     assert lines["all samples", 2]["match_rate"] == pytest.approx(2 / 5)
     assert lines["valid samples", 2]["match_rate"] == pytest.approx(2 / 5)
     assert not any("likelihood" in name for name, _ in lines)
+    given = ("--generated", tmp_path / "theirs.zip", "--no-agreement")
+    fewer = scored(capsys, "perov_5", "--data-dir", sets, "-n", "1,2", *given)
+    assert fewer == {key: line for key, line in lines.items() if not key[0].startswith("one of")}
+    assert len(fewer) < len(lines)
 
 
 def test_polymorphs_of_a_set_are_compared_with_each_other():

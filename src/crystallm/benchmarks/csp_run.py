@@ -66,6 +66,7 @@ def judge(
     *,
     workers: int = 1,
     composition_test: bool = True,
+    agreement: bool = True,
     on_done: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Judge the samples of some entries.
@@ -75,6 +76,7 @@ def judge(
         samples: for each entry, in the order in which they were written.
         workers: processes at a time.
         composition_test: whether to ask for the SMACT test too.
+        agreement: whether to fold equal samples into clusters, from which one answer is chosen.
         on_done: as for `csp.evaluate`.
 
     Returns:
@@ -95,8 +97,11 @@ def judge(
     verdicts = iter(validity.check_many(texts, workers=workers, what="auto"))
     valid = [[sample.cif is not None and next(verdicts).valid for sample in row] for row in samples]
     started = time.monotonic()
-    clusters = answers.fold([[_structure(sample) for sample in row] for row in samples], workers=workers)
-    seconds = (time.monotonic() - started) / max(1, sum(map(len, samples)))
+    clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
+    seconds = None
+    if agreement:
+        clusters = answers.fold([[_structure(sample) for sample in row] for row in samples], workers=workers)
+        seconds = (time.monotonic() - started) / max(1, sum(map(len, samples)))
     return [
         {
             "entry": number,
@@ -162,7 +167,7 @@ def tabulate(
     lines += [scores.line("all samples", k, scores.best_of(plain, k)) for k in n]
     lines += [scores.line("valid samples", k, scores.best_of(valid, k)) for k in n]
     most = max(n)
-    if most > 1:
+    if most > 1 and any(row["fold_seconds"] is not None for row in rows):
         lines += _chosen(by_entry, most)
     lines += _with_polymorphs(truths, by_entry, plain, n, workers=workers, on_done=on_done, executor=executor)
     return lines

@@ -81,7 +81,13 @@ class Model:
 
 
 def here(
-    truths: Sequence[Known], block: Sequence[int], writer: Given | Model, *, n_workers: int, smact: bool
+    truths: Sequence[Known],
+    block: Sequence[int],
+    writer: Given | Model,
+    *,
+    n_workers: int,
+    smact: bool,
+    agreement: bool = True,
 ) -> Rows:
     """Write and judge a block of entries in this process and worker processes beside it.
 
@@ -91,9 +97,12 @@ def here(
         writer: of the samples.
         n_workers: processes that judge.
         smact: whether to ask for the composition test.
+        agreement: whether to fold equal samples.
     """
     entries = [(i, truths[i]) for i in block]
-    return csp_run.judge(entries, writer.write(block), workers=n_workers, composition_test=smact)
+    return csp_run.judge(
+        entries, writer.write(block), workers=n_workers, composition_test=smact, agreement=agreement
+    )
 
 
 def there(
@@ -104,6 +113,7 @@ def there(
     n: int,
     *,
     smact: bool,
+    agreement: bool = True,
     progress: Callable[[int], None],
 ) -> Iterator[tuple[int, Rows]]:
     """Write and judge blocks of entries on an executor's workers.
@@ -115,6 +125,7 @@ def there(
         writer: of the samples.
         n: samples of an entry.
         smact: as for `here`.
+        agreement: as for `here`.
         progress: called with how many entries are done.
 
     Returns:
@@ -129,6 +140,7 @@ def there(
             "block": number,
             "piece": start,
             "smact": smact,
+            "agreement": agreement,
             "entries": [
                 (i, truths[i].id, matching.pack(truths[i].structure)) for i in block[start : start + size]
             ],
@@ -162,7 +174,7 @@ def work(task: Mapping[str, Any]) -> Rows:
             [_sampled(crystal) for crystal in next(written)] if asked else [] for asked in task["asked"]
         ]
     with workers.kept():
-        return csp_run.judge(entries, samples, composition_test=task["smact"])
+        return csp_run.judge(entries, samples, composition_test=task["smact"], agreement=task["agreement"])
 
 
 def _sampled(crystal: Any) -> Sampled:

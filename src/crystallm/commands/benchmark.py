@@ -83,6 +83,12 @@ def csp(
     composition_test: Annotated[
         bool, Parameter(help="Count only what passes the SMACT test, as the paper.")
     ] = True,
+    agreement: Annotated[
+        bool,
+        Parameter(
+            help="Choose one of n samples, too, by agreement and likelihood: a third of a second an entry."
+        ),
+    ] = True,
     model: ModelName = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -157,7 +163,7 @@ def csp(
         writer, question = _given(Path(str(own["generated"])), truths, max(numbers))
     question |= {"command": "benchmark", "version": crystallm.__version__, "n": list(numbers)}
     question |= {"data": Path(spec).name, "limit": own["limit"], "split": own["split"]}
-    question |= {"composition_test": composition_test, "entries": len(truths)}
+    question |= {"composition_test": composition_test, "agreement": agreement, "entries": len(truths)}
     blocks = _blocks(len(truths), max(numbers))
     keep = None if folder is None else runs.RunFolder(folder, question, len(blocks), csp_run.COLUMNS)
     done = 0
@@ -172,7 +178,8 @@ def csp(
     with executor(own) as where:
         rows = _rows(
             truths, blocks, writer, keep, where,
-            n=max(numbers), workers=n_workers, composition_test=composition_test, shown=shown,
+            n=max(numbers), workers=n_workers, composition_test=composition_test, agreement=agreement,
+            shown=shown,
         )  # fmt: skip
         with progress("comparing with polymorphs", None, shown=shown) as advance:
             lines = csp_run.tabulate(
@@ -253,6 +260,7 @@ def _rows(
     n: int,
     workers: int,
     composition_test: bool,
+    agreement: bool,
     shown: bool,
 ) -> list[dict[str, Any]]:
     """A row for each sample of all entries; those of an unfinished run are not written again."""
@@ -267,14 +275,21 @@ def _rows(
             found = (
                 (
                     number,
-                    csp_units.here(truths, blocks[number], writer, n_workers=workers, smact=composition_test),
+                    csp_units.here(
+                        truths,
+                        blocks[number],
+                        writer,
+                        n_workers=workers,
+                        smact=composition_test,
+                        agreement=agreement,
+                    ),
                 )
                 for number in todo
             )
         else:
             chosen = {number: blocks[number] for number in todo}
             found = csp_units.there(
-                where, truths, chosen, writer, n, smact=composition_test,
+                where, truths, chosen, writer, n, smact=composition_test, agreement=agreement,
                 progress=lambda done: advance(before + done),
             )  # fmt: skip
         for number, block in found:
