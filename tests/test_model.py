@@ -29,9 +29,9 @@ def build(seed: int = 0, **fields: object) -> GPT:
     return network
 
 
-@pytest.fixture(scope="module")
-def network() -> GPT:
-    return build()
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def network(request: pytest.FixtureRequest) -> GPT:
+    return build(form=request.param)
 
 
 def random_ids(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -60,7 +60,17 @@ def test_head_is_tied_to_the_token_embeddings(network: GPT) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"n_head": 3}, {"unknown": 1}, {"dropout": 1.0}, {"vocab_size": 0}, {"n_layer": 0}, {"language": ""}],
+    [
+        {"n_head": 3},
+        {"form": "llama", "bias": True},
+        {"form": "llama", "n_embd": 6, "n_head": 2},
+        {"form": "bert"},
+        {"unknown": 1},
+        {"dropout": 1.0},
+        {"vocab_size": 0},
+        {"n_layer": 0},
+        {"language": ""},
+    ],
 )
 def test_impossible_configs_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -112,10 +122,12 @@ def test_positions_restart_with_each_segment() -> None:
 
 
 @torch.no_grad()
-def test_given_positions_choose_the_embeddings(network: GPT) -> None:
+def test_given_positions_count(network: GPT) -> None:
     ids = random_ids(1, 5)
     assert torch.equal(network(ids, positions=torch.arange(5)[None]), network(ids))
-    assert not torch.allclose(network(ids, positions=torch.arange(3, 8)[None]), network(ids), atol=1e-2)
+    assert not torch.allclose(network(ids, positions=torch.arange(5)[None] * 3), network(ids), atol=1e-2)
+    shifted = network(ids, positions=torch.arange(3, 8)[None])
+    assert torch.allclose(shifted, network(ids), atol=1e-3) == (network.config.form == "llama")
 
 
 @torch.no_grad()
@@ -186,6 +198,35 @@ def test_what_does_not_fit_is_refused(network: GPT) -> None:
 
 
 @torch.no_grad()
+def test_the_second_form_is_llama_by_its_equations() -> None:
+    network = build(form="llama", n_layer=1)
+    ids, block = random_ids(1, 7), network.transformer.h[0]
+    x = network.transformer.wte(ids)[0].double()  # (T, C)
+
+    def normed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double()
+
+    def turned(head: torch.Tensor) -> torch.Tensor:  # (T, D) as complex numbers, entries i and i + D / 2
+        places, halves = torch.arange(7.0, dtype=torch.double), torch.arange(8.0, dtype=torch.double)
+        angles = places[:, None] * 10000.0 ** (-halves / 8)
+        return torch.complex(head[:, :8], head[:, 8:]) * torch.polar(torch.ones_like(angles), angles)
+
+    out = []
+    for head in (
+        (normed(x, block.ln_1.weight) @ block.attn.c_attn.weight.T.double()).view(7, 3, 2, 16).unbind(2)
+    ):
+        queries, keys = turned(head[:, 0]), turned(head[:, 1])
+        scores = (queries @ keys.conj().T).real / 16**0.5
+        scores = scores.masked_fill(torch.ones(7, 7).triu(1).bool(), float("-inf"))
+        out.append(scores.softmax(-1) @ head[:, 2])
+    x = x + torch.cat(out, -1) @ block.attn.c_proj.weight.T.double()
+    gate, value = (normed(x, block.ln_2.weight) @ block.mlp.c_fc.weight.T.double()).chunk(2, -1)
+    x = x + (gate * gate.sigmoid() * value) @ block.mlp.c_proj.weight.T.double()
+    expected = normed(x, network.transformer.ln_f.weight) @ network.lm_head.weight.T.double()
+    assert torch.allclose(network(ids)[0].double(), expected, atol=1e-4)
+
+
+@torch.no_grad()
 def test_dropout_acts_in_training_only() -> None:
     network = build(dropout=0.5)
     ids = random_ids(1, 10)
@@ -215,9 +256,12 @@ def test_dropout_drops_its_share_keeps_the_mean_and_follows_the_seed(dtype, shar
     assert torch.equal(x.grad == 0, gone)
 
 
+@pytest.mark.parametrize("form", ["gpt2", "llama"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_plain_attention_in_training_equals_the_kernel(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build().train()
+def test_plain_attention_in_training_equals_the_kernel(
+    packed: bool, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build(form=form).train()
     ids = random_ids(3, 24)
     segments = torch.tensor([[0] * 10 + [1] * 10 + [-1] * 4] * 3) if packed else None
     logits, gradients = [], []

@@ -249,7 +249,7 @@ def test_rare_groups_need_crystals_of_the_language(run):
 def test_the_form_of_a_model_is_known(run):
     folder, _ = run(updates=1)
     assert training.form_of(str(folder / "model")) == {
-        "n_layer": 1, "n_head": 2, "n_embd": 16, "bias": False, "context": 100,
+        "form": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "bias": False, "context": 100,
     }  # fmt: skip
     with pytest.raises(CheckpointError, match="nowhere"):
         training.form_of("nowhere")
@@ -396,3 +396,26 @@ def test_light_tokens_teach_less_and_are_told_as_they_are(run, monkeypatch):
     some, _ = run("some", light=0.5, **fields)
     found = [weights(place, training.LAST)["transformer.wte.weight"] for place in (plain, some)]
     assert not torch.equal(*found)
+
+
+@pytest.mark.parametrize("form", ["gpt2", "llama"])
+def test_a_stop_changes_nothing_with_muon(run, form):
+    fields = {"optimizer": "muon", "form": form, "dropout": 0.1}
+    whole, _ = run("whole", **fields)
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=8, **fields)
+    folder, _ = run(resume=True)
+    assert lines(folder) == lines(whole)
+    one, other = weights(folder, training.LAST), weights(whole, training.LAST)
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_muon_moves_the_matrices_of_blocks_alone():
+    network = training.GPT(ModelConfig(language="orbits", vocab_size=40, n_layer=1, n_head=2, n_embd=16))
+    adamw, muon = training_step.optimizers(network, Recipe(updates=1, optimizer="muon"))
+    names = {id(p): name for name, p in network.named_parameters()}
+    moved = [{names[id(p)] for g in o.param_groups for p in g["params"]} for o in (adamw, muon)]
+    block = "transformer.h.0."
+    layers = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert moved[1] == {f"{block}{layer}.weight" for layer in layers}
+    assert moved[0] == set(names.values()) - moved[1]
