@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 CONSTRAINTS = ("full", "syntax", "none")
 REWRITES = 6  # of one orbit's coordinates, where they put atoms too close
+UNGUIDED = 2  # of these in a text, before an orbit's last coordinate is kept to values that leave atoms room
 CELL_REWRITES = 10  # of cell and coordinates together, where those do not help
 ORBIT_REWRITES = 4  # of the choice of Wyckoff positions and all behind it, where those do not help either
 GROUP_REWRITES = 2  # of the space group and all behind it, unless it was asked for
