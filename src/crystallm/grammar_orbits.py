@@ -71,7 +71,7 @@ class OrbitsState:
         counts: the composition asked for, if one was.
         group: the space group asked for, if one was.
         rewrites: how often coordinates of one orbit may be taken back, cell and coordinates, orbits and all
-            behind them, the group and all behind it.
+            behind them, the group and all behind it; of the orbits instead, if the group was asked for.
         context: tokens that the text may have; None for any number.
     """
 
@@ -97,6 +97,7 @@ class OrbitsState:
         self._pending_symbol = ""  # the element whose count is being written
         self._left: dict[str, int] = {}  # atoms of each element still to place
         self._taken: frozenset[int] = frozenset()  # fixed positions in use
+        self._strays = 0  # crystals of these orbits that had another group
         self._refused = 0  # orbits that were taken back since they met others
         self._clear: Bools | None = None  # values of the coordinate at hand that leave atoms room, if known
         self._orbit = 0  # whose coordinates are being written
@@ -107,6 +108,8 @@ class OrbitsState:
         self._tight = False  # whether the rest may outgrow the context
         self._group_start = self._cell_start = 0  # tokens before each of them
         self._back = 0
+        if group is not None:
+            rewrites = (*rewrites[:2], rewrites[2] + rewrites[3], 0)
         self._budget = rewrites
         self._bond_rewrites = bond_rewrites
         self._rewrites = list(rewrites)  # left: of the orbit at hand, of cell, orbits, group
@@ -220,6 +223,7 @@ class OrbitsState:
     def _begin_orbits(self) -> None:
         self._left = dict(self.composition)
         self._taken = frozenset()
+        self._strays = 0
         self.placed.clear()
         self.cell.clear()
         self._part = self._orbit_element
@@ -401,14 +405,25 @@ class OrbitsState:
             self._orbit += 1
         if self._orbit < len(self.placed):
             self._part = self._coarse
-        elif not (self.full and any(self._rewrites[1:]) and self._fails() and self._restart()):
+        elif not (self.full and any(self._rewrites[1:]) and self._mend(self._fault())):
             self._part = self._end
 
-    def _fails(self) -> bool:
-        """Whether the crystal, now that it is complete, has another group than was written, or odd bonds."""
+    def _fault(self) -> str:
+        """What is wrong with the crystal, now that it is complete; see `contacts.Atoms.fault`."""
         fault = self._atoms.fault(self._known_group().number, bonds_too=self._bond_rewrites > 0)
         self._bond_rewrites -= fault == "bonds"
-        return bool(fault)
+        self._strays += fault == "group"
+        return fault
+
+    def _mend(self, fault: str) -> bool:
+        """Take back what a fault of the complete crystal may come from."""
+        if not fault:
+            return False
+        if fault == "bonds":
+            self._rewrites[1] += 1  # they have a bound of their own
+        if self._strays > grammar.STRAY_CELLS:  # most often the orbits have more symmetry in any cell
+            return self._restart_orbits() or self._restart_group() or self._restart_cell()
+        return self._restart()
 
     def _coarse(self, token: int | None) -> Sequence[int]:
         family = orbits.families()
