@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 
@@ -190,6 +191,47 @@ def test_a_crystal_with_more_symmetry_than_written_is_written_anew():
             break
     assert backs[-1] == 4
     assert set(orbits.ids("V-2")) & set(state.allowed())
+
+
+def test_orbits_with_more_symmetry_than_written_are_taken_back_soon():
+    """Half of the points of a cubic close packing, told in Pm-3m, are a smaller cell in any cell."""
+    start = orbits.prompt({"Cu": 4}.items(), 221)
+    state = grammar.rules("orbits", {"Cu": 4}.items(), 221).start(start)
+    text = orbits.ids("Cu 1a Cu 3c")  # Fm-3m
+    ids = [*text, *orbits.ids("V-2 .4")]
+    backs = [state.advance(token) for token in ids]
+    for _ in range(grammar.STRAY_CELLS - 1):
+        backs += [state.advance(token) for token in ids[len(text) :]]
+    assert [back for back in backs if back] == [2] * grammar.STRAY_CELLS
+    assert [state.advance(token) for token in ids[len(text) :]] == [0, 6]
+    assert set(orbits.ids("Cu")) == set(state.allowed())
+
+
+def test_an_orbit_that_met_others_is_led_to_values_with_room():
+    start = orbits.prompt({"Na": 2, "Cl": 2}.items(), 25)
+    state = grammar.rules("orbits", {"Na": 2, "Cl": 2}.items(), 25).start(start)
+    # 9 by 4 by 6 Å
+    for token in orbits.ids("Na 2e Cl 2e V15 .0 b-17 .8 c-9 .9 0.21 0' 0.00 0'"):
+        state.advance(token)
+    close = orbits.ids("0.21 0' 0.00 5'")
+    for _ in range(grammar.UNGUIDED):
+        assert set(close[2:3]) < set(behind_tokens(state, close[:2]).allowed())
+        assert [state.advance(token) for token in close[2:]] == [0, 4]
+    led = behind_tokens(state, close[:2]).allowed()
+    family = orbits.families()
+    assert 0 < len(led) < 100
+    assert family.coarse not in led
+    assert family.coarse + 50 in led
+    state.advance(led[0])
+    for token in state.allowed():
+        assert copy.deepcopy(state).advance(token) == 0
+
+
+def behind_tokens(state, ids):
+    """The state itself, led on through tokens."""
+    for token in ids:
+        state.advance(token)
+    return state
 
 
 def test_a_prompt_is_never_taken_back():

@@ -18,7 +18,7 @@ from crystallm.errors import CrystallmError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.spacegroups import Floats
+    from crystallm.spacegroups import Bools, Floats, Ints
 
 SHARE = 0.68
 """Smallest distance of two atoms as a share of the expected length of their bond, from which on the paper's
@@ -58,6 +58,13 @@ def lattice(parameters: Sequence[float]) -> Floats:
     return np.array([[a, 0.0, 0.0], [b * cos_g, b * sin_g, 0.0], [c * x, c * y, c * z]])
 
 
+@cache
+def _cells(*bounds: int) -> Floats:
+    """Shifts [n, 3] within least and greatest numbers of cells along each axis."""
+    ranges = (range(low, high + 1) for low, high in zip(bounds[:3], bounds[3:], strict=True))
+    return np.array(list(itertools.product(*ranges)), dtype=np.float64)
+
+
 class Atoms:
     """The atoms of a cell that is being written, orbit by orbit.
 
@@ -95,6 +102,64 @@ class Atoms:
         limits = np.repeat([*others, limit], [*self.sizes, len(own) - 1])
         distances = self._distances(own[0], np.vstack([self.points, own[1:]]))
         return bool((distances < limits).any())
+
+    def clear(self, ways: tuple[Floats, Floats], steps: int, symbol: str) -> Bools:
+        """Where on a line another orbit may stand without `meets`, as its last coordinate x goes round.
+
+        The atoms of the orbit are at shifts + x matrices, and d^2 < limit^2 of two that move at a constant
+        rate holds between the two roots of a quadratic in x.
+
+        Args:
+            ways: matrices and shifts [n, 3] of the atoms of the orbit, fractions.
+            steps: in a cell edge.
+            symbol: element of the orbit.
+
+        Returns:
+            [steps] for x = 0, 1 / steps, ...
+        """
+        limit = SHARE * bond_length(symbol, symbol)
+        if self._own < limit:
+            return np.zeros(steps, dtype=bool)
+        matrices, shifts = ways
+        limits = np.repeat([SHARE * bond_length(symbol, other) for other in self.symbols], self.sizes)
+        blocked = np.zeros(steps + 1, dtype=np.int64)
+        self._block(blocked, self.points - shifts[0], np.tile(-matrices[0], (len(self.points), 1)), limits)
+        self._block(
+            blocked, shifts[1:] - shifts[0], matrices[1:] - matrices[0], np.full(len(shifts) - 1, limit)
+        )
+        return np.asarray(blocked.cumsum()[:steps] == 0)
+
+    def _block(self, blocked: Ints, starts: Floats, rates: Floats, limits: Floats) -> None:
+        """Add 1 where the steps begin in which a pair is too close, and take it away behind their end.
+
+        Args:
+            blocked: [steps + 1].
+            starts: [n, 3] from one atom to the other at x = 0, fractions.
+            rates: [n, 3] its change from x = 0 to 1, integers.
+            limits: [n] Å.
+        """
+        if not len(starts):
+            return
+        steps = len(blocked) - 1
+        low = -1 - np.maximum(rates.max(axis=0), 0)
+        high = 1 - np.minimum(rates.min(axis=0), 0)
+        cells = _cells(*low.astype(int).tolist(), *high.astype(int).tolist())
+        rate = rates @ self.vectors  # [n, 3] Å
+        off = ((starts - np.rint(starts)) @ self.vectors)[:, None] + cells @ self.vectors  # [n, n_cells, 3] Å
+        rate_2, limits_2 = (rate**2).sum(axis=1)[:, None], (limits**2)[:, None]  # [n, 1]
+        still = rate_2 < 1e-9  # a pair that moves together
+        off_2 = (off**2).sum(axis=2)  # [n, n_cells]
+        blocked[0] += int((still & (off_2 < limits_2)).any())
+        rate_2 = np.where(still, 1.0, rate_2)
+        middle = -(off @ rate[:, :, None])[:, :, 0] / rate_2
+        half_2 = (limits_2 - off_2) / rate_2 + middle**2
+        hits = (half_2 > 0) & ~still
+        middle, half = middle[hits], np.sqrt(half_2[hits])
+        first = np.floor(steps * (middle - half)).astype(np.int64) + 1
+        behind = np.ceil(steps * (middle + half)).astype(np.int64)
+        first, behind = first.clip(0, steps), behind.clip(0, steps)
+        np.add.at(blocked, first, 1)
+        np.add.at(blocked, np.maximum(first, behind), -1)
 
     def fault(self, number: int, *, bonds_too: bool) -> str:
         """What is wrong with the crystal, all its atoms being here.

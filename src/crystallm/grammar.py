@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from crystallm.grammar_orbits import OrbitsRules
 
 CONSTRAINTS = ("full", "syntax", "none")
-REWRITES = 6  # of one orbit's coordinates, where they put atoms too close
-CELL_REWRITES = 10  # of cell and coordinates together, where those do not help
-ORBIT_REWRITES = 4  # of the choice of Wyckoff positions and all behind it, where those do not help either
-GROUP_REWRITES = 2  # of the space group and all behind it, unless it was asked for
+REWRITES = 4  # of one orbit's coordinates, where they put atoms too close
+UNGUIDED = 2  # of these in a text, before an orbit's last coordinate is kept to values that leave atoms room
+CELL_REWRITES = 4  # of cell and coordinates together, where those do not help; of 100 cells the 5th cures 3
+STRAY_CELLS = 1  # of these for another group than was written: 1 of 76 cures, the orbits have more symmetry
+ORBIT_REWRITES = 2  # of the choice of Wyckoff positions and all behind it, where those do not help either
+GROUP_REWRITES = 4  # of the space group and all behind it; of the orbits once more, if it was asked for
 BOND_REWRITES = 6  # of all these, for bonds alone: 4 % of real crystals have odd bonds, and are let be then
 
 

@@ -1,10 +1,11 @@
 """The rules of the orbits language: what may come next in its texts, and what must.
 
 A state answers two questions, `allowed()` and `advance(token)`; every choice it allows can be completed to a
-crystal with the composition asked for. Atoms that would stand too close are taken back and written anew, and
-so is a crystal in which spglib finds another group than the one written, or with bonds that chemistry does
-not know: first the coordinates, then the cell, then the choice of orbits, at last the group if it was not
-asked for, each a bounded number of times.
+crystal with the composition asked for. Atoms that would stand too close are taken back and written anew,
+after a few times with the last coordinate of each orbit kept to the values that leave its atoms room. So is a
+crystal in which spglib finds another group than the one written, or with bonds that chemistry does not know:
+first the coordinates, then the cell, then the choice of orbits, at last the group if it was not asked for,
+each a bounded number of times.
 
 Builds on the core in `grammar`; refuses to know networks, probabilities and structures.
 """
@@ -12,7 +13,7 @@ Builds on the core in `grammar`; refuses to know networks, probabilities and str
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from math import ceil, floor, log
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,8 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.spacegroups import Floats, SpaceGroup
+    from crystallm.spacegroups import Bools, Floats, SpaceGroup
 
-GENERIC = (0.12345, 0.28718, 0.39173)  # stands for coordinates not written yet; special for no group
 REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, grammar.GROUP_REWRITES)
 
 
@@ -71,7 +71,7 @@ class OrbitsState:
         counts: the composition asked for, if one was.
         group: the space group asked for, if one was.
         rewrites: how often coordinates of one orbit may be taken back, cell and coordinates, orbits and all
-            behind them, the group and all behind it.
+            behind them, the group and all behind it; of the orbits instead, if the group was asked for.
         context: tokens that the text may have; None for any number.
     """
 
@@ -97,6 +97,9 @@ class OrbitsState:
         self._pending_symbol = ""  # the element whose count is being written
         self._left: dict[str, int] = {}  # atoms of each element still to place
         self._taken: frozenset[int] = frozenset()  # fixed positions in use
+        self._strays = 0  # crystals of these orbits that had another group
+        self._refused = 0  # orbits that were taken back since they met others
+        self._clear: Bools | None = None  # values of the coordinate at hand that leave atoms room, if known
         self._orbit = 0  # whose coordinates are being written
         self._options: Sequence[int] | None = None
         self._n_tokens = 0
@@ -105,6 +108,8 @@ class OrbitsState:
         self._tight = False  # whether the rest may outgrow the context
         self._group_start = self._cell_start = 0  # tokens before each of them
         self._back = 0
+        if group is not None:
+            rewrites = (*rewrites[:2], rewrites[2] + rewrites[3], 0)
         self._budget = rewrites
         self._bond_rewrites = bond_rewrites
         self._rewrites = list(rewrites)  # left: of the orbit at hand, of cell, orbits, group
@@ -218,6 +223,7 @@ class OrbitsState:
     def _begin_orbits(self) -> None:
         self._left = dict(self.composition)
         self._taken = frozenset()
+        self._strays = 0
         self.placed.clear()
         self.cell.clear()
         self._part = self._orbit_element
@@ -341,8 +347,9 @@ class OrbitsState:
         return fails
 
     def _images(self, orbit: _Placed) -> Floats:
-        group = self._known_group()
-        return group.orbit(group.wyckoff[orbit.index].point([v / orbits.STEPS for v in orbit.values]))
+        """The atoms [multiplicity, 3] of an orbit, fractions in [0, 1), the representative first."""
+        matrices, shifts = self._known_group().orbit_maps[orbit.index]
+        return np.asarray((matrices @ (np.array(orbit.values) / orbits.STEPS) + shifts) % 1.0 % 1.0)
 
     def _take_back(self, budget: int, n_tokens: int) -> bool:
         if not self._rewrites[budget] or self._n_tokens - n_tokens < self._floor:
@@ -398,14 +405,25 @@ class OrbitsState:
             self._orbit += 1
         if self._orbit < len(self.placed):
             self._part = self._coarse
-        elif not (self.full and any(self._rewrites[1:]) and self._fails() and self._restart()):
+        elif not (self.full and any(self._rewrites[1:]) and self._mend(self._fault())):
             self._part = self._end
 
-    def _fails(self) -> bool:
-        """Whether the crystal, now that it is complete, has another group than was written, or odd bonds."""
+    def _fault(self) -> str:
+        """What is wrong with the crystal, now that it is complete; see `contacts.Atoms.fault`."""
         fault = self._atoms.fault(self._known_group().number, bonds_too=self._bond_rewrites > 0)
         self._bond_rewrites -= fault == "bonds"
-        return bool(fault)
+        self._strays += fault == "group"
+        return fault
+
+    def _mend(self, fault: str) -> bool:
+        """Take back what a fault of the complete crystal may come from."""
+        if not fault:
+            return False
+        if fault == "bonds":
+            self._rewrites[1] += 1  # they have a bound of their own
+        if self._strays > grammar.STRAY_CELLS:  # most often the orbits have more symmetry in any cell
+            return self._restart_orbits() or self._restart_group() or self._restart_cell()
+        return self._restart()
 
     def _coarse(self, token: int | None) -> Sequence[int]:
         family = orbits.families()
@@ -413,10 +431,31 @@ class OrbitsState:
             self._pending = 10 * (token - family.coarse)
             self._part = self._fine
             return ()
-        first = self._lowest() // 10
-        if first and not self._has_room(first):
+        self._find_clear()
+        lowest = self._lowest()
+        if self._clear is not None:
+            open_values = self._clear & (np.arange(orbits.STEPS) >= lowest)
+            found = np.flatnonzero(open_values.reshape(-1, 10).any(axis=1))
+            if len(found):
+                return [family.coarse + c for c in found.tolist()]
+        first = lowest // 10
+        if first and not self._has_room(lowest):
             first = 0  # order is a matter of form; two atoms on one point are not
         return range(family.coarse + first, family.fine)
+
+    def _find_clear(self) -> None:
+        """Find out where the next coordinate leaves the atoms room, if it is an orbit's last.
+
+        Only in a text whose orbits have met others: what the network writes of its own is not narrowed.
+        """
+        self._clear = None
+        orbit = self.placed[self._orbit]
+        last = len(orbit.values) + 1 == len(self._known_group().wyckoff[orbit.index].free)
+        if not (self.full and last and self._refused >= grammar.UNGUIDED):
+            return
+        matrices, shifts = self._known_group().orbit_maps[orbit.index]
+        known = matrices[:, :, :-1] @ (np.array(orbit.values) / orbits.STEPS)
+        self._clear = self._atoms.clear((matrices[:, :, -1], known + shifts), orbits.STEPS, orbit.element)
 
     def _fine(self, token: int | None) -> Sequence[int]:
         family, group = orbits.families(), self._known_group()
@@ -429,28 +468,36 @@ class OrbitsState:
             elif not self.full:
                 self._next_orbit()
             else:
-                own = self._images(orbit)
-                meets = self._atoms.meets(own, orbit.element)
-                taken_back = meets and (self._restart_orbit(orbit) or self._restart())
-                if not taken_back:
-                    self._rewrites[0] = self._budget[0]
-                    self._atoms.add(own, orbit.element)
-                    self._next_orbit()
+                self._place(orbit)
             return ()
         if not self.full:
             return range(family.fine, family.size)
-        stays = [d for d in range(10) if self._stays([*orbit.values, self._pending + d])]
+        stays = self._staying(self._pending)
         in_order = [d for d in stays if self._pending + d >= self._lowest()]
+        clear = [] if self._clear is None else [d for d in in_order if self._clear[self._pending + d]]
         # Order is a matter of form: where it leaves nothing (behind 0.999), out of order is a crystal still.
-        return [family.fine + d for d in in_order or stays or range(10)]
+        return [family.fine + d for d in clear or in_order or stays or range(10)]
 
-    def _has_room(self, first: int) -> bool:
-        """Whether a coordinate with these first digits or higher ones is left for an orbit."""
+    def _place(self, orbit: _Placed) -> None:
+        """Put a complete orbit into the cell, or take it back where it is too close."""
+        own = self._images(orbit)
+        if self._atoms.meets(own, orbit.element):
+            # Where an only coordinate leaves no room, no other value of it will.
+            stuck = self._clear is not None and len(orbit.values) == 1 and not self._clear.any()
+            if (not stuck and self._restart_orbit(orbit)) or self._restart():
+                self._refused += 1
+                return
+        self._rewrites[0] = self._budget[0]
+        self._atoms.add(own, orbit.element)
+        self._next_orbit()
+
+    def _has_room(self, lowest: int) -> bool:
+        """Whether a coordinate of this value or a higher one is left for an orbit."""
         orbit = self.placed[self._orbit]
         if len(orbit.values) + 1 < len(self._known_group().wyckoff[orbit.index].free):
             return True
-        values = range(max(10 * first, self._lowest()), orbits.STEPS)
-        return any(self._stays([*orbit.values, value]) for value in values)
+        tens = range(lowest // 10 * 10, orbits.STEPS, 10)
+        return any(first + d >= lowest for first in tens for d in self._staying(first))
 
     def _lowest(self) -> int:
         """Smallest next coordinate that keeps equal orbits in order."""
@@ -462,23 +509,23 @@ class OrbitsState:
         done = len(orbit.values)
         return before.values[done] if same and before.values[:done] == orbit.values else 0
 
-    def _stays(self, values: list[int]) -> bool:
-        """Whether an orbit keeps its multiplicity with these first coordinates, and meets none before it."""
-        group = self._known_group()
-        position = group.wyckoff[self.placed[self._orbit].index]
-        complete = len(values) == len(position.free)
-        filled = [v / orbits.STEPS for v in values] + list(GENERIC[len(values) : len(position.free)])
-        images = group.images(position.point(filled))
-        if not _keeps(images, position.multiplicity):
-            return False
-        if complete:
-            for other in self.placed[: self._orbit]:
-                if other.index == self.placed[self._orbit].index:
-                    point = position.point([v / orbits.STEPS for v in other.values])
-                    off = images - point
-                    if (np.abs(off - np.rint(off)).max(axis=1) < 0.5 / orbits.STEPS).any():
-                        return False
-        return True
+    def _staying(self, first: int) -> Sequence[int]:
+        """Last digits with which an orbit keeps its multiplicity and is on no point of one before it.
+
+        Args:
+            first: the next coordinate with a last digit of 0.
+        """
+        group, orbit = self._known_group(), self.placed[self._orbit]
+        kept = _keeping(group.number, orbit.index, (*orbit.values, first))
+        before = [o.values for o in self.placed[: self._orbit] if o.index == orbit.index]
+        if not before or len(orbit.values) + 1 < len(group.wyckoff[orbit.index].free):
+            return kept
+        matrices, shifts = group.orbit_maps[orbit.index]
+        others = np.array(before) / orbits.STEPS @ matrices[0].T + shifts[0]  # [n_before, 3]
+        tried = np.array([(*orbit.values, first + d) for d in kept]).reshape(len(kept), -1) / orbits.STEPS
+        images = tried @ matrices.transpose(0, 2, 1) + shifts[:, None]  # [multiplicity, n_kept, 3]
+        same = np.asarray(_coincide(images[:, :, None] - others).any(axis=(0, 2)))  # [n_kept]
+        return [d for d, on_another in zip(kept, same, strict=True) if not on_another]
 
     def _end(self, token: int | None) -> Sequence[int]:
         if token is not None:
@@ -494,11 +541,29 @@ class OrbitsState:
         return self.group
 
 
-def _keeps(images: Floats, multiplicity: int) -> bool:
-    """Whether a point's images (one an operator) are as many distinct points as the multiplicity says."""
-    off = images - images[0]
-    same = int((np.abs(off - np.rint(off)).max(axis=1) < 0.5 / orbits.STEPS).sum())
-    return len(images) == same * multiplicity
+def _coincide(off: Floats) -> Bools:
+    """Whether points so far apart [..., 3] are one and the same, in the digits that are written."""
+    return np.asarray(np.abs(off - np.rint(off)).max(axis=-1) < 0.5 / orbits.STEPS)
+
+
+@lru_cache(maxsize=100_000)
+def _keeping(number: int, index: int, values: tuple[int, ...]) -> tuple[int, ...]:
+    """Last digits with which an orbit keeps its multiplicity.
+
+    Args:
+        number: space group.
+        index: Wyckoff position.
+        values: coordinates so far, the last with a last digit of 0.
+    """
+    matrices, shifts = spacegroups.get(number).orbit_maps[index]
+    n_later = matrices.shape[2] - len(values)
+    tried = np.empty((10, matrices.shape[2]))
+    tried[:, : len(values)] = np.array(values) / orbits.STEPS
+    tried[:, len(values) - 1] += np.arange(10) / orbits.STEPS
+    tried[:, len(values) :] = spacegroups.GENERIC[len(values) : len(values) + n_later]
+    images = (matrices[1:] - matrices[0]) @ tried.T + (shifts[1:] - shifts[0])[:, :, None]
+    lost = _coincide(images.transpose(2, 0, 1)).any(axis=1)  # [10]
+    return tuple(np.flatnonzero(~lost).tolist())
 
 
 @dataclass(frozen=True)

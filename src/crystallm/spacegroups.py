@@ -24,7 +24,10 @@ from crystallm.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
+GENERIC = (0.12345, 0.28718, 0.39173)
+"""Values of free parameters that are special for no group."""
 UNIT = 24  # translations and offsets are stored as integers in 24ths
 PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
 SYSTEMS = (
@@ -124,6 +127,26 @@ class SpaceGroup:
     def by_label(self) -> dict[str, WyckoffPosition]:
         """Wyckoff positions by label, '4c'."""
         return {w.label: w for w in self.wyckoff}
+
+    @cached_property
+    def orbit_maps(self) -> tuple[tuple[Floats, Floats], ...]:
+        """For each Wyckoff position the maps of its parameters onto the points of its orbit.
+
+        Matrices [multiplicity, 3, n_free] and shifts [multiplicity, 3]: with values x of the free parameters,
+        points matrices @ x + shifts, not wrapped, the representative first.
+        """
+        return tuple(self._maps(position) for position in self.wyckoff)
+
+    def _maps(self, position: WyckoffPosition) -> tuple[Floats, Floats]:
+        images = self.images(position.point(GENERIC[: len(position.free)]))
+        kept: list[int] = []
+        for i, image in enumerate(images):
+            off = images[kept] - image
+            if not (np.abs(off - np.rint(off)).max(axis=1) < 1e-4).any():
+                kept.append(i)
+        matrices = self.rotations[kept] @ position.matrix[:, list(position.free)]
+        shifts = self.rotations[kept] @ position.offset + self.translations[kept]
+        return matrices.astype(np.float64), np.asarray(shifts, dtype=np.float64)
 
     def images(self, point: Floats) -> Floats:
         """All images [n_ops, 3] of a point, one an operator, repeated ones too, not wrapped."""
