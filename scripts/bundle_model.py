@@ -1,6 +1,6 @@
 """Put the best weights of a training run into the package: bfloat16 shards, recipe, metrics and card.
 
-    python scripts/bundle_model.py RUN NAME --card card.json
+    python scripts/bundle_model.py RUN NAME --card card.json [--into models]
 
 The card is a JSON object; its `summary` is the line that `crystallm models` prints.
 """
@@ -25,9 +25,10 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--card", type=Path, required=True)
+    parser.add_argument("--into", type=Path, default=WEIGHTS, help="folder of models (the package's)")
     args = parser.parse_args()
     network = checkpoint.load(args.run / training.MODEL, device="cpu")
-    folder = WEIGHTS / args.name
+    folder = args.into / args.name
     checkpoint.save(network, folder, dtype=torch.bfloat16, card=json.loads(args.card.read_text()))
     for name in (training.RECIPE, training.METRICS):
         shutil.copy(args.run / name, folder / name)
