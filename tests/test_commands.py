@@ -106,8 +106,8 @@ def trained(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["default"], {"n_embd": 256, "minutes": 68.0, "updates": None, "seed": 0}),
-        (["default", "--updates", 7, "--no-bias"], {"minutes": None, "updates": 7, "learning_rate": 0.002}),
+        (["default"], {"n_embd": 256, "minutes": 66.0, "updates": None, "seed": 0}),
+        (["default", "--updates", 7, "--no-bias"], {"minutes": None, "updates": 7, "learning_rate": 0.0035}),
         (["default", "--config", "more.yaml"], {"minutes": None, "tokens": 500, "n_embd": 64, "seed": 3}),
         (["default", "--config", "more.yaml", "--seed", 4, "--minutes", 2], {"minutes": 2.0, "seed": 4}),
         (["recipe.yaml", "--updates", 2, "--spike", "none"], {"n_embd": 16, "spike": None}),

@@ -31,6 +31,10 @@ class Fields:
     """The flags of a recipe, one a field of `recipe.Recipe`; None: not given."""
 
     language: Annotated[str | None, Parameter(help="Refuse data in another language (any).")] = None
+    form: Annotated[
+        Literal["gpt2", "llama"] | None,
+        Parameter(help="Positions, norms and MLP as in GPT-2 or Llama (gpt2)."),
+    ] = None
     n_layer: Annotated[int | None, Parameter(help="Transformer blocks (8).")] = None
     n_head: Annotated[int | None, Parameter(help="Attention heads of a block (8).")] = None
     n_embd: Annotated[int | None, Parameter(help="Width of the network (512).")] = None
@@ -57,10 +61,16 @@ class Fields:
         float | None, Parameter(help="Last rate over the highest (0.1; 0.01 with --init-from).")
     ] = None
     warmup: Annotated[int | None, Parameter(help="Updates over which the rate rises (100).")] = None
+    optimizer: Annotated[
+        Literal["adamw", "muon"] | None, Parameter(help="AdamW, or Muon for the matrices of blocks (adamw).")
+    ] = None
     weight_decay: Annotated[float | None, Parameter(help="Of matrices (0.1).")] = None
     beta1: Annotated[float | None, Parameter(help="AdamW's first decay rate (0.9).")] = None
     beta2: Annotated[float | None, Parameter(help="AdamW's second decay rate (0.99).")] = None
     clip: Annotated[float | None, Parameter(help="Largest norm of a gradient (1).")] = None
+    light: Annotated[
+        float | None, Parameter(help="Weight of losses of what is given and of last digits (1).")
+    ] = None
     ema: Annotated[Number, Parameter(help="Decay of averaged weights, such as 0.999 (none).")] = None
     tokens: Annotated[int | None, Parameter(help="Length of the schedule, tokens.")] = None
     updates: Annotated[int | None, Parameter(help="Length of the schedule, updates.")] = None
