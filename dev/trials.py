@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crystallm import dataset, orbits, spacegroups
-from crystallm.model import GPT, ModelConfig, plain_attention
+from crystallm.model import GPT, ModelConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,95 +143,6 @@ def judged(network: GPT, told: Telling) -> dict[str, float]:
     return {"all": sum(found.values()), "structure": structure, **found}
 
 
-# --- the second form of network ---
-
-
-class RMSNorm(nn.Module):
-    """Root mean square norm in float32."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., C) to (..., C)."""
-        return functional.rms_norm(x, (x.shape[-1],), self.weight, 1e-5)
-
-
-class Llama(GPT):
-    """Rotary positions, RMSNorm, SwiGLU; masks and packing as in GPT."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        width, hidden = config.n_embd, 64 * round(8 * config.n_embd / 3 / 64)
-        trunk: Any = self.transformer
-        trunk.wpe = nn.Embedding(1, 1)
-        trunk.ln_f = RMSNorm(width)
-        for block in trunk.h:
-            block.ln_1, block.ln_2 = RMSNorm(width), RMSNorm(width)
-            block.attn = Rotary(config)
-            block.mlp = SwiGLU(width, hidden)
-        self._initialise()
-
-    def features(
-        self, ids: Tensor, *, positions: Any = None, segments: Any = None, cache: Any = None
-    ) -> Tensor:
-        """The normalised stream (B, T, C)."""
-        del cache
-        from crystallm.model import additive_mask, segment_mask
-
-        mask = additive_mask(segment_mask(segments), ids.shape[1], torch.bfloat16)
-        trunk: Any = self.transformer
-        dim = self.config.head_dim
-        rate = 10000.0 ** (-torch.arange(0, dim, 2) / dim)
-        angle = positions[:, None, :, None] * rate  # (B, 1, T, D / 2)
-        turn = (angle.cos().to(torch.bfloat16), angle.sin().to(torch.bfloat16))
-        x = functional.dropout(trunk.wte(ids), self.config.dropout, self.training)
-        for block in trunk.h:
-            x = x + block.attn(block.ln_1(x), mask, turn)
-            x = x + block.mlp(block.ln_2(x))
-        out: Tensor = trunk.ln_f(x)
-        return out
-
-
-class Rotary(nn.Module):
-    """Attention with rotary positions."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.n_head = config.n_head
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
-
-    def forward(self, x: Tensor, mask: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-        """Map (B, T, C) to (B, T, C)."""
-        b, t, c = x.shape
-        q, k, v = self.c_attn(x).view(b, t, 3, self.n_head, c // self.n_head).permute(2, 0, 3, 1, 4)
-        y = plain_attention(_turned(q, turn), _turned(k, turn), v, mask, 0.0)
-        out: Tensor = self.c_proj(y.transpose(1, 2).reshape(b, t, c))
-        return out
-
-
-def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    one, two = x.chunk(2, dim=-1)
-    return torch.cat((one * turn[0] - two * turn[1], two * turn[0] + one * turn[1]), dim=-1)
-
-
-class SwiGLU(nn.Module):
-    """Gated MLP."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.c_fc = nn.Linear(width, 2 * hidden, bias=False)
-        self.c_proj = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., C) to (..., C)."""
-        gate, value = self.c_fc(x).chunk(2, dim=-1)
-        out: Tensor = self.c_proj(functional.silu(gate) * value)
-        return out
-
-
 # --- training ---
 
 
@@ -259,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--told", default="now")
-    parser.add_argument("--form", choices=("gpt", "llama"), default="gpt")
+    parser.add_argument("--form", choices=("gpt2", "llama"), default="gpt2")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--tokens", type=float, default=2.0, help="million")
     parser.add_argument("--layers", type=int, default=6)
@@ -280,10 +191,10 @@ def main() -> None:
     train, val = (Telling(dataset.load(args.data, name), args.told, index) for name in ("train", "val"))
     weights = torch.tensor([LIGHT.get(kind, 1.0) if args.light else 1.0 for kind in KINDS])
     config = ModelConfig(
-        language="orbits", vocab_size=len(index), context=1100, n_layer=args.layers, n_head=args.heads,
-        n_embd=args.width, dropout=args.dropout,
+        language="orbits", form=args.form, vocab_size=len(index), context=1100, n_layer=args.layers,
+        n_head=args.heads, n_embd=args.width, dropout=args.dropout,
     )  # fmt: skip
-    network = (GPT if args.form == "gpt" else Llama)(config).train()
+    network = GPT(config).train()
     chosen = optimizers(network, args)
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
     start, share, update, tokens, epoch = time.process_time(), 0.0, 0, 0, 0
