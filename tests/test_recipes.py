@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from crystallm import dataset, training, training_log
+from crystallm.language import get_language
 from crystallm.recipe import Recipe, bundled
 from crystals import write_split
 
@@ -66,7 +67,9 @@ def test_a_recipe_runs(tmp_path, monkeypatch, name):
     recipe, rng = read(name), np.random.default_rng(0)
     for split in ("train", "val"):
         write_split(tmp_path / "data", split, [rng.integers(40, size=30) for _ in range(20)])
-    facts = {"language": recipe.language, "vocab_size": 40}
+    assert recipe.language is not None
+    size = len(get_language(recipe.language).vocabulary())
+    facts = {"language": recipe.language, "vocab_size": size}
     (tmp_path / "data" / dataset.FACTS).write_text(json.dumps(facts))
     # Time is what is saved here: all else is as the recipe has it.
     small = {"n_layer": 1, "n_embd": 2 * recipe.n_head, "context": 32, "batch_tokens": 64} | {

@@ -149,8 +149,7 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
         run.averaged = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     if recipe.light != 1.0:
         run.weights = torch.ones(split.vocab_size, device=world.device)
-        light = [i for i in get_language(split.language).light_ids if i < split.vocab_size]
-        run.weights[light] = recipe.light
+        run.weights[list(get_language(split.language).light_ids)] = recipe.light
     return run
 
 
