@@ -1,10 +1,10 @@
 """How fast a network learns: our step against a plain one, in turns, and on a GPU if there is one.
 
     OMP_NUM_THREADS=1 python bench/training.py --repeats 5
-    python bench/training.py --gpu
+    python bench/training.py --gpu [--large] [--compile]
 
-The network is the paper's small one (8 layers, 8 heads, 512 wide, context 1024, 371 tokens), the texts are
-random ones of 100 to 700 tokens, as long as those of MP-20 in `cif`, in packed windows of up to 1,024; both
+The network is the paper's small one (8 layers, 8 heads, 512 wide, context 1024, 371 tokens), or on a GPU the
+large one (16 layers, 16 heads, 1024 wide), the texts are random ones of 100 to 700 tokens, as long as those of MP-20 in `cif`, in packed windows of up to 1,024; both
 sides learn from the same windows. Ours: bfloat16 products, fused GELU and AdamW, logits of targets alone.
 Plain: float32, GELU written by hand as the original does, AdamW tensor by tensor, all logits. Prints tokens
 (without padding) a second of CPU time of this process, so that waiting for other jobs does not count, with
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 VOCABULARY = 371
 
 
-def network(dropout: float, device: torch.device) -> GPT:
-    """The paper's small network with random weights."""
+def network(dropout: float, device: torch.device, *, large: bool = False) -> GPT:
+    """The paper's small network, or its large one, with random weights."""
     torch.manual_seed(0)
-    config = ModelConfig(language="cif", vocab_size=VOCABULARY, context=1024, dropout=dropout)
+    size = {"n_layer": 16, "n_head": 16, "n_embd": 1024} if large else {}
+    config = ModelConfig(language="cif", vocab_size=VOCABULARY, context=1024, dropout=dropout, **size)
     return GPT(config).to(device).train()
 
 
@@ -57,13 +58,14 @@ def written_gelu(x: torch.Tensor) -> torch.Tensor:
     return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
 
 
-def our_step(net: GPT, device: torch.device) -> Callable[[dataset.Batch], None]:
+def our_step(net: GPT, device: torch.device, *, compiled: bool = False) -> Callable[[dataset.Batch], None]:
     """A step as `training_step` does it."""
+    features = torch.compile(net.features) if compiled else net.features
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
 
     def step(batch: dataset.Batch) -> None:
-        total, n = summed_loss(net, batch, device, "bfloat16")
-        (total / n).backward()  # type: ignore[no-untyped-call]
+        found = summed_loss(net, batch, device, "bfloat16", features)
+        (found.weighed / found.n).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -146,8 +148,9 @@ def on_gpu(args: argparse.Namespace) -> None:
         ),
     }
     for kind, plans in kinds.items():
-        net = network(args.dropout, device)
-        step, weights, speeds, shares = our_step(net, device), net.num_parameters(), [], []
+        net = network(args.dropout, device, large=args.large)
+        step = our_step(net, device, compiled=args.compile)
+        weights, speeds, shares = net.num_parameters(), [], []
         with feeding.ahead((planned, planned.fill(split)) for planned in plans) as ready:
             tokens, attended, start = 0, 0, time.perf_counter()
             for number, (planned, batch) in enumerate(ready):
@@ -156,7 +159,7 @@ def on_gpu(args: argparse.Namespace) -> None:
                 if number % 5 == 4:
                     torch.cuda.synchronize()
                     seconds = time.perf_counter() - start
-                    if number > 5:
+                    if number > 10:
                         speeds.append(tokens / seconds)
                         shares.append(
                             hardware.operations(net.config, weights, tokens, attended) / seconds / peak
@@ -180,6 +183,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--gpu", action="store_true", help="on a GPU, ours alone")
+    parser.add_argument("--large", action="store_true", help="the large network, on a GPU")
+    parser.add_argument("--compile", action="store_true", help="with torch.compile, on a GPU")
     parser.add_argument("--batch-tokens", type=int, default=65536, help="of a step on a GPU")
     args = parser.parse_args()
     if args.gpu:
