@@ -4,7 +4,7 @@
     python bench/training.py --gpu [--large] [--compile]
 
 The network is the paper's small one (8 layers, 8 heads, 512 wide, context 1024, 371 tokens), or on a GPU the
-large one (16 layers, 16 heads, 1024 wide); the texts are random ones of 100 to 700 tokens, as long as those of
+large one (16 layers, 16 heads, 1024 wide); the texts are random, of 100 to 700 tokens as those of
 MP-20 in `cif`, in packed windows of up to 1,024; both sides learn from the same windows. Ours: bfloat16
 products, fused GELU and AdamW, logits of targets alone. Plain: float32, GELU written by hand as the original
 does, AdamW tensor by tensor, all logits. Prints tokens (without padding) a second of CPU time of this
