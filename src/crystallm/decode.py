@@ -1,5 +1,9 @@
 """Sampling from a network: batched, with a key-value cache, one random stream a sample, and rules if given.
 
+Where the rules leave one token only, it is written without asking the network, which reads such runs in one
+pass together with the token before them; what rows have in front of the first choice is read once for all
+samples of a prompt. A finished row makes place for the next.
+
 Knows tokens, not crystals: which run of tokens ends a text is told by a `Stop`, which tokens may come next by
 a `Rules` object. What a token means, how a prompt is made and what becomes of a sample is others' business.
 
@@ -20,21 +24,25 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
+from crystallm import ragged
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
+    from crystallm.dataset import Ids
     from crystallm.model import GPT, KVCache
 
     Progress = Callable[[int, int], None]
 
 _FIRST_CAPACITY = 128  # cached tokens a row; doubles when a row needs more
-_PREFILL_ROWS = 32  # distinct prompts that go through the network together
+_PREFILL_ROWS = 32  # distinct beginnings that go through the network together
 _PREFILL_TOKENS = 8192  # of these, with padding, at most
-_KEPT_PREFILLS = 64  # distinct prompts whose keys and values are kept for samples to come
+_KEPT_PREFILLS = 64  # distinct beginnings whose keys and values are kept for samples to come
+_KEPT_TABLES = 4096  # lists of tokens whose arrays are kept
+_BROKEN = "the network's logits are not finite: its weights are broken"
 _DRAWS = 64  # uniform numbers drawn at a time
 _BELOW_ONE = 1.0 - 2.0**-40
 
@@ -163,9 +171,7 @@ def sample(
         )
         for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True))
     )
-    return _generate(
-        _Decoder(network, options, min(batch_size, max(len(prompts), 1))), rows, prompts, progress
-    )
+    return _generate(_Decoder(network, options, min(batch_size, max(len(prompts), 1))), rows, progress)
 
 
 def choose(
@@ -229,7 +235,21 @@ class _Options:
 
 @dataclass(slots=True)
 class _Row:
-    """A text being written."""
+    """A text being written.
+
+    Attributes:
+        number: of its prompt.
+        index: of its random stream.
+        ids: prompt and text.
+        n_prompt: tokens of the prompt.
+        state: what the rules know of it.
+        uniforms: a random number for each token, forced or not.
+        log_probs: of each token behind the prompt; NaN until the network has seen the one before it.
+        allowed: what may come next, None for all.
+        cached: tokens that the network has read.
+        ended: whether its end was written.
+        finished: whether nothing is to be written any more.
+    """
 
     number: int
     index: int
@@ -239,19 +259,53 @@ class _Row:
     uniforms: Iterator[float]
     log_probs: list[float] = field(default_factory=list)
     allowed: Sequence[int] | None = None
+    cached: int = 0
     ended: bool = False
     finished: bool = False
-    rewound: bool = False
 
-    def look(self, limit: int) -> None:
+    def begin(self, options: _Options, context: int) -> None:
+        """Look what may come behind the prompt, and write what must."""
+        self._look(options.max_new_tokens)
+        self._write_forced(options, context)
+
+    def write(self, token: int, log_prob: float, options: _Options, context: int) -> None:
+        """Write the token that was chosen, and behind it what must come."""
+        if math.isnan(log_prob):
+            raise CrystallmError(_BROKEN)
+        self._append(token, log_prob, options, context)
+        self._write_forced(options, context)
+
+    def learn(self, first: int, log_probs: Sequence[float]) -> None:
+        """Take note of the log-probabilities of tokens that had to come, from place `first` in `ids` on."""
+        if any(map(math.isnan, log_probs)):
+            raise CrystallmError(_BROKEN)
+        start = first - self.n_prompt
+        self.log_probs[start : start + len(log_probs)] = log_probs
+
+    @property
+    def unread(self) -> list[int]:
+        """Tokens that the network is to read next: all new ones, but for the last of a finished text."""
+        return self.ids[self.cached : -1] if self.finished else self.ids[self.cached :]
+
+    @property
+    def done(self) -> bool:
+        """Whether the text is finished and the probabilities of all its tokens are known."""
+        return self.finished and not (self.log_probs and math.isnan(self.log_probs[-1]))
+
+    def _look(self, limit: int) -> None:
         """Ask the rules what may come next, and see whether the text has to be left here."""
         self.allowed = None if self.state is None else self.state.allowed()
         if (self.allowed is not None and len(self.allowed) == 0) or len(self.log_probs) >= limit:
             self.finished = True
 
-    def append(self, token: int, log_prob: float, options: _Options, context: int) -> None:
-        if math.isnan(log_prob):
-            raise CrystallmError("the network's logits are not finite: its weights are broken")
+    def _write_forced(self, options: _Options, context: int) -> None:
+        while not self.finished and self.allowed is not None and len(self.allowed) == 1:
+            if len(self.ids) >= context:
+                return  # what outgrows the context is written token by token
+            next(self.uniforms)  # so that each token has its own, whatever the others were
+            self._append(self.allowed[0], math.nan, options, context)
+
+    def _append(self, token: int, log_prob: float, options: _Options, context: int) -> None:
         self.ids.append(token)
         self.log_probs.append(log_prob)
         end = options.stop.end_ids
@@ -267,8 +321,8 @@ class _Row:
             if back > len(self.log_probs):
                 raise AssertionError(f"rules take back {back} tokens of {len(self.log_probs)} written")
             del self.ids[-back:], self.log_probs[-back:]
-            self.rewound = True
-        self.look(options.max_new_tokens)
+            self.cached = min(self.cached, len(self.ids) - 1)
+        self._look(options.max_new_tokens)
 
     def to_sample(self) -> Sample:
         return Sample(
@@ -281,8 +335,22 @@ class _Row:
         )
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A beginning of texts that the network has read: all tokens but the last.
+
+    Attributes:
+        cache, row: where its keys and values are.
+        log_probs: of its tokens behind the prompt.
+    """
+
+    cache: KVCache
+    row: int
+    log_probs: list[float]
+
+
 class _Decoder:
-    """Rows being written together, their cache, and the prompts that have been read."""
+    """Rows being written together, their cache, and the beginnings that have been read."""
 
     def __init__(self, network: GPT, options: _Options, batch_size: int) -> None:
         self.network = network
@@ -293,13 +361,32 @@ class _Decoder:
         self.rows: list[_Row] = []
         self.cache = network.new_cache(batch_size, min(_FIRST_CAPACITY, self.context))
         self.cache.set_lengths([])
-        self._prefills: OrderedDict[tuple[int, ...], tuple[KVCache, int]] = OrderedDict()
+        self._read: OrderedDict[tuple[int, ...], _Read] = OrderedDict()
+        self._tables = _Tables(network.config.vocab_size)
 
-    def put(self, place: int, row: _Row, upcoming: Iterable[Sequence[int]]) -> None:
-        """Begin a row at `place` with its prompt cached but for the last token, which the next step reads."""
-        source, source_row = self._prefill(tuple(row.ids[:-1]), upcoming)
+    def begin(self, row: _Row, upcoming: Iterable[_Row]) -> _Read:
+        """Have the network read all that a row has but its last token, and that of others to come."""
+        key = (row.n_prompt, *row.ids)
+        if key not in self._read:
+            group = {key: row}
+            longest = len(row.ids)
+            for other in upcoming:
+                longest = max(longest, len(other.ids))
+                if len(group) >= _PREFILL_ROWS or longest * (len(group) + 1) > _PREFILL_TOKENS:
+                    break
+                if (other.n_prompt, *other.ids) not in self._read:
+                    group.setdefault((other.n_prompt, *other.ids), other)
+            self._prefill(group)
+        self._read.move_to_end(key)
+        found = self._read[key]
+        row.cached = len(row.ids) - 1
+        row.learn(row.n_prompt, found.log_probs)
+        return found
+
+    def put(self, place: int, row: _Row, begun: _Read) -> None:
+        """Give a row that has begun a place in the cache."""
         self._make_room(len(row.ids))
-        self.cache.fill_row(place, source, source_row)
+        self.cache.fill_row(place, begun.cache, begun.row)
         self.rows[place : place + 1] = [row]
 
     def drop(self, places: Sequence[int]) -> None:
@@ -307,19 +394,34 @@ class _Decoder:
         self.rows = [self.rows[place] for place in self.cache.drop_rows(places)]
 
     def step(self) -> None:
-        """Write one token in every row."""
-        self._make_room(max(self.cache.lengths) + 1)
-        inputs = torch.tensor([[row.ids[-1]] for row in self.rows], device=self.device)  # (N, 1)
+        """Read what is unread in every row; write a token and those that must follow where one is due."""
+        tokens = [row.unread for row in self.rows]
+        before = [row.cached for row in self.rows]
+        self._make_room(max(cached + len(run) for cached, run in zip(before, tokens, strict=True)))
         with torch.inference_mode():
-            features = self.network.features(inputs, cache=self.cache)
-            logits = self.network.lm_head(features[:, -1])  # (N, V)
-            self._write(logits, self.rows)
-        if any(row.rewound for row in self.rows):
-            # What is cached must end before the last token, which the next step reads.
-            ends = [len(row.ids) - 1 for row in self.rows]
-            self.cache.set_lengths([min(pair) for pair in zip(ends, self.cache.lengths, strict=True)])
-            for row in self.rows:
-                row.rewound = False
+            self.cache.set_lengths(before)
+            runs = ragged.runs_of(tokens, before, self.device)
+            logits = self.network.lm_head(ragged.features(self.network, runs, self.cache)).float()  # (N, V)
+            targets = [self._known(row, run) for row, run in zip(self.rows, tokens, strict=True)]
+            ends = [start + len(run) - 1 for start, run in zip(runs.starts, tokens, strict=True)]
+            open_rows = [place for place, row in enumerate(self.rows) if not row.finished]
+            chosen = self._choose(logits, [ends[place] for place in open_rows], open_rows)
+            for place, token in zip(open_rows, chosen, strict=True):
+                targets[place].append(token)
+            found = _log_probs(logits, [token for run in targets for token in run])
+        for place, (row, run, start) in enumerate(zip(self.rows, tokens, runs.starts, strict=True)):
+            own = found[start : start + len(run)]
+            row.cached += len(run)
+            if row.finished:
+                row.learn(row.cached - len(run) + 1, own)
+            else:
+                row.learn(row.cached - len(run) + 1, own[:-1])
+                row.write(targets[place][-1], own[-1], self.options, self.context)
+
+    @staticmethod
+    def _known(row: _Row, run: Sequence[int]) -> list[int]:
+        """The tokens that come behind each of a run, as far as they are written."""
+        return row.ids[row.cached + 1 : row.cached + 1 + len(run)]
 
     def slide(self, row: _Row) -> None:
         """Finish a text that has outgrown the context, with the last of its tokens as input at each step.
@@ -329,85 +431,138 @@ class _Decoder:
         while not row.finished:
             window = torch.tensor([row.ids[-self.context :]], device=self.device)  # (1, context)
             with torch.inference_mode():
-                self._write(self.network.lm_head(self.network.features(window)[:, -1]), [row])
+                logits = self.network.lm_head(self.network.features(window)[:, -1]).float()  # (1, V)
+                (token,) = self._tables.choose(logits, [row], self.options)
+                (log_prob,) = _log_probs(logits, [token])
+            row.write(token, log_prob, self.options, self.context)
 
-    def _write(self, logits: Tensor, rows: Sequence[_Row]) -> None:
-        logits = logits.float()
-        options = self.options
-        uniforms = torch.tensor([next(row.uniforms) for row in rows], dtype=torch.float64)
-        tokens = choose(
-            mask_logits(logits, [row.allowed for row in rows]),
-            uniforms.to(self.device),
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-        )
-        log_probs = torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0]
-        for row, token, log_prob in zip(rows, tokens.tolist(), log_probs.tolist(), strict=True):
-            row.append(token, log_prob, options, self.context)
+    def _choose(self, logits: Tensor, ends: Sequence[int], places: Sequence[int]) -> list[int]:
+        """A token for each of some rows, from the logits behind their last tokens."""
+        if not places:
+            return []
+        if len(ends) < len(logits):
+            logits = logits[torch.tensor(ends, device=self.device)]
+        return self._tables.choose(logits, [self.rows[place] for place in places], self.options)
 
     def _make_room(self, n_tokens: int) -> None:
         if n_tokens > self.cache.capacity:
             self.cache.grow(min(max(2 * self.cache.capacity, n_tokens), self.context))
 
-    def _prefill(self, tokens: tuple[int, ...], upcoming: Iterable[Sequence[int]]) -> tuple[KVCache, int]:
-        """Keys and values of a prompt; prompts that come up next are read along with it."""
-        if tokens not in self._prefills:
-            group = [tokens]
-            longest = len(tokens)
-            for prompt in upcoming:
-                other = tuple(prompt[:-1])
-                longest = max(longest, len(other))
-                if len(group) >= _PREFILL_ROWS or longest * (len(group) + 1) > _PREFILL_TOKENS:
-                    break
-                if other not in self._prefills and other not in group:
-                    group.append(other)
-            self._read(group)
-        self._prefills.move_to_end(tokens)
-        return self._prefills[tokens]
-
-    def _read(self, group: Sequence[tuple[int, ...]]) -> None:
-        lengths = [len(tokens) for tokens in group]
+    def _prefill(self, group: Mapping[tuple[int, ...], _Row]) -> None:
+        rows = list(group.values())
+        lengths = [len(row.ids) - 1 for row in rows]
         longest = max(lengths)
-        cache = self.network.new_cache(len(group), longest)
+        cache = self.network.new_cache(len(rows), longest)
+        found: list[list[float]] = [[] for _ in rows]
         if longest:
             # Padding stands behind the tokens, where causal attention does not look, and is forgotten.
-            padded = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in group])
+            padded = torch.tensor(
+                [row.ids[:-1] + [0] * (longest - n) for row, n in zip(rows, lengths, strict=True)]
+            )
             with torch.inference_mode():
-                self.network.features(padded.to(self.device), cache=cache)
-            cache.set_lengths(lengths)
-        self._prefills.update({tokens: (cache, row) for row, tokens in enumerate(group)})
-        while len(self._prefills) > max(_KEPT_PREFILLS, len(group)):
-            self._prefills.popitem(last=False)
+                features = self.network.features(padded.to(self.device), cache=cache)  # (B, T, C)
+                cache.set_lengths(lengths)
+                places = [(i, at) for i, row in enumerate(rows) for at in range(row.n_prompt - 1, lengths[i])]
+                if places:
+                    which = torch.tensor(places, device=self.device)
+                    logits = self.network.lm_head(features[which[:, 0], which[:, 1]]).float()
+                    log_probs = _log_probs(logits, [rows[i].ids[at + 1] for i, at in places])
+                    for (i, _), log_prob in zip(places, log_probs, strict=True):
+                        found[i].append(log_prob)
+        for i, key in enumerate(group):
+            self._read[key] = _Read(cache, i, found[i])
+        while len(self._read) > max(_KEPT_PREFILLS, len(group)):
+            self._read.popitem(last=False)
 
 
-def _generate(
-    decoder: _Decoder, rows: Iterator[_Row], prompts: Sequence[Sequence[int]], progress: Progress | None
-) -> Iterator[Sample]:
+class _Tables:
+    """What may come next in several rows, as one table of tokens.
+
+    Rules give the same few lists of tokens again and again; each is made an array once.
+    """
+
+    def __init__(self, n_vocabulary: int) -> None:
+        self._n_vocabulary = n_vocabulary
+        self._known: dict[int, tuple[Sequence[int], Ids]] = {}
+
+    def choose(self, logits: Tensor, rows: Sequence[_Row], options: _Options) -> list[int]:
+        """A token for each row from its logits (N, V)."""
+        uniforms = torch.tensor(
+            [next(row.uniforms) for row in rows], dtype=torch.float64, device=logits.device
+        )
+        allowed = [row.allowed for row in rows]
+        few = [self._array(tokens) for tokens in allowed if tokens is not None]
+        longest = max(map(len, few), default=0)
+        if len(few) < len(rows) or 4 * longest > self._n_vocabulary:
+            wide: list[int] = _chosen(mask_logits(logits, allowed), uniforms, options).tolist()
+            return wide
+        # Far fewer may come than there are: the others are left out, and the choice is the same.
+        table = np.zeros((len(few), longest), dtype=np.int64)
+        for line, array in zip(table, few, strict=True):
+            line[: len(array)] = array
+        there = np.arange(longest) < np.array([len(tokens) for tokens in few])[:, None]
+        index = torch.from_numpy(table).to(logits.device)
+        narrow = logits.gather(1, index).masked_fill(~torch.from_numpy(there).to(logits.device), -math.inf)
+        taken = _chosen(narrow, uniforms, options)
+        found: list[int] = index.gather(1, taken[:, None])[:, 0].tolist()
+        return found
+
+    def _array(self, tokens: Sequence[int]) -> Ids:
+        """Tokens in ascending order, so that a number between 0 and 1 means the same token in any table."""
+        known = self._known.get(id(tokens))
+        if known is not None and known[0] is tokens:
+            return known[1]
+        found = np.sort(np.asarray(tokens, dtype=np.int64))
+        if len(self._known) >= _KEPT_TABLES:
+            self._known.clear()
+        self._known[id(tokens)] = tokens, found
+        return found
+
+
+def _chosen(logits: Tensor, uniforms: Tensor, options: _Options) -> Tensor:
+    return choose(logits, uniforms, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
+
+
+def _log_probs(logits: Tensor, tokens: Sequence[int]) -> list[float]:
+    """Log-probability of a token in each row of logits (N, V)."""
+    index = torch.tensor(tokens, device=logits.device)[:, None]
+    found: list[float] = (logits.gather(1, index)[:, 0] - logits.logsumexp(dim=1)).tolist()
+    return found
+
+
+def _generate(decoder: _Decoder, rows: Iterator[_Row], progress: Progress | None) -> Iterator[Sample]:
     finished: dict[int, Sample] = {}
     n_finished = n_tokens = n_given = 0
+    waiting: deque[_Row] = deque()
+    options, context = decoder.options, decoder.context
+
+    def next_row() -> _Row | None:
+        """The next row, the ones that will soon have a place being known."""
+        while len(waiting) < _PREFILL_ROWS and (row := next(rows, None)) is not None:
+            row.begin(options, context)
+            waiting.append(row)
+        return waiting.popleft() if waiting else None
+
     more = True
     while more or decoder.rows:
         done: list[_Row] = []
-        open_places = deque(place for place, row in enumerate(decoder.rows) if row.finished)
+        open_places = deque(place for place, row in enumerate(decoder.rows) if row.done)
         done.extend(decoder.rows[place] for place in open_places)
         while more and (open_places or len(decoder.rows) < decoder.batch_size):
-            row = next(rows, None)
+            row = next_row()
             if row is None:
                 more = False
                 break
-            row.look(decoder.options.max_new_tokens)
-            if row.finished:
+            begun = decoder.begin(row, waiting)
+            if row.done:
                 done.append(row)
                 continue
-            place = open_places.popleft() if open_places else len(decoder.rows)
-            # No further than the samples that will soon have a place.
-            decoder.put(place, row, prompts[row.number + 1 : row.number + 1 + _PREFILL_ROWS])
+            decoder.put(open_places.popleft() if open_places else len(decoder.rows), row, begun)
         if open_places:
             decoder.drop(open_places)
         if decoder.rows:
             decoder.step()
-        outgrown = [row for row in decoder.rows if not row.finished and len(row.ids) > decoder.context]
+        outgrown = [row for row in decoder.rows if not row.finished and len(row.ids) > context]
         for row in outgrown:
             decoder.slide(row)
         for row in done:

@@ -204,6 +204,17 @@ class KVCache:
             all_values[self._rows[:, None], :, columns] = values.transpose(1, 2)
         return all_keys[:, :, :stop], all_values[:, :, :stop]
 
+    def put(self, layer: int, rows: Tensor, columns: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write keys and values (N, H, D) of a layer at these rows and columns, (N) each."""
+        self.keys[layer][rows, :, columns] = keys
+        self.values[layer][rows, :, columns] = values
+
+    def seen(self, layer: int, rows: Tensor | None, width: int) -> tuple[Tensor, Tensor]:
+        """The first columns of keys and values (B, H, width, D) of rows; None: of all in use, no copy."""
+        if rows is None:
+            return self.keys[layer, : self.n_rows, :, :width], self.values[layer, : self.n_rows, :, :width]
+        return self.keys[layer, rows, :, :width], self.values[layer, rows, :, :width]
+
     def advance(self, n_tokens: int) -> None:
         """Count `n_tokens` more in each row in use; called once a forward pass, after the last layer."""
         for row in range(self.n_rows):
@@ -423,7 +434,7 @@ class GPT(nn.Module):
         x: Tensor = trunk.wte(ids)  # (B, T, C)
         turn = None
         if trunk.wpe is None:
-            turn = _turn(positions, self.config.head_dim)
+            turn = turn_of(positions[:, None], self.config.head_dim)
         else:
             x = x + trunk.wpe(positions)
         if self.config.dropout and self.training:
@@ -491,10 +502,10 @@ def dropped(x: Tensor, share: float) -> Tensor:
     return x * mask.view(x.shape)
 
 
-def _turn(positions: Tensor, head_dim: int) -> Turn:
-    """Rotary positions of (B, T) places: entries i and i + D / 2 of a head are turned by one angle."""
+def turn_of(positions: Tensor, head_dim: int) -> Turn:
+    """Rotary positions of places of any shape: entries i and i + D / 2 of a head are turned by one angle."""
     halves = torch.arange(0, head_dim, 2, device=positions.device)  # (D / 2,)
-    angles = positions[:, None, :, None] * ROTARY_BASE ** (-halves / head_dim)
+    angles = positions[..., None] * ROTARY_BASE ** (-halves / head_dim)
     return angles.cos(), angles.sin()
 
 
