@@ -209,10 +209,8 @@ class KVCache:
         self.keys[layer][rows, :, columns] = keys
         self.values[layer][rows, :, columns] = values
 
-    def seen(self, layer: int, rows: Tensor | None, width: int) -> tuple[Tensor, Tensor]:
-        """The first columns of keys and values (B, H, width, D) of rows; None: of all in use, no copy."""
-        if rows is None:
-            return self.keys[layer, : self.n_rows, :, :width], self.values[layer, : self.n_rows, :, :width]
+    def seen(self, layer: int, rows: Tensor | slice, width: int) -> tuple[Tensor, Tensor]:
+        """The first columns of keys and values (B, H, width, D) of some rows; of a slice, no copy."""
         return self.keys[layer, rows, :, :width], self.values[layer, rows, :, :width]
 
     def advance(self, n_tokens: int) -> None:

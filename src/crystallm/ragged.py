@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from crystallm.dataset import Ids
     from crystallm.model import GPT, KVCache
 
-_MOST = 0.75  # share of rows whose runs the main group takes whole; longer ones are read apart
+# What attention of a row costs on a CPU, microseconds (widths of 256 and 512, one thread, torch 2.13):
+_CALL = 35.0  # a call of its own
+_TOKEN = 2.0  # a token
+_SEEN = 0.035  # and each column that it sees
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Group:
     """Rows whose attention is computed together.
 
     Attributes:
-        rows: their numbers in the cache; None for all of them in order, which copies nothing.
+        rows: their numbers in the cache, or the slice of it that they are, which copies nothing.
         tokens: (B, T) their new tokens among the N; padding points to any.
         width: W.
         mask: (B, 1, T, W) bool, True where attended.
@@ -44,7 +47,7 @@ class Group:
         places: (n) where these stand among the N; None where the group holds all N in order.
     """
 
-    rows: Tensor | None
+    rows: Tensor | slice
     tokens: Tensor
     width: int
     mask: Tensor
@@ -87,7 +90,7 @@ def runs_of(tokens: Sequence[Sequence[int]], before: Sequence[int], device: torc
     cached: Ids = np.array(before)
     positions = np.arange(int(lengths.sum())) - starts[rows] + cached[rows]
     parts = (lengths, starts, cached)
-    groups = [_group(members, n_tokens, parts, device) for members, n_tokens in _parted(lengths)]
+    groups = [_group(members, n, parts, device) for members, n in _parted(lengths, cached, device)]
     return Runs(
         torch.tensor(list(chain.from_iterable(tokens)), device=device),
         torch.from_numpy(rows).to(device),
@@ -98,33 +101,43 @@ def runs_of(tokens: Sequence[Sequence[int]], before: Sequence[int], device: torc
     )
 
 
-def _parted(lengths: Ids) -> list[tuple[Ids | None, int]]:
-    """Rows (None for all) and how many tokens of their runs, for each group.
+def _parted(lengths: Ids, cached: Ids, device: torch.device) -> list[tuple[slice | Ids, int]]:
+    """Rows of each group and how many tokens of their runs it computes.
 
-    All rows are in the first, which reads the cache where it stands; those with long runs are computed again
-    in the second, from a copy of their part of the cache.
+    All rows are in the first, which reads the cache where it stands, with the first tokens of their runs.
+    Those with longer runs are computed again: on a CPU each alone, where it stands; on a GPU, where a call
+    costs more than a copy, together.
     """
+    everyone = slice(0, len(lengths))
     longest = int(lengths.max())
-    ranked = np.sort(lengths)
-    usual = int(ranked[int(_MOST * (len(ranked) - 1))])
-    if longest <= 2 * usual:
-        return [(None, longest)]
-    return [(None, usual), (np.flatnonzero(lengths > usual), longest)]
+    if device.type != "cpu":
+        usual = int(np.sort(lengths)[3 * (len(lengths) - 1) // 4])
+        if longest <= 2 * usual:
+            return [(everyone, longest)]
+        return [(everyone, usual), (np.flatnonzero(lengths > usual), longest)]
+    own = _CALL + lengths * (_TOKEN + _SEEN * (cached + lengths))  # of each row alone
+
+    def cost(n: int) -> float:
+        width = int((cached + np.minimum(lengths, n)).max())
+        return float(len(lengths) * n * (_TOKEN + _SEEN * width) + own[lengths > n].sum())
+
+    best = min(np.unique(lengths).tolist(), key=cost)
+    alone = np.flatnonzero(lengths > best).tolist()
+    return [(everyone, best), *((slice(row, row + 1), int(lengths[row])) for row in alone)]
 
 
-def _group(members: Ids | None, n_tokens: int, runs: tuple[Ids, Ids, Ids], device: torch.device) -> Group:
-    """Part of the rows (None: all) with the first tokens of each run (length, start, tokens before it)."""
-    own = slice(None) if members is None else members
-    n_own, first, known = (part[own] for part in runs)
+def _group(rows: slice | Ids, n_tokens: int, runs: tuple[Ids, Ids, Ids], device: torch.device) -> Group:
+    """Some rows with the first tokens of each run (length, start, tokens before it)."""
+    n_own, first, known = (part[rows] for part in runs)
     steps = np.arange(n_tokens)
     there = steps < n_own[:, None]  # (B, T)
     tokens = np.where(there, first[:, None] + steps, 0)
     reach = known[:, None] + np.where(there, steps, 0)  # (B, T) the last column that a token sees
     width = int((known + np.minimum(n_own, n_tokens)).max())
     mask = np.arange(width) <= reach[:, :, None]  # (B, T, W)
-    whole = members is None and bool(there.all()) and bool((n_own == n_tokens).all())
+    whole = len(n_own) == len(runs[0]) and bool((n_own == n_tokens).all())
     return Group(
-        None if members is None else torch.from_numpy(members).to(device),
+        rows if isinstance(rows, slice) else torch.from_numpy(rows).to(device),
         torch.from_numpy(tokens).to(device),
         width,
         torch.from_numpy(mask).to(device)[:, None],
