@@ -48,6 +48,9 @@ MAX_ELEMENTS = 8
 MAX_ATOMS = 1_000
 """Likewise; those hold up to 336 in the primitive cell, 3,200 texts up to 208 in the conventional one."""
 
+WORK = 1_000
+"""Tokens taken back in a text, in all: some three texts."""
+
 
 @lru_cache(maxsize=4096)
 def _ids(text: str) -> tuple[int, ...]:
@@ -92,6 +95,7 @@ class CifState:
         group: the space group asked for, if one was.
         rewrites: how often a row, where atoms stand too close, and the cell with all rows, may be taken back.
         bond_rewrites: how often a complete crystal may be taken back for its bonds alone.
+        work: tokens that may be taken back, in all.
     """
 
     def __init__(
@@ -101,6 +105,8 @@ class CifState:
         group: int | None = None,
         rewrites: tuple[int, int] = (REWRITES, CELL_REWRITES),
         bond_rewrites: int = BOND_REWRITES,
+        *,
+        work: int = WORK,
     ) -> None:
         self._full = strength == "full"
         self._asked_group = group
@@ -128,6 +134,7 @@ class CifState:
         self._most_rewrites = rewrites
         self._rewrites = list(rewrites)  # left
         self._bond_rewrites = bond_rewrites  # likewise
+        self._work = work  # tokens that may still be taken back
         self._atoms = contacts.Atoms(np.zeros((3, 3)))  # of the rows that are written
         self._own = np.zeros((0, 3))  # atoms of the row being written, fractions
         if self._full and counts is not None:
@@ -440,12 +447,22 @@ class CifState:
         self._bond_rewrites -= fault == "bonds"
         return bool(fault)
 
+    def _take_back(self, start: int) -> bool:
+        """Take back all tokens from the one with this number on, if that is not too much work."""
+        n_tokens = self._n_tokens - start
+        if start < self._floor or n_tokens > self._work:
+            return False
+        self._work -= n_tokens
+        self._back = n_tokens
+        return True
+
     def _restart_row(self) -> bool:
         """Take back multiplicity and coordinates of a row, if it had a choice and may still be rewritten."""
-        if not self._rewrites[0] or self._n_choices == self._row_choices or self._row_start < self._floor:
+        if not self._rewrites[0] or self._n_choices == self._row_choices:
+            return False
+        if not self._take_back(self._row_start):
             return False
         self._rewrites[0] -= 1
-        self._back = self._n_tokens - self._row_start
         self._n_choices = self._row_choices
         if self._filling is not None:
             self._filling.renew()
@@ -455,10 +472,9 @@ class CifState:
 
     def _restart_cell(self) -> bool:
         """Take back cell and rows, if they may still be rewritten."""
-        if not self._rewrites[1] or self._cell_start < self._floor:
+        if not self._rewrites[1] or not self._take_back(self._cell_start):
             return False
         self._rewrites = [self._most_rewrites[0], self._rewrites[1] - 1]
-        self._back = self._n_tokens - self._cell_start
         self._cell, self._n_rows = [], 0
         self._parameter()
         return True
