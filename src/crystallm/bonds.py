@@ -11,7 +11,7 @@ counted from both ends. This module refuses to know of texts.
 from __future__ import annotations
 
 from functools import cache
-from math import pi
+from math import hypot, pi
 from typing import TYPE_CHECKING
 
 from crystallm import elements
@@ -52,13 +52,13 @@ def score(
     _refuse_freaks(vectors, coords)
     from crystallm.neighbours import Surroundings
 
-    surroundings = Surroundings(vectors, coords, symbols)
+    chosen = [(i, 1) for i in range(len(coords))] if orbits is None else list(orbits)
+    try:
+        found = Surroundings(vectors, coords, symbols).of_each([i for i, _ in chosen])
+    except CrystallmError as error:
+        raise CrystallmError(f"bonds: {error}") from None
     good = total = 0
-    for i, size in ((i, 1) for i in range(len(coords))) if orbits is None else orbits:
-        try:
-            neighbours, lengths = surroundings.of(i)
-        except CrystallmError as error:
-            raise CrystallmError(f"bonds: {error}") from None
+    for (i, size), (neighbours, lengths) in zip(chosen, found, strict=True):
         for j, length in zip(neighbours.tolist(), lengths.tolist(), strict=True):
             if j != i:
                 total += size
@@ -108,18 +108,9 @@ def _reasonable(one: str, other: str, length: float) -> bool:
     return ratio < 2.5 if "H" in (one, other) else 0.68 < ratio < 1.32
 
 
+@cache
 def expected_length(one: str, other: str) -> float:
     """Expected length of a bond between two elements, Å; d0 of the module, the same either way round.
-
-    Raises:
-        CrystallmError: an element has no radius.
-    """
-    return _expected(*sorted((one, other)))
-
-
-@cache
-def _expected(one: str, other: str) -> float:
-    """`expected_length` of two symbols in alphabetical order, Å.
 
     Raises:
         CrystallmError: an element has no radius.
@@ -156,9 +147,11 @@ def _refuse_freaks(vectors: Floats, coords: Floats) -> None:
         raise CrystallmError(f"bonds: a volume of {volume:.3g} Å^3 per atom is not in [{low:g}, {high:g}]")
     ordered = np.sort(coords % 1, axis=0)  # [n_atoms, 3]
     # The widest empty slab along each axis, as a fraction, and how far the cell's faces are apart, Å.
-    gaps = np.diff(ordered, axis=0, append=ordered[:1] + 1).max(axis=0)
-    spacings = 1 / np.linalg.norm(np.linalg.inv(vectors), axis=0)
-    gap = float((gaps * spacings).max())
+    gaps = ordered[0] + 1 - ordered[-1]
+    if n_atoms > 1:
+        gaps = np.maximum(gaps, (ordered[1:] - ordered[:-1]).max(axis=0))
+    spacings = (1 / hypot(*column) for column in np.linalg.inv(vectors).T.tolist())
+    gap = max(share * spacing for share, spacing in zip(gaps.tolist(), spacings, strict=True))
     radius = 7.0
     while radius < gap / 2:
         radius *= 2
