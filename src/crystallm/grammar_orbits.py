@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from math import ceil, floor, log
+from math import ceil, floor, inf, log
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystallm import contacts, elements, grammar, orbits, spacegroups
+from crystallm import grammar_orbits_places as places
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,28 @@ if TYPE_CHECKING:
 
 REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, grammar.GROUP_REWRITES)
 
+_NO_ATOMS = contacts.Atoms(np.zeros((3, 3)))  # none is added to these
+
+
+# Options are the same object wherever they are the same, so that who reads them may keep what comes of them.
+
+
+@cache
+def _alone(token: int) -> tuple[int, ...]:
+    return (token,)
+
+
+@cache
+def _between(first: int, behind: int) -> Sequence[int]:
+    """Ids from the first to the last before `behind`."""
+    return range(first, behind) if behind - first > 1 else tuple(range(first, behind))
+
+
+@cache
+def _shifted(first: int, places: tuple[int, ...]) -> tuple[int, ...]:
+    """Ids at places of a family."""
+    return tuple(first + place for place in places)
+
 
 @cache
 def _label_ids(number: int) -> tuple[int, ...]:
@@ -36,10 +59,40 @@ def _label_ids(number: int) -> tuple[int, ...]:
     return tuple(orbits.ids(" ".join(w.label for w in spacegroups.get(number).wyckoff)))
 
 
+@cache
+def _labels(number: int, indices: tuple[int, ...]) -> tuple[int, ...]:
+    """Ids of the labels of some of a group's Wyckoff positions."""
+    ids = _label_ids(number)
+    return tuple(ids[i] for i in indices)
+
+
+@cache
+def _groups(counts: tuple[int, ...], context: int | None) -> tuple[int, ...]:
+    """Ids of the groups that can hold these counts (sorted) within the context."""
+    return _shifted(orbits.families().group - 1, grammar.groups_within(counts, context))
+
+
+@cache
 def _tens_of(name: str) -> tuple[int, range]:
     """Id of the first token of a cell parameter's tens, and which tens there are."""
     family, written = orbits.TENS[name]
     return getattr(orbits.families(), family), written
+
+
+@cache
+def _tens_between(name: str, low: int, high: int) -> Sequence[int]:
+    """Ids of the tens of a cell parameter from low to high."""
+    first, written = _tens_of(name)
+    low, high = max(low, written[0]), min(high, written[-1])
+    return _between(first + low - written[0], first + high - written[0] + 1)
+
+
+@lru_cache(maxsize=10_000)
+def _volume_steps(composition: tuple[tuple[str, int], ...]) -> range:
+    """Steps of the volume that keep the volume per atom within `contacts.VOLUMES`."""
+    per_atom = orbits.volume_of_atoms(composition) / sum(n for _, n in composition)
+    low, high = (orbits.SCALE * log(volume / per_atom) for volume in contacts.VOLUMES)
+    return range(ceil(low), floor(high) + 1)
 
 
 @cache
@@ -73,6 +126,8 @@ class OrbitsState:
         rewrites: how often coordinates of one orbit may be taken back, cell and coordinates, orbits and all
             behind them, the group and all behind it; of the orbits instead, if the group was asked for.
         context: tokens that the text may have; None for any number.
+        bond_rewrites: how often what is complete may be taken back for its bonds alone.
+        work: tokens that may be taken back in all; None for any number.
     """
 
     def __init__(
@@ -84,6 +139,7 @@ class OrbitsState:
         rewrites: tuple[int, int, int, int] = REWRITES,
         context: int | None = None,
         bond_rewrites: int = grammar.BOND_REWRITES,
+        work: int | None = grammar.WORK,
     ) -> None:
         self.full = strength == "full"
         self.asked_counts = counts
@@ -113,7 +169,8 @@ class OrbitsState:
         self._budget = rewrites
         self._bond_rewrites = bond_rewrites
         self._rewrites = list(rewrites)  # left: of the orbit at hand, of cell, orbits, group
-        self._atoms = contacts.Atoms(np.zeros((3, 3)))  # with known places
+        self._work = inf if work is None else work  # tokens that may still be taken back
+        self._atoms = _NO_ATOMS  # those with known places
 
     def settle(self) -> None:
         """Hold on to all that has been taken so far."""
@@ -152,7 +209,7 @@ class OrbitsState:
     def _start(self, token: int | None) -> Sequence[int]:
         if token is not None:
             self._part = self._element
-        return (orbits.families().start,)
+        return _alone(orbits.families().start)
 
     def _element(self, token: int | None) -> Sequence[int]:
         """An element of the composition, or the space group behind it."""
@@ -165,10 +222,10 @@ class OrbitsState:
                 self._take_group(token - family.group + 1)
             return ()
         if self.asked_counts is not None and self.full:
-            missing = [
-                s for s in sorted(self.asked_counts, key=_rank().__getitem__) if s not in self.composition
-            ]
-            return (_element_ids()[missing[0]],) if missing else self._group_options()
+            missing = [s for s in self.asked_counts if s not in self.composition]
+            if not missing:
+                return self._group_options()
+            return _alone(_element_ids()[min(missing, key=_rank().__getitem__)])
         ranks = [_rank()[s] for s in self.composition]
         open_symbols = [s for s, r in _rank().items() if not ranks or r > max(ranks)]
         if not self.full:
@@ -179,11 +236,10 @@ class OrbitsState:
     def _group_options(self) -> Sequence[int]:
         first = orbits.families().group
         if not self.full:
-            return range(first, first + 230)
+            return _between(first, first + 230)
         if self.asked_group is not None:
-            return (first + self.asked_group - 1,)
-        counts = tuple(sorted(self.composition.values()))
-        return [first + n - 1 for n in grammar.groups_within(counts, self._context)]
+            return _alone(first + self.asked_group - 1)
+        return _groups(tuple(sorted(self.composition.values())), self._context)
 
     def _count(self, token: int | None) -> Sequence[int]:
         family = orbits.families()
@@ -196,7 +252,7 @@ class OrbitsState:
             return ()
         if self.full and self.asked_counts is not None:
             count = self.asked_counts[self._pending_symbol]
-            return (family.hundreds + count // 100 - 1,) if count >= 100 else (family.number + count,)
+            return _alone(family.hundreds + count // 100 - 1 if count >= 100 else family.number + count)
         return [*range(family.hundreds, family.number), *range(family.number + 1, family.group)]
 
     def _units(self, token: int | None) -> Sequence[int]:
@@ -205,8 +261,8 @@ class OrbitsState:
             self._add_count(self._pending + token - family.number)
             return ()
         if self.full and self.asked_counts is not None:
-            return (family.number + self.asked_counts[self._pending_symbol] % 100,)
-        return range(family.number, family.group)
+            return _alone(family.number + self.asked_counts[self._pending_symbol] % 100)
+        return _between(family.number, family.group)
 
     def _add_count(self, count: int) -> None:
         self.composition[self._pending_symbol] = count
@@ -242,7 +298,7 @@ class OrbitsState:
             return ()
         if self.full:
             current = next((s for s, n in self._left.items() if n), None)
-            return (_element_ids()[current],) if current is not None else self._tens_options()
+            return _alone(_element_ids()[current]) if current is not None else self._tens_options()
         if len(self._taken) == len(group.wyckoff):
             return self._tens_options()  # no free position in this group, and all fixed ones are full
         options = [_element_ids()[s] for s in self.composition]
@@ -250,23 +306,25 @@ class OrbitsState:
 
     def _orbit_label(self, token: int | None) -> Sequence[int]:
         group = self._known_group()
-        ids = _label_ids(group.number)
         orbit = self.placed[-1]
         if token is not None:
-            orbit.index = ids.index(token)
+            orbit.index = _label_ids(group.number).index(token)
             if not group.wyckoff[orbit.index].free:
                 self._taken |= {orbit.index}
             self._left[orbit.element] -= group.wyckoff[orbit.index].multiplicity
             self._part = self._orbit_element
             return ()
         if not self.full:
-            return [ids[i] for i in range(len(ids)) if i not in self._taken]
-        first = max((o.index for o in self.placed[:-1] if o.element == orbit.element), default=0)
+            free = tuple(i for i in range(len(group.wyckoff)) if i not in self._taken)
+            return _labels(group.number, free)
+        # Orbits of an element follow each other, in order.
+        same = len(self.placed) > 1 and self.placed[-2].element == orbit.element
+        first = self.placed[-2].index if same else 0
         later = tuple(sorted(n for s, n in self._left.items() if n and s != orbit.element))
         fitting = grammar.labels_allowed(group.number, self._taken, first, self._left[orbit.element], later)
         if self._tight:
             fitting = tuple(i for i in fitting if self._has_tokens(i, later)) or fitting
-        return [ids[i] for i in fitting]
+        return _labels(group.number, fitting)
 
     def _has_tokens(self, index: int, later: tuple[int, ...]) -> bool:
         """Whether the context holds the rest of the text if an orbit is put on this position next."""
@@ -289,22 +347,14 @@ class OrbitsState:
         name = self._known_group().free_cell[len(self.cell)]
         first, written = _tens_of(name)
         if not self.full or name not in ("a", "gamma"):
-            return range(first, first + len(written))
+            return _between(first, first + len(written))
         if name == "a":
-            steps = self._volume_steps()
-            low, high = steps[0] // 10, steps[-1] // 10
-        else:
-            # A cell has a volume if |alpha - beta| < gamma < alpha + beta and the three add up to less
-            # than 360.
-            alpha, beta = self.cell[-2] / 10, self.cell[-1] / 10
-            low, high = ceil(abs(alpha - beta) + 1), floor(min(alpha + beta, 360 - alpha - beta) - 2)
-        return [first + tens - written[0] for tens in written if low <= tens <= high]
-
-    def _volume_steps(self) -> range:
-        """Steps of the volume that keep the volume per atom within `contacts.VOLUMES`."""
-        per_atom = orbits.volume_of_atoms(self.composition.items()) / sum(self.composition.values())
-        low, high = (orbits.SCALE * log(volume / per_atom) for volume in contacts.VOLUMES)
-        return range(ceil(low), floor(high) + 1)
+            steps = _volume_steps(tuple(self.composition.items()))
+            return _tens_between(name, steps[0] // 10, steps[-1] // 10)
+        # A cell has a volume if |alpha - beta| < gamma < alpha + beta and the three add up to less than 360.
+        alpha, beta = self.cell[-2] / 10, self.cell[-1] / 10
+        low, high = ceil(abs(alpha - beta) + 1), floor(min(alpha + beta, 360 - alpha - beta) - 2)
+        return _tens_between(name, low, high)
 
     def _tens(self, token: int | None) -> Sequence[int]:
         if token is None:
@@ -320,9 +370,10 @@ class OrbitsState:
         family, group = orbits.families(), self._known_group()
         if token is None:
             if not self.full or self.cell:
-                return range(family.rest, family.coarse)
-            steps = self._volume_steps()
-            return [family.rest + d for d in range(10) if self._pending + d in steps]
+                return _between(family.rest, family.coarse)
+            steps = _volume_steps(tuple(self.composition.items()))
+            low, behind = max(steps.start - self._pending, 0), min(steps.stop - self._pending, 10)
+            return _between(family.rest + low, family.rest + behind)
         self.cell.append(self._pending + token - family.rest)
         if len(self.cell) < len(group.free_cell):
             self._part = self._tens
@@ -352,9 +403,10 @@ class OrbitsState:
         return np.asarray((matrices @ (np.array(orbit.values) / orbits.STEPS) + shifts) % 1.0 % 1.0)
 
     def _take_back(self, budget: int, n_tokens: int) -> bool:
-        if not self._rewrites[budget] or self._n_tokens - n_tokens < self._floor:
+        if not self._rewrites[budget] or self._n_tokens - n_tokens < self._floor or n_tokens > self._work:
             return False
         self._rewrites[budget] -= 1
+        self._work -= n_tokens
         self._back = n_tokens
         return True
 
@@ -405,8 +457,12 @@ class OrbitsState:
             self._orbit += 1
         if self._orbit < len(self.placed):
             self._part = self._coarse
-        elif not (self.full and any(self._rewrites[1:]) and self._mend(self._fault())):
+        elif not (self.full and self._may_mend() and self._mend(self._fault())):
             self._part = self._end
+
+    def _may_mend(self) -> bool:
+        """Whether a complete crystal may be taken back: if not, nobody need ask what is wrong with it."""
+        return any(self._rewrites[1:]) and self._n_tokens - self._cell_start <= self._work
 
     def _fault(self) -> str:
         """What is wrong with the crystal, now that it is complete; see `contacts.Atoms.fault`."""
@@ -434,14 +490,15 @@ class OrbitsState:
         self._find_clear()
         lowest = self._lowest()
         if self._clear is not None:
-            open_values = self._clear & (np.arange(orbits.STEPS) >= lowest)
-            found = np.flatnonzero(open_values.reshape(-1, 10).any(axis=1))
+            clear = self._clear.copy()
+            clear[:lowest] = False
+            found = np.flatnonzero(clear.reshape(-1, 10).any(axis=1))
             if len(found):
-                return [family.coarse + c for c in found.tolist()]
+                return tuple((family.coarse + found).tolist())
         first = lowest // 10
         if first and not self._has_room(lowest):
             first = 0  # order is a matter of form; two atoms on one point are not
-        return range(family.coarse + first, family.fine)
+        return _between(family.coarse + first, family.fine)
 
     def _find_clear(self) -> None:
         """Find out where the next coordinate leaves the atoms room, if it is an orbit's last.
@@ -471,12 +528,15 @@ class OrbitsState:
                 self._place(orbit)
             return ()
         if not self.full:
-            return range(family.fine, family.size)
-        stays = self._staying(self._pending)
-        in_order = [d for d in stays if self._pending + d >= self._lowest()]
-        clear = [] if self._clear is None else [d for d in in_order if self._clear[self._pending + d]]
+            return _between(family.fine, family.size)
+        stays, lowest = self._staying(self._pending), self._lowest() - self._pending
+        in_order = stays if lowest <= 0 else tuple(d for d in stays if d >= lowest)
+        clear: tuple[int, ...] = ()
+        if self._clear is not None:
+            here = self._clear[self._pending : self._pending + 10].tolist()
+            clear = tuple(d for d in in_order if here[d])
         # Order is a matter of form: where it leaves nothing (behind 0.999), out of order is a crystal still.
-        return [family.fine + d for d in clear or in_order or stays or range(10)]
+        return _shifted(family.fine, clear or in_order or stays or places.DIGITS)
 
     def _place(self, orbit: _Placed) -> None:
         """Put a complete orbit into the cell, or take it back where it is too close."""
@@ -509,28 +569,24 @@ class OrbitsState:
         done = len(orbit.values)
         return before.values[done] if same and before.values[:done] == orbit.values else 0
 
-    def _staying(self, first: int) -> Sequence[int]:
+    def _staying(self, first: int) -> tuple[int, ...]:
         """Last digits with which an orbit keeps its multiplicity and is on no point of one before it.
 
         Args:
             first: the next coordinate with a last digit of 0.
         """
         group, orbit = self._known_group(), self.placed[self._orbit]
-        kept = _keeping(group.number, orbit.index, (*orbit.values, first))
-        before = [o.values for o in self.placed[: self._orbit] if o.index == orbit.index]
-        if not before or len(orbit.values) + 1 < len(group.wyckoff[orbit.index].free):
+        values = (*orbit.values, first)
+        kept = places.keeping(group.number, orbit.index, values)
+        if len(values) < len(group.wyckoff[orbit.index].free):
             return kept
-        matrices, shifts = group.orbit_maps[orbit.index]
-        others = np.array(before) / orbits.STEPS @ matrices[0].T + shifts[0]  # [n_before, 3]
-        tried = np.array([(*orbit.values, first + d) for d in kept]).reshape(len(kept), -1) / orbits.STEPS
-        images = tried @ matrices.transpose(0, 2, 1) + shifts[:, None]  # [multiplicity, n_kept, 3]
-        same = np.asarray(_coincide(images[:, :, None] - others).any(axis=(0, 2)))  # [n_kept]
-        return [d for d, on_another in zip(kept, same, strict=True) if not on_another]
+        before = [o.values for o in self.placed[: self._orbit] if o.index == orbit.index]
+        return places.apart(group.number, orbit.index, values, kept, before) if before else kept
 
     def _end(self, token: int | None) -> Sequence[int]:
         if token is not None:
             self._part = self._nothing
-        return (orbits.families().end,)
+        return _alone(orbits.families().end)
 
     def _nothing(self, token: int | None) -> Sequence[int]:  # noqa: ARG002 - has the form of all parts
         return ()
@@ -539,31 +595,6 @@ class OrbitsState:
         if self.group is None:
             raise AssertionError("a part behind the space group was reached without one")
         return self.group
-
-
-def _coincide(off: Floats) -> Bools:
-    """Whether points so far apart [..., 3] are one and the same, in the digits that are written."""
-    return np.asarray(np.abs(off - np.rint(off)).max(axis=-1) < 0.5 / orbits.STEPS)
-
-
-@lru_cache(maxsize=100_000)
-def _keeping(number: int, index: int, values: tuple[int, ...]) -> tuple[int, ...]:
-    """Last digits with which an orbit keeps its multiplicity.
-
-    Args:
-        number: space group.
-        index: Wyckoff position.
-        values: coordinates so far, the last with a last digit of 0.
-    """
-    matrices, shifts = spacegroups.get(number).orbit_maps[index]
-    n_later = matrices.shape[2] - len(values)
-    tried = np.empty((10, matrices.shape[2]))
-    tried[:, : len(values)] = np.array(values) / orbits.STEPS
-    tried[:, len(values) - 1] += np.arange(10) / orbits.STEPS
-    tried[:, len(values) :] = spacegroups.GENERIC[len(values) : len(values) + n_later]
-    images = (matrices[1:] - matrices[0]) @ tried.T + (shifts[1:] - shifts[0])[:, :, None]
-    lost = _coincide(images.transpose(2, 0, 1)).any(axis=1)  # [10]
-    return tuple(np.flatnonzero(~lost).tolist())
 
 
 @dataclass(frozen=True)
@@ -576,6 +607,7 @@ class OrbitsRules:
     rewrites: tuple[int, int, int, int] = REWRITES
     context: int | None = None
     bond_rewrites: int = grammar.BOND_REWRITES
+    work: int | None = grammar.WORK
 
     def start(self, prompt: Sequence[int]) -> OrbitsState:
         """The state behind a prompt.
@@ -590,5 +622,6 @@ class OrbitsRules:
             rewrites=self.rewrites,
             context=self.context,
             bond_rewrites=self.bond_rewrites,
+            work=self.work,
         )
         return grammar.behind(state, prompt)
