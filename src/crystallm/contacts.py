@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import bonds, elements
+from crystallm import bonds, elements, extra_symmetry
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
@@ -98,8 +98,9 @@ class Atoms:
         # |d + s|^2 = |d|^2 + 2 d . s + |s|^2 of a vector d to all images of its end
         self._doubled: Floats = 2 * images.T
         self._squares: Floats = np.einsum("ij,ij->i", images, images)
-        # From an atom to its nearest own image, Å.
-        self._own = math.sqrt(min(np.delete(self._squares, _NO_SHIFT).tolist()))
+        others = self._squares.tolist()
+        others[_NO_SHIFT] = math.inf
+        self._own = math.sqrt(min(others))  # from an atom to its nearest own image, Å
         self._cells: dict[tuple[int, ...], Floats] = {}  # [n, 3] Å, by bounds
 
     @property
@@ -234,6 +235,8 @@ class Atoms:
             return True
         if not np.isfinite(self.vectors).all():
             return False
+        if extra_symmetry.surely_none(number, self.vectors, self.points, self._kinds[: self._n_atoms]):
+            return True
         numbers = np.repeat([elements.get(symbol).number for symbol in self.symbols], self.sizes)
         cell: Any = (self.vectors, self.points, numbers)
         found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC, angle_tolerance=5)
