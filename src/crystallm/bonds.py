@@ -11,7 +11,8 @@ counted from both ends. This module refuses to know of texts.
 from __future__ import annotations
 
 from functools import cache
-from math import hypot, pi
+from itertools import product
+from math import hypot, inf, pi
 from typing import TYPE_CHECKING
 
 from crystallm import elements
@@ -29,6 +30,8 @@ VOLUME_PER_ATOM = (0.3, 500.0)
 neighbours in reach; above, the search widens until it has seen them all."""
 MAX_POINTS = 20_000
 """Atoms that the search around one atom may have to look at."""
+
+_DOUBT = 1e-6  # Å, more than arithmetic is wrong by
 
 
 def score(
@@ -66,6 +69,66 @@ def score(
     if total == 0:
         raise CrystallmError("bonds: no atom has a bond with another atom of the cell")
     return good / total
+
+
+def any_odd(
+    vectors: Floats, coords: Floats, symbols: Sequence[str], orbits: Iterable[tuple[int, int]]
+) -> bool:
+    """Whether `score` is less than 1; asks for bonds only where there may be odd ones.
+
+    Args:
+        vectors: [3, 3] of the cell (rows), Å.
+        coords: [n_atoms, 3] fractions.
+        symbols: an element for each atom.
+        orbits: one atom of each set with the same surroundings, and the size of the set.
+
+    Raises:
+        CrystallmError: as `score`, of those atoms that may have odd bonds.
+    """
+    orbits = list(orbits)
+    doubtful = _may_have_odd(vectors, coords, symbols, [i for i, _ in orbits])
+    some = [orbit for orbit, doubt in zip(orbits, doubtful, strict=True) if doubt]
+    return bool(some) and score(vectors, coords, symbols, some) < 1
+
+
+def _may_have_odd(
+    vectors: Floats, coords: Floats, symbols: Sequence[str], atoms: Sequence[int]
+) -> Sequence[bool]:
+    """Whether each of some atoms has another within reach of a bond, at no reasonable distance."""
+    import numpy as np
+
+    kinds = list(dict.fromkeys(symbols))
+    places = {symbol: place for place, symbol in enumerate(kinds)}
+    table = np.array([[_reasonable_within_reach(a, b) for b in kinds] for a in kinds])
+    spacings = [1 / hypot(*column) for column in np.linalg.inv(vectors).T.tolist()]
+    # Of images up to 1.5 cells away along each axis the nearest is the nearest of all within 1.5 spacings.
+    if not table[:, :, 2].max() < 1.5 * min(spacings):
+        return [True] * len(atoms)
+    kind = np.array([places[symbol] for symbol in symbols])
+    off = coords - coords[atoms][:, None]  # [n, n_atoms, 3]
+    ways = (off - np.rint(off)) @ vectors
+    shifts = np.array(list(product((-1.0, 0.0, 1.0), repeat=3))) @ vectors  # [27, 3] Å
+    # |w + s|^2 = |w|^2 + 2 w . s + |s|^2
+    squares = (ways @ (2 * shifts.T) + np.einsum("ij,ij->i", shifts, shifts)).min(axis=2)
+    lengths = np.sqrt(np.maximum(squares + np.einsum("ijk,ijk->ij", ways, ways), 0))  # [n, n_atoms]
+    low, high, reach = np.moveaxis(table[kind[atoms]][:, kind], 2, 0)
+    odd = (lengths < reach) & ~((low < lengths) & (lengths < high))
+    odd[range(len(atoms)), atoms] = False  # bonds of an atom with its own images do not count
+    found: list[bool] = odd.any(axis=1).tolist()
+    return found
+
+
+@cache
+def _reasonable_within_reach(one: str, other: str) -> tuple[float, float, float]:
+    """Lengths between which a bond is surely reasonable, and from which on there is none, Å."""
+    from crystallm.neighbours import reach
+
+    try:
+        expected = expected_length(one, other)
+    except CrystallmError:
+        return inf, 0.0, reach(one, other) + _DOUBT
+    low, high = (0.0, 2.5) if "H" in (one, other) else (0.68, 1.32)
+    return low * expected + _DOUBT, high * expected - _DOUBT, reach(one, other) + _DOUBT
 
 
 def orbits(

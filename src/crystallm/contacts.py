@@ -247,6 +247,6 @@ class Atoms:
         symbols = np.repeat(self.symbols, self.sizes).tolist()
         orbits = zip(np.cumsum([0, *self.sizes[:-1]]).tolist(), self.sizes, strict=True)
         try:
-            return bonds.score(self.vectors, self.points, symbols, orbits) < 1
+            return bonds.any_odd(self.vectors, self.points, symbols, orbits)
         except (CrystallmError, ImportError):
             return False

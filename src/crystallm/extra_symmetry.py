@@ -1,11 +1,11 @@
 """Whether a crystal surely has no more symmetry than the space group it was made with.
 
-A crystal made of orbits of a space group G has all of G. spglib, which takes atoms within a tolerance for one,
-finds G itself if nothing else carries the crystal onto itself. Where the lattice is cubic, hexagonal, or
+A crystal made of orbits of a space group G has all of G. spglib, which takes atoms within a tolerance for
+one, finds G itself if nothing else carries the crystal onto itself. Where the lattice is cubic, hexagonal, or
 tetragonal and far from cubic, what else there could be is a short list: the rotations R of the lattice, each
-with those translations t = x_j - R x_i that carry an atom i of the rarest element onto one of its kind. If each
-(R, t) of them outside G leaves an atom `MARGIN` from all of its kind, the answer is yes, in a tenth of the time
-that spglib takes. Else spglib is to be asked.
+with those translations t = x_j - R x_i that carry an atom i of the rarest element onto one of its kind. If
+each (R, t) of them outside G leaves an atom `MARGIN` from all of its kind, the answer is yes, in a fraction
+of the time that spglib takes. Else spglib is to be asked.
 
 An operator that spglib takes for one moves each atom to within 0.1 Å of another; with t fitted to atom i
 alone, to within 0.2 Å.
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 MARGIN = 0.3
 """Å by which an operator has to miss."""
 CUBIC = 0.15
-"""Relative deviation from the ratios c / a of cubic lattices, 1 and sqrt(2), from which on a tetragonal lattice
-has no rotations beside its own. spglib lets angles differ by 5 degrees; at 0.12 they do by 6.5 and more."""
+"""Relative deviation from the ratios c / a of cubic lattices, 1 and sqrt(2), from which on a tetragonal
+lattice has no rotations beside its own, though spglib lets angles differ by 5 degrees."""
 MAX_PAIRS = 100_000
 """Pairs of atoms that are compared at most; spglib is sooner done with more."""
 SAME = 1e-6
@@ -42,8 +42,9 @@ def _rotations(system: str) -> Ints:
     if system == "hexagonal":
         sixth = np.array([[1, -1, 0], [1, 0, 0], [0, 0, 1]])
         turns = [np.linalg.matrix_power(sixth, k) for k in range(6)]
-        flip, up = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]]), np.diag([1, 1, -1])
-        return np.array([t @ f @ u for t in turns for f in (np.eye(3, dtype=int), flip) for u in (up, up @ up)])
+        flip, mirror = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]]), np.diag([1, 1, -1])
+        turns += [turn @ flip for turn in turns]
+        return np.array(turns + [turn @ mirror for turn in turns])
     signed = [
         np.diag(signs) @ np.eye(3, dtype=int)[list(order)]
         for order in permutations(range(3))

@@ -38,7 +38,7 @@ def keeping(number: int, index: int, values: tuple[int, ...]) -> tuple[int, ...]
     Args:
         number: space group.
         index: Wyckoff position.
-        values: coordinates so far, the last with a last digit of 0; those to come will be special for nothing.
+        values: coordinates so far, the last with a last digit of 0; those to come are special for nothing.
     """
     lost: set[int] = set()
     for way in _ways(number, index, len(values)):
@@ -61,7 +61,7 @@ def _met(way: tuple[Row, ...], values: tuple[int, ...]) -> Sequence[int]:
 
 
 def _beyond(start: float, last: int) -> bool:
-    """Whether no digit can make a coordinate of a way nothing, which is `start` at 0: sooner told than each."""
+    """Whether no digit makes a coordinate of a way vanish that is `start` with a 0; told at once for all."""
     span = 9 * abs(last)
     return 2 * NEAR + span < (start + NEAR) % EDGE < EDGE - span
 
@@ -81,7 +81,8 @@ def _ways(number: int, index: int, n_known: int) -> tuple[tuple[Row, ...], ...]:
             elif NEAR <= rest % EDGE <= EDGE - NEAR:
                 break  # apart, whatever the values
         else:
-            ways[tuple(sorted(rows, key=lambda row: row[1] != 0))] = None  # those without a digit decide soonest
+            rows.sort(key=lambda row: row[1] != 0)  # those without a digit decide soonest
+            ways[tuple(rows)] = None
     return tuple(ways)
 
 

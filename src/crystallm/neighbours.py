@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -214,7 +214,7 @@ def _cell(points: Floats, squares: Floats, atoms: Ints, radius: float) -> _Cell 
         atoms: [n] whose they are.
         radius: Å.
     """
-    from scipy.spatial import ConvexHull, QhullError  # type: ignore[import-untyped]
+    from scipy.spatial import ConvexHull, QhullError
 
     n = min(FIRST, len(points))
     while True:
@@ -303,8 +303,7 @@ def _bonded(weights: Floats) -> list[int]:
     steps = sorted({weight for weight in rounded if weight > 0}, reverse=True)
     if not steps:
         return []
-    areas = [_circle(step) for step in (*steps, 0.0)]
-    shares = [more - less for more, less in zip(areas, areas[1:], strict=False)]
+    shares = [more - less for more, less in pairwise(map(_circle, (*steps, 0.0)))]
     largest = max(shares)
     if 1.0 - math.fsum(shares) > largest:
         return []
@@ -323,6 +322,11 @@ def _contrast(one: str, other: str) -> float:
     """Factor of a pair of elements for their difference of electronegativity."""
     difference = abs(elements.get(one).electronegativity - elements.get(other).electronegativity)
     return 1.0 if math.isnan(difference) else 1.0 + CONTRAST * math.sqrt(difference / 3.3)
+
+
+def reach(one: str, other: str) -> float:
+    """Distance from which on two elements are no neighbours, Å."""
+    return _radius(one) + _radius(other) + HARD
 
 
 @cache
