@@ -107,15 +107,23 @@ def _may_have_odd(
     kind = np.array([places[symbol] for symbol in symbols])
     off = coords - coords[atoms][:, None]  # [n, n_atoms, 3]
     ways = (off - np.rint(off)) @ vectors
-    shifts = np.array(list(product((-1.0, 0.0, 1.0), repeat=3))) @ vectors  # [27, 3] Å
+    shifts = _shifts() @ vectors  # [27, 3] Å
     # |w + s|^2 = |w|^2 + 2 w . s + |s|^2
     squares = (ways @ (2 * shifts.T) + np.einsum("ij,ij->i", shifts, shifts)).min(axis=2)
-    lengths = np.sqrt(np.maximum(squares + np.einsum("ijk,ijk->ij", ways, ways), 0))  # [n, n_atoms]
-    low, high, reach = np.moveaxis(table[kind[atoms]][:, kind], 2, 0)
-    odd = (lengths < reach) & ~((low < lengths) & (lengths < high))
+    squares += np.einsum("ijk,ijk->ij", ways, ways)  # [n, n_atoms] Å^2
+    limits = (table * table)[kind[atoms]][:, kind]  # [n, n_atoms, 3]
+    odd = (squares < limits[:, :, 2]) & ~((limits[:, :, 0] < squares) & (squares < limits[:, :, 1]))
     odd[range(len(atoms)), atoms] = False  # bonds of an atom with its own images do not count
     found: list[bool] = odd.any(axis=1).tolist()
     return found
+
+
+@cache
+def _shifts() -> Floats:
+    """Those [27, 3] to a cell and its neighbours, fractions."""
+    import numpy as np
+
+    return np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))
 
 
 @cache
@@ -126,7 +134,7 @@ def _reasonable_within_reach(one: str, other: str) -> tuple[float, float, float]
     try:
         expected = expected_length(one, other)
     except CrystallmError:
-        return inf, 0.0, reach(one, other) + _DOUBT
+        return inf, 0.0, reach(one, other) + _DOUBT  # whatever the length
     low, high = (0.0, 2.5) if "H" in (one, other) else (0.68, 1.32)
     return low * expected + _DOUBT, high * expected - _DOUBT, reach(one, other) + _DOUBT
 

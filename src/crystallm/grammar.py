@@ -102,20 +102,33 @@ def _can_finish(number: int, taken: frozenset[int], first: int, left: int, later
         left: atoms of the current element still to place.
         later: counts of the elements after it, sorted.
     """
-    group = spacegroups.get(number)
     all_free, _ = position_counts(number)
-    open_fixed = [i for i, w in enumerate(group.wyckoff) if not w.free and i not in taken]
-    total = Counter(group.wyckoff[i].multiplicity for i in open_fixed)
-    fixed = tuple(sorted(Counter(group.wyckoff[i].multiplicity for i in open_fixed if i >= first).items()))
-    free = tuple(sorted({w.multiplicity for i, w in enumerate(group.wyckoff) if w.free and i >= first}))
+    free, fixed, total = _supply(number, taken, first)
     for used in uses(left, fixed):
         rest = left - sum(u * m for u, (m, _) in zip(used, fixed, strict=True))
         if rest < 0 or not is_sum(rest, free):
             continue
-        spent = Counter({m: u for u, (m, _) in zip(used, fixed, strict=True)})
-        if fits(all_free, tuple(sorted((m, n - spent[m]) for m, n in total.items())), later):
+        if not later:
+            return True
+        spent = {m: u for u, (m, _) in zip(used, fixed, strict=True)}
+        if fits(all_free, tuple((m, n - spent.get(m, 0)) for m, n in total), later):
             return True
     return False
+
+
+@cache
+def _supply(
+    number: int, taken: frozenset[int], first: int
+) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
+    """Positions not taken: multiplicities of those with free coordinates, and how many of those without.
+
+    Both from the index `first` on; the third is as the second from the first position on. See `_can_finish`.
+    """
+    wyckoff = spacegroups.get(number).wyckoff
+    free = tuple(sorted({w.multiplicity for w in wyckoff[first:] if w.free}))
+    open_fixed = [(i, w.multiplicity) for i, w in enumerate(wyckoff) if not w.free and i not in taken]
+    fixed = Counter(m for i, m in open_fixed if i >= first)
+    return free, tuple(sorted(fixed.items())), tuple(sorted(Counter(m for _, m in open_fixed).items()))
 
 
 @cache

@@ -96,6 +96,13 @@ def _volume_steps(composition: tuple[tuple[str, int], ...]) -> range:
 
 
 @cache
+def _fixed_points(number: int, index: int) -> Floats:
+    """The points [multiplicity, 3] of a position without free coordinates, fractions in [0, 1)."""
+    _, shifts = spacegroups.get(number).orbit_maps[index]
+    return np.asarray(shifts % 1.0 % 1.0)
+
+
+@cache
 def _element_ids() -> dict[str, int]:
     first = orbits.families().element
     return {symbol: first + i for i, symbol in enumerate(elements.symbols())}
@@ -392,7 +399,7 @@ class OrbitsState:
         fails = False
         for orbit in self.placed:
             if not group.wyckoff[orbit.index].free:
-                own = self._images(orbit)
+                own = _fixed_points(group.number, orbit.index)
                 fails = fails or self._atoms.meets(own, orbit.element)
                 self._atoms.add(own, orbit.element)
         return fails
