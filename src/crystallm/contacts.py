@@ -162,56 +162,51 @@ class Atoms:
         if self._own < limit:
             return np.zeros(steps, dtype=bool)
         matrices, shifts = ways
-        changes: Ints = np.zeros(steps + 1, dtype=np.int64)
-        if self._n_atoms:
-            limits = self._limits(symbol, self._n_atoms)
-            changes += self._block(steps, self.points - shifts[0], -matrices[:1], limits)
-        if len(shifts) > 1:
-            changes += self._block(steps, shifts[1:] - shifts[0], matrices[1:] - matrices[0], limit)
-        return np.asarray(changes.cumsum()[:steps] == 0)
+        n = self._n_atoms
+        limits = np.full(n + len(shifts) - 1, limit)
+        limits[:n] = self._limits(symbol, n)
+        starts = np.concatenate([self.points, shifts[1:]]) - shifts[0]
+        rates = np.concatenate([np.zeros((n, 3)), matrices[1:]]) - matrices[0]
+        # [n_pairs, n_cells, 3] Å from one atom to the other at x = 0
+        off = ((starts - np.rint(starts)) @ self.vectors)[:, None] + self._cells_within(rates)
+        return self._room(off, rates @ self.vectors, limits[:, None] ** 2, steps)
 
-    def _block(self, steps: int, starts: Floats, rates: Floats, limits: Floats | float) -> Ints:
-        """How the number of pairs that are too close changes from step to step.
+    def _cells_within(self, rates: Floats) -> Floats:
+        """The cells [n, 3] (Å) in which atoms that move so far (fractions) come by each other."""
+        low = -1 - np.maximum(rates.max(axis=0, initial=0), 0)
+        high = 1 - np.minimum(rates.min(axis=0, initial=0), 0)
+        bounds = (*map(int, low.tolist()), *map(int, high.tolist()))
+        if bounds not in self._cells:
+            self._cells[bounds] = _cells(*bounds) @ self.vectors
+        return self._cells[bounds]
+
+    @staticmethod
+    def _room(off: Floats, rate: Floats, limits_2: Floats, steps: int) -> Bools:
+        """Where x leaves all pairs far enough apart; as `clear`.
 
         Args:
+            off: [n, n_cells, 3] from one atom to the other at x = 0, Å.
+            rate: [n, 3] its change from x = 0 to 1, Å.
+            limits_2: [n, 1] squares of least distances, Å^2.
             steps: in a cell edge.
-            starts: [n, 3] from one atom to the other at x = 0, fractions.
-            rates: [n, 3] its change from x = 0 to 1, integers, or [1, 3] for all.
-            limits: [n] Å, or one for all.
-
-        Returns:
-            [steps + 1].
         """
-        fastest = rates.tolist()
-        high = [1 - int(min(0.0, *(rate[axis] for rate in fastest))) for axis in range(3)]
-        low = [-1 - int(max(0.0, *(rate[axis] for rate in fastest))) for axis in range(3)]
-        bounds = (*low, *high)
-        cells = self._cells.get(bounds)
-        if cells is None:
-            cells = self._cells[bounds] = _cells(*bounds) @ self.vectors  # [n_cells, 3] Å
-        rate = rates @ self.vectors  # [n, 3] Å
         rate_2 = np.einsum("ij,ij->i", rate, rate)[:, None]  # [n, 1]
-        limits_2 = np.square(limits).reshape(-1, 1)  # [n, 1]
-        off = ((starts - np.rint(starts)) @ self.vectors)[:, None] + cells  # [n, n_cells, 3] Å
         off_2 = np.einsum("ijk,ijk->ij", off, off)  # [n, n_cells]
         still = rate_2 < 1e-9  # a pair that moves together
-        any_still = bool(still.any())
-        always = any_still and bool((still & (off_2 < limits_2)).any())
-        if any_still:
+        if still.any():
+            if (still & (off_2 < limits_2)).any():
+                return np.zeros(steps, dtype=bool)
             rate_2 = np.where(still, 1.0, rate_2)
         middle = np.matmul(off, rate[:, :, None])[:, :, 0] / -rate_2
         half_2 = (limits_2 - off_2) / rate_2 + middle * middle
-        hits = half_2 > 0
-        if any_still:
-            hits &= ~still
+        hits = (half_2 > 0) & ~still
         middle, half = middle[hits], np.sqrt(half_2[hits])
         first = np.floor(steps * (middle - half)).astype(np.int64) + 1
         behind = np.ceil(steps * (middle + half)).astype(np.int64)
         first = np.minimum(np.maximum(first, 0), steps)
         behind = np.maximum(first, np.minimum(behind, steps))
         changes = np.bincount(first, minlength=steps + 1) - np.bincount(behind, minlength=steps + 1)
-        changes[0] += always
-        return changes
+        return np.asarray(changes.cumsum()[:steps] == 0)
 
     def fault(self, number: int, *, bonds_too: bool) -> str:
         """What is wrong with the crystal, all its atoms being here.
