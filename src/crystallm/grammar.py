@@ -52,10 +52,13 @@ def position_counts(number: int) -> tuple[tuple[int, ...], tuple[tuple[int, int]
 @cache
 def is_sum(count: int, parts: tuple[int, ...]) -> bool:
     """Whether a count is a sum of parts, each used any number of times."""
-    reach = [True] + [False] * count
-    for total in range(1, count + 1):
-        reach[total] = any(part <= total and reach[total - part] for part in parts)
-    return reach[count]
+    reach, within = 1, (2 << count) - 1  # bit n: n is a sum
+    for part in parts:
+        shift = part
+        while shift <= count:  # 1 more, 2 more, 4 more of the part
+            reach |= reach << shift & within
+            shift *= 2
+    return bool(reach >> count & 1)
 
 
 def uses(count: int, fixed: tuple[tuple[int, int], ...]) -> Iterable[tuple[int, ...]]:
@@ -66,8 +69,11 @@ def uses(count: int, fixed: tuple[tuple[int, int], ...]) -> Iterable[tuple[int, 
 @cache
 def fits(free: tuple[int, ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]) -> bool:
     """Whether counts (sorted, one an element) can be filled together."""
-    if not counts:
-        return True
+    if all(is_sum(count, free) for count in counts):
+        return True  # so it is with no counts at all
+    parts = (*free, *(m for m, _ in fixed))
+    if not all(is_sum(count, parts) for count in counts):
+        return False
     count, rest = counts[-1], counts[:-1]
     for used in uses(count, fixed):
         left = count - sum(u * m for u, (m, _) in zip(used, fixed, strict=True))
@@ -88,7 +94,7 @@ def can_hold(number: int, counts: Iterable[int]) -> bool:
 @cache
 def groups_for(counts: tuple[int, ...]) -> tuple[int, ...]:
     """Numbers of the space groups that can hold a cell with these counts (sorted)."""
-    return tuple(number for number in range(1, 231) if can_hold(number, counts))
+    return tuple(number for number in range(1, 231) if fits(*position_counts(number), counts))
 
 
 @cache
