@@ -385,3 +385,31 @@ def test_orbits_and_group_are_taken_back_where_cells_do_not_help():
     half = grammar.CELL_REWRITES // 2
     cells = grammar.CELL_REWRITES + grammar.ORBIT_REWRITES * half + grammar.GROUP_REWRITES * 2 * half
     assert backs.count(2) == cells
+
+
+def test_work_on_a_text_is_bounded():
+    """Where nothing helps, no more than so many tokens are taken back, and the text goes on to its end."""
+    counts = {"Cs": 4, "Xe": 4}
+    start = orbits.prompt(counts.items(), 216)
+    spent = []
+    for work in (0, 13, 40, None):
+        state = OrbitsRules("full", counts, 216, work=work).start(start)
+        backs = []
+        while options := state.allowed():
+            backs.append(state.advance(options[0]))  # the least volume
+        spent.append(sum(backs))
+        assert work is None or spent[-1] <= work
+    assert spent[0] == 0 < spent[1] < spent[2] < spent[3] <= grammar.WORK
+
+
+def test_options_that_are_the_same_are_one_object():
+    """So whoever reads them may keep what comes of them; a choice of one is a tuple of one."""
+    counts = {"Ti": 2, "O": 4}
+    start = orbits.prompt(counts.items())
+    one, other = (grammar.rules("orbits", counts.items()).start(start) for _ in range(2))
+    for token in orbits.ids("(P4_2/mnm) Ti 2a O 4f V0 .0 c-9 .2 0.30 5' <end>"):
+        assert one.allowed() is other.allowed()
+        if len(one.allowed()) == 1:
+            assert one.allowed() == (token,)
+        one.advance(token)
+        other.advance(token)
