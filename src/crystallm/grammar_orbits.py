@@ -5,7 +5,7 @@ crystal with the composition asked for. Atoms that would stand too close are tak
 after a few times with the last coordinate of each orbit kept to the values that leave its atoms room. So is a
 crystal in which spglib finds another group than the one written, or with bonds that chemistry does not know:
 first the coordinates, then the cell, then the choice of orbits, at last the group if it was not asked for,
-each a bounded number of times.
+each a bounded number of times, and of all tokens no more than `grammar.WORK`.
 
 Builds on the core in `grammar`; refuses to know networks, probabilities and structures.
 """
@@ -13,13 +13,13 @@ Builds on the core in `grammar`; refuses to know networks, probabilities and str
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
-from math import ceil, floor, inf, log
+from math import ceil, floor, inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystallm import contacts, elements, grammar, orbits, spacegroups
+from crystallm import grammar_orbits_options as options
 from crystallm import grammar_orbits_places as places
 from crystallm.errors import InputError
 
@@ -31,87 +31,6 @@ if TYPE_CHECKING:
 REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, grammar.GROUP_REWRITES)
 
 _NO_ATOMS = contacts.Atoms(np.zeros((3, 3)))  # none is added to these
-
-
-# Options are the same object wherever they are the same, so that who reads them may keep what comes of them.
-
-
-@cache
-def _alone(token: int) -> tuple[int, ...]:
-    return (token,)
-
-
-@cache
-def _between(first: int, behind: int) -> Sequence[int]:
-    """Ids from the first to the last before `behind`."""
-    return range(first, behind) if behind - first > 1 else tuple(range(first, behind))
-
-
-@cache
-def _shifted(first: int, places: tuple[int, ...]) -> tuple[int, ...]:
-    """Ids at places of a family."""
-    return tuple(first + place for place in places)
-
-
-@cache
-def _label_ids(number: int) -> tuple[int, ...]:
-    """Ids of the labels of a group's Wyckoff positions, by index."""
-    return tuple(orbits.ids(" ".join(w.label for w in spacegroups.get(number).wyckoff)))
-
-
-@cache
-def _labels(number: int, indices: tuple[int, ...]) -> tuple[int, ...]:
-    """Ids of the labels of some of a group's Wyckoff positions."""
-    ids = _label_ids(number)
-    return tuple(ids[i] for i in indices)
-
-
-@cache
-def _groups(counts: tuple[int, ...], context: int | None) -> tuple[int, ...]:
-    """Ids of the groups that can hold these counts (sorted) within the context."""
-    return _shifted(orbits.families().group - 1, grammar.groups_within(counts, context))
-
-
-@cache
-def _tens_of(name: str) -> tuple[int, range]:
-    """Id of the first token of a cell parameter's tens, and which tens there are."""
-    family, written = orbits.TENS[name]
-    return getattr(orbits.families(), family), written
-
-
-@cache
-def _tens_between(name: str, low: int, high: int) -> Sequence[int]:
-    """Ids of the tens of a cell parameter from low to high."""
-    first, written = _tens_of(name)
-    low, high = max(low, written[0]), min(high, written[-1])
-    return _between(first + low - written[0], first + high - written[0] + 1)
-
-
-@lru_cache(maxsize=10_000)
-def _volume_steps(composition: tuple[tuple[str, int], ...]) -> range:
-    """Steps of the volume that keep the volume per atom within `contacts.VOLUMES`."""
-    per_atom = orbits.volume_of_atoms(composition) / sum(n for _, n in composition)
-    low, high = (orbits.SCALE * log(volume / per_atom) for volume in contacts.VOLUMES)
-    return range(ceil(low), floor(high) + 1)
-
-
-@cache
-def _fixed_points(number: int, index: int) -> Floats:
-    """The points [multiplicity, 3] of a position without free coordinates, fractions in [0, 1)."""
-    _, shifts = spacegroups.get(number).orbit_maps[index]
-    return np.asarray(shifts % 1.0 % 1.0)
-
-
-@cache
-def _element_ids() -> dict[str, int]:
-    first = orbits.families().element
-    return {symbol: first + i for i, symbol in enumerate(elements.symbols())}
-
-
-@cache
-def _rank() -> dict[str, int]:
-    """Place of each element in the order of compositions."""
-    return {symbol: i for i, symbol in enumerate(elements.electronegativity_order(elements.symbols()))}
 
 
 @dataclass
@@ -198,12 +117,12 @@ class OrbitsState:
         Raises:
             InputError: it may not come here.
         """
-        options = self.allowed()
-        if token not in options:
-            here = " ".join(orbits.vocabulary()[i] for i in list(options)[:5])
+        allowed = self.allowed()
+        if token not in allowed:
+            here = " ".join(orbits.vocabulary()[i] for i in list(allowed)[:5])
             name = orbits.vocabulary()[token] if 0 <= token < len(orbits.vocabulary()) else token
             raise InputError(
-                f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(options) > 5 else ''} may"
+                f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(allowed) > 5 else ''} may"
             )
         self._options, self._back = None, 0
         self._n_tokens += 1
@@ -216,7 +135,7 @@ class OrbitsState:
     def _start(self, token: int | None) -> Sequence[int]:
         if token is not None:
             self._part = self._element
-        return _alone(orbits.families().start)
+        return options.alone(orbits.families().start)
 
     def _element(self, token: int | None) -> Sequence[int]:
         """An element of the composition, or the space group behind it."""
@@ -232,21 +151,21 @@ class OrbitsState:
             missing = [s for s in self.asked_counts if s not in self.composition]
             if not missing:
                 return self._group_options()
-            return _alone(_element_ids()[min(missing, key=_rank().__getitem__)])
-        ranks = [_rank()[s] for s in self.composition]
-        open_symbols = [s for s, r in _rank().items() if not ranks or r > max(ranks)]
+            return options.alone(options.element_ids()[min(missing, key=options.rank().__getitem__)])
+        ranks = [options.rank()[s] for s in self.composition]
+        open_symbols = [s for s, r in options.rank().items() if not ranks or r > max(ranks)]
         if not self.full:
-            open_symbols = [s for s in _rank() if s not in self.composition]
-        options = [_element_ids()[s] for s in open_symbols]
-        return [*options, *self._group_options()] if self.composition else options
+            open_symbols = [s for s in options.rank() if s not in self.composition]
+        found = [options.element_ids()[s] for s in open_symbols]
+        return [*found, *self._group_options()] if self.composition else found
 
     def _group_options(self) -> Sequence[int]:
         first = orbits.families().group
         if not self.full:
-            return _between(first, first + 230)
+            return options.between(first, first + 230)
         if self.asked_group is not None:
-            return _alone(first + self.asked_group - 1)
-        return _groups(tuple(sorted(self.composition.values())), self._context)
+            return options.alone(first + self.asked_group - 1)
+        return options.groups(tuple(sorted(self.composition.values())), self._context)
 
     def _count(self, token: int | None) -> Sequence[int]:
         family = orbits.families()
@@ -259,7 +178,8 @@ class OrbitsState:
             return ()
         if self.full and self.asked_counts is not None:
             count = self.asked_counts[self._pending_symbol]
-            return _alone(family.hundreds + count // 100 - 1 if count >= 100 else family.number + count)
+            first = family.hundreds + count // 100 - 1 if count >= 100 else family.number + count
+            return options.alone(first)
         return [*range(family.hundreds, family.number), *range(family.number + 1, family.group)]
 
     def _units(self, token: int | None) -> Sequence[int]:
@@ -268,8 +188,8 @@ class OrbitsState:
             self._add_count(self._pending + token - family.number)
             return ()
         if self.full and self.asked_counts is not None:
-            return _alone(family.number + self.asked_counts[self._pending_symbol] % 100)
-        return _between(family.number, family.group)
+            return options.alone(family.number + self.asked_counts[self._pending_symbol] % 100)
+        return options.between(family.number, family.group)
 
     def _add_count(self, count: int) -> None:
         self.composition[self._pending_symbol] = count
@@ -305,17 +225,17 @@ class OrbitsState:
             return ()
         if self.full:
             current = next((s for s, n in self._left.items() if n), None)
-            return _alone(_element_ids()[current]) if current is not None else self._tens_options()
+            return self._tens_options() if current is None else options.alone(options.element_ids()[current])
         if len(self._taken) == len(group.wyckoff):
             return self._tens_options()  # no free position in this group, and all fixed ones are full
-        options = [_element_ids()[s] for s in self.composition]
-        return [*options, *self._tens_options()] if self.placed else options
+        found = [options.element_ids()[s] for s in self.composition]
+        return [*found, *self._tens_options()] if self.placed else found
 
     def _orbit_label(self, token: int | None) -> Sequence[int]:
         group = self._known_group()
         orbit = self.placed[-1]
         if token is not None:
-            orbit.index = _label_ids(group.number).index(token)
+            orbit.index = options.label_ids(group.number).index(token)
             if not group.wyckoff[orbit.index].free:
                 self._taken |= {orbit.index}
             self._left[orbit.element] -= group.wyckoff[orbit.index].multiplicity
@@ -323,7 +243,7 @@ class OrbitsState:
             return ()
         if not self.full:
             free = tuple(i for i in range(len(group.wyckoff)) if i not in self._taken)
-            return _labels(group.number, free)
+            return options.labels(group.number, free)
         # Orbits of an element follow each other, in order.
         same = len(self.placed) > 1 and self.placed[-2].element == orbit.element
         first = self.placed[-2].index if same else 0
@@ -331,7 +251,7 @@ class OrbitsState:
         fitting = grammar.labels_allowed(group.number, self._taken, first, self._left[orbit.element], later)
         if self._tight:
             fitting = tuple(i for i in fitting if self._has_tokens(i, later)) or fitting
-        return _labels(group.number, fitting)
+        return options.labels(group.number, fitting)
 
     def _has_tokens(self, index: int, later: tuple[int, ...]) -> bool:
         """Whether the context holds the rest of the text if an orbit is put on this position next."""
@@ -352,23 +272,23 @@ class OrbitsState:
     def _tens_options(self) -> Sequence[int]:
         """First tokens of the next number of the cell."""
         name = self._known_group().free_cell[len(self.cell)]
-        first, written = _tens_of(name)
+        first, written = options.tens_of(name)
         if not self.full or name not in ("a", "gamma"):
-            return _between(first, first + len(written))
+            return options.between(first, first + len(written))
         if name == "a":
-            steps = _volume_steps(tuple(self.composition.items()))
-            return _tens_between(name, steps[0] // 10, steps[-1] // 10)
+            steps = options.volume_steps(tuple(self.composition.items()))
+            return options.tens_between(name, steps[0] // 10, steps[-1] // 10)
         # A cell has a volume if |alpha - beta| < gamma < alpha + beta and the three add up to less than 360.
         alpha, beta = self.cell[-2] / 10, self.cell[-1] / 10
         low, high = ceil(abs(alpha - beta) + 1), floor(min(alpha + beta, 360 - alpha - beta) - 2)
-        return _tens_between(name, low, high)
+        return options.tens_between(name, low, high)
 
     def _tens(self, token: int | None) -> Sequence[int]:
         if token is None:
             return self._tens_options()
         if not self.cell:
             self._cell_start = self._n_tokens - 1
-        first, written = _tens_of(self._known_group().free_cell[len(self.cell)])
+        first, written = options.tens_of(self._known_group().free_cell[len(self.cell)])
         self._pending = 10 * (token - first + written[0])
         self._part = self._rest
         return ()
@@ -377,10 +297,10 @@ class OrbitsState:
         family, group = orbits.families(), self._known_group()
         if token is None:
             if not self.full or self.cell:
-                return _between(family.rest, family.coarse)
-            steps = _volume_steps(tuple(self.composition.items()))
+                return options.between(family.rest, family.coarse)
+            steps = options.volume_steps(tuple(self.composition.items()))
             low, behind = max(steps.start - self._pending, 0), min(steps.stop - self._pending, 10)
-            return _between(family.rest + low, family.rest + behind)
+            return options.between(family.rest + low, family.rest + behind)
         self.cell.append(self._pending + token - family.rest)
         if len(self.cell) < len(group.free_cell):
             self._part = self._tens
@@ -399,7 +319,7 @@ class OrbitsState:
         fails = False
         for orbit in self.placed:
             if not group.wyckoff[orbit.index].free:
-                own = _fixed_points(group.number, orbit.index)
+                own = places.fixed_points(group.number, orbit.index)
                 fails = fails or self._atoms.meets(own, orbit.element)
                 self._atoms.add(own, orbit.element)
         return fails
@@ -505,7 +425,7 @@ class OrbitsState:
         first = lowest // 10
         if first and not self._has_room(lowest):
             first = 0  # order is a matter of form; two atoms on one point are not
-        return _between(family.coarse + first, family.fine)
+        return options.between(family.coarse + first, family.fine)
 
     def _find_clear(self) -> None:
         """Find out where the next coordinate leaves the atoms room, if it is an orbit's last.
@@ -535,7 +455,7 @@ class OrbitsState:
                 self._place(orbit)
             return ()
         if not self.full:
-            return _between(family.fine, family.size)
+            return options.between(family.fine, family.size)
         stays, lowest = self._staying(self._pending), self._lowest() - self._pending
         in_order = stays if lowest <= 0 else tuple(d for d in stays if d >= lowest)
         clear: tuple[int, ...] = ()
@@ -543,7 +463,7 @@ class OrbitsState:
             here = self._clear[self._pending : self._pending + 10].tolist()
             clear = tuple(d for d in in_order if here[d])
         # Order is a matter of form: where it leaves nothing (behind 0.999), out of order is a crystal still.
-        return _shifted(family.fine, clear or in_order or stays or places.DIGITS)
+        return options.shifted(family.fine, clear or in_order or stays or places.DIGITS)
 
     def _place(self, orbit: _Placed) -> None:
         """Put a complete orbit into the cell, or take it back where it is too close."""
@@ -593,7 +513,7 @@ class OrbitsState:
     def _end(self, token: int | None) -> Sequence[int]:
         if token is not None:
             self._part = self._nothing
-        return _alone(orbits.families().end)
+        return options.alone(orbits.families().end)
 
     def _nothing(self, token: int | None) -> Sequence[int]:  # noqa: ARG002 - has the form of all parts
         return ()

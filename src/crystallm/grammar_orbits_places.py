@@ -19,7 +19,7 @@ from crystallm import orbits, spacegroups
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.spacegroups import Ints
+    from crystallm.spacegroups import Floats, Ints
 
     Row = tuple[tuple[int, ...], int, float]
     """A coordinate of the way between two points of an orbit: change with each step of its known values but
@@ -118,3 +118,10 @@ def apart(
         off = np.abs((off + EDGE // 2) % EDGE - EDGE // 2)
         lost.update(d for d, most in zip(kept, off.max(axis=1).tolist(), strict=True) if most < NEAR)
     return tuple(d for d in kept if d not in lost) if lost else kept
+
+
+@cache
+def fixed_points(number: int, index: int) -> Floats:
+    """The points [multiplicity, 3] of a position without free coordinates, fractions in [0, 1)."""
+    _, shifts = spacegroups.get(number).orbit_maps[index]
+    return np.asarray(shifts % 1.0 % 1.0)
