@@ -30,6 +30,8 @@ VOLUME_PER_ATOM = (0.3, 500.0)
 neighbours in reach; above, the search widens until it has seen them all."""
 MAX_POINTS = 20_000
 """Atoms that the search around one atom may have to look at."""
+MAX_PAIRS = 100_000
+"""Pairs of atoms whose distances are looked at together."""
 
 _DOUBT = 1e-6  # Å, more than arithmetic is wrong by
 
@@ -97,6 +99,8 @@ def _may_have_odd(
     """Whether each of some atoms has another within reach of a bond, at no reasonable distance."""
     import numpy as np
 
+    if len(atoms) * len(coords) > MAX_PAIRS:
+        return [True] * len(atoms)
     kinds = list(dict.fromkeys(symbols))
     places = {symbol: place for place, symbol in enumerate(kinds)}
     table = np.array([[_reasonable_within_reach(a, b) for b in kinds] for a in kinds])
