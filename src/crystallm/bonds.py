@@ -54,43 +54,54 @@ def score(
         CrystallmError: it has no bonds between different atoms of the cell, an element without radius, or a
             cell in which neighbours can't be sought in reasonable time.
     """
-    _refuse_freaks(vectors, coords)
-    from crystallm.neighbours import Surroundings
-
     chosen = [(i, 1) for i in range(len(coords))] if orbits is None else list(orbits)
-    try:
-        found = Surroundings(vectors, coords, symbols).of_each([i for i, _ in chosen])
-    except CrystallmError as error:
-        raise CrystallmError(f"bonds: {error}") from None
+    sizes = dict(chosen)
     good = total = 0
-    for (i, size), (neighbours, lengths) in zip(chosen, found, strict=True):
-        for j, length in zip(neighbours.tolist(), lengths.tolist(), strict=True):
-            if j != i:
-                total += size
-                good += size * _reasonable(symbols[i], symbols[j], length)
+    for i, _, reasonable in _bonds(vectors, coords, symbols, list(sizes)):
+        total += sizes[i]
+        good += sizes[i] * reasonable
     if total == 0:
         raise CrystallmError("bonds: no atom has a bond with another atom of the cell")
     return good / total
 
 
-def any_odd(
-    vectors: Floats, coords: Floats, symbols: Sequence[str], orbits: Iterable[tuple[int, int]]
-) -> bool:
-    """Whether `score` is less than 1; asks for bonds only where there may be odd ones.
+def odd(
+    vectors: Floats, coords: Floats, symbols: Sequence[str], atoms: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Bonds of no reasonable length, with an atom at either end; asks for bonds only where there may be some.
 
     Args:
         vectors: [3, 3] of the cell (rows), Å.
         coords: [n_atoms, 3] fractions.
         symbols: an element for each atom.
-        orbits: one atom of each set with the same surroundings, and the size of the set.
+        atoms: one of each set with the same surroundings: those whose bonds are looked at.
 
     Raises:
-        CrystallmError: as `score`, of those atoms that may have odd bonds.
+        CrystallmError: an element without radius, or a cell in which neighbours can't be sought in reasonable
+            time.
     """
-    orbits = list(orbits)
-    doubtful = _may_have_odd(vectors, coords, symbols, [i for i, _ in orbits])
-    some = [orbit for orbit, doubt in zip(orbits, doubtful, strict=True) if doubt]
-    return bool(some) and score(vectors, coords, symbols, some) < 1
+    doubtful = _may_have_odd(vectors, coords, symbols, atoms)
+    some = [i for i, doubt in zip(atoms, doubtful, strict=True) if doubt]
+    if not some:
+        return []
+    return [(i, j) for i, j, reasonable in _bonds(vectors, coords, symbols, some) if not reasonable]
+
+
+def _bonds(
+    vectors: Floats, coords: Floats, symbols: Sequence[str], atoms: Sequence[int]
+) -> Iterator[tuple[int, int, bool]]:
+    """Bonds of some atoms with others: one end, the other, and whether the length is reasonable."""
+    _refuse_freaks(vectors, coords)
+    from crystallm.neighbours import Surroundings
+
+    try:
+        found = Surroundings(vectors, coords, symbols).of_each(atoms)
+    except CrystallmError as error:
+        raise CrystallmError(f"bonds: {error}") from None
+    for i, (neighbours, lengths) in zip(atoms, found, strict=True):
+        for j, length in zip(neighbours.tolist(), lengths.tolist(), strict=True):
+            if j != i:
+                yield i, j, _reasonable(symbols[i], symbols[j], length)
 
 
 def _may_have_odd(
@@ -116,9 +127,9 @@ def _may_have_odd(
     squares = (ways @ (2 * shifts.T) + np.einsum("ij,ij->i", shifts, shifts)).min(axis=2)
     squares += np.einsum("ijk,ijk->ij", ways, ways)  # [n, n_atoms] Å^2
     limits = (table * table)[kind[atoms]][:, kind]  # [n, n_atoms, 3]
-    odd = (squares < limits[:, :, 2]) & ~((limits[:, :, 0] < squares) & (squares < limits[:, :, 1]))
-    odd[range(len(atoms)), atoms] = False  # bonds of an atom with its own images do not count
-    found: list[bool] = odd.any(axis=1).tolist()
+    far = (squares < limits[:, :, 2]) & ~((limits[:, :, 0] < squares) & (squares < limits[:, :, 1]))
+    far[range(len(atoms)), atoms] = False  # bonds of an atom with its own images do not count
+    found: list[bool] = far.any(axis=1).tolist()
     return found
 
 

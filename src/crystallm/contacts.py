@@ -84,12 +84,14 @@ class Atoms:
     Attributes:
         symbols: an element for each orbit.
         sizes: and its number of atoms.
+        odd: orbits, by number, at either end of each bond that `fault` found odd.
     """
 
     def __init__(self, vectors: Floats) -> None:
         self.vectors = vectors
         self.symbols: list[str] = []
         self.sizes: list[int] = []
+        self.odd: list[tuple[int, int]] = []
         self._places: Floats = np.zeros((_ROOM, 3))  # fractions, of the atoms and of room for more
         self._kinds: Ints = np.zeros(_ROOM, dtype=np.int64)  # whose they are, by place in:
         self._elements: list[str] = []
@@ -240,8 +242,16 @@ class Atoms:
     def has_odd_bonds(self) -> bool:
         """Whether a bond has no reasonable length (see `bonds`); never where bonds cannot be told."""
         symbols = np.repeat(self.symbols, self.sizes).tolist()
-        orbits = zip(np.cumsum([0, *self.sizes[:-1]]).tolist(), self.sizes, strict=True)
+        firsts = np.cumsum([0, *self.sizes[:-1]])
         try:
-            return bonds.any_odd(self.vectors, self.points, symbols, orbits)
+            found = bonds.odd(self.vectors, self.points, symbols, firsts.tolist())
         except (CrystallmError, ImportError):
-            return False
+            found = []
+        orbits = np.searchsorted(firsts, np.array(found, dtype=int).reshape(-1, 2), side="right") - 1
+        self.odd = [(one, other) for one, other in orbits.tolist()]
+        return bool(found)
+
+    def keep(self, n_orbits: int) -> None:
+        """Forget all orbits behind the first ones."""
+        del self.symbols[n_orbits:], self.sizes[n_orbits:]
+        self._n_atoms = sum(self.sizes)

@@ -330,9 +330,15 @@ class OrbitsState:
         return np.asarray((matrices @ (np.array(orbit.values) / orbits.STEPS) + shifts) % 1.0 % 1.0)
 
     def _take_back(self, budget: int, n_tokens: int) -> bool:
-        if not self._rewrites[budget] or self._n_tokens - n_tokens < self._floor or n_tokens > self._work:
+        if not self._rewrites[budget] or not self._spend(n_tokens):
             return False
         self._rewrites[budget] -= 1
+        return True
+
+    def _spend(self, n_tokens: int) -> bool:
+        """Take tokens back if they are none of the prompt's and the work that is left allows."""
+        if self._n_tokens - n_tokens < self._floor or n_tokens > self._work:
+            return False
         self._work -= n_tokens
         self._back = n_tokens
         return True
@@ -368,6 +374,28 @@ class OrbitsState:
         self._part = self._tens
         return True
 
+    def _restart_odd(self) -> bool:
+        """Take back the first orbit that has odd bonds with those before it or itself, and what is behind.
+
+        It cures as many crystals as to take back all coordinates, for half of the tokens.
+        """
+        group = self._known_group()
+        free = [i for i, orbit in enumerate(self.placed) if group.wyckoff[orbit.index].free]
+        n_fixed = len(self.placed) - len(free)  # these are placed before the others
+        first = min(max(ends) for ends in self._atoms.odd) - n_fixed
+        if first < 0:
+            return False  # the cell is to blame
+        behind = [self.placed[i] for i in free[first:]]
+        if not self._spend(sum(2 * len(orbit.values) for orbit in behind)):
+            return False
+        for orbit in behind:
+            orbit.values.clear()
+        self._atoms.keep(n_fixed + first)
+        self._rewrites[0] = self._budget[0]
+        self._orbit = free[first]
+        self._part = self._coarse
+        return True
+
     def _restart_orbit(self, orbit: _Placed) -> bool:
         if not self._take_back(0, 2 * len(orbit.values)):
             return False
@@ -389,7 +417,7 @@ class OrbitsState:
 
     def _may_mend(self) -> bool:
         """Whether a complete crystal may be taken back: if not, nobody need ask what is wrong with it."""
-        return any(self._rewrites[1:]) and self._n_tokens - self._cell_start <= self._work
+        return any(self._rewrites[1:]) and self._work > 0
 
     def _fault(self) -> str:
         """What is wrong with the crystal, now that it is complete; see `contacts.Atoms.fault`."""
@@ -403,6 +431,8 @@ class OrbitsState:
         if not fault:
             return False
         if fault == "bonds":
+            if self._restart_odd():
+                return True
             self._rewrites[1] += 1  # they have a bound of their own
         if self._strays > grammar.STRAY_CELLS:  # most often the orbits have more symmetry in any cell
             return self._restart_orbits() or self._restart_group() or self._restart_cell()
