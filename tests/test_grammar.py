@@ -304,9 +304,9 @@ def test_odd_bonds_are_written_anew_a_bounded_number_of_times():
     for token in orbits.ids("Sr 1b Ti 1a O 3d"):
         state.advance(token)
     backs = []
-    for _ in range(grammar.BOND_REWRITES):
+    for _ in range(grammar.ODD_REWRITES):
         backs += [state.advance(token) for token in orbits.ids("V19 .8")]
-    assert backs == [0, 2] * grammar.BOND_REWRITES
+    assert backs == [0, 2] * grammar.ODD_REWRITES
     assert [state.advance(token) for token in orbits.ids("V19 .8")] == [0, 0]
     assert list(state.allowed()) == [orbits.families().end]
 
@@ -413,3 +413,22 @@ def test_options_that_are_the_same_are_one_object():
             assert one.allowed() == (token,)
         one.advance(token)
         other.advance(token)
+
+
+@pytest.mark.parametrize(("ends", "back"), [((1, 0), 4), ((0, 0), 8)])
+def test_orbits_with_odd_bonds_are_taken_back_and_those_before_stay(monkeypatch, ends, back):
+    def fault(atoms, number, *, bonds_too):
+        atoms.odd = [(1, 1), ends]
+        return faults.pop()
+
+    monkeypatch.setattr(contacts.Atoms, "fault", fault)
+    faults = ["", "bonds"]
+    counts = {"Na": 2, "Cl": 2}
+    state = grammar.rules("orbits", counts.items(), 25).start(orbits.prompt(counts.items(), 25))
+    for token in orbits.ids("Na 2e Cl 2e V15 .0 b-17 .8 c-9 .9"):  # 9 by 4 by 6 Å
+        state.advance(token)
+    coordinates = orbits.ids("0.21 0' 0.00 0' 0.32 0' 0.43 0'")
+    assert [state.advance(token) for token in coordinates] == [0] * 7 + [back]
+    assert [state.advance(token) for token in coordinates[8 - back :]] == [0] * back
+    assert list(state.allowed()) == [orbits.families().end]
+    assert state._atoms.sizes == [2, 2]

@@ -4,8 +4,9 @@ A state answers two questions, `allowed()` and `advance(token)`; every choice it
 crystal with the composition asked for. Atoms that would stand too close are taken back and written anew,
 after a few times with the last coordinate of each orbit kept to the values that leave its atoms room. So is a
 crystal in which spglib finds another group than the one written, or with bonds that chemistry does not know:
-first the coordinates, then the cell, then the choice of orbits, at last the group if it was not asked for,
-each a bounded number of times, and of all tokens no more than `grammar.WORK`.
+first the coordinates, for odd bonds those of the orbits that have them and of those behind, then the cell, then
+the choice of orbits, at last the group if it was not asked for, each a bounded number of times, and of all
+tokens no more than `grammar.WORK`.
 
 Builds on the core in `grammar`; refuses to know networks, probabilities and structures.
 """
@@ -64,7 +65,7 @@ class OrbitsState:
         *,
         rewrites: tuple[int, int, int, int] = REWRITES,
         context: int | None = None,
-        bond_rewrites: int = grammar.BOND_REWRITES,
+        bond_rewrites: int = grammar.ODD_REWRITES,
         work: int | None = grammar.WORK,
     ) -> None:
         self.full = strength == "full"
@@ -563,7 +564,7 @@ class OrbitsRules:
     group: int | None = None
     rewrites: tuple[int, int, int, int] = REWRITES
     context: int | None = None
-    bond_rewrites: int = grammar.BOND_REWRITES
+    bond_rewrites: int = grammar.ODD_REWRITES
     work: int | None = grammar.WORK
 
     def start(self, prompt: Sequence[int]) -> OrbitsState:
