@@ -40,7 +40,7 @@ BOND_REWRITES = 6  # of all these, for bonds alone: 4 % of real crystals have od
 ODD_REWRITES = (
     10  # the same where only orbits with odd bonds and those behind are taken back, at half the cost
 )
-WORK = 400  # tokens taken back in a text, in all: of crystals that need more hardly one in ten is cured
+WORK = 400  # tokens taken back in a text, in all; 100 more cure 3 more of 1,000 crystals
 
 
 @cache

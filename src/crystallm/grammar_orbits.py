@@ -4,9 +4,9 @@ A state answers two questions, `allowed()` and `advance(token)`; every choice it
 crystal with the composition asked for. Atoms that would stand too close are taken back and written anew,
 after a few times with the last coordinate of each orbit kept to the values that leave its atoms room. So is a
 crystal in which spglib finds another group than the one written, or with bonds that chemistry does not know:
-first the coordinates, for odd bonds those of the orbits that have them and of those behind, then the cell, then
-the choice of orbits, at last the group if it was not asked for, each a bounded number of times, and of all
-tokens no more than `grammar.WORK`.
+first the coordinates (for odd bonds from the first orbit on that has them), then the cell, then the choice of
+orbits, at last the group if it was not asked for, each a bounded number of times, and of all tokens no more
+than `grammar.WORK`.
 
 Builds on the core in `grammar`; refuses to know networks, probabilities and structures.
 """
