@@ -54,3 +54,15 @@ def test_nothing_is_clear_in_a_cell_too_small_for_one_atom():
     atoms = contacts.Atoms(contacts.lattice((1.0, 9.0, 9.0, 90.0, 90.0, 90.0)))
     ways = np.array([[0.0, 0.0, 1.0]]), np.zeros((1, 3))
     assert not atoms.clear(ways, STEPS, "Cs").any()
+
+
+def test_atoms_are_added_beyond_the_room_there_is_at_first():
+    rng = np.random.default_rng(0)
+    atoms, points = contacts.Atoms(contacts.lattice(CELL)), rng.random((75, 3))
+    for i in range(0, 75, 25):
+        atoms.add(points[i : i + 25], "HeLiBe"[2 * (i // 25) :][:2])
+    assert (atoms.points == points).all()
+    assert atoms.sizes == [25, 25, 25]
+    assert atoms._limits("O", 75)[[0, 30, 74]].tolist() == [
+        contacts.least_distance("O", symbol) for symbol in ("He", "Li", "Be")
+    ]

@@ -304,9 +304,9 @@ def test_odd_bonds_are_written_anew_a_bounded_number_of_times():
     for token in orbits.ids("Sr 1b Ti 1a O 3d"):
         state.advance(token)
     backs = []
-    for _ in range(grammar.BOND_REWRITES):
+    for _ in range(grammar.ODD_REWRITES):
         backs += [state.advance(token) for token in orbits.ids("V19 .8")]
-    assert backs == [0, 2] * grammar.BOND_REWRITES
+    assert backs == [0, 2] * grammar.ODD_REWRITES
     assert [state.advance(token) for token in orbits.ids("V19 .8")] == [0, 0]
     assert list(state.allowed()) == [orbits.families().end]
 
@@ -385,3 +385,50 @@ def test_orbits_and_group_are_taken_back_where_cells_do_not_help():
     half = grammar.CELL_REWRITES // 2
     cells = grammar.CELL_REWRITES + grammar.ORBIT_REWRITES * half + grammar.GROUP_REWRITES * 2 * half
     assert backs.count(2) == cells
+
+
+def test_work_on_a_text_is_bounded():
+    """Where nothing helps, no more than so many tokens are taken back, and the text goes on to its end."""
+    counts = {"Cs": 4, "Xe": 4}
+    start = orbits.prompt(counts.items(), 216)
+    spent = []
+    for work in (0, 13, 40, None):
+        state = OrbitsRules("full", counts, 216, work=work).start(start)
+        backs = []
+        while options := state.allowed():
+            backs.append(state.advance(options[0]))  # the least volume
+        spent.append(sum(backs))
+        assert work is None or spent[-1] <= work
+    assert spent[0] == 0 < spent[1] < spent[2] < spent[3] <= grammar.WORK
+
+
+def test_options_that_are_the_same_are_one_object():
+    """So whoever reads them may keep what comes of them; a choice of one is a tuple of one."""
+    counts = {"Ti": 2, "O": 4}
+    start = orbits.prompt(counts.items())
+    one, other = (grammar.rules("orbits", counts.items()).start(start) for _ in range(2))
+    for token in orbits.ids("(P4_2/mnm) Ti 2a O 4f V0 .0 c-9 .2 0.30 5' <end>"):
+        assert one.allowed() is other.allowed()
+        if len(one.allowed()) == 1:
+            assert one.allowed() == (token,)
+        one.advance(token)
+        other.advance(token)
+
+
+@pytest.mark.parametrize(("ends", "back"), [((1, 0), 4), ((0, 0), 8)])
+def test_orbits_with_odd_bonds_are_taken_back_and_those_before_stay(monkeypatch, ends, back):
+    def fault(atoms, number, *, bonds_too):
+        atoms.odd = [(1, 1), ends]
+        return faults.pop()
+
+    monkeypatch.setattr(contacts.Atoms, "fault", fault)
+    faults = ["", "bonds"]
+    counts = {"Na": 2, "Cl": 2}
+    state = grammar.rules("orbits", counts.items(), 25).start(orbits.prompt(counts.items(), 25))
+    for token in orbits.ids("Na 2e Cl 2e V15 .0 b-17 .8 c-9 .9"):  # 9 by 4 by 6 Å
+        state.advance(token)
+    coordinates = orbits.ids("0.21 0' 0.00 0' 0.32 0' 0.43 0'")
+    assert [state.advance(token) for token in coordinates] == [0] * 7 + [back]
+    assert [state.advance(token) for token in coordinates[8 - back :]] == [0] * back
+    assert list(state.allowed()) == [orbits.families().end]
+    assert state._atoms.sizes == [2, 2]

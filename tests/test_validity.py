@@ -194,6 +194,22 @@ def test_one_atom_an_orbit_gives_the_score_of_all_atoms() -> None:
         )
 
 
+def test_odd_bonds_are_seen_without_asking_for_all_bonds() -> None:
+    found = Counter()
+    for case in CASES[2::5]:
+        for scale in (0.75, 0.9, 1.0, 1.1, 1.3):
+            try:
+                cell = reading.cell(cif_block.read(case["text"]))
+                crystal = scale * cell.vectors, cell.coords, cell.symbols
+                score = bonds.score(*crystal)
+            except CrystallmError:
+                continue
+            odd = bool(bonds.odd(*crystal, range(len(cell.symbols))))
+            assert odd == (score < 1)
+            found[odd] += 1
+    assert min(found[True], found[False]) > 20
+
+
 def test_bonds_with_hydrogen_may_be_long_and_shared_sites_have_no_score() -> None:
     # Expected H-C: 0.25 + 0.7 Å; 1.6 Å is 1.68 of it, far out for other pairs.
     assert bonds._reasonable("C", "H", 1.6)

@@ -11,7 +11,8 @@ counted from both ends. This module refuses to know of texts.
 from __future__ import annotations
 
 from functools import cache
-from math import pi
+from itertools import product
+from math import hypot, inf, pi
 from typing import TYPE_CHECKING
 
 from crystallm import elements
@@ -29,6 +30,10 @@ VOLUME_PER_ATOM = (0.3, 500.0)
 neighbours in reach; above, the search widens until it has seen them all."""
 MAX_POINTS = 20_000
 """Atoms that the search around one atom may have to look at."""
+MAX_PAIRS = 100_000
+"""Pairs of atoms whose distances are looked at together."""
+
+_DOUBT = 1e-6  # Å, more than arithmetic is wrong by
 
 
 def score(
@@ -49,23 +54,104 @@ def score(
         CrystallmError: it has no bonds between different atoms of the cell, an element without radius, or a
             cell in which neighbours can't be sought in reasonable time.
     """
-    _refuse_freaks(vectors, coords)
-    from crystallm.neighbours import Surroundings
-
-    surroundings = Surroundings(vectors, coords, symbols)
+    chosen = [(i, 1) for i in range(len(coords))] if orbits is None else list(orbits)
+    sizes = dict(chosen)
     good = total = 0
-    for i, size in ((i, 1) for i in range(len(coords))) if orbits is None else orbits:
-        try:
-            neighbours, lengths = surroundings.of(i)
-        except CrystallmError as error:
-            raise CrystallmError(f"bonds: {error}") from None
-        for j, length in zip(neighbours.tolist(), lengths.tolist(), strict=True):
-            if j != i:
-                total += size
-                good += size * _reasonable(symbols[i], symbols[j], length)
+    for i, _, reasonable in _bonds(vectors, coords, symbols, list(sizes)):
+        total += sizes[i]
+        good += sizes[i] * reasonable
     if total == 0:
         raise CrystallmError("bonds: no atom has a bond with another atom of the cell")
     return good / total
+
+
+def odd(
+    vectors: Floats, coords: Floats, symbols: Sequence[str], atoms: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Bonds of no reasonable length, with an atom at either end; asks for bonds only where there may be some.
+
+    Args:
+        vectors: [3, 3] of the cell (rows), Å.
+        coords: [n_atoms, 3] fractions.
+        symbols: an element for each atom.
+        atoms: one of each set with the same surroundings: those whose bonds are looked at.
+
+    Raises:
+        CrystallmError: an element without radius, or a cell in which neighbours can't be sought in reasonable
+            time.
+    """
+    doubtful = _may_have_odd(vectors, coords, symbols, atoms)
+    some = [i for i, doubt in zip(atoms, doubtful, strict=True) if doubt]
+    if not some:
+        return []
+    return [(i, j) for i, j, reasonable in _bonds(vectors, coords, symbols, some) if not reasonable]
+
+
+def _bonds(
+    vectors: Floats, coords: Floats, symbols: Sequence[str], atoms: Sequence[int]
+) -> Iterator[tuple[int, int, bool]]:
+    """Bonds of some atoms with others: one end, the other, and whether the length is reasonable."""
+    _refuse_freaks(vectors, coords)
+    from crystallm.neighbours import Surroundings
+
+    try:
+        found = Surroundings(vectors, coords, symbols).of_each(atoms)
+    except CrystallmError as error:
+        raise CrystallmError(f"bonds: {error}") from None
+    for i, (neighbours, lengths) in zip(atoms, found, strict=True):
+        for j, length in zip(neighbours.tolist(), lengths.tolist(), strict=True):
+            if j != i:
+                yield i, j, _reasonable(symbols[i], symbols[j], length)
+
+
+def _may_have_odd(
+    vectors: Floats, coords: Floats, symbols: Sequence[str], atoms: Sequence[int]
+) -> Sequence[bool]:
+    """Whether each of some atoms has another within reach of a bond, at no reasonable distance."""
+    import numpy as np
+
+    if len(atoms) * len(coords) > MAX_PAIRS:
+        return [True] * len(atoms)
+    kinds = list(dict.fromkeys(symbols))
+    places = {symbol: place for place, symbol in enumerate(kinds)}
+    table = np.array([[_reasonable_within_reach(a, b) for b in kinds] for a in kinds])
+    spacings = [1 / hypot(*column) for column in np.linalg.inv(vectors).T.tolist()]
+    # Of images up to 1.5 cells away along each axis the nearest is the nearest of all within 1.5 spacings.
+    if not table[:, :, 2].max() < 1.5 * min(spacings):
+        return [True] * len(atoms)
+    kind = np.array([places[symbol] for symbol in symbols])
+    off = coords - coords[atoms][:, None]  # [n, n_atoms, 3]
+    ways = (off - np.rint(off)) @ vectors
+    shifts = _shifts() @ vectors  # [27, 3] Å
+    # |w + s|^2 = |w|^2 + 2 w . s + |s|^2
+    squares = (ways @ (2 * shifts.T) + np.einsum("ij,ij->i", shifts, shifts)).min(axis=2)
+    squares += np.einsum("ijk,ijk->ij", ways, ways)  # [n, n_atoms] Å^2
+    limits = (table * table)[kind[atoms]][:, kind]  # [n, n_atoms, 3]
+    far = (squares < limits[:, :, 2]) & ~((limits[:, :, 0] < squares) & (squares < limits[:, :, 1]))
+    far[range(len(atoms)), atoms] = False  # bonds of an atom with its own images do not count
+    found: list[bool] = far.any(axis=1).tolist()
+    return found
+
+
+@cache
+def _shifts() -> Floats:
+    """Those [27, 3] to a cell and its neighbours, fractions."""
+    import numpy as np
+
+    return np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))
+
+
+@cache
+def _reasonable_within_reach(one: str, other: str) -> tuple[float, float, float]:
+    """Lengths between which a bond is surely reasonable, and from which on there is none, Å."""
+    from crystallm.neighbours import reach
+
+    try:
+        expected = expected_length(one, other)
+    except CrystallmError:
+        return inf, 0.0, reach(one, other) + _DOUBT  # whatever the length
+    low, high = (0.0, 2.5) if "H" in (one, other) else (0.68, 1.32)
+    return low * expected + _DOUBT, high * expected - _DOUBT, reach(one, other) + _DOUBT
 
 
 def orbits(
@@ -108,18 +194,9 @@ def _reasonable(one: str, other: str, length: float) -> bool:
     return ratio < 2.5 if "H" in (one, other) else 0.68 < ratio < 1.32
 
 
+@cache
 def expected_length(one: str, other: str) -> float:
     """Expected length of a bond between two elements, Å; d0 of the module, the same either way round.
-
-    Raises:
-        CrystallmError: an element has no radius.
-    """
-    return _expected(*sorted((one, other)))
-
-
-@cache
-def _expected(one: str, other: str) -> float:
-    """`expected_length` of two symbols in alphabetical order, Å.
 
     Raises:
         CrystallmError: an element has no radius.
@@ -156,9 +233,11 @@ def _refuse_freaks(vectors: Floats, coords: Floats) -> None:
         raise CrystallmError(f"bonds: a volume of {volume:.3g} Å^3 per atom is not in [{low:g}, {high:g}]")
     ordered = np.sort(coords % 1, axis=0)  # [n_atoms, 3]
     # The widest empty slab along each axis, as a fraction, and how far the cell's faces are apart, Å.
-    gaps = np.diff(ordered, axis=0, append=ordered[:1] + 1).max(axis=0)
-    spacings = 1 / np.linalg.norm(np.linalg.inv(vectors), axis=0)
-    gap = float((gaps * spacings).max())
+    gaps = ordered[0] + 1 - ordered[-1]
+    if n_atoms > 1:
+        gaps = np.maximum(gaps, (ordered[1:] - ordered[:-1]).max(axis=0))
+    spacings = (1 / hypot(*column) for column in np.linalg.inv(vectors).T.tolist())
+    gap = max(share * spacing for share, spacing in zip(gaps.tolist(), spacings, strict=True))
     radius = 7.0
     while radius < gap / 2:
         radius *= 2

@@ -7,12 +7,13 @@ looks at bonds where the libraries for it are there.
 from __future__ import annotations
 
 import itertools
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import bonds, elements
+from crystallm import bonds, elements, extra_symmetry
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ SYMPREC = 0.1
 VOLUMES = (4.0, 300.0)
 """Least and largest volume per atom, Å^3. The least of the same crystals is 4.4; 0.1 % have more than 275."""
 
-_SHIFTS = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))  # (27, 3); the 14th is no shift
-_OTHER_SHIFTS = np.delete(_SHIFTS, 13, axis=0)
+_SHIFTS = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))  # (27, 3)
+_NO_SHIFT = 13  # of these
+_ROOM = 32  # atoms for which there is place at first
 
 
 @cache
@@ -44,17 +46,23 @@ def bond_length(one: str, other: str) -> float:
         return 0.0
 
 
+@cache
+def least_distance(one: str, other: str) -> float:
+    """Distance of two atoms from which on they are not too close, Å; 0 where none is known."""
+    return SHARE * bond_length(one, other)
+
+
 def lattice(parameters: Sequence[float]) -> Floats:
     """Vectors [3, 3] (rows, Å) of a cell given by a, b, c (Å), alpha, beta, gamma (degrees).
 
     A cell without volume gives vectors that are no numbers.
     """
     a, b, c = parameters[:3]
-    cos_a, cos_b, cos_g = np.cos(np.radians(parameters[3:]))
-    sin_g = np.sqrt(1 - cos_g**2)
+    cos_a, cos_b, cos_g = (math.cos(math.radians(angle)) for angle in parameters[3:])
+    sin_g = math.sqrt(1 - cos_g**2)
     x, y = cos_b, (cos_a - cos_b * cos_g) / sin_g
-    with np.errstate(invalid="ignore"):
-        z = np.sqrt(1 - x * x - y * y)
+    square = 1 - x * x - y * y
+    z = math.sqrt(square) if square >= 0 else math.nan
     return np.array([[a, 0.0, 0.0], [b * cos_g, b * sin_g, 0.0], [c * x, c * y, c * z]])
 
 
@@ -74,34 +82,69 @@ class Atoms:
         vectors: [3, 3] of the cell (rows), Å.
 
     Attributes:
-        points: [n_atoms, 3] fractions.
         symbols: an element for each orbit.
         sizes: and its number of atoms.
+        odd: orbits, by number, at either end of each bond that `fault` found odd.
     """
 
     def __init__(self, vectors: Floats) -> None:
         self.vectors = vectors
-        self.points: Floats = np.zeros((0, 3))
         self.symbols: list[str] = []
         self.sizes: list[int] = []
-        images = _OTHER_SHIFTS @ vectors
-        self._own = float(np.sqrt((images**2).sum(axis=1).min()))  # from an atom to its nearest own image, Å
+        self.odd: list[tuple[int, int]] = []
+        self._places: Floats = np.zeros((_ROOM, 3))  # fractions, of the atoms and of room for more
+        self._kinds: Ints = np.zeros(_ROOM, dtype=np.int64)  # whose they are, by place in:
+        self._elements: list[str] = []
+        self._n_atoms = 0
+        images = _SHIFTS @ vectors  # [27, 3] Å
+        # |d + s|^2 = |d|^2 + 2 d . s + |s|^2 of a vector d to all images of its end
+        self._doubled: Floats = 2 * images.T
+        self._squares: Floats = np.einsum("ij,ij->i", images, images)
+        others = self._squares.tolist()
+        others[_NO_SHIFT] = math.inf
+        self._own = math.sqrt(min(others))  # from an atom to its nearest own image, Å
+        self._cells: dict[tuple[int, ...], Floats] = {}  # [n, 3] Å, by bounds
+
+    @property
+    def points(self) -> Floats:
+        """[n_atoms, 3] fractions."""
+        return self._places[: self._n_atoms]
 
     def add(self, own: Floats, symbol: str) -> None:
         """Add an orbit [n, 3], fractions."""
-        self.points = np.vstack([self.points, own])
+        self._put(own, symbol)
+        self._n_atoms += len(own)
         self.symbols.append(symbol)
         self.sizes.append(len(own))
 
+    def _put(self, own: Floats, symbol: str) -> None:
+        """Write an orbit behind the atoms that are here, for now."""
+        n, behind = self._n_atoms, self._n_atoms + len(own)
+        if behind > len(self._places):
+            self._places = np.resize(self._places, (2 * behind, 3))
+            self._kinds = np.resize(self._kinds, 2 * behind)
+        if symbol not in self._elements:
+            self._elements.append(symbol)
+        self._places[n:behind] = own
+        self._kinds[n:behind] = self._elements.index(symbol)
+
+    def _limits(self, symbol: str, behind: int) -> Floats:
+        """How far an atom must keep from each of the first `behind` ones, Å."""
+        by_kind = np.array([least_distance(symbol, other) for other in self._elements])
+        return np.asarray(by_kind[self._kinds[:behind]])
+
     def meets(self, own: Floats, symbol: str) -> bool:
         """Whether the atoms of another orbit [n, 3] would stand too close to each other or to those here."""
-        limit = SHARE * bond_length(symbol, symbol)
-        if self._own < limit:
+        if self._own < least_distance(symbol, symbol):
             return True
-        others = [SHARE * bond_length(symbol, other) for other in self.symbols]
-        limits = np.repeat([*others, limit], [*self.sizes, len(own) - 1])
-        distances = self._distances(own[0], np.vstack([self.points, own[1:]]))
-        return bool((distances < limits).any())
+        self._put(own[1:], symbol)
+        behind = self._n_atoms + len(own) - 1
+        off = self._places[:behind] - own[0]
+        vectors = (off - np.rint(off)) @ self.vectors  # [n, 3] Å
+        nearest = (vectors @ self._doubled + self._squares).min(axis=1)
+        nearest += np.einsum("ij,ij->i", vectors, vectors)  # squares of distances
+        limits = self._limits(symbol, behind)
+        return bool((nearest < limits * limits).any())
 
     def clear(self, ways: tuple[Floats, Floats], steps: int, symbol: str) -> Bools:
         """Where on a line another orbit may stand without `meets`, as its last coordinate x goes round.
@@ -117,49 +160,55 @@ class Atoms:
         Returns:
             [steps] for x = 0, 1 / steps, ...
         """
-        limit = SHARE * bond_length(symbol, symbol)
+        limit = least_distance(symbol, symbol)
         if self._own < limit:
             return np.zeros(steps, dtype=bool)
         matrices, shifts = ways
-        limits = np.repeat([SHARE * bond_length(symbol, other) for other in self.symbols], self.sizes)
-        blocked = np.zeros(steps + 1, dtype=np.int64)
-        self._block(blocked, self.points - shifts[0], np.tile(-matrices[0], (len(self.points), 1)), limits)
-        self._block(
-            blocked, shifts[1:] - shifts[0], matrices[1:] - matrices[0], np.full(len(shifts) - 1, limit)
-        )
-        return np.asarray(blocked.cumsum()[:steps] == 0)
+        n = self._n_atoms
+        limits = np.full(n + len(shifts) - 1, limit)
+        limits[:n] = self._limits(symbol, n)
+        starts = np.concatenate([self.points, shifts[1:]]) - shifts[0]
+        rates = np.concatenate([np.zeros((n, 3)), matrices[1:]]) - matrices[0]
+        # [n_pairs, n_cells, 3] Å from one atom to the other at x = 0
+        off = ((starts - np.rint(starts)) @ self.vectors)[:, None] + self._cells_within(rates)
+        return self._room(off, rates @ self.vectors, limits[:, None] ** 2, steps)
 
-    def _block(self, blocked: Ints, starts: Floats, rates: Floats, limits: Floats) -> None:
-        """Add 1 where the steps begin in which a pair is too close, and take it away behind their end.
+    def _cells_within(self, rates: Floats) -> Floats:
+        """The cells [n, 3] (Å) in which atoms that move so far (fractions) come by each other."""
+        low = -1 - np.maximum(rates.max(axis=0, initial=0), 0)
+        high = 1 - np.minimum(rates.min(axis=0, initial=0), 0)
+        bounds = (*map(int, low.tolist()), *map(int, high.tolist()))
+        if bounds not in self._cells:
+            self._cells[bounds] = _cells(*bounds) @ self.vectors
+        return self._cells[bounds]
+
+    @staticmethod
+    def _room(off: Floats, rate: Floats, limits_2: Floats, steps: int) -> Bools:
+        """Where x leaves all pairs far enough apart; as `clear`.
 
         Args:
-            blocked: [steps + 1].
-            starts: [n, 3] from one atom to the other at x = 0, fractions.
-            rates: [n, 3] its change from x = 0 to 1, integers.
-            limits: [n] Å.
+            off: [n, n_cells, 3] from one atom to the other at x = 0, Å.
+            rate: [n, 3] its change from x = 0 to 1, Å.
+            limits_2: [n, 1] squares of least distances, Å^2.
+            steps: in a cell edge.
         """
-        if not len(starts):
-            return
-        steps = len(blocked) - 1
-        low = -1 - np.maximum(rates.max(axis=0), 0)
-        high = 1 - np.minimum(rates.min(axis=0), 0)
-        cells = _cells(*low.astype(int).tolist(), *high.astype(int).tolist())
-        rate = rates @ self.vectors  # [n, 3] Å
-        off = ((starts - np.rint(starts)) @ self.vectors)[:, None] + cells @ self.vectors  # [n, n_cells, 3] Å
-        rate_2, limits_2 = (rate**2).sum(axis=1)[:, None], (limits**2)[:, None]  # [n, 1]
+        rate_2 = np.einsum("ij,ij->i", rate, rate)[:, None]  # [n, 1]
+        off_2 = np.einsum("ijk,ijk->ij", off, off)  # [n, n_cells]
         still = rate_2 < 1e-9  # a pair that moves together
-        off_2 = (off**2).sum(axis=2)  # [n, n_cells]
-        blocked[0] += int((still & (off_2 < limits_2)).any())
-        rate_2 = np.where(still, 1.0, rate_2)
-        middle = -(off @ rate[:, :, None])[:, :, 0] / rate_2
-        half_2 = (limits_2 - off_2) / rate_2 + middle**2
+        if still.any():
+            if (still & (off_2 < limits_2)).any():
+                return np.zeros(steps, dtype=bool)
+            rate_2 = np.where(still, 1.0, rate_2)
+        middle = np.matmul(off, rate[:, :, None])[:, :, 0] / -rate_2
+        half_2 = (limits_2 - off_2) / rate_2 + middle * middle
         hits = (half_2 > 0) & ~still
         middle, half = middle[hits], np.sqrt(half_2[hits])
         first = np.floor(steps * (middle - half)).astype(np.int64) + 1
         behind = np.ceil(steps * (middle + half)).astype(np.int64)
-        first, behind = first.clip(0, steps), behind.clip(0, steps)
-        np.add.at(blocked, first, 1)
-        np.add.at(blocked, np.maximum(first, behind), -1)
+        first = np.minimum(np.maximum(first, 0), steps)
+        behind = np.maximum(first, np.minimum(behind, steps))
+        changes = np.bincount(first, minlength=steps + 1) - np.bincount(behind, minlength=steps + 1)
+        return np.asarray(changes.cumsum()[:steps] == 0)
 
     def fault(self, number: int, *, bonds_too: bool) -> str:
         """What is wrong with the crystal, all its atoms being here.
@@ -183,6 +232,8 @@ class Atoms:
             return True
         if not np.isfinite(self.vectors).all():
             return False
+        if extra_symmetry.surely_none(number, self.vectors, self.points, self._kinds[: self._n_atoms]):
+            return True
         numbers = np.repeat([elements.get(symbol).number for symbol in self.symbols], self.sizes)
         cell: Any = (self.vectors, self.points, numbers)
         found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC, angle_tolerance=5)
@@ -191,14 +242,16 @@ class Atoms:
     def has_odd_bonds(self) -> bool:
         """Whether a bond has no reasonable length (see `bonds`); never where bonds cannot be told."""
         symbols = np.repeat(self.symbols, self.sizes).tolist()
-        orbits = zip(np.cumsum([0, *self.sizes[:-1]]).tolist(), self.sizes, strict=True)
+        firsts = np.cumsum([0, *self.sizes[:-1]])
         try:
-            return bonds.score(self.vectors, self.points, symbols, orbits) < 1
+            found = bonds.odd(self.vectors, self.points, symbols, firsts.tolist())
         except (CrystallmError, ImportError):
-            return False
+            found = []
+        orbits = np.searchsorted(firsts, np.array(found, dtype=int).reshape(-1, 2), side="right") - 1
+        self.odd = [(one, other) for one, other in orbits.tolist()]
+        return bool(found)
 
-    def _distances(self, point: Floats, others: Floats) -> Floats:
-        """[n] from a point to the nearest images of others [n, 3], Å."""
-        off = others - point
-        off = (off - np.rint(off))[:, None, :] + _SHIFTS[None]  # (n, 27, 3)
-        return np.asarray(np.sqrt(((off @ self.vectors) ** 2).sum(axis=2).min(axis=1)))
+    def keep(self, n_orbits: int) -> None:
+        """Forget all orbits behind the first ones."""
+        del self.symbols[n_orbits:], self.sizes[n_orbits:]
+        self._n_atoms = sum(self.sizes)

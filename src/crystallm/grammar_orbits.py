@@ -4,8 +4,9 @@ A state answers two questions, `allowed()` and `advance(token)`; every choice it
 crystal with the composition asked for. Atoms that would stand too close are taken back and written anew,
 after a few times with the last coordinate of each orbit kept to the values that leave its atoms room. So is a
 crystal in which spglib finds another group than the one written, or with bonds that chemistry does not know:
-first the coordinates, then the cell, then the choice of orbits, at last the group if it was not asked for,
-each a bounded number of times.
+first the coordinates (for odd bonds from the first orbit on that has them), then the cell, then the choice of
+orbits, at last the group if it was not asked for, each a bounded number of times, and of all tokens no more
+than `grammar.WORK`.
 
 Builds on the core in `grammar`; refuses to know networks, probabilities and structures.
 """
@@ -13,13 +14,14 @@ Builds on the core in `grammar`; refuses to know networks, probabilities and str
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
-from math import ceil, floor, log
+from math import ceil, floor, inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystallm import contacts, elements, grammar, orbits, spacegroups
+from crystallm import grammar_orbits_options as options
+from crystallm import grammar_orbits_places as places
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,29 +31,7 @@ if TYPE_CHECKING:
 
 REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, grammar.GROUP_REWRITES)
 
-
-@cache
-def _label_ids(number: int) -> tuple[int, ...]:
-    """Ids of the labels of a group's Wyckoff positions, by index."""
-    return tuple(orbits.ids(" ".join(w.label for w in spacegroups.get(number).wyckoff)))
-
-
-def _tens_of(name: str) -> tuple[int, range]:
-    """Id of the first token of a cell parameter's tens, and which tens there are."""
-    family, written = orbits.TENS[name]
-    return getattr(orbits.families(), family), written
-
-
-@cache
-def _element_ids() -> dict[str, int]:
-    first = orbits.families().element
-    return {symbol: first + i for i, symbol in enumerate(elements.symbols())}
-
-
-@cache
-def _rank() -> dict[str, int]:
-    """Place of each element in the order of compositions."""
-    return {symbol: i for i, symbol in enumerate(elements.electronegativity_order(elements.symbols()))}
+_NO_ATOMS = contacts.Atoms(np.zeros((3, 3)))  # none is added to these
 
 
 @dataclass
@@ -73,6 +53,8 @@ class OrbitsState:
         rewrites: how often coordinates of one orbit may be taken back, cell and coordinates, orbits and all
             behind them, the group and all behind it; of the orbits instead, if the group was asked for.
         context: tokens that the text may have; None for any number.
+        bond_rewrites: how often what is complete may be taken back for its bonds alone.
+        work: tokens that may be taken back in all; None for any number.
     """
 
     def __init__(
@@ -83,7 +65,8 @@ class OrbitsState:
         *,
         rewrites: tuple[int, int, int, int] = REWRITES,
         context: int | None = None,
-        bond_rewrites: int = grammar.BOND_REWRITES,
+        bond_rewrites: int = grammar.ODD_REWRITES,
+        work: int | None = grammar.WORK,
     ) -> None:
         self.full = strength == "full"
         self.asked_counts = counts
@@ -113,7 +96,8 @@ class OrbitsState:
         self._budget = rewrites
         self._bond_rewrites = bond_rewrites
         self._rewrites = list(rewrites)  # left: of the orbit at hand, of cell, orbits, group
-        self._atoms = contacts.Atoms(np.zeros((3, 3)))  # with known places
+        self._work = inf if work is None else work  # tokens that may still be taken back
+        self._atoms = _NO_ATOMS  # those with known places
 
     def settle(self) -> None:
         """Hold on to all that has been taken so far."""
@@ -134,12 +118,12 @@ class OrbitsState:
         Raises:
             InputError: it may not come here.
         """
-        options = self.allowed()
-        if token not in options:
-            here = " ".join(orbits.vocabulary()[i] for i in list(options)[:5])
+        allowed = self.allowed()
+        if token not in allowed:
+            here = " ".join(orbits.vocabulary()[i] for i in list(allowed)[:5])
             name = orbits.vocabulary()[token] if 0 <= token < len(orbits.vocabulary()) else token
             raise InputError(
-                f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(options) > 5 else ''} may"
+                f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(allowed) > 5 else ''} may"
             )
         self._options, self._back = None, 0
         self._n_tokens += 1
@@ -152,7 +136,7 @@ class OrbitsState:
     def _start(self, token: int | None) -> Sequence[int]:
         if token is not None:
             self._part = self._element
-        return (orbits.families().start,)
+        return options.alone(orbits.families().start)
 
     def _element(self, token: int | None) -> Sequence[int]:
         """An element of the composition, or the space group behind it."""
@@ -165,25 +149,24 @@ class OrbitsState:
                 self._take_group(token - family.group + 1)
             return ()
         if self.asked_counts is not None and self.full:
-            missing = [
-                s for s in sorted(self.asked_counts, key=_rank().__getitem__) if s not in self.composition
-            ]
-            return (_element_ids()[missing[0]],) if missing else self._group_options()
-        ranks = [_rank()[s] for s in self.composition]
-        open_symbols = [s for s, r in _rank().items() if not ranks or r > max(ranks)]
+            missing = [s for s in self.asked_counts if s not in self.composition]
+            if not missing:
+                return self._group_options()
+            return options.alone(options.element_ids()[min(missing, key=options.rank().__getitem__)])
+        ranks = [options.rank()[s] for s in self.composition]
+        open_symbols = [s for s, r in options.rank().items() if not ranks or r > max(ranks)]
         if not self.full:
-            open_symbols = [s for s in _rank() if s not in self.composition]
-        options = [_element_ids()[s] for s in open_symbols]
-        return [*options, *self._group_options()] if self.composition else options
+            open_symbols = [s for s in options.rank() if s not in self.composition]
+        found = [options.element_ids()[s] for s in open_symbols]
+        return [*found, *self._group_options()] if self.composition else found
 
     def _group_options(self) -> Sequence[int]:
         first = orbits.families().group
         if not self.full:
-            return range(first, first + 230)
+            return options.between(first, first + 230)
         if self.asked_group is not None:
-            return (first + self.asked_group - 1,)
-        counts = tuple(sorted(self.composition.values()))
-        return [first + n - 1 for n in grammar.groups_within(counts, self._context)]
+            return options.alone(first + self.asked_group - 1)
+        return options.groups(tuple(sorted(self.composition.values())), self._context)
 
     def _count(self, token: int | None) -> Sequence[int]:
         family = orbits.families()
@@ -196,7 +179,8 @@ class OrbitsState:
             return ()
         if self.full and self.asked_counts is not None:
             count = self.asked_counts[self._pending_symbol]
-            return (family.hundreds + count // 100 - 1,) if count >= 100 else (family.number + count,)
+            first = family.hundreds + count // 100 - 1 if count >= 100 else family.number + count
+            return options.alone(first)
         return [*range(family.hundreds, family.number), *range(family.number + 1, family.group)]
 
     def _units(self, token: int | None) -> Sequence[int]:
@@ -205,8 +189,8 @@ class OrbitsState:
             self._add_count(self._pending + token - family.number)
             return ()
         if self.full and self.asked_counts is not None:
-            return (family.number + self.asked_counts[self._pending_symbol] % 100,)
-        return range(family.number, family.group)
+            return options.alone(family.number + self.asked_counts[self._pending_symbol] % 100)
+        return options.between(family.number, family.group)
 
     def _add_count(self, count: int) -> None:
         self.composition[self._pending_symbol] = count
@@ -242,31 +226,33 @@ class OrbitsState:
             return ()
         if self.full:
             current = next((s for s, n in self._left.items() if n), None)
-            return (_element_ids()[current],) if current is not None else self._tens_options()
+            return self._tens_options() if current is None else options.alone(options.element_ids()[current])
         if len(self._taken) == len(group.wyckoff):
             return self._tens_options()  # no free position in this group, and all fixed ones are full
-        options = [_element_ids()[s] for s in self.composition]
-        return [*options, *self._tens_options()] if self.placed else options
+        found = [options.element_ids()[s] for s in self.composition]
+        return [*found, *self._tens_options()] if self.placed else found
 
     def _orbit_label(self, token: int | None) -> Sequence[int]:
         group = self._known_group()
-        ids = _label_ids(group.number)
         orbit = self.placed[-1]
         if token is not None:
-            orbit.index = ids.index(token)
+            orbit.index = options.label_ids(group.number).index(token)
             if not group.wyckoff[orbit.index].free:
                 self._taken |= {orbit.index}
             self._left[orbit.element] -= group.wyckoff[orbit.index].multiplicity
             self._part = self._orbit_element
             return ()
         if not self.full:
-            return [ids[i] for i in range(len(ids)) if i not in self._taken]
-        first = max((o.index for o in self.placed[:-1] if o.element == orbit.element), default=0)
+            free = tuple(i for i in range(len(group.wyckoff)) if i not in self._taken)
+            return options.labels(group.number, free)
+        # Orbits of an element follow each other, in order.
+        same = len(self.placed) > 1 and self.placed[-2].element == orbit.element
+        first = self.placed[-2].index if same else 0
         later = tuple(sorted(n for s, n in self._left.items() if n and s != orbit.element))
         fitting = grammar.labels_allowed(group.number, self._taken, first, self._left[orbit.element], later)
         if self._tight:
             fitting = tuple(i for i in fitting if self._has_tokens(i, later)) or fitting
-        return [ids[i] for i in fitting]
+        return options.labels(group.number, fitting)
 
     def _has_tokens(self, index: int, later: tuple[int, ...]) -> bool:
         """Whether the context holds the rest of the text if an orbit is put on this position next."""
@@ -287,31 +273,23 @@ class OrbitsState:
     def _tens_options(self) -> Sequence[int]:
         """First tokens of the next number of the cell."""
         name = self._known_group().free_cell[len(self.cell)]
-        first, written = _tens_of(name)
+        first, written = options.tens_of(name)
         if not self.full or name not in ("a", "gamma"):
-            return range(first, first + len(written))
+            return options.between(first, first + len(written))
         if name == "a":
-            steps = self._volume_steps()
-            low, high = steps[0] // 10, steps[-1] // 10
-        else:
-            # A cell has a volume if |alpha - beta| < gamma < alpha + beta and the three add up to less
-            # than 360.
-            alpha, beta = self.cell[-2] / 10, self.cell[-1] / 10
-            low, high = ceil(abs(alpha - beta) + 1), floor(min(alpha + beta, 360 - alpha - beta) - 2)
-        return [first + tens - written[0] for tens in written if low <= tens <= high]
-
-    def _volume_steps(self) -> range:
-        """Steps of the volume that keep the volume per atom within `contacts.VOLUMES`."""
-        per_atom = orbits.volume_of_atoms(self.composition.items()) / sum(self.composition.values())
-        low, high = (orbits.SCALE * log(volume / per_atom) for volume in contacts.VOLUMES)
-        return range(ceil(low), floor(high) + 1)
+            steps = options.volume_steps(tuple(self.composition.items()))
+            return options.tens_between(name, steps[0] // 10, steps[-1] // 10)
+        # A cell has a volume if |alpha - beta| < gamma < alpha + beta and the three add up to less than 360.
+        alpha, beta = self.cell[-2] / 10, self.cell[-1] / 10
+        low, high = ceil(abs(alpha - beta) + 1), floor(min(alpha + beta, 360 - alpha - beta) - 2)
+        return options.tens_between(name, low, high)
 
     def _tens(self, token: int | None) -> Sequence[int]:
         if token is None:
             return self._tens_options()
         if not self.cell:
             self._cell_start = self._n_tokens - 1
-        first, written = _tens_of(self._known_group().free_cell[len(self.cell)])
+        first, written = options.tens_of(self._known_group().free_cell[len(self.cell)])
         self._pending = 10 * (token - first + written[0])
         self._part = self._rest
         return ()
@@ -320,9 +298,10 @@ class OrbitsState:
         family, group = orbits.families(), self._known_group()
         if token is None:
             if not self.full or self.cell:
-                return range(family.rest, family.coarse)
-            steps = self._volume_steps()
-            return [family.rest + d for d in range(10) if self._pending + d in steps]
+                return options.between(family.rest, family.coarse)
+            steps = options.volume_steps(tuple(self.composition.items()))
+            low, behind = max(steps.start - self._pending, 0), min(steps.stop - self._pending, 10)
+            return options.between(family.rest + low, family.rest + behind)
         self.cell.append(self._pending + token - family.rest)
         if len(self.cell) < len(group.free_cell):
             self._part = self._tens
@@ -341,7 +320,7 @@ class OrbitsState:
         fails = False
         for orbit in self.placed:
             if not group.wyckoff[orbit.index].free:
-                own = self._images(orbit)
+                own = places.fixed_points(group.number, orbit.index)
                 fails = fails or self._atoms.meets(own, orbit.element)
                 self._atoms.add(own, orbit.element)
         return fails
@@ -352,9 +331,16 @@ class OrbitsState:
         return np.asarray((matrices @ (np.array(orbit.values) / orbits.STEPS) + shifts) % 1.0 % 1.0)
 
     def _take_back(self, budget: int, n_tokens: int) -> bool:
-        if not self._rewrites[budget] or self._n_tokens - n_tokens < self._floor:
+        if not self._rewrites[budget] or not self._spend(n_tokens):
             return False
         self._rewrites[budget] -= 1
+        return True
+
+    def _spend(self, n_tokens: int) -> bool:
+        """Take tokens back if they are none of the prompt's and the work that is left allows."""
+        if self._n_tokens - n_tokens < self._floor or n_tokens > self._work:
+            return False
+        self._work -= n_tokens
         self._back = n_tokens
         return True
 
@@ -389,6 +375,28 @@ class OrbitsState:
         self._part = self._tens
         return True
 
+    def _restart_odd(self) -> bool:
+        """Take back the first orbit that has odd bonds with those before it or itself, and what is behind.
+
+        It cures as many crystals as to take back all coordinates, for half of the tokens.
+        """
+        group = self._known_group()
+        free = [i for i, orbit in enumerate(self.placed) if group.wyckoff[orbit.index].free]
+        n_fixed = len(self.placed) - len(free)  # these are placed before the others
+        first = min(max(ends) for ends in self._atoms.odd) - n_fixed
+        if first < 0:
+            return False  # the cell is to blame
+        behind = [self.placed[i] for i in free[first:]]
+        if not self._spend(sum(2 * len(orbit.values) for orbit in behind)):
+            return False
+        for orbit in behind:
+            orbit.values.clear()
+        self._atoms.keep(n_fixed + first)
+        self._rewrites[0] = self._budget[0]
+        self._orbit = free[first]
+        self._part = self._coarse
+        return True
+
     def _restart_orbit(self, orbit: _Placed) -> bool:
         if not self._take_back(0, 2 * len(orbit.values)):
             return False
@@ -405,8 +413,12 @@ class OrbitsState:
             self._orbit += 1
         if self._orbit < len(self.placed):
             self._part = self._coarse
-        elif not (self.full and any(self._rewrites[1:]) and self._mend(self._fault())):
+        elif not (self.full and self._may_mend() and self._mend(self._fault())):
             self._part = self._end
+
+    def _may_mend(self) -> bool:
+        """Whether a complete crystal may be taken back: if not, nobody need ask what is wrong with it."""
+        return any(self._rewrites[1:]) and self._work > 0
 
     def _fault(self) -> str:
         """What is wrong with the crystal, now that it is complete; see `contacts.Atoms.fault`."""
@@ -420,6 +432,8 @@ class OrbitsState:
         if not fault:
             return False
         if fault == "bonds":
+            if self._restart_odd():
+                return True
             self._rewrites[1] += 1  # they have a bound of their own
         if self._strays > grammar.STRAY_CELLS:  # most often the orbits have more symmetry in any cell
             return self._restart_orbits() or self._restart_group() or self._restart_cell()
@@ -434,14 +448,15 @@ class OrbitsState:
         self._find_clear()
         lowest = self._lowest()
         if self._clear is not None:
-            open_values = self._clear & (np.arange(orbits.STEPS) >= lowest)
-            found = np.flatnonzero(open_values.reshape(-1, 10).any(axis=1))
+            clear = self._clear.copy()
+            clear[:lowest] = False
+            found = np.flatnonzero(clear.reshape(-1, 10).any(axis=1))
             if len(found):
-                return [family.coarse + c for c in found.tolist()]
+                return tuple((family.coarse + found).tolist())
         first = lowest // 10
         if first and not self._has_room(lowest):
             first = 0  # order is a matter of form; two atoms on one point are not
-        return range(family.coarse + first, family.fine)
+        return options.between(family.coarse + first, family.fine)
 
     def _find_clear(self) -> None:
         """Find out where the next coordinate leaves the atoms room, if it is an orbit's last.
@@ -471,12 +486,15 @@ class OrbitsState:
                 self._place(orbit)
             return ()
         if not self.full:
-            return range(family.fine, family.size)
-        stays = self._staying(self._pending)
-        in_order = [d for d in stays if self._pending + d >= self._lowest()]
-        clear = [] if self._clear is None else [d for d in in_order if self._clear[self._pending + d]]
+            return options.between(family.fine, family.size)
+        stays, lowest = self._staying(self._pending), self._lowest() - self._pending
+        in_order = stays if lowest <= 0 else tuple(d for d in stays if d >= lowest)
+        clear: tuple[int, ...] = ()
+        if self._clear is not None:
+            here = self._clear[self._pending : self._pending + 10].tolist()
+            clear = tuple(d for d in in_order if here[d])
         # Order is a matter of form: where it leaves nothing (behind 0.999), out of order is a crystal still.
-        return [family.fine + d for d in clear or in_order or stays or range(10)]
+        return options.shifted(family.fine, clear or in_order or stays or places.DIGITS)
 
     def _place(self, orbit: _Placed) -> None:
         """Put a complete orbit into the cell, or take it back where it is too close."""
@@ -509,28 +527,24 @@ class OrbitsState:
         done = len(orbit.values)
         return before.values[done] if same and before.values[:done] == orbit.values else 0
 
-    def _staying(self, first: int) -> Sequence[int]:
+    def _staying(self, first: int) -> tuple[int, ...]:
         """Last digits with which an orbit keeps its multiplicity and is on no point of one before it.
 
         Args:
             first: the next coordinate with a last digit of 0.
         """
         group, orbit = self._known_group(), self.placed[self._orbit]
-        kept = _keeping(group.number, orbit.index, (*orbit.values, first))
-        before = [o.values for o in self.placed[: self._orbit] if o.index == orbit.index]
-        if not before or len(orbit.values) + 1 < len(group.wyckoff[orbit.index].free):
+        values = (*orbit.values, first)
+        kept = places.keeping(group.number, orbit.index, values)
+        if len(values) < len(group.wyckoff[orbit.index].free):
             return kept
-        matrices, shifts = group.orbit_maps[orbit.index]
-        others = np.array(before) / orbits.STEPS @ matrices[0].T + shifts[0]  # [n_before, 3]
-        tried = np.array([(*orbit.values, first + d) for d in kept]).reshape(len(kept), -1) / orbits.STEPS
-        images = tried @ matrices.transpose(0, 2, 1) + shifts[:, None]  # [multiplicity, n_kept, 3]
-        same = np.asarray(_coincide(images[:, :, None] - others).any(axis=(0, 2)))  # [n_kept]
-        return [d for d, on_another in zip(kept, same, strict=True) if not on_another]
+        before = [o.values for o in self.placed[: self._orbit] if o.index == orbit.index]
+        return places.apart(group.number, orbit.index, values, kept, before) if before else kept
 
     def _end(self, token: int | None) -> Sequence[int]:
         if token is not None:
             self._part = self._nothing
-        return (orbits.families().end,)
+        return options.alone(orbits.families().end)
 
     def _nothing(self, token: int | None) -> Sequence[int]:  # noqa: ARG002 - has the form of all parts
         return ()
@@ -539,31 +553,6 @@ class OrbitsState:
         if self.group is None:
             raise AssertionError("a part behind the space group was reached without one")
         return self.group
-
-
-def _coincide(off: Floats) -> Bools:
-    """Whether points so far apart [..., 3] are one and the same, in the digits that are written."""
-    return np.asarray(np.abs(off - np.rint(off)).max(axis=-1) < 0.5 / orbits.STEPS)
-
-
-@lru_cache(maxsize=100_000)
-def _keeping(number: int, index: int, values: tuple[int, ...]) -> tuple[int, ...]:
-    """Last digits with which an orbit keeps its multiplicity.
-
-    Args:
-        number: space group.
-        index: Wyckoff position.
-        values: coordinates so far, the last with a last digit of 0.
-    """
-    matrices, shifts = spacegroups.get(number).orbit_maps[index]
-    n_later = matrices.shape[2] - len(values)
-    tried = np.empty((10, matrices.shape[2]))
-    tried[:, : len(values)] = np.array(values) / orbits.STEPS
-    tried[:, len(values) - 1] += np.arange(10) / orbits.STEPS
-    tried[:, len(values) :] = spacegroups.GENERIC[len(values) : len(values) + n_later]
-    images = (matrices[1:] - matrices[0]) @ tried.T + (shifts[1:] - shifts[0])[:, :, None]
-    lost = _coincide(images.transpose(2, 0, 1)).any(axis=1)  # [10]
-    return tuple(np.flatnonzero(~lost).tolist())
 
 
 @dataclass(frozen=True)
@@ -575,7 +564,8 @@ class OrbitsRules:
     group: int | None = None
     rewrites: tuple[int, int, int, int] = REWRITES
     context: int | None = None
-    bond_rewrites: int = grammar.BOND_REWRITES
+    bond_rewrites: int = grammar.ODD_REWRITES
+    work: int | None = grammar.WORK
 
     def start(self, prompt: Sequence[int]) -> OrbitsState:
         """The state behind a prompt.
@@ -590,5 +580,6 @@ class OrbitsRules:
             rewrites=self.rewrites,
             context=self.context,
             bond_rewrites=self.bond_rewrites,
+            work=self.work,
         )
         return grammar.behind(state, prompt)

@@ -26,8 +26,8 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise, product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,10 +37,7 @@ from crystallm.errors import CrystallmError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+    from crystallm.spacegroups import Floats, Ints
 
 RADIUS = 7.0
 """Å around an atom in which CrystalNN looks first."""
@@ -53,10 +50,26 @@ CONTRAST = 3.0
 SAME = 1e-5
 """Difference of fractional coordinates up to which two atoms are on one point. Which of them others are
 neighbours of is then a matter of order, and CrystalNN itself is asked."""
+FEW = 50
+"""Atoms of which each pair is compared."""
+TOGETHER = 64
+"""Atoms whose Voronoi cells are looked at together."""
+
+_CORNERS = np.array([(1.0, 1.0, 1.0), (-1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 1.0, -1.0)])
+
+
+class _Cell(NamedTuple):
+    """The Voronoi cell of an atom, dual to a hull of points."""
+
+    points: Floats  # [n, 3] Å from the atom, by rising distance: those of the hull
+    squares: Floats  # of the distances of these and more
+    atoms: Ints  # whose images they all are
+    hull: Any
+    corners: Floats  # [n_simplices, 3] of the cell, Å
 
 
 class Surroundings:
-    """The atoms of a crystal and their images, to be asked for the neighbours of one after the other.
+    """The atoms of a crystal and their images, to be asked for the neighbours of some of them.
 
     Args:
         vectors: [3, 3] of the cell (rows), Å.
@@ -65,70 +78,97 @@ class Surroundings:
     """
 
     def __init__(self, vectors: Floats, coords: Floats, symbols: Sequence[str]) -> None:
-        from scipy.spatial import cKDTree  # type: ignore[import-untyped]
-
         self._vectors = np.asarray(vectors, dtype=np.float64)
         self._coords = np.asarray(coords, dtype=np.float64) % 1.0
         self._symbols = list(symbols)
         # How far the faces of the cell are apart, Å.
-        self._spacings = 1.0 / np.linalg.norm(np.linalg.inv(self._vectors), axis=0)
-        corners = np.array([(1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)]) @ self._vectors
-        self._longest = float(np.linalg.norm(corners, axis=1).max()) + 0.01
+        self._spacings = [1.0 / math.hypot(*column) for column in np.linalg.inv(self._vectors).T.tolist()]
+        corners = _CORNERS @ self._vectors
+        self._longest = math.sqrt(float(np.einsum("ij,ij->i", corners, corners).max())) + 0.01
         kinds = list(dict.fromkeys(self._symbols))
-        self._kinds = np.array([kinds.index(symbol) for symbol in self._symbols])
+        places = {symbol: place for place, symbol in enumerate(kinds)}
+        self._kinds = np.array([places[symbol] for symbol in self._symbols])
         self._contrast = np.array([[_contrast(a, b) for b in kinds] for a in kinds])
         self._lengths = np.array([[_radius(a) + _radius(b) for b in kinds] for a in kinds])
         self._images: dict[float, tuple[Floats, Ints]] = {}
-        # Modulo twice, for -1e-17 modulo 1 is 1.
-        self._doubled = bool(cKDTree(self._coords % 1.0, boxsize=1).query_pairs(SAME, p=np.inf))
+        self._doubled = _any_doubled(self._coords)
 
     def of(self, i: int) -> tuple[Ints, Floats]:
-        """The neighbours of atom i.
+        """The neighbours of atom i; see `of_each`."""
+        return self.of_each([i])[0]
+
+    def of_each(self, atoms: Sequence[int]) -> list[tuple[Ints, Floats]]:
+        """The neighbours of some atoms.
 
         Returns:
-            Indices of atoms [n], one for each image that is a neighbour, and the distance [n] between atom i
-            and the nearest image of each, Å, which need not be the neighbour itself.
+            For each of them indices of atoms [n], one for each image that is a neighbour, and the distance
+            [n] between it and the nearest image of each, Å, which need not be the neighbour itself.
 
         Raises:
-            CrystallmError: the atom's Voronoi cell is open.
+            CrystallmError: the Voronoi cell of an atom is open.
         """
         if self._doubled:
-            return self._asked(i)
+            return [self._asked(i) for i in atoms]
+        found = []
+        for start in range(0, len(atoms), TOGETHER):
+            some = atoms[start : start + TOGETHER]
+            found += self._told(some, [self._cell(i) for i in some])
+        return found
+
+    def _told(self, some: Sequence[int], cells: list[_Cell]) -> list[tuple[Ints, Floats]]:
+        """What cells tell of the neighbours of their atoms; as `of_each`."""
+        real, angles, areas = _faces(cells)
+        ends = np.cumsum([len(cell.points) for cell in cells])
+        whose = np.searchsorted(ends, real, side="right")  # [n_faces] which of the cells
+        starts = np.searchsorted(whose, np.arange(len(cells)))
+        atoms = np.concatenate([cell.atoms[: len(cell.points)] for cell in cells])[real]
+        one, other = self._kinds[np.asarray(some)][whose], self._kinds[atoms]
+        weights = angles / np.maximum.reduceat(angles, starts)[whose]
+        weights = weights * (angles / areas) * self._contrast[one, other]
+        lengths = np.sqrt(np.concatenate([cell.squares[: len(cell.points)] for cell in cells])[real])
+        faded = _fading(lengths - self._lengths[one, other])
+        weights = weights / np.maximum.reduceat(weights, starts)[whose] * faded
+        found = []
+        bounds = [*starts.tolist(), len(real)]
+        for cell, first, behind in zip(cells, bounds, bounds[1:], strict=False):
+            bonded = atoms[first:behind][_bonded(weights[first:behind])]
+            everyone = cell.atoms.tolist()
+            nearest = [everyone.index(j) for j in bonded.tolist()]  # the first image is the nearest
+            found.append((bonded, np.sqrt(cell.squares[nearest])))
+        return found
+
+    def _cell(self, i: int) -> _Cell:
+        """The Voronoi cell of atom i."""
         radius = RADIUS
         while True:
-            points, atoms = self._around(i, radius)  # sorted by distance, [n, 3] Å and [n]
-            cell = _cell(points, radius)
+            cell = _cell(*self._around(i, radius), radius)
             if cell is not None:
-                break
+                return cell
             if radius >= self._longest:
                 raise CrystallmError(f"neighbours of site {i}: its Voronoi cell is open")
             radius = min(2 * radius, self._longest + 0.001)
-        faces, angles, areas = cell
-        kinds = self._kinds[atoms[faces]]
-        weights = angles / angles.max() * (angles / areas) * self._contrast[self._kinds[i], kinds]
-        excess = np.linalg.norm(points[faces], axis=1) - self._lengths[self._kinds[i], kinds]
-        weights = weights / weights.max() * _fading(excess)
-        found = np.asarray(atoms[faces[_bonded(weights)]], dtype=np.int64)
-        nearest = (atoms[None] == found[:, None]).argmax(axis=1)  # the first image is the nearest
-        return found, np.asarray(np.linalg.norm(points[nearest], axis=1))
 
-    def _around(self, i: int, radius: float) -> tuple[Floats, Ints]:
-        """Vectors from an atom to all others within a radius, Å, by rising length; and whose they are."""
+    def _around(self, i: int, radius: float) -> tuple[Floats, Floats, Ints]:
+        """Vectors from an atom to all others within a radius, Å, by rising length.
+
+        Returns:
+            The vectors [n, 3], the squares [n] of their lengths, and the atoms [n] to whose images they lead.
+        """
         if radius not in self._images:
             # From anywhere in the cell, one cell more than the radius spans on either side.
-            reach = np.ceil(radius / self._spacings).astype(int)
-            shifts = np.array(list(product(*(range(-r, r + 1) for r in reach.tolist()))), dtype=float)
-            images = (self._coords[None] + shifts[:, None]) @ self._vectors  # [n_shifts, n_atoms, 3]
+            shifts = _shifts(*(math.ceil(radius / spacing) for spacing in self._spacings))
+            # [n_shifts, n_atoms, 3]
+            images = (self._coords @ self._vectors)[None] + (shifts @ self._vectors)[:, None]
             self._images[radius] = (
                 images.reshape(-1, 3),
-                np.tile(np.arange(len(self._coords)), len(shifts)),
+                np.arange(len(shifts) * len(self._coords)) % len(self._coords),
             )
         images, atoms = self._images[radius]
         off = images - self._coords[i] @ self._vectors
         squares = np.einsum("ij,ij->i", off, off)
         near = np.flatnonzero(squares <= radius * radius)
         near = near[np.argsort(squares[near], kind="stable")][1:]  # the first is the atom itself
-        return off[near], atoms[near]
+        return off[near], squares[near], atoms[near]
 
     def _asked(self, i: int) -> tuple[Ints, Floats]:
         """What CrystalNN says of atom i; as `of`."""
@@ -147,94 +187,134 @@ class Surroundings:
         return np.array(found), np.asarray(lengths)
 
 
-def _cell(points: Floats, radius: float) -> tuple[Ints, Floats, Floats] | None:
-    """The faces of a Voronoi cell about the origin: which points, solid angles [n], areas [n] (Å^2).
+def _any_doubled(coords: Floats) -> bool:
+    """Whether two of these points [n, 3], fractions, are one."""
+    if len(coords) > FEW:
+        from scipy.spatial import cKDTree  # type: ignore[import-untyped]
+
+        # Modulo twice, for -1e-17 modulo 1 is 1.
+        return bool(cKDTree(coords % 1.0, boxsize=1).query_pairs(SAME, p=np.inf))
+    off = coords[:, None] - coords  # [n, n, 3]
+    near = (np.abs(off - np.rint(off)) <= SAME).all(axis=2)
+    return int(np.count_nonzero(near)) > len(coords)
+
+
+@cache
+def _shifts(*reach: int) -> Floats:
+    """All shifts [n, 3] by no more than so many cells along each axis."""
+    return np.array(list(product(*(range(-r, r + 1) for r in reach))), dtype=float)
+
+
+def _cell(points: Floats, squares: Floats, atoms: Ints, radius: float) -> _Cell | None:
+    """A Voronoi cell about the origin; None: it is open.
 
     Args:
         points: [n, 3] by rising distance, all that are within the radius.
+        squares: [n] of those distances.
+        atoms: [n] whose they are.
         radius: Å.
-
-    Returns:
-        Faces of no area are left out. None: the cell is open.
     """
     from scipy.spatial import ConvexHull, QhullError
 
     n = min(FIRST, len(points))
     while True:
         some = points[:n]
-        squares = np.einsum("ij,ij->i", some, some)
         try:
-            hull = ConvexHull(some * (2.0 / squares)[:, None])
+            hull = ConvexHull(some * (2.0 / squares[:n])[:, None])
         except (QhullError, ValueError):  # fewer than four points, or all in a plane
             hull = None
         if hull is not None:
-            offsets = hull.equations[:, 3]
-            if (offsets < -1e-9).all():
-                corners = hull.equations[:, :3] / -offsets[:, None]  # [n_simplices, 3] of the cell, Å
-                farthest = float(np.linalg.norm(corners, axis=1).max())
-                next_one = float(np.linalg.norm(points[n])) if n < len(points) else radius
-                if n == len(points) or 2 * farthest <= next_one:
-                    return _faces(some, hull, corners)
+            equations = hull.equations
+            offsets = equations[:, 3]
+            if offsets.max() < -1e-9:
+                corners = equations[:, :3] / -offsets[:, None]  # [n_simplices, 3] Å
+                farthest = float(np.einsum("ij,ij->i", corners, corners).max())
+                next_one = float(squares[n]) if n < len(points) else radius * radius
+                if n == len(points) or 4 * farthest <= next_one:
+                    return _Cell(some, squares, atoms, hull, corners)
         if n == len(points):
             return None
         n = min(2 * n, len(points))
 
 
-def _faces(points: Floats, hull: Any, corners: Floats) -> tuple[Ints, Floats, Floats]:
-    """Faces of the polyhedron dual to a hull; as `_cell`."""
-    simplices = hull.simplices.copy()  # [n, 3] points of each triangle
-    a, b, c = (hull.points[simplices[:, k]] for k in range(3))
-    turned = np.einsum("ij,ij->i", np.cross(b - a, c - a), hull.equations[:, :3]) < 0
-    # The edge opposite to point k of a triangle parts it from neighbours[:, k].
-    starts, ends, here, there = [], [], [], []
-    for k in range(3):
-        first, second = simplices[:, (k + 1) % 3], simplices[:, (k + 2) % 3]
-        starts.append(np.where(turned, second, first))
-        ends.append(np.where(turned, first, second))
-        here.append(np.arange(len(simplices)))
-        there.append(hull.neighbors[:, k])
-    start, end = np.concatenate(starts), np.concatenate(ends)
-    one, other = np.concatenate(here), np.concatenate(there)
-    once = one < other  # each edge is seen from both sides
-    start, end, one, other = start[once], end[once], one[once], other[once]
-    # Seen from outside, the corners of the face of `start` go round from `other` to `one` at this edge.
+def _cross(a: Floats, b: Floats) -> Floats:
+    """Cross products [3, n] of vectors that are columns."""
+    return np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    """Products [n] of vectors that are columns [3, n]."""
+    return np.asarray(np.einsum("ij,ij->j", a, b))
+
+
+def _faces(cells: list[_Cell]) -> tuple[Ints, Floats, Floats]:
+    """Faces of Voronoi cells.
+
+    Returns:
+        Which points [n] of all cells, one cell after the other, have a face; its solid angle [n], its area
+        [n] (Å^2). Faces of no area are left out.
+    """
+    points = np.concatenate([cell.points for cell in cells]).T  # [3, n_points]
+    corners = np.concatenate([cell.corners for cell in cells]).T  # [3, n_simplices]
+    duals = np.concatenate([cell.hull.points for cell in cells]).T
+    sides, neighbours, n_points, n_sides = [], [], 0, 0
+    for cell in cells:
+        sides.append(cell.hull.simplices + n_points)
+        neighbours.append(cell.hull.neighbors + n_sides)
+        n_points += len(cell.points)
+        n_sides += len(cell.corners)
+    simplices = np.concatenate(sides).T  # [3, n_simplices] points of each triangle
+    a, b, c = (duals[:, simplices[k]] for k in range(3))
+    turned = _dot(_cross(b - a, c - a), corners) < 0  # a corner lies where the normal of its triangle points
+    # The edge opposite to point k of a triangle parts it from neighbours[k]; each is seen from both sides.
+    here = np.tile(np.arange(n_sides), 3)
+    there = np.concatenate(neighbours).T.ravel()
+    once = here < there
+    here, there = here[once], there[once]
+    first = simplices[[1, 2, 0]].ravel()[once]
+    second = simplices[[2, 0, 1]].ravel()[once]
+    # Seen from outside, the corners of the face of `start` go round from `there` to `here` at this edge.
+    start = np.where(turned[here], second, first)
+    end = first + second - start
     face = np.concatenate([start, end])
-    first, second = corners[np.concatenate([other, one])], corners[np.concatenate([one, other])]
-    foot = points[face] / 2  # of the plane: its point nearest to the atom
-    height = np.linalg.norm(foot, axis=1)
-    triple = np.einsum("ij,ij->i", foot, np.cross(first, second))
-    l1, l2 = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
+    from_corner = np.concatenate([there, here])
+    one, other = corners[:, from_corner], corners[:, np.concatenate([here, there])]
+    foot = points[:, face] / 2  # of the plane: its point nearest to the atom
+    height = np.sqrt(_dot(foot, foot))
+    triple = _dot(foot, _cross(one, other))
+    l1, l2 = np.sqrt(_dot(one, one)), np.sqrt(_dot(other, other))
     # Van Oosterom and Strackee, IEEE Trans. Biomed. Eng. 30, 125 (1983); foot . corner = height^2.
-    below = height * l1 * l2 + height * np.einsum("ij,ij->i", first, second) + height**2 * (l1 + l2)
-    angles = np.bincount(face, 2 * np.arctan2(triple, below), minlength=len(points))
-    areas = np.bincount(face, triple / (2 * height), minlength=len(points))
+    below = height * (l1 * l2 + _dot(one, other) + height * (l1 + l2))
+    angles = np.bincount(face, 2 * np.arctan2(triple, below), minlength=n_points)
+    areas = np.bincount(face, triple / (2 * height), minlength=n_points)
     real: Ints = np.flatnonzero((angles > 1e-9) & (areas > 1e-9))
     return real, np.asarray(angles[real]), np.asarray(areas[real])
 
 
 def _fading(excess: Floats) -> Floats:
     """Weight of a neighbour so many Å beyond the sum of radii."""
-    share = np.clip((excess - SOFT) / (HARD - SOFT), 0.0, 1.0)
+    share = np.minimum(np.maximum((excess - SOFT) / (HARD - SOFT), 0.0), 1.0)
     return np.asarray((1 + np.cos(math.pi * share)) / 2)
 
 
-def _bonded(weights: Floats) -> Ints:
+def _bonded(weights: Floats) -> list[int]:
     """Which neighbours belong to the likeliest coordination number, by their weights in [0, 1]."""
-    rounded = np.array([round(w, 3) for w in weights.tolist()])
-    steps = np.unique(rounded[rounded > 0])[::-1]  # falling
-    if not len(steps):
-        return np.zeros(0, dtype=np.int64)
-    areas = _circle(np.append(steps, 0.0))
-    shares = areas[:-1] - areas[1:]
-    best = int(shares.argmax())
-    if 1.0 - math.fsum(shares.tolist()) > shares[best]:
-        return np.zeros(0, dtype=np.int64)
-    return np.flatnonzero(rounded >= steps[best])
+    rounded = [round(weight, 3) for weight in weights.tolist()]
+    steps = sorted({weight for weight in rounded if weight > 0}, reverse=True)
+    if not steps:
+        return []
+    shares = [more - less for more, less in pairwise(map(_circle, (*steps, 0.0)))]
+    largest = max(shares)
+    if 1.0 - math.fsum(shares) > largest:
+        return []
+    least = steps[shares.index(largest)]
+    return [i for i, weight in enumerate(rounded) if weight >= least]
 
 
-def _circle(x: Floats) -> Floats:
-    """Share of the area of a quarter of the unit circle that lies below x."""
-    return np.asarray((x * np.sqrt(1 - x * x) + np.arcsin(x)) / (math.pi / 2))
+@cache
+def _circle(x: float) -> float:
+    """Share of the area of a quarter of the unit circle that lies below x, a whole number of thousandths."""
+    return (x * math.sqrt(1 - x * x) + math.asin(x)) / (math.pi / 2)
 
 
 @cache
@@ -242,6 +322,11 @@ def _contrast(one: str, other: str) -> float:
     """Factor of a pair of elements for their difference of electronegativity."""
     difference = abs(elements.get(one).electronegativity - elements.get(other).electronegativity)
     return 1.0 if math.isnan(difference) else 1.0 + CONTRAST * math.sqrt(difference / 3.3)
+
+
+def reach(one: str, other: str) -> float:
+    """Distance from which on two elements are no neighbours, Å."""
+    return _radius(one) + _radius(other) + HARD
 
 
 @cache

@@ -464,8 +464,8 @@ def _images(description: Description) -> list[tuple[str, Floats]]:
 
 def _check_cell(angles: Sequence[float]) -> float:
     """(V / abc)^2 of a cell with these angles (degrees), which must be positive."""
-    cosines = np.cos(np.radians(angles))
-    square = float(1 - (cosines**2).sum() + 2 * cosines.prod())
+    x, y, z = (math.cos(math.radians(angle)) for angle in angles)
+    square = 1 - (x * x + y * y + z * z) + 2 * x * y * z
     if square <= 1e-6:
         raise TextError(f"no cell has the angles {tuple(angles)} degrees")
     return square

@@ -110,7 +110,7 @@ class SpaceGroup:
         """'triclinic' to 'cubic'."""
         return next(name for last, name, _ in SYSTEMS if self.number <= last)
 
-    @property
+    @cached_property
     def free_cell(self) -> tuple[str, ...]:
         """Names of the cell parameters that the group leaves free, a subset of PARAMETERS."""
         return next(names for last, _, names in SYSTEMS if self.number <= last)
@@ -248,6 +248,8 @@ def get(group: int | str) -> SpaceGroup:
     Raises:
         InputError: no such group; names the nearest symbols.
     """
+    if type(group) is int and 1 <= group <= 230:
+        return _get(group)
     name = str(group).strip()
     # Cut, as Python refuses to read numbers of 4,301 digits.
     number = int(name[:9]) if name.isdecimal() else _numbers().get(name) or _numbers().get(_plain(name))

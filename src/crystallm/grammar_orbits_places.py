@@ -1,0 +1,127 @@
+"""Which digits of a coordinate put an orbit where it may be: on points of its own, as many as its label says.
+
+Two points are one and the same where they are in the digits that are written: closer than half a step along
+each axis. Arithmetic is in ticks, the 24,000 parts of a cell edge of which steps and the offsets of symmetry
+operators are whole multiples.
+
+Knows Wyckoff positions and steps; refuses to know texts.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystallm import orbits, spacegroups
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crystallm.spacegroups import Floats, Ints
+
+    Row = tuple[tuple[int, ...], int, float]
+    """A coordinate of the way between two points of an orbit: change with each step of its known values but
+    the last, change with each step of the last, and the rest, ticks."""
+
+STEP = spacegroups.UNIT  # ticks
+EDGE = STEP * orbits.STEPS
+NEAR = STEP / 2
+DIGITS = tuple(range(10))
+
+
+@lru_cache(maxsize=100_000)
+def keeping(number: int, index: int, values: tuple[int, ...]) -> tuple[int, ...]:
+    """Last digits with which an orbit keeps its multiplicity.
+
+    Args:
+        number: space group.
+        index: Wyckoff position.
+        values: coordinates so far, the last with a last digit of 0; those to come are special for nothing.
+    """
+    lost: set[int] = set()
+    for way in _ways(number, index, len(values)):
+        lost.update(_met(way, values))
+    return tuple(d for d in DIGITS if d not in lost) if lost else DIGITS
+
+
+def _met(way: tuple[Row, ...], values: tuple[int, ...]) -> Sequence[int]:
+    """Last digits with which the two points of a way are one."""
+    first = values[-1]
+    digits: Sequence[int] = DIGITS
+    for rates, last, rest in way:
+        start = rest + last * first
+        for rate, value in zip(rates, values, strict=False):
+            start += rate * value
+        if _beyond(start, last):
+            return ()
+        digits = [d for d in digits if not NEAR <= (start + last * d) % EDGE <= EDGE - NEAR]
+    return digits
+
+
+def _beyond(start: float, last: int) -> bool:
+    """Whether no digit makes a coordinate of a way vanish that is `start` with a 0; told at once for all."""
+    span = 9 * abs(last)
+    return 2 * NEAR + span < (start + NEAR) % EDGE < EDGE - span
+
+
+@cache
+def _ways(number: int, index: int, n_known: int) -> tuple[tuple[Row, ...], ...]:
+    """Ways from an orbit's first point to its others that vanish for some of its first `n_known` values."""
+    matrices, shifts = spacegroups.get(number).orbit_maps[index]
+    generic = np.array(spacegroups.GENERIC[n_known : matrices.shape[2]])
+    ways: dict[tuple[Row, ...], None] = {}  # each once, in order
+    for matrix, shift in zip(matrices[1:] - matrices[0], shifts[1:] - shifts[0], strict=True):
+        rests = np.round((shift + matrix[:, n_known:] @ generic) * EDGE, 3).tolist()
+        rows: list[Row] = []
+        for rates, rest in zip((matrix[:, :n_known] * STEP).astype(int).tolist(), rests, strict=True):
+            if any(rates):
+                rows.append((tuple(rates[:-1]), rates[-1], rest))
+            elif NEAR <= rest % EDGE <= EDGE - NEAR:
+                break  # apart, whatever the values
+        else:
+            rows.sort(key=lambda row: row[1] != 0)  # those without a digit decide soonest
+            ways[tuple(rows)] = None
+    return tuple(ways)
+
+
+@cache
+def _maps(number: int, index: int) -> tuple[Ints, Ints]:
+    """`SpaceGroup.orbit_maps` of steps onto ticks."""
+    matrices, shifts = spacegroups.get(number).orbit_maps[index]
+    return np.rint(matrices * STEP).astype(np.int64), np.rint(shifts * EDGE).astype(np.int64)
+
+
+def apart(
+    number: int, index: int, values: Sequence[int], kept: tuple[int, ...], others: Sequence[Sequence[int]]
+) -> tuple[int, ...]:
+    """Those of some last digits with which an orbit is on no point of others on the same Wyckoff position.
+
+    Args:
+        number: space group.
+        index: Wyckoff position.
+        values: all coordinates of the orbit, the last with a last digit of 0.
+        kept: digits to choose from.
+        others: all coordinates of each of the others.
+    """
+    matrices, shifts = _maps(number, index)
+    points = np.array(others) @ matrices[0].T + shifts[0]  # [n_others, 3] ticks
+    starts = (matrices @ np.array(values) + shifts)[:, None] - points  # [multiplicity, n_others, 3]
+    rates = matrices[:, None, :, -1]  # [multiplicity, 1, 3]
+    span = 9 * np.abs(rates)
+    low = (starts + int(NEAR)) % EDGE
+    near = ((low <= 2 * NEAR + span) | (low >= EDGE - span)).all(axis=2)  # as not `_beyond`
+    lost: set[int] = set()
+    for image, other in np.argwhere(near).tolist():
+        off = starts[image, other] + rates[image] * np.array(kept)[:, None]  # [n_kept, 3]
+        off = np.abs((off + EDGE // 2) % EDGE - EDGE // 2)
+        lost.update(d for d, most in zip(kept, off.max(axis=1).tolist(), strict=True) if most < NEAR)
+    return tuple(d for d in kept if d not in lost) if lost else kept
+
+
+@cache
+def fixed_points(number: int, index: int) -> Floats:
+    """The points [multiplicity, 3] of a position without free coordinates, fractions in [0, 1)."""
+    _, shifts = spacegroups.get(number).orbit_maps[index]
+    return np.asarray(shifts % 1.0 % 1.0)

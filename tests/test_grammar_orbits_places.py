@@ -1,0 +1,66 @@
+"""Digits of coordinates: what ticks say, in decimal fractions and one point at a time."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from crystallm import grammar_orbits_places as places
+from crystallm import orbits, spacegroups
+
+
+def same(one, other):
+    off = one - other
+    return bool((np.abs(off - np.rint(off)) < 0.5 / orbits.STEPS).all())
+
+
+def images(number, index, values):
+    matrices, shifts = spacegroups.get(number).orbit_maps[index]
+    return matrices @ np.array(values) + shifts
+
+
+@pytest.mark.parametrize("number", [2, 12, 62, 136, 148, 166, 194, 216, 225, 227, 230])
+def test_digits_are_those_of_distinct_points(number):
+    rng = random.Random(number)
+    for index, position in enumerate(spacegroups.get(number).wyckoff):
+        n_free = len(position.free)
+        for n_known in range(1, n_free + 1):
+            # Near special values, where digits matter.
+            known = [rng.choice((0, 120, 250, 330, 490, 500, 660, 990)) for _ in range(n_known)]
+            rest = spacegroups.GENERIC[n_known:n_free]
+            expected = []
+            for digit in range(10):
+                tried = [v / orbits.STEPS for v in (*known[:-1], known[-1] + digit)]
+                first, *others = images(number, index, [*tried, *rest])
+                if not any(same(first, other) for other in others):
+                    expected.append(digit)
+            assert places.keeping(number, index, tuple(known)) == tuple(expected)
+
+
+@pytest.mark.parametrize("number", [2, 14, 62, 136, 166, 194, 216, 227])
+def test_orbits_stay_off_each_other(number):
+    rng = random.Random(number)
+    found = 0
+    for index, position in enumerate(spacegroups.get(number).wyckoff):
+        if not position.free:
+            continue
+        other = [rng.randrange(1000) for _ in position.free]
+        # An image of the other one that the position's own representative may take: itself, if no more.
+        values = [*other[:-1], other[-1] // 10 * 10]
+        other_point = images(number, index, [v / orbits.STEPS for v in other])[0]
+        expected = tuple(
+            d
+            for d in range(10)
+            if not any(
+                same(image, other_point)
+                for image in images(number, index, [v / orbits.STEPS for v in (*values[:-1], values[-1] + d)])
+            )
+        )
+        apart = places.apart(number, index, values, places.DIGITS, [[1] * len(other), other])
+        assert set(apart) <= set(expected)
+        assert other[-1] % 10 not in apart
+        assert places.apart(number, index, values, places.DIGITS, [other]) == expected
+        found += len(expected) < 10
+    assert found
