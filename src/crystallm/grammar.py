@@ -15,7 +15,7 @@ Needs numpy; refuses to know networks, probabilities and structures.
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from math import inf
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -41,6 +41,7 @@ ODD_REWRITES = (
     10  # the same where only orbits with odd bonds and those behind are taken back, at half the cost
 )
 WORK = 400  # tokens taken back in a text, in all; 100 more cure 3 more of 1,000 crystals
+KEPT = 1 << 16  # answers about counts, so that a million compositions do not fill the memory
 
 
 @cache
@@ -52,7 +53,7 @@ def position_counts(number: int) -> tuple[tuple[int, ...], tuple[tuple[int, int]
     return free, tuple(sorted(fixed.items()))
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def is_sum(count: int, parts: tuple[int, ...]) -> bool:
     """Whether a count is a sum of parts, each used any number of times."""
     reach, within = 1, (2 << count) - 1  # bit n: n is a sum
@@ -69,7 +70,7 @@ def uses(count: int, fixed: tuple[tuple[int, int], ...]) -> Iterable[tuple[int, 
     return product(*(range(min(n, count // m), -1, -1) for m, n in fixed))
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def fits(free: tuple[int, ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]) -> bool:
     """Whether counts (sorted, one an element) can be filled together."""
     if all(is_sum(count, free) for count in counts):
@@ -94,13 +95,13 @@ def can_hold(number: int, counts: Iterable[int]) -> bool:
     return fits(free, fixed, tuple(sorted(counts)))
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def groups_for(counts: tuple[int, ...]) -> tuple[int, ...]:
     """Numbers of the space groups that can hold a cell with these counts (sorted)."""
     return tuple(number for number in range(1, 231) if fits(*position_counts(number), counts))
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def _can_finish(number: int, taken: frozenset[int], first: int, left: int, later: tuple[int, ...]) -> bool:
     """Whether the current element's `left` atoms and the later elements' counts still find place.
 
@@ -125,7 +126,7 @@ def _can_finish(number: int, taken: frozenset[int], first: int, left: int, later
     return False
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def _supply(
     number: int, taken: frozenset[int], first: int
 ) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
@@ -140,7 +141,7 @@ def _supply(
     return free, tuple(sorted(fixed.items())), tuple(sorted(Counter(m for _, m in open_fixed).items()))
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def labels_allowed(
     number: int, taken: frozenset[int], first: int, left: int, later: tuple[int, ...]
 ) -> tuple[int, ...]:
@@ -160,7 +161,7 @@ def orbit_tokens(free: int) -> int:
     return 2 + 2 * free
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def _cheapest_sum(count: int, parts: tuple[tuple[int, int], ...]) -> float:
     """Least cost of a count as a sum of parts (size, cost), each used any number of times; else infinite."""
     costs: list[float] = [0.0]
@@ -169,7 +170,7 @@ def _cheapest_sum(count: int, parts: tuple[tuple[int, int], ...]) -> float:
     return costs[count]
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def _fewest(
     free: tuple[tuple[int, int], ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]
 ) -> float:
@@ -192,7 +193,7 @@ def _fewest(
     return best
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def fewest_tokens(
     number: int, counts: tuple[int, ...], taken: frozenset[int] = frozenset(), first: int = 0, left: int = 0
 ) -> float:

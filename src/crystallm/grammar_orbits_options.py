@@ -30,7 +30,7 @@ def between(first: int, behind: int) -> Sequence[int]:
     return range(first, behind) if behind - first > 1 else tuple(range(first, behind))
 
 
-@cache
+@lru_cache(maxsize=grammar.KEPT)
 def shifted(first: int, places: tuple[int, ...]) -> tuple[int, ...]:
     """Ids at places of a family."""
     return tuple(first + place for place in places)
@@ -42,14 +42,14 @@ def label_ids(number: int) -> tuple[int, ...]:
     return tuple(orbits.ids(" ".join(w.label for w in spacegroups.get(number).wyckoff)))
 
 
-@cache
+@lru_cache(maxsize=grammar.KEPT)
 def labels(number: int, indices: tuple[int, ...]) -> tuple[int, ...]:
     """Ids of the labels of some of a group's Wyckoff positions."""
     ids = label_ids(number)
     return tuple(ids[i] for i in indices)
 
 
-@cache
+@lru_cache(maxsize=grammar.KEPT)
 def groups(counts: tuple[int, ...], context: int | None) -> tuple[int, ...]:
     """Ids of the groups that can hold these counts (sorted) within the context."""
     return shifted(orbits.families().group - 1, grammar.groups_within(counts, context))

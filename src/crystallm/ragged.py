@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _CALL = 35.0  # a call of its own
 _TOKEN = 2.0  # a token
 _SEEN = 0.035  # and each column that it sees
+_SHARES = (0.5, 0.75, 0.9, 1.0)  # of rows whose columns the first group may hold
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def runs_of(tokens: Sequence[Sequence[int]], before: Sequence[int], device: torc
     cached: Ids = np.array(before)
     positions = np.arange(int(lengths.sum())) - starts[rows] + cached[rows]
     parts = (lengths, starts, cached)
-    groups = [_group(members, n, parts, device) for members, n in _parted(lengths, cached, device)]
+    groups = [_group(part, parts, device) for part in _parted(lengths, cached, device)]
     return Runs(
         torch.tensor(list(chain.from_iterable(tokens)), device=device),
         torch.from_numpy(rows).to(device),
@@ -101,39 +102,42 @@ def runs_of(tokens: Sequence[Sequence[int]], before: Sequence[int], device: torc
     )
 
 
-def _parted(lengths: Ids, cached: Ids, device: torch.device) -> list[tuple[slice | Ids, int]]:
-    """Rows of each group and how many tokens of their runs it computes.
+def _parted(lengths: Ids, cached: Ids, device: torch.device) -> list[tuple[slice | Ids, int, int]]:
+    """Rows of each group, how many tokens of their runs it computes, and how many columns these see.
 
-    All rows are in the first, which reads the cache where it stands, with the first tokens of their runs.
-    Those with longer runs are computed again: on a CPU each alone, where it stands; on a GPU, where a call
-    costs more than a copy, together.
+    All rows are in the first, which reads the cache where it stands, with the first tokens of their runs and
+    the first columns. Those with longer runs or more columns are computed again: on a CPU each alone, where
+    it stands; on a GPU, where a call costs more than a copy, together.
     """
     everyone = slice(0, len(lengths))
-    longest = int(lengths.max())
+    widths = cached + lengths
+    longest, widest = int(lengths.max()), int(widths.max())
     if device.type != "cpu":
         usual = int(np.sort(lengths)[3 * (len(lengths) - 1) // 4])
         if longest <= 2 * usual:
-            return [(everyone, longest)]
-        return [(everyone, usual), (np.flatnonzero(lengths > usual), longest)]
-    own = _CALL + lengths * (_TOKEN + _SEEN * (cached + lengths))  # of each row alone
+            return [(everyone, longest, widest)]
+        return [(everyone, usual, widest), (np.flatnonzero(lengths > usual), longest, widest)]
+    own = _CALL + lengths * (_TOKEN + _SEEN * widths)  # of each row alone
+    best, least = (longest, widest), np.inf
+    for n in np.unique(lengths).tolist():
+        for width in {int(np.quantile(widths, share)) for share in _SHARES}:
+            alone = (lengths > n) | (widths > width)
+            cost = len(lengths) * n * (_TOKEN + _SEEN * width) + own[alone].sum()
+            if cost < least:
+                best, least = (n, width), cost
+    alone = np.flatnonzero((lengths > best[0]) | (widths > best[1])).tolist()
+    single = [(slice(row, row + 1), int(lengths[row]), int(widths[row])) for row in alone]
+    return [(everyone, *best), *single]
 
-    def cost(n: int) -> float:
-        width = int((cached + np.minimum(lengths, n)).max())
-        return float(len(lengths) * n * (_TOKEN + _SEEN * width) + own[lengths > n].sum())
 
-    best = min(np.unique(lengths).tolist(), key=cost)
-    alone = np.flatnonzero(lengths > best).tolist()
-    return [(everyone, best), *((slice(row, row + 1), int(lengths[row])) for row in alone)]
-
-
-def _group(rows: slice | Ids, n_tokens: int, runs: tuple[Ids, Ids, Ids], device: torch.device) -> Group:
-    """Some rows with the first tokens of each run (length, start, tokens before it)."""
-    n_own, first, known = (part[rows] for part in runs)
+def _group(part: tuple[slice | Ids, int, int], runs: tuple[Ids, Ids, Ids], device: torch.device) -> Group:
+    """A part as `_parted` gives it, of runs (length, start, tokens before it)."""
+    rows, n_tokens, width = part
+    n_own, first, known = (each[rows] for each in runs)
     steps = np.arange(n_tokens)
     there = steps < n_own[:, None]  # (B, T)
     tokens = np.where(there, first[:, None] + steps, 0)
     reach = known[:, None] + np.where(there, steps, 0)  # (B, T) the last column that a token sees
-    width = int((known + np.minimum(n_own, n_tokens)).max())
     mask = np.arange(width) <= reach[:, :, None]  # (B, T, W)
     whole = len(n_own) == len(runs[0]) and bool((n_own == n_tokens).all())
     return Group(
