@@ -400,7 +400,7 @@ class _Decoder:
         self._make_room(max(cached + len(run) for cached, run in zip(before, tokens, strict=True)))
         with torch.inference_mode():
             self.cache.set_lengths(before)
-            runs = ragged.runs_of(tokens, before, self.device)
+            runs = ragged.runs_of(tokens, self.cache)
             logits = self.network.lm_head(ragged.features(self.network, runs, self.cache)).float()  # (N, V)
             targets = [self._known(row, run) for row, run in zip(self.rows, tokens, strict=True)]
             ends = [start + len(run) - 1 for start, run in zip(runs.starts, tokens, strict=True)]

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from crystallm.dataset import Ids
     from crystallm.model import GPT, KVCache
 
-# What attention of a row costs on a CPU, microseconds (widths of 256 and 512, one thread, torch 2.13):
-_CALL = 35.0  # a call of its own
-_TOKEN = 2.0  # a token
-_SEEN = 0.035  # and each column that it sees
-_SHARES = (0.5, 0.75, 0.9, 1.0)  # of rows whose columns the first group may hold
+# What attention costs on a CPU, microseconds (one thread, torch 2.13):
+_CALL = 25.0  # a call
+_ROW = 3.0  # a row
+_TOKEN = 1.5  # a token of each row
+_BYTE = 1e-4  # a byte of keys and values, as memory gives it
+_PRODUCT = 3e-5  # a number of a key or value for each token
+_SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of rows whose columns the first group may hold
 
 
 @dataclass(frozen=True)
@@ -77,21 +79,21 @@ class Runs:
     starts: tuple[int, ...]
 
 
-def runs_of(tokens: Sequence[Sequence[int]], before: Sequence[int], device: torch.device) -> Runs:
+def runs_of(tokens: Sequence[Sequence[int]], cache: KVCache) -> Runs:
     """What a pass needs to know of its tokens.
 
     Args:
         tokens: new ones of each row, one at least.
-        before: tokens that each row has in the cache.
-        device: of the network.
+        cache: in which the rows are.
     """
+    device = cache.keys.device
     lengths: Ids = np.array([len(run) for run in tokens])
     starts: Ids = np.cumsum(lengths) - lengths  # of each row's run among the N
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    cached: Ids = np.array(before)
+    cached: Ids = np.array(cache.lengths)
     positions = np.arange(int(lengths.sum())) - starts[rows] + cached[rows]
     parts = (lengths, starts, cached)
-    groups = [_group(part, parts, device) for part in _parted(lengths, cached, device)]
+    groups = [_group(part, parts, device) for part in _parted(lengths, cached, cache)]
     return Runs(
         torch.tensor(list(chain.from_iterable(tokens)), device=device),
         torch.from_numpy(rows).to(device),
@@ -102,7 +104,7 @@ def runs_of(tokens: Sequence[Sequence[int]], before: Sequence[int], device: torc
     )
 
 
-def _parted(lengths: Ids, cached: Ids, device: torch.device) -> list[tuple[slice | Ids, int, int]]:
+def _parted(lengths: Ids, cached: Ids, cache: KVCache) -> list[tuple[slice | Ids, int, int]]:
     """Rows of each group, how many tokens of their runs it computes, and how many columns these see.
 
     All rows are in the first, which reads the cache where it stands, with the first tokens of their runs and
@@ -112,19 +114,27 @@ def _parted(lengths: Ids, cached: Ids, device: torch.device) -> list[tuple[slice
     everyone = slice(0, len(lengths))
     widths = cached + lengths
     longest, widest = int(lengths.max()), int(widths.max())
-    if device.type != "cpu":
+    if cache.keys.device.type != "cpu":
         usual = int(np.sort(lengths)[3 * (len(lengths) - 1) // 4])
         if longest <= 2 * usual:
             return [(everyone, longest, widest)]
         return [(everyone, usual, widest), (np.flatnonzero(lengths > usual), longest, widest)]
-    own = _CALL + lengths * (_TOKEN + _SEEN * widths)  # of each row alone
+    _, _, n_head, _, head_dim = cache.keys.shape
+    a_column = 2 * n_head * head_dim  # numbers
+
+    def cost(n_tokens: Any, width: Any) -> Any:
+        """Of a row in a call with others, for numbers or arrays."""
+        seen = a_column * (_BYTE * cache.keys.itemsize + _PRODUCT * n_tokens)
+        return _ROW + n_tokens * _TOKEN + seen * width
+
+    own = _CALL + cost(lengths, widths)  # of each row alone
     best, least = (longest, widest), np.inf
     for n in np.unique(lengths).tolist():
         for width in {int(np.quantile(widths, share)) for share in _SHARES}:
             alone = (lengths > n) | (widths > width)
-            cost = len(lengths) * n * (_TOKEN + _SEEN * width) + own[alone].sum()
-            if cost < least:
-                best, least = (n, width), cost
+            total = len(lengths) * cost(n, width) + own[alone].sum()
+            if total < least:
+                best, least = (n, width), total
     alone = np.flatnonzero((lengths > best[0]) | (widths > best[1])).tolist()
     single = [(slice(row, row + 1), int(lengths[row]), int(widths[row])) for row in alone]
     return [(everyone, *best), *single]
