@@ -362,6 +362,7 @@ class _Decoder:
         self.cache = network.new_cache(batch_size, min(_FIRST_CAPACITY, self.context))
         self.cache.set_lengths([])
         self._read: OrderedDict[tuple[int, ...], _Read] = OrderedDict()
+        self._reader = ragged.Reader(network)
         self._tables = _Tables(network.config.vocab_size)
 
     def begin(self, row: _Row, upcoming: Iterable[_Row]) -> _Read:
@@ -401,7 +402,7 @@ class _Decoder:
         with torch.inference_mode():
             self.cache.set_lengths(before)
             runs = ragged.runs_of(tokens, self.cache)
-            logits = self.network.lm_head(ragged.features(self.network, runs, self.cache)).float()  # (N, V)
+            logits = self._reader.logits(self._reader.features(runs, self.cache))  # (N, V)
             targets = [self._known(row, run) for row, run in zip(self.rows, tokens, strict=True)]
             ends = [start + len(run) - 1 for start, run in zip(runs.starts, tokens, strict=True)]
             open_rows = [place for place, row in enumerate(self.rows) if not row.finished]

@@ -278,8 +278,13 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        out: Tensor = self.c_proj(functional.gelu(self.c_fc(x), approximate="tanh"))
+        out: Tensor = self.c_proj(self.between(self.c_fc(x)))
         return dropped(out, self.dropout) if self.dropout and self.training else out
+
+    @staticmethod
+    def between(x: Tensor) -> Tensor:
+        """What stands between the two layers."""
+        return functional.gelu(x, approximate="tanh")
 
 
 class SwiGLU(nn.Module):
@@ -294,9 +299,14 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        gate, value = self.c_fc(x).chunk(2, dim=-1)
-        out: Tensor = self.c_proj(functional.silu(gate) * value)
+        out: Tensor = self.c_proj(self.between(self.c_fc(x)))
         return dropped(out, self.dropout) if self.dropout and self.training else out
+
+    @staticmethod
+    def between(x: Tensor) -> Tensor:
+        """What stands between the two layers."""
+        gate, value = x.chunk(2, dim=-1)
+        return functional.silu(gate) * value
 
 
 def _norm(config: ModelConfig) -> nn.Module:

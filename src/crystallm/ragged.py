@@ -11,6 +11,7 @@ H heads, D = C / H.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,17 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from crystallm.model import turn_of
+from crystallm.model import MLP, turn_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from crystallm.dataset import Ids
     from crystallm.model import GPT, KVCache
+
+    Function = Callable[[Tensor], Tensor]
 
 # What attention costs on a CPU, microseconds (one thread, torch 2.13):
 _CALL = 25.0  # a call
@@ -34,6 +37,7 @@ _ROW = 3.0  # a row
 _TOKEN = 1.5  # a token of each row
 _BYTE = 1e-4  # a byte of keys and values, as memory gives it
 _PRODUCT = 3e-5  # a number of a key or value for each token
+_TOKENS = 64  # for which weights are packed
 _SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of rows whose columns the first group may hold
 
 
@@ -160,34 +164,112 @@ def _group(part: tuple[slice | Ids, int, int], runs: tuple[Ids, Ids, Ids], devic
     )
 
 
-def features(network: GPT, runs: Runs, cache: KVCache) -> Tensor:
-    """The normalised stream (N, C) at new tokens, which are appended to the cache.
+class Reader:
+    """A network that reads runs, its weights packed once.
+
+    On a CPU in bfloat16 the weights of linear layers are stored as oneDNN's products want them: 1.2 to 1.8
+    times as fast for up to 200 tokens, and GELU costs nothing beside them.
 
     Args:
-        network: in evaluation mode.
-        runs: one for each row of the cache in use, within its capacity and the context.
-        cache: of this network.
+        network: in evaluation mode; its weights must not change any more.
     """
-    trunk = network.transformer
-    x: Tensor = trunk.wte(runs.ids)  # (N, C)
-    turn = None
-    if trunk.wpe is None:
-        turn = turn_of(runs.positions, network.config.head_dim)
-    else:
-        x = x + trunk.wpe(runs.positions)
-    n_head, head_dim = network.config.n_head, network.config.head_dim
-    block: Any
-    for layer, block in enumerate(trunk.h):
-        qkv = block.attn.c_attn(block.ln_1(x)).view(-1, 3, n_head, head_dim)
-        queries, keys, values = qkv.unbind(1)  # (N, H, D) each, views
-        if turn is not None:
-            queries, keys = _turned(qkv[:, :2], turn).unbind(1)
-        cache.put(layer, runs.rows, runs.positions, keys, values)
-        x = x + block.attn.c_proj(_attention(queries, runs.groups, cache, layer).flatten(1))
-        x = x + block.mlp(block.ln_2(x))
-    cache.set_lengths(runs.lengths)
-    out: Tensor = trunk.ln_f(x)
-    return out
+
+    def __init__(self, network: GPT) -> None:
+        self.network = network
+        weight = network.transformer.wte.weight
+        packs = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_pack()
+        linear = _packed if packs else _plain
+        self._head = linear(network.lm_head)
+        self._blocks = [_block(block, linear, fused=packs) for block in network.transformer.h]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits (N, V) of the next token, float32, from `features`."""
+        return self._head(features).float()
+
+    def features(self, runs: Runs, cache: KVCache) -> Tensor:
+        """The normalised stream (N, C) at new tokens, which are appended to the cache.
+
+        Args:
+            runs: one for each row of the cache in use, within its capacity and the context.
+            cache: of this network.
+        """
+        trunk, config = self.network.transformer, self.network.config
+        x: Tensor = trunk.wte(runs.ids)  # (N, C)
+        turn = None
+        if trunk.wpe is None:
+            turn = turn_of(runs.positions, config.head_dim)
+        else:
+            x = x + trunk.wpe(runs.positions)
+        for layer, block in enumerate(self._blocks):
+            qkv = block.attend(block.ln_1(x)).view(-1, 3, config.n_head, config.head_dim)
+            queries, keys, values = qkv.unbind(1)  # (N, H, D) each, views
+            if turn is not None:
+                queries, keys = _turned(qkv[:, :2], turn).unbind(1)
+            cache.put(layer, runs.rows, runs.positions, keys, values)
+            x = x + block.gather(_attention(queries, runs.groups, cache, layer).flatten(1))
+            x = x + block.mlp(block.ln_2(x))
+        cache.set_lengths(runs.lengths)
+        out: Tensor = trunk.ln_f(x)
+        return out
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What a block of the network does with (N, C)."""
+
+    ln_1: Function
+    attend: Function
+    gather: Function
+    ln_2: Function
+    mlp: Function
+
+
+def _block(block: Any, linear: Callable[..., Function], *, fused: bool) -> _Block:
+    mlp = block.mlp
+    if fused and isinstance(mlp, MLP):
+        wide, narrow = linear(mlp.c_fc, "gelu", "tanh"), linear(mlp.c_proj)
+        return _Block(
+            block.ln_1,
+            linear(block.attn.c_attn),
+            linear(block.attn.c_proj),
+            block.ln_2,
+            lambda x: narrow(wide(x)),
+        )
+    wide, narrow = linear(mlp.c_fc), linear(mlp.c_proj)
+
+    def through(x: Tensor) -> Tensor:
+        return narrow(mlp.between(wide(x)))
+
+    return _Block(block.ln_1, linear(block.attn.c_attn), linear(block.attn.c_proj), block.ln_2, through)
+
+
+def _plain(layer: nn.Linear) -> Function:
+    weight, bias = layer.weight, layer.bias
+    return lambda x: functional.linear(x, weight, bias)
+
+
+def _packed(layer: nn.Linear, then: str = "none", how: str = "") -> Function:
+    weight = _onednn("_reorder_linear_weight")(layer.weight.detach().contiguous(), _TOKENS)
+    bias = layer.bias
+    product = _onednn("_linear_pointwise")
+    return lambda x: product(x, weight, bias, then, [], how)
+
+
+def _onednn(name: str) -> Any:
+    """An operator by which torch's own compiler calls oneDNN; it has no public name."""
+    return getattr(torch.ops.mkldnn, name)
+
+
+@cache
+def _can_pack() -> bool:
+    """Whether torch and this processor have products of packed bfloat16 weights."""
+    try:
+        one = torch.ones(2, 64, dtype=torch.bfloat16)
+        weight = _onednn("_reorder_linear_weight")(torch.ones(64, 64, dtype=torch.bfloat16), 2)
+        out = _onednn("_linear_pointwise")(one, weight, None, "gelu", [], "tanh")
+    except (AttributeError, RuntimeError):
+        return False
+    return bool((out == 64).all())
 
 
 def _attention(queries: Tensor, groups: Sequence[Group], cache: KVCache, layer: int) -> Tensor:
