@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from crystallm import ragged
+from crystallm import drawing, ragged
+from crystallm.drawing import choose, log_probs, mask_logits
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
@@ -32,19 +33,18 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from crystallm.dataset import Ids
     from crystallm.model import GPT, KVCache
 
     Progress = Callable[[int, int], None]
+
+__all__ = ["RowState", "Rules", "Sample", "Stop", "choose", "mask_logits", "sample"]
 
 _FIRST_CAPACITY = 128  # cached tokens a row; doubles when a row needs more
 _PREFILL_ROWS = 32  # distinct beginnings that go through the network together
 _PREFILL_TOKENS = 8192  # of these, with padding, at most
 _KEPT_PREFILLS = 64  # distinct beginnings whose keys and values are kept for samples to come
-_KEPT_TABLES = 4096  # lists of tokens whose arrays are kept
 _BROKEN = "the network's logits are not finite: its weights are broken"
 _DRAWS = 64  # uniform numbers drawn at a time
-_BELOW_ONE = 1.0 - 2.0**-40
 
 
 @dataclass(frozen=True)
@@ -172,56 +172,6 @@ def sample(
         for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True))
     )
     return _generate(_Decoder(network, options, min(batch_size, max(len(prompts), 1))), rows, progress)
-
-
-def choose(
-    logits: Tensor,
-    uniforms: Tensor,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None,
-    top_p: float | None = None,
-) -> Tensor:
-    """Draw one token a row, by inversion of the cumulative distribution in the order of the tokens.
-
-    Args:
-        logits: (N, V); -inf where a token is not allowed. Each row needs a finite one.
-        uniforms: (N,) float64 in [0, 1).
-        temperature: as for `sample`, as are the next two; applied in the order k, temperature, p.
-        top_k: tokens that tie with the k-th stay.
-        top_p: of the probabilities at this temperature.
-
-    Returns:
-        (N,) int64 tokens.
-    """
-    if temperature == 0:
-        return logits.argmax(dim=-1)
-    if top_k is not None and top_k < logits.shape[-1]:
-        kth = torch.topk(logits, top_k, dim=-1).values[:, -1:]  # (N, 1)
-        logits = logits.masked_fill(logits < kth, -math.inf)
-    # The maximum first, so that a tiny temperature cannot overflow.
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
-    probabilities = torch.softmax(logits, dim=-1, dtype=torch.float64)  # (N, V)
-    if top_p is not None and top_p < 1:
-        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        beyond = ranked.cumsum(dim=-1) - ranked >= top_p  # the likeliest stays: nothing is before it
-        probabilities = probabilities.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
-    cumulative = probabilities.cumsum(dim=-1)
-    thresholds = uniforms.clamp(max=_BELOW_ONE)[:, None] * cumulative[:, -1:]
-    return (cumulative <= thresholds).sum(dim=-1)
-
-
-def mask_logits(logits: Tensor, allowed: Sequence[Sequence[int] | None]) -> Tensor:
-    """Set to -inf what is not allowed; (N, V) logits and for each row its allowed tokens, None for all."""
-    n_rows, n_tokens = logits.shape
-    bound = [row for row, tokens in enumerate(allowed) if tokens is not None]
-    if not bound:
-        return logits
-    flat = np.concatenate([np.asarray(allowed[row], dtype=np.int64) + row * n_tokens for row in bound])
-    keep = torch.ones((n_rows, n_tokens), dtype=torch.bool)
-    keep[bound] = False
-    keep.view(-1).index_fill_(0, torch.from_numpy(flat), value=True)
-    return logits.masked_fill(~keep.to(logits.device), -math.inf)
 
 
 @dataclass(frozen=True)
@@ -363,7 +313,12 @@ class _Decoder:
         self.cache.set_lengths([])
         self._read: OrderedDict[tuple[int, ...], _Read] = OrderedDict()
         self._reader = ragged.Reader(network)
-        self._tables = _Tables(network.config.vocab_size)
+        self._chooser = drawing.Chooser(
+            network.config.vocab_size,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+        )
 
     def begin(self, row: _Row, upcoming: Iterable[_Row]) -> _Read:
         """Have the network read all that a row has but its last token, and that of others to come."""
@@ -406,10 +361,11 @@ class _Decoder:
             targets = [self._known(row, run) for row, run in zip(self.rows, tokens, strict=True)]
             ends = [start + len(run) - 1 for start, run in zip(runs.starts, tokens, strict=True)]
             open_rows = [place for place, row in enumerate(self.rows) if not row.finished]
-            chosen = self._choose(logits, [ends[place] for place in open_rows], open_rows)
+            last = torch.tensor([ends[place] for place in open_rows], device=self.device, dtype=torch.int64)
+            chosen = self._choose(logits[last], [self.rows[place] for place in open_rows])
             for place, token in zip(open_rows, chosen, strict=True):
                 targets[place].append(token)
-            found = _log_probs(logits, [token for run in targets for token in run])
+            found = log_probs(logits, [token for run in targets for token in run])
         for place, (row, run, start) in enumerate(zip(self.rows, tokens, runs.starts, strict=True)):
             own = found[start : start + len(run)]
             row.cached += len(run)
@@ -433,17 +389,17 @@ class _Decoder:
             window = torch.tensor([row.ids[-self.context :]], device=self.device)  # (1, context)
             with torch.inference_mode():
                 logits = self.network.lm_head(self.network.features(window)[:, -1]).float()  # (1, V)
-                (token,) = self._tables.choose(logits, [row], self.options)
-                (log_prob,) = _log_probs(logits, [token])
+                (token,) = self._choose(logits, [row])
+                (log_prob,) = log_probs(logits, [token])
             row.write(token, log_prob, self.options, self.context)
 
-    def _choose(self, logits: Tensor, ends: Sequence[int], places: Sequence[int]) -> list[int]:
-        """A token for each of some rows, from the logits behind their last tokens."""
-        if not places:
+    def _choose(self, logits: Tensor, rows: Sequence[_Row]) -> list[int]:
+        """A token for each row, from the logits (N, V) behind its last one."""
+        if not rows:
             return []
-        if len(ends) < len(logits):
-            logits = logits[torch.tensor(ends, device=self.device)]
-        return self._tables.choose(logits, [self.rows[place] for place in places], self.options)
+        return self._chooser.choose(
+            logits, [row.allowed for row in rows], [next(row.uniforms) for row in rows]
+        )
 
     def _make_room(self, n_tokens: int) -> None:
         if n_tokens > self.cache.capacity:
@@ -467,68 +423,13 @@ class _Decoder:
                 if places:
                     which = torch.tensor(places, device=self.device)
                     logits = self.network.lm_head(features[which[:, 0], which[:, 1]]).float()
-                    log_probs = _log_probs(logits, [rows[i].ids[at + 1] for i, at in places])
-                    for (i, _), log_prob in zip(places, log_probs, strict=True):
+                    known = log_probs(logits, [rows[i].ids[at + 1] for i, at in places])
+                    for (i, _), log_prob in zip(places, known, strict=True):
                         found[i].append(log_prob)
         for i, key in enumerate(group):
             self._read[key] = _Read(cache, i, found[i])
         while len(self._read) > max(_KEPT_PREFILLS, len(group)):
             self._read.popitem(last=False)
-
-
-class _Tables:
-    """What may come next in several rows, as one table of tokens.
-
-    Rules give the same few lists of tokens again and again; each is made an array once.
-    """
-
-    def __init__(self, n_vocabulary: int) -> None:
-        self._n_vocabulary = n_vocabulary
-        self._known: dict[int, tuple[Sequence[int], Ids]] = {}
-
-    def choose(self, logits: Tensor, rows: Sequence[_Row], options: _Options) -> list[int]:
-        """A token for each row from its logits (N, V)."""
-        uniforms = torch.tensor(
-            [next(row.uniforms) for row in rows], dtype=torch.float64, device=logits.device
-        )
-        allowed = [row.allowed for row in rows]
-        few = [self._array(tokens) for tokens in allowed if tokens is not None]
-        longest = max(map(len, few), default=0)
-        if len(few) < len(rows) or 4 * longest > self._n_vocabulary:
-            wide: list[int] = _chosen(mask_logits(logits, allowed), uniforms, options).tolist()
-            return wide
-        # Far fewer may come than there are: the others are left out, and the choice is the same.
-        table = np.zeros((len(few), longest), dtype=np.int64)
-        for line, array in zip(table, few, strict=True):
-            line[: len(array)] = array
-        there = np.arange(longest) < np.array([len(tokens) for tokens in few])[:, None]
-        index = torch.from_numpy(table).to(logits.device)
-        narrow = logits.gather(1, index).masked_fill(~torch.from_numpy(there).to(logits.device), -math.inf)
-        taken = _chosen(narrow, uniforms, options)
-        found: list[int] = index.gather(1, taken[:, None])[:, 0].tolist()
-        return found
-
-    def _array(self, tokens: Sequence[int]) -> Ids:
-        """Tokens in ascending order, so that a number between 0 and 1 means the same token in any table."""
-        known = self._known.get(id(tokens))
-        if known is not None and known[0] is tokens:
-            return known[1]
-        found = np.sort(np.asarray(tokens, dtype=np.int64))
-        if len(self._known) >= _KEPT_TABLES:
-            self._known.clear()
-        self._known[id(tokens)] = tokens, found
-        return found
-
-
-def _chosen(logits: Tensor, uniforms: Tensor, options: _Options) -> Tensor:
-    return choose(logits, uniforms, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
-
-
-def _log_probs(logits: Tensor, tokens: Sequence[int]) -> list[float]:
-    """Log-probability of a token in each row of logits (N, V)."""
-    index = torch.tensor(tokens, device=logits.device)[:, None]
-    found: list[float] = (logits.gather(1, index)[:, 0] - logits.logsumexp(dim=1)).tolist()
-    return found
 
 
 def _generate(decoder: _Decoder, rows: Iterator[_Row], progress: Progress | None) -> Iterator[Sample]:
