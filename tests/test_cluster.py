@@ -150,7 +150,8 @@ def test_crystals_are_judged_as_here(address: str, tmp_path: Path) -> None:
 
 
 def test_crystals_are_written_as_here(address: str, parrot: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("crystallm.units.SENT_TOGETHER", 3)
+    monkeypatch.setattr("crystallm.bulk.SENT_TOGETHER", 3)
+    monkeypatch.setattr("crystallm.bulk.BLOCK", 3)
     (tmp_path / "list.csv").write_text("formula,z,n\nTiO2,2,3\nNaCl,auto,2\nZnS,2,4\nC,8,1\n")
     command = ["generate", "--formulas", str(tmp_path / "list.csv"), "--model", str(parrot), "--seed", "3"]
     command += ["--quiet", "--rank", "agreement", "--batch-size", "2", "--device", "cpu", "--out"]
@@ -177,14 +178,15 @@ def test_one_formula_is_written_on_a_cluster_too(address: str, parrot: Path, cap
 def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     address: str, parrot: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr("crystallm.units.SENT_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.bulk.SENT_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.bulk.BLOCK", 2)
     (tmp_path / "list.csv").write_text("formula\nNa4Cl4\nTi2O4\n")
-    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "1", "--model", str(parrot)]
+    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "2", "--model", str(parrot)]
     command += ["--quiet", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path / "out")]
 
     class Losing(workers.Inline):
         def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if args[0]["units"] == [0]:
+            if 0 in args[0]["units"]:
                 return super().submit(behave, "raise")
             return super().submit(function, *args, **kwargs)
 
@@ -193,10 +195,10 @@ def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "connect", lambda _: nullcontext(Losing()))
         assert run([*command, "--cluster", "tcp://x:1"]) == 1
-    assert "1 of 2 tasks were lost on the cluster (ValueError: no such thing)" in capsys.readouterr().err
+    assert "1 tasks were lost, each 3 times (ValueError: no such thing)" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out" / "parts").iterdir()] == ["00001.parquet"]
     assert run(command) == 0
-    assert [row["request"] for row in rows_of(tmp_path / "out")] == [0, 1]
+    assert [row["request"] for row in rows_of(tmp_path / "out")] == [0, 0, 1, 1]
 
 
 def test_the_benchmark_has_the_figures_that_it_has_here(

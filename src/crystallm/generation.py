@@ -73,10 +73,13 @@ class Generator:
         settings: how to sample.
         selection: how many samples a request may take; by default as many as it asks for.
         first: index of the first sample of each request, for requests that are part of a longer list.
+        starts: number of the first sample to write of each request, where others write those before; 0 if
+            None. The indices are those of the whole request.
 
     Attributes:
         plans: each request understood.
         first: index of the first sample of each.
+        starts: number of the first sample to write of each.
 
     Raises:
         InputError: a request that cannot be understood or written, or whose prompt fills the context.
@@ -88,7 +91,9 @@ class Generator:
         requests: Sequence[Request],
         settings: Settings,
         selection: Selection | None = None,
+        *,
         first: Sequence[int] | None = None,
+        starts: Sequence[int] | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
@@ -96,6 +101,7 @@ class Generator:
         self.plans = [understand(request, fitting=full) for request in requests]
         self._tries = [request.n if selection is None else selection.tries(request.n) for request in requests]
         self.first = [0, *itertools.accumulate(self._tries)][:-1] if first is None else list(first)
+        self.starts = [0] * len(self.plans) if starts is None else list(starts)
         self._choices: dict[int, tuple[list[Choice], str]] = {}
         for unit, plan in enumerate(self.plans):
             if not (plan.cells or plan.any_group):
@@ -104,6 +110,15 @@ class Generator:
     def note(self, unit: int) -> str:
         """How a request was read and, where something was left to choose, what is tried with which weight."""
         return self._open(unit)[1]
+
+    def check(self) -> None:
+        """Look whether there are rules for each request in which nothing is left to choose.
+
+        Raises:
+            InputError: there are none.
+        """
+        for unit, (choices, _) in self._choices.items():
+            self._rules([(unit, 0)], choices[:1])
 
     def write(
         self, units: Sequence[int], *, progress: Callable[[int], None] | None = None
@@ -124,8 +139,9 @@ class Generator:
             InputError: at once, if no rule can be made for a request.
         """
         counts = [self.plans[unit].request.n for unit in units]
+        places = zip(units, counts, strict=True)
         found = self._samples(
-            [(unit, j) for unit, n in zip(units, counts, strict=True) for j in range(n)], progress
+            [(unit, self.starts[unit] + j) for unit, n in places for j in range(n)], progress
         )
         return (list(itertools.islice(found, n)) for n in counts)
 

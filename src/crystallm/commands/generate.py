@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -12,7 +16,6 @@ from crystallm.commands import (
     BatchSize,
     Cluster,
     ConfigFile,
-    Device,
     Json,
     ModelName,
     Quiet,
@@ -23,30 +26,60 @@ from crystallm.commands import (
     executor,
     merged,
     print_json,
-    progress,
     sampling,
+    whole,
 )
+from crystallm.commands.pace import paced
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Executor
 
     from crystallm.answers import Selection
     from crystallm.asking import Request
+    from crystallm.checkpoint import Model
     from crystallm.generation import Settings
-    from crystallm.runs import RunFolder
+    from crystallm.lists import Survey
 
 TABLE_ROWS = 40
-"""Crystals in the printed table, at most; results.parquet has them all."""
+"""Crystals in the printed table, at most; the results have them all."""
+LONGEST = 7 * 24 * 3600.0
+"""Seconds that a process of this machine may take for one task; a bound that nobody meets."""
+
+
+class Place(NamedTuple):
+    """Where crystals are written: on a cluster, in so many processes of this machine, or in this one."""
+
+    cluster: str | None
+    workers: int
+    devices: tuple[str, ...]
+
+    @property
+    def here(self) -> bool:
+        """Whether it is this process."""
+        return self.cluster is None and self.workers == 1
 
 
 class Asked(NamedTuple):
     """What the options ask for."""
 
-    requests: list[Request]
+    requests: Callable[[Callable[[Request], object]], Iterator[Request]]
+    request: Request | None
     settings: Settings
     selection: Selection
+    place: Place
+    cifs: bool | None
     out: Path | None
+
+
+class Written(NamedTuple):
+    """What a run gave: its rows, as often as they are asked for, and what is said of it."""
+
+    rows: Callable[[], Iterable[dict[str, Any]]]
+    counts: dict[str, int]
+    note: str
+    large: bool
 
 
 def generate(
@@ -64,11 +97,15 @@ def generate(
     ] = None,
     n: Annotated[int | None, Parameter(name=["-n", "--n"], help="Crystals for each request (10).")] = None,
     out: Annotated[
-        Path | None, Parameter(help="Folder for CIFs and results.parquet; without it, none is written.")
+        Path | None,
+        Parameter(help="Folder for CIFs and results.parquet (or results/); without it, none is written."),
     ] = None,
     formulas: Annotated[
         Path | None,
-        Parameter(help="CSV file of requests, columns formula[,z][,space_group][,n]; needs --out."),
+        Parameter(
+            help="File of requests: CSV or Parquet, columns formula[,z][,space_group][,n]; .txt, a formula "
+            "a line; .csv.gz, .txt.gz. Needs --out."
+        ),
     ] = None,
     valid: Annotated[
         bool | None, Parameter(negative=(), help="Write on until n crystals are valid, and keep those.")
@@ -98,7 +135,17 @@ def generate(
         Literal["full", "syntax", "none"] | None,
         Parameter(help="How far the writer is held to crystallography (full)."),
     ] = None,
-    device: Device = None,
+    device: Annotated[
+        str | None,
+        Parameter(help="auto, cpu, cuda, cuda:1, mps (auto); several, cuda:0,cuda:1, or all GPUs: all."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        Parameter(help="Processes of this machine that write, in turn on the devices (one for each device)."),
+    ] = None,
+    cifs: Annotated[
+        bool | None, Parameter(help="A CIF for each crystal (yes, but not for more than 10,000 crystals).")
+    ] = None,
     batch_size: BatchSize = None,
     max_new_tokens: Annotated[int | None, Parameter(help="Tokens of one crystal, at most (3000).")] = None,
     cluster: Cluster = None,
@@ -112,29 +159,29 @@ def generate(
 
     Without a formula the network chooses the composition too. With --out, one CIF a crystal and
     results.parquet are written; a killed run started again does only what is missing. results.parquet has
-    all that was written, also what --valid and --best do not keep.
+    all that was written, also what --valid and --best do not keep. A run of more than 10,000 crystals writes
+    results/part-*.parquet in its place, and CIFs with --cifs only.
     """
     flags = {
         "formula": formula, "z": z, "space_group": space_group, "n": n, "out": out, "formulas": formulas,
         "prompt": prompt, "model": model, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "seed": seed, "constraints": constraints, "device": device, "batch_size": batch_size,
         "max_new_tokens": max_new_tokens, "valid": valid, "max_tries": max_tries, "rank": rank, "best": best,
-        "cluster": cluster,
+        "cluster": cluster, "workers": workers, "cifs": cifs,
     }  # fmt: skip
-    options = merged(config, flags)
-    asked = _asked({name: value for name, value in options.items() if name != "cluster"})
-    place = {"cluster": options.get("cluster")}
-    rows, note = _generate(asked, place, show_progress=not (quiet or json))
+    asked = _asked(merged(config, flags))
+    written = _generate(asked, shown=not (quiet or json))
     from crystallm import units
 
-    kept = [row for found in units.by_request(rows) for row in units.kept(found, asked.selection)]
+    kept = (row for found in units.by_request(written.rows()) for row in units.kept(found, asked.selection))
     if json:
         print_json(kept)
     elif not quiet:
         from crystallm import tables
 
-        tables.print_crystals(kept, note, len(asked.requests), TABLE_ROWS)
-        tables.print_summary(rows, kept, asked.out)
+        lines = list(itertools.islice(kept, TABLE_ROWS) if written.large else kept)
+        tables.print_crystals(lines, written.note, written.counts["requests"], TABLE_ROWS)
+        tables.print_summary(written.counts, asked.out, parted=written.large)
 
 
 def _asked(options: dict[str, Any]) -> Asked:
@@ -143,11 +190,13 @@ def _asked(options: dict[str, Any]) -> Asked:
     Raises:
         InputError: options that are out of range or cannot stand together.
     """
+    from crystallm import lists
     from crystallm.answers import Selection
-    from crystallm.asking import Request, read_requests, understand, validated
+    from crystallm.asking import Request, understand, validated
 
     options = dict(options)
-    out, formulas = options.pop("out", None), options.pop("formulas", None)
+    out, formulas, cifs = (options.pop(name, None) for name in ("out", "formulas", "cifs"))
+    place = _place(options)
     if isinstance(options.get("prompt"), str):
         options["prompt"] = options["prompt"].replace("\\n", "\n")
     one = {name: options.pop(name) for name in tuple(options) if name in Request.model_fields}
@@ -155,78 +204,162 @@ def _asked(options: dict[str, Any]) -> Asked:
     settings = sampling(options)
     selection = validated(Selection, kept)
     request = validated(Request, one)
-    fitting = settings.constraints == "full"
     folder = None if out is None else Path(str(out))
     if formulas is None:
-        understand(request, fitting=fitting)
-        return Asked([request], settings, selection, folder)
+        understand(request, fitting=settings.constraints == "full")
+        return Asked(partial(_just, request), request, settings, selection, place, cifs, folder)
     if set(one) - {"n"}:
         raise InputError(f"--formulas and {', '.join(sorted(set(one) - {'n'}))}: give one or the other")
     if folder is None:
         raise InputError("--formulas needs --out: name a folder for the results")
-    requests = read_requests(Path(str(formulas)), n=request.n, fitting=fitting)
-    return Asked(requests, settings, selection, folder)
+    path = Path(str(formulas))
+
+    def requests(check: Callable[[Request], object]) -> Iterator[Request]:
+        return lists.checked(path, n=request.n, check=check)
+
+    return Asked(requests, None, settings, selection, place, cifs, folder)
 
 
-def _generate(
-    asked: Asked, place: Mapping[str, Any], *, show_progress: bool
-) -> tuple[list[dict[str, Any]], str]:
-    """Write, judge, rank and keep the crystals of all requests; what can be refused is refused first.
+def _just(request: Request, check: Callable[[Request], object]) -> Iterator[Request]:
+    check(request)
+    yield request
 
-    Returns:
-        A row for each crystal, and how the request was read ("" if there are several).
+
+def _place(options: dict[str, Any]) -> Place:
+    """Where to write; takes the options that say so out, and leaves one device for this process.
+
+    Raises:
+        InputError: a device or number that is none, or things that cannot stand together.
     """
-    from crystallm import runs
+    from crystallm.hardware import devices_of
 
-    requests, settings, selection, out = asked
-    if out is not None:
-        runs.check_place(out)
-    from crystallm import units
+    cluster, n_workers = options.pop("cluster", None), options.pop("workers", None)
+    devices = devices_of(str(options.get("device", "auto")))
+    if cluster is not None and (n_workers is not None or len(devices) > 1):
+        raise InputError("--cluster and --workers, or several devices: give one or the other")
+    n_workers = whole("workers", n_workers, len(devices))
+    if n_workers < len(devices):
+        raise InputError(f"workers = {n_workers} for {len(devices)} devices: give one for each, at least")
+    options["device"] = devices[0]
+    return Place(cluster, n_workers, devices)
+
+
+def _generate(asked: Asked, *, shown: bool) -> Written:
+    """Write, judge, rank and keep the crystals of all requests; what can be refused is refused first."""
+    from crystallm import bulk, lists, runs
+
+    if asked.out is not None:
+        runs.check_place(asked.out)
     from crystallm.checkpoint import load_model
     from crystallm.crystal import COLUMNS
-    from crystallm.generation import Generator, fingerprint
+    from crystallm.generation import Generator
 
-    # The workers of a cluster write; here, where no GPU may be, the requests are understood.
-    model = load_model(settings.model, device=settings.device if place["cluster"] is None else "cpu")
-    generator = Generator(model, requests, settings, selection)
-    folder: RunFolder | None = None
-    todo = list(range(len(requests)))
-    if out is not None:
-        # What decides the crystals: neither the device nor the size of batches, nor where they are written.
-        question = settings.model_dump(exclude={"device", "batch_size"}) | {
-            **selection.model_dump(exclude_defaults=True),
-            "command": "generate",
-            "version": crystallm.__version__,
-            "weights": fingerprint(model),
-            "requests": [
-                request.model_dump(exclude_defaults=True) | {"n": request.n} for request in requests
-            ],
-        }
-        folder = runs.RunFolder(out, question, len(requests), COLUMNS)
-        todo = sorted(folder.check())
-    total = sum(requests[unit].n for unit in todo)
+    settings, selection = asked.settings, asked.selection
+    # Others write; here, where no GPU may be, the requests are understood.
+    model = load_model(settings.model, device=settings.device if asked.place.here else "cpu")
+
+    def check(request: Request) -> None:
+        Generator(model, [request], settings, selection).check()
+
+    found = lists.survey(asked.requests(check))
+    large = found.n_crystals > bulk.LARGE
+    cifs = not large if asked.cifs is None else asked.cifs
+    writing = bulk.Writing(settings, selection, named=found.n_requests > 1, cifs=cifs, nested=large)
+
+    def cut() -> Iterator[bulk.Block]:
+        return bulk.blocks(asked.requests(lambda _: None), selection, bulk.block_size(found.n_crystals))
+
+    sizes = [block.n for block in cut()]
+    folder = None
+    todo = set(range(len(sizes)))
+    if asked.out is not None:
+        folder = runs.RunFolder(
+            asked.out, _question(asked, model, found, cifs=cifs), len(sizes), COLUMNS, parted=large
+        )
+        todo = folder.check()
+    before = found.n_crystals - sum(sizes[number] for number in todo)
     what = "writing valid crystals" if selection.valid else "writing crystals"
+    rows: list[dict[str, Any]] = []
     with (
-        executor(place if todo else {}) as where,
-        progress(what, total, shown=show_progress) as advance,
+        _executor(asked.place, len(todo)) as where,
+        paced(what, found.n_crystals, before, shown=shown) as advance,
     ):
-        if where is None:
-            written = units.write(generator, todo, selection, progress=advance)
-        else:
-            written = units.write_on(where, generator, todo, selection, progress=advance)
         if folder is not None:
             folder.open()
-        rows = []
-        for unit, found, cifs in written:
+        blocks = (block for block in cut() if block.number in todo)
+        if where is None:
+            written = bulk.write(model, writing, blocks, progress=advance)
+        else:
+            ahead = bulk.AHEAD if asked.place.cluster else 2 * asked.place.workers
+            written = bulk.write_on(
+                where, model, writing, blocks, devices=asked.place.devices, ahead=ahead, progress=advance
+            )
+        for done in written:
             if folder is None:
-                rows += found
+                rows += done.rows
             else:
-                folder.write_unit(unit, found, cifs)
-    note = generator.note(0) if len(requests) == 1 else ""
+                folder.write_unit(done.block, done.rows, done.cifs)
+    note = "" if asked.request is None else Generator(model, [asked.request], settings, selection).note(0)
     if folder is None:
-        return rows, note
-    folder.finish()
-    return folder.rows(), note
+        return Written(lambda: rows, _counts(rows, selection), note, large=False)
+    if not large:
+        folder.finish()
+        rows = folder.rows()
+        return Written(lambda: rows, _counts(rows, selection), note, large=False)
+    if not folder.finished:
+        folder.finish(_counts(folder.stream(COUNTED), selection))
+    return Written(folder.stream, folder.summary(), note, large=True)
+
+
+def _question(asked: Asked, model: Model, found: Survey, *, cifs: bool) -> dict[str, Any]:
+    """What decides the crystals: neither the devices nor the size of batches, nor where they are written."""
+    from crystallm.generation import fingerprint
+
+    requests: Any = {"requests": found.n_requests, "crystals": found.n_crystals, "sha256": found.sha256}
+    if asked.request is not None:
+        requests = [asked.request.model_dump(exclude_defaults=True) | {"n": asked.request.n}]
+    return asked.settings.model_dump(exclude={"device", "batch_size"}) | {
+        **asked.selection.model_dump(exclude_defaults=True),
+        "command": "generate",
+        "version": crystallm.__version__,
+        "weights": fingerprint(model),
+        "requests": requests,
+        "cifs": cifs,
+    }
+
+
+@contextlib.contextmanager
+def _executor(place: Place, n_blocks: int) -> Iterator[Executor | None]:
+    """What writes: a cluster, processes of this machine, or (None) this process, with others that judge."""
+    from crystallm import workers
+
+    if n_blocks and place.cluster is not None:
+        with executor({"cluster": place.cluster}) as connected:
+            yield connected
+    elif n_blocks and not place.here:
+        # No limit of memory: a GPU's driver asks for more addresses than there is memory.
+        with workers.Pool(place.workers, seconds=LONGEST, memory_gb=None) as pool:
+            yield pool
+    else:
+        with workers.kept(os.cpu_count() or 1, end=True):
+            yield None
+
+
+COUNTED = ("request", "valid", "rank", "cluster")
+"""Columns that tell what is valid and what is kept."""
+
+
+def _counts(rows: Iterable[Mapping[str, Any]], selection: Selection) -> dict[str, int]:
+    """What rows add up to."""
+    from crystallm import units
+
+    counts = dict.fromkeys(("requests", "crystals", "valid", "kept"), 0)
+    for found in units.by_request(rows):
+        counts["requests"] += 1
+        counts["crystals"] += len(found)
+        counts["valid"] += sum(bool(row["valid"]) for row in found)
+        counts["kept"] += len(units.kept(found, selection))
+    return counts
 
 
 def models(*, json: Json = False) -> None:
