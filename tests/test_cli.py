@@ -275,13 +275,16 @@ def test_a_process_killed_in_the_middle_leaves_a_folder_that_can_go_on(parrot, t
     script = "from crystallm import bulk, cli; bulk.BLOCK = 1"
     # It waits at the third unit, where the process is killed.
     waits = (
-        "import time; from crystallm import runs; write = runs.RunFolder.write_unit; runs.RunFolder.write_unit "
-        "= lambda *all: time.sleep(90) if all[1] == 2 else write(*all)"
+        "import time; from crystallm.runs import RunFolder as R; write = R.write_unit; "
+        "R.write_unit = lambda *all: time.sleep(90) if all[1] == 2 else write(*all)"
     )
     options = ["--formulas", "list.csv", "-n", "1", "--out", "out", "--model", str(parrot)]
     command = [sys.executable, "-c", f"{script}; cli.main()", "generate", *options]
     with subprocess.Popen(
-        [sys.executable, "-c", f"{waits}; {script}; cli.main()", "generate", *options], cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [sys.executable, "-c", f"{waits}; {script}; cli.main()", "generate", *options],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
     ) as process:
         parts = tmp_path / "out" / "parts"
         until = time.monotonic() + 90

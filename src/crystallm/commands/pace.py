@@ -1,4 +1,4 @@
-"""How fast a run is now, and how long it takes still: live on a terminal, a line a minute elsewhere."""
+"""How fast crystals are written now, and how long it takes still: live, or a line a minute in a log."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Pace:
         return (after - before) / (end - start) if end > start else 0.0
 
     def told(self, total: int) -> str:
-        """Rate and time left, as `12.3/s, 1:02:03 left`."""
+        """Rate and time left, as `12.3 crystals/s, 1:02:03 left`."""
         if self.rate <= 0:
             return ""
         seconds = max(0, round((total - self._marks[-1][1]) / self.rate))
         left = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-        return f"{self.rate:,.{0 if self.rate >= 100 else 1}f}/s, {left} left"
+        return f"{self.rate:,.{0 if self.rate >= 100 else 1}f} crystals/s, {left} left"
 
 
 @contextlib.contextmanager
