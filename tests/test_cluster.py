@@ -166,15 +166,15 @@ def test_crystals_are_written_as_here(address: str, parrot: Path, tmp_path: Path
 
 
 def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
-    address: str, parrot: Path, tmp_path: Path, monkeypatch: Any
+    address: str, babbler: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     from distributed import Client
 
     for name, value in {"LARGE": 10, "LARGE_BLOCK": 4, "SENT_TOGETHER": 4}.items():
         monkeypatch.setattr(f"crystallm.bulk.{name}", value)
-    (tmp_path / "list.csv").write_text("formula\n" + "TiO2\nC8\nNaCl\nSrTiO3\n" * 12)
-    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "1", "--model", str(parrot)]
-    command += ["--quiet", "--batch-size", "2", "--device", "cpu", "--out"]
+    (tmp_path / "list.csv").write_text("formula\n" + "TiO2\nC8\nNaCl\nZnS\n" * 12)
+    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "1", "--model", str(babbler)]
+    command += ["--quiet", "--batch-size", "2", "--device", "cpu", "--constraints", "none", "--out"]
     assert run([*command, str(tmp_path / "here")]) == 0
     write_unit, killed = runs.RunFolder.write_unit, []
 
