@@ -103,6 +103,7 @@ class Generator:
         self.first = [0, *itertools.accumulate(self._tries)][:-1] if first is None else list(first)
         self.starts = [0] * len(self.plans) if starts is None else list(starts)
         self._choices: dict[int, tuple[list[Choice], str]] = {}
+        self._weighed: dict[Request, tuple[list[Choice], str]] = {}
         for unit, plan in enumerate(self.plans):
             if not (plan.cells or plan.any_group):
                 self._choices[unit] = ([self._only_choice(plan)], plan.note)
@@ -258,15 +259,18 @@ class Generator:
             from crystallm import choosing
 
             plan = self.plans[unit]
-            cells = plan.cells or (() if plan.cell is None else (plan.cell,))
-            self._choices[unit] = choosing.choices(
-                self.model,
-                cells,
-                plan.space_group,
-                self.settings,
-                any_z=bool(plan.cells),
-                any_group=plan.any_group,
-            )
+            asked = plan.request.model_copy(update={"n": 1})
+            if asked not in self._weighed:  # to weigh takes as long as to write some crystals
+                cells = plan.cells or (() if plan.cell is None else (plan.cell,))
+                self._weighed[asked] = choosing.choices(
+                    self.model,
+                    cells,
+                    plan.space_group,
+                    self.settings,
+                    any_z=bool(plan.cells),
+                    any_group=plan.any_group,
+                )
+            self._choices[unit] = self._weighed[asked]
         return self._choices[unit]
 
     def _only_choice(self, plan: Plan) -> Choice:

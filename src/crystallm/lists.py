@@ -52,11 +52,29 @@ def survey(requests: Iterable[Request]) -> Survey:
     digest = hashlib.sha256()
     n_requests = n_crystals = 0
     for request in requests:
-        asked = (request.formula, request.z, request.space_group, request.n, request.prompt)
-        digest.update(f"{asked!r}\n".encode())
+        digest.update(_line(request))
         n_requests += 1
         n_crystals += request.n
     return Survey(n_requests, n_crystals, digest.hexdigest())
+
+
+def unchanged(requests: Iterable[Request], found: Survey) -> Iterator[Request]:
+    """The same requests as they are read again; a run of days reads its list as it goes.
+
+    Raises:
+        CrystallmError: behind the last one, they are not those that were found before.
+    """
+    digest = hashlib.sha256()
+    for request in requests:
+        digest.update(_line(request))
+        yield request
+    if digest.hexdigest() != found.sha256:
+        raise CrystallmError("the list of requests was changed during the run: start it anew elsewhere")
+
+
+def _line(request: Request) -> bytes:
+    asked = (request.formula, request.z, request.space_group, request.n, request.prompt)
+    return f"{asked!r}\n".encode()
 
 
 def checked(path: Path, *, n: int, check: Callable[[Request], object]) -> Iterator[Request]:

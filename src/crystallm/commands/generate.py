@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -33,11 +34,13 @@ from crystallm.commands.pace import paced
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from concurrent.futures import Executor
 
     from crystallm.answers import Selection
     from crystallm.asking import Request
+    from crystallm.bulk import Block, Done
     from crystallm.checkpoint import Model
     from crystallm.generation import Settings
     from crystallm.lists import Survey
@@ -78,7 +81,7 @@ class Written(NamedTuple):
 
     rows: Callable[[], Iterable[dict[str, Any]]]
     counts: dict[str, int]
-    note: str
+    note: Callable[[], str]
     large: bool
 
 
@@ -180,7 +183,7 @@ def generate(
         from crystallm import tables
 
         lines = list(itertools.islice(kept, TABLE_ROWS) if written.large else kept)
-        tables.print_crystals(lines, written.note, written.counts["requests"], TABLE_ROWS)
+        tables.print_crystals(lines, written.note(), written.counts["requests"], TABLE_ROWS)
         tables.print_summary(written.counts, asked.out, parted=written.large)
 
 
@@ -244,88 +247,144 @@ def _place(options: dict[str, Any]) -> Place:
     return Place(cluster, n_workers, devices)
 
 
+@dataclass(frozen=True)
+class Run:
+    """What is written, once all requests have been read and found good.
+
+    Attributes:
+        asked: what the options ask for.
+        model: loaded.
+        found: what there is to say of the requests.
+    """
+
+    asked: Asked
+    model: Model
+    found: Survey
+
+    @property
+    def large(self) -> bool:
+        """Whether rows stay in parts."""
+        from crystallm import bulk
+
+        return self.found.n_crystals > bulk.LARGE
+
+    @property
+    def cifs(self) -> bool:
+        """Whether there is a file for each crystal."""
+        return not self.large if self.asked.cifs is None else self.asked.cifs
+
+    def blocks(self) -> Iterator[Block]:
+        """The run in its units of work."""
+        from crystallm import bulk, lists
+
+        requests = lists.unchanged(self.asked.requests(lambda _: None), self.found)
+        return bulk.blocks(requests, self.asked.selection, bulk.block_size(self.found.n_crystals))
+
+    def note(self) -> str:
+        """How the request was read; "" if there may be several."""
+        from crystallm.generation import Generator
+
+        if self.asked.request is None:
+            return ""
+        return Generator(self.model, [self.asked.request], self.asked.settings, self.asked.selection).note(0)
+
+    def question(self) -> dict[str, Any]:
+        """What decides the crystals: not the devices, the size of batches, or where they are written."""
+        from crystallm.generation import fingerprint
+
+        asked, found = self.asked, self.found
+        requests: Any = {"requests": found.n_requests, "crystals": found.n_crystals, "sha256": found.sha256}
+        if asked.request is not None:
+            requests = [asked.request.model_dump(exclude_defaults=True) | {"n": asked.request.n}]
+        return asked.settings.model_dump(exclude={"device", "batch_size"}) | {
+            **asked.selection.model_dump(exclude_defaults=True),
+            "command": "generate",
+            "version": crystallm.__version__,
+            "weights": fingerprint(self.model),
+            "requests": requests,
+            "cifs": self.cifs,
+        }
+
+
 def _generate(asked: Asked, *, shown: bool) -> Written:
     """Write, judge, rank and keep the crystals of all requests; what can be refused is refused first."""
-    from crystallm import bulk, lists, runs
+    from crystallm import runs
+    from crystallm.crystal import COLUMNS
 
     if asked.out is not None:
         runs.check_place(asked.out)
-    from crystallm.checkpoint import load_model
-    from crystallm.crystal import COLUMNS
-    from crystallm.generation import Generator
-
-    settings, selection = asked.settings, asked.selection
-    # Others write; here, where no GPU may be, the requests are understood.
-    model = load_model(settings.model, device=settings.device if asked.place.here else "cpu")
-
-    def check(request: Request) -> None:
-        Generator(model, [request], settings, selection).check()
-
-    found = lists.survey(asked.requests(check))
-    large = found.n_crystals > bulk.LARGE
-    cifs = not large if asked.cifs is None else asked.cifs
-    writing = bulk.Writing(settings, selection, named=found.n_requests > 1, cifs=cifs, nested=large)
-
-    def cut() -> Iterator[bulk.Block]:
-        return bulk.blocks(asked.requests(lambda _: None), selection, bulk.block_size(found.n_crystals))
-
-    sizes = [block.n for block in cut()]
-    folder = None
-    todo = set(range(len(sizes)))
-    if asked.out is not None:
-        folder = runs.RunFolder(
-            asked.out, _question(asked, model, found, cifs=cifs), len(sizes), COLUMNS, parted=large
-        )
-        todo = folder.check()
-    before = found.n_crystals - sum(sizes[number] for number in todo)
-    what = "writing valid crystals" if selection.valid else "writing crystals"
-    rows: list[dict[str, Any]] = []
-    with (
-        _executor(asked.place, len(todo)) as where,
-        paced(what, found.n_crystals, before, shown=shown) as advance,
-    ):
-        if folder is not None:
-            folder.open()
-        blocks = (block for block in cut() if block.number in todo)
-        if where is None:
-            written = bulk.write(model, writing, blocks, progress=advance)
-        else:
-            ahead = bulk.AHEAD if asked.place.cluster else 2 * asked.place.workers
-            written = bulk.write_on(
-                where, model, writing, blocks, devices=asked.place.devices, ahead=ahead, progress=advance
-            )
+    run = _understood(asked)
+    sizes = [block.n for block in run.blocks()]
+    if asked.out is None:
+        everything = _done(run, sizes, set(range(len(sizes))), lambda: None, shown=shown)
+        rows = [row for done in everything for row in done.rows]
+        return Written(lambda: rows, _counts(rows, asked.selection), run.note, large=False)
+    folder = runs.RunFolder(asked.out, run.question(), len(sizes), COLUMNS, parted=run.large)
+    # Closed at once where a disk is full: no process goes on behind an error.
+    with contextlib.closing(_done(run, sizes, folder.check(), folder.open, shown=shown)) as written:
         for done in written:
-            if folder is None:
-                rows += done.rows
-            else:
-                folder.write_unit(done.block, done.rows, done.cifs)
-    note = "" if asked.request is None else Generator(model, [asked.request], settings, selection).note(0)
-    if folder is None:
-        return Written(lambda: rows, _counts(rows, selection), note, large=False)
-    if not large:
+            folder.write_unit(done.block, done.rows, done.cifs)
+    if not run.large:
         folder.finish()
         rows = folder.rows()
-        return Written(lambda: rows, _counts(rows, selection), note, large=False)
+        return Written(lambda: rows, _counts(rows, asked.selection), run.note, large=False)
     if not folder.finished:
-        folder.finish(_counts(folder.stream(COUNTED), selection))
-    return Written(folder.stream, folder.summary(), note, large=True)
+        folder.finish(_counts(folder.stream(COUNTED), asked.selection))
+    return Written(folder.stream, folder.summary(), run.note, large=True)
 
 
-def _question(asked: Asked, model: Model, found: Survey, *, cifs: bool) -> dict[str, Any]:
-    """What decides the crystals: neither the devices nor the size of batches, nor where they are written."""
-    from crystallm.generation import fingerprint
+def _understood(asked: Asked) -> Run:
+    """Load the model, and look at each request."""
+    from crystallm import lists
+    from crystallm.checkpoint import load_model
+    from crystallm.generation import Generator
 
-    requests: Any = {"requests": found.n_requests, "crystals": found.n_crystals, "sha256": found.sha256}
-    if asked.request is not None:
-        requests = [asked.request.model_dump(exclude_defaults=True) | {"n": asked.request.n}]
-    return asked.settings.model_dump(exclude={"device", "batch_size"}) | {
-        **asked.selection.model_dump(exclude_defaults=True),
-        "command": "generate",
-        "version": crystallm.__version__,
-        "weights": fingerprint(model),
-        "requests": requests,
-        "cifs": cifs,
-    }
+    # Where others write, there may be no GPU here: the requests are understood, and no more.
+    model = load_model(asked.settings.model, device=asked.settings.device if asked.place.here else "cpu")
+
+    def check(request: Request) -> None:
+        Generator(model, [request], asked.settings, asked.selection).check()
+
+    return Run(asked, model, lists.survey(asked.requests(check)))
+
+
+def _done(
+    run: Run, sizes: Sequence[int], todo: AbstractSet[int], begin: Callable[[], object], *, shown: bool
+) -> Generator[Done]:
+    """What the blocks give that are still to be done.
+
+    Args:
+        run: understood.
+        sizes: crystals of each block.
+        todo: numbers of the blocks that are still to be done.
+        begin: called when all is ready.
+        shown: whether progress is told.
+    """
+    from crystallm import bulk
+
+    asked = run.asked
+    writing = bulk.Writing(
+        asked.settings,
+        asked.selection,
+        named=run.found.n_requests > 1,
+        cifs=run.cifs,
+        nested=run.large,
+    )
+    what = "writing valid crystals" if asked.selection.valid else "writing crystals"
+    before = run.found.n_crystals - sum(sizes[number] for number in todo)
+    with (
+        _executor(asked.place, len(todo)) as where,
+        paced(what, run.found.n_crystals, before, shown=shown) as advance,
+    ):
+        begin()
+        blocks = (block for block in run.blocks() if block.number in todo)
+        if where is None:
+            yield from bulk.write(run.model, writing, blocks, progress=advance)
+            return
+        ahead = bulk.AHEAD if asked.place.cluster else 2 * asked.place.workers
+        yield from bulk.write_on(
+            where, run.model, writing, blocks, devices=asked.place.devices, ahead=ahead, progress=advance
+        )
 
 
 @contextlib.contextmanager
