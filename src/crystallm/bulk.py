@@ -178,6 +178,7 @@ def write_on(
     todo: Iterable[Block],
     *,
     devices: Sequence[str] = (),
+    judges: int = 1,
     ahead: int = AHEAD,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Done]:
@@ -191,6 +192,7 @@ def write_on(
         writing: as for `write`.
         todo: as for `write`.
         devices: which the processes of a pool take in turn; none: that of the settings.
+        judges: processes that judge beside each worker.
         ahead: tasks that are drawn and not done, at most.
         progress: called with the number of crystals so far that were asked for.
 
@@ -206,6 +208,7 @@ def write_on(
         "cifs": writing.cifs,
         "nested": writing.nested,
         "devices": list(devices),
+        "judges": judges,
     }
     size = max(SENT_TOGETHER, 2 * writing.settings.batch_size)
     done = 0
@@ -226,7 +229,7 @@ def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
         generator.settings, selection, named=task["named"], cifs=task["cifs"], nested=task["nested"]
     )
     n_pieces = dict(zip(task["blocks"], task["pieces"], strict=True))
-    with workers.kept():
+    with workers.kept(task["judges"]):
         return [done._asdict() for done in _written(generator, writing, task["units"], n_pieces, None)]
 
 

@@ -381,10 +381,13 @@ def _done(
         if where is None:
             yield from bulk.write(run.model, writing, blocks, progress=advance)
             return
-        ahead = bulk.AHEAD if asked.place.cluster else 2 * asked.place.workers
-        yield from bulk.write_on(
-            where, run.model, writing, blocks, devices=asked.place.devices, ahead=ahead, progress=advance
-        )
+        place: dict[str, Any] = {}
+        if asked.place.cluster is None:
+            n = asked.place.workers
+            # A GPU writes faster than one core judges.
+            judges = max(1, (os.cpu_count() or 1) // n)
+            place = {"devices": asked.place.devices, "judges": judges, "ahead": 2 * n}
+        yield from bulk.write_on(where, run.model, writing, blocks, progress=advance, **place)
 
 
 @contextlib.contextmanager
