@@ -27,6 +27,7 @@ from crystallm.commands import (
     executor,
     merged,
     print_json,
+    progress,
     sampling,
     whole,
 )
@@ -313,7 +314,7 @@ def _generate(asked: Asked, *, shown: bool) -> Written:
 
     if asked.out is not None:
         runs.check_place(asked.out)
-    run = _understood(asked)
+    run = _understood(asked, shown=shown)
     sizes = [block.n for block in run.blocks()]
     if asked.out is None:
         everything = _done(run, sizes, set(range(len(sizes))), lambda: None, shown=shown)
@@ -333,7 +334,7 @@ def _generate(asked: Asked, *, shown: bool) -> Written:
     return Written(folder.stream, folder.summary(), run.note, large=True)
 
 
-def _understood(asked: Asked) -> Run:
+def _understood(asked: Asked, *, shown: bool) -> Run:
     """Load the model, and look at each request."""
     from crystallm import lists
     from crystallm.checkpoint import load_model
@@ -342,10 +343,15 @@ def _understood(asked: Asked) -> Run:
     # Where others write, there may be no GPU here: the requests are understood, and no more.
     model = load_model(asked.settings.model, device=asked.settings.device if asked.place.here else "cpu")
 
-    def check(request: Request) -> None:
-        Generator(model, [request], asked.settings, asked.selection).check()
+    numbers = itertools.count(1)
+    with progress("reading requests", None, shown=shown) as advance:
 
-    return Run(asked, model, lists.survey(asked.requests(check)))
+        def check(request: Request) -> None:
+            Generator(model, [request], asked.settings, asked.selection).check()
+            if not (number := next(numbers)) % 1000:
+                advance(number)
+
+        return Run(asked, model, lists.survey(asked.requests(check)))
 
 
 def _done(
