@@ -64,3 +64,18 @@ def parrot(tmp_path_factory) -> Path:
     assert loss.item() < 0.1  # what is left is which crystal a bare beginning leads to
     card = {"summary": "five crystals of a textbook"}
     return checkpoint.save(network.eval(), tmp_path_factory.mktemp("weights") / "parrot", card=card)
+
+
+@pytest.fixture(scope="session")
+def babbler(tmp_path_factory) -> Path:
+    """A folder of weights: a network that has learned nothing, whose texts are cut off too early."""
+    import torch
+
+    from crystallm import checkpoint, orbits
+    from crystallm.model import GPT, ModelConfig
+
+    torch.manual_seed(0)
+    config = ModelConfig(
+        language="orbits", vocab_size=len(orbits.vocabulary()), context=12, n_layer=1, n_head=2, n_embd=16
+    )
+    return checkpoint.save(GPT(config).eval(), tmp_path_factory.mktemp("weights") / "babbler")

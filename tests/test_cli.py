@@ -150,6 +150,7 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
     (tmp_path / "list.csv").write_text("formula,z,n\nZnS,2,2\nTiO2,auto,2\nNaCl,4,1\n")
     hot = ("--model", parrot, "--temperature", 3)
     command = ("generate", "--formulas", "list.csv", "--valid", "--quiet", *hot)
+    monkeypatch.setattr("crystallm.bulk.BLOCK", 1)
     monkeypatch.setattr("crystallm.units.JUDGED_TOGETHER", 1)
     monkeypatch.setattr("crystallm.generation.JUDGED_TOGETHER", 1)
     assert crystallm(*command, "--out", "whole")[0] == 0
@@ -244,6 +245,7 @@ def test_a_request_does_not_depend_on_the_others_that_are_done_with_it(crystallm
 def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, tmp_path, monkeypatch):
     (tmp_path / "list.csv").write_text(REQUESTS)
     command = ("generate", "--formulas", "list.csv", "-n", 3, "--model", parrot, "--quiet")
+    monkeypatch.setattr("crystallm.bulk.BLOCK", 2)
     assert crystallm(*command, "--out", "whole")[0] == 0
 
     from crystallm import runs
@@ -270,21 +272,27 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
 
 def test_a_process_killed_in_the_middle_leaves_a_folder_that_can_go_on(parrot, tmp_path):
     (tmp_path / "list.csv").write_text("formula\n" + "Na4Cl4\n" * 10)
-    # Judged in two groups: the second takes a second or more, in which the process is killed.
-    script = "from crystallm import cli; from crystallm import units; units.JUDGED_TOGETHER = 5"
+    script = "from crystallm import bulk, cli; bulk.BLOCK = 1"
+    # It waits at the third unit, where the process is killed.
+    waits = (
+        "import time; from crystallm.runs import RunFolder as R; write = R.write_unit; "
+        "R.write_unit = lambda *all: time.sleep(90) if all[1] == 2 else write(*all)"
+    )
     options = ["--formulas", "list.csv", "-n", "1", "--out", "out", "--model", str(parrot)]
     command = [sys.executable, "-c", f"{script}; cli.main()", "generate", *options]
     with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [sys.executable, "-c", f"{waits}; {script}; cli.main()", "generate", *options],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
     ) as process:
         parts = tmp_path / "out" / "parts"
         until = time.monotonic() + 90
-        while process.poll() is None and time.monotonic() < until and not list(parts.glob("0*.parquet")):
+        while process.poll() is None and time.monotonic() < until and len(list(parts.glob("0*.parquet"))) < 2:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert parts.exists(), "it ended before it could be killed"
-    done = len(list(parts.glob("0*.parquet")))
-    assert 1 <= done < 10
+    assert sorted(path.name for path in parts.glob("0*.parquet")) == ["00000.parquet", "00001.parquet"]
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stderr) == (0, "")
     assert [row["request"] for row in rows_of(tmp_path / "out")] == list(range(10))
@@ -378,12 +386,18 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["--formulas", "missing.csv", "--out", "out"], 1, "missing.csv cannot be read"),
         (["--formulas", "list.csv"], 2, "--formulas needs --out"),
         (["NaCl", "--formulas", "list.csv", "--out", "out"], 2, "give one or the other"),
-        (["--formulas", "file.txt", "--out", "out"], 2, "must name the columns"),
+        (["--formulas", "file.csv", "--out", "out"], 2, "must name the columns"),
+        (["--formulas", "file.txt", "--out", "out"], 2, "file.txt, line 1: 'nothing' is no formula"),
+        (["TiO2", "--workers", "0"], 2, "workers = 0"),
+        (["TiO2", "--workers", "2", "--cluster", "tcp://x:1"], 2, "--cluster and --workers"),
+        (["TiO2", "--device", "cpu,cpu"], 2, "write each once"),
+        (["TiO2", "--device", "cuda:0,cuda:1", "--workers", "1"], 2, "workers = 1 for 2 devices"),
         (["--formulas", "list.csv", "--out", "out"], 2, "list.csv, line 3: 'Xx': Xx is no element"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(crystallm, parrot, tmp_path, arguments, expected, says):
-    (tmp_path / "file.txt").write_text("nothing\n")
+    for name in ("file.csv", "file.txt"):
+        (tmp_path / name).write_text("nothing\n")
     (tmp_path / "foreign.pt").write_bytes(b"\x80\x04no weights")
     (tmp_path / "list.csv").write_text("formula,n\nNaCl,1\nXx,1\n")
     before = files(tmp_path)

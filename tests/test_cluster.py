@@ -1,4 +1,4 @@
-"""Units of work on a Dask cluster of two workers, and the scripts that a queue would be given."""
+"""Units of work on a Dask cluster of four workers, and the scripts that a queue would be given."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distributed import LocalCluster
 from pyarrow import parquet
 
 from conftest import textbook
-from crystallm import cif, cluster, workers
+from crystallm import cif, cluster, runs, workers
 from crystallm.cli import run
 from crystallm.errors import CrystallmError, InputError
 from test_workers import alive, behave, conforms
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Of a scheduler with two workers in processes of their own, which come back when they are killed."""
+    """Of a scheduler with four workers in processes of their own, which come back when they are killed."""
     settings = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 1}
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=2,
+            n_workers=4,
             threads_per_worker=1,
             processes=True,
             dashboard_address=":0",
@@ -150,7 +150,8 @@ def test_crystals_are_judged_as_here(address: str, tmp_path: Path) -> None:
 
 
 def test_crystals_are_written_as_here(address: str, parrot: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("crystallm.units.SENT_TOGETHER", 3)
+    monkeypatch.setattr("crystallm.bulk.SENT_TOGETHER", 3)
+    monkeypatch.setattr("crystallm.bulk.BLOCK", 3)
     (tmp_path / "list.csv").write_text("formula,z,n\nTiO2,2,3\nNaCl,auto,2\nZnS,2,4\nC,8,1\n")
     command = ["generate", "--formulas", str(tmp_path / "list.csv"), "--model", str(parrot), "--seed", "3"]
     command += ["--quiet", "--rank", "agreement", "--batch-size", "2", "--device", "cpu", "--out"]
@@ -162,6 +163,39 @@ def test_crystals_are_written_as_here(address: str, parrot: Path, tmp_path: Path
     ]
     assert names[0] == names[1]
     assert (tmp_path / "here" / "run.json").read_bytes() == (tmp_path / "there" / "run.json").read_bytes()
+
+
+def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
+    address: str, babbler: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from distributed import Client
+
+    for name, value in {"LARGE": 10, "LARGE_BLOCK": 4, "SENT_TOGETHER": 4}.items():
+        monkeypatch.setattr(f"crystallm.bulk.{name}", value)
+    (tmp_path / "list.csv").write_text("formula\n" + "TiO2\nC8\nNaCl\nZnS\n" * 12)
+    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "1", "--model", str(babbler)]
+    command += ["--quiet", "--batch-size", "2", "--device", "cpu", "--constraints", "none", "--out"]
+    assert run([*command, str(tmp_path / "here")]) == 0
+    write_unit, killed = runs.RunFolder.write_unit, []
+
+    def killing(self: runs.RunFolder, *args: Any) -> None:
+        if not killed:
+            with Client(address, set_as_default=False) as client:
+                busy = [worker for worker, tasks in client.processing().items() if tasks]
+                pids = client.run(os.getpid, workers=busy)
+            killed.extend(list(pids.values())[:1])
+            os.kill(killed[0], signal.SIGKILL)
+        write_unit(self, *args)
+
+    monkeypatch.setattr(runs.RunFolder, "write_unit", killing)
+    assert run([*command, str(tmp_path / "there"), "--cluster", address]) == 0
+    assert not alive(killed[0])
+    rows = [parquet.read_table(tmp_path / name / "results").to_pylist() for name in ("here", "there")]
+    for one, other in zip(*rows, strict=True):
+        for column, value in one.items():
+            close = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
+            assert other[column] == close, column
+    assert [row["request"] for row in rows[1]] == list(range(48))
 
 
 def test_one_formula_is_written_on_a_cluster_too(address: str, parrot: Path, capsys: Any) -> None:
@@ -177,14 +211,15 @@ def test_one_formula_is_written_on_a_cluster_too(address: str, parrot: Path, cap
 def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     address: str, parrot: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr("crystallm.units.SENT_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.bulk.SENT_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.bulk.BLOCK", 2)
     (tmp_path / "list.csv").write_text("formula\nNa4Cl4\nTi2O4\n")
-    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "1", "--model", str(parrot)]
+    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "2", "--model", str(parrot)]
     command += ["--quiet", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path / "out")]
 
     class Losing(workers.Inline):
         def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if args[0]["units"] == [0]:
+            if 0 in args[0]["units"]:
                 return super().submit(behave, "raise")
             return super().submit(function, *args, **kwargs)
 
@@ -193,10 +228,10 @@ def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "connect", lambda _: nullcontext(Losing()))
         assert run([*command, "--cluster", "tcp://x:1"]) == 1
-    assert "1 of 2 tasks were lost on the cluster (ValueError: no such thing)" in capsys.readouterr().err
+    assert "1 tasks were lost, each 3 times (ValueError: no such thing)" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out" / "parts").iterdir()] == ["00001.parquet"]
     assert run(command) == 0
-    assert [row["request"] for row in rows_of(tmp_path / "out")] == [0, 1]
+    assert [row["request"] for row in rows_of(tmp_path / "out")] == [0, 0, 1, 1]
 
 
 def test_the_benchmark_has_the_figures_that_it_has_here(

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from crystallm import asking, prepare, prompts
+from crystallm import asking, lists, prepare, prompts
 from crystallm.errors import CrystallmError, InputError
 from crystallm.prepare_row import Choices
 
@@ -57,7 +57,7 @@ def test_prompts_become_requests(tmp_path, book, ending, with_group):
     path = tmp_path / f"asked.{ending}"
     n, skipped = prompts.write(prompts.prompts(book, with_group=with_group), path)
     assert (n, [p.id for p in skipped]) == (5, ["noise"])
-    requests = asking.read_requests(path, n=3)
+    requests = lists.read_requests(path, n=3)
     plans = [asking.understand(request) for request in requests]
     found = [("".join(f"{s}{k}" for s, k in plan.cell.composition), plan.space_group) for plan in plans]
     assert [cell for cell, _ in found] == [cell for cell, _ in CELLS.values()]
@@ -102,7 +102,7 @@ def test_longer_beginnings_stay_as_they_are(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a.txt", "data_")
         archive.writestr("b.txt", beginning)
-    free, long = asking.read_requests(tmp_path / "x.zip", n=1)
+    free, long = lists.read_requests(tmp_path / "x.zip", n=1)
     assert (free.formula, free.prompt) == (None, None)
     assert long.prompt == beginning
 

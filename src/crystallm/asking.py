@@ -1,23 +1,20 @@
-"""What a person asks for: a request, as options or as a row of a file, and how it is read.
+"""What a person asks for: a request, and how it is read.
 
 Needs no model, and refuses to know what one makes of it.
 """
 
 from __future__ import annotations
 
-import csv
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crystallm import formula as formulas
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from crystallm.spacegroups import SpaceGroup
 
@@ -135,84 +132,3 @@ def understand(request: Request, *, fitting: bool = True) -> Plan:
     if group is not None and fitting:
         choosing.refuse_misfit(cell, group, by_z=request.z is not None)
     return Plan(request, cell, group, f"{cell.note}{where}", (), any_group)
-
-
-def read_requests(path: Path, *, n: int, fitting: bool = True) -> list[Request]:
-    """Requests of a CSV file with the columns [id,]formula[,z][,space_group][,n], one a row, or of prompts.
-
-    Args:
-        path: of the file, UTF-8; or of an archive (tar, zip) of prompts in the published language. An id is
-            for the reader of the file.
-        n: crystals of a request whose row does not say.
-        fitting: as for `understand`.
-
-    Raises:
-        InputError: a missing or unknown column, or a row that cannot be understood; with its line.
-        CrystallmError: the file cannot be read.
-    """
-    if path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")):
-        return _from_prompts(path, n, fitting=fitting)
-    requests = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey="", skipinitialspace=True)
-            names = [(name or "").strip() for name in reader.fieldnames or ()]
-            known = ("id", "formula", "z", "space_group", "n")
-            if "formula" not in names or set(names) - set(known):
-                raise InputError(
-                    f"{path}: the first line must name the columns formula[,z][,space_group][,n], not "
-                    f"{','.join(names)[:60]!r}"
-                )
-            reader.fieldnames = names
-            for row in reader:
-                try:
-                    request = _from_row(row, n, fitting=fitting)
-                except InputError as error:
-                    raise InputError(f"{path}, line {reader.line_num}: {error}") from None
-                requests.append(request)
-    except OSError as error:
-        raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no CSV file in UTF-8: {error}") from None
-    if not requests:
-        raise InputError(
-            f"{path} holds no request: write one formula a line below the line that names the columns"
-        )
-    return requests
-
-
-def _from_row(row: Mapping[str, str | None], n: int, *, fitting: bool) -> Request:
-    if "" in row:  # DictReader's place for what stands behind the last column
-        raise InputError("more values than columns: is a comma too many?")
-    values = {name: value.strip() for name, value in row.items() if value and value.strip() and name != "id"}
-    if "formula" not in values:
-        raise InputError("no formula")
-    request = validated(Request, {"n": n, **values})
-    understand(request, fitting=fitting)
-    return request
-
-
-def _from_prompts(path: Path, n: int, *, fitting: bool) -> list[Request]:
-    """Requests of an archive of prompts; one that says more than composition and group stays as it is."""
-    from crystallm import cif_reader, sources
-
-    found = []
-    for name, text in sources.read_prompts(path):
-        lines = [line for line in text.split("\n") if line.strip()]
-        head = re.fullmatch(r"data_((?:[A-Z][a-z]?\d+)+)", lines[0].strip()) if lines else None
-        last = lines[-1].split(maxsplit=1) if lines else []
-        if head is not None and len(lines) == 1:
-            values: dict[str, Any] = {"formula": head[1]}
-        elif head is not None and len(last) == 2 and last[0] == cif_reader.GROUP:
-            values = {"formula": head[1], "space_group": last[1]}
-        elif text.strip() == "data_":
-            values = {}
-        else:
-            values = {"prompt": text}
-        try:
-            request = validated(Request, {"n": n, **values})
-            understand(request, fitting=fitting)
-        except InputError as error:
-            raise InputError(f"{path}, {name}: {error}") from None
-        found.append(request)
-    return found

@@ -73,10 +73,13 @@ class Generator:
         settings: how to sample.
         selection: how many samples a request may take; by default as many as it asks for.
         first: index of the first sample of each request, for requests that are part of a longer list.
+        starts: number of the first sample to write of each request, where others write those before; 0 if
+            None. The indices are those of the whole request.
 
     Attributes:
         plans: each request understood.
         first: index of the first sample of each.
+        starts: number of the first sample to write of each.
 
     Raises:
         InputError: a request that cannot be understood or written, or whose prompt fills the context.
@@ -88,7 +91,9 @@ class Generator:
         requests: Sequence[Request],
         settings: Settings,
         selection: Selection | None = None,
+        *,
         first: Sequence[int] | None = None,
+        starts: Sequence[int] | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
@@ -96,7 +101,9 @@ class Generator:
         self.plans = [understand(request, fitting=full) for request in requests]
         self._tries = [request.n if selection is None else selection.tries(request.n) for request in requests]
         self.first = [0, *itertools.accumulate(self._tries)][:-1] if first is None else list(first)
+        self.starts = [0] * len(self.plans) if starts is None else list(starts)
         self._choices: dict[int, tuple[list[Choice], str]] = {}
+        self._weighed: dict[Request, tuple[list[Choice], str]] = {}
         for unit, plan in enumerate(self.plans):
             if not (plan.cells or plan.any_group):
                 self._choices[unit] = ([self._only_choice(plan)], plan.note)
@@ -104,6 +111,15 @@ class Generator:
     def note(self, unit: int) -> str:
         """How a request was read and, where something was left to choose, what is tried with which weight."""
         return self._open(unit)[1]
+
+    def check(self) -> None:
+        """Look whether there are rules for each request in which nothing is left to choose.
+
+        Raises:
+            InputError: there are none.
+        """
+        for unit, (choices, _) in self._choices.items():
+            self._rules([(unit, 0)], choices[:1])
 
     def write(
         self, units: Sequence[int], *, progress: Callable[[int], None] | None = None
@@ -124,8 +140,9 @@ class Generator:
             InputError: at once, if no rule can be made for a request.
         """
         counts = [self.plans[unit].request.n for unit in units]
+        places = zip(units, counts, strict=True)
         found = self._samples(
-            [(unit, j) for unit, n in zip(units, counts, strict=True) for j in range(n)], progress
+            [(unit, self.starts[unit] + j) for unit, n in places for j in range(n)], progress
         )
         return (list(itertools.islice(found, n)) for n in counts)
 
@@ -242,15 +259,18 @@ class Generator:
             from crystallm import choosing
 
             plan = self.plans[unit]
-            cells = plan.cells or (() if plan.cell is None else (plan.cell,))
-            self._choices[unit] = choosing.choices(
-                self.model,
-                cells,
-                plan.space_group,
-                self.settings,
-                any_z=bool(plan.cells),
-                any_group=plan.any_group,
-            )
+            asked = plan.request.model_copy(update={"n": 1})
+            if asked not in self._weighed:  # to weigh takes as long as to write some crystals
+                cells = plan.cells or (() if plan.cell is None else (plan.cell,))
+                self._weighed[asked] = choosing.choices(
+                    self.model,
+                    cells,
+                    plan.space_group,
+                    self.settings,
+                    any_z=bool(plan.cells),
+                    any_group=plan.any_group,
+                )
+            self._choices[unit] = self._weighed[asked]
         return self._choices[unit]
 
     def _only_choice(self, plan: Plan) -> Choice:

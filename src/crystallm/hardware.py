@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from crystallm.errors import InputError
+
 if TYPE_CHECKING:
     from crystallm.model import ModelConfig
 
@@ -24,6 +26,22 @@ sheets, whose figures with sparsity are halved; a plain H100 or H200 is the SXM 
 that fits counts."""
 _SECONDS = 0.15  # that a measurement takes
 _SIZE = 1024  # of the matrices
+
+
+def devices_of(text: str) -> tuple[str, ...]:
+    """The devices that an option names: one, several with commas between, or `all` GPUs of this machine.
+
+    Raises:
+        InputError: no GPU, a name that is none, or one that stands there twice.
+    """
+    if text == "all":
+        if not torch.cuda.is_available():
+            raise InputError("device = 'all': there is no GPU here; try 'cpu' or 'auto'")
+        return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise InputError(f"device = {text!r}: write each once, such as cuda:0,cuda:1")
+    return names
 
 
 def operations(config: ModelConfig, n_weights: int, n_tokens: int, attended: float) -> float:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 180.0
 """How long a process may take to import what it needs, on a busy machine."""
+_NUMBER = "CRYSTALLM_PROCESS"
+"""Name in the environment under which a process finds its number."""
 
 
 class LostError(CrystallmError):
@@ -68,26 +70,29 @@ class Process:
     """One process and the pipes to it. Used from one thread at a time, stopped from any.
 
     Args:
-        memory_gb: limit of its address space, GiB (where the system knows one: Linux).
+        memory_gb: limit of its address space, GiB (where the system knows one: Linux); None for none.
+        number: among those that stand side by side, by which it may choose a device; see `number`.
 
     Attributes:
         dead: whether it has been lost or stopped.
         function: name of the function that it has loaded; "" for none.
+        number: as given.
     """
 
-    def __init__(self, memory_gb: float) -> None:
+    def __init__(self, memory_gb: float | None, number: int = 0) -> None:
         # One thread each: side by side, two OpenMP pools bring each other down to a tenth.
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         path = os.pathsep.join(folder for folder in sys.path if folder)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from crystallm.losable import serve; serve()", str(memory_gb)],
+            [sys.executable, "-c", "from crystallm.losable import serve; serve()", str(memory_gb or 0)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            env=os.environ | single | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
+            env=os.environ | single | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore", _NUMBER: str(number)},
         )
+        self.number = number
         self.dead = False
         self.function = ""
 
@@ -194,7 +199,8 @@ def serve() -> None:
         if "load" in message:
             try:
                 function = resolve(message["load"])
-                _limit_memory(float(memory_gb))
+                if float(memory_gb):
+                    _limit_memory(float(memory_gb))
             except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear it
                 say({"error": f"{type(error).__name__}: {error}"})
                 return
@@ -208,6 +214,11 @@ def serve() -> None:
             return
         except Exception as error:  # noqa: BLE001 - one task's failure is that task's result
             say({"error": describe(error)})
+
+
+def number() -> int:
+    """Number of this process among those of its pool; 0 where it has none."""
+    return int(os.environ.get(_NUMBER, "0"))
 
 
 def describe(error: BaseException) -> str:

@@ -6,6 +6,11 @@
       parts/00000.parquet rows of one unit of work, written when all its files are
       results.parquet     all rows, in the order of the units, when all are done (the parts are then gone)
 
+A large run keeps its rows in parts, which pandas and pyarrow read as one table:
+
+      results/part-00000.parquet   rows of one unit of work
+      summary.json                 what they add up to, when all are done
+
 A unit is done when its part is there. Every file is written beside its place and moved into it, so a reader
 never sees half a file, and a killed run started again does only what is missing and ends with the same rows.
 Knows nothing of crystals: rows are plain values, and the caller says what the columns are.
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
 CONFIG = "run.json"
 RESULTS = "results.parquet"
+PARTS = "results"
+SUMMARY = "summary.json"
 _TEMPORARY = ".tmp"
 
 
@@ -42,6 +49,7 @@ class RunFolder:
         config: what was asked, plain JSON values. A folder that holds another one is refused.
         n_units: units of work in the run.
         columns: name and pyarrow type name (`string`, `float64`, ...) of each column of the rows.
+        parted: whether the rows stay in parts.
     """
 
     def __init__(
@@ -50,9 +58,12 @@ class RunFolder:
         config: Mapping[str, Any],
         n_units: int,
         columns: Mapping[str, str],
+        *,
+        parted: bool = False,
     ) -> None:
         self.path = Path(path)
         self.n_units = n_units
+        self.parted = parted
         self._config = json.loads(json.dumps(dict(config)))
         self._columns = dict(columns)
 
@@ -66,15 +77,14 @@ class RunFolder:
         check_place(self.path)
         there = self.path / CONFIG
         if not there.exists():
-            if (self.path / RESULTS).exists():
-                raise InputError(
-                    f"{self.path / RESULTS} is of another origin: choose another folder with --out"
-                )
+            for name in (RESULTS, PARTS):
+                if (self.path / name).exists():
+                    raise InputError(
+                        f"{self.path / name} is of another origin: choose another folder with --out"
+                    )
             return set(range(self.n_units))
         check_question(there, self._config)
-        if self.finished:
-            return set()
-        return {unit for unit in range(self.n_units) if not self._part(unit).exists()}
+        return set() if self.finished else self._missing()
 
     def open(self) -> set[int]:
         """Make the folder ready and return the units that are still to be done.
@@ -85,8 +95,8 @@ class RunFolder:
         todo = self.check()
         with _saying(f"the folder {str(self.path)!r} cannot be written"):
             self.path.mkdir(parents=True, exist_ok=True)
-            for folder in (self.path, self._parts, self._cifs):
-                for leftover in folder.glob(f".*{_TEMPORARY}"):
+            for folder in (self.path.glob, self._parts.glob, self._cifs.rglob):
+                for leftover in folder(f".*{_TEMPORARY}"):
                     leftover.unlink()
         if not (self.path / CONFIG).exists():
             write_atomically(self.path / CONFIG, json.dumps(self._config, indent=1).encode())
@@ -94,8 +104,8 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether all rows are in `results.parquet`."""
-        return (self.path / RESULTS).exists()
+        """Whether all rows are in `results.parquet`, or all parts there and counted."""
+        return (self.path / (SUMMARY if self.parted else RESULTS)).exists()
 
     def write_unit(self, unit: int, rows: Sequence[Mapping[str, Any]], cifs: Mapping[str, str]) -> None:
         """Write what one unit gave: its files first, then its rows, which make it done.
@@ -103,7 +113,7 @@ class RunFolder:
         Args:
             unit: its number, from 0.
             rows: one dict a crystal, with the columns of the folder.
-            cifs: file name without folder -> text.
+            cifs: file name below the folder of CIFs -> text.
 
         Raises:
             CrystallmError: the disk is full, or the folder has gone. The unit is then not done.
@@ -112,19 +122,29 @@ class RunFolder:
             write_atomically(self._cifs / name, text.encode(), sync=False)
         write_atomically(self._part(unit), self._parquet(rows))
 
-    def finish(self) -> Path:
-        """Put the rows of all units into `results.parquet`, and return its path.
+    def finish(self, summary: Mapping[str, Any] | None = None) -> Path:
+        """Put the rows of all units into `results.parquet`, or note that all parts are there.
+
+        Args:
+            summary: what the rows add up to, for a run in parts.
+
+        Returns:
+            The path of the rows.
 
         Raises:
-            CrystallmError: a unit is missing, or the file cannot be written.
+            CrystallmError: a unit is missing, or a file cannot be written.
         """
-        target = self.path / RESULTS
+        target = self.path / (PARTS if self.parted else RESULTS)
         if not self.finished:
-            missing = [unit for unit in range(self.n_units) if not self._part(unit).exists()]
+            missing = self._missing()
             if missing:
                 raise CrystallmError(f"{self.path}: {len(missing)} of {self.n_units} units are not done")
-            write_atomically(target, self._parquet(list(self._part_rows())))
-        shutil.rmtree(self._parts, ignore_errors=True)
+            if self.parted:
+                write_json(self.path / SUMMARY, dict(summary or {}))
+            else:
+                write_atomically(target, self._parquet(list(self.stream())))
+        if not self.parted:
+            shutil.rmtree(self._parts, ignore_errors=True)
         return target
 
     def rows(self) -> list[dict[str, Any]]:
@@ -133,26 +153,74 @@ class RunFolder:
         Raises:
             CrystallmError: a file of the folder is damaged.
         """
-        return _read(self.path / RESULTS) if self.finished else list(self._part_rows())
+        return list(self.stream())
+
+    def stream(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows written so far one after another, in the order of the units.
+
+        Args:
+            columns: of these alone; None for all.
+
+        Raises:
+            CrystallmError: while drawing, a file of the folder is damaged.
+        """
+        if self.finished and not self.parted:
+            yield from _read(self.path / RESULTS, columns)
+            return
+        missing = self._missing()
+        for unit in range(self.n_units):
+            if unit not in missing:
+                yield from _read(self._part(unit), columns)
+
+    def summary(self) -> dict[str, Any]:
+        """What the rows of a finished run in parts add up to.
+
+        Raises:
+            CrystallmError: it cannot be read.
+        """
+        path = self.path / SUMMARY
+        with _saying(f"{path} cannot be read"):
+            try:
+                found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            except json.JSONDecodeError:
+                raise CrystallmError(f"{path} is broken: delete it and run again") from None
+        return found
 
     @property
     def _parts(self) -> Path:
-        return self.path / "parts"
+        return self.path / (PARTS if self.parted else "parts")
 
     @property
     def _cifs(self) -> Path:
         return self.path / "cifs"
 
     def _part(self, unit: int) -> Path:
-        return self._parts / f"{unit:05d}.parquet"
+        return self._parts / f"{'part-' if self.parted else ''}{unit:05d}.parquet"
 
-    def _part_rows(self) -> Iterator[dict[str, Any]]:
-        for unit in range(self.n_units):
-            if self._part(unit).exists():
-                yield from _read(self._part(unit))
+    def _missing(self) -> set[int]:
+        """Units whose part is not there."""
+        with _saying(f"the folder {str(self._parts)!r} cannot be read"):
+            there = {path.name for path in self._parts.iterdir()} if self._parts.is_dir() else set()
+        return {unit for unit in range(self.n_units) if self._part(unit).name not in there}
 
     def _parquet(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
         return as_parquet(rows, self._columns)
+
+
+def result_files(folder: Path) -> list[Path]:
+    """The Parquet files with the rows of a run folder in their order; none where it is no run, or not done.
+
+    Raises:
+        InputError: it is a run in parts that is not finished.
+    """
+    if (folder / RESULTS).is_file():
+        return [folder / RESULTS]
+    if not ((folder / CONFIG).is_file() and (folder / PARTS).is_dir()):
+        return []
+    if not (folder / SUMMARY).is_file():
+        raise InputError(f"the run in {str(folder)!r} is not finished: the command that began it goes on")
+    # By number: the hundred-thousandth has one more digit.
+    return sorted((folder / PARTS).glob("part-*.parquet"), key=lambda path: int(path.stem.split("-")[1]))
 
 
 def check_question(path: Path, config: Mapping[str, Any]) -> None:
@@ -250,13 +318,15 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
             raise
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     import pyarrow as pa
     from pyarrow import parquet
 
     with _saying(f"{path} cannot be read"):
         try:
-            rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+            rows: list[dict[str, Any]] = parquet.read_table(
+                path, columns=None if columns is None else list(columns)
+            ).to_pylist()
         except pa.ArrowInvalid as error:
             raise CrystallmError(
                 f"{path} is damaged ({str(error).splitlines()[0]}): delete it and run again"

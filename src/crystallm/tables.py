@@ -92,24 +92,23 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
         console.print(f"... and {len(lines) - limit} more")
 
 
-def print_summary(
-    rows: Sequence[Mapping[str, Any]], kept: Sequence[Mapping[str, Any]], folder: Path | None
-) -> None:
+def print_summary(counts: Mapping[str, int], folder: Path | None, *, parted: bool = False) -> None:
     """Print how many crystals there are, how many are valid or kept, and where they are.
 
     Args:
-        rows: all that were written.
-        kept: those that are the answers.
+        counts: `crystals`, `valid` and `kept`.
         folder: where they are, if anywhere.
+        parted: whether in parts.
     """
-    n_valid = sum(bool(row["valid"]) for row in rows)
-    where = (
-        f"{folder / 'results.parquet'}, {folder / 'cifs'}" if folder else "not kept: --out FOLDER keeps them"
-    )
-    counts = f"{len(rows)} crystals, {n_valid} valid"
-    if len(kept) < len(rows):
-        counts += f" ({n_valid / len(rows):.0%}), {len(kept)} kept"
-    page().print(plain(f"{counts}; {where}"), soft_wrap=True, highlight=False)
+    written, valid, kept = counts["crystals"], counts["valid"], counts["kept"]
+    where = "not kept: --out FOLDER keeps them"
+    if folder is not None:
+        tables = folder / ("results" if parted else "results.parquet")
+        where = ", ".join(str(path) for path in (tables, folder / "cifs") if path == tables or path.is_dir())
+    said = f"{written} crystals, {valid} valid"
+    if kept < written:
+        said += f" ({valid / written:.0%}), {kept} kept"
+    page().print(plain(f"{said}; {where}"), soft_wrap=True, highlight=False)
 
 
 def print_models(models: Sequence[Mapping[str, Any]]) -> None:

@@ -1,33 +1,32 @@
-"""Requests written, judged, ranked and kept as rows and CIFs: in this process, or on an executor's workers.
+"""Requests written, judged, ranked and kept as rows and CIFs, and what an executor's workers need for it.
 
-A unit of work is one request of a run. Its rows are the same wherever it is done: its samples have the
-indices that they have in the whole run. Knows what a row of results holds; refuses to know where rows are
-kept.
+A unit is one request of a run. Its rows are the same wherever it is done: its samples have the indices that
+they have in the whole run. Knows what a row of results holds; refuses to know where rows are kept, and how
+many requests there are (see `bulk`).
 """
 
 from __future__ import annotations
 
 import itertools
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from crystallm import answers, workers
-from crystallm.asking import Request
+from crystallm import answers, losable, workers
 from crystallm.crystal import COLUMNS
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
+    from crystallm.asking import Request
     from crystallm.checkpoint import Model
     from crystallm.crystal import Crystal
 
+Row = TypeVar("Row", bound="Mapping[str, Any]")
 JUDGED_TOGETHER = 256
 """Crystals that are judged, ranked and kept together: a judging process starts in seconds."""
-SENT_TOGETHER = 64
-"""Crystals of requests that travel to a worker together, at least; and so many as a batch has."""
 AHEAD = 1000
 """Tasks that a cluster has at a time, done or not."""
 
@@ -51,8 +50,9 @@ def write(
     todo: Sequence[int],
     selection: answers.Selection,
     *,
-    numbers: Sequence[int] | None = None,
-    named: bool | None = None,
+    numbers: Sequence[int],
+    named: bool,
+    cifs: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Written]:
     """Write units in this process.
@@ -61,14 +61,14 @@ def write(
         generator: of the run's requests.
         todo: which of them.
         selection: what is kept.
-        numbers: of the requests in the run, where the generator has a part of it.
-        named: whether files are named after the request too; None: if there are several.
+        numbers: of the generator's requests in the run.
+        named: whether files are named after the request too.
+        cifs: whether there are files.
         progress: as for `Generator.write`.
 
     Raises:
         InputError: at once, if no rule can be made for a request.
     """
-    several = len(generator.plans) > 1 if named is None else named
     writing = generator.write_valid if selection.valid else generator.write
     written = writing(todo, progress=progress)
 
@@ -79,84 +79,27 @@ def write(
             if selection.ranking is not None:
                 answers.rank([found for _, found in together], selection.ranking)
             for unit, crystals in together:
-                number = unit if numbers is None else numbers[unit]
-                request = generator.plans[unit].request
-                yield _written(number, request, crystals, selection, named=several)
+                number = numbers[unit]
+                rows = _rows(number, generator.plans[unit].request, crystals, generator.starts[unit])
+                files = _name_files(rows, selection, named=named) if cifs else {}
+                yield Written(number, rows, files)
 
     return units()
-
-
-def write_on(
-    executor: Executor,
-    generator: Generator,
-    todo: Sequence[int],
-    selection: answers.Selection,
-    *,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[Written]:
-    """Write units on an executor's workers, each of which loads the model by its name.
-
-    Args:
-        executor: where.
-        generator: as for `write`; it writes nothing itself.
-        todo: as for `write`.
-        selection: as for `write`.
-        progress: as for `write`.
-
-    Returns:
-        An iterator over the units as they are done, in any order.
-
-    Raises:
-        CrystallmError: while drawing, behind all that could be done: units were lost.
-    """
-    requests = [plan.request for plan in generator.plans]
-    size = max(SENT_TOGETHER, generator.settings.batch_size)
-    same = described(generator) | {"selection": selection.model_dump(), "named": len(requests) > 1}
-    tasks = [
-        same
-        | {
-            "units": group,
-            "requests": [requests[unit].model_dump() for unit in group],
-            "first": [generator.first[unit] for unit in group],
-        }
-        for group in grouped(todo, [requests[unit].n for unit in todo], size)
-    ]
-    done = 0
-    for task, found in finished(executor, write_task, tasks):
-        done += sum(request["n"] for request in task["requests"])
-        if progress is not None:
-            progress(done)
-        yield from (Written(**unit) for unit in found)
-
-
-def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The worker's side of `write_on`: units as plain values."""
-    requests = [Request(**request) for request in task["requests"]]
-    generator = generator_of(task, requests, answers.Selection(**task["selection"]))
-    with workers.kept():
-        found = write(
-            generator,
-            range(len(requests)),
-            answers.Selection(**task["selection"]),
-            numbers=task["units"],
-            named=task["named"],
-        )
-        return [written._asdict() for written in found]
 
 
 # -- what every task that writes needs -----------------------------------------------------------------------
 
 
-def described(generator: Generator) -> dict[str, Any]:
-    """What a worker needs to write as this generator does, besides requests and their first indices."""
+def described(model: Model, settings: Settings) -> dict[str, Any]:
+    """What a worker needs to write as a generator here does, besides requests and their first indices."""
     from crystallm import checkpoint
 
-    name = generator.settings.model
+    name = settings.model
     bundled = name in checkpoint.list_models()
     return {
         "model": name if bundled else str(checkpoint.find(name).resolve()),
-        "weights": fingerprint(generator.model),
-        "settings": generator.settings.model_dump(),
+        "weights": fingerprint(model),
+        "settings": settings.model_dump(),
     }
 
 
@@ -164,6 +107,8 @@ def generator_of(
     task: Mapping[str, Any], requests: Sequence[Request], selection: answers.Selection | None = None
 ) -> Generator:
     """The generator that a task describes, on the worker.
+
+    Where the task names several `devices`, the processes of this machine take them in turn.
 
     Raises:
         CheckpointError: the worker does not see the model.
@@ -173,10 +118,14 @@ def generator_of(
 
     torch.set_num_threads(1)  # workers stand side by side, one a core
     settings = Settings(**task["settings"])
+    if devices := task.get("devices"):
+        settings = settings.model_copy(update={"device": devices[losable.number() % len(devices)]})
+    if settings.device.startswith("cuda:"):
+        torch.cuda.set_device(settings.device)
     model = _model(task["model"], settings.device)
     if fingerprint(model) != task["weights"]:
         raise InputError(f"the workers see other weights at {task['model']!r}: put the same ones there")
-    return Generator(model, requests, settings, selection, task["first"])
+    return Generator(model, requests, settings, selection, first=task["first"], starts=task.get("starts"))
 
 
 @lru_cache(maxsize=1)
@@ -224,15 +173,15 @@ def finished(
 # -- rows ----------------------------------------------------------------------------------------------------
 
 
-def kept(rows: Sequence[dict[str, Any]], selection: answers.Selection) -> list[dict[str, Any]]:
+def kept(rows: Sequence[Row], selection: answers.Selection) -> list[Row]:
     """The rows of a request that are its answers, in their order."""
     ranks, clusters = [row["rank"] for row in rows], [row["cluster"] for row in rows]
     return [rows[i] for i in answers.kept(ranks, clusters, [bool(row["valid"]) for row in rows], selection)]
 
 
-def by_request(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def by_request(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Rows of each request, as they stand one behind the other."""
-    return [list(found) for _, found in itertools.groupby(rows, key=lambda row: row["request"])]
+    return (list(found) for _, found in itertools.groupby(rows, key=lambda row: row["request"]))
 
 
 def _together(units: Iterator[tuple[int, list[Crystal]]]) -> Iterator[list[tuple[int, list[Crystal]]]]:
@@ -247,12 +196,10 @@ def _together(units: Iterator[tuple[int, list[Crystal]]]) -> Iterator[list[tuple
         yield group
 
 
-def _written(
-    unit: int, request: Request, crystals: Sequence[Crystal], selection: answers.Selection, *, named: bool
-) -> Written:
-    """Rows of one request, and the CIFs of its answers by file name."""
+def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) -> list[dict[str, Any]]:
+    """Rows of one request, the first one that of the sample with this number."""
     rows = []
-    for sample, crystal in enumerate(crystals):
+    for sample, crystal in enumerate(crystals, start=start):
         row = crystal.row() | {
             "request": unit,
             "sample": sample,
@@ -262,10 +209,17 @@ def _written(
             "prompt": request.prompt,
         }
         rows.append({name: row.get(name) for name in COLUMNS})
+    return rows
+
+
+def _name_files(
+    rows: Sequence[dict[str, Any]], selection: answers.Selection, *, named: bool
+) -> dict[str, str]:
+    """The CIFs of a request's answers by file name, which is noted in their rows."""
     cifs = {}
     for row in kept(rows, selection):
         if row["cif"]:
-            place = f"{unit:05d}-" if named else ""
+            place = f"{row['request']:05d}-" if named else ""
             row["file"] = f"{place}{row['formula']}-sg{row['space_group_number']}-{row['sample']:04d}.cif"
             cifs[row["file"]] = row["cif"]
-    return Written(unit, rows, cifs)
+    return cifs

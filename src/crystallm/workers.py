@@ -10,6 +10,7 @@ is.
 from __future__ import annotations
 
 import atexit
+import itertools
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -54,13 +55,14 @@ class Pool(Executor):
     Args:
         workers: processes at a time; each holds its numerical libraries to one thread.
         seconds: limit for one task, start of the process not counted.
-        memory_gb: limit of a process's address space, GiB (where the system knows one: Linux).
+        memory_gb: limit of a process's address space, GiB (where the system knows one: Linux); None for
+            none. A GPU's driver asks for more addresses than any machine has memory.
 
     Raises:
         InputError: a number of workers or seconds that is not positive.
     """
 
-    def __init__(self, workers: int, *, seconds: float, memory_gb: float = 4.0) -> None:
+    def __init__(self, workers: int, *, seconds: float, memory_gb: float | None = 4.0) -> None:
         if workers < 1 or not seconds > 0:
             raise InputError(f"{workers=} and {seconds=} must both be positive")
         self.seconds = seconds
@@ -141,7 +143,8 @@ class Pool(Executor):
             fitting = (process for process in self._idle if process.function == name)
             process = next(fitting, self._idle[-1] if self._idle else None)
             if process is None:
-                process = Process(self.memory_gb)
+                taken = {other.number for other in self._alive}
+                process = Process(self.memory_gb, next(i for i in itertools.count() if i not in taken))
                 self._alive.add(process)
             else:
                 self._idle.remove(process)
@@ -301,11 +304,9 @@ def _results(
         return
     if executor is None and _HERE.keeping:
         pool = _HERE.pool(memory_gb)
-        for i, task in enumerate(tasks):
-            try:
-                yield i, pool.call(function, task, seconds)
-            except LostError as error:
-                yield i, Lost(error.reason)
+        pool.seconds = seconds
+        # No more at a time than were asked for: for each, a process would be started.
+        yield from stream(pool, function, tasks, ahead=min(workers, _HERE.keeping))
     elif executor is None:
         with Pool(min(workers, len(tasks)), seconds=seconds, memory_gb=memory_gb) as pool:
             yield from stream(pool, function, tasks, ahead=2 * workers)
@@ -341,31 +342,48 @@ def _unpacked(answer: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Within it, `run` takes one process and keeps it for the next `run` of this thread, here or later.
+def kept(processes: int = 1, *, end: bool = False) -> Iterator[None]:
+    """Within it, `run` keeps its processes for the next `run` of this thread, here or later.
 
-    For a cluster's workers: each has one core, and starting a process takes longer than many a task.
+    Starting a process takes longer than many a task. Where the block is left by an exception, they end.
+
+    Args:
+        processes: that `run` may take at a time; one suits a cluster's workers, each of which has one core.
+        end: whether they end with the block in any case.
     """
-    before, _HERE.keeping = _HERE.keeping, True
+    before, _HERE.keeping = _HERE.keeping, processes
     try:
         yield
+    except BaseException:
+        end = True
+        raise
     finally:
         _HERE.keeping = before
+        if end:
+            _HERE.kill()
 
 
 class _Here(threading.local):
     """What `kept` keeps in this thread."""
 
     def __init__(self) -> None:
-        self.keeping = False
-        self._pools: dict[float, Pool] = {}
+        self.keeping = 0
+        self._pools: dict[tuple[int, float], Pool] = {}
 
     def pool(self, memory_gb: float) -> Pool:
         """The pool whose processes have this limit."""
-        if memory_gb not in self._pools:
-            self._pools[memory_gb] = Pool(1, seconds=60.0, memory_gb=memory_gb)
-            atexit.register(self._pools[memory_gb].kill)
-        return self._pools[memory_gb]
+        key = (self.keeping, memory_gb)
+        if key not in self._pools:
+            self._pools[key] = Pool(self.keeping, seconds=60.0, memory_gb=memory_gb)
+            atexit.register(self._pools[key].kill)
+        return self._pools[key]
+
+    def kill(self) -> None:
+        """End them all."""
+        while self._pools:
+            _, pool = self._pools.popitem()
+            atexit.unregister(pool.kill)
+            pool.kill()
 
 
 _HERE = _Here()

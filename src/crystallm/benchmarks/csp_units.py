@@ -67,7 +67,7 @@ class Model:
 
     @cached_property
     def _same(self) -> dict[str, Any]:
-        return units.described(self.generator)
+        return units.described(self.generator.model, self.generator.settings)
 
     def describe(self, entries: Sequence[int]) -> dict[str, Any]:
         """What a worker needs to write them."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -12,7 +17,6 @@ from crystallm.commands import (
     BatchSize,
     Cluster,
     ConfigFile,
-    Device,
     Json,
     ModelName,
     Quiet,
@@ -25,28 +29,61 @@ from crystallm.commands import (
     print_json,
     progress,
     sampling,
+    whole,
 )
+from crystallm.commands.pace import paced
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from concurrent.futures import Executor
 
     from crystallm.answers import Selection
     from crystallm.asking import Request
+    from crystallm.bulk import Block, Done
+    from crystallm.checkpoint import Model
     from crystallm.generation import Settings
-    from crystallm.runs import RunFolder
+    from crystallm.lists import Survey
 
 TABLE_ROWS = 40
-"""Crystals in the printed table, at most; results.parquet has them all."""
+"""Crystals in the printed table, at most; the results have them all."""
+LONGEST = 7 * 24 * 3600.0
+"""Seconds that a process of this machine may take for one task; a bound that nobody meets."""
+
+
+class Place(NamedTuple):
+    """Where crystals are written: on a cluster, in so many processes of this machine, or in this one."""
+
+    cluster: str | None
+    workers: int
+    devices: tuple[str, ...]
+
+    @property
+    def here(self) -> bool:
+        """Whether it is this process."""
+        return self.cluster is None and self.workers == 1
 
 
 class Asked(NamedTuple):
     """What the options ask for."""
 
-    requests: list[Request]
+    requests: Callable[[Callable[[Request], object]], Iterator[Request]]
+    request: Request | None
     settings: Settings
     selection: Selection
+    place: Place
+    cifs: bool | None
     out: Path | None
+
+
+class Written(NamedTuple):
+    """What a run gave: its rows, as often as they are asked for, and what is said of it."""
+
+    rows: Callable[[], Iterable[dict[str, Any]]]
+    counts: dict[str, int]
+    note: Callable[[], str]
+    large: bool
 
 
 def generate(
@@ -64,11 +101,15 @@ def generate(
     ] = None,
     n: Annotated[int | None, Parameter(name=["-n", "--n"], help="Crystals for each request (10).")] = None,
     out: Annotated[
-        Path | None, Parameter(help="Folder for CIFs and results.parquet; without it, none is written.")
+        Path | None,
+        Parameter(help="Folder for CIFs and results.parquet (or results/); without it, none is written."),
     ] = None,
     formulas: Annotated[
         Path | None,
-        Parameter(help="CSV file of requests, columns formula[,z][,space_group][,n]; needs --out."),
+        Parameter(
+            help="File of requests: CSV or Parquet, columns formula[,z][,space_group][,n]; .txt, a formula "
+            "a line; .csv.gz, .txt.gz. Needs --out."
+        ),
     ] = None,
     valid: Annotated[
         bool | None, Parameter(negative=(), help="Write on until n crystals are valid, and keep those.")
@@ -98,7 +139,17 @@ def generate(
         Literal["full", "syntax", "none"] | None,
         Parameter(help="How far the writer is held to crystallography (full)."),
     ] = None,
-    device: Device = None,
+    device: Annotated[
+        str | None,
+        Parameter(help="auto, cpu, cuda, cuda:1, mps (auto); several, cuda:0,cuda:1, or all GPUs: all."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        Parameter(help="Processes of this machine that write, in turn on the devices (one for each device)."),
+    ] = None,
+    cifs: Annotated[
+        bool | None, Parameter(help="A CIF for each crystal (yes, but not for more than 10,000 crystals).")
+    ] = None,
     batch_size: BatchSize = None,
     max_new_tokens: Annotated[int | None, Parameter(help="Tokens of one crystal, at most (3000).")] = None,
     cluster: Cluster = None,
@@ -112,29 +163,29 @@ def generate(
 
     Without a formula the network chooses the composition too. With --out, one CIF a crystal and
     results.parquet are written; a killed run started again does only what is missing. results.parquet has
-    all that was written, also what --valid and --best do not keep.
+    all that was written, also what --valid and --best do not keep. A run of more than 10,000 crystals writes
+    results/part-*.parquet in its place, and CIFs with --cifs only.
     """
     flags = {
         "formula": formula, "z": z, "space_group": space_group, "n": n, "out": out, "formulas": formulas,
         "prompt": prompt, "model": model, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "seed": seed, "constraints": constraints, "device": device, "batch_size": batch_size,
         "max_new_tokens": max_new_tokens, "valid": valid, "max_tries": max_tries, "rank": rank, "best": best,
-        "cluster": cluster,
+        "cluster": cluster, "workers": workers, "cifs": cifs,
     }  # fmt: skip
-    options = merged(config, flags)
-    asked = _asked({name: value for name, value in options.items() if name != "cluster"})
-    place = {"cluster": options.get("cluster")}
-    rows, note = _generate(asked, place, show_progress=not (quiet or json))
+    asked = _asked(merged(config, flags))
+    written = _generate(asked, shown=not (quiet or json))
     from crystallm import units
 
-    kept = [row for found in units.by_request(rows) for row in units.kept(found, asked.selection)]
+    kept = (row for found in units.by_request(written.rows()) for row in units.kept(found, asked.selection))
     if json:
         print_json(kept)
     elif not quiet:
         from crystallm import tables
 
-        tables.print_crystals(kept, note, len(asked.requests), TABLE_ROWS)
-        tables.print_summary(rows, kept, asked.out)
+        lines = list(itertools.islice(kept, TABLE_ROWS) if written.large else kept)
+        tables.print_crystals(lines, written.note(), written.counts["requests"], TABLE_ROWS)
+        tables.print_summary(written.counts, asked.out, parted=written.large)
 
 
 def _asked(options: dict[str, Any]) -> Asked:
@@ -143,11 +194,13 @@ def _asked(options: dict[str, Any]) -> Asked:
     Raises:
         InputError: options that are out of range or cannot stand together.
     """
+    from crystallm import lists
     from crystallm.answers import Selection
-    from crystallm.asking import Request, read_requests, understand, validated
+    from crystallm.asking import Request, understand, validated
 
     options = dict(options)
-    out, formulas = options.pop("out", None), options.pop("formulas", None)
+    out, formulas, cifs = (options.pop(name, None) for name in ("out", "formulas", "cifs"))
+    place = _place(options)
     if isinstance(options.get("prompt"), str):
         options["prompt"] = options["prompt"].replace("\\n", "\n")
     one = {name: options.pop(name) for name in tuple(options) if name in Request.model_fields}
@@ -155,78 +208,226 @@ def _asked(options: dict[str, Any]) -> Asked:
     settings = sampling(options)
     selection = validated(Selection, kept)
     request = validated(Request, one)
-    fitting = settings.constraints == "full"
     folder = None if out is None else Path(str(out))
     if formulas is None:
-        understand(request, fitting=fitting)
-        return Asked([request], settings, selection, folder)
+        understand(request, fitting=settings.constraints == "full")
+        return Asked(partial(_just, request), request, settings, selection, place, cifs, folder)
     if set(one) - {"n"}:
         raise InputError(f"--formulas and {', '.join(sorted(set(one) - {'n'}))}: give one or the other")
     if folder is None:
         raise InputError("--formulas needs --out: name a folder for the results")
-    requests = read_requests(Path(str(formulas)), n=request.n, fitting=fitting)
-    return Asked(requests, settings, selection, folder)
+    path = Path(str(formulas))
+
+    def requests(check: Callable[[Request], object]) -> Iterator[Request]:
+        return lists.checked(path, n=request.n, check=check)
+
+    return Asked(requests, None, settings, selection, place, cifs, folder)
 
 
-def _generate(
-    asked: Asked, place: Mapping[str, Any], *, show_progress: bool
-) -> tuple[list[dict[str, Any]], str]:
-    """Write, judge, rank and keep the crystals of all requests; what can be refused is refused first.
+def _just(request: Request, check: Callable[[Request], object]) -> Iterator[Request]:
+    check(request)
+    yield request
 
-    Returns:
-        A row for each crystal, and how the request was read ("" if there are several).
+
+def _place(options: dict[str, Any]) -> Place:
+    """Where to write; takes the options that say so out, and leaves one device for this process.
+
+    Raises:
+        InputError: a device or number that is none, or things that cannot stand together.
     """
-    from crystallm import runs
+    from crystallm.hardware import devices_of
 
-    requests, settings, selection, out = asked
-    if out is not None:
-        runs.check_place(out)
-    from crystallm import units
-    from crystallm.checkpoint import load_model
-    from crystallm.crystal import COLUMNS
-    from crystallm.generation import Generator, fingerprint
+    cluster, n_workers = options.pop("cluster", None), options.pop("workers", None)
+    devices = devices_of(str(options.get("device", "auto")))
+    if cluster is not None and (n_workers is not None or len(devices) > 1):
+        raise InputError("--cluster and --workers, or several devices: give one or the other")
+    n_workers = whole("workers", n_workers, len(devices))
+    if n_workers < len(devices):
+        raise InputError(f"workers = {n_workers} for {len(devices)} devices: give one for each, at least")
+    options["device"] = devices[0]
+    return Place(cluster, n_workers, devices)
 
-    # The workers of a cluster write; here, where no GPU may be, the requests are understood.
-    model = load_model(settings.model, device=settings.device if place["cluster"] is None else "cpu")
-    generator = Generator(model, requests, settings, selection)
-    folder: RunFolder | None = None
-    todo = list(range(len(requests)))
-    if out is not None:
-        # What decides the crystals: neither the device nor the size of batches, nor where they are written.
-        question = settings.model_dump(exclude={"device", "batch_size"}) | {
-            **selection.model_dump(exclude_defaults=True),
+
+@dataclass(frozen=True)
+class Run:
+    """What is written, once all requests have been read and found good.
+
+    Attributes:
+        asked: what the options ask for.
+        model: loaded.
+        found: what there is to say of the requests.
+    """
+
+    asked: Asked
+    model: Model
+    found: Survey
+
+    @property
+    def large(self) -> bool:
+        """Whether rows stay in parts."""
+        from crystallm import bulk
+
+        return self.found.n_crystals > bulk.LARGE
+
+    @property
+    def cifs(self) -> bool:
+        """Whether there is a file for each crystal."""
+        return not self.large if self.asked.cifs is None else self.asked.cifs
+
+    def blocks(self) -> Iterator[Block]:
+        """The run in its units of work."""
+        from crystallm import bulk, lists
+
+        requests = lists.unchanged(self.asked.requests(lambda _: None), self.found)
+        return bulk.blocks(requests, self.asked.selection, bulk.block_size(self.found.n_crystals))
+
+    def note(self) -> str:
+        """How the request was read; "" if there may be several."""
+        from crystallm.generation import Generator
+
+        if self.asked.request is None:
+            return ""
+        return Generator(self.model, [self.asked.request], self.asked.settings, self.asked.selection).note(0)
+
+    def question(self) -> dict[str, Any]:
+        """What decides the crystals: not the devices, the size of batches, or where they are written."""
+        from crystallm.generation import fingerprint
+
+        asked, found = self.asked, self.found
+        requests: Any = {"requests": found.n_requests, "crystals": found.n_crystals, "sha256": found.sha256}
+        if asked.request is not None:
+            requests = [asked.request.model_dump(exclude_defaults=True) | {"n": asked.request.n}]
+        return asked.settings.model_dump(exclude={"device", "batch_size"}) | {
+            **asked.selection.model_dump(exclude_defaults=True),
             "command": "generate",
             "version": crystallm.__version__,
-            "weights": fingerprint(model),
-            "requests": [
-                request.model_dump(exclude_defaults=True) | {"n": request.n} for request in requests
-            ],
+            "weights": fingerprint(self.model),
+            "requests": requests,
+            "cifs": self.cifs,
         }
-        folder = runs.RunFolder(out, question, len(requests), COLUMNS)
-        todo = sorted(folder.check())
-    total = sum(requests[unit].n for unit in todo)
-    what = "writing valid crystals" if selection.valid else "writing crystals"
+
+
+def _generate(asked: Asked, *, shown: bool) -> Written:
+    """Write, judge, rank and keep the crystals of all requests; what can be refused is refused first."""
+    from crystallm import runs
+    from crystallm.crystal import COLUMNS
+
+    if asked.out is not None:
+        runs.check_place(asked.out)
+    run = _understood(asked, shown=shown)
+    sizes = [block.n for block in run.blocks()]
+    if asked.out is None:
+        everything = _done(run, sizes, set(range(len(sizes))), lambda: None, shown=shown)
+        rows = [row for done in everything for row in done.rows]
+        return Written(lambda: rows, _counts(rows, asked.selection), run.note, large=False)
+    folder = runs.RunFolder(asked.out, run.question(), len(sizes), COLUMNS, parted=run.large)
+    # Closed at once where a disk is full: no process goes on behind an error.
+    with contextlib.closing(_done(run, sizes, folder.check(), folder.open, shown=shown)) as written:
+        for done in written:
+            folder.write_unit(done.block, done.rows, done.cifs)
+    if not run.large:
+        folder.finish()
+        rows = folder.rows()
+        return Written(lambda: rows, _counts(rows, asked.selection), run.note, large=False)
+    if not folder.finished:
+        folder.finish(_counts(folder.stream(COUNTED), asked.selection))
+    return Written(folder.stream, folder.summary(), run.note, large=True)
+
+
+def _understood(asked: Asked, *, shown: bool) -> Run:
+    """Load the model, and look at each request."""
+    from crystallm import lists
+    from crystallm.checkpoint import load_model
+    from crystallm.generation import Generator
+
+    # Where others write, there may be no GPU here: the requests are understood, and no more.
+    model = load_model(asked.settings.model, device=asked.settings.device if asked.place.here else "cpu")
+
+    numbers = itertools.count(1)
+    with progress("reading requests", None, shown=shown) as advance:
+
+        def check(request: Request) -> None:
+            Generator(model, [request], asked.settings, asked.selection).check()
+            if not (number := next(numbers)) % 1000:
+                advance(number)
+
+        return Run(asked, model, lists.survey(asked.requests(check)))
+
+
+def _done(
+    run: Run, sizes: Sequence[int], todo: AbstractSet[int], begin: Callable[[], object], *, shown: bool
+) -> Generator[Done]:
+    """What the blocks give that are still to be done.
+
+    Args:
+        run: understood.
+        sizes: crystals of each block.
+        todo: numbers of the blocks that are still to be done.
+        begin: called when all is ready.
+        shown: whether progress is told.
+    """
+    from crystallm import bulk
+
+    asked = run.asked
+    writing = bulk.Writing(
+        asked.settings,
+        asked.selection,
+        named=run.found.n_requests > 1,
+        cifs=run.cifs,
+        nested=run.large,
+    )
+    what = "writing valid crystals" if asked.selection.valid else "writing crystals"
+    before = run.found.n_crystals - sum(sizes[number] for number in todo)
     with (
-        executor(place if todo else {}) as where,
-        progress(what, total, shown=show_progress) as advance,
+        _executor(asked.place, len(todo)) as where,
+        paced(what, run.found.n_crystals, before, shown=shown) as advance,
     ):
+        begin()
+        blocks = (block for block in run.blocks() if block.number in todo)
         if where is None:
-            written = units.write(generator, todo, selection, progress=advance)
-        else:
-            written = units.write_on(where, generator, todo, selection, progress=advance)
-        if folder is not None:
-            folder.open()
-        rows = []
-        for unit, found, cifs in written:
-            if folder is None:
-                rows += found
-            else:
-                folder.write_unit(unit, found, cifs)
-    note = generator.note(0) if len(requests) == 1 else ""
-    if folder is None:
-        return rows, note
-    folder.finish()
-    return folder.rows(), note
+            yield from bulk.write(run.model, writing, blocks, progress=advance)
+            return
+        place: dict[str, Any] = {}
+        if asked.place.cluster is None:
+            n = asked.place.workers
+            # A GPU writes faster than one core judges.
+            judges = max(1, (os.cpu_count() or 1) // n)
+            place = {"devices": asked.place.devices, "judges": judges, "ahead": 2 * n}
+        yield from bulk.write_on(where, run.model, writing, blocks, progress=advance, **place)
+
+
+@contextlib.contextmanager
+def _executor(place: Place, n_blocks: int) -> Iterator[Executor | None]:
+    """What writes: a cluster, processes of this machine, or (None) this process, with others that judge."""
+    from crystallm import workers
+
+    if n_blocks and place.cluster is not None:
+        with executor({"cluster": place.cluster}) as connected:
+            yield connected
+    elif n_blocks and not place.here:
+        # No limit of memory: a GPU's driver asks for more addresses than there is memory.
+        with workers.Pool(place.workers, seconds=LONGEST, memory_gb=None) as pool:
+            yield pool
+    else:
+        with workers.kept(os.cpu_count() or 1, end=True):
+            yield None
+
+
+COUNTED = ("request", "valid", "rank", "cluster")
+"""Columns that tell what is valid and what is kept."""
+
+
+def _counts(rows: Iterable[Mapping[str, Any]], selection: Selection) -> dict[str, int]:
+    """What rows add up to."""
+    from crystallm import units
+
+    counts = dict.fromkeys(("requests", "crystals", "valid", "kept"), 0)
+    for found in units.by_request(rows):
+        counts["requests"] += 1
+        counts["crystals"] += len(found)
+        counts["valid"] += sum(bool(row["valid"]) for row in found)
+        counts["kept"] += len(units.kept(found, selection))
+    return counts
 
 
 def models(*, json: Json = False) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from crystallm.dataset import FACTS
 from crystallm.errors import InputError
-from crystallm.runs import RESULTS
+from crystallm.runs import result_files
 from crystallm.sources import FRAMES, JSON, JSON_LINES, Entry, NoCrystalsError, read, single_format, stem
 from crystallm.sources.files import read_file
 
@@ -25,10 +25,12 @@ LOOKED_AT = 20
 
 def read_folder(folder: Path) -> Iterator[Entry]:
     """The crystals of a folder by name; see `sources.read`."""
-    if (folder / RESULTS).is_file():  # a run of ours: its rows in place of its files
+    results = result_files(folder)
+    if results:  # a run of ours: its rows in place of its files
         from crystallm.sources.table import read_table
 
-        yield from read_table(folder / RESULTS)
+        for path in results:
+            yield from read_table(path)
         return
     if (folder / FACTS).is_file():
         raise InputError(f"the folder {str(folder)!r} is a data set, prepared already: train on it as it is")

@@ -1,0 +1,349 @@
+"""A run of any number of requests, cut into blocks that are written one by one, here or on other processes.
+
+A block holds consecutive requests, and is what is done or not done of a run. Where blocks begin depends on
+the requests alone: neither on the size of batches nor on how many processes there are. A request of many
+crystals is parted between blocks, unless its crystals have to be seen together, to rank them or to count the
+valid ones. No more is held than the blocks under way: memory does not grow with the run. Refuses to know
+where rows are kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from crystallm import units, workers
+from crystallm.answers import Selection
+from crystallm.asking import Request
+from crystallm.errors import CrystallmError
+from crystallm.generation import Generator, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
+
+    from crystallm.checkpoint import Model
+
+LARGE = 10_000
+"""A run of more crystals is large: its rows stay in parts, and no file is written for each crystal."""
+BLOCK, LARGE_BLOCK = 64, 512
+"""Crystals of a block in a run that is not large, and in one that is."""
+WRITTEN_TOGETHER = 2048
+"""Crystals that this process writes without a pause, at least: where the last of them are written, a batch
+is not full."""
+SENT_TOGETHER = 64
+"""Crystals that travel to a worker together, at least; and as many as two batches have."""
+AHEAD = 256
+"""Tasks that an executor of unknown size has at a time, done or not."""
+ATTEMPTS = 3
+"""Times that a task is tried whose worker was lost."""
+MOST_LOST = 10
+"""Tasks that were tried so often in vain, before the run is given up."""
+
+
+class Piece(NamedTuple):
+    """Samples of one request that belong to one block.
+
+    Attributes:
+        unit: number of the request in the run.
+        request: as asked, but for so many crystals as the piece has.
+        first: index of the first sample of the whole request in the run.
+        start: number of the piece's first sample in the request.
+    """
+
+    unit: int
+    request: Request
+    first: int
+    start: int
+
+
+class Block(NamedTuple):
+    """What is written, kept and done again together."""
+
+    number: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def n(self) -> int:
+        """Crystals that are asked for."""
+        return sum(piece.request.n for piece in self.pieces)
+
+
+class Done(NamedTuple):
+    """What a block gave: rows with the columns of `crystal.COLUMNS`, CIFs by file name."""
+
+    block: int
+    rows: list[dict[str, Any]]
+    cifs: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How all blocks of a run are written.
+
+    Attributes:
+        settings: how to sample.
+        selection: what is kept.
+        named: whether files are named after the request, too.
+        cifs: whether there are files.
+        nested: whether those of each block are in a folder of their own.
+    """
+
+    settings: Settings
+    selection: Selection
+    named: bool
+    cifs: bool = True
+    nested: bool = False
+
+
+def block_size(n_crystals: int) -> int:
+    """Crystals of a block in a run of so many."""
+    return LARGE_BLOCK if n_crystals > LARGE else BLOCK
+
+
+def blocks(requests: Iterable[Request], selection: Selection, size: int) -> Iterator[Block]:
+    """Cut a run into blocks.
+
+    Args:
+        requests: all of the run.
+        selection: what is kept of the crystals.
+        size: crystals of a block; a request that cannot be parted may make it larger.
+    """
+    whole = selection.valid or selection.ranking is not None
+    pieces: list[Piece] = []
+    number = held = first = 0
+    for unit, request in enumerate(requests):
+        start = 0
+        while start < request.n:
+            n = request.n if whole else min(request.n - start, size - held)
+            part = request if n == request.n else request.model_copy(update={"n": n})
+            pieces.append(Piece(unit, part, first, start))
+            start += n
+            held += n
+            if held >= size:
+                yield Block(number, tuple(pieces))
+                pieces, held, number = [], 0, number + 1
+        first += selection.tries(request.n)
+    if pieces:
+        yield Block(number, tuple(pieces))
+
+
+def write(
+    model: Model, writing: Writing, todo: Iterable[Block], *, progress: Callable[[int], None] | None = None
+) -> Iterator[Done]:
+    """Write blocks in this process.
+
+    Args:
+        model: loaded.
+        writing: how.
+        todo: which; drawn as they are needed.
+        progress: called with the number of crystals so far; with `valid`, of valid ones.
+
+    Returns:
+        An iterator over what they gave, in their order. The work is done as it is drawn from.
+
+    Raises:
+        InputError: while drawing, if no rule can be made for a request.
+    """
+    size = max(WRITTEN_TOGETHER, 8 * writing.settings.batch_size)
+    before = 0
+    for group in _grouped(todo, size):
+        pieces = [piece for block in group for piece in block.pieces]
+        generator = Generator(
+            model,
+            [piece.request for piece in pieces],
+            writing.settings,
+            writing.selection,
+            first=[piece.first for piece in pieces],
+            starts=[piece.start for piece in pieces],
+        )
+        yield from _written(
+            generator,
+            writing,
+            [piece.unit for piece in pieces],
+            {block.number: len(block.pieces) for block in group},
+            None if progress is None else _behind(before, progress),
+        )
+        before += sum(block.n for block in group)
+        if progress is not None:
+            progress(before)
+
+
+def write_on(
+    executor: Executor,
+    model: Model,
+    writing: Writing,
+    todo: Iterable[Block],
+    *,
+    devices: Sequence[str] = (),
+    judges: int = 1,
+    ahead: int = AHEAD,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Done]:
+    """Write blocks on an executor's workers, each of which loads the model by its name.
+
+    A worker that is lost costs its blocks another time, on another one.
+
+    Args:
+        executor: where.
+        model: as for `write`; it writes nothing itself.
+        writing: as for `write`.
+        todo: as for `write`.
+        devices: which the processes of a pool take in turn; none: that of the settings.
+        judges: processes that judge beside each worker.
+        ahead: tasks that are drawn and not done, at most.
+        progress: called with the number of crystals so far that were asked for.
+
+    Returns:
+        An iterator over what the blocks gave, in any order.
+
+    Raises:
+        CrystallmError: while drawing, behind all that could be done: blocks were lost.
+    """
+    same = units.described(model, writing.settings) | {
+        "selection": writing.selection.model_dump(),
+        "named": writing.named,
+        "cifs": writing.cifs,
+        "nested": writing.nested,
+        "devices": list(devices),
+        "judges": judges,
+    }
+    size = max(SENT_TOGETHER, 2 * writing.settings.batch_size)
+    done = 0
+    for task, found in _finished(executor, (same | _packed(group) for group in _grouped(todo, size)), ahead):
+        for block in found:
+            yield Done(**block)
+        done += sum(request["n"] for request in task["requests"])
+        if progress is not None:
+            progress(done)
+
+
+def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The worker's side of `write_on`: blocks as plain values."""
+    selection = Selection(**task["selection"])
+    requests = [Request(**request) for request in task["requests"]]
+    generator = units.generator_of(task, requests, selection)
+    writing = Writing(
+        generator.settings, selection, named=task["named"], cifs=task["cifs"], nested=task["nested"]
+    )
+    n_pieces = dict(zip(task["blocks"], task["pieces"], strict=True))
+    with workers.kept(task["judges"]):
+        return [done._asdict() for done in _written(generator, writing, task["units"], n_pieces, None)]
+
+
+def _packed(group: Sequence[Block]) -> dict[str, Any]:
+    """Blocks as plain values."""
+    pieces = [piece for block in group for piece in block.pieces]
+    return {
+        "blocks": [block.number for block in group],
+        "pieces": [len(block.pieces) for block in group],
+        "units": [piece.unit for piece in pieces],
+        "requests": [piece.request.model_dump(exclude_none=True) for piece in pieces],
+        "first": [piece.first for piece in pieces],
+        "starts": [piece.start for piece in pieces],
+    }
+
+
+def _written(
+    generator: Generator,
+    writing: Writing,
+    numbers: Sequence[int],
+    n_pieces: Mapping[int, int],
+    progress: Callable[[int], None] | None,
+) -> Iterator[Done]:
+    """Write blocks, told as so many of the generator's requests each."""
+    written = units.write(
+        generator,
+        range(len(numbers)),
+        writing.selection,
+        numbers=numbers,
+        named=writing.named,
+        cifs=writing.cifs,
+        progress=progress,
+    )
+    for number, n in n_pieces.items():
+        rows: list[dict[str, Any]] = []
+        for found in itertools.islice(written, n):
+            rows += found.rows
+        if writing.nested:
+            for row in rows:
+                row["file"] = row["file"] and f"{number:05d}/{row['file']}"
+        yield Done(number, rows, {row["file"]: row["cif"] for row in rows if row["file"]})
+
+
+def _behind(before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
+    """Progress that goes on where it was."""
+    return lambda done: progress(before + done)
+
+
+def _grouped(todo: Iterable[Block], size: int) -> Iterator[list[Block]]:
+    """Blocks in groups of so many crystals at least; the last may be smaller."""
+    group: list[Block] = []
+    held = 0
+    for block in todo:
+        group.append(block)
+        held += block.n
+        if held >= size:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+class _Tasks:
+    """Tasks as an executor takes them: those that were lost once more, before the next.
+
+    Knows those alone that are under way. May go on after it has been exhausted, as one is lost again.
+    """
+
+    def __init__(self, tasks: Iterator[dict[str, Any]]) -> None:
+        self._tasks = tasks
+        self._again: deque[tuple[dict[str, Any], int]] = deque()
+        self._running: dict[int, tuple[dict[str, Any], int]] = {}
+        self._numbers = itertools.count()
+
+    def __iter__(self) -> _Tasks:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        task, attempt = self._again.popleft() if self._again else (next(self._tasks), 1)
+        self._running[next(self._numbers)] = task, attempt
+        return task
+
+    def take(self, number: int) -> dict[str, Any]:
+        """The task that was drawn as this one, which is done."""
+        return self._running.pop(number)[0]
+
+    def lose(self, number: int) -> bool:
+        """Note that a task was lost; False if it has been tried too often."""
+        task, attempt = self._running.pop(number)
+        if attempt >= ATTEMPTS:
+            return False
+        self._again.append((task, attempt + 1))
+        return True
+
+
+def _finished(
+    executor: Executor, tasks: Iterator[dict[str, Any]], ahead: int
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """(Task, its value) as they finish.
+
+    Raises:
+        CrystallmError: some were lost, behind all others; or too many.
+    """
+    drawn = _Tasks(tasks)
+    n_lost, reason = 0, ""
+    for number, found in workers.stream(executor, write_task, drawn, ahead=ahead):
+        if not isinstance(found, workers.Lost):
+            yield drawn.take(number), found
+        elif not drawn.lose(number):
+            n_lost, reason = n_lost + 1, found.reason
+            if n_lost >= MOST_LOST:
+                break
+    if n_lost:
+        raise CrystallmError(
+            f"{n_lost} tasks were lost, each {ATTEMPTS} times ({reason}); with --out, the same command does "
+            "what is missing"
+        )

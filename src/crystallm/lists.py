@@ -1,0 +1,225 @@
+"""Files of requests, read as streams: a file of a million rows takes no more memory than one of ten.
+
+    .csv, any other ending   columns [id,]formula[,z][,space_group][,n]; an id is for the reader of the file
+    .parquet                 the same columns
+    .txt                     a formula a line
+    .tar .tar.gz .tgz .zip   prompts in the published language, one a member
+
+.csv and .txt may be packed (.gz). Refuses to know what one makes of a request.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import re
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crystallm.asking import Request, understand, validated
+from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+COLUMNS = ("id", "formula", "z", "space_group", "n")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+CHUNK = 1000  # rows read at a time from a Parquet file
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What there is to say of a list of requests that has been read through.
+
+    Attributes:
+        n_requests: how many there are.
+        n_crystals: how many crystals they ask for together.
+        sha256: of the requests as they were understood, whatever the file looks like.
+    """
+
+    n_requests: int
+    n_crystals: int
+    sha256: str
+
+
+def survey(requests: Iterable[Request]) -> Survey:
+    """Count and hash requests, in one pass."""
+    digest = hashlib.sha256()
+    n_requests = n_crystals = 0
+    for request in requests:
+        digest.update(_line(request))
+        n_requests += 1
+        n_crystals += request.n
+    return Survey(n_requests, n_crystals, digest.hexdigest())
+
+
+def unchanged(requests: Iterable[Request], found: Survey) -> Iterator[Request]:
+    """The same requests as they are read again; a run of days reads its list as it goes.
+
+    Raises:
+        CrystallmError: behind the last one, they are not those that were found before.
+    """
+    digest = hashlib.sha256()
+    for request in requests:
+        digest.update(_line(request))
+        yield request
+    if digest.hexdigest() != found.sha256:
+        raise CrystallmError("the list of requests was changed during the run: start it anew elsewhere")
+
+
+def _line(request: Request) -> bytes:
+    asked = (request.formula, request.z, request.space_group, request.n, request.prompt)
+    return f"{asked!r}\n".encode()
+
+
+def checked(path: Path, *, n: int, check: Callable[[Request], object]) -> Iterator[Request]:
+    """The requests of a file, each looked at as it is read.
+
+    Args:
+        path: see the module; UTF-8.
+        n: crystals of a request whose row does not say.
+        check: raises InputError for what it refuses.
+
+    Raises:
+        InputError: a missing or unknown column, a row that is no request or is refused, with its line.
+        CrystallmError: the file cannot be read.
+    """
+    found = False
+    for where, values in _rows(path):
+        found = True
+        try:
+            request = validated(Request, {"n": n, **values})
+            check(request)
+        except InputError as error:
+            raise InputError(f"{path}, {where}: {error}") from None
+        yield request
+    if not found:
+        raise InputError(f"{path} holds no request: write one formula a line{_below(path)}")
+
+
+def read(path: Path, *, n: int) -> Iterator[Request]:
+    """The requests of a file that has been checked before; see `checked`."""
+    return checked(path, n=n, check=lambda _: None)
+
+
+def read_requests(path: Path, *, n: int, fitting: bool = True) -> list[Request]:
+    """All requests of a file, each understood.
+
+    Args:
+        path: as for `checked`.
+        n: likewise.
+        fitting: as for `asking.understand`.
+
+    Raises:
+        InputError, CrystallmError: as `checked`.
+    """
+    return list(checked(path, n=n, check=lambda request: understand(request, fitting=fitting)))
+
+
+def _below(path: Path) -> str:
+    return "" if _is_text(path) else " below the line that names the columns"
+
+
+def _is_text(path: Path) -> bool:
+    return path.name.lower().endswith((".txt", ".txt.gz"))
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """For each request where it stands, and what it says."""
+    if path.name.lower().endswith(ARCHIVES):
+        return _from_prompts(path)
+    if path.suffix.lower() == ".parquet":
+        return _from_parquet(path)
+    return _from_text(path) if _is_text(path) else _from_csv(path)
+
+
+def _from_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    with _opened(path, "CSV file") as file:
+        reader = csv.DictReader(file, restkey="", skipinitialspace=True)
+        names = [(name or "").strip() for name in reader.fieldnames or ()]
+        _check_columns(path, names, "the first line must name")
+        reader.fieldnames = names
+        for row in reader:
+            where = f"line {reader.line_num}"
+            if "" in row:  # DictReader's place for what stands behind the last column
+                raise InputError(f"{path}, {where}: more values than columns: is a comma too many?")
+            yield where, _filled(path, where, row)
+
+
+def _from_text(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    with _opened(path, "text") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield f"line {number}", {"formula": line.strip()}
+
+
+def _from_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        # Both options, else whole row groups are read ahead: often, that is the whole file.
+        with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as source:
+            names = source.schema_arrow.names
+            _check_columns(path, names, "there must be")
+            for batch in source.iter_batches(batch_size=CHUNK):
+                for row in batch.to_pylist():
+                    number += 1
+                    cells = {name: None if cell is None else str(cell) for name, cell in row.items()}
+                    yield f"row {number}", _filled(path, f"row {number}", cells)
+    except OSError as error:
+        raise CrystallmError(f"{path} cannot be read: {error.strerror or error}") from error
+    except pa.ArrowException as error:
+        raise InputError(f"{path} is no readable Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Requests of an archive of prompts; one that says more than composition and group stays as it is."""
+    from crystallm import cif_reader, sources
+
+    for name, text in sources.read_prompts(path):
+        lines = [line for line in text.split("\n") if line.strip()]
+        head = re.fullmatch(r"data_((?:[A-Z][a-z]?\d+)+)", lines[0].strip()) if lines else None
+        last = lines[-1].split(maxsplit=1) if lines else []
+        if head is not None and len(lines) == 1:
+            yield name, {"formula": head[1]}
+        elif head is not None and len(last) == 2 and last[0] == cif_reader.GROUP:
+            yield name, {"formula": head[1], "space_group": last[1]}
+        else:
+            yield name, {} if text.strip() == "data_" else {"prompt": text}
+
+
+def _check_columns(path: Path, names: list[str], said: str) -> None:
+    if "formula" not in names or set(names) - set(COLUMNS):
+        raise InputError(
+            f"{path}: {said} the columns formula[,z][,space_group][,n], not {','.join(names)[:60]!r}"
+        )
+
+
+def _filled(path: Path, where: str, row: Mapping[str, str | None]) -> dict[str, str]:
+    """The cells of a row that hold something."""
+    values = {name: value.strip() for name, value in row.items() if value and value.strip() and name != "id"}
+    if "formula" not in values:
+        raise InputError(f"{path}, {where}: no formula")
+    return values
+
+
+@contextmanager
+def _opened(path: Path, kind: str) -> Iterator[io.TextIOBase]:
+    """A text file, unpacked if its name ends in .gz."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no {kind} in UTF-8: {error}") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path} cannot be unpacked to its end: {error}") from None
+    except OSError as error:
+        raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,329 @@
+"""Large runs: blocks that are done once and no more, whatever is killed, in memory that does not grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pyarrow import parquet
+
+from crystallm import bulk, runs, sources, validity, workers
+from crystallm.answers import Selection
+from crystallm.asking import Request
+from crystallm.cli import run
+from crystallm.commands.pace import Pace
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMULAS = ("NaCl", "TiO2", "ZnS", "SrTiO3", "C8")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts in this process: a worker process takes seconds to start."""
+    monkeypatch.setattr(validity, "check_many", lambda texts, **_: [validity.check(text) for text in texts])
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are large and blocks small."""
+    monkeypatch.setattr(bulk, "LARGE", 10)
+    monkeypatch.setattr(bulk, "LARGE_BLOCK", 8)
+    monkeypatch.setattr(bulk, "SENT_TOGETHER", 8)
+
+
+def write_list(path: Path, n: int) -> Path:
+    path.write_text("formula\n" + "".join(f"{FORMULAS[i % 5]}\n" for i in range(n)))
+    return path
+
+
+def command(listed: Path, model: Path, out: Path, *more: str) -> list[str]:
+    asked = ["generate", "--formulas", str(listed), "--model", str(model), "--out", str(out), "--quiet"]
+    rules = () if "--constraints" in more else ("--constraints", "none")
+    return [*asked, "--device", "cpu", *rules, *more]
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = parquet.read_table(folder / runs.PARTS).to_pylist()
+    return rows
+
+
+def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    """The rows agree; floats to the digits that another size of batch leaves."""
+    assert len(one) == len(other) > 0
+    for mine, yours in zip(one, other, strict=True):
+        for name, value in mine.items():
+            close = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
+            assert yours[name] == close, name
+
+
+# -- blocks --------------------------------------------------------------------------------------------------
+
+
+def test_blocks_hold_all_samples_once_in_their_order() -> None:
+    requests = [Request(formula="C", n=n) for n in (3, 1, 9, 2, 4)]
+    found = list(bulk.blocks(requests, Selection(), 4))
+    assert [block.number for block in found] == list(range(5))
+    assert [block.n for block in found] == [4, 4, 4, 4, 3]
+    samples = [
+        (piece.unit, piece.start + j, piece.first)
+        for block in found
+        for piece in block.pieces
+        for j in range(piece.request.n)
+    ]
+    firsts = (0, 3, 4, 13, 15)
+    assert samples == [(i, j, firsts[i]) for i, request in enumerate(requests) for j in range(request.n)]
+
+
+@pytest.mark.parametrize("selection", [Selection(valid=True, max_tries=20), Selection(best=1)])
+def test_what_is_counted_or_ranked_together_is_not_parted(selection: Selection) -> None:
+    requests = [Request(formula="C", n=n) for n in (3, 1, 9, 2)]
+    found = list(bulk.blocks(requests, selection, 4))
+    assert [[piece.unit for piece in block.pieces] for block in found] == [[0, 1], [2], [3]]
+    assert [piece.first for block in found for piece in block.pieces] == [
+        sum(selection.tries(request.n) for request in requests[:i]) for i in range(4)
+    ]
+
+
+def test_a_parted_request_has_the_crystals_of_a_whole_one(
+    babbler: Path, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["generate", "ZnS", "--z", "auto", "-n", "20", "--model", str(babbler), "--quiet"]
+    asked += ["--constraints", "none", "--device", "cpu", "--out"]
+    for size in (20, 7):
+        monkeypatch.setattr(bulk, "BLOCK", size)
+        assert run([*asked, str(tmp_path / str(size))]) == 0
+    one, other = (parquet.read_table(tmp_path / name / runs.RESULTS).to_pylist() for name in ("20", "7"))
+    same(one, other)
+    assert [row["sample"] for row in other] == list(range(20))
+
+
+# -- a large run ---------------------------------------------------------------------------------------------
+
+
+def test_a_large_run_keeps_its_rows_in_parts(
+    babbler: Path, tmp_path: Path, here: None, small: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = command(write_list(tmp_path / "list.csv", 50), babbler, tmp_path / "out", "-n", "1")
+    assert run([part for part in asked if part != "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert "50 requests" in said.out
+    assert said.out.count("unfinished") == 40
+    assert "50 crystals, 0 valid" in said.out
+    assert said.err == ""
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["results", "run.json", "summary.json"]
+    assert len(list((tmp_path / "out" / "results").iterdir())) == 7
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == {
+        "requests": 50,
+        "crystals": 50,
+        "valid": 0,
+        "kept": 50,
+    }
+    asked_of = json.loads((tmp_path / "out" / "run.json").read_text())["requests"]
+    assert (asked_of["requests"], asked_of["crystals"], len(asked_of["sha256"])) == (50, 50, 64)
+    rows = rows_of(tmp_path / "out")
+    assert [row["request"] for row in rows] == list(range(50))
+    assert [row["index"] for row in rows] == list(range(50))
+    assert [entry.id for entry in sources.read(tmp_path / "out")] == [f"{i}-0" for i in range(50)]
+    assert run([part if part != "--quiet" else "--json" for part in asked]) == 0
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == [
+        row["text"] for row in rows
+    ]
+
+
+def test_a_large_run_has_the_rows_of_a_small_one(
+    babbler: Path, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = write_list(tmp_path / "list.csv", 30)
+    assert run(command(listed, babbler, tmp_path / "small", "-n", "2")) == 0
+    monkeypatch.setattr(bulk, "LARGE", 10)
+    assert run(command(listed, babbler, tmp_path / "large", "-n", "2")) == 0
+    same(parquet.read_table(tmp_path / "small" / runs.RESULTS).to_pylist(), rows_of(tmp_path / "large"))
+
+
+@pytest.mark.parametrize(("option", "n_files"), [("--cifs", 5), ("--no-cifs", 0), (None, 0)])
+def test_files_are_written_where_they_are_wanted(
+    parrot: Path, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch, option: str, n_files: int
+) -> None:
+    monkeypatch.setattr(bulk, "LARGE", 4)
+    more = ("-n", "1", "--constraints", "full", *([option] if option else []))
+    assert run(command(write_list(tmp_path / "list.csv", 5), parrot, tmp_path / "out", *more)) == 0
+    rows = rows_of(tmp_path / "out")
+    assert sorted(row["file"] for row in rows if row["file"]) == sorted(
+        path.relative_to(tmp_path / "out" / "cifs").as_posix() for path in (tmp_path / "out").rglob("*.cif")
+    )
+    assert len({row["file"] for row in rows} - {None}) == n_files
+    assert all(row["file"].startswith("00000/") for row in rows if row["file"])
+
+
+def test_a_large_run_that_is_not_finished_is_no_collection(
+    babbler: Path, tmp_path: Path, here: None, small: None
+) -> None:
+    assert run(command(write_list(tmp_path / "list.csv", 20), babbler, tmp_path / "out", "-n", "1")) == 0
+    (tmp_path / "out" / "summary.json").unlink()
+    with pytest.raises(InputError, match="is not finished"):
+        list(sources.read(tmp_path / "out"))
+
+
+def test_a_list_that_has_changed_is_another_run(
+    babbler: Path, tmp_path: Path, here: None, small: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = command(write_list(tmp_path / "list.csv", 20), babbler, tmp_path / "out", "-n", "1")
+    assert run(asked) == 0
+    write_list(tmp_path / "list.csv", 21)
+    assert run(asked) == 2
+    assert "holds another run (requests was" in capsys.readouterr().err
+
+
+def test_a_bad_row_in_the_middle_stops_a_large_run_before_it_begins(
+    babbler: Path, tmp_path: Path, small: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = write_list(tmp_path / "list.csv", 500)
+    lines = listed.read_text().splitlines()
+    lines[250] = "PoO2"  # which the language cannot say, as its constraint-free network could not
+    listed.write_text("\n".join(lines))
+    assert run(command(listed, babbler, tmp_path / "out", "-n", "1")) == 2
+    assert "list.csv, line 251: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# -- what is killed ------------------------------------------------------------------------------------------
+
+LIMITS = {"LARGE": 1000, "LARGE_BLOCK": 200, "WRITTEN_TOGETHER": 400}
+SCRIPT = f"""
+from crystallm import bulk, cli, validity
+vars(bulk).update({LIMITS})
+validity.check_many = lambda texts, **_: [validity.check(text) for text in texts]  # seconds to start
+cli.main()
+"""
+
+
+def test_a_killed_run_loses_and_repeats_nothing(
+    babbler: Path, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = write_list(tmp_path / "list.csv", 3000)
+
+    def asked(out: Path) -> list[str]:
+        return command(listed, babbler, out, "-n", "1", "--batch-size", "128")
+
+    parts = tmp_path / "killed" / "results"
+    with subprocess.Popen([sys.executable, "-c", SCRIPT, *asked(tmp_path / "killed")]) as killed:
+        until = time.monotonic() + 60
+        while killed.poll() is None and time.monotonic() < until and len(list(parts.glob("part-*"))) < 4:
+            time.sleep(0.01)
+        killed.send_signal(signal.SIGKILL)
+    done = {path: path.stat().st_mtime_ns for path in parts.glob("part-*")}
+    assert 4 <= len(done) < 15
+    for name, value in LIMITS.items():
+        monkeypatch.setattr(bulk, name, value)
+    for name in ("killed", "whole"):
+        assert run(asked(tmp_path / name)) == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    rows = rows_of(tmp_path / "killed")
+    assert [(row["request"], row["sample"]) for row in rows] == [(i, 0) for i in range(3000)]
+    same(rows_of(tmp_path / "whole"), rows)
+    assert sorted(path.name for path in (tmp_path / "killed").rglob("*")) == sorted(
+        path.name for path in (tmp_path / "whole").rglob("*")
+    )
+
+
+def test_two_processes_of_which_one_is_killed_write_the_same_rows(
+    babbler: Path, tmp_path: Path, here: None, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = write_list(tmp_path / "list.csv", 64)
+    asked = ("-n", "1", "--batch-size", "4")
+    assert run(command(listed, babbler, tmp_path / "one", *asked)) == 0
+    pools: list[workers.Pool] = []
+    killed: list[int] = []
+    lost: list[int] = []
+    start, lose, keep = workers.Pool.__init__, bulk._Tasks.lose, runs.RunFolder.write_unit
+
+    def noted(self: workers.Pool, *args: Any, **more: Any) -> None:
+        start(self, *args, **more)
+        pools.append(self)
+
+    def losing(self: bulk._Tasks, number: int) -> bool:
+        lost.append(number)
+        return lose(self, number)
+
+    def killing(self: runs.RunFolder, *args: Any) -> None:
+        if not killed:
+            busy = next(process for process in pools[0]._alive if process not in pools[0]._idle)
+            killed.append(busy._process.pid)
+            os.kill(busy._process.pid, signal.SIGKILL)
+        keep(self, *args)
+
+    monkeypatch.setattr(workers.Pool, "__init__", noted)
+    monkeypatch.setattr(bulk._Tasks, "lose", losing)
+    monkeypatch.setattr(runs.RunFolder, "write_unit", killing)
+    assert run(command(listed, babbler, tmp_path / "two", *asked, "--workers", "2")) == 0
+    assert len(lost) == 1
+    same(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"))
+
+
+def test_the_processes_take_the_devices_in_turn() -> None:
+    with workers.Pool(3, seconds=60) as pool:
+        for _ in range(2):  # the second time, with a new one in the place of one that was lost
+            taken = [pool._take("crystallm.losable:describe") for _ in range(3)]
+            assert sorted(process.number for process in taken) == [0, 1, 2]
+            taken[1].stop()
+            for process in taken:
+                pool._give_back(process)
+
+
+# -- memory and time -----------------------------------------------------------------------------------------
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from crystallm import bulk, cli, decode, validity
+bulk.LARGE = 1000
+verdict = validity.check("")
+validity.check_many = lambda texts, **_: [verdict for _ in texts]
+
+def sample(network, prompts, *, indices, **_):
+    # No network: each text ends at once, so that it is the handling of requests that is measured.
+    for number, (prompt, index) in enumerate(zip(prompts, indices)):
+        ids = (*prompt, *prompt)
+        yield decode.Sample(number, index, ids, len(prompt), (0.0,) * len(prompt), True)
+
+decode.sample = sample
+for n in (2_000, 20_000):
+    Path("list.csv").write_text("formula\\n" + "NaCl\\nTiO2\\nZnS\\nSrTiO3\\nC8\\n" * (n // 5))
+    assert cli.run([*sys.argv[1:], "--out", str(n)]) == 0
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_run(babbler: Path, tmp_path: Path) -> None:
+    asked = ["generate", "--formulas", "list.csv", "--model", str(babbler), "-n", "1", "--quiet"]
+    asked += ["--device", "cpu", "--constraints", "none"]
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *asked], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for n in (2_000, 20_000):
+        assert parquet.read_table(tmp_path / str(n) / runs.PARTS, columns=["request"]).num_rows == n
+    peaks = [int(line) for line in done.stdout.split()]
+    assert peaks[1] < peaks[0] + 30  # MB
+
+
+def test_the_pace_is_that_of_the_last_minute() -> None:
+    pace = Pace(100, 0.0)
+    assert pace.told(1000) == ""
+    for second in range(1, 61):
+        pace.mark(100 + second, float(second))
+    assert pace.rate == pytest.approx(1.0)
+    for second in range(61, 200):
+        pace.mark(160 + 10 * (second - 60), float(second))
+    assert pace.rate == pytest.approx(10.0)
+    assert pace.told(1550 + 36_000) == "10.0 crystals/s, 1:00:00 left"

@@ -1,0 +1,105 @@
+"""Files of requests in all their forms."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from crystallm import lists
+from crystallm.asking import Request, understand
+from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CSV = "id,formula,z,space_group,n\na,TiO2,2,136,3\nb,NaCl,auto,,\n\nc, ZnS ,,auto,1\n"
+ASKED = [
+    Request(formula="TiO2", z=2, space_group="136", n=3),
+    Request(formula="NaCl", z="auto", n=7),
+    Request(formula="ZnS", space_group="auto", n=1),
+]
+
+
+def as_parquet(path: Path, rows: list[dict[str, object]]) -> Path:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+    return path
+
+
+def test_the_same_requests_are_the_same_in_any_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CSV)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(CSV.encode()))
+    rows = [
+        {"formula": "TiO2", "z": "2", "space_group": 136, "n": 3},
+        {"formula": "NaCl", "z": "auto", "space_group": None, "n": None},
+        {"formula": "ZnS", "z": None, "space_group": None, "n": 1},
+    ]
+    as_parquet(tmp_path / "a.parquet", [row | {"space_group": str(row["space_group"] or "")} for row in rows])
+    for name in ("a.csv", "a.csv.gz"):
+        assert list(lists.read(tmp_path / name, n=7)) == ASKED
+    assert list(lists.read(tmp_path / "a.parquet", n=7))[:2] == ASKED[:2]
+    digests = {lists.survey(lists.read(tmp_path / name, n=7)) for name in ("a.csv", "a.csv.gz")}
+    assert digests == {lists.survey(ASKED)}
+    assert (lists.survey(ASKED).n_requests, lists.survey(ASKED).n_crystals) == (3, 11)
+    assert lists.survey(ASKED).sha256 != lists.survey(ASKED[::-1]).sha256
+
+
+def test_a_text_has_a_formula_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("TiO2\n\n  (NH4)2SO4 \n")
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"TiO2\n(NH4)2SO4"))
+    for name in ("a.txt", "a.txt.gz"):
+        assert [r.formula for r in lists.read(tmp_path / name, n=1)] == ["TiO2", "(NH4)2SO4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.txt", b"TiO2\nNaCl\nXx\n", r"a\.txt, line 3: 'Xx': Xx is no element"),
+        ("a.txt", b"\n", r"write one formula a line$"),
+        ("a.csv.gz", gzip.compress(b"formula\nTiO2\n")[:-6], "cannot be unpacked to its end"),
+        ("a.csv.gz", b"formula\nTiO2\n", "cannot be unpacked"),
+        ("a.parquet", b"PAR1", "is no readable Parquet file"),
+    ],
+)
+def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=says) as caught:
+        lists.read_requests(tmp_path / name, n=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_row_of_a_table_is_named(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"formula": "TiO2"}, {"formula": "NaCl"}, {"formula": "Xx"}]
+    with pytest.raises(InputError, match="row 3: 'Xx': Xx is no element"):
+        lists.read_requests(as_parquet(tmp_path / "a.parquet", rows), n=1)
+    with pytest.raises(InputError, match="there must be the columns"):
+        lists.read_requests(as_parquet(tmp_path / "b.parquet", [{"composition": "TiO2"}]), n=1)
+    with pytest.raises(CrystallmError, match="cannot be read"):
+        lists.read_requests(tmp_path / "none.parquet", n=1)
+
+
+def test_a_bad_row_in_the_middle_is_refused_with_its_line(tmp_path: Path) -> None:
+    with (tmp_path / "a.csv").open("w") as file:
+        file.write("formula\n")
+        for i in range(3000):
+            file.write("NaCl\n" if i != 1998 else "NaCl3x\n")
+    with pytest.raises(InputError, match="a.csv, line 2000"):
+        lists.survey(lists.checked(tmp_path / "a.csv", n=1, check=understand))
+
+
+def test_a_long_list_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    peaks = []
+    for n in (500, 20_000):
+        path.write_text("formula\n" + "\n".join(itertools.repeat("NaCl", n)))
+        tracemalloc.start()
+        assert lists.survey(lists.read(path, n=2)).n_crystals == 2 * n
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] + 50_000  # bytes
