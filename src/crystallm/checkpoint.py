@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
+from torch.overrides import TorchFunctionMode
 
 from crystallm.errors import CheckpointError
 from crystallm.model import GPT, ModelConfig
@@ -49,6 +50,7 @@ _PART = re.compile(r"(?P<name>.+)#(?P<part>\d+)of(?P<n_parts>\d+)")
 _WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
 # Causal masks that old versions of the published code kept as buffers; ours needs none.
 _MASK_BUFFER = re.compile(r"transformer\.h\.\d+\.attn\.(?:bias|masked_bias)")
+_FILLING = {"normal_", "uniform_", "kaiming_uniform_", "zeros_", "ones_", "fill_"}
 _HEAD, _TOKENS = "lm_head.weight", "transformer.wte.weight"
 _WEIGHTS = Path(__file__).parent / "weights"
 
@@ -227,12 +229,25 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     return names[dtype]
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves first weights out: filling those without storage loads the half of torch, for a second."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call what was to be called, unless it fills a tensor."""
+        given = kwargs or {}
+        if func.__name__ in _FILLING:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
 def _build(
     config: ModelConfig, state: dict[str, Tensor], path: Path, device: torch.device, dtype: torch.dtype
 ) -> GPT:
     """Fill a network with a state dict, after a look at every name and shape."""
     # On the meta device first: no memory is taken for weights that may not fit, no random number is drawn.
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         network = GPT(config)
     expected = dict(network.named_parameters())
     if _HEAD in state and _TOKENS in state:
@@ -259,12 +274,9 @@ def _build(
             )
         if not state[name].is_floating_point():
             raise CheckpointError(f"{path}: {name} holds {state[name].dtype}, not floating-point numbers")
-    network.to_empty(device=device)
-    network.lm_head.weight = network.transformer.wte.weight  # `to_empty` makes two of the one
-    network.to(dtype)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(state[name])
+    filled = {name: state[name].to(device=device, dtype=dtype, copy=True) for name in expected}
+    network.load_state_dict(filled | {_HEAD: filled[_TOKENS]}, assign=True)
+    network.lm_head.weight = network.transformer.wte.weight  # assigning makes two of the one
     if device.type == "cpu" and dtype == torch.float32:
         network.pack()
     return network.eval()
