@@ -55,6 +55,9 @@ class Settings(BaseModel):
     `syntax`: only what keeps the form of a text. `none`: the network alone."""
     device: str = "auto"
     """`auto` takes a GPU where there is one; `cpu`, `cuda`, `cuda:1`, `mps`."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network. `auto` is float32, in which a crystal does not depend on what is written
+    beside it; bfloat16 is faster for large networks, and some crystals then do."""
     batch_size: int = Field(default=32, ge=1)
     """Crystals written at a time."""
     max_new_tokens: int = Field(default=3000, ge=1)
@@ -370,6 +373,7 @@ def generate(
     seed: int | None = None,
     constraints: Literal["full", "syntax", "none"] = "full",
     device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     batch_size: int = 32,
 ) -> list[Crystal]:
     """Write crystals for a formula.
@@ -392,6 +396,7 @@ def generate(
         seed: the same seed gives the same crystals (in float32); None draws one, kept in `crystal.source`.
         constraints: `full`, `syntax` or `none`; see `Settings`.
         device: where the network runs, unless it is loaded already.
+        dtype: arithmetic of the network, likewise; see `Settings`.
         batch_size: crystals written at a time.
 
     Returns:
@@ -420,11 +425,12 @@ def generate(
             "seed": secrets.randbits(63) if seed is None else seed,
             "constraints": constraints,
             "device": device,
+            "dtype": dtype,
             "batch_size": batch_size,
         },
     )
     understand(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
-    loaded = model if isinstance(model, Model) else load_model(model, device=device)
+    loaded = model if isinstance(model, Model) else load_model(model, device=device, dtype=dtype)
     generator = Generator(loaded, [request], settings, selection)
     (crystals,) = generator.write_valid([0]) if valid else generator.write([0])
     if valid and _n_valid(crystals) < n:

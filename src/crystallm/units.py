@@ -122,17 +122,17 @@ def generator_of(
         settings = settings.model_copy(update={"device": devices[losable.number() % len(devices)]})
     if settings.device.startswith("cuda:"):
         torch.cuda.set_device(settings.device)
-    model = _model(task["model"], settings.device)
+    model = _model(task["model"], settings.device, settings.dtype)
     if fingerprint(model) != task["weights"]:
         raise InputError(f"the workers see other weights at {task['model']!r}: put the same ones there")
     return Generator(model, requests, settings, selection, first=task["first"], starts=task.get("starts"))
 
 
 @lru_cache(maxsize=1)
-def _model(name: str, device: str) -> Model:
+def _model(name: str, device: str, dtype: str) -> Model:
     from crystallm.checkpoint import load_model
 
-    return load_model(name, device=device)
+    return load_model(name, device=device, dtype=dtype)
 
 
 def grouped(items: Sequence[int], weights: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -33,6 +33,9 @@ TopP = Annotated[float | None, Parameter(help="Sample from the likeliest tokens 
 Seed = Annotated[int | None, Parameter(help="The same seed gives the same crystals (0).")]
 Constraints = Annotated[str | None, Parameter(help="full, syntax or none (full).")]
 Device = Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")]
+Dtype = Annotated[
+    str | None, Parameter(help="float32, or bfloat16: faster for large networks (auto: float32).")
+]
 BatchSize = Annotated[int | None, Parameter(help="Crystals written at a time (32).")]
 Cluster = Annotated[
     str | None,

@@ -17,6 +17,7 @@ from crystallm.commands import (
     ConfigFile,
     Constraints,
     Device,
+    Dtype,
     Json,
     ModelName,
     Quiet,
@@ -96,6 +97,7 @@ def csp(
     seed: Seed = None,
     constraints: Constraints = None,
     device: Device = None,
+    dtype: Dtype = None,
     batch_size: BatchSize = None,
     workers: Annotated[int | None, Parameter(help="Processes that compare (one a core).")] = None,
     cluster: Cluster = None,
@@ -117,6 +119,7 @@ def csp(
     flags = {
         "data": data, "n": n, "limit": limit, "split": split, "model": model, "temperature": temperature,
         "top_k": top_k, "top_p": top_p, "seed": seed, "constraints": constraints, "device": device,
+        "dtype": dtype,
         "batch_size": batch_size, "workers": workers, "out": out, "data_dir": data_dir,
         "space_group": space_group, "generated": generated, "cluster": cluster,
     }  # fmt: skip
@@ -206,7 +209,7 @@ def _written(
     from crystallm.checkpoint import load_model
     from crystallm.generation import Generator, fingerprint
 
-    model = load_model(settings.model, device=device)
+    model = load_model(settings.model, device=device, dtype=settings.dtype)
     context = model.config.context if model.language.name == "orbits" else None
     requests = requests_for([known.structure for known in truths], n, with_group=with_group, context=context)
     places = {i: place for place, i in enumerate(i for i, r in enumerate(requests) if r is not None)}

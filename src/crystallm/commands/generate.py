@@ -17,6 +17,7 @@ from crystallm.commands import (
     BatchSize,
     Cluster,
     ConfigFile,
+    Dtype,
     Json,
     ModelName,
     Quiet,
@@ -143,6 +144,7 @@ def generate(
         str | None,
         Parameter(help="auto, cpu, cuda, cuda:1, mps (auto); several, cuda:0,cuda:1, or all GPUs: all."),
     ] = None,
+    dtype: Dtype = None,
     workers: Annotated[
         int | None,
         Parameter(help="Processes of this machine that write, in turn on the devices (one for each device)."),
@@ -169,7 +171,7 @@ def generate(
     flags = {
         "formula": formula, "z": z, "space_group": space_group, "n": n, "out": out, "formulas": formulas,
         "prompt": prompt, "model": model, "temperature": temperature, "top_k": top_k, "top_p": top_p,
-        "seed": seed, "constraints": constraints, "device": device, "batch_size": batch_size,
+        "seed": seed, "constraints": constraints, "device": device, "dtype": dtype, "batch_size": batch_size,
         "max_new_tokens": max_new_tokens, "valid": valid, "max_tries": max_tries, "rank": rank, "best": best,
         "cluster": cluster, "workers": workers, "cifs": cifs,
     }  # fmt: skip
@@ -341,7 +343,8 @@ def _understood(asked: Asked, *, shown: bool) -> Run:
     from crystallm.generation import Generator
 
     # Where others write, there may be no GPU here: the requests are understood, and no more.
-    model = load_model(asked.settings.model, device=asked.settings.device if asked.place.here else "cpu")
+    device, dtype = (asked.settings.device if asked.place.here else "cpu"), asked.settings.dtype
+    model = load_model(asked.settings.model, device=device, dtype=dtype)
 
     numbers = itertools.count(1)
     with progress("reading requests", None, shown=shown) as advance:

@@ -14,6 +14,7 @@ from crystallm.commands import (
     ConfigFile,
     Constraints,
     Device,
+    Dtype,
     Json,
     ModelName,
     Quiet,
@@ -64,6 +65,7 @@ def challenge(
     seed: Seed = None,
     constraints: Constraints = None,
     device: Device = None,
+    dtype: Dtype = None,
     batch_size: BatchSize = None,
     workers: Annotated[int | None, Parameter(help="Processes that judge and compare (one a core).")] = None,
     out: Annotated[
@@ -84,6 +86,7 @@ def challenge(
     flags = {
         "data": data, "n": n, "ask": ask, "limit": limit, "model": model, "temperature": temperature,
         "top_k": top_k, "top_p": top_p, "seed": seed, "constraints": constraints, "device": device,
+        "dtype": dtype,
         "batch_size": batch_size, "workers": workers, "out": out,
     }  # fmt: skip
     options = merged(config, flags)
@@ -99,7 +102,7 @@ def challenge(
     compounds = read_compounds(own["data"])
     if own["limit"] is not None:
         compounds = spread(compounds, whole("limit", own["limit"], 1))
-    loaded = load_model(settings.model, device=settings.device)
+    loaded = load_model(settings.model, device=settings.device, dtype=settings.dtype)
     context = loaded.config.context if loaded.language.name == "orbits" else None
     shown = not (quiet or json)
     results: dict[str, ChallengeResult] = {}
@@ -153,6 +156,7 @@ def classes(
     seed: Seed = None,
     constraints: Constraints = None,
     device: Device = None,
+    dtype: Dtype = None,
     batch_size: BatchSize = None,
     out: Annotated[
         Path | None, Parameter(help="JSON file for the scores and the cell of each formula.")
@@ -172,7 +176,7 @@ def classes(
     flags = {
         "data": data, "classes": classes, "n": n, "limit": limit, "unseen": unseen or None, "model": model,
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "constraints": constraints,
-        "device": device, "batch_size": batch_size, "out": out,
+        "device": device, "dtype": dtype, "batch_size": batch_size, "out": out,
     }  # fmt: skip
     options = merged(config, flags)
     own = {name: options.pop(name, None) for name in ("data", "classes", "n", "limit", "unseen", "out")}
@@ -189,7 +193,7 @@ def classes(
         unseen=bool(own["unseen"]),
         limit=None if own["limit"] is None else whole("limit", own["limit"], 1),
     )
-    loaded = load_model(settings.model, device=settings.device)
+    loaded = load_model(settings.model, device=settings.device, dtype=settings.dtype)
     requests = [
         Request(formula=reference.formula, z=PROTOTYPES[reference.name].z, n=n_samples)
         for reference in references
