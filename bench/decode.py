@@ -1,25 +1,92 @@
-"""Cached decoding here against `transformers` without a cache: the same weights, alternating in one run.
+"""Crystals a second of CPU time: this engine, and `transformers` without a cache with the same weights.
 
-    python bench/decode.py --batch 1 32 --repeats 3
+    python bench/decode.py cif --parquet corpus.parquet --batch 1 8 32 128 --dtype bfloat16
+    python bench/decode.py orbits --parquet corpus.parquet --batch 1 32 128
+    python bench/decode.py cif --parquet corpus.parquet --theirs
 
-The network has the size of the small published one and random weights; both sides write the same number of
-tokens, drawn with top-k 10 in float32. Prints tokens a second of each repetition, and the ratio with its
-spread. The uncached side is slow at batch 32 (minutes a repetition): `--repeats-large` says how many to take.
+The formulas are 64 of the corpus's val split, evenly spread. `cif`: the small network of the paper with
+random weights, under the rules or without; `orbits`: the bundled model. Each line is one run on one thread:
+crystals and tokens a second of CPU time of this process, so that waiting for others does not count; tokens
+that the network read for each that was kept (what rules take back is read for nothing); peak memory of the
+process. A short run before warms up. `--theirs` writes so many tokens a crystal (`--tokens`), in float32, by
+`GPT2LMHeadModel.generate(use_cache=False)`.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from crystallm.decode import Stop, sample
+from crystallm import ragged
+from crystallm.asking import Request
+from crystallm.checkpoint import Model, load_model
+from crystallm.generation import Generator, Settings
+from crystallm.language import get_language
 from crystallm.model import GPT, ModelConfig
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PROMPT = [20, 89, 97, 120]
+
+
+def random_model() -> Model:
+    """The paper's small network in `cif` with random weights."""
+    torch.manual_seed(0)
+    network = GPT(ModelConfig(language="cif", vocab_size=371, context=1024)).eval()
+    return Model("random", network, get_language("cif"), network.config)
+
+
+def formulas(path: str, n: int) -> list[str]:
+    """Formulas of the corpus's val split, evenly spread."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(path, columns=["reduced_formula", "split"]).to_pylist()
+    val = [row["reduced_formula"] for row in table if row["split"] == "val"]
+    return val[:: len(val) // n][:n]
+
+
+class Counted:
+    """Counts what the network reads while the block lasts."""
+
+    def __enter__(self) -> Self:
+        self.steps = self.tokens = self.rows = 0
+        self._runs_of = ragged.runs_of
+
+        def counting(tokens: Sequence[Sequence[int]], cache: Any) -> ragged.Runs:
+            self.steps += 1
+            self.rows += len(tokens)
+            self.tokens += sum(map(len, tokens))
+            return self._runs_of(tokens, cache)
+
+        ragged.runs_of = counting
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ragged.runs_of = self._runs_of
+
+
+def ours(model: Model, asked: list[str], n: int, batch: int, constraints: Any) -> str:
+    """Write n crystals for each formula and say how fast."""
+    settings = Settings(batch_size=batch, constraints=constraints)
+    generator = Generator(model, [Request(formula=formula, n=n) for formula in asked], settings)
+    with Counted() as counted:
+        start = time.process_time()
+        crystals = [crystal for found in generator.write(range(len(asked))) for crystal in found]
+        seconds = time.process_time() - start
+    n_tokens = sum(len(crystal.ids) for crystal in crystals)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return (
+        f"{len(crystals) / seconds:7.2f} crystals/s of CPU  {n_tokens / seconds:8.0f} tokens/s  "
+        f"n = {len(crystals)}, {n_tokens / len(crystals):.0f} tokens each, "
+        f"{counted.tokens / n_tokens:.2f} read a token kept, {counted.rows / counted.steps:.1f} rows and "
+        f"{counted.tokens / counted.steps:.1f} tokens a pass, {memory:.1f} GiB"
+    )
 
 
 def to_transformers(network: GPT) -> Any:
@@ -40,35 +107,30 @@ def to_transformers(network: GPT) -> Any:
             pad_token_id=0,
         )
     )
-    ours = network.state_dict()
+    known = network.state_dict()
     state = {}
     for name, tensor in theirs.state_dict().items():
-        if name not in ours:
+        if name not in known:
             state[name] = torch.zeros_like(tensor)
         elif "c_" in name and name.endswith("weight"):
-            state[name] = ours[name].T.contiguous()
+            state[name] = known[name].T.contiguous()
         else:
-            state[name] = ours[name]
+            state[name] = known[name]
     theirs.load_state_dict(state)
     return theirs.eval()
 
 
-def run_ours(network: GPT, batch: int, n_tokens: int) -> float:
-    """Tokens a second of this package."""
-    start = time.perf_counter()
-    # An end that is never written: the token would have to follow itself 400 times.
-    samples = sample(
-        network, [PROMPT] * batch, stop=Stop((0,) * 400), batch_size=batch, max_new_tokens=n_tokens
-    )
-    written = sum(len(s.generated) for s in samples)
-    return written / (time.perf_counter() - start)
-
-
-def run_theirs(network: Any, batch: int, n_tokens: int) -> float:
-    """Tokens a second of `generate(use_cache=False)`."""
+def theirs(model: Model, n_tokens: int, batch: int) -> float:
+    """Crystals a second of CPU time of `generate(use_cache=False)`, so many tokens each."""
+    network = to_transformers(model.network)
+    ids = torch.randint(0, 371, (2, 64))
+    with torch.inference_mode():
+        difference = (model.network(ids) - network(ids).logits).abs().max().item()
+    if difference > 1e-4:
+        raise SystemExit(f"the two networks are not the same: their logits differ by {difference}")
     prompt = torch.tensor([PROMPT] * batch)
-    start = time.perf_counter()
-    out = network.generate(
+    start = time.process_time()
+    network.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
         use_cache=False,
@@ -77,55 +139,42 @@ def run_theirs(network: Any, batch: int, n_tokens: int) -> float:
         min_new_tokens=n_tokens,
         max_new_tokens=n_tokens,
     )
-    seconds = time.perf_counter() - start
-    return float((out.shape[1] - len(PROMPT)) * batch / seconds)
+    return batch / (time.process_time() - start)
 
 
 def main() -> None:
-    """Read the arguments, check that both sides agree on the logits, time them in turn."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 32], help="batch sizes")
-    parser.add_argument("--tokens", type=int, default=300, help="tokens each text gets")
-    parser.add_argument("--repeats", type=int, default=3, help="repetitions at batch sizes below 8")
-    parser.add_argument("--repeats-large", type=int, default=1, help="repetitions at batch sizes from 8 on")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
-    parser.add_argument("--skip-theirs", action="store_true", help="time this package alone")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    network = GPT(
-        ModelConfig(language="cif", vocab_size=371, context=1024, n_layer=8, n_head=8, n_embd=512)
-    ).eval()
-    theirs = None if arguments.skip_theirs else to_transformers(network)
-    print(
-        f"{network.num_parameters() / 1e6:.1f} M parameters, float32, {arguments.tokens} tokens a text, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
-    if theirs is not None:
-        ids = torch.randint(0, 371, (2, 64))
-        with torch.inference_mode():
-            difference = (network(ids) - theirs(ids).logits).abs().max().item()
-        print(f"largest difference of logits: {difference:.1e}")
-        if difference > 1e-4:
-            raise SystemExit("the two networks are not the same")
-        run_theirs(theirs, 1, 8)
-    network.pack()  # as loaded weights are; the other side keeps its own copy
-    run_ours(network, 1, 8)
-    for batch in arguments.batch:
-        ratios = []
-        for repeat in range(arguments.repeats if batch < 8 else arguments.repeats_large):
-            ours_rate = run_ours(network, batch, arguments.tokens)
-            line = f"batch {batch:3d}  run {repeat}  cached {ours_rate:8.1f} tok/s"
-            if theirs is not None:
-                theirs_rate = run_theirs(theirs, batch, arguments.tokens)
-                ratios.append(ours_rate / theirs_rate)
-                line += f"  transformers, uncached {theirs_rate:7.2f} tok/s  ratio {ratios[-1]:.1f}"
-            print(line, flush=True)
-        if ratios:
+    """Run what was asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("language", choices=["cif", "orbits"])
+    parser.add_argument("--parquet", required=True, help="the corpus")
+    parser.add_argument("--formulas", type=int, default=64)
+    parser.add_argument("-n", type=int, default=1, help="crystals for each formula")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--constraints", nargs="+", default=["full", "none"])
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--theirs", action="store_true", help="transformers alone")
+    parser.add_argument("--tokens", type=int, default=400, help="tokens a crystal of theirs")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model = random_model() if args.language == "cif" else load_model("default", device="cpu")
+    if args.theirs:
+        for batch in args.batch:
+            found = [theirs(model, args.tokens, batch) for _ in range(args.repeats)]
+            spread = f"{min(found):.4f} to {max(found):.4f}, n = {len(found)}"
             print(
-                f"batch {batch:3d}  ratio {statistics.median(ratios):.1f} "
-                f"({min(ratios):.1f} to {max(ratios):.1f}, n = {len(ratios)})"
+                f"theirs, batch {batch:3d}: {statistics.median(found):.4f} crystals/s of CPU ({spread})",
+                flush=True,
             )
+        return
+    model.network.to(getattr(torch, args.dtype))
+    asked = formulas(args.parquet, args.formulas)
+    ours(model, asked[:4], 1, 4, "full")
+    for batch in args.batch:
+        for constraints in args.constraints:
+            for _ in range(args.repeats):
+                told = ours(model, asked, args.n, batch, constraints)
+                print(f"{args.language} {args.dtype} batch {batch:3d} {constraints:4} {told}", flush=True)
 
 
 if __name__ == "__main__":
