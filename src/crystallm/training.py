@@ -141,7 +141,7 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
     recipe = recipe.model_copy(update={"dtype": _dtype(recipe.dtype, world.device)})
     scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.dtype == "float16")
     size = recipe.accumulate * world.size
-    epochs = Epochs(recipe, split, mix)
+    epochs = Epochs(recipe, split, mix, _equivalents(data, split) if recipe.equivalents else None)
     if recipe.rare:
         _ = epochs.weights  # so that data without space groups are refused now
     run = Run(recipe, network, optimizers(network, recipe), scaler, epochs, held_out, place, world, size)
@@ -151,6 +151,16 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
         run.weights = torch.ones(split.vocab_size, device=world.device)
         run.weights[list(get_language(split.language).light_ids)] = recipe.light
     return run
+
+
+def _equivalents(data: str | Path, split: dataset.Split) -> dataset.Split:
+    others = dataset.load(data, "equivalents")
+    if not len(others) or len(others) % len(split):
+        raise InputError(
+            f"the split 'equivalents' in {str(data)!r} has {len(others)} crystals, not a multiple of the "
+            f"{len(split)} of 'train': prepare the data again"
+        )
+    return others
 
 
 def _mixed(folder: str, split: dataset.Split) -> dataset.Split:
