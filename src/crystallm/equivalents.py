@@ -1,32 +1,35 @@
-"""Each training crystal told in other equivalent ways too, for networks that see their data many times.
+"""Crystals told in other equivalent ways, for networks that see their data many times.
 
 A description is canonical among those that the normaliser of its group and shifts along polar axes make
 equivalent (see `canonical`); here are the others. Their orbits stand in order, so that the rules hold for
-them as well. Knows the language `orbits`, no networks.
+them as well. Knows the language `orbits`; refuses to know files and networks.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import canonical, dataset, orbits, spacegroups
-from crystallm.errors import InputError, TextError
+from crystallm import canonical, orbits, spacegroups
+from crystallm.errors import TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from crystallm.orbits import Description
 
-SPLIT = "equivalents"
-"""Split of a data set that holds them: as many of each crystal of `train` in turn."""
-
 
 def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
-    """The crystal told from another origin, perhaps along other axes, drawn at random."""
+    """The crystal told from another origin, perhaps along other axes, drawn at random.
+
+    Each point x of an orbit becomes W x + s + t, (W, s) of the proper part of the normaliser, which keeps
+    cell and handedness, t along polar axes.
+
+    Raises:
+        TextError: rounded to thousandths, an orbit falls onto a position of lower multiplicity.
+    """
     group = spacegroups.get(crystal.space_group)
     maps = canonical.letter_maps(group.number)
     coset = rng.integers(len(maps))
@@ -39,55 +42,40 @@ def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
         position = group.by_label[orbit.label]
         point = w @ position.point([value / orbits.STEPS for value in orbit.coordinates]) + s + shift
         index = maps[coset][group.wyckoff.index(position)]
-        items.append((ranks[orbit.element], index, canonical.coordinates(group, index, point)))
+        values = canonical.coordinates(group, index, point)
+        told = group.wyckoff[index].point([value / orbits.STEPS for value in values])
+        if len(group.orbit(told)) != position.multiplicity:
+            raise TextError(
+                f"{orbit.element} on {orbit.label} lies too close to a position of lower multiplicity"
+            )
+        items.append((ranks[orbit.element], index, values))
     symbols = list(ranks)
-    told = tuple(orbits.Orbit(symbols[r], group.wyckoff[i].label, values) for r, i, values in sorted(items))
-    return replace(crystal, orbits=told)
+    return replace(
+        crystal,
+        orbits=tuple(
+            orbits.Orbit(symbols[r], group.wyckoff[i].label, values) for r, i, values in sorted(items)
+        ),
+    )
 
 
-def several(ids: Sequence[int], n: int, rng: np.random.Generator) -> list[list[int]]:
+def several(ids: Sequence[int], n: int, *, seed: int, number: int) -> list[list[int]]:
     """So many descriptions of a crystal, drawn at random, equal ones among them where there are few.
+
+    Args:
+        ids: the canonical description.
+        n: descriptions.
+        seed: of what is drawn.
+        number: of the crystal in its data set; with the seed it decides all.
 
     Raises:
         TextError: the ids of no crystal.
     """
     crystal = orbits.from_ids(ids)
+    rng = np.random.default_rng([seed, number])
     found = []
     for _ in range(n):
         try:
             found.append(orbits.to_ids(equivalent(crystal, rng)))
-        except TextError:  # rounded coordinates that fall onto another position
+        except TextError:  # the canonical one is as good
             found.append(list(ids))
     return found
-
-
-def add(folder: str | Path, n: int, seed: int = 0, progress: Callable[[int], None] | None = None) -> int:
-    """Write the split `equivalents` of a data set: n descriptions of each crystal of `train`.
-
-    Args:
-        folder: data set in `orbits`.
-        n: descriptions of each crystal.
-        seed: of what is drawn.
-        progress: called with the number of crystals done after each.
-
-    Returns:
-        How many differ from the canonical one.
-
-    Raises:
-        InputError: no such data set, or one in another language.
-    """
-    split = dataset.load(folder, "train")
-    if split.language != "orbits":
-        raise InputError(
-            f"{str(folder)!r} is in the language {split.language!r}: only `orbits` has equivalent descriptions"
-        )
-    n_other = 0
-    with dataset.SplitWriter(Path(folder), SPLIT) as writer:
-        for i in range(len(split)):
-            ids = split.crystal(i).tolist()
-            for other in several(ids, n, np.random.default_rng([seed, i])):
-                n_other += other != ids
-                writer.add(np.array(other, dtype="<u2").tobytes())
-            if progress is not None:
-                progress(i + 1)
-    return n_other

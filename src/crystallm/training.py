@@ -154,11 +154,20 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
 
 
 def _equivalents(data: str | Path, split: dataset.Split) -> dataset.Split:
-    others = dataset.load(data, "equivalents")
+    """Other descriptions of the crystals of a split.
+
+    Raises:
+        InputError: the data set has none, or those of other crystals.
+    """
+    mend = "prepare the data with `crystallm prepare --equivalents 6`, or train with equivalents = 0"
+    try:
+        others = dataset.load(data, dataset.EQUIVALENTS)
+    except InputError as error:
+        raise InputError(f"{error}: {mend}") from None
     if not len(others) or len(others) % len(split):
         raise InputError(
-            f"the split 'equivalents' in {str(data)!r} has {len(others)} crystals, not a multiple of the "
-            f"{len(split)} of 'train': prepare the data again"
+            f"the split {dataset.EQUIVALENTS!r} in {str(data)!r} has {len(others)} crystals, no multiple of "
+            f"the {len(split)} of 'train': {mend}"
         )
     return others
 
