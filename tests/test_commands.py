@@ -82,6 +82,19 @@ def test_from_a_collection_to_weights_that_generate(crystallm, tmp_path):
     assert {json.loads(line)["formula"] for line in out.splitlines()} <= {"NaCl", None}
 
 
+def test_crystals_told_in_equivalent_ways_teach(crystallm, tmp_path):
+    prepare = ("prepare", "book.csv", "book.csv=val", "--out", "data", "--workers", 1)
+    train = ("train", "recipe.yaml", *DATA, "--tokens", 300, "--equivalents", 0.5, "--device", "cpu")
+    code, out, err = crystallm(*prepare, "--equivalents", 2, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["equivalents"] == 10
+    code, _, err = crystallm(*train)
+    assert code == 0, err
+    (tmp_path / "data" / "equivalents.idx.npy").unlink()
+    code, _, err = crystallm(*train[:5], "other", *train[6:])
+    assert (code, "crystallm prepare --equivalents" in err) == (2, True)
+
+
 def test_flags_and_fields_of_a_recipe_agree():
     for field, (name, about) in zip(fields(Fields), Recipe.model_fields.items(), strict=True):
         assert field.name == name
@@ -106,10 +119,16 @@ def trained(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["default"], {"n_embd": 256, "minutes": 66.0, "updates": None, "seed": 0}),
-        (["default", "--updates", 7, "--no-bias"], {"minutes": None, "updates": 7, "learning_rate": 0.0035}),
+        (["default"], {"n_embd": 256, "tokens": 60_000_000, "updates": None, "equivalents": 0.9, "seed": 0}),
+        (
+            ["default", "--updates", 7, "--equivalents", 0, "--no-bias"],
+            {"tokens": None, "updates": 7, "equivalents": 0.0, "learning_rate": 0.0035},
+        ),
         (["default", "--config", "more.yaml"], {"minutes": None, "tokens": 500, "n_embd": 64, "seed": 3}),
-        (["default", "--config", "more.yaml", "--seed", 4, "--minutes", 2], {"minutes": 2.0, "seed": 4}),
+        (
+            ["default", "--config", "more.yaml", "--seed", 4, "--minutes", 2, "--equivalents", 0],
+            {"minutes": 2.0, "tokens": None, "seed": 4},
+        ),
         (["recipe.yaml", "--updates", 2, "--spike", "none"], {"n_embd": 16, "spike": None}),
         (["--tokens", 9], {"n_embd": 512, "patience": None, "learning_rate": 1e-3}),
         (
@@ -202,6 +221,7 @@ def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
         (["prepare", "book.csv", "--out", "data", "--min-distance", "-1"], 2, "min_distance = '-1.0'"),
         (["prepare", "book.csv", "--out", "data", "--split", "splits.csv"], 2, "no such file"),
         (["prepare", "book.csv", "--out", "data", "--exclude", "gone.csv"], 2, "gone.csv"),
+        (["prepare", "book.csv", "--out", "d", "--language", "cif", "--equivalents", "2"], 2, "not in 'cif'"),
         (["prompts"], 2, "no source"),
         (["prompts", "book.csv", "--out", "x.txt"], 2, "ends in .csv"),
         (["prompts", "gone", "--out", "x.csv"], 2, "gone"),
@@ -210,6 +230,7 @@ def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
         (["train", "--dataset", "missing", "--out", "run", "--updates", "1"], 2, "missing"),
         (["train", *DATA], 2, "give one of tokens, updates and minutes"),
         (["train", *DATA, "--minutes", "-1"], 2, "minutes"),
+        (["train", "default", *DATA, "--minutes", "9"], 2, "give tokens, or equivalents = 0"),
         (["train", *DATA, "--minutes", "1", "--updates", "3"], 2, "not updates and minutes"),
         (["train", *DATA, "--resume", "--seed", "1"], 2, "keeps the recipe of the run: leave seed out"),
         (["train", "default", *DATA, "--resume"], 2, "leave default out"),

@@ -169,6 +169,82 @@ def test_older_crystals_are_a_share_of_each_epoch(windows, n_older):
             assert ((batch.ids > 1000).all(axis=1) | (batch.ids < 1000).all(axis=1)).all()
 
 
+# --- equivalent descriptions ---
+
+N_TOLD = 3
+
+
+def told_otherwise(split: Split, longer: int | None = None) -> Split:
+    """Three others of each crystal of `numbered`, whose tokens are its number + 1000, 2000 or 3000.
+
+    Args:
+        split: of at most 999 crystals.
+        longer: a crystal whose others have 200 tokens.
+    """
+    return split_of([
+        np.full(200 if i == longer else len(split.crystal(i)), 1000 * way + i + 1)
+        for i in range(len(split))
+        for way in range(1, N_TOLD + 1)
+    ])  # fmt: skip
+
+
+def with_others(n, n_epochs, share, **fields):
+    split = numbered(n)
+    length = {"updates": None, "tokens": n_epochs * len(split.stream), "equivalents": share}
+    return Epochs(Recipe(**SMALL | length | fields), split, None, told_otherwise(split))
+
+
+def test_a_crystal_is_told_in_any_way_once_an_epoch():
+    found, counts = with_others(300, 20, 1.0), np.zeros((300, N_TOLD + 1))
+    for epoch in range(20):
+        numbers = np.array(held(batches(found, epoch)))
+        assert sorted(numbers % 1000) == list(range(1, 301))
+        counts[numbers % 1000 - 1, numbers // 1000] += 1
+    assert counts.sum(axis=0) == pytest.approx([1500] * 4, abs=5 * np.sqrt(6000 * 3 / 16))
+    expected = 20 / 4  # of a crystal in each way
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    assert chi_square == pytest.approx(3 * 300, abs=5 * np.sqrt(2 * 3 * 300))
+
+
+def test_the_end_of_a_run_tells_crystals_canonically():
+    found = with_others(60, 10, 0.75)
+    plain = Epochs(Recipe(**SMALL), found.split)
+    for epoch in range(12):
+        ways = np.array(held(batches(found, epoch))) // 1000
+        assert ways.any() == (epoch < 8)  # the eighth begins at 0.7 of the run
+        if epoch >= 8:
+            ours, theirs = batches(found, epoch), batches(plain, epoch)
+            assert [batch.ids.tolist() for batch in ours] == [batch.ids.tolist() for batch in theirs]
+
+
+def test_rare_groups_are_drawn_more_often_in_all_their_ways(monkeypatch):
+    monkeypatch.setattr(epochs, "space_groups", lambda *_: np.array([225] * 90 + [1] * 10))
+    found = with_others(100, 10, 1.0, rare=0.5)
+    numbers = np.concatenate([held(batches(found, epoch)) for epoch in range(10)])
+    assert len(numbers) == 1000
+    assert set(numbers[numbers % 1000 > 90] // 1000) == {0, 1, 2, 3}
+    assert (numbers % 1000 > 90).mean() == pytest.approx(0.25, abs=0.02)  # 10 sqrt(9) of 120
+
+
+def test_a_description_that_is_too_long_is_left_out():
+    found = with_others(60, 20, 1.0)
+    found = Epochs(found.recipe, found.split, None, told_otherwise(found.split, longer=4))
+    numbers = np.concatenate([held(batches(found, epoch)) for epoch in range(20)])
+    assert set(numbers[numbers % 1000 == 5]) == {5}
+    assert (numbers % 1000 == 6).sum() == 20
+
+
+def test_a_run_with_equivalents_goes_on_from_any_place():
+    found = with_others(70, 4, 0.5)
+    steps = found.steps(0, 0, size=3, rank=0, n_ranks=1)
+    places = [next(steps) for _ in range(60)]
+    assert places[-1].epoch > 3
+    for number in (5, 25, 40):
+        after = found.steps(places[number].epoch, places[number].batch, size=3, rank=0, n_ranks=1)
+        for expected, step in zip(places[number + 1 :], after, strict=False):
+            assert [b.ids.tolist() for _, b in step.batches] == [b.ids.tolist() for _, b in expected.batches]
+
+
 def test_groups_are_those_of_the_texts():
     rows = [row for row in published() if "H-M <unk>" not in row["text"]][:60]
     symbols = [re.search(r"H-M (\S+)$", row["text"], re.MULTILINE)[1] for row in rows]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from crystallm import dataset, orbits, prepare, prepare_report, prepare_whole, workers
+from crystallm import dataset, equivalents, orbits, prepare, prepare_report, prepare_whole, workers
 from crystallm.errors import CrystallmError, InputError
 from crystallm.language import get_language
 from crystallm.prepare_row import Choices
@@ -338,6 +338,9 @@ def test_a_folder_without_the_right_to_write_is_told_first(tmp_path, cifs, monke
         ({"val": 1.5}, "whole number"),
         ({"min_volume": 5.0, "max_volume": 4.0}, "above max_volume"),
         ({"standardise": True}, "goes with language none"),
+        ({"equivalents": 2, "language": "cif"}, "only crystals in the language orbits .* not in 'cif'"),
+        ({"equivalents": 2, "language": "none"}, "only crystals in the language orbits .* not in 'none'"),
+        ({"equivalents": -1}, "equivalents"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -675,6 +678,48 @@ def _cheap(row, _choices):
 
     found = dict.fromkeys(COLUMNS) | {"step": "", "reason": "", "formula": "C", "n_atoms": 8}
     return found | {name: row[name] for name in ("id", "source", "split")} | {"cif": row["text"]}
+
+
+# --- equivalent descriptions ---
+
+
+def test_training_crystals_are_told_in_other_ways_too(tmp_path, long):
+    choices = Choices(val=0.2, deduplicate="none", equivalents=3)
+    report = prepare.prepare([long], tmp_path / "data", choices)
+    ours, others = crystals(tmp_path / "data", "train"), crystals(tmp_path / "data", dataset.EQUIVALENTS)
+    assert len(others) == 3 * len(ours) == report.equivalents
+    for number, ids in enumerate(ours):
+        assert others[3 * number : 3 * number + 3] == equivalents.several(ids, 3, seed=0, number=number)
+    assert report.told_otherwise == sum(other != ours[i // 3] for i, other in enumerate(others)) > 0
+    assert json.loads((tmp_path / "data" / "report.json").read_text())["equivalents"] == len(others)
+    assert report.written == sum(report.crystals.values()) == len(rows_of(tmp_path / "data"))
+    plain = prepare.prepare([long], tmp_path / "plain", choices.model_copy(update={"equivalents": 0}))
+    assert (plain.crystals, plain.equivalents) == (report.crystals, 0)
+    assert crystals(tmp_path / "plain", "train") == ours
+    assert not (tmp_path / "plain" / "equivalents.bin").exists()
+    assert "equivalents" not in json.loads((tmp_path / "plain" / "run.json").read_text())
+    with pytest.raises(InputError, match="holds another run .equivalents was 3, now 2."):
+        prepare.prepare([long], tmp_path / "data", choices.model_copy(update={"equivalents": 2}))
+
+
+def test_equivalents_of_a_run_that_failed_are_those_of_one_that_did_not(tmp_path, long, monkeypatch):
+    choices = Choices(val=0.2, deduplicate="none", equivalents=2)
+    prepare.prepare([long], tmp_path / "whole", choices)
+    several, left = equivalents.several, iter(range(20))
+
+    def failing(*args, **more):
+        next(left)
+        return several(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(equivalents, "several", failing)
+        with pytest.raises(StopIteration):
+            prepare.prepare([long], tmp_path / "data", choices)
+    with pytest.raises(InputError, match="no data set"):
+        dataset.load(tmp_path / "data", dataset.EQUIVALENTS)
+    assert not (tmp_path / "data" / "equivalents.bin").exists()
+    prepare.prepare([long], tmp_path / "data", choices, workers=2)
+    assert all_bytes(tmp_path / "data") == all_bytes(tmp_path / "whole")
 
 
 def test_a_language_is_asked_for_its_own_tokens(tmp_path, cifs, textbook_structures):

@@ -11,7 +11,7 @@ import yaml
 
 from crystallm import dataset, training, training_log
 from crystallm.language import get_language
-from crystallm.recipe import Recipe, bundled
+from crystallm.recipe import BUDGET, Recipe, bundled
 from crystals import write_split
 
 RECIPES = bundled()
@@ -55,10 +55,17 @@ def test_a_recipe_of_the_paper_says_what_the_paper_says(name):
     assert (recipe.windows, recipe.language) == ("random", "cif")
 
 
-def test_the_bundled_model_was_trained_so():
+def test_the_bundled_model_was_trained_so_but_for_how_long_and_how_often_told():
     recipe = read("default")
     brought = Recipe.model_validate_json((WEIGHTS / "default" / training.RECIPE).read_text(encoding="utf-8"))
-    assert recipe.model_copy(update={"dtype": brought.dtype}) == brought
+    other = {"dtype", "dropout", "equivalents", *BUDGET}
+    assert recipe.model_dump(exclude=other) == brought.model_dump(exclude=other)
+
+
+def test_the_default_recipe_prepares_what_it_draws_from():
+    recipe = read("default")
+    assert (recipe.equivalents, recipe.dropout, recipe.tokens) == (0.9, 0.1, 60_000_000)
+    assert "--equivalents 6" in RECIPES["default"].read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -67,14 +74,17 @@ def test_a_recipe_runs(tmp_path, monkeypatch, name):
     recipe, rng = read(name), np.random.default_rng(0)
     for split in ("train", "val"):
         write_split(tmp_path / "data", split, [rng.integers(40, size=30) for _ in range(20)])
+    if recipe.equivalents:
+        write_split(tmp_path / "data", dataset.EQUIVALENTS, [rng.integers(40, size=30) for _ in range(40)])
     assert recipe.language is not None
     size = len(get_language(recipe.language).vocabulary())
     facts = {"language": recipe.language, "vocab_size": size}
     (tmp_path / "data" / dataset.FACTS).write_text(json.dumps(facts))
     # Time is what is saved here: all else is as the recipe has it.
     small = {"n_layer": 1, "n_embd": 2 * recipe.n_head, "context": 32, "batch_tokens": 64} | {
-        "accumulate": min(2, recipe.accumulate), "updates": 3, "minutes": None, "validate_every": 1.0,
-    }  # fmt: skip
+        "accumulate": min(2, recipe.accumulate), "validate_every": 1.0,
+    } | dict.fromkeys(BUDGET)  # fmt: skip
+    small |= {"tokens": 3 * 60} if recipe.equivalents else {"updates": 3}  # two crystals of 30 an update
     smaller = Recipe(**recipe.model_dump() | small)
     end = training.train(smaller, tmp_path / "data", tmp_path / "run", device="cpu")
     assert (end.update, end.tokens > 0) == (3, True)

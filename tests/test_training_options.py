@@ -235,6 +235,64 @@ def test_older_data_are_mixed_in(run, tmp_path):
     assert not (tmp_path / "third").exists()
 
 
+TOLD = {"tokens": 3000, "equivalents": 0.5}
+
+
+def tell(data, n, n_crystals=40):
+    """So many other descriptions of each training crystal."""
+    rng = np.random.default_rng(n)
+    write_split(data, dataset.EQUIVALENTS, [rng.integers(40, size=20) for _ in range(n * n_crystals)])
+
+
+def test_equivalents_are_drawn_and_a_stopped_run_goes_on(run, tmp_path):
+    tell(tmp_path / "data", 2)
+    whole, seen = run("whole", **TOLD)
+    assert seen[-1][0].share == 1.0
+    plain, _ = run("plain", tokens=3000)
+    assert lines(whole) != lines(plain)
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=10, **TOLD)
+    folder, _ = run(resume=True)
+    assert lines(folder) == lines(whole)
+
+
+def test_other_equivalents_are_other_data(run, tmp_path):
+    tell(tmp_path / "data", 2)
+    run(**TOLD)
+    tell(tmp_path / "data", 3)
+    with pytest.raises(InputError, match="was trained on other data: .*'equivalents': 80"):
+        run(resume=True)
+
+
+def test_data_without_equivalents_are_refused_with_the_mend(run, tmp_path):
+    with pytest.raises(
+        InputError, match=r"no split 'equivalents' in .* `crystallm prepare --equivalents 6`"
+    ) as caught:
+        run(**TOLD)
+    assert "\n" not in str(caught.value)
+    tell(tmp_path / "data", 1, n_crystals=39)
+    with pytest.raises(
+        InputError, match=r"has 39 crystals, no multiple of the 40 of 'train': prepare the da"
+    ):
+        run(**TOLD)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"updates": 5}, "equivalents=0.5 is a share of a schedule in tokens, .*: give tokens, or equival"),
+        ({"minutes": 5}, "equivalents=0.5 is a share of a schedule in tokens, .*: give tokens, or equival"),
+        ({"tokens": 5, "windows": "random"}, "equivalents=0.5 goes with windows packed"),
+        ({"tokens": 5, "windows": "starts"}, "equivalents=0.5 goes with windows packed"),
+        ({"tokens": 5, "mix": "older"}, "equivalents=0.5 goes with no mix"),
+    ],
+)
+def test_what_equivalents_do_not_go_with(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(equivalents=0.5, **fields)
+
+
 def test_a_recipe_for_another_language_is_refused(run, tmp_path):
     run(language="orbits", updates=1)
     with pytest.raises(InputError, match="is in the language 'orbits', and the recipe for 'cif': prepare"):

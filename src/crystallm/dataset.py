@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.int64]
 
 FACTS = "dataset.json"
+EQUIVALENTS = (
+    "equivalents"  # split with other descriptions of the crystals of `train`, as many of each in turn
+)
 IGNORE = -100  # target of a position that teaches nothing; what torch's cross entropy ignores
 PADDING = -1  # segment of padding
 SHORTEST_WINDOW = 64

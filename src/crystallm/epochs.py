@@ -55,21 +55,28 @@ class Epochs:
         recipe: whose windows, seed and weights of rare groups count.
         split: the crystals to learn.
         mix: older ones of which some are drawn too, if any.
+        others: equivalent descriptions of those of `split`, as many of each in turn, if any.
     """
 
     recipe: Recipe
     split: Split
     mix: Split | None = None
+    others: Split | None = None
 
     @cached_property
     def source(self) -> Split | Joined:
-        """All crystals; those of `mix` stand behind the others."""
-        return self.split if self.mix is None else Joined(self.split, self.mix)
+        """All crystals; those of `mix`, or `others`, stand behind the others."""
+        behind = self.mix if self.others is None else self.others
+        return self.split if behind is None else Joined(self.split, behind)
 
     def _fitting(self, split: Split) -> Ids:
         """Numbers of the crystals that can be learned from."""
-        longest = self.recipe.context if self.recipe.windows == "packed" else np.iinfo(np.int64).max
-        return np.flatnonzero((split.lengths > 0) & (split.lengths <= longest))
+        return np.flatnonzero((split.lengths > 0) & (split.lengths <= self._longest))
+
+    @property
+    def _longest(self) -> int:
+        """Tokens of the longest crystal that can be learned from."""
+        return self.recipe.context if self.recipe.windows == "packed" else np.iinfo(np.int64).max
 
     @cached_property
     def weights(self) -> npt.NDArray[np.float64]:
@@ -83,8 +90,9 @@ class Epochs:
     def crystals(self, epoch: int) -> Ids | None:
         """Numbers of the crystals of an epoch, as often as they are drawn; None: each that fits once."""
         recipe = self.recipe
-        if not recipe.rare and self.mix is None:
-            return None
+        told = self.others if self._told_otherwise(epoch) else None
+        if not recipe.rare and self.mix is None and told is None:
+            return None if self.others is None else self._fitting(self.split)
         rng = np.random.default_rng([recipe.seed, epoch, 1])
         chosen = self._fitting(self.split)
         if recipe.rare:
@@ -92,7 +100,18 @@ class Epochs:
         if self.mix is not None:
             others = self._fitting(self.mix) + len(self.split)
             chosen = np.concatenate([chosen, _some(others, self._mixed(len(chosen)), rng)])
+        if told is not None:
+            n = len(told) // len(self.split)
+            way = rng.integers(n + 1, size=len(chosen))  # 0 is the canonical one
+            chosen = np.where(way == 0, chosen, len(self.split) + chosen * n + way - 1)
+            chosen = chosen[self.source.lengths[chosen] <= self._longest]
         return chosen
+
+    def _told_otherwise(self, epoch: int) -> bool:
+        """Whether crystals are told in any equivalent way when this epoch begins."""
+        fitting = self._fitting(self.split)
+        before = epoch * int(self.split.lengths[fitting].sum())
+        return before < self.recipe.equivalents * (self.recipe.tokens or 0)
 
     def _mixed(self, n: int) -> int:
         """How many of `mix` stand beside n others."""

@@ -4,7 +4,7 @@ Reads whatever `sources` reads, takes each row through the steps of `prepare_row
 those of `prepare_whole`, and writes a data set folder:
 
     run.json             what was asked
-    SPLIT.bin, .idx.npy  tokens, see `dataset`
+    SPLIT.bin, .idx.npy  tokens, see `dataset`; with `equivalents` also of other descriptions, so named
     rows.parquet         a row a crystal: id, source, split, formula, cell, space_group, n_atoms, tokens; with
                          language `none` its CIF, and no tokens
     rejected.parquet     id, source, step, reason of all others
@@ -167,6 +167,8 @@ def _question(inputs: Sequence[str], choices: Choices) -> dict[str, Any]:
         path, split = place_and_split(spec)
         named.append(f"{path.name}={split}" if split else path.name)
     record = choices.model_dump(mode="json")
+    if not choices.equivalents:
+        del record["equivalents"]  # which folders of earlier versions do not name
     record["exclude"] = [Path(path).name for path in choices.exclude]
     return {"command": "prepare", "version": crystallm.__version__, "inputs": named, **record}
 

@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -63,6 +63,8 @@ class Report:
         lengths: tokens of a crystal at the 0, 10, 50, 90, 99 and 100th percentile.
         unused_tokens: tokens of the vocabulary that stand in no crystal, a sample of them by name.
         n_unused, vocab_size: tokens that stand in no crystal, and that there are.
+        equivalents: descriptions in the split `equivalents`.
+        told_otherwise: of these, those that differ from the canonical one.
     """
 
     language: str
@@ -79,6 +81,8 @@ class Report:
     unused_tokens: tuple[str, ...] = ()
     n_unused: int = 0
     vocab_size: int = 0
+    equivalents: int = 0
+    told_otherwise: int = 0
 
     @property
     def written(self) -> int:
@@ -141,11 +145,12 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Files:
-    """What a row goes to; no writer of tokens with language `none`."""
+    """What a row goes to; no writer of tokens with language `none`, none of others if none are asked for."""
 
     rows: _Table
     rejected: _Table
     writers: Sequence[dataset.SplitWriter]
+    others: dataset.SplitWriter | None
 
 
 @dataclass
@@ -158,6 +163,7 @@ class _Counts:
     elements: Counter[str] = field(default_factory=Counter)
     groups: Counter[int] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
+    told_otherwise: int = 0
     used: npt.NDArray[np.int64] = field(
         default_factory=lambda: np.zeros(dataset.MAX_VOCABULARY, dtype=np.int64)
     )
@@ -196,15 +202,22 @@ def write(
             writers = [
                 stack.enter_context(dataset.SplitWriter(folder, split)) for split in SPLITS if with_tokens
             ]
-            files = _Files(rows, rejected, writers)
+            others = (
+                stack.enter_context(dataset.SplitWriter(folder, dataset.EQUIVALENTS))
+                if choices.equivalents
+                else None
+            )
+            files = _Files(rows, rejected, writers, others)
             for table in parts(tuple(COLUMNS)):
-                _write_part(table, fates, counts, files)
+                _write_part(table, fates, counts, files, choices)
             n_tokens = [writer.n_tokens for writer in writers] or [0] * len(SPLITS)
     except OSError as error:
         raise CrystallmError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
     kept = fates.split[fates.fate == KEPT]
     crystals = np.bincount(kept, minlength=3).tolist()
     report = _report(counts, choices.language, crystals, n_tokens, unreadable_known)
+    if others is not None:
+        report = replace(report, equivalents=others.n_crystals, told_otherwise=counts.told_otherwise)
     record = asdict(report)
     runs.write_json(folder / JSON, record)
     runs.write_atomically(folder / HTML, html(report, choices, inputs, counts.lengths).encode())
@@ -221,6 +234,7 @@ def _write_part(
     fates: prepare_whole.Fates,
     counts: _Counts,
     files: _Files,
+    choices: Choices,
 ) -> None:
     written: list[bytes] = []
     for record in table.to_pylist():
@@ -244,10 +258,25 @@ def _write_part(
         if record["space_group"] is not None:
             counts.groups[record["space_group"]] += 1
         if files.writers:
+            if files.others is not None and SPLITS[split] == "train":
+                counts.told_otherwise += _tell(
+                    record["ids"], files.writers[split].n_crystals, files.others, choices
+                )
             files.writers[split].add(record["ids"])
             counts.lengths[record["n_tokens"]] += 1
             written.append(record["ids"])
     counts.used += np.bincount(np.frombuffer(b"".join(written), dtype="<u2"), minlength=len(counts.used))
+
+
+def _tell(content: bytes, number: int, others: dataset.SplitWriter, choices: Choices) -> int:
+    """Write equivalent descriptions of a training crystal; how many differ from its own."""
+    from crystallm import equivalents
+
+    ids = np.frombuffer(content, dtype="<u2").tolist()
+    found = equivalents.several(ids, choices.equivalents, seed=choices.seed, number=number)
+    for other in found:
+        others.add(np.array(other, dtype="<u2").tobytes())
+    return sum(other != ids for other in found)
 
 
 def _report(
@@ -316,6 +345,11 @@ def html(report: Report, choices: Choices, inputs: Sequence[str], lengths: Count
             for split, n in report.crystals.items()
         ],
     )
+    if report.equivalents:
+        page.paragraph(
+            f"{report.equivalents:,} equivalent descriptions of training crystals, {report.told_otherwise:,} "
+            "of them other than the canonical one."
+        )
     if report.reasons:
         page.heading("Why rows were refused")
         page.table(("reason", "rows"), list(report.reasons.items()))

@@ -66,8 +66,11 @@ class Choices(BaseModel):
     """Share, or number from 1, of the crystals for validation. The default is the paper's."""
     test: float = Field(default=0.0045, ge=0, allow_inf_nan=False)
     """Share, or number from 1, of the crystals for testing. The default is the paper's."""
+    equivalents: int = Field(default=0, ge=0, le=1000)
+    """Descriptions of each training crystal beside the canonical one, drawn from the equivalent ones and
+    written as the split `equivalents`; with language orbits. `Recipe.equivalents` draws from them."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of random splits."""
+    """Of random splits and of equivalent descriptions."""
     exclude: tuple[str, ...] = ()
     """Collections of which nothing may be in the data, such as test sets."""
     exclude_by: tuple[Same, ...] = ("id", "formula-group")
@@ -83,6 +86,11 @@ class Choices(BaseModel):
                 raise ValueError(f"{name} = {value}: write a share below 1, or a whole number of crystals")
         if (self.val < 1) + (self.test < 1) == 2 and self.val + self.test >= 1:
             raise ValueError(f"val = {self.val} and test = {self.test} leave nothing for training")
+        if self.equivalents and self.language != "orbits":
+            raise ValueError(
+                f"equivalents = {self.equivalents}: only crystals in the language orbits can be told in "
+                f"equivalent ways, not in {self.language!r}"
+            )
         if self.standardise and self.language != "none":
             raise ValueError(f"standardise goes with language none; {self.language!r} does so anyway")
         if self.language == "none" and self.deduplicate == "text" and not self.standardise:

@@ -51,6 +51,10 @@ class Recipe(BaseModel):
     """Data set folder of which some crystals are drawn too, against forgetting; None: no other."""
     mix_share: float = Field(default=0.1, gt=0.0, lt=1.0)
     """Share of an epoch's crystals (windows, where these are random) that is drawn from `mix`."""
+    equivalents: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the schedule in which each crystal is drawn in any of its equivalent descriptions, which the
+    data set holds as the split `equivalents`; in the rest, in its canonical one. An epoch is told in one way
+    or the other as its beginning says."""
     batch_tokens: int = Field(default=8192, ge=1)
     """Tokens of a micro-batch, padding included; a window that is longer makes a micro-batch of its own."""
     accumulate: int = Field(default=1, ge=1)
@@ -114,6 +118,18 @@ class Recipe(BaseModel):
                 f"rare={self.rare} weighs crystals, and random windows begin at none: take windows packed or "
                 "starts"
             )
+        if self.equivalents and self.tokens is None:
+            raise ValueError(
+                f"equivalents={self.equivalents} is a share of a schedule in tokens, by which an epoch knows "
+                "how to tell its crystals: give tokens, or equivalents = 0"
+            )
+        if self.equivalents and self.windows != "packed":
+            raise ValueError(
+                f"equivalents={self.equivalents} goes with windows packed: in windows {self.windows!r} a "
+                "crystal would stand beside itself, told otherwise"
+            )
+        if self.equivalents and self.mix is not None:
+            raise ValueError(f"equivalents={self.equivalents} goes with no mix: leave one of them out")
         return self
 
 

@@ -149,6 +149,11 @@ def print_report(report: Report, folder: Path) -> None:
         numbers = (f"{tokens:,}", f"{tokens / n:.1f}" if n else "-") if with_tokens else ()
         table.add_row(split, f"{n:,}", *numbers)
     console.print(table)
+    if report.equivalents:
+        console.print(
+            f"{report.equivalents:,} equivalent descriptions of training crystals beside them",
+            highlight=False,
+        )
     aside = sum(report.rejected.values())
     if report.duplicates:
         console.print(

@@ -141,7 +141,7 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
     recipe = recipe.model_copy(update={"dtype": _dtype(recipe.dtype, world.device)})
     scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.dtype == "float16")
     size = recipe.accumulate * world.size
-    epochs = Epochs(recipe, split, mix)
+    epochs = Epochs(recipe, split, mix, _equivalents(data, split) if recipe.equivalents else None)
     if recipe.rare:
         _ = epochs.weights  # so that data without space groups are refused now
     run = Run(recipe, network, optimizers(network, recipe), scaler, epochs, held_out, place, world, size)
@@ -151,6 +151,25 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
         run.weights = torch.ones(split.vocab_size, device=world.device)
         run.weights[list(get_language(split.language).light_ids)] = recipe.light
     return run
+
+
+def _equivalents(data: str | Path, split: dataset.Split) -> dataset.Split:
+    """Other descriptions of the crystals of a split.
+
+    Raises:
+        InputError: the data set has none, or those of other crystals.
+    """
+    mend = "prepare the data with `crystallm prepare --equivalents 6`, or train with equivalents = 0"
+    try:
+        others = dataset.load(data, dataset.EQUIVALENTS)
+    except InputError as error:
+        raise InputError(f"{error}: {mend}") from None
+    if not len(others) or len(others) % len(split):
+        raise InputError(
+            f"the split {dataset.EQUIVALENTS!r} in {str(data)!r} has {len(others)} crystals, no multiple of "
+            f"the {len(split)} of 'train': {mend}"
+        )
+    return others
 
 
 def _mixed(folder: str, split: dataset.Split) -> dataset.Split:

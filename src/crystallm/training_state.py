@@ -113,6 +113,9 @@ class Run:
         found = {"crystals": len(self.epochs.split), "tokens": int(self.epochs.split.starts[-1])}
         if self.epochs.mix is not None:
             found |= {"mixed": len(self.epochs.mix), "mixed_tokens": int(self.epochs.mix.starts[-1])}
+        if self.epochs.others is not None:
+            others = self.epochs.others
+            found |= {"equivalents": len(others), "equivalent_tokens": int(others.starts[-1])}
         return found
 
 

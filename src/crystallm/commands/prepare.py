@@ -69,7 +69,16 @@ def prepare(
     ] = None,
     val: Annotated[float | None, Parameter(help="Share or number of crystals to val (0.1).")] = None,
     test: Annotated[float | None, Parameter(help="Share or number of crystals to test (0.0045).")] = None,
-    seed: Annotated[int | None, Parameter(help="Of random splits (0).")] = None,
+    equivalents: Annotated[
+        int | None,
+        Parameter(
+            help="Other descriptions of each training crystal, for crystallm train --equivalents; with "
+            "language orbits (0)."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, Parameter(help="Of random splits and of equivalent descriptions (0).")
+    ] = None,
     exclude: Annotated[
         list[str] | None,
         Parameter(
@@ -108,7 +117,7 @@ def prepare(
         "language": language, "symprec": symprec, "standardise": standardise, "deduplicate": deduplicate,
         "max_atoms": max_atoms, "min_volume": min_volume, "max_volume": max_volume, "split": split,
         "min_distance": min_distance, "max_tokens": max_tokens, "val": val, "test": test, "seed": seed,
-        "exclude": exclude, "exclude_by": exclude_by,
+        "exclude": exclude, "exclude_by": exclude_by, "equivalents": equivalents,
     }  # fmt: skip
     options = merged(config, own | steps)
     names = _several(options.get("inputs"))

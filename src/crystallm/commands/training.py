@@ -50,6 +50,10 @@ class Fields:
     ] = None
     mix: Annotated[str | None, Parameter(help="Older data set to draw from too.")] = None
     mix_share: Annotated[float | None, Parameter(help="Share of crystals drawn from it (0.1).")] = None
+    equivalents: Annotated[
+        float | None,
+        Parameter(help="Share of the schedule with crystals in any of their equivalent descriptions (0)."),
+    ] = None
     batch_tokens: Annotated[int | None, Parameter(help="Tokens of a micro-batch (8192).")] = None
     accumulate: Annotated[int | None, Parameter(help="Micro-batches of an update on each process (1).")] = (
         None
