@@ -48,8 +48,8 @@ MAX_ELEMENTS = 8
 MAX_ATOMS = 1_000
 """Likewise; those hold up to 336 in the primitive cell, 3,200 texts up to 208 in the conventional one."""
 
-WORK = 1_000
-"""Tokens taken back in a text, in all: some three texts."""
+WORK = 400
+"""Tokens taken back in a text, in all: about as many as a text has."""
 
 
 @lru_cache(maxsize=4096)
