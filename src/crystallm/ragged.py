@@ -97,7 +97,8 @@ def runs_of(tokens: Sequence[Sequence[int]], cache: KVCache) -> Runs:
     cached: Ids = np.array(cache.lengths)
     positions = np.arange(int(lengths.sum())) - starts[rows] + cached[rows]
     parts = (lengths, starts, cached)
-    groups = [_group(part, parts, device) for part in _parted(lengths, cached, cache)]
+    parted = _parted(lengths, cached, cache)
+    groups = [_group(part, parts, device, alone=len(parted) == 1) for part in parted]
     return Runs(
         torch.tensor(list(chain.from_iterable(tokens)), device=device),
         torch.from_numpy(rows).to(device),
@@ -144,8 +145,10 @@ def _parted(lengths: Ids, cached: Ids, cache: KVCache) -> list[tuple[slice | Ids
     return [(everyone, *best), *single]
 
 
-def _group(part: tuple[slice | Ids, int, int], runs: tuple[Ids, Ids, Ids], device: torch.device) -> Group:
-    """A part as `_parted` gives it, of runs (length, start, tokens before it)."""
+def _group(
+    part: tuple[slice | Ids, int, int], runs: tuple[Ids, Ids, Ids], device: torch.device, *, alone: bool
+) -> Group:
+    """A part as `_parted` gives it, the only one perhaps, of runs (length, start, tokens before it)."""
     rows, n_tokens, width = part
     n_own, first, known = (each[rows] for each in runs)
     steps = np.arange(n_tokens)
@@ -153,7 +156,7 @@ def _group(part: tuple[slice | Ids, int, int], runs: tuple[Ids, Ids, Ids], devic
     tokens = np.where(there, first[:, None] + steps, 0)
     reach = known[:, None] + np.where(there, steps, 0)  # (B, T) the last column that a token sees
     mask = np.arange(width) <= reach[:, :, None]  # (B, T, W)
-    whole = len(n_own) == len(runs[0]) and bool((n_own == n_tokens).all())
+    whole = alone and bool((n_own == n_tokens).all())
     return Group(
         rows if isinstance(rows, slice) else torch.from_numpy(rows).to(device),
         torch.from_numpy(tokens).to(device),

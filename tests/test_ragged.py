@@ -1,0 +1,101 @@
+"""Rows that go on by different numbers of tokens see what they would see alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crystallm import ragged
+from crystallm.model import GPT, ModelConfig
+
+VOCABULARY, CONTEXT = 50, 160
+
+
+def network(form: str, dtype: torch.dtype = torch.float32) -> GPT:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        language="orbits",
+        form=form,
+        vocab_size=VOCABULARY,
+        n_layer=2,
+        n_head=2,
+        n_embd=32,
+        context=CONTEXT,
+    )
+    return GPT(config).eval().to(dtype)
+
+
+def write(net: GPT, steps: list[list[int]], seed: int = 0) -> tuple[list[list[int]], list[torch.Tensor]]:
+    """Rows that grow by so many tokens at each step, and what the network made of the last of each."""
+    rng = np.random.default_rng(seed)
+    n_rows = len(steps[0])
+    reader, cache = ragged.Reader(net), net.new_cache(n_rows, CONTEXT)
+    cache.set_lengths([0] * n_rows)
+    rows: list[list[int]] = [[] for _ in range(n_rows)]
+    last: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for lengths in steps:
+            tokens = [rng.integers(VOCABULARY, size=n).tolist() for n in lengths]
+            runs = ragged.runs_of(tokens, cache)
+            found = reader.features(runs, cache)
+            for row, run in zip(rows, tokens, strict=True):
+                row.extend(run)
+            assert cache.lengths == tuple(map(len, rows))
+            last = [found[start : start + len(run)] for start, run in zip(runs.starts, tokens, strict=True)]
+    return rows, last
+
+
+def assert_as_alone(net: GPT, steps: list[list[int]], tolerance: float = 1e-5) -> None:
+    rows, last = write(net, steps)
+    for row, found in zip(rows, last, strict=True):
+        with torch.inference_mode():
+            alone = net.features(torch.tensor([row]))[0, -len(found) :]
+        assert (found - alone).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("form", ["gpt2", "llama"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_rows_see_what_they_would_see_alone(form, data):
+    n_rows = data.draw(st.integers(1, 12))
+    step = st.lists(st.sampled_from([1, 1, 1, 2, 3, 7, 30]), min_size=n_rows, max_size=n_rows)
+    assert_as_alone(network(form), data.draw(st.lists(step, min_size=1, max_size=5)))
+
+
+def test_a_long_row_sees_all_of_itself_beside_many_short_ones():
+    # Each goes on by one token: all but the long row are read with few columns.
+    steps = [[150] + [3] * 30, [1] * 31]
+    rows, _ = write(network("llama"), steps)
+    assert len(rows[0]) == 151
+    assert_as_alone(network("llama"), steps)
+
+
+def test_the_long_row_is_read_apart():
+    net = network("llama")
+    cache = net.new_cache(31, CONTEXT)
+    cache.set_lengths([150] + [3] * 30)
+    first, *others = ragged.runs_of([[1]] * 31, cache).groups
+    assert first.width < 150
+    assert [group.width for group in others] == [151]
+
+
+def test_nothing_is_copied_where_all_rows_are_alike():
+    net = network("llama")
+    cache = net.new_cache(8, CONTEXT)
+    cache.set_lengths([5] * 8)
+    (group,) = ragged.runs_of([[1]] * 8, cache).groups
+    assert (group.rows, group.taken, group.places) == (slice(0, 8), None, None)
+
+
+@pytest.mark.parametrize("form", ["gpt2", "llama"])
+def test_packed_weights_give_what_plain_ones_give(form):
+    net = network(form, torch.bfloat16)
+    steps = [[20, 3, 9, 1], [1, 5, 1, 1], [1, 1, 1, 1]]
+    rows, last = write(net, steps)
+    for row, found in zip(rows, last, strict=True):
+        with torch.inference_mode():
+            alone = net.features(torch.tensor([row]))[0, -len(found) :]
+        assert (found.float() - alone.float()).abs().max() < 0.1  # of numbers about 1, with 8 bits each
