@@ -56,10 +56,17 @@ def assert_as_alone(net: GPT, steps: list[list[int]], tolerance: float = 1e-5) -
         assert (found - alone).abs().max() < tolerance
 
 
+@pytest.mark.parametrize("copies", [False, True], ids=["as on a CPU", "as on a GPU"])
 @pytest.mark.parametrize("form", ["gpt2", "llama"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_rows_see_what_they_would_see_alone(form, data):
+def test_rows_see_what_they_would_see_alone(form, copies, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "_copies", lambda _: copies)
+        _rows_of_any_lengths(form, data)
+
+
+def _rows_of_any_lengths(form, data):
     n_rows = data.draw(st.integers(1, 12))
     step = st.lists(st.sampled_from([1, 1, 1, 2, 3, 7, 30]), min_size=n_rows, max_size=n_rows)
     assert_as_alone(network(form), data.draw(st.lists(step, min_size=1, max_size=5)))

@@ -119,7 +119,7 @@ def _parted(lengths: Ids, cached: Ids, cache: KVCache) -> list[tuple[slice | Ids
     everyone = slice(0, len(lengths))
     widths = cached + lengths
     longest, widest = int(lengths.max()), int(widths.max())
-    if cache.keys.device.type != "cpu":
+    if _copies(cache.keys.device):
         usual = int(np.sort(lengths)[3 * (len(lengths) - 1) // 4])
         if longest <= 2 * usual:
             return [(everyone, longest, widest)]
@@ -143,6 +143,11 @@ def _parted(lengths: Ids, cached: Ids, cache: KVCache) -> list[tuple[slice | Ids
     alone = np.flatnonzero((lengths > best[0]) | (widths > best[1])).tolist()
     single = [(slice(row, row + 1), int(lengths[row]), int(widths[row])) for row in alone]
     return [(everyone, *best), *single]
+
+
+def _copies(device: torch.device) -> bool:
+    """Whether a call costs more than a copy of some rows of the cache."""
+    return device.type != "cpu"
 
 
 def _group(
