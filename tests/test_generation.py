@@ -206,3 +206,26 @@ def test_what_cannot_fill_the_group_is_said_before_a_model_is_loaded(monkeypatch
         crystallm.generate("TiO2", z=3, space_group=225, model="nowhere")
     with pytest.raises(InputError, match="z = 'many'"):
         crystallm.generate("TiO2", z="many", model="nowhere")
+
+
+def test_crystals_of_the_bundled_model_do_not_depend_on_the_batch():
+    # Short texts beside long ones, forced runs and texts that are taken back.
+    model = load_model("default", device="cpu")
+    requests = [
+        Request(formula=formula, z=z, n=n)
+        for formula, z, n in [
+            ("NaCl", 4, 6),
+            ("TiO2", "auto", 8),
+            ("Li5Gd4Pt4F28", None, 1),
+            ("V5O12", None, 2),
+        ]
+    ]
+    written = [
+        [
+            crystal.ids
+            for found in Generator(model, requests, Settings(seed=3, batch_size=size)).write(range(4))
+            for crystal in found
+        ]
+        for size in (1, 5, 17)
+    ]
+    assert written[0] == written[1] == written[2]
