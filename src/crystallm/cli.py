@@ -20,6 +20,7 @@ from crystallm.commands.generate import generate, models
 from crystallm.commands.generated import novelty, unconditional
 from crystallm.commands.known import challenge, classes
 from crystallm.commands.prepare import prepare, prompts
+from crystallm.commands.relax import relax
 from crystallm.commands.training import train
 from crystallm.errors import CrystallmError
 
@@ -36,6 +37,7 @@ app = App(
 
 app.command(generate)
 app.command(models)
+app.command(relax)
 app.command(evaluate)
 app.command(prepare)
 app.command(prompts)

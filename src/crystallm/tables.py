@@ -197,6 +197,50 @@ def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder:
         console.print(plain(f"report: {folder / 'report.html'}"), highlight=False)
 
 
+def print_relaxed(rows: Sequence[Mapping[str, Any]], folder: Path | None, limit: int) -> None:
+    """Print what became of relaxed crystals.
+
+    Args:
+        rows: as in results.parquet.
+        folder: where they are, if anywhere.
+        limit: lines, at most.
+    """
+    table = new_table()
+    table.add_column("crystal", overflow="fold")
+    table.add_column("formula", overflow="fold")
+    table.add_column("space group", overflow="fold")
+    table.add_column("eV/atom", justify="right", no_wrap=True)
+    table.add_column("Å³/atom", justify="right", no_wrap=True)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("relaxed, or why not", overflow="fold", min_width=12)
+    for row in rows[:limit]:
+        if row["energy"] is None:
+            table.add_row(plain(row["id"]), "-", "-", "-", "-", "-", plain(_shortened(row["reason"])))
+            continue
+        said = "[green]relaxed[/green]" if row["converged"] else f"{row['fmax']:.2f} eV/Å are left"
+        groups = dict.fromkeys(row[name] or "-" for name in ("space_group_before", "space_group"))
+        table.add_row(
+            plain(row["id"]),
+            row["formula"],
+            " → ".join(groups),
+            f"{row['energy_before']:.3f} → {row['energy']:.3f}",
+            f"{row['volume_per_atom_before']:.2f} → {row['volume_per_atom']:.2f}",
+            str(row["steps"]),
+            said,
+        )
+    console = page()
+    console.print(table)
+    if len(rows) > limit:
+        console.print(f"... and {len(rows) - limit} more")
+    relaxed, converged = (sum(bool(row[name]) for row in rows) for name in ("file", "converged"))
+    where = "not kept: --out FOLDER keeps them" if folder is None else str(folder / "results.parquet")
+    console.print(
+        plain(f"{len(rows)} crystals, {converged} relaxed, {relaxed - converged} not to the end; {where}"),
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 LINES = ("counted", "samples", "match rate %", "95 %", "RMSE", "95 %", "")
 """Columns of a benchmark's table."""
 

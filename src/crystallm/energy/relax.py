@@ -20,7 +20,7 @@ from crystallm.energy import worker
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Executor
 
     from pymatgen.core import Structure
@@ -57,8 +57,9 @@ class Relaxed:
     """What became of a structure.
 
     Attributes:
+        before: the structure as it was given.
         structure: at the end.
-        energy_before: of the structure as it was given, eV per atom.
+        energy_before: of the first, eV per atom.
         energy: of the last one.
         steps: that were taken.
         converged: whether the largest force is below `fmax`.
@@ -66,6 +67,7 @@ class Relaxed:
         trajectory: (structure, eV per atom) of each step, the first one too; none unless asked for.
     """
 
+    before: Structure
     structure: Structure
     energy_before: float
     energy: float
@@ -77,6 +79,7 @@ class Relaxed:
     def record(self) -> dict[str, Any]:
         """The same as JSON."""
         return {
+            "before": matching.pack(self.before),
             "structure": matching.pack(self.structure),
             "energy_before": self.energy_before,
             "energy": self.energy,
@@ -89,10 +92,9 @@ class Relaxed:
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Relaxed:
         """What `record` gave."""
-        steps = [(matching.unpack(packed), energy) for packed, energy in record["trajectory"]]
-        return cls(
-            **{**record, "structure": matching.unpack(record["structure"]), "trajectory": tuple(steps)}
-        )
+        structures = {name: matching.unpack(record[name]) for name in ("before", "structure")}
+        path = tuple((matching.unpack(packed), energy) for packed, energy in record["trajectory"])
+        return cls(**{**record, **structures, "trajectory": path})
 
 
 def relax(
@@ -152,6 +154,7 @@ def relax(
             search.run(fmax=options.fmax, steps=options.steps)
             left = float(np.linalg.norm(filtered.get_forces(), axis=1).max())
             return Relaxed(
+                structure,
                 to_structure(atoms),
                 energies[0],
                 energies[-1],
@@ -175,7 +178,7 @@ def _keep_symmetry(atoms: Any) -> None:
 
 
 def relax_many(
-    structures: Sequence[Structure],
+    structures: Iterable[Structure | str],
     model: str = models.DEFAULT,
     options: Options | None = None,
     *,
@@ -188,7 +191,7 @@ def relax_many(
     """Relax structures in processes that can be lost.
 
     Args:
-        structures: ordered ones.
+        structures: ordered ones, or CIFs, which the processes read; drawn as they are needed.
         model: by name, see `model.load`; each process loads it.
         options: None for the defaults.
         device: where the processes run it.
