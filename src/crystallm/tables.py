@@ -44,7 +44,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     """Print crystals as a table, best first, equal ones of a request on one line (×4).
 
     Equal are those of one cluster where they have been folded, else those of one text. Where Z was chosen, it
-    stands in a column of its own with its weight.
+    stands in a column of its own with its weight; so does the energy where a model was asked.
 
     Args:
         rows: as in results.parquet.
@@ -57,6 +57,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
         cluster = row.get("cluster")
         lines.setdefault((row["request"], row["text"] if cluster is None else cluster), []).append(row)
     title = plain(note) if n_requests == 1 else f"{n_requests} requests"
+    with_energy = any(row.get("energy") is not None or row.get("energy_reason") for row in rows)
     with_z = any(row.get("z_weight") is not None for row in rows)
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("formula", overflow="fold")
@@ -65,6 +66,8 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     table.add_column("space group", overflow="fold")
     table.add_column("cell (Å, degrees)", min_width=14)
     table.add_column("Å³/atom", justify="right", no_wrap=True)
+    if with_energy:
+        table.add_column("eV/atom", justify="right", no_wrap=True)
     table.add_column("log-lik.", justify="right", no_wrap=True)
     table.add_column("valid, or why not", overflow="fold", min_width=12)
     table.add_column("sample", justify="right", no_wrap=True)
@@ -82,6 +85,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
             "-" if broken else f"{row['space_group']} ({row['space_group_number']})",
             "-" if broken else _cell(row),
             "-" if broken else f"{row['volume_per_atom']:.2f}",
+            *([_energy(row)] if with_energy else []),
             f"{row['log_likelihood']:.1f}",
             "[green]valid[/green]" if row["valid"] else plain(_shortened(row["reasons"] or "not valid")),
             sample if times == 1 else f"{sample} ×{times}",
@@ -264,6 +268,10 @@ def print_lines(title: str, lines: Sequence[Line]) -> None:
     for line in lines:
         table.add_row(*map(plain, line_cells(line)))
     page().print(table)
+
+
+def _energy(row: Mapping[str, Any]) -> str:
+    return "-" if row.get("energy") is None else f"{row['energy']:.3f}"
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 BATCH = 16
-"""Crystals in a batch, CHGNet's own default."""
+"""Crystals in a batch on a GPU, CHGNet's own default. On a CPU each is computed alone: together they take as
+long, and the last digits would depend on the others, so that a run that goes on would not end the same."""
 _GPA = 1 / 160.21766208
 """eV/Å^3 of one GPa: CHGNet gives stress in GPa, in the sign of ASE (its calculator multiplies by this)."""
 
@@ -42,8 +43,10 @@ class ChgnetModel:
         from crystallm.parallel import device_of
 
         # An explicit device: CHGNet's own choice takes Apple's GPU, which lacks double precision.
+        where = device_of(device)
+        self._batch = 1 if where.type == "cpu" else BATCH
         with contextlib.redirect_stdout(io.StringIO()):  # it greets
-            self._model: Any = CHGNet.load(use_device=str(device_of(device)), verbose=False)
+            self._model: Any = CHGNet.load(use_device=str(where), verbose=False)
 
     def predict(self, structures: Sequence[Structure], *, forces: bool = False) -> list[Prediction]:
         """Energies, and by differentiation forces and stress; see `EnergyModel`."""
@@ -52,7 +55,7 @@ class ChgnetModel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graphs = [self._model.graph_converter(structure) for structure in structures]
-            found = self._model.predict_graph(graphs, task="efs" if forces else "e", batch_size=BATCH)
+            found = self._model.predict_graph(graphs, task="efs" if forces else "e", batch_size=self._batch)
         answers = [found] if len(graphs) == 1 else found  # of one graph it gives no list
         if not forces:
             return [Prediction(float(answer["e"])) for answer in answers]

@@ -20,7 +20,7 @@ from crystallm.energy import worker
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
     from pymatgen.core import Structure
@@ -219,14 +219,42 @@ def relax_many(
                 memory = worker.memory_gb(device) or None
                 where = stack.enter_context(workers.Pool(n_workers, seconds=seconds, memory_gb=memory))
             for i, found in workers.stream(where, function, tasks, ahead=2 * n_workers):
-                if isinstance(found, workers.Lost):
-                    yield i, found
-                elif "lost" in found:
-                    yield i, workers.Lost(found["lost"])
-                else:
-                    yield i, Relaxed.of_record(found)
+                yield i, _unpacked(found)
 
     return relaxed()
+
+
+def relax_all(
+    structures: Sequence[Structure],
+    model: str = models.DEFAULT,
+    options: Options | None = None,
+    *,
+    device: str = "cpu",
+    n_workers: int = 1,
+    seconds: float = SECONDS,
+    bound: float = models.BOUND,
+) -> list[Relaxed | workers.Lost]:
+    """As `relax_many`, for a list, in processes that `workers.kept` keeps; equal ones are relaxed once."""
+    models.require(model)
+    same = {"options": (options or Options()).model_dump(), "bound": bound}
+    packed = [matching.pack(structure) for structure in structures]
+    distinct = {repr(record): record for record in packed}
+    with worker.plainly():
+        found = workers.run(
+            worker.function_of("relaxing", model, device),
+            [{"structure": record, **same} for record in distinct.values()],
+            workers=n_workers,
+            seconds=seconds,
+            memory_gb=worker.memory_gb(device),
+        )
+    results = dict(zip(distinct, map(_unpacked, found), strict=True))
+    return [results[repr(record)] for record in packed]
+
+
+def _unpacked(found: Any) -> Relaxed | workers.Lost:
+    if isinstance(found, workers.Lost):
+        return found
+    return workers.Lost(found["lost"]) if "lost" in found else Relaxed.of_record(found)
 
 
 def to_cif(structure: Structure) -> str:
