@@ -20,7 +20,7 @@ def needs(package):
     return pytest.mark.skipif(not there, reason=f"{package} is not installed")
 
 
-needs_ase, needs_chgnet = needs("ase"), needs("chgnet")
+needs_ase, needs_chgnet, needs_sevenn = needs("ase"), needs("chgnet"), needs("sevenn")
 
 
 def of(element: str, a: float = 3.0) -> Structure:
@@ -65,8 +65,15 @@ def test_chgnet_conforms_and_knows_rutile(textbook_structures):
     model = energy.load("chgnet", device="cpu")
     energy.check(model)
     (found,) = model.predict([textbook_structures["rutile"]], forces=True)
-    # -9.38 eV/atom: TiO2 by PBE+U in the Materials Project, on whose calculations it was trained.
+    # The Materials Project's energies with its corrections, on which it was trained.
     assert found.energy == pytest.approx(-9.38, abs=0.03)
+
+
+@needs_sevenn
+@needs_ase
+@pytest.mark.filterwarnings("ignore")  # its packages announce much
+def test_sevennet_conforms():
+    energy.check(energy.load("sevennet", device="cpu"))
 
 
 def test_a_factory_makes_a_model_and_the_device_is_told_to_those_that_ask(monkeypatch):
