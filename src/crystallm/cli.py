@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError
 import crystallm
 from crystallm.commands.benchmark import csp
 from crystallm.commands.cluster import cluster
+from crystallm.commands.energy_server import energy_server
 from crystallm.commands.evaluate import evaluate
 from crystallm.commands.generate import generate, models
 from crystallm.commands.generated import novelty, unconditional
@@ -48,6 +49,7 @@ for measure in (csp, challenge, classes, novelty, unconditional):
     benchmark.command(measure)
 app.command(benchmark)
 app.command(cluster)
+app.command(energy_server)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -3,6 +3,7 @@
     chgnet            CHGNet 0.3.0, whose weights come with its package
     sevennet          SevenNet-0, likewise
     module:factory    what this function returns: any ASE calculator, or an energy model
+    tcp://host:port   what answers there, see `exchange`
 
 Refuses to know what is done with energies, and how a model can fail: see `scoring`.
 """
@@ -35,6 +36,8 @@ _BUILT_IN = {
     "sevennet": ("crystallm.energy.ase_model:sevennet", ("sevenn", "ase"), "pip install sevenn"),
 }
 """For each name what makes the model, the packages that it needs, and how one gets them."""
+
+_REMOTE = "tcp://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,10 @@ def require(name: str) -> None:
         if missing:
             raise CrystallmError(f"the energy model {name!r} needs {' and '.join(missing)}: {mend}")
         return
+    if name.startswith(_REMOTE):
+        if find_spec("zmq") is None:
+            raise CrystallmError(f"the energy model {name!r} needs pyzmq: pip install 'crystallm[zmq]'")
+        return
     module, colon, factory = name.partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), *factory.split(".")]):
         raise InputError(
@@ -114,6 +121,10 @@ def load(name: str = DEFAULT, *, device: str = "auto") -> EnergyModel:
             device.
     """
     require(name)
+    if name.startswith(_REMOTE):
+        from crystallm.energy.exchange import ZmqModel
+
+        return ZmqModel(name)
     path = _BUILT_IN[name][0] if name in _BUILT_IN else name
     module, _, attribute = path.partition(":")
     with warnings.catch_warnings():
