@@ -10,6 +10,8 @@ Clusters are ranked, those with a valid crystal before all others, by
 - agreement: how many crystals they hold; of equals, the likelier first.
 - likelihood: the log-likelihood of their likeliest crystal.
 - both: the sum of the places that these two give.
+- energy: the lowest energy per atom of a crystal in them (see `energy`), those without one last; of equals,
+  the likelier first. Crystals of one composition can be compared so, others not.
 
 Refuses to know how crystals are written.
 """
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
 
     from crystallm.crystal import Crystal
 
-Ranking = Literal["agreement", "likelihood", "both"]
+Ranking = Literal["agreement", "likelihood", "both", "energy"]
 TRIES = 10
 """Crystals written for each valid one that is asked for, at most, where no other bound is given."""
 JUDGED_BY_ONE = 32
 """Crystals for which a further judging process is started."""
+WEIGHED_BY_ONE = 8
+"""Crystals for which a further process with an energy model is started."""
 MAX_STRETCH = 1000.0
 """L^3 / V of a reduced cell beyond which a crystal equals none: no compound of the corpus has half of it."""
 
@@ -58,8 +62,16 @@ class Selection(BaseModel):
     """Keep so many distinct crystals of a request, the best ones; None for all. Ranks by agreement if no
     ranking is named."""
 
+    energy: str | None = None
+    """Ask this energy model about the crystals (see `energy.model`); ranks by energy if nothing is named."""
+    relax: bool = False
+    """With energy: relax the crystals first, and tell the energy of what they have become."""
+
     @model_validator(mode="after")
     def _fits_together(self) -> Selection:
+        if self.energy is None and (self.relax or self.rank == "energy"):
+            what = "relax" if self.relax else "rank = 'energy'"
+            raise ValueError(f"{what} without energy: name a model, energy = 'chgnet' (--energy chgnet)")
         if self.max_tries is not None and not self.valid:
             raise ValueError(f"max_tries = {self.max_tries} without valid: ask for valid crystals too")
         return self
@@ -67,6 +79,8 @@ class Selection(BaseModel):
     @property
     def ranking(self) -> Ranking | None:
         """How to rank, None for not at all."""
+        if self.rank is None and self.energy is not None:
+            return "energy"
         return "agreement" if self.rank is None and self.best is not None else self.rank
 
     def tries(self, n: int) -> int:
@@ -87,6 +101,55 @@ def judge(crystals: Sequence[Crystal]) -> None:
         crystal.judge(verdict)
 
 
+def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, device: str = "auto") -> None:
+    """Set `energy` of crystals, or `energy_reason`, and on wish `relaxed`, in processes that may be lost.
+
+    What is no crystal, or has no sensible cell, is not asked about: models take minutes for freaks. The space
+    group is kept as written.
+
+    Args:
+        crystals: judged before.
+        model: by name, see `energy.model`.
+        relax: whether to relax each crystal first; the energy is then of what it has become.
+        device: of the model; a GPU where `auto` finds one, else the CPU.
+
+    Raises:
+        InputError, CrystallmError: there is no such model, or it cannot be loaded.
+    """
+    from crystallm.energy import relax as relaxation
+    from crystallm.energy import scoring
+    from crystallm.parallel import device_of
+    from crystallm.workers import Lost
+
+    asked: list[tuple[Crystal, Structure]] = []
+    for crystal in crystals:
+        if (structure := _structure(crystal)) is None:
+            crystal.energy_reason = "no crystal"
+        elif not crystal.validity.sensible:
+            crystal.energy_reason = "no sensible cell"
+        else:
+            asked.append((crystal, structure))
+    where = device_of(device)
+    place = str(where) if where.type == "cuda" else "cpu"
+    n_workers = min(os.cpu_count() or 1, max(1, len(asked) // WEIGHED_BY_ONE)) if place == "cpu" else 1
+    structures = [structure for _, structure in asked]
+    if relax:
+        options = relaxation.Options(keep_symmetry=True)
+        found = relaxation.relax_all(structures, model, options, device=place, n_workers=n_workers)
+        for (crystal, _), one in zip(asked, found, strict=True):
+            if isinstance(one, Lost):
+                crystal.energy_reason = one.reason
+            else:
+                crystal.energy, crystal.relaxed = one.energy, one.structure
+        return
+    energies = scoring.score(structures, model, device=place, workers=n_workers)
+    for (crystal, _), energy in zip(asked, energies, strict=True):
+        if isinstance(energy, Lost):
+            crystal.energy_reason = energy.reason
+        else:
+            crystal.energy = energy
+
+
 def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | None = None) -> None:
     """Set `cluster`, `cluster_size` and `rank` of crystals.
 
@@ -105,6 +168,7 @@ def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | N
             [crystal.log_likelihood for crystal in crystals],
             [crystal.validity.valid for crystal in crystals],
             by,
+            [crystal.energy for crystal in crystals],
         )
         for crystal, cluster, place in zip(crystals, clusters, ranks, strict=True):
             crystal.cluster = cluster
@@ -209,20 +273,31 @@ def fold_record(task: Mapping[str, Any]) -> list[int]:
 
 
 def places(
-    clusters: Sequence[int | None], log_likelihoods: Sequence[float], valid: Sequence[bool], by: Ranking
+    clusters: Sequence[int | None],
+    log_likelihoods: Sequence[float],
+    valid: Sequence[bool],
+    by: Ranking,
+    energies: Sequence[float | None] = (),
 ) -> list[int | None]:
-    """The rank of each crystal of a request, 1 for the best; see `rank`."""
+    """The rank of each crystal of a request, 1 for the best; see `rank`. Energies count by `energy` alone."""
+    # Where all are equal, they tell nothing apart.
+    height = [0.0] * len(clusters)
+    if by == "energy":
+        height = [math.inf if value is None else value for value in energies]
     likelihood = [-math.inf if math.isnan(value) else value for value in log_likelihoods]
     members: dict[int, list[int]] = {}
     for i, cluster in enumerate(clusters):
         if cluster is not None:
             members.setdefault(cluster, []).append(i)
     for group in members.values():
-        group.sort(key=lambda i: (not valid[i], -likelihood[i]))
+        group.sort(key=lambda i: (not valid[i], height[i], -likelihood[i]))
     size = {cluster: len(group) for cluster, group in members.items()}
     likeliest = {cluster: max(likelihood[i] for i in group) for cluster, group in members.items()}
 
     def score(cluster: int) -> tuple[float, ...]:
+        if by == "energy":
+            # Of the crystal that stands for the cluster: a broken one that is lower counts for nothing.
+            return (height[members[cluster][0]], -likeliest[cluster])
         if by == "likelihood":
             return (-likeliest[cluster],)
         if by == "agreement":
@@ -263,7 +338,7 @@ def kept(
 
 def _structure(crystal: Crystal) -> Structure | None:
     try:
-        return crystal.structure
+        return crystal.structure if crystal.relaxed is None else crystal.relaxed
     except TextError:
         return None
 

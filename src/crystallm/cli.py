@@ -15,11 +15,13 @@ from cyclopts import App, CycloptsError
 import crystallm
 from crystallm.commands.benchmark import csp
 from crystallm.commands.cluster import cluster
+from crystallm.commands.energy_server import energy_server
 from crystallm.commands.evaluate import evaluate
 from crystallm.commands.generate import generate, models
 from crystallm.commands.generated import novelty, unconditional
 from crystallm.commands.known import challenge, classes
 from crystallm.commands.prepare import prepare, prompts
+from crystallm.commands.relax import relax
 from crystallm.commands.training import train
 from crystallm.errors import CrystallmError
 
@@ -36,6 +38,7 @@ app = App(
 
 app.command(generate)
 app.command(models)
+app.command(relax)
 app.command(evaluate)
 app.command(prepare)
 app.command(prompts)
@@ -46,6 +49,7 @@ for measure in (csp, challenge, classes, novelty, unconditional):
     benchmark.command(measure)
 app.command(benchmark)
 app.command(cluster)
+app.command(energy_server)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -54,6 +54,7 @@ COLUMNS = {
     "cluster_size": "int32",
     "rank": "int32",
     "energy": "float64",
+    "energy_reason": "string",
     "model": "string",
     "seed": "uint64",
     "index": "uint64",
@@ -63,7 +64,10 @@ COLUMNS = {
 }
 """Columns of a table of crystals, with their pyarrow types. Lengths in Å, angles in degrees, volume in Å^3,
 energy in eV per atom, log-likelihood in nats, weights of what was `auto` from 0 to 1. What could not be
-worked out is null; `reasons` says why. So are cluster, cluster_size and rank unless ranking was asked for."""
+worked out is null; `reasons` says why. So are cluster, cluster_size and rank unless ranking was asked for,
+and energy unless energies were; `energy_reason` says why one is missing. Where crystals were relaxed, those
+with an energy are: it, the cell, the volume and `cif` are of what they have become, all else is of what was
+written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,11 @@ class Crystal:
         self.ended = ended
         self.source = source
         self.energy: float | None = None
-        """eV per atom, where an energy model has been asked; None before."""
+        """eV per atom, where an energy model has been asked; None before. Of `relaxed` where there is one."""
+        self.energy_reason: str | None = None
+        """Why the model has told no energy, where it was asked."""
+        self.relaxed: Structure | None = None
+        """What it has become where it was relaxed with an energy model; None before."""
         self.cluster: int | None = None
         """Number of its cluster of equal crystals of the request, where these were folded."""
         self.cluster_size: int | None = None
@@ -245,6 +253,7 @@ class Crystal:
             "cluster_size": self.cluster_size,
             "rank": self.rank,
             "energy": self.energy,
+            "energy_reason": self.energy_reason,
         }
         if self.source is not None:
             row |= {"model": self.source.model, "seed": self.source.seed, "index": self.source.index}
@@ -262,6 +271,10 @@ class Crystal:
             str(symbol): round(count) for symbol, count in structure.composition.get_el_amt_dict().items()
         }
         made = formula.cell("".join(f"{symbol}{count}" for symbol, count in counts.items()))
+        if self.relaxed is not None:
+            from crystallm.energy.relax import to_cif
+
+            structure, cif_text = self.relaxed, to_cif(self.relaxed)
         lattice = structure.lattice
         row |= dict(zip(("a", "b", "c"), lattice.abc, strict=True))
         row |= dict(zip(("alpha", "beta", "gamma"), lattice.angles, strict=True))

@@ -366,6 +366,8 @@ def generate(
     max_tries: int | None = None,
     rank: Ranking | None = None,
     best: int | None = None,
+    energy: str | None = None,
+    relax: bool = False,
     model: str | os.PathLike[str] | Model = "default",
     temperature: float = 1.0,
     top_k: int | None = 10,
@@ -387,8 +389,12 @@ def generate(
         n: how many.
         valid: keep the valid ones only, and write on until there are n.
         max_tries: crystals to write for that, at most; None: ten times n.
-        rank: `agreement`, `likelihood` or `both`: fold equal crystals and put the best first (see `answers`).
+        rank: `agreement`, `likelihood`, `both` or `energy`: fold equal crystals and put the best first (see
+            `answers`).
         best: keep so many distinct ones, the best. Ranks by agreement unless told otherwise.
+        energy: ask this energy model, `chgnet` or any ASE calculator as `module:factory`, about the crystals;
+            ranks by energy unless told otherwise.
+        relax: relax the crystals with it first.
         model: name of a bundled model, a path, or a model loaded before.
         temperature: logits are divided by it; 0 takes the likeliest token.
         top_k: sample from the k likeliest tokens; None for all.
@@ -413,7 +419,15 @@ def generate(
 
     request = validated(Request, {"formula": formula, "z": z, "space_group": space_group, "n": n})
     selection = validated(
-        answers.Selection, {"valid": valid, "max_tries": max_tries, "rank": rank, "best": best}
+        answers.Selection,
+        {
+            "valid": valid,
+            "max_tries": max_tries,
+            "rank": rank,
+            "best": best,
+            "energy": energy,
+            "relax": relax,
+        },
     )
     settings = validated(
         Settings,
@@ -429,6 +443,10 @@ def generate(
             "batch_size": batch_size,
         },
     )
+    if energy is not None:
+        from crystallm.energy.model import require
+
+        require(energy)
     understand(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
     loaded = model if isinstance(model, Model) else load_model(model, device=device, dtype=dtype)
     generator = Generator(loaded, [request], settings, selection)
@@ -440,6 +458,8 @@ def generate(
     if selection.ranking is not None:
         if not valid:
             answers.judge(crystals)
+        if energy is not None:
+            answers.weigh(crystals, energy, relax=relax, device=settings.device)
         answers.rank([crystals], selection.ranking)
     if selection == answers.Selection():
         return crystals

@@ -44,7 +44,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     """Print crystals as a table, best first, equal ones of a request on one line (×4).
 
     Equal are those of one cluster where they have been folded, else those of one text. Where Z was chosen, it
-    stands in a column of its own with its weight.
+    stands in a column of its own with its weight; so does the energy where a model was asked.
 
     Args:
         rows: as in results.parquet.
@@ -57,6 +57,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
         cluster = row.get("cluster")
         lines.setdefault((row["request"], row["text"] if cluster is None else cluster), []).append(row)
     title = plain(note) if n_requests == 1 else f"{n_requests} requests"
+    with_energy = any(row.get("energy") is not None or row.get("energy_reason") for row in rows)
     with_z = any(row.get("z_weight") is not None for row in rows)
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("formula", overflow="fold")
@@ -65,6 +66,8 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     table.add_column("space group", overflow="fold")
     table.add_column("cell (Å, degrees)", min_width=14)
     table.add_column("Å³/atom", justify="right", no_wrap=True)
+    if with_energy:
+        table.add_column("eV/atom", justify="right", no_wrap=True)
     table.add_column("log-lik.", justify="right", no_wrap=True)
     table.add_column("valid, or why not", overflow="fold", min_width=12)
     table.add_column("sample", justify="right", no_wrap=True)
@@ -82,6 +85,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
             "-" if broken else f"{row['space_group']} ({row['space_group_number']})",
             "-" if broken else _cell(row),
             "-" if broken else f"{row['volume_per_atom']:.2f}",
+            *([_energy(row)] if with_energy else []),
             f"{row['log_likelihood']:.1f}",
             "[green]valid[/green]" if row["valid"] else plain(_shortened(row["reasons"] or "not valid")),
             sample if times == 1 else f"{sample} ×{times}",
@@ -197,6 +201,50 @@ def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder:
         console.print(plain(f"report: {folder / 'report.html'}"), highlight=False)
 
 
+def print_relaxed(rows: Sequence[Mapping[str, Any]], folder: Path | None, limit: int) -> None:
+    """Print what became of relaxed crystals.
+
+    Args:
+        rows: as in results.parquet.
+        folder: where they are, if anywhere.
+        limit: lines, at most.
+    """
+    table = new_table()
+    table.add_column("crystal", overflow="fold")
+    table.add_column("formula", overflow="fold")
+    table.add_column("space group", overflow="fold")
+    table.add_column("eV/atom", justify="right", no_wrap=True)
+    table.add_column("Å³/atom", justify="right", no_wrap=True)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("relaxed, or why not", overflow="fold", min_width=12)
+    for row in rows[:limit]:
+        if row["energy"] is None:
+            table.add_row(plain(row["id"]), "-", "-", "-", "-", "-", plain(_shortened(row["reason"])))
+            continue
+        said = "[green]relaxed[/green]" if row["converged"] else f"{row['fmax']:.2f} eV/Å are left"
+        groups = dict.fromkeys(row[name] or "-" for name in ("space_group_before", "space_group"))
+        table.add_row(
+            plain(row["id"]),
+            row["formula"],
+            " → ".join(groups),
+            f"{row['energy_before']:.3f} → {row['energy']:.3f}",
+            f"{row['volume_per_atom_before']:.2f} → {row['volume_per_atom']:.2f}",
+            str(row["steps"]),
+            said,
+        )
+    console = page()
+    console.print(table)
+    if len(rows) > limit:
+        console.print(f"... and {len(rows) - limit} more")
+    relaxed, converged = (sum(bool(row[name]) for row in rows) for name in ("file", "converged"))
+    where = "not kept: --out FOLDER keeps them" if folder is None else str(folder / "results.parquet")
+    console.print(
+        plain(f"{len(rows)} crystals, {converged} relaxed, {relaxed - converged} not to the end; {where}"),
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 LINES = ("counted", "samples", "match rate %", "95 %", "RMSE", "95 %", "")
 """Columns of a benchmark's table."""
 
@@ -220,6 +268,10 @@ def print_lines(title: str, lines: Sequence[Line]) -> None:
     for line in lines:
         table.add_row(*map(plain, line_cells(line)))
     page().print(table)
+
+
+def _energy(row: Mapping[str, Any]) -> str:
+    return "-" if row.get("energy") is None else f"{row['energy']:.3f}"
 
 
 def _cell(row: Mapping[str, Any]) -> str:

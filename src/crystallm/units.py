@@ -76,6 +76,13 @@ def write(
         for together in _together(zip(todo, written, strict=True)):
             if not selection.valid:  # else they have been judged
                 answers.judge([crystal for _, found in together for crystal in found])
+            if selection.energy is not None:
+                answers.weigh(
+                    [crystal for _, found in together for crystal in found],
+                    selection.energy,
+                    relax=selection.relax,
+                    device=generator.settings.device,
+                )
             if selection.ranking is not None:
                 answers.rank([found for _, found in together], selection.ranking)
             for unit, crystals in together:

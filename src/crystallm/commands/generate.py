@@ -119,11 +119,18 @@ def generate(
         int | None, Parameter(help="With --valid: crystals written for a request, at most (10 n).")
     ] = None,
     rank: Annotated[
-        Literal["agreement", "likelihood", "both"] | None,
-        Parameter(help="Fold equal crystals, count them, and put the best first."),
+        Literal["agreement", "likelihood", "both", "energy"] | None,
+        Parameter(help="Fold equal crystals, count them, and put the best first (energy, with --energy)."),
     ] = None,
     best: Annotated[
         int | None, Parameter(help="Keep so many distinct crystals of a request; ranks by agreement.")
+    ] = None,
+    energy: Annotated[
+        str | None,
+        Parameter(help="Ask this energy model: chgnet, sevennet, or module:factory of any ASE calculator."),
+    ] = None,
+    relax: Annotated[
+        bool | None, Parameter(negative=(), help="With --energy: relax each crystal, its symmetry kept.")
     ] = None,
     prompt: Annotated[
         str | None,
@@ -173,7 +180,7 @@ def generate(
         "prompt": prompt, "model": model, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "seed": seed, "constraints": constraints, "device": device, "dtype": dtype, "batch_size": batch_size,
         "max_new_tokens": max_new_tokens, "valid": valid, "max_tries": max_tries, "rank": rank, "best": best,
-        "cluster": cluster, "workers": workers, "cifs": cifs,
+        "cluster": cluster, "workers": workers, "cifs": cifs, "energy": energy, "relax": relax,
     }  # fmt: skip
     asked = _asked(merged(config, flags))
     written = _generate(asked, shown=not (quiet or json))
@@ -209,6 +216,10 @@ def _asked(options: dict[str, Any]) -> Asked:
     kept = {name: options.pop(name) for name in tuple(options) if name in Selection.model_fields}
     settings = sampling(options)
     selection = validated(Selection, kept)
+    if selection.energy is not None:
+        from crystallm.energy.model import require
+
+        require(selection.energy)
     request = validated(Request, one)
     folder = None if out is None else Path(str(out))
     if formulas is None:

@@ -1,0 +1,267 @@
+"""`crystallm relax`: crystals of any collection at the nearest minimum of an energy model."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from cyclopts import Parameter
+
+import crystallm
+from crystallm.commands import ConfigFile, Device, Json, Quiet, merged, print_json, progress, whole
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from crystallm.energy.relax import Options, Relaxed
+    from crystallm.runs import RunFolder
+    from crystallm.sources import Entry
+    from crystallm.workers import Lost
+
+COLUMNS = {
+    "id": "string",
+    "formula": "string",
+    "n_atoms": "int32",
+    "energy_before": "float64",
+    "energy": "float64",
+    "steps": "int32",
+    "converged": "bool",
+    "fmax": "float64",
+    "space_group_before": "string",
+    "space_group": "string",
+    "space_group_number": "int32",
+    "volume_per_atom_before": "float64",
+    "volume_per_atom": "float64",
+    "reason": "string",
+    "file": "string",
+    "cif": "string",
+}
+"""Columns of the table of relaxed crystals, with their pyarrow types. Energies in eV per atom, the largest
+force left in eV/Å, volumes in Å^3, space groups as found within 0.01 Å. What was not relaxed has nulls, and
+the reason."""
+TABLE_ROWS = 40
+"""Crystals in the printed table, at most; the results have them all."""
+
+
+class Asked(NamedTuple):
+    """What the options ask for."""
+
+    path: str
+    model: str
+    options: Options
+    device: str
+    workers: int
+    seconds: float
+    out: Path | None
+
+
+def relax(
+    path: Annotated[
+        str | None,
+        Parameter(help="Folder or file of structures (see crystallm prepare --help); also an --out folder."),
+    ] = None,
+    *,
+    model: Annotated[
+        str | None,
+        Parameter(help="chgnet, sevennet, or module:factory for any ASE calculator (chgnet)."),
+    ] = None,
+    steps: Annotated[int | None, Parameter(help="Steps for one crystal, at most (200).")] = None,
+    fmax: Annotated[float | None, Parameter(help="Largest force at which to stop, eV/Å (0.05).")] = None,
+    keep_symmetry: Annotated[
+        bool | None, Parameter(negative=(), help="Keep the space group of each crystal.")
+    ] = None,
+    trajectory: Annotated[
+        bool | None, Parameter(negative=(), help="Keep all steps, as extended XYZ in trajectories/.")
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="Folder for CIFs and results.parquet; without it, none is written.")
+    ] = None,
+    workers: Annotated[
+        int | None, Parameter(help="Processes, each with the model (one a core; on a GPU, one).")
+    ] = None,
+    seconds: Annotated[float | None, Parameter(help="Limit for one crystal (600).")] = None,
+    device: Device = None,
+    config: ConfigFile = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Relax crystals, cell and atoms, with an energy model.
+
+    crystallm relax out/rutile --model chgnet --out out/relaxed
+
+    Needs pip install 'crystallm[energy]'. With --out, results.parquet has a row a crystal, energies in eV per
+    atom; a killed run started again goes on. Nothing stops it: what cannot be relaxed has the reason.
+    """
+    flags = {
+        "path": path, "model": model, "steps": steps, "fmax": fmax, "keep_symmetry": keep_symmetry,
+        "trajectory": trajectory, "out": out, "workers": workers, "seconds": seconds, "device": device,
+    }  # fmt: skip
+    asked = _asked(merged(config, flags))
+    rows = _relaxed(asked, shown=not (quiet or json))
+    if json:
+        print_json([{name: value for name, value in row.items() if name != "cif"} for row in rows])
+    elif not quiet:
+        from crystallm import tables
+
+        tables.print_relaxed(rows, asked.out, TABLE_ROWS)
+
+
+def _asked(options: dict[str, Any]) -> Asked:
+    """What the options ask for.
+
+    Raises:
+        InputError, CrystallmError: an option out of its range; no such model, or not installed.
+    """
+    from crystallm.asking import validated
+    from crystallm.energy import model as models
+    from crystallm.energy.relax import SECONDS, Options
+
+    path = options.get("path")
+    if path is None:
+        raise InputError("no crystals: name a folder, an archive, a table or a CIF")
+    known = {name: options[name] for name in Options.model_fields if name in options}
+    how = validated(Options, known)
+    out = None if options.get("out") is None else Path(str(options["out"]))
+    if how.trajectory and out is None:
+        raise InputError("--trajectory needs --out: name a folder for the results")
+    name = str(options.get("model", models.DEFAULT))
+    models.require(name)
+    seconds = options.get("seconds", SECONDS)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise InputError(f"seconds = {seconds!r}: write a positive number")
+
+    from crystallm.parallel import device_of
+
+    device = str(device_of(str(options.get("device", "auto"))))
+    n_workers = whole("workers", options.get("workers"), (os.cpu_count() or 1) if device == "cpu" else 1)
+    return Asked(str(path), name, how, device, n_workers, float(seconds), out)
+
+
+def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
+    """A row for each crystal of a collection; those of an unfinished run are not relaxed again."""
+    from crystallm import evaluation, runs, sources
+
+    n_entries, digest = evaluation.survey(sources.read_cifs(asked.path))
+    folder, todo = None, set(range(n_entries))
+    if asked.out is not None:
+        question = {
+            "command": "relax", "version": crystallm.__version__, "model": asked.model, "digest": digest,
+            **asked.options.model_dump(),
+        }  # fmt: skip
+        folder = runs.RunFolder(asked.out, question, n_entries, COLUMNS)
+        todo = folder.open()
+    rows: dict[int, dict[str, Any]] = {}
+    done = n_entries - len(todo)
+    entries = ((i, entry) for i, entry in enumerate(sources.read_cifs(asked.path)) if i in todo)
+    with progress("relaxing crystals", n_entries, shown=shown) as advance:
+        advance(done)
+        for number, row, found in _results(asked, entries, len(todo)):
+            if folder is None:
+                rows[number] = row
+            else:
+                _write(folder, number, row, found)
+            done += 1
+            advance(done)
+    if folder is None:
+        return [rows[number] for number in sorted(rows)]
+    folder.finish()
+    return folder.rows()
+
+
+def _results(
+    asked: Asked, entries: Iterator[tuple[int, Entry]], n_entries: int
+) -> Iterator[tuple[int, dict[str, Any], Relaxed | None]]:
+    """Number, row, and what became of each crystal, as they finish."""
+    from crystallm.energy.relax import relax_many
+
+    drawn: list[tuple[int, str]] = []
+    unread: list[tuple[int, dict[str, Any]]] = []
+
+    def texts() -> Iterator[str]:
+        for number, entry in entries:
+            if entry.text is None:
+                unread.append((number, _lost(entry.id, f"not read: {entry.problem}")))
+                continue
+            drawn.append((number, entry.id))
+            yield entry.text
+
+    found = relax_many(
+        texts(),
+        asked.model,
+        asked.options,
+        device=asked.device,
+        n_workers=max(1, min(asked.workers, n_entries)),
+        seconds=asked.seconds,
+    )
+    for i, one in found:
+        number, name = drawn[i]
+        yield number, *_row(number, name, one)
+    for number, row in unread:
+        yield number, row, None
+
+
+def _row(number: int, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], Relaxed | None]:
+    from crystallm import workers
+    from crystallm.energy import relax
+
+    if isinstance(found, workers.Lost):
+        return _lost(name, found.reason), None
+    before, after = found.before, found.structure
+    group = relax.space_group(after)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of elements without an electronegativity, by which it sorts
+        formula = after.composition.formula.replace(" ", "")
+    told = {
+        "id": name,
+        "formula": formula,
+        "n_atoms": len(after),
+        "energy_before": found.energy_before,
+        "energy": found.energy,
+        "steps": found.steps,
+        "converged": found.converged,
+        "fmax": found.fmax,
+        "space_group_before": (relax.space_group(before) or (None,))[0],
+        "space_group": None if group is None else group[0],
+        "space_group_number": None if group is None else group[1],
+        "volume_per_atom_before": before.volume / len(before),
+        "volume_per_atom": after.volume / len(after),
+        "file": f"{_file(number, name)}.cif",
+        "cif": relax.to_cif(after),
+    }
+    return dict.fromkeys(COLUMNS) | told, found
+
+
+def _lost(name: str, reason: str) -> dict[str, Any]:
+    return dict.fromkeys(COLUMNS) | {"id": name, "reason": reason}
+
+
+def _file(number: int, name: str) -> str:
+    """A file's name for a crystal, whatever its collection calls it."""
+    return f"{number:05d}-{re.sub('[^A-Za-z0-9._+-]+', '_', name)[-60:]}"
+
+
+def _write(folder: RunFolder, number: int, row: dict[str, Any], found: Relaxed | None) -> None:
+    from crystallm import runs
+
+    if found is not None and found.trajectory:
+        text = "".join(_frame(structure, energy) for structure, energy in found.trajectory)
+        path = folder.path / "trajectories" / f"{_file(number, row['id'])}.extxyz"
+        runs.write_atomically(path, text.encode(), sync=False)
+    folder.write_unit(number, [row], {row["file"]: row["cif"]} if row["file"] else {})
+
+
+def _frame(structure: Any, energy: float) -> str:
+    """A structure and its energy (eV per atom; of the cell in the file, as is usual) as extended XYZ."""
+    lattice = " ".join(f"{x:.8f}" for x in structure.lattice.matrix.ravel())
+    total = f"{energy * len(structure):.8f}"
+    lines = [
+        f"{len(structure)}",
+        f'Lattice="{lattice}" Properties=species:S:1:pos:R:3 energy={total} pbc="T T T"',
+        *(f"{site.specie.symbol} {site.x:.8f} {site.y:.8f} {site.z:.8f}" for site in structure),
+    ]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,113 @@
+"""ASE's calculators as energy models, and energy models as ASE's calculators. Imports ase: load it late."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+
+from crystallm.energy import model as models
+from crystallm.energy.model import Prediction
+from crystallm.errors import CrystallmError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pymatgen.core import Structure
+
+    from crystallm.energy.model import EnergyModel
+
+
+class AseModel:
+    """An ASE calculator as an energy model: one crystal after another.
+
+    Args:
+        calculator: of ASE.
+        name: for a person.
+    """
+
+    def __init__(self, calculator: Any, name: str) -> None:
+        self.name = name
+        self._calculator = calculator
+
+    def predict(self, structures: Sequence[Structure], *, forces: bool = False) -> list[Prediction]:
+        """What the calculator says; see `EnergyModel`."""
+        return [self._one(structure, forces) for structure in structures]
+
+    def _one(self, structure: Structure, forces: bool) -> Prediction:
+        atoms = to_atoms(structure)
+        atoms.calc = self._calculator
+        energy = float(atoms.get_potential_energy()) / len(atoms)
+        if not forces:
+            return Prediction(energy)
+        return Prediction(energy, _offered(atoms.get_forces), _offered(lambda: atoms.get_stress(voigt=False)))
+
+
+def _offered(ask: Any) -> Any:
+    """Numbers of a calculator; None where it does not offer them."""
+    try:
+        return np.array(ask(), dtype=np.float64)
+    except (PropertyNotImplementedError, NotImplementedError):
+        return None
+
+
+def sevennet(device: str = "auto") -> AseModel:
+    """SevenNet-0 (Park et al. 2024), with the weights of its package."""
+    from sevenn.calculator import SevenNetCalculator
+
+    return AseModel(SevenNetCalculator("7net-0", device=device), "sevennet")
+
+
+class ModelCalculator(Calculator):  # type: ignore[misc] # ase is untyped
+    """An energy model as a calculator of ASE, which refuses energies that are none.
+
+    Args:
+        model: with forces and stress.
+        bound: on |E|, eV per atom.
+    """
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, model: EnergyModel, bound: float) -> None:
+        super().__init__()
+        self._energy_model = model
+        self._bound = bound
+
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
+        """Ask the model.
+
+        Raises:
+            CrystallmError: it has no forces or no stress, or gives what is no number or out of bounds.
+        """
+        super().calculate(atoms, properties, system_changes)
+        (found,) = self._energy_model.predict([to_structure(self.atoms)], forces=True)
+        if wrong := models.problem(found, self._bound):
+            raise CrystallmError(wrong)
+        if found.forces is None or found.stress is None:
+            missing = "forces" if found.forces is None else "stress"
+            raise CrystallmError(f"{self._energy_model.name} gives no {missing}, which relaxation needs")
+        stress = found.stress
+        voigt = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]  # xx yy zz yz xz xy
+        energy = found.energy * len(self.atoms)
+        self.results = {"energy": energy, "free_energy": energy, "forces": found.forces, "stress": voigt}
+
+
+def to_atoms(structure: Structure) -> Any:
+    """ASE's form of an ordered structure, atoms in the same order."""
+    return Atoms(
+        numbers=[site.specie.Z for site in structure],
+        scaled_positions=structure.frac_coords,
+        cell=structure.lattice.matrix,
+        pbc=True,
+    )
+
+
+def to_structure(atoms: Any) -> Structure:
+    """The structure of ASE's atoms, in the same order."""
+    from pymatgen.core import Structure
+
+    return Structure(
+        np.array(atoms.cell), atoms.get_chemical_symbols(), atoms.get_positions(), coords_are_cartesian=True
+    )

@@ -1,0 +1,282 @@
+"""Crystals brought to the nearest minimum of an energy model: cell and atoms, by ASE.
+
+FIRE (Bitzek et al. 2006) on the atoms and the logarithm of the deformation (ASE's FrechetCellFilter). A
+structure that runs away, or whose energy is no number, is given up with the reason. Refuses to know where
+crystals come from and where they are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from crystallm import matching, workers
+from crystallm.energy import model as models
+from crystallm.energy import worker
+from crystallm.errors import CrystallmError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
+
+    from pymatgen.core import Structure
+
+    from crystallm.energy.model import EnergyModel
+
+SYMPREC = 0.01
+"""Å, for the symmetry that is kept, told and printed. Relaxed atoms stand more exactly than written ones, and
+0.1 Å, as elsewhere here, would move them back."""
+SECONDS = 600.0
+"""Limit for one crystal."""
+MAX_GROWTH = 8.0
+"""Times by which the volume may grow or shrink: a cell twice as long each way is another crystal, or none."""
+
+
+class Options(BaseModel):
+    """How to relax. Frozen; refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    steps: int = Field(default=200, ge=0)
+    """At most."""
+    fmax: float = Field(default=0.05, gt=0)
+    """Largest force at which to stop, eV/Å; of the cell, the derivative by its strain over the number of
+    atoms, as ASE has it."""
+    keep_symmetry: bool = False
+    """Keep the space group that the structure has (ASE's FixSymmetry); else it may go or come."""
+    trajectory: bool = False
+    """Keep the structures of all steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxed:
+    """What became of a structure.
+
+    Attributes:
+        before: the structure as it was given.
+        structure: at the end.
+        energy_before: of the first, eV per atom.
+        energy: of the last one.
+        steps: that were taken.
+        converged: whether the largest force is below `fmax`.
+        fmax: the largest force left, eV/Å, as in `Options`.
+        trajectory: (structure, eV per atom) of each step, the first one too; none unless asked for.
+    """
+
+    before: Structure
+    structure: Structure
+    energy_before: float
+    energy: float
+    steps: int
+    converged: bool
+    fmax: float
+    trajectory: tuple[tuple[Structure, float], ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "before": matching.pack(self.before),
+            "structure": matching.pack(self.structure),
+            "energy_before": self.energy_before,
+            "energy": self.energy,
+            "steps": self.steps,
+            "converged": self.converged,
+            "fmax": self.fmax,
+            "trajectory": [[matching.pack(structure), energy] for structure, energy in self.trajectory],
+        }
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Relaxed:
+        """What `record` gave."""
+        structures = {name: matching.unpack(record[name]) for name in ("before", "structure")}
+        path = tuple((matching.unpack(packed), energy) for packed, energy in record["trajectory"])
+        return cls(**{**record, **structures, "trajectory": path})
+
+
+def relax(
+    structure: Structure,
+    model: EnergyModel,
+    options: Options | None = None,
+    *,
+    bound: float = models.BOUND,
+) -> Relaxed:
+    """Relax one structure, in this process and without a limit of time.
+
+    Args:
+        structure: an ordered one; it stays as it is.
+        model: with forces and stress.
+        options: None for the defaults.
+        bound: on |E|, eV per atom.
+
+    Raises:
+        CrystallmError: ase is not installed; the structure is not ordered, runs away, has an energy that is
+            none; its symmetry is not found; the model lacks forces or stress.
+        Exception: what the model raises.
+    """
+    options = Options() if options is None else options
+    if not structure.is_ordered:
+        raise CrystallmError("partial occupancies cannot be relaxed")
+    try:
+        from ase.filters import FrechetCellFilter
+        from ase.optimize import FIRE
+    except ImportError:
+        raise CrystallmError("relaxation needs ase: pip install 'crystallm[energy]'") from None
+    import numpy as np
+
+    from crystallm.energy.ase_model import ModelCalculator, to_atoms, to_structure
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        atoms = to_atoms(structure)
+        if options.keep_symmetry:
+            _keep_symmetry(atoms)
+        atoms.calc = ModelCalculator(model, bound)
+        volume, n = atoms.get_volume(), len(atoms)
+        path: list[tuple[Structure, float]] = []
+        energies: list[float] = []
+
+        def look() -> None:
+            """After each step, and before the first."""
+            growth = atoms.get_volume() / volume
+            if not 1 / MAX_GROWTH < growth < MAX_GROWTH:
+                raise CrystallmError(f"the cell runs away: {growth:.3g} times its volume")
+            energies.append(float(atoms.get_potential_energy()) / n)
+            if options.trajectory:
+                path.append((to_structure(atoms), energies[-1]))
+
+        filtered = FrechetCellFilter(atoms)
+        with FIRE(filtered, logfile=None) as search:
+            search.attach(look)
+            search.run(fmax=options.fmax, steps=options.steps)
+            left = float(np.linalg.norm(filtered.get_forces(), axis=1).max())
+            return Relaxed(
+                structure,
+                to_structure(atoms),
+                energies[0],
+                energies[-1],
+                search.nsteps,
+                left < options.fmax,
+                left,
+                tuple(path),
+            )
+
+
+def _keep_symmetry(atoms: Any) -> None:
+    """Make atoms as symmetric as they are within SYMPREC, and hold them to it."""
+    from ase.constraints import FixSymmetry
+    from ase.spacegroup.symmetrize import refine_symmetry
+
+    try:
+        refine_symmetry(atoms, SYMPREC)
+        atoms.set_constraint(FixSymmetry(atoms, SYMPREC))
+    except Exception as error:
+        raise CrystallmError(f"its symmetry cannot be kept: {type(error).__name__}: {error}") from error
+
+
+def relax_many(
+    structures: Iterable[Structure | str],
+    model: str = models.DEFAULT,
+    options: Options | None = None,
+    *,
+    device: str = "cpu",
+    n_workers: int = 1,
+    seconds: float = SECONDS,
+    bound: float = models.BOUND,
+    executor: Executor | None = None,
+) -> Iterator[tuple[int, Relaxed | workers.Lost]]:
+    """Relax structures in processes that can be lost.
+
+    Args:
+        structures: ordered ones, or CIFs, which the processes read; drawn as they are needed.
+        model: by name, see `model.load`; each process loads it.
+        options: None for the defaults.
+        device: where the processes run it.
+        n_workers: processes at a time.
+        seconds: limit for one structure; loading not counted.
+        bound: on |E|, eV per atom.
+        executor: where to run in place of processes of this machine.
+
+    Returns:
+        An iterator over (number of the structure, what became of it or why nothing), as they finish.
+
+    Raises:
+        InputError, CrystallmError: at once, there is no such model; while drawing, it cannot be loaded.
+    """
+    models.require(model)
+    same = {"options": (options or Options()).model_dump(), "bound": bound}
+    tasks = ({"structure": matching.pack(structure), **same} for structure in structures)
+    function = worker.function_of("relaxing", model, device)
+
+    def relaxed() -> Iterator[tuple[int, Relaxed | workers.Lost]]:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(worker.plainly())
+            where = executor
+            if where is None:
+                memory = worker.memory_gb(device) or None
+                where = stack.enter_context(workers.Pool(n_workers, seconds=seconds, memory_gb=memory))
+            for i, found in workers.stream(where, function, tasks, ahead=2 * n_workers):
+                yield i, _unpacked(found)
+
+    return relaxed()
+
+
+def relax_all(
+    structures: Sequence[Structure],
+    model: str = models.DEFAULT,
+    options: Options | None = None,
+    *,
+    device: str = "cpu",
+    n_workers: int = 1,
+    seconds: float = SECONDS,
+    bound: float = models.BOUND,
+) -> list[Relaxed | workers.Lost]:
+    """As `relax_many`, for a list, in processes that `workers.kept` keeps; equal ones are relaxed once."""
+    models.require(model)
+    same = {"options": (options or Options()).model_dump(), "bound": bound}
+    packed = [matching.pack(structure) for structure in structures]
+    distinct = {repr(record): record for record in packed}
+    with worker.plainly():
+        found = workers.run(
+            worker.function_of("relaxing", model, device),
+            [{"structure": record, **same} for record in distinct.values()],
+            workers=n_workers,
+            seconds=seconds,
+            memory_gb=worker.memory_gb(device),
+        )
+    results = dict(zip(distinct, map(_unpacked, found), strict=True))
+    return [results[repr(record)] for record in packed]
+
+
+def _unpacked(found: Any) -> Relaxed | workers.Lost:
+    if isinstance(found, workers.Lost):
+        return found
+    return workers.Lost(found["lost"]) if "lost" in found else Relaxed.of_record(found)
+
+
+def to_cif(structure: Structure) -> str:
+    """A CIF of a relaxed structure in the setting of its space group; in P1 where none is found."""
+    from pymatgen.io.cif import CifWriter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return str(CifWriter(structure, symprec=SYMPREC, significant_figures=6))
+        except Exception:  # noqa: BLE001 - spglib and pymatgen fail in many ways at crystals near a higher symmetry
+            return str(CifWriter(structure, significant_figures=6))
+
+
+def space_group(structure: Structure) -> tuple[str, int] | None:
+    """Symbol and number that spglib finds within SYMPREC; None for none."""
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = SpacegroupAnalyzer(structure, symprec=SYMPREC)
+            return str(found.get_space_group_symbol()), int(found.get_space_group_number())
+        except Exception:  # noqa: BLE001 - as above
+            return None

@@ -1,0 +1,102 @@
+"""Energies of many crystals, from a model that may raise, hang, crash, or talk nonsense.
+
+Each of these costs one crystal its energy, and nothing else: crystals are asked about in groups, in processes
+that can be lost; those of a group that was lost are asked about once more, each alone. Refuses to know what
+energies are for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystallm import matching, workers
+from crystallm.energy import model as models
+from crystallm.energy import worker
+from crystallm.workers import Lost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Executor
+
+    from pymatgen.core import Structure
+
+GROUP = 16
+"""Crystals that are asked about together, at most."""
+SECONDS = 60.0
+"""Limit for a group, and for each crystal of one that was lost. CHGNet takes a second for 100 atoms on a
+core; what takes a minute is no cell that one wants."""
+
+
+def score(
+    structures: Sequence[Structure],
+    model: str = models.DEFAULT,
+    *,
+    device: str = "cpu",
+    workers: int = 1,
+    seconds: float = SECONDS,
+    bound: float = models.BOUND,
+    executor: Executor | None = None,
+) -> list[float | Lost]:
+    """The energy of each crystal.
+
+    Args:
+        structures: crystals; identical ones are asked about once.
+        model: by name, see `model.load`; each process loads it.
+        device: where the processes run it.
+        workers: processes at a time.
+        seconds: limit for a group, or for one crystal where a group passed it; loading not counted.
+        bound: on |E|, eV per atom.
+        executor: where to run in place of processes of this machine.
+
+    Returns:
+        For each structure its energy, eV per atom; or why there is none.
+
+    Raises:
+        InputError, CrystallmError: there is no such model, or it cannot be loaded.
+    """
+    models.require(model)
+    keys: list[str] = []
+    records: dict[str, dict[str, Any]] = {}
+    found: dict[str, float | Lost] = {}
+    for structure in structures:
+        record = matching.pack(structure)
+        keys.append(repr(record))
+        if not structure.is_ordered:
+            found[keys[-1]] = Lost("partial occupancies have no energy")
+        else:
+            records.setdefault(keys[-1], record)
+    size = max(1, min(GROUP, -(-len(records) // workers)))
+    asked = list(records)
+    groups = [asked[k : k + size] for k in range(0, len(asked), size)]
+
+    def ask(groups: Sequence[Sequence[str]]) -> Iterable[tuple[Sequence[str], Any]]:
+        with worker.plainly():
+            answers = _run(
+                worker.function_of("scoring", model, device),
+                [{"structures": [records[key] for key in group], "bound": bound} for group in groups],
+                workers=workers,
+                seconds=seconds,
+                memory_gb=worker.memory_gb(device),
+                executor=executor,
+            )
+        return zip(groups, answers, strict=True)
+
+    again: list[list[str]] = []
+    for group, answer in ask(groups):
+        if not isinstance(answer, Lost):
+            found |= {key: _value(one) for key, one in zip(group, answer, strict=True)}
+        elif len(group) == 1:
+            found[group[0]] = answer
+        else:
+            again += [[key] for key in group]
+    if again:
+        for (key,), answer in ask(again):
+            found[key] = answer if isinstance(answer, Lost) else _value(answer[0])
+    return [found[key] for key in keys]
+
+
+_run: Callable[..., list[Any]] = workers.run  # `workers` is a number within `score`
+
+
+def _value(answer: dict[str, Any]) -> float | Lost:
+    return Lost(answer["lost"]) if "lost" in answer else float(answer["energy"])

@@ -1,0 +1,67 @@
+"""Energies over ZeroMQ: a server in a thread, and clients of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import threading
+from contextlib import contextmanager
+from queue import Queue
+
+import pytest
+from pymatgen.core import Lattice, Structure
+
+import energies
+from crystallm import cli, energy
+from crystallm.energy import exchange
+from crystallm.errors import CrystallmError, InputError
+
+needs_zmq = pytest.mark.skipif(importlib.util.find_spec("zmq") is None, reason="pyzmq is not installed")
+
+
+@contextmanager
+def server(model: str, **options):
+    stop, address = threading.Event(), Queue()
+    arguments = {"stop": stop, "ready": address.put, **options}
+    thread = threading.Thread(target=exchange.serve, args=(model, "tcp://127.0.0.1:*"), kwargs=arguments)
+    thread.start()
+    try:
+        yield address.get(timeout=20)
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+@needs_zmq
+def test_a_server_answers_with_the_energies_of_its_model():
+    with server("energies:odd", seconds=2.0) as address:
+        model = energy.load(address)
+        assert model.name == address
+        energy.check(model)
+        copper = Structure(Lattice.cubic(3), ["Cu"], [[0, 0, 0]])
+        (found,) = model.predict([copper], forces=True)
+        assert found.energy == pytest.approx(energies.Morse().predict([copper])[0].energy)
+        assert (found.forces, found.stress) == (None, None)
+        for freak in ("He", "Xe", "Ne"):  # it raises, dies, hangs: and goes on
+            (answer,) = model.predict([Structure(Lattice.cubic(3), [freak], [[0, 0, 0]])])
+            assert math.isnan(answer.energy)
+        assert model.predict([copper])[0].energy == found.energy
+        model.close()
+
+
+@needs_zmq
+def test_a_server_that_is_not_there_costs_a_limit_and_is_named():
+    model = exchange.ZmqModel("tcp://127.0.0.1:9", seconds=0.1, tries=2)
+    with pytest.raises(CrystallmError, match=r"tcp://127.0.0.1:9 does not answer \(2 times 0.1 s\)"):
+        model.predict([Structure(Lattice.cubic(3), ["Cu"], [[0, 0, 0]])])
+    model.close()
+    with pytest.raises(InputError, match="no address 'tcp://nowhere'"):
+        energy.load("tcp://nowhere")
+    with pytest.raises(InputError, match="cannot listen at 'tcp://nowhere'"):
+        exchange.serve("energies:odd", "tcp://nowhere")
+
+
+def test_a_missing_package_is_told_in_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "zmq", None)
+    assert cli.run(["energy-server", "--model", "energies:odd", "--device", "cpu"]) == 1
+    assert "pip install 'crystallm[zmq]'" in capsys.readouterr().err

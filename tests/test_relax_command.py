@@ -1,0 +1,113 @@
+"""`crystallm relax` from end to end, with a model of which one knows everything."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+
+import pytest
+from pyarrow import parquet
+
+from crystallm import cli, sources
+from crystallm.commands.relax import COLUMNS
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
+OPTIONS = ("--model", "energies:odd", "--workers", "1", "--device", "cpu", "--seconds", "20")
+
+
+@pytest.fixture
+def crystallm(capsys, monkeypatch, tmp_path, textbook_structures):
+    """Runs a command in a folder with two crystals, one that breaks the model, and one that is none."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifs").mkdir()
+    for name in ("rocksalt", "rutile"):
+        textbook_structures[name].to(filename=f"cifs/{name}.cif", fmt="cif")
+    salt = (tmp_path / "cifs" / "rocksalt.cif").read_text()
+    (tmp_path / "cifs" / "helium.cif").write_text(salt.replace("Cl", "He"))
+    (tmp_path / "cifs" / "torn.cif").write_text("data_\n_cell_length_a 3\n")
+
+    def run(*arguments):
+        code = cli.run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_a_collection_is_relaxed_and_a_killed_run_goes_on(crystallm, tmp_path, monkeypatch):
+    asked = ("relax", "cifs", *OPTIONS, "--keep-symmetry", "--trajectory", "--out", "out")
+    code, out, err = crystallm(*asked)
+    assert (code, err) == (0, "")
+    assert "4 crystals, 2 relaxed, 0 not to the end; out/results.parquet" in out
+    table = parquet.read_table("out/results.parquet")
+    assert table.column_names == list(COLUMNS)
+    rows = {row["id"]: row for row in table.to_pylist()}
+    assert list(rows) == ["helium", "rocksalt", "rutile", "torn"]
+    assert rows["helium"]["reason"] == "ValueError: no helium here"
+    assert rows["torn"]["reason"]
+    for name, group in (("rocksalt", 225), ("rutile", 136)):
+        row = rows[name]
+        assert row["energy"] < row["energy_before"]
+        assert row["space_group_number"] == group
+        assert (tmp_path / "out" / "cifs" / row["file"]).read_text() == row["cif"]
+    frames = list(sources.read("out/trajectories/00001-rocksalt.extxyz"))
+    assert len(frames) == rows["rocksalt"]["steps"] + 1
+    # All other tools read the folder: what was not relaxed is an entry without a text.
+    assert [entry.text is None for entry in sources.read("out")] == [True, False, False, True]
+
+    # As if killed behind the second crystal: that one's row is read, not made again.
+    shutil.rmtree("out/cifs")
+    marked = [
+        row | {"formula": "kept" if row["id"] == "rocksalt" else row["formula"]} for row in rows.values()
+    ]
+    from crystallm import runs
+
+    for unit in (0, 1, 3):
+        runs.write_atomically(
+            tmp_path / "out" / "parts" / f"{unit:05d}.parquet", runs.as_parquet([marked[unit]], COLUMNS)
+        )
+    (tmp_path / "out" / "results.parquet").unlink()
+    assert crystallm(*asked, "--quiet") == (0, "", "")
+    again = parquet.read_table("out/results.parquet").to_pylist()
+    assert again == marked
+    assert [path.name for path in (tmp_path / "out" / "cifs").iterdir()] == ["00002-rutile.cif"]
+    code, _, err = crystallm(*asked, "--fmax", "0.5")
+    assert code == 2
+    assert "out holds another run (fmax was 0.05, now 0.5)" in err
+
+
+def test_rows_are_told_as_json(crystallm):
+    code, out, _ = crystallm("relax", "cifs/rocksalt.cif", *OPTIONS, "--steps", 1, "--json")
+    (row,) = map(json.loads, out.splitlines())
+    assert code == 0
+    assert (row["id"], row["steps"], row["converged"], "cif" in row) == ("rocksalt", 1, False, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "no crystals: name a folder"),
+        (("cifs", "--model", "dft"), 2, "no energy model 'dft'"),
+        (("cifs", *OPTIONS, "--fmax", "0"), 2, "fmax = '0.0'"),
+        (("cifs", *OPTIONS, "--trajectory"), 2, "--trajectory needs --out"),
+        (("cifs", *OPTIONS[:-1], "-1"), 2, "seconds = -1.0: write a positive number"),
+        (("cifs", "--model", "energies:unloadable", "--workers", 1), 1, "the weights are gone"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_in_one_line(crystallm, arguments, code, said):
+    found, out, err = crystallm("relax", *arguments)
+    assert (found, out) == (code, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_missing_extra_is_told_in_one_line(crystallm, monkeypatch):
+    from crystallm.energy import model
+
+    monkeypatch.setattr(model, "find_spec", lambda _: None)
+    code, _, err = crystallm("relax", "cifs")
+    assert (code, err) == (
+        1,
+        "crystallm: the energy model 'chgnet' needs chgnet and ase: pip install 'crystallm[energy]'\n",
+    )
