@@ -31,7 +31,9 @@ _HOMES = {
     "generate": "crystallm.generation",
     "load_model": "crystallm.checkpoint",
 }
-_MODULES = frozenset({"cif", "elements", "formula", "orbits", "spacegroups", "tokenizer", "validity"})
+_MODULES = frozenset(
+    {"cif", "elements", "energy", "formula", "orbits", "spacegroups", "tokenizer", "validity"}
+)
 
 
 def __getattr__(name: str) -> Any:

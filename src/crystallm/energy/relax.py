@@ -8,6 +8,7 @@ crystals come from and where they are kept.
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ SECONDS = 600.0
 """Limit for one crystal."""
 MAX_GROWTH = 8.0
 """Times by which the volume may grow or shrink: a cell twice as long each way is another crystal, or none."""
+
+_SPGLIB = "SPGLIB_OLD_ERROR_HANDLING"
 
 
 class Options(BaseModel):
@@ -165,14 +168,26 @@ def relax(
             )
 
 
+@contextlib.contextmanager
+def _spglib_as_it_was() -> Iterator[None]:
+    """Undo what ASE 3.29 leaves in the environment, where spglib then raises for no symmetry all over."""
+    before = os.environ.get(_SPGLIB)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_SPGLIB, None)
+
+
 def _keep_symmetry(atoms: Any) -> None:
     """Make atoms as symmetric as they are within SYMPREC, and hold them to it."""
     from ase.constraints import FixSymmetry
     from ase.spacegroup.symmetrize import refine_symmetry
 
     try:
-        refine_symmetry(atoms, SYMPREC)
-        atoms.set_constraint(FixSymmetry(atoms, SYMPREC))
+        with _spglib_as_it_was():
+            refine_symmetry(atoms, SYMPREC)
+            atoms.set_constraint(FixSymmetry(atoms, SYMPREC))
     except Exception as error:
         raise CrystallmError(f"its symmetry cannot be kept: {type(error).__name__}: {error}") from error
 
