@@ -149,7 +149,7 @@ def write(
     """
     size = max(WRITTEN_TOGETHER, 8 * writing.settings.batch_size)
     before = 0
-    for group in _grouped(todo, size):
+    for group in units.grouped(todo, lambda block: block.n, size):
         pieces = [piece for block in group for piece in block.pieces]
         generator = Generator(
             model,
@@ -212,7 +212,9 @@ def write_on(
     }
     size = max(SENT_TOGETHER, 2 * writing.settings.batch_size)
     done = 0
-    for task, found in _finished(executor, (same | _packed(group) for group in _grouped(todo, size)), ahead):
+    for task, found in _finished(
+        executor, (same | _packed(group) for group in units.grouped(todo, lambda block: block.n, size)), ahead
+    ):
         for block in found:
             yield Done(**block)
         done += sum(request["n"] for request in task["requests"])
@@ -276,20 +278,6 @@ def _written(
 def _behind(before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
     """Progress that goes on where it was."""
     return lambda done: progress(before + done)
-
-
-def _grouped(todo: Iterable[Block], size: int) -> Iterator[list[Block]]:
-    """Blocks in groups of so many crystals at least; the last may be smaller."""
-    group: list[Block] = []
-    held = 0
-    for block in todo:
-        group.append(block)
-        held += block.n
-        if held >= size:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
 
 
 class _Tasks:

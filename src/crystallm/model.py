@@ -222,7 +222,7 @@ class KVCache:
 
 
 Turn = tuple[Tensor, Tensor]
-"""Cosines and sines (B, 1, T, D / 2) of rotary positions."""
+"""Cosines and sines of rotary positions, (B, 1, T, D / 2) beside queries (B, H, T, D)."""
 
 
 class Attention(nn.Module):
@@ -247,7 +247,7 @@ class Attention(nn.Module):
         qkv = self.c_attn(x).view(n_rows, n_tokens, 3, self.n_head, width // self.n_head)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, T, D) each, views
         if turn is not None:
-            queries, keys = _turned(queries, turn), _turned(keys, turn)
+            queries, keys = turned(queries, turn), turned(keys, turn)
         if cache is not None:
             keys, values = cache.append(layer, keys, values)  # (B, H, W, D)
         dropout = self.dropout if self.training else 0.0
@@ -517,9 +517,10 @@ def turn_of(positions: Tensor, head_dim: int) -> Turn:
     return angles.cos(), angles.sin()
 
 
-def _turned(x: Tensor, turn: Turn) -> Tensor:
+def turned(x: Tensor, turn: Turn) -> Tensor:
+    """Queries or keys (..., D) turned by their places, whose cosines and sines broadcast to (..., D / 2)."""
     cosines, sines = (part.to(x.dtype) for part in turn)
-    one, two = x.chunk(2, dim=-1)  # (B, H, T, D / 2) each
+    one, two = x.chunk(2, dim=-1)  # (..., D / 2) each
     return torch.cat((one * cosines - two * sines, two * cosines + one * sines), dim=-1)
 
 

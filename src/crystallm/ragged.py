@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from crystallm.model import MLP, turn_of
+from crystallm.model import MLP, turn_of, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -205,14 +205,14 @@ class Reader:
         x: Tensor = trunk.wte(runs.ids)  # (N, C)
         turn = None
         if trunk.wpe is None:
-            turn = turn_of(runs.positions, config.head_dim)
+            turn = turn_of(runs.positions[:, None, None], config.head_dim)
         else:
             x = x + trunk.wpe(runs.positions)
         for layer, block in enumerate(self._blocks):
             qkv = block.attend(block.ln_1(x)).view(-1, 3, config.n_head, config.head_dim)
             queries, keys, values = qkv.unbind(1)  # (N, H, D) each, views
             if turn is not None:
-                queries, keys = _turned(qkv[:, :2], turn).unbind(1)
+                queries, keys = turned(qkv[:, :2], turn).unbind(1)
             cache.put(layer, runs.rows, runs.positions, keys, values)
             x = x + block.gather(_attention(queries, runs.groups, cache, layer).flatten(1))
             x = x + block.mlp(block.ln_2(x))
@@ -234,19 +234,11 @@ class _Block:
 
 def _block(block: Any, linear: Callable[..., Function], *, fused: bool) -> _Block:
     mlp = block.mlp
-    if fused and isinstance(mlp, MLP):
-        wide, narrow = linear(mlp.c_fc, "gelu", "tanh"), linear(mlp.c_proj)
-        return _Block(
-            block.ln_1,
-            linear(block.attn.c_attn),
-            linear(block.attn.c_proj),
-            block.ln_2,
-            lambda x: narrow(wide(x)),
-        )
-    wide, narrow = linear(mlp.c_fc), linear(mlp.c_proj)
+    gelu = fused and isinstance(mlp, MLP)
+    wide, narrow = linear(mlp.c_fc, *(("gelu", "tanh") if gelu else ())), linear(mlp.c_proj)
 
     def through(x: Tensor) -> Tensor:
-        return narrow(mlp.between(wide(x)))
+        return narrow(wide(x) if gelu else mlp.between(wide(x)))
 
     return _Block(block.ln_1, linear(block.attn.c_attn), linear(block.attn.c_proj), block.ln_2, through)
 
@@ -296,10 +288,3 @@ def _attention(queries: Tensor, groups: Sequence[Group], cache: KVCache, layer: 
         out[group.places] = found[group.taken]
     assert out is not None  # noqa: S101 - there is a group
     return out
-
-
-def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary positions of queries and keys (N, 2, H, D) at once."""
-    cosines, sines = (part.to(x.dtype)[:, None, None] for part in turn)  # (N, 1, 1, D / 2)
-    one, two = x.chunk(2, dim=-1)
-    return torch.cat((one * cosines - two * sines, two * cosines + one * sines), dim=-1)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from crystallm.crystal import Crystal
 
 Row = TypeVar("Row", bound="Mapping[str, Any]")
+Item = TypeVar("Item")
 JUDGED_TOGETHER = 256
 """Crystals that are judged, ranked and kept together: a judging process starts in seconds."""
 AHEAD = 1000
@@ -73,7 +74,7 @@ def write(
     written = writing(todo, progress=progress)
 
     def units() -> Iterator[Written]:
-        for together in _together(zip(todo, written, strict=True)):
+        for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), JUDGED_TOGETHER):
             if not selection.valid:  # else they have been judged
                 answers.judge([crystal for _, found in together for crystal in found])
             if selection.energy is not None:
@@ -142,16 +143,16 @@ def _model(name: str, device: str, dtype: str) -> Model:
     return load_model(name, device=device, dtype=dtype)
 
 
-def grouped(items: Sequence[int], weights: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Items in groups whose weights add up to a size at least; the last may be lighter."""
-    group: list[int] = []
-    weight = 0
-    for item, own in zip(items, weights, strict=True):
+def grouped(items: Iterable[Item], weight: Callable[[Item], int], size: int) -> Iterator[list[Item]]:
+    """Items in groups whose weights add up to a size at least; the last may be lighter. Drawn as needed."""
+    group: list[Item] = []
+    held = 0
+    for item in items:
         group.append(item)
-        weight += own
-        if weight >= size:
+        held += weight(item)
+        if held >= size:
             yield group
-            group, weight = [], 0
+            group, held = [], 0
     if group:
         yield group
 
@@ -189,18 +190,6 @@ def kept(rows: Sequence[Row], selection: answers.Selection) -> list[Row]:
 def by_request(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Rows of each request, as they stand one behind the other."""
     return (list(found) for _, found in itertools.groupby(rows, key=lambda row: row["request"]))
-
-
-def _together(units: Iterator[tuple[int, list[Crystal]]]) -> Iterator[list[tuple[int, list[Crystal]]]]:
-    """The units in groups that are judged and ranked together."""
-    group: list[tuple[int, list[Crystal]]] = []
-    for unit in units:
-        group.append(unit)
-        if sum(len(crystals) for _, crystals in group) >= JUDGED_TOGETHER:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) -> list[dict[str, Any]]:
