@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from crystallm.model import MLP, turn_of, turned
+from crystallm.model import MLP, attention_kernels, turn_of, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from crystallm.dataset import Ids
-    from crystallm.model import GPT, KVCache
+    from crystallm.model import GPT, KVCache, Turn
 
     Function = Callable[[Tensor], Tensor]
 
@@ -208,6 +208,15 @@ class Reader:
             turn = turn_of(runs.positions[:, None, None], config.head_dim)
         else:
             x = x + trunk.wpe(runs.positions)
+        with attention_kernels(runs.ids.device):
+            x = self._through(x, runs, cache, turn)
+        cache.set_lengths(runs.lengths)
+        out: Tensor = trunk.ln_f(x)
+        return out
+
+    def _through(self, x: Tensor, runs: Runs, cache: KVCache, turn: Turn | None) -> Tensor:
+        """The stream (N, C) behind all blocks."""
+        config = self.network.config
         for layer, block in enumerate(self._blocks):
             qkv = block.attend(block.ln_1(x)).view(-1, 3, config.n_head, config.head_dim)
             queries, keys, values = qkv.unbind(1)  # (N, H, D) each, views
@@ -216,9 +225,7 @@ class Reader:
             cache.put(layer, runs.rows, runs.positions, keys, values)
             x = x + block.gather(_attention(queries, runs.groups, cache, layer).flatten(1))
             x = x + block.mlp(block.ln_2(x))
-        cache.set_lengths(runs.lengths)
-        out: Tensor = trunk.ln_f(x)
-        return out
+        return x
 
 
 @dataclass(frozen=True)
