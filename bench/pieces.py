@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import crystallm  # noqa: F401 - before torch: its threads are told how to wait
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -253,7 +255,8 @@ def vllm(options: Found) -> Iterator[Found]:
     model = _model(options)
     with tempfile.TemporaryDirectory() as folder:
         decode.to_transformers(model.network.float()).save_pretrained(folder)
-        environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "OMP_NUM_THREADS"}}
+        ours = {"PYTHONPATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"}
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
         done = subprocess.run(
             [options["python"], str(HERE / "vllm_side.py"), folder, json.dumps(options)],
             stdout=subprocess.PIPE,
