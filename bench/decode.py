@@ -18,6 +18,7 @@ import argparse
 import resource
 import statistics
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -43,7 +44,9 @@ def random_model(**size: int) -> Model:
 
 
 def formulas(path: str, n: int) -> list[str]:
-    """Formulas of the corpus's val split, evenly spread."""
+    """Formulas of the corpus's val split, evenly spread; or those of a .txt file, one a line."""
+    if path.endswith(".txt"):
+        return Path(path).read_text(encoding="utf-8").split()[:n]
     from pyarrow import parquet
 
     table = parquet.read_table(path, columns=["reduced_formula", "split"]).to_pylist()
