@@ -143,7 +143,9 @@ def _parted(lengths: Ids, cached: Ids, cache: KVCache) -> list[tuple[slice | Ids
                 best, least = (n, width), total
     apart = own.sum() < least
     alone = np.flatnonzero(apart | (lengths > best[0]) | (widths > best[1])).tolist()
-    single = [(slice(row, row + 1), int(lengths[row]), int(widths[row])) for row in alone]
+    single: list[tuple[slice | Ids, int, int]] = [
+        (slice(row, row + 1), int(lengths[row]), int(widths[row])) for row in alone
+    ]
     return single if apart else [(everyone, *best), *single]
 
 
@@ -283,21 +285,16 @@ def _attention(queries: Tensor, groups: Sequence[Group], cache: KVCache, layer: 
     out: Tensor | None = None
     for group in groups:
         keys, values = cache.seen(layer, group.rows, group.width)  # (B, H, W, D) each
-        if isinstance(group.tokens, slice):
-            mine = queries[group.tokens].transpose(0, 1)[None]  # (1, H, T, D)
-            found = functional.scaled_dot_product_attention(mine, keys, values, attn_mask=group.mask)
-            if out is None:
-                out = torch.empty_like(queries)
-            out[group.tokens] = found[0].transpose(0, 1)
-            continue
+        one = isinstance(group.tokens, slice)
+        own = queries[group.tokens][None] if one else queries[group.tokens]  # (B, T, H, D)
         found = functional.scaled_dot_product_attention(
-            queries[group.tokens].transpose(1, 2), keys, values, attn_mask=group.mask
+            own.transpose(1, 2), keys, values, attn_mask=group.mask
         )  # (B, H, T, D)
         found = found.transpose(1, 2).flatten(0, 1)  # (B T, H, D)
-        if group.taken is None or group.places is None:
+        if len(groups) == 1 and group.taken is None:
             return found
         if out is None:
             out = torch.empty_like(queries)
-        out[group.places] = found[group.taken]
+        out[group.tokens if one else group.places] = found if group.taken is None else found[group.taken]
     assert out is not None  # noqa: S101 - there is a group
     return out
