@@ -32,8 +32,8 @@ import speed_report
 
 TOKENS_OF = {"cpu": "cif-full-bfloat16-128", "cuda": "cif-full-bfloat16-512"}
 """Which measurement tells the mean length of a text."""
-N = {1: 2, 8: 32, 32: 96, 128: 192}
-"""Crystals of a run by the size of its batches."""
+N = {"full": {1: 2, 8: 16, 32: 64, 128: 192}, "none": {1: 1, 8: 8, 32: 32, 128: 128}}
+"""Crystals of a run by rules and the size of its batches: under rules texts end one after the other."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,12 @@ def on_cpu(args: argparse.Namespace) -> list[Piece]:
         for constraints in ("full", "none"):
             for batch in (128, 32, 8, 1):
                 repeats = 3 if batch == 1 else 2 if dtype == "bfloat16" or batch < 128 else 1
-                n = 1 if batch == 1 and constraints == "none" else N[batch]
-                decode(f"cif-{constraints}-{dtype}", batch, n, repeats=repeats)
+                decode(f"cif-{constraints}-{dtype}", batch, N[constraints][batch], repeats=repeats)
     for constraints in ("full", "none"):
-        decode(f"cif-{constraints}-bfloat16", 128, 192, "-2threads", threads=2, repeats=2)
-        decode(f"cif-{constraints}-bfloat16", 128, 384, "-2processes", processes=2, repeats=1)
+        decode(f"cif-{constraints}-bfloat16", 128, N[constraints][128], "-2threads", threads=2, repeats=2)
+        decode(
+            f"cif-{constraints}-bfloat16", 128, 2 * N[constraints][128], "-2processes", processes=2, repeats=1
+        )
     network = {"language": "cif", "tokens": None}
     options = network | {"batch": 1, "cached": False, "repeats": 2}
     found.append(Piece("transformers-1", "transformers", options))
@@ -91,7 +92,9 @@ def on_cpu(args: argparse.Namespace) -> list[Piece]:
             options = {"language": "cif", "dtype": "bfloat16", "batch": 128, "threads": threads, "repeats": 3}
             found.append(Piece(f"products-bfloat16-128-{threads}threads", "products", options))
         for constraints in ("full", "none"):
-            decode(f"cif-{constraints}-bfloat16", 128, 192, "-profile", profile=True, repeats=1)
+            decode(
+                f"cif-{constraints}-bfloat16", 128, N[constraints][128], "-profile", profile=True, repeats=1
+            )
         decode("orbits-full-bfloat16", 128, 256, "-profile", profile=True, repeats=1)
     return found
 

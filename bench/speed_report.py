@@ -46,6 +46,11 @@ class Measured:
         return many or self.on_gpu
 
     @property
+    def compared(self) -> bool:
+        """Whether it is set against others: neither slowed by clocks or a crowd, nor of shorter texts."""
+        return not self.options.keys() & {"profile", "environment", "crowd"}
+
+    @property
     def on_gpu(self) -> bool:
         """Whether a GPU does."""
         return str(self.options.get("device")).startswith("cuda")
@@ -70,8 +75,7 @@ def aims(measured: list[Measured]) -> dict[str, float]:
     plain, rival = by_name.get("transformers-1"), by_name.get("vllm-128-2threads")
     for each in measured:
         kind, batch = each.name.split("-")[0], each.options.get("batch")
-        beside = "environment" in each.options or "crowd" in each.options
-        if each.options.get("profile") or beside or kind not in {"cif", "orbits", "command"}:
+        if not each.compared or kind not in {"cif", "orbits", "command"}:
             continue
         if each.on_gpu:
             found[each.name] = GPU_CIF if kind == "cif" else GPU_ORBITS
@@ -130,7 +134,7 @@ def _ratios(measured: list[Measured]) -> list[str]:
         same = [
             each
             for each in measured
-            if each.name.startswith("cif") and not each.options.get("profile")
+            if each.name.startswith("cif") and each.compared
             and each.side_by_side == rival.side_by_side and each.on_gpu == rival.on_gpu
         ]  # fmt: skip
         for name, fitting in (
@@ -201,9 +205,7 @@ def picture(measured: list[Measured], path: Path) -> None:
     """Bars on a logarithmic scale, each with what is aimed at."""
     from matplotlib.figure import Figure
 
-    shown = [
-        each for each in measured if each.rate and each.name != "first" and not each.options.get("profile")
-    ]
+    shown = [each for each in measured if each.rate and each.compared and each.name != "first"]
     aimed = aims(measured)
     figure = Figure(figsize=(8, 1.2 + 0.24 * len(shown)), layout="constrained")
     axes = figure.subplots()

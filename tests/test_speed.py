@@ -43,6 +43,9 @@ def test_the_table_has_rates_aims_and_multiples(report, tmp_path):
     keep(tmp_path, "cif-full-bfloat16-128-2threads", [run], batch=128, threads=2, **own)
     keep(tmp_path, "transformers-1", [{"crystals": 1, "seconds": 50.0, "cpu": 40.0, "tokens": 400}], batch=1)
     keep(tmp_path, "vllm-128-2threads", [run | {"seconds": 20.0}], batch=128, threads=2)
+    # Of short texts, beside another process: in the table, and compared with nothing.
+    fast = run | {"crystals": 1000}
+    keep(tmp_path, "cif-none-bfloat16-32-beside1", [fast], batch=32, crowd=1, constraints="none")
     keep(tmp_path, "first", [{"crystals": 1, "seconds": 3.0, "parts": {"torch": 1.0, "model": 0.25}}])
     report.write(tmp_path)
     table = (tmp_path / report.TABLE).read_text()
@@ -53,6 +56,16 @@ def test_the_table_has_rates_aims_and_multiples(report, tmp_path):
     ]  # fmt: skip
     assert row(table, "cif-full-bfloat16-1")[-1] == "1 (100% of it)"
     assert row(table, "cif-full-bfloat16-128-2threads")[-1] == "2.5 (100% of it)"
+    assert row(table, "cif-none-bfloat16-32-beside1")[1:] == [
+        "250",
+        "500",
+        "1,000",
+        "1000, 1",
+        "1.50",
+        "1.2",
+        "",
+    ]
+    assert table.count("times as many") == 3
     assert "one crystal at a time: 40 times" in table
     assert "`cif-full-bfloat16-32` against `transformers-1`, in batches: 150 times" in table
     assert "`cif-full-bfloat16-128-2threads` against `vllm-128-2threads`, in batches: 5 times" in table
