@@ -18,6 +18,7 @@ import argparse
 import resource
 import statistics
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -35,15 +36,17 @@ if TYPE_CHECKING:
 PROMPT = [20, 89, 97, 120]
 
 
-def random_model() -> Model:
-    """The paper's small network in `cif` with random weights."""
+def random_model(**size: int) -> Model:
+    """The paper's small network in `cif` with random weights; other sizes by name."""
     torch.manual_seed(0)
-    network = GPT(ModelConfig(language="cif", vocab_size=371, context=1024)).eval()
+    network = GPT(ModelConfig(language="cif", vocab_size=371, context=1024, **size)).eval()
     return Model("random", network, get_language("cif"), network.config)
 
 
 def formulas(path: str, n: int) -> list[str]:
-    """Formulas of the corpus's val split, evenly spread."""
+    """Formulas of the corpus's val split, evenly spread; or those of a .txt file, one a line."""
+    if path.endswith(".txt"):
+        return Path(path).read_text(encoding="utf-8").split()[:n]
     from pyarrow import parquet
 
     table = parquet.read_table(path, columns=["reduced_formula", "split"]).to_pylist()
@@ -71,21 +74,42 @@ class Counted:
         ragged.runs_of = self._runs_of
 
 
-def ours(model: Model, asked: list[str], n: int, batch: int, constraints: Any) -> str:
-    """Write n crystals for each formula and say how fast."""
-    settings = Settings(batch_size=batch, constraints=constraints)
-    generator = Generator(model, [Request(formula=formula, n=n) for formula in asked], settings)
+def ours(
+    model: Model, asked: list[str], n: int, batch: int, constraints: Any, **settings: Any
+) -> dict[str, float]:
+    """Write n crystals for each formula and say how fast.
+
+    Returns:
+        `crystals` written; `seconds` on the wall and `cpu` seconds of this process for them; their `tokens`
+        behind the prompts;
+        tokens `read` by the network; `rows` read in all its `passes`; peak `memory` of this process, GiB.
+    """
+    options = Settings(batch_size=batch, constraints=constraints, **settings)
+    generator = Generator(model, [Request(formula=formula, n=n) for formula in asked], options)
     with Counted() as counted:
-        start = time.process_time()
+        start, cpu = time.perf_counter(), time.process_time()
         crystals = [crystal for found in generator.write(range(len(asked))) for crystal in found]
-        seconds = time.process_time() - start
-    n_tokens = sum(len(crystal.ids) for crystal in crystals)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return {
+        "crystals": len(crystals),
+        "seconds": seconds,
+        "cpu": cpu,
+        "tokens": sum(len(crystal.ids) - crystal.n_prompt for crystal in crystals),
+        "read": counted.tokens,
+        "rows": counted.rows,
+        "passes": counted.steps,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def told(found: dict[str, float]) -> str:
+    """What `ours` gave, in one line."""
+    crystals, tokens, cpu, passes = (found[name] for name in ("crystals", "tokens", "cpu", "passes"))
     return (
-        f"{len(crystals) / seconds:7.2f} crystals/s of CPU  {n_tokens / seconds:8.0f} tokens/s  "
-        f"n = {len(crystals)}, {n_tokens / len(crystals):.0f} tokens each, "
-        f"{counted.tokens / n_tokens:.2f} read a token kept, {counted.rows / counted.steps:.1f} rows and "
-        f"{counted.tokens / counted.steps:.1f} tokens a pass, {memory:.1f} GiB"
+        f"{crystals / cpu:7.2f} crystals/s of CPU  {tokens / cpu:8.0f} tokens/s  "
+        f"n = {crystals}, {tokens / crystals:.0f} tokens each, "
+        f"{found['read'] / tokens:.2f} read a token kept, {found['rows'] / passes:.1f} rows and "
+        f"{found['read'] / passes:.1f} tokens a pass, {found['memory']:.1f} GiB"
     )
 
 
@@ -117,29 +141,37 @@ def to_transformers(network: GPT) -> Any:
         else:
             state[name] = known[name]
     theirs.load_state_dict(state)
-    return theirs.eval()
+    return theirs.eval().to(network.lm_head.weight)
 
 
-def theirs(model: Model, n_tokens: int, batch: int) -> float:
-    """Crystals a second of CPU time of `generate(use_cache=False)`, so many tokens each."""
+def theirs(model: Model, n_tokens: int, batch: int, *, cached: bool = False) -> dict[str, float]:
+    """A batch of crystals of `transformers`, so many tokens each; see `ours` for what is returned."""
     network = to_transformers(model.network)
-    ids = torch.randint(0, 371, (2, 64))
-    with torch.inference_mode():
-        difference = (model.network(ids) - network(ids).logits).abs().max().item()
-    if difference > 1e-4:
-        raise SystemExit(f"the two networks are not the same: their logits differ by {difference}")
-    prompt = torch.tensor([PROMPT] * batch)
-    start = time.process_time()
+    device = model.network.transformer.wte.weight.device
+    prompt = torch.tensor([PROMPT] * batch, device=device)
+    if device.type == "cpu":
+        ids = torch.randint(0, model.config.vocab_size, (2, 64))
+        with torch.inference_mode():
+            difference = (model.network(ids) - network(ids).logits).abs().max().item()
+        if difference > 1e-4:
+            raise SystemExit(f"the two networks are not the same: their logits differ by {difference}")
+    start, cpu = time.perf_counter(), time.process_time()
     network.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
-        use_cache=False,
+        use_cache=cached,
         do_sample=True,
         top_k=10,
         min_new_tokens=n_tokens,
         max_new_tokens=n_tokens,
-    )
-    return batch / (time.process_time() - start)
+    )[0, 0].item()  # which waits for a GPU
+    return {
+        "crystals": batch,
+        "seconds": time.perf_counter() - start,
+        "cpu": time.process_time() - cpu,
+        "tokens": batch * n_tokens,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
 
 
 def main() -> None:
@@ -160,7 +192,8 @@ def main() -> None:
     model = random_model() if args.language == "cif" else load_model("default", device="cpu")
     if args.theirs:
         for batch in args.batch:
-            found = [theirs(model, args.tokens, batch) for _ in range(args.repeats)]
+            runs = [theirs(model, args.tokens, batch) for _ in range(args.repeats)]
+            found = [run["crystals"] / run["cpu"] for run in runs]
             spread = f"{min(found):.4f} to {max(found):.4f}, n = {len(found)}"
             print(
                 f"theirs, batch {batch:3d}: {statistics.median(found):.4f} crystals/s of CPU ({spread})",
@@ -173,8 +206,8 @@ def main() -> None:
     for batch in args.batch:
         for constraints in args.constraints:
             for _ in range(args.repeats):
-                told = ours(model, asked, args.n, batch, constraints)
-                print(f"{args.language} {args.dtype} batch {batch:3d} {constraints:4} {told}", flush=True)
+                line = told(ours(model, asked, args.n, batch, constraints))
+                print(f"{args.language} {args.dtype} batch {batch:3d} {constraints:4} {line}", flush=True)
 
 
 if __name__ == "__main__":

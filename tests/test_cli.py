@@ -390,6 +390,8 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["--formulas", "file.txt", "--out", "out"], 2, "file.txt, line 1: 'nothing' is no formula"),
         (["TiO2", "--workers", "0"], 2, "workers = 0"),
         (["TiO2", "--workers", "2", "--cluster", "tcp://x:1"], 2, "--cluster and --workers"),
+        (["TiO2", "--threads", "0"], 2, "threads = 0"),
+        (["TiO2", "--threads", "2", "--workers", "2"], 2, "--threads are those of this process"),
         (["TiO2", "--device", "cpu,cpu"], 2, "write each once"),
         (["TiO2", "--device", "cuda:0,cuda:1", "--workers", "1"], 2, "workers = 1 for 2 devices"),
         (["--formulas", "list.csv", "--out", "out"], 2, "list.csv, line 3: 'Xx': Xx is no element"),

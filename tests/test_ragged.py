@@ -12,6 +12,7 @@ from crystallm import ragged
 from crystallm.model import GPT, ModelConfig
 
 VOCABULARY, CONTEXT = 50, 160
+WIDE = ModelConfig(language="cif", vocab_size=VOCABULARY, n_layer=1, n_head=8, n_embd=512)
 
 
 def network(form: str, dtype: torch.dtype = torch.float32) -> GPT:
@@ -80,6 +81,18 @@ def test_a_long_row_sees_all_of_itself_beside_many_short_ones():
     assert_as_alone(network("llama"), steps)
 
 
+def test_rows_that_are_all_read_alone_see_what_they_would_see_alone():
+    steps = [[5, 60, 130, 90, 20], [30, 7, 2, 19, 3]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "_CALL", 0.0)
+        assert_as_alone(network("llama"), steps)
+        net = network("gpt2")
+        cache = net.new_cache(5, CONTEXT)
+        cache.set_lengths(steps[0])
+        assert len(ragged.runs_of([[1] * n for n in steps[1]], cache).groups) == 5
+        assert_as_alone(net, steps)
+
+
 def test_the_long_row_is_read_apart():
     net = network("llama")
     cache = net.new_cache(31, CONTEXT)
@@ -87,6 +100,16 @@ def test_the_long_row_is_read_apart():
     first, *others = ragged.runs_of([[1]] * 31, cache).groups
     assert first.width < 150
     assert [group.width for group in others] == [151]
+
+
+def test_rows_of_all_lengths_are_each_read_once():
+    net, rng = GPT(WIDE).eval(), np.random.default_rng(0)
+    cached, runs = rng.permutation(np.arange(10, 1000, 40)), rng.integers(2, 20, size=25)
+    cache = net.new_cache(len(cached))
+    cache.set_lengths(cached.tolist())
+    groups = ragged.runs_of([[1] * n for n in runs], cache).groups
+    assert [group.rows for group in groups] == [slice(row, row + 1) for row in range(len(cached))]
+    assert [group.width for group in groups] == (cached + runs).tolist()
 
 
 def test_nothing_is_copied_where_all_rows_are_alike():

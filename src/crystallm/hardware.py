@@ -5,8 +5,10 @@ Knows devices and sizes of networks, not how they are trained.
 
 from __future__ import annotations
 
+import math
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,6 +44,39 @@ def devices_of(text: str) -> tuple[str, ...]:
     if "" in names or len(set(names)) < len(names):
         raise InputError(f"device = {text!r}: write each once, such as cuda:0,cuda:1")
     return names
+
+
+def use_threads(n: int | None) -> int:
+    """Let the network compute on so many threads of this process.
+
+    Args:
+        n: how many; None: as many as torch takes by itself (`OMP_NUM_THREADS`, or else the cores that this
+            process may run on), but no more than a container's share of processors.
+
+    Returns:
+        How many there are now.
+
+    Raises:
+        InputError: fewer than one.
+    """
+    if n is None:
+        quota = _quota()
+        n = torch.get_num_threads()
+        if quota < n:
+            n = max(1, math.floor(quota))
+    if n < 1:
+        raise InputError(f"threads = {n}: write a whole number from 1")
+    torch.set_num_threads(n)
+    return n
+
+
+def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
+    """Processors' time that a container may use (Linux, cgroup 2); infinite where nothing is said of it."""
+    try:
+        most, period = path.read_text(encoding="ascii").split()
+        return math.inf if most == "max" else int(most) / int(period)
+    except (OSError, ValueError):
+        return math.inf
 
 
 def operations(config: ModelConfig, n_weights: int, n_tokens: int, attended: float) -> float:

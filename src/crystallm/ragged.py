@@ -47,15 +47,15 @@ class Group:
 
     Attributes:
         rows: their numbers in the cache, or the slice of it that they are, which copies nothing.
-        tokens: (B, T) their new tokens among the N; padding points to any.
+        tokens: (B, T) their new tokens among the N; padding points to any. For one row, a slice.
         width: W.
         mask: (B, 1, T, W) bool, True where attended.
-        taken: (n) which of the B T are tokens of the group; None for all.
-        places: (n) where these stand among the N; None where the group holds all N in order.
+        taken: (n) which of the B T are tokens of the group; None for all, or for one row.
+        places: (n) where these stand among the N; None where the group holds all N in order, or for one row.
     """
 
     rows: Tensor | slice
-    tokens: Tensor
+    tokens: Tensor | slice
     width: int
     mask: Tensor
     taken: Tensor | None
@@ -114,7 +114,8 @@ def _parted(lengths: Ids, cached: Ids, cache: KVCache) -> list[tuple[slice | Ids
 
     All rows are in the first, which reads the cache where it stands, with the first tokens of their runs and
     the first columns. Those with longer runs or more columns are computed again: on a CPU each alone, where
-    it stands; on a GPU, where a call costs more than a copy, together.
+    it stands; on a GPU, where a call costs more than a copy, together. On a CPU there is no first group where
+    it is cheaper to take every row alone.
     """
     everyone = slice(0, len(lengths))
     widths = cached + lengths
@@ -140,9 +141,12 @@ def _parted(lengths: Ids, cached: Ids, cache: KVCache) -> list[tuple[slice | Ids
             total = len(lengths) * cost(n, width) + own[alone].sum()
             if total < least:
                 best, least = (n, width), total
-    alone = np.flatnonzero((lengths > best[0]) | (widths > best[1])).tolist()
-    single = [(slice(row, row + 1), int(lengths[row]), int(widths[row])) for row in alone]
-    return [(everyone, *best), *single]
+    apart = own.sum() < least
+    alone = np.flatnonzero(apart | (lengths > best[0]) | (widths > best[1])).tolist()
+    single: list[tuple[slice | Ids, int, int]] = [
+        (slice(row, row + 1), int(lengths[row]), int(widths[row])) for row in alone
+    ]
+    return single if apart else [(everyone, *best), *single]
 
 
 def _copies(device: torch.device) -> bool:
@@ -157,6 +161,10 @@ def _group(
     rows, n_tokens, width = part
     n_own, first, known = (each[rows] for each in runs)
     steps = np.arange(n_tokens)
+    if isinstance(rows, slice) and len(n_own) == 1:
+        start, seen = int(first[0]), np.arange(width) <= (known[0] + steps)[:, None]  # (T, W)
+        mine = slice(start, start + n_tokens)
+        return Group(rows, mine, width, torch.from_numpy(seen).to(device)[None, None], None, None)
     there = steps < n_own[:, None]  # (B, T)
     tokens = np.where(there, first[:, None] + steps, 0)
     reach = known[:, None] + np.where(there, steps, 0)  # (B, T) the last column that a token sees
@@ -284,14 +292,16 @@ def _attention(queries: Tensor, groups: Sequence[Group], cache: KVCache, layer: 
     out: Tensor | None = None
     for group in groups:
         keys, values = cache.seen(layer, group.rows, group.width)  # (B, H, W, D) each
+        one = isinstance(group.tokens, slice)
+        own = queries[group.tokens][None] if one else queries[group.tokens]  # (B, T, H, D)
         found = functional.scaled_dot_product_attention(
-            queries[group.tokens].transpose(1, 2), keys, values, attn_mask=group.mask
+            own.transpose(1, 2), keys, values, attn_mask=group.mask
         )  # (B, H, T, D)
         found = found.transpose(1, 2).flatten(0, 1)  # (B T, H, D)
-        if group.taken is None or group.places is None:
+        if len(groups) == 1 and group.taken is None:
             return found
         if out is None:
             out = torch.empty_like(queries)
-        out[group.places] = found[group.taken]
+        out[group.tokens if one else group.places] = found if group.taken is None else found[group.taken]
     assert out is not None  # noqa: S101 - there is a group
     return out

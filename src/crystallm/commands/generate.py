@@ -156,6 +156,10 @@ def generate(
         int | None,
         Parameter(help="Processes of this machine that write, in turn on the devices (one for each device)."),
     ] = None,
+    threads: Annotated[
+        int | None,
+        Parameter(help="Threads of this process for the network (the cores it may use); of a worker: 1."),
+    ] = None,
     cifs: Annotated[
         bool | None, Parameter(help="A CIF for each crystal (yes, but not for more than 10,000 crystals).")
     ] = None,
@@ -180,7 +184,8 @@ def generate(
         "prompt": prompt, "model": model, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "seed": seed, "constraints": constraints, "device": device, "dtype": dtype, "batch_size": batch_size,
         "max_new_tokens": max_new_tokens, "valid": valid, "max_tries": max_tries, "rank": rank, "best": best,
-        "cluster": cluster, "workers": workers, "cifs": cifs, "energy": energy, "relax": relax,
+        "cluster": cluster, "workers": workers, "threads": threads, "cifs": cifs, "energy": energy,
+        "relax": relax,
     }  # fmt: skip
     asked = _asked(merged(config, flags))
     written = _generate(asked, shown=not (quiet or json))
@@ -248,15 +253,19 @@ def _place(options: dict[str, Any]) -> Place:
     Raises:
         InputError: a device or number that is none, or things that cannot stand together.
     """
-    from crystallm.hardware import devices_of
+    from crystallm.hardware import devices_of, use_threads
 
     cluster, n_workers = options.pop("cluster", None), options.pop("workers", None)
+    threads = options.pop("threads", None)
     devices = devices_of(str(options.get("device", "auto")))
     if cluster is not None and (n_workers is not None or len(devices) > 1):
         raise InputError("--cluster and --workers, or several devices: give one or the other")
     n_workers = whole("workers", n_workers, len(devices))
     if n_workers < len(devices):
         raise InputError(f"workers = {n_workers} for {len(devices)} devices: give one for each, at least")
+    if threads is not None and (cluster is not None or n_workers > 1):
+        raise InputError("--threads are those of this process, and others have one each: leave it out")
+    use_threads(None if threads is None else whole("threads", threads, 1))
     options["device"] = devices[0]
     return Place(cluster, n_workers, devices)
 
