@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("data", help="CSV(.gz) or Parquet file with a column 'cif'")
     parser.add_argument("--entries", type=int, default=200)
     parser.add_argument("-n", type=int, default=20)
+    parser.add_argument("--first", type=int, default=None, help="relax and compare only so many of them")
     parser.add_argument("--relax", type=int, default=3, help="lowest ones of each composition to relax")
     parser.add_argument("--distinct", type=int, default=20, help="ones of each to ask for energies, at most")
     parser.add_argument("--energy", default="chgnet")
@@ -152,6 +153,7 @@ def main() -> None:
     for rows, values in zip(samples, energies, strict=True):
         for row, value in zip(rows, values, strict=True):
             row["energy"] = value
+    truths, samples = truths[: args.first], samples[: args.first]
     lowest = [
         [i for i in order(rows, "energy") if rows[i]["energy"] is not None][: args.relax] for rows in samples
     ]
