@@ -115,6 +115,19 @@ class Generator:
         """How a request was read and, where something was left to choose, what is tried with which weight."""
         return self._open(unit)[1]
 
+    def choices(self, unit: int) -> list[Choice]:
+        """What samples of a request may be given, with weights; weighed by the network when first needed."""
+        return self._open(unit)[0]
+
+    def rules(self, unit: int) -> Rules | None:
+        """What may be written behind each of these, and behind all that begins with one; None for anything.
+
+        Raises:
+            InputError: no rule can be made for the request.
+        """
+        choices = self.choices(unit)
+        return self._rules([(unit, 0)] * len(choices), choices)
+
     def check(self) -> None:
         """Look whether there are rules for each request in which nothing is left to choose.
 
@@ -342,8 +355,13 @@ class _ByPrompt:
         self._rules = rules
 
     def start(self, prompt: Sequence[int]) -> RowState:
-        rules = self._rules.get(tuple(prompt))
-        return _Free() if rules is None else rules.start(prompt)
+        begun = tuple(prompt)
+        known = begun if begun in self._rules else max(self._beginning(begun), key=len, default=None)
+        return _Free() if known is None else self._rules[known].start(prompt)
+
+    def _beginning(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """The prompts that a text begins with."""
+        return (prompt for prompt in self._rules if ids[: len(prompt)] == prompt)
 
 
 class _Free:

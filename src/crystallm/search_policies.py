@@ -1,0 +1,331 @@
+"""Where a search writes next: plain sampling, a tree, or what the best crystals so far begin with.
+
+A policy proposes beginnings, a round of several at a time, and learns what came of each before the next
+round. What it proposes depends on its options, the seed and what it has learned, on nothing else, so that a
+search that was cut off is built again from its log.
+
+    sampling   from the prompt alone, each on its own
+    tree       from a leaf of the tree (see `tree`): the search of the paper
+    elites     a share from the prompt; the others from a good crystal, the k-th best drawn with weight
+               exp(-k / spread): either its beginning up to some choice, redrawn from there on, or the crystal
+               with one of its numbers changed by some steps and all else kept
+
+Refuses to know how texts are written, judged and weighed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from crystallm import numbers, tree
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crystallm.beginnings import Beginnings, Ids
+    from crystallm.decode import Writer
+    from crystallm.search_options import Options
+
+KEPT = 64
+"""Good crystals that are remembered."""
+TRIES = 8
+"""Changes that are tried for one that gives a new text."""
+SPREAD = 0.7
+"""Of the logarithm of a change: most are about as long as asked for, some a quarter, some four times."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """A prompt, where a search may begin.
+
+    Attributes:
+        prompt: tokens.
+        weight: its share among those of a search.
+    """
+
+    prompt: Ids
+    weight: float
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Where to write.
+
+    Attributes:
+        ids: the beginning, or a whole text.
+        root: number of the prompt that it begins with.
+        move: how it was found, one word: `sample`, `tree`, `redraw` or `change`.
+        node: its place in the tree, where there is one.
+    """
+
+    ids: Ids
+    root: int
+    move: str = "sample"
+    node: tree.Node | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a text that was written behind a proposal.
+
+    Attributes:
+        ids: of the text.
+        energy: eV per atom; None where it is not valid, or has none.
+        penalty: the reward where there is no energy, from -1 to 0.
+        known: whether an equal crystal was written before.
+    """
+
+    ids: Ids
+    energy: float | None
+    penalty: float
+    known: bool = False
+
+
+class Policy(Protocol):
+    """Where to write next."""
+
+    def propose(self, first: int, n: int) -> list[Proposal]:
+        """Beginnings of a round.
+
+        Args:
+            first: number of its first simulation.
+            n: how many.
+        """
+
+    def learn(self, proposals: Sequence[Proposal], outcomes: Sequence[Sequence[Outcome]]) -> None:
+        """Take note of what came of a round: for each proposal the texts written behind it."""
+
+
+def policy(
+    options: Options, seed: int, roots: Sequence[Root], beginnings: Beginnings, writer: Writer
+) -> Policy:
+    """The policy that the options name."""
+    if options.method == "tree":
+        return TreePolicy(options, seed, roots, beginnings, writer)
+    if options.method == "elites":
+        return Elites(options, seed, roots, beginnings)
+    return Sampling(seed, roots)
+
+
+def _random(seed: int, simulation: int) -> np.random.Generator:
+    """The random stream of a policy for one simulation, apart from those of the texts."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, 2**63 + simulation], dtype=np.uint64)))
+
+
+class Sampling:
+    """Plain sampling, prompts by their weights.
+
+    Args:
+        seed: of the search.
+        roots: prompts.
+    """
+
+    def __init__(self, seed: int, roots: Sequence[Root]) -> None:
+        self._seed = seed
+        self._roots = roots
+        self._bounds = np.cumsum([root.weight for root in roots])
+
+    def propose(self, first: int, n: int) -> list[Proposal]:
+        """Beginnings of a round; see `Policy`."""
+        return [self.one(_random(self._seed, number)) for number in range(first, first + n)]
+
+    def learn(self, proposals: Sequence[Proposal], outcomes: Sequence[Sequence[Outcome]]) -> None:
+        """Nothing is learned."""
+
+    def one(self, random: np.random.Generator) -> Proposal:
+        """A prompt."""
+        place = int(np.searchsorted(self._bounds, random.random() * self._bounds[-1], side="right"))
+        place = min(place, len(self._roots) - 1)
+        return Proposal(self._roots[place].prompt, place)
+
+
+class TreePolicy:
+    """The tree search of the paper; see `tree`.
+
+    Args:
+        options: rule, c, width, cutoff, n_space_groups, prior_temperature, k.
+        seed: of the search.
+        roots: prompts; of several, each is a child of the root, its weight the prior.
+        beginnings: where choices are.
+        writer: tells the network's probabilities.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        seed: int,
+        roots: Sequence[Root],
+        beginnings: Beginnings,
+        writer: Writer,
+    ) -> None:
+        self._options = options
+        self._seed = seed
+        self._prompts = [len(root.prompt) for root in roots]
+        self._beginnings = beginnings
+        self._writer = writer
+        self._rewards = tree.Rewards(options.k)
+        self._root_of: dict[int, int] = {}
+        self.root = tree.Node(())
+        starts = [beginnings.settled(root.prompt, len(root.prompt)) for root in roots]
+        if len(roots) == 1:
+            self.root.ids = starts[0]
+            self._open([(self.root, 0)])
+            return
+        self.root.edges = [
+            tree.Edge(ids, root.weight / sum(r.weight for r in roots))
+            for ids, root in zip(starts, roots, strict=True)
+        ]
+
+    def propose(self, first: int, n: int) -> list[Proposal]:
+        """Leaves of the tree; see `Policy`."""
+        found = []
+        for number in range(first, first + n):
+            node = tree.select(self.root, self._options.rule, self._options.c, _random(self._seed, number))
+            found.append(Proposal(node.ids, self._place(node), "tree", node))
+        return found
+
+    def learn(self, proposals: Sequence[Proposal], outcomes: Sequence[Sequence[Outcome]]) -> None:
+        """Add rewards to the tree, and look what may come behind its new leaves."""
+        fresh: dict[int, tuple[tree.Node, int]] = {}
+        for proposal, texts in zip(proposals, outcomes, strict=True):
+            if proposal.node is None:
+                raise AssertionError("a proposal of another policy")
+            rewards = [
+                self._rewards.of(text.energy) if text.energy is not None else text.penalty for text in texts
+            ]
+            tree.learn(proposal.node, sum(rewards) / len(rewards))
+            if proposal.node.edges is None:
+                fresh[id(proposal.node)] = proposal.node, proposal.root
+        self._open(list(fresh.values()))
+
+    def _place(self, node: tree.Node) -> int:
+        """Number of the prompt that a node begins with."""
+        if len(self._prompts) == 1:
+            return 0
+        below = node
+        while below.parent is not None and below.parent is not self.root:
+            below = below.parent
+        edges = self.root.edges or []
+        return next(i for i, edge in enumerate(edges) if edge.node is below)
+
+    def _open(self, nodes: list[tuple[tree.Node, int]]) -> None:
+        """Find the choices behind nodes; runs of tokens that are as good as certain come before them."""
+        trunks = [node.ids for node, _ in nodes]
+        todo = list(range(len(nodes)))
+        while todo:
+            for i in tuple(todo):
+                if self._beginnings.complete(trunks[i], self._prompts[nodes[i][1]]):
+                    nodes[i][0].edges = []
+                    todo.remove(i)
+            offered = [self._beginnings.options(trunks[i]) for i in todo]
+            dead = [i for i, options in zip(todo, offered, strict=True) if options is not None and not options]
+            for i in dead:
+                nodes[i][0].edges = []
+            kept = [(i, options) for i, options in zip(todo, offered, strict=True) if i not in dead]
+            peeked = self._writer.peek([(trunks[i], self._prompts[nodes[i][1]]) for i, _ in kept])
+            todo = []
+            for (i, options), log_probs in zip(kept, peeked.double().cpu().numpy(), strict=True):
+                n_prompt = self._prompts[nodes[i][1]]
+                tokens, priors = self._wide(log_probs, options, trunks[i])
+                children = [self._beginnings.followed(trunks[i], (token,), n_prompt) for token in tokens]
+                if len(children) == 1 and not self._beginnings.complete(children[0], n_prompt):
+                    trunks[i] = children[0]
+                    todo.append(i)
+                    continue
+                nodes[i][0].edges = [
+                    tree.Edge(ids, prior) for ids, prior in zip(children, priors, strict=True)
+                ]
+
+    def _wide(
+        self, log_probs: np.ndarray[tuple[int], np.dtype[np.float64]], options: Sequence[int] | None, ids: Ids
+    ) -> tuple[list[int], list[float]]:
+        asked = self._options
+        if asked.n_space_groups and self._beginnings.names_group(ids):
+            return tree.widest(
+                log_probs, options, width=asked.n_space_groups, cutoff=1.0, temperature=asked.prior_temperature
+            )
+        return tree.widest(
+            log_probs,
+            options,
+            width=asked.width,
+            cutoff=asked.cutoff,
+            temperature=asked.prior_temperature,
+        )
+
+
+class Elites:
+    """What the best crystals so far begin with.
+
+    Args:
+        options: warm_up, explore, redraw, spread, step.
+        seed: of the search.
+        roots: prompts.
+        beginnings: where choices are.
+    """
+
+    def __init__(
+        self, options: Options, seed: int, roots: Sequence[Root], beginnings: Beginnings
+    ) -> None:
+        self._options = options
+        self._seed = seed
+        self._roots = roots
+        self._beginnings = beginnings
+        self._sampling = Sampling(seed, roots)
+        self._good: list[tuple[float, Ids, int]] = []  # energy, text, root; the lowest first
+        self._proposed: set[Ids] = set()  # whole texts
+
+    def propose(self, first: int, n: int) -> list[Proposal]:
+        """Prompts, and beginnings of good crystals; see `Policy`."""
+        return [self._one(number) for number in range(first, first + n)]
+
+    def learn(self, proposals: Sequence[Proposal], outcomes: Sequence[Sequence[Outcome]]) -> None:
+        """Remember the good crystals."""
+        for proposal, texts in zip(proposals, outcomes, strict=True):
+            for text in texts:
+                self._proposed.add(text.ids)
+                if text.energy is not None and not text.known:
+                    self._good.append((text.energy, text.ids, proposal.root))
+        self._good.sort()
+        del self._good[KEPT:]
+
+    def _one(self, number: int) -> Proposal:
+        random, options = _random(self._seed, number), self._options
+        if number < options.warm_up or not self._good or random.random() < options.explore:
+            return self._sampling.one(random)
+        weights = np.exp(-np.arange(len(self._good)) / options.spread)
+        place = int(np.searchsorted(np.cumsum(weights), random.random() * weights.sum(), side="right"))
+        _, ids, root = self._good[min(place, len(self._good) - 1)]
+        n_prompt = len(self._roots[root].prompt)
+        if random.random() >= options.redraw:
+            changed = self._changed(ids, n_prompt, random)
+            if changed is not None:
+                return Proposal(changed, root, "change")
+        places = self._beginnings.choices(ids, n_prompt)
+        if not places:
+            return self._sampling.one(random)
+        return Proposal(ids[: places[int(random.integers(len(places)))]], root, "redraw")
+
+    def _changed(self, ids: Ids, n_prompt: int, random: np.random.Generator) -> Ids | None:
+        """A crystal with one of its numbers changed; None where there is none, or none that is new."""
+        if self._beginnings.language.name != "orbits":
+            return None  # in the published language, numbers are told several times
+        places = [place for place in numbers.places(ids) if place >= n_prompt]
+        for _ in range(TRIES if places else 0):
+            place = places[int(random.integers(len(places)))]
+            length = self._options.step * math.exp(SPREAD * random.normal()) * random.normal()
+            changed = numbers.changed(ids, place, length)
+            if changed is None:
+                continue
+            try:
+                found = self._beginnings.followed(changed[:n_prompt], changed[n_prompt:], n_prompt)
+            except InputError:
+                continue
+            if len(found) > place + 1 and found not in self._proposed:
+                self._proposed.add(found)
+                return found
+        return None
