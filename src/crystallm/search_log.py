@@ -58,7 +58,9 @@ class Log:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise CrystallmError(f"{str(self._path)!r} cannot be written: {error.strerror or error}") from error
+            raise CrystallmError(
+                f"{str(self._path)!r} cannot be written: {error.strerror or error}"
+            ) from error
 
     def _read(self, path: Path) -> None:
         """Read whole rounds, and cut off what is behind them."""

@@ -25,8 +25,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_new_tokens": 1000,
     },
 }  # fmt: skip
-"""Defaults by name, of these options and of `generation.Settings`. `paper`: width 10, c 5, 200 simulations, one
-at a time, written with top-k = width to 1,000 tokens; `paper-long` is the paper's other setting."""
+"""Defaults by name, of these options and of `generation.Settings`. `paper`: width 10, c 5, 200 simulations,
+one at a time, written with top-k = width to 1,000 tokens; `paper-long` is the paper's other setting."""
 
 
 class Options(BaseModel):
@@ -73,7 +73,7 @@ class Options(BaseModel):
     spread: float = Field(default=3.0, gt=0, allow_inf_nan=False)
     """Elites: ranks over which the weight of a good crystal falls to 1/e."""
     step: float = Field(default=3.0, gt=0, allow_inf_nan=False)
-    """Elites: how far a number is changed, steps of 0.5 % of a volume or a ratio, 0.1° or 0.004 of an edge."""
+    """Elites: how far a number is changed, in steps of 0.5 % of volume or ratio, 0.1°, 0.004 of an edge."""
 
     @model_validator(mode="after")
     def _one_at_a_time(self) -> Options:

@@ -223,7 +223,9 @@ class TreePolicy:
                     nodes[i][0].edges = []
                     todo.remove(i)
             offered = [self._beginnings.options(trunks[i]) for i in todo]
-            dead = [i for i, options in zip(todo, offered, strict=True) if options is not None and not options]
+            dead = [
+                i for i, options in zip(todo, offered, strict=True) if options is not None and not options
+            ]
             for i in dead:
                 nodes[i][0].edges = []
             kept = [(i, options) for i, options in zip(todo, offered, strict=True) if i not in dead]
@@ -247,7 +249,11 @@ class TreePolicy:
         asked = self._options
         if asked.n_space_groups and self._beginnings.names_group(ids):
             return tree.widest(
-                log_probs, options, width=asked.n_space_groups, cutoff=1.0, temperature=asked.prior_temperature
+                log_probs,
+                options,
+                width=asked.n_space_groups,
+                cutoff=1.0,
+                temperature=asked.prior_temperature,
             )
         return tree.widest(
             log_probs,
@@ -268,9 +274,7 @@ class Elites:
         beginnings: where choices are.
     """
 
-    def __init__(
-        self, options: Options, seed: int, roots: Sequence[Root], beginnings: Beginnings
-    ) -> None:
+    def __init__(self, options: Options, seed: int, roots: Sequence[Root], beginnings: Beginnings) -> None:
         self._options = options
         self._seed = seed
         self._roots = roots

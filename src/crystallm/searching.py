@@ -15,10 +15,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import secrets
 import time
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from crystallm.asking import Request, understand, validated
@@ -29,6 +29,7 @@ from crystallm.search_options import split
 from crystallm.search_policies import Outcome, Root, policy
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -41,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 GIVE_UP = 10
 """Crystals in a row without an energy behind which the energy model is given up: at a minute each, a model
 that sleeps has then slept for ten."""
-IDLE = 1000
+IDLE = 500
 """Simulations in a row without a new crystal behind which a search ends that is bounded by energy calls or
 minutes alone."""
 
@@ -65,6 +66,17 @@ class Found:
     move: str
     call: int | None = None
     equals: int | None = None
+
+    @cached_property
+    def form(self) -> str:
+        """The same for equal crystals: the canonical description in the orbits language."""
+        from crystallm.language import get_language
+
+        language = get_language("orbits")
+        try:
+            return language.text(language.encode(self.crystal.structure))
+        except CrystallmError:
+            return self.crystal.text  # near a higher symmetry, or beyond what that language can write
 
 
 @dataclass(frozen=True)
@@ -153,9 +165,7 @@ class Search:
     def state(self) -> State:
         """How far it is."""
         seconds = self.found[-1].seconds if self.found else 0.0
-        return State(
-            self._simulations, self._calls, len(self.found), self._n_valid, self._best, seconds
-        )
+        return State(self._simulations, self._calls, len(self.found), self._n_valid, self._best, seconds)
 
     def run(
         self,
@@ -230,13 +240,11 @@ class Search:
     def _written(self, proposals: Sequence[Proposal]) -> list[list[Found]]:
         """Write and judge what is proposed."""
         from crystallm import answers
-        from crystallm.crystal import Crystal, Source
+        from crystallm.crystal import Crystal
 
         n = self.options.rollouts
         first = self._simulations
-        asked = [
-            (proposal, (first + i) * n + k) for i, proposal in enumerate(proposals) for k in range(n)
-        ]
+        asked = [(proposal, (first + i) * n + k) for i, proposal in enumerate(proposals) for k in range(n)]
         samples = self._writer.sample(
             [(proposal.ids, len(self._choices[proposal.root].prompt)) for proposal, _ in asked],
             seed=self.settings.seed,
@@ -261,9 +269,7 @@ class Search:
             known = self._by_text.get(crystal.ids)
             twin = fresh[crystal.ids] if known is None else self.found[known].crystal
             crystal.judge(twin.validity)
-        found = [
-            Found(crystal, first + i // n, 0.0, asked[i][0].move) for i, crystal in enumerate(crystals)
-        ]
+        found = [Found(crystal, first + i // n, 0.0, asked[i][0].move) for i, crystal in enumerate(crystals)]
         return [found[k : k + n] for k in range(0, len(found), n)]
 
     def _source(self, root: int, index: int) -> Any:
@@ -291,7 +297,11 @@ class Search:
         for place, one in enumerate(found, start=here):
             if not one.crystal.validity.valid:
                 continue
-            form = _form(one.crystal)
+            if (known := self._by_text.get(one.crystal.ids)) is not None:  # most that are equal are the same
+                first = self.found[known].equals
+                one.equals = known if first is None else first
+                continue
+            form = one.form
             one.equals = self._by_form.get(form, new.get(form))
             if one.equals is None:
                 new[form] = place
@@ -332,7 +342,7 @@ class Search:
             self._n_valid += crystal.validity.valid
             self._idle += 1
             if one.call is not None:
-                self._by_form[_form(crystal)] = place
+                self._by_form[one.form] = place
                 self._calls += 1
                 self._idle = 0
                 self._silent = 0 if crystal.energy is not None else self._silent + 1
@@ -342,9 +352,7 @@ class Search:
         self._policy.learn(proposals, [[_outcome(one) for one in some] for some in texts])
         on_round(self.state, self.found[here:])
 
-    def _restored(
-        self, proposals: Sequence[Proposal], lines: Sequence[dict[str, Any]]
-    ) -> list[list[Found]]:
+    def _restored(self, proposals: Sequence[Proposal], lines: Sequence[dict[str, Any]]) -> list[list[Found]]:
         """What a round of the log has found.
 
         Raises:
@@ -359,8 +367,8 @@ class Search:
             proposal = proposals[i // n]
             if tuple(line["ids"][: len(proposal.ids)]) != proposal.ids or line["root"] != proposal.root:
                 raise CrystallmError(
-                    f"{str(self.path)!r}, simulation {line['simulation']}: it does not follow from this model "
-                    "and seed; was it written on another machine? Choose another folder with --out"
+                    f"{str(self.path)!r}, simulation {line['simulation']}: it does not follow from this "
+                    "model and seed; was it written on another machine? Choose another folder with --out"
                 )
             choice = self._choices[proposal.root]
             crystal = Crystal(
@@ -420,23 +428,15 @@ def penalty(crystal: Crystal) -> float:
     return -(1.0 - verdict.bond_score)
 
 
-def _form(crystal: Crystal) -> str:
-    """The same for equal crystals: the canonical description in the orbits language."""
-    from crystallm.language import get_language
-
-    language = get_language("orbits")
-    try:
-        return language.text(language.encode(crystal.structure))
-    except CrystallmError:
-        return crystal.text  # near a higher symmetry, or beyond what that language can write
-
-
 @contextlib.contextmanager
 def _workers(n: int) -> Iterator[None]:
-    """Keep processes, to judge and with the energy model: it takes seconds to load."""
+    """Keep processes, to judge and with the energy model, which takes seconds to load; as the caller does."""
     from crystallm import workers
 
-    with workers.kept(max(n, 1), end=True):
+    if workers.keeping():
+        yield
+        return
+    with workers.kept(n, end=True):
         yield
 
 
@@ -452,6 +452,26 @@ def best_first(found: Sequence[Found]) -> list[Crystal]:
     ranked = sorted((c for c in crystals if c.rank is not None), key=lambda crystal: crystal.rank or 0)
     n_distinct = len({crystal.cluster for crystal in ranked})
     return ranked[:n_distinct]
+
+
+def descent(found: Sequence[Found], *, seconds: bool = False) -> list[tuple[float, float]]:
+    """The lowest energy so far by energy calls, or by seconds: where it fell, and the end.
+
+    Args:
+        found: by a search.
+        seconds: by these.
+    """
+    points: list[tuple[float, float]] = []
+    last = 0.0
+    for one in found:
+        if one.call is None:
+            continue
+        last = one.seconds if seconds else float(one.call)
+        energy = one.crystal.energy
+        if energy is not None and (not points or energy < points[-1][1]):
+            points += [(last, points[-1][1])] if points else []
+            points.append((last, energy))
+    return [*points, (last, points[-1][1])] if points else []
 
 
 def search(

@@ -115,6 +115,43 @@ def print_summary(counts: Mapping[str, int], folder: Path | None, *, parted: boo
     page().print(plain(f"{said}; {where}"), soft_wrap=True, highlight=False)
 
 
+def print_search(
+    rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], folder: Path | None, limit: int
+) -> None:
+    """Print what a search has found.
+
+    Args:
+        rows: distinct crystals, best first.
+        summary: as in search.json.
+        folder: where all is, if anywhere.
+        limit: lines, at most.
+    """
+    console = page()
+    if rows:
+        print_crystals(rows, summary["note"], 1, limit)
+    else:
+        console.print(plain(f"{summary['note']}: no valid crystal with an energy"))
+    for name, part in (("", summary), ("plain sampling: ", summary.get("against"))):
+        if part is not None:
+            console.print(plain(f"{name}{_search_told(part)}"), soft_wrap=True, highlight=False)
+    if summary["stopped"]:
+        console.print(plain(f"stopped early: {summary['stopped']}"), soft_wrap=True, highlight=False)
+    where = "not kept: --out FOLDER keeps them" if folder is None else f"all in {folder}"
+    console.print(plain(where), soft_wrap=True, highlight=False)
+
+
+def _search_told(summary: Mapping[str, Any]) -> str:
+    lowest = "none" if summary["lowest"] is None else f"{summary['lowest']:.4f} eV/atom"
+    share = summary["valid"] / max(1, summary["texts"])
+    said = (
+        f"{summary['simulations']} simulations, {share:.0%} valid, {summary['energy_calls']} energies, "
+        f"{summary['distinct']} distinct crystals, lowest {lowest}, {summary['seconds']:.1f} s"
+    )
+    if summary["without_energy"]:
+        said += f"; {summary['without_energy']} without an energy, the last since: {summary['why']}"
+    return said
+
+
 def print_models(models: Sequence[Mapping[str, Any]]) -> None:
     """Print the models there are."""
     console = page()

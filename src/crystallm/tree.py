@@ -109,14 +109,14 @@ def select(root: Node, rule: Rule, c: float, random: np.random.Generator) -> Nod
     """
     node = root
     node.pending += 1
-    while node.edges:
-        new = [edge for edge in node.edges if edge.node is None]
+    while edges := node.edges:
+        new = [edge for edge in edges if edge.node is None]
         if new:
             edge = new[int(random.integers(len(new)))]
             node = edge.node = Node(edge.ids, node, edge.prior)
             node.pending += 1
             return node
-        children = [edge.node for edge in node.edges if edge.node is not None]
+        children = [edge.node for edge in edges if edge.node is not None]
         if rule == "greedy" and random.random() < c:
             node = children[int(random.integers(len(children)))]
         else:
