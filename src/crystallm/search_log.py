@@ -82,9 +82,10 @@ class Log:
                     self.rounds.append(held)
                     length += held_bytes
                     held, held_bytes = [], 0
-            if content.count(b"\n", length) > max(1, len(held)) + 1 and not held:
+            later = f'{{"round": {len(self.rounds) + 1},'.encode()
+            if later in content[length:]:  # not what a kill leaves
                 raise CrystallmError(
-                    f"{str(path)!r} is damaged behind round {len(self.rounds)}: delete it and search again"
+                    f"{str(path)!r} is damaged in round {len(self.rounds)}: mend it, or choose another folder"
                 )
             if length < len(content):
                 with path.open("r+b") as file:
