@@ -98,8 +98,9 @@ def arm(
 ) -> list[dict[str, Any]]:
     """All units of an arm; those that are there are not done again."""
     question = {
-        "recipe": args.recipe, "energy": args.energy, "calls": args.calls, "relax": args.relax,
-        "model": args.model, "simulations": args.simulations, "given": given,
+        "recipe": "-" if given.get("method") == "sampling" else args.recipe, "energy": args.energy,
+        "calls": args.calls, "relax": args.relax, "model": args.model,
+        "simulations": args.simulations, "given": given,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / runs.CONFIG).exists():
@@ -154,12 +155,15 @@ def compare(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], seeds: int
 
 
 def timing(args: argparse.Namespace, model: Any) -> None:
-    """Print the wall time of 200 simulations, and that of as many tokens by one forward each without cache."""
+    """Print the wall time of 200 simulations, and of as many tokens by one forward each without cache."""
     torch.set_num_threads(args.threads)
     options, rest = split(
         args.recipe,
         {
-            "simulations": 200, "energy": args.energy, "device": "cpu", "seed": 0,
+            "simulations": 200,
+            "energy": args.energy,
+            "device": "cpu",
+            "seed": 0,
             **_settings(args.set),
         },
     )

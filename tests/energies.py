@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -167,7 +168,7 @@ class _Told(Morse):
     """Notes each crystal that it is asked about in the file that the environment names."""
 
     def one(self, structure, forces):
-        with open(os.environ["CRYSTALLM_TEST_ASKED"], "a", encoding="utf-8") as file:
+        with Path(os.environ["CRYSTALLM_TEST_ASKED"]).open("a", encoding="utf-8") as file:
             file.write(f"{structure.volume:.6f} {structure.composition.formula}\n")
         time.sleep(0.02)
         return super().one(structure, forces)

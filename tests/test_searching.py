@@ -228,7 +228,13 @@ def test_python_gets_crystals_best_first_and_bad_questions_an_answer(parrot):
 
 def test_options_of_recipes_give_way_to_what_is_asked():
     options, rest = split("paper", {})
-    assert (options.method, options.width, options.c, options.most, options.leaves) == ("tree", 10, 5.0, 200, 1)
+    assert (options.method, options.width, options.c, options.most, options.leaves) == (
+        "tree",
+        10,
+        5.0,
+        200,
+        1,
+    )
     assert rest == {"top_k": 10, "max_new_tokens": 1000}
     options, rest = split("paper-long", {})
     assert (options.width, options.c, options.most, rest["top_k"]) == (5, 1.0, 1000, 5)

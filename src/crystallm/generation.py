@@ -386,6 +386,8 @@ def generate(
     best: int | None = None,
     energy: str | None = None,
     relax: bool = False,
+    formation: bool = False,
+    hull: str | None = None,
     model: str | os.PathLike[str] | Model = "default",
     temperature: float = 1.0,
     top_k: int | None = 10,
@@ -413,6 +415,8 @@ def generate(
         energy: ask this energy model, `chgnet` or any ASE calculator as `module:factory`, about the crystals;
             ranks by energy unless told otherwise.
         relax: relax the crystals with it first.
+        formation: tell formation energies, too.
+        hull: tell how far the crystals stand above the hull of the entries in this file.
         model: name of a bundled model, a path, or a model loaded before.
         temperature: logits are divided by it; 0 takes the likeliest token.
         top_k: sample from the k likeliest tokens; None for all.
@@ -445,6 +449,8 @@ def generate(
             "best": best,
             "energy": energy,
             "relax": relax,
+            "formation": formation,
+            "hull": hull,
         },
     )
     settings = validated(
@@ -478,6 +484,7 @@ def generate(
             answers.judge(crystals)
         if energy is not None:
             answers.weigh(crystals, energy, relax=relax, device=settings.device)
+            answers.relate(crystals, energy, formation=formation, hull=hull, device=settings.device)
         answers.rank([crystals], selection.ranking)
     if selection == answers.Selection():
         return crystals

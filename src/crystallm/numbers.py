@@ -28,6 +28,39 @@ def places(ids: Sequence[int]) -> list[int]:
     ]
 
 
+def mixed(
+    ids: Sequence[int], better: Sequence[int], worse: Sequence[int], factor: float
+) -> tuple[int, ...] | None:
+    """A text with its numbers moved by a multiple of the difference between two others.
+
+    Args:
+        ids: of the text.
+        better: of another one that differs in nothing but numbers.
+        worse: likewise.
+        factor: of the difference from the worse to the better one.
+
+    Returns:
+        The text; None where a number cannot be told.
+    """
+    found: tuple[int, ...] | None = tuple(ids)
+    for place in places(ids):
+        if found is None:
+            return None
+        gap = value(better, place) - value(worse, place)
+        if ids[place] >= orbits.families().coarse:
+            gap = (gap + orbits.STEPS // 2) % orbits.STEPS - orbits.STEPS // 2  # the short way round
+        found = _stepped(found, place, round(factor * gap))
+    return found
+
+
+def value(ids: Sequence[int], place: int) -> int:
+    """The number that begins at a place, from the first of its family on."""
+    family = orbits.families()
+    coordinate = ids[place] >= family.coarse
+    first, rest = (family.coarse, family.fine) if coordinate else (family.volume, family.rest)
+    return 10 * (ids[place] - first) + ids[place + 1] - rest
+
+
 def changed(ids: Sequence[int], place: int, length: float) -> tuple[int, ...] | None:
     """A text with a number changed.
 
@@ -39,14 +72,17 @@ def changed(ids: Sequence[int], place: int, length: float) -> tuple[int, ...] | 
     Returns:
         The text; None where the number cannot be told.
     """
+    length *= COORDINATE if ids[place] >= orbits.families().coarse else 1.0
+    return _stepped(ids, place, (1 if length >= 0 else -1) * max(1, round(abs(length))))
+
+
+def _stepped(ids: Sequence[int], place: int, step: int) -> tuple[int, ...] | None:
+    """A text with a number so many steps higher."""
     family = orbits.families()
     coordinate = ids[place] >= family.coarse
-    length *= COORDINATE if coordinate else 1.0
-    step = (1 if length >= 0 else -1) * max(1, round(abs(length)))
-    first = family.coarse if coordinate else family.volume
-    rest = family.fine if coordinate else family.rest
-    value = 10 * (ids[place] - first) + ids[place + 1] - rest + step
-    tens, last = divmod(value % orbits.STEPS if coordinate else value, 10)
+    first, rest = (family.coarse, family.fine) if coordinate else (family.volume, family.rest)
+    total = value(ids, place) + step
+    tens, last = divmod(total % orbits.STEPS if coordinate else total, 10)
     bounds = (family.volume, family.ratio_b, family.ratio_c, family.angle, family.rest)
     token = first + tens
     if not coordinate:

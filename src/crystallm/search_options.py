@@ -68,10 +68,14 @@ class Options(BaseModel):
     """Elites: simulations from the prompt before any from a good crystal."""
     explore: float = Field(default=0.35, ge=0, le=1)
     """Elites: share of those behind that are from the prompt, too."""
-    redraw: float = Field(default=0.4, ge=0, le=1)
-    """Elites: share of those from a good crystal that are redrawn; the others have a number changed."""
-    spread: float = Field(default=3.0, gt=0, allow_inf_nan=False)
-    """Elites: ranks over which the weight of a good crystal falls to 1/e."""
+    redraw: float = Field(default=0.3, ge=0, le=1)
+    """Elites: share of those from a good crystal that are written anew from some choice on."""
+    mix: float = Field(default=0.3, ge=0, le=1)
+    """Elites: share of those that move between others of their family; the rest has a number changed."""
+    warmth: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    """Elites: energy over which the weight of a family falls to 1/e, eV per atom."""
+    spread: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    """Elites: ranks over which the weight of a crystal in its family falls to 1/e."""
     step: float = Field(default=3.0, gt=0, allow_inf_nan=False)
     """Elites: how far a number is changed, in steps of 0.5 % of volume or ratio, 0.1°, 0.004 of an edge."""
 

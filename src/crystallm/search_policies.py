@@ -6,15 +6,21 @@ search that was cut off is built again from its log.
 
     sampling   from the prompt alone, each on its own
     tree       from a leaf of the tree (see `tree`): the search of the paper
-    elites     a share from the prompt; the others from a good crystal, the k-th best drawn with weight
-               exp(-k / spread): either its beginning up to some choice, redrawn from there on, or the crystal
-               with one of its numbers changed by some steps and all else kept
+    elites     a share from the prompt; the others from a good crystal, drawn in two steps: its family
+               (the crystals that differ in nothing but numbers), whose best has the energy E, with weight
+               exp(-(E - lowest E) / warmth), in it the k-th best crystal with weight exp(-k / spread). Then
+
+        redraw     its beginning up to some choice, written anew from there on
+        change     one of its numbers changed by some steps, all else kept
+        mix        all its numbers moved by a multiple of the difference between two others of the family,
+                   from the worse to the better one (as differential evolution does)
 
 Refuses to know how texts are written, judged and weighed.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -30,13 +36,18 @@ if TYPE_CHECKING:
     from crystallm.beginnings import Beginnings, Ids
     from crystallm.decode import Writer
     from crystallm.search_options import Options
+    from crystallm.spacegroups import Floats
 
-KEPT = 64
-"""Good crystals that are remembered."""
 TRIES = 8
 """Changes that are tried for one that gives a new text."""
 SPREAD = 0.7
 """Of the logarithm of a change: most are about as long as asked for, some a quarter, some four times."""
+FEW = 3
+"""Crystals of a family from which on they are mixed."""
+MIXED = 12
+"""The best crystals of a family, whose differences are taken."""
+FACTORS = (0.1, 1.0)
+"""Of a difference."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Proposal:
     Attributes:
         ids: the beginning, or a whole text.
         root: number of the prompt that it begins with.
-        move: how it was found, one word: `sample`, `tree`, `redraw` or `change`.
+        move: how it was found, one word: `sample`, `tree`, `redraw`, `change` or `mix`.
         node: its place in the tree, where there is one.
     """
 
@@ -128,7 +139,7 @@ class Sampling:
     def __init__(self, seed: int, roots: Sequence[Root]) -> None:
         self._seed = seed
         self._roots = roots
-        self._bounds = np.cumsum([root.weight for root in roots])
+        self._weights = [root.weight for root in roots]
 
     def propose(self, first: int, n: int) -> list[Proposal]:
         """Beginnings of a round; see `Policy`."""
@@ -139,8 +150,7 @@ class Sampling:
 
     def one(self, random: np.random.Generator) -> Proposal:
         """A prompt."""
-        place = int(np.searchsorted(self._bounds, random.random() * self._bounds[-1], side="right"))
-        place = min(place, len(self._roots) - 1)
+        place = _drawn(self._weights, random)
         return Proposal(self._roots[place].prompt, place)
 
 
@@ -244,7 +254,7 @@ class TreePolicy:
                 ]
 
     def _wide(
-        self, log_probs: np.ndarray[tuple[int], np.dtype[np.float64]], options: Sequence[int] | None, ids: Ids
+        self, log_probs: Floats, options: Sequence[int] | None, ids: Ids
     ) -> tuple[list[int], list[float]]:
         asked = self._options
         if asked.n_space_groups and self._beginnings.names_group(ids):
@@ -267,8 +277,10 @@ class TreePolicy:
 class Elites:
     """What the best crystals so far begin with.
 
+    Crystals that differ in nothing but numbers are a family; of the published language all are one.
+
     Args:
-        options: warm_up, explore, redraw, spread, step.
+        options: warm_up, explore, redraw, mix, warmth, spread, step.
         seed: of the search.
         roots: prompts.
         beginnings: where choices are.
@@ -279,8 +291,9 @@ class Elites:
         self._seed = seed
         self._roots = roots
         self._beginnings = beginnings
+        self._numbered = beginnings.language.name == "orbits"
         self._sampling = Sampling(seed, roots)
-        self._good: list[tuple[float, Ids, int]] = []  # energy, text, root; the lowest first
+        self._families: dict[Ids, list[tuple[float, Ids, int]]] = {}  # (energy, text, root), the lowest first
         self._proposed: set[Ids] = set()  # whole texts
 
     def propose(self, first: int, n: int) -> list[Proposal]:
@@ -293,43 +306,68 @@ class Elites:
             for text in texts:
                 self._proposed.add(text.ids)
                 if text.energy is not None and not text.known:
-                    self._good.append((text.energy, text.ids, proposal.root))
-        self._good.sort()
-        del self._good[KEPT:]
+                    family = self._families.setdefault(self._family(text.ids), [])
+                    bisect.insort(family, (text.energy, text.ids, proposal.root))
+
+    def _family(self, ids: Ids) -> Ids:
+        """What crystals of a family have in common: all before the first number, and how many follow."""
+        if not self._numbered:
+            return ()
+        places = numbers.places(ids)
+        return (*(ids[: places[0]] if places else ids), -len(ids))
 
     def _one(self, number: int) -> Proposal:
         random, options = _random(self._seed, number), self._options
-        if number < options.warm_up or not self._good or random.random() < options.explore:
+        if number < options.warm_up or not self._families or random.random() < options.explore:
             return self._sampling.one(random)
-        weights = np.exp(-np.arange(len(self._good)) / options.spread)
-        place = int(np.searchsorted(np.cumsum(weights), random.random() * weights.sum(), side="right"))
-        _, ids, root = self._good[min(place, len(self._good) - 1)]
+        family = self._drawn_family(random)
+        _, ids, root = family[_drawn(np.exp(-np.arange(len(family)) / options.spread), random)]
         n_prompt = len(self._roots[root].prompt)
-        if random.random() >= options.redraw:
-            changed = self._changed(ids, n_prompt, random)
-            if changed is not None:
-                return Proposal(changed, root, "change")
+        move = random.random()
+        if self._numbered and move >= options.redraw:
+            mixing = move < options.redraw + options.mix and len(family) >= FEW
+            for _ in range(TRIES):
+                wish = self._mixed(family, ids, random) if mixing else self._changed(ids, n_prompt, random)
+                if wish is not None and (found := self._new(wish, n_prompt)) is not None:
+                    return Proposal(found, root, "mix" if mixing else "change")
         places = self._beginnings.choices(ids, n_prompt)
         if not places:
             return self._sampling.one(random)
         return Proposal(ids[: places[int(random.integers(len(places)))]], root, "redraw")
 
+    def _drawn_family(self, random: np.random.Generator) -> list[tuple[float, Ids, int]]:
+        families = list(self._families.values())
+        lowest = np.array([family[0][0] for family in families])
+        return families[_drawn(np.exp((lowest.min() - lowest) / self._options.warmth), random)]
+
     def _changed(self, ids: Ids, n_prompt: int, random: np.random.Generator) -> Ids | None:
-        """A crystal with one of its numbers changed; None where there is none, or none that is new."""
-        if self._beginnings.language.name != "orbits":
-            return None  # in the published language, numbers are told several times
+        """A crystal with one of its numbers changed; None where that cannot be told."""
         places = [place for place in numbers.places(ids) if place >= n_prompt]
-        for _ in range(TRIES if places else 0):
-            place = places[int(random.integers(len(places)))]
-            length = self._options.step * math.exp(SPREAD * random.normal()) * random.normal()
-            changed = numbers.changed(ids, place, length)
-            if changed is None:
-                continue
-            try:
-                found = self._beginnings.followed(changed[:n_prompt], changed[n_prompt:], n_prompt)
-            except InputError:
-                continue
-            if len(found) > place + 1 and found not in self._proposed:
-                self._proposed.add(found)
-                return found
-        return None
+        if not places:
+            return None
+        length = self._options.step * math.exp(SPREAD * random.normal()) * random.normal()
+        return numbers.changed(ids, places[int(random.integers(len(places)))], length)
+
+    @staticmethod
+    def _mixed(family: Sequence[tuple[float, Ids, int]], ids: Ids, random: np.random.Generator) -> Ids | None:
+        """A crystal moved along the way from a worse to a better one of its family."""
+        better, worse = sorted(random.choice(min(len(family), MIXED), 2, replace=False).tolist())
+        return numbers.mixed(ids, family[better][1], family[worse][1], random.uniform(*FACTORS))
+
+    def _new(self, wish: Ids, n_prompt: int) -> Ids | None:
+        """As much of a text as the rules let through; None if that is none of its numbers, or not new."""
+        try:
+            found = self._beginnings.followed(wish[:n_prompt], wish[n_prompt:], n_prompt)
+        except InputError:
+            return None
+        if found in self._proposed or not numbers.places(found):
+            return None
+        self._proposed.add(found)
+        return found
+
+
+def _drawn(weights: Sequence[float] | Floats, random: np.random.Generator) -> int:
+    """A place, with these weights."""
+    bounds = np.cumsum(weights)
+    place = int(np.searchsorted(bounds, random.random() * bounds[-1], side="right"))
+    return min(place, len(bounds) - 1)

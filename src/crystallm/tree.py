@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.beginnings import Ids
+    from crystallm.spacegroups import Floats
 
 Rule = Literal["puct", "uct", "greedy"]
 LOSS = -1.0
@@ -136,7 +137,7 @@ def learn(node: Node, reward: float) -> None:
 
 
 def widest(
-    log_probs: np.ndarray[tuple[int], np.dtype[np.float64]],
+    log_probs: Floats,
     options: Sequence[int] | None,
     *,
     width: int,

@@ -15,6 +15,8 @@ from crystallm.commands import (
     ConfigFile,
     Device,
     Dtype,
+    Formation,
+    HullFile,
     Json,
     ModelName,
     Quiet,
@@ -51,6 +53,8 @@ class Asked(NamedTuple):
     against: Options | None
     workers: int
     out: Path | None
+    formation: bool
+    hull: str | None
 
 
 def search(
@@ -106,8 +110,10 @@ def search(
     ] = None,
     redraw: Annotated[
         float | None,
-        Parameter(help="Elites: share of the others that are redrawn, not changed in a number (0.4)."),
+        Parameter(help="Elites: share of the others that are written anew from a choice on (0.3)."),
     ] = None,
+    formation: Formation = None,
+    hull: HullFile = None,
     against: Annotated[
         Literal["sampling"] | None,
         Parameter(help="Then plain sampling under the same bounds; both stand in the plots."),
@@ -146,6 +152,7 @@ def search(
         "redraw": redraw, "against": against, "model": model, "temperature": temperature, "top_k": top_k,
         "top_p": top_p, "seed": seed, "constraints": constraints, "device": device, "dtype": dtype,
         "batch_size": batch_size, "workers": workers, "energy_seconds": energy_seconds,
+        "formation": formation, "hull": hull,
     }  # fmt: skip
     asked = _asked(merged(config, flags))
     rows, summary = _searched(asked, shown=not (quiet or json))
@@ -172,6 +179,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     options = dict(options)
     n_workers = whole("workers", options.pop("workers", None), 1)
     out, against = options.pop("out", None), options.pop("against", None)
+    formation, hull = bool(options.pop("formation", False)), options.pop("hull", None)
     if against not in (None, "sampling"):
         raise InputError(f"against = {against!r}: there is sampling")
     names: tuple[str, ...] = ("formula", "z", "space_group")
@@ -191,12 +199,19 @@ def _asked(options: dict[str, Any]) -> Asked:
         other = how.model_copy(
             update={n: f.default for n, f in type(how).model_fields.items() if n not in kept}
         ).model_copy(update={"method": "sampling"})
-    return Asked(request, how, settings, other, n_workers, None if out is None else Path(str(out)))
+    if hull is not None:
+        from crystallm.energy.hull import Hull
+
+        Hull(Path(str(hull)))  # a file that is none is refused before anything is written
+    folder = None if out is None else Path(str(out))
+    return Asked(
+        request, how, settings, other, n_workers, folder, formation, None if hull is None else str(hull)
+    )
 
 
 def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Search; rows of the distinct crystals, best first, and what there is to say of the search."""
-    from crystallm import runs
+    from crystallm import answers, runs, workers
     from crystallm.checkpoint import load_model
     from crystallm.generation import Generator
 
@@ -210,12 +225,18 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
         arms["plain sampling"] = (asked.against, beside)
     lines: dict[str, Any] = {}
     results: list[tuple[list[dict[str, Any]], dict[str, Any]]] = []
-    from crystallm import workers
-
     with workers.kept(asked.workers, end=True):
         for name, (options, folder) in arms.items():
             run = _run(asked, model, options, folder, name, shown=shown)
             lines[name] = run.found
+            crystals = [one.crystal for one in run.found]
+            answers.relate(
+                crystals,
+                options.energy,
+                formation=asked.formation,
+                hull=asked.hull,
+                device=asked.settings.device,
+            )
             results.append(_finished(run, folder))
     if asked.out is not None:
         _draw(lines, asked.out)
