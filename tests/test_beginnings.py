@@ -76,3 +76,15 @@ def test_numbers_are_changed_where_they_stand():
     assert told(places[2], 175.0) == "0.00 2'"  # coordinates go round
     assert told(places[0], 1e6) is None
     assert told(places[1], -750.0) is None  # not into the family before it
+
+
+def test_numbers_move_together_and_the_short_way_round():
+    ids = LANGUAGE.ids(RUTILE)
+    other = numbers.moved(ids, [4, -4, 700])
+    assert LANGUAGE.text(other) == RUTILE.replace("V-5 .7", "V-4 .1").replace("c-9 .3", "c-10 .9").replace(
+        "0.30 2'", "0.00 2'"
+    )
+    assert numbers.apart(ids, other) == [4, -4, -300]
+    assert numbers.moved(ids, numbers.apart(ids, other)) == other
+    assert numbers.moved(ids, [10**6, 0, 0]) is None
+    assert numbers.units(ids) == [1.0, 1.0, numbers.COORDINATE]

@@ -119,12 +119,12 @@ def test_equal_crystals_are_asked_once_and_energy_calls_are_a_bound(model, asked
 
 
 def test_elites_go_on_from_what_is_good(model):
-    search = a_search(model, simulations=40, explore=0.2, redraw=0.5)
+    search = a_search(model, simulations=60, explore=0.2, redraw=0.4, change=0.3)
     found = search.run()
     moves = [one.move for one in found]
     assert set(moves[:6]) == {"sample"}
-    assert {"redraw", "change"} <= set(moves)
-    ids = [one.crystal.ids for one in found if one.move == "change"]
+    assert {"sample", "redraw", "change", "fit"} == set(moves)
+    ids = [one.crystal.ids for one in found if one.move in ("change", "fit")]
     assert len(set(ids)) == len(ids)  # a change is new
     points = descent(found)
     assert [energy for _, energy in points] == sorted((energy for _, energy in points), reverse=True)

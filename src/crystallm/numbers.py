@@ -28,29 +28,31 @@ def places(ids: Sequence[int]) -> list[int]:
     ]
 
 
-def mixed(
-    ids: Sequence[int], better: Sequence[int], worse: Sequence[int], factor: float
-) -> tuple[int, ...] | None:
-    """A text with its numbers moved by a multiple of the difference between two others.
-
-    Args:
-        ids: of the text.
-        better: of another one that differs in nothing but numbers.
-        worse: likewise.
-        factor: of the difference from the worse to the better one.
-
-    Returns:
-        The text; None where a number cannot be told.
-    """
+def moved(ids: Sequence[int], steps: Sequence[int]) -> tuple[int, ...] | None:
+    """A text with each of its numbers so many steps higher; None where one cannot be told."""
     found: tuple[int, ...] | None = tuple(ids)
-    for place in places(ids):
-        if found is None:
-            return None
-        gap = value(better, place) - value(worse, place)
-        if ids[place] >= orbits.families().coarse:
-            gap = (gap + orbits.STEPS // 2) % orbits.STEPS - orbits.STEPS // 2  # the short way round
-        found = _stepped(found, place, round(factor * gap))
+    for place, step in zip(places(ids), steps, strict=True):
+        if step and found is not None:
+            found = _stepped(found, place, step)
     return found
+
+
+def apart(ids: Sequence[int], other: Sequence[int]) -> list[int]:
+    """Steps from each number of a text to that of another one that differs in nothing else."""
+    coarse, half = orbits.families().coarse, orbits.STEPS // 2
+    found = []
+    for place in places(ids):
+        gap = value(other, place) - value(ids, place)
+        found.append(
+            (gap + half) % orbits.STEPS - half if ids[place] >= coarse else gap
+        )  # the short way round
+    return found
+
+
+def units(ids: Sequence[int]) -> list[float]:
+    """For each number of a text the steps that count as much as one step of a cell parameter."""
+    coarse = orbits.families().coarse
+    return [COORDINATE if ids[place] >= coarse else 1.0 for place in places(ids)]
 
 
 def value(ids: Sequence[int], place: int) -> int:

@@ -68,10 +68,10 @@ class Options(BaseModel):
     """Elites: simulations from the prompt before any from a good crystal."""
     explore: float = Field(default=0.35, ge=0, le=1)
     """Elites: share of those behind that are from the prompt, too."""
-    redraw: float = Field(default=0.3, ge=0, le=1)
+    redraw: float = Field(default=0.2, ge=0, le=1)
     """Elites: share of those from a good crystal that are written anew from some choice on."""
-    mix: float = Field(default=0.3, ge=0, le=1)
-    """Elites: share of those that move between others of their family; the rest has a number changed."""
+    change: float = Field(default=0.15, ge=0, le=1)
+    """Elites: share of those that have one number changed; the others are guessed to be low."""
     warmth: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     """Elites: energy over which the weight of a family falls to 1/e, eV per atom."""
     spread: float = Field(default=2.0, gt=0, allow_inf_nan=False)

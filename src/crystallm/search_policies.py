@@ -12,8 +12,8 @@ search that was cut off is built again from its log.
 
         redraw     its beginning up to some choice, written anew from there on
         change     one of its numbers changed by some steps, all else kept
-        mix        all its numbers moved by a multiple of the difference between two others of the family,
-                   from the worse to the better one (as differential evolution does)
+        fit        of many crystals near the good ones of the family that whose energy is guessed lowest (see
+                   `surrogate`), uncertainty counted for it or not
 
 Refuses to know how texts are written, judged and weighed.
 """
@@ -21,6 +21,7 @@ Refuses to know how texts are written, judged and weighed.
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -29,9 +30,10 @@ import numpy as np
 
 from crystallm import numbers, tree
 from crystallm.errors import InputError
+from crystallm.surrogate import Surrogate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from crystallm.beginnings import Beginnings, Ids
     from crystallm.decode import Writer
@@ -42,12 +44,14 @@ TRIES = 8
 """Changes that are tried for one that gives a new text."""
 SPREAD = 0.7
 """Of the logarithm of a change: most are about as long as asked for, some a quarter, some four times."""
-FEW = 3
-"""Crystals of a family from which on they are mixed."""
-MIXED = 12
-"""The best crystals of a family, whose differences are taken."""
-FACTORS = (0.1, 1.0)
-"""Of a difference."""
+FEW = 4
+"""Crystals of a family from which on energies are guessed."""
+KNOWN = 60
+"""The best crystals of a family, from which they are."""
+CANDIDATES = 96
+"""Crystals whose energies are guessed, for one that is proposed."""
+UNIT = 8.0
+"""Steps of a cell parameter that are one unit of length of a guess: 4 %."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Proposal:
     Attributes:
         ids: the beginning, or a whole text.
         root: number of the prompt that it begins with.
-        move: how it was found, one word: `sample`, `tree`, `redraw`, `change` or `mix`.
+        move: how it was found, one word: `sample`, `tree`, `redraw`, `change` or `fit`.
         node: its place in the tree, where there is one.
     """
 
@@ -280,7 +284,7 @@ class Elites:
     Crystals that differ in nothing but numbers are a family; of the published language all are one.
 
     Args:
-        options: warm_up, explore, redraw, mix, warmth, spread, step.
+        options: warm_up, explore, redraw, change, warmth, spread, step.
         seed: of the search.
         roots: prompts.
         beginnings: where choices are.
@@ -325,11 +329,11 @@ class Elites:
         n_prompt = len(self._roots[root].prompt)
         move = random.random()
         if self._numbered and move >= options.redraw:
-            mixing = move < options.redraw + options.mix and len(family) >= FEW
-            for _ in range(TRIES):
-                wish = self._mixed(family, ids, random) if mixing else self._changed(ids, n_prompt, random)
-                if wish is not None and (found := self._new(wish, n_prompt)) is not None:
-                    return Proposal(found, root, "mix" if mixing else "change")
+            fits = move >= options.redraw + options.change and len(family) >= FEW
+            wishes = self._fitting(family, random) if fits else self._changes(ids, n_prompt, random)
+            for wish in itertools.islice(wishes, TRIES):
+                if (found := self._new(wish, n_prompt)) is not None:
+                    return Proposal(found, root, "fit" if fits else "change")
         places = self._beginnings.choices(ids, n_prompt)
         if not places:
             return self._sampling.one(random)
@@ -340,19 +344,31 @@ class Elites:
         lowest = np.array([family[0][0] for family in families])
         return families[_drawn(np.exp((lowest.min() - lowest) / self._options.warmth), random)]
 
-    def _changed(self, ids: Ids, n_prompt: int, random: np.random.Generator) -> Ids | None:
-        """A crystal with one of its numbers changed; None where that cannot be told."""
+    def _changes(self, ids: Ids, n_prompt: int, random: np.random.Generator) -> Iterator[Ids]:
+        """A crystal with one of its numbers changed, in ever other ways."""
         places = [place for place in numbers.places(ids) if place >= n_prompt]
-        if not places:
-            return None
-        length = self._options.step * math.exp(SPREAD * random.normal()) * random.normal()
-        return numbers.changed(ids, places[int(random.integers(len(places)))], length)
+        while places:
+            length = self._options.step * math.exp(SPREAD * random.normal()) * random.normal()
+            changed = numbers.changed(ids, places[int(random.integers(len(places)))], length)
+            if changed is not None:
+                yield changed
 
-    @staticmethod
-    def _mixed(family: Sequence[tuple[float, Ids, int]], ids: Ids, random: np.random.Generator) -> Ids | None:
-        """A crystal moved along the way from a worse to a better one of its family."""
-        better, worse = sorted(random.choice(min(len(family), MIXED), 2, replace=False).tolist())
-        return numbers.mixed(ids, family[better][1], family[worse][1], random.uniform(*FACTORS))
+    def _fitting(
+        self, family: Sequence[tuple[float, Ids, int]], random: np.random.Generator
+    ) -> Iterator[Ids]:
+        """Crystals near the good ones of a family, those first whose energies are guessed lowest."""
+        known = family[:KNOWN]
+        head = known[0][1]
+        units = np.array(numbers.units(head))
+        if not len(units):
+            return
+        steps = np.array([numbers.apart(head, ids) for _, ids, _ in known], dtype=float)  # (n, d)
+        guess = Surrogate(steps / (UNIT * units), np.array([energy for energy, _, _ in known]))
+        near = _near(steps, self._options.step * units, self._options.spread, random)
+        mean, deviation = guess.guess(near / (UNIT * units))
+        for place in np.argsort(mean - float(random.integers(2)) * deviation, kind="stable").tolist():
+            if (found := numbers.moved(head, near[place].astype(int).tolist())) is not None:
+                yield found
 
     def _new(self, wish: Ids, n_prompt: int) -> Ids | None:
         """As much of a text as the rules let through; None if that is none of its numbers, or not new."""
@@ -364,6 +380,29 @@ class Elites:
             return None
         self._proposed.add(found)
         return found
+
+
+def _near(steps: Floats, length: Floats, spread: float, random: np.random.Generator) -> Floats:
+    """Points (m, d) near the first of some (n, d), in whole steps: about one, or along the way between two.
+
+    Args:
+        steps: the best first.
+        length: by which points are moved, for each number.
+        spread: as of the options.
+        random: draws.
+    """
+    n = len(steps)
+    weights = np.exp(-np.arange(n) / spread)
+    found = []
+    for k in range(CANDIDATES):
+        start = steps[_drawn(weights, random)]
+        if k % 3 == 0:
+            better, worse = sorted(random.choice(n, 2, replace=False).tolist())
+            found.append(start + random.uniform(0.1, 1.0) * (steps[better] - steps[worse]))
+        else:
+            some = random.random(len(length)) < (1.0 if k % 3 == 1 else 0.3)
+            found.append(start + some * random.normal(size=len(length)) * length * random.uniform(0.2, 2.0))
+    return np.asarray(np.rint(np.array(found)), dtype=np.float64)
 
 
 def _drawn(weights: Sequence[float] | Floats, random: np.random.Generator) -> int:

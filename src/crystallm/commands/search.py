@@ -110,7 +110,7 @@ def search(
     ] = None,
     redraw: Annotated[
         float | None,
-        Parameter(help="Elites: share of the others that are written anew from a choice on (0.3)."),
+        Parameter(help="Elites: share of the others that are written anew from a choice on (0.2)."),
     ] = None,
     formation: Formation = None,
     hull: HullFile = None,
