@@ -171,25 +171,30 @@ def timing(args: argparse.Namespace, model: Any) -> None:
         model, Request(formula=args.formula), options, validated(Settings, rest), workers=args.workers
     )
     with workers.kept(args.workers, end=True):
-        started = time.monotonic()
+        started, before = time.monotonic(), os.times()
         search.run()
         seconds = time.monotonic() - started
+    after = os.times()
+    own, theirs = after.user + after.system, after.children_user + after.children_system
+    own, theirs = own - before.user - before.system, theirs - before.children_user - before.children_system
     written = [len(one.crystal.ids) - one.crystal.n_prompt for one in search.found]
     length = round(np.mean([len(one.crystal.ids) for one in search.found]))
     ids = torch.randint(0, model.config.vocab_size, (1, length))
     with torch.inference_mode():
         for _ in range(5):
             model.network(ids)
-        before, n = time.monotonic(), 50
+        start, n = time.process_time(), 50
         for _ in range(n):
             model.network(ids)
-        forward = (time.monotonic() - before) / n
+        forward = (time.process_time() - start) / n
     uncached = forward * sum(written)
+    cpu = f"{own:.1f} s of CPU here and {theirs:.1f} s there"
     print(
         f"{args.formula}: 200 simulations in {seconds:.1f} s of wall time with {search.state.calls} energies "
-        f"({args.energy}, {args.workers} processes, loading counted); {np.mean(written):.1f} tokens each. A "
-        f"forward of {length} tokens without cache: {1000 * forward:.2f} ms, for each token of these texts "
-        f"{uncached:.1f} s without energies: {uncached / seconds:.2f} times the search with them"
+        f"({args.energy}, {args.workers} processes, loading counted; {cpu}); {np.mean(written):.1f} tokens "
+        f"each. A forward of {length} tokens without cache: {1000 * forward:.2f} ms of CPU; for each token "
+        f"of these texts {uncached:.1f} s without energies: {uncached / seconds:.2f} times the wall time of the "
+        f"search with them, {uncached / (own + theirs):.2f} times its CPU time"
     )
 
 

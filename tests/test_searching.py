@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -241,6 +242,14 @@ def test_options_of_recipes_give_way_to_what_is_asked():
     assert split("paper-long", {"energy_calls": 50})[0].most is None
     assert split("paper", {"width": 4})[1]["top_k"] == 4
     assert Options(minutes=1.0).most is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("chgnet") is None, reason="chgnet is not installed")
+def test_chgnet_finds_rutile_lowest(model):
+    found = a_search(model, energy="chgnet", simulations=8, leaves=8, temperature=1.2).run()
+    best = best_first(found)[0]
+    assert best.space_group == "P4_2/mnm"
+    assert -9.5 < best.energy < -9.0  # of the package's weights, near the known cell
 
 
 def test_a_killed_search_goes_on_and_ends_like_one_never_killed(parrot, tmp_path):

@@ -66,17 +66,17 @@ class Options(BaseModel):
     """How much the z-score of an energy counts in its reward."""
     warm_up: int = Field(default=24, ge=1)
     """Elites: simulations from the prompt before any from a good crystal."""
-    explore: float = Field(default=0.35, ge=0, le=1)
+    explore: float = Field(default=0.25, ge=0, le=1)
     """Elites: share of those behind that are from the prompt, too."""
     redraw: float = Field(default=0.2, ge=0, le=1)
     """Elites: share of those from a good crystal that are written anew from some choice on."""
     change: float = Field(default=0.15, ge=0, le=1)
     """Elites: share of those that have one number changed; the others are guessed to be low."""
-    warmth: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    warmth: float = Field(default=0.03, gt=0, allow_inf_nan=False)
     """Elites: energy over which the weight of a family falls to 1/e, eV per atom."""
-    spread: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    spread: float = Field(default=1.5, gt=0, allow_inf_nan=False)
     """Elites: ranks over which the weight of a crystal in its family falls to 1/e."""
-    step: float = Field(default=3.0, gt=0, allow_inf_nan=False)
+    step: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     """Elites: how far a number is changed, in steps of 0.5 % of volume or ratio, 0.1°, 0.004 of an edge."""
 
     @model_validator(mode="after")

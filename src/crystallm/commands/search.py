@@ -106,7 +106,7 @@ def search(
     rollouts: Annotated[int | None, Parameter(help="Texts written in one simulation (1).")] = None,
     leaves: Annotated[int | None, Parameter(help="Simulations at a time (8; paper: 1).")] = None,
     explore: Annotated[
-        float | None, Parameter(help="Elites: share of simulations that begin from nothing (0.35).")
+        float | None, Parameter(help="Elites: share of simulations that begin from nothing (0.25).")
     ] = None,
     redraw: Annotated[
         float | None,
