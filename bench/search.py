@@ -193,8 +193,8 @@ def timing(args: argparse.Namespace, model: Any) -> None:
         f"{args.formula}: 200 simulations in {seconds:.1f} s of wall time with {search.state.calls} energies "
         f"({args.energy}, {args.workers} processes, loading counted; {cpu}); {np.mean(written):.1f} tokens "
         f"each. A forward of {length} tokens without cache: {1000 * forward:.2f} ms of CPU; for each token "
-        f"of these texts {uncached:.1f} s without energies: {uncached / seconds:.2f} times the wall time of the "
-        f"search with them, {uncached / (own + theirs):.2f} times its CPU time"
+        f"of these texts {uncached:.1f} s without energies: {uncached / seconds:.2f} times the wall time of "
+        f"the search with them, {uncached / (own + theirs):.2f} times its CPU time"
     )
 
 

@@ -189,6 +189,7 @@ class Search:
             proposals = self._policy.propose(first, lines[-1]["simulation"] + 1 - first)
             self._take(proposals, self._restored(proposals, lines), on_round)
         self._before = self.state.seconds
+        self._silent = 0  # whoever starts it again may have mended the energy model
         started = time.monotonic()
         with _workers(self.workers):
             while not self._done(time.monotonic() - started):
