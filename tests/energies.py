@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,3 +126,53 @@ BROKEN = {
     "changes the structures": _Meddling,
     "float32, not float": _Float32,
 }
+
+
+class _Nan(Morse):
+    def one(self, structure, forces):
+        return Prediction(float("nan"))
+
+
+def nan():
+    return _Nan()
+
+
+class _Mortal(Morse):
+    """Dies at its fifth crystal, and so does the process that takes its place."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def one(self, structure, forces):
+        self.calls += 1
+        if self.calls == 5:
+            os._exit(7)
+        return super().one(structure, forces)
+
+
+def mortal():
+    return _Mortal()
+
+
+class _Sleeper(Morse):
+    def one(self, structure, forces):
+        time.sleep(600)
+        return super().one(structure, forces)
+
+
+def sleeper():
+    return _Sleeper()
+
+
+class _Told(Morse):
+    """Notes each crystal that it is asked about in the file that the environment names."""
+
+    def one(self, structure, forces):
+        with Path(os.environ["CRYSTALLM_TEST_ASKED"]).open("a", encoding="utf-8") as file:
+            file.write(f"{structure.volume:.6f} {structure.composition.formula}\n")
+        time.sleep(0.02)
+        return super().one(structure, forces)
+
+
+def told():
+    return _Told()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from crystallm.checkpoint import Model, load_model
     from crystallm.crystal import Crystal
     from crystallm.generation import generate
+    from crystallm.searching import search
 
 # What spglib fails at is told by our errors; its own lines, from C, would stand between them on the terminal.
 os.environ.setdefault("SPGLIB_WARNING", "OFF")
@@ -25,14 +26,16 @@ os.environ.setdefault("SPGLIB_WARNING", "OFF")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-__all__ = ["Crystal", "Model", "__version__", "generate", "load_model"]
+__all__ = ["Crystal", "Model", "__version__", "generate", "load_model", "search"]
 
-# generation.py is named apart from generate(): an imported submodule takes its name in the package.
+# generation.py is named apart from generate(), and searching.py from search(): an imported submodule takes
+# its name in the package.
 _HOMES = {
     "Crystal": "crystallm.crystal",
     "Model": "crystallm.checkpoint",
     "generate": "crystallm.generation",
     "load_model": "crystallm.checkpoint",
+    "search": "crystallm.searching",
 }
 _MODULES = frozenset(
     {"cif", "elements", "energy", "formula", "orbits", "spacegroups", "tokenizer", "validity"}

@@ -66,11 +66,19 @@ class Selection(BaseModel):
     """Ask this energy model about the crystals (see `energy.model`); ranks by energy if nothing is named."""
     relax: bool = False
     """With energy: relax the crystals first, and tell the energy of what they have become."""
+    formation: bool = False
+    """With energy: tell formation energies, too; see `energy.formation`."""
+    hull: str | None = None
+    """With energy: tell how far crystals stand above the hull of the entries in this file; see
+    `energy.hull`."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Selection:
         if self.energy is None and (self.relax or self.rank == "energy"):
             what = "relax" if self.relax else "rank = 'energy'"
+            raise ValueError(f"{what} without energy: name a model, energy = 'chgnet' (--energy chgnet)")
+        if self.energy is None and (self.formation or self.hull is not None):
+            what = "formation" if self.formation else f"hull = {self.hull!r}"
             raise ValueError(f"{what} without energy: name a model, energy = 'chgnet' (--energy chgnet)")
         if self.max_tries is not None and not self.valid:
             raise ValueError(f"max_tries = {self.max_tries} without valid: ask for valid crystals too")
@@ -148,6 +156,41 @@ def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, devic
             crystal.energy_reason = energy.reason
         else:
             crystal.energy = energy
+
+
+def relate(
+    crystals: Sequence[Crystal], model: str, *, formation: bool, hull: str | None, device: str = "auto"
+) -> None:
+    """Set `formation_energy` and `e_above_hull` of crystals that have energies, where these are wanted.
+
+    Args:
+        crystals: weighed before.
+        model: by name, see `energy.model`.
+        formation: whether formation energies are wanted.
+        hull: file of entries, see `energy.hull`.
+        device: of the model.
+
+    Raises:
+        InputError, CrystallmError: a file that is none or cannot be read, entries that do not hold every
+            element.
+    """
+    if not (formation or hull is not None):
+        return
+    from crystallm.energy.relation import Relation
+    from crystallm.parallel import device_of
+
+    where = device_of(device)
+    place = str(where) if where.type == "cuda" else "cpu"
+    relation = Relation(model, formation=formation, hull=hull, device=place)
+    weighed = [
+        (crystal, crystal.energy, structure.composition)
+        for crystal in crystals
+        if crystal.energy is not None and (structure := _structure(crystal)) is not None
+    ]
+    relation.prepare(composition for _, _, composition in weighed)
+    for crystal, energy, composition in weighed:
+        told = relation.told(composition, energy)
+        crystal.formation_energy, crystal.e_above_hull = told["formation_energy"], told["e_above_hull"]
 
 
 def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | None = None) -> None:

@@ -22,6 +22,7 @@ from crystallm.commands.generated import novelty, unconditional
 from crystallm.commands.known import challenge, classes
 from crystallm.commands.prepare import prepare, prompts
 from crystallm.commands.relax import relax
+from crystallm.commands.search import search
 from crystallm.commands.training import train
 from crystallm.errors import CrystallmError
 
@@ -37,6 +38,7 @@ app = App(
 )
 
 app.command(generate)
+app.command(search)
 app.command(models)
 app.command(relax)
 app.command(evaluate)

@@ -55,6 +55,8 @@ COLUMNS = {
     "rank": "int32",
     "energy": "float64",
     "energy_reason": "string",
+    "formation_energy": "float64",
+    "e_above_hull": "float64",
     "model": "string",
     "seed": "uint64",
     "index": "uint64",
@@ -65,7 +67,8 @@ COLUMNS = {
 """Columns of a table of crystals, with their pyarrow types. Lengths in Å, angles in degrees, volume in Å^3,
 energy in eV per atom, log-likelihood in nats, weights of what was `auto` from 0 to 1. What could not be
 worked out is null; `reasons` says why. So are cluster, cluster_size and rank unless ranking was asked for,
-and energy unless energies were; `energy_reason` says why one is missing. Where crystals were relaxed, those
+and energy unless energies were; `energy_reason` says why one is missing. So are formation_energy and
+e_above_hull. Where crystals were relaxed, those
 with an energy are: it, the cell, the volume and `cif` are of what they have become, all else is of what was
 written."""
 
@@ -127,6 +130,10 @@ class Crystal:
         """eV per atom, where an energy model has been asked; None before. Of `relaxed` where there is one."""
         self.energy_reason: str | None = None
         """Why the model has told no energy, where it was asked."""
+        self.formation_energy: float | None = None
+        """eV per atom, where it was asked for and the elements have energies; see `energy.formation`."""
+        self.e_above_hull: float | None = None
+        """eV per atom above the hull of known entries, where one was given; see `energy.hull`."""
         self.relaxed: Structure | None = None
         """What it has become where it was relaxed with an energy model; None before."""
         self.cluster: int | None = None
@@ -254,6 +261,8 @@ class Crystal:
             "rank": self.rank,
             "energy": self.energy,
             "energy_reason": self.energy_reason,
+            "formation_energy": self.formation_energy,
+            "e_above_hull": self.e_above_hull,
         }
         if self.source is not None:
             row |= {"model": self.source.model, "seed": self.source.seed, "index": self.source.index}

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
-__all__ = ["RowState", "Rules", "Sample", "Stop", "choose", "mask_logits", "sample"]
+__all__ = ["RowState", "Rules", "Sample", "Stop", "Writer", "choose", "mask_logits", "sample"]
 
 _FIRST_CAPACITY = 128  # cached tokens a row; doubles when a row needs more
 _PREFILL_ROWS = 32  # distinct beginnings that go through the network together
@@ -172,6 +172,118 @@ def sample(
         for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True))
     )
     return _generate(_Decoder(network, options, min(batch_size, max(len(prompts), 1))), rows, progress)
+
+
+class Writer:
+    """A network that writes again and again: a beginning that it has read is not read a second time.
+
+    Args:
+        network: in evaluation mode.
+        stop: when a text ends.
+        temperature: as for `sample`, as are all others.
+        top_k: likewise.
+        top_p: likewise.
+        batch_size: likewise.
+        max_new_tokens: likewise; what a beginning holds behind the prompt counts.
+        rules: likewise.
+
+    Raises:
+        InputError: an option out of its range.
+    """
+
+    def __init__(
+        self,
+        network: GPT,
+        *,
+        stop: Stop,
+        temperature: float = 1.0,
+        top_k: int | None = 10,
+        top_p: float | None = None,
+        batch_size: int = 32,
+        max_new_tokens: int = 3000,
+        rules: Rules | None = None,
+    ) -> None:
+        self._network = network
+        self._options = _Options(stop, temperature, top_k, top_p, max_new_tokens)
+        self._batch_size = batch_size
+        self._check([], 0, None)
+        self._rules = rules
+        self._decoder = _Decoder(network, self._options, batch_size)
+
+    def sample(
+        self, beginnings: Sequence[tuple[Sequence[int], int]], *, seed: int, indices: Sequence[int]
+    ) -> Iterator[Sample]:
+        """Write one text behind each beginning; one that is a whole text stays as it is.
+
+        Args:
+            beginnings: tokens, and how many of them are the prompt's: the log-probabilities of the others
+                are those of the text.
+            seed: as for `sample`.
+            indices: one for each beginning.
+
+        Returns:
+            As for `sample`. It has to be drawn from to its end before the writer is asked again.
+
+        Raises:
+            InputError: a beginning that is empty, has foreign tokens, fills the context, breaks the rules.
+        """
+        self._check([ids for ids, _ in beginnings], seed, indices)
+        end = self._options.stop.end_ids
+        rows = []
+        for number, ((ids, n_prompt), index) in enumerate(zip(beginnings, indices, strict=True)):
+            ended = len(ids) - n_prompt >= len(end) and tuple(ids[-len(end) :]) == end
+            row = _Row(
+                number=number,
+                index=index,
+                ids=list(ids),
+                n_prompt=n_prompt,
+                state=None if self._rules is None else self._rules.start(ids),
+                uniforms=_uniforms(seed, index),
+                log_probs=[math.nan] * (len(ids) - n_prompt),
+                ended=ended,
+                finished=ended,
+            )
+            rows.append(row)
+        return _generate(self._decoder, iter(rows), None)
+
+    def peek(self, beginnings: Sequence[tuple[Sequence[int], int]]) -> Tensor:
+        """Log-probabilities (N, V) of what may come behind each beginning, without temperature or rules.
+
+        Args:
+            beginnings: as for `sample`, each shorter than the context.
+
+        Raises:
+            InputError: as for `sample`.
+            CrystallmError: the network's numbers are not finite.
+        """
+        self._check([ids for ids, _ in beginnings], 0, None)
+        rows = [
+            _Row(number=i, index=i, ids=list(ids), n_prompt=n_prompt, state=None, uniforms=iter(()))
+            for i, (ids, n_prompt) in enumerate(beginnings)
+        ]
+        size = self._batch_size
+        found = [self._decoder.peek(rows[k : k + size]) for k in range(0, len(rows), size)]
+        if not found:
+            return torch.empty(0, self._network.config.vocab_size)
+        logits = torch.cat(found).log_softmax(dim=-1)
+        if bool(logits.isnan().any()):
+            raise CrystallmError(_BROKEN)
+        return logits
+
+    def _check(self, prompts: Sequence[Sequence[int]], seed: int, indices: Sequence[int] | None) -> None:
+        options = self._options
+        _check(
+            self._network,
+            prompts,
+            stop=options.stop,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            seed=seed,
+            indices=indices,
+            batch_size=self._batch_size,
+            max_new_tokens=options.max_new_tokens,
+        )
 
 
 @dataclass(frozen=True)
@@ -374,6 +486,16 @@ class _Decoder:
             else:
                 row.learn(row.cached - len(run) + 1, own[:-1])
                 row.write(targets[place][-1], own[-1], self.options, self.context)
+
+    def peek(self, rows: Sequence[_Row]) -> Tensor:
+        """Logits (N, V) behind the last token of each of some rows, which are not kept; N at most a batch."""
+        for number, row in enumerate(rows):
+            self.put(number, row, self.begin(row, rows[number + 1 :]))
+        with torch.inference_mode():
+            runs = ragged.runs_of([row.unread for row in rows], self.cache)
+            logits = self._reader.logits(self._reader.features(runs, self.cache))
+        self.drop(range(len(rows)))
+        return logits
 
     @staticmethod
     def _known(row: _Row, run: Sequence[int]) -> list[int]:

@@ -115,6 +115,19 @@ class Generator:
         """How a request was read and, where something was left to choose, what is tried with which weight."""
         return self._open(unit)[1]
 
+    def choices(self, unit: int) -> list[Choice]:
+        """What samples of a request may be given, with weights; weighed by the network when first needed."""
+        return self._open(unit)[0]
+
+    def rules(self, unit: int) -> Rules | None:
+        """What may be written behind each of these, and behind all that begins with one; None for anything.
+
+        Raises:
+            InputError: no rule can be made for the request.
+        """
+        choices = self.choices(unit)
+        return self._rules([(unit, 0)] * len(choices), choices)
+
     def check(self) -> None:
         """Look whether there are rules for each request in which nothing is left to choose.
 
@@ -342,8 +355,13 @@ class _ByPrompt:
         self._rules = rules
 
     def start(self, prompt: Sequence[int]) -> RowState:
-        rules = self._rules.get(tuple(prompt))
-        return _Free() if rules is None else rules.start(prompt)
+        begun = tuple(prompt)
+        known = begun if begun in self._rules else max(self._beginning(begun), key=len, default=None)
+        return _Free() if known is None else self._rules[known].start(prompt)
+
+    def _beginning(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """The prompts that a text begins with."""
+        return (prompt for prompt in self._rules if ids[: len(prompt)] == prompt)
 
 
 class _Free:
@@ -368,6 +386,8 @@ def generate(
     best: int | None = None,
     energy: str | None = None,
     relax: bool = False,
+    formation: bool = False,
+    hull: str | None = None,
     model: str | os.PathLike[str] | Model = "default",
     temperature: float = 1.0,
     top_k: int | None = 10,
@@ -395,6 +415,8 @@ def generate(
         energy: ask this energy model, `chgnet` or any ASE calculator as `module:factory`, about the crystals;
             ranks by energy unless told otherwise.
         relax: relax the crystals with it first.
+        formation: tell formation energies, too.
+        hull: tell how far the crystals stand above the hull of the entries in this file.
         model: name of a bundled model, a path, or a model loaded before.
         temperature: logits are divided by it; 0 takes the likeliest token.
         top_k: sample from the k likeliest tokens; None for all.
@@ -427,6 +449,8 @@ def generate(
             "best": best,
             "energy": energy,
             "relax": relax,
+            "formation": formation,
+            "hull": hull,
         },
     )
     settings = validated(
@@ -460,6 +484,7 @@ def generate(
             answers.judge(crystals)
         if energy is not None:
             answers.weigh(crystals, energy, relax=relax, device=settings.device)
+            answers.relate(crystals, energy, formation=formation, hull=hull, device=settings.device)
         answers.rank([crystals], selection.ranking)
     if selection == answers.Selection():
         return crystals

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _REASONS = 10
 _REASON = 90
+_RELATED = {"formation_energy": "formation", "e_above_hull": "above hull"}
+"""Columns of energies counted from others, eV per atom, and their heads."""
 _MIN_WIDTH = 120
 """Columns of a page when the output is no terminal: one of 80 cuts the cells."""
 
@@ -58,6 +60,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
         lines.setdefault((row["request"], row["text"] if cluster is None else cluster), []).append(row)
     title = plain(note) if n_requests == 1 else f"{n_requests} requests"
     with_energy = any(row.get("energy") is not None or row.get("energy_reason") for row in rows)
+    more = [name for name in _RELATED if any(row.get(name) is not None for row in rows)]
     with_z = any(row.get("z_weight") is not None for row in rows)
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("formula", overflow="fold")
@@ -68,6 +71,8 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     table.add_column("Å³/atom", justify="right", no_wrap=True)
     if with_energy:
         table.add_column("eV/atom", justify="right", no_wrap=True)
+    for name in more:
+        table.add_column(_RELATED[name], justify="right", no_wrap=True)
     table.add_column("log-lik.", justify="right", no_wrap=True)
     table.add_column("valid, or why not", overflow="fold", min_width=12)
     table.add_column("sample", justify="right", no_wrap=True)
@@ -86,6 +91,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
             "-" if broken else _cell(row),
             "-" if broken else f"{row['volume_per_atom']:.2f}",
             *([_energy(row)] if with_energy else []),
+            *(_energy(row, name) for name in more),
             f"{row['log_likelihood']:.1f}",
             "[green]valid[/green]" if row["valid"] else plain(_shortened(row["reasons"] or "not valid")),
             sample if times == 1 else f"{sample} ×{times}",
@@ -113,6 +119,43 @@ def print_summary(counts: Mapping[str, int], folder: Path | None, *, parted: boo
     if kept < written:
         said += f" ({valid / written:.0%}), {kept} kept"
     page().print(plain(f"{said}; {where}"), soft_wrap=True, highlight=False)
+
+
+def print_search(
+    rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], folder: Path | None, limit: int
+) -> None:
+    """Print what a search has found.
+
+    Args:
+        rows: distinct crystals, best first.
+        summary: as in search.json.
+        folder: where all is, if anywhere.
+        limit: lines, at most.
+    """
+    console = page()
+    if rows:
+        print_crystals(rows, summary["note"], 1, limit)
+    else:
+        console.print(plain(f"{summary['note']}: no valid crystal with an energy"))
+    for name, part in (("", summary), ("plain sampling: ", summary.get("against"))):
+        if part is not None:
+            console.print(plain(f"{name}{_search_told(part)}"), soft_wrap=True, highlight=False)
+    if summary["stopped"]:
+        console.print(plain(f"stopped early: {summary['stopped']}"), soft_wrap=True, highlight=False)
+    where = "not kept: --out FOLDER keeps them" if folder is None else f"all in {folder}"
+    console.print(plain(where), soft_wrap=True, highlight=False)
+
+
+def _search_told(summary: Mapping[str, Any]) -> str:
+    lowest = "none" if summary["lowest"] is None else f"{summary['lowest']:.4f} eV/atom"
+    share = summary["valid"] / max(1, summary["texts"])
+    said = (
+        f"{summary['simulations']} simulations, {share:.0%} valid, {summary['energy_calls']} energies, "
+        f"{summary['distinct']} distinct crystals, lowest {lowest}, {summary['seconds']:.1f} s"
+    )
+    if summary["without_energy"]:
+        said += f"; {summary['without_energy']} without an energy, the last since: {summary['why']}"
+    return said
 
 
 def print_models(models: Sequence[Mapping[str, Any]]) -> None:
@@ -214,12 +257,16 @@ def print_relaxed(rows: Sequence[Mapping[str, Any]], folder: Path | None, limit:
     table.add_column("formula", overflow="fold")
     table.add_column("space group", overflow="fold")
     table.add_column("eV/atom", justify="right", no_wrap=True)
+    more = [name for name in _RELATED if any(row.get(name) is not None for row in rows)]
+    for name in more:
+        table.add_column(_RELATED[name], justify="right", no_wrap=True)
     table.add_column("Å³/atom", justify="right", no_wrap=True)
     table.add_column("steps", justify="right", no_wrap=True)
     table.add_column("relaxed, or why not", overflow="fold", min_width=12)
     for row in rows[:limit]:
         if row["energy"] is None:
-            table.add_row(plain(row["id"]), "-", "-", "-", "-", "-", plain(_shortened(row["reason"])))
+            cells = ["-"] * (5 + len(more))
+            table.add_row(plain(row["id"]), *cells, plain(_shortened(row["reason"])))
             continue
         said = "[green]relaxed[/green]" if row["converged"] else f"{row['fmax']:.2f} eV/Å are left"
         groups = dict.fromkeys(row[name] or "-" for name in ("space_group_before", "space_group"))
@@ -228,6 +275,7 @@ def print_relaxed(rows: Sequence[Mapping[str, Any]], folder: Path | None, limit:
             row["formula"],
             " → ".join(groups),
             f"{row['energy_before']:.3f} → {row['energy']:.3f}",
+            *(_energy(row, name) for name in more),
             f"{row['volume_per_atom_before']:.2f} → {row['volume_per_atom']:.2f}",
             str(row["steps"]),
             said,
@@ -270,8 +318,8 @@ def print_lines(title: str, lines: Sequence[Line]) -> None:
     page().print(table)
 
 
-def _energy(row: Mapping[str, Any]) -> str:
-    return "-" if row.get("energy") is None else f"{row['energy']:.3f}"
+def _energy(row: Mapping[str, Any], name: str = "energy") -> str:
+    return "-" if row.get(name) is None else f"{row[name]:.3f}"
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -84,6 +84,13 @@ def write(
                     relax=selection.relax,
                     device=generator.settings.device,
                 )
+                answers.relate(
+                    [crystal for _, found in together for crystal in found],
+                    selection.energy,
+                    formation=selection.formation,
+                    hull=selection.hull,
+                    device=generator.settings.device,
+                )
             if selection.ranking is not None:
                 answers.rank([found for _, found in together], selection.ranking)
             for unit, crystals in together:

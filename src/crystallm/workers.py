@@ -27,7 +27,18 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any] | str
 
-__all__ = ["Inline", "Lost", "LostError", "Pool", "StartError", "kept", "run", "run_group", "stream"]
+__all__ = [
+    "Inline",
+    "Lost",
+    "LostError",
+    "Pool",
+    "StartError",
+    "keeping",
+    "kept",
+    "run",
+    "run_group",
+    "stream",
+]
 
 GROUP = 20
 """Tasks of `run` that travel to an executor together, at most: to schedule one costs milliseconds."""
@@ -361,6 +372,11 @@ def kept(processes: int = 1, *, end: bool = False) -> Iterator[None]:
         _HERE.keeping = before
         if end:
             _HERE.kill()
+
+
+def keeping() -> bool:
+    """Whether `run` keeps its processes in this thread now."""
+    return _HERE.keeping > 0
 
 
 class _Here(threading.local):

@@ -37,6 +37,17 @@ Dtype = Annotated[
     str | None, Parameter(help="float32, or bfloat16: faster for large networks (auto: float32).")
 ]
 BatchSize = Annotated[int | None, Parameter(help="Crystals written at a time (32).")]
+Formation = Annotated[
+    bool | None,
+    Parameter(negative=(), help="Formation energies, from the elements by the same energy model."),
+]
+HullFile = Annotated[
+    Path | None,
+    Parameter(
+        name="--hull",
+        help="File of entries (CSV, JSONL, JSON: composition, energy_per_atom): how far above their hull.",
+    ),
+]
 Cluster = Annotated[
     str | None,
     Parameter(

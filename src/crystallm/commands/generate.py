@@ -18,6 +18,8 @@ from crystallm.commands import (
     Cluster,
     ConfigFile,
     Dtype,
+    Formation,
+    HullFile,
     Json,
     ModelName,
     Quiet,
@@ -132,6 +134,8 @@ def generate(
     relax: Annotated[
         bool | None, Parameter(negative=(), help="With --energy: relax each crystal, its symmetry kept.")
     ] = None,
+    formation: Formation = None,
+    hull: HullFile = None,
     prompt: Annotated[
         str | None,
         Parameter(
@@ -185,7 +189,7 @@ def generate(
         "seed": seed, "constraints": constraints, "device": device, "dtype": dtype, "batch_size": batch_size,
         "max_new_tokens": max_new_tokens, "valid": valid, "max_tries": max_tries, "rank": rank, "best": best,
         "cluster": cluster, "workers": workers, "threads": threads, "cifs": cifs, "energy": energy,
-        "relax": relax,
+        "relax": relax, "formation": formation, "hull": hull,
     }  # fmt: skip
     asked = _asked(merged(config, flags))
     written = _generate(asked, shown=not (quiet or json))
@@ -219,12 +223,18 @@ def _asked(options: dict[str, Any]) -> Asked:
         options["prompt"] = options["prompt"].replace("\\n", "\n")
     one = {name: options.pop(name) for name in tuple(options) if name in Request.model_fields}
     kept = {name: options.pop(name) for name in tuple(options) if name in Selection.model_fields}
+    if "hull" in kept:
+        kept["hull"] = str(kept["hull"])
     settings = sampling(options)
     selection = validated(Selection, kept)
     if selection.energy is not None:
         from crystallm.energy.model import require
 
         require(selection.energy)
+    if selection.hull is not None:
+        from crystallm.energy.hull import Hull
+
+        Hull(Path(selection.hull))  # a file that is none is refused before anything is written
     request = validated(Request, one)
     folder = None if out is None else Path(str(out))
     if formulas is None:

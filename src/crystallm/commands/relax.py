@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from cyclopts import Parameter
 
 import crystallm
-from crystallm.commands import ConfigFile, Device, Json, Quiet, merged, print_json, progress, whole
+from crystallm.commands import (
+    ConfigFile,
+    Device,
+    Formation,
+    HullFile,
+    Json,
+    Quiet,
+    merged,
+    print_json,
+    progress,
+    whole,
+)
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +40,8 @@ COLUMNS = {
     "n_atoms": "int32",
     "energy_before": "float64",
     "energy": "float64",
+    "formation_energy": "float64",
+    "e_above_hull": "float64",
     "steps": "int32",
     "converged": "bool",
     "fmax": "float64",
@@ -58,6 +71,8 @@ class Asked(NamedTuple):
     workers: int
     seconds: float
     out: Path | None
+    formation: bool
+    hull: str | None
 
 
 def relax(
@@ -81,6 +96,8 @@ def relax(
     out: Annotated[
         Path | None, Parameter(help="Folder for CIFs and results.parquet; without it, none is written.")
     ] = None,
+    formation: Formation = None,
+    hull: HullFile = None,
     workers: Annotated[
         int | None, Parameter(help="Processes, each with the model (one a core; on a GPU, one).")
     ] = None,
@@ -100,6 +117,7 @@ def relax(
     flags = {
         "path": path, "model": model, "steps": steps, "fmax": fmax, "keep_symmetry": keep_symmetry,
         "trajectory": trajectory, "out": out, "workers": workers, "seconds": seconds, "device": device,
+        "formation": formation, "hull": hull,
     }  # fmt: skip
     asked = _asked(merged(config, flags))
     rows = _relaxed(asked, shown=not (quiet or json))
@@ -139,7 +157,22 @@ def _asked(options: dict[str, Any]) -> Asked:
 
     device = str(device_of(str(options.get("device", "auto"))))
     n_workers = whole("workers", options.get("workers"), (os.cpu_count() or 1) if device == "cpu" else 1)
-    return Asked(str(path), name, how, device, n_workers, float(seconds), out)
+    formation, hull = bool(options.get("formation", False)), options.get("hull")
+    if hull is not None:
+        from crystallm.energy.hull import Hull
+
+        Hull(Path(str(hull)))  # a file that is none is refused before anything is relaxed
+    return Asked(
+        str(path),
+        name,
+        how,
+        device,
+        n_workers,
+        float(seconds),
+        out,
+        formation,
+        None if hull is None else str(hull),
+    )
 
 
 def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
@@ -152,6 +185,8 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
         question = {
             "command": "relax", "version": crystallm.__version__, "model": asked.model, "digest": digest,
             **asked.options.model_dump(),
+            **({"formation": True} if asked.formation else {}),
+            **({} if asked.hull is None else {"hull": asked.hull}),
         }  # fmt: skip
         folder = runs.RunFolder(asked.out, question, n_entries, COLUMNS)
         todo = folder.open()
@@ -177,8 +212,10 @@ def _results(
     asked: Asked, entries: Iterator[tuple[int, Entry]], n_entries: int
 ) -> Iterator[tuple[int, dict[str, Any], Relaxed | None]]:
     """Number, row, and what became of each crystal, as they finish."""
+    from crystallm.energy.relation import Relation
     from crystallm.energy.relax import relax_many
 
+    relation = Relation(asked.model, formation=asked.formation, hull=asked.hull, device=asked.device)
     drawn: list[tuple[int, str]] = []
     unread: list[tuple[int, dict[str, Any]]] = []
 
@@ -200,7 +237,10 @@ def _results(
     )
     for i, one in found:
         number, name = drawn[i]
-        yield number, *_row(number, name, one)
+        row, relaxed = _row(number, name, one)
+        if relaxed is not None:
+            row |= relation.told(relaxed.structure.composition, relaxed.energy)
+        yield number, row, relaxed
     for number, row in unread:
         yield number, row, None
 

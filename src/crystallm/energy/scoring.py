@@ -36,6 +36,7 @@ def score(
     seconds: float = SECONDS,
     bound: float = models.BOUND,
     executor: Executor | None = None,
+    group: int = GROUP,
 ) -> list[float | Lost]:
     """The energy of each crystal.
 
@@ -47,6 +48,7 @@ def score(
         seconds: limit for a group, or for one crystal where a group passed it; loading not counted.
         bound: on |E|, eV per atom.
         executor: where to run in place of processes of this machine.
+        group: crystals that are asked about together, at most. Of 1, none is asked about twice.
 
     Returns:
         For each structure its energy, eV per atom; or why there is none.
@@ -65,7 +67,7 @@ def score(
             found[keys[-1]] = Lost("partial occupancies have no energy")
         else:
             records.setdefault(keys[-1], record)
-    size = max(1, min(GROUP, -(-len(records) // workers)))
+    size = max(1, min(group, -(-len(records) // workers)))
     asked = list(records)
     groups = [asked[k : k + size] for k in range(0, len(asked), size)]
 
@@ -73,7 +75,7 @@ def score(
         with worker.plainly():
             answers = _run(
                 worker.function_of("scoring", model, device),
-                [{"structures": [records[key] for key in group], "bound": bound} for group in groups],
+                [{"structures": [records[key] for key in together], "bound": bound} for together in groups],
                 workers=workers,
                 seconds=seconds,
                 memory_gb=worker.memory_gb(device),
@@ -82,13 +84,13 @@ def score(
         return zip(groups, answers, strict=True)
 
     again: list[list[str]] = []
-    for group, answer in ask(groups):
+    for together, answer in ask(groups):
         if not isinstance(answer, Lost):
-            found |= {key: _value(one) for key, one in zip(group, answer, strict=True)}
-        elif len(group) == 1:
-            found[group[0]] = answer
+            found |= {key: _value(one) for key, one in zip(together, answer, strict=True)}
+        elif len(together) == 1:
+            found[together[0]] = answer
         else:
-            again += [[key] for key in group]
+            again += [[key] for key in together]
     if again:
         for (key,), answer in ask(again):
             found[key] = answer if isinstance(answer, Lost) else _value(answer[0])

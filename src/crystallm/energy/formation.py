@@ -1,0 +1,98 @@
+"""Formation energies: of a crystal, counted from those of its elements by the same model.
+
+    E_f = E - sum_i x_i E_i        eV per atom
+
+x_i the share of element i among the atoms, E_i its energy in its reference crystal (see `references`), which
+is relaxed with the model, its symmetry kept; where it cannot be, it has none, and no formation energy either.
+They are kept in a file, since they are the same for ever:
+
+    ~/.cache/crystallm/references/MODEL.json      {"Ti": -7.9, ...}   (or below $XDG_CACHE_HOME)
+
+Whoever changes a model behind the same name deletes its file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystallm import runs, workers
+from crystallm.energy import model as models
+from crystallm.energy import references, relax
+from crystallm.errors import CrystallmError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pymatgen.core import Composition
+
+
+def place(model: str) -> Path:
+    """The file with a model's energies of the elements."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "crystallm" / "references" / f"{re.sub('[^A-Za-z0-9._-]+', '_', model)}.json"
+
+
+def element_energies(
+    symbols: Iterable[str], model: str = models.DEFAULT, *, device: str = "cpu", file: Path | None = None
+) -> dict[str, float]:
+    """Energies of elements in their reference crystals, eV per atom.
+
+    Args:
+        symbols: of the elements.
+        model: by name, see `model.load`.
+        device: where it runs.
+        file: that keeps them; by default `place`.
+
+    Returns:
+        Those that could be had: none of an element that the model refuses.
+
+    Raises:
+        InputError, CrystallmError: there is no such model or element; the file is damaged or cannot be
+            written.
+    """
+    file = place(model) if file is None else file
+    known = _read(file)
+    wanted = sorted(set(symbols))
+    missing = [symbol for symbol in wanted if symbol not in known]
+    if missing:
+        found = relax.relax_all(
+            [references.element(symbol) for symbol in missing],
+            model,
+            relax.Options(keep_symmetry=True),
+            device=device,
+        )
+        for symbol, one in zip(missing, found, strict=True):
+            if not isinstance(one, workers.Lost):
+                known[symbol] = one.energy
+        runs.write_json(file, dict(sorted(known.items())))
+    return {symbol: known[symbol] for symbol in wanted if symbol in known}
+
+
+def formation_energy(composition: Composition, energy: float, elements: Mapping[str, float]) -> float | None:
+    """Formation energy, eV per atom; None where an element has no energy.
+
+    Args:
+        composition: of the crystal.
+        energy: its energy, eV per atom.
+        elements: energies of its elements, eV per atom.
+    """
+    shares = composition.fractional_composition.get_el_amt_dict()
+    if not shares.keys() <= elements.keys():
+        return None
+    return energy - sum(share * elements[symbol] for symbol, share in shares.items())
+
+
+def _read(file: Path) -> dict[str, float]:
+    if not file.exists():
+        return {}
+    try:
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
+        return {str(symbol): float(energy) for symbol, energy in found.items()}
+    except OSError as error:
+        raise CrystallmError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
+    except (ValueError, AttributeError, TypeError):
+        raise CrystallmError(f"{str(file)!r} holds no energies of elements: delete it") from None

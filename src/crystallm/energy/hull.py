@@ -1,0 +1,116 @@
+"""Energy above the convex hull of known entries.
+
+The entries are of a file:
+
+    .csv, .jsonl     a row an entry: composition (or formula), energy_per_atom (or energy, of the formula)
+    .json            a list of such rows, or of pymatgen's ComputedEntry dictionaries
+
+Entries and crystals must come from the same energy model, else the differences mean nothing: this module
+cannot know. pymatgen's PhaseDiagram does the geometry.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pymatgen.core import Composition
+
+
+class Hull:
+    """The hull of the entries of a file, worked out for each chemical system as it is asked about.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: no such form, or an entry that is none.
+        CrystallmError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries = [_entry(row, f"{path}, entry {i}") for i, row in enumerate(_rows(path), 1)]
+        self._diagrams: dict[frozenset[str], Any] = {}
+        if not self._entries:
+            raise InputError(f"{str(path)!r} has no entry")
+
+    def above(self, composition: Composition, energy: float) -> float:
+        """How far a crystal stands above the hull, eV per atom; below 0 where it is lower than all entries.
+
+        Args:
+            composition: of the crystal.
+            energy: its energy, eV per atom.
+
+        Raises:
+            InputError: there is no entry of one of its elements.
+        """
+        system = frozenset(element.symbol for element in composition.elements)
+        if system not in self._diagrams:
+            from pymatgen.analysis.phase_diagram import PhaseDiagram
+
+            inside = [e for e in self._entries if {x.symbol for x in e.composition.elements} <= system]
+            pure = {e.composition.elements[0].symbol for e in inside if len(e.composition.elements) == 1}
+            if missing := sorted(system - pure):
+                raise InputError(
+                    f"{str(self._path)!r} has no entry of the element {', '.join(missing)}: a hull needs one "
+                    "of each"
+                )
+            self._diagrams[system] = PhaseDiagram(inside)
+        return energy - float(self._diagrams[system].get_hull_energy_per_atom(composition))
+
+
+def _rows(path: Path) -> list[Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CrystallmError(f"{str(path)!r} cannot be read: {error}") from None
+    kind = path.suffix.lower()
+    if kind == ".csv":
+        return list(csv.DictReader(text.splitlines()))
+    try:
+        if kind == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        if kind == ".json":
+            found = json.loads(text)
+            if isinstance(found, dict) and isinstance(found.get("entries"), list):
+                found = found["entries"]
+            if isinstance(found, list):
+                return found
+            raise InputError(f"{str(path)!r} holds no list of entries")
+    except json.JSONDecodeError as error:
+        raise InputError(f"{str(path)!r} is no {kind[1:].upper()}: {error}") from None
+    raise InputError(f"entries of a hull in {path.name!r}: give a .csv, .jsonl or .json file")
+
+
+def _entry(row: Any, where: str) -> Any:
+    """An entry of pymatgen.
+
+    Raises:
+        InputError: it is none.
+    """
+    from pymatgen.analysis.phase_diagram import PDEntry
+    from pymatgen.core import Composition
+
+    if not isinstance(row, dict):
+        raise InputError(f"{where} is no row of names and values")
+    formula = row.get("composition") or row.get("formula")
+    try:
+        composition = Composition(formula)
+        if row.get("energy_per_atom") not in (None, ""):
+            energy = float(row["energy_per_atom"]) * composition.num_atoms
+        else:
+            energy = float(row["energy"]) + float(row.get("correction") or 0.0)
+    except (KeyError, ValueError, TypeError):
+        raise InputError(
+            f"{where}: needs a composition and an energy_per_atom (or energy), eV; got {str(row)[:60]}"
+        ) from None
+    if not (composition.valid and composition.num_atoms and energy == energy and abs(energy) != float("inf")):  # noqa: PLR0124 - NaN
+        raise InputError(f"{where}: {formula!r} with the energy {energy} is no entry")
+    return PDEntry(composition, energy)

@@ -1,0 +1,70 @@
+"""What an energy is counted from: the elements, or the hull of known entries, as far as is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystallm.energy.formation import element_energies, formation_energy
+from crystallm.energy.hull import Hull
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pymatgen.core import Composition
+
+COLUMNS = {"formation_energy": "float64", "e_above_hull": "float64"}
+"""What is told, with pyarrow types, eV per atom."""
+
+
+class Relation:
+    """Formation energies and energies above the hull.
+
+    Args:
+        model: energy model by name.
+        formation: whether formation energies are wanted.
+        hull: file of entries, see `hull`; None for none.
+        device: of the model.
+
+    Raises:
+        InputError, CrystallmError: as `hull.Hull`.
+    """
+
+    def __init__(self, model: str, *, formation: bool, hull: str | None, device: str = "cpu") -> None:
+        self._model = model
+        self._device = device
+        self._formation = formation
+        self._hull = None if hull is None else Hull(Path(hull))
+        self._elements: dict[str, float] = {}
+        self._asked: set[str] = set()
+
+    def prepare(self, compositions: Iterable[Composition]) -> None:
+        """Find the energies of all elements of some crystals, which takes as long as to relax these.
+
+        Raises:
+            InputError, CrystallmError: as `formation.element_energies`.
+        """
+        if not self._formation:
+            return
+        symbols = {element.symbol for composition in compositions for element in composition.elements}
+        if new := symbols - self._asked:
+            self._elements |= element_energies(new, self._model, device=self._device)
+            self._asked |= new
+
+    def told(self, composition: Composition, energy: float) -> dict[str, float | None]:
+        """`formation_energy` and `e_above_hull`, None for what is not wanted or cannot be had.
+
+        Args:
+            composition: of the crystal.
+            energy: its energy, eV per atom.
+
+        Raises:
+            InputError, CrystallmError: as `prepare`; the entries do not hold every element.
+        """
+        self.prepare([composition])
+        return {
+            "formation_energy": formation_energy(composition, energy, self._elements)
+            if self._formation
+            else None,
+            "e_above_hull": None if self._hull is None else self._hull.above(composition, energy),
+        }

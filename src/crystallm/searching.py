@@ -1,0 +1,546 @@
+"""Search for crystals of low energy: write, judge, ask for energies, learn where to write next.
+
+    round       a policy (see `search_policies`) proposes where to write; the texts are written together,
+                judged, and the energies of those that are valid are asked; the policy learns them
+    equal       crystals with one canonical description in the orbits language: their energy is asked once
+    a call      is a crystal whose energy was asked, whatever came of it
+    log         a round is in the log before the next begins; a search that was cut off is built again from it
+
+A search depends on the request, options, settings and seed alone, in float32 and as long as the energy model
+gives the same energies. Knows how the parts fit together; draws no pictures and prints nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import secrets
+import time
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from crystallm.asking import Request, understand, validated
+from crystallm.errors import CrystallmError, InputError
+from crystallm.generation import Generator, Settings
+from crystallm.search_log import Log
+from crystallm.search_options import split
+from crystallm.search_policies import Outcome, Root, policy
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from crystallm.checkpoint import Model
+    from crystallm.crystal import Crystal
+    from crystallm.search_options import Options
+    from crystallm.search_policies import Policy, Proposal
+
+_LOG = logging.getLogger(__name__)
+GIVE_UP = 10
+"""Crystals in a row without an energy behind which the energy model is given up: at a minute each, a model
+that sleeps has then slept for ten."""
+IDLE = 500
+"""Simulations in a row without a new crystal behind which a search ends that is bounded by energy calls or
+minutes alone."""
+
+
+@dataclass
+class Found:
+    """A text that a search has written.
+
+    Attributes:
+        crystal: with its verdict and energy.
+        simulation: in which it was written, from 0.
+        seconds: since the search began, when its round was done.
+        move: how its beginning was found, see `search_policies.Proposal`.
+        call: number of the energy call that was made for it, from 1; None for none.
+        equals: place in the list of the first crystal that is equal; None for none.
+    """
+
+    crystal: Crystal
+    simulation: int
+    seconds: float
+    move: str
+    call: int | None = None
+    equals: int | None = None
+
+    @cached_property
+    def form(self) -> str:
+        """The same for equal crystals: the canonical description in the orbits language."""
+        from crystallm.language import get_language
+
+        language = get_language("orbits")
+        try:
+            return language.text(language.encode(self.crystal.structure))
+        except CrystallmError:
+            return self.crystal.text  # near a higher symmetry, or beyond what that language can write
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a search is.
+
+    Attributes:
+        simulations: done.
+        calls: crystals whose energy was asked.
+        texts: written.
+        valid: of these.
+        best: lowest energy, eV per atom; None so far.
+        seconds: since the search began, earlier runs of it counted.
+    """
+
+    simulations: int
+    calls: int
+    texts: int
+    valid: int
+    best: float | None
+    seconds: float
+
+
+@dataclass
+class Search:
+    """One search.
+
+    Args:
+        model: loaded.
+        request: what to search for; its n is not asked.
+        options: how.
+        settings: how to sample.
+        path: of the log; None for none.
+        workers: processes with the energy model.
+        device: of the energy model; None for that of the settings.
+
+    Attributes:
+        found: all that was written.
+        stopped: why it ended before its bounds; "" for no reason, or as long as it goes on.
+
+    Raises:
+        InputError: a request that cannot be understood or written.
+        CrystallmError: the log cannot be read.
+    """
+
+    model: Model
+    request: Request
+    options: Options
+    settings: Settings
+    path: Path | None = None
+    workers: int = 1
+    found: list[Found] = field(default_factory=list)
+    stopped: str = ""
+
+    def __post_init__(self) -> None:
+        from crystallm import decode
+        from crystallm.beginnings import Beginnings
+
+        generator = Generator(self.model, [self.request.model_copy(update={"n": 1})], self.settings)
+        language = self.model.language
+        self._choices = generator.choices(0)
+        self.note = generator.note(0)
+        rules = generator.rules(0)
+        settings = self.settings
+        self._writer = decode.Writer(
+            self.model.network,
+            stop=decode.Stop(language.end_ids, slide=language.name == "cif"),
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            batch_size=settings.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            rules=rules,
+        )
+        roots = [Root(choice.prompt, choice.weight) for choice in self._choices]
+        beginnings = Beginnings(language, rules, self.model.config.context)
+        self._policy: Policy = policy(self.options, settings.seed, roots, beginnings, self._writer)
+        self._log = Log(self.path)
+        self._by_text: dict[tuple[int, ...], int] = {}  # places in `found`
+        self._by_form: dict[str, int] = {}
+        self._simulations = self._calls = self._n_valid = self._silent = self._idle = 0
+        self._best: float | None = None
+        self._before = 0.0  # seconds of earlier runs
+
+    @property
+    def state(self) -> State:
+        """How far it is."""
+        seconds = self.found[-1].seconds if self.found else 0.0
+        return State(self._simulations, self._calls, len(self.found), self._n_valid, self._best, seconds)
+
+    def run(
+        self,
+        *,
+        on_round: Callable[[State, Sequence[Found]], object] = lambda *_: None,
+    ) -> list[Found]:
+        """Search until a bound is met.
+
+        Args:
+            on_round: called after each round, those of the log too, with what it has found.
+
+        Returns:
+            All that was written.
+
+        Raises:
+            CrystallmError: the energy model cannot be loaded; the log cannot be written, or is of another
+                search.
+        """
+        for lines in self._log.rounds:
+            first = self._simulations
+            proposals = self._policy.propose(first, lines[-1]["simulation"] + 1 - first)
+            self._take(proposals, self._restored(proposals, lines), on_round)
+        self._before = self.state.seconds
+        self._silent = 0  # whoever starts it again may have mended the energy model
+        started = time.monotonic()
+        with _workers(self.workers):
+            while not self._done(time.monotonic() - started):
+                proposals = self._policy.propose(self._simulations, self._size())
+                texts = self._written(proposals)
+                self._weigh([one for some in texts for one in some])
+                seconds = round(self._before + time.monotonic() - started, 3)
+                for some in texts:
+                    for one in some:
+                        one.seconds = seconds
+                self._log.append(
+                    [
+                        _record(one, proposal, number)
+                        for proposal, some in zip(proposals, texts, strict=True)
+                        for number, one in enumerate(some)
+                    ]
+                )
+                self._take(proposals, texts, on_round)
+        return self.found
+
+    # -- one round ---------------------------------------------------------------------------------------
+
+    def _size(self) -> int:
+        """Simulations of the next round: no bound is passed."""
+        most = self.options.leaves
+        if self.options.most is not None:
+            most = min(most, self.options.most - self._simulations)
+        if self.options.energy_calls is not None:
+            left = self.options.energy_calls - self._calls
+            most = min(most, max(1, left // self.options.rollouts))
+        return most
+
+    def _done(self, seconds: float) -> bool:
+        options = self.options
+        if self._silent >= GIVE_UP:
+            reasons = [one.crystal.energy_reason for one in self.found if one.crystal.energy_reason]
+            self.stopped = (
+                f"{options.energy} gave no energy for the last {self._silent} crystals ({reasons[-1]})"
+            )
+        elif options.most is None and self._idle >= IDLE:
+            self.stopped = f"the last {self._idle} simulations gave no new valid crystal"
+        return bool(
+            self.stopped
+            or (options.most is not None and self._simulations >= options.most)
+            or (options.energy_calls is not None and self._calls >= options.energy_calls)
+            or (options.minutes is not None and self._before + seconds >= 60 * options.minutes)
+        )
+
+    def _written(self, proposals: Sequence[Proposal]) -> list[list[Found]]:
+        """Write and judge what is proposed."""
+        from crystallm import answers
+        from crystallm.crystal import Crystal
+
+        n = self.options.rollouts
+        first = self._simulations
+        asked = [(proposal, (first + i) * n + k) for i, proposal in enumerate(proposals) for k in range(n)]
+        samples = self._writer.sample(
+            [(proposal.ids, len(self._choices[proposal.root].prompt)) for proposal, _ in asked],
+            seed=self.settings.seed,
+            indices=[index for _, index in asked],
+        )
+        crystals = []
+        for (proposal, _), sample in zip(asked, samples, strict=True):
+            choice = self._choices[proposal.root]
+            crystals.append(
+                Crystal(
+                    self.model.language,
+                    sample.ids,
+                    n_prompt=choice.n_asked,
+                    log_likelihood=sample.log_likelihood + choice.log_likelihood,
+                    ended=sample.ended,
+                    source=self._source(proposal.root, sample.index),
+                )
+            )
+        fresh = {crystal.ids: crystal for crystal in crystals if crystal.ids not in self._by_text}
+        answers.judge(list(fresh.values()))
+        for crystal in crystals:
+            known = self._by_text.get(crystal.ids)
+            twin = fresh[crystal.ids] if known is None else self.found[known].crystal
+            crystal.judge(twin.validity)
+        found = [Found(crystal, first + i // n, 0.0, asked[i][0].move) for i, crystal in enumerate(crystals)]
+        return [found[k : k + n] for k in range(0, len(found), n)]
+
+    def _source(self, root: int, index: int) -> Any:
+        from crystallm.crystal import Source
+
+        choice = self._choices[root]
+        return Source(
+            self.model.name,
+            self.settings.seed,
+            index,
+            choice.note,
+            z_weight=choice.z_weight,
+            space_group_weight=choice.space_group_weight,
+        )
+
+    def _weigh(self, found: Sequence[Found]) -> None:
+        """Ask for the energies of valid crystals, each once; set `equals` of those that are known."""
+        from crystallm.energy import scoring
+        from crystallm.parallel import device_of
+        from crystallm.workers import Lost
+
+        here = len(self.found)
+        new: dict[str, int] = {}  # places as they will be in `found`
+        asked: list[Found] = []
+        for place, one in enumerate(found, start=here):
+            if not one.crystal.validity.valid:
+                continue
+            if (known := self._by_text.get(one.crystal.ids)) is not None:  # most that are equal are the same
+                first = self.found[known].equals
+                one.equals = known if first is None else first
+                continue
+            form = one.form
+            one.equals = self._by_form.get(form, new.get(form))
+            if one.equals is None:
+                new[form] = place
+                asked.append(one)
+                one.call = self._calls + len(asked)
+        where = device_of(self.settings.device)
+        device = str(where) if where.type == "cuda" else "cpu"
+        energies = scoring.score(
+            [one.crystal.structure for one in asked],
+            self.options.energy,
+            device=device,
+            workers=self.workers,
+            seconds=self.options.energy_seconds,
+            group=1 if device == "cpu" else scoring.GROUP,
+        )
+        for one, energy in zip(asked, energies, strict=True):
+            if isinstance(energy, Lost):
+                one.crystal.energy_reason = energy.reason
+            else:
+                one.crystal.energy = energy
+        for one in found:
+            if one.equals is not None:
+                twin = (self.found[one.equals] if one.equals < here else found[one.equals - here]).crystal
+                one.crystal.energy, one.crystal.energy_reason = twin.energy, twin.energy_reason
+
+    def _take(
+        self,
+        proposals: Sequence[Proposal],
+        texts: Sequence[Sequence[Found]],
+        on_round: Callable[[State, Sequence[Found]], object],
+    ) -> None:
+        """Count what a round gave, and let the policy learn it."""
+        here = len(self.found)
+        for one in (one for some in texts for one in some):
+            crystal, place = one.crystal, len(self.found)
+            self.found.append(one)
+            self._by_text.setdefault(crystal.ids, place)
+            self._n_valid += crystal.validity.valid
+            self._idle += 1
+            if one.call is not None:
+                self._by_form[one.form] = place
+                self._calls += 1
+                self._idle = 0
+                self._silent = 0 if crystal.energy is not None else self._silent + 1
+            if crystal.energy is not None and (self._best is None or crystal.energy < self._best):
+                self._best = crystal.energy
+        self._simulations += len(proposals)
+        self._policy.learn(proposals, [[_outcome(one) for one in some] for some in texts])
+        on_round(self.state, self.found[here:])
+
+    def _restored(self, proposals: Sequence[Proposal], lines: Sequence[dict[str, Any]]) -> list[list[Found]]:
+        """What a round of the log has found.
+
+        Raises:
+            CrystallmError: it does not follow from what was before.
+        """
+        from crystallm.crystal import Crystal
+        from crystallm.validity import Validity
+
+        n = self.options.rollouts
+        found = []
+        for i, line in enumerate(lines):
+            proposal = proposals[i // n]
+            if tuple(line["ids"][: len(proposal.ids)]) != proposal.ids or line["root"] != proposal.root:
+                raise CrystallmError(
+                    f"{str(self.path)!r}, simulation {line['simulation']}: it does not follow from this "
+                    "model and seed; was it written on another machine? Choose another folder with --out"
+                )
+            choice = self._choices[proposal.root]
+            crystal = Crystal(
+                self.model.language,
+                line["ids"],
+                n_prompt=choice.n_asked,
+                log_likelihood=line["log_likelihood"],
+                ended=line["ended"],
+                source=self._source(proposal.root, line["index"]),
+            )
+            verdict = line["verdict"]
+            crystal.judge(Validity(**{**verdict, "reasons": tuple(verdict["reasons"])}))
+            crystal.energy, crystal.energy_reason = line["energy"], line["energy_reason"]
+            found.append(
+                Found(
+                    crystal, line["simulation"], line["seconds"], line["move"], line["call"], line["equals"]
+                )
+            )
+        return [found[k : k + n] for k in range(0, len(found), n)]
+
+
+def _record(one: Found, proposal: Proposal, rollout: int) -> dict[str, Any]:
+    """A line of the log."""
+    crystal = one.crystal
+    source: Any = crystal.source
+    return {
+        "simulation": one.simulation,
+        "rollout": rollout,
+        "index": source.index,
+        "seconds": one.seconds,
+        "move": one.move,
+        "root": proposal.root,
+        "begun": len(proposal.ids),
+        "call": one.call,
+        "equals": one.equals,
+        "energy": crystal.energy,
+        "energy_reason": crystal.energy_reason,
+        "verdict": asdict(crystal.validity),
+        "log_likelihood": crystal.log_likelihood,
+        "ended": crystal.ended,
+        "ids": list(crystal.ids),
+    }
+
+
+def _outcome(one: Found) -> Outcome:
+    crystal = one.crystal
+    known = one.equals is not None
+    return Outcome(crystal.ids, crystal.energy, penalty(crystal), known)
+
+
+def penalty(crystal: Crystal) -> float:
+    """The reward of a crystal without an energy: minus the share of bad bonds where nothing else is wrong."""
+    verdict = crystal.validity
+    sound = verdict.sensible and verdict.formula and verdict.multiplicity and verdict.space_group
+    if verdict.valid or not sound or verdict.bond_score is None or math.isnan(verdict.bond_score):
+        return -1.0
+    return -(1.0 - verdict.bond_score)
+
+
+@contextlib.contextmanager
+def _workers(n: int) -> Iterator[None]:
+    """Keep processes, to judge and with the energy model, which takes seconds to load; as the caller does."""
+    from crystallm import workers
+
+    if workers.keeping():
+        yield
+        return
+    with workers.kept(n, end=True):
+        yield
+
+
+def best_first(found: Sequence[Found]) -> list[Crystal]:
+    """The valid crystals with an energy, each once, equal ones folded (see `answers`), the lowest first.
+
+    Sets their clusters and ranks.
+    """
+    from crystallm import answers
+
+    crystals = [one.crystal for one in found if one.equals is None and one.crystal.energy is not None]
+    answers.rank([crystals], "energy")
+    ranked = sorted((c for c in crystals if c.rank is not None), key=lambda crystal: crystal.rank or 0)
+    n_distinct = len({crystal.cluster for crystal in ranked})
+    return ranked[:n_distinct]
+
+
+def descent(found: Sequence[Found], *, seconds: bool = False) -> list[tuple[float, float]]:
+    """The lowest energy so far by energy calls, or by seconds: where it fell, and the end.
+
+    Args:
+        found: by a search.
+        seconds: by these.
+    """
+    points: list[tuple[float, float]] = []
+    last = 0.0
+    for one in found:
+        if one.call is None:
+            continue
+        last = one.seconds if seconds else float(one.call)
+        energy = one.crystal.energy
+        if energy is not None and (not points or energy < points[-1][1]):
+            points += [(last, points[-1][1])] if points else []
+            points.append((last, energy))
+    return [*points, (last, points[-1][1])] if points else []
+
+
+def search(
+    formula: str,
+    *,
+    z: int | Literal["auto"] | None = None,
+    space_group: int | str | None = None,
+    simulations: int | None = None,
+    energy_calls: int | None = None,
+    minutes: float | None = None,
+    energy: str = "chgnet",
+    recipe: str = "ours",
+    model: str | os.PathLike[str] | Model = "default",
+    temperature: float = 1.0,
+    seed: int | None = None,
+    constraints: Literal["full", "syntax", "none"] = "full",
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    workers: int = 1,
+    **options: Any,
+) -> list[Crystal]:
+    """Search for crystals of low energy.
+
+    Args:
+        formula: as for `generate`, as are z and space_group.
+        z: likewise.
+        space_group: likewise.
+        simulations: stop after so many; 200 if nothing bounds the search.
+        energy_calls: stop after so many crystals whose energy was asked.
+        minutes: stop after so long.
+        energy: energy model, `chgnet` or any ASE calculator as `module:factory`.
+        recipe: `ours`, or `paper`, the tree search of the paper.
+        model: as for `generate`, as are temperature, seed, constraints, device and dtype.
+        temperature: likewise.
+        seed: likewise.
+        constraints: likewise.
+        device: likewise; of the energy model, too.
+        dtype: likewise.
+        workers: processes with the energy model.
+        **options: any of `search_options.Options` and `generation.Settings`.
+
+    Returns:
+        Valid crystals with an energy, each structure once, the lowest energy first.
+
+    Raises:
+        InputError: a formula or group that is none, a cell that cannot fill the group, an option out of its
+            range.
+        CrystallmError: there is no such model, or one that cannot be loaded.
+    """
+    from crystallm.checkpoint import Model, load_model
+    from crystallm.energy.model import require
+
+    given = {
+        "simulations": simulations, "energy_calls": energy_calls, "minutes": minutes, "energy": energy,
+        "model": model.name if isinstance(model, Model) else str(model), "temperature": temperature,
+        "seed": secrets.randbits(63) if seed is None else seed, "constraints": constraints, "device": device,
+        "dtype": dtype, **options,
+    }  # fmt: skip
+    how, rest = split(recipe, {name: value for name, value in given.items() if value is not None})
+    settings = validated(Settings, rest)
+    request = validated(Request, {"formula": formula, "z": z, "space_group": space_group})
+    if workers < 1:
+        raise InputError(f"{workers=} must be 1 or more")
+    require(how.energy)
+    understand(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
+    loaded = model if isinstance(model, Model) else load_model(model, device=device, dtype=dtype)
+    run = Search(loaded, request, how, settings, workers=workers)
+    found = run.run()
+    if run.stopped:
+        _LOG.warning("%s: the search ended early: %s", formula, run.stopped)
+    return best_first(found)

@@ -1,0 +1,98 @@
+"""A writer that goes on from beginnings: as if it had written them, and without reading them twice."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from crystallm.decode import Stop, Writer, sample
+from crystallm.errors import CrystallmError, InputError
+from crystallm.model import GPT, ModelConfig
+
+V, END = 40, 3
+STOP = Stop((END,))
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(2)
+    made = GPT(ModelConfig(language="x", vocab_size=V, context=64, n_layer=2, n_head=2, n_embd=32)).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(3)
+    return made
+
+
+@pytest.fixture
+def writer(network):
+    return Writer(network, stop=STOP, top_k=None, max_new_tokens=40, batch_size=4)
+
+
+PROMPTS = [[5], [6, 7], [8, 9, 10], [5], [11], [12]]
+
+
+def test_from_prompts_it_writes_what_sampling_writes(network, writer):
+    expected = list(sample(network, PROMPTS, stop=STOP, top_k=None, max_new_tokens=40, seed=4))
+    for _ in range(2):  # again and again
+        found = list(writer.sample([(p, len(p)) for p in PROMPTS], seed=4, indices=range(len(PROMPTS))))
+        assert [one.ids for one in found] == [one.ids for one in expected]
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.log_probs == pytest.approx(theirs.log_probs, abs=1e-4)
+
+
+def test_a_beginning_counts_as_written(network, writer):
+    (whole,) = sample(network, [[5]], stop=STOP, top_k=None, max_new_tokens=40, seed=8)
+    assert whole.ended
+    cut = len(whole.ids) // 2
+    (found,) = writer.sample([(whole.ids[:cut], 1)], seed=8, indices=[3])
+    assert found.ids[:cut] == whole.ids[:cut]
+    assert found.n_prompt == 1
+    assert found.log_probs[: cut - 1] == pytest.approx(whole.log_probs[: cut - 1], abs=1e-4)
+    assert len(found.log_probs) == len(found.ids) - 1
+    assert not any(map(math.isnan, found.log_probs))
+    # A whole text stays as it is.
+    (same,) = writer.sample([(whole.ids, 1)], seed=8, indices=[4])
+    assert (same.ids, same.ended) == (whole.ids, True)
+    assert same.log_likelihood == pytest.approx(whole.log_likelihood, abs=1e-3)
+
+
+def test_peeking_tells_the_networks_probabilities_and_disturbs_nothing(network, writer):
+    beginnings = [([5, 9, 11], 1), ([5], 1), ([6, 7], 2), ([6, 7, 1, 2, 4, 8, 9], 2), ([30], 1)]
+    before = list(writer.sample([([5], 1)], seed=1, indices=[0]))
+    peeked = writer.peek(beginnings)
+    assert peeked.shape == (5, V)
+    for (ids, _), row in zip(beginnings, peeked, strict=True):
+        with torch.inference_mode():
+            expected = network(torch.tensor([ids]))[0, -1].log_softmax(dim=-1)
+        assert torch.allclose(row, expected, atol=1e-4)
+    assert [one.ids for one in writer.sample([([5], 1)], seed=1, indices=[0])] == [before[0].ids]
+    assert writer.peek([]).shape == (0, V)
+
+
+def test_a_beginning_is_read_once(network, writer, monkeypatch):
+    ids = [5, 9, 11, 12, 13]
+    writer.peek([(ids, 1)])
+
+    def not_again(*_, **__):
+        raise AssertionError("it was read before")
+
+    monkeypatch.setattr(network, "features", not_again)
+    assert len(list(writer.sample([(ids, 1)] * 3, seed=0, indices=range(3)))) == 3
+
+
+def test_what_is_out_of_range_is_refused(network, writer):
+    for options, said in (({"top_k": 0}, "top_k=0"), ({"batch_size": 0}, "batch_size=0")):
+        with pytest.raises(InputError, match=said):
+            Writer(network, stop=STOP, **options)
+    with pytest.raises(InputError, match="prompt 0 is empty"):
+        writer.sample([([], 0)], seed=0, indices=[0])
+    with pytest.raises(InputError, match="the context of 64 takes 63"):
+        writer.peek([([5] * 64, 1)])
+    broken = GPT(network.config).eval()
+    with torch.no_grad():
+        broken.transformer.ln_f.weight.fill_(math.nan)
+    with pytest.raises(CrystallmError, match="its weights are broken"):
+        Writer(broken, stop=STOP).peek([([5], 1)])
