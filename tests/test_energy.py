@@ -184,9 +184,9 @@ def test_symmetry_is_kept_on_wish_and_lost_without(strained):
 
 @needs_ase
 def test_what_cannot_be_relaxed_says_why():
-    cases = {"He": "no helium", "Ar": "the energy is nan", "Xe": "died with code 7", "Ne": "longer than 3 s"}
+    cases = {"He": "no helium", "Ar": "the energy is nan", "Xe": "died with code 7", "Ne": "longer than 12 s"}
     crystals = [of("Cu"), *map(of, cases)]
-    found = dict(relax.relax_many(crystals, "energies:odd", n_workers=2, seconds=3.0))
+    found = dict(relax.relax_many(crystals, "energies:odd", n_workers=2, seconds=12.0))
     assert found[0].energy <= found[0].energy_before
     for i, said in enumerate(cases.values(), start=1):
         assert said in found[i].reason
