@@ -40,14 +40,14 @@ def test_the_same_crystal_gives_the_same_bytes(rutile):
 
 
 def test_atoms_on_faces_stand_on_the_opposite_faces_too(rutile):
-    symbols, _ = plots._atoms_with_images(rutile)
+    symbols, _ = plots.drawn_atoms(rutile)
     # Ti: 8 corners and the middle. O (x, x, 0), (-x, -x, 0) on two faces; the other two inside.
     assert (symbols.count("Ti"), symbols.count("O")) == (9, 6)
 
 
 def test_bonds_join_unlike_neighbours(rutile):
-    symbols, points = plots._atoms_with_images(rutile)
-    pairs = plots._bonds(rutile, symbols, points)
+    symbols, points = plots.drawn_atoms(rutile)
+    pairs = plots.drawn_bonds(rutile, symbols, points)
     assert pairs
     assert all({symbols[i], symbols[j]} == {"Ti", "O"} for i, j in pairs)
     middle = int(np.linalg.norm(points - [4.5937 / 2, 4.5937 / 2, 2.9587 / 2], axis=1).argmin())

@@ -62,7 +62,7 @@ def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi:
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle
 
-    symbols, points = _atoms_with_images(structure)
+    symbols, points = drawn_atoms(structure)
     view = _view(structure)
     cell = np.asarray(structure.lattice.matrix)
     middle = cell.sum(axis=0) / 2
@@ -78,7 +78,7 @@ def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi:
         if (first ^ second).bit_count() == 1:
             _stick(axes, corners[[first, second]], balls, "#444444", 1.1)
     if bonds:
-        for first, second in _bonds(structure, symbols, points):
+        for first, second in drawn_bonds(structure, symbols, points):
             half = (seen[first] + seen[second]) / 2
             for end in (first, second):
                 _stick(axes, np.array([seen[end], half]), balls, _shade(symbols[end], -0.1), 4.0)
@@ -108,7 +108,7 @@ def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi:
     return buffer.getvalue()
 
 
-def _atoms_with_images(structure: Structure) -> tuple[list[str], NDArray[np.float64]]:
+def drawn_atoms(structure: Structure) -> tuple[list[str], NDArray[np.float64]]:
     """Atoms of the cell, those on its faces repeated on the opposite faces: symbols and points, Å."""
     lengths = np.array(structure.lattice.abc)
     cell = np.asarray(structure.lattice.matrix)
@@ -148,7 +148,9 @@ def _view(structure: Structure) -> NDArray[np.float64]:
     return cast("NDArray[np.float64]", about_across @ about_up @ frame)
 
 
-def _bonds(structure: Structure, symbols: list[str], points: NDArray[np.float64]) -> list[tuple[int, int]]:
+def drawn_bonds(
+    structure: Structure, symbols: list[str], points: NDArray[np.float64]
+) -> list[tuple[int, int]]:
     """Pairs of drawn atoms that are neighbours."""
     alike = len(set(symbols)) == 1
     nearest = {}
