@@ -110,11 +110,11 @@ export class Cards {
     const now = shown(crystal);
     const sized = crystal.cluster_size;
     const rows = now.cell ? [
-      ["cell, Å", cell({ ...now, free_cell: crystal.free_cell }).join("  ")],
-      ["volume", `${number(now.volume_per_atom, 2)} Å³/atom`],
+      ["cell, Å", cell({ ...now, free_cell: crystal.free_cell }).map((one) => [h("span", {}, one), " "])],
+      ["Å³/atom", number(now.volume_per_atom, 2)],
     ] : [];
-    if (crystal.energy !== undefined) rows.push(["energy", crystal.energy === null ? crystal.energy_reason ?? "–" : `${number(crystal.energy, 3)} eV/atom`]);
-    if (crystal.log_likelihood !== undefined) rows.push(["log-likelihood", number(crystal.log_likelihood, 1)]);
+    if (crystal.energy !== undefined) rows.push(["eV/atom", crystal.energy === null ? crystal.energy_reason ?? "–" : number(crystal.energy, 3)]);
+    if (crystal.log_likelihood !== undefined) rows.push(["log-lik.", number(crystal.log_likelihood, 1)]);
     return [
       h("div", { class: "head" },
         crystal.space_group ? group(crystal.space_group) : h("strong", {}, "No crystal"),

@@ -119,7 +119,7 @@ function symmetry(job, crystal) {
       ["space group", [group(crystal.space_group), ` (no. ${crystal.space_group_number})`]],
       ["system", crystal.crystal_system],
       ["operations", `${crystal.n_operations} in the conventional cell`],
-      ["free cell parameters", cell(crystal).map((one) => one.split(" ")[0]).join(", ")],
+      ["free parameters", cell(crystal).map((one) => one.split(" ")[0]).join(", ")],
     ]),
     h("h3", {}, "Orbits"),
     h("div", { class: "orbits-wrap" }, h("table", { class: "orbits" },
@@ -144,10 +144,10 @@ function text(job, crystal) {
     const counts = KINDS.map((_, kind) => crystal.tokens.filter(([, other]) => other === kind).length);
     found.push(h("h3", {}, "What the network wrote"),
       h("p", { class: "key written" }, KINDS.map((kind, i) => (counts[i] ? h("span", { class: kind }, `${kind} ${counts[i]}`) : null)), counts[3] ? h("span", { class: "sampled odd" }, "sampled, below 5 %") : null),
-      h("p", { class: "written", id: "written" }, crystal.tokens.map(([word, kind, chance]) => h("span", {
+      h("p", { class: "written", id: "written" }, crystal.tokens.flatMap(([word, kind, chance]) => [" ", h("span", {
         class: `${KINDS[kind]}${kind === 3 && chance < 0.05 ? " odd" : ""}`,
         title: chance === null ? KINDS[kind] : `${KINDS[kind]}, probability ${number(100 * chance, 1)} %`,
-      }, word.replaceAll("\n", "⏎"), " "))));
+      }, word.replaceAll("\n", "⏎"))])));
   }
   if (crystal.text) found.push(h("h3", {}, crystal.structure ? "As a standard text" : "As it stands"), h("pre", { class: "text", tabIndex: 0 }, crystal.text));
   if (crystal.cif) found.push(h("h3", {}, "As a CIF"), h("pre", { class: "text", id: "cif", tabIndex: 0 }, crystal.cif));

@@ -44,6 +44,7 @@ export class Run {
     this.cards.clear(ask.n);
     this.words("Asking the server…");
     $("write").disabled = true;
+    if ($("run").getBoundingClientRect().top > innerHeight * 0.7) $("run").scrollIntoView({ block: "start" });
     try {
       const job = await api.submit(ask);
       if (signal.aborted) return;

@@ -78,16 +78,32 @@ export function draw(viewer, view, { labels = false } = {}) {
     ends(corner(i, j, 0), corner(i, j, 1), thick, "#7d8987");
   }
   if (labels) {
-    const names = [["a", corner(1, 0, 0)], ["b", corner(0, 1, 0)], ["c", corner(0, 0, 1)]];
+    // Beyond the atoms at the corners.
+    const beyond = view.cell.map((edge) => 1 + 0.95 / Math.hypot(...edge));
+    const names = [["a", corner(beyond[0], 0, 0)], ["b", corner(0, beyond[1], 0)], ["c", corner(0, 0, beyond[2])]];
     const ink = getComputedStyle(document.documentElement).getPropertyValue("--soft").trim() || "#555555";
     for (const [name, [x, y, z]] of names) {
-      viewer.addLabel(name, { position: { x, y, z }, fontColor: ink, fontSize: 15, backgroundOpacity: 0, inFront: true, alignment: "center" });
+      viewer.addLabel(name, { position: { x, y, z }, fontColor: ink, fontSize: 19, bold: true, backgroundOpacity: 0, inFront: true, alignment: "center" });
     }
   }
-  viewer.setView([0, 0, 0, 0, 0, 0, 0, 1]);
-  viewer.zoomTo();
-  viewer.zoom(1.12);
+  viewer.zoomTo(); // it also learns the depth of what there is to see
+  viewer.setView([0, 0, 0, distance(viewer, view, place, labels ? 1.18 : 1.06), 0, 0, 0, 1]);
   viewer.render();
+}
+
+/** How near a cell may come so that all of it is seen, however it is turned about the upright axis. */
+function distance(viewer, view, place, room) {
+  const [camera, slope] = [150, Math.tan((20 / 2) * (Math.PI / 180))]; // 3Dmol's camera: its place and field of view
+  const canvas = viewer.getCanvas();
+  const aspect = canvas.width / canvas.height || 1;
+  let nearest = 1;
+  for (const [symbol, ...point] of view.atoms) {
+    const [x, y, z] = place(point);
+    const radius = BALL * (facts.get(symbol)?.radius ?? 1.5);
+    const around = Math.hypot(x, z) + radius;
+    nearest = Math.max(nearest, (Math.abs(y) + radius) / slope + 0.5 * around, around / (slope * aspect) + 0.5 * around);
+  }
+  return camera - room * nearest;
 }
 
 /** A viewer in an element; null where the browser has no WebGL. */

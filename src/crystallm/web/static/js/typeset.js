@@ -11,7 +11,7 @@ export function formula(text) {
 /** P4_2/mnm, Fm-3m: letters in italics, screw axes low, inversion axes with a bar. */
 export function group(symbol) {
   const parts = [];
-  for (const found of symbol.matchAll(/-(\d)|(\d)_(\d)|([A-Za-z]+)|([\d/]+)|(.)/g)) {
+  for (const found of symbol.matchAll(/-(\d)|(\d)_(\d)|([A-Za-z]+)|([\d/])|(.)/g)) {
     const [, bar, axis, screw, letters, digits, other] = found;
     if (bar) parts.push(h("span", { class: "bar" }, bar));
     else if (axis) parts.push(h("b", {}, axis), h("sub", {}, screw));
