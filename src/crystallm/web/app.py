@@ -274,9 +274,8 @@ def _add_facts(app: FastAPI, server: Server) -> None:
         z: Annotated[str | None, Query(max_length=8, description="A number or auto.")] = None,
         space_group: Annotated[str | None, Query(max_length=30)] = None,
     ) -> dict[str, Any]:
-        """How a formula is understood: the cell, possible Z, the space groups that can hold it and why not."""
-        number = int(z) if z is not None and z.isdecimal() else z
-        return reading.read(formula, number or None, space_group or None, server.limits.atoms)
+        """How a formula is understood: the cell, possible Z, which space groups can hold it, why not."""
+        return reading.read(formula, z or None, space_group or None, server.limits.atoms)
 
 
 def _add_jobs(app: FastAPI, server: Server) -> None:

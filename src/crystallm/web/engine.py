@@ -1,7 +1,7 @@
 """The thread that writes the texts of all requests, side by side in the same batches.
 
-Each request has a ticket; tickets take turns, a text each, so that a long one holds up no short one. A text is
-the same whatever is written beside it (see `decode`). Refuses to know what a text is for.
+Each request has a ticket; tickets take turns, a text each, so that a long one holds up no short one. A text
+is the same whatever is written beside it (see `decode`). Refuses to know what a text is for.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Engine:
                 self.n_tokens += len(sample.log_probs)
                 if not ticket.dropped:
                     ticket.written(ticket.numbers[draft], sample)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - who waits for a text has to hear of it, whatever it is
             _LOG.exception("the engine has come to an end")
             with self._news:
                 self.broken = f"{type(error).__name__}: {error}"

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "content-security-policy": POLICY,
@@ -41,6 +41,7 @@ HEADERS = {
 }
 _OPEN = ("/healthz", "/api/v1/about")
 _LONGEST_PATH = 4000
+_LARGEST_HEAD = 32_768
 
 
 class Keys:
@@ -135,6 +136,8 @@ class Guard:
             return 421, "this server does not go by that name: start it with --hosts to add one"
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _LONGEST_PATH:
             return 414, f"an address of more than {_LONGEST_PATH} characters"
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _LARGEST_HEAD:
+            return 431, f"headers of more than {_LARGEST_HEAD:,} bytes"
         guarded = (path.startswith("/api/") or path == "/metrics") and path not in _OPEN
         if self._keys and guarded and not self._keys.fits(headers.get("authorization", "")):
             return 401, "this server asks for a key: send the header Authorization: Bearer KEY"
@@ -182,7 +185,7 @@ async def _refuse(send: Send, status: int, message: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if status in (408, 413):
+    if status in (408, 413, 431):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

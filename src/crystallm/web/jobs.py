@@ -113,7 +113,7 @@ class Job:
 
 
 def view(lines: list[str]) -> dict[str, Any]:
-    """What the events of a job add up to: its state, note, crystals in their order, and the ends of curves."""
+    """What the events of a job add up to: its state, note, crystals in their order, and curve."""
     found: dict[str, Any] = {"state": "queued", "crystals": []}
     crystals: dict[int, dict[str, Any]] = {}
     curve: list[Any] = []

@@ -1,4 +1,7 @@
-"""How a formula is understood while somebody types it: the cell, its possible Z, the groups that can hold it."""
+"""How a formula is understood while somebody types it: the cell, possible Z, the groups that can hold it.
+
+Knows what can be asked for; refuses to know models.
+"""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ Refuses to know how events travel, and who may ask.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import os
 import secrets
@@ -46,9 +47,14 @@ ENERGY_SECONDS = 60.0
 FOLD_SECONDS = 60.0
 
 
+SEARCHER = "crystallm.web.searching"
+"""The module of the tree search, where there is one. `async def run(runner, job, ask)` in it does a job of the
+kind `search`: it tells steps by `curve` and what it keeps by `crystal` and `update`, like the others here."""
+
+
 def can_search() -> bool:
     """Whether this installation has a tree search."""
-    return importlib.util.find_spec("crystallm.search") is not None
+    return importlib.util.find_spec(SEARCHER) is not None
 
 
 class Runner:
@@ -113,7 +119,7 @@ class Runner:
         }
         await doing[type(ask)](job, ask)
 
-    # -- what can be said of an ask before it becomes a job ---------------------------------------------------
+    # -- what can be said of an ask before it becomes a job --------------------------------------------------
 
     def checked(self, ask: asks.AnyAsk) -> dict[str, Any]:
         """An ask as it is kept, what was left open filled in.
@@ -254,6 +260,7 @@ class Runner:
         }
         source = crystal.source
         head: dict[str, Any] = {"number": number}
+        known: dict[str, Any]
         if source is not None:
             head |= {
                 "seed": source.seed,
@@ -262,7 +269,8 @@ class Runner:
                 "asked": source.request,
             }
         try:
-            return head | await self._asked(self._judges, "crystallm.web.desk:sheet", task, JUDGE_SECONDS)
+            known = await self._asked(self._judges, "crystallm.web.desk:sheet", task, JUDGE_SECONDS)
+            return head | known
         except LostError as error:
             reason = f"not judged: {error.reason}"
         try:
@@ -374,8 +382,9 @@ class Runner:
     # -- the other kinds -------------------------------------------------------------------------------------
 
     async def _search(self, job: Job, ask: asks.Search) -> None:
-        # The place of the tree search: its steps are told by `curve`, what it keeps by `crystal`.
-        raise InputError(f"job {job.name}: this server has no tree search, asked for {ask.formula}")
+        if not can_search():  # a job of a server that had one
+            raise InputError("this server has no tree search: take the kind generate, with energy")
+        await importlib.import_module(SEARCHER).run(self, job, ask)
 
     async def _evaluate(self, job: Job, ask: asks.Evaluate) -> None:
         job.enter("running", total=len(ask.structures))

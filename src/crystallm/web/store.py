@@ -14,7 +14,6 @@ import json
 import re
 import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm import runs
@@ -22,6 +21,7 @@ from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 ID = re.compile(r"[A-Za-z0-9_-]{16}")
 """What a job's name looks like: nothing else becomes part of a path."""
