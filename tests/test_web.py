@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import subprocess
+import sys
 import threading
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -352,8 +356,6 @@ def test_every_answer_forbids_what_is_not_ours(served):
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_holds_no_script(served):
-    import re
-
     for path in ("/", "/api.html"):
         text = served.get(path).body.decode()
         assert not re.search(r"<script(?![^>]*\bsrc=)", text)
@@ -365,10 +367,16 @@ def test_the_page_loads_nothing_from_elsewhere_and_holds_no_script(served):
     assert "Redistribution" in licence
 
 
-def test_two_servers_cannot_share_a_port(served, parrot, tmp_path):
-    import subprocess
-    import sys
+def test_the_client_of_the_documentation_works(served):
+    text = (Path(__file__).parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    program = program.replace("http://127.0.0.1:8000", served.address)
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert len(re.findall(r"^\d \S+ (?:True|False)$", said, re.MULTILINE)) == 8
+    assert "_symmetry_space_group_name_H-M" in said
 
+
+def test_two_servers_cannot_share_a_port(served, parrot, tmp_path):
     command = [
         sys.executable,
         "-m",

@@ -61,6 +61,32 @@ def test_a_killed_server_loses_no_finished_crystal(parrot, tmp_path):
     assert all(json.loads(line) for line in lines)
 
 
+def test_jobs_that_were_under_way_are_found_by_their_last_line(tmp_path):
+    from crystallm.web.store import Store
+
+    store = Store(tmp_path / "out")
+    crystal = json.dumps(
+        {"event": "crystal", "data": {"number": 0, "cif": "x" * 10_000}}, separators=(",", ":")
+    )
+    state = '{"event":"state","data":{"state":"%s","time":1}}'
+    ends = {
+        "done-done-done-d": [state % "queued", crystal, state % "done"],
+        "running-running-": [state % "queued", state % "running", crystal],
+        "queued-queued-qu": [state % "queued"],
+        "nothing-nothing-": [],
+        "cancelled-cancel": [state % "cancelled"],
+    }
+    for name, lines in ends.items():
+        store.create(name, {"kind": "generate"}, 0.0)
+        for line in lines:
+            store.append(name, line)
+    assert {kept.id for kept in store.unfinished()} == {
+        "running-running-",
+        "queued-queued-qu",
+        "nothing-nothing-",
+    }
+
+
 def test_old_jobs_are_forgotten(tmp_path):
     import os
     import time

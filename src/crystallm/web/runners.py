@@ -48,8 +48,8 @@ FOLD_SECONDS = 60.0
 
 
 SEARCHER = "crystallm.web.searching"
-"""The module of the tree search, where there is one. `async def run(runner, job, ask)` in it does a job of the
-kind `search`: it tells steps by `curve` and what it keeps by `crystal` and `update`, like the others here."""
+"""The module of the tree search, where there is one. `async def run(runner, job, ask)` in it does a job of
+the kind `search`: it tells steps by `curve` and what it keeps by `crystal` and `update`, as the others do."""
 
 
 def can_search() -> bool:

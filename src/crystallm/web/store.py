@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ID = re.compile(r"[A-Za-z0-9_-]{16}")
 """What a job's name looks like: nothing else becomes part of a path."""
 ASK, EVENTS = "ask.json", "events.jsonl"
+_TAIL = 4096  # bytes in which the last state of a job stands
 OVER = ("done", "failed", "cancelled", "interrupted")
 """States in which nothing more will happen."""
 
@@ -102,12 +103,18 @@ class Store:
 
     def unfinished(self) -> list[Kept]:
         """Jobs that were under way when the server ended."""
-        found = []
-        for name in self.names():
-            kept = self.read(name)
-            if kept is not None and state_of(kept.lines) not in OVER:
-                found.append(kept)
-        return found
+        open_ones = (self.read(name) for name in self.names() if not self._is_over(name))
+        return [kept for kept in open_ones if kept is not None]
+
+    def _is_over(self, name: str) -> bool:
+        """Whether the last line says so; there may be gigabytes of others."""
+        try:
+            with (self._jobs / name / EVENTS).open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - _TAIL))
+                *_, last, rest = [b"", *file.read().split(b"\n")]
+        except OSError:
+            return False
+        return not rest and state_of([last.decode(errors="replace")]) in OVER
 
     def sweep(self, hours: float, most: int, spared: set[str]) -> int:
         """Forget the oldest jobs.

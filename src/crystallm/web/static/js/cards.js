@@ -96,7 +96,7 @@ export class Cards {
     const { view } = shown(crystal);
     const address = view ? picture(view) : "";
     const rank = h("span", { class: "rank" });
-    if (address) fill(scene, h("img", { src: address, alt: "", width: 420, height: 315 }), rank);
+    if (address) fill(scene, h("img", { src: address, alt: "" }), rank);
     else fill(scene, h("p", { class: "missing" }, crystal.broken ? "No crystal" : view === null ? "Too large to draw" : "No WebGL, no picture"), rank);
     this.mark(card, crystal);
   }

@@ -106,10 +106,22 @@ function distance(viewer, view, place, room) {
   return camera - room * nearest;
 }
 
+/** Whether a processor draws in the place of a graphics card: smooth edges take it ten times as long. */
+function drawnBySoftware() {
+  const context = document.createElement("canvas").getContext("webgl");
+  const names = context?.getExtension("WEBGL_debug_renderer_info");
+  const name = names ? String(context.getParameter(names.UNMASKED_RENDERER_WEBGL)) : "";
+  context?.getExtension("WEBGL_lose_context")?.loseContext();
+  return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
+}
+
+let smooth;
+
 /** A viewer in an element; null where the browser has no WebGL. */
 export function createViewer(element) {
+  smooth ??= !drawnBySoftware();
   try {
-    return window.$3Dmol.createViewer(element, { backgroundAlpha: 0, antialias: true, disableFog: true, cartoonQuality: 6 });
+    return window.$3Dmol.createViewer(element, { backgroundAlpha: 0, antialias: smooth, disableFog: true });
   } catch {
     return null;
   }
