@@ -97,9 +97,10 @@ function distance(viewer, view, place, room) {
   const canvas = viewer.getCanvas();
   const aspect = canvas.width / canvas.height || 1;
   let nearest = 1;
-  for (const [symbol, ...point] of view.atoms) {
+  const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => [0, 1, 2].map((i) => view.cell.reduce((sum, edge, k) => sum + ((n >> k) & 1) * edge[i], 0)));
+  for (const [symbol, ...point] of [...view.atoms, ...corners.map((corner) => ["", ...corner])]) {
     const [x, y, z] = place(point);
-    const radius = BALL * (facts.get(symbol)?.radius ?? 1.5);
+    const radius = symbol ? BALL * (facts.get(symbol)?.radius ?? 1.5) : 0.1;
     const around = Math.hypot(x, z) + radius;
     nearest = Math.max(nearest, (Math.abs(y) + radius) / slope + 0.5 * around, around / (slope * aspect) + 0.5 * around);
   }
