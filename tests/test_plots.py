@@ -54,6 +54,18 @@ def test_bonds_join_unlike_neighbours(rutile):
     assert sum(middle in pair for pair in pairs) == 6  # TiO6
 
 
+def test_each_kind_of_atom_has_its_own_neighbours(textbook_structures):
+    perovskite = textbook_structures["perovskite"]
+    symbols, points = plots.drawn_atoms(perovskite)
+    pairs = plots.drawn_bonds(perovskite, symbols, points)
+    strontium = symbols.index("Sr")
+    assert sum(strontium in pair for pair in pairs) == 12  # at 2.76 Å, where Ti - O is 1.95
+    assert {frozenset((symbols[i], symbols[j])) for i, j in pairs} == {
+        frozenset(("Sr", "O")),
+        frozenset(("Ti", "O")),
+    }
+
+
 def test_a_cell_too_large_for_a_picture_is_refused():
     row = Structure(Lattice.orthorhombic(3000, 3, 3), ["C"] * 600, [[i / 600, 0, 0] for i in range(600)])
     with pytest.raises(ValueError, match="600 atoms is too large"):

@@ -4,7 +4,7 @@ import { shown } from "./cards.js";
 import * as charts from "./charts.js";
 import { $, fill, h } from "./dom.js";
 import { large, legend } from "./scene.js";
-import { cell, formula, group, number, plural } from "./typeset.js";
+import { cell, formula, group, number, plural, sentence } from "./typeset.js";
 
 const CHECKS = { sensible: "sensible cell", formula: "formulas agree", multiplicity: "multiplicities add up", space_group: "printed group is found" };
 const KINDS = ["asked", "chosen", "forced", "sampled"];
@@ -102,7 +102,7 @@ function facts(job, crystal) {
     ["rank", crystal.rank ? `#${crystal.rank}` : null],
     ["samples that agree", crystal.cluster_size ?? null],
     ["log-likelihood", crystal.log_likelihood === undefined ? null : `${number(crystal.log_likelihood, 2)} nats, ${plural(crystal.n_tokens, "token")}`],
-    ["asked", crystal.asked],
+    ["asked", crystal.asked ? sentence(crystal.asked) : null],
     ["model, seed, sample", crystal.model ? `${crystal.model}, ${crystal.seed}, ${crystal.index}` : null],
   ];
   found.push(h("h3", {}, "Ranking and origin"), list(rest));

@@ -4,7 +4,7 @@ import * as charts from "./charts.js";
 import { $, fill, h } from "./dom.js";
 import { Form } from "./form.js";
 import { legend } from "./scene.js";
-import { plural } from "./typeset.js";
+import { plural, sentence } from "./typeset.js";
 
 const ENDS = {
   done: "",
@@ -76,7 +76,7 @@ export class Run {
 
   enter(data) {
     this.state = data.state;
-    if (data.note) $("run-note").textContent = data.note;
+    if (data.note) fill($("run-note"), sentence(data.note));
     if (data.total) this.total = data.total;
     if (data.state === "queued") this.words("Waiting for its turn…");
     if (data.state === "running") this.words(data.note ? "The network is writing…" : "Preparing…");

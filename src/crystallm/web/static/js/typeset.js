@@ -8,6 +8,14 @@ export function formula(text) {
   return text.split(/(\d+)/).filter(Boolean).map((part) => (/^\d+$/.test(part) ? h("sub", {}, part) : part));
 }
 
+/** A sentence with the formulas in it: "z = 2: cell Ti2O4 = 2 x TiO2". */
+export function sentence(text) {
+  return text.split(" ").flatMap((word, i) => {
+    const shown = word === "x" ? ["×"] : /^(?:[A-Z][a-z]?\d*)+[,;:]?$/.test(word) && /\d/.test(word) ? formula(word) : [word];
+    return i ? [" ", ...shown] : shown;
+  });
+}
+
 /** P4_2/mnm, Fm-3m: letters in italics, screw axes low, inversion axes with a bar. */
 export function group(symbol) {
   const parts = [];
