@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -9,12 +10,16 @@ import torch
 
 from crystallm import decode
 from crystallm.decode import Draft, Options, Stop
+from crystallm.errors import CrystallmError, InputError
 from crystallm.model import GPT, ModelConfig
 
 pytest.importorskip("fastapi", reason="the page needs fastapi")
 
 from crystallm.web.engine import Engine, Ticket
+from crystallm.web.jobs import Jobs, view
+from crystallm.web.limits import Limits
 from crystallm.web.metrics import Metrics
+from crystallm.web.store import Store
 
 V, SECONDS = 40, 60
 OPTIONS = Options(Stop((3,)), top_k=None, max_new_tokens=12)
@@ -101,6 +106,56 @@ def test_broken_weights_are_told_to_all_who_wait_and_who_come(network):
     engine.put(ticket(late, 2))
     assert late.reasons == [engine.broken]
     engine.close()
+
+
+def jobs_of(tmp_path, runner, **limits):
+    store = Store(tmp_path / "out")
+    return Jobs(store, Limits(**limits), Metrics(), runner)
+
+
+def test_a_job_that_is_cancelled_before_it_begins_is_over(tmp_path):
+    async def work():
+        async def run(job):
+            raise AssertionError("it has begun")
+
+        jobs = jobs_of(tmp_path, run, running=1)
+        first, second = (jobs.submit({"kind": "generate"}, "here") for _ in range(2))
+        assert jobs.position(second) == 1
+        jobs.cancel(second)
+        jobs.cancel(first)
+        await asyncio.sleep(0.05)
+        assert (first.state, second.state) == ("cancelled", "cancelled")
+        assert jobs.n_running == jobs.n_waiting == 0
+        jobs.submit({"kind": "generate"}, "here")  # the address has a place again
+
+    asyncio.run(work())
+
+
+def test_a_job_that_takes_too_long_or_fails_says_so(tmp_path):
+    async def work():
+        faults = {
+            "slow": lambda: asyncio.sleep(60),
+            "wrong": lambda: raising(InputError("no such thing")),
+            "together": lambda: raising(ExceptionGroup("", [CrystallmError("the disk is full")])),
+            "ours": lambda: raising(KeyError("secret")),
+        }
+
+        async def raising(error):
+            raise error
+
+        jobs = jobs_of(tmp_path, lambda job: faults[job.ask["kind"]](), job_seconds=0.2)
+        found = [jobs.submit({"kind": kind}, "here") for kind in faults]
+        await asyncio.sleep(0.6)
+        assert [job.state for job in found] == ["failed"] * 4
+        messages = [view(job.lines)["message"] for job in found]
+        assert messages == [
+            "took longer than 0.2 s: ask for less",
+            "no such thing",
+            "the disk is full",
+            "internal error: the server's log tells what",
+        ]
+
+    asyncio.run(work())
 
 
 def test_labels_are_escaped_and_counts_add_up():

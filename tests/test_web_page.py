@@ -115,6 +115,13 @@ def test_from_a_formula_to_a_cif(page, served, parrot):
     page.uncheck("#only-distinct")
     page.select_option("#sort", "written")
 
+    # one that is pointed at is drawn live, in the place of its picture
+    page.hover(".card[data-number='1']")
+    page.wait_for_selector(".card[data-number='1'] .scene.live canvas")
+    page.hover(".card[data-number='2']")
+    page.wait_for_selector(".card[data-number='2'] .scene.live canvas")
+    assert len(page.query_selector_all(".scene.live")) == 1
+
     # turn one, by keys and by pointer
     page.click(".card[data-number='0'] .open")
     page.wait_for_selector("#detail[open] .stage canvas")

@@ -15,6 +15,7 @@ import logging
 import secrets
 import time
 from collections import Counter, OrderedDict, deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
@@ -255,7 +256,7 @@ class Jobs:
             seconds: after which an empty line says that the connection stands; with the place in the queue,
                 where it waits.
         """
-        place = after
+        place = min(after, len(job.lines))
         told: int | None = None
         while True:
             while place < len(job.lines):
@@ -267,10 +268,8 @@ class Jobs:
             if position is not None and position != told:
                 told = position
                 yield 0, json.dumps({"event": "position", "data": {"position": position}})
-            news = job.news(seconds)
-            before = len(job.lines)
-            await news
-            if len(job.lines) == before and self.position(job) == told:
+            await job.news(seconds)
+            if len(job.lines) == place and self.position(job) == told:
                 yield 0, ""
 
     def _after(self) -> int:
@@ -282,7 +281,14 @@ class Jobs:
         while self._waiting and self.n_running < self.limits.running:
             job = self._waiting.popleft()
             job.task = asyncio.create_task(self._do(job))
+            job.task.add_done_callback(partial(self._left, job))
         self._stir_waiting()
+
+    def _left(self, job: Job, _: asyncio.Task[None]) -> None:
+        """End a job whose task was cancelled before it could begin."""
+        if not job.over:
+            self._end(job, "cancelled" if job.cancelled else "interrupted")
+            self._begin()
 
     def _stir_waiting(self) -> None:
         for job in self._waiting:

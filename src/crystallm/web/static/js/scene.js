@@ -156,6 +156,7 @@ export class Stage {
     scene.append(this.place);
     this.viewer ??= createViewer(this.place);
     if (!this.viewer) return;
+    scene.classList.add("live"); // its picture would be seen through
     this.viewer.resize();
     draw(this.viewer, view);
     if (!still()) this.viewer.spin("vy", 0.35);
@@ -164,6 +165,7 @@ export class Stage {
   leave(scene) {
     if (this.place.parentElement !== scene) return;
     this.viewer?.spin(false);
+    scene.classList.remove("live");
     this.place.remove();
   }
 }
