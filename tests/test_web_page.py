@@ -262,7 +262,7 @@ def test_each_error_stands_beside_its_field_until_it_is_mended(page):
         page.fill(f"#{field}", value)
         page.click("#write")
         page.wait_for_selector(f"#{field}-error:has-text('{message}')")
-        assert page.get_attribute(f"#{field}", "aria-invalid") == "true"
+        page.wait_for_selector(f"#{field}[aria-invalid=true]")
         assert f"{field}-error" in page.get_attribute(f"#{field}", "aria-describedby").split()
         page.fill(f"#{field}", GOOD[field])
         page.wait_for_selector(f"#{field}-error", state="hidden")

@@ -82,22 +82,26 @@ export class Form {
     this.pending?.abort();
     this.pending = new AbortController();
     const formula = $("formula").value.trim();
-    this.error("formula", "");
-    this.error("z", "");
-    this.error("space_group", "");
+    const wrong = (name, message) => {
+      for (const field of ["formula", "z", "space_group"]) this.error(field, field === name ? message : "");
+    };
     this.table.mark(formula.match(/[A-Z][a-z]?/g) ?? []);
     if (!formula) {
+      this.error("z", "");
+      this.error("space_group", "");
       fill($("reading"));
       this.groups.learn(null);
       return;
     }
     const query = { formula, z: $("z").value, space_group: $("space_group").value.trim() };
     try {
-      this.understood(await api.reading(query, this.pending.signal));
+      const found = await api.reading(query, this.pending.signal);
+      wrong("", "");
+      this.understood(found);
     } catch (error) {
       if (error.name === "AbortError") return;
       if (error.field !== "space_group") fill($("reading"));
-      this.error(error.field ?? "formula", error.message);
+      wrong(error.field ?? "formula", error.message);
       if (error.field === "space_group") this.without(query, this.pending.signal);
     }
   }
