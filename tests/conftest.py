@@ -79,3 +79,18 @@ def babbler(tmp_path_factory) -> Path:
         language="orbits", vocab_size=len(orbits.vocabulary()), context=12, n_layer=1, n_head=2, n_embd=16
     )
     return checkpoint.save(GPT(config).eval(), tmp_path_factory.mktemp("weights") / "babbler")
+
+
+@pytest.fixture(scope="session")
+def served(parrot, tmp_path_factory):
+    """A server with the textbook's network, whose limits no test but those of limits meets."""
+    pytest.importorskip("fastapi", reason="the page needs fastapi")
+    pytest.importorskip("uvicorn", reason="the page needs uvicorn")
+    from served import Served
+
+    limits = (
+        "--limits=per_address=40,running=4,waiting=4,body_seconds=1.5,body=200000,samples=64,structures=3"
+    )
+    server = Served(parrot, tmp_path_factory.mktemp("served") / "out", limits)
+    yield server
+    server.end()

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from crystallm.decode import Sample, Stop, choose, mask_logits, sample
+from crystallm.decode import (
+    Draft,
+    Options,
+    Sample,
+    Stop,
+    check,
+    choose,
+    mask_logits,
+    sample,
+    serve,
+)
 from crystallm.errors import CrystallmError, InputError
 from crystallm.model import GPT, ModelConfig
 
@@ -377,3 +387,91 @@ def test_tokens_taken_back_leave_no_trace(network: GPT) -> None:
         assert torch.allclose(torch.tensor(found.log_probs), expected, atol=1e-4)
     again = draw(network, prompts, rules=SecondThoughts(), batch_size=1)
     assert [s.ids for s in again] == [s.ids for s in samples]
+
+
+class OneAfterAnother:
+    """A line of drafts that is closed behind the last, and wants all but some."""
+
+    def __init__(self, drafts: Sequence[Draft], unwanted: Sequence[Draft] = ()) -> None:
+        self.left = list(drafts)
+        self.unwanted = set(unwanted)
+        self.waited = 0
+
+    def take(self, *, wait: bool) -> Draft | None:
+        self.waited += wait
+        return self.left.pop(0) if self.left else None
+
+    def wanted(self, draft: Draft) -> bool:
+        return draft not in self.unwanted
+
+
+def mixed_drafts() -> list[Draft]:
+    """Drafts that differ in options, seeds, lengths and rules, one beside the other."""
+    ways = [
+        Options(ORBITS, 1.0, 20, None, 60),
+        Options(ORBITS, 0.4, None, 0.9, 25),
+        Options(CIF, 0.0, 5, None, 40),
+        Options(ORBITS, 1.0, 20, None, 60),
+    ]
+    rules = [None, None, None, OnlyEven(11)]
+    return [
+        Draft(prompt, ways[i % 4], seed=i % 3, index=i, rules=rules[i % 4])
+        for i, prompt in enumerate(PROMPTS)
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_a_line_gives_what_sample_gives(network: GPT, batch_size: int) -> None:
+    drafts = mixed_drafts()
+    found = dict(serve(network, OneAfterAnother(drafts), batch_size=batch_size))
+    assert len(found) == len(drafts)
+    for draft in drafts:
+        options = draft.options
+        (alone,) = sample(
+            network,
+            [draft.prompt],
+            stop=options.stop,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            max_new_tokens=options.max_new_tokens,
+            seed=draft.seed,
+            indices=[draft.index],
+            rules=draft.rules,
+        )
+        assert found[draft].ids == alone.ids
+        assert found[draft].forced == alone.forced
+        assert found[draft].ended == alone.ended
+
+
+def test_what_is_not_wanted_any_more_makes_place_for_the_others(network: GPT) -> None:
+    drafts = mixed_drafts()
+    dropped = drafts[::2]
+    line = OneAfterAnother(drafts, dropped)
+    found = [draft for draft, _ in serve(network, line, batch_size=4)]
+    assert sorted(found, key=drafts.index) == drafts[1::2]
+    assert line.waited >= 1  # it asked for more before it ended
+
+
+def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
+    ruled = Listed((4,), (5, 6, 7), (8,), (9,), (10, 11), (END,))
+    (one,) = draw(network, [[1, 2]], rules=ruled)
+    assert one.forced == (True, False, True, True, False, True)
+    (free,) = draw(network, [[1, 2]], max_new_tokens=5)
+    assert not any(free.forced)
+
+
+@pytest.mark.parametrize(
+    ("draft", "message"),
+    [
+        (Draft([], Options(ORBITS)), "is empty"),
+        (Draft([V], Options(ORBITS)), "outside 0"),
+        (Draft([1], Options(ORBITS, temperature=-1)), "temperature=-1 must be 0 or more"),
+        (Draft([1], Options(ORBITS, max_new_tokens=0)), "max_new_tokens=0"),
+        (Draft([1] * CONTEXT, Options(ORBITS)), "tokens, the context of"),
+        (Draft([1], Options(ORBITS), seed=-1), "seed and indices"),
+    ],
+)
+def test_a_draft_that_cannot_be_written_is_refused(network: GPT, draft: Draft, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check(network, draft)

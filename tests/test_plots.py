@@ -40,18 +40,30 @@ def test_the_same_crystal_gives_the_same_bytes(rutile):
 
 
 def test_atoms_on_faces_stand_on_the_opposite_faces_too(rutile):
-    symbols, _ = plots._atoms_with_images(rutile)
+    symbols, _ = plots.drawn_atoms(rutile)
     # Ti: 8 corners and the middle. O (x, x, 0), (-x, -x, 0) on two faces; the other two inside.
     assert (symbols.count("Ti"), symbols.count("O")) == (9, 6)
 
 
 def test_bonds_join_unlike_neighbours(rutile):
-    symbols, points = plots._atoms_with_images(rutile)
-    pairs = plots._bonds(rutile, symbols, points)
+    symbols, points = plots.drawn_atoms(rutile)
+    pairs = plots.drawn_bonds(rutile, symbols, points)
     assert pairs
     assert all({symbols[i], symbols[j]} == {"Ti", "O"} for i, j in pairs)
     middle = int(np.linalg.norm(points - [4.5937 / 2, 4.5937 / 2, 2.9587 / 2], axis=1).argmin())
     assert sum(middle in pair for pair in pairs) == 6  # TiO6
+
+
+def test_each_kind_of_atom_has_its_own_neighbours(textbook_structures):
+    perovskite = textbook_structures["perovskite"]
+    symbols, points = plots.drawn_atoms(perovskite)
+    pairs = plots.drawn_bonds(perovskite, symbols, points)
+    strontium = symbols.index("Sr")
+    assert sum(strontium in pair for pair in pairs) == 12  # at 2.76 Å, where Ti - O is 1.95
+    assert {frozenset((symbols[i], symbols[j])) for i, j in pairs} == {
+        frozenset(("Sr", "O")),
+        frozenset(("Ti", "O")),
+    }
 
 
 def test_a_cell_too_large_for_a_picture_is_refused():

@@ -23,6 +23,7 @@ from crystallm.commands.known import challenge, classes
 from crystallm.commands.prepare import prepare, prompts
 from crystallm.commands.relax import relax
 from crystallm.commands.search import search
+from crystallm.commands.serve import serve
 from crystallm.commands.training import train
 from crystallm.errors import CrystallmError
 
@@ -52,6 +53,7 @@ for measure in (csp, challenge, classes, novelty, unconditional):
 app.command(benchmark)
 app.command(cluster)
 app.command(energy_server)
+app.command(serve)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -7,6 +7,9 @@ samples of a prompt. A finished row makes place for the next.
 Knows tokens, not crystals: which run of tokens ends a text is told by a `Stop`, which tokens may come next by
 a `Rules` object. What a token means, how a prompt is made and what becomes of a sample is others' business.
 
+What is written is a list of prompts with one set of options (`sample`), or what comes along a line that never
+ends, each text with its own (`serve`).
+
 A sample depends on (seed, index), on its prompt and on the options alone: in float32 it is the same whatever
 else is in its batch, but for the rounding of matrix products (relative 1e-6), which may move a choice that
 lies so close to the border between two tokens.
@@ -16,15 +19,27 @@ Letters of shapes: N rows being decoded, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
 
 from crystallm import drawing, ragged
+from crystallm.drafts import (
+    BROKEN,
+    Draft,
+    Options,
+    Row,
+    RowState,
+    Rules,
+    Sample,
+    Stop,
+    check_options,
+    check_text,
+)  # fmt: skip
 from crystallm.drawing import choose, log_probs, mask_logits
 from crystallm.errors import CrystallmError, InputError
 
@@ -37,75 +52,44 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
-__all__ = ["RowState", "Rules", "Sample", "Stop", "Writer", "choose", "mask_logits", "sample"]
+__all__ = [
+    "Draft",
+    "Line",
+    "Options",
+    "RowState",
+    "Rules",
+    "Sample",
+    "Stop",
+    "Writer",
+    "check",
+    "choose",
+    "mask_logits",
+    "sample",
+    "serve",
+]
 
 _FIRST_CAPACITY = 128  # cached tokens a row; doubles when a row needs more
 _PREFILL_ROWS = 32  # distinct beginnings that go through the network together
 _PREFILL_TOKENS = 8192  # of these, with padding, at most
+_DRAWN_AHEAD = 8  # texts that are taken from a line before there is a place for them
 _KEPT_PREFILLS = 64  # distinct beginnings whose keys and values are kept for samples to come
-_BROKEN = "the network's logits are not finite: its weights are broken"
-_DRAWS = 64  # uniform numbers drawn at a time
 
 
-@dataclass(frozen=True)
-class Stop:
-    """When a text ends."""
+class Line(Protocol):
+    """Where drafts come from while others are being written. Called by the thread that writes."""
 
-    end_ids: tuple[int, ...]
-    """The run of tokens that, generated, ends a text; tokens of the prompt do not count towards it."""
-    slide: bool = False
-    """At the end of the context: drop the oldest tokens and go on (True), or leave the text unfinished."""
+    def take(self, *, wait: bool) -> Draft | None:
+        """The next draft.
 
-
-class RowState(Protocol):
-    """What the rules know about one text while it is written."""
-
-    def allowed(self) -> Sequence[int] | None:
-        """Tokens that may come next, each once; None for all. None left: the text stays unfinished."""
-
-    def advance(self, token: int) -> int | None:
-        """Take note of the next token, one of those allowed.
+        Args:
+            wait: nothing is being written: wait for one. None then means that the line is closed.
 
         Returns:
-            How many of the last tokens, this one among them, are to be taken back and written anew; the state
-            stands before them already. 0 or None for none.
+            None if there is none now.
         """
 
-
-class Rules(Protocol):
-    """Which tokens may come next in a text."""
-
-    def start(self, prompt: Sequence[int]) -> RowState:
-        """A fresh state for a text that begins with `prompt`."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One text that the network wrote."""
-
-    number: int
-    """Which of the prompts, counted from 0."""
-    index: int
-    """With the seed, names the random stream."""
-    ids: tuple[int, ...]
-    """Tokens of prompt, text and end."""
-    n_prompt: int
-    """How many of them are the prompt's."""
-    log_probs: tuple[float, ...]
-    """Natural logarithm of each generated token's probability in the network at temperature 1, without rules,
-    top-k or top-p; forced tokens count like the others."""
-    ended: bool
-    """Whether the end was written; False if context, limit of tokens or rules cut the text off."""
-
-    @property
-    def generated(self) -> tuple[int, ...]:
-        """Tokens behind the prompt."""
-        return self.ids[self.n_prompt :]
-
-    @property
-    def log_likelihood(self) -> float:
-        """Sum of `log_probs`."""
-        return math.fsum(self.log_probs)
+    def wanted(self, draft: Draft) -> bool:
+        """Whether a draft that was taken is still to be written."""
 
 
 def sample(
@@ -146,32 +130,71 @@ def sample(
         InputError: an option out of its range; a prompt that is empty, has foreign tokens, fills the context.
         CrystallmError: while drawing, if the network's numbers are not finite.
     """
-    _check(
-        network,
-        prompts,
-        stop=stop,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        indices=indices,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-    )
+    options = Options(stop, temperature, top_k, top_p, max_new_tokens)
     streams = range(len(prompts)) if indices is None else indices
-    options = _Options(stop, temperature, top_k, top_p, max_new_tokens)
+    if len(streams) != len(prompts):
+        raise InputError(f"{len(streams)} indices for {len(prompts)} prompts: give one for each")
+    check_options(network, options, batch_size)
+    for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True)):
+        check_text(network, number, Draft(prompt, options, seed, index))
     rows = (
-        _Row(
-            number=number,
-            index=index,
-            ids=list(prompt),
-            n_prompt=len(prompt),
-            state=None if rules is None else rules.start(prompt),
-            uniforms=_uniforms(seed, index),
-        )
+        Row.of(number, Draft(prompt, options, seed, index, rules))
         for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True))
     )
-    return _generate(_Decoder(network, options, min(batch_size, max(len(prompts), 1))), rows, progress)
+    decoder = _Decoder(network, min(batch_size, max(len(prompts), 1)))
+    found = _written(decoder, lambda _: next(rows, None), lambda _: True, _PREFILL_ROWS)
+    return _in_order(found, progress)
+
+
+def serve(network: GPT, line: Line, *, batch_size: int = 32) -> Iterator[tuple[Draft, Sample]]:
+    """Write what comes along a line, until it is closed.
+
+    A text begins as soon as there is a place for it beside those being written; each is what `sample` writes
+    with its options, seed and index.
+
+    Args:
+        network: in evaluation mode.
+        line: of drafts that `check` has found good.
+        batch_size: texts written at a time.
+
+    Returns:
+        An iterator over drafts and what was written, as they finish; the work is done as it is drawn from.
+
+    Raises:
+        CrystallmError: while drawing, if the network's numbers are not finite.
+    """
+    drafts: dict[int, Draft] = {}
+    numbers = itertools.count()
+
+    def take(wait: bool) -> Row | None:
+        draft = line.take(wait=wait)
+        if draft is None:
+            return None
+        row = Row.of(next(numbers), draft)
+        drafts[row.number] = draft
+        return row
+
+    def wanted(row: Row) -> bool:
+        if line.wanted(drafts[row.number]):
+            return True
+        del drafts[row.number]
+        return False
+
+    for row in _written(_Decoder(network, batch_size), take, wanted, _DRAWN_AHEAD):
+        yield drafts.pop(row.number), row.to_sample()
+
+
+def check(network: GPT, draft: Draft) -> None:
+    """Refuse a draft that cannot be written.
+
+    Raises:
+        InputError: an option out of its range; a prompt that is empty, has foreign tokens, fills the context,
+            or breaks the rules.
+    """
+    check_options(network, draft.options, 1)
+    check_text(network, draft.index, draft)
+    if draft.rules is not None:
+        draft.rules.start(draft.prompt)
 
 
 class Writer:
@@ -204,11 +227,10 @@ class Writer:
         rules: Rules | None = None,
     ) -> None:
         self._network = network
-        self._options = _Options(stop, temperature, top_k, top_p, max_new_tokens)
-        self._batch_size = batch_size
-        self._check([], 0, None)
+        self._options = Options(stop, temperature, top_k, top_p, max_new_tokens)
+        check_options(network, self._options, batch_size)
         self._rules = rules
-        self._decoder = _Decoder(network, self._options, batch_size)
+        self._decoder = _Decoder(network, batch_size)
 
     def sample(
         self, beginnings: Sequence[tuple[Sequence[int], int]], *, seed: int, indices: Sequence[int]
@@ -227,24 +249,19 @@ class Writer:
         Raises:
             InputError: a beginning that is empty, has foreign tokens, fills the context, breaks the rules.
         """
-        self._check([ids for ids, _ in beginnings], seed, indices)
         end = self._options.stop.end_ids
         rows = []
         for number, ((ids, n_prompt), index) in enumerate(zip(beginnings, indices, strict=True)):
-            ended = len(ids) - n_prompt >= len(end) and tuple(ids[-len(end) :]) == end
-            row = _Row(
-                number=number,
-                index=index,
-                ids=list(ids),
-                n_prompt=n_prompt,
-                state=None if self._rules is None else self._rules.start(ids),
-                uniforms=_uniforms(seed, index),
-                log_probs=[math.nan] * (len(ids) - n_prompt),
-                ended=ended,
-                finished=ended,
-            )
+            draft = Draft(ids, self._options, seed, index, self._rules)
+            check_text(self._network, number, draft)
+            row, n_written = Row.of(number, draft), len(ids) - n_prompt
+            row.n_prompt = n_prompt
+            row.log_probs, row.forced = [math.nan] * n_written, [False] * n_written
+            row.ended = row.finished = n_written >= len(end) and tuple(ids[-len(end) :]) == end
             rows.append(row)
-        return _generate(self._decoder, iter(rows), None)
+        line = iter(rows)
+        written = _written(self._decoder, lambda _: next(line, None), lambda _: True, _PREFILL_ROWS)
+        return _in_order(written, None)
 
     def peek(self, beginnings: Sequence[tuple[Sequence[int], int]]) -> Tensor:
         """Log-probabilities (N, V) of what may come behind each beginning, without temperature or rules.
@@ -256,145 +273,20 @@ class Writer:
             InputError: as for `sample`.
             CrystallmError: the network's numbers are not finite.
         """
-        self._check([ids for ids, _ in beginnings], 0, None)
-        rows = [
-            _Row(number=i, index=i, ids=list(ids), n_prompt=n_prompt, state=None, uniforms=iter(()))
-            for i, (ids, n_prompt) in enumerate(beginnings)
-        ]
-        size = self._batch_size
+        rows = []
+        for number, (ids, n_prompt) in enumerate(beginnings):
+            draft = Draft(ids, self._options)
+            check_text(self._network, number, draft)
+            rows.append(Row.of(number, draft))
+            rows[-1].n_prompt = n_prompt
+        size = self._decoder.batch_size
         found = [self._decoder.peek(rows[k : k + size]) for k in range(0, len(rows), size)]
         if not found:
             return torch.empty(0, self._network.config.vocab_size)
         logits = torch.cat(found).log_softmax(dim=-1)
         if bool(logits.isnan().any()):
-            raise CrystallmError(_BROKEN)
+            raise CrystallmError(BROKEN)
         return logits
-
-    def _check(self, prompts: Sequence[Sequence[int]], seed: int, indices: Sequence[int] | None) -> None:
-        options = self._options
-        _check(
-            self._network,
-            prompts,
-            stop=options.stop,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            seed=seed,
-            indices=indices,
-            batch_size=self._batch_size,
-            max_new_tokens=options.max_new_tokens,
-        )
-
-
-@dataclass(frozen=True)
-class _Options:
-    stop: Stop
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    max_new_tokens: int
-
-
-@dataclass(slots=True)
-class _Row:
-    """A text being written.
-
-    Attributes:
-        number: of its prompt.
-        index: of its random stream.
-        ids: prompt and text.
-        n_prompt: tokens of the prompt.
-        state: what the rules know of it.
-        uniforms: a random number for each token, forced or not.
-        log_probs: of each token behind the prompt; NaN until the network has seen the one before it.
-        allowed: what may come next, None for all.
-        cached: tokens that the network has read.
-        ended: whether its end was written.
-        finished: whether nothing is to be written any more.
-    """
-
-    number: int
-    index: int
-    ids: list[int]
-    n_prompt: int
-    state: RowState | None
-    uniforms: Iterator[float]
-    log_probs: list[float] = field(default_factory=list)
-    allowed: Sequence[int] | None = None
-    cached: int = 0
-    ended: bool = False
-    finished: bool = False
-
-    def begin(self, options: _Options, context: int) -> None:
-        """Look what may come behind the prompt, and write what must."""
-        self._look(options.max_new_tokens)
-        self._write_forced(options, context)
-
-    def write(self, token: int, log_prob: float, options: _Options, context: int) -> None:
-        """Write the token that was chosen, and behind it what must come."""
-        if math.isnan(log_prob):
-            raise CrystallmError(_BROKEN)
-        self._append(token, log_prob, options, context)
-        self._write_forced(options, context)
-
-    def learn(self, first: int, log_probs: Sequence[float]) -> None:
-        """Take note of the log-probabilities of tokens that had to come, from place `first` in `ids` on."""
-        if any(map(math.isnan, log_probs)):
-            raise CrystallmError(_BROKEN)
-        start = first - self.n_prompt
-        self.log_probs[start : start + len(log_probs)] = log_probs
-
-    @property
-    def unread(self) -> list[int]:
-        """Tokens that the network is to read next: all new ones, but for the last of a finished text."""
-        return self.ids[self.cached : -1] if self.finished else self.ids[self.cached :]
-
-    @property
-    def done(self) -> bool:
-        """Whether the text is finished and the probabilities of all its tokens are known."""
-        return self.finished and not (self.log_probs and math.isnan(self.log_probs[-1]))
-
-    def _look(self, limit: int) -> None:
-        """Ask the rules what may come next, and see whether the text has to be left here."""
-        self.allowed = None if self.state is None else self.state.allowed()
-        if (self.allowed is not None and len(self.allowed) == 0) or len(self.log_probs) >= limit:
-            self.finished = True
-
-    def _write_forced(self, options: _Options, context: int) -> None:
-        while not self.finished and self.allowed is not None and len(self.allowed) == 1:
-            if len(self.ids) >= context:
-                return  # what outgrows the context is written token by token
-            next(self.uniforms)  # so that each token has its own, whatever the others were
-            self._append(self.allowed[0], math.nan, options, context)
-
-    def _append(self, token: int, log_prob: float, options: _Options, context: int) -> None:
-        self.ids.append(token)
-        self.log_probs.append(log_prob)
-        end = options.stop.end_ids
-        n_end = len(end)
-        if token == end[-1] and len(self.log_probs) >= n_end and tuple(self.ids[-n_end:]) == end:
-            self.ended = self.finished = True
-            return
-        if len(self.ids) >= context and not options.stop.slide:
-            self.finished = True
-            return
-        back = 0 if self.state is None else self.state.advance(token) or 0
-        if back:
-            if back > len(self.log_probs):
-                raise AssertionError(f"rules take back {back} tokens of {len(self.log_probs)} written")
-            del self.ids[-back:], self.log_probs[-back:]
-            self.cached = min(self.cached, len(self.ids) - 1)
-        self._look(options.max_new_tokens)
-
-    def to_sample(self) -> Sample:
-        return Sample(
-            number=self.number,
-            index=self.index,
-            ids=tuple(self.ids),
-            n_prompt=self.n_prompt,
-            log_probs=tuple(self.log_probs),
-            ended=self.ended,
-        )
 
 
 @dataclass(frozen=True)
@@ -414,25 +306,19 @@ class _Read:
 class _Decoder:
     """Rows being written together, their cache, and the beginnings that have been read."""
 
-    def __init__(self, network: GPT, options: _Options, batch_size: int) -> None:
+    def __init__(self, network: GPT, batch_size: int) -> None:
         self.network = network
-        self.options = options
         self.batch_size = batch_size
         self.context = network.config.context
         self.device = network.transformer.wte.weight.device
-        self.rows: list[_Row] = []
+        self.rows: list[Row] = []
         self.cache = network.new_cache(batch_size, min(_FIRST_CAPACITY, self.context))
         self.cache.set_lengths([])
         self._read: OrderedDict[tuple[int, ...], _Read] = OrderedDict()
         self._reader = ragged.Reader(network)
-        self._chooser = drawing.Chooser(
-            network.config.vocab_size,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-        )
+        self._chooser = drawing.Chooser(network.config.vocab_size)
 
-    def begin(self, row: _Row, upcoming: Iterable[_Row]) -> _Read:
+    def begin(self, row: Row, upcoming: Iterable[Row]) -> _Read:
         """Have the network read all that a row has but its last token, and that of others to come."""
         key = (row.n_prompt, *row.ids)
         if key not in self._read:
@@ -451,7 +337,7 @@ class _Decoder:
         row.learn(row.n_prompt, found.log_probs)
         return found
 
-    def put(self, place: int, row: _Row, begun: _Read) -> None:
+    def put(self, place: int, row: Row, begun: _Read) -> None:
         """Give a row that has begun a place in the cache."""
         self._make_room(len(row.ids))
         self.cache.fill_row(place, begun.cache, begun.row)
@@ -485,9 +371,9 @@ class _Decoder:
                 row.learn(row.cached - len(run) + 1, own)
             else:
                 row.learn(row.cached - len(run) + 1, own[:-1])
-                row.write(targets[place][-1], own[-1], self.options, self.context)
+                row.write(targets[place][-1], own[-1], self.context)
 
-    def peek(self, rows: Sequence[_Row]) -> Tensor:
+    def peek(self, rows: Sequence[Row]) -> Tensor:
         """Logits (N, V) behind the last token of each of some rows, which are not kept; N at most a batch."""
         for number, row in enumerate(rows):
             self.put(number, row, self.begin(row, rows[number + 1 :]))
@@ -498,11 +384,11 @@ class _Decoder:
         return logits
 
     @staticmethod
-    def _known(row: _Row, run: Sequence[int]) -> list[int]:
+    def _known(row: Row, run: Sequence[int]) -> list[int]:
         """The tokens that come behind each of a run, as far as they are written."""
         return row.ids[row.cached + 1 : row.cached + 1 + len(run)]
 
-    def slide(self, row: _Row) -> None:
+    def slide(self, row: Row) -> None:
         """Finish a text that has outgrown the context, with the last of its tokens as input at each step.
 
         Positions shift by one a step, so nothing cached stays right, and every step reads the whole window.
@@ -513,21 +399,33 @@ class _Decoder:
                 logits = self.network.lm_head(self.network.features(window)[:, -1]).float()  # (1, V)
                 (token,) = self._choose(logits, [row])
                 (log_prob,) = log_probs(logits, [token])
-            row.write(token, log_prob, self.options, self.context)
+            row.write(token, log_prob, self.context)
 
-    def _choose(self, logits: Tensor, rows: Sequence[_Row]) -> list[int]:
+    def _choose(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
         """A token for each row, from the logits (N, V) behind its last one."""
-        if not rows:
-            return []
-        return self._chooser.choose(
-            logits, [row.allowed for row in rows], [next(row.uniforms) for row in rows]
-        )
+        alike: dict[Options, list[int]] = {}
+        for place, row in enumerate(rows):
+            alike.setdefault(row.options, []).append(place)
+        chosen = [0] * len(rows)
+        for options, places in alike.items():
+            together = [rows[place] for place in places]
+            tokens = self._chooser.choose(
+                logits if len(alike) == 1 else logits[torch.tensor(places, device=self.device)],
+                [row.allowed for row in together],
+                [next(row.uniforms) for row in together],
+                temperature=options.temperature,
+                top_k=options.top_k,
+                top_p=options.top_p,
+            )
+            for place, token in zip(places, tokens, strict=True):
+                chosen[place] = token
+        return chosen
 
     def _make_room(self, n_tokens: int) -> None:
         if n_tokens > self.cache.capacity:
             self.cache.grow(min(max(2 * self.cache.capacity, n_tokens), self.context))
 
-    def _prefill(self, group: Mapping[tuple[int, ...], _Row]) -> None:
+    def _prefill(self, group: Mapping[tuple[int, ...], Row]) -> None:
         rows = list(group.values())
         lengths = [len(row.ids) - 1 for row in rows]
         longest = max(lengths)
@@ -554,99 +452,72 @@ class _Decoder:
             self._read.popitem(last=False)
 
 
-def _generate(decoder: _Decoder, rows: Iterator[_Row], progress: Progress | None) -> Iterator[Sample]:
-    finished: dict[int, Sample] = {}
-    n_finished = n_tokens = n_given = 0
-    waiting: deque[_Row] = deque()
-    options, context = decoder.options, decoder.context
+def _written(
+    decoder: _Decoder,
+    take: Callable[[bool], Row | None],
+    wanted: Callable[[Row], bool],
+    ahead: int,
+) -> Iterator[Row]:
+    """Rows as they are finished.
 
-    def next_row() -> _Row | None:
+    Args:
+        decoder: with no rows yet.
+        take: gives the next row; None if there is none now. With True it may wait, and None is the end.
+        wanted: whether a row is still to be written.
+        ahead: rows that are taken before there is a place for them.
+    """
+    waiting: deque[Row] = deque()
+
+    def drawn(*, wait: bool) -> bool:
+        if (row := take(wait)) is None:
+            return False
+        row.begin(decoder.context)
+        waiting.append(row)
+        return True
+
+    def next_row(wait: bool) -> Row | None:
         """The next row, the ones that will soon have a place being known."""
-        while len(waiting) < _PREFILL_ROWS and (row := next(rows, None)) is not None:
-            row.begin(options, context)
-            waiting.append(row)
-        return waiting.popleft() if waiting else None
+        while True:
+            while len(waiting) < ahead and drawn(wait=False):
+                pass
+            if not waiting and not (wait and drawn(wait=True)):
+                return None
+            if wanted(row := waiting.popleft()):
+                return row
 
-    more = True
-    while more or decoder.rows:
-        done: list[_Row] = []
-        open_places = deque(place for place, row in enumerate(decoder.rows) if row.done)
-        done.extend(decoder.rows[place] for place in open_places)
-        while more and (open_places or len(decoder.rows) < decoder.batch_size):
-            row = next_row()
+    while True:
+        left = deque(place for place, row in enumerate(decoder.rows) if row.done or not wanted(row))
+        done = [decoder.rows[place] for place in left if decoder.rows[place].done]
+        while left or len(decoder.rows) < decoder.batch_size:
+            row = next_row(not done and len(left) == len(decoder.rows))
             if row is None:
-                more = False
                 break
             begun = decoder.begin(row, waiting)
             if row.done:
                 done.append(row)
                 continue
-            decoder.put(open_places.popleft() if open_places else len(decoder.rows), row, begun)
-        if open_places:
-            decoder.drop(open_places)
+            decoder.put(left.popleft() if left else len(decoder.rows), row, begun)
+        if left:
+            decoder.drop(left)
         if decoder.rows:
             decoder.step()
-        outgrown = [row for row in decoder.rows if not row.finished and len(row.ids) > context]
+        elif not done:
+            return
+        outgrown = [row for row in decoder.rows if not row.finished and len(row.ids) > decoder.context]
         for row in outgrown:
             decoder.slide(row)
-        for row in done:
-            finished[row.number] = row.to_sample()
-            n_finished += 1
-            n_tokens += len(row.log_probs)
-            if progress is not None:
-                progress(n_finished, n_tokens)
+        yield from done
+
+
+def _in_order(found: Iterable[Row], progress: Progress | None) -> Iterator[Sample]:
+    """Samples in the order of their prompts."""
+    finished: dict[int, Sample] = {}
+    n_tokens = n_given = 0
+    for n_finished, row in enumerate(found, start=1):
+        finished[row.number] = row.to_sample()
+        n_tokens += len(row.log_probs)
+        if progress is not None:
+            progress(n_finished, n_tokens)
         while n_given in finished:
             yield finished.pop(n_given)
             n_given += 1
-
-
-def _uniforms(seed: int, index: int) -> Iterator[float]:
-    """The random stream of a sample, from a counter-based generator: it depends on nothing else."""
-    generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
-    while True:
-        yield from generator.random(_DRAWS).tolist()
-
-
-def _check(
-    network: GPT,
-    prompts: Sequence[Sequence[int]],
-    *,
-    stop: Stop,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int,
-    indices: Sequence[int] | None,
-    batch_size: int,
-    max_new_tokens: int,
-) -> None:
-    """Refuse what cannot be sampled."""
-    if network.training:
-        raise InputError("the network is in training mode, its dropout on: call network.eval() first")
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise InputError(f"{temperature=} must be 0 or more")
-    if top_k is not None and top_k < 1:
-        raise InputError(f"{top_k=} must be 1 or more, or None for all tokens")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"{top_p=} must lie in (0, 1], or be None for all tokens")
-    for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
-        if value < 1:
-            raise InputError(f"{name}={value} must be 1 or more")
-    if not stop.end_ids:
-        raise InputError("stop.end_ids is empty: say which tokens end a text")
-    for value in (seed, *(indices or ())):
-        if not 0 <= value < 2**64:
-            raise InputError(f"seed and indices must lie in [0, 2^64), not {value}")
-    if indices is not None and len(indices) != len(prompts):
-        raise InputError(f"{len(indices)} indices for {len(prompts)} prompts: give one for each")
-    context, n_vocabulary = network.config.context, network.config.vocab_size
-    room = context if stop.slide else context - 1
-    for number, prompt in enumerate(prompts):
-        if not prompt:
-            raise InputError(f"prompt {number} is empty: give at least one token")
-        if len(prompt) > room:
-            raise InputError(
-                f"prompt {number} has {len(prompt)} tokens, the context of {context} takes {room}"
-            )
-        if min(prompt) < 0 or max(prompt) >= n_vocabulary:
-            raise InputError(f"prompt {number} has a token outside 0 ... {n_vocabulary - 1}")

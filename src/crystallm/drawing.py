@@ -79,18 +79,21 @@ class Chooser:
 
     Args:
         n_vocabulary: V.
-        temperature, top_k, top_p: as for `choose`.
     """
 
-    def __init__(
-        self, n_vocabulary: int, *, temperature: float, top_k: int | None, top_p: float | None
-    ) -> None:
+    def __init__(self, n_vocabulary: int) -> None:
         self._n_vocabulary = n_vocabulary
-        self._how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self._known: dict[int, tuple[Sequence[int], Ids]] = {}
 
     def choose(
-        self, logits: Tensor, allowed: Sequence[Sequence[int] | None], uniforms: Sequence[float]
+        self,
+        logits: Tensor,
+        allowed: Sequence[Sequence[int] | None],
+        uniforms: Sequence[float],
+        *,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
     ) -> list[int]:
         """A token for each row.
 
@@ -98,12 +101,16 @@ class Chooser:
             logits: (N, V).
             allowed: tokens that may come in each row, None for all.
             uniforms: a random number for each row.
+            temperature: as for the function `choose`, as are the next two.
+            top_k: likewise.
+            top_p: likewise.
         """
+        how: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         drawn = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
         few = [self._array(tokens) for tokens in allowed if tokens is not None]
         longest = max(map(len, few), default=0)
         if len(few) < len(allowed) or 4 * longest > self._n_vocabulary:
-            wide: list[int] = self._drawn(mask_logits(logits, allowed), drawn).tolist()
+            wide: list[int] = choose(mask_logits(logits, allowed), drawn, **how).tolist()
             return wide
         # Far fewer may come than there are: the others are left out, and the choice is the same.
         table = np.zeros((len(few), longest), dtype=np.int64)
@@ -112,13 +119,9 @@ class Chooser:
         there = np.arange(longest) < np.array([len(tokens) for tokens in few])[:, None]
         index = torch.from_numpy(table).to(logits.device)
         narrow = logits.gather(1, index).masked_fill(~torch.from_numpy(there).to(logits.device), -math.inf)
-        taken = self._drawn(narrow, drawn)
+        taken = choose(narrow, drawn, **how)
         found: list[int] = index.gather(1, taken[:, None])[:, 0].tolist()
         return found
-
-    def _drawn(self, logits: Tensor, uniforms: Tensor) -> Tensor:
-        how: Any = self._how
-        return choose(logits, uniforms, **how)
 
     def _array(self, tokens: Sequence[int]) -> Ids:
         """Tokens in ascending order, so that a number between 0 and 1 means the same token in any table."""

@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from crystallm.checkpoint import Model
     from crystallm.choosing import Choice
     from crystallm.crystal import Crystal
-    from crystallm.decode import RowState, Rules
+    from crystallm.drafts import Draft, Options, RowState, Rules, Sample
 
 _LOG = logging.getLogger(__name__)
 JUDGED_TOGETHER = 256
@@ -221,36 +222,75 @@ class Generator:
     ) -> Iterator[Crystal]:
         """Crystals of (unit, number of the sample in it), in this order."""
         from crystallm import decode
-        from crystallm.crystal import Crystal, Source
 
-        language = self.model.language
         chosen = self._chosen(pairs)
+        options = self._options()
         samples = decode.sample(
             self.model.network,
             [choice.prompt for choice in chosen],
-            stop=decode.Stop(language.end_ids, slide=language.name == "cif"),
+            stop=options.stop,
             indices=[self.first[unit] + j for unit, j in pairs],
             rules=self._rules(pairs, chosen),
             progress=None if progress is None else lambda done, _: progress(done),
             **self.settings.model_dump(include=_SAMPLING),
         )
-        return (
-            Crystal(
-                language,
-                sample.ids,
-                n_prompt=choice.n_asked,
-                log_likelihood=sample.log_likelihood + choice.log_likelihood,
-                ended=sample.ended,
-                source=Source(
-                    self.model.name,
-                    self.settings.seed,
-                    sample.index,
-                    choice.note,
-                    z_weight=choice.z_weight,
-                    space_group_weight=choice.space_group_weight,
-                ),
+        return (self._crystal(choice, sample) for choice, sample in zip(chosen, samples, strict=True))
+
+    def drafts(self, unit: int) -> list[tuple[Draft, Callable[[Sample], Crystal]]]:
+        """The samples of a request, for whoever writes them elsewhere, one text after the other.
+
+        Returns:
+            For each sample what is to be written, and what makes a crystal of that.
+
+        Raises:
+            InputError: no rule can be made for the request, or its texts cannot be written.
+        """
+        from crystallm import decode
+
+        pairs = [(unit, self.starts[unit] + j) for j in range(self.plans[unit].request.n)]
+        chosen = self._chosen(pairs)
+        rules, options = self._rules(pairs, chosen), self._options()
+        made: list[tuple[Draft, Callable[[Sample], Crystal]]] = [
+            (
+                decode.Draft(choice.prompt, options, self.settings.seed, self.first[unit] + j, rules),
+                partial(self._crystal, choice),
             )
-            for choice, sample in zip(chosen, samples, strict=True)
+            for (_, j), choice in zip(pairs, chosen, strict=True)
+        ]
+        for draft in {draft.prompt: draft for draft, _ in made}.values():
+            decode.check(self.model.network, draft)
+        return made
+
+    def _options(self) -> Options:
+        from crystallm import decode
+
+        language, settings = self.model.language, self.settings
+        return decode.Options(
+            decode.Stop(language.end_ids, slide=language.name == "cif"),
+            settings.temperature,
+            settings.top_k,
+            settings.top_p,
+            settings.max_new_tokens,
+        )
+
+    def _crystal(self, choice: Choice, sample: Sample) -> Crystal:
+        """What a sample is, written for a choice."""
+        from crystallm.crystal import Crystal, Source
+
+        return Crystal(
+            self.model.language,
+            sample.ids,
+            n_prompt=choice.n_asked,
+            log_likelihood=sample.log_likelihood + choice.log_likelihood,
+            ended=sample.ended,
+            source=Source(
+                self.model.name,
+                self.settings.seed,
+                sample.index,
+                choice.note,
+                z_weight=choice.z_weight,
+                space_group_weight=choice.space_group_weight,
+            ),
         )
 
     def _chosen(self, pairs: Sequence[tuple[int, int]]) -> list[Choice]:

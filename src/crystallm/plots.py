@@ -34,7 +34,8 @@ _JMOL = (
 
 _BALL = 0.36  # share of the atomic radius that is drawn, so that bonds are seen between the balls
 _EDGE_TOL = 0.01  # Å; atoms this near to a face of the cell are drawn on the opposite face too
-_BOND_SLACK = 1.15  # a bond is at most this times the shortest distance from either of its atoms
+_BOND_SLACK = 1.15  # a bond is at most this times the longer of its atoms' shortest distances
+_TOUCHING = 0.1  # Å; below it, two points are one atom
 _PIECES = 24  # an edge or bond is cut into pieces, so that each is hidden by what stands before it
 _SHADES = 24
 _MAX_DRAWN = 2000  # spheres; a cell with more is a blot
@@ -53,7 +54,7 @@ def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi:
         structure: ordered, any cell.
         title: a line above it.
         bonds: whether to draw a stick between unlike atoms (like ones, if there is one element) that are
-            neighbours: no farther apart than 1.15 times the shortest distance at either of them.
+            neighbours: no farther apart than 1.15 times the shortest such distance at one of them.
         dpi: dots an inch; the picture is 6 by 6 inches.
 
     Returns:
@@ -62,7 +63,7 @@ def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi:
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle
 
-    symbols, points = _atoms_with_images(structure)
+    symbols, points = drawn_atoms(structure)
     view = _view(structure)
     cell = np.asarray(structure.lattice.matrix)
     middle = cell.sum(axis=0) / 2
@@ -78,7 +79,7 @@ def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi:
         if (first ^ second).bit_count() == 1:
             _stick(axes, corners[[first, second]], balls, "#444444", 1.1)
     if bonds:
-        for first, second in _bonds(structure, symbols, points):
+        for first, second in drawn_bonds(structure, symbols, points):
             half = (seen[first] + seen[second]) / 2
             for end in (first, second):
                 _stick(axes, np.array([seen[end], half]), balls, _shade(symbols[end], -0.1), 4.0)
@@ -108,7 +109,7 @@ def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi:
     return buffer.getvalue()
 
 
-def _atoms_with_images(structure: Structure) -> tuple[list[str], NDArray[np.float64]]:
+def drawn_atoms(structure: Structure) -> tuple[list[str], NDArray[np.float64]]:
     """Atoms of the cell, those on its faces repeated on the opposite faces: symbols and points, Å."""
     lengths = np.array(structure.lattice.abc)
     cell = np.asarray(structure.lattice.matrix)
@@ -148,34 +149,39 @@ def _view(structure: Structure) -> NDArray[np.float64]:
     return cast("NDArray[np.float64]", about_across @ about_up @ frame)
 
 
-def _bonds(structure: Structure, symbols: list[str], points: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Pairs of drawn atoms that are neighbours."""
+def drawn_bonds(
+    structure: Structure, symbols: list[str], points: NDArray[np.float64]
+) -> list[tuple[int, int]]:
+    """Pairs of drawn atoms that are neighbours, as `unit_cell` says.
+
+    Args:
+        structure: that is drawn.
+        symbols: of the drawn atoms.
+        points: of the drawn atoms, [n_drawn, 3], Å.
+    """
+    kinds = np.array(symbols)
     alike = len(set(symbols)) == 1
-    nearest = {}
-    for symbol in set(symbols):
-        others = set(symbols) if alike else set(symbols) - {symbol}
-        nearest[symbol] = _shortest(structure, symbol, frozenset(others))
+    nearest = _nearest(structure, kinds, points, alike=alike)
     distances = np.linalg.norm(points[:, None] - points[None, :], axis=-1)
-    pairs = []
-    for first, second in combinations(range(len(symbols)), 2):
-        if not alike and symbols[first] == symbols[second]:
-            continue
-        limit = _BOND_SLACK * min(nearest[symbols[first]], nearest[symbols[second]])
-        if 0.1 < distances[first, second] <= limit:
-            pairs.append((first, second))
-    return pairs
+    limits = _BOND_SLACK * np.maximum(nearest[:, None], nearest[None, :])
+    joined = np.triu((distances > _TOUCHING) & (distances <= limits))
+    if not alike:
+        joined &= kinds[:, None] != kinds[None, :]
+    return [(int(first), int(second)) for first, second in np.argwhere(joined)]
 
 
-def _shortest(structure: Structure, symbol: str, others: frozenset[str]) -> float:
-    """Shortest distance, Å, from an atom of one element to one of others, over all images."""
-    here = [i for i, site in enumerate(structure) if site.specie.symbol == symbol]
-    there = [i for i, site in enumerate(structure) if site.specie.symbol in others]
-    if not there:
-        return 0.0
-    fractions = np.asarray(structure.frac_coords)
-    found = structure.lattice.get_all_distances(fractions[here], fractions[there])
-    lengths = found[found > 0.1]
-    return float(lengths.min()) if lengths.size else min(structure.lattice.abc)
+def _nearest(
+    structure: Structure, kinds: NDArray[np.str_], points: NDArray[np.float64], *, alike: bool
+) -> NDArray[np.float64]:
+    """Distance, Å, from each drawn atom to its nearest unlike one (any, if `alike`), over all images."""
+    lattice = structure.lattice
+    found = lattice.get_all_distances(lattice.get_fractional_coords(points), structure.frac_coords)
+    there = np.array([str(site.specie.symbol) for site in structure])
+    excluded = found <= _TOUCHING
+    if not alike:
+        excluded |= kinds[:, None] == there[None, :]
+    shortest = np.where(excluded, np.inf, found).min(axis=1)
+    return np.asarray(np.where(np.isfinite(shortest), shortest, min(lattice.abc)), dtype=np.float64)
 
 
 @cache

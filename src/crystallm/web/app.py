@@ -1,0 +1,457 @@
+"""The routes of the page and the API. Knows HTTP and jobs; refuses to know how a job is done."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import Body, FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+import crystallm
+from crystallm.errors import CrystallmError, InputError
+from crystallm.losable import LostError
+from crystallm.web import asks, desk, reading
+from crystallm.web.guard import Guard, Keys
+from crystallm.web.jobs import BusyError, Job, Jobs, view
+from crystallm.web.limits import Limits
+from crystallm.web.metrics import Metrics, resident_bytes
+from crystallm.web.runners import Runner, can_search
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+    from crystallm.checkpoint import Model
+    from crystallm.web.guard import Application
+    from crystallm.web.store import Store
+
+STATIC = Path(__file__).parent / "static"
+_MEDIA = {
+    "cif": ("chemical/x-cif", "cif"),
+    "poscar": ("text/plain; charset=utf-8", "vasp"),
+    "extxyz": ("chemical/x-xyz", "extxyz"),
+}
+_ENOUGH_MESSAGE = 300  # characters of an error that are told
+
+AnyAsk = Annotated[
+    asks.Generate | asks.Search | asks.Relax | asks.Evaluate,
+    Body(
+        discriminator="kind",
+        openapi_examples={
+            "generate": {
+                "summary": "Four crystals of rutile's cell",
+                "value": {
+                    "kind": "generate",
+                    "formula": "TiO2",
+                    "z": 2,
+                    "space_group": 136,
+                    "n": 4,
+                    "seed": 1,
+                },
+            },
+            "auto": {
+                "summary": "Z and the space group left to the network, ranked by energy",
+                "value": {"kind": "generate", "formula": "NaCl", "z": "auto", "n": 8, "energy": "chgnet"},
+            },
+        },
+    ),
+]
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong, in one line."""
+
+    message: str
+    field: str | None = Field(default=None, description="The field of the request that says so.")
+
+
+class Problem(BaseModel):
+    """An answer to what cannot be done."""
+
+    error: ErrorDetail
+
+
+class JobState(BaseModel):
+    """A job and what it has found so far."""
+
+    id: str
+    ask: dict[str, Any] = Field(description="What is done: the request, what it left open filled in.")
+    created: float = Field(description="Seconds since 1970.")
+    state: Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+    position: int | None = Field(default=None, description="Place in the queue, from 1.")
+    total: int | None = Field(default=None, description="Crystals that are to come.")
+    note: str | None = Field(default=None, description="How the request was read.")
+    message: str | None = Field(default=None, description="Why it failed.")
+    crystals: list[dict[str, Any]] = Field(default_factory=list)
+    curve: list[dict[str, Any]] = Field(default_factory=list, description="Lowest energy by step, eV/atom.")
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem},
+    422: {"model": Problem},
+    429: {"model": Problem, "description": "Too many jobs; Retry-After says when to come again."},
+}
+
+
+class Server:
+    """All that a server holds, and its application.
+
+    Args:
+        models: loaded, by name, the default one first.
+        store: where jobs are kept.
+        energies: energy models that are offered.
+        limits: of all that is asked.
+        hosts: names under which it is reached; none for any.
+        keys: of those who may use the API.
+        judges: processes that judge crystals; by default half as many as there are cores.
+        weighers: processes with an energy model.
+        batch_size: texts written at a time.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        store: Store,
+        *,
+        energies: Sequence[str] = (),
+        limits: Limits | None = None,
+        hosts: Iterable[str] = (),
+        keys: Iterable[str] = (),
+        judges: int | None = None,
+        weighers: int = 1,
+        batch_size: int = 32,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self.keys = Keys(keys)
+        self.runner = Runner(
+            models,
+            energies,
+            self.limits,
+            self.metrics,
+            judges=judges,
+            weighers=weighers,
+            batch_size=batch_size,
+        )
+        self.jobs = Jobs(store, self.limits, self.metrics, self.runner.run)
+        self.streams = 0
+        self.app: Application = Guard(_application(self), self.limits, self.metrics, hosts, self.keys)
+
+    def about(self) -> dict[str, Any]:
+        """What a client has to know of this server."""
+        limits = self.limits
+        return {
+            "version": crystallm.__version__,
+            "models": [
+                {
+                    "name": name,
+                    "language": model.language.name,
+                    "parameters": model.network.num_parameters(),
+                    "summary": str(model.card.get("summary", "")),
+                }
+                for name, model in self.runner.models.items()
+            ],
+            "energies": self.runner.energies,
+            "search": can_search() and bool(self.runner.energies),
+            "keys": bool(self.keys),
+            "limits": {
+                name: getattr(limits, name)
+                for name in ("samples", "atoms", "structures", "simulations", "per_address")
+            },
+            "elements": reading.about_elements(),
+            "space_groups": reading.about_groups(),
+        }
+
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """What is now, for a monitor."""
+        engines = self.runner.engines.values()
+        return {
+            "jobs_running": ("Jobs being done.", self.jobs.n_running),
+            "jobs_waiting": ("Jobs in the queue.", self.jobs.n_waiting),
+            "texts_being_written": ("Texts in the batches.", sum(e.n_writing for e in engines)),
+            "texts_written": ("Texts since the start.", sum(e.n_written for e in engines)),
+            "tokens_written": ("Tokens since the start.", sum(e.n_tokens for e in engines)),
+            "streams": ("Clients that follow jobs.", self.streams),
+            "resident_memory_bytes": ("Memory of the server's process.", resident_bytes()),
+        }
+
+
+def _application(server: Server) -> FastAPI:
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        server.runner.open()
+        server.jobs.open()
+        yield
+        await server.jobs.close()
+        server.runner.close()
+
+    app = FastAPI(
+        title="crystallm",
+        version=crystallm.__version__,
+        summary="Plausible crystal structures from a chemical formula.",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        lifespan=life,
+    )
+    _add_errors(app)
+    _add_facts(app, server)
+    _add_jobs(app, server)
+    _add_crystals(app, server)
+    app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")
+    return app
+
+
+def _problem(status: int, message: str, field: str | None = None, **headers: str) -> JSONResponse:
+    content = {"error": {"message": message[:_ENOUGH_MESSAGE], "field": field}}
+    return JSONResponse(content, status, headers=headers)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"] if part not in ("body", "query", *asks.KINDS)]
+        message = first["msg"][:1].lower() + first["msg"][1:]
+        if first["type"] == "extra_forbidden":
+            message = "there is no such field"
+        field = place[0][:60] if place else None
+        return _problem(422, f"{field}: {message}" if field else message, field)
+
+    @app.exception_handler(InputError)
+    async def refused(_: Request, error: InputError) -> JSONResponse:
+        return _problem(422, str(error), getattr(error, "field", None))
+
+    @app.exception_handler(BusyError)
+    async def busy(_: Request, error: BusyError) -> JSONResponse:
+        return _problem(429, str(error), **{"Retry-After": str(error.after)})
+
+    @app.exception_handler(CrystallmError)
+    async def failed(_: Request, error: CrystallmError) -> JSONResponse:
+        return _problem(503, str(error), **{"Retry-After": "30"})
+
+    @app.exception_handler(LostError)
+    async def lost(_: Request, error: LostError) -> JSONResponse:
+        return _problem(503, f"this could not be worked out: {error.reason}")
+
+    @app.exception_handler(StarletteHTTPException)
+    async def plain(_: Request, error: StarletteHTTPException) -> JSONResponse:
+        return _problem(error.status_code, str(error.detail), **dict(error.headers or {}))
+
+
+def _add_facts(app: FastAPI, server: Server) -> None:
+    about = server.about()
+
+    @app.get("/healthz", tags=["server"])
+    async def healthz() -> JSONResponse:
+        """Whether crystals can be written."""
+        broken = server.runner.broken
+        return JSONResponse({"status": "broken" if broken else "ok"}, 503 if broken else 200)
+
+    @app.get("/metrics", tags=["server"], response_class=PlainTextResponse)
+    async def metrics() -> PlainTextResponse:
+        """What a monitor reads, in the text format of Prometheus."""
+        text = server.metrics.text(server.gauges())
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/api/v1/about", tags=["server"])
+    async def told() -> dict[str, Any]:
+        """Models, energies, limits, elements and space groups of this server."""
+        return about
+
+    @app.get("/api/v1/reading", tags=["server"], responses=_PROBLEMS)
+    def read(
+        formula: Annotated[str, Query(min_length=1, max_length=200, examples=["TiO2"])],
+        z: Annotated[str | None, Query(max_length=8, description="A number or auto.")] = None,
+        space_group: Annotated[str | None, Query(max_length=30)] = None,
+    ) -> dict[str, Any]:
+        """How a formula is understood: the cell, possible Z, which space groups can hold it, why not."""
+        return reading.read(formula, z or None, space_group or None, server.limits.atoms)
+
+
+def _add_jobs(app: FastAPI, server: Server) -> None:
+    jobs = server.jobs
+
+    @app.post("/api/v1/jobs", tags=["jobs"], status_code=202, responses=_PROBLEMS)
+    async def submit(ask: AnyAsk, request: Request) -> JobState:
+        """Take a job on: generate, search, relax or evaluate."""
+        if server.runner.broken:
+            raise CrystallmError("the network cannot write any more: restart the server")
+        record = server.runner.checked(ask)
+        address = request.client.host if request.client is not None else ""
+        return state_of(jobs.submit(record, address))
+
+    @app.get("/api/v1/jobs/{name}", tags=["jobs"], responses=_PROBLEMS)
+    async def state(name: str) -> JobState:
+        """The state of a job, and all crystals that it has found."""
+        return state_of(found(name))
+
+    @app.delete("/api/v1/jobs/{name}", tags=["jobs"], responses=_PROBLEMS)
+    async def cancel(name: str) -> JobState:
+        """End a job; the crystals that it has found stay."""
+        job = found(name)
+        jobs.cancel(job)
+        if job.task is not None:
+            await _ended(job)
+        return state_of(job)
+
+    @app.get(
+        "/api/v1/jobs/{name}/events",
+        tags=["jobs"],
+        responses={**_PROBLEMS, 200: {"content": {"text/event-stream": {}}}},
+        response_class=StreamingResponse,
+    )
+    async def events(name: str, request: Request) -> StreamingResponse:
+        """What happens to a job, as server-sent events: `state`, `position`, `crystal`, `update`, `curve`.
+
+        With the header Last-Event-ID it goes on behind that event.
+        """
+        job = found(name)
+        if server.streams >= server.limits.streams:
+            raise BusyError("too many clients follow jobs: ask for the state from time to time", 10)
+        last = request.headers.get("last-event-id", "")
+        after = int(last) if last.isascii() and last.isdecimal() and len(last) < 9 else 0
+        return StreamingResponse(
+            _stream(server, job, after),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+        )
+
+    def found(name: str) -> Job:
+        return _found(server, name)
+
+    def state_of(job: Job) -> JobState:
+        return JobState(
+            id=job.name,
+            ask=job.ask,
+            created=job.created,
+            position=jobs.position(job),
+            **{
+                key: value
+                for key, value in view(job.lines).items()
+                if key in ("state", "total", "note", "message", "crystals", "curve")
+            },
+        )
+
+
+async def _ended(job: Job) -> None:
+    until = time.monotonic() + 5.0
+    while not job.over and time.monotonic() < until:
+        await job.news(0.5)
+
+
+async def _stream(server: Server, job: Job, after: int) -> AsyncIterator[str]:
+    server.streams += 1
+    try:
+        yield "retry: 2000\n\n"
+        async for number, line in server.jobs.follow(job, after):
+            if not line:
+                yield ": still here\n\n"
+                continue
+            event = json.loads(line)["event"] if number == 0 else line[10 : line.index('"', 10)]
+            data = line[line.index('"data":') + 7 : -1].strip()
+            head = f"id: {number}\n" if number else ""
+            yield f"{head}event: {event}\ndata: {data}\n\n"
+    finally:
+        server.streams -= 1
+
+
+def _found(server: Server, name: str) -> Job:
+    job = server.jobs.get(name)
+    if job is None:
+        raise HTTPException(404, "no such job: it was never there, or has been forgotten")
+    return job
+
+
+def _add_crystals(app: FastAPI, server: Server) -> None:
+    def sheet(name: str, number: int, *, after_relaxation: bool = False) -> dict[str, Any]:
+        crystals = view(_found(server, name).lines)["crystals"]
+        found: dict[str, Any] | None = next((one for one in crystals if one["number"] == number), None)
+        if found is None:
+            raise HTTPException(404, f"the job has no crystal {number}")
+        if after_relaxation:
+            if not found.get("relaxed"):
+                raise HTTPException(404, f"crystal {number} was not relaxed")
+            return {**found["relaxed"], "number": number}
+        return found
+
+    def solid(one: dict[str, Any]) -> dict[str, Any]:
+        if "structure" not in one:
+            raise HTTPException(409, f"what was written is no crystal: {one.get('broken', '')}")
+        return one
+
+    @app.get("/api/v1/jobs/{name}/crystals/{number}", tags=["crystals"], responses=_PROBLEMS)
+    async def crystal(name: str, number: int) -> dict[str, Any]:
+        """All that is known of a crystal."""
+        return sheet(name, number)
+
+    @app.get("/api/v1/jobs/{name}/crystals/{number}/pattern", tags=["crystals"], responses=_PROBLEMS)
+    async def pattern(name: str, number: int, relaxed: bool = False) -> dict[str, Any]:
+        """Its powder X-ray pattern."""
+        one = solid(sheet(name, number, after_relaxation=relaxed))
+        return await server.runner.pattern(one["structure"])
+
+    @app.get(
+        "/api/v1/jobs/{name}/crystals/{number}/file",
+        tags=["crystals"],
+        responses=_PROBLEMS,
+        response_class=Response,
+    )
+    async def file(
+        name: str, number: int, form: Literal["cif", "poscar", "extxyz"] = "cif", relaxed: bool = False
+    ) -> Response:
+        """It as a CIF, POSCAR or extended XYZ."""
+        one = solid(sheet(name, number, after_relaxation=relaxed))
+        text = one["cif"] if form == "cif" else (await server.runner.files([one]))[0][form]
+        media, ending = _MEDIA[form]
+        return Response(
+            text,
+            media_type=media,
+            headers={"content-disposition": f'attachment; filename="{_file_name(one)}.{ending}"'},
+        )
+
+    @app.get("/api/v1/jobs/{name}/archive", tags=["crystals"], responses=_PROBLEMS, response_class=Response)
+    async def archive(name: str) -> Response:
+        """All crystals of a job in all forms, with what is known of them, as a zip."""
+        job = _found(server, name)
+        known = view(job.lines)
+        solids = [one for one in known["crystals"] if "structure" in one]
+        written = await server.runner.files(solids) if solids else []
+        return Response(
+            _zipped(job, known, solids, written),
+            media_type="application/zip",
+            headers={"content-disposition": f'attachment; filename="crystals-{job.name}.zip"'},
+        )
+
+
+def _file_name(one: Mapping[str, Any]) -> str:
+    return f"{one['formula']}-sg{one.get('space_group_number', 1)}-{one['number']:04d}"
+
+
+def _zipped(
+    job: Job, known: dict[str, Any], solids: Sequence[dict[str, Any]], written: Sequence[dict[str, str]]
+) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for one, forms in zip(solids, written, strict=True):
+            for form in desk.FORMS:
+                archive.writestr(f"{form}/{_file_name(one)}.{_MEDIA[form][1]}", forms[form])
+            if one.get("relaxed"):
+                archive.writestr(f"relaxed/{_file_name(one)}.cif", one["relaxed"]["cif"])
+        left_out = ("view", "tokens", "structure", "cif")
+        rows = [{k: v for k, v in one.items() if k not in left_out} for one in known["crystals"]]
+        for row in rows:
+            if row.get("relaxed"):
+                row["relaxed"] = {k: v for k, v in row["relaxed"].items() if k not in left_out}
+        content = {"ask": job.ask, "state": known["state"], "crystals": rows}
+        archive.writestr("crystals.json", json.dumps(content, indent=1, ensure_ascii=False))
+    return buffer.getvalue()

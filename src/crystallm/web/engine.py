@@ -1,0 +1,146 @@
+"""The thread that writes the texts of all requests, side by side in the same batches.
+
+Each request has a ticket; tickets take turns, a text each, so that a long one holds up no short one. A text
+is the same whatever is written beside it (see `decode`). Refuses to know what a text is for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from crystallm import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from crystallm.decode import Draft, Sample
+    from crystallm.model import GPT
+
+_LOG = logging.getLogger(__name__)
+
+
+class Ticket:
+    """The texts of one request.
+
+    Args:
+        drafts: in their order.
+        written: called by the engine's thread with the number of a draft and what was written.
+        failed: called by it with the reason, if the engine has come to an end.
+    """
+
+    def __init__(
+        self,
+        drafts: Sequence[Draft],
+        written: Callable[[int, Sample], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self.numbers = {draft: number for number, draft in enumerate(drafts)}
+        self.left = deque(drafts)
+        self.written = written
+        self.failed = failed
+        self.dropped = False
+
+
+class Engine:
+    """Writes texts until it is closed; see the module.
+
+    Args:
+        network: in evaluation mode.
+        batch_size: texts written at a time.
+
+    Attributes:
+        broken: why it has come to an end; "" while it runs.
+        n_written: texts so far.
+        n_tokens: of these.
+    """
+
+    def __init__(self, network: GPT, batch_size: int = 32) -> None:
+        self.broken = ""
+        self.n_written = self.n_tokens = 0
+        self._network = network
+        self._batch_size = batch_size
+        self._news = threading.Condition()
+        self._turns: deque[Ticket] = deque()
+        self._writing: dict[Draft, Ticket] = {}
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="crystallm-engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    @property
+    def n_writing(self) -> int:
+        """Texts that are being written."""
+        return len(self._writing)
+
+    def put(self, ticket: Ticket) -> None:
+        """Let the texts of a request be written; its calls begin at once."""
+        with self._news:
+            if not self.broken:
+                self._turns.append(ticket)
+                self._news.notify()
+                return
+        ticket.failed(self.broken)
+
+    def drop(self, ticket: Ticket) -> None:
+        """Let go of a request, what is half written too."""
+        with self._news:
+            ticket.dropped = True
+            if ticket in self._turns:
+                self._turns.remove(ticket)
+
+    def close(self) -> None:
+        """End the thread behind the texts that are being written."""
+        with self._news:
+            self._closed = True
+            for ticket in self._writing.values():
+                ticket.dropped = True
+            self._turns.clear()
+            self._news.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # -- the line that `decode.serve` draws from, in the thread of the engine --------------------------------
+
+    def take(self, *, wait: bool) -> Draft | None:
+        """The next draft of the ticket whose turn it is; see `decode.Line`."""
+        with self._news:
+            while wait and not self._turns and not self._closed:
+                self._news.wait()
+            if self._closed or not self._turns:
+                return None
+            ticket = self._turns.popleft()
+            draft = ticket.left.popleft()
+            if ticket.left:
+                self._turns.append(ticket)
+            self._writing[draft] = ticket
+            return draft
+
+    def wanted(self, draft: Draft) -> bool:
+        """Whether its ticket was not dropped."""
+        if not self._writing[draft].dropped:
+            return True
+        del self._writing[draft]
+        return False
+
+    def _run(self) -> None:
+        try:
+            for draft, sample in decode.serve(self._network, self, batch_size=self._batch_size):
+                ticket = self._writing.pop(draft)
+                self.n_written += 1
+                self.n_tokens += len(sample.log_probs)
+                if not ticket.dropped:
+                    ticket.written(ticket.numbers[draft], sample)
+        except Exception as error:  # noqa: BLE001 - who waits for a text has to hear of it, whatever it is
+            _LOG.exception("the engine has come to an end")
+            with self._news:
+                self.broken = f"{type(error).__name__}: {error}"
+                waiting = {*self._turns, *self._writing.values()}
+                self._turns.clear()
+                self._writing.clear()
+            for ticket in waiting:
+                ticket.failed(self.broken)

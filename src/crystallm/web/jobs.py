@@ -1,0 +1,352 @@
+"""What is under way: jobs, the queue before them, and all that happens to them, told and kept as it happens.
+
+A job is a list of events, each one line of JSON, `{"event":..., "data":...}`; a client that follows it gets
+the lines, one that asks for its state what they add up to (`view`). The last event is a state in which
+nothing more will happen. All of this runs on one event loop, without locks. Refuses to know how any kind of
+job is done: a runner does it, and says what happens by `Job.tell`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import time
+from collections import Counter, OrderedDict, deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from crystallm.errors import CrystallmError, InputError
+from crystallm.web import store as stores
+from crystallm.web.store import OVER
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from crystallm.web.limits import Limits
+    from crystallm.web.metrics import Metrics
+    from crystallm.web.store import Store
+
+_LOG = logging.getLogger(__name__)
+_REMEMBERED = 64  # finished jobs whose lines are kept in memory
+_SWEEP_SECONDS = 600.0
+_USUAL_SECONDS = 4.0  # of a job, before any has been seen
+
+
+class BusyError(CrystallmError):
+    """There is no place for a further job.
+
+    Args:
+        message: one line.
+        after: seconds after which to try again.
+    """
+
+    def __init__(self, message: str, after: int) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Job:
+    """One job.
+
+    Args:
+        name: by which it is asked for; nobody guesses it.
+        ask: what was asked, as plain values.
+        address: from which.
+        created: when, seconds since 1970.
+        store: where its lines are kept; None for a job that is over.
+    """
+
+    def __init__(
+        self, name: str, ask: dict[str, Any], address: str, created: float, store: Store | None
+    ) -> None:
+        self.name = name
+        self.ask = ask
+        self.address = address
+        self.created = created
+        self.lines: list[str] = []
+        self.state = "queued"
+        self.task: asyncio.Task[None] | None = None
+        self.cancelled = False
+        self._store = store
+        self._news = asyncio.Event()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in OVER
+
+    def tell(self, event: str, data: dict[str, Any] | list[Any]) -> None:
+        """Note what has happened, on disk too, and tell who follows.
+
+        Raises:
+            CrystallmError: the disk is full.
+        """
+        line = json.dumps({"event": event, "data": data}, ensure_ascii=False, separators=(",", ":"))
+        if self._store is not None:
+            self._store.append(self.name, line)
+        self.lines.append(line)
+        self.stir()
+
+    def enter(self, state: str, **more: Any) -> None:
+        """Note a new state. That the disk is full does not keep it from those who follow."""
+        self.state = state
+        data = {"state": state, "time": round(time.time(), 3), **more}
+        try:
+            self.tell("state", data)
+        except CrystallmError as error:
+            _LOG.warning("job %s: %s", self.name, error)
+            self.lines.append(json.dumps({"event": "state", "data": data}, separators=(",", ":")))
+            self.stir()
+
+    def stir(self) -> None:
+        """Wake those who follow: something has changed."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def news(self, seconds: float) -> None:
+        """Wait until something happens, or for so long."""
+        waiting = self._news
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(waiting.wait(), seconds)
+
+
+def view(lines: list[str]) -> dict[str, Any]:
+    """What the events of a job add up to: its state, note, crystals in their order, and curve."""
+    found: dict[str, Any] = {"state": "queued", "crystals": []}
+    crystals: dict[int, dict[str, Any]] = {}
+    curve: list[Any] = []
+    for line in lines:
+        entry = json.loads(line)
+        event, data = entry["event"], entry["data"]
+        if event == "state":
+            found |= {name: value for name, value in data.items() if name != "time"}
+        elif event == "crystal":
+            crystals[data["number"]] = data
+        elif event == "update":
+            for one in data:
+                crystals.setdefault(one["number"], {}).update(one)
+        elif event == "curve":
+            curve.append(data)
+    found["crystals"] = [crystals[number] for number in sorted(crystals)]
+    if curve:
+        found["curve"] = curve
+    return found
+
+
+class Jobs:
+    """All jobs of a server.
+
+    Args:
+        store: where they are kept.
+        limits: of the server.
+        metrics: counters.
+        runner: does a job of any kind, and returns when it is done.
+    """
+
+    def __init__(
+        self, store: Store, limits: Limits, metrics: Metrics, runner: Callable[[Job], Awaitable[None]]
+    ) -> None:
+        self.limits = limits
+        self._store = store
+        self._metrics = metrics
+        self._runner = runner
+        self._waiting: deque[Job] = deque()
+        self._active: dict[str, Job] = {}
+        self._past: OrderedDict[str, Job] = OrderedDict()
+        self._by_address: Counter[str] = Counter()
+        self._mean = _USUAL_SECONDS
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def n_waiting(self) -> int:
+        """Jobs in the queue."""
+        return len(self._waiting)
+
+    @property
+    def n_running(self) -> int:
+        """Jobs that are being done."""
+        return len(self._active) - len(self._waiting)
+
+    def open(self) -> None:
+        """Tell of jobs that a former server has left unfinished, and begin to forget old ones."""
+        for kept in self._store.unfinished():
+            job = Job(kept.id, kept.ask, "", kept.created, self._store)
+            job.lines = kept.lines
+            job.enter("interrupted", message="the server ended before this job did: ask again for the rest")
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """End what is under way; it is told as interrupted."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._waiting.clear()
+        jobs = list(self._active.values())
+        for job in jobs:
+            if job.task is not None:
+                job.task.cancel()
+            else:
+                self._end(job, "interrupted", message="the server ended before this job began")
+        await asyncio.gather(*(job.task for job in jobs if job.task is not None), return_exceptions=True)
+
+    def submit(self, ask: dict[str, Any], address: str) -> Job:
+        """Take a job on.
+
+        Raises:
+            BusyError: too many wait, or too many are of this address.
+            CrystallmError: the disk is full.
+        """
+        after = self._after()
+        if self._by_address[address] >= self.limits.per_address:
+            raise BusyError(
+                f"{self.limits.per_address} jobs of your address are under way: wait until one is done", after
+            )
+        if len(self._waiting) >= self.limits.waiting and self.n_running >= self.limits.running:
+            raise BusyError(f"{len(self._waiting)} jobs are waiting already: try again later", after)
+        job = Job(secrets.token_urlsafe(12), ask, address, time.time(), self._store)
+        self._store.create(job.name, ask, job.created)
+        job.enter("queued")
+        self._active[job.name] = job
+        self._by_address[address] += 1
+        self._metrics.count("jobs_submitted", "Jobs taken on.", kind=str(ask["kind"]))
+        self._waiting.append(job)
+        self._begin()
+        return job
+
+    def get(self, name: str) -> Job | None:
+        """A job, under way or kept; None if there is none."""
+        if name in self._active:
+            return self._active[name]
+        if name in self._past:
+            self._past.move_to_end(name)
+            return self._past[name]
+        kept = self._store.read(name)
+        if kept is None:
+            return None
+        job = Job(name, kept.ask, "", kept.created, None)
+        job.lines = kept.lines
+        job.state = stores.state_of(kept.lines) or "interrupted"
+        self._remember(job)
+        return job
+
+    def position(self, job: Job) -> int | None:
+        """Its place in the queue, from 1; None if it does not wait."""
+        return self._waiting.index(job) + 1 if job in self._waiting else None
+
+    def cancel(self, job: Job) -> None:
+        """End a job, unless it is over; what it has found stays."""
+        if job.over:
+            return
+        job.cancelled = True
+        if job.task is not None:
+            job.task.cancel()
+        elif job in self._waiting:
+            self._waiting.remove(job)
+            self._end(job, "cancelled")
+            self._stir_waiting()
+
+    async def follow(self, job: Job, after: int, seconds: float = 15.0) -> AsyncIterator[tuple[int, str]]:
+        """The events of a job as (number, line), those that have been first.
+
+        Args:
+            job: followed until it is over.
+            after: events that the client has already.
+            seconds: after which an empty line says that the connection stands; with the place in the queue,
+                where it waits.
+        """
+        place = min(after, len(job.lines))
+        told: int | None = None
+        while True:
+            while place < len(job.lines):
+                place += 1
+                yield place, job.lines[place - 1]
+            if job.over:
+                return
+            position = self.position(job)
+            if position is not None and position != told:
+                told = position
+                yield 0, json.dumps({"event": "position", "data": {"position": position}})
+            await job.news(seconds)
+            if len(job.lines) == place and self.position(job) == told:
+                yield 0, ""
+
+    def _after(self) -> int:
+        """Seconds after which a place is likely to be free."""
+        turns = 1 + len(self._waiting) / self.limits.running
+        return max(1, min(120, round(self._mean * turns)))
+
+    def _begin(self) -> None:
+        while self._waiting and self.n_running < self.limits.running:
+            job = self._waiting.popleft()
+            job.task = asyncio.create_task(self._do(job))
+            job.task.add_done_callback(partial(self._left, job))
+        self._stir_waiting()
+
+    def _left(self, job: Job, _: asyncio.Task[None]) -> None:
+        """End a job whose task was cancelled before it could begin."""
+        if not job.over:
+            self._end(job, "cancelled" if job.cancelled else "interrupted")
+            self._begin()
+
+    def _stir_waiting(self) -> None:
+        for job in self._waiting:
+            job.stir()
+
+    async def _do(self, job: Job) -> None:
+        begun = time.monotonic()
+        state: str = "done"
+        more: dict[str, Any] = {}
+        try:
+            job.enter("running")
+            async with asyncio.timeout(self.limits.job_seconds):
+                await self._runner(job)
+        except asyncio.CancelledError:
+            state = "cancelled" if job.cancelled else "interrupted"
+        except TimeoutError:
+            state = "failed"
+            more = {"message": f"took longer than {self.limits.job_seconds:g} s: ask for less"}
+        except Exception as error:  # noqa: BLE001 - a fault of one job must not end the server
+            state, more = "failed", self._told(job, error)
+        self._mean += 0.1 * (time.monotonic() - begun - self._mean)
+        self._end(job, state, **more)
+        self._begin()
+
+    @staticmethod
+    def _told(job: Job, error: BaseException) -> dict[str, Any]:
+        """What a client is told of an error."""
+        while isinstance(error, BaseExceptionGroup):  # of tasks that were done together
+            error = error.exceptions[0]
+        if isinstance(error, InputError):
+            return {"message": str(error), "field": getattr(error, "field", None)}
+        if isinstance(error, CrystallmError):
+            return {"message": str(error)}
+        _LOG.error("job %s failed", job.name, exc_info=error)
+        return {"message": "internal error: the server's log tells what"}
+
+    def _end(self, job: Job, state: str, **more: Any) -> None:
+        job.enter(state, **more)
+        self._metrics.count("jobs_finished", "Jobs that are over.", state=state)
+        self._active.pop(job.name, None)
+        self._by_address[job.address] -= 1
+        if not self._by_address[job.address]:
+            del self._by_address[job.address]
+        self._remember(job)
+
+    def _remember(self, job: Job) -> None:
+        job.task = None
+        self._past[job.name] = job
+        while len(self._past) > _REMEMBERED:
+            self._past.popitem(last=False)
+
+    async def _sweep(self) -> None:
+        while True:
+            limits = self.limits
+            spared = set(self._active)
+            n = await asyncio.to_thread(self._store.sweep, limits.keep_hours, limits.keep_jobs, spared)
+            if n:
+                for name in list(self._past):
+                    if self._store.read(name) is None:
+                        del self._past[name]
+            await asyncio.sleep(_SWEEP_SECONDS)

@@ -1,0 +1,466 @@
+"""How each kind of job is done: texts by the engine, judgements and energies in processes that can be lost.
+
+One runner serves all jobs of a server. It says what it finds by events:
+
+    crystal   a sheet (see `desk`) with the crystal's `number`, as soon as it is judged
+    update    further facts on crystals by number: energies, relaxed cells, clusters and ranks
+    curve     {"step", "energy"}: the lowest energy so far
+
+Refuses to know how events travel, and who may ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from crystallm import answers, workers
+from crystallm.asking import Request, validated
+from crystallm.energy import model as energies
+from crystallm.energy import relax as relaxation
+from crystallm.energy import worker
+from crystallm.errors import CrystallmError, InputError
+from crystallm.generation import Generator, Settings
+from crystallm.losable import LostError, StartError
+from crystallm.web import asks, reading
+from crystallm.web.engine import Engine, Ticket
+from crystallm.web.reading import FieldError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from crystallm.checkpoint import Model
+    from crystallm.crystal import Crystal
+    from crystallm.decode import Draft, Sample
+    from crystallm.web.jobs import Job
+    from crystallm.web.limits import Limits
+    from crystallm.web.metrics import Metrics
+
+    Drafts = list[tuple[Draft, Callable[[Sample], Crystal]]]
+
+JUDGE_SECONDS, PATTERN_SECONDS = 60.0, 60.0
+ENERGY_SECONDS = 60.0
+FOLD_SECONDS = 60.0
+
+
+SEARCHER = "crystallm.web.searching"
+"""The module of the tree search, where there is one. `async def run(runner, job, ask)` in it does a job of
+the kind `search`: it tells steps by `curve` and what it keeps by `crystal` and `update`, as the others do."""
+
+
+def can_search() -> bool:
+    """Whether this installation has a tree search."""
+    return importlib.util.find_spec(SEARCHER) is not None
+
+
+class Runner:
+    """Does jobs.
+
+    Args:
+        models: loaded, by name; the first one is taken where none is named.
+        energies: names of the energy models that are offered.
+        limits: of the server.
+        metrics: counters.
+        judges: processes that judge.
+        weighers: processes with an energy model.
+        batch_size: texts that an engine writes at a time.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        energies: Sequence[str],
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        judges: int | None = None,
+        weighers: int = 1,
+        batch_size: int = 32,
+    ) -> None:
+        self.models = dict(models)
+        self.energies = list(energies)
+        self.limits = limits
+        self.engines = {name: Engine(model.network, batch_size) for name, model in models.items()}
+        self._metrics = metrics
+        n_judges = judges or max(1, min(8, (os.cpu_count() or 1) // 2))
+        self._judges = workers.Pool(n_judges, seconds=JUDGE_SECONDS)
+        self._weighers = workers.Pool(weighers, seconds=ENERGY_SECONDS, memory_gb=worker.MEMORY_GB)
+        self._folders = workers.Pool(1, seconds=2 * FOLD_SECONDS)
+
+    def open(self) -> None:
+        """Begin to write."""
+        for engine in self.engines.values():
+            engine.start()
+
+    def close(self) -> None:
+        """End the engines and all processes."""
+        for pool in (self._judges, self._weighers, self._folders):
+            pool.kill()
+        for engine in self.engines.values():
+            engine.close()
+
+    @property
+    def broken(self) -> str:
+        """Why no text can be written any more; "" if it can."""
+        return next((engine.broken for engine in self.engines.values() if engine.broken), "")
+
+    async def run(self, job: Job) -> None:
+        """Do a job of any kind."""
+        ask = asks.of_record(job.ask)
+        doing: dict[type[Any], Callable[[Job, Any], Coroutine[Any, Any, None]]] = {
+            asks.Generate: self._generate,
+            asks.Search: self._search,
+            asks.Relax: self._relax,
+            asks.Evaluate: self._evaluate,
+        }
+        await doing[type(ask)](job, ask)
+
+    # -- what can be said of an ask before it becomes a job --------------------------------------------------
+
+    def checked(self, ask: asks.AnyAsk) -> dict[str, Any]:
+        """An ask as it is kept, what was left open filled in.
+
+        Raises:
+            FieldError: it cannot be done, and which field says so.
+        """
+        record = ask.model_dump()
+        if isinstance(ask, asks.Relax | asks.Evaluate):
+            if len(ask.structures) > self.limits.structures:
+                raise FieldError(
+                    "structures",
+                    f"{len(ask.structures)} structures: at most {self.limits.structures} a job",
+                )
+        else:
+            self._check_writing(ask)
+            record["model"] = ask.model or next(iter(self.models))
+            if ask.seed is None:
+                record["seed"] = secrets.randbelow(asks.LARGEST_SEED + 1)
+        if isinstance(ask, asks.Search):
+            self._check_search(ask)
+        needs_energy = isinstance(ask, asks.Relax | asks.Search)
+        if not isinstance(ask, asks.Evaluate):
+            record["energy"] = self._checked_energy(ask.energy, needed=needs_energy)
+        if isinstance(ask, asks.Generate) and ask.relax and ask.energy is None:
+            raise FieldError("relax", "relaxation needs an energy model: choose one")
+        return record
+
+    def _check_writing(self, ask: asks.Generate | asks.Search) -> None:
+        if ask.n > self.limits.samples:
+            raise FieldError("n", f"n = {ask.n}: at most {self.limits.samples} crystals a job")
+        if ask.model is not None and ask.model not in self.models:
+            raise FieldError("model", f"no model {ask.model!r}: there are {', '.join(self.models)}")
+        reading.read(ask.formula, ask.z, ask.space_group, self.limits.atoms)
+
+    def _check_search(self, ask: asks.Search) -> None:
+        if ask.simulations > self.limits.simulations:
+            raise FieldError(
+                "simulations", f"simulations = {ask.simulations}: at most {self.limits.simulations}"
+            )
+        if not can_search():
+            raise FieldError("kind", "this server has no tree search: take the kind generate, with energy")
+
+    def _checked_energy(self, name: str | None, *, needed: bool) -> str | None:
+        if name is None and not needed:
+            return None
+        if not self.energies:
+            raise FieldError("energy", "this server offers no energy model")
+        if name is None:
+            return self.energies[0]
+        if name not in self.energies:
+            raise FieldError("energy", f"no energy model {name!r}: there are {', '.join(self.energies)}")
+        return name
+
+    # -- generate --------------------------------------------------------------------------------------------
+
+    async def _generate(self, job: Job, ask: asks.Generate) -> None:
+        model = self.models[ask.model or next(iter(self.models))]
+        note, drafts = await asyncio.to_thread(self._planned, model, ask)
+        job.enter("running", note=note, total=ask.n)
+        found: dict[int, dict[str, Any]] = {}
+        folded = 0
+        folding: asyncio.Task[None] | None = None
+        best: list[float] = []
+        async with asyncio.TaskGroup() as group:
+            async for number, sample in self._written(model, drafts):
+                crystal = drafts[number][1](sample)
+
+                async def finish(
+                    number: int = number, sample: Sample = sample, crystal: Crystal = crystal
+                ) -> None:
+                    nonlocal folding, folded
+                    sheet = await self._sheet(number, sample, crystal)
+                    job.tell("crystal", sheet)
+                    self._metrics.count("crystals", "Crystals written and judged.", kind="generate")
+                    found[number] = sheet
+                    if ask.energy is not None:
+                        await self._weigh(job, sheet, ask, best, len(found))
+                    # Equal ones are counted again whenever there are twice as many.
+                    if (
+                        (folding is None or folding.done())
+                        and len(found) >= max(4, 2 * folded)
+                        and len(found) < ask.n
+                    ):
+                        folded = len(found)
+                        folding = group.create_task(self._rank(job, dict(found), ask))
+
+                group.create_task(finish())
+        await self._rank(job, found, ask)
+
+    def _planned(self, model: Model, ask: asks.Generate) -> tuple[str, Drafts]:
+        """How the request was read, and what is to be written for it."""
+        group = None if ask.space_group is None else str(ask.space_group)
+        request = validated(Request, {"formula": ask.formula, "z": ask.z, "space_group": group, "n": ask.n})
+        settings = validated(
+            Settings,
+            {
+                "model": model.name,
+                "temperature": ask.temperature,
+                "top_k": ask.top_k,
+                "top_p": ask.top_p,
+                "seed": ask.seed or 0,
+            },
+        )
+        generator = Generator(model, [request], settings)
+        return generator.note(0), generator.drafts(0)
+
+    async def _written(self, model: Model, drafts: Drafts) -> Any:
+        """(Number, sample) of drafts, as the engine finishes them."""
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[tuple[int, Sample] | str] = asyncio.Queue()
+
+        def tell(item: tuple[int, Sample] | str) -> None:
+            loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+        ticket = Ticket([draft for draft, _ in drafts], lambda number, sample: tell((number, sample)), tell)
+        engine = self.engines[model.name]
+        engine.put(ticket)
+        try:
+            for _ in drafts:
+                item = await arrived.get()
+                if isinstance(item, str):
+                    raise CrystallmError(f"the network cannot write any more: {item}")
+                yield item
+        finally:
+            engine.drop(ticket)
+
+    async def _sheet(self, number: int, sample: Sample, crystal: Crystal) -> dict[str, Any]:
+        task = {
+            "language": crystal.language.name,
+            "ids": list(crystal.ids),
+            "n_asked": crystal.n_prompt,
+            "n_prompt": sample.n_prompt,
+            "forced": [int(one) for one in sample.forced],
+            "log_probs": list(sample.log_probs),
+            "log_likelihood": crystal.log_likelihood,
+            "ended": crystal.ended,
+        }
+        source = crystal.source
+        head: dict[str, Any] = {"number": number}
+        known: dict[str, Any]
+        if source is not None:
+            head |= {
+                "seed": source.seed,
+                "index": source.index,
+                "model": source.model,
+                "asked": source.request,
+            }
+        try:
+            known = await self._asked(self._judges, "crystallm.web.desk:sheet", task, JUDGE_SECONDS)
+            return head | known
+        except LostError as error:
+            reason = f"not judged: {error.reason}"
+        try:
+            known = await self._asked(
+                self._judges, "crystallm.web.desk:sheet", task | {"judge": False}, JUDGE_SECONDS
+            )
+        except LostError as error:
+            known = {"broken": f"not read: {error.reason}"}
+        return head | known | {"valid": False, "reasons": [reason]}
+
+    async def _weigh(
+        self, job: Job, sheet: dict[str, Any], ask: asks.Generate, best: list[float], step: int
+    ) -> None:
+        """Find the energy of a crystal, relaxed if that is wished."""
+        update: dict[str, Any] = {"number": sheet["number"], "energy": None}
+        checks = sheet.get("checks") or {}
+        if "structure" not in sheet:
+            update["energy_reason"] = "no crystal"
+        elif not checks.get("sensible", False):
+            update["energy_reason"] = "no sensible cell"
+        elif ask.relax:
+            options = relaxation.Options(keep_symmetry=True)
+            update |= await self._relaxed(sheet["structure"], str(ask.energy), options)
+        else:
+            update |= await self._energy(sheet["structure"], str(ask.energy))
+        sheet |= update
+        job.tell("update", [update])
+        energy = update["energy"]
+        if energy is not None and sheet.get("valid") and (not best or energy < best[-1]):
+            best.append(energy)
+            job.tell("curve", {"step": step, "energy": energy})
+
+    async def _energy(self, structure: dict[str, Any], model: str) -> dict[str, Any]:
+        task = {"structures": [structure], "bound": energies.BOUND}
+        name = worker.function_of("scoring", model, "cpu")
+        try:
+            (answer,) = await self._asked(self._weighers, name, task, ENERGY_SECONDS)
+        except LostError as error:
+            return {"energy": None, "energy_reason": error.reason}
+        if "lost" in answer:
+            return {"energy": None, "energy_reason": answer["lost"]}
+        return {"energy": answer["energy"]}
+
+    async def _relaxed(
+        self, structure: dict[str, Any], model: str, options: relaxation.Options
+    ) -> dict[str, Any]:
+        task = {"structure": structure, "options": options.model_dump(), "bound": energies.BOUND}
+        name = worker.function_of("relaxing", model, "cpu")
+        try:
+            record = await self._asked(self._weighers, name, task, relaxation.SECONDS)
+            if "lost" in record:
+                return {"energy": None, "energy_reason": record["lost"]}
+            sheet = await self._asked(
+                self._judges, "crystallm.web.desk:relaxed", {"record": record}, JUDGE_SECONDS
+            )
+        except LostError as error:
+            return {"energy": None, "energy_reason": error.reason}
+        return {"energy": record["energy"], "relaxed": sheet}
+
+    async def _rank(self, job: Job, found: dict[int, dict[str, Any]], ask: asks.Generate) -> None:
+        """Count equal crystals and put the best first."""
+        numbers = sorted(found)
+        there = [number for number in numbers if "structure" in found[number]]
+        clusters: dict[int, int | None] = dict.fromkeys(numbers)
+        buckets: dict[str, list[int]] = {}
+        for number in there:
+            buckets.setdefault(found[number]["reduced_formula"], []).append(number)
+        first = 0
+        for members in buckets.values():
+            for number, cluster in zip(members, await self._folded(found, members), strict=True):
+                clusters[number] = first + cluster
+            first += len(members)
+        listed = [clusters[number] for number in numbers]
+        ranks = answers.places(
+            listed,
+            [found[n].get("log_likelihood") or float("nan") for n in numbers],
+            [bool(found[n].get("valid")) for n in numbers],
+            "energy" if ask.energy is not None else "agreement",
+            [found[n].get("energy") for n in numbers],
+        )
+        updates = [
+            {
+                "number": number,
+                "cluster": cluster,
+                "cluster_size": None if cluster is None else listed.count(cluster),
+                "rank": rank,
+            }
+            for number, cluster, rank in zip(numbers, listed, ranks, strict=True)
+        ]
+        job.tell("update", updates)
+
+    async def _folded(self, found: dict[int, dict[str, Any]], members: list[int]) -> list[int]:
+        """Numbers of the clusters of crystals of one formula."""
+        records = [found[number]["structure"] for number in members]
+        distinct: dict[str, int] = {}
+        same = [distinct.setdefault(repr(record), len(distinct)) for record in records]
+        if len(distinct) == 1:
+            return same
+        packed = [records[same.index(k)] for k in range(len(distinct))]
+        task = {"structures": packed, "seconds": FOLD_SECONDS}
+        try:
+            numbers = await self._asked(
+                self._folders, "crystallm.answers:fold_record", task, 2 * FOLD_SECONDS
+            )
+        except LostError:
+            return same  # identical ones alone
+        return [numbers[k] for k in same]
+
+    # -- the other kinds -------------------------------------------------------------------------------------
+
+    async def _search(self, job: Job, ask: asks.Search) -> None:
+        if not can_search():  # a job of a server that had one
+            raise InputError("this server has no tree search: take the kind generate, with energy")
+        await importlib.import_module(SEARCHER).run(self, job, ask)
+
+    async def _evaluate(self, job: Job, ask: asks.Evaluate) -> None:
+        job.enter("running", total=len(ask.structures))
+
+        async def one(number: int, text: str) -> None:
+            task = {"text": text, "what": ask.judge}
+            try:
+                sheet = await self._asked(self._judges, "crystallm.web.desk:judged", task, JUDGE_SECONDS)
+            except LostError as error:
+                sheet = {"valid": False, "reasons": [f"not judged: {error.reason}"], "broken": error.reason}
+            job.tell("crystal", {"number": number, **sheet})
+            self._metrics.count("crystals", "Crystals written and judged.", kind="evaluate")
+
+        async with asyncio.TaskGroup() as group:
+            for number, text in enumerate(ask.structures):
+                group.create_task(one(number, text))
+
+    async def _relax(self, job: Job, ask: asks.Relax) -> None:
+        job.enter("running", total=len(ask.structures))
+        options = relaxation.Options(steps=ask.steps, fmax=ask.fmax, keep_symmetry=ask.keep_symmetry)
+
+        async def one(number: int, text: str) -> None:
+            try:
+                sheet = await self._asked(
+                    self._judges, "crystallm.web.desk:handed_in", {"text": text}, JUDGE_SECONDS
+                )
+            except LostError as error:
+                sheet = {"broken": error.reason}
+            job.tell("crystal", {"number": number, **sheet})
+            if "structure" in sheet:
+                update = await self._relaxed(sheet["structure"], str(ask.energy), options)
+            else:
+                update = {"energy": None, "energy_reason": "no crystal"}
+            job.tell("update", [{"number": number, **update}])
+            self._metrics.count("crystals", "Crystals written and judged.", kind="relax")
+
+        async with asyncio.TaskGroup() as group:
+            for number, text in enumerate(ask.structures):
+                group.create_task(one(number, text))
+
+    # -- what is asked about one crystal, later --------------------------------------------------------------
+
+    async def pattern(self, structure: dict[str, Any]) -> dict[str, Any]:
+        """The powder pattern of a packed structure.
+
+        Raises:
+            LostError: it takes too long.
+        """
+        found: dict[str, Any] = await self._asked(
+            self._judges, "crystallm.web.desk:pattern", {"structure": structure}, PATTERN_SECONDS
+        )
+        return found
+
+    async def files(self, sheets: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+        """Crystals in all forms.
+
+        Raises:
+            LostError: it takes too long.
+        """
+        names = ("cif", "structure", "formula", "energy")
+        packed = [{name: sheet.get(name) for name in names} for sheet in sheets]
+        found: list[dict[str, str]] = await self._asked(
+            self._judges, "crystallm.web.desk:files", {"sheets": packed}, PATTERN_SECONDS
+        )
+        return found
+
+    @staticmethod
+    async def _asked(pool: workers.Pool, name: str, task: Any, seconds: float) -> Any:
+        """A function's value in a process of a pool.
+
+        Raises:
+            LostError: there is none.
+            CrystallmError: the process cannot even start.
+        """
+        pool.seconds = seconds  # read as the task is submitted: all of this runs on one event loop
+        try:
+            return await asyncio.wrap_future(pool.submit(name, task))
+        except StartError as error:
+            raise CrystallmError(str(error)) from None

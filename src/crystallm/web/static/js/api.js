@@ -1,0 +1,105 @@
+/* The server: requests, events as they come, and its errors. */
+
+/** An answer that is no success. */
+export class Problem extends Error {
+  constructor(message, { field = null, status = 0, after = null } = {}) {
+    super(message);
+    Object.assign(this, { field, status, after });
+  }
+}
+
+const KEY = "crystallm-key";
+let key = sessionStorage.getItem(KEY) ?? "";
+
+/** Take a key for this tab. */
+export function setKey(value) {
+  key = value.trim();
+  if (key) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
+}
+
+async function ask(path, options = {}) {
+  const headers = { ...(options.headers ?? {}), ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem("the server does not answer: is it running?");
+  }
+  if (response.ok) return response;
+  const told = await response.json().catch(() => null);
+  throw new Problem(told?.error?.message ?? `the server said ${response.status}`, {
+    field: told?.error?.field ?? null,
+    status: response.status,
+    after: Number(response.headers.get("Retry-After")) || null,
+  });
+}
+
+const json = async (path, options) => (await ask(path, options)).json();
+
+export const about = () => json("api/v1/about");
+export const reading = (query, signal) => json(`api/v1/reading?${new URLSearchParams(query)}`, { signal });
+export const submit = (body) =>
+  json("api/v1/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+export const cancel = (id) => json(`api/v1/jobs/${id}`, { method: "DELETE" });
+export const pattern = (id, number, relaxed) => json(`api/v1/jobs/${id}/crystals/${number}/pattern?relaxed=${relaxed}`);
+
+/** Save what the server gives under this path as a file. */
+export async function download(path) {
+  const response = await ask(path);
+  const name = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? "crystal";
+  const address = URL.createObjectURL(await response.blob());
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
+/**
+ * Follow a job until it is over, going on where the connection broke.
+ * @param {(event: string, data: any) => void} tell called with each event, each one once
+ */
+export async function follow(id, tell, signal) {
+  let last = "0";
+  let failures = 0;
+  while (!signal.aborted) {
+    try {
+      const response = await ask(`api/v1/jobs/${id}/events`, { signal, headers: { "Last-Event-ID": last } });
+      for await (const { number, event, data } of events(response.body)) {
+        failures = 0;
+        if (number) last = number;
+        tell(event, data);
+        if (event === "state" && !["queued", "running"].includes(data.state)) return;
+      }
+    } catch (error) {
+      if (signal.aborted || error.name === "AbortError") return;
+      if (error instanceof Problem && error.status >= 400 && error.status !== 429 && error.status !== 503) throw error;
+      failures += 1;
+      if (failures > 6) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 400 * 2 ** failures));
+  }
+}
+
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let held = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    held += value;
+    let end;
+    while ((end = held.indexOf("\n\n")) >= 0) {
+      const found = { number: "", event: "", data: "" };
+      for (const line of held.slice(0, end).split("\n")) {
+        if (line.startsWith("id: ")) found.number = line.slice(4);
+        if (line.startsWith("event: ")) found.event = line.slice(7);
+        if (line.startsWith("data: ")) found.data = line.slice(6);
+      }
+      held = held.slice(end + 2);
+      if (found.event) yield { ...found, data: JSON.parse(found.data) };
+    }
+  }
+}

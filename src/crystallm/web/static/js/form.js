@@ -1,0 +1,213 @@
+/* What is asked: fields, how the formula is read while one types, errors beside fields, and the address. */
+import * as api from "./api.js";
+import { $, fill, h, later } from "./dom.js";
+import { GroupField } from "./groups.js";
+import { legend } from "./scene.js";
+import { build, withElement } from "./table.js";
+import { formula as typeset, group, plural } from "./typeset.js";
+
+const FIELDS = ["formula", "z", "n", "space_group", "energy", "relax", "temperature", "simulations", "seed", "model", "kind"];
+/** Fields as they are called in an address, and what they are where it does not say. */
+const ADDRESS = { formula: "", z: "", space_group: "", n: "8", temperature: "1", energy: "", relax: "", search: "", simulations: "100", seed: "", model: "" };
+
+export class Form {
+  /** @param {(ask: object) => void} submit called with what is asked, the seed drawn */
+  constructor(about, submit) {
+    this.about = about;
+    this.submit = submit;
+    this.form = $("ask");
+    this.groups = new GroupField($("space_group"), $("groups"), about.space_groups, () => this.changed("space_group"));
+    this.table = build($("elements"), about.elements, (symbol) => this.add(symbol));
+    this.read = later(220, () => this.reading());
+    this.lists();
+    this.wire();
+  }
+
+  lists() {
+    const { about } = this;
+    fill($("energy"), h("option", { value: "" }, "agreement of samples"),
+      about.energies.map((name) => h("option", { value: name }, `energy (${name.replace(/^.*:/, "")})`)));
+    $("energy-field").hidden = !about.energies.length;
+    fill($("model"), about.models.map(({ name, parameters }) =>
+      h("option", { value: name }, `${name} (${(parameters / 1e6).toFixed(1)} M parameters)`)));
+    $("model-field").hidden = about.models.length < 2;
+    $("key-field").hidden = !about.keys;
+    $("search-line").hidden = !about.search;
+    $("n").max = about.limits.samples;
+    $("simulations").max = about.limits.simulations;
+  }
+
+  wire() {
+    $("formula").addEventListener("input", () => this.changed("formula"));
+    for (const id of ["z", "n", "energy", "seed", "model", "relax", "search", "simulations"]) $(id).addEventListener("input", () => this.changed(id));
+    $("temperature").addEventListener("input", () => { $("temperature-shown").textContent = Number($("temperature").value).toFixed(2); });
+    $("key").addEventListener("change", () => api.setKey($("key").value));
+    const opener = $("open-table");
+    opener.addEventListener("click", () => this.showTable($("elements").hidden));
+    document.addEventListener("click", (event) => {
+      if (!$("elements").hidden && !event.target.closest("#elements, .with-button")) this.showTable(false);
+    });
+    this.form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !$("elements").hidden) { this.showTable(false); opener.focus(); }
+    });
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.showTable(false);
+      const ask = this.ask();
+      if (ask) this.submit(ask);
+    });
+  }
+
+  showTable(open) {
+    $("elements").hidden = !open;
+    $("open-table").setAttribute("aria-expanded", String(open));
+  }
+
+  add(symbol) {
+    $("formula").value = withElement($("formula").value, symbol);
+    this.changed("formula");
+  }
+
+  changed(name) {
+    this.error(name, "");
+    const energy = $("energy").value !== "";
+    $("relax-line").hidden = !energy;
+    const search = this.about.search && $("search").checked;
+    $("simulations-field").hidden = !search;
+    if (["formula", "z", "space_group"].includes(name)) this.read();
+  }
+
+  /** Ask how the formula is understood, and show it. */
+  async reading() {
+    this.pending?.abort();
+    this.pending = new AbortController();
+    const formula = $("formula").value.trim();
+    const wrong = (name, message) => {
+      for (const field of ["formula", "z", "space_group"]) this.error(field, field === name ? message : "");
+    };
+    this.table.mark(formula.match(/[A-Z][a-z]?/g) ?? []);
+    if (!formula) {
+      this.error("z", "");
+      this.error("space_group", "");
+      fill($("reading"));
+      this.groups.learn(null);
+      return;
+    }
+    const query = { formula, z: $("z").value, space_group: $("space_group").value.trim() };
+    try {
+      const found = await api.reading(query, this.pending.signal);
+      wrong("", "");
+      this.understood(found);
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      if (error.field !== "space_group") fill($("reading"));
+      wrong(error.field ?? "formula", error.message);
+      if (error.field === "space_group") this.without(query, this.pending.signal);
+    }
+  }
+
+  /** The same without the group, which cannot hold the cell: so its list can say which can. */
+  async without(query, signal) {
+    try {
+      this.understood(await api.reading({ ...query, space_group: "" }, signal));
+    } catch { /* the error that stands there says enough */ }
+  }
+
+  understood(found) {
+    const symbols = found.composition.map(([symbol]) => symbol);
+    const open = found.z === null;
+    fill($("reading"),
+      h("span", { class: "cell-formula" }, open ? "" : typeset(found.formula)),
+      h("span", {}, open ? ["formula unit ", typeset(found.formula_unit), ", Z left open"] : `${plural(found.n_atoms, "atom")} in the cell`),
+      !open && found.z > 1 && h("span", {}, `= ${found.z} × `, typeset(found.formula_unit)),
+      h("span", {}, `${found.groups.length} of 230 groups can hold it`),
+      h("span", { class: "chips" }, legend(symbols)));
+    this.groups.learn(found.groups, found.misfits);
+    const chosen = $("z").value;
+    const possible = new Set(found.z_possible);
+    const values = [...new Set([...found.z_possible, ...Array.from({ length: 12 }, (_, i) => i + 1)])].sort((a, b) => a - b);
+    if (chosen && chosen !== "auto" && !values.includes(Number(chosen))) values.push(Number(chosen));
+    fill($("z"), h("option", { value: "" }, "as written"), h("option", { value: "auto" }, "auto: likely ones"),
+      values.map((z) => h("option", { value: String(z), disabled: !possible.has(z) && String(z) !== chosen }, `${z}${possible.has(z) ? "" : " (does not fit)"}`)));
+    $("z").value = chosen;
+    if (found.group) this.groups.input.title = `${found.group.symbol}, number ${found.group.number}`;
+  }
+
+  /** Say what is wrong beside a field; "" for nothing. */
+  error(name, message) {
+    const known = FIELDS.includes(name) ? name : "kind";
+    const place = $(`${known}-error`);
+    if (place) place.textContent = message;
+    const field = $(known);
+    if (!field) return;
+    if (message) field.setAttribute("aria-invalid", "true");
+    else field.removeAttribute("aria-invalid");
+    const inside = message && field.closest("details");
+    if (inside) inside.open = true;
+  }
+
+  /** What the fields ask for; null, with the error shown, where one of them cannot be. */
+  ask() {
+    for (const name of FIELDS) this.error(name, "");
+    const wrong = (name, message) => { this.error(name, message); $(name).focus(); return null; };
+    const formula = $("formula").value.trim();
+    if (!formula) return wrong("formula", "Write a formula, such as TiO2.");
+    const n = Number($("n").value);
+    const most = this.about.limits.samples;
+    if (!Number.isInteger(n) || n < 1 || n > most) return wrong("n", `Write a whole number from 1 to ${most}.`);
+    const seedText = $("seed").value.trim();
+    const seed = seedText === "" ? Math.floor(Math.random() * 2 ** 32) : Number(seedText);
+    if (!Number.isSafeInteger(seed) || seed < 0) return wrong("seed", "Write a whole number from 0.");
+    const z = $("z").value;
+    const group = $("space_group").value.trim();
+    const energy = $("energy").value || null;
+    const search = this.about.search && $("search").checked;
+    const base = {
+      formula, n, seed, z: z === "" ? null : z === "auto" ? "auto" : Number(z),
+      space_group: group === "" ? null : /^\d+$/.test(group) ? Number(group) : group,
+      model: $("model").value || null, energy,
+    };
+    if (search) return { kind: "search", ...base, simulations: Number($("simulations").value) };
+    return { kind: "generate", ...base, temperature: Number($("temperature").value), relax: energy !== null && $("relax").checked };
+  }
+
+  /** An ask as the query of an address, which gives the same crystals again. */
+  static query(ask) {
+    const said = {
+      ...ask, z: ask.z ?? "", space_group: ask.space_group ?? "", energy: ask.energy ?? "", relax: ask.relax ? "1" : "",
+      search: ask.kind === "search" ? "1" : "", model: ask.model === "default" ? "" : ask.model ?? "",
+    };
+    const query = new URLSearchParams();
+    for (const [name, usual] of Object.entries(ADDRESS)) {
+      const value = String(said[name] ?? usual);
+      if (value !== usual) query.set(name, value);
+    }
+    return query;
+  }
+
+  /** Fill the fields from an address; whether it asks for something. */
+  take(query) {
+    for (const [name, usual] of Object.entries(ADDRESS)) {
+      const value = query.get(name) ?? usual;
+      const field = $(name);
+      if (field.type === "checkbox") field.checked = value === "1";
+      else if (field.tagName === "SELECT" && ![...field.options].some((option) => option.value === value)) {
+        if (name === "z" && /^\d{1,4}$/.test(value)) field.append(h("option", { value }, value));
+        field.value = name === "z" && /^\d{1,4}$/.test(value) ? value : field.options[0]?.value ?? "";
+      } else field.value = value;
+    }
+    $("temperature-shown").textContent = Number($("temperature").value).toFixed(2);
+    this.changed("energy");
+    this.reading();
+    return Boolean(query.get("formula"));
+  }
+
+  /** What is said of an ask above its crystals. */
+  static title(ask) {
+    const parts = [h("span", {}, typeset(ask.formula))];
+    if (ask.z === "auto") parts.push(", Z auto");
+    else if (ask.z) parts.push(`, Z = ${ask.z}`);
+    if (ask.space_group) parts.push(", ", ask.space_group === "auto" ? "groups auto" : typeof ask.space_group === "number" ? `no. ${ask.space_group}` : group(ask.space_group));
+    return parts;
+  }
+}

@@ -1,0 +1,75 @@
+/* The page: what it is made of, and the address that says what is asked. */
+import * as api from "./api.js";
+import { Cards } from "./cards.js";
+import { compare, open } from "./detail.js";
+import { $, fill, h } from "./dom.js";
+import { Form } from "./form.js";
+import { Run } from "./run.js";
+import { know } from "./scene.js";
+import { formula } from "./typeset.js";
+
+const EXAMPLES = [
+  ["TiO2", "z=2&space_group=P4_2/mnm", "rutile's cell"],
+  ["NaCl", "z=4", "four formula units"],
+  ["SrTiO3", "", "a perovskite?"],
+  ["MgAl2O4", "z=8", "a spinel?"],
+  ["LiFePO4", "z=4&space_group=62", "olivine's group"],
+  ["SiO2", "z=auto&space_group=auto&n=16", "all left open"],
+];
+
+function examples() {
+  fill($("examples"), EXAMPLES.map(([name, rest, what]) => h("li", {},
+    h("a", { href: `?formula=${name}${rest ? `&${rest}` : ""}` }, h("strong", {}, formula(name)), h("span", {}, what)))));
+}
+
+function theme() {
+  $("theme").addEventListener("click", () => {
+    const root = document.documentElement;
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* it holds for this page then */ }
+  });
+}
+
+async function start() {
+  theme();
+  examples();
+  let about;
+  try {
+    about = await api.about();
+  } catch (error) {
+    $("kind-error").textContent = error.message;
+    return;
+  }
+  know(about.elements);
+  let run;
+  const cards = new Cards((crystal) => open(run.id, crystal), compare);
+  const form = new Form(about, (ask) => {
+    const query = Form.query(ask);
+    history.pushState(null, "", `?${query}`);
+    $("seed").value = "";
+    run.begin(ask);
+  });
+  run = new Run(cards, form);
+
+  /** What the address asks for; a seed that it does not name is drawn, and then named. */
+  const route = () => {
+    if (!form.take(new URLSearchParams(location.search))) {
+      run.leave();
+      $("run").hidden = true;
+      $("welcome").hidden = false;
+      return;
+    }
+    const ask = form.ask();
+    if (!ask) return;
+    $("seed").value = "";
+    history.replaceState(null, "", `?${Form.query(ask)}`);
+    run.begin(ask);
+  };
+  addEventListener("popstate", route);
+  route();
+  document.documentElement.dataset.ready = "true";
+  if (!location.search) $("formula").focus({ preventScroll: true });
+}
+
+start();

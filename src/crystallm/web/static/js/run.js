@@ -1,0 +1,174 @@
+/* One request under way: its events become cards, progress and words. */
+import * as api from "./api.js";
+import * as charts from "./charts.js";
+import { $, fill, h } from "./dom.js";
+import { Form } from "./form.js";
+import { legend } from "./scene.js";
+import { plural, sentence } from "./typeset.js";
+
+const ENDS = {
+  done: "",
+  cancelled: "Cancelled: what was written stays. ",
+  interrupted: "The server ended before this was done: what was written stays. Ask again for the rest. ",
+  failed: "",
+};
+
+export class Run {
+  /** @param {import("./cards.js").Cards} cards @param {Form} form */
+  constructor(cards, form) {
+    Object.assign(this, { cards, form, id: null, ask: null, stop: null });
+    $("cancel").addEventListener("click", () => this.cancel());
+    $("zip").addEventListener("click", () => this.zip());
+    $("copy").addEventListener("click", () => this.copy());
+  }
+
+  /** Ask the server, and follow what becomes of it. */
+  async begin(ask) {
+    this.leave();
+    this.stop = new AbortController();
+    const { signal } = this.stop;
+    this.ask = ask;
+    this.id = null;
+    this.total = ask.n;
+    this.state = "sent";
+    this.curve = [];
+    this.began = performance.now();
+    $("welcome").hidden = true;
+    $("run").hidden = false;
+    fill($("run-title"), Form.title(ask));
+    $("run-note").textContent = "";
+    $("job-error").hidden = true;
+    $("curve").hidden = true;
+    fill($("legend"));
+    $("cards").dataset.job = "";
+    this.cards.clear(ask.n);
+    this.words("Asking the server…");
+    $("write").disabled = true;
+    if ($("run").getBoundingClientRect().top > innerHeight * 0.7) $("run").scrollIntoView({ block: "start" });
+    try {
+      const job = await api.submit(ask);
+      if (signal.aborted) return;
+      this.id = job.id;
+      $("cards").dataset.job = job.id;
+      $("cancel").hidden = false;
+      await api.follow(job.id, (event, data) => !signal.aborted && this.tell(event, data), signal);
+    } catch (error) {
+      if (!signal.aborted) this.fail(error);
+    } finally {
+      if (!signal.aborted) $("write").disabled = false;
+    }
+  }
+
+  /** Let go of what is under way: the server need not go on with what nobody looks at. */
+  leave() {
+    if (this.stop && this.id && ["sent", "queued", "running"].includes(this.state)) api.cancel(this.id).catch(() => {});
+    this.stop?.abort();
+    $("write").disabled = false;
+  }
+
+  tell(event, data) {
+    if (event === "position") this.words(data.position === 1 ? "Next in the queue" : `Place ${data.position} in the queue`);
+    else if (event === "crystal") this.arrived(data);
+    else if (event === "update") this.cards.update(data);
+    else if (event === "curve") this.lower(data);
+    else if (event === "state") this.enter(data);
+  }
+
+  enter(data) {
+    this.state = data.state;
+    if (data.note) fill($("run-note"), sentence(data.note));
+    if (data.total) this.total = data.total;
+    if (data.state === "queued") this.words("Waiting for its turn…");
+    if (data.state === "running") this.words(data.note ? "The network is writing…" : "Preparing…");
+    if (!(data.state in ENDS)) return;
+    $("cancel").hidden = true;
+    this.cards.end();
+    $("zip").disabled = ![...this.cards.crystals.values()].some((one) => one.structure);
+    this.words(ENDS[data.state] + this.summary());
+    if (data.state === "failed") this.fail(new api.Problem(data.message ?? "it failed", { field: data.field ?? null }));
+    $("progress").classList.add("over");
+  }
+
+  arrived(crystal) {
+    this.cards.add(crystal);
+    if (crystal.composition && !$("legend").children.length) fill($("legend"), legend(crystal.composition.map(([symbol]) => symbol)));
+    $("zip").disabled = false;
+    this.words(`${this.cards.crystals.size} of ${plural(this.total, "crystal")}: ${crystal.space_group ?? "no crystal"}${crystal.valid ? ", valid" : ""}`);
+  }
+
+  lower(point) {
+    this.curve.push(point);
+    $("curve").hidden = false;
+    fill($("curve"), h("figcaption", {}, "Lowest energy so far, eV/atom"), charts.curve(this.curve, this.ask.simulations ?? this.total));
+  }
+
+  summary() {
+    const all = [...this.cards.crystals.values()];
+    if (!all.length) return "";
+    const distinct = new Set(all.map((one) => one.cluster).filter((one) => one !== null && one !== undefined)).size;
+    const parts = [plural(all.length, "crystal"), `${all.filter((one) => one.valid).length} valid`];
+    if (distinct) parts.push(`${distinct} distinct`);
+    parts.push(plural(new Set(all.map((one) => one.space_group).filter(Boolean)).size, "space group"), `${((performance.now() - this.began) / 1000).toFixed(1)} s`);
+    return parts.join(" · ");
+  }
+
+  words(text) {
+    $("status").textContent = text;
+    const share = this.total ? this.cards.crystals.size / this.total : 0;
+    const bar = $("progress");
+    bar.classList.remove("over");
+    bar.firstElementChild.style.width = `${Math.round(100 * share)}%`;
+    bar.setAttribute("aria-valuenow", this.cards.crystals.size);
+    bar.setAttribute("aria-valuemax", this.total);
+  }
+
+  /** An error: beside its field, or above the cards. */
+  fail(error) {
+    this.state = "failed";
+    this.cards.end();
+    $("cancel").hidden = true;
+    const banner = $("job-error");
+    if (error.field) {
+      this.form.error(error.field, error.message);
+      $(error.field)?.focus?.();
+      if (!this.cards.crystals.size) { $("run").hidden = true; $("welcome").hidden = false; }
+    } else {
+      banner.hidden = false;
+      banner.textContent = error.after ? `${error.message} (in about ${error.after} s)` : error.message;
+      if (error.status === 401) { $("key-field").hidden = false; $("key-field").closest("details").open = true; $("key").focus(); }
+    }
+    $("status").textContent = this.summary();
+    $("progress").classList.add("over");
+  }
+
+  async cancel() {
+    $("cancel").disabled = true;
+    try {
+      if (this.id) await api.cancel(this.id);
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      $("cancel").disabled = false;
+    }
+  }
+
+  async zip() {
+    try {
+      await api.download(`api/v1/jobs/${this.id}/archive`);
+    } catch (error) {
+      $("job-error").hidden = false;
+      $("job-error").textContent = error.message;
+    }
+  }
+
+  async copy() {
+    const button = $("copy");
+    try {
+      await navigator.clipboard.writeText(location.href);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Copy it from the address bar";
+    }
+    setTimeout(() => { button.textContent = "Copy link"; }, 2000);
+  }
+}

@@ -1,0 +1,151 @@
+"""Jobs on disk, so that a restart loses no finished crystal.
+
+    folder/jobs/ID/ask.json       what was asked, when, from where
+    folder/jobs/ID/events.jsonl   all that happened, a line each: what the client that follows it is told
+
+A line is appended as it happens; one that a kill has cut off is dropped when the job is read again. Knows
+lines; refuses to know what they say, but for the state of a job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from crystallm import runs
+from crystallm.errors import CrystallmError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ID = re.compile(r"[A-Za-z0-9_-]{16}")
+"""What a job's name looks like: nothing else becomes part of a path."""
+ASK, EVENTS = "ask.json", "events.jsonl"
+_TAIL = 4096  # bytes in which the last state of a job stands
+OVER = ("done", "failed", "cancelled", "interrupted")
+"""States in which nothing more will happen."""
+
+
+class Kept(NamedTuple):
+    """A job as it is on disk."""
+
+    id: str
+    ask: dict[str, Any]
+    created: float
+    lines: list[str]
+
+
+class Store:
+    """The folder of a server.
+
+    Args:
+        folder: made if it is not there.
+
+    Raises:
+        CrystallmError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        runs.check_place(folder)
+        self._jobs = folder / "jobs"
+        self._jobs.mkdir(parents=True, exist_ok=True)
+
+    def create(self, name: str, ask: dict[str, Any], created: float) -> None:
+        """Note what was asked; raises a CrystallmError where the disk is full."""
+        content = json.dumps({"ask": ask, "created": created}, ensure_ascii=False)
+        runs.write_atomically(self._jobs / name / ASK, content.encode(), sync=False)
+
+    def append(self, name: str, line: str) -> None:
+        """Note what happened.
+
+        Raises:
+            CrystallmError: the disk is full, or the folder is gone.
+        """
+        try:
+            with (self._jobs / name / EVENTS).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise CrystallmError(f"the results cannot be kept: {error.strerror or error}") from error
+
+    def read(self, name: str) -> Kept | None:
+        """A job; None if there is none of this name."""
+        if not ID.fullmatch(name):
+            return None
+        try:
+            head = json.loads((self._jobs / name / ASK).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        text = ""
+        with contextlib.suppress(OSError):
+            text = (self._jobs / name / EVENTS).read_text(encoding="utf-8", errors="replace")
+        lines = text.split("\n")
+        if lines.pop():  # cut off in the middle
+            self._rewrite(name, lines)
+        return Kept(name, head["ask"], float(head["created"]), lines)
+
+    def _rewrite(self, name: str, lines: list[str]) -> None:
+        content = "".join(f"{line}\n" for line in lines)
+        runs.write_atomically(self._jobs / name / EVENTS, content.encode(), sync=False)
+
+    def names(self) -> Iterator[str]:
+        """All jobs that are kept."""
+        return (path.name for path in self._jobs.iterdir() if ID.fullmatch(path.name))
+
+    def delete(self, name: str) -> None:
+        """Forget a job."""
+        if ID.fullmatch(name):
+            shutil.rmtree(self._jobs / name, ignore_errors=True)
+
+    def unfinished(self) -> list[Kept]:
+        """Jobs that were under way when the server ended."""
+        open_ones = (self.read(name) for name in self.names() if not self._is_over(name))
+        return [kept for kept in open_ones if kept is not None]
+
+    def _is_over(self, name: str) -> bool:
+        """Whether the last line says so; there may be gigabytes of others."""
+        try:
+            with (self._jobs / name / EVENTS).open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - _TAIL))
+                *_, last, rest = [b"", *file.read().split(b"\n")]
+        except OSError:
+            return False
+        return not rest and state_of([last.decode(errors="replace")]) in OVER
+
+    def sweep(self, hours: float, most: int, spared: set[str]) -> int:
+        """Forget the oldest jobs.
+
+        Args:
+            hours: age from which they are forgotten.
+            most: jobs that are kept.
+            spared: jobs that are under way.
+
+        Returns:
+            How many.
+        """
+        ages = []
+        for name in self.names():
+            with contextlib.suppress(OSError):
+                ages.append(((self._jobs / name / ASK).stat().st_mtime, name))
+        ages.sort(reverse=True)
+        eldest = time.time() - hours * 3600
+        gone = [
+            name
+            for place, (when, name) in enumerate(ages)
+            if (place >= most or when < eldest) and name not in spared
+        ]
+        for name in gone:
+            self.delete(name)
+        return len(gone)
+
+
+def state_of(lines: list[str]) -> str:
+    """The state that the last line of that kind tells; "" for none."""
+    for line in reversed(lines):
+        if line.startswith('{"event":"state"'):
+            return str(json.loads(line)["data"]["state"])
+    return ""

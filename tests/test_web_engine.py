@@ -1,0 +1,167 @@
+"""The thread that writes the texts of all requests, and the counters of a server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+import torch
+
+from crystallm import decode
+from crystallm.decode import Draft, Options, Stop
+from crystallm.errors import CrystallmError, InputError
+from crystallm.model import GPT, ModelConfig
+
+pytest.importorskip("fastapi", reason="the page needs fastapi")
+
+from crystallm.web.engine import Engine, Ticket
+from crystallm.web.jobs import Jobs, view
+from crystallm.web.limits import Limits
+from crystallm.web.metrics import Metrics
+from crystallm.web.store import Store
+
+V, SECONDS = 40, 60
+OPTIONS = Options(Stop((3,)), top_k=None, max_new_tokens=12)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    config = ModelConfig(language="x", vocab_size=V, context=32, n_layer=1, n_head=2, n_embd=16)
+    return GPT(config).eval()
+
+
+class Heard:
+    """What a ticket is told."""
+
+    def __init__(self, n: int, order: list[str], name: str = "") -> None:
+        self.samples: dict[int, decode.Sample] = {}
+        self.reasons: list[str] = []
+        self.over = threading.Event()
+        self.n, self.order, self.name = n, order, name
+
+    def written(self, number, sample):
+        self.samples[number] = sample
+        self.order.append(self.name)
+        if len(self.samples) == self.n:
+            self.over.set()
+
+    def failed(self, reason):
+        self.reasons.append(reason)
+        self.over.set()
+
+
+def ticket(heard, seed):
+    drafts = [Draft((1, 2), OPTIONS, seed, index) for index in range(heard.n)]
+    return Ticket(drafts, heard.written, heard.failed)
+
+
+def test_each_ticket_gets_its_own_texts_and_a_short_one_waits_for_no_long_one(network):
+    order: list[str] = []
+    long, short = Heard(60, order, "long"), Heard(2, order, "short")
+    engine = Engine(network, batch_size=2)
+    engine.put(ticket(long, 1))
+    engine.put(ticket(short, 2))
+    engine.start()
+    for heard, seed in ((short, 2), (long, 1)):
+        assert heard.over.wait(SECONDS)
+        alone = decode.sample(
+            network, [(1, 2)] * heard.n, stop=OPTIONS.stop, top_k=None, max_new_tokens=12, seed=seed
+        )
+        assert [heard.samples[i].ids for i in range(heard.n)] == [one.ids for one in alone]
+    engine.close()
+    assert order.index("short") < 10
+    assert order[-1] == "long"
+    assert engine.n_written == 62
+    assert engine.n_writing == 0
+
+
+def test_a_dropped_ticket_hears_nothing_more(network):
+    order: list[str] = []
+    dropped, other = Heard(5000, order, "dropped"), Heard(3, order)
+    engine = Engine(network, batch_size=4)
+    first = ticket(dropped, 1)
+    engine.put(first)
+    engine.start()
+    while not dropped.samples:
+        threading.Event().wait(0.01)
+    engine.drop(first)
+    engine.put(ticket(other, 2))
+    assert other.over.wait(SECONDS)
+    heard = len(dropped.samples)
+    engine.close()
+    assert len(dropped.samples) == heard < 5000
+
+
+def test_broken_weights_are_told_to_all_who_wait_and_who_come(network):
+    with torch.no_grad():
+        network.lm_head.weight.fill_(float("nan"))
+    engine = Engine(network, batch_size=2)
+    waiting, late = Heard(5, []), Heard(1, [])
+    engine.put(ticket(waiting, 1))
+    engine.start()
+    assert waiting.over.wait(SECONDS)
+    assert "not finite" in waiting.reasons[0]
+    engine.put(ticket(late, 2))
+    assert late.reasons == [engine.broken]
+    engine.close()
+
+
+def jobs_of(tmp_path, runner, **limits):
+    store = Store(tmp_path / "out")
+    return Jobs(store, Limits(**limits), Metrics(), runner)
+
+
+def test_a_job_that_is_cancelled_before_it_begins_is_over(tmp_path):
+    async def work():
+        async def run(job):
+            raise AssertionError("it has begun")
+
+        jobs = jobs_of(tmp_path, run, running=1)
+        first, second = (jobs.submit({"kind": "generate"}, "here") for _ in range(2))
+        assert jobs.position(second) == 1
+        jobs.cancel(second)
+        jobs.cancel(first)
+        await asyncio.sleep(0.05)
+        assert (first.state, second.state) == ("cancelled", "cancelled")
+        assert jobs.n_running == jobs.n_waiting == 0
+        jobs.submit({"kind": "generate"}, "here")  # the address has a place again
+
+    asyncio.run(work())
+
+
+def test_a_job_that_takes_too_long_or_fails_says_so(tmp_path):
+    async def work():
+        faults = {
+            "slow": lambda: asyncio.sleep(60),
+            "wrong": lambda: raising(InputError("no such thing")),
+            "together": lambda: raising(ExceptionGroup("", [CrystallmError("the disk is full")])),
+            "ours": lambda: raising(KeyError("secret")),
+        }
+
+        async def raising(error):
+            raise error
+
+        jobs = jobs_of(tmp_path, lambda job: faults[job.ask["kind"]](), job_seconds=0.2)
+        found = [jobs.submit({"kind": kind}, "here") for kind in faults]
+        await asyncio.sleep(0.6)
+        assert [job.state for job in found] == ["failed"] * 4
+        messages = [view(job.lines)["message"] for job in found]
+        assert messages == [
+            "took longer than 0.2 s: ask for less",
+            "no such thing",
+            "the disk is full",
+            "internal error: the server's log tells what",
+        ]
+
+    asyncio.run(work())
+
+
+def test_labels_are_escaped_and_counts_add_up():
+    metrics = Metrics()
+    metrics.count("answers", "By kind.", kind='a"b\\c\nd')
+    metrics.count("answers", "By kind.", kind='a"b\\c\nd', by=2)
+    text = metrics.text({"open": ("Now.", 3)})
+    assert 'crystallm_answers_total{kind="a\\"b\\\\c\\nd"} 3\n' in text
+    assert text.endswith("# TYPE crystallm_open gauge\ncrystallm_open 3\n")

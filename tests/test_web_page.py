@@ -1,0 +1,319 @@
+"""The page in a real browser: Chromium without a window, WebGL by software."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from served import MORSE
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
+BROWSER = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium: apt-get install chromium")
+FLAGS = (
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--disable-dev-shm-usage",
+)
+WAIT = 60_000
+"""Milliseconds that anything may take on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    # Chromium's sandbox refuses to run as root, as in containers.
+    flags = [*FLAGS, *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])]
+    with sync_api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=BROWSER, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser, served):
+    made = browser.new_context(
+        base_url=served.address, viewport={"width": 1200, "height": 850}, reduced_motion="reduce"
+    )
+    made.set_default_timeout(WAIT)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context):
+    """A page on which no script fails and nothing comes from elsewhere."""
+    opened = context.new_page()
+    faults: list[str] = []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on(
+        "console",
+        lambda message: faults.append(message.text) if "Content Security Policy" in message.text else None,
+    )
+    opened.on("request", lambda request: _own(request.url, faults))
+    yield opened
+    opened.close()
+    assert faults == []
+
+
+def _own(url: str, faults: list[str]) -> None:
+    if not url.startswith(("http://127.0.0.1", "data:", "blob:")):
+        faults.append(url)
+
+
+def visit(page, address="/"):
+    page.goto(address)
+    page.wait_for_selector("html[data-ready=true]")
+
+
+def written(page):
+    page.wait_for_selector("#progress.over", state="attached")
+
+
+def numbers(page):
+    return [int(card.get_attribute("data-number")) for card in page.query_selector_all(".card")]
+
+
+def pixels(page, selector):
+    return page.locator(selector).screenshot()
+
+
+def test_from_a_formula_to_a_cif(page, served, parrot):
+    from pymatgen.core import Structure
+
+    import crystallm
+
+    visit(page)
+    page.fill("#formula", "TiO2")
+    page.wait_for_selector("#reading .cell-formula")
+    assert "3 atoms in the cell" in page.inner_text("#reading")
+    page.select_option("#z", "2")
+    page.wait_for_selector("#reading :text('6 atoms in the cell')")
+    page.fill("#n", "5")
+    page.click(".more summary")
+    page.fill("#seed", "7")
+    page.press("#seed", "Enter")
+    page.wait_for_selector(".card")  # they come one by one, the places of the others being kept
+    written(page)
+    assert sorted(numbers(page)) == [0, 1, 2, 3, 4]
+    assert page.query_selector_all(".card .scene img")
+    assert "5 crystals" in page.inner_text("#status")
+    assert "formula=TiO2&z=2&n=5&seed=7" in page.url
+
+    # sort, and filter
+    page.select_option("#sort", "written")
+    assert numbers(page) == [0, 1, 2, 3, 4]
+    page.select_option("#sort", "volume")
+    crystals = crystallm.generate("TiO2", z=2, n=5, seed=7, model=parrot)
+    volumes = [crystal.structure.volume for crystal in crystals]
+    assert [volumes[n] for n in numbers(page)] == sorted(volumes)
+    page.check("#only-distinct")
+    assert 1 <= len(numbers(page)) <= 5
+    page.uncheck("#only-distinct")
+    page.select_option("#sort", "written")
+
+    # one that is pointed at is drawn live, in the place of its picture
+    page.hover(".card[data-number='1']")
+    page.wait_for_selector(".card[data-number='1'] .scene.live canvas")
+    page.hover(".card[data-number='2']")
+    page.wait_for_selector(".card[data-number='2'] .scene.live canvas")
+    assert len(page.query_selector_all(".scene.live")) == 1
+
+    # turn one, by keys and by pointer
+    page.click(".card[data-number='0'] .open")
+    page.wait_for_selector("#detail[open] .stage canvas")
+    before = pixels(page, "#detail .stage")
+    page.focus("#detail .stage")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    turned = pixels(page, "#detail .stage")
+    assert turned != before
+    box = page.locator("#detail .stage").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 60, box["y"] + box["height"] / 2 + 20, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    assert pixels(page, "#detail .stage") != turned
+
+    # facts, symmetry, pattern, text
+    symbol = crystals[0].space_group
+    assert page.get_attribute("#detail-title .group", "aria-label") == symbol
+    page.click("[data-tab=Symmetry]")
+    assert page.query_selector_all("table.orbits tbody tr")
+    page.click("[data-tab=X-ray]")
+    page.wait_for_selector("#pattern .peak", state="attached")
+    page.click("[data-tab=Text]")
+    for kind in ("asked", "forced", "sampled"):
+        assert page.query_selector_all(f"#written .{kind}")
+    assert page.inner_text("#cif").split("\n", 2)[1] == crystals[0].cif.split("\n", 2)[1]
+
+    # take it home
+    page.click("[data-tab=Download]")
+    with page.expect_download() as download:
+        page.click("[data-form=cif][data-relaxed=false]")
+    text = Path(download.value.path()).read_text()
+    assert download.value.suggested_filename.endswith(".cif")
+    assert text == crystals[0].cif
+    found, expected = Structure.from_str(text, fmt="cif"), crystals[0].structure
+    assert found.volume == pytest.approx(expected.volume, rel=1e-4)
+    assert found.composition == expected.composition
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#detail", state="hidden")
+    with page.expect_download() as download:
+        page.click("#zip")
+    assert download.value.suggested_filename.endswith(".zip")
+
+
+def test_a_shared_link_gives_the_same_crystals(page, parrot):
+    import crystallm
+
+    visit(page, "/?formula=NaCl&z=4&n=2&seed=11&temperature=1.3")
+    written(page)
+    assert page.input_value("#formula") == "NaCl"
+    assert page.input_value("#z") == "4"
+    crystals = crystallm.generate("NaCl", z=4, n=2, seed=11, temperature=1.3, model=parrot)
+    shown = {
+        int(card.get_attribute("data-number")): card.query_selector(".head .group").get_attribute(
+            "aria-label"
+        )
+        for card in page.query_selector_all(".card")
+    }
+    assert shown == {i: crystal.space_group for i, crystal in enumerate(crystals)}
+    first = page.inner_text(".card[data-number='1'] dl")
+    visit(page, "/?formula=NaCl&z=4&n=2&seed=11&temperature=1.3")
+    written(page)
+    assert page.inner_text(".card[data-number='1'] dl") == first
+
+
+def test_a_link_without_a_seed_names_the_one_that_is_drawn(page):
+    visit(page, "/?formula=NaCl&z=4&n=1")
+    written(page)
+    assert "seed=" in page.url
+    page.go_back()
+    assert page.url == "about:blank"
+
+
+def test_energies_grow_a_curve_and_two_crystals_stand_side_by_side(page):
+    visit(page, f"/?formula=TiO2&z=2&n=4&seed=2&energy={MORSE}&relax=1")
+    written(page)
+    page.wait_for_selector("#curve svg .mark", state="attached")
+    assert "relax" in page.inner_text(".card .badges")
+    picks = page.query_selector_all(".card .pick input")
+    picks[0].check()
+    assert page.is_disabled("#compare")
+    picks[1].check()
+    page.click("#compare")
+    page.wait_for_selector("#pair[open] table.versus")
+    assert len(page.query_selector_all("#pair .stage canvas")) >= 2
+    page.keyboard.press("Escape")
+
+
+def test_the_periodic_table_and_the_list_of_groups(page):
+    visit(page)
+    page.click("#open-table")
+    page.click("[data-symbol=Ti]")
+    page.click("[data-symbol=O]")
+    page.click("[data-symbol=O]")
+    assert page.input_value("#formula") == "TiO2"
+    page.click("[data-symbol=Po]", force=True)
+    assert "Polonium has no token" in page.inner_text("#elements .hint")
+    assert page.input_value("#formula") == "TiO2"
+    page.wait_for_selector("[data-symbol=O][aria-pressed=true]")
+    page.focus("[data-symbol=H]")
+    page.keyboard.press("ArrowDown")
+    assert page.get_attribute("[data-symbol=Li]", "tabindex") == "0"
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#elements")
+    page.select_option("#z", "2")
+    page.wait_for_selector("#reading :text('6 atoms in the cell')")
+    page.fill("#space_group", "Fm-3m")
+    page.wait_for_selector("#groups li[aria-disabled=true] .why")
+    assert "do not add up to 2 Ti" in page.inner_text("#groups")
+    page.fill("#space_group", "136")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.input_value("#space_group") == "P4_2/mnm"
+
+
+WRONG = (
+    ("formula", "", "Write a formula"),
+    ("formula", "tio2", "did you mean"),
+    ("formula", "Xy2", "Xy is no element"),
+    ("formula", "PoO2", "no token"),
+    ("formula", "Ti200O400", "at most"),
+    ("space_group", "Fm7m", "no space group"),
+    ("space_group", "225", "cannot fill Fm-3m"),
+    ("n", "1000", "from 1 to 64"),
+    ("seed", "x", "whole number"),
+)
+GOOD = {"formula": "TiO2", "space_group": "", "n": "2", "seed": "1"}
+
+
+def test_each_error_stands_beside_its_field_until_it_is_mended(page):
+    visit(page)
+    page.click(".more summary")
+    for field, value, message in WRONG:
+        for name, good in GOOD.items():
+            page.fill(f"#{name}", good)
+        page.fill(f"#{field}", value)
+        page.click("#write")
+        page.wait_for_selector(f"#{field}-error:has-text('{message}')")
+        page.wait_for_selector(f"#{field}[aria-invalid=true]")
+        assert f"{field}-error" in page.get_attribute(f"#{field}", "aria-describedby").split()
+        page.fill(f"#{field}", GOOD[field])
+        page.wait_for_selector(f"#{field}-error", state="hidden")
+    assert page.is_hidden("#run")
+
+
+def test_a_job_is_cancelled(page):
+    visit(page, f"/?formula=TiO2&z=2&n=60&seed=2&energy={MORSE}&relax=1")
+    page.wait_for_selector(".card")
+    page.click("#cancel")
+    page.wait_for_selector("#status:has-text('Cancelled')")
+    assert page.is_hidden("#cancel")
+    assert numbers(page)
+
+
+def test_a_server_that_has_gone_is_told(page):
+    visit(page)
+    page.context.set_offline(True)
+    try:
+        page.fill("#formula", "NaCl")
+        page.click("#write")
+        page.wait_for_selector("#job-error:has-text('does not answer')")
+    finally:
+        page.context.set_offline(False)
+
+
+def test_nothing_of_a_formula_becomes_markup(page):
+    visit(page, "/?formula=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&n=2")
+    page.wait_for_selector("#formula-error:not(:empty)")
+    assert page.query_selector("#run img[src=x]") is None
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light")])
+def test_it_fits_its_width_in_both_themes(width, scheme, browser, served):
+    made = browser.new_context(
+        base_url=served.address,
+        viewport={"width": width, "height": 844},
+        color_scheme=scheme,
+        reduced_motion="reduce",
+    )
+    made.set_default_timeout(WAIT)
+    page = made.new_page()
+    visit(page, "/?formula=NaCl&z=4&n=2&seed=1")
+    written(page)
+    body = page.locator("body")
+    assert body.bounding_box()["width"] <= width
+    for selector in (".ask", "#run", ".card"):
+        box = page.locator(selector).first.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+    page.click("#theme")
+    other = {"light": "dark", "dark": "light"}[scheme]
+    assert page.get_attribute("html", "data-theme") == other
+    made.close()

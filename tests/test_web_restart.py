@@ -1,0 +1,116 @@
+"""A server that is killed in the middle of a job, and started again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from served import MORSE, Served
+
+pytest.importorskip("fastapi", reason="the page needs fastapi")
+pytest.importorskip("uvicorn", reason="the page needs uvicorn")
+
+
+def test_a_killed_server_loses_no_finished_crystal(parrot, tmp_path):
+    out = tmp_path / "out"
+    server = Served(parrot, out)
+    try:
+        whole = server.done({"kind": "generate", "formula": "NaCl", "z": 4, "n": 2, "seed": 1})
+        ask = {
+            "kind": "generate",
+            "formula": "TiO2",
+            "z": 2,
+            "n": 60,
+            "seed": 2,
+            "energy": MORSE,
+            "relax": True,
+        }
+        job = server.post(ask).json["id"]
+        seen = {}
+        for _, name, data in server.events(job):
+            if name == "crystal":
+                seen[data["number"]] = data
+            if len(seen) == 5:
+                break
+    finally:
+        server.kill()
+    path = out / "jobs" / job / "events.jsonl"
+    with path.open("a") as file:
+        file.write('{"event":"crystal","data":{"number":59,"ci')  # as a write that was cut off
+    server = Served(parrot, out)
+    try:
+        state = server.get(f"/api/v1/jobs/{job}").json
+        assert state["state"] == "interrupted"
+        assert "ask again for the rest" in state["message"]
+        found = {one["number"]: one for one in state["crystals"]}
+        assert 59 not in found or "cif" in found[59]
+        for number, sheet in seen.items():
+            assert found[number]["cif"] == sheet["cif"]
+            assert server.get(f"/api/v1/jobs/{job}/crystals/{number}/file").body.decode() == sheet["cif"]
+        assert server.get(f"/api/v1/jobs/{whole['id']}").json == whole
+        events = list(server.events(job))
+        assert events[-1][2]["state"] == "interrupted"
+        again = server.done({**ask, "n": 3, "energy": None, "relax": False})
+        for one in again["crystals"]:
+            if one["number"] in seen:
+                assert one["cif"] == seen[one["number"]]["cif"]
+    finally:
+        server.end()
+    lines = path.read_text().splitlines()
+    assert all(json.loads(line) for line in lines)
+
+
+def test_jobs_that_were_under_way_are_found_by_their_last_line(tmp_path):
+    from crystallm.web.store import Store
+
+    store = Store(tmp_path / "out")
+    crystal = json.dumps(
+        {"event": "crystal", "data": {"number": 0, "cif": "x" * 10_000}}, separators=(",", ":")
+    )
+    state = '{"event":"state","data":{"state":"%s","time":1}}'
+    ends = {
+        "done-done-done-d": [state % "queued", crystal, state % "done"],
+        "running-running-": [state % "queued", state % "running", crystal],
+        "queued-queued-qu": [state % "queued"],
+        "nothing-nothing-": [],
+        "cancelled-cancel": [state % "cancelled"],
+    }
+    for name, lines in ends.items():
+        store.create(name, {"kind": "generate"}, 0.0)
+        for line in lines:
+            store.append(name, line)
+    assert {kept.id for kept in store.unfinished()} == {
+        "running-running-",
+        "queued-queued-qu",
+        "nothing-nothing-",
+    }
+
+
+def test_old_jobs_are_forgotten(tmp_path):
+    import os
+    import time
+
+    from crystallm.web.store import Store
+
+    store = Store(tmp_path / "out")
+    names = [f"job-{i:012d}" for i in range(6)]
+    for age, name in enumerate(names):
+        store.create(name, {"kind": "generate"}, 0.0)
+        when = time.time() - age * 3600
+        os.utime(tmp_path / "out" / "jobs" / name / "ask.json", (when, when))
+    assert store.sweep(hours=4.5, most=4, spared=set()) == 2
+    assert sorted(store.names()) == names[:4]
+    assert store.sweep(hours=0.5, most=4, spared={names[2]}) == 2
+    assert sorted(store.names()) == [names[0], names[2]]
+
+
+@pytest.mark.parametrize("name", ["../../etc", "", "a" * 15, "a" * 17, "a/b" * 5 + "c", "..............\n."])
+def test_no_name_leads_out_of_the_folder(name, tmp_path):
+    from crystallm.web.store import Store
+
+    store = Store(tmp_path / "out")
+    (tmp_path / "ask.json").write_text("{}")
+    assert store.read(name) is None
+    store.delete(name)
+    assert (tmp_path / "ask.json").exists()
