@@ -25,7 +25,7 @@ $(VENV)/bin/python:
 # torch first and alone, by its plain name: pip then takes the build that this machine's index offers.
 $(VENV)/.run-stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install -q -c constraints.txt torch
-	$(PIP) install -q -c constraints.txt -e .
+	$(PIP) install -q -c constraints.txt -e '.[energy]'
 	@touch $@
 
 $(VENV)/.test-stamp: $(VENV)/.run-stamp

@@ -1,12 +1,15 @@
-"""The demo: crystals of compounds that people know, a table, CIFs, and a picture of the best one of each.
+"""The demo: crystals of compounds that people know, ranked by energy, CIFs, and a picture of each best one.
 
 python examples/demo.py out/demo
+
+Without CHGNet (pip install 'crystallm[energy]') they are not ranked.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from pyarrow import parquet
@@ -20,7 +23,8 @@ def main(folder: Path) -> int:
     if (folder / runs.CONFIG).exists():
         shutil.rmtree(folder)
     requests = Path(__file__).with_name("demo.csv")
-    code = cli.run(["generate", "--formulas", str(requests), "--out", str(folder)])
+    energy = ["--energy", "chgnet"] if find_spec("chgnet") else []
+    code = cli.run(["generate", "--formulas", str(requests), *energy, "--out", str(folder)])
     if code:
         return code
     rows = parquet.read_table(folder / runs.RESULTS).to_pylist()
