@@ -17,6 +17,7 @@ from crystallm.commands.benchmark import csp
 from crystallm.commands.cluster import cluster
 from crystallm.commands.energy_server import energy_server
 from crystallm.commands.evaluate import evaluate
+from crystallm.commands.export import export
 from crystallm.commands.generate import generate, models
 from crystallm.commands.generated import novelty, unconditional
 from crystallm.commands.known import challenge, classes
@@ -40,6 +41,7 @@ app.command(generate)
 app.command(models)
 app.command(relax)
 app.command(evaluate)
+app.command(export)
 app.command(prepare)
 app.command(prompts)
 app.command(train)
