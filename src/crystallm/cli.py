@@ -23,6 +23,7 @@ from crystallm.commands.generated import novelty, unconditional
 from crystallm.commands.known import challenge, classes
 from crystallm.commands.prepare import prepare, prompts
 from crystallm.commands.relax import relax
+from crystallm.commands.score import score
 from crystallm.commands.training import train
 from crystallm.errors import CrystallmError
 
@@ -42,6 +43,7 @@ app.command(models)
 app.command(relax)
 app.command(evaluate)
 app.command(export)
+app.command(score)
 app.command(prepare)
 app.command(prompts)
 app.command(train)
