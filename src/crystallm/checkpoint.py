@@ -129,6 +129,18 @@ def find(path_or_name: str | os.PathLike[str]) -> Path:
     return path
 
 
+def language_of(path_or_name: str | os.PathLike[str]) -> str:
+    """The name of the language that a model writes; reads no weights.
+
+    Raises:
+        CheckpointError: there is no such model, or its config is damaged.
+    """
+    path = find(path_or_name)
+    if path.is_dir() and (path / CONFIG_FILE).is_file():
+        return _config(_read_json(path / CONFIG_FILE), path / CONFIG_FILE).language
+    return "cif"  # what published files write
+
+
 def list_models() -> list[str]:
     """Names of the models that the package brings along, sorted."""
     return sorted(path.parent.name for path in _WEIGHTS.glob(f"*/{CONFIG_FILE}"))

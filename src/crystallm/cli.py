@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError
 import crystallm
 from crystallm.commands.benchmark import csp
 from crystallm.commands.cluster import cluster
+from crystallm.commands.complete import complete
 from crystallm.commands.energy_server import energy_server
 from crystallm.commands.evaluate import evaluate
 from crystallm.commands.export import export
@@ -40,6 +41,7 @@ app = App(
 
 app.command(generate)
 app.command(models)
+app.command(complete)
 app.command(relax)
 app.command(evaluate)
 app.command(export)
