@@ -489,11 +489,36 @@ def _counts(rows: Iterable[Mapping[str, Any]], selection: Selection) -> dict[str
     return counts
 
 
-def models(*, json: Json = False) -> None:
-    """List the models that the package brings along."""
+def models(
+    *,
+    fetch: Annotated[
+        str | None, Parameter(help="Get a published model, checked and resumed: its name; then --model NAME.")
+    ] = None,
+    published: Annotated[
+        bool, Parameter(negative=(), help="List the published CrystaLLM models in place of the bundled ones.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the models that the package brings along, or get a published one."""
+    from crystallm import published as others
     from crystallm import tables
     from crystallm.checkpoint import list_models
 
+    if fetch is not None:
+        with progress(f"fetching {fetch}", None, shown=not json) as advance:
+            place = others.fetch(fetch, progress=lambda done, _: advance(done))
+        print_json([{"name": fetch, "path": str(place)}]) if json else print(place)  # noqa: T201 - the result
+        return
+    if published:
+        rows = [
+            {"name": name, "what": what, "here": others.path(name).exists()}
+            for name, what in others.listed()["models"].items()
+        ]
+        if json:
+            print_json(rows)
+        else:
+            tables.print_published(rows, str(others.listed()["source"]), str(others.listed()["licence"]))
+        return
     found = [_described(name) for name in list_models()]
     if json:
         print_json(found)
