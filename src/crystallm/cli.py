@@ -17,6 +17,7 @@ from crystallm.commands.benchmark import csp
 from crystallm.commands.cluster import cluster
 from crystallm.commands.complete import complete
 from crystallm.commands.convert import convert
+from crystallm.commands.embeddings import embeddings
 from crystallm.commands.energy_server import energy_server
 from crystallm.commands.evaluate import evaluate
 from crystallm.commands.export import export
@@ -51,6 +52,7 @@ app.command(prepare)
 app.command(prompts)
 app.command(train)
 app.command(convert)
+app.command(embeddings)
 benchmark = App(name="benchmark", help="Measure a model against known crystals.", help_format="plaintext")
 benchmark.default(csp)  # `crystallm benchmark mp_20`
 for measure in (csp, challenge, classes, novelty, unconditional):
