@@ -11,7 +11,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
 import crystallm
-from crystallm import cli, completion, language, orbits, sources
+from crystallm import cli, completion, language, likeness, orbits, sources
 from crystallm.checkpoint import Model
 from crystallm.completion import Completing
 from crystallm.errors import InputError
@@ -56,7 +56,7 @@ def host():
 
 def test_a_crystal_like_another_keeps_group_and_positions(kagome, guesser):
     tongue = language.get_language("orbits")
-    ids = completion.like(kagome, "YMn6Ge6", tongue)
+    ids = likeness.like(kagome, "YMn6Ge6", tongue)
     text = tongue.text(ids)
     assert text.startswith("<crystal> Y 1 Mn 6 Ge 6 (P6/mmm) Y 1")
     assert text.count("Ge 2") == 3
@@ -74,14 +74,14 @@ def test_a_crystal_like_another_keeps_group_and_positions(kagome, guesser):
 
 def test_the_published_language_keeps_the_group_alone(kagome):
     tongue = language.get_language("cif")
-    text = tongue.text(completion.like(kagome, "Y Mn6 Ge6", tongue))
+    text = tongue.text(likeness.like(kagome, "Y Mn6 Ge6", tongue))
     assert text.startswith("data_Y1Mn6Ge6\n")
     assert text.endswith("_symmetry_space_group_name_H-M P6/mmm\n")
 
 
 def test_elements_of_equal_counts_are_matched_by_electronegativity(textbook_structures):
-    assert completion._matched(textbook_structures["rocksalt"], "OMg") == {"Na": "Mg", "Cl": "O"}
-    assert completion._matched(textbook_structures["perovskite"], "CaSnO3") == {
+    assert likeness._matched(textbook_structures["rocksalt"], "OMg") == {"Na": "Mg", "Cl": "O"}
+    assert likeness._matched(textbook_structures["perovskite"], "CaSnO3") == {
         "Sr": "Ca",
         "Ti": "Sn",
         "O": "O",

@@ -188,7 +188,7 @@ class Crystal:
             TextError: what was written is no crystal.
             InputError: ASE is not installed.
         """
-        from crystallm.export import to_atoms
+        from crystallm.extxyz import to_atoms
 
         return to_atoms(self.structure)
 

@@ -291,7 +291,7 @@ def _database(place: Path) -> Iterator[Callable[[Item], None]]:
     with connect(place) as opened:
 
         def write(item: Item) -> None:
-            atoms = to_atoms(_ordered(item))
+            atoms = extxyz.to_atoms(_ordered(item))
             facts = dict(item.facts)
             if "energy" in facts:
                 atoms.calc = SinglePointCalculator(atoms, energy=facts.pop("energy") * len(atoms))
@@ -376,23 +376,3 @@ FORMATS: dict[str, tuple[str, _Writer]] = {
     "genbench": ("", _genbench),
 }
 """The ending of each format ("" for a folder), and what writes it."""
-
-
-def to_atoms(structure: Structure) -> Any:
-    """The same for ASE: symbols, positions (Å), cell (Å), periodic in three directions.
-
-    Raises:
-        InputError: ASE is not installed, or a site is shared or partly empty.
-    """
-    try:
-        from ase import Atoms
-    except ImportError:
-        raise InputError("ASE is not installed: pip install crystallm[ase]") from None
-    if not structure.is_ordered:
-        raise InputError(f"{_formula(structure)}: ASE has no sites that are shared or partly empty")
-    return Atoms(
-        [site.specie.symbol for site in structure],
-        positions=structure.cart_coords,
-        cell=structure.lattice.matrix,
-        pbc=True,
-    )

@@ -1,9 +1,14 @@
-"""Frames of extended XYZ, written. Knows structures and plain values, not where they come from."""
+"""Structures for ASE: frames of extended XYZ, written without it, and Atoms.
+
+Knows structures and plain values, not where they come from.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+
+from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,3 +41,23 @@ def _value(value: Any) -> str:
     # Quotes and line ends would end the pair or the comment.
     text = " ".join(str(value).replace('"', "'").split())
     return text if isinstance(value, int) else json.dumps(text, ensure_ascii=False)
+
+
+def to_atoms(structure: Structure) -> Any:
+    """The same for ASE: symbols, positions (Å), cell (Å), periodic in three directions.
+
+    Raises:
+        InputError: ASE is not installed, or a site is shared or partly empty.
+    """
+    try:
+        from ase import Atoms
+    except ImportError:
+        raise InputError("ASE is not installed: pip install crystallm[ase]") from None
+    if not structure.is_ordered:
+        raise InputError(f"{structure.formula}: ASE has no sites that are shared or partly empty")
+    return Atoms(
+        [site.specie.symbol for site in structure],
+        positions=structure.cart_coords,
+        cell=structure.lattice.matrix,
+        pbc=True,
+    )

@@ -462,9 +462,9 @@ def generate(
     understand(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
     loaded = model if isinstance(model, Model) else load_model(model, device=device, dtype=dtype)
     if like is not None:
-        from crystallm import completion
+        from crystallm import likeness
 
-        begun = loaded.language.text(completion.like(like, str(formula), loaded.language))
+        begun = loaded.language.text(likeness.like(like, str(formula), loaded.language))
         request = Request(prompt=begun, n=n)
     generator = Generator(loaded, [request], settings, selection)
     (crystals,) = generator.write_valid([0]) if valid else generator.write([0])

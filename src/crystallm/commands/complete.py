@@ -104,7 +104,7 @@ def complete(
 
 def _asked(options: Mapping[str, Any]) -> tuple[Completing, Selection]:
     """What the options ask for, understood and held against the model."""
-    from crystallm import completion
+    from crystallm import completion, likeness
     from crystallm.answers import Selection
     from crystallm.asking import validated
     from crystallm.checkpoint import load_model
@@ -124,7 +124,7 @@ def _asked(options: Mapping[str, Any]) -> tuple[Completing, Selection]:
         Selection, {name: left.pop(name) for name in tuple(left) if name in Selection.model_fields}
     )
     settings = sampling(left)
-    part = completion.read(str(path))
+    part = likeness.read(str(path))
     known = completion.host(part, str(wanted), z=z, keep=keep, symprec=symprec)
     loaded = load_model(settings.model, device=settings.device, dtype=settings.dtype)
     return completion.Completing(loaded, known, n, settings, selection), selection

@@ -267,11 +267,11 @@ def _begin(options: dict[str, Any]) -> None:
         if options.get("formula") is None or given:
             more = f", not {', '.join(given)}" if given else ""
             raise InputError(f"--like takes a formula{more}: crystallm generate YMn6Ge6 --like ZrMn6Sn6.cif")
-        from crystallm import checkpoint, completion
+        from crystallm import checkpoint, likeness
         from crystallm.language import get_language
 
         language = get_language(checkpoint.language_of(str(options.get("model", "default"))))
-        ids = completion.like(completion.read(str(known)), str(options.pop("formula")), language)
+        ids = likeness.like(likeness.read(str(known)), str(options.pop("formula")), language)
         options["prompt"] = language.text(ids)
 
 
