@@ -42,6 +42,10 @@ import crystallm
 from crystallm.plots import unit_cell
 
 assert "site-packages" in crystallm.__file__, crystallm.__file__
+# Equal crystals are folded by pymatgen's matcher: of six samples of rutile, at least two are equal.
+folded = crystallm.generate("TiO2", z=2, space_group="P4_2/mnm", n=6, rank="agreement", seed=1)
+assert max(c.cluster_size or 0 for c in folded) > 1, [c.cluster_size for c in folded]
+
 crystals = crystallm.generate("MgAl2O4", z=8, space_group="Fd-3m", n=3, seed=1)
 best = max((c for c in crystals if c.validity.valid), key=lambda c: c.log_likelihood)
 Path("spinel.png").write_bytes(unit_cell(best.structure, title=repr(best)))

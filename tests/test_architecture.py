@@ -49,6 +49,12 @@ def test_imports_go_one_way():
     assert "0 broken" in run.stdout
 
 
+def test_nothing_needs_more_of_pymatgen_than_its_core():
+    """`pymatgen.analysis` comes with the full pymatgen, which nobody is told to install."""
+    for name, path in modules().items():
+        assert "pymatgen.analysis" not in path.read_text(encoding="utf-8"), name
+
+
 BARE = ("tokenizer", "orbits", "grammar", "model", "checkpoint", "decode", "dataset", "training", "hf", "hub")
 
 

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
+from pymatgen.core.structure_matcher import StructureMatcher
 
 import crystallm
 from crystallm import cli, completion, language, likeness, orbits, sources

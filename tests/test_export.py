@@ -10,8 +10,8 @@ import re
 import numpy as np
 import pytest
 from pyarrow import parquet
-from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
+from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystallm import cli, crystal, export, extxyz, language, optimade, sources, view
 from crystallm.errors import CrystallmError, InputError
