@@ -32,7 +32,8 @@ _HOMES = {
     "load_model": "crystallm.checkpoint",
 }
 _MODULES = frozenset(
-    {"cif", "elements", "energy", "formula", "orbits", "spacegroups", "tokenizer", "validity"}
+    "cif completion elements embeddings energy export formula hub likelihood orbits sources spacegroups "
+    "tokenizer validity".split()
 )
 
 
