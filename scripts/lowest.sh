@@ -35,5 +35,6 @@ grep -v '^torch==' "$place/lowest.txt" > "$place/others.txt"
 cd "$root"
 # Warnings of old libraries are no errors here.
 "$place/venv/bin/python" -W default -m pytest -q -o filterwarnings=default -p no:cacheprovider \
-    tests/test_crystal.py tests/test_cif.py tests/test_orbits.py tests/test_sources.py tests/test_generation.py \
-    tests/test_checkpoint.py tests/test_runs.py tests/test_cli.py
+    tests/test_crystal.py tests/test_checkpoint.py tests/test_runs.py tests/test_formula.py tests/test_reading.py \
+    tests/test_generation.py tests/test_sources_parsing.py tests/test_answers.py tests/test_export.py \
+    tests/test_likelihood.py tests/test_completion.py tests/test_hf.py
