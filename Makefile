@@ -9,13 +9,14 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 # Workers that run side by side share the cores; without this, torch in each of them asks for all.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format clean help
+.PHONY: demo test lint format docs clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    crystals of compounds that people know, and a picture, in out/demo"
 	@echo "make test    ruff, mypy and pytest"
 	@echo "make format  lay out the source files"
+	@echo "make docs    the documentation's site, in site/"
 	@echo "make clean   take away the environment and what the tools have left"
 
 $(VENV)/bin/python:
@@ -35,6 +36,13 @@ $(VENV)/.test-stamp: $(VENV)/.run-stamp
 demo: $(VENV)/.run-stamp
 	$(VENV)/bin/python examples/demo.py out/demo
 
+$(VENV)/.docs-stamp: $(VENV)/.run-stamp
+	$(PIP) install -q -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs-stamp
+	$(VENV)/bin/zensical build
+
 lint: $(VENV)/.test-stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -48,4 +56,4 @@ format: $(VENV)/.test-stamp
 	$(VENV)/bin/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

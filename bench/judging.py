@@ -16,8 +16,8 @@ import warnings
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pymatgen.analysis.local_env import CrystalNN
 from pymatgen.core import Composition, Structure
+from pymatgen.core.local_env import CrystalNN
 from pymatgen.io.cif import CifParser
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 

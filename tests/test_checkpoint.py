@@ -266,7 +266,9 @@ def test_a_damaged_folder_is_refused(folder: Path) -> None:
 def test_missing_weights_and_names_are_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(CheckpointError, match="no weights at"):
         load(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="no model 'nowhere': give a path, or a bundled name"):
+    with pytest.raises(
+        CheckpointError, match="no model 'nowhere': give a path, hf:org/name, or a bundled name"
+    ):
         load_model("nowhere")
     with pytest.raises(CheckpointError, match="no such device"):
         load(folder, device="abacus")

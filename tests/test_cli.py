@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from pyarrow import parquet
-from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
+from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystallm import cli
 

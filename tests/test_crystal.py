@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
+from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystallm import cif, validity
 from crystallm.crystal import COLUMNS, Crystal, Source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystallm import canonical, equivalents, grammar, orbits, spacegroups
 from crystallm.errors import TextError

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pymatgen.analysis.local_env import CrystalNN
 from pymatgen.core import Element, Lattice, Structure
+from pymatgen.core.local_env import CrystalNN
 
 from crystallm import elements, neighbours
 from crystallm.neighbours import Surroundings

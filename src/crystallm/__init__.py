@@ -38,7 +38,8 @@ _HOMES = {
     "search": "crystallm.searching",
 }
 _MODULES = frozenset(
-    {"cif", "elements", "energy", "formula", "orbits", "spacegroups", "tokenizer", "validity"}
+    "cif completion elements embeddings energy export formula hub likelihood orbits sources spacegroups "
+    "tokenizer validity".split()
 )
 
 

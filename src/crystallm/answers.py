@@ -280,7 +280,7 @@ def fold(
 
 def fold_record(task: Mapping[str, Any]) -> list[int]:
     """Number the clusters of packed structures of one reduced formula, for a worker process."""
-    from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.core.structure_matcher import StructureMatcher
 
     until = time.monotonic() + task["seconds"]
     # Cells are made primitive once, here, and not again in each comparison.

@@ -127,6 +127,29 @@ def _square(column: float, row: float, colour: Any) -> Patch:
     return Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=colour, linewidth=0)
 
 
+def named_points(names: Sequence[str], places: Any, kinds: Sequence[str]) -> bytes:
+    """Names at places [n, 2] on a map, coloured by what they are."""
+    from matplotlib import colormaps
+    from matplotlib.lines import Line2D
+
+    figure, axes = _figure(height=5.6)
+    order = list(dict.fromkeys(kinds))
+    many = colormaps["viridis"](np.linspace(0, 0.9, len(order)))
+    shades = dict(zip(order, _COLOURS if len(order) <= len(_COLOURS) else many, strict=False))
+    for name, (x, y), kind in zip(names, np.asarray(places), kinds, strict=True):
+        axes.text(x, y, name, color=shades[kind], fontsize=7, ha="center", va="center")
+    axes.update_datalim(np.asarray(places))  # names have none of their own
+    axes.autoscale_view()
+    axes.margins(0.06)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    marks = [Line2D([], [], marker="o", linestyle="", color=shades[kind], label=kind) for kind in order]
+    if len(order) > 1:
+        axes.legend(handles=marks, frameon=False, fontsize=7)
+    return _png(figure)
+
+
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, labels: tuple[str, str]) -> bytes:
     """Lines through points (x, y), with names, the x axis logarithmic where it spans more than a decade."""
     figure, axes = _figure()

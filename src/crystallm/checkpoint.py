@@ -1,4 +1,4 @@
-"""Weights in and out: our folders of safetensors shards, and the published `ckpt.pt` files.
+"""Weights in and out: our folders of safetensors shards, the published `ckpt.pt` files, Hugging Face's form.
 
 A folder holds `config.json` (the fields of `ModelConfig`), `model-00001-of-0000N.safetensors` shards of at
 most 15 MB, `model.safetensors.index.json` (which shard holds which tensor) and perhaps `card.json` (data,
@@ -15,8 +15,10 @@ import json
 import math
 import re
 import shutil
+import tarfile
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ import torch
 from pydantic import ValidationError
 from torch.overrides import TorchFunctionMode
 
+from crystallm import hf, hub, published
 from crystallm.errors import CheckpointError
 from crystallm.model import GPT, ModelConfig
 
@@ -42,6 +45,8 @@ CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
 CARD_FILE = "card.json"
 PUBLISHED_FILE = "ckpt.pt"
+ARCHIVES = (".tar.gz", ".tgz", ".tar")
+"""Endings of archives with a published file in them."""
 _OWN_FILE = re.compile(
     r"config\.json|card\.json|model\.safetensors\.index\.json|model-\d+-of-\d+\.safetensors"
 )
@@ -78,11 +83,12 @@ class Model:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
     ) -> Model:
-        """Load a bundled model by its name, a folder of ours, or a published `ckpt.pt`.
+        """Load a bundled model by its name, a folder of ours, or what others have published.
 
         Args:
-            path_or_name: a name of `list_models()` or a path. A bundled name wins over a folder of that name;
-                write `./default` for the folder.
+            path_or_name: a name of `list_models()`, a path (a folder of ours or in Hugging Face's form, a
+                `ckpt.pt`, an archive of one), `hf:org/name`, or a name of `published.names()`. A bundled name
+                wins over a folder of that name; write `./default` for the folder.
             device: `auto` takes a GPU where there is one.
             dtype: `auto` is float32.
 
@@ -101,8 +107,14 @@ class Model:
                 f"{network.config.language!r} has {n_tokens}; use the version that wrote the weights"
             )
         card = _read_json(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
-        name = str(path_or_name) if path.parent == _WEIGHTS else path.resolve().name
+        told = str(path_or_name)
+        named = path.parent == _WEIGHTS or told.startswith(hub.PREFIX) or told in published.names()
+        name = told if named else path.resolve().name
         return cls(name=name, network=network, language=language, config=network.config, card=card)
+
+    def push_to_hub(self, name: str, *, private: bool = False, token: str | None = None) -> str:
+        """Put it on the Hugging Face Hub with its card; see `hub.push`."""
+        return hub.push(self, name, private=private, token=token)
 
 
 def load_model(
@@ -116,17 +128,40 @@ def load_model(
 
 
 def find(path_or_name: str | os.PathLike[str]) -> Path:
-    """Where a model lies; a bundled name wins over a folder of that name.
+    """Where a model lies; a bundled name wins over a folder of that name, and that over a published one.
+
+    A name with `hf:` before it is fetched from the Hugging Face Hub, unless it is in its cache.
 
     Raises:
         CheckpointError: there is no such model.
     """
-    bundled = str(path_or_name) in list_models()
-    path = _WEIGHTS / str(path_or_name) if bundled else Path(path_or_name)
-    if not path.exists():
-        names = ", ".join(list_models()) or "none"
-        raise CheckpointError(f"no model {str(path_or_name)!r}: give a path, or a bundled name ({names})")
-    return path
+    name = str(path_or_name)
+    if name.startswith(hub.PREFIX):
+        return hub.fetch(name)
+    path = _WEIGHTS / name if name in list_models() else Path(path_or_name)
+    if path.exists():
+        return path
+    if name in published.names():
+        if published.path(name).exists():
+            return published.path(name)
+        raise CheckpointError(f"{name} is not here yet: crystallm models --fetch {name}")
+    names = ", ".join(list_models()) or "none"
+    raise CheckpointError(f"no model {name!r}: give a path, hf:org/name, or a bundled name ({names})")
+
+
+def language_of(path_or_name: str | os.PathLike[str]) -> str:
+    """The name of the language that a model writes; reads no weights.
+
+    Raises:
+        CheckpointError: there is no such model, or its config is damaged.
+    """
+    path = find(path_or_name)
+    if path.is_dir() and (path / CONFIG_FILE).is_file():
+        content = _read_json(path / CONFIG_FILE)
+        if hf.is_theirs(content):
+            return hf.language_of(content)
+        return _config(content, path / CONFIG_FILE).language
+    return "cif"  # what published files write
 
 
 def list_models() -> list[str]:
@@ -190,10 +225,12 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
 ) -> GPT:
-    """Read a network from a folder of ours or a published `ckpt.pt`, ready for evaluation.
+    """Read a network from a folder of ours or in Hugging Face's form, or a published `ckpt.pt`.
+
+    It is ready for evaluation.
 
     Args:
-        path: such a folder or file, or a folder with a `ckpt.pt` in it.
+        path: such a folder or file, a folder with a `ckpt.pt` in it, or an archive of one.
         device: `auto` takes a GPU where there is one.
         dtype: of the loaded weights; `auto` is float32, whatever they are stored in.
 
@@ -207,8 +244,29 @@ def load(
         )
     if path.is_dir() and not (path / CONFIG_FILE).is_file() and (path / PUBLISHED_FILE).is_file():
         path /= PUBLISHED_FILE
+    where, kind = _device(device), _dtype(dtype)
+    if path.is_file() and path.name.endswith(ARCHIVES):
+        with tempfile.TemporaryDirectory() as place:
+            return _build(*_read_published(_unpacked(path, Path(place))), path, where, kind)
     config, state = _read_folder(path) if path.is_dir() else _read_published(path)
-    return _build(config, state, path, _device(device), _dtype(dtype))
+    return _build(config, state, path, where, kind)
+
+
+def _unpacked(archive: Path, place: Path) -> Path:
+    """The `ckpt.pt` of a published archive, in a folder; nothing else of it is unpacked."""
+    target = place / PUBLISHED_FILE
+    try:
+        with tarfile.open(archive) as content:
+            for member in content:
+                if member.isfile() and member.name.rsplit("/", maxsplit=1)[-1] == PUBLISHED_FILE:
+                    stream = content.extractfile(member)
+                    if stream is not None:
+                        with stream, target.open("wb") as file:
+                            shutil.copyfileobj(stream, file, 1 << 20)
+                        return target
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise CheckpointError(f"{archive} cannot be read ({error}): fetch it again") from error
+    raise CheckpointError(f"{archive} holds no {PUBLISHED_FILE}: not a published model")
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -310,7 +368,10 @@ def _read_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 
     if not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(f"{folder} holds no {CONFIG_FILE}: not a folder of weights")
-    config = _config(_read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
+    content = _read_json(folder / CONFIG_FILE)
+    if hf.is_theirs(content):
+        return hf.read(folder)
+    config = _config(content, folder / CONFIG_FILE)
     places = _read_json(folder / INDEX_FILE).get("weight_map")
     if not isinstance(places, dict) or not all(_OWN_FILE.fullmatch(str(shard)) for shard in places.values()):
         raise CheckpointError(f"{folder / INDEX_FILE} does not say which shard holds which tensor")

@@ -15,13 +15,18 @@ from cyclopts import App, CycloptsError
 import crystallm
 from crystallm.commands.benchmark import csp
 from crystallm.commands.cluster import cluster
+from crystallm.commands.complete import complete
+from crystallm.commands.convert import convert
+from crystallm.commands.embeddings import embeddings
 from crystallm.commands.energy_server import energy_server
 from crystallm.commands.evaluate import evaluate
+from crystallm.commands.export import export
 from crystallm.commands.generate import generate, models
 from crystallm.commands.generated import novelty, unconditional
 from crystallm.commands.known import challenge, classes
 from crystallm.commands.prepare import prepare, prompts
 from crystallm.commands.relax import relax
+from crystallm.commands.score import score
 from crystallm.commands.search import search
 from crystallm.commands.serve import serve
 from crystallm.commands.training import train
@@ -41,11 +46,16 @@ app = App(
 app.command(generate)
 app.command(search)
 app.command(models)
+app.command(complete)
 app.command(relax)
 app.command(evaluate)
+app.command(export)
+app.command(score)
 app.command(prepare)
 app.command(prompts)
 app.command(train)
+app.command(convert)
+app.command(embeddings)
 benchmark = App(name="benchmark", help="Measure a model against known crystals.", help_format="plaintext")
 benchmark.default(csp)  # `crystallm benchmark mp_20`
 for measure in (csp, challenge, classes, novelty, unconditional):

@@ -187,6 +187,32 @@ class Crystal:
             raise TextError(f"unfinished after {len(self.ids)} tokens")
         return cif.to_cif(self.text)
 
+    @cached_property
+    def atoms(self) -> Any:
+        """The same as an ASE Atoms object.
+
+        Raises:
+            TextError: what was written is no crystal.
+            InputError: ASE is not installed.
+        """
+        from crystallm.extxyz import to_atoms
+
+        return to_atoms(self.structure)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a drawing of the cell that can be turned."""
+        import html
+
+        from crystallm import view
+
+        try:
+            structure, group = self.structure, self.space_group
+        except CrystallmError:
+            return f"<pre>{html.escape(repr(self))}</pre>"
+        a, b, c = structure.lattice.abc
+        cell = structure.formula.replace(" ", "")
+        return view.to_html(structure, title=f"{cell} {group}, {a:.2f} × {b:.2f} × {c:.2f} Å")
+
     @property
     def space_group(self) -> str:
         """Symbol of the space group that the standard text prints, `P4_2/mnm`.

@@ -11,7 +11,7 @@ import logging
 import math
 import secrets
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,8 @@ from crystallm.errors import InputError, TextError
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pymatgen.core import Structure
 
     from crystallm.answers import Ranking, Selection
     from crystallm.checkpoint import Model
@@ -419,6 +421,8 @@ def generate(
     *,
     z: int | Literal["auto"] | None = None,
     space_group: int | str | None = None,
+    like: Structure | None = None,
+    prompt: str | None = None,
     n: int = 10,
     valid: bool = False,
     max_tries: int | None = None,
@@ -446,6 +450,9 @@ def generate(
             `auto`: samples are spread over the numbers that the network finds likely.
         space_group: number or symbol; None leaves it to the network; `auto`: samples are spread over the
             groups that the network finds likely.
+        like: a structure whose space group and Wyckoff positions to keep, with the elements of the formula;
+            in place of z and space_group.
+        prompt: any beginning of a text in the model's language, in place of all these.
         n: how many.
         valid: keep the valid ones only, and write on until there are n.
         max_tries: crystals to write for that, at most; None: ten times n.
@@ -479,7 +486,12 @@ def generate(
     from crystallm import answers
     from crystallm.checkpoint import Model, load_model
 
-    request = validated(Request, {"formula": formula, "z": z, "space_group": space_group, "n": n})
+    asked: dict[str, Any] = {
+        "formula": formula, "z": z, "space_group": space_group, "n": n, "prompt": prompt,
+    }  # fmt: skip
+    if like is not None and (formula is None or (z, space_group, prompt) != (None, None, None)):
+        raise InputError("like takes a formula, and neither z nor space_group nor prompt")
+    request = validated(Request, asked)
     selection = validated(
         answers.Selection,
         {
@@ -513,6 +525,11 @@ def generate(
         require(energy)
     understand(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
     loaded = model if isinstance(model, Model) else load_model(model, device=device, dtype=dtype)
+    if like is not None:
+        from crystallm import likeness
+
+        begun = loaded.language.text(likeness.like(like, str(formula), loaded.language))
+        request = Request(prompt=begun, n=n)
     generator = Generator(loaded, [request], settings, selection)
     (crystals,) = generator.write_valid([0]) if valid else generator.write([0])
     if valid and _n_valid(crystals) < n:

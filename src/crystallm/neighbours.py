@@ -172,8 +172,8 @@ class Surroundings:
 
     def _asked(self, i: int) -> tuple[Ints, Floats]:
         """What CrystalNN says of atom i; as `of`."""
-        from pymatgen.analysis.local_env import CrystalNN
         from pymatgen.core import Structure
+        from pymatgen.core.local_env import CrystalNN
 
         structure = Structure(self._vectors, self._symbols, self._coords)
         try:

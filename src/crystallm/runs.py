@@ -19,6 +19,8 @@ Knows nothing of crystals: rows are plain values, and the caller says what the c
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import os
 import shutil
@@ -268,6 +270,18 @@ def as_parquet(
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema(columns, metadata))
     parquet.write_table(table, sink)
     return bytes(sink.getvalue())
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    """Write rows as CSV or Parquet, by the ending; raises as `write_atomically`."""
+    if path.suffix.lower() == ".parquet":
+        write_atomically(path, as_parquet(rows, columns))
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -178,6 +178,16 @@ def print_models(models: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
 
 
+def print_published(rows: Sequence[Mapping[str, Any]], source: str, licence: str) -> None:
+    """Print the published models, and where they are from."""
+    table = new_table(f"{source} ({licence})")
+    for name in ("name", "what it is", "here"):
+        table.add_column(name, no_wrap=name == "name")
+    for row in rows:
+        table.add_row(row["name"], row["what"], "yes" if row["here"] else "-")
+    page().print(table)
+
+
 def print_report(report: Report, folder: Path) -> None:
     """Print what became of the rows of a preparation.
 

@@ -35,8 +35,8 @@ from crystallm.errors import CrystallmError, InputError, TextError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
+    from pymatgen.core.structure_matcher import StructureMatcher
 
     Sample = Crystal | str | None
     """What a model wrote, a CIF of another program, or nothing that is a crystal."""
@@ -306,7 +306,7 @@ def _to_compare(sample: Sample) -> Structure | str | None:
 
 @cache
 def _matcher() -> StructureMatcher:
-    from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.core.structure_matcher import StructureMatcher
 
     return StructureMatcher()
 

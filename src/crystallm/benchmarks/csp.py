@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
+    from pymatgen.core.structure_matcher import StructureMatcher
 
     Sample = Structure | str | None
 
@@ -301,7 +301,7 @@ def truth_of(packed: str) -> Structure:
 
 @cache
 def _matcher() -> StructureMatcher:
-    from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.core.structure_matcher import StructureMatcher
 
     # stol is a share of (V / n_atoms)^(1/3), angle_tol in degrees, ltol a share of a length.
     return StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from pathlib import Path
 
-    from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
+    from pymatgen.core.structure_matcher import StructureMatcher
 
     Sample = Structure | str | None
     OnDone = Callable[[str, int, int], None]
@@ -625,6 +625,6 @@ def _equal(one: _Comparable, other: _Comparable) -> bool:
 
 @cache
 def _matcher() -> StructureMatcher:
-    from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.core.structure_matcher import StructureMatcher
 
     return StructureMatcher(ltol=LTOL, stol=STOL, angle_tol=ANGLE_TOL, primitive_cell=False)

@@ -26,7 +26,10 @@ ConfigFile = Annotated[
         name="--config", help="YAML file with options of this command; what stands on the command line wins."
     ),
 ]
-ModelName = Annotated[str | None, Parameter(help="Bundled name, folder, or published ckpt.pt (default).")]
+ModelName = Annotated[
+    str | None,
+    Parameter(help="Bundled or published name, folder, ckpt.pt or its archive, hf:org/name (default)."),
+]
 Temperature = Annotated[float | None, Parameter(help="Logits are divided by it (1.0).")]
 TopK = Annotated[int | None, Parameter(help="Sample from the k likeliest tokens (10); 0 for all.")]
 TopP = Annotated[float | None, Parameter(help="Sample from the likeliest tokens with this probability.")]

@@ -35,7 +35,7 @@ from crystallm.commands import (
     whole,
 )
 from crystallm.commands.pace import paced
-from crystallm.errors import InputError
+from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -142,6 +142,15 @@ def generate(
             help=r"Any beginning of a text in the model's language, in place of a formula; \n is a newline."
         ),
     ] = None,
+    begin: Annotated[
+        Path | None, Parameter(help="A file with such a beginning, in place of --prompt.")
+    ] = None,
+    like: Annotated[
+        Path | None,
+        Parameter(
+            help="A crystal whose group and Wyckoff positions to keep, with the elements of the formula."
+        ),
+    ] = None,
     model: ModelName = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -189,7 +198,7 @@ def generate(
         "seed": seed, "constraints": constraints, "device": device, "dtype": dtype, "batch_size": batch_size,
         "max_new_tokens": max_new_tokens, "valid": valid, "max_tries": max_tries, "rank": rank, "best": best,
         "cluster": cluster, "workers": workers, "threads": threads, "cifs": cifs, "energy": energy,
-        "relax": relax, "formation": formation, "hull": hull,
+        "relax": relax, "formation": formation, "hull": hull, "begin": begin, "like": like,
     }  # fmt: skip
     asked = _asked(merged(config, flags))
     written = _generate(asked, shown=not (quiet or json))
@@ -221,6 +230,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     place = _place(options)
     if isinstance(options.get("prompt"), str):
         options["prompt"] = options["prompt"].replace("\\n", "\n")
+    _begin(options)
     one = {name: options.pop(name) for name in tuple(options) if name in Request.model_fields}
     kept = {name: options.pop(name) for name in tuple(options) if name in Selection.model_fields}
     if "hull" in kept:
@@ -250,6 +260,40 @@ def _asked(options: dict[str, Any]) -> Asked:
         return lists.checked(path, n=request.n, check=check)
 
     return Asked(requests, None, settings, selection, place, cifs, folder)
+
+
+def _begin(options: dict[str, Any]) -> None:
+    """Put a prompt in the place of `begin`, or of `like` with its formula.
+
+    Raises:
+        InputError: things that cannot stand together, or a crystal that is none or of other proportions.
+        CrystallmError: the file cannot be read.
+    """
+    begin, known = options.pop("begin", None), options.pop("like", None)
+    given = [name for name in ("z", "space_group", "prompt", "formulas") if options.get(name) is not None]
+    if begin is not None:
+        given += [name for name in ("formula",) if options.get(name) is not None]
+        given += [] if known is None else ["like"]
+        if given:
+            raise InputError(f"--begin and {', '.join(given)}: give one or the other")
+        options["prompt"] = _text(Path(str(begin)))
+    elif known is not None:
+        if options.get("formula") is None or given:
+            more = f", not {', '.join(given)}" if given else ""
+            raise InputError(f"--like takes a formula{more}: crystallm generate YMn6Ge6 --like ZrMn6Sn6.cif")
+        from crystallm import checkpoint, likeness
+        from crystallm.language import get_language
+
+        language = get_language(checkpoint.language_of(str(options.get("model", "default"))))
+        ids = likeness.like(likeness.read(str(known)), str(options.pop("formula")), language)
+        options["prompt"] = language.text(ids)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CrystallmError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def _just(request: Request, check: Callable[[Request], object]) -> Iterator[Request]:
@@ -463,11 +507,36 @@ def _counts(rows: Iterable[Mapping[str, Any]], selection: Selection) -> dict[str
     return counts
 
 
-def models(*, json: Json = False) -> None:
-    """List the models that the package brings along."""
+def models(
+    *,
+    fetch: Annotated[
+        str | None, Parameter(help="Get a published model, checked and resumed: its name; then --model NAME.")
+    ] = None,
+    published: Annotated[
+        bool, Parameter(negative=(), help="List the published CrystaLLM models in place of the bundled ones.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the models that the package brings along, or get a published one."""
+    from crystallm import published as others
     from crystallm import tables
     from crystallm.checkpoint import list_models
 
+    if fetch is not None:
+        with progress(f"fetching {fetch}", None, shown=not json) as advance:
+            place = others.fetch(fetch, progress=lambda done, _: advance(done))
+        print_json([{"name": fetch, "path": str(place)}]) if json else print(place)  # noqa: T201 - the result
+        return
+    if published:
+        rows = [
+            {"name": name, "what": what, "here": others.path(name).exists()}
+            for name, what in others.listed()["models"].items()
+        ]
+        if json:
+            print_json(rows)
+        else:
+            tables.print_published(rows, str(others.listed()["source"]), str(others.listed()["licence"]))
+        return
     found = [_described(name) for name in list_models()]
     if json:
         print_json(found)

@@ -286,22 +286,14 @@ def _file(number: int, name: str) -> str:
 
 
 def _write(folder: RunFolder, number: int, row: dict[str, Any], found: Relaxed | None) -> None:
-    from crystallm import runs
+    from crystallm import extxyz, runs
 
     if found is not None and found.trajectory:
-        text = "".join(_frame(structure, energy) for structure, energy in found.trajectory)
+        # In a file the energy is that of the cell, as is usual.
+        text = "".join(
+            extxyz.frame(structure, {"energy": energy * len(structure)})
+            for structure, energy in found.trajectory
+        )
         path = folder.path / "trajectories" / f"{_file(number, row['id'])}.extxyz"
         runs.write_atomically(path, text.encode(), sync=False)
     folder.write_unit(number, [row], {row["file"]: row["cif"]} if row["file"] else {})
-
-
-def _frame(structure: Any, energy: float) -> str:
-    """A structure and its energy (eV per atom; of the cell in the file, as is usual) as extended XYZ."""
-    lattice = " ".join(f"{x:.8f}" for x in structure.lattice.matrix.ravel())
-    total = f"{energy * len(structure):.8f}"
-    lines = [
-        f"{len(structure)}",
-        f'Lattice="{lattice}" Properties=species:S:1:pos:R:3 energy={total} pbc="T T T"',
-        *(f"{site.specie.symbol} {site.x:.8f} {site.y:.8f} {site.z:.8f}" for site in structure),
-    ]
-    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,108 @@
+"""Crystals of which a part is known: a host whose guests are to be found.
+
+A structure lacks atoms that its formula has: its orbits stay, with cell and coordinates or with these free,
+and the others are written, by models of the orbits language. Knows structures and texts; sampling is that of
+`generation`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+from crystallm import formula, orbits, spacegroups
+from crystallm.asking import Request
+from crystallm.errors import InputError
+from crystallm.generation import Generator
+from crystallm.grammar_orbits_known import Known, KnownRules
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pymatgen.core import Structure
+
+    from crystallm.answers import Selection
+    from crystallm.checkpoint import Model
+    from crystallm.choosing import Choice
+    from crystallm.generation import Settings
+
+Kept = Literal["all", "orbits"]
+
+
+def host(
+    structure: Structure, wanted: str, *, z: int | None = None, keep: Kept = "all", symprec: float = 0.1
+) -> Known:
+    """What is known of a crystal if a part of it is.
+
+    Args:
+        structure: the part; its space group is that of the whole.
+        wanted: formula of the whole.
+        z: reduced formula units in the part's conventional cell; None: the fewest that hold all its atoms.
+        keep: `all` of it, or its `orbits` alone, with cell and coordinates free.
+        symprec: distance tolerance of the symmetry search, Å.
+
+    Raises:
+        InputError: the part holds an element that the whole has not, nothing is missing, or it has no place.
+        TextError: the part cannot be told as a crystal.
+    """
+    told = orbits.describe(structure, symprec)
+    there = dict(told.composition)
+    unit = dict(formula.cell(wanted, 1).composition)
+    strange = [symbol for symbol in there if symbol not in unit]
+    if strange:
+        raise InputError(f"{wanted!r} has no {strange[0]}, which the given structure holds")
+    if z is None:
+        z = max(-(-n // unit[symbol]) for symbol, n in there.items())
+    whole = formula.cell(wanted, z).composition
+    group = spacegroups.get(told.space_group)
+    indices = {position.label: i for i, position in enumerate(group.wyckoff)}
+    cell = None
+    if keep == "all":
+        # The volume is told in units of that of the atoms, of which there are more now.
+        ratio = orbits.volume_of_atoms(told.composition) / orbits.volume_of_atoms(whole)
+        more = round(orbits.SCALE * math.log(ratio))
+        cell = tuple(
+            value + more if name == "a" else value
+            for name, value in zip(group.free_cell, told.cell, strict=True)
+        )
+    known = tuple(
+        (orbit.element, indices[orbit.label], orbit.coordinates if keep == "all" else None)
+        for orbit in told.orbits
+    )
+    return Known(whole, told.space_group, known, cell)
+
+
+class Completing(Generator):
+    """A model at work on a crystal of which a part is known.
+
+    Args:
+        model: loaded, of the orbits language.
+        known: the part.
+        n: how many crystals.
+        settings: how to sample; its constraints are always full.
+        selection: how many samples it may take.
+
+    Raises:
+        InputError: a model of another language.
+    """
+
+    def __init__(
+        self, model: Model, known: Known, n: int, settings: Settings, selection: Selection | None = None
+    ) -> None:
+        if model.language.name != "orbits":
+            raise InputError(
+                f"the model {model.name!r} writes {model.language.name!r}: atoms are added by models of "
+                "'orbits', whose texts tell the positions first"
+            )
+        self._known = known
+        whole = "".join(f"{symbol}{count}" for symbol, count in known.composition)
+        request = Request(formula=whole, space_group=str(known.space_group), n=n)
+        super().__init__(model, [request], settings, selection)
+
+    def note(self, unit: int) -> str:
+        """How the request was read, and which atoms are added."""
+        missing = "".join(f"{symbol}{n}" for symbol, n in self._known.missing.items() if n)
+        return f"{super().note(unit)}; {missing} added"
+
+    def _rules(self, pairs: Any, chosen: Sequence[Choice]) -> KnownRules:  # noqa: ARG002 - one for all
+        return KnownRules(self._known, self.model.config.context)

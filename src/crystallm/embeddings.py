@@ -1,0 +1,122 @@
+"""What a network has learned of elements, numbers and space groups: the vectors of their tokens, and a map.
+
+Tables have the form of the original's: the name of a token in the column `element`, whatever it is of, then a
+column for each component, `0` to `C - 1`; elements by atomic number, groups with `_sg` behind their symbol.
+
+    atoms          elements that have a token
+    digits         of `cif`: 0 to 9; of `orbits`: the hundredths of a cell edge, 0.00 to 0.99
+    space-groups   those that have a token, by number
+
+The map shows the two directions in which the vectors, each of length 1, differ most (principal components):
+distances are those of directions, and the same vectors give the same picture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crystallm.checkpoint import Model
+    from crystallm.spacegroups import Floats
+
+KINDS = ("atoms", "digits", "space-groups")
+SYSTEMS = (
+    (2, "triclinic"), (15, "monoclinic"), (74, "orthorhombic"), (142, "tetragonal"), (167, "trigonal"),
+    (194, "hexagonal"), (230, "cubic"),
+)  # fmt: skip
+"""The last number of each crystal system."""
+
+
+def vectors(model: Model, of: str) -> tuple[list[str], Floats]:
+    """Names of tokens and their vectors [n_tokens, C].
+
+    Raises:
+        InputError: of something else than `KINDS`.
+    """
+    names, ids = _tokens(model, of)
+    table = model.network.transformer.wte.weight.detach().float().cpu()
+    return names, np.asarray(table[ids].numpy(), dtype=np.float64)
+
+
+def _tokens(model: Model, of: str) -> tuple[list[str], list[int]]:
+    from crystallm import elements, spacegroups, tokenizer
+
+    vocabulary = {token: i for i, token in enumerate(model.language.vocabulary())}
+    cif = model.language.name == "cif"
+    if of == "atoms":
+        symbols = sorted(elements.symbols(), key=lambda symbol: elements.get(symbol).number)
+        return list(symbols), [vocabulary[symbol] for symbol in symbols]
+    if of == "digits":
+        digits = [str(i) for i in range(10)] if cif else [f"0.{i:02d}" for i in range(100)]
+        return digits, [vocabulary[digit] for digit in digits]
+    if of == "space-groups":
+        known = tokenizer.space_groups()
+        groups = [spacegroups.get(number).symbol for number in range(1, 231)]
+        groups = [symbol for symbol in groups if not cif or symbol in known]
+        ids = [known[symbol] if cif else vocabulary[f"({symbol})"] for symbol in groups]
+        return [f"{symbol}_sg" for symbol in groups], ids
+    raise InputError(f"of = {of!r}: give one of {', '.join(KINDS)}")
+
+
+def rows(names: Sequence[str], table: Floats) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """A row for each token, and the columns with their pyarrow types."""
+    columns = {"element": "string"} | {str(i): "float64" for i in range(table.shape[1])}
+    found = [
+        {"element": name} | {str(i): float(x) for i, x in enumerate(vector)}
+        for name, vector in zip(names, table, strict=True)
+    ]
+    return found, columns
+
+
+def flat(table: Floats) -> Floats:
+    """Places [n_tokens, 2] on the map."""
+    lengths = np.linalg.norm(table, axis=1, keepdims=True)
+    directions = table / np.where(lengths > 0, lengths, 1.0)
+    centred = directions - directions.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2]
+    # The sign of an axis is by chance: the largest component is made positive.
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
+    return np.asarray(centred @ (axes * np.sign(largest)).T)
+
+
+def kinds_of(names: Sequence[str], of: str) -> list[str]:
+    """What each token is coloured by: block of the periodic table, crystal system, tenth of the edge."""
+    if of == "atoms":
+        return [_block(name) for name in names]
+    if of == "space-groups":
+        from crystallm import spacegroups
+
+        numbers = (spacegroups.get(name.removesuffix("_sg")).number for name in names)
+        return [next(system for last, system in SYSTEMS if number <= last) for number in numbers]
+    return [f"{name[:3]}.." if "." in name else "digit" for name in names]
+
+
+def _block(symbol: str) -> str:
+    from crystallm import elements
+
+    number = elements.get(symbol).number
+    if 57 <= number <= 71 or 89 <= number <= 103:
+        return "f block"
+    # Behind each noble gas: alkali and alkaline earth metal, then the d block, then the p block.
+    before = max(gas for gas in (0, 2, 10, 18, 36, 54, 86) if gas < number)
+    place = number - before - (14 if before in (54, 86) and number - before > 16 else 0)
+    if number <= 2 or place <= 2:
+        return "s block"
+    return "d block" if before >= 18 and place <= 12 else "p block"
+
+
+def nearest(names: Sequence[str], table: Floats, n: int) -> list[list[str]]:
+    """The n names with the smallest angle to each, the nearest first."""
+    lengths = np.linalg.norm(table, axis=1, keepdims=True)
+    directions = table / np.where(lengths > 0, lengths, 1.0)
+    cosines = directions @ directions.T
+    np.fill_diagonal(cosines, -np.inf)
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, : min(n, len(names) - 1)]
+    return [[names[i] for i in row] for row in order]

@@ -1,0 +1,63 @@
+"""Structures for ASE: frames of extended XYZ, written without it, and Atoms.
+
+Knows structures and plain values, not where they come from.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pymatgen.core import Structure
+
+
+def frame(structure: Structure, facts: Mapping[str, Any] | None = None) -> str:
+    """One frame: number of atoms, a comment with the cell and the facts, a line an atom.
+
+    Args:
+        structure: ordered. Cell and positions are written to 8 decimals, Å.
+        facts: more pairs of the comment; None among them is left out. An energy is that of the cell, eV.
+    """
+    lattice = " ".join(f"{x:.8f}" for x in structure.lattice.matrix.ravel())
+    told = "".join(f" {name}={_value(value)}" for name, value in (facts or {}).items() if value is not None)
+    lines = [
+        f"{len(structure)}",
+        f'Lattice="{lattice}" Properties=species:S:1:pos:R:3{told} pbc="T T T"',
+        *(f"{site.specie.symbol} {site.x:.8f} {site.y:.8f} {site.z:.8f}" for site in structure),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "T" if value else "F"
+    if isinstance(value, float):
+        return f"{value:.8f}"
+    # Quotes and line ends would end the pair or the comment.
+    text = " ".join(str(value).replace('"', "'").split())
+    return text if isinstance(value, int) else json.dumps(text, ensure_ascii=False)
+
+
+def to_atoms(structure: Structure) -> Any:
+    """The same for ASE: symbols, positions (Å), cell (Å), periodic in three directions.
+
+    Raises:
+        InputError: ASE is not installed, or a site is shared or partly empty.
+    """
+    try:
+        from ase import Atoms
+    except ImportError:
+        raise InputError("ASE is not installed: pip install crystallm[ase]") from None
+    if not structure.is_ordered:
+        raise InputError(f"{structure.formula}: ASE has no sites that are shared or partly empty")
+    return Atoms(
+        [site.specie.symbol for site in structure],
+        positions=structure.cart_coords,
+        cell=structure.lattice.matrix,
+        pbc=True,
+    )

@@ -1,0 +1,111 @@
+"""The model card of a model on the Hub: what its card.json says, in the form that the Hub reads.
+
+Says nothing that the card does not say; what is missing is said to be missing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystallm.checkpoint import Model
+
+_USE = """
+## How to use
+
+```python
+import crystallm
+
+model = crystallm.load_model("hf:{name}")  # or the path of this folder
+for crystal in crystallm.generate("TiO2", z=2, n=5, model=model):
+    print(crystal.space_group, crystal.validity.valid)
+```
+
+The network alone, without the rules that keep texts to crystallography (some texts then are no crystals):
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+network = AutoModelForCausalLM.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+ids = tokenizer({prompt!r}, return_tensors="pt", add_special_tokens=False).input_ids
+print(tokenizer.decode(network.generate(ids, max_new_tokens={new})[0]))
+```
+"""
+
+
+def markdown(model: Model, name: str = "ORG/NAME") -> str:
+    """The README of a model.
+
+    Args:
+        model: whose card.json is told.
+        name: on the Hub.
+    """
+    card = model.card
+    head = [
+        "---",
+        "library_name: crystallm",
+        "pipeline_tag: text-generation",
+        f"license: {_licence(card)}",
+        "tags: [materials-science, chemistry, crystal-structure-prediction, crystallography]",
+        "---",
+        "",
+        f"# {name.rsplit('/', maxsplit=1)[-1] if name != 'ORG/NAME' else model.name}",
+        "",
+        str(card.get("summary") or "A language model of crystals, without a card of its own."),
+        "",
+        "## What it is",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {key} | {value} |" for key, value in _facts(model).items()),
+    ]
+    parts = [
+        "\n".join(head),
+        _section("Intended use", card.get("intended_use")),
+        _USE.format(name=name, prompt=model.language.text(model.language.prompt([("Ti", 2), ("O", 4)])),
+                    new=60 if model.language.name == "orbits" else 900),
+        _section("Training data", _data(card.get("data"))),
+        _section("Left out of the training data", card.get("excluded")),
+        _section("Training", card.get("training")),
+        _section("Figures", _figures(card.get("figures"))),
+        _section("Limits", card.get("limits")),
+    ]  # fmt: skip
+    return "\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    config = model.config
+    return {
+        "language": f"`{config.language}` ({config.vocab_size} tokens)",
+        "form": {"gpt2": "GPT-2", "llama": "Llama"}[config.form],
+        "parameters": f"{model.network.num_parameters() / 1e6:.1f} M",
+        "context": f"{config.context} tokens",
+        "layers, heads, width": f"{config.n_layer}, {config.n_head}, {config.n_embd}",
+    }
+
+
+def _licence(card: Mapping[str, Any]) -> str:
+    return str(card.get("licence") or card.get("license") or "other").lower()
+
+
+def _section(title: str, text: Any) -> str:
+    return f"\n## {title}\n\n{text}\n" if text else f"\n## {title}\n\nNot told.\n"
+
+
+def _data(data: Any) -> str:
+    if not isinstance(data, list):
+        return str(data or "")
+    lines = ["| source | crystals | licence |", "|---|---|---|"]
+    rows = (row for row in data if isinstance(row, dict))
+    cells = ([str(row.get(key, "")) for key in ("name", "crystals", "licence")] for row in rows)
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
+
+
+def _figures(figures: Any) -> str:
+    if not figures:
+        return ""
+    return f"```json\n{json.dumps(figures, indent=1, ensure_ascii=False)}\n```"

@@ -1,0 +1,251 @@
+"""How plausible a network finds given crystals: log-likelihoods, whole and by part of the text.
+
+With t_1 ... t_n the tokens of a crystal's canonical text (t_1, its beginning, is given) and p the network's
+probabilities at temperature 1, without rules,
+
+    nats = -sum_{i > 1} log p(t_i | t_1 ... t_{i-1})        perplexity = exp(nats / tokens)
+
+and every token belongs to one part: composition, space group, orbits (which element on which position), cell,
+or coordinates. What a part costs is told given all parts before it, so that `nats` without the composition is
+the surprise at the crystal given its formula. Numbers of different languages, and of models with different
+tables of tokens, compare by crystal only, not by token.
+
+Knows texts and networks; refuses to know files and which crystal is the better one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crystallm.errors import CrystallmError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from crystallm.checkpoint import Model
+    from crystallm.language import Language
+    from crystallm.model import GPT
+    from crystallm.sources import Entry
+
+PARTS = ("composition", "space_group", "orbits", "cell", "coordinates")
+"""In the order of the orbits language; the published one has the cell before the orbits."""
+BATCH_TOKENS = 16_384
+"""Tokens that go through the network together, padding included."""
+TOGETHER = 512
+"""Crystals that are sorted by length before they are put together."""
+COLUMNS = {
+    "id": "string",
+    "formula": "string",
+    "space_group": "string",
+    "n_tokens": "int32",
+    "nats": "float64",
+    "nats_per_token": "float64",
+    "perplexity": "float64",
+    **{
+        f"{part}_{what}": kind
+        for part in PARTS
+        for what, kind in (("nats", "float64"), ("tokens", "int32"), ("perplexity", "float64"))
+    },
+    "reason": "string",
+}
+"""Columns of a table of scores, with their pyarrow types. What was not scored has nulls, and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a network makes of one crystal.
+
+    Attributes:
+        nats: of the whole text, natural units.
+        n_tokens: that were judged.
+        parts: (nats, tokens) of each part.
+    """
+
+    nats: float
+    n_tokens: int
+    parts: dict[str, tuple[float, int]]
+
+    @property
+    def perplexity(self) -> float:
+        """Of a token of the text."""
+        return math.exp(self.nats / self.n_tokens) if self.n_tokens else math.nan
+
+
+def parts(language: Language, ids: Sequence[int]) -> list[str]:
+    """The part that each token of a whole text belongs to; the first, which is given, to the composition.
+
+    Raises:
+        InputError: no such language.
+    """
+    if language.name == "orbits":
+        return _orbits_parts(ids)
+    if language.name == "cif":
+        return _cif_parts(ids)
+    raise InputError(f"the parts of the language {language.name!r} are not known")
+
+
+def _orbits_parts(ids: Sequence[int]) -> list[str]:
+    from crystallm.orbits import families
+
+    family = families()
+    found = []
+    in_orbits = False
+    for token in ids:
+        if family.group <= token < family.label:
+            found.append("space_group")
+            in_orbits = True
+        elif token < family.group and token != family.end:
+            found.append("orbits" if in_orbits else "composition")
+        elif token == family.end or token >= family.coarse:
+            found.append("coordinates")
+        else:
+            found.append("orbits" if token < family.volume else "cell")
+    return found
+
+
+# By the first word of a line. What follows from the composition alone counts with it, and so on.
+_CIF_LINES = (
+    ("_symmetry", "space_group"),
+    ("_cell_formula_units", "composition"),
+    ("_cell", "cell"),
+    ("_chemical", "composition"),
+    ("_atom_site", "orbits"),
+)
+
+
+def _cif_parts(ids: Sequence[int]) -> list[str]:
+    from crystallm import tokenizer
+
+    found: list[str] = []
+    line: list[tuple[int, str]] = []  # tokens of the line at hand: place, text
+    loop = ""  # what the loop at hand belongs to
+    waiting: list[int] = []  # tokens of `loop_`, which belong to what follows
+    for place, token in enumerate(ids):
+        text = tokenizer.decode([token])
+        found.append("composition")
+        line.append((place, text))
+        if text != "\n" and place < len(ids) - 1:
+            continue
+        words = "".join(piece for _, piece in line).split(" ")
+        first = words[0].strip()
+        places, line = line, []
+        if first == "loop_":
+            waiting = [at for at, _ in places]
+            loop = ""
+            continue
+        part = next((part for start, part in _CIF_LINES if first.startswith(start)), "")
+        if part:
+            loop = part
+        elif loop == "orbits":  # a row: symbol, label, multiplicity; then numbers
+            n_blanks = 0 if len(places) > 1 else 3  # the end of the text is an empty line
+            for at, piece in places:
+                found[at] = "orbits" if n_blanks < 3 else "coordinates"
+                n_blanks += piece == " "
+            continue
+        for at in (*waiting, *(at for at, _ in places)):
+            found[at] = part or loop or "composition"
+        waiting = []
+    return found
+
+
+def score(model: Model, texts: Sequence[Sequence[int]]) -> list[Score]:
+    """Log-likelihoods of whole texts.
+
+    Args:
+        model: loaded.
+        texts: tokens of each crystal, end included.
+
+    Raises:
+        InputError: a text of fewer than two tokens, or longer than the context.
+    """
+    context = model.config.context
+    for ids in texts:
+        if not 2 <= len(ids) <= context:
+            raise InputError(f"a text of {len(ids)} tokens: the model {model.name!r} reads 2 to {context}")
+    found: dict[int, Score] = {}
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    while order:
+        longest = len(texts[order[-1]])
+        batch = [order.pop() for _ in range(min(len(order), max(1, BATCH_TOKENS // longest)))]
+        for i, losses in zip(batch, _losses(model.network, [texts[i] for i in batch]), strict=True):
+            named = zip(parts(model.language, texts[i])[1:], losses, strict=True)
+            sums = dict.fromkeys(PARTS, (0.0, 0))
+            for part, loss in named:
+                nats, n = sums[part]
+                sums[part] = (nats + loss, n + 1)
+            found[i] = Score(math.fsum(losses), len(losses), sums)
+    return [found[i] for i in range(len(texts))]
+
+
+def _losses(network: GPT, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+    """-log p of every token but the first of each text, nats."""
+    import torch
+
+    longest = max(map(len, texts))
+    device = network.transformer.wte.weight.device
+    # Padding stands behind all that is looked at, and no token sees what comes after it.
+    ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=device)  # (B, T)
+    with torch.no_grad():
+        logits = network(ids[:, :-1]).float()  # (B, T - 1, V)
+        told = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(dim=2)  # (B, T - 1)
+    return [(-row[: len(text) - 1]).tolist() for row, text in zip(told.cpu(), texts, strict=True)]
+
+
+def rows(model: Model, entries: Iterable[Entry], *, symprec: float = 0.1) -> Iterator[dict[str, Any]]:
+    """A row with `COLUMNS` for each crystal of a collection, in its order.
+
+    Args:
+        model: loaded.
+        entries: to score.
+        symprec: distance tolerance of the symmetry search, Å.
+    """
+    waiting: list[tuple[dict[str, Any], list[int] | None]] = []
+    for entry in entries:
+        waiting.append(_read(model, entry, symprec))
+        if len(waiting) == TOGETHER:
+            yield from _scored(model, waiting)
+            waiting = []
+    yield from _scored(model, waiting)
+
+
+def _read(model: Model, entry: Entry, symprec: float) -> tuple[dict[str, Any], list[int] | None]:
+    """A row without numbers, and the tokens of its crystal if it has a text."""
+    from crystallm import spacegroups
+    from crystallm.sources import parsing
+
+    row = dict.fromkeys(COLUMNS) | {"id": entry.id}
+    if entry.text is None:
+        return row | {"reason": f"not read: {entry.problem}"}, None
+    try:
+        ids = model.language.encode(parsing.structure(entry.text, entry.format), symprec)
+        composition, group = model.language.opening(ids)
+    except CrystallmError as error:
+        return row | {"reason": str(error)}, None
+    row["formula"] = "".join(f"{symbol}{count}" for symbol, count in composition.items())
+    row |= {"space_group": spacegroups.get(group).symbol, "n_tokens": len(ids) - 1}
+    context = model.config.context
+    if len(ids) > context:
+        return row | {"reason": f"{len(ids)} tokens are more than the context of {context}"}, None
+    return row, ids
+
+
+def _scored(model: Model, read: Sequence[tuple[dict[str, Any], list[int] | None]]) -> list[dict[str, Any]]:
+    scores = iter(score(model, [ids for _, ids in read if ids is not None]))
+    found = []
+    for row, ids in read:
+        if ids is None:
+            found.append(row)
+            continue
+        one = next(scores)
+        told: dict[str, Any] = {
+            "nats": one.nats,
+            "nats_per_token": one.nats / one.n_tokens,
+            "perplexity": one.perplexity,
+        }
+        for part, (nats, n) in one.parts.items():
+            told |= {f"{part}_nats": nats, f"{part}_tokens": n}
+            told[f"{part}_perplexity"] = math.exp(nats / n) if n else None
+        found.append(row | told)
+    return found

@@ -1,0 +1,92 @@
+"""A crystal like another of other elements: how its text begins (ZrMn6Sn6 -> YMn6Ge6).
+
+Space group and Wyckoff positions stay, elements are replaced; cell and coordinates are for a model to write.
+In the published language, whose texts tell the cell before the positions, group and cell formula alone stay.
+Knows structures and texts; refuses to know networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from crystallm import elements, formula, orbits
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    import os
+
+    from pymatgen.core import Structure
+
+    from crystallm.language import Language
+
+
+def read(path: str | os.PathLike[str]) -> Structure:
+    """The one structure of a file.
+
+    Raises:
+        InputError: it holds none, or several.
+        TextError: it is no crystal.
+    """
+    from crystallm import sources
+    from crystallm.sources import parsing
+
+    found = list(sources.read(path))
+    if len(found) != 1:
+        raise InputError(f"{str(path)!r} holds {len(found)} crystals: give a file of one")
+    if found[0].text is None:
+        raise InputError(f"{str(path)!r} cannot be read: {found[0].problem}")
+    return parsing.structure(found[0].text, found[0].format)
+
+
+def like(structure: Structure, wanted: str, language: Language, symprec: float = 0.1) -> list[int]:
+    """How a crystal begins that is built like another one.
+
+    Elements are matched by their counts; where these are equal, in the order of their electronegativity.
+
+    Args:
+        structure: the known crystal.
+        wanted: formula of the other.
+        language: of the model.
+        symprec: distance tolerance of the symmetry search, Å.
+
+    Returns:
+        Tokens of composition, space group and (in the orbits language) orbits.
+
+    Raises:
+        InputError: the formula has other proportions, or the language has no word for a part of it.
+        TextError: the structure cannot be told as a crystal.
+    """
+    matched = _matched(structure, wanted)
+    other = structure.copy()
+    species: dict[Any, Any] = dict(matched)
+    other.replace_species(species)
+    # The canonical description of the new crystal: other elements, another order, perhaps another origin.
+    told = orbits.describe(other, symprec)
+    prompt = language.prompt(told.composition, told.space_group)
+    if language.name != "orbits":
+        return prompt
+    return [*prompt, *orbits.ids(" ".join(f"{orbit.element} {orbit.label}" for orbit in told.orbits))]
+
+
+def _matched(structure: Structure, wanted: str) -> dict[str, str]:
+    """The new element in the place of each old one."""
+    if not structure.is_ordered:
+        raise InputError(f"{structure.formula}: sites shared by elements or partly empty have no text")
+    there = Counter(str(site.specie.symbol) for site in structure)
+    counts = formula.parse(wanted)
+    old, new = (_by_count(_reduced(found)) for found in (there, counts))
+    if [n for n, _ in old] != [n for n, _ in new]:
+        written = "".join(f"{s}{n if n > 1 else ''}" for s, n in _reduced(there).items())
+        raise InputError(f"{wanted!r} has other proportions than {written}: ask for a formula like it")
+    return {before: after for (_, before), (_, after) in zip(old, new, strict=True)}
+
+
+def _reduced(counts: dict[str, int] | Counter[str]) -> dict[str, int]:
+    shared = math.gcd(*counts.values())
+    return {symbol: counts[symbol] // shared for symbol in elements.electronegativity_order(counts)}
+
+
+def _by_count(counts: dict[str, int]) -> list[tuple[int, str]]:
+    return [(n, symbol) for symbol, n in sorted(counts.items(), key=lambda pair: pair[1])]
