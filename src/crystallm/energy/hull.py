@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
@@ -31,10 +32,12 @@ class Hull:
 
     Raises:
         InputError: no such form, or an entry that is none.
-        CrystallmError: it cannot be read.
+        CrystallmError: it cannot be read, or pymatgen's phase diagrams are not installed.
     """
 
     def __init__(self, path: Path) -> None:
+        if find_spec("pymatgen.analysis.phase_diagram") is None:
+            raise CrystallmError("the hull needs all of pymatgen: pip install 'crystallm[energy]'")
         self._path = path
         self._entries = [_entry(row, f"{path}, entry {i}") for i, row in enumerate(_rows(path), 1)]
         self._diagrams: dict[frozenset[str], Any] = {}
