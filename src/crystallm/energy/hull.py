@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import json
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
@@ -36,8 +35,10 @@ class Hull:
     """
 
     def __init__(self, path: Path) -> None:
-        if find_spec("pymatgen.analysis.phase_diagram") is None:
-            raise CrystallmError("the hull needs all of pymatgen: pip install 'crystallm[energy]'")
+        try:
+            import pymatgen.analysis.phase_diagram  # noqa: F401
+        except ImportError:
+            raise CrystallmError("the hull needs all of pymatgen: pip install 'crystallm[energy]'") from None
         self._path = path
         self._entries = [_entry(row, f"{path}, entry {i}") for i, row in enumerate(_rows(path), 1)]
         self._diagrams: dict[frozenset[str], Any] = {}
