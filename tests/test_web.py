@@ -236,14 +236,6 @@ def test_the_server_tells_what_it_offers(served):
     assert served.get("/healthz").json == {"status": "ok"}
 
 
-def test_a_search_is_refused_where_there_is_none(served):
-    if served.get("/api/v1/about").json["search"]:
-        pytest.skip("this installation has a tree search")
-    answer = served.post({"kind": "search", "formula": "TiO2", "z": 2})
-    assert answer.status == 422
-    assert answer.error["field"] == "kind"
-
-
 def test_a_monitor_reads_counters(served, rutile):
     text = served.get("/metrics").body.decode()
     counts = {}

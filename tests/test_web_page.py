@@ -212,6 +212,29 @@ def test_energies_grow_a_curve_and_two_crystals_stand_side_by_side(page):
     page.keyboard.press("Escape")
 
 
+def test_a_search_grows_its_curve_while_it_goes_on(page):
+    visit(page)
+    page.fill("#formula", "TiO2")
+    page.select_option("#z", "2")
+    page.check("#search")
+    assert page.is_hidden("#n")
+    page.fill("#simulations", "1001")
+    page.click("#write")
+    page.wait_for_selector("#simulations-error:has-text('from 1 to 1000')")
+    page.fill("#simulations", "1000")
+    page.fill("#seed", "3")
+    page.click("#write")
+    page.wait_for_selector("#curve svg .mark", state="attached")
+    line = page.wait_for_selector("#curve svg .step", state="attached").get_attribute("d")
+    page.wait_for_function("d => document.querySelector('#curve .step').getAttribute('d') !== d", arg=line)
+    page.wait_for_selector("#status:has-text('of 1000 simulations')")
+    assert "energy 1" in page.inner_text(".card[data-number='0'] dl")
+    assert "search=1&simulations=1000&seed=3" in page.url
+    page.click("#cancel")
+    page.wait_for_selector("#status:has-text('Cancelled')")
+    assert len(numbers(page)) > 1
+
+
 def test_the_periodic_table_and_the_list_of_groups(page):
     visit(page)
     page.click("#open-table")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from crystallm.checkpoint import Model
     from crystallm.crystal import Crystal
+    from crystallm.drafts import Sample
     from crystallm.search_options import Options
     from crystallm.search_policies import Policy, Proposal
 
@@ -58,6 +59,7 @@ class Found:
         move: how its beginning was found, see `search_policies.Proposal`.
         call: number of the energy call that was made for it, from 1; None for none.
         equals: place in the list of the first crystal that is equal; None for none.
+        sample: its text as it was written; None for one that a log gave back.
     """
 
     crystal: Crystal
@@ -66,6 +68,7 @@ class Found:
     move: str
     call: int | None = None
     equals: int | None = None
+    sample: Sample | None = None
 
     @cached_property
     def form(self) -> str:
@@ -252,7 +255,8 @@ class Search:
             indices=[index for _, index in asked],
         )
         crystals = []
-        for (proposal, _), sample in zip(asked, samples, strict=True):
+        written = list(samples)
+        for (proposal, _), sample in zip(asked, written, strict=True):
             choice = self._choices[proposal.root]
             crystals.append(
                 Crystal(
@@ -270,7 +274,10 @@ class Search:
             known = self._by_text.get(crystal.ids)
             twin = fresh[crystal.ids] if known is None else self.found[known].crystal
             crystal.judge(twin.validity)
-        found = [Found(crystal, first + i // n, 0.0, asked[i][0].move) for i, crystal in enumerate(crystals)]
+        found = [
+            Found(crystal, first + i // n, 0.0, asked[i][0].move, sample=sample)
+            for i, (crystal, sample) in enumerate(zip(crystals, written, strict=True))
+        ]
         return [found[k : k + n] for k in range(0, len(found), n)]
 
     def _source(self, root: int, index: int) -> Any:

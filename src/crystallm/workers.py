@@ -13,8 +13,9 @@ import atexit
 import itertools
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -353,7 +354,7 @@ def _unpacked(answer: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def kept(processes: int = 1, *, end: bool = False) -> Iterator[None]:
+def kept(processes: int = 1, *, end: bool = False) -> Iterator[Callable[[], None]]:
     """Within it, `run` keeps its processes for the next `run` of this thread, here or later.
 
     Starting a process takes longer than many a task. Where the block is left by an exception, they end.
@@ -361,10 +362,13 @@ def kept(processes: int = 1, *, end: bool = False) -> Iterator[None]:
     Args:
         processes: that `run` may take at a time; one suits a cluster's workers, each of which has one core.
         end: whether they end with the block in any case.
+
+    Yields:
+        What ends them now, whatever they are doing; other threads may call it, too.
     """
     before, _HERE.keeping = _HERE.keeping, processes
     try:
-        yield
+        yield _HERE.kill_of_this_thread()
     except BaseException:
         end = True
         raise
@@ -396,8 +400,17 @@ class _Here(threading.local):
 
     def kill(self) -> None:
         """End them all."""
-        while self._pools:
-            _, pool = self._pools.popitem()
+        _kill(self._pools)
+
+    def kill_of_this_thread(self) -> Callable[[], None]:
+        """`kill` for the other threads, each of which has a `_Here` of its own."""
+        return partial(_kill, self._pools)
+
+
+def _kill(pools: dict[tuple[int, float], Pool]) -> None:
+    with suppress(KeyError):  # nothing is left; another thread may be at it, too
+        while True:
+            _, pool = pools.popitem()
             atexit.unregister(pool.kill)
             pool.kill()
 

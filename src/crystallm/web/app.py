@@ -25,7 +25,7 @@ from crystallm.web.guard import Guard, Keys
 from crystallm.web.jobs import BusyError, Job, Jobs, view
 from crystallm.web.limits import Limits
 from crystallm.web.metrics import Metrics, resident_bytes
-from crystallm.web.runners import Runner, can_search
+from crystallm.web.runners import Runner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -88,11 +88,14 @@ class JobState(BaseModel):
     created: float = Field(description="Seconds since 1970.")
     state: Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
     position: int | None = Field(default=None, description="Place in the queue, from 1.")
-    total: int | None = Field(default=None, description="Crystals that are to come.")
+    total: int | None = Field(default=None, description="Crystals that are to come; simulations of a search.")
     note: str | None = Field(default=None, description="How the request was read.")
     message: str | None = Field(default=None, description="Why it failed.")
     crystals: list[dict[str, Any]] = Field(default_factory=list)
     curve: list[dict[str, Any]] = Field(default_factory=list, description="Lowest energy by step, eV/atom.")
+    progress: dict[str, Any] | None = Field(
+        default=None, description="How far a search is: simulations, energy calls, texts, valid ones."
+    )
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -161,7 +164,7 @@ class Server:
                 for name, model in self.runner.models.items()
             ],
             "energies": self.runner.energies,
-            "search": can_search() and bool(self.runner.energies),
+            "search": bool(self.runner.energies),
             "keys": bool(self.keys),
             "limits": {
                 name: getattr(limits, name)
@@ -311,8 +314,9 @@ def _add_jobs(app: FastAPI, server: Server) -> None:
         response_class=StreamingResponse,
     )
     async def events(name: str, request: Request) -> StreamingResponse:
-        """What happens to a job, as server-sent events: `state`, `position`, `crystal`, `update`, `curve`.
+        """What happens to a job, as server-sent events.
 
+        They are `state`, `position`, `crystal`, `update`, `curve`, and of a search `progress`.
         With the header Last-Event-ID it goes on behind that event.
         """
         job = found(name)
@@ -338,7 +342,7 @@ def _add_jobs(app: FastAPI, server: Server) -> None:
             **{
                 key: value
                 for key, value in view(job.lines).items()
-                if key in ("state", "total", "note", "message", "crystals", "curve")
+                if key in ("state", "total", "note", "message", "crystals", "curve", "progress")
             },
         )
 

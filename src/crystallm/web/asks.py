@@ -75,8 +75,19 @@ class Search(_Ask):
     formula: Formula
     z: Z = None
     space_group: Group = None
-    n: int = Field(default=8, ge=1, description="Crystals that are kept, at most.")
+    n: int | None = Field(
+        default=None,
+        ge=1,
+        description="So many distinct valid crystals are told, and of those found later the ones that are "
+        "among the n lowest; null: as many as a job may have.",
+    )
     simulations: int = Field(default=100, ge=1, description="Crystals that may be tried.")
+    energy_calls: int | None = Field(
+        default=None, ge=1, description="End earlier, after so many crystals whose energy was asked."
+    )
+    recipe: Literal["ours", "paper", "paper-long"] = Field(
+        default="ours", description="`paper`: the tree search of the CrystaLLM paper."
+    )
     seed: Seed = None
     model: Name | None = None
     energy: Energy = None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
+    from crystallm.validity import Validity
+
 FORMS = ("cif", "poscar", "extxyz")
 """Kinds of files that a crystal can be taken home in."""
 WAVELENGTH = "CuKa"
@@ -56,18 +58,25 @@ def sheet(task: Mapping[str, Any]) -> dict[str, Any]:
     if task.get("judge", True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            verdict = crystal.validity
-        found |= {"valid": verdict.valid, "reasons": list(verdict.reasons)}
-        found["checks"] = {
-            name: getattr(verdict, name) for name in ("sensible", "formula", "multiplicity", "space_group")
-        }
-        found["bond_score"] = _number(verdict.bond_score)
+            found |= told(crystal.validity)
     try:
         text = crystal.text if crystal.ended else ""
         structure = crystal.structure
         return found | {"text": text, "cif": crystal.cif} | described(structure, text)
     except TextError as error:
         return found | {"text": crystal.written, "broken": str(error)}
+
+
+def told(verdict: Validity) -> dict[str, Any]:
+    """What a sheet says of a verdict."""
+    return {
+        "valid": verdict.valid,
+        "reasons": list(verdict.reasons),
+        "checks": {
+            name: getattr(verdict, name) for name in ("sensible", "formula", "multiplicity", "space_group")
+        },
+        "bond_score": _number(verdict.bond_score),
+    }
 
 
 def judged(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,16 +86,7 @@ def judged(task: Mapping[str, Any]) -> dict[str, Any]:
     from crystallm import validity
 
     verdict, facts = validity.inspect(task["text"], task["what"])
-    found: dict[str, Any] = {
-        "valid": verdict.valid,
-        "reasons": list(verdict.reasons),
-        "checks": {
-            name: getattr(verdict, name) for name in ("sensible", "formula", "multiplicity", "space_group")
-        },
-        "bond_score": _number(verdict.bond_score),
-        "facts": asdict(facts),
-    }
-    return found | _handed_in(task["text"])
+    return told(verdict) | {"facts": asdict(facts)} | _handed_in(task["text"])
 
 
 def handed_in(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from crystallm.web.store import Store
 
 _LOG = logging.getLogger(__name__)
+SEARCH = "search"
+"""The kind of jobs of which few are done at a time."""
 _REMEMBERED = 64  # finished jobs whose lines are kept in memory
 _SWEEP_SECONDS = 600.0
 _USUAL_SECONDS = 4.0  # of a job, before any has been seen
@@ -114,7 +116,7 @@ class Job:
 
 
 def view(lines: list[str]) -> dict[str, Any]:
-    """What the events of a job add up to: its state, note, crystals in their order, and curve."""
+    """What the events of a job add up to: its state, note, crystals in their order, progress, curve."""
     found: dict[str, Any] = {"state": "queued", "crystals": []}
     crystals: dict[int, dict[str, Any]] = {}
     curve: list[Any] = []
@@ -128,6 +130,8 @@ def view(lines: list[str]) -> dict[str, Any]:
         elif event == "update":
             for one in data:
                 crystals.setdefault(one["number"], {}).update(one)
+        elif event == "progress":
+            found["progress"] = data
         elif event == "curve":
             curve.append(data)
     found["crystals"] = [crystals[number] for number in sorted(crystals)]
@@ -203,7 +207,7 @@ class Jobs:
             raise BusyError(
                 f"{self.limits.per_address} jobs of your address are under way: wait until one is done", after
             )
-        if len(self._waiting) >= self.limits.waiting and self.n_running >= self.limits.running:
+        if len(self._waiting) >= self.limits.waiting and not self._has_place(ask):
             raise BusyError(f"{len(self._waiting)} jobs are waiting already: try again later", after)
         job = Job(secrets.token_urlsafe(12), ask, address, time.time(), self._store)
         self._store.create(job.name, ask, job.created)
@@ -277,9 +281,20 @@ class Jobs:
         turns = 1 + len(self._waiting) / self.limits.running
         return max(1, min(120, round(self._mean * turns)))
 
+    def _has_place(self, ask: dict[str, Any]) -> bool:
+        """Whether a job could begin now: searches are fewer at a time, and hold up no other kind."""
+        if self.n_running >= self.limits.running:
+            return False
+        if ask["kind"] != SEARCH:
+            return True
+        running = [job.ask["kind"] for job in self._active.values() if job.task is not None]
+        return running.count(SEARCH) < self.limits.searches
+
     def _begin(self) -> None:
-        while self._waiting and self.n_running < self.limits.running:
-            job = self._waiting.popleft()
+        for job in tuple(self._waiting):
+            if not self._has_place(job.ask):
+                continue
+            self._waiting.remove(job)
             job.task = asyncio.create_task(self._do(job))
             job.task.add_done_callback(partial(self._left, job))
         self._stir_waiting()

@@ -18,6 +18,8 @@ class Limits(BaseModel):
     """Crystals handed in with one job, to be judged or relaxed."""
     simulations: int = Field(default=1000, ge=1)
     """Of one search."""
+    searches: int = Field(default=1, ge=1)
+    """Searches that are done at the same time, each by a thread and processes of its own."""
     body: int = Field(default=1_000_000, ge=1000)
     """Bytes of a request's body."""
     body_seconds: float = Field(default=15.0, gt=0)

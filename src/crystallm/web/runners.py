@@ -5,6 +5,7 @@ One runner serves all jobs of a server. It says what it finds by events:
     crystal   a sheet (see `desk`) with the crystal's `number`, as soon as it is judged
     update    further facts on crystals by number: energies, relaxed cells, clusters and ranks
     curve     {"step", "energy"}: the lowest energy so far
+    progress  how far a search is
 
 Refuses to know how events travel, and who may ask.
 """
@@ -12,8 +13,6 @@ Refuses to know how events travel, and who may ask.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import os
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -23,10 +22,10 @@ from crystallm.asking import Request, validated
 from crystallm.energy import model as energies
 from crystallm.energy import relax as relaxation
 from crystallm.energy import worker
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError
 from crystallm.generation import Generator, Settings
 from crystallm.losable import LostError, StartError
-from crystallm.web import asks, reading
+from crystallm.web import asks, desk, reading, searching
 from crystallm.web.engine import Engine, Ticket
 from crystallm.web.reading import FieldError
 
@@ -47,16 +46,6 @@ ENERGY_SECONDS = 60.0
 FOLD_SECONDS = 60.0
 
 
-SEARCHER = "crystallm.web.searching"
-"""The module of the tree search, where there is one. `async def run(runner, job, ask)` in it does a job of
-the kind `search`: it tells steps by `curve` and what it keeps by `crystal` and `update`, as the others do."""
-
-
-def can_search() -> bool:
-    """Whether this installation has a tree search."""
-    return importlib.util.find_spec(SEARCHER) is not None
-
-
 class Runner:
     """Does jobs.
 
@@ -67,7 +56,10 @@ class Runner:
         metrics: counters.
         judges: processes that judge.
         weighers: processes with an energy model.
-        batch_size: texts that an engine writes at a time.
+        batch_size: texts that an engine, or a search, writes at a time.
+
+    Attributes:
+        searchers: threads in which searches are done.
     """
 
     def __init__(
@@ -84,8 +76,10 @@ class Runner:
         self.models = dict(models)
         self.energies = list(energies)
         self.limits = limits
+        self.batch_size = batch_size
         self.engines = {name: Engine(model.network, batch_size) for name, model in models.items()}
-        self._metrics = metrics
+        self.searchers = searching.Threads(limits.searches)
+        self.metrics = metrics
         n_judges = judges or max(1, min(8, (os.cpu_count() or 1) // 2))
         self._judges = workers.Pool(n_judges, seconds=JUDGE_SECONDS)
         self._weighers = workers.Pool(weighers, seconds=ENERGY_SECONDS, memory_gb=worker.MEMORY_GB)
@@ -100,6 +94,7 @@ class Runner:
         """End the engines and all processes."""
         for pool in (self._judges, self._weighers, self._folders):
             pool.kill()
+        self.searchers.close()
         for engine in self.engines.values():
             engine.close()
 
@@ -137,6 +132,7 @@ class Runner:
         else:
             self._check_writing(ask)
             record["model"] = ask.model or next(iter(self.models))
+            record["n"] = ask.n or self.limits.samples
             if ask.seed is None:
                 record["seed"] = secrets.randbelow(asks.LARGEST_SEED + 1)
         if isinstance(ask, asks.Search):
@@ -149,7 +145,7 @@ class Runner:
         return record
 
     def _check_writing(self, ask: asks.Generate | asks.Search) -> None:
-        if ask.n > self.limits.samples:
+        if ask.n is not None and ask.n > self.limits.samples:
             raise FieldError("n", f"n = {ask.n}: at most {self.limits.samples} crystals a job")
         if ask.model is not None and ask.model not in self.models:
             raise FieldError("model", f"no model {ask.model!r}: there are {', '.join(self.models)}")
@@ -160,8 +156,6 @@ class Runner:
             raise FieldError(
                 "simulations", f"simulations = {ask.simulations}: at most {self.limits.simulations}"
             )
-        if not can_search():
-            raise FieldError("kind", "this server has no tree search: take the kind generate, with energy")
 
     def _checked_energy(self, name: str | None, *, needed: bool) -> str | None:
         if name is None and not needed:
@@ -192,9 +186,9 @@ class Runner:
                     number: int = number, sample: Sample = sample, crystal: Crystal = crystal
                 ) -> None:
                     nonlocal folding, folded
-                    sheet = await self._sheet(number, sample, crystal)
+                    sheet = await self.sheet(number, sample, crystal)
                     job.tell("crystal", sheet)
-                    self._metrics.count("crystals", "Crystals written and judged.", kind="generate")
+                    self.metrics.count("crystals", "Crystals written and judged.", kind="generate")
                     found[number] = sheet
                     if ask.energy is not None:
                         await self._weigh(job, sheet, ask, best, len(found))
@@ -205,10 +199,10 @@ class Runner:
                         and len(found) < ask.n
                     ):
                         folded = len(found)
-                        folding = group.create_task(self._rank(job, dict(found), ask))
+                        folding = group.create_task(self.rank(job, dict(found), ask))
 
                 group.create_task(finish())
-        await self._rank(job, found, ask)
+        await self.rank(job, found, ask)
 
     def _planned(self, model: Model, ask: asks.Generate) -> tuple[str, Drafts]:
         """How the request was read, and what is to be written for it."""
@@ -247,7 +241,17 @@ class Runner:
         finally:
             engine.drop(ticket)
 
-    async def _sheet(self, number: int, sample: Sample, crystal: Crystal) -> dict[str, Any]:
+    async def sheet(
+        self, number: int, sample: Sample, crystal: Crystal, *, judged: bool = False
+    ) -> dict[str, Any]:
+        """The sheet of a crystal.
+
+        Args:
+            number: of its card.
+            sample: as it was written.
+            crystal: what that is.
+            judged: whether its verdict is known already.
+        """
         task = {
             "language": crystal.language.name,
             "ids": list(crystal.ids),
@@ -261,6 +265,7 @@ class Runner:
         source = crystal.source
         head: dict[str, Any] = {"number": number}
         known: dict[str, Any]
+        verdict = desk.told(crystal.validity) if judged else {}
         if source is not None:
             head |= {
                 "seed": source.seed,
@@ -269,10 +274,14 @@ class Runner:
                 "asked": source.request,
             }
         try:
-            known = await self._asked(self._judges, "crystallm.web.desk:sheet", task, JUDGE_SECONDS)
-            return head | known
+            known = await self._asked(
+                self._judges, "crystallm.web.desk:sheet", task | {"judge": not judged}, JUDGE_SECONDS
+            )
+            return head | known | verdict
         except LostError as error:
             reason = f"not judged: {error.reason}"
+        if judged:
+            return head | {"broken": reason.replace("judged", "read")} | verdict
         try:
             known = await self._asked(
                 self._judges, "crystallm.web.desk:sheet", task | {"judge": False}, JUDGE_SECONDS
@@ -330,7 +339,9 @@ class Runner:
             return {"energy": None, "energy_reason": error.reason}
         return {"energy": record["energy"], "relaxed": sheet}
 
-    async def _rank(self, job: Job, found: dict[int, dict[str, Any]], ask: asks.Generate) -> None:
+    async def rank(
+        self, job: Job, found: dict[int, dict[str, Any]], ask: asks.Generate | asks.Search
+    ) -> None:
         """Count equal crystals and put the best first."""
         numbers = sorted(found)
         there = [number for number in numbers if "structure" in found[number]]
@@ -382,9 +393,7 @@ class Runner:
     # -- the other kinds -------------------------------------------------------------------------------------
 
     async def _search(self, job: Job, ask: asks.Search) -> None:
-        if not can_search():  # a job of a server that had one
-            raise InputError("this server has no tree search: take the kind generate, with energy")
-        await importlib.import_module(SEARCHER).run(self, job, ask)
+        await searching.run(self, job, ask)
 
     async def _evaluate(self, job: Job, ask: asks.Evaluate) -> None:
         job.enter("running", total=len(ask.structures))
@@ -396,7 +405,7 @@ class Runner:
             except LostError as error:
                 sheet = {"valid": False, "reasons": [f"not judged: {error.reason}"], "broken": error.reason}
             job.tell("crystal", {"number": number, **sheet})
-            self._metrics.count("crystals", "Crystals written and judged.", kind="evaluate")
+            self.metrics.count("crystals", "Crystals written and judged.", kind="evaluate")
 
         async with asyncio.TaskGroup() as group:
             for number, text in enumerate(ask.structures):
@@ -419,7 +428,7 @@ class Runner:
             else:
                 update = {"energy": None, "energy_reason": "no crystal"}
             job.tell("update", [{"number": number, **update}])
-            self._metrics.count("crystals", "Crystals written and judged.", kind="relax")
+            self.metrics.count("crystals", "Crystals written and judged.", kind="relax")
 
         async with asyncio.TaskGroup() as group:
             for number, text in enumerate(ask.structures):

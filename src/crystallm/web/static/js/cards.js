@@ -114,6 +114,7 @@ export class Cards {
       ["Å³/atom", number(now.volume_per_atom, 2)],
     ] : [];
     if (crystal.energy !== undefined) rows.push(["eV/atom", crystal.energy === null ? crystal.energy_reason ?? "–" : number(crystal.energy, 3)]);
+    if (crystal.energy_call) rows.push(["found", `try ${crystal.simulation}, energy ${crystal.energy_call}`]);
     if (crystal.log_likelihood !== undefined) rows.push(["log-lik.", number(crystal.log_likelihood, 1)]);
     return [
       h("div", { class: "head" },

@@ -59,8 +59,8 @@ export function peaks(found, most = 12) {
       h("td", { class: "num" }, number(peak.intensity, 1)))))));
 }
 
-/** The lowest energy (eV/atom) after so many crystals. */
-export function curve(points, total) {
+/** The lowest energy (eV/atom) after so many crystals; `tried` of them so far, where that is known. */
+export function curve(points, total, tried) {
   const [height, left, bottom, top] = [130, 62, 26, 8];
   const energies = points.map((point) => point.energy);
   let [low, high] = [Math.min(...energies), Math.max(...energies)];
@@ -76,8 +76,9 @@ export function curve(points, total) {
   }
   let path = `M${x(points[0].step)},${y(points[0].energy)}`;
   for (const point of points.slice(1)) path += `H${x(point.step).toFixed(1)}V${y(point.energy).toFixed(1)}`;
-  made.append(svg("path", { class: "step", d: `${path}H${x(last)}` }));
+  const now = Math.max(tried ?? 0, points.at(-1).step);
+  made.append(svg("path", { class: "step", d: `${path}H${x(tried === undefined ? last : now).toFixed(1)}` }));
   for (const point of points) made.append(svg("circle", { class: "mark", r: 4, cx: x(point.step), cy: y(point.energy) }, svg("title", {}, `${number(point.energy, 3)} eV/atom after ${point.step}`)));
-  made.append(svg("text", { x: WIDTH * 1.6 - 10, y: height - 6, "text-anchor": "end" }, `crystals tried: ${points.at(-1).step} of ${last}`));
+  made.append(svg("text", { x: WIDTH * 1.6 - 10, y: height - 6, "text-anchor": "end" }, `crystals tried: ${now} of ${last}`));
   return made;
 }

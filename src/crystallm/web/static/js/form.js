@@ -74,6 +74,11 @@ export class Form {
     $("relax-line").hidden = !energy;
     const search = this.about.search && $("search").checked;
     $("simulations-field").hidden = !search;
+    $("n").closest(".field").hidden = search;
+    if (search) {
+      $("relax-line").hidden = true;
+      if (name === "search") $("simulations-field").closest("details").open = true;
+    }
     if (["formula", "z", "space_group"].includes(name)) this.read();
   }
 
@@ -154,21 +159,24 @@ export class Form {
     if (!formula) return wrong("formula", "Write a formula, such as TiO2.");
     const n = Number($("n").value);
     const most = this.about.limits.samples;
-    if (!Number.isInteger(n) || n < 1 || n > most) return wrong("n", `Write a whole number from 1 to ${most}.`);
+    const search = this.about.search && $("search").checked;
+    if (!search && (!Number.isInteger(n) || n < 1 || n > most)) return wrong("n", `Write a whole number from 1 to ${most}.`);
+    const simulations = Number($("simulations").value);
+    const budget = this.about.limits.simulations;
+    if (search && (!Number.isInteger(simulations) || simulations < 1 || simulations > budget)) return wrong("simulations", `Write a whole number from 1 to ${budget}.`);
     const seedText = $("seed").value.trim();
     const seed = seedText === "" ? Math.floor(Math.random() * 2 ** 32) : Number(seedText);
     if (!Number.isSafeInteger(seed) || seed < 0) return wrong("seed", "Write a whole number from 0.");
     const z = $("z").value;
     const group = $("space_group").value.trim();
     const energy = $("energy").value || null;
-    const search = this.about.search && $("search").checked;
     const base = {
-      formula, n, seed, z: z === "" ? null : z === "auto" ? "auto" : Number(z),
+      formula, seed, z: z === "" ? null : z === "auto" ? "auto" : Number(z),
       space_group: group === "" ? null : /^\d+$/.test(group) ? Number(group) : group,
       model: $("model").value || null, energy,
     };
-    if (search) return { kind: "search", ...base, simulations: Number($("simulations").value) };
-    return { kind: "generate", ...base, temperature: Number($("temperature").value), relax: energy !== null && $("relax").checked };
+    if (search) return { kind: "search", ...base, simulations };
+    return { kind: "generate", ...base, n, temperature: Number($("temperature").value), relax: energy !== null && $("relax").checked };
   }
 
   /** An ask as the query of an address, which gives the same crystals again. */

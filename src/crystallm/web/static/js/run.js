@@ -29,7 +29,8 @@ export class Run {
     const { signal } = this.stop;
     this.ask = ask;
     this.id = null;
-    this.total = ask.n;
+    this.total = ask.simulations ?? ask.n;
+    this.progress = null;
     this.state = "sent";
     this.curve = [];
     this.began = performance.now();
@@ -41,7 +42,7 @@ export class Run {
     $("curve").hidden = true;
     fill($("legend"));
     $("cards").dataset.job = "";
-    this.cards.clear(ask.n);
+    this.cards.clear(ask.n ?? 0);
     this.words("Asking the server…");
     $("write").disabled = true;
     if ($("run").getBoundingClientRect().top > innerHeight * 0.7) $("run").scrollIntoView({ block: "start" });
@@ -71,6 +72,7 @@ export class Run {
     else if (event === "crystal") this.arrived(data);
     else if (event === "update") this.cards.update(data);
     else if (event === "curve") this.lower(data);
+    else if (event === "progress") this.further(data);
     else if (event === "state") this.enter(data);
   }
 
@@ -79,7 +81,7 @@ export class Run {
     if (data.note) fill($("run-note"), sentence(data.note));
     if (data.total) this.total = data.total;
     if (data.state === "queued") this.words("Waiting for its turn…");
-    if (data.state === "running") this.words(data.note ? "The network is writing…" : "Preparing…");
+    if (data.state === "running") this.words(data.note && !this.progress ? "The network is writing…" : data.note ? "Ranking…" : "Preparing…");
     if (!(data.state in ENDS)) return;
     $("cancel").hidden = true;
     this.cards.end();
@@ -93,18 +95,29 @@ export class Run {
     this.cards.add(crystal);
     if (crystal.composition && !$("legend").children.length) fill($("legend"), legend(crystal.composition.map(([symbol]) => symbol)));
     $("zip").disabled = false;
-    this.words(`${this.cards.crystals.size} of ${plural(this.total, "crystal")}: ${crystal.space_group ?? "no crystal"}${crystal.valid ? ", valid" : ""}`);
+    if (this.ask.kind !== "search") this.words(`${this.cards.crystals.size} of ${plural(this.total, "crystal")}: ${crystal.space_group ?? "no crystal"}${crystal.valid ? ", valid" : ""}`);
   }
 
   lower(point) {
     this.curve.push(point);
     $("curve").hidden = false;
-    fill($("curve"), h("figcaption", {}, "Lowest energy so far, eV/atom"), charts.curve(this.curve, this.ask.simulations ?? this.total));
+    this.draw();
+  }
+
+  draw() {
+    fill($("curve"), h("figcaption", {}, "Lowest energy so far, eV/atom"), charts.curve(this.curve, this.total, this.progress?.simulations));
+  }
+
+  /** How far a search is. */
+  further(progress) {
+    this.progress = progress;
+    if (this.curve.length) this.draw();
+    this.words(`${progress.simulations} of ${plural(this.total, "simulation")}: ${progress.valid} valid, ${this.cards.crystals.size} distinct, ${progress.energy_calls} energies`);
   }
 
   summary() {
     const all = [...this.cards.crystals.values()];
-    if (!all.length) return "";
+    if (!all.length) return this.progress ? `No valid crystal in ${plural(this.progress.simulations, "simulation")}` : "";
     const distinct = new Set(all.map((one) => one.cluster).filter((one) => one !== null && one !== undefined)).size;
     const parts = [plural(all.length, "crystal"), `${all.filter((one) => one.valid).length} valid`];
     if (distinct) parts.push(`${distinct} distinct`);
@@ -114,11 +127,12 @@ export class Run {
 
   words(text) {
     $("status").textContent = text;
-    const share = this.total ? this.cards.crystals.size / this.total : 0;
+    const done = this.ask.kind === "search" ? this.progress?.simulations ?? 0 : this.cards.crystals.size;
+    const share = this.total ? done / this.total : 0;
     const bar = $("progress");
     bar.classList.remove("over");
     bar.firstElementChild.style.width = `${Math.round(100 * share)}%`;
-    bar.setAttribute("aria-valuenow", this.cards.crystals.size);
+    bar.setAttribute("aria-valuenow", done);
     bar.setAttribute("aria-valuemax", this.total);
   }
 

@@ -1,0 +1,231 @@
+"""Searches as jobs: each in a thread beside the engine, its crystals told as they are found.
+
+A search writes with a writer of its own (see `crystallm.searching`), so that the engine's batches are those
+of the other jobs alone, and judges and asks for energies in processes of its own, which stay for the next
+search. Behind each round it is told how far it is, where the lowest energy fell, and which crystals are new;
+between rounds it is ended, if its job is. Refuses to know how a search finds anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from crystallm import workers
+from crystallm.asking import Request, validated
+from crystallm.generation import Settings
+from crystallm.search_options import split
+from crystallm.searching import Search
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from crystallm.searching import Found, State
+    from crystallm.web import asks
+    from crystallm.web.jobs import Job
+    from crystallm.web.runners import Runner
+
+ENERGY_SECONDS = 60.0
+"""Limit for one energy."""
+SHARE = 0.8
+"""Of a job's time in which a search begins rounds: so it ends with what it has, where the time is short."""
+
+
+class Threads:
+    """The threads in which searches are done, and the processes that they keep.
+
+    Args:
+        n: searches at a time.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._pool = ThreadPoolExecutor(n, thread_name_prefix="crystallm-search")
+        self._kills: dict[int, Callable[[], None]] = {}  # by thread
+
+    def do(self, work: Callable[[], str], stop: _Stop) -> asyncio.Future[str]:
+        """Begin to search; `stop` ends the processes of the search as well."""
+
+        def begun() -> str:
+            with workers.kept() as kill:
+                self._kills[threading.get_ident()] = stop.kill = kill
+                stop.check()
+                return work()
+
+        return asyncio.get_running_loop().run_in_executor(self._pool, begun)
+
+    def close(self) -> None:
+        """End the threads as soon as their rounds are done, and their processes now."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for kill in tuple(self._kills.values()):
+            kill()
+
+
+class _StoppedError(Exception):
+    """Nobody waits for the search any more."""
+
+
+@dataclass
+class _Stop:
+    """Ends a search from another thread: its processes now, itself behind its round."""
+
+    kill: Callable[[], None] = lambda: None
+    _set: threading.Event = field(default_factory=threading.Event)
+
+    def set(self) -> None:
+        self._set.set()
+        self.kill()
+
+    def check(self) -> None:
+        if self._set.is_set():
+            raise _StoppedError
+
+
+async def run(runner: Runner, job: Job, ask: asks.Search) -> None:
+    """Do a search.
+
+    Raises:
+        CrystallmError: the energy model cannot be loaded, or the results cannot be kept.
+    """
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Queue[str | tuple[State, list[Found]] | None] = asyncio.Queue()
+    stop = _Stop()
+
+    def tell(item: str | tuple[State, list[Found]]) -> None:
+        stop.check()
+        loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+    def work() -> str:
+        search = _search(runner, ask)
+        tell(search.note)
+        search.run(on_round=lambda state, found: tell((state, list(found))))
+        return search.stopped
+
+    future = runner.searchers.do(work, stop)
+    future.add_done_callback(lambda _: arrived.put_nowait(None))
+    telling = _Telling(runner, job, ask)
+    note = ""
+    try:
+        while (item := await arrived.get()) is not None:
+            if isinstance(item, str):
+                note = item
+                job.enter("running", note=note, total=ask.simulations)
+            else:
+                await telling.round(*item)
+        stopped = await future
+    finally:
+        if not future.done():
+            stop.set()
+            future.cancel()
+    await runner.rank(job, telling.sheets, ask)
+    if why := stopped or telling.short():
+        job.enter("running", note=f"{note}; ended early: {why}", total=ask.simulations)
+
+
+def _search(runner: Runner, ask: asks.Search) -> Search:
+    """The search that is asked for."""
+    model = runner.models[ask.model or next(iter(runner.models))]
+    given = {
+        "simulations": ask.simulations,
+        "energy_calls": ask.energy_calls,
+        "minutes": SHARE * runner.limits.job_seconds / 60,
+        "energy": ask.energy,
+        "energy_seconds": ENERGY_SECONDS,
+        "model": model.name,
+        "seed": ask.seed or 0,
+        "batch_size": runner.batch_size,
+        "device": "cpu",  # of the energy model, as for the other kinds
+    }
+    options, rest = split(ask.recipe, given)
+    group = None if ask.space_group is None else str(ask.space_group)
+    request = validated(Request, {"formula": ask.formula, "z": ask.z, "space_group": group})
+    return Search(model, request, options, validated(Settings, rest))
+
+
+class _Telling:
+    """What a job tells of a search.
+
+    Attributes:
+        sheets: of the crystals that were told, by number.
+    """
+
+    def __init__(self, runner: Runner, job: Job, ask: asks.Search) -> None:
+        self.sheets: dict[int, dict[str, Any]] = {}
+        self._runner, self._job, self._ask = runner, job, ask
+        self._state: State | None = None
+        self._best: float | None = None
+
+    async def round(self, state: State, found: Sequence[Found]) -> None:
+        """Tell of a round: the curve and new crystals, in the order in which they were written."""
+        new = [one for one in found if one.call is not None]
+        for one in new:
+            energy = one.crystal.energy
+            if energy is not None and (self._best is None or energy < self._best):
+                self._best = energy
+                self._job.tell("curve", {"step": one.simulation + 1, "energy": energy, "call": one.call})
+        for one in new:
+            if self._wanted(one):
+                await self._card(one)
+        self._rank()
+        self._state = state
+        self._job.tell(
+            "progress",
+            {
+                "simulations": state.simulations,
+                "energy_calls": state.calls,
+                "texts": state.texts,
+                "valid": state.valid,
+                "energy": state.best,
+            },
+        )
+
+    def short(self) -> str:
+        """Why a search that met no bound of its own has ended; "" for one that did."""
+        state, ask = self._state, self._ask
+        done = 0 if state is None else state.simulations
+        calls = 0 if state is None else state.calls
+        if done >= ask.simulations or (ask.energy_calls is not None and calls >= ask.energy_calls):
+            return ""
+        seconds = SHARE * self._runner.limits.job_seconds
+        return f"{done} of {ask.simulations} simulations in {seconds:g} s, the time for a search here"
+
+    def _wanted(self, one: Found) -> bool:
+        """Whether a crystal is among the first n, or the n lowest so far."""
+        most = self._ask.n or self._runner.limits.samples
+        if len(self.sheets) < most:
+            return True
+        energy = one.crystal.energy
+        lowest = sorted(s["energy"] for s in self.sheets.values() if s["energy"] is not None)
+        return energy is not None and (len(lowest) < most or energy < lowest[most - 1])
+
+    async def _card(self, one: Found) -> None:
+        crystal, sample = one.crystal, one.sample
+        if sample is None:  # of a log, and there is none
+            return
+        number = len(self.sheets)
+        sheet = await self._runner.sheet(number, sample, crystal, judged=True)
+        sheet |= {
+            "energy": crystal.energy,
+            "simulation": one.simulation + 1,
+            "energy_call": one.call,
+            "move": one.move,
+        }
+        if crystal.energy is None:
+            sheet["energy_reason"] = crystal.energy_reason
+        self.sheets[number] = sheet
+        self._job.tell("crystal", sheet)
+        self._runner.metrics.count("crystals", "Crystals written and judged.", kind="search")
+
+    def _rank(self) -> None:
+        """The lowest first; only what has changed is told."""
+        with_energy = [sheet for sheet in self.sheets.values() if sheet["energy"] is not None]
+        with_energy.sort(key=lambda sheet: (sheet["energy"], sheet["number"]))
+        changed = []
+        for rank, sheet in enumerate(with_energy, start=1):
+            if sheet.get("rank") != rank:
+                sheet["rank"] = rank
+                changed.append({"number": sheet["number"], "rank": rank})
+        if changed:
+            self._job.tell("update", changed)
