@@ -206,6 +206,44 @@ def test_a_search_without_an_end_in_sight_ends(model, monkeypatch):
     assert "gave no new valid crystal" in search.stopped
 
 
+def test_a_search_is_idle_by_simulations_not_by_texts(model, monkeypatch):
+    monkeypatch.setattr(searching, "IDLE", 12)
+    search = a_search(model, energy_calls=10_000, temperature=0.0, rollouts=3, warm_up=1000)
+    search.run()
+    assert "gave no new valid crystal" in search.stopped
+    assert search.state.simulations >= 12
+
+
+def test_what_had_no_energy_is_asked_again_once_the_model_is_mended(model, tmp_path):
+    def some(energy, simulations):
+        how = {"energy": energy, "simulations": simulations, "temperature": 1.0, "method": "sampling"}
+        return a_search(model, tmp_path / "log", **how).run()
+
+    lost = {one.form for one in some("energies:nan", 8) if one.call is not None}
+    again = [one for one in some("energies:morse", 24)[8:] if one.crystal.validity.valid and one.form in lost]
+    assert again
+    assert all(one.crystal.energy is not None for one in again)
+    # Going on once more, what has an energy by now is not asked a third time.
+    forms = [one.form for one in some("energies:morse", 40)[8:] if one.call is not None]
+    assert len(set(forms)) == len(forms)
+
+
+def test_all_tokens_may_be_sampled_in_python(parrot, monkeypatch):
+    told = []
+
+    class Asked(Search):
+        def run(self, **_):
+            told.append(self.settings.top_k)
+            return []
+
+    monkeypatch.setattr(searching, "Search", Asked)
+    for top_k in ({}, {"top_k": None}, {"top_k": 3}):
+        assert (
+            crystallm.search("TiO2", z=2, energy="energies:morse", model=parrot, device="cpu", **top_k) == []
+        )
+    assert told == [10, None, 3]
+
+
 def test_python_gets_crystals_best_first_and_bad_questions_an_answer(parrot):
     crystals = crystallm.search(
         "TiO2", z=2, simulations=8, energy="energies:morse", model=parrot, seed=1, device="cpu"

@@ -39,7 +39,7 @@ class Options(BaseModel):
     simulations: int | None = Field(default=None, ge=1)
     """Stop after so many; 200 if nothing bounds the search."""
     energy_calls: int | None = Field(default=None, ge=1)
-    """Stop after so many crystals whose energy was asked."""
+    """Stop after so many crystals whose energy was asked; roll-outs of the last simulation may pass it."""
     minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Stop after so long, those of earlier runs of the search counted."""
     energy: str = "chgnet"
