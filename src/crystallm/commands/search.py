@@ -142,7 +142,7 @@ def search(
 
     Needs pip install 'crystallm[energy]'. With --out, every round is kept as it is found: the same command
     goes on after a kill, and with higher bounds it goes further. results.parquet has all that was written,
-    cifs/ every valid crystal, best_by_calls.png and best_by_seconds.png how the lowest energy fell.
+    cifs/ each distinct valid crystal, best_by_calls.png and best_by_seconds.png how the lowest energy fell.
     """
     flags = {
         "formula": formula, "z": z, "space_group": space_group, "simulations": simulations,
