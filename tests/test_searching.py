@@ -42,9 +42,11 @@ def model(parrot):
 
 def a_search(model, path=None, **given):
     usual = {"energy": "energies:morse", "device": "cpu", "seed": 3, "temperature": 1.5, "top_k": None}
-    given = {**usual, "cutoff": 1.0, **given}  # the parrot is too sure of itself for a tree with a cut-off
     recipe = given.pop("recipe", "ours")
-    options, rest = split(recipe, {"warm_up": 6, "leaves": 4, **given})
+    method = given.get("method", "elites" if recipe == "ours" else "tree")
+    # The parrot is too sure of itself for a tree with a cut-off.
+    own = {"elites": {"warm_up": 6}, "tree": {"cutoff": 1.0}, "sampling": {}}[method]
+    options, rest = split(recipe, {"leaves": 4, **usual, **own, **given})
     return Search(model, Request(formula="TiO2", z=2), options, Settings(**rest), path)
 
 
@@ -280,6 +282,27 @@ def test_options_of_recipes_give_way_to_what_is_asked():
     assert split("paper-long", {"energy_calls": 50})[0].most is None
     assert split("paper", {"width": 4})[1]["top_k"] == 4
     assert Options(minutes=1.0).most is None
+    # Another method or rule has no use for what a recipe tells its own.
+    for method in ("elites", "sampling"):
+        assert split("paper-long", {"method": method})[0].method == method
+    assert split("paper-long", {"rule": "greedy"})[0].c == 0.1
+    assert split("paper-long", {"rule": "uct"})[0].c == 1.0
+    assert split("paper", {"rule": "greedy", "c": 0.3})[0].c == 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rule": "greedy"}, r"rule = 'greedy' says nothing to method = 'elites': .* \(--method tree\)"),
+        ({"width": 5, "method": "sampling"}, "width = 5 says nothing to method = 'sampling'"),
+        ({"explore": 0.25, "method": "tree"}, r"explore = 0.25 says nothing .* \(--method elites\)"),
+        ({"redraw": 0.0, "method": "sampling"}, "redraw = 0.0 says nothing to method = 'sampling'"),
+        ({"rule": "greedy", "method": "tree", "c": 5.0}, "c = 5.0 of greedy: write a rate"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        split("ours", given)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("chgnet") is None, reason="chgnet is not installed")

@@ -96,7 +96,10 @@ def search(
         Literal["puct", "uct", "greedy"] | None, Parameter(help="Which branch the tree follows (puct).")
     ] = None,
     width: Annotated[int | None, Parameter(help="Branches of the tree at a choice, at most (10).")] = None,
-    c: Annotated[float | None, Parameter(help="Weight of what the tree has seen little of (5).")] = None,
+    c: Annotated[
+        float | None,
+        Parameter(help="Weight of what the tree has seen little of (5); greedy: rate of chance (0.1)."),
+    ] = None,
     cutoff: Annotated[
         float | None, Parameter(help="A branch with more than this share is the only one (0.99).")
     ] = None,
