@@ -100,6 +100,20 @@ def test_a_damaged_log_is_cut_behind_its_last_whole_round(tmp_path):
         Log(tmp_path / "log")
 
 
+def test_two_processes_do_not_write_one_log(model, tmp_path):
+    pytest.importorskip("fcntl", reason="no locks of files here")
+    stale = Log(tmp_path / "log")
+    with stale.held(), pytest.raises(CrystallmError, match="another process searches in .* --out"):
+        a_search(model, tmp_path / "log", simulations=4).run()
+    a_search(model, tmp_path / "log", simulations=4).run()
+    content = (tmp_path / "log").read_bytes()
+    assert content.count(b"\n") == 4
+    # Where there are no locks, what others have written since is left as it is.
+    with pytest.raises(CrystallmError, match="has changed since it was read"):
+        stale.append([{"a": 1}])
+    assert (tmp_path / "log").read_bytes() == content
+
+
 def test_equal_crystals_are_asked_once_and_energy_calls_are_a_bound(model, asked):
     asked.unlink(missing_ok=True)
     search = a_search(model, energy="energies:told", energy_calls=9, temperature=1.3, method="sampling")

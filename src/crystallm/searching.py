@@ -186,9 +186,15 @@ class Search:
             All that was written.
 
         Raises:
-            CrystallmError: the energy model cannot be loaded; the log cannot be written, or is of another
-                search.
+            CrystallmError: the energy model cannot be loaded; the log cannot be written, is of another
+                search, or another process writes it.
         """
+        with self._log.held():
+            self._go_on(on_round)
+        return self.found
+
+    def _go_on(self, on_round: Callable[[State, Sequence[Found]], object]) -> None:
+        """Do what the log tells, and then more until a bound is met."""
         for lines in self._log.rounds:
             first = self._simulations
             proposals = self._policy.propose(first, lines[-1]["simulation"] + 1 - first)
@@ -215,7 +221,6 @@ class Search:
                     ]
                 )
                 self._take(proposals, texts, on_round)
-        return self.found
 
     # -- one round ---------------------------------------------------------------------------------------
 
