@@ -16,11 +16,14 @@ import pytest
 import crystallm
 from crystallm import cli, searching, workers
 from crystallm.asking import Request
+from crystallm.beginnings import Beginnings
 from crystallm.checkpoint import load_model
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Settings
+from crystallm.language import get_language
 from crystallm.search_log import Log
 from crystallm.search_options import Options, split
+from crystallm.search_policies import Elites, Outcome, Proposal, Root
 from crystallm.searching import Search, best_first, descent, penalty
 from crystallm.validity import Validity
 
@@ -146,6 +149,15 @@ def test_elites_go_on_from_what_is_good(model):
     points = descent(found)
     assert [energy for _, energy in points] == sorted((energy for _, energy in points), reverse=True)
     assert points[-1] == (search.state.calls, search.state.best)
+
+
+def test_elites_go_on_from_texts_that_have_outgrown_the_context():
+    options = Options(warm_up=1, explore=0.0)
+    policy = Elites(options, 0, [Root((1, 2), 1.0)], Beginnings(get_language("cif"), None, 16))
+    policy.learn([Proposal((1, 2), 0)], [[Outcome((1, 2, *range(38)), -1.0, 0.0)]])
+    found = policy.propose(1, 60)
+    assert {one.move for one in found} == {"redraw"}
+    assert {len(one.ids) for one in found} == set(range(2, 16))
 
 
 def test_the_tree_of_the_paper_grows_by_choices_and_keeps_its_width(model):
