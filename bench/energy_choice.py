@@ -9,8 +9,9 @@ one most agree on, the lowest energy as written, the same one relaxed, and the l
 Only distinct valid samples are asked about, up to --distinct a composition by agreement. How often the known
 crystal, relaxed too, is the lowest of all says whether the model of energies or the samples are to blame.
 
-What each stage found is kept in --out, so that a run that was stopped goes on. Mind that CHGNet has seen the
-Materials Project, of which MP-20 is a part.
+What each stage found is kept in --out, so that a run that was stopped goes on, as long as the same is asked:
+only --first and --workers may differ. Mind that CHGNet has seen the Materials Project, of which MP-20 is a
+part.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.energy import relax
 from crystallm.energy.scoring import score
-from crystallm.errors import TextError
+from crystallm.errors import CrystallmError, TextError
 from crystallm.generation import Generator, Settings
 from crystallm.workers import Lost
 
@@ -50,6 +51,21 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
     runs.write_atomically(path, json.dumps(found).encode())
     print(f"{path.stem}: {time.monotonic() - start:.0f} s", flush=True)
     return found
+
+
+def same_question(args: argparse.Namespace) -> None:
+    """Refuse a folder in which something else was asked."""
+    question = {name: value for name, value in vars(args).items() if name not in ("first", "out", "workers")}
+    path = args.out / runs.CONFIG
+    if path.exists():
+        try:
+            runs.check_question(path, question)
+        except CrystallmError as error:
+            raise SystemExit(str(error)) from None
+    elif any(args.out.glob("*.json")):
+        raise SystemExit(f"{args.out} holds what was found without {runs.CONFIG}: choose another folder")
+    else:
+        runs.write_json(path, question)
 
 
 def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict[str, Any]]]:
@@ -147,6 +163,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
+    same_question(args)
     truths = known_structures(args.data, entries=args.entries)
     samples = kept(args.out / "written.json", lambda: written(args, truths))
     energies = kept(args.out / "energies.json", lambda: weighed(args, samples))
@@ -167,7 +184,7 @@ def main() -> None:
             crystals += [truths[k].get_primitive_structure() for k in part]
             return relaxed(args, crystals)
 
-        found = kept(args.out / f"relaxed-{start}.json", work)
+        found = kept(args.out / f"relaxed-{start}-{len(part)}.json", work)
         own += found[-len(part) :]
         for k in part:
             after.append(found[: len(lowest[k])])

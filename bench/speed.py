@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--crowd", action="store_true", help="two threads beside another busy process, too")
     parser.add_argument("--only", default="*", help="pattern of names")
     parser.add_argument("--tokens", type=int, default=400, help="of a text, where no measurement tells")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, in OUT/quick: does it run?")
     parser.add_argument("--list", action="store_true", help="names alone")
     args = parser.parse_args()
     everything = (on_gpu if args.device == "cuda" else on_cpu)(args)
@@ -183,7 +183,8 @@ def main() -> None:
     if args.list:
         print("\n".join(piece.name for piece in chosen))
         return
-    folder = args.out / "pieces"
+    out = args.out / "quick" if args.quick else args.out  # none of it may pass for a measurement
+    folder = out / "pieces"
     folder.mkdir(parents=True, exist_ok=True)
     for number, piece in enumerate(chosen, start=1):
         if (folder / f"{piece.name}.json").is_file():
@@ -198,8 +199,8 @@ def main() -> None:
         print(f"{number} of {len(chosen)}: {piece.name} ", end="", flush=True)
         measure(small, folder)
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
-    speed_report.write(args.out)
-    print((args.out / speed_report.TABLE).read_text(encoding="utf-8"))
+    speed_report.write(out)
+    print((out / speed_report.TABLE).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ def test_what_the_rules_force_belongs_to_the_choice_before_it(rutile):
         "(P4_2/mnm)", "2a", "4f", "V-5", ".7", "c-9", ".3", "0.30", "2'",
     ]  # fmt: skip
     assert rutile.followed(prompt, ids[len(prompt) :]) == tuple(ids)
+    short = Beginnings(LANGUAGE, rutile.rules, 12)
+    assert short.choices(ids, len(prompt)) == [place for place in places if place < 12]
     assert rutile.complete(ids)
     assert not rutile.complete(ids[:-1])
 
@@ -55,6 +57,7 @@ def test_the_place_of_the_space_group_is_known_in_both_languages(rutile):
 def test_without_rules_every_token_is_a_choice():
     free = Beginnings(LANGUAGE, None, 16)
     assert free.choices(range(8), 5) == [5, 6, 7]
+    assert free.choices(range(40), 12) == [12, 13, 14, 15]  # no beginning fills the context
     assert free.settled((1, 2)) == (1, 2)
     assert free.complete(range(2, 18))  # the context is full
 

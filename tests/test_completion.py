@@ -214,6 +214,14 @@ def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch
     for entry in sources.read("whole"):
         assert parsing.structure(entry.text, entry.format).composition.reduced_formula == "TiO2"
     assert cli.run([*asked, "--quiet"]) == 0
+    # What was asked is the crystal, not the name of its file.
+    (tmp_path / "part.cif").rename("moved.cif")
+    moved = ["moved.cif" if word == "part.cif" else word for word in asked]
+    assert cli.run([*moved, "--quiet"]) == 0
+    part.scale_lattice(1.1 * part.volume)
+    part.to(filename="part.cif")
+    assert cli.run([*asked, "--quiet"]) == 2
+    assert "holds another run (part was" in capsys.readouterr().err
     assert cli.run(["generate", "MgO", "--like", "salt.cif", "-n", "2", "--json", *model]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["formula"] for row in rows} == {"Mg4O4"}
@@ -226,6 +234,7 @@ def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch
         (["complete"], "no crystal: name the file"),
         (["complete", "part.cif"], "no formula: say what"),
         (["complete", "salt.cif", "--formula", "NaCl"], "nothing is missing"),
+        (["complete", "part.cif", "--formula", "TiO2", "--symprec", "0"], "symprec = 0.0: write a length"),
         (["generate", "YMn6Ge6", "--like", "salt.cif"], "other proportions than NaCl"),
         (["generate", "--like", "salt.cif"], "--like takes a formula"),
         (["generate", "NaCl", "--begin", "begin.txt"], "--begin and formula"),

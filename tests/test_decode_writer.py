@@ -59,6 +59,23 @@ def test_a_beginning_counts_as_written(network, writer):
     assert same.log_likelihood == pytest.approx(whole.log_likelihood, abs=1e-3)
 
 
+def test_a_text_that_fills_the_context_stays_as_it_is(network, writer):
+    cut, whole = [5] * 64, [*([5] * 63), END]
+    found = list(writer.sample([(cut, 1), (whole, 1), ([5], 1)], seed=8, indices=[0, 1, 2]))
+    assert [one.ids for one in found[:2]] == [tuple(cut), tuple(whole)]
+    assert [one.ended for one in found[:2]] == [False, True]
+    with torch.inference_mode():
+        expected = network(torch.tensor([whole]))[0].log_softmax(dim=-1)[range(63), whole[1:]]
+    assert found[1].log_probs == pytest.approx(expected.tolist(), abs=1e-3)
+    assert len(found[2].ids) > 1
+    with pytest.raises(InputError, match="prompt 0 has 65 tokens, the context of 64 takes 64"):
+        writer.sample([([5] * 65, 1)], seed=0, indices=[0])
+    # A window that slides goes on behind its context.
+    sliding = Writer(network, stop=Stop((END,), slide=True), top_k=None, max_new_tokens=66)
+    (found,) = sliding.sample([(cut, 1)], seed=8, indices=[0])
+    assert len(found.ids) > 64
+
+
 def test_peeking_tells_the_networks_probabilities_and_disturbs_nothing(network, writer):
     beginnings = [([5, 9, 11], 1), ([5], 1), ([6, 7], 2), ([6, 7, 1, 2, 4, 8, 9], 2), ([30], 1)]
     before = list(writer.sample([([5], 1)], seed=1, indices=[0]))

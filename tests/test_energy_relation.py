@@ -12,6 +12,7 @@ from pymatgen.core import Composition
 from crystallm import cli, elements
 from crystallm.energy import formation
 from crystallm.energy.hull import Hull
+from crystallm.energy.relation import Relation
 from crystallm.errors import CrystallmError, InputError
 
 needs_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
@@ -65,6 +66,16 @@ def test_energies_of_elements_are_kept_in_a_file(tmp_path, monkeypatch):
         formation.element_energies(["Al"], "energies:morse", file=file)
 
 
+@needs_ase
+def test_energies_of_elements_that_are_not_relaxed_are_not_kept(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(formation, "STEPS", 0)
+    file = tmp_path / "morse.json"
+    assert formation.element_energies(["Cu"], "energies:morse", file=file) == {}
+    assert "the reference crystal of Cu is not relaxed after 0 steps" in caplog.text
+    monkeypatch.undo()
+    assert set(formation.element_energies(["Cu"], "energies:morse", file=file)) == {"Cu"}
+
+
 def test_energies_above_the_hull_are_those_of_the_tie_lines(hull_file):
     hull = Hull(hull_file)
     assert hull.above(Composition("TiO2"), -8.9) == pytest.approx(0.1)
@@ -74,6 +85,14 @@ def test_energies_above_the_hull_are_those_of_the_tie_lines(hull_file):
     assert hull.above(Composition("TiO"), on_line) == pytest.approx(0.0)
     with pytest.raises(InputError, match="no entry of the element Zr"):
         hull.above(Composition("ZrO2"), -9.0)
+
+
+def test_a_hull_without_an_element_tells_nothing_and_says_so_once(hull_file, caplog):
+    relation = Relation("energies:morse", formation=False, hull=str(hull_file))
+    for _ in range(2):
+        assert relation.told(Composition("ZrO2"), -9.0) == {"formation_energy": None, "e_above_hull": None}
+    assert relation.told(Composition("TiO2"), -8.9)["e_above_hull"] == pytest.approx(0.1)
+    assert [record.getMessage().count("no entry of the element Zr") for record in caplog.records] == [1]
 
 
 def test_entries_come_in_several_forms(hull_file, tmp_path):
@@ -138,5 +157,15 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
             if row["energy"] is not None:
                 assert row["formation_energy"] == pytest.approx(row["energy"] + 4 / 3)
                 assert row["e_above_hull"] == pytest.approx(row["energy"] + 2)
+    # Entries without titanium: a search is refused before it begins, crystals that are there are relaxed.
+    (tmp_path / "few.csv").write_text("composition,energy_per_atom\nO2,-1\n")
+    few = ["--hull", "few.csv"]
+    assert cli.run(["search", "TiO2", *common, *few, "--out", "refused"]) == 2
+    assert "no entry of the element Ti" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
+    assert cli.run(["relax", "generated/cifs", "--model", "energies:morse", "--out", "bare", *few]) == 0
+    rows = parquet.read_table(tmp_path / "bare/results.parquet").to_pylist()
+    assert [row["energy"] is not None for row in rows] == [True] * len(rows)
+    assert {row["e_above_hull"] for row in rows} == {None}
     assert cli.run(["generate", "TiO2", "--formation"]) == 2
     assert "formation without energy: name a model" in capsys.readouterr().err

@@ -124,6 +124,55 @@ def test_what_cannot_go_is_named_and_the_rest_is_written(tmp_path, textbook_stru
     assert export.export(tmp_path / "mixed", "cif", tmp_path / "mcif").n == 2
 
 
+@with_ase
+def test_a_csv_tells_what_a_run_tells(tmp_path, textbook_structures):
+    from ase.io import read
+
+    run = run_folder(tmp_path, textbook_structures)
+    table = export.export(run, "csv", tmp_path / "x.csv").path
+    for to in ("extxyz", "pymatgen"):
+        export.export(run, to, tmp_path / f"a{export.FORMATS[to][0]}", only_valid=True)
+        found = export.export(table, to, tmp_path / f"b{export.FORMATS[to][0]}", only_valid=True)
+        assert ("0-1", "not valid: bonds") in found.skipped
+    frames = read(tmp_path / "b.extxyz", index=":")
+    assert [frame.get_potential_energy() for frame in frames] == pytest.approx(
+        [-3.25 * len(frame) for frame in frames]
+    )
+    ours, theirs = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    for one, other in zip(ours, theirs, strict=True):
+        del one["structure"], other["structure"]
+        assert one == other
+        assert (other["index"], other["log_likelihood"]) == (2**63 + 5, one["log_likelihood"])
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "fact"),
+    [
+        ("valid", "False", False), ("valid", "TRUE", True), ("valid", "perhaps", None), ("valid", True, True),
+        ("energy", "-3.5", -3.5), ("energy", "", None), ("energy", "low", None), ("energy", "nan", None),
+        ("seed", str(2**63 + 1), 2**63 + 1), ("rank", "3.0", 3), ("rank", "3.5", None), ("rank", "x", None),
+        ("reasons", "1.0", "1.0"), ("reasons", "", None), ("energy", -1.0, -1.0),
+    ],
+)  # fmt: skip
+def test_cells_of_texts_have_the_types_of_their_columns(name, cell, fact):
+    found = export._fact(name, cell)
+    assert (type(found), found) == (type(fact), fact)
+
+
+@with_ase
+def test_names_that_read_as_numbers_go_into_a_database(tmp_path, textbook_structures):
+    from ase.db import connect
+
+    names = ["2024_01_05", "12", "1e5", "nan", "True", "mp-1"]
+    (tmp_path / "c").mkdir()
+    for name in names:
+        textbook_structures["rocksalt"].to(filename=str(tmp_path / "c" / f"{name}.cif"))
+    found = export.export(tmp_path / "c", "ase", tmp_path / "c.db")
+    assert (found.n, found.skipped) == (6, ())
+    told = {row.material_id for row in connect(found.path).select()}
+    assert told == {"#2024_01_05", "#12", "#1e5", "#nan", "#True", "mp-1"}
+
+
 def test_names_become_no_paths_and_stay_different(tmp_path, textbook_structures):
     import pyarrow as pa
 

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from crystallm import checkpoint, cli, decode, hf, hf_card, hf_tokenizer, hub, language, published, tokenizer
@@ -417,8 +418,10 @@ def test_the_commands(tmp_path, monkeypatch, capsys, textbook_structures, shelf,
         cli.run(["convert", "mine-hf", "--to", "safetensors", "--out", "again", "--dtype", "bfloat16"]) == 0
     )
     assert checkpoint.load_model("again").card == {"summary": "s"}
-    assert cli.run(["convert", "mine", "--to", "hf", "--push", "org/new", "--quiet"]) == 0
-    assert "model.safetensors" in shelf.pushed
+    push = ["convert", "mine", "--to", "hf", "--push", "org/new", "--dtype", "bfloat16", "--quiet"]
+    assert cli.run(push) == 0
+    weights = safetensors.torch.load(shelf.pushed["model.safetensors"])
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     capsys.readouterr()
     textbook_structures["rutile"].to(filename="rutile.cif")
     assert cli.run(["convert", "rutile.cif", "--to", "orbits", "--out", "rutile.txt"]) == 0
@@ -433,12 +436,15 @@ def test_the_commands(tmp_path, monkeypatch, capsys, textbook_structures, shelf,
     assert cli.run(["models", "--fetch", "crystallm_v1_small", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["path"].endswith("crystallm_v1_small.tar.gz")
     (tmp_path / "odd.txt").write_text("hello")
+    (tmp_path / "odd.yaml").write_text("dtype: nn")
     for arguments, said in (
         (["convert"], "nothing to convert"),
         (["convert", "mine"], "to = None"),
         (["convert", "mine", "--to", "safetensors", "--push", "org/x"], "--push takes --to hf"),
+        (["convert", "mine", "--to", "hf", "--config", "odd.yaml"], "dtype = 'nn': write float32, bfloat16"),
         (["convert", "mine-hf", "--to", "safetensors", "--out", "mine"], "is there already"),
         (["convert", "odd.txt", "--to", "cif"], "begins with 'hello'"),
+        (["convert", "rutile.cif", "--to", "orbits", "--symprec", "-1"], "symprec = -1.0: write a length"),
         (["models", "--fetch", "gpt"], "no published model 'gpt'"),
     ):
         assert cli.run(arguments) == 2, arguments

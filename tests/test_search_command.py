@@ -8,7 +8,8 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Structure
 
-from crystallm import cli, searching, workers
+from crystallm import answers, cli, searching, workers
+from crystallm.errors import CrystallmError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,6 +59,16 @@ def test_a_search_writes_tables_crystals_and_plots_and_goes_further(asked, tmp_p
     assert len(further) == 12
     assert cli.run([*asked, "--simulations", "12", "--out", "run", "--method", "tree"]) == 2
     assert "holds another run (search was" in capsys.readouterr().err
+
+
+def test_what_was_found_is_written_before_it_is_related(asked, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise CrystallmError("no space left")
+
+    monkeypatch.setattr(answers, "relate", full)
+    assert cli.run([*asked, "--simulations", "4", "--formation", "--out", "run"]) == 1
+    assert "no space left" in capsys.readouterr().err
+    assert len(parquet.read_table(tmp_path / "run/results.parquet").to_pylist()) == 4
 
 
 def test_an_energy_model_that_fails_is_told_of(asked, monkeypatch, capsys):

@@ -16,11 +16,14 @@ import pytest
 import crystallm
 from crystallm import cli, searching, workers
 from crystallm.asking import Request
+from crystallm.beginnings import Beginnings
 from crystallm.checkpoint import load_model
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Settings
+from crystallm.language import get_language
 from crystallm.search_log import Log
 from crystallm.search_options import Options, split
+from crystallm.search_policies import Elites, Outcome, Proposal, Root
 from crystallm.searching import Search, best_first, descent, penalty
 from crystallm.validity import Validity
 
@@ -42,9 +45,11 @@ def model(parrot):
 
 def a_search(model, path=None, **given):
     usual = {"energy": "energies:morse", "device": "cpu", "seed": 3, "temperature": 1.5, "top_k": None}
-    given = {**usual, "cutoff": 1.0, **given}  # the parrot is too sure of itself for a tree with a cut-off
     recipe = given.pop("recipe", "ours")
-    options, rest = split(recipe, {"warm_up": 6, "leaves": 4, **given})
+    method = given.get("method", "elites" if recipe == "ours" else "tree")
+    # The parrot is too sure of itself for a tree with a cut-off.
+    own = {"elites": {"warm_up": 6}, "tree": {"cutoff": 1.0}, "sampling": {}}[method]
+    options, rest = split(recipe, {"leaves": 4, **usual, **own, **given})
     return Search(model, Request(formula="TiO2", z=2), options, Settings(**rest), path)
 
 
@@ -98,6 +103,20 @@ def test_a_damaged_log_is_cut_behind_its_last_whole_round(tmp_path):
         Log(tmp_path / "log")
 
 
+def test_two_processes_do_not_write_one_log(model, tmp_path):
+    pytest.importorskip("fcntl", reason="no locks of files here")
+    stale = Log(tmp_path / "log")
+    with stale.held(), pytest.raises(CrystallmError, match="another process searches in .* --out"):
+        a_search(model, tmp_path / "log", simulations=4).run()
+    a_search(model, tmp_path / "log", simulations=4).run()
+    content = (tmp_path / "log").read_bytes()
+    assert content.count(b"\n") == 4
+    # Where there are no locks, what others have written since is left as it is.
+    with pytest.raises(CrystallmError, match="has changed since it was read"):
+        stale.append([{"a": 1}])
+    assert (tmp_path / "log").read_bytes() == content
+
+
 def test_equal_crystals_are_asked_once_and_energy_calls_are_a_bound(model, asked):
     asked.unlink(missing_ok=True)
     search = a_search(model, energy="energies:told", energy_calls=9, temperature=1.3, method="sampling")
@@ -130,6 +149,15 @@ def test_elites_go_on_from_what_is_good(model):
     points = descent(found)
     assert [energy for _, energy in points] == sorted((energy for _, energy in points), reverse=True)
     assert points[-1] == (search.state.calls, search.state.best)
+
+
+def test_elites_go_on_from_texts_that_have_outgrown_the_context():
+    options = Options(warm_up=1, explore=0.0)
+    policy = Elites(options, 0, [Root((1, 2), 1.0)], Beginnings(get_language("cif"), None, 16))
+    policy.learn([Proposal((1, 2), 0)], [[Outcome((1, 2, *range(38)), -1.0, 0.0)]])
+    found = policy.propose(1, 60)
+    assert {one.move for one in found} == {"redraw"}
+    assert {len(one.ids) for one in found} == set(range(2, 16))
 
 
 def test_the_tree_of_the_paper_grows_by_choices_and_keeps_its_width(model):
@@ -206,6 +234,44 @@ def test_a_search_without_an_end_in_sight_ends(model, monkeypatch):
     assert "gave no new valid crystal" in search.stopped
 
 
+def test_a_search_is_idle_by_simulations_not_by_texts(model, monkeypatch):
+    monkeypatch.setattr(searching, "IDLE", 12)
+    search = a_search(model, energy_calls=10_000, temperature=0.0, rollouts=3, warm_up=1000)
+    search.run()
+    assert "gave no new valid crystal" in search.stopped
+    assert search.state.simulations >= 12
+
+
+def test_what_had_no_energy_is_asked_again_once_the_model_is_mended(model, tmp_path):
+    def some(energy, simulations):
+        how = {"energy": energy, "simulations": simulations, "temperature": 1.0, "method": "sampling"}
+        return a_search(model, tmp_path / "log", **how).run()
+
+    lost = {one.form for one in some("energies:nan", 8) if one.call is not None}
+    again = [one for one in some("energies:morse", 24)[8:] if one.crystal.validity.valid and one.form in lost]
+    assert again
+    assert all(one.crystal.energy is not None for one in again)
+    # Going on once more, what has an energy by now is not asked a third time.
+    forms = [one.form for one in some("energies:morse", 40)[8:] if one.call is not None]
+    assert len(set(forms)) == len(forms)
+
+
+def test_all_tokens_may_be_sampled_in_python(parrot, monkeypatch):
+    told = []
+
+    class Asked(Search):
+        def run(self, **_):
+            told.append(self.settings.top_k)
+            return []
+
+    monkeypatch.setattr(searching, "Search", Asked)
+    for top_k in ({}, {"top_k": None}, {"top_k": 3}):
+        assert (
+            crystallm.search("TiO2", z=2, energy="energies:morse", model=parrot, device="cpu", **top_k) == []
+        )
+    assert told == [10, None, 3]
+
+
 def test_python_gets_crystals_best_first_and_bad_questions_an_answer(parrot):
     crystals = crystallm.search(
         "TiO2", z=2, simulations=8, energy="energies:morse", model=parrot, seed=1, device="cpu"
@@ -242,6 +308,27 @@ def test_options_of_recipes_give_way_to_what_is_asked():
     assert split("paper-long", {"energy_calls": 50})[0].most is None
     assert split("paper", {"width": 4})[1]["top_k"] == 4
     assert Options(minutes=1.0).most is None
+    # Another method or rule has no use for what a recipe tells its own.
+    for method in ("elites", "sampling"):
+        assert split("paper-long", {"method": method})[0].method == method
+    assert split("paper-long", {"rule": "greedy"})[0].c == 0.1
+    assert split("paper-long", {"rule": "uct"})[0].c == 1.0
+    assert split("paper", {"rule": "greedy", "c": 0.3})[0].c == 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rule": "greedy"}, r"rule = 'greedy' says nothing to method = 'elites': .* \(--method tree\)"),
+        ({"width": 5, "method": "sampling"}, "width = 5 says nothing to method = 'sampling'"),
+        ({"explore": 0.25, "method": "tree"}, r"explore = 0.25 says nothing .* \(--method elites\)"),
+        ({"redraw": 0.0, "method": "sampling"}, "redraw = 0.0 says nothing to method = 'sampling'"),
+        ({"rule": "greedy", "method": "tree", "c": 5.0}, "c = 5.0 of greedy: write a rate"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        split("ours", given)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("chgnet") is None, reason="chgnet is not installed")

@@ -98,14 +98,19 @@ def test_what_is_measured_is_not_measured_again(tmp_path):
     ]
     # Of the two, `cif` has been measured.
     found = {"crystals": 3, "seconds": 1.0, "cpu": 1.0, "tokens": 30, "read": 30}
-    (tmp_path / "out").mkdir()
-    keep(tmp_path / "out", "cif-full-bfloat16-128-profile", [found], batch=128, profile=True)
+    quick = tmp_path / "out/quick"
+    quick.mkdir(parents=True)
+    keep(quick, "cif-full-bfloat16-128-profile", [found], batch=128, profile=True)
+    # Of full size both are there, which is another matter.
+    for name in ("cif", "orbits"):
+        keep(tmp_path / "out", f"{name}-full-bfloat16-128-profile", [found], batch=128, profile=True)
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ)
     assert "2 of 2: orbits-full-bfloat16-128-profile" in done.stdout
     assert "1 of 2" not in done.stdout
-    kept = json.loads((tmp_path / "out/pieces/orbits-full-bfloat16-128-profile.json").read_text())
+    kept = json.loads((quick / "pieces/orbits-full-bfloat16-128-profile.json").read_text())
     (run,) = kept["runs"]
     assert run["crystals"] == 2
     assert {"linear", "attention", "rules"} <= set(run["parts"])
     assert sum(run["parts"].values()) <= run["seconds"]
     assert row(done.stdout, "cif-full-bfloat16-128-profile")[1] == "3"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["pieces", "quick"]

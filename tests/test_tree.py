@@ -85,6 +85,7 @@ def test_rewards_fall_with_the_energy_as_the_paper_has_it():
     assert rewards.of(-6.0) == pytest.approx(1 / (1 + math.exp(-2 * math.sqrt(2))))
     assert rewards.of(0.0) < 0.5
     assert Rewards(k=-2.0, energies=[-3.0]).of(-6.0) < 0.5
+    assert 0.0 <= Rewards(k=1e6, energies=[-3.0]).of(0.0) < 1e-300
 
 
 def test_children_are_the_likeliest_with_priors_that_add_up():

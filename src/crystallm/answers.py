@@ -171,8 +171,7 @@ def relate(
         device: of the model.
 
     Raises:
-        InputError, CrystallmError: a file that is none or cannot be read, entries that do not hold every
-            element.
+        InputError, CrystallmError: a file that is none or cannot be read.
     """
     if not (formation or hull is not None):
         return

@@ -87,16 +87,17 @@ class Beginnings:
         return self._forced(found, state, n_prompt)
 
     def choices(self, ids: Sequence[int], n_prompt: int) -> list[int]:
-        """Places behind the prompt at which a text had a choice.
+        """Places behind the prompt, and in the context, at which a text had a choice.
 
         A text that the rules would not let through as it stands, since it was mended where they bound how
         often, has those before that place.
         """
+        places = range(n_prompt, min(len(ids), self.context))
         if self.rules is None:
-            return list(range(n_prompt, len(ids)))
+            return list(places)
         state = self.rules.start(ids[:n_prompt])
         found = []
-        for place in range(n_prompt, len(ids)):
+        for place in places:
             allowed = state.allowed()
             if allowed is None or len(allowed) > 1:
                 found.append(place)

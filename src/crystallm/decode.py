@@ -237,6 +237,8 @@ class Writer:
     ) -> Iterator[Sample]:
         """Write one text behind each beginning; one that is a whole text stays as it is.
 
+        So does one that fills the context, if that does not slide.
+
         Args:
             beginnings: tokens, and how many of them are the prompt's: the log-probabilities of the others
                 are those of the text.
@@ -247,17 +249,21 @@ class Writer:
             As for `sample`. It has to be drawn from to its end before the writer is asked again.
 
         Raises:
-            InputError: a beginning that is empty, has foreign tokens, fills the context, breaks the rules.
+            InputError: a beginning that is empty, has foreign tokens, outgrows the context, breaks the rules.
         """
-        end = self._options.stop.end_ids
+        stop, context = self._options.stop, self._network.config.context
+        end = stop.end_ids
         rows = []
         for number, ((ids, n_prompt), index) in enumerate(zip(beginnings, indices, strict=True)):
             draft = Draft(ids, self._options, seed, index, self._rules)
-            check_text(self._network, number, draft)
-            row, n_written = Row.of(number, draft), len(ids) - n_prompt
+            n_written = len(ids) - n_prompt
+            ended = n_written >= len(end) and tuple(ids[-len(end) :]) == end
+            finished = ended or (len(ids) >= context and not stop.slide)
+            check_text(self._network, number, draft, finished=finished)
+            row = Row.of(number, draft)
             row.n_prompt = n_prompt
             row.log_probs, row.forced = [math.nan] * n_written, [False] * n_written
-            row.ended = row.finished = n_written >= len(end) and tuple(ids[-len(end) :]) == end
+            row.ended, row.finished = ended, finished
             rows.append(row)
         line = iter(rows)
         written = _written(self._decoder, lambda _: next(line, None), lambda _: True, _PREFILL_ROWS)

@@ -257,20 +257,21 @@ def check_options(network: GPT, options: Options, batch_size: int) -> None:
         raise InputError("stop.end_ids is empty: say which tokens end a text")
 
 
-def check_text(network: GPT, number: int, draft: Draft) -> None:
+def check_text(network: GPT, number: int, draft: Draft, *, finished: bool = False) -> None:
     """Refuse what cannot be continued.
 
     Args:
         network: that is to continue it.
         number: by which errors name it.
         draft: its rules are not asked.
+        finished: whether nothing is to be written behind it, so that it may fill the context.
     """
     prompt = draft.prompt
     for value in (draft.seed, draft.index):
         if not 0 <= value < 2**64:
             raise InputError(f"seed and indices must lie in [0, 2^64), not {value}")
     context, n_vocabulary = network.config.context, network.config.vocab_size
-    room = context if draft.options.stop.slide else context - 1
+    room = context if draft.options.stop.slide or finished else context - 1
     if not prompt:
         raise InputError(f"prompt {number} is empty: give at least one token")
     if len(prompt) > room:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import re
 import shutil
 import warnings
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crystallm import extxyz, optimade
+from crystallm.crystal import COLUMNS
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
@@ -176,16 +178,37 @@ def _items(
         if entry.text is None:
             yield name, entry.problem
             continue
-        if only_valid and row.get("valid") is False:
-            yield name, f"not valid: {row.get('reasons') or 'no reason is told'}"
+        facts = {key: fact for key in FACTS if (fact := _fact(key, row.get(key))) is not None}
+        if only_valid and facts.get("valid") is False:
+            yield name, f"not valid: {facts.get('reasons', 'no reason is told')}"
             continue
         try:
             structure = parsing.structure(entry.text, entry.format)
         except CrystallmError as error:
             yield name, str(error)
             continue
-        facts = {key: row[key] for key in FACTS if row.get(key) not in (None, "")}
         yield Item(name, structure, entry.text if entry.format == "cif" else None, facts)
+
+
+def _fact(name: str, cell: Any) -> Any:
+    """What a cell tells, of the type of its column: those of a CSV are texts. None for what is none."""
+    kind = COLUMNS[name]
+    if not isinstance(cell, str) or kind == "string":
+        return None if cell == "" else cell
+    text = cell.strip().lower()
+    if kind == "bool":
+        return {"true": True, "false": False}.get(text)
+    try:
+        if kind != "float64" and text.removeprefix("-").isdecimal():
+            return int(text)  # a seed has more digits than a float
+        number = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    if kind == "float64":
+        return number
+    return int(number) if number.is_integer() else None  # as others write 136.0
 
 
 def _entries(source: Path) -> Iterator[tuple[Entry, dict[str, Any]]]:
@@ -297,7 +320,7 @@ def _database(place: Path) -> Iterator[Callable[[Item], None]]:
                 atoms.calc = SinglePointCalculator(atoms, energy=facts.pop("energy") * len(atoms))
             # ASE keeps names like `energy` and `id` for itself.
             known = {f"crystal_{key}" if key in _TAKEN else key: _cell(v) for key, v in facts.items()}
-            opened.write(atoms, material_id=f"{item.id}", key_value_pairs=known)
+            opened.write(atoms, material_id=_cell(item.id), key_value_pairs=known)
 
         yield write
 
@@ -311,8 +334,10 @@ def _cell(value: Any) -> Any:
         return int(value)
     if isinstance(value, int) and abs(value) >= 2**63:
         return f"#{value}"
-    if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|inf|nan|true|false", value.lower()):
-        return f"#{value}"
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            float({"true": "1", "false": "0"}.get(value.lower(), value))
+            return f"#{value}"
     return value
 
 

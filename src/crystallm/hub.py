@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from crystallm.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from crystallm.checkpoint import Model
 
 PREFIX = "hf:"
@@ -44,7 +46,14 @@ def fetch(name: str) -> Path:
     return Path(folder)
 
 
-def push(model: Model, name: str, *, private: bool = False, token: str | None = None) -> str:
+def push(
+    model: Model,
+    name: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> str:
     """Put a model on the Hub in Hugging Face's form, with its card.
 
     Args:
@@ -52,6 +61,7 @@ def push(model: Model, name: str, *, private: bool = False, token: str | None = 
         name: `org/name`; made if it is not there.
         private: whether others see it, if it is made.
         token: of the Hub; the one that you have logged in with if None.
+        dtype: of the stored weights; as they are if None.
 
     Returns:
         Its address.
@@ -67,7 +77,7 @@ def push(model: Model, name: str, *, private: bool = False, token: str | None = 
 
     api = _api(token)
     with tempfile.TemporaryDirectory() as place:
-        folder = hf.write(model, Path(place) / "model")
+        folder = hf.write(model, Path(place) / "model", dtype=dtype)
         (folder / "README.md").write_text(hf_card.markdown(model, found["name"]), encoding="utf-8")
         try:
             api.create_repo(found["name"], private=private, exist_ok=True)

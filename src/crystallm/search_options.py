@@ -17,6 +17,12 @@ SIMULATIONS = 200
 """Simulations where no other bound is given."""
 BOUNDS = ("simulations", "energy_calls", "minutes")
 """Options that say for how long, not how: a search may go on under others."""
+TREE = ("rule", "c", "width", "cutoff", "n_space_groups", "prior_temperature", "k")
+ELITES = ("warm_up", "explore", "redraw", "change", "warmth", "spread", "step")
+OWNED = dict.fromkeys(TREE, "tree") | dict.fromkeys(ELITES, "elites")
+"""Options that one method alone looks at."""
+GREEDY = 0.1
+"""Rate of random choices of the rule `greedy` where none is given."""
 RECIPES: dict[str, dict[str, Any]] = {
     "ours": {},
     "paper": {"method": "tree", "leaves": 1, "top_k": 10, "max_new_tokens": 1000},
@@ -39,7 +45,7 @@ class Options(BaseModel):
     simulations: int | None = Field(default=None, ge=1)
     """Stop after so many; 200 if nothing bounds the search."""
     energy_calls: int | None = Field(default=None, ge=1)
-    """Stop after so many crystals whose energy was asked."""
+    """Stop after so many crystals whose energy was asked; roll-outs of the last simulation may pass it."""
     minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Stop after so long, those of earlier runs of the search counted."""
     energy: str = "chgnet"
@@ -53,7 +59,7 @@ class Options(BaseModel):
     rule: Literal["puct", "uct", "greedy"] = "puct"
     """Of the tree, see `tree`, as are the next six."""
     c: float = Field(default=5.0, ge=0, allow_inf_nan=False)
-    """Weight of what has been visited little; of `greedy`, the rate of random choices."""
+    """Weight of what has been visited little; of `greedy` the rate of random choices, 0.1 if not given."""
     width: int = Field(default=10, ge=1)
     """Children of a node, at most."""
     cutoff: float = Field(default=0.99, ge=0, le=1)
@@ -79,10 +85,23 @@ class Options(BaseModel):
     step: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     """Elites: how far a number is changed, in steps of 0.5 % of volume or ratio, 0.1°, 0.004 of an edge."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _greedy_mostly(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("rule") == "greedy":
+            return {"c": GREEDY} | given
+        return given
+
     @model_validator(mode="after")
-    def _one_at_a_time(self) -> Options:
+    def _fits_together(self) -> Options:
         if self.method == "sampling" and self.rollouts > 1:
             raise ValueError(f"rollouts = {self.rollouts} of plain sampling: ask for more simulations")
+        if self.rule == "greedy" and self.c > 1:
+            raise ValueError(f"c = {self.c} of greedy: write a rate of random choices, from 0 to 1")
+        for name, owner in OWNED.items():
+            if name in self.model_fields_set and self.method != owner:
+                said = f"{name} = {getattr(self, name)!r} says nothing to method = {self.method!r}"
+                raise ValueError(f"{said}: leave it out, or ask for {owner!r} (--method {owner})")
         return self
 
     @property
@@ -106,7 +125,12 @@ def split(recipe: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any
         raise InputError(f"no recipe {recipe!r}: there are {', '.join(RECIPES)}")
     bounded = any(given.get(name) is not None for name in BOUNDS)
     base = {name: value for name, value in RECIPES[recipe].items() if not (bounded and name in BOUNDS)}
-    everything = base | dict(given)
+    # A method or rule that stands before the recipe's has no use for what the recipe tells its own.
+    method = given.get("method", base.get("method", "elites"))
+    gone = [name for name in base if OWNED.get(name, method) != method]
+    if given.get("rule") == "greedy":
+        gone.append("c")
+    everything = {name: value for name, value in base.items() if name not in gone} | dict(given)
     own = {name: everything.pop(name) for name in tuple(everything) if name in Options.model_fields}
     options = validated(Options, own)
     if options.method == "tree" and "top_k" not in given:

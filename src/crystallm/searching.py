@@ -7,7 +7,10 @@
     log         a round is in the log before the next begins; a search that was cut off is built again from it
 
 A search depends on the request, options, settings and seed alone, in float32 and as long as the energy model
-gives the same energies. Knows how the parts fit together; draws no pictures and prints nothing.
+gives the same energies. The bounds count too: the last round is cut short so that none is passed, and a
+search that goes on under higher ones has learned from that, other than one which had them from the start.
+When a search goes on, what had no energy is asked about again where it is written again, since the model may
+have been mended. Knows how the parts fit together; draws no pictures and prints nothing.
 """
 
 from __future__ import annotations
@@ -113,8 +116,7 @@ class Search:
         options: how.
         settings: how to sample.
         path: of the log; None for none.
-        workers: processes with the energy model.
-        device: of the energy model; None for that of the settings.
+        workers: processes with the energy model, which runs on the device of the settings.
 
     Attributes:
         found: all that was written.
@@ -184,15 +186,23 @@ class Search:
             All that was written.
 
         Raises:
-            CrystallmError: the energy model cannot be loaded; the log cannot be written, or is of another
-                search.
+            CrystallmError: the energy model cannot be loaded; the log cannot be written, is of another
+                search, or another process writes it.
         """
+        with self._log.held():
+            self._go_on(on_round)
+        return self.found
+
+    def _go_on(self, on_round: Callable[[State, Sequence[Found]], object]) -> None:
+        """Do what the log tells, and then more until a bound is met."""
         for lines in self._log.rounds:
             first = self._simulations
             proposals = self._policy.propose(first, lines[-1]["simulation"] + 1 - first)
             self._take(proposals, self._restored(proposals, lines), on_round)
         self._before = self.state.seconds
         self._silent = 0  # whoever starts it again may have mended the energy model
+        self._by_text = {ids: place for ids, place in self._by_text.items() if not self._lost(place)}
+        self._by_form = {form: place for form, place in self._by_form.items() if not self._lost(place)}
         started = time.monotonic()
         with _workers(self.workers):
             while not self._done(time.monotonic() - started):
@@ -211,12 +221,16 @@ class Search:
                     ]
                 )
                 self._take(proposals, texts, on_round)
-        return self.found
 
     # -- one round ---------------------------------------------------------------------------------------
 
+    def _lost(self, place: int) -> bool:
+        """Whether a crystal should have an energy and has none."""
+        crystal = self.found[place].crystal
+        return crystal.validity.valid and crystal.energy is None
+
     def _size(self) -> int:
-        """Simulations of the next round: no bound is passed."""
+        """Simulations of the next round: no bound is passed but by the roll-outs of the last one."""
         most = self.options.leaves
         if self.options.most is not None:
             most = min(most, self.options.most - self._simulations)
@@ -343,22 +357,26 @@ class Search:
     ) -> None:
         """Count what a round gave, and let the policy learn it."""
         here = len(self.found)
-        for one in (one for some in texts for one in some):
-            crystal, place = one.crystal, len(self.found)
-            self.found.append(one)
-            self._by_text.setdefault(crystal.ids, place)
-            self._n_valid += crystal.validity.valid
-            self._idle += 1
-            if one.call is not None:
-                self._by_form[one.form] = place
-                self._calls += 1
-                self._idle = 0
-                self._silent = 0 if crystal.energy is not None else self._silent + 1
-            if crystal.energy is not None and (self._best is None or crystal.energy < self._best):
-                self._best = crystal.energy
+        for some in texts:
+            self._idle = 0 if any(one.call is not None for one in some) else self._idle + 1
+            for one in some:
+                self._count(one)
         self._simulations += len(proposals)
         self._policy.learn(proposals, [[_outcome(one) for one in some] for some in texts])
         on_round(self.state, self.found[here:])
+
+    def _count(self, one: Found) -> None:
+        """Add a text to what was found."""
+        crystal, place = one.crystal, len(self.found)
+        self.found.append(one)
+        self._by_text.setdefault(crystal.ids, place)
+        self._n_valid += crystal.validity.valid
+        if one.call is not None:
+            self._by_text[crystal.ids] = self._by_form[one.form] = place
+            self._calls += 1
+            self._silent = 0 if crystal.energy is not None else self._silent + 1
+        if crystal.energy is not None and (self._best is None or crystal.energy < self._best):
+            self._best = crystal.energy
 
     def _restored(self, proposals: Sequence[Proposal], lines: Sequence[dict[str, Any]]) -> list[list[Found]]:
         """What a round of the log has found.
@@ -536,9 +554,10 @@ def search(
         "simulations": simulations, "energy_calls": energy_calls, "minutes": minutes, "energy": energy,
         "model": model.name if isinstance(model, Model) else str(model), "temperature": temperature,
         "seed": secrets.randbits(63) if seed is None else seed, "constraints": constraints, "device": device,
-        "dtype": dtype, **options,
+        "dtype": dtype,
     }  # fmt: skip
-    how, rest = split(recipe, {name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    how, rest = split(recipe, given | options)  # None of `top_k` stands for all tokens
     settings = validated(Settings, rest)
     request = validated(Request, {"formula": formula, "z": z, "space_group": space_group})
     if workers < 1:

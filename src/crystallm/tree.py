@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Rule = Literal["puct", "uct", "greedy"]
 LOSS = -1.0
 """The lowest reward: of what is no valid crystal, has no energy, or is not known yet."""
+LARGEST = 700.0
+"""Beyond it the exponential of a float overflows."""
 
 
 @dataclass(slots=True)
@@ -185,4 +187,4 @@ class Rewards:
         if (seen == seen[0]).all():
             return 0.5
         z = (energy - seen.mean()) / seen.std()
-        return float(1 / (1 + math.exp(self.k * z)))
+        return float(1 / (1 + math.exp(min(self.k * z, LARGEST))))

@@ -155,6 +155,18 @@ def whole(name: str, value: Any, default: int) -> int:
     return number
 
 
+def tolerance(value: Any) -> float:
+    """The tolerance of a symmetry search, Å; 0.1 where none is given.
+
+    Raises:
+        InputError: no length, or one that no search takes.
+    """
+    found = 0.1 if value is None else value
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 10:
+        raise InputError(f"symprec = {found!r}: write a length in Å between 0 and 10")
+    return float(found)
+
+
 def without_nan(value: Any) -> Any:
     """A value as JSON has it: None for what is no number, tuples as lists, all the way down."""
     if isinstance(value, dict):

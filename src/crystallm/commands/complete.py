@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from crystallm.commands import (
     print_json,
     progress,
     sampling,
+    tolerance,
     whole,
 )
 from crystallm.errors import InputError
@@ -119,7 +121,7 @@ def _asked(options: Mapping[str, Any]) -> tuple[Completing, Selection]:
     if keep not in ("all", "orbits"):
         raise InputError(f"keep = {keep!r}: write all or orbits")
     n = whole("n", left.pop("n", None), 10)
-    symprec = float(left.pop("symprec", 0.1))
+    symprec = tolerance(left.pop("symprec", None))
     selection = validated(
         Selection, {name: left.pop(name) for name in tuple(left) if name in Selection.model_fields}
     )
@@ -145,10 +147,11 @@ def _written(
 
     folder = None
     if place is not None:
-        known = {name: value for name, value in options.items() if name not in ("device", "batch_size")}
+        beside = ("path", "device", "batch_size")
         question = {
             "command": "complete", "version": crystallm.__version__, "weights": fingerprint(generator.model),
-            **known,
+            "part": _digest(str(options["path"])),
+            **{name: value for name, value in options.items() if name not in beside},
         }  # fmt: skip
         folder = runs.RunFolder(place, question, 1, COLUMNS)
         if not folder.open():
@@ -162,3 +165,11 @@ def _written(
         folder.write_unit(0, rows, written.cifs)
         folder.finish()
     return rows
+
+
+def _digest(path: str) -> str:
+    """Of what a file says, wherever it lies: another part there is another question."""
+    from crystallm import sources
+
+    told = "".join(f"{entry.format}\0{entry.text}\0" for entry in sources.read(path))
+    return hashlib.blake2b(told.encode(errors="replace"), digest_size=16).hexdigest()

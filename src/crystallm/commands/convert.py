@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Quiet, merged
+from crystallm.commands import ConfigFile, Quiet, merged, tolerance
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MODELS = ("hf", "safetensors")
 TEXTS = ("orbits", "cif")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def convert(
@@ -86,10 +87,11 @@ def _model(source: str, to: str, options: dict[str, Any]) -> str:
     push, place = options.get("push"), options.get("out")
     if push is not None and to != "hf":
         raise InputError("--push takes --to hf: that is the form in which the Hub has models")
+    kind = options.get("dtype", "float32")
+    if kind not in DTYPES:
+        raise InputError(f"dtype = {kind!r}: write {', '.join(DTYPES)}")
+    dtype: torch.dtype = getattr(torch, kind)
     model = checkpoint.load_model(source, device="cpu")
-    dtype = getattr(torch, str(options.get("dtype", "float32")), None)
-    if not isinstance(dtype, torch.dtype):
-        raise InputError(f"dtype = {options['dtype']!r}: write float32, bfloat16 or float16")
     said = ""
     if place is not None or push is None:
         name = model.name.split(".", maxsplit=1)[0]
@@ -104,7 +106,7 @@ def _model(source: str, to: str, options: dict[str, Any]) -> str:
             f"{model.name}: {model.language.name}, {model.network.num_parameters() / 1e6:.1f} M; {folder}\n"
         )
     if push is not None:
-        said += hub.push(model, str(push), private=bool(options.get("private"))) + "\n"
+        said += hub.push(model, str(push), private=bool(options.get("private")), dtype=dtype) + "\n"
     return said
 
 
@@ -115,7 +117,7 @@ def _text(source: str, to: str, options: dict[str, Any]) -> str:
 
     language = get_language(to)
     path = Path(source)
-    symprec = float(options.get("symprec", 0.1))
+    symprec = tolerance(options.get("symprec"))
     if path.suffix.lower() == ".txt":
         read = _language_of(path)
         ids = read.ids(path.read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ from crystallm.commands import (
     merged,
     print_json,
     progress,
+    tolerance,
 )
 from crystallm.errors import InputError
 
@@ -58,10 +59,7 @@ def score(
     place = None if options.get("out") is None else Path(str(options["out"]))
     if place is not None and place.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"out = {str(place)!r}: name a file that ends in .csv or .parquet")
-    tolerance = options.get("symprec", 0.1)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < 10:
-        raise InputError(f"symprec = {tolerance!r}: write a length in Å between 0 and 10")
-    found = _scored(options, float(tolerance), shown=not (quiet or json))
+    found = _scored(options, tolerance(options.get("symprec")), shown=not (quiet or json))
     if place is not None:
         from crystallm import runs
         from crystallm.likelihood import COLUMNS

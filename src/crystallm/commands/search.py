@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from crystallm.asking import Request
     from crystallm.checkpoint import Model
+    from crystallm.crystal import Crystal
     from crystallm.generation import Settings
     from crystallm.search_options import Options
     from crystallm.searching import Found, Search, State
@@ -96,7 +97,10 @@ def search(
         Literal["puct", "uct", "greedy"] | None, Parameter(help="Which branch the tree follows (puct).")
     ] = None,
     width: Annotated[int | None, Parameter(help="Branches of the tree at a choice, at most (10).")] = None,
-    c: Annotated[float | None, Parameter(help="Weight of what the tree has seen little of (5).")] = None,
+    c: Annotated[
+        float | None,
+        Parameter(help="Weight of what the tree has seen little of (5); greedy: rate of chance (0.1)."),
+    ] = None,
     cutoff: Annotated[
         float | None, Parameter(help="A branch with more than this share is the only one (0.99).")
     ] = None,
@@ -142,7 +146,7 @@ def search(
 
     Needs pip install 'crystallm[energy]'. With --out, every round is kept as it is found: the same command
     goes on after a kill, and with higher bounds it goes further. results.parquet has all that was written,
-    cifs/ every valid crystal, best_by_calls.png and best_by_seconds.png how the lowest energy fell.
+    cifs/ each distinct valid crystal, best_by_calls.png and best_by_seconds.png how the lowest energy fell.
     """
     flags = {
         "formula": formula, "z": z, "space_group": space_group, "simulations": simulations,
@@ -192,7 +196,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     settings = validated(Settings, rest)
     request = validated(Request, one)
     require(how.energy)
-    understand(request, fitting=settings.constraints == "full")
+    plan = understand(request, fitting=settings.constraints == "full")
     other = None
     if against is not None:
         kept = {*BOUNDS, "energy", "energy_seconds", "leaves"}
@@ -202,7 +206,11 @@ def _asked(options: dict[str, Any]) -> Asked:
     if hull is not None:
         from crystallm.energy.hull import Hull
 
-        Hull(Path(str(hull)))  # a file that is none is refused before anything is written
+        # Entries that are none, or do not go with what is asked for, are refused before anything is written.
+        entries = Hull(Path(str(hull)))
+        for cell in (plan.cell, *plan.cells):
+            if cell is not None:
+                entries.require(symbol for symbol, _ in cell.composition)
     folder = None if out is None else Path(str(out))
     return Asked(
         request, how, settings, other, n_workers, folder, formation, None if hull is None else str(hull)
@@ -214,6 +222,7 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
     from crystallm import answers, runs, workers
     from crystallm.checkpoint import load_model
     from crystallm.generation import Generator
+    from crystallm.searching import best_first
 
     if asked.out is not None:
         runs.check_place(asked.out)
@@ -229,15 +238,17 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
         for name, (options, folder) in arms.items():
             run = _run(asked, model, options, folder, name, shown=shown)
             lines[name] = run.found
-            crystals = [one.crystal for one in run.found]
-            answers.relate(
-                crystals,
-                options.energy,
-                formation=asked.formation,
-                hull=asked.hull,
-                device=asked.settings.device,
-            )
-            results.append(_finished(run, folder))
+            ranked = best_first(run.found)
+            results.append(_finished(run, ranked, folder))
+            if asked.formation or asked.hull is not None:  # what may fail comes when all else is written
+                answers.relate(
+                    [one.crystal for one in run.found],
+                    options.energy,
+                    formation=asked.formation,
+                    hull=asked.hull,
+                    device=asked.settings.device,
+                )
+                results[-1] = _finished(run, ranked, folder)
     if asked.out is not None:
         _draw(lines, asked.out)
     rows, summary = results[0]
@@ -310,13 +321,13 @@ def _write_cif(folder: Path, one: Found) -> None:
         runs.write_atomically(folder / "cifs" / name, one.crystal.cif.encode(), sync=False)
 
 
-def _finished(run: Search, folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rank what a search has found, and write its table; rows of the distinct ones, best first."""
+def _finished(
+    run: Search, ranked: Sequence[Crystal], folder: Path | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Write the table of what a search has found; rows of the distinct ones, as they are ranked."""
     from crystallm import runs
     from crystallm.crystal import COLUMNS
-    from crystallm.searching import best_first
 
-    ranked = best_first(run.found)
     columns = COLUMNS | {
         "simulation": "int32", "move": "string", "call": "int32", "equals": "int32", "seconds": "float64"
     }  # fmt: skip

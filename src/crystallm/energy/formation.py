@@ -14,6 +14,7 @@ Whoever changes a model behind the same name deletes its file.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pymatgen.core import Composition
+
+
+_LOG = logging.getLogger(__name__)
+STEPS = 1000
+"""In which a reference crystal has to be relaxed: its energy is kept for ever."""
 
 
 def place(model: str) -> Path:
@@ -48,7 +54,7 @@ def element_energies(
         file: that keeps them; by default `place`.
 
     Returns:
-        Those that could be had: none of an element that the model refuses.
+        Those that could be had: none of an element that the model refuses, or whose crystal it cannot relax.
 
     Raises:
         InputError, CrystallmError: there is no such model or element; the file is damaged or cannot be
@@ -62,12 +68,17 @@ def element_energies(
         found = relax.relax_all(
             [references.element(symbol) for symbol in missing],
             model,
-            relax.Options(keep_symmetry=True),
+            relax.Options(steps=STEPS, keep_symmetry=True),
             device=device,
         )
         for symbol, one in zip(missing, found, strict=True):
-            if not isinstance(one, workers.Lost):
+            if isinstance(one, workers.Lost):
+                continue
+            if one.converged:
                 known[symbol] = one.energy
+            else:
+                said = "%s: the reference crystal of %s is not relaxed after %d steps: no formation energies"
+                _LOG.warning(said, model, symbol, one.steps)
         runs.write_json(file, dict(sorted(known.items())))
     return {symbol: known[symbol] for symbol in wanted if symbol in known}
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from pymatgen.core import Composition
@@ -41,9 +42,24 @@ class Hull:
             raise CrystallmError("the hull needs all of pymatgen: pip install 'crystallm[energy]'") from None
         self._path = path
         self._entries = [_entry(row, f"{path}, entry {i}") for i, row in enumerate(_rows(path), 1)]
+        self._elements = {
+            entry.composition.elements[0].symbol
+            for entry in self._entries
+            if len(entry.composition.elements) == 1
+        }
         self._diagrams: dict[frozenset[str], Any] = {}
         if not self._entries:
             raise InputError(f"{str(path)!r} has no entry")
+
+    def require(self, symbols: Iterable[str]) -> None:
+        """Refuse elements of which there is no entry.
+
+        Raises:
+            InputError: there is one.
+        """
+        if missing := sorted(set(symbols) - self._elements):
+            said = f"{str(self._path)!r} has no entry of the element {', '.join(missing)}"
+            raise InputError(f"{said}: a hull needs one of each")
 
     def above(self, composition: Composition, energy: float) -> float:
         """How far a crystal stands above the hull, eV per atom; below 0 where it is lower than all entries.
@@ -59,13 +75,8 @@ class Hull:
         if system not in self._diagrams:
             from pymatgen.analysis.phase_diagram import PhaseDiagram
 
+            self.require(system)
             inside = [e for e in self._entries if {x.symbol for x in e.composition.elements} <= system]
-            pure = {e.composition.elements[0].symbol for e in inside if len(e.composition.elements) == 1}
-            if missing := sorted(system - pure):
-                raise InputError(
-                    f"{str(self._path)!r} has no entry of the element {', '.join(missing)}: a hull needs one "
-                    "of each"
-                )
             self._diagrams[system] = PhaseDiagram(inside)
         return energy - float(self._diagrams[system].get_hull_energy_per_atom(composition))
 

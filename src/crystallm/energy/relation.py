@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystallm.energy.formation import element_energies, formation_energy
 from crystallm.energy.hull import Hull
+from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pymatgen.core import Composition
 
+_LOG = logging.getLogger(__name__)
 COLUMNS = {"formation_energy": "float64", "e_above_hull": "float64"}
 """What is told, with pyarrow types, eV per atom."""
 
@@ -37,6 +40,7 @@ class Relation:
         self._hull = None if hull is None else Hull(Path(hull))
         self._elements: dict[str, float] = {}
         self._asked: set[str] = set()
+        self._said: set[str] = set()
 
     def prepare(self, compositions: Iterable[Composition]) -> None:
         """Find the energies of all elements of some crystals, which takes as long as to relax these.
@@ -59,12 +63,24 @@ class Relation:
             energy: its energy, eV per atom.
 
         Raises:
-            InputError, CrystallmError: as `prepare`; the entries do not hold every element.
+            InputError, CrystallmError: as `prepare`.
         """
         self.prepare([composition])
         return {
             "formation_energy": formation_energy(composition, energy, self._elements)
             if self._formation
             else None,
-            "e_above_hull": None if self._hull is None else self._hull.above(composition, energy),
+            "e_above_hull": self._above(composition, energy),
         }
+
+    def _above(self, composition: Composition, energy: float) -> float | None:
+        """None, too, where the entries lack an element: other crystals may have all of theirs."""
+        if self._hull is None:
+            return None
+        try:
+            return self._hull.above(composition, energy)
+        except InputError as error:
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                _LOG.warning("no energy above the hull: %s", error)
+            return None

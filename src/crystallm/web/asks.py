@@ -65,7 +65,7 @@ class Generate(_Ask):
 
 
 class Search(_Ask):
-    """Look for crystals of low energy by tree search."""
+    """Look for crystals of low energy."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"kind": "search", "formula": "TiO2", "z": 2, "simulations": 100}]}
