@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import crystallm
+from energies import Morse
 from served import MORSE, Served
 
 RUTILE = {"kind": "generate", "formula": "TiO2", "z": 2, "n": 3, "seed": 5}
@@ -146,7 +147,10 @@ def test_files_hold_the_crystal_of_the_sheet(form, relaxation, served, relaxed):
         from ase.io import read
         from pymatgen.io.ase import AseAtomsAdaptor
 
-        found = AseAtomsAdaptor.get_structure(read(io.StringIO(text), format="extxyz"))
+        atoms = read(io.StringIO(text), format="extxyz")
+        found = AseAtomsAdaptor.get_structure(atoms)
+        (known,) = Morse().predict([found])
+        assert atoms.get_potential_energy() / len(atoms) == pytest.approx(known.energy, abs=1e-5)
     else:
         found = Structure.from_str(text, fmt=form)
     expected = matching.unpack((sheet["relaxed"] if relaxation else sheet)["structure"])
@@ -172,11 +176,16 @@ def test_an_archive_holds_all_forms_and_facts(served, relaxed):
     with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
         names = archive.namelist()
         facts = json.loads(archive.read("crystals.json"))
+        written = {name: archive.read(name).decode() for name in names if name.startswith("extxyz/")}
     assert sum(name.startswith("cif/") for name in names) == 2
     assert sum(name.startswith("relaxed/") for name in names) == 2
     assert {name.rpartition(".")[2] for name in names} == {"cif", "vasp", "extxyz", "json"}
     assert facts["ask"]["seed"] == 5
     assert len(facts["crystals"]) == 2
+    for one in relaxed["crystals"]:  # as they were written, and so their energies
+        (text,) = [text for name, text in written.items() if name.endswith(f"-{one['number']:04d}.extxyz")]
+        (energy,) = re.findall(r"energy=(\S+)", text)
+        assert float(energy) / one["n_atoms"] == pytest.approx(one["relaxed"]["energy_before"], abs=1e-5)
 
 
 def test_crystals_of_others_are_judged_and_relaxed(served, textbook_structures):

@@ -453,8 +453,10 @@ class Runner:
         Raises:
             LostError: it takes too long.
         """
-        names = ("cif", "structure", "formula", "energy")
-        packed = [{name: sheet.get(name) for name in names} for sheet in sheets]
+        names = ("cif", "structure", "formula")
+        packed = [
+            {name: sheet.get(name) for name in names} | {"energy": _own_energy(sheet)} for sheet in sheets
+        ]
         found: list[dict[str, str]] = await self._asked(
             self._judges, "crystallm.web.desk:files", {"sheets": packed}, PATTERN_SECONDS
         )
@@ -473,3 +475,10 @@ class Runner:
             return await asyncio.wrap_future(pool.submit(name, task))
         except StartError as error:
             raise CrystallmError(str(error)) from None
+
+
+def _own_energy(sheet: Mapping[str, Any]) -> float | None:
+    """The energy, eV/atom, of the structure that a sheet holds: that of a relaxed one is another's."""
+    relaxed = sheet.get("relaxed") or {}
+    energy: float | None = relaxed.get("energy_before", sheet.get("energy"))
+    return energy
