@@ -301,6 +301,19 @@ def test_a_job_is_cancelled(page):
     assert numbers(page)
 
 
+def test_the_way_to_the_crystals_leaves_the_job_alone(page):
+    visit(page, f"/?formula=TiO2&z=2&n=60&seed=4&energy={MORSE}&relax=1")
+    page.wait_for_selector(".card")
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash === '#results'")
+    there = len(numbers(page))
+    page.wait_for_function("n => document.querySelectorAll('.card').length > n", arg=there)
+    assert len(numbers(page)) > there  # the same cards, and more of them
+    page.click("#cancel")
+    page.wait_for_selector("#status:has-text('Cancelled')")
+
+
 def test_a_server_that_has_gone_is_told(page):
     visit(page)
     page.context.set_offline(True)
