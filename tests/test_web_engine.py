@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from crystallm.web.engine import Engine, Ticket
 from crystallm.web.jobs import Jobs, view
 from crystallm.web.limits import Limits
 from crystallm.web.metrics import Metrics
+from crystallm.web.runners import Runner
 from crystallm.web.store import Store
 
 V, SECONDS = 40, 60
@@ -156,6 +158,39 @@ def test_a_job_that_takes_too_long_or_fails_says_so(tmp_path):
         ]
 
     asyncio.run(work())
+
+
+def test_crystals_of_several_jobs_take_turns_at_the_energy_model(monkeypatch):
+    runner = Runner({}, ["energies:morse"], Limits(), Metrics(), judges=1)
+    order: list[str] = []
+    process = asyncio.Lock()  # one process behind a line
+
+    async def asked(_pool, name, task, _seconds):
+        if name.endswith(":handed_in"):
+            return {"structure": task["text"]}
+        if "record" in task:
+            return {}
+        async with process:
+            order.append(task["structure"])
+            await asyncio.sleep(0.001)
+        return {"energy": -1.0}
+
+    monkeypatch.setattr(runner, "_asked", asked)
+
+    async def work():
+        def job(text):
+            ask = {"kind": "relax", "structures": [text] * 6, "energy": "energies:morse"}
+            return SimpleNamespace(ask=ask, tell=lambda *_: None, enter=lambda *_, **__: None)
+
+        await asyncio.gather(*(runner.run(job(text)) for text in ("first", "second")))
+
+    try:
+        asyncio.run(work())
+    finally:
+        runner.close()
+    assert sorted(order) == ["first"] * 6 + ["second"] * 6
+    assert order.index("second") <= 2
+    assert order[:10].count("first") == order[:10].count("second")
 
 
 def test_labels_are_escaped_and_counts_add_up():
