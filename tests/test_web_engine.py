@@ -21,7 +21,7 @@ from crystallm.web.jobs import Jobs, view
 from crystallm.web.limits import Limits
 from crystallm.web.metrics import Metrics
 from crystallm.web.runners import Runner
-from crystallm.web.store import Store
+from crystallm.web.store import Store, state_of
 
 V, SECONDS = 40, 60
 OPTIONS = Options(Stop((3,)), top_k=None, max_new_tokens=12)
@@ -156,6 +156,34 @@ def test_a_job_that_takes_too_long_or_fails_says_so(tmp_path):
             "the disk is full",
             "internal error: the server's log tells what",
         ]
+
+    asyncio.run(work())
+
+
+def test_a_job_whose_end_the_disk_did_not_take_is_over_all_the_same(tmp_path, monkeypatch):
+    append = Store.append
+
+    def full(self, name, line):
+        if '"state":"queued"' not in line:
+            raise CrystallmError("the results cannot be kept: No space left on device")
+        append(self, name, line)
+
+    async def work():
+        async def run(job):
+            job.tell("crystal", {"number": 0})
+
+        jobs = jobs_of(tmp_path, run)
+        monkeypatch.setattr(Store, "append", full)
+        job = jobs.submit({"kind": "generate"}, "here")
+        await asyncio.sleep(0.05)
+        assert job.state == "failed"
+        assert "No space left" in view(job.lines)["message"]
+        later = jobs_of(tmp_path, run)  # which has only what the disk has taken
+        found = later.get(job.name)
+        assert found.state == view(found.lines)["state"] == "interrupted"
+        monkeypatch.setattr(Store, "append", append)
+        assert jobs_of(tmp_path, run).get(job.name).state == "interrupted"
+        assert state_of(Store(tmp_path / "out").read(job.name).lines) == "interrupted"
 
     asyncio.run(work())
 

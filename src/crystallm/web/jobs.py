@@ -35,6 +35,7 @@ SEARCH = "search"
 _REMEMBERED = 64  # finished jobs whose lines are kept in memory
 _SWEEP_SECONDS = 600.0
 _USUAL_SECONDS = 4.0  # of a job, before any has been seen
+_CUT_SHORT = "the server ended before this job did: ask again for the rest"
 
 
 class BusyError(CrystallmError):
@@ -58,12 +59,10 @@ class Job:
         ask: what was asked, as plain values.
         address: from which.
         created: when, seconds since 1970.
-        store: where its lines are kept; None for a job that is over.
+        store: where its lines are kept.
     """
 
-    def __init__(
-        self, name: str, ask: dict[str, Any], address: str, created: float, store: Store | None
-    ) -> None:
+    def __init__(self, name: str, ask: dict[str, Any], address: str, created: float, store: Store) -> None:
         self.name = name
         self.ask = ask
         self.address = address
@@ -87,8 +86,7 @@ class Job:
             CrystallmError: the disk is full.
         """
         line = json.dumps({"event": event, "data": data}, ensure_ascii=False, separators=(",", ":"))
-        if self._store is not None:
-            self._store.append(self.name, line)
+        self._store.append(self.name, line)
         self.lines.append(line)
         self.stir()
 
@@ -179,7 +177,7 @@ class Jobs:
         for kept in self._store.unfinished():
             job = Job(kept.id, kept.ask, "", kept.created, self._store)
             job.lines = kept.lines
-            job.enter("interrupted", message="the server ended before this job did: ask again for the rest")
+            job.enter("interrupted", message=_CUT_SHORT)
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
@@ -229,9 +227,11 @@ class Jobs:
         kept = self._store.read(name)
         if kept is None:
             return None
-        job = Job(name, kept.ask, "", kept.created, None)
+        job = Job(name, kept.ask, "", kept.created, self._store)
         job.lines = kept.lines
-        job.state = stores.state_of(kept.lines) or "interrupted"
+        job.state = stores.state_of(kept.lines)
+        if not job.over:  # nobody is at it: the disk was full when it ended
+            job.enter("interrupted", message=_CUT_SHORT)
         self._remember(job)
         return job
 
