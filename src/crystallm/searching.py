@@ -114,7 +114,7 @@ class Search:
         settings: how to sample.
         path: of the log; None for none.
         workers: processes with the energy model.
-        device: of the energy model; None for that of the settings.
+        most_atoms: of the cells that are tried where Z is to be chosen; None for as many as suit.
 
     Attributes:
         found: all that was written.
@@ -131,6 +131,7 @@ class Search:
     settings: Settings
     path: Path | None = None
     workers: int = 1
+    most_atoms: int | None = None
     found: list[Found] = field(default_factory=list)
     stopped: str = ""
 
@@ -138,7 +139,8 @@ class Search:
         from crystallm import decode
         from crystallm.beginnings import Beginnings
 
-        generator = Generator(self.model, [self.request.model_copy(update={"n": 1})], self.settings)
+        request = self.request.model_copy(update={"n": 1})
+        generator = Generator(self.model, [request], self.settings, most_atoms=self.most_atoms)
         language = self.model.language
         self._choices = generator.choices(0)
         self.note = generator.note(0)

@@ -220,7 +220,7 @@ class Runner:
                 "seed": ask.seed or 0,
             },
         )
-        generator = Generator(model, [request], settings)
+        generator = Generator(model, [request], settings, most_atoms=self.limits.atoms)
         return generator.note(0), generator.drafts(0)
 
     async def _written(self, model: Model, drafts: Drafts) -> Any:
