@@ -325,6 +325,38 @@ def test_a_server_that_has_gone_is_told(page):
         page.context.set_offline(False)
 
 
+def test_a_proxy_whose_server_starts_anew_ends_nothing(page):
+    refused: list[str] = []
+
+    def restarting(route):
+        if len(refused) < 2:
+            refused.append(route.request.url)
+            route.fulfill(status=502, content_type="text/html", body="<h1>Bad Gateway</h1>")
+        else:
+            route.continue_()
+
+    page.route("**/events", restarting)
+    visit(page, "/?formula=NaCl&z=4&n=2&seed=12")
+    written(page)
+    assert len(refused) == 2
+    assert "2 crystals" in page.inner_text("#status")
+    assert page.is_hidden("#job-error")
+
+
+def test_where_no_events_come_the_state_is_asked_for(page):
+    page.clock.install()
+    page.route("**/events", lambda route: route.fulfill(status=429, body="{}"))
+    visit(page, "/?formula=NaCl&z=4&n=2&seed=13")
+    page.wait_for_function("document.querySelector('#cards').dataset.job")
+    for _ in range(60):
+        page.clock.fast_forward(30_000)
+        if page.query_selector("#progress.over"):
+            break
+        page.wait_for_timeout(200)
+    assert sorted(numbers(page)) == [0, 1]
+    assert "2 crystals" in page.inner_text("#status")
+
+
 def test_nothing_of_a_formula_becomes_markup(page):
     visit(page, "/?formula=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&n=2")
     page.wait_for_selector("#formula-error:not(:empty)")
