@@ -322,6 +322,7 @@ def test_a_server_with_keys_asks_for_one(closed):
     assert closed.get("/metrics").status == 401
     assert closed.get("/").status == 200  # the page is no secret, and has a field for the key
     assert closed.get("/api/v1/about").json["keys"]
+    assert closed.get("/api/v1/openapi.json").status == 200  # from which the reference is drawn
     key = {"Authorization": "Bearer sesame-sesame-sesame"}
     assert closed.post(ask, **key).status == 202
 
