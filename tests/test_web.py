@@ -408,6 +408,7 @@ def test_two_servers_cannot_share_a_port(served, parrot, tmp_path):
         (["--energies", "nothing"], "no energy model 'nothing'"),
         (["--models", "nowhere"], "nowhere"),
         (["--keys", "missing.txt"], "cannot be read"),
+        (["--proxies", "proxy.example"], "'proxy.example' is no address"),
     ],
 )
 def test_a_wrong_option_is_one_line(options, message, tmp_path, monkeypatch, capsys):
