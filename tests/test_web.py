@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import re
@@ -304,10 +305,11 @@ def test_jobs_wait_in_a_line_and_a_full_line_says_when_to_come_again(served):
 
 @pytest.fixture(scope="module")
 def closed(parrot, tmp_path_factory):
-    """A server with keys, a limit of jobs an address, and a name."""
+    """A server with keys, a name, and one place of each kind for an address."""
     folder = tmp_path_factory.mktemp("closed")
     (folder / "keys").write_text("# of a laboratory\nsesame-sesame-sesame\n")
-    options = ("--keys", str(folder / "keys"), "--limits=per_address=1", "--hosts", "crystals.example")
+    limits = "--limits=per_address=1,streams_per_address=1,files=1"
+    options = ("--keys", str(folder / "keys"), limits, "--hosts", "crystals.example")
     server = Served(parrot, folder / "out", *options)
     yield server
     server.end()
@@ -337,6 +339,35 @@ def test_an_address_has_so_many_jobs(closed):
     assert second.status == 429
     assert "of your address" in second.error["message"]
     closed.ask("DELETE", f"/api/v1/jobs/{first.json['id']}", headers=key)
+
+
+def test_an_address_has_so_many_streams_and_files_are_made_a_few_at_a_time(closed):
+    key = {"Authorization": "Bearer sesame-sesame-sesame"}
+    slow = {**RUTILE, "n": 60, "energy": MORSE, "relax": True}
+    deadline = time.monotonic() + 30
+    while (first := closed.post(slow, **key)).status != 202 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    job = f"/api/v1/jobs/{first.json['id']}"
+    connection = http.client.HTTPConnection("127.0.0.1", closed.port, timeout=60)
+    connection.request("GET", f"{job}/events", headers=key)
+    assert connection.getresponse().status == 200
+    second = closed.get(f"{job}/events", **key)
+    assert second.status == 429
+    assert "follow jobs" in second.error["message"]
+    connection.close()
+    while not closed.get(job, **key).json["crystals"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(closed.get(f"{job}/archive", **key).status))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200, 429}
+    closed.ask("DELETE", job, headers=key)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from crystallm.web.engine import Engine, Ticket
 from crystallm.web.jobs import Jobs, view
 from crystallm.web.limits import Limits
 from crystallm.web.metrics import Metrics
+from crystallm.web.places import FullError, Places, origin
 from crystallm.web.runners import Runner
 from crystallm.web.store import Store, state_of
 
@@ -179,10 +180,11 @@ def test_a_job_whose_end_the_disk_did_not_take_is_over_all_the_same(tmp_path, mo
         assert job.state == "failed"
         assert "No space left" in view(job.lines)["message"]
         later = jobs_of(tmp_path, run)  # which has only what the disk has taken
-        found = later.get(job.name)
+        found = await later.get(job.name)
         assert found.state == view(found.lines)["state"] == "interrupted"
         monkeypatch.setattr(Store, "append", append)
-        assert jobs_of(tmp_path, run).get(job.name).state == "interrupted"
+        again = await jobs_of(tmp_path, run).get(job.name)
+        assert again.state == "interrupted"
         assert state_of(Store(tmp_path / "out").read(job.name).lines) == "interrupted"
 
     asyncio.run(work())
@@ -219,6 +221,36 @@ def test_crystals_of_several_jobs_take_turns_at_the_energy_model(monkeypatch):
     assert sorted(order) == ["first"] * 6 + ["second"] * 6
     assert order.index("second") <= 2
     assert order[:10].count("first") == order[:10].count("second")
+
+
+def test_places_are_for_all_and_for_each_address():
+    places = Places(3, 2)
+    places.take("a")
+    with places.one("a"), pytest.raises(FullError):
+        places.take("a")
+    places.take("b")
+    places.take("a")
+    with pytest.raises(FullError):
+        places.take("c")
+    places.leave("b")
+    places.take("c")
+    assert places.n_taken == 3
+
+
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1:a::1", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::/64"),
+        ("2001:db8:0:2::1", "2001:db8:0:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_an_address_of_ipv6_counts_by_its_network(host, counted):
+    assert origin(host) == counted
 
 
 def test_labels_are_escaped_and_counts_add_up():

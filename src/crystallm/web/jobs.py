@@ -57,7 +57,7 @@ class Job:
     Args:
         name: by which it is asked for; nobody guesses it.
         ask: what was asked, as plain values.
-        address: from which.
+        address: from which, as jobs are counted.
         created: when, seconds since 1970.
         store: where its lines are kept.
     """
@@ -217,16 +217,15 @@ class Jobs:
         self._begin()
         return job
 
-    def get(self, name: str) -> Job | None:
+    async def get(self, name: str) -> Job | None:
         """A job, under way or kept; None if there is none."""
-        if name in self._active:
-            return self._active[name]
-        if name in self._past:
-            self._past.move_to_end(name)
-            return self._past[name]
-        kept = self._store.read(name)
+        if (job := self._known(name)) is not None:
+            return job
+        kept = await asyncio.to_thread(self._store.read, name)
         if kept is None:
             return None
+        if (job := self._known(name)) is not None:  # somebody else has read it meanwhile
+            return job
         job = Job(name, kept.ask, "", kept.created, self._store)
         job.lines = kept.lines
         job.state = stores.state_of(kept.lines)
@@ -234,6 +233,14 @@ class Jobs:
             job.enter("interrupted", message=_CUT_SHORT)
         self._remember(job)
         return job
+
+    def _known(self, name: str) -> Job | None:
+        """A job that is in memory."""
+        if name in self._active:
+            return self._active[name]
+        if name in self._past:
+            self._past.move_to_end(name)
+        return self._past.get(name)
 
     def position(self, job: Job) -> int | None:
         """Its place in the queue, from 1; None if it does not wait."""
@@ -362,6 +369,6 @@ class Jobs:
             n = await asyncio.to_thread(self._store.sweep, limits.keep_hours, limits.keep_jobs, spared)
             if n:
                 for name in list(self._past):
-                    if self._store.read(name) is None:
+                    if not self._store.has(name):
                         del self._past[name]
             await asyncio.sleep(_SWEEP_SECONDS)

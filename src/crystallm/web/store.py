@@ -97,6 +97,10 @@ class Store:
                 self._rewrite(name, whole)
         return Kept(name, head["ask"], float(head["created"]), whole)
 
+    def has(self, name: str) -> bool:
+        """Whether a job is kept."""
+        return bool(ID.fullmatch(name)) and (self._jobs / name / ASK).exists()
+
     def _rewrite(self, name: str, lines: list[str]) -> None:
         content = "".join(f"{line}\n" for line in lines)
         runs.write_atomically(self._jobs / name / EVENTS, content.encode(), sync=False)
