@@ -197,11 +197,15 @@ def test_a_link_without_a_seed_names_the_one_that_is_drawn(page):
     assert page.url == "about:blank"
 
 
-def test_energies_grow_a_curve_and_two_crystals_stand_side_by_side(page):
+def test_energies_grow_a_curve_and_two_crystals_stand_side_by_side(page, served):
     visit(page, f"/?formula=TiO2&z=2&n=4&seed=2&energy={MORSE}&relax=1")
     written(page)
     page.wait_for_selector("#curve svg .mark", state="attached")
     assert "relax" in page.inner_text(".card .badges")
+    job = page.get_attribute("#cards", "data-job")
+    for sheet in served.get(f"/api/v1/jobs/{job}").json["crystals"]:
+        head = page.query_selector(f".card[data-number='{sheet['number']}'] .head .group")
+        assert head.get_attribute("aria-label") == sheet["relaxed"]["space_group"]
     picks = page.query_selector_all(".card .pick input")
     picks[0].check()
     assert page.is_disabled("#compare")
@@ -210,6 +214,9 @@ def test_energies_grow_a_curve_and_two_crystals_stand_side_by_side(page):
     page.wait_for_selector("#pair[open] table.versus")
     assert len(page.query_selector_all("#pair .stage canvas")) >= 2
     page.keyboard.press("Escape")
+    page.click(".card[data-number='0'] .open")
+    page.click("[data-tab=Symmetry]")
+    assert page.inner_text("#panel h3") == "As written"
 
 
 def test_a_search_grows_its_curve_while_it_goes_on(page):
@@ -290,6 +297,16 @@ def test_each_error_stands_beside_its_field_until_it_is_mended(page):
         page.fill(f"#{field}", GOOD[field])
         page.wait_for_selector(f"#{field}-error", state="hidden")
     assert page.is_hidden("#run")
+
+
+def test_a_hexagonal_cell_has_peaks_of_four_indices(page):
+    visit(page, "/?formula=ZnS&z=2&space_group=186&n=1&seed=0")
+    written(page)
+    page.click(".card[data-number='0'] .open")
+    page.click("[data-tab=X-ray]")
+    page.wait_for_selector("#panel table.orbits")
+    assert page.inner_text("#panel table.orbits th") == "h k i l"
+    assert len(page.inner_text("#panel table.orbits td").partition(",")[0].split()) == 4
 
 
 def test_a_job_is_cancelled(page):

@@ -9,13 +9,18 @@ export class Problem extends Error {
 }
 
 const KEY = "crystallm-key";
-let key = sessionStorage.getItem(KEY) ?? "";
+let key = "";
+try {
+  key = sessionStorage.getItem(KEY) ?? "";
+} catch { /* storage may be forbidden: the key holds for this page then */ }
 
 /** Take a key for this tab. */
 export function setKey(value) {
   key = value.trim();
-  if (key) sessionStorage.setItem(KEY, key);
-  else sessionStorage.removeItem(KEY);
+  try {
+    if (key) sessionStorage.setItem(KEY, key);
+    else sessionStorage.removeItem(KEY);
+  } catch { /* as above */ }
 }
 
 async function ask(path, options = {}) {

@@ -51,7 +51,7 @@ export function peaks(found, most = 12) {
   const strongest = [...found.peaks].sort((one, other) => other.intensity - one.intensity).slice(0, most);
   strongest.sort((one, other) => one.two_theta - other.two_theta);
   return h("div", { class: "orbits-wrap" }, h("table", { class: "orbits" },
-    h("thead", {}, h("tr", {}, ["h k l", "2θ, °", "d, Å", "I, %"].map((name, i) => h("th", { class: i ? "num" : "", scope: "col" }, name)))),
+    h("thead", {}, h("tr", {}, [strongest[0]?.hkl[0].length === 4 ? "h k i l" : "h k l", "2θ, °", "d, Å", "I, %"].map((name, i) => h("th", { class: i ? "num" : "", scope: "col" }, name)))),
     h("tbody", {}, strongest.map((peak) => h("tr", {},
       h("td", {}, peak.hkl.map((hkl) => hkl.join(" ").replaceAll("-", "−")).join(", ")),
       h("td", { class: "num" }, number(peak.two_theta)),
