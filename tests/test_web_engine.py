@@ -16,7 +16,7 @@ from crystallm.model import GPT, ModelConfig
 
 pytest.importorskip("fastapi", reason="the page needs fastapi")
 
-from crystallm.web.engine import Engine, Ticket
+from crystallm.web.engine import FAILURES, Engine, Ticket
 from crystallm.web.jobs import Jobs, view
 from crystallm.web.limits import Limits
 from crystallm.web.metrics import Metrics
@@ -100,14 +100,47 @@ def test_a_dropped_ticket_hears_nothing_more(network):
 def test_broken_weights_are_told_to_all_who_wait_and_who_come(network):
     with torch.no_grad():
         network.lm_head.weight.fill_(float("nan"))
-    engine = Engine(network, batch_size=2)
-    waiting, late = Heard(5, []), Heard(1, [])
-    engine.put(ticket(waiting, 1))
+    ended = threading.Event()
+    engine = Engine(network, batch_size=2, ended=ended.set)
+    waiting = [Heard(5, []) for _ in range(FAILURES)]
+    late = Heard(1, [])
     engine.start()
-    assert waiting.over.wait(SECONDS)
-    assert "not finite" in waiting.reasons[0]
-    engine.put(ticket(late, 2))
+    for seed, heard in enumerate(waiting):
+        assert not engine.broken
+        engine.put(ticket(heard, seed))
+        assert heard.over.wait(SECONDS)
+        assert len(heard.reasons) == 1
+        assert "not finite" in heard.reasons[0]
+    assert ended.wait(SECONDS)
+    engine.put(ticket(late, 9))
     assert late.reasons == [engine.broken]
+    engine.close()
+
+
+def test_a_failure_costs_what_was_being_written_and_no_more(network, monkeypatch):
+    serve = decode.serve
+    failures = iter(["once", "twice"])
+
+    def failing(*args, **options):
+        if next(failures, None):
+            line = args[1]
+            assert line.take(wait=True)  # a text has been begun
+            raise RuntimeError("no more memory")
+        return serve(*args, **options)
+
+    monkeypatch.setattr(decode, "serve", failing)
+    engine = Engine(network, batch_size=2)
+    hit = [Heard(5, []) for _ in range(2)]
+    spared = Heard(3, [])
+    for seed, heard in enumerate(hit):
+        engine.put(ticket(heard, seed))
+    engine.put(ticket(spared, 7))
+    engine.start()
+    for heard in (*hit, spared):
+        assert heard.over.wait(SECONDS)
+    assert [heard.reasons for heard in hit] == [["RuntimeError: no more memory"]] * 2
+    assert sorted(spared.samples) == [0, 1, 2]
+    assert not engine.broken
     engine.close()
 
 

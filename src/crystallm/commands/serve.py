@@ -118,6 +118,7 @@ def serve(
             ws="none",
         )
     )
+    server.runner.on_broken = lambda: setattr(running, "should_exit", True)
     try:
         running.run()
     except SystemExit:
@@ -128,6 +129,8 @@ def serve(
         server.runner.close()
     if not running.started:
         raise CrystallmError(f"cannot listen at {shown}:{at}: is another program there? Take another --port")
+    if server.runner.broken:  # told by the exit status as well, so that a supervisor starts it anew
+        raise CrystallmError(f"the network cannot write any more: {server.runner.broken}")
 
 
 def _models(names: list[str], device: str) -> dict[str, Model]:

@@ -60,6 +60,7 @@ class Runner:
 
     Attributes:
         searchers: threads in which searches are done.
+        on_broken: called, by another thread, when no text can be written any more.
     """
 
     def __init__(
@@ -77,7 +78,10 @@ class Runner:
         self.energies = list(energies)
         self.limits = limits
         self.batch_size = batch_size
-        self.engines = {name: Engine(model.network, batch_size) for name, model in models.items()}
+        self.on_broken: Callable[[], None] = lambda: None
+        self.engines = {
+            name: Engine(model.network, batch_size, self._broke) for name, model in models.items()
+        }
         self.searchers = searching.Threads(limits.searches)
         self.metrics = metrics
         n_judges = judges or max(1, min(8, (os.cpu_count() or 1) // 2))
@@ -98,6 +102,9 @@ class Runner:
         self.searchers.close()
         for engine in self.engines.values():
             engine.close()
+
+    def _broke(self) -> None:
+        self.on_broken()
 
     @property
     def broken(self) -> str:
@@ -238,7 +245,7 @@ class Runner:
             for _ in drafts:
                 item = await arrived.get()
                 if isinstance(item, str):
-                    raise CrystallmError(f"the network cannot write any more: {item}")
+                    raise CrystallmError(f"the network failed at this: {item}")
                 yield item
         finally:
             engine.drop(ticket)
