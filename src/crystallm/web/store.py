@@ -58,7 +58,11 @@ class Store:
     def create(self, name: str, ask: dict[str, Any], created: float) -> None:
         """Note what was asked; raises a CrystallmError where the disk is full."""
         content = json.dumps({"ask": ask, "created": created}, ensure_ascii=False)
-        runs.write_atomically(self._jobs / name / ASK, content.encode(), sync=False)
+        try:
+            runs.write_atomically(self._jobs / name / ASK, content.encode(), sync=False)
+        except CrystallmError:
+            self.delete(name)
+            raise
 
     def append(self, name: str, line: str) -> None:
         """Note what happened.

@@ -93,7 +93,7 @@ export async function follow(id, tell, signal) {
       if (isFinal(error)) throw error;
       failures += 1;
     }
-    await wait(400 * 2 ** failures);
+    await wait(Math.min(400 * 2 ** failures, 10_000));
   }
   await poll(id, tell, signal, told);
 }
