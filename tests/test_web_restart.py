@@ -62,6 +62,28 @@ def test_a_killed_server_loses_no_finished_crystal(parrot, tmp_path):
     assert all(json.loads(line) for line in lines)
 
 
+def test_a_server_whose_network_is_broken_ends_for_a_supervisor_to_start_it(parrot, tmp_path):
+    import torch
+
+    from crystallm import checkpoint
+
+    network = checkpoint.load_model(str(parrot), device="cpu").network
+    with torch.no_grad():
+        network.lm_head.weight.fill_(float("nan"))
+    server = Served(checkpoint.save(network, tmp_path / "broken"), tmp_path / "out")
+    ask = {"kind": "generate", "formula": "TiO2", "z": 2, "n": 2, "seed": 1}
+    try:
+        for _ in range(2):
+            state = server.done(ask)
+            assert state["state"] == "failed"
+            assert "not finite" in state["message"]
+        assert server.post(ask).status == 202
+        assert server.process.wait(60) == 1
+        assert "the network cannot write any more" in server.log()
+    finally:
+        server.end()
+
+
 def test_jobs_that_were_under_way_are_found_by_their_last_line(tmp_path):
     from crystallm.web.store import Store
 
