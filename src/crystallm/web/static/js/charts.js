@@ -79,6 +79,6 @@ export function curve(points, total, tried) {
   const now = Math.max(tried ?? 0, points.at(-1).step);
   made.append(svg("path", { class: "step", d: `${path}H${x(tried === undefined ? last : now).toFixed(1)}` }));
   for (const point of points) made.append(svg("circle", { class: "mark", r: 4, cx: x(point.step), cy: y(point.energy) }, svg("title", {}, `${number(point.energy, 3)} eV/atom after ${point.step}`)));
-  made.append(svg("text", { x: WIDTH * 1.6 - 10, y: height - 6, "text-anchor": "end" }, `crystals tried: ${now} of ${last}`));
+  made.append(svg("text", { x: WIDTH * 1.6 - 10, y: height - 6, "text-anchor": "end" }, tried === undefined ? `crystals: ${last}` : `crystals tried: ${now} of ${last}`));
   return made;
 }
