@@ -66,6 +66,17 @@ def test_each_kind_of_atom_has_its_own_neighbours(textbook_structures):
     }
 
 
+@pytest.mark.parametrize(("a", "bonds"), [(4.2, True), (6.4, False)])
+def test_atoms_that_are_far_apart_have_no_bond(a, bonds):
+    # MgO's structure, and the same of Ti and O at 3.2 Å, where Ti - O is 1.95.
+    metal = "Mg" if bonds else "Ti"
+    rocksalt = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(a), [metal, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    symbols, points = plots.drawn_atoms(rocksalt)
+    assert bool(plots.drawn_bonds(rocksalt, symbols, points)) == bonds
+
+
 def test_a_cell_too_large_for_a_picture_is_refused():
     row = Structure(Lattice.orthorhombic(3000, 3, 3), ["C"] * 600, [[i / 600, 0, 0] for i in range(600)])
     with pytest.raises(ValueError, match="600 atoms is too large"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import crystallm
+from energies import Morse
 from served import MORSE, Served
 
 RUTILE = {"kind": "generate", "formula": "TiO2", "z": 2, "n": 3, "seed": 5}
@@ -146,7 +148,10 @@ def test_files_hold_the_crystal_of_the_sheet(form, relaxation, served, relaxed):
         from ase.io import read
         from pymatgen.io.ase import AseAtomsAdaptor
 
-        found = AseAtomsAdaptor.get_structure(read(io.StringIO(text), format="extxyz"))
+        atoms = read(io.StringIO(text), format="extxyz")
+        found = AseAtomsAdaptor.get_structure(atoms)
+        (known,) = Morse().predict([found])
+        assert atoms.get_potential_energy() / len(atoms) == pytest.approx(known.energy, abs=1e-5)
     else:
         found = Structure.from_str(text, fmt=form)
     expected = matching.unpack((sheet["relaxed"] if relaxation else sheet)["structure"])
@@ -172,11 +177,16 @@ def test_an_archive_holds_all_forms_and_facts(served, relaxed):
     with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
         names = archive.namelist()
         facts = json.loads(archive.read("crystals.json"))
+        written = {name: archive.read(name).decode() for name in names if name.startswith("extxyz/")}
     assert sum(name.startswith("cif/") for name in names) == 2
     assert sum(name.startswith("relaxed/") for name in names) == 2
     assert {name.rpartition(".")[2] for name in names} == {"cif", "vasp", "extxyz", "json"}
     assert facts["ask"]["seed"] == 5
     assert len(facts["crystals"]) == 2
+    for one in relaxed["crystals"]:  # as they were written, and so their energies
+        (text,) = [text for name, text in written.items() if name.endswith(f"-{one['number']:04d}.extxyz")]
+        (energy,) = re.findall(r"energy=(\S+)", text)
+        assert float(energy) / one["n_atoms"] == pytest.approx(one["relaxed"]["energy_before"], abs=1e-5)
 
 
 def test_crystals_of_others_are_judged_and_relaxed(served, textbook_structures):
@@ -295,10 +305,11 @@ def test_jobs_wait_in_a_line_and_a_full_line_says_when_to_come_again(served):
 
 @pytest.fixture(scope="module")
 def closed(parrot, tmp_path_factory):
-    """A server with keys, a limit of jobs an address, and a name."""
+    """A server with keys, a name, and one place of each kind for an address."""
     folder = tmp_path_factory.mktemp("closed")
     (folder / "keys").write_text("# of a laboratory\nsesame-sesame-sesame\n")
-    options = ("--keys", str(folder / "keys"), "--limits=per_address=1", "--hosts", "crystals.example")
+    limits = "--limits=per_address=1,streams_per_address=1,files=1"
+    options = ("--keys", str(folder / "keys"), limits, "--hosts", "crystals.example")
     server = Served(parrot, folder / "out", *options)
     yield server
     server.end()
@@ -313,6 +324,7 @@ def test_a_server_with_keys_asks_for_one(closed):
     assert closed.get("/metrics").status == 401
     assert closed.get("/").status == 200  # the page is no secret, and has a field for the key
     assert closed.get("/api/v1/about").json["keys"]
+    assert closed.get("/api/v1/openapi.json").status == 200  # from which the reference is drawn
     key = {"Authorization": "Bearer sesame-sesame-sesame"}
     assert closed.post(ask, **key).status == 202
 
@@ -327,6 +339,35 @@ def test_an_address_has_so_many_jobs(closed):
     assert second.status == 429
     assert "of your address" in second.error["message"]
     closed.ask("DELETE", f"/api/v1/jobs/{first.json['id']}", headers=key)
+
+
+def test_an_address_has_so_many_streams_and_files_are_made_a_few_at_a_time(closed):
+    key = {"Authorization": "Bearer sesame-sesame-sesame"}
+    slow = {**RUTILE, "n": 60, "energy": MORSE, "relax": True}
+    deadline = time.monotonic() + 30
+    while (first := closed.post(slow, **key)).status != 202 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    job = f"/api/v1/jobs/{first.json['id']}"
+    connection = http.client.HTTPConnection("127.0.0.1", closed.port, timeout=60)
+    connection.request("GET", f"{job}/events", headers=key)
+    assert connection.getresponse().status == 200
+    second = closed.get(f"{job}/events", **key)
+    assert second.status == 429
+    assert "follow jobs" in second.error["message"]
+    connection.close()
+    while not closed.get(job, **key).json["crystals"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(closed.get(f"{job}/archive", **key).status))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200, 429}
+    closed.ask("DELETE", job, headers=key)
 
 
 @pytest.mark.parametrize(
@@ -398,6 +439,7 @@ def test_two_servers_cannot_share_a_port(served, parrot, tmp_path):
         (["--energies", "nothing"], "no energy model 'nothing'"),
         (["--models", "nowhere"], "nowhere"),
         (["--keys", "missing.txt"], "cannot be read"),
+        (["--proxies", "proxy.example"], "'proxy.example' is no address"),
     ],
 )
 def test_a_wrong_option_is_one_line(options, message, tmp_path, monkeypatch, capsys):

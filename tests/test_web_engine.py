@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,11 +16,13 @@ from crystallm.model import GPT, ModelConfig
 
 pytest.importorskip("fastapi", reason="the page needs fastapi")
 
-from crystallm.web.engine import Engine, Ticket
+from crystallm.web.engine import FAILURES, Engine, Ticket
 from crystallm.web.jobs import Jobs, view
 from crystallm.web.limits import Limits
 from crystallm.web.metrics import Metrics
-from crystallm.web.store import Store
+from crystallm.web.places import FullError, Places, origin
+from crystallm.web.runners import Runner
+from crystallm.web.store import Store, state_of
 
 V, SECONDS = 40, 60
 OPTIONS = Options(Stop((3,)), top_k=None, max_new_tokens=12)
@@ -97,14 +100,47 @@ def test_a_dropped_ticket_hears_nothing_more(network):
 def test_broken_weights_are_told_to_all_who_wait_and_who_come(network):
     with torch.no_grad():
         network.lm_head.weight.fill_(float("nan"))
-    engine = Engine(network, batch_size=2)
-    waiting, late = Heard(5, []), Heard(1, [])
-    engine.put(ticket(waiting, 1))
+    ended = threading.Event()
+    engine = Engine(network, batch_size=2, ended=ended.set)
+    waiting = [Heard(5, []) for _ in range(FAILURES)]
+    late = Heard(1, [])
     engine.start()
-    assert waiting.over.wait(SECONDS)
-    assert "not finite" in waiting.reasons[0]
-    engine.put(ticket(late, 2))
+    for seed, heard in enumerate(waiting):
+        assert not engine.broken
+        engine.put(ticket(heard, seed))
+        assert heard.over.wait(SECONDS)
+        assert len(heard.reasons) == 1
+        assert "not finite" in heard.reasons[0]
+    assert ended.wait(SECONDS)
+    engine.put(ticket(late, 9))
     assert late.reasons == [engine.broken]
+    engine.close()
+
+
+def test_a_failure_costs_what_was_being_written_and_no_more(network, monkeypatch):
+    serve = decode.serve
+    failures = iter(["once", "twice"])
+
+    def failing(*args, **options):
+        if next(failures, None):
+            line = args[1]
+            assert line.take(wait=True)  # a text has been begun
+            raise RuntimeError("no more memory")
+        return serve(*args, **options)
+
+    monkeypatch.setattr(decode, "serve", failing)
+    engine = Engine(network, batch_size=2)
+    hit = [Heard(5, []) for _ in range(2)]
+    spared = Heard(3, [])
+    for seed, heard in enumerate(hit):
+        engine.put(ticket(heard, seed))
+    engine.put(ticket(spared, 7))
+    engine.start()
+    for heard in (*hit, spared):
+        assert heard.over.wait(SECONDS)
+    assert [heard.reasons for heard in hit] == [["RuntimeError: no more memory"]] * 2
+    assert sorted(spared.samples) == [0, 1, 2]
+    assert not engine.broken
     engine.close()
 
 
@@ -156,6 +192,98 @@ def test_a_job_that_takes_too_long_or_fails_says_so(tmp_path):
         ]
 
     asyncio.run(work())
+
+
+def test_a_job_whose_end_the_disk_did_not_take_is_over_all_the_same(tmp_path, monkeypatch):
+    append = Store.append
+
+    def full(self, name, line):
+        if '"state":"queued"' not in line:
+            raise CrystallmError("the results cannot be kept: No space left on device")
+        append(self, name, line)
+
+    async def work():
+        async def run(job):
+            job.tell("crystal", {"number": 0})
+
+        jobs = jobs_of(tmp_path, run)
+        monkeypatch.setattr(Store, "append", full)
+        job = jobs.submit({"kind": "generate"}, "here")
+        await asyncio.sleep(0.05)
+        assert job.state == "failed"
+        assert "No space left" in view(job.lines)["message"]
+        later = jobs_of(tmp_path, run)  # which has only what the disk has taken
+        found = await later.get(job.name)
+        assert found.state == view(found.lines)["state"] == "interrupted"
+        monkeypatch.setattr(Store, "append", append)
+        again = await jobs_of(tmp_path, run).get(job.name)
+        assert again.state == "interrupted"
+        assert state_of(Store(tmp_path / "out").read(job.name).lines) == "interrupted"
+
+    asyncio.run(work())
+
+
+def test_crystals_of_several_jobs_take_turns_at_the_energy_model(monkeypatch):
+    runner = Runner({}, ["energies:morse"], Limits(), Metrics(), judges=1)
+    order: list[str] = []
+    process = asyncio.Lock()  # one process behind a line
+
+    async def asked(_pool, name, task, _seconds):
+        if name.endswith(":handed_in"):
+            return {"structure": task["text"]}
+        if "record" in task:
+            return {}
+        async with process:
+            order.append(task["structure"])
+            await asyncio.sleep(0.001)
+        return {"energy": -1.0}
+
+    monkeypatch.setattr(runner, "_asked", asked)
+
+    async def work():
+        def job(text):
+            ask = {"kind": "relax", "structures": [text] * 6, "energy": "energies:morse"}
+            return SimpleNamespace(ask=ask, tell=lambda *_: None, enter=lambda *_, **__: None)
+
+        await asyncio.gather(*(runner.run(job(text)) for text in ("first", "second")))
+
+    try:
+        asyncio.run(work())
+    finally:
+        runner.close()
+    assert sorted(order) == ["first"] * 6 + ["second"] * 6
+    assert order.index("second") <= 2
+    assert order[:10].count("first") == order[:10].count("second")
+
+
+def test_places_are_for_all_and_for_each_address():
+    places = Places(3, 2)
+    places.take("a")
+    with places.one("a"), pytest.raises(FullError):
+        places.take("a")
+    places.take("b")
+    places.take("a")
+    with pytest.raises(FullError):
+        places.take("c")
+    places.leave("b")
+    places.take("c")
+    assert places.n_taken == 3
+
+
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1:a::1", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::/64"),
+        ("2001:db8:0:2::1", "2001:db8:0:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_an_address_of_ipv6_counts_by_its_network(host, counted):
+    assert origin(host) == counted
 
 
 def test_labels_are_escaped_and_counts_add_up():

@@ -197,11 +197,15 @@ def test_a_link_without_a_seed_names_the_one_that_is_drawn(page):
     assert page.url == "about:blank"
 
 
-def test_energies_grow_a_curve_and_two_crystals_stand_side_by_side(page):
+def test_energies_grow_a_curve_and_two_crystals_stand_side_by_side(page, served):
     visit(page, f"/?formula=TiO2&z=2&n=4&seed=2&energy={MORSE}&relax=1")
     written(page)
     page.wait_for_selector("#curve svg .mark", state="attached")
     assert "relax" in page.inner_text(".card .badges")
+    job = page.get_attribute("#cards", "data-job")
+    for sheet in served.get(f"/api/v1/jobs/{job}").json["crystals"]:
+        head = page.query_selector(f".card[data-number='{sheet['number']}'] .head .group")
+        assert head.get_attribute("aria-label") == sheet["relaxed"]["space_group"]
     picks = page.query_selector_all(".card .pick input")
     picks[0].check()
     assert page.is_disabled("#compare")
@@ -210,6 +214,9 @@ def test_energies_grow_a_curve_and_two_crystals_stand_side_by_side(page):
     page.wait_for_selector("#pair[open] table.versus")
     assert len(page.query_selector_all("#pair .stage canvas")) >= 2
     page.keyboard.press("Escape")
+    page.click(".card[data-number='0'] .open")
+    page.click("[data-tab=Symmetry]")
+    assert page.inner_text("#panel h3") == "As written"
 
 
 def test_a_search_grows_its_curve_while_it_goes_on(page):
@@ -292,6 +299,16 @@ def test_each_error_stands_beside_its_field_until_it_is_mended(page):
     assert page.is_hidden("#run")
 
 
+def test_a_hexagonal_cell_has_peaks_of_four_indices(page):
+    visit(page, "/?formula=ZnS&z=2&space_group=186&n=1&seed=0")
+    written(page)
+    page.click(".card[data-number='0'] .open")
+    page.click("[data-tab=X-ray]")
+    page.wait_for_selector("#panel table.orbits")
+    assert page.inner_text("#panel table.orbits th") == "h k i l"
+    assert len(page.inner_text("#panel table.orbits td").partition(",")[0].split()) == 4
+
+
 def test_a_job_is_cancelled(page):
     visit(page, f"/?formula=TiO2&z=2&n=60&seed=2&energy={MORSE}&relax=1")
     page.wait_for_selector(".card")
@@ -299,6 +316,20 @@ def test_a_job_is_cancelled(page):
     page.wait_for_selector("#status:has-text('Cancelled')")
     assert page.is_hidden("#cancel")
     assert numbers(page)
+
+
+def test_the_way_to_the_crystals_leaves_the_job_alone(page, served):
+    visit(page, f"/?formula=TiO2&z=2&n=60&seed=4&energy={MORSE}&relax=1")
+    page.wait_for_selector(".card")
+    job = page.get_attribute("#cards", "data-job")
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash === '#results'")
+    page.wait_for_timeout(500)  # in which a request of its own would have begun
+    assert page.get_attribute("#cards", "data-job") == job
+    assert served.get(f"/api/v1/jobs/{job}").json["state"] == "running"
+    page.click("#cancel")
+    page.wait_for_selector("#status:has-text('Cancelled')")
 
 
 def test_a_server_that_has_gone_is_told(page):
@@ -310,6 +341,38 @@ def test_a_server_that_has_gone_is_told(page):
         page.wait_for_selector("#job-error:has-text('does not answer')")
     finally:
         page.context.set_offline(False)
+
+
+def test_a_proxy_whose_server_starts_anew_ends_nothing(page):
+    refused: list[str] = []
+
+    def restarting(route):
+        if len(refused) < 2:
+            refused.append(route.request.url)
+            route.fulfill(status=502, content_type="text/html", body="<h1>Bad Gateway</h1>")
+        else:
+            route.continue_()
+
+    page.route("**/events", restarting)
+    visit(page, "/?formula=NaCl&z=4&n=2&seed=12")
+    written(page)
+    assert len(refused) == 2
+    assert "2 crystals" in page.inner_text("#status")
+    assert page.is_hidden("#job-error")
+
+
+def test_where_no_events_come_the_state_is_asked_for(page):
+    page.clock.install()
+    page.route("**/events", lambda route: route.fulfill(status=429, body="{}"))
+    visit(page, "/?formula=NaCl&z=4&n=2&seed=13")
+    page.wait_for_function("document.querySelector('#cards').dataset.job")
+    for _ in range(60):
+        page.clock.fast_forward(30_000)
+        if page.query_selector("#progress.over"):
+            break
+        page.wait_for_timeout(200)
+    assert sorted(numbers(page)) == [0, 1]
+    assert "2 crystals" in page.inner_text("#status")
 
 
 def test_nothing_of_a_formula_becomes_markup(page):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from crystallm.errors import CrystallmError
 from served import MORSE, Served
 
 pytest.importorskip("fastapi", reason="the page needs fastapi")
@@ -61,6 +62,28 @@ def test_a_killed_server_loses_no_finished_crystal(parrot, tmp_path):
     assert all(json.loads(line) for line in lines)
 
 
+def test_a_server_whose_network_is_broken_ends_for_a_supervisor_to_start_it(parrot, tmp_path):
+    import torch
+
+    from crystallm import checkpoint
+
+    network = checkpoint.load_model(str(parrot), device="cpu").network
+    with torch.no_grad():
+        network.lm_head.weight.fill_(float("nan"))
+    server = Served(checkpoint.save(network, tmp_path / "broken"), tmp_path / "out")
+    ask = {"kind": "generate", "formula": "TiO2", "z": 2, "n": 2, "seed": 1}
+    try:
+        for _ in range(2):
+            state = server.done(ask)
+            assert state["state"] == "failed"
+            assert "not finite" in state["message"]
+        assert server.post(ask).status == 202
+        assert server.process.wait(60) == 1
+        assert "the network cannot write any more" in server.log()
+    finally:
+        server.end()
+
+
 def test_jobs_that_were_under_way_are_found_by_their_last_line(tmp_path):
     from crystallm.web.store import Store
 
@@ -85,6 +108,46 @@ def test_jobs_that_were_under_way_are_found_by_their_last_line(tmp_path):
         "queued-queued-qu",
         "nothing-nothing-",
     }
+
+
+def test_a_line_is_kept_whole_or_not_at_all(tmp_path):
+    import resource
+
+    from crystallm.web.store import EVENTS, Store
+
+    store = Store(tmp_path / "out")
+    name = "full-full-full-f"
+    store.create(name, {"kind": "generate"}, 0.0)
+    first = '{"event":"state","data":{"state":"queued"}}'
+    store.append(name, first)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as a disk with so many bytes left
+    try:
+        with pytest.raises(CrystallmError, match="cannot be kept"):
+            store.append(name, '{"event":"crystal","data":{"cif":"' + "x" * 200 + '"}}')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    path = tmp_path / "out" / "jobs" / name / EVENTS
+    assert path.read_text() == first + "\n"
+    last = '{"event":"state","data":{"state":"failed"}}'
+    store.append(name, last)
+    assert store.read(name).lines == [first, last]
+
+
+def test_what_is_no_line_is_passed_over(tmp_path):
+    from crystallm.web.store import EVENTS, Store, state_of
+
+    store = Store(tmp_path / "out")
+    name = "torn-torn-torn-t"
+    store.create(name, {"kind": "generate"}, 0.0)
+    first = '{"event":"state","data":{"state":"running"}}'
+    torn = '{"event":"state","data":{"st{"event":"state","data":{"state":"done"}}'
+    path = tmp_path / "out" / "jobs" / name / EVENTS
+    path.write_text(f"{first}\n{torn}\n7\n")
+    assert state_of([first, torn]) == "running"
+    (kept,) = store.unfinished()
+    assert kept.lines == [first]
+    assert path.read_text() == first + "\n"
 
 
 def test_old_jobs_are_forgotten(tmp_path):

@@ -198,6 +198,31 @@ def test_where_time_is_short_a_search_ends_with_what_it_has(parrot):
     assert f"ended early: {done} of 40 simulations" in events[-1][1]["note"]
 
 
+def test_no_z_that_is_tried_passes_the_bound_on_atoms(parrot):
+    import re
+
+    from crystallm.checkpoint import load_model
+    from crystallm.web import asks, searching
+    from crystallm.web.limits import Limits
+    from crystallm.web.metrics import Metrics
+    from crystallm.web.runners import Runner
+
+    model = load_model(str(parrot), device="cpu")
+    open_z = {"formula": "TiO2", "z": "auto", "n": 8, "seed": 1}
+    for atoms, most in ((3, 1), (8, 2)):
+        runner = Runner({model.name: model}, [MORSE], Limits(atoms=atoms), Metrics(), judges=1)
+        try:
+            generate = asks.of_record(runner.checked(asks.Generate(kind="generate", **open_z)))
+            search = asks.of_record(runner.checked(asks.Search(kind="search", **open_z)))
+            notes = [runner._planned(model, generate)[0], searching._search(runner, search).note]
+        finally:
+            runner.close()
+        for note in notes:
+            tried = [int(z) for z in re.findall(r"(\d+) \(", note)]
+            assert tried
+            assert max(tried) <= most
+
+
 def test_a_server_without_energies_has_no_search():
     from crystallm.web import runners
     from crystallm.web.limits import Limits

@@ -84,13 +84,14 @@ def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
         raise InputError(f"{name} = {str(first['input'])[:40]!r}: {said}") from None
 
 
-def understand(request: Request, *, fitting: bool = True) -> Plan:
+def understand(request: Request, *, fitting: bool = True, most_atoms: int | None = None) -> Plan:
     """Read the formula and the space group of a request. Needs no model.
 
     Args:
         request: to read.
         fitting: refuse a cell that cannot fill the space group. The network alone, without constraints, may
             be asked for anything.
+        most_atoms: of the cells that are tried where Z is to be chosen; None for as many as suit.
 
     Raises:
         InputError: a formula or group that is none, or things that cannot be asked together.
@@ -125,7 +126,8 @@ def understand(request: Request, *, fitting: bool = True) -> Plan:
     elif group is not None:
         where = f", {group.symbol} (no. {group.number})"
     if request.z == "auto":
-        cells = choosing.cells(request.formula, group, fitting=fitting)
+        most = choosing.LARGE_CELL if most_atoms is None else most_atoms
+        cells = choosing.cells(request.formula, group, fitting=fitting, most_atoms=most)
         note = f"z = auto, formula unit {cells[0].reduced_formula}{where}"
         return Plan(request, None, group, note, cells, any_group)
     cell = formulas.cell(request.formula, request.z)

@@ -78,20 +78,23 @@ class Choice:
     log_likelihood: float = 0.0
 
 
-def cells(formula: str, group: SpaceGroup | None, *, fitting: bool) -> tuple[Cell, ...]:
+def cells(
+    formula: str, group: SpaceGroup | None, *, fitting: bool, most_atoms: int = LARGE_CELL
+) -> tuple[Cell, ...]:
     """The cells that are tried for z = "auto", by rising Z.
 
     Args:
         formula: as people write it; its reduced formula is the unit.
         group: the space group asked for.
         fitting: leave out what cannot fill that group.
+        most_atoms: of a cell that is tried, where that is less than `LARGE_CELL`.
 
     Raises:
         InputError: no formula, or no Z can fill the group.
     """
     unit = formulas.cell(formula, 1)
     most = max(MAX_Z, SMALL_CELL // unit.n_atoms)
-    most = max(1, min(most, LARGE_CELL // unit.n_atoms))
+    most = max(1, min(most, min(LARGE_CELL, most_atoms) // unit.n_atoms))
     found = [formulas.cell(formula, z) for z in range(1, most + 1)]
     if group is not None and fitting:
         found = [made for made in found if _can_hold(group, made)]

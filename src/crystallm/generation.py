@@ -81,6 +81,7 @@ class Generator:
         first: index of the first sample of each request, for requests that are part of a longer list.
         starts: number of the first sample to write of each request, where others write those before; 0 if
             None. The indices are those of the whole request.
+        most_atoms: of the cells that are tried where Z is to be chosen; None for as many as suit.
 
     Attributes:
         plans: each request understood.
@@ -100,11 +101,12 @@ class Generator:
         *,
         first: Sequence[int] | None = None,
         starts: Sequence[int] | None = None,
+        most_atoms: int | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
         full = settings.constraints == "full"
-        self.plans = [understand(request, fitting=full) for request in requests]
+        self.plans = [understand(request, fitting=full, most_atoms=most_atoms) for request in requests]
         self._tries = [request.n if selection is None else selection.tries(request.n) for request in requests]
         self.first = [0, *itertools.accumulate(self._tries)][:-1] if first is None else list(first)
         self.starts = [0] * len(self.plans) if starts is None else list(starts)

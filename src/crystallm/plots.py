@@ -35,6 +35,7 @@ _JMOL = (
 _BALL = 0.36  # share of the atomic radius that is drawn, so that bonds are seen between the balls
 _EDGE_TOL = 0.01  # Å; atoms this near to a face of the cell are drawn on the opposite face too
 _BOND_SLACK = 1.15  # a bond is at most this times the longer of its atoms' shortest distances
+_BOND_REACH = 1.25  # and at most this times the sum of their atomic radii
 _TOUCHING = 0.1  # Å; below it, two points are one atom
 _PIECES = 24  # an edge or bond is cut into pieces, so that each is hidden by what stands before it
 _SHADES = 24
@@ -54,7 +55,8 @@ def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi:
         structure: ordered, any cell.
         title: a line above it.
         bonds: whether to draw a stick between unlike atoms (like ones, if there is one element) that are
-            neighbours: no farther apart than 1.15 times the shortest such distance at one of them.
+            neighbours: no farther apart than 1.15 times the shortest such distance at one of them, nor than
+            1.25 times the sum of their atomic radii.
         dpi: dots an inch; the picture is 6 by 6 inches.
 
     Returns:
@@ -164,6 +166,8 @@ def drawn_bonds(
     nearest = _nearest(structure, kinds, points, alike=alike)
     distances = np.linalg.norm(points[:, None] - points[None, :], axis=-1)
     limits = _BOND_SLACK * np.maximum(nearest[:, None], nearest[None, :])
+    radii = np.array([_radius(symbol) for symbol in symbols]) / _BALL
+    limits = np.minimum(limits, _BOND_REACH * (radii[:, None] + radii[None, :]))
     joined = np.triu((distances > _TOUCHING) & (distances <= limits))
     if not alike:
         joined &= kinds[:, None] != kinds[None, :]

@@ -116,7 +116,12 @@ class Search:
         options: how.
         settings: how to sample.
         path: of the log; None for none.
+<<<<<<< HEAD
         workers: processes with the energy model, which runs on the device of the settings.
+=======
+        workers: processes with the energy model.
+        most_atoms: of the cells that are tried where Z is to be chosen; None for as many as suit.
+>>>>>>> web
 
     Attributes:
         found: all that was written.
@@ -133,6 +138,7 @@ class Search:
     settings: Settings
     path: Path | None = None
     workers: int = 1
+    most_atoms: int | None = None
     found: list[Found] = field(default_factory=list)
     stopped: str = ""
 
@@ -140,7 +146,8 @@ class Search:
         from crystallm import decode
         from crystallm.beginnings import Beginnings
 
-        generator = Generator(self.model, [self.request.model_copy(update={"n": 1})], self.settings)
+        request = self.request.model_copy(update={"n": 1})
+        generator = Generator(self.model, [request], self.settings, most_atoms=self.most_atoms)
         language = self.model.language
         self._choices = generator.choices(0)
         self.note = generator.note(0)

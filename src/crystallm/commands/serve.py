@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 OFFERED = ("chgnet", "sevennet")
 """Energy models that are offered where they are installed."""
+LOOPBACK = ("127.0.0.1", "::1")
 EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not taken by default
 
 
@@ -46,6 +47,10 @@ def serve(
         bool | None,
         Parameter(negative=(), help="Take clients' addresses from a reverse proxy on this machine."),
     ] = None,
+    proxies: Annotated[
+        str | None,
+        Parameter(help="The same from proxies elsewhere: addresses or networks, with commas (none)."),
+    ] = None,
     limits: Annotated[
         str | None, Parameter(help="Bounds: samples=100,atoms=200,per_address=8,...; see docs/serve.md.")
     ] = None,
@@ -63,8 +68,8 @@ def serve(
     """
     flags = {
         "host": host, "port": port, "models": models, "energies": energies, "out": out, "hosts": hosts,
-        "keys": keys, "behind_proxy": behind_proxy, "limits": limits, "device": device,
-        "batch_size": batch_size, "judges": judges,
+        "keys": keys, "behind_proxy": behind_proxy, "proxies": proxies, "limits": limits,
+        "device": device, "batch_size": batch_size, "judges": judges,
     }  # fmt: skip
     options = merged(config, flags)
     try:
@@ -80,6 +85,7 @@ def serve(
     where, at = str(options.get("host", "127.0.0.1")), _port(options.get("port", 8000))
     bounds = validated(Limits, _limits(options.get("limits")))
     known_keys = _keys(options.get("keys"))
+    trusted = _proxies(behind=bool(options.get("behind_proxy", False)), value=options.get("proxies"))
     offered = _energies(options.get("energies"))
     store = Store(Path(str(options.get("out", "out/serve"))))
     loaded = _models(_listed(options.get("models", "default")), str(options.get("device", "auto")))
@@ -104,13 +110,15 @@ def serve(
             log_level="warning",
             access_log=False,
             server_header=False,
-            proxy_headers=bool(options.get("behind_proxy", False)),
-            forwarded_allow_ips="127.0.0.1,::1",
+            proxy_headers=bool(trusted),
+            forwarded_allow_ips=trusted,
             timeout_graceful_shutdown=5,
+            http="h11",  # the bound on heads below is that of this one
             h11_max_incomplete_event_size=32_768,
             ws="none",
         )
     )
+    server.runner.on_broken = lambda: setattr(running, "should_exit", True)
     try:
         running.run()
     except SystemExit:
@@ -121,6 +129,8 @@ def serve(
         server.runner.close()
     if not running.started:
         raise CrystallmError(f"cannot listen at {shown}:{at}: is another program there? Take another --port")
+    if server.runner.broken:  # told by the exit status as well, so that a supervisor starts it anew
+        raise CrystallmError(f"the network cannot write any more: {server.runner.broken}")
 
 
 def _models(names: list[str], device: str) -> dict[str, Model]:
@@ -165,6 +175,21 @@ def _limits(value: Any) -> dict[str, Any]:
     if wrong:
         raise InputError(f"limits: {wrong[0]!r} has no value: write samples=100,atoms=200")
     return {name.strip(): yaml.safe_load(number) for name, _, number in pairs}
+
+
+def _proxies(*, behind: bool, value: Any) -> list[str]:
+    """Addresses and networks of the proxies that are believed; none where there is none."""
+    import ipaddress
+
+    named = [] if value is None else _listed(value)
+    for one in named:
+        try:
+            ipaddress.ip_network(one)
+        except ValueError:
+            raise InputError(
+                f"proxies: {one!r} is no address: write such as 10.0.0.2 or 172.16.0.0/12"
+            ) from None
+    return [*(LOOPBACK if behind else ()), *named]
 
 
 def _keys(path: Any) -> list[str]:

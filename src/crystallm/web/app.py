@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import time
 import zipfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,13 +26,14 @@ from crystallm.web.guard import Guard, Keys
 from crystallm.web.jobs import BusyError, Job, Jobs, view
 from crystallm.web.limits import Limits
 from crystallm.web.metrics import Metrics, resident_bytes
+from crystallm.web.places import FullError, Places, origin
 from crystallm.web.runners import Runner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from crystallm.checkpoint import Model
-    from crystallm.web.guard import Application
+    from crystallm.web.guard import Application, Receive, Scope, Send
     from crystallm.web.store import Store
 
 STATIC = Path(__file__).parent / "static"
@@ -146,7 +148,8 @@ class Server:
             batch_size=batch_size,
         )
         self.jobs = Jobs(store, self.limits, self.metrics, self.runner.run)
-        self.streams = 0
+        self.streams = Places(self.limits.streams, self.limits.streams_per_address)
+        self.files = Places(self.limits.files)
         self.app: Application = Guard(_application(self), self.limits, self.metrics, hosts, self.keys)
 
     def about(self) -> dict[str, Any]:
@@ -183,7 +186,7 @@ class Server:
             "texts_being_written": ("Texts in the batches.", sum(e.n_writing for e in engines)),
             "texts_written": ("Texts since the start.", sum(e.n_written for e in engines)),
             "tokens_written": ("Tokens since the start.", sum(e.n_tokens for e in engines)),
-            "streams": ("Clients that follow jobs.", self.streams),
+            "streams": ("Clients that follow jobs.", self.streams.n_taken),
             "resident_memory_bytes": ("Memory of the server's process.", resident_bytes()),
         }
 
@@ -284,28 +287,27 @@ def _add_facts(app: FastAPI, server: Server) -> None:
 def _add_jobs(app: FastAPI, server: Server) -> None:
     jobs = server.jobs
 
-    @app.post("/api/v1/jobs", tags=["jobs"], status_code=202, responses=_PROBLEMS)
-    async def submit(ask: AnyAsk, request: Request) -> JobState:
+    @app.post("/api/v1/jobs", tags=["jobs"], status_code=202, responses=_PROBLEMS, response_model=JobState)
+    async def submit(ask: AnyAsk, request: Request) -> Response:
         """Take a job on: generate, search, relax or evaluate."""
         if server.runner.broken:
             raise CrystallmError("the network cannot write any more: restart the server")
         record = server.runner.checked(ask)
-        address = request.client.host if request.client is not None else ""
-        return state_of(jobs.submit(record, address))
+        return await state_of(jobs.submit(record, _origin(request)), 202)
 
-    @app.get("/api/v1/jobs/{name}", tags=["jobs"], responses=_PROBLEMS)
-    async def state(name: str) -> JobState:
+    @app.get("/api/v1/jobs/{name}", tags=["jobs"], responses=_PROBLEMS, response_model=JobState)
+    async def state(name: str) -> Response:
         """The state of a job, and all crystals that it has found."""
-        return state_of(found(name))
+        return await state_of(await _found(server, name))
 
-    @app.delete("/api/v1/jobs/{name}", tags=["jobs"], responses=_PROBLEMS)
-    async def cancel(name: str) -> JobState:
+    @app.delete("/api/v1/jobs/{name}", tags=["jobs"], responses=_PROBLEMS, response_model=JobState)
+    async def cancel(name: str) -> Response:
         """End a job; the crystals that it has found stay."""
-        job = found(name)
+        job = await _found(server, name)
         jobs.cancel(job)
         if job.task is not None:
             await _ended(job)
-        return state_of(job)
+        return await state_of(job)
 
     @app.get(
         "/api/v1/jobs/{name}/events",
@@ -319,32 +321,32 @@ def _add_jobs(app: FastAPI, server: Server) -> None:
         They are `state`, `position`, `crystal`, `update`, `curve`, and of a search `progress`.
         With the header Last-Event-ID it goes on behind that event.
         """
-        job = found(name)
-        if server.streams >= server.limits.streams:
-            raise BusyError("too many clients follow jobs: ask for the state from time to time", 10)
+        job = await _found(server, name)
+        address = _origin(request)
+        try:
+            server.streams.take(address)
+        except FullError:
+            raise BusyError("too many clients follow jobs: ask for the state from time to time", 10) from None
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isascii() and last.isdecimal() and len(last) < 9 else 0
-        return StreamingResponse(
-            _stream(server, job, after),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-        )
+        return _Stream(_events(server, job, after), lambda: server.streams.leave(address))
 
-    def found(name: str) -> Job:
-        return _found(server, name)
+    async def state_of(job: Job, status: int = 200) -> Response:
+        # A large job is megabytes of JSON: another thread reads and writes them, so that no stream waits.
+        body = await asyncio.to_thread(_state, job, list(job.lines), jobs.position(job))
+        return Response(body, status, media_type="application/json")
 
-    def state_of(job: Job) -> JobState:
-        return JobState(
-            id=job.name,
-            ask=job.ask,
-            created=job.created,
-            position=jobs.position(job),
-            **{
-                key: value
-                for key, value in view(job.lines).items()
-                if key in ("state", "total", "note", "message", "crystals", "curve", "progress")
-            },
-        )
+
+def _state(job: Job, lines: list[str], position: int | None) -> str:
+    """The state of a job as JSON."""
+    told = ("state", "total", "note", "message", "crystals", "curve", "progress")
+    known = {name: value for name, value in view(lines).items() if name in told}
+    state = JobState(id=job.name, ask=job.ask, created=job.created, position=position, **known)
+    return state.model_dump_json()
+
+
+def _origin(request: Request) -> str:
+    return origin(request.client.host) if request.client is not None else ""
 
 
 async def _ended(job: Job) -> None:
@@ -353,32 +355,44 @@ async def _ended(job: Job) -> None:
         await job.news(0.5)
 
 
-async def _stream(server: Server, job: Job, after: int) -> AsyncIterator[str]:
-    server.streams += 1
-    try:
-        yield "retry: 2000\n\n"
-        async for number, line in server.jobs.follow(job, after):
-            if not line:
-                yield ": still here\n\n"
-                continue
-            event = json.loads(line)["event"] if number == 0 else line[10 : line.index('"', 10)]
-            data = line[line.index('"data":') + 7 : -1].strip()
-            head = f"id: {number}\n" if number else ""
-            yield f"{head}event: {event}\ndata: {data}\n\n"
-    finally:
-        server.streams -= 1
+class _Stream(StreamingResponse):
+    """Events, and what is to be done when the client has gone, even if it has before the first of them."""
+
+    def __init__(self, events: AsyncIterator[str], left: Callable[[], None]) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._left()
 
 
-def _found(server: Server, name: str) -> Job:
-    job = server.jobs.get(name)
+async def _events(server: Server, job: Job, after: int) -> AsyncIterator[str]:
+    yield "retry: 2000\n\n"
+    async for number, line in server.jobs.follow(job, after):
+        if not line:
+            yield ": still here\n\n"
+            continue
+        event = json.loads(line)["event"] if number == 0 else line[10 : line.index('"', 10)]
+        data = line[line.index('"data":') + 7 : -1].strip()
+        head = f"id: {number}\n" if number else ""
+        yield f"{head}event: {event}\ndata: {data}\n\n"
+
+
+async def _found(server: Server, name: str) -> Job:
+    job = await server.jobs.get(name)
     if job is None:
         raise HTTPException(404, "no such job: it was never there, or has been forgotten")
     return job
 
 
 def _add_crystals(app: FastAPI, server: Server) -> None:
-    def sheet(name: str, number: int, *, after_relaxation: bool = False) -> dict[str, Any]:
-        crystals = view(_found(server, name).lines)["crystals"]
+    async def sheet(name: str, number: int, *, after_relaxation: bool = False) -> dict[str, Any]:
+        job = await _found(server, name)
+        crystals = (await asyncio.to_thread(view, list(job.lines)))["crystals"]
         found: dict[str, Any] | None = next((one for one in crystals if one["number"] == number), None)
         if found is None:
             raise HTTPException(404, f"the job has no crystal {number}")
@@ -388,6 +402,14 @@ def _add_crystals(app: FastAPI, server: Server) -> None:
             return {**found["relaxed"], "number": number}
         return found
 
+    @contextmanager
+    def place() -> Iterator[None]:
+        try:
+            with server.files.one():
+                yield
+        except FullError:
+            raise BusyError("too many files are being made: try again in a few seconds", 5) from None
+
     def solid(one: dict[str, Any]) -> dict[str, Any]:
         if "structure" not in one:
             raise HTTPException(409, f"what was written is no crystal: {one.get('broken', '')}")
@@ -396,13 +418,14 @@ def _add_crystals(app: FastAPI, server: Server) -> None:
     @app.get("/api/v1/jobs/{name}/crystals/{number}", tags=["crystals"], responses=_PROBLEMS)
     async def crystal(name: str, number: int) -> dict[str, Any]:
         """All that is known of a crystal."""
-        return sheet(name, number)
+        return await sheet(name, number)
 
     @app.get("/api/v1/jobs/{name}/crystals/{number}/pattern", tags=["crystals"], responses=_PROBLEMS)
     async def pattern(name: str, number: int, relaxed: bool = False) -> dict[str, Any]:
         """Its powder X-ray pattern."""
-        one = solid(sheet(name, number, after_relaxation=relaxed))
-        return await server.runner.pattern(one["structure"])
+        with place():
+            one = solid(await sheet(name, number, after_relaxation=relaxed))
+            return await server.runner.pattern(one["structure"])
 
     @app.get(
         "/api/v1/jobs/{name}/crystals/{number}/file",
@@ -414,8 +437,9 @@ def _add_crystals(app: FastAPI, server: Server) -> None:
         name: str, number: int, form: Literal["cif", "poscar", "extxyz"] = "cif", relaxed: bool = False
     ) -> Response:
         """It as a CIF, POSCAR or extended XYZ."""
-        one = solid(sheet(name, number, after_relaxation=relaxed))
-        text = one["cif"] if form == "cif" else (await server.runner.files([one]))[0][form]
+        with place():
+            one = solid(await sheet(name, number, after_relaxation=relaxed))
+            text = one["cif"] if form == "cif" else (await server.runner.files([one]))[0][form]
         media, ending = _MEDIA[form]
         return Response(
             text,
@@ -426,12 +450,14 @@ def _add_crystals(app: FastAPI, server: Server) -> None:
     @app.get("/api/v1/jobs/{name}/archive", tags=["crystals"], responses=_PROBLEMS, response_class=Response)
     async def archive(name: str) -> Response:
         """All crystals of a job in all forms, with what is known of them, as a zip."""
-        job = _found(server, name)
-        known = view(job.lines)
-        solids = [one for one in known["crystals"] if "structure" in one]
-        written = await server.runner.files(solids) if solids else []
+        with place():
+            job = await _found(server, name)
+            known = await asyncio.to_thread(view, list(job.lines))
+            solids = [one for one in known["crystals"] if "structure" in one]
+            written = await server.runner.files(solids) if solids else []
+            content = await asyncio.to_thread(_zipped, job, known, solids, written)
         return Response(
-            _zipped(job, known, solids, written),
+            content,
             media_type="application/zip",
             headers={"content-disposition": f'attachment; filename="crystals-{job.name}.zip"'},
         )

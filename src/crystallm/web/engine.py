@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from crystallm.model import GPT
 
 _LOG = logging.getLogger(__name__)
+FAILURES = 3
+"""Failures in a row, nothing being written between them, behind which an engine does not try again."""
 
 
 class Ticket:
@@ -28,7 +30,7 @@ class Ticket:
     Args:
         drafts: in their order.
         written: called by the engine's thread with the number of a draft and what was written.
-        failed: called by it with the reason, if the engine has come to an end.
+        failed: called by it with the reason, if they cannot be written.
     """
 
     def __init__(
@@ -47,9 +49,12 @@ class Ticket:
 class Engine:
     """Writes texts until it is closed; see the module.
 
+    A failure costs the requests that are being written; those that wait are written anew.
+
     Args:
         network: in evaluation mode.
         batch_size: texts written at a time.
+        ended: called by its thread when it has come to an end before it was closed.
 
     Attributes:
         broken: why it has come to an end; "" while it runs.
@@ -57,8 +62,9 @@ class Engine:
         n_tokens: of these.
     """
 
-    def __init__(self, network: GPT, batch_size: int = 32) -> None:
+    def __init__(self, network: GPT, batch_size: int = 32, ended: Callable[[], None] = lambda: None) -> None:
         self.broken = ""
+        self._ended = ended
         self.n_written = self.n_tokens = 0
         self._network = network
         self._batch_size = batch_size
@@ -97,7 +103,7 @@ class Engine:
         """End the thread behind the texts that are being written."""
         with self._news:
             self._closed = True
-            for ticket in self._writing.values():
+            for ticket in tuple(self._writing.values()):  # which its thread changes
                 ticket.dropped = True
             self._turns.clear()
             self._news.notify()
@@ -128,19 +134,40 @@ class Engine:
         return False
 
     def _run(self) -> None:
-        try:
-            for draft, sample in decode.serve(self._network, self, batch_size=self._batch_size):
-                ticket = self._writing.pop(draft)
-                self.n_written += 1
-                self.n_tokens += len(sample.log_probs)
-                if not ticket.dropped:
-                    ticket.written(ticket.numbers[draft], sample)
-        except Exception as error:  # noqa: BLE001 - who waits for a text has to hear of it, whatever it is
-            _LOG.exception("the engine has come to an end")
-            with self._news:
-                self.broken = f"{type(error).__name__}: {error}"
-                waiting = {*self._turns, *self._writing.values()}
-                self._turns.clear()
-                self._writing.clear()
-            for ticket in waiting:
-                ticket.failed(self.broken)
+        failures, before = 0, 0
+        while True:
+            try:
+                self._write()
+            except Exception as error:  # noqa: BLE001 - who waits for a text has to hear of it, whatever it is
+                _LOG.exception("writing has failed")
+                failures = failures + 1 if self.n_written == before else 1
+                before = self.n_written
+                self._fail(f"{type(error).__name__}: {error}", for_good=failures == FAILURES)
+                if self.broken:
+                    self._ended()
+                    return
+            else:
+                return
+
+    def _write(self) -> None:
+        for draft, sample in decode.serve(self._network, self, batch_size=self._batch_size):
+            ticket = self._writing[draft]
+            self.n_written += 1
+            self.n_tokens += len(sample.log_probs)
+            if not ticket.dropped:
+                ticket.written(ticket.numbers[draft], sample)
+            del self._writing[draft]
+
+    def _fail(self, reason: str, *, for_good: bool) -> None:
+        """Let go of the requests that were being written; of all, if no other will be."""
+        with self._news:
+            hit = set(self._writing.values())
+            self._writing.clear()
+            if for_good:
+                self.broken = reason
+                hit.update(self._turns)
+            for ticket in hit:
+                ticket.dropped = True
+            self._turns = deque(ticket for ticket in self._turns if not ticket.dropped)
+        for ticket in hit:
+            ticket.failed(reason)

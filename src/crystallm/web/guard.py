@@ -39,7 +39,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-_OPEN = ("/healthz", "/api/v1/about")
+_OPEN = ("/healthz", "/api/v1/about", "/api/v1/openapi.json")
 _LONGEST_PATH = 4000
 _LARGEST_HEAD = 32_768
 

@@ -35,6 +35,7 @@ SEARCH = "search"
 _REMEMBERED = 64  # finished jobs whose lines are kept in memory
 _SWEEP_SECONDS = 600.0
 _USUAL_SECONDS = 4.0  # of a job, before any has been seen
+_CUT_SHORT = "the server ended before this job did: ask again for the rest"
 
 
 class BusyError(CrystallmError):
@@ -56,14 +57,12 @@ class Job:
     Args:
         name: by which it is asked for; nobody guesses it.
         ask: what was asked, as plain values.
-        address: from which.
+        address: from which, as jobs are counted.
         created: when, seconds since 1970.
-        store: where its lines are kept; None for a job that is over.
+        store: where its lines are kept.
     """
 
-    def __init__(
-        self, name: str, ask: dict[str, Any], address: str, created: float, store: Store | None
-    ) -> None:
+    def __init__(self, name: str, ask: dict[str, Any], address: str, created: float, store: Store) -> None:
         self.name = name
         self.ask = ask
         self.address = address
@@ -87,8 +86,7 @@ class Job:
             CrystallmError: the disk is full.
         """
         line = json.dumps({"event": event, "data": data}, ensure_ascii=False, separators=(",", ":"))
-        if self._store is not None:
-            self._store.append(self.name, line)
+        self._store.append(self.name, line)
         self.lines.append(line)
         self.stir()
 
@@ -179,7 +177,7 @@ class Jobs:
         for kept in self._store.unfinished():
             job = Job(kept.id, kept.ask, "", kept.created, self._store)
             job.lines = kept.lines
-            job.enter("interrupted", message="the server ended before this job did: ask again for the rest")
+            job.enter("interrupted", message=_CUT_SHORT)
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
@@ -219,21 +217,30 @@ class Jobs:
         self._begin()
         return job
 
-    def get(self, name: str) -> Job | None:
+    async def get(self, name: str) -> Job | None:
         """A job, under way or kept; None if there is none."""
+        if (job := self._known(name)) is not None:
+            return job
+        kept = await asyncio.to_thread(self._store.read, name)
+        if kept is None:
+            return None
+        if (job := self._known(name)) is not None:  # somebody else has read it meanwhile
+            return job
+        job = Job(name, kept.ask, "", kept.created, self._store)
+        job.lines = kept.lines
+        job.state = stores.state_of(kept.lines)
+        if not job.over:  # nobody is at it: the disk was full when it ended
+            job.enter("interrupted", message=_CUT_SHORT)
+        self._remember(job)
+        return job
+
+    def _known(self, name: str) -> Job | None:
+        """A job that is in memory."""
         if name in self._active:
             return self._active[name]
         if name in self._past:
             self._past.move_to_end(name)
-            return self._past[name]
-        kept = self._store.read(name)
-        if kept is None:
-            return None
-        job = Job(name, kept.ask, "", kept.created, None)
-        job.lines = kept.lines
-        job.state = stores.state_of(kept.lines) or "interrupted"
-        self._remember(job)
-        return job
+        return self._past.get(name)
 
     def position(self, job: Job) -> int | None:
         """Its place in the queue, from 1; None if it does not wait."""
@@ -362,6 +369,6 @@ class Jobs:
             n = await asyncio.to_thread(self._store.sweep, limits.keep_hours, limits.keep_jobs, spared)
             if n:
                 for name in list(self._past):
-                    if self._store.read(name) is None:
+                    if not self._store.has(name):
                         del self._past[name]
             await asyncio.sleep(_SWEEP_SECONDS)

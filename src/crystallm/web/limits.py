@@ -34,6 +34,10 @@ class Limits(BaseModel):
     """Jobs of one address, running or waiting."""
     streams: int = Field(default=512, ge=1)
     """Clients that follow jobs at the same time."""
+    streams_per_address: int = Field(default=32, ge=1)
+    """Of these, clients of one address."""
+    files: int = Field(default=16, ge=1)
+    """Patterns, files and archives that are made at the same time; who comes then is asked to come again."""
     keep_hours: float = Field(default=168.0, gt=0)
     """Time for which a finished job's results are kept."""
     keep_jobs: int = Field(default=5000, ge=1)

@@ -60,6 +60,7 @@ class Runner:
 
     Attributes:
         searchers: threads in which searches are done.
+        on_broken: called, by another thread, when no text can be written any more.
     """
 
     def __init__(
@@ -77,10 +78,14 @@ class Runner:
         self.energies = list(energies)
         self.limits = limits
         self.batch_size = batch_size
-        self.engines = {name: Engine(model.network, batch_size) for name, model in models.items()}
+        self.on_broken: Callable[[], None] = lambda: None
+        self.engines = {
+            name: Engine(model.network, batch_size, self._broke) for name, model in models.items()
+        }
         self.searchers = searching.Threads(limits.searches)
         self.metrics = metrics
         n_judges = judges or max(1, min(8, (os.cpu_count() or 1) // 2))
+        self._n_judges, self._n_weighers = n_judges, weighers
         self._judges = workers.Pool(n_judges, seconds=JUDGE_SECONDS)
         self._weighers = workers.Pool(weighers, seconds=ENERGY_SECONDS, memory_gb=worker.MEMORY_GB)
         self._folders = workers.Pool(1, seconds=2 * FOLD_SECONDS)
@@ -97,6 +102,9 @@ class Runner:
         self.searchers.close()
         for engine in self.engines.values():
             engine.close()
+
+    def _broke(self) -> None:
+        self.on_broken()
 
     @property
     def broken(self) -> str:
@@ -178,6 +186,7 @@ class Runner:
         folded = 0
         folding: asyncio.Task[None] | None = None
         best: list[float] = []
+        turn = asyncio.Semaphore(self._n_weighers)
         async with asyncio.TaskGroup() as group:
             async for number, sample in self._written(model, drafts):
                 crystal = drafts[number][1](sample)
@@ -191,7 +200,7 @@ class Runner:
                     self.metrics.count("crystals", "Crystals written and judged.", kind="generate")
                     found[number] = sheet
                     if ask.energy is not None:
-                        await self._weigh(job, sheet, ask, best, len(found))
+                        await self._weigh(job, sheet, ask, best, len(found), turn=turn)
                     # Equal ones are counted again whenever there are twice as many.
                     if (
                         (folding is None or folding.done())
@@ -218,7 +227,7 @@ class Runner:
                 "seed": ask.seed or 0,
             },
         )
-        generator = Generator(model, [request], settings)
+        generator = Generator(model, [request], settings, most_atoms=self.limits.atoms)
         return generator.note(0), generator.drafts(0)
 
     async def _written(self, model: Model, drafts: Drafts) -> Any:
@@ -236,7 +245,7 @@ class Runner:
             for _ in drafts:
                 item = await arrived.get()
                 if isinstance(item, str):
-                    raise CrystallmError(f"the network cannot write any more: {item}")
+                    raise CrystallmError(f"the network failed at this: {item}")
                 yield item
         finally:
             engine.drop(ticket)
@@ -291,9 +300,26 @@ class Runner:
         return head | known | {"valid": False, "reasons": [reason]}
 
     async def _weigh(
-        self, job: Job, sheet: dict[str, Any], ask: asks.Generate, best: list[float], step: int
+        self,
+        job: Job,
+        sheet: dict[str, Any],
+        ask: asks.Generate,
+        best: list[float],
+        step: int,
+        *,
+        turn: asyncio.Semaphore,
     ) -> None:
-        """Find the energy of a crystal, relaxed if that is wished."""
+        """Find the energy of a crystal, relaxed if that is wished.
+
+        Args:
+            job: that is told.
+            sheet: of the crystal.
+            ask: what was asked.
+            best: energies that were the lowest so far, the last one now.
+            step: crystals that were there when it came.
+            turn: of the crystals of the job, so that no more of them stand in the line of the processes than
+                there are processes: those of other jobs come between them.
+        """
         update: dict[str, Any] = {"number": sheet["number"], "energy": None}
         checks = sheet.get("checks") or {}
         if "structure" not in sheet:
@@ -302,9 +328,11 @@ class Runner:
             update["energy_reason"] = "no sensible cell"
         elif ask.relax:
             options = relaxation.Options(keep_symmetry=True)
-            update |= await self._relaxed(sheet["structure"], str(ask.energy), options)
+            async with turn:
+                update |= await self._relaxed(sheet["structure"], str(ask.energy), options)
         else:
-            update |= await self._energy(sheet["structure"], str(ask.energy))
+            async with turn:
+                update |= await self._energy(sheet["structure"], str(ask.energy))
         sheet |= update
         job.tell("update", [update])
         energy = update["energy"]
@@ -397,11 +425,13 @@ class Runner:
 
     async def _evaluate(self, job: Job, ask: asks.Evaluate) -> None:
         job.enter("running", total=len(ask.structures))
+        judging = asyncio.Semaphore(max(2, self._n_judges))
 
         async def one(number: int, text: str) -> None:
             task = {"text": text, "what": ask.judge}
             try:
-                sheet = await self._asked(self._judges, "crystallm.web.desk:judged", task, JUDGE_SECONDS)
+                async with judging:
+                    sheet = await self._asked(self._judges, "crystallm.web.desk:judged", task, JUDGE_SECONDS)
             except LostError as error:
                 sheet = {"valid": False, "reasons": [f"not judged: {error.reason}"], "broken": error.reason}
             job.tell("crystal", {"number": number, **sheet})
@@ -414,17 +444,21 @@ class Runner:
     async def _relax(self, job: Job, ask: asks.Relax) -> None:
         job.enter("running", total=len(ask.structures))
         options = relaxation.Options(steps=ask.steps, fmax=ask.fmax, keep_symmetry=ask.keep_symmetry)
+        judging = asyncio.Semaphore(max(2, self._n_judges))
+        turn = asyncio.Semaphore(self._n_weighers)
 
         async def one(number: int, text: str) -> None:
             try:
-                sheet = await self._asked(
-                    self._judges, "crystallm.web.desk:handed_in", {"text": text}, JUDGE_SECONDS
-                )
+                async with judging:
+                    sheet = await self._asked(
+                        self._judges, "crystallm.web.desk:handed_in", {"text": text}, JUDGE_SECONDS
+                    )
             except LostError as error:
                 sheet = {"broken": error.reason}
             job.tell("crystal", {"number": number, **sheet})
             if "structure" in sheet:
-                update = await self._relaxed(sheet["structure"], str(ask.energy), options)
+                async with turn:
+                    update = await self._relaxed(sheet["structure"], str(ask.energy), options)
             else:
                 update = {"energy": None, "energy_reason": "no crystal"}
             job.tell("update", [{"number": number, **update}])
@@ -453,8 +487,10 @@ class Runner:
         Raises:
             LostError: it takes too long.
         """
-        names = ("cif", "structure", "formula", "energy")
-        packed = [{name: sheet.get(name) for name in names} for sheet in sheets]
+        names = ("cif", "structure", "formula")
+        packed = [
+            {name: sheet.get(name) for name in names} | {"energy": _own_energy(sheet)} for sheet in sheets
+        ]
         found: list[dict[str, str]] = await self._asked(
             self._judges, "crystallm.web.desk:files", {"sheets": packed}, PATTERN_SECONDS
         )
@@ -473,3 +509,10 @@ class Runner:
             return await asyncio.wrap_future(pool.submit(name, task))
         except StartError as error:
             raise CrystallmError(str(error)) from None
+
+
+def _own_energy(sheet: Mapping[str, Any]) -> float | None:
+    """The energy, eV/atom, of the structure that a sheet holds: that of a relaxed one is another's."""
+    relaxed = sheet.get("relaxed") or {}
+    energy: float | None = relaxed.get("energy_before", sheet.get("energy"))
+    return energy

@@ -141,7 +141,8 @@ def _search(runner: Runner, ask: asks.Search) -> Search:
     options, rest = split(ask.recipe, given)
     group = None if ask.space_group is None else str(ask.space_group)
     request = validated(Request, {"formula": ask.formula, "z": ask.z, "space_group": group})
-    return Search(model, request, options, validated(Settings, rest))
+    settings = validated(Settings, rest)
+    return Search(model, request, options, settings, most_atoms=runner.limits.atoms)
 
 
 class _Telling:

@@ -1,10 +1,10 @@
 """Jobs on disk, so that a restart loses no finished crystal.
 
-    folder/jobs/ID/ask.json       what was asked, when, from where
+    folder/jobs/ID/ask.json       what was asked, and when
     folder/jobs/ID/events.jsonl   all that happened, a line each: what the client that follows it is told
 
-A line is appended as it happens; one that a kill has cut off is dropped when the job is read again. Knows
-lines; refuses to know what they say, but for the state of a job.
+A line is appended as it happens, whole or not at all; what a kill has left that is no line is dropped when
+the job is read again. Knows lines; refuses to know what they say, but for the state of a job.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ class Store:
     def create(self, name: str, ask: dict[str, Any], created: float) -> None:
         """Note what was asked; raises a CrystallmError where the disk is full."""
         content = json.dumps({"ask": ask, "created": created}, ensure_ascii=False)
-        runs.write_atomically(self._jobs / name / ASK, content.encode(), sync=False)
+        try:
+            runs.write_atomically(self._jobs / name / ASK, content.encode(), sync=False)
+        except CrystallmError:
+            self.delete(name)
+            raise
 
     def append(self, name: str, line: str) -> None:
         """Note what happened.
@@ -66,9 +70,16 @@ class Store:
         Raises:
             CrystallmError: the disk is full, or the folder is gone.
         """
+        left = (line + "\n").encode()
         try:
-            with (self._jobs / name / EVENTS).open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            with (self._jobs / name / EVENTS).open("ab", buffering=0) as file:
+                end = file.tell()
+                try:
+                    while left:  # a disk that is nearly full takes a part, and fails at the rest
+                        left = left[file.write(left) :]
+                except OSError:
+                    file.truncate(end)
+                    raise
         except OSError as error:
             raise CrystallmError(f"the results cannot be kept: {error.strerror or error}") from error
 
@@ -83,10 +94,16 @@ class Store:
         text = ""
         with contextlib.suppress(OSError):
             text = (self._jobs / name / EVENTS).read_text(encoding="utf-8", errors="replace")
-        lines = text.split("\n")
-        if lines.pop():  # cut off in the middle
-            self._rewrite(name, lines)
-        return Kept(name, head["ask"], float(head["created"]), lines)
+        *lines, rest = text.split("\n")
+        whole = [line for line in lines if _is_event(line)]
+        if rest or len(whole) < len(lines):  # cut off in the middle
+            with contextlib.suppress(CrystallmError):  # a full disk does not keep it from who reads
+                self._rewrite(name, whole)
+        return Kept(name, head["ask"], float(head["created"]), whole)
+
+    def has(self, name: str) -> bool:
+        """Whether a job is kept."""
+        return bool(ID.fullmatch(name)) and (self._jobs / name / ASK).exists()
 
     def _rewrite(self, name: str, lines: list[str]) -> None:
         content = "".join(f"{line}\n" for line in lines)
@@ -146,6 +163,15 @@ class Store:
 def state_of(lines: list[str]) -> str:
     """The state that the last line of that kind tells; "" for none."""
     for line in reversed(lines):
-        if line.startswith('{"event":"state"'):
+        if line.startswith('{"event":"state"') and _is_event(line):
             return str(json.loads(line)["data"]["state"])
     return ""
+
+
+def _is_event(line: str) -> bool:
+    """Whether a line is whole."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(entry, dict) and {"event", "data"} <= entry.keys()

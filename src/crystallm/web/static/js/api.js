@@ -9,13 +9,18 @@ export class Problem extends Error {
 }
 
 const KEY = "crystallm-key";
-let key = sessionStorage.getItem(KEY) ?? "";
+let key = "";
+try {
+  key = sessionStorage.getItem(KEY) ?? "";
+} catch { /* storage may be forbidden: the key holds for this page then */ }
 
 /** Take a key for this tab. */
 export function setKey(value) {
   key = value.trim();
-  if (key) sessionStorage.setItem(KEY, key);
-  else sessionStorage.removeItem(KEY);
+  try {
+    if (key) sessionStorage.setItem(KEY, key);
+    else sessionStorage.removeItem(KEY);
+  } catch { /* as above */ }
 }
 
 async function ask(path, options = {}) {
@@ -57,29 +62,68 @@ export async function download(path) {
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
 
+const TRIES = 6; // to follow events, before the state is asked for
+const POLL = 5000; // milliseconds between one state and the next
+
+/** Whether to ask again is of no use: a proxy says 502 while its server starts anew. */
+const isFinal = (error) => error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429;
+const over = (state) => !["queued", "running"].includes(state);
+const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
 /**
- * Follow a job until it is over, going on where the connection broke.
+ * Follow a job until it is over, going on where the connection broke; where no events come, by its state.
  * @param {(event: string, data: any) => void} tell called with each event, each one once
  */
 export async function follow(id, tell, signal) {
   let last = "0";
-  let failures = 0;
-  while (!signal.aborted) {
+  const told = { crystals: new Map(), curve: 0 };
+  for (let failures = 0; failures <= TRIES && !signal.aborted;) {
     try {
       const response = await ask(`api/v1/jobs/${id}/events`, { signal, headers: { "Last-Event-ID": last } });
       for await (const { number, event, data } of events(response.body)) {
         failures = 0;
         if (number) last = number;
+        if (event === "crystal") told.crystals.set(data.number, "");
+        if (event === "curve") told.curve += 1;
         tell(event, data);
-        if (event === "state" && !["queued", "running"].includes(data.state)) return;
+        if (event === "state" && over(data.state)) return;
       }
     } catch (error) {
       if (signal.aborted || error.name === "AbortError") return;
-      if (error instanceof Problem && error.status >= 400 && error.status !== 429 && error.status !== 503) throw error;
+      if (isFinal(error)) throw error;
       failures += 1;
-      if (failures > 6) throw error;
     }
-    await new Promise((resolve) => setTimeout(resolve, 400 * 2 ** failures));
+    await wait(Math.min(400 * 2 ** failures, 10_000));
+  }
+  await poll(id, tell, signal, told);
+}
+
+/** Tell what a job's state has that was not told. */
+async function poll(id, tell, signal, told) {
+  for (let failures = 0; !signal.aborted; await wait(POLL)) {
+    let job;
+    try {
+      job = await json(`api/v1/jobs/${id}`, { signal });
+      failures = 0;
+    } catch (error) {
+      if (signal.aborted || error.name === "AbortError") return;
+      failures += 1;
+      if (isFinal(error) || failures > TRIES) throw error;
+      continue;
+    }
+    for (const crystal of job.crystals) {
+      const before = told.crystals.get(crystal.number);
+      const now = JSON.stringify(crystal);
+      if (before === undefined) tell("crystal", crystal);
+      else if (before !== now) tell("update", [crystal]);
+      told.crystals.set(crystal.number, now);
+    }
+    for (const point of job.curve.slice(told.curve)) tell("curve", point);
+    told.curve = job.curve.length;
+    if (job.progress) tell("progress", job.progress);
+    tell("state", { state: job.state, note: job.note, total: job.total, message: job.message });
+    if (job.position) tell("position", { position: job.position });
+    if (over(job.state)) return;
   }
 }
 

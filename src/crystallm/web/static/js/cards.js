@@ -12,11 +12,17 @@ const ORDERS = {
   likelihood: ["likelihood", (one) => -(one.log_likelihood ?? -LAST)],
   agreement: ["samples that agree", (one) => -(one.cluster_size ?? 0)],
   volume: ["volume per atom", (one) => shown(one).volume_per_atom ?? LAST],
-  group: ["space group, high first", (one) => -(one.space_group_number ?? 0)],
+  group: ["space group, high first", (one) => -(shown(one).space_group_number ?? 0)],
 };
 
 /** What a crystal has become, where it was relaxed; else what was written. */
 export const shown = (one) => one.relaxed ?? one;
+
+/** The cell of what is shown; which parameters are free is known as long as the space group is the written one. */
+export const shownCell = (one) => {
+  const now = shown(one);
+  return cell({ ...now, free_cell: now.space_group_number === one.space_group_number ? one.free_cell : undefined });
+};
 
 export class Cards {
   /** @param {(crystal: object) => void} open @param {(pair: object[]) => void} compare */
@@ -64,6 +70,7 @@ export class Cards {
       this.mark(old, crystal);
       if (redraw) this.paint(old, crystal);
     }
+    this.groupsOf(); // a relaxed crystal may have another one
     this.arrange();
   }
 
@@ -74,13 +81,12 @@ export class Cards {
 
   card(crystal) {
     const scene = h("div", { class: "scene" });
-    const name = crystal.space_group ? `${crystal.formula}, ${crystal.space_group}` : `Crystal ${crystal.number + 1}, broken`;
     const card = h("li", { class: "card", data: { number: crystal.number } },
       scene,
       h("label", { class: "pick", title: "Pick for comparison" },
-        h("input", { type: "checkbox", "aria-label": `Pick ${name} for comparison`, disabled: !crystal.view, onchange: (event) => this.toggle(crystal.number, event.target.checked) })),
+        h("input", { type: "checkbox", disabled: !crystal.view, onchange: (event) => this.toggle(crystal.number, event.target.checked) })),
       h("div", { class: "body" }, this.body(crystal)),
-      h("button", { type: "button", class: "open", "aria-label": `Open ${name}`, onclick: () => this.open(crystal) }));
+      h("button", { type: "button", class: "open", onclick: () => this.open(crystal) }));
     this.paint(card, crystal);
     this.mark(card, crystal);
     const live = () => shown(crystal).view && this.stage.show(scene, shown(crystal).view);
@@ -102,6 +108,10 @@ export class Cards {
   }
 
   mark(card, crystal) {
+    const symbol = shown(crystal).space_group;
+    const name = crystal.formula ? `${crystal.formula}${symbol ? `, ${symbol}` : ""}` : `Crystal ${crystal.number + 1}, broken`;
+    card.querySelector(".open").setAttribute("aria-label", `Open ${name}`);
+    card.querySelector(".pick input").setAttribute("aria-label", `Pick ${name} for comparison`);
     const rank = card.querySelector(".rank");
     if (rank) rank.textContent = crystal.rank ? `#${crystal.rank}` : "";
   }
@@ -110,16 +120,16 @@ export class Cards {
     const now = shown(crystal);
     const sized = crystal.cluster_size;
     const rows = now.cell ? [
-      ["cell, Å", cell({ ...now, free_cell: crystal.free_cell }).map((one) => [h("span", {}, one), " "])],
+      ["cell, Å", shownCell(crystal).map((one) => [h("span", {}, one), " "])],
       ["Å³/atom", number(now.volume_per_atom, 2)],
     ] : [];
     if (crystal.energy !== undefined) rows.push(["eV/atom", crystal.energy === null ? crystal.energy_reason ?? "–" : number(crystal.energy, 3)]);
     if (crystal.energy_call) rows.push(["found", `try ${crystal.simulation}, energy ${crystal.energy_call}`]);
-    if (crystal.log_likelihood !== undefined) rows.push(["log-lik.", number(crystal.log_likelihood, 1)]);
+    if (crystal.log_likelihood !== undefined) rows.push(["log-likelihood, nats", number(crystal.log_likelihood, 1)]);
     return [
       h("div", { class: "head" },
-        crystal.space_group ? group(crystal.space_group) : h("strong", {}, "No crystal"),
-        h("small", {}, crystal.space_group_number ? `no. ${crystal.space_group_number}` : "")),
+        now.space_group ? group(now.space_group) : h("strong", {}, crystal.relaxed ? "Group unknown" : "No crystal"),
+        h("small", {}, now.space_group_number ? `no. ${now.space_group_number}` : "")),
       h("div", { class: "badges" },
         crystal.valid === undefined ? null : h("span", { class: `badge ${crystal.valid ? "good" : "bad"}` }, crystal.valid ? "valid" : "not valid"),
         sized > 1 && h("span", { class: "badge many", title: "Samples that are the same crystal" }, `${sized} agree`),
@@ -148,7 +158,7 @@ export class Cards {
     const field = $("filter-group");
     const chosen = field.value;
     const counts = new Map();
-    for (const { space_group: symbol } of this.crystals.values()) if (symbol) counts.set(symbol, (counts.get(symbol) ?? 0) + 1);
+    for (const { space_group: symbol } of [...this.crystals.values()].map(shown)) if (symbol) counts.set(symbol, (counts.get(symbol) ?? 0) + 1);
     fill(field, h("option", { value: "" }, "all"), [...counts].sort((one, other) => other[1] - one[1]).map(([symbol, n]) => h("option", { value: symbol }, `${symbol} (${n})`)));
     field.value = counts.has(chosen) ? chosen : "";
   }
@@ -160,7 +170,7 @@ export class Cards {
     const sorted = [...this.crystals.values()].sort((one, other) => key(one) - key(other) || one.number - other.number);
     const seen = new Set();
     return sorted.filter((one) => {
-      if ((valid && !one.valid) || (symbol && one.space_group !== symbol)) return false;
+      if ((valid && !one.valid) || (symbol && shown(one).space_group !== symbol)) return false;
       if (!distinct || one.cluster === null || one.cluster === undefined) return true;
       if (seen.has(one.cluster)) return false;
       return seen.add(one.cluster);

@@ -51,7 +51,7 @@ export function peaks(found, most = 12) {
   const strongest = [...found.peaks].sort((one, other) => other.intensity - one.intensity).slice(0, most);
   strongest.sort((one, other) => one.two_theta - other.two_theta);
   return h("div", { class: "orbits-wrap" }, h("table", { class: "orbits" },
-    h("thead", {}, h("tr", {}, ["h k l", "2θ, °", "d, Å", "I, %"].map((name, i) => h("th", { class: i ? "num" : "", scope: "col" }, name)))),
+    h("thead", {}, h("tr", {}, [strongest[0]?.hkl[0].length === 4 ? "h k i l" : "h k l", "2θ, °", "d, Å", "I, %"].map((name, i) => h("th", { class: i ? "num" : "", scope: "col" }, name)))),
     h("tbody", {}, strongest.map((peak) => h("tr", {},
       h("td", {}, peak.hkl.map((hkl) => hkl.join(" ").replaceAll("-", "−")).join(", ")),
       h("td", { class: "num" }, number(peak.two_theta)),
@@ -79,6 +79,6 @@ export function curve(points, total, tried) {
   const now = Math.max(tried ?? 0, points.at(-1).step);
   made.append(svg("path", { class: "step", d: `${path}H${x(tried === undefined ? last : now).toFixed(1)}` }));
   for (const point of points) made.append(svg("circle", { class: "mark", r: 4, cx: x(point.step), cy: y(point.energy) }, svg("title", {}, `${number(point.energy, 3)} eV/atom after ${point.step}`)));
-  made.append(svg("text", { x: WIDTH * 1.6 - 10, y: height - 6, "text-anchor": "end" }, `crystals tried: ${now} of ${last}`));
+  made.append(svg("text", { x: WIDTH * 1.6 - 10, y: height - 6, "text-anchor": "end" }, tried === undefined ? `crystals: ${last}` : `crystals tried: ${now} of ${last}`));
   return made;
 }

@@ -1,6 +1,6 @@
 /* One crystal in full: 3D, facts and verdicts, symmetry, powder pattern, the text, files; and two side by side. */
 import * as api from "./api.js";
-import { shown } from "./cards.js";
+import { shown, shownCell } from "./cards.js";
 import * as charts from "./charts.js";
 import { $, fill, h } from "./dom.js";
 import { large, legend } from "./scene.js";
@@ -10,10 +10,11 @@ const CHECKS = { sensible: "sensible cell", formula: "formulas agree", multiplic
 const KINDS = ["asked", "chosen", "forced", "sampled"];
 const FORMS = [["cif", "CIF", "with all symmetry operations"], ["poscar", "POSCAR", "for VASP"], ["extxyz", "extended XYZ", "for ASE, with the energy"]];
 
-function title(crystal, id) {
+/** What a crystal is, as its picture `now` shows it. */
+function title(crystal, id, now) {
   return h("h2", { id }, crystal.formula ? formula(crystal.formula) : `Crystal ${crystal.number + 1}`,
-    crystal.space_group && group(crystal.space_group),
-    h("small", {}, `${crystal.space_group_number ? `no. ${crystal.space_group_number}, ` : ""}sample ${crystal.number + 1}`));
+    now.space_group && group(now.space_group),
+    h("small", {}, `${now.space_group_number ? `no. ${now.space_group_number}, ` : ""}sample ${crystal.number + 1}`));
 }
 
 const closer = (dialog) => h("button", { type: "button", class: "plain", "aria-label": "Close", onclick: () => dialog.close() }, "✕");
@@ -22,21 +23,23 @@ const closer = (dialog) => h("button", { type: "button", class: "plain", "aria-l
 export function open(job, crystal) {
   const dialog = $("detail");
   const now = shown(crystal);
-  const scene = now.view ? large(now.view, `${crystal.formula}, ${crystal.space_group}`) : null;
+  const scene = now.view ? large(now.view, `${crystal.formula}, ${now.space_group ?? "group unknown"}`) : null;
   const picture = h("div", { class: "large" },
     scene ? scene.stage : h("p", { class: "missing" }, crystal.broken ?? "Too large to draw."),
     h("div", { class: "under" },
       h("div", { class: "legend" }, now.composition ? legend(now.composition.map(([symbol]) => symbol)) : null),
       scene && crystal.relaxed && h("button", { type: "button", class: "quiet", onclick: (event) => {
         const before = event.target.textContent === "As written";
-        scene.draw(before ? crystal.view : crystal.relaxed.view);
+        const other = before ? crystal : crystal.relaxed;
+        scene.draw(other.view);
+        $("detail-title").replaceWith(title(crystal, "detail-title", other));
         event.target.textContent = before ? "Relaxed" : "As written";
       } }, "As written"),
       scene && h("button", { type: "button", class: "quiet", onclick: () => scene.reset() }, "Reset view")));
   const tabs = [["Facts", facts], ["Symmetry", symmetry], ["X-ray", xray], ["Text", text], ["Download", files]]
     .filter(([name]) => crystal.structure || name === "Facts" || name === "Text");
   const side = h("div", { class: "side" });
-  fill(dialog, h("div", { class: "detail-head" }, title(crystal, "detail-title"), closer(dialog)),
+  fill(dialog, h("div", { class: "detail-head" }, title(crystal, "detail-title", now), closer(dialog)),
     h("div", { class: "detail-body" }, picture, side));
   panels(side, tabs, (make) => make(job, crystal));
   dialog.onclose = () => { scene?.end(); fill(dialog); };
@@ -85,6 +88,7 @@ function facts(job, crystal) {
       ["α, β, γ", `${angles}°`],
       ["volume", `${number(now.volume, 2)} Å³, ${number(now.volume_per_atom, 3)} Å³/atom`],
       ["density", `${number(now.density, 3)} g/cm³`],
+      ["space group", now.space_group ? [group(now.space_group), ` (no. ${now.space_group_number})`] : null],
       ["content", [formula(now.formula), ` = ${now.z} × `, formula(now.reduced_formula)]],
     ]));
   }
@@ -115,6 +119,7 @@ function symmetry(job, crystal) {
     return h("td", { class: `num${orbit.free.includes("xyz"[axis]) ? " free" : ""}` }, value);
   };
   return [
+    crystal.relaxed && h("h3", {}, "As written"),
     list([
       ["space group", [group(crystal.space_group), ` (no. ${crystal.space_group_number})`]],
       ["system", crystal.crystal_system],
@@ -150,7 +155,7 @@ function text(job, crystal) {
       }, word.replaceAll("\n", "⏎"))])));
   }
   if (crystal.text) found.push(h("h3", {}, crystal.structure ? "As a standard text" : "As it stands"), h("pre", { class: "text", tabIndex: 0 }, crystal.text));
-  if (crystal.cif) found.push(h("h3", {}, "As a CIF"), h("pre", { class: "text", id: "cif", tabIndex: 0 }, crystal.cif));
+  if (crystal.cif) found.push(h("h3", {}, crystal.relaxed ? "As a CIF, as written" : "As a CIF"), h("pre", { class: "text", id: "cif", tabIndex: 0 }, crystal.cif));
   return found;
 }
 
@@ -170,23 +175,22 @@ function files(job, crystal) {
 }
 
 const ROWS = [
-  ["space group", (one) => group(one.space_group), null],
-  ["system", (one) => one.crystal_system, null],
-  ["cell", (one) => cell({ ...shown(one), free_cell: one.free_cell }).join("  "), null],
+  ["space group", (one) => (shown(one).space_group ? group(shown(one).space_group) : "–"), null],
+  ["cell", (one) => shownCell(one).join("  "), null],
   ["volume, Å³/atom", (one) => number(shown(one).volume_per_atom, 3), null],
   ["density, g/cm³", (one) => number(shown(one).density, 3), null],
   ["energy, eV/atom", (one) => number(one.energy, 4), (one) => one.energy],
   ["log-likelihood", (one) => number(one.log_likelihood, 2), (one) => -one.log_likelihood],
   ["samples that agree", (one) => String(one.cluster_size ?? "–"), (one) => -one.cluster_size],
   ["verdict", (one) => (one.valid ? "valid" : one.reasons?.join("; ") || "–"), null],
-  ["orbits", (one) => one.orbits.map((orbit) => `${orbit.element} ${orbit.wyckoff}`).join(", "), null],
+  ["orbits, as written", (one) => one.orbits.map((orbit) => `${orbit.element} ${orbit.wyckoff}`).join(", "), null],
 ];
 
 /** Show two crystals beside each other; turning one turns the other. */
 export function compare([left, right]) {
   const dialog = $("pair");
   const pair = [left, right];
-  const scenes = pair.map((one) => large(shown(one).view, `${one.formula}, ${one.space_group}`));
+  const scenes = pair.map((one) => large(shown(one).view, `${one.formula}, ${shown(one).space_group ?? "group unknown"}`));
   fill(dialog, h("div", { class: "detail-head" }, h("h2", { id: "pair-title" }, "Side by side"), closer(dialog)),
     h("div", { class: "pair-body orbits-wrap" },
       h("div", { class: "pair-grid" }, scenes.map(({ stage }) => h("div", { class: "large" }, stage))),

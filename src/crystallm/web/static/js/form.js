@@ -32,6 +32,7 @@ export class Form {
       h("option", { value: name }, `${name} (${(parameters / 1e6).toFixed(1)} M parameters)`)));
     $("model-field").hidden = about.models.length < 2;
     $("key-field").hidden = !about.keys;
+    if (about.keys) $("key-field").closest("details").open = true;
     $("search-line").hidden = !about.search;
     $("n").max = about.limits.samples;
     $("simulations").max = about.limits.simulations;
@@ -41,7 +42,7 @@ export class Form {
     $("formula").addEventListener("input", () => this.changed("formula"));
     for (const id of ["z", "n", "energy", "seed", "model", "relax", "search", "simulations"]) $(id).addEventListener("input", () => this.changed(id));
     $("temperature").addEventListener("input", () => { $("temperature-shown").textContent = Number($("temperature").value).toFixed(2); });
-    $("key").addEventListener("change", () => api.setKey($("key").value));
+    $("key").addEventListener("change", () => { api.setKey($("key").value); this.reading(); });
     const opener = $("open-table");
     opener.addEventListener("click", () => this.showTable($("elements").hidden));
     document.addEventListener("click", (event) => {

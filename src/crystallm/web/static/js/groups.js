@@ -17,6 +17,7 @@ export class GroupField {
     input.addEventListener("input", () => { this.open(); chosen(input.value); });
     input.addEventListener("blur", () => setTimeout(() => this.close(), 150));
     input.addEventListener("keydown", (event) => this.key(event));
+    list.addEventListener("mousedown", (event) => event.preventDefault()); // to scroll it leaves the field as it is
   }
 
   /** Learn which groups can hold the cell; null for all. */

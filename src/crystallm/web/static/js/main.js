@@ -43,10 +43,12 @@ async function start() {
   }
   know(about.elements);
   let run;
+  let routed; // the query that is shown: a fragment alone is no other request
   const cards = new Cards((crystal) => open(run.id, crystal), compare);
   const form = new Form(about, (ask) => {
     const query = Form.query(ask);
     history.pushState(null, "", `?${query}`);
+    routed = location.search;
     $("seed").value = "";
     run.begin(ask);
   });
@@ -54,6 +56,7 @@ async function start() {
 
   /** What the address asks for; a seed that it does not name is drawn, and then named. */
   const route = () => {
+    routed = location.search;
     if (!form.take(new URLSearchParams(location.search))) {
       run.leave();
       $("run").hidden = true;
@@ -64,9 +67,10 @@ async function start() {
     if (!ask) return;
     $("seed").value = "";
     history.replaceState(null, "", `?${Form.query(ask)}`);
+    routed = location.search;
     run.begin(ask);
   };
-  addEventListener("popstate", route);
+  addEventListener("popstate", () => location.search !== routed && route());
   route();
   document.documentElement.dataset.ready = "true";
   if (!location.search) $("formula").focus({ preventScroll: true });

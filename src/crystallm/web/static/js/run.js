@@ -2,6 +2,7 @@
 import * as api from "./api.js";
 import * as charts from "./charts.js";
 import { $, fill, h } from "./dom.js";
+import { shown } from "./cards.js";
 import { Form } from "./form.js";
 import { legend } from "./scene.js";
 import { plural, sentence } from "./typeset.js";
@@ -48,7 +49,10 @@ export class Run {
     if ($("run").getBoundingClientRect().top > innerHeight * 0.7) $("run").scrollIntoView({ block: "start" });
     try {
       const job = await api.submit(ask);
-      if (signal.aborted) return;
+      if (signal.aborted) {
+        api.cancel(job.id).catch(() => {}); // left before the answer came
+        return;
+      }
       this.id = job.id;
       $("cards").dataset.job = job.id;
       $("cancel").hidden = false;
@@ -121,7 +125,7 @@ export class Run {
     const distinct = new Set(all.map((one) => one.cluster).filter((one) => one !== null && one !== undefined)).size;
     const parts = [plural(all.length, "crystal"), `${all.filter((one) => one.valid).length} valid`];
     if (distinct) parts.push(`${distinct} distinct`);
-    parts.push(plural(new Set(all.map((one) => one.space_group).filter(Boolean)).size, "space group"), `${((performance.now() - this.began) / 1000).toFixed(1)} s`);
+    parts.push(plural(new Set(all.map((one) => shown(one).space_group).filter(Boolean)).size, "space group"), `${((performance.now() - this.began) / 1000).toFixed(1)} s`);
     return parts.join(" · ");
   }
 

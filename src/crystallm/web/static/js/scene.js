@@ -174,7 +174,7 @@ const STEP = { ArrowLeft: [-15, "y"], ArrowRight: [15, "y"], ArrowUp: [-15, "x"]
 
 /** A large viewer that is turned by pointer, touch and arrow keys. */
 export function large(view, label) {
-  const stage = h("div", { class: "stage", tabIndex: 0, role: "img", "aria-label": `${label}. Arrow keys turn it, plus and minus zoom.` });
+  const stage = h("div", { class: "stage", tabIndex: 0, role: "application", "aria-label": `${label}. Arrow keys turn it, plus and minus zoom.` });
   let viewer = null;
   const turn = (event) => {
     if (!viewer) return;

@@ -26,7 +26,7 @@ export function group(symbol) {
     else if (letters) parts.push(letters);
     else parts.push(h("b", {}, digits ?? other));
   }
-  return h("span", { class: "group", "aria-label": symbol, role: "text" }, parts);
+  return h("span", { class: "group", "aria-label": symbol, role: "img" }, parts);
 }
 
 /** A number with so many decimals, a true minus, and a dash for none. */
