@@ -116,12 +116,8 @@ class Search:
         options: how.
         settings: how to sample.
         path: of the log; None for none.
-<<<<<<< HEAD
         workers: processes with the energy model, which runs on the device of the settings.
-=======
-        workers: processes with the energy model.
         most_atoms: of the cells that are tried where Z is to be chosen; None for as many as suit.
->>>>>>> web
 
     Attributes:
         found: all that was written.
