@@ -160,7 +160,7 @@ def start(out: Path, model: str) -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    limits = f"per_address={MOST_CLIENTS},streams={2 * MOST_CLIENTS}"
+    limits = f"per_address={MOST_CLIENTS},streams={2 * MOST_CLIENTS},streams_per_address={2 * MOST_CLIENTS}"
     command = [
         sys.executable,
         "-m",
