@@ -243,28 +243,20 @@ def file_of(one: Mapping[str, Any]) -> dict[str, str]:
     """One crystal in all forms."""
     from pymatgen.io.vasp import Poscar
 
-    from crystallm import matching
+    from crystallm import extxyz, matching
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         structure = matching.unpack(one["structure"])
+        energy = one.get("energy")  # per atom; in a file that of the cell
         poscar = Poscar(structure.get_sorted_structure(), comment=one["formula"])
         return {
             "cif": one["cif"],
             "poscar": poscar.get_str(significant_figures=10),
-            "extxyz": _extxyz(structure, one.get("energy")),
+            "extxyz": extxyz.frame(
+                structure, {"energy": None if energy is None else energy * len(structure)}
+            ),
         }
-
-
-def _extxyz(structure: Structure, energy: float | None) -> str:
-    lattice = " ".join(f"{x:.8f}" for x in structure.lattice.matrix.ravel())
-    total = "" if energy is None else f"energy={energy * len(structure):.8f} "
-    lines = [
-        f"{len(structure)}",
-        f'Lattice="{lattice}" Properties=species:S:1:pos:R:3 {total}pbc="T T T"',
-        *(f"{site.specie.symbol} {site.x:.8f} {site.y:.8f} {site.z:.8f}" for site in structure),
-    ]
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _number(value: float | None) -> float | None:
