@@ -233,7 +233,7 @@ def test_a_search_grows_its_curve_while_it_goes_on(page):
     page.click("#write")
     page.wait_for_selector("#curve svg .mark", state="attached")
     line = page.wait_for_selector("#curve svg .step", state="attached").get_attribute("d")
-    page.wait_for_function("d => document.querySelector('#curve .step').getAttribute('d') !== d", arg=line)
+    sync_api.expect(page.locator("#curve .step")).not_to_have_attribute("d", line, timeout=WAIT)
     page.wait_for_selector("#status:has-text('of 1000 simulations')")
     assert "energy 1" in page.inner_text(".card[data-number='0'] dl")
     assert "search=1&simulations=1000&seed=3" in page.url
@@ -324,7 +324,7 @@ def test_the_way_to_the_crystals_leaves_the_job_alone(page, served):
     job = page.get_attribute("#cards", "data-job")
     page.focus(".skip")
     page.keyboard.press("Enter")
-    page.wait_for_function("location.hash === '#results'")
+    page.wait_for_url("**#results")
     page.wait_for_timeout(500)  # in which a request of its own would have begun
     assert page.get_attribute("#cards", "data-job") == job
     assert served.get(f"/api/v1/jobs/{job}").json["state"] == "running"
@@ -365,7 +365,7 @@ def test_where_no_events_come_the_state_is_asked_for(page):
     page.clock.install()
     page.route("**/events", lambda route: route.fulfill(status=429, body="{}"))
     visit(page, "/?formula=NaCl&z=4&n=2&seed=13")
-    page.wait_for_function("document.querySelector('#cards').dataset.job")
+    page.wait_for_selector("#cards[data-job]", state="attached")
     for _ in range(60):
         page.clock.fast_forward(30_000)
         if page.query_selector("#progress.over"):

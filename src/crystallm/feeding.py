@@ -136,6 +136,7 @@ def ahead(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
         yield taken()
     finally:
         stop.set()
-        with contextlib.suppress(queue.Empty):  # so that the thread is not stuck at a full queue
-            while True:
-                waiting.get_nowait()
+        # A thread that still computes when the interpreter ends takes the process down with it (SIGABRT).
+        while thread.is_alive():
+            with contextlib.suppress(queue.Empty):  # so that the thread is not stuck at a full queue
+                waiting.get(timeout=0.01)
