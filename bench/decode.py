@@ -61,11 +61,11 @@ class Counted:
         self.steps = self.tokens = self.rows = 0
         self._runs_of = ragged.runs_of
 
-        def counting(tokens: Sequence[Sequence[int]], cache: Any) -> ragged.Runs:
+        def counting(tokens: Sequence[Sequence[int]], cache: Any, **how: Any) -> ragged.Runs:
             self.steps += 1
             self.rows += len(tokens)
             self.tokens += sum(map(len, tokens))
-            return self._runs_of(tokens, cache)
+            return self._runs_of(tokens, cache, **how)
 
         ragged.runs_of = counting
         return self

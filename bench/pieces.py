@@ -121,7 +121,7 @@ def read(out: str) -> list[Found]:
 
 
 class _watched:  # noqa: N801 - used like a function
-    """Wall seconds of linear layers, attention, rules, choosing and bookkeeping, if the options want them."""
+    """CPU seconds of linear layers, attention, rules, choosing and bookkeeping, if the options want them."""
 
     def __init__(self, options: Found) -> None:
         self.options = options
@@ -133,11 +133,11 @@ class _watched:  # noqa: N801 - used like a function
         """The function, its seconds counted under a name."""
 
         def counting(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
+            start = time.process_time()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.seconds[name] += time.perf_counter() - start
+                self.seconds[name] += time.process_time() - start
 
         return counting
 
@@ -145,7 +145,6 @@ class _watched:  # noqa: N801 - used like a function
         if not self.options.get("profile"):
             return self.found
         from crystallm import decode, generation, ragged
-        from crystallm.model import KVCache
 
         def patch(where: Any, name: str, part: str) -> None:
             self.stack.enter_context(mock.patch.object(where, name, self.timed(part, getattr(where, name))))
@@ -157,8 +156,13 @@ class _watched:  # noqa: N801 - used like a function
                 return self.timed("linear", make(*args))
 
             self.stack.enter_context(mock.patch.object(ragged, maker, made))
-        patch(ragged, "_attention", "attention")
-        patch(KVCache, "put", "attention")
+        for maker in ("_padded", "_by_row"):
+            make = getattr(ragged, maker)
+
+            def attending(*args: Any, make: Any = make) -> Any:
+                return self.timed("attention", make(*args))
+
+            self.stack.enter_context(mock.patch.object(ragged, maker, attending))
         patch(ragged, "runs_of", "plan of a pass")
         patch(decode, "log_probs", "choosing")
         self.stack.enter_context(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystallm import ragged
+import crystallm
+from crystallm import kernels, ragged
 from crystallm.model import GPT, ModelConfig
 
 VOCABULARY, CONTEXT = 50, 160
@@ -29,6 +32,11 @@ def network(form: str, dtype: torch.dtype = torch.float32) -> GPT:
     return GPT(config).eval().to(dtype)
 
 
+@pytest.fixture
+def without_numba(monkeypatch):
+    monkeypatch.setattr(kernels, "available", lambda _: False)
+
+
 def write(net: GPT, steps: list[list[int]], seed: int = 0) -> tuple[list[list[int]], list[torch.Tensor]]:
     """Rows that grow by so many tokens at each step, and what the network made of the last of each."""
     rng = np.random.default_rng(seed)
@@ -40,7 +48,7 @@ def write(net: GPT, steps: list[list[int]], seed: int = 0) -> tuple[list[list[in
     with torch.inference_mode():
         for lengths in steps:
             tokens = [rng.integers(VOCABULARY, size=n).tolist() for n in lengths]
-            runs = ragged.runs_of(tokens, cache)
+            runs = reader.runs(tokens, cache)
             found = reader.features(runs, cache)
             for row, run in zip(rows, tokens, strict=True):
                 row.extend(run)
@@ -57,13 +65,15 @@ def assert_as_alone(net: GPT, steps: list[list[int]], tolerance: float = 1e-5) -
         assert (found - alone).abs().max() < tolerance
 
 
-@pytest.mark.parametrize("copies", [False, True], ids=["as on a CPU", "as on a GPU"])
+@pytest.mark.parametrize("way", ["compiled", "on a CPU", "on a GPU"])
 @pytest.mark.parametrize("form", ["gpt2", "llama"])
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_rows_see_what_they_would_see_alone(form, copies, data):
+def test_rows_see_what_they_would_see_alone(form, way, data):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, "_copies", lambda _: copies)
+        patch.setattr(ragged, "_copies", lambda _: way == "on a GPU")
+        if way != "compiled":
+            patch.setattr(kernels, "available", lambda _: False)
         _rows_of_any_lengths(form, data)
 
 
@@ -73,7 +83,57 @@ def _rows_of_any_lengths(form, data):
     assert_as_alone(network(form), data.draw(st.lists(step, min_size=1, max_size=5)))
 
 
-def test_a_long_row_sees_all_of_itself_beside_many_short_ones():
+def test_threads_share_the_rows(monkeypatch):
+    steps = [[150, 2, 70, 1, 1, 30, 5], [1, 12, 13, 1, 3, 1, 1]]
+    whole = write(network("llama"), steps)
+    plan = np.array([[0, 1, 13, 26, 27, 30, 31], steps[1], steps[0]])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(kernels, "_SHARED", 0)
+    parts = kernels._parts(plan)
+    assert [first for first, _ in parts] == [0, *(last for _, last in parts[:-1])]
+    assert (len(parts), parts[-1][1]) == (3, 7)
+    shared = write(network("llama"), steps)
+    for one, other in zip(whole[1], shared[1], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_norm_and_gate_are_those_of_torch(dtype):
+    net = network("llama", dtype)
+    block = net.transformer.h[0]
+    x = (3 * torch.randn(7, 32)).to(dtype)
+    torch.testing.assert_close(kernels.norm_of(block.ln_1)(x), block.ln_1(x))
+    wide = torch.cat(
+        [(8 * torch.randn(7, 256)).to(dtype), torch.tensor([[-200.0, 200, 0, 1] * 64], dtype=dtype)]
+    )
+    torch.testing.assert_close(kernels.between_of(block.mlp)(wide), block.mlp.between(wide))
+    x[3, 5] = torch.nan
+    assert kernels.norm_of(block.ln_1)(x)[3].isnan().all()
+
+
+def test_a_network_that_is_broken_is_told_of_by_compiled_attention_too():
+    net = network("llama")
+    net.transformer.wte.weight.data[7] = torch.nan
+    reader, cache = ragged.Reader(net), net.new_cache(2, CONTEXT)
+    cache.set_lengths([0, 0])
+    with torch.inference_mode():
+        found = reader.features(reader.runs([[1, 7], [1, 2]], cache), cache)
+    assert found.isnan().all(dim=1).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("reason", ["without numba", "float64"])
+def test_what_is_not_compiled_is_read_with_torch(reason, monkeypatch):
+    net = network("llama", torch.float64 if reason == "float64" else torch.float32)
+    if reason != "float64":
+        monkeypatch.delattr(crystallm, "compiled", raising=False)
+        monkeypatch.setitem(sys.modules, "crystallm.compiled", None)
+        kernels._found.cache_clear()
+    assert not kernels.available(net.transformer.wte.weight)
+    assert_as_alone(net, [[20, 3, 9, 1], [1, 5, 1, 1]])
+    kernels._found.cache_clear()
+
+
+def test_a_long_row_sees_all_of_itself_beside_many_short_ones(without_numba):
     # Each goes on by one token: all but the long row are read with few columns.
     steps = [[150] + [3] * 30, [1] * 31]
     rows, _ = write(network("llama"), steps)
@@ -81,7 +141,7 @@ def test_a_long_row_sees_all_of_itself_beside_many_short_ones():
     assert_as_alone(network("llama"), steps)
 
 
-def test_rows_that_are_all_read_alone_see_what_they_would_see_alone():
+def test_rows_that_are_all_read_alone_see_what_they_would_see_alone(without_numba):
     steps = [[5, 60, 130, 90, 20], [30, 7, 2, 19, 3]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ragged, "_CALL", 0.0)

@@ -360,7 +360,7 @@ class _Decoder:
         self._make_room(max(cached + len(run) for cached, run in zip(before, tokens, strict=True)))
         with torch.inference_mode():
             self.cache.set_lengths(before)
-            runs = ragged.runs_of(tokens, self.cache)
+            runs = self._reader.runs(tokens, self.cache)
             logits = self._reader.logits(self._reader.features(runs, self.cache))  # (N, V)
             targets = [self._known(row, run) for row, run in zip(self.rows, tokens, strict=True)]
             ends = [start + len(run) - 1 for start, run in zip(runs.starts, tokens, strict=True)]
@@ -384,7 +384,7 @@ class _Decoder:
         for number, row in enumerate(rows):
             self.put(number, row, self.begin(row, rows[number + 1 :]))
         with torch.inference_mode():
-            runs = ragged.runs_of([row.unread for row in rows], self.cache)
+            runs = self._reader.runs([row.unread for row in rows], self.cache)
             logits = self._reader.logits(self._reader.features(runs, self.cache))
         self.drop(range(len(rows)))
         return logits

@@ -1,7 +1,8 @@
 """Rows that go on by different numbers of tokens, through the network in one pass.
 
 All new tokens stand one behind the other, (N, C) in place of (B, T, C), so that products with weights waste
-nothing on padding. Attention alone is padded: rows with short runs together, those with long ones apart.
+nothing on padding. Attention on a CPU is row by row where that is compiled (`kernels`). Otherwise it is
+torch's and padded: rows with short runs together, those with long ones apart.
 
 Knows tensors and a `KVCache`, not how the next token is chosen. Letters of shapes: N new tokens of all rows,
 B rows of a group, T tokens of its longest run, W cached tokens of its longest row with the new ones, C width,
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from crystallm import kernels
 from crystallm.model import MLP, attention_kernels, turn_of, turned
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from crystallm.model import GPT, KVCache, Turn
 
     Function = Callable[[Tensor], Tensor]
+    Attention = Callable[[Tensor, int], Tensor]  # (N, 3, H, D) and the number of a layer to (N, H, D)
 
 # What attention costs on a CPU, microseconds (one thread, torch 2.13):
 _CALL = 25.0  # a call
@@ -70,7 +73,8 @@ class Runs:
         ids: (N) tokens, row by row.
         rows: (N) the row of each.
         positions: (N) its place in the row.
-        groups: the rows, parted.
+        groups: the rows, parted, whose attention is torch's.
+        plan: (3, B) int64, of the rows, for `kernels.RowAttention`; None if attention is torch's.
         lengths: tokens of each row, cached and new.
         starts: of each row's run among the N.
     """
@@ -79,16 +83,18 @@ class Runs:
     rows: Tensor
     positions: Tensor
     groups: tuple[Group, ...]
+    plan: Ids | None
     lengths: tuple[int, ...]
     starts: tuple[int, ...]
 
 
-def runs_of(tokens: Sequence[Sequence[int]], cache: KVCache) -> Runs:
+def runs_of(tokens: Sequence[Sequence[int]], cache: KVCache, *, by_row: bool = False) -> Runs:
     """What a pass needs to know of its tokens.
 
     Args:
         tokens: new ones of each row, one at least.
         cache: in which the rows are.
+        by_row: attention is compiled, for all but long runs.
     """
     device = cache.keys.device
     lengths: Ids = np.array([len(run) for run in tokens])
@@ -97,13 +103,14 @@ def runs_of(tokens: Sequence[Sequence[int]], cache: KVCache) -> Runs:
     cached: Ids = np.array(cache.lengths)
     positions = np.arange(int(lengths.sum())) - starts[rows] + cached[rows]
     parts = (lengths, starts, cached)
-    parted = _parted(lengths, cached, cache)
-    groups = [_group(part, parts, device, alone=len(parted) == 1) for part in parted]
+    parted = _long(lengths, cached) if by_row else _parted(lengths, cached, cache)
+    groups = [_group(part, parts, device, alone=not by_row and len(parted) == 1) for part in parted]
     return Runs(
         torch.tensor(list(chain.from_iterable(tokens)), device=device),
         torch.from_numpy(rows).to(device),
         torch.from_numpy(positions).to(device),
         tuple(groups),
+        np.stack((starts, lengths, cached)) if by_row else None,
         tuple((cached + lengths).tolist()),
         tuple(starts.tolist()),
     )
@@ -147,6 +154,14 @@ def _parted(lengths: Ids, cached: Ids, cache: KVCache) -> list[tuple[slice | Ids
         (slice(row, row + 1), int(lengths[row]), int(widths[row])) for row in alone
     ]
     return single if apart else [(everyone, *best), *single]
+
+
+def _long(lengths: Ids, cached: Ids) -> list[tuple[slice | Ids, int, int]]:
+    """Rows with runs so long that torch's products are quicker than rows of scalar products, as `_parted`."""
+    return [
+        (slice(row, row + 1), int(lengths[row]), int(cached[row] + lengths[row]))
+        for row in np.flatnonzero(lengths > kernels.LONG).tolist()
+    ]
 
 
 def _copies(device: torch.device) -> bool:
@@ -196,7 +211,13 @@ class Reader:
         packs = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_pack()
         linear = _packed if packs else _plain
         self._head = linear(network.lm_head)
-        self._blocks = [_block(block, linear, fused=packs) for block in network.transformer.h]
+        self._compiled = kernels.available(weight)
+        self._norm = self._norm_of(network.transformer.ln_f)
+        self._blocks = [self._block(block, linear, fused=packs) for block in network.transformer.h]
+
+    def runs(self, tokens: Sequence[Sequence[int]], cache: KVCache) -> Runs:
+        """What `features` needs to know of new tokens of each row, one at least."""
+        return runs_of(tokens, cache, by_row=self._compiled)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (N, V) of the next token, float32, from `features`."""
@@ -206,7 +227,7 @@ class Reader:
         """The normalised stream (N, C) at new tokens, which are appended to the cache.
 
         Args:
-            runs: one for each row of the cache in use, within its capacity and the context.
+            runs: from `runs`, one for each row of the cache in use, within its capacity and the context.
             cache: of this network.
         """
         trunk, config = self.network.transformer, self.network.config
@@ -219,21 +240,32 @@ class Reader:
         with attention_kernels(runs.ids.device):
             x = self._through(x, runs, cache, turn)
         cache.set_lengths(runs.lengths)
-        out: Tensor = trunk.ln_f(x)
-        return out
+        return self._norm(x)
 
     def _through(self, x: Tensor, runs: Runs, cache: KVCache, turn: Turn | None) -> Tensor:
         """The stream (N, C) behind all blocks."""
         config = self.network.config
+        attention = (_padded if runs.plan is None else _by_row)(runs, cache, turn)
         for layer, block in enumerate(self._blocks):
             qkv = block.attend(block.ln_1(x)).view(-1, 3, config.n_head, config.head_dim)
-            queries, keys, values = qkv.unbind(1)  # (N, H, D) each, views
-            if turn is not None:
-                queries, keys = turned(qkv[:, :2], turn).unbind(1)
-            cache.put(layer, runs.rows, runs.positions, keys, values)
-            x = x + block.gather(_attention(queries, runs.groups, cache, layer).flatten(1))
+            x = x + block.gather(attention(qkv, layer).flatten(1))
             x = x + block.mlp(block.ln_2(x))
         return x
+
+    def _norm_of(self, module: nn.Module) -> Function:
+        return kernels.norm_of(module) if self._compiled else module
+
+    def _block(self, block: Any, linear: Callable[..., Function], *, fused: bool) -> _Block:
+        mlp = block.mlp
+        gelu = fused and isinstance(mlp, MLP)
+        wide, narrow = linear(mlp.c_fc, *(("gelu", "tanh") if gelu else ())), linear(mlp.c_proj)
+        between = kernels.between_of(mlp) if self._compiled else mlp.between
+
+        def through(x: Tensor) -> Tensor:
+            return narrow(wide(x) if gelu else between(wide(x)))
+
+        norms = self._norm_of(block.ln_1), self._norm_of(block.ln_2)
+        return _Block(norms[0], linear(block.attn.c_attn), linear(block.attn.c_proj), norms[1], through)
 
 
 @dataclass(frozen=True)
@@ -245,17 +277,6 @@ class _Block:
     gather: Function
     ln_2: Function
     mlp: Function
-
-
-def _block(block: Any, linear: Callable[..., Function], *, fused: bool) -> _Block:
-    mlp = block.mlp
-    gelu = fused and isinstance(mlp, MLP)
-    wide, narrow = linear(mlp.c_fc, *(("gelu", "tanh") if gelu else ())), linear(mlp.c_proj)
-
-    def through(x: Tensor) -> Tensor:
-        return narrow(wide(x) if gelu else mlp.between(wide(x)))
-
-    return _Block(block.ln_1, linear(block.attn.c_attn), linear(block.attn.c_proj), block.ln_2, through)
 
 
 def _plain(layer: nn.Linear) -> Function:
@@ -287,9 +308,38 @@ def _can_pack() -> bool:
     return bool((out == 64).all())
 
 
-def _attention(queries: Tensor, groups: Sequence[Group], cache: KVCache, layer: int) -> Tensor:
-    """Attention of the new tokens (N, H, D) over the cache."""
-    out: Tensor | None = None
+def _by_row(runs: Runs, cache: KVCache, turn: Turn | None) -> Attention:
+    """Compiled attention, but for long runs."""
+    assert runs.plan is not None  # noqa: S101 - the runs are meant for this
+    rows = kernels.RowAttention(runs.plan, turn)
+
+    def attention(qkv: Tensor, layer: int) -> Tensor:
+        out = rows(qkv, cache.keys[layer], cache.values[layer])
+        if not runs.groups:
+            return out
+        queries = qkv[:, 0] if turn is None else turned(qkv[:, :1], turn)[:, 0]
+        return _attention(queries, runs.groups, cache, layer, out)
+
+    return attention
+
+
+def _padded(runs: Runs, cache: KVCache, turn: Turn | None) -> Attention:
+    """Attention by torch."""
+
+    def attention(qkv: Tensor, layer: int) -> Tensor:
+        queries, keys, values = qkv.unbind(1)  # (N, H, D) each, views
+        if turn is not None:
+            queries, keys = turned(qkv[:, :2], turn).unbind(1)
+        cache.put(layer, runs.rows, runs.positions, keys, values)
+        return _attention(queries, runs.groups, cache, layer)
+
+    return attention
+
+
+def _attention(
+    queries: Tensor, groups: Sequence[Group], cache: KVCache, layer: int, out: Tensor | None = None
+) -> Tensor:
+    """Attention of the new tokens (N, H, D) of groups over the cache; put into `out` if given."""
     for group in groups:
         keys, values = cache.seen(layer, group.rows, group.width)  # (B, H, W, D) each
         one = isinstance(group.tokens, slice)
@@ -298,9 +348,9 @@ def _attention(queries: Tensor, groups: Sequence[Group], cache: KVCache, layer: 
             own.transpose(1, 2), keys, values, attn_mask=group.mask
         )  # (B, H, T, D)
         found = found.transpose(1, 2).flatten(0, 1)  # (B T, H, D)
-        if len(groups) == 1 and group.taken is None:
-            return found
         if out is None:
+            if len(groups) == 1 and group.taken is None:
+                return found
             out = torch.empty_like(queries)
         out[group.tokens if one else group.places] = found if group.taken is None else found[group.taken]
     assert out is not None  # noqa: S101 - there is a group
