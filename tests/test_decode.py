@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from crystallm import kernels
 from crystallm.decode import (
     Draft,
     Options,
@@ -475,3 +476,12 @@ def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
 def test_a_draft_that_cannot_be_written_is_refused(network: GPT, draft: Draft, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check(network, draft)
+
+
+def test_a_few_texts_are_written_without_what_has_to_be_compiled(network, monkeypatch):
+    asked = []
+    monkeypatch.setattr(kernels, "available", lambda _: bool(asked.append(1)))
+    draw(network, [[1]] * 7, max_new_tokens=4)
+    assert not asked
+    draw(network, [[1]] * 8, max_new_tokens=4, batch_size=1)
+    assert asked

@@ -72,6 +72,7 @@ _FIRST_CAPACITY = 128  # cached tokens a row; doubles when a row needs more
 _PREFILL_ROWS = 32  # distinct beginnings that go through the network together
 _PREFILL_TOKENS = 8192  # of these, with padding, at most
 _DRAWN_AHEAD = 8  # texts that are taken from a line before there is a place for them
+_COMPILED_FOR = 8  # texts for which to load what is compiled (0.7 s) pays
 _KEPT_PREFILLS = 64  # distinct beginnings whose keys and values are kept for samples to come
 
 
@@ -141,7 +142,7 @@ def sample(
         Row.of(number, Draft(prompt, options, seed, index, rules))
         for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True))
     )
-    decoder = _Decoder(network, min(batch_size, max(len(prompts), 1)))
+    decoder = _Decoder(network, min(batch_size, max(len(prompts), 1)), compiled=len(prompts) >= _COMPILED_FOR)
     found = _written(decoder, lambda _: next(rows, None), lambda _: True, _PREFILL_ROWS)
     return _in_order(found, progress)
 
@@ -312,7 +313,7 @@ class _Read:
 class _Decoder:
     """Rows being written together, their cache, and the beginnings that have been read."""
 
-    def __init__(self, network: GPT, batch_size: int) -> None:
+    def __init__(self, network: GPT, batch_size: int, *, compiled: bool = True) -> None:
         self.network = network
         self.batch_size = batch_size
         self.context = network.config.context
@@ -321,7 +322,7 @@ class _Decoder:
         self.cache = network.new_cache(batch_size, min(_FIRST_CAPACITY, self.context))
         self.cache.set_lengths([])
         self._read: OrderedDict[tuple[int, ...], _Read] = OrderedDict()
-        self._reader = ragged.Reader(network)
+        self._reader = ragged.Reader(network, compiled=compiled)
         self._chooser = drawing.Chooser(network.config.vocab_size)
 
     def begin(self, row: Row, upcoming: Iterable[Row]) -> _Read:

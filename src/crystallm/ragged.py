@@ -203,15 +203,16 @@ class Reader:
 
     Args:
         network: in evaluation mode; its weights must not change any more.
+        compiled: take what is compiled, where there is such a thing.
     """
 
-    def __init__(self, network: GPT) -> None:
+    def __init__(self, network: GPT, *, compiled: bool = True) -> None:
         self.network = network
         weight = network.transformer.wte.weight
         packs = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_pack()
         linear = _packed if packs else _plain
         self._head = linear(network.lm_head)
-        self._compiled = kernels.available(weight)
+        self._compiled = compiled and kernels.available(weight)
         self._norm = self._norm_of(network.transformer.ln_f)
         self._blocks = [self._block(block, linear, fused=packs) for block in network.transformer.h]
 
