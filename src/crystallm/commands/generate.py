@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -221,7 +222,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     Raises:
         InputError: options that are out of range or cannot stand together.
     """
-    from crystallm import lists
+    from crystallm import formula, lists
     from crystallm.answers import Selection
     from crystallm.asking import Request, understand, validated
 
@@ -230,6 +231,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     place = _place(options)
     if isinstance(options.get("prompt"), str):
         options["prompt"] = options["prompt"].replace("\\n", "\n")
+    named = options.get("formula")
     _begin(options)
     one = {name: options.pop(name) for name in tuple(options) if name in Request.model_fields}
     kept = {name: options.pop(name) for name in tuple(options) if name in Selection.model_fields}
@@ -241,14 +243,16 @@ def _asked(options: dict[str, Any]) -> Asked:
         from crystallm.energy.model import require
 
         require(selection.energy)
-    if selection.hull is not None:
-        from crystallm.energy.hull import Hull
-
-        Hull(Path(selection.hull))  # a file that is none is refused before anything is written
     request = validated(Request, one)
     folder = None if out is None else Path(str(out))
     if formulas is None:
         understand(request, fitting=settings.constraints == "full")
+    if selection.hull is not None:
+        from crystallm.energy.hull import Hull
+
+        # A file that is none, or does not go with what is asked for, is refused before anything is written.
+        Hull(Path(selection.hull)).require(() if named is None else formula.parse(str(named)))
+    if formulas is None:
         return Asked(partial(_just, request), request, settings, selection, place, cifs, folder)
     if set(one) - {"n"}:
         raise InputError(f"--formulas and {', '.join(sorted(set(one) - {'n'}))}: give one or the other")
@@ -421,14 +425,54 @@ def _understood(asked: Asked, *, shown: bool) -> Run:
     model = load_model(asked.settings.model, device=device, dtype=dtype)
 
     numbers = itertools.count(1)
+    lacking = _Lacking(asked.selection.hull)
     with progress("reading requests", None, shown=shown) as advance:
 
         def check(request: Request) -> None:
             Generator(model, [request], asked.settings, asked.selection).check()
+            lacking.look(request)
             if not (number := next(numbers)) % 1000:
                 advance(number)
 
-        return Run(asked, model, lists.survey(asked.requests(check)))
+        run = Run(asked, model, lists.survey(asked.requests(check)))
+    lacking.tell()
+    return run
+
+
+class _Lacking:
+    """What the entries of a hull lack for the formulas of a list: the others have their energies above it.
+
+    Args:
+        path: of the entries; None for no hull.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        from crystallm.energy.hull import Hull
+
+        self._hull = None if path is None else Hull(Path(path))
+        self._path = path
+        self._elements: set[str] = set()
+        self._n = 0
+
+    def look(self, request: Request) -> None:
+        """Take a request into account."""
+        if self._hull is None or request.formula is None:
+            return
+        from crystallm import formula
+
+        if missing := self._hull.missing(formula.parse(request.formula)):
+            self._elements.update(missing)
+            self._n += 1
+
+    def tell(self) -> None:
+        """Say in a line what is missing, before anything is written."""
+        if self._elements:
+            listed = ", ".join(sorted(self._elements))
+            formulas = "formula has" if self._n == 1 else "formulas have"
+            sys.stderr.write(
+                f"crystallm: {self._path!r} has no entry of the element {listed}: {self._n} {formulas} no "
+                "energy above the hull\n"
+            )
 
 
 def _done(

@@ -51,13 +51,17 @@ class Hull:
         if not self._entries:
             raise InputError(f"{str(path)!r} has no entry")
 
+    def missing(self, symbols: Iterable[str]) -> list[str]:
+        """The elements among these of which there is no entry."""
+        return sorted(set(symbols) - self._elements)
+
     def require(self, symbols: Iterable[str]) -> None:
         """Refuse elements of which there is no entry.
 
         Raises:
             InputError: there is one.
         """
-        if missing := sorted(set(symbols) - self._elements):
+        if missing := self.missing(symbols):
             said = f"{str(self._path)!r} has no entry of the element {', '.join(missing)}"
             raise InputError(f"{said}: a hull needs one of each")
 
