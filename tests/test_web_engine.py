@@ -328,6 +328,13 @@ def test_crystals_of_several_jobs_take_turns_at_the_energy_model(monkeypatch):
     assert order[:10].count("first") == order[:10].count("second")
 
 
+def test_no_address_can_take_all_places_and_it_has_more_streams_than_jobs():
+    limits = Limits()
+    assert 4 * limits.per_address <= limits.running + limits.waiting
+    assert 4 * limits.streams_per_address <= limits.streams
+    assert limits.streams_per_address >= 4 * limits.per_address
+
+
 def test_places_are_for_all_and_for_each_address():
     places = Places(3, 2)
     places.take("a")

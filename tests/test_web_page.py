@@ -410,9 +410,7 @@ def test_what_the_end_of_the_server_has_interrupted_is_gone_on_with(page, parrot
 
 PAPER = {"light": "rgb(246, 247, 245)", "dark": "rgb(14, 20, 19)"}
 
-
-def background(page):
-    return page.evaluate("getComputedStyle(document.body).backgroundColor")
+BACKGROUND = "paper => getComputedStyle(document.body).backgroundColor === paper"
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light")])
@@ -434,9 +432,9 @@ def test_it_fits_its_width_in_both_themes(width, scheme, browser, served):
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
     assert page.locator("#curve svg text").first.bounding_box()["height"] > 10  # to be read, on a phone too
-    assert background(page) == PAPER[scheme]
+    page.wait_for_function(BACKGROUND, arg=PAPER[scheme])
     page.click("#theme")
     other = {"light": "dark", "dark": "light"}[scheme]
     assert page.get_attribute("html", "data-theme") == other
-    assert background(page) == PAPER[other]
+    page.wait_for_function(BACKGROUND, arg=PAPER[other])
     made.close()

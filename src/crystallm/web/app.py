@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import time
 import zipfile
 from contextlib import asynccontextmanager, contextmanager
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from crystallm.web.guard import Application, Receive, Scope, Send
     from crystallm.web.store import Store
 
+_LOG = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 _MEDIA = {
     "cif": ("chemical/x-cif", "cif"),
@@ -151,6 +153,7 @@ class Server:
         self.jobs = Jobs(store, self.limits, self.metrics, self.runner.run)
         self.streams = Places(self.limits.streams, self.limits.streams_per_address)
         self.files = Places(self.limits.files)
+        self._said_proxy = False
         self.app: Application = Guard(_application(self), self.limits, self.metrics, hosts, self.keys)
 
     def about(self) -> dict[str, Any]:
@@ -182,6 +185,20 @@ class Server:
         """Raise a CrystallmError where no text can be written any more."""
         if self.runner.broken:
             raise CrystallmError("the network cannot write any more: restart the server")
+
+    def address_of(self, request: Request) -> str:
+        """The address that counts as a client's; says once if that of a proxy stands for all behind it."""
+        host = request.client.host if request.client is not None else ""
+        told = request.headers.get("x-forwarded-for", "")
+        if told and host not in told and not self._said_proxy:
+            self._said_proxy = True
+            _LOG.warning(
+                "a proxy at %s is not believed, so that all who come through it count as one address: start "
+                "with --behind-proxy, or --proxies %s",
+                host,
+                host,
+            )
+        return origin(host)
 
     def gauges(self) -> dict[str, tuple[str, float]]:
         """What is now, for a monitor."""
@@ -298,7 +315,7 @@ def _add_jobs(app: FastAPI, server: Server) -> None:
         """Take a job on: generate, search, relax or evaluate."""
         server.check_writes()
         record = server.runner.checked(ask)
-        job = jobs.submit(record, _address(request), server.runner.origin(record))
+        job = jobs.submit(record, server.address_of(request), server.runner.origin(record))
         return await state_of(job, 202)
 
     @app.post(
@@ -316,7 +333,7 @@ def _add_jobs(app: FastAPI, server: Server) -> None:
         """
         job = await _found(server, name)
         _check_resumable(server, job)
-        jobs.resume(job, _address(request))
+        jobs.resume(job, server.address_of(request))
         return await state_of(job, 202)
 
     @app.get("/api/v1/jobs/{name}", tags=["jobs"], responses=_PROBLEMS, response_model=JobState)
@@ -346,7 +363,7 @@ def _add_jobs(app: FastAPI, server: Server) -> None:
         With the header Last-Event-ID it goes on behind that event.
         """
         job = await _found(server, name)
-        address = _address(request)
+        address = server.address_of(request)
         try:
             server.streams.take(address)
         except FullError:
@@ -387,10 +404,6 @@ def _check_resumable(server: Server, job: Job) -> None:
         )
     server.check_writes()
     server.runner.checked(asks.of_record(job.ask))
-
-
-def _address(request: Request) -> str:
-    return origin(request.client.host) if request.client is not None else ""
 
 
 async def _ended(job: Job) -> None:
