@@ -458,15 +458,9 @@ def _sample(line: dict[str, Any]) -> Sample | None:
 
     if "log_probs" not in line:
         return None
-    return Sample(
-        number=0,
-        index=line["index"],
-        ids=tuple(line["ids"]),
-        n_prompt=line["n_prompt"],
-        log_probs=tuple(line["log_probs"]),
-        ended=line["ended"],
-        forced=tuple(map(bool, line["forced"])),
-    )
+    told = {name: line[name] for name in ("index", "n_prompt", "ended")}
+    runs: dict[str, Any] = {name: tuple(line[name]) for name in ("ids", "log_probs")}
+    return Sample(number=0, **told, **runs, forced=tuple(map(bool, line["forced"])))
 
 
 def _outcome(one: Found) -> Outcome:

@@ -416,8 +416,9 @@ def _generate(asked: Asked, *, shown: bool) -> Written:
 
 def _understood(asked: Asked, *, shown: bool) -> Run:
     """Load the model, and look at each request."""
-    from crystallm import lists
+    from crystallm import formula, lists
     from crystallm.checkpoint import load_model
+    from crystallm.energy.hull import Lacking
     from crystallm.generation import Generator
 
     # Where others write, there may be no GPU here: the requests are understood, and no more.
@@ -425,54 +426,20 @@ def _understood(asked: Asked, *, shown: bool) -> Run:
     model = load_model(asked.settings.model, device=device, dtype=dtype)
 
     numbers = itertools.count(1)
-    lacking = _Lacking(asked.selection.hull)
+    lacking = None if asked.selection.hull is None else Lacking(Path(asked.selection.hull))
     with progress("reading requests", None, shown=shown) as advance:
 
         def check(request: Request) -> None:
             Generator(model, [request], asked.settings, asked.selection).check()
-            lacking.look(request)
+            if lacking is not None and request.formula is not None:
+                lacking.look(formula.parse(request.formula))
             if not (number := next(numbers)) % 1000:
                 advance(number)
 
         run = Run(asked, model, lists.survey(asked.requests(check)))
-    lacking.tell()
+    if lacking is not None and lacking.said:
+        sys.stderr.write(f"crystallm: {lacking.said}\n")
     return run
-
-
-class _Lacking:
-    """What the entries of a hull lack for the formulas of a list: the others have their energies above it.
-
-    Args:
-        path: of the entries; None for no hull.
-    """
-
-    def __init__(self, path: str | None) -> None:
-        from crystallm.energy.hull import Hull
-
-        self._hull = None if path is None else Hull(Path(path))
-        self._path = path
-        self._elements: set[str] = set()
-        self._n = 0
-
-    def look(self, request: Request) -> None:
-        """Take a request into account."""
-        if self._hull is None or request.formula is None:
-            return
-        from crystallm import formula
-
-        if missing := self._hull.missing(formula.parse(request.formula)):
-            self._elements.update(missing)
-            self._n += 1
-
-    def tell(self) -> None:
-        """Say in a line what is missing, before anything is written."""
-        if self._elements:
-            listed = ", ".join(sorted(self._elements))
-            formulas = "formula has" if self._n == 1 else "formulas have"
-            sys.stderr.write(
-                f"crystallm: {self._path!r} has no entry of the element {listed}: {self._n} {formulas} no "
-                "energy above the hull\n"
-            )
 
 
 def _done(

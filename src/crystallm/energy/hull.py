@@ -85,6 +85,35 @@ class Hull:
         return energy - float(self._diagrams[system].get_hull_energy_per_atom(composition))
 
 
+class Lacking:
+    """What the entries of a file lack for many formulas, of which others may have their energies above them.
+
+    Args:
+        path: of the file; see `Hull` for errors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._hull = Hull(path)
+        self._path = path
+        self._elements: set[str] = set()
+        self._n = 0
+
+    def look(self, symbols: Iterable[str]) -> None:
+        """Take the elements of a formula into account."""
+        if missing := self._hull.missing(symbols):
+            self._elements.update(missing)
+            self._n += 1
+
+    @property
+    def said(self) -> str:
+        """One line on what is missing; "" for nothing."""
+        if not self._n:
+            return ""
+        formulas = "formula has" if self._n == 1 else "formulas have"
+        what = f"{str(self._path)!r} has no entry of the element {', '.join(sorted(self._elements))}"
+        return f"{what}: {self._n} {formulas} no energy above the hull"
+
+
 def _rows(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8")
