@@ -44,10 +44,11 @@ class Served:
         model: folder of weights.
         out: folder of its jobs.
         options: further ones of the command line.
+        port: where it listens; a free one unless it takes the place of another server.
     """
 
-    def __init__(self, model: Path, out: Path, *options: str) -> None:
-        self.port = free_port()
+    def __init__(self, model: Path, out: Path, *options: str, port: int | None = None) -> None:
+        self.port = free_port() if port is None else port
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         self._log = (out.parent / f"{out.name}.log").open("w+")
         self.process = subprocess.Popen(
@@ -128,6 +129,9 @@ class Served:
     def post(self, ask: Any, **headers: str) -> Answer:
         head = {"Content-Type": "application/json", **headers}
         return self.ask("POST", "/api/v1/jobs", json.dumps(ask).encode(), head)
+
+    def resume(self, job: str) -> Answer:
+        return self.ask("POST", f"/api/v1/jobs/{job}/resume", headers={"Content-Type": "application/json"})
 
     def events(self, job: str, after: int = 0) -> Iterator[tuple[int, str, Any]]:
         """(Number, event, data) of a job, until the server ends the stream."""

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystallm import answers
+from crystallm import answers, folding
 from crystallm.answers import Selection, kept, places
 from crystallm.asking import validated
 from crystallm.crystal import Crystal
-from crystallm.errors import InputError
+from crystallm.errors import CrystallmError, InputError
 from crystallm.language import get_language
 
 
@@ -16,7 +16,7 @@ def here(monkeypatch):
     """Tasks of worker processes are done in this one: a process takes seconds to start."""
     from crystallm import workers
 
-    monkeypatch.setattr(workers, "run", lambda _, tasks, **__: [answers.fold_record(task) for task in tasks])
+    monkeypatch.setattr(workers, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
 
 
 def rock_salt(a: float, *, primitive: bool = False) -> Structure:
@@ -48,9 +48,17 @@ def test_requests_are_folded_apart(here):
 
 
 def test_a_process_that_is_lost_costs_only_the_comparison():
-    # No process can even load pymatgen's matcher in a ten-thousandth of a second.
+    # No process compares anything in a ten-thousandth of a second.
     same = rock_salt(5.64)
     assert answers.fold([[same, rock_salt(5.5), same.copy()]], seconds=1e-4, workers=1) == [[0, 1, 0]]
+
+
+def test_a_package_that_is_missing_is_told_and_no_comparison_lost(tmp_path, monkeypatch):
+    (tmp_path / "scipy.py").write_text("raise ModuleNotFoundError(\"No module named 'scipy'\", name='scipy')")
+    monkeypatch.syspath_prepend(tmp_path)  # this process has scipy already, its workers have not
+    with pytest.raises(CrystallmError, match="No module named 'scipy'; pip install pymatgen-core") as error:
+        answers.fold([[rock_salt(5.64), rock_salt(5.5)]], workers=1)
+    assert "\n" not in str(error.value)
 
 
 def test_a_needle_of_a_cell_equals_nothing_and_hinders_nobody(here):

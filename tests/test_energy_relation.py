@@ -160,9 +160,15 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
     # Entries without titanium: a search is refused before it begins, crystals that are there are relaxed.
     (tmp_path / "few.csv").write_text("composition,energy_per_atom\nO2,-1\n")
     few = ["--hull", "few.csv"]
-    assert cli.run(["search", "TiO2", *common, *few, "--out", "refused"]) == 2
-    assert "no entry of the element Ti" in capsys.readouterr().err
-    assert not (tmp_path / "refused").exists()
+    for asked in (["search", "TiO2"], ["generate", "TiO2", "--z", "auto"]):
+        assert cli.run([*asked, *common, *few, "--out", "refused"]) == 2
+        assert "'few.csv' has no entry of the element Ti:" in capsys.readouterr().err
+        assert not (tmp_path / "refused").exists()
+    # Of a list, some formulas may have all of theirs: it is told which have not.
+    (tmp_path / "formulas.csv").write_text("formula,z\nTiO2,2\nO2,1\nTi2O3,2\n")
+    assert cli.run(["generate", "--formulas", "formulas.csv", "-n", "1", *common, *few, "--out", "list"]) == 0
+    told_first = capsys.readouterr().err.splitlines()[0]
+    assert "'few.csv' has no entry of the element Ti: 2 formulas have no energy above" in told_first
     assert cli.run(["relax", "generated/cifs", "--model", "energies:morse", "--out", "bare", *few]) == 0
     rows = parquet.read_table(tmp_path / "bare/results.parquet").to_pylist()
     assert [row["energy"] is not None for row in rows] == [True] * len(rows)

@@ -175,3 +175,12 @@ def test_what_is_asked_wrongly_is_one_line(capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error.lower()
     assert error.count("\n") == 1
+
+
+def test_the_digest_of_a_file_without_names_is_that_of_what_it_says():
+    here, there = Entry("here", ASE_ROCKSALT), Entry("there", ASE_ROCKSALT)
+    other = Entry("here", ASE_ROCKSALT.replace("Na1 Cl1", "Na1 Br1"))
+    assert evaluation.survey([here]) != evaluation.survey([there])
+    assert evaluation.survey([here], named=False) == evaluation.survey([there], named=False)
+    assert evaluation.survey([here], named=False) != evaluation.survey([other], named=False)
+    assert evaluation.survey([here, there], named=False)[0] == 2

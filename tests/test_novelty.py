@@ -16,7 +16,7 @@ from pymatgen.core import Lattice, Structure
 
 import crystals
 from crystallm import workers
-from crystallm.benchmarks import novelty
+from crystallm.benchmarks import equals, novelty
 from crystallm.commands import generated as command
 from crystallm.errors import InputError
 
@@ -52,11 +52,11 @@ def in_process(monkeypatch) -> list[tuple[str, int]]:
         asked.append((name, len(tasks)))
         found = []
         for i in range(len(tasks)):
-            found.append(json.loads(json.dumps(getattr(novelty, name)(json.loads(json.dumps(tasks[i]))))))
+            found.append(json.loads(json.dumps(getattr(equals, name)(json.loads(json.dumps(tasks[i]))))))
             on_done(i)
         return found
 
-    monkeypatch.setattr(novelty.pool, "run", run)
+    monkeypatch.setattr(equals.pool, "run", run)
     return asked
 
 
@@ -223,11 +223,11 @@ def losing(monkeypatch, is_lost: Any) -> None:
         found = []
         for i in range(len(tasks)):
             lost = is_lost(name, tasks[i])
-            found.append(workers.Lost("took longer than 1 s") if lost else getattr(novelty, name)(tasks[i]))
+            found.append(workers.Lost("took longer than 1 s") if lost else getattr(equals, name)(tasks[i]))
             on_done(i)
         return found
 
-    monkeypatch.setattr(novelty.pool, "run", run)
+    monkeypatch.setattr(equals.pool, "run", run)
 
 
 def test_a_freak_costs_only_itself(some, monkeypatch) -> None:
@@ -235,7 +235,7 @@ def test_a_freak_costs_only_itself(some, monkeypatch) -> None:
     twins = [told(base, seed) for seed in range(7)]
     freak = base.copy()
     freak.perturb(0.01, seed=1)
-    mark = novelty.reduce_record({"sample": json.dumps(novelty.matching.pack(freak)), "judge": False})[
+    mark = equals.reduce_record({"sample": json.dumps(equals.matching.pack(freak)), "judge": False})[
         "primitive"
     ]
 

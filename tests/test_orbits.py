@@ -13,7 +13,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from crystallm import elements, language, orbits, spacegroups
+from crystallm import descriptions, elements, language, orbits, spacegroups
 from crystallm.errors import InputError, TextError
 from crystallm.orbits import Description, Orbit
 from crystals import published, random_crystal, structures, told_otherwise
@@ -173,7 +173,7 @@ def test_numbers_beyond_the_tokens_are_refused(monkeypatch) -> None:
     low = Description((("Na", 1),), 1, (orbit,), (0, -751, 0, 900, 900, 900))
     with pytest.raises(InputError, match="cell with b/a of 0.0234: "):
         orbits.to_ids(low)
-    monkeypatch.setattr(orbits, "MAX_COUNT", 3)
+    monkeypatch.setattr(descriptions, "MAX_COUNT", 3)
     with pytest.raises(InputError, match="4 atoms of O in a cell: this language writes 1 to 3"):
         orbits.describe(orbits.to_structure(read(RUTILE)))
 

@@ -303,6 +303,15 @@ def test_jobs_wait_in_a_line_and_a_full_line_says_when_to_come_again(served):
         assert served.ask("DELETE", f"/api/v1/jobs/{job}").json["state"] == "cancelled"
 
 
+def test_a_proxy_that_is_not_believed_is_told_of_once(served):
+    forwarded = {"X-Forwarded-For": "192.0.2.7"}
+    for _ in range(2):
+        assert served.post({**RUTILE, "n": 1}, **forwarded).status == 202
+    said = [line for line in served.log().splitlines() if "a proxy at 127.0.0.1 is not believed" in line]
+    assert len(said) == 1
+    assert "--behind-proxy" in said[0]
+
+
 @pytest.fixture(scope="module")
 def closed(parrot, tmp_path_factory):
     """A server with keys, a name, and one place of each kind for an address."""

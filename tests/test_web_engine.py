@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from crystallm.model import GPT, ModelConfig
 pytest.importorskip("fastapi", reason="the page needs fastapi")
 
 from crystallm.web.engine import FAILURES, Engine, Ticket
-from crystallm.web.jobs import Jobs, view
+from crystallm.web.jobs import BusyError, Jobs, view
 from crystallm.web.limits import Limits
 from crystallm.web.metrics import Metrics
 from crystallm.web.places import FullError, Places, origin
@@ -223,6 +224,74 @@ def test_a_job_whose_end_the_disk_did_not_take_is_over_all_the_same(tmp_path, mo
     asyncio.run(work())
 
 
+def test_an_interrupted_job_takes_a_place_to_be_gone_on_with(tmp_path):
+    async def work():
+        begun = []
+
+        async def run(job):
+            begun.append(job.name)
+            job.tell("crystal", {"number": len(begun)})
+            if len(begun) < 2:
+                await asyncio.sleep(60)
+
+        first = jobs_of(tmp_path, run)
+        job = first.submit({"kind": "generate"}, "here", "of these weights")
+        await asyncio.sleep(0.05)
+        await first.close()
+        assert job.state == "interrupted"
+        jobs = jobs_of(tmp_path, run, per_address=1)
+        kept = await jobs.get(job.name)
+        assert (kept.state, kept.origin) == ("interrupted", "of these weights")
+        other = jobs.submit({"kind": "search"}, "there")
+        with pytest.raises(BusyError, match="of your address"):
+            jobs.resume(kept, "there")
+        assert kept.state == "interrupted"
+        jobs.cancel(other)
+        await asyncio.sleep(0.05)
+        jobs.resume(kept, "there")
+        jobs.resume(kept, "there")  # it is under way: nothing more happens
+        assert await jobs.get(job.name) is kept
+        told = [json.loads(line) async for _, line in jobs.follow(kept, 0)]
+        assert begun == [job.name] * 2
+        states = [one["data"]["state"] for one in told if one["event"] == "state"]
+        assert states == ["queued", "running", "queued", "running", "done"]
+        assert [one["data"]["number"] for one in told if one["event"] == "crystal"] == [1, 2]
+        assert "message" not in view(kept.lines)
+        with pytest.raises(ValueError, match="done"):
+            jobs.resume(kept, "there")
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("kind", ["relax", "evaluate"])
+def test_what_was_told_of_crystals_handed_in_is_not_done_again(kind, monkeypatch):
+    runner = Runner({}, ["energies:morse"], Limits(), Metrics(), judges=1)
+    done = []
+
+    async def asked(_pool, name, task, _seconds):
+        done.append((name.rpartition(":")[2].partition("@")[0], task.get("text") or task.get("structure")))
+        return {"structure": task["text"]} if "text" in task else {"energy": -1.0}
+
+    monkeypatch.setattr(runner, "_asked", asked)
+    told = {
+        "relax": [{"number": 0, "structure": "a", "energy": -2.0}, {"number": 1, "structure": "b"}],
+        "evaluate": [{"number": 0, "structure": "a"}, {"number": 1, "structure": "b"}],
+    }
+    energy = {"energy": "energies:morse"} if kind == "relax" else {}
+    job = SimpleNamespace(
+        ask={"kind": kind, "structures": ["a", "b", "c"], **energy},
+        known=lambda: {"crystals": told[kind]},
+        tell=lambda *_: None,
+        enter=lambda *_, **__: None,
+    )
+    try:
+        asyncio.run(runner.run(job))
+    finally:
+        runner.close()
+    assert {what for _, what in done if what is not None} == ({"b", "c"} if kind == "relax" else {"c"})
+    assert [what for name, what in done if name in ("handed_in", "judged")] == ["c"]
+
+
 def test_crystals_of_several_jobs_take_turns_at_the_energy_model(monkeypatch):
     runner = Runner({}, ["energies:morse"], Limits(), Metrics(), judges=1)
     order: list[str] = []
@@ -243,7 +312,10 @@ def test_crystals_of_several_jobs_take_turns_at_the_energy_model(monkeypatch):
     async def work():
         def job(text):
             ask = {"kind": "relax", "structures": [text] * 6, "energy": "energies:morse"}
-            return SimpleNamespace(ask=ask, tell=lambda *_: None, enter=lambda *_, **__: None)
+            known = {"crystals": []}
+            return SimpleNamespace(
+                ask=ask, known=lambda: known, tell=lambda *_: None, enter=lambda *_, **__: None
+            )
 
         await asyncio.gather(*(runner.run(job(text)) for text in ("first", "second")))
 
@@ -254,6 +326,13 @@ def test_crystals_of_several_jobs_take_turns_at_the_energy_model(monkeypatch):
     assert sorted(order) == ["first"] * 6 + ["second"] * 6
     assert order.index("second") <= 2
     assert order[:10].count("first") == order[:10].count("second")
+
+
+def test_no_address_can_take_all_places_and_it_has_more_streams_than_jobs():
+    limits = Limits()
+    assert 4 * limits.per_address <= limits.running + limits.waiting
+    assert 4 * limits.streams_per_address <= limits.streams
+    assert limits.streams_per_address >= 4 * limits.per_address
 
 
 def test_places_are_for_all_and_for_each_address():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from served import MORSE
+from served import MORSE, Served
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
 BROWSER = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
@@ -381,6 +381,38 @@ def test_nothing_of_a_formula_becomes_markup(page):
     assert page.query_selector("#run img[src=x]") is None
 
 
+def test_what_the_end_of_the_server_has_interrupted_is_gone_on_with(page, parrot, tmp_path):
+    ask = f"/?formula=TiO2&z=2&n=60&seed=5&energy={MORSE}&relax=1"
+    server = Served(parrot, tmp_path / "out")
+    try:
+        visit(page, server.address + ask)
+        page.wait_for_selector(".card[data-number]")
+        server.kill()
+        server = Served(parrot, tmp_path / "out", port=server.port)
+        page.wait_for_selector("#status:has-text('The server ended before this was done')")
+        before = set(numbers(page))
+        assert before
+        assert page.is_hidden("#cancel")
+        job = page.get_attribute("#cards", "data-job")
+        page.click("#resume")
+        page.wait_for_selector("#cancel")
+        page.wait_for_selector(f":nth-match(.card[data-number], {len(before)})")
+        assert page.is_hidden("#resume")
+        assert page.get_attribute("#cards", "data-job") == job
+        now = numbers(page)
+        assert len(set(now)) == len(now)
+        assert before <= set(now)
+        page.click("#cancel")
+        page.wait_for_selector("#status:has-text('Cancelled')")
+    finally:
+        server.end()
+
+
+PAPER = {"light": "rgb(246, 247, 245)", "dark": "rgb(14, 20, 19)"}
+
+BACKGROUND = "paper => getComputedStyle(document.body).backgroundColor === paper"
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light")])
 def test_it_fits_its_width_in_both_themes(width, scheme, browser, served):
     made = browser.new_context(
@@ -391,7 +423,7 @@ def test_it_fits_its_width_in_both_themes(width, scheme, browser, served):
     )
     made.set_default_timeout(WAIT)
     page = made.new_page()
-    visit(page, "/?formula=NaCl&z=4&n=2&seed=1")
+    visit(page, f"/?formula=NaCl&z=4&n=2&seed=1&energy={MORSE}")
     written(page)
     body = page.locator("body")
     assert body.bounding_box()["width"] <= width
@@ -399,7 +431,10 @@ def test_it_fits_its_width_in_both_themes(width, scheme, browser, served):
         box = page.locator(selector).first.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
+    assert page.locator("#curve svg text").first.bounding_box()["height"] > 10  # to be read, on a phone too
+    page.wait_for_function(BACKGROUND, arg=PAPER[scheme])
     page.click("#theme")
     other = {"light": "dark", "dark": "light"}[scheme]
     assert page.get_attribute("html", "data-theme") == other
+    page.wait_for_function(BACKGROUND, arg=PAPER[other])
     made.close()

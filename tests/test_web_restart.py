@@ -43,7 +43,7 @@ def test_a_killed_server_loses_no_finished_crystal(parrot, tmp_path):
     try:
         state = server.get(f"/api/v1/jobs/{job}").json
         assert state["state"] == "interrupted"
-        assert "ask again for the rest" in state["message"]
+        assert "go on with it for the rest" in state["message"]
         found = {one["number"]: one for one in state["crystals"]}
         assert 59 not in found or "cif" in found[59]
         for number, sheet in seen.items():
@@ -60,6 +60,55 @@ def test_a_killed_server_loses_no_finished_crystal(parrot, tmp_path):
         server.end()
     lines = path.read_text().splitlines()
     assert all(json.loads(line) for line in lines)
+
+
+def test_interrupted_jobs_are_gone_on_with_and_end_as_those_that_never_were(parrot, tmp_path):
+    out = tmp_path / "out"
+    asks = [
+        {"kind": "search", "formula": "TiO2", "z": 2, "simulations": 120, "seed": 4},
+        {"kind": "generate", "formula": "TiO2", "z": 2, "n": 40, "seed": 2, "energy": MORSE},
+    ]
+    server = Served(parrot, out)
+    try:
+        jobs = []
+        for ask in asks:
+            jobs.append(server.post(ask).json["id"])
+            next(number for number, name, _ in server.events(jobs[-1]) if name == "crystal")
+        foreign = server.post({**asks[1], "n": 60}).json["id"]
+    finally:
+        server.kill()
+    head = out / "jobs" / foreign / "ask.json"
+    head.write_text(head.read_text().replace('"origin": "', '"origin": "of other weights '))
+    server = Served(parrot, out)
+    try:
+        before = [server.get(f"/api/v1/jobs/{job}").json for job in jobs]
+        assert [state["state"] for state in before] == ["interrupted"] * 2
+        for job in jobs:
+            answer = server.resume(job)
+            assert answer.status == 202, answer.body
+            assert answer.json["state"] in ("queued", "running")
+            assert answer.json["message"] is None
+            assert server.resume(job).status == 202  # under way already: left as it is
+        for job, ask, cut in zip(jobs, asks, before, strict=True):
+            ends = [data["state"] for _, name, data in server.events(job) if name == "state"]
+            assert ends[-1] == "done"
+            assert "interrupted" not in ends
+            state = server.get(f"/api/v1/jobs/{job}").json
+            whole = server.done(ask)
+            assert 0 < len(cut["crystals"]) < len(whole["crystals"])
+            assert state["crystals"] == whole["crystals"]
+            assert (state["note"], state["total"]) == (whole["note"], whole["total"])
+            assert state["curve"][-1]["energy"] == whole["curve"][-1]["energy"]
+            if ask["kind"] == "search":
+                assert (state["curve"], state["progress"]) == (whole["curve"], whole["progress"])
+        assert server.resume(jobs[0]).status == 409
+        assert "done" in server.resume(jobs[0]).error["message"]
+        assert server.resume(foreign).status == 409
+        assert "other weights" in server.resume(foreign).error["message"]
+        assert server.resume("a" * 16).status == 404
+        assert server.ask("POST", f"/api/v1/jobs/{foreign}/resume").status == 415
+    finally:
+        server.end()
 
 
 def test_a_server_whose_network_is_broken_ends_for_a_supervisor_to_start_it(parrot, tmp_path):

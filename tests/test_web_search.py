@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
+import copy
+import json
 
 import pytest
 
 from crystallm import matching
 from crystallm.errors import CrystallmError
+from crystallm.web.jobs import view
 from energies import Morse
 from served import MORSE, Served
 
@@ -134,7 +136,7 @@ def test_a_killed_server_keeps_what_a_search_has_found(parrot, tmp_path):
     try:
         state = server.get(f"/api/v1/jobs/{job}").json
         assert state["state"] == "interrupted"
-        assert "ask again" in state["message"]
+        assert "go on with it" in state["message"]
         assert state["crystals"][: len(seen)] == [
             {**one, "rank": state["crystals"][k]["rank"]} for k, one in enumerate(seen)
         ]
@@ -150,7 +152,33 @@ def test_a_killed_server_keeps_what_a_search_has_found(parrot, tmp_path):
 # -- in this process: how a search ends before its bounds ---------------------------------------------------
 
 
-def do(parrot, energy, **limits):
+class Kept:
+    """A job of a search that is run here.
+
+    Args:
+        folder: of its log.
+        place: for so many crystals, points and reports of progress; the disk is full then.
+    """
+
+    def __init__(self, folder, place=None):
+        self.name = "here"
+        self.search_log = folder / "search.jsonl"
+        self.events = []
+        self.place = place
+
+    def known(self):
+        return view([json.dumps({"event": event, "data": data}) for event, data in self.events])
+
+    def tell(self, event, data):
+        if len(told(self)) == self.place:
+            raise CrystallmError("the results cannot be kept")
+        self.events.append((event, copy.deepcopy(data)))
+
+    def enter(self, state, **more):
+        self.events.append(("state", {"state": state, **more}))
+
+
+def do(parrot, energy, job, simulations=40, **limits):
     """The events of a search that is run here."""
     from crystallm.checkpoint import load_model
     from crystallm.web import asks, searching
@@ -160,29 +188,80 @@ def do(parrot, energy, **limits):
 
     model = load_model(str(parrot), device="cpu")
     runner = Runner({model.name: model}, [energy], Limits(**limits), Metrics(), judges=1)
-    events = []
-    job = SimpleNamespace(
-        tell=lambda event, data: events.append((event, data)),
-        enter=lambda state, **more: events.append(("state", more)),
-    )
-    ask = asks.of_record(runner.checked(asks.of_record(SEARCH)))
+    ask = asks.of_record(runner.checked(asks.of_record({**SEARCH, "simulations": simulations})))
     try:
         asyncio.run(searching.run(runner, job, ask))
     finally:
         runner.close()
-    return events
+        runner.searchers._pool.shutdown(wait=True)
+    return job.events
 
 
-def test_an_energy_model_that_cannot_be_loaded_fails_the_job(parrot):
+def test_wherever_a_search_is_cut_off_it_ends_as_one_that_was_not(parrot, tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole = Kept(tmp_path / "whole")
+    do(parrot, MORSE, whole)
+    names = [name for name, _ in told(whole)]
+    assert not whole.search_log.exists()  # done: it takes no place
+    job = Kept(tmp_path / "cut")
+    second = names.index("crystal", names.index("crystal") + 1)
+    last = len(names) - 1 - names[::-1].index("progress")
+    for place in (second, last - 1, last):  # within the first round, before and behind the last one
+        job.place = place
+        with pytest.raises(CrystallmError, match="cannot be kept"):
+            do(parrot, MORSE, job)
+        if place == second:  # the search is ahead of what is told
+            lines = job.search_log.read_text().splitlines(keepends=True)
+            n = sum(json.loads(line)["round"] == 0 for line in lines)
+            job.search_log.write_text("".join(lines[:n]) + "".join(lines[n:])[:100])  # as a kill leaves it
+    job.place = None
+    do(parrot, MORSE, job)
+    assert told(job) == told(whole)
+    assert job.known() == whole.known()
+
+
+def told(job):
+    """What a job has told of crystals and how far it is."""
+    return [(name, data) for name, data in job.events if name in ("crystal", "curve", "progress")]
+
+
+def test_a_crystal_that_had_no_energy_keeps_its_card_when_it_gets_one(parrot, tmp_path):
+    job = Kept(tmp_path, place=2)
+    with pytest.raises(CrystallmError, match="cannot be kept"):
+        do(parrot, "energies:nan", job)
+    silent = [data["number"] for name, data in job.events if name == "crystal"]
+    assert silent
+    job.place = None
+    do(parrot, MORSE, job, 60)  # which is asked about those that are written again
+    crystals = job.known()["crystals"]
+    assert len({one["cif"] for one in crystals}) == len(crystals)
+    mended = [crystals[number] for number in silent if crystals[number]["energy"] is not None]
+    assert mended
+    for one in mended:
+        (known,) = Morse().predict([matching.unpack(one["structure"])])
+        assert one["energy"] == pytest.approx(known.energy)
+        assert not one["energy_reason"]
+
+
+def test_what_is_kept_of_a_search_and_cannot_be_read_fails_the_job(parrot, tmp_path):
+    job = Kept(tmp_path)
+    job.search_log.write_text('{"round": 0, "of": 2}\n{"round": 1, "of": 1}\n')
+    with pytest.raises(CrystallmError, match="cannot be read or written: ask anew") as error:
+        do(parrot, MORSE, job)
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_an_energy_model_that_cannot_be_loaded_fails_the_job(parrot, tmp_path):
     with pytest.raises(CrystallmError, match="the weights are gone"):
-        do(parrot, "energies:unloadable")
+        do(parrot, "energies:unloadable", Kept(tmp_path))
 
 
-def test_a_model_without_energies_ends_a_search_and_says_why(parrot, monkeypatch):
+def test_a_model_without_energies_ends_a_search_and_says_why(parrot, tmp_path, monkeypatch):
     from crystallm import searching
 
     monkeypatch.setattr(searching, "GIVE_UP", 1)
-    events = do(parrot, "energies:nan")
+    events = do(parrot, "energies:nan", Kept(tmp_path))
     cards = [data for name, data in events if name == "crystal"]
     assert cards
     assert all(one["energy"] is None and one["energy_reason"] for one in cards)
@@ -190,8 +269,8 @@ def test_a_model_without_energies_ends_a_search_and_says_why(parrot, monkeypatch
     assert "ended early: energies:nan gave no energy" in events[-1][1]["note"]
 
 
-def test_where_time_is_short_a_search_ends_with_what_it_has(parrot):
-    events = do(parrot, MORSE, job_seconds=0.001)
+def test_where_time_is_short_a_search_ends_with_what_it_has(parrot, tmp_path):
+    events = do(parrot, MORSE, Kept(tmp_path), job_seconds=0.001)
     (progress, *_) = [data for name, data in reversed(events) if name == "progress"]
     done = progress["simulations"]
     assert done < 40

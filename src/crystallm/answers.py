@@ -3,7 +3,8 @@
 Two crystals of a request are equal if pymatgen's StructureMatcher with its defaults (ltol 0.2, stol 0.3,
 angle_tol 5, volumes scaled to each other) fits their primitive cells; only crystals of one reduced formula
 are compared. A cluster is a crystal and all later ones that equal it. What is compared is compared in worker
-processes with a limit of time and memory; what they cannot tell apart in time counts as different.
+processes with a limit of time and memory (see `folding`); what they cannot tell apart in time counts as
+different.
 
 Clusters are ranked, those with a valid crystal before all others, by
 
@@ -20,8 +21,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
-import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -30,7 +29,7 @@ from crystallm import matching
 from crystallm.errors import CrystallmError, TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pymatgen.core import Structure
 
@@ -43,8 +42,6 @@ JUDGED_BY_ONE = 32
 """Crystals for which a further judging process is started."""
 WEIGHED_BY_ONE = 8
 """Crystals for which a further process with an energy model is started."""
-MAX_STRETCH = 1000.0
-"""L^3 / V of a reduced cell beyond which a crystal equals none: no compound of the corpus has half of it."""
 
 
 class Selection(BaseModel):
@@ -239,7 +236,7 @@ def fold(
         clusters' first structures; None for what is no crystal.
 
     Raises:
-        CrystallmError: no worker could be started.
+        CrystallmError: no worker could be started, or one lacks what it takes to compare.
     """
     from crystallm import workers as pool
 
@@ -265,9 +262,12 @@ def fold(
                 tasks.append({"structures": list(packed.values()), "seconds": seconds / 2})
                 places_of.append((i, bucket, list(distinct.values())))
     count = min(os.cpu_count() or 1 if workers is None else workers, max(1, len(tasks)))
-    found = pool.run(
-        "crystallm.answers:fold_record", tasks, workers=count, seconds=seconds, memory_gb=memory_gb
-    )
+    try:
+        found = pool.run(
+            "crystallm.folding:fold_record", tasks, workers=count, seconds=seconds, memory_gb=memory_gb
+        )
+    except pool.StartError as error:
+        raise CrystallmError(f"crystals cannot be compared: {error}; pip install pymatgen-core") from error
     for (i, bucket, groups), numbers in zip(places_of, found, strict=True):
         if isinstance(numbers, pool.Lost):
             continue
@@ -275,43 +275,6 @@ def fold(
             for j in same:
                 keys[i][j] = (bucket, number)
     return [_numbered(row) for row in keys]
-
-
-def fold_record(task: Mapping[str, Any]) -> list[int]:
-    """Number the clusters of packed structures of one reduced formula, for a worker process."""
-    from pymatgen.core.structure_matcher import StructureMatcher
-
-    until = time.monotonic() + task["seconds"]
-    # Cells are made primitive once, here, and not again in each comparison.
-    matcher = StructureMatcher(primitive_cell=False)
-    heads: list[tuple[Structure, float, int]] = []  # the first of each cluster, its stretch, its number
-    numbers: list[int] = []
-    n_clusters = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen warns of each radius and electronegativity it lacks
-        for record in task["structures"]:
-            known = _primitive(record) if time.monotonic() < until else None
-            number = None
-            if known is not None:
-                structure, stretch = known
-                number = next(
-                    (
-                        number
-                        for head, other, number in heads
-                        if len(head) == len(structure)
-                        and max(stretch, other) <= matching.MAX_STRETCH * min(stretch, other)
-                        and time.monotonic() < until
-                        and matcher.fit(head, structure)
-                    ),
-                    None,
-                )
-            if number is None:
-                number = n_clusters
-                n_clusters += 1
-                if known is not None:
-                    heads.append((*known, number))
-            numbers.append(number)
-    return numbers
 
 
 def places(
@@ -383,18 +346,6 @@ def _structure(crystal: Crystal) -> Structure | None:
         return crystal.structure if crystal.relaxed is None else crystal.relaxed
     except TextError:
         return None
-
-
-def _primitive(record: Mapping[str, Any]) -> tuple[Structure, float] | None:
-    """The primitive cell of a packed structure and its stretch; None for one that is not compared."""
-    try:
-        structure = matching.unpack(record)
-    except CrystallmError:
-        return None
-    if len(structure) > matching.MAX_ATOMS or not 0 < matching.stretch(structure.lattice) < MAX_STRETCH:
-        return None
-    primitive = structure.get_reduced_structure().get_primitive_structure()
-    return primitive, matching.stretch(primitive.lattice)
 
 
 def _numbered(keys: Sequence[Any]) -> list[int | None]:

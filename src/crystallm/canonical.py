@@ -32,8 +32,7 @@ def find_orbits(group: SpaceGroup, points: Floats) -> Iterator[tuple[int, Floats
     left = points
     while len(left):
         images = group.images(left[0])
-        off = left[:, None, :] - images[None, :, :]
-        member = (np.abs(off - np.rint(off)).max(axis=2) < TOLERANCE).any(axis=1)
+        member = (spacegroups.apart(left[:, None, :], images) < TOLERANCE).any(axis=1)
         snapped = group.snap(left[0], int(member.sum()), TOLERANCE)
         if snapped is None:
             raise TextError(f"{int(member.sum())} equivalent atoms fit no Wyckoff position of {group.symbol}")

@@ -74,11 +74,18 @@ class Summary:
         return asdict(self) | {"shares": {name: count / self.n for name, count in self.counts.items()}}
 
 
-def survey(entries: Iterable[Entry]) -> tuple[int, str]:
-    """How many entries there are, and a digest of all that they say."""
+def survey(entries: Iterable[Entry], *, named: bool = True) -> tuple[int, str]:
+    """How many entries there are, and a digest of all that they say.
+
+    Args:
+        entries: read once.
+        named: whether their names count; if not, what a file says is the same wherever it lies.
+    """
     digest, n = hashlib.blake2b(digest_size=16), 0
     for n, entry in enumerate(entries, start=1):  # noqa: B007 - the last number is the count
-        digest.update(f"{entry.id}\0{entry.text}\0{entry.problem}\0".encode(errors="replace"))
+        digest.update(
+            f"{entry.id if named else entry.format}\0{entry.text}\0{entry.problem}\0".encode(errors="replace")
+        )
     return n, digest.hexdigest()
 
 

@@ -62,7 +62,7 @@ class Found:
         move: how its beginning was found, see `search_policies.Proposal`.
         call: number of the energy call that was made for it, from 1; None for none.
         equals: place in the list of the first crystal that is equal; None for none.
-        sample: its text as it was written; None for one that a log gave back.
+        sample: its text as it was written; None for one that a log gave back without it.
     """
 
     crystal: Crystal
@@ -118,6 +118,8 @@ class Search:
         path: of the log; None for none.
         workers: processes with the energy model, which runs on the device of the settings.
         most_atoms: of the cells that are tried where Z is to be chosen; None for as many as suit.
+        log_samples: let the log tell how each text was written, token by token, which makes it several times
+            as long; so that `Found.sample` is there too when the search goes on.
 
     Attributes:
         found: all that was written.
@@ -135,6 +137,7 @@ class Search:
     path: Path | None = None
     workers: int = 1
     most_atoms: int | None = None
+    log_samples: bool = False
     found: list[Found] = field(default_factory=list)
     stopped: str = ""
 
@@ -218,7 +221,7 @@ class Search:
                         one.seconds = seconds
                 self._log.append(
                     [
-                        _record(one, proposal, number)
+                        _record(one, proposal, number) | (_how(one) if self.log_samples else {})
                         for proposal, some in zip(proposals, texts, strict=True)
                         for number, one in enumerate(some)
                     ]
@@ -411,11 +414,8 @@ class Search:
             verdict = line["verdict"]
             crystal.judge(Validity(**{**verdict, "reasons": tuple(verdict["reasons"])}))
             crystal.energy, crystal.energy_reason = line["energy"], line["energy_reason"]
-            found.append(
-                Found(
-                    crystal, line["simulation"], line["seconds"], line["move"], line["call"], line["equals"]
-                )
-            )
+            place = {name: line[name] for name in ("simulation", "seconds", "move", "call", "equals")}
+            found.append(Found(crystal, **place, sample=_sample(line)))
         return [found[k : k + n] for k in range(0, len(found), n)]
 
 
@@ -440,6 +440,27 @@ def _record(one: Found, proposal: Proposal, rollout: int) -> dict[str, Any]:
         "ended": crystal.ended,
         "ids": list(crystal.ids),
     }
+
+
+def _how(one: Found) -> dict[str, Any]:
+    """What a line of the log has more, where it tells how its text was written."""
+    sample: Any = one.sample
+    return {
+        "n_prompt": sample.n_prompt,
+        "log_probs": list(sample.log_probs),
+        "forced": [int(token) for token in sample.forced],
+    }
+
+
+def _sample(line: dict[str, Any]) -> Sample | None:
+    """The text of a line of the log as it was written; None where the line does not tell."""
+    from crystallm.drafts import Sample
+
+    if "log_probs" not in line:
+        return None
+    told = {name: line[name] for name in ("index", "n_prompt", "ended")}
+    runs: dict[str, Any] = {name: tuple(line[name]) for name in ("ids", "log_probs")}
+    return Sample(number=0, **told, **runs, forced=tuple(map(bool, line["forced"])))
 
 
 def _outcome(one: Found) -> Outcome:

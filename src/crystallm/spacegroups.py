@@ -77,8 +77,13 @@ class WyckoffPosition:
         values = np.zeros_like(points)
         if self.free:
             values[:, list(self.free)] = points[:, list(self.pivots)]
-        off = points - values @ self.matrix.T - self.offset
-        return np.asarray(np.abs(off - np.rint(off)).max(axis=1), dtype=np.float64)
+        return apart(points - values @ self.matrix.T, self.offset)
+
+
+def apart(points: Floats, others: Floats) -> Floats:
+    """Largest difference of a coordinate (fraction) between points [..., 3], up to lattice vectors: [...]."""
+    off = points - others
+    return np.asarray(np.abs(off - np.rint(off)).max(axis=-1), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +146,7 @@ class SpaceGroup:
         images = self.images(position.point(GENERIC[: len(position.free)]))
         kept: list[int] = []
         for i, image in enumerate(images):
-            off = images[kept] - image
-            if not (np.abs(off - np.rint(off)).max(axis=1) < 1e-4).any():
+            if not (apart(images[kept], image) < 1e-4).any():
                 kept.append(i)
         matrices = self.rotations[kept] @ position.matrix[:, list(position.free)]
         shifts = self.rotations[kept] @ position.offset + self.translations[kept]
@@ -159,8 +163,7 @@ class SpaceGroup:
         while len(images):
             first = images[0]
             kept.append(first)
-            off = images - first
-            images = images[np.abs(off - np.rint(off)).max(axis=1) > tolerance]
+            images = images[apart(images, first) > tolerance]
         return np.array(kept) % 1.0
 
     def snap(

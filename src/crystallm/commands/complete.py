@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -141,7 +140,7 @@ def _written(
     shown: bool,
 ) -> list[dict[str, Any]]:
     """The rows of all crystals; those of a finished run are read."""
-    from crystallm import runs, units
+    from crystallm import evaluation, runs, sources, units
     from crystallm.crystal import COLUMNS
     from crystallm.generation import fingerprint
 
@@ -150,7 +149,7 @@ def _written(
         beside = ("path", "device", "batch_size")
         question = {
             "command": "complete", "version": crystallm.__version__, "weights": fingerprint(generator.model),
-            "part": _digest(str(options["path"])),
+            "part": evaluation.survey(sources.read(str(options["path"])), named=False)[1],
             **{name: value for name, value in options.items() if name not in beside},
         }  # fmt: skip
         folder = runs.RunFolder(place, question, 1, COLUMNS)
@@ -165,11 +164,3 @@ def _written(
         folder.write_unit(0, rows, written.cifs)
         folder.finish()
     return rows
-
-
-def _digest(path: str) -> str:
-    """Of what a file says, wherever it lies: another part there is another question."""
-    from crystallm import sources
-
-    told = "".join(f"{entry.format}\0{entry.text}\0" for entry in sources.read(path))
-    return hashlib.blake2b(told.encode(errors="replace"), digest_size=16).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -221,7 +222,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     Raises:
         InputError: options that are out of range or cannot stand together.
     """
-    from crystallm import lists
+    from crystallm import formula, lists
     from crystallm.answers import Selection
     from crystallm.asking import Request, understand, validated
 
@@ -230,6 +231,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     place = _place(options)
     if isinstance(options.get("prompt"), str):
         options["prompt"] = options["prompt"].replace("\\n", "\n")
+    named = options.get("formula")
     _begin(options)
     one = {name: options.pop(name) for name in tuple(options) if name in Request.model_fields}
     kept = {name: options.pop(name) for name in tuple(options) if name in Selection.model_fields}
@@ -241,14 +243,16 @@ def _asked(options: dict[str, Any]) -> Asked:
         from crystallm.energy.model import require
 
         require(selection.energy)
-    if selection.hull is not None:
-        from crystallm.energy.hull import Hull
-
-        Hull(Path(selection.hull))  # a file that is none is refused before anything is written
     request = validated(Request, one)
     folder = None if out is None else Path(str(out))
     if formulas is None:
         understand(request, fitting=settings.constraints == "full")
+    if selection.hull is not None:
+        from crystallm.energy.hull import Hull
+
+        # A file that is none, or does not go with what is asked for, is refused before anything is written.
+        Hull(Path(selection.hull)).require(() if named is None else formula.parse(str(named)))
+    if formulas is None:
         return Asked(partial(_just, request), request, settings, selection, place, cifs, folder)
     if set(one) - {"n"}:
         raise InputError(f"--formulas and {', '.join(sorted(set(one) - {'n'}))}: give one or the other")
@@ -412,8 +416,9 @@ def _generate(asked: Asked, *, shown: bool) -> Written:
 
 def _understood(asked: Asked, *, shown: bool) -> Run:
     """Load the model, and look at each request."""
-    from crystallm import lists
+    from crystallm import formula, lists
     from crystallm.checkpoint import load_model
+    from crystallm.energy.hull import Lacking
     from crystallm.generation import Generator
 
     # Where others write, there may be no GPU here: the requests are understood, and no more.
@@ -421,14 +426,20 @@ def _understood(asked: Asked, *, shown: bool) -> Run:
     model = load_model(asked.settings.model, device=device, dtype=dtype)
 
     numbers = itertools.count(1)
+    lacking = None if asked.selection.hull is None else Lacking(Path(asked.selection.hull))
     with progress("reading requests", None, shown=shown) as advance:
 
         def check(request: Request) -> None:
             Generator(model, [request], asked.settings, asked.selection).check()
+            if lacking is not None and request.formula is not None:
+                lacking.look(formula.parse(request.formula))
             if not (number := next(numbers)) % 1000:
                 advance(number)
 
-        return Run(asked, model, lists.survey(asked.requests(check)))
+        run = Run(asked, model, lists.survey(asked.requests(check)))
+    if lacking is not None and lacking.said:
+        sys.stderr.write(f"crystallm: {lacking.said}\n")
+    return run
 
 
 def _done(

@@ -52,7 +52,7 @@ def serve(
         Parameter(help="The same from proxies elsewhere: addresses or networks, with commas (none)."),
     ] = None,
     limits: Annotated[
-        str | None, Parameter(help="Bounds: samples=100,atoms=200,per_address=8,...; see docs/serve.md.")
+        str | None, Parameter(help="Bounds: samples=100,atoms=200,per_address=16,...; see docs/serve.md.")
     ] = None,
     device: Device = None,
     batch_size: BatchSize = None,

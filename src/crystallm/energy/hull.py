@@ -51,13 +51,17 @@ class Hull:
         if not self._entries:
             raise InputError(f"{str(path)!r} has no entry")
 
+    def missing(self, symbols: Iterable[str]) -> list[str]:
+        """The elements among these of which there is no entry."""
+        return sorted(set(symbols) - self._elements)
+
     def require(self, symbols: Iterable[str]) -> None:
         """Refuse elements of which there is no entry.
 
         Raises:
             InputError: there is one.
         """
-        if missing := sorted(set(symbols) - self._elements):
+        if missing := self.missing(symbols):
             said = f"{str(self._path)!r} has no entry of the element {', '.join(missing)}"
             raise InputError(f"{said}: a hull needs one of each")
 
@@ -79,6 +83,35 @@ class Hull:
             inside = [e for e in self._entries if {x.symbol for x in e.composition.elements} <= system]
             self._diagrams[system] = PhaseDiagram(inside)
         return energy - float(self._diagrams[system].get_hull_energy_per_atom(composition))
+
+
+class Lacking:
+    """What the entries of a file lack for many formulas, of which others may have their energies above them.
+
+    Args:
+        path: of the file; see `Hull` for errors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._hull = Hull(path)
+        self._path = path
+        self._elements: set[str] = set()
+        self._n = 0
+
+    def look(self, symbols: Iterable[str]) -> None:
+        """Take the elements of a formula into account."""
+        if missing := self._hull.missing(symbols):
+            self._elements.update(missing)
+            self._n += 1
+
+    @property
+    def said(self) -> str:
+        """One line on what is missing; "" for nothing."""
+        if not self._n:
+            return ""
+        formulas = "formula has" if self._n == 1 else "formulas have"
+        what = f"{str(self._path)!r} has no entry of the element {', '.join(sorted(self._elements))}"
+        return f"{what}: {self._n} {formulas} no energy above the hull"
 
 
 def _rows(path: Path) -> list[Any]:

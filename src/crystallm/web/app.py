@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import time
 import zipfile
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +29,7 @@ from crystallm.web.limits import Limits
 from crystallm.web.metrics import Metrics, resident_bytes
 from crystallm.web.places import FullError, Places, origin
 from crystallm.web.runners import Runner
+from crystallm.web.store import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from crystallm.web.guard import Application, Receive, Scope, Send
     from crystallm.web.store import Store
 
+_LOG = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 _MEDIA = {
     "cif": ("chemical/x-cif", "cif"),
@@ -150,6 +153,7 @@ class Server:
         self.jobs = Jobs(store, self.limits, self.metrics, self.runner.run)
         self.streams = Places(self.limits.streams, self.limits.streams_per_address)
         self.files = Places(self.limits.files)
+        self._said_proxy = False
         self.app: Application = Guard(_application(self), self.limits, self.metrics, hosts, self.keys)
 
     def about(self) -> dict[str, Any]:
@@ -176,6 +180,25 @@ class Server:
             "elements": reading.about_elements(),
             "space_groups": reading.about_groups(),
         }
+
+    def check_writes(self) -> None:
+        """Raise a CrystallmError where no text can be written any more."""
+        if self.runner.broken:
+            raise CrystallmError("the network cannot write any more: restart the server")
+
+    def address_of(self, request: Request) -> str:
+        """The address that counts as a client's; says once if that of a proxy stands for all behind it."""
+        host = request.client.host if request.client is not None else ""
+        told = request.headers.get("x-forwarded-for", "")
+        if told and host not in told and not self._said_proxy:
+            self._said_proxy = True
+            _LOG.warning(
+                "a proxy at %s is not believed, so that all who come through it count as one address: start "
+                "with --behind-proxy, or --proxies %s",
+                host,
+                host,
+            )
+        return origin(host)
 
     def gauges(self) -> dict[str, tuple[str, float]]:
         """What is now, for a monitor."""
@@ -290,10 +313,28 @@ def _add_jobs(app: FastAPI, server: Server) -> None:
     @app.post("/api/v1/jobs", tags=["jobs"], status_code=202, responses=_PROBLEMS, response_model=JobState)
     async def submit(ask: AnyAsk, request: Request) -> Response:
         """Take a job on: generate, search, relax or evaluate."""
-        if server.runner.broken:
-            raise CrystallmError("the network cannot write any more: restart the server")
+        server.check_writes()
         record = server.runner.checked(ask)
-        return await state_of(jobs.submit(record, _origin(request)), 202)
+        job = jobs.submit(record, server.address_of(request), server.runner.origin(record))
+        return await state_of(job, 202)
+
+    @app.post(
+        "/api/v1/jobs/{name}/resume",
+        tags=["jobs"],
+        status_code=202,
+        responses={**_PROBLEMS, 409: {"model": Problem, "description": "It is over, or began elsewhere."}},
+        response_model=JobState,
+    )
+    async def resume(name: str, request: Request) -> Response:
+        """Go on with a job that the end of the server has interrupted; the crystals that it has found stay.
+
+        The request needs no body, but the header Content-Type: application/json. One that is under way
+        already is left as it is.
+        """
+        job = await _found(server, name)
+        _check_resumable(server, job)
+        jobs.resume(job, server.address_of(request))
+        return await state_of(job, 202)
 
     @app.get("/api/v1/jobs/{name}", tags=["jobs"], responses=_PROBLEMS, response_model=JobState)
     async def state(name: str) -> Response:
@@ -322,7 +363,7 @@ def _add_jobs(app: FastAPI, server: Server) -> None:
         With the header Last-Event-ID it goes on behind that event.
         """
         job = await _found(server, name)
-        address = _origin(request)
+        address = server.address_of(request)
         try:
             server.streams.take(address)
         except FullError:
@@ -345,8 +386,24 @@ def _state(job: Job, lines: list[str], position: int | None) -> str:
     return state.model_dump_json()
 
 
-def _origin(request: Request) -> str:
-    return origin(request.client.host) if request.client is not None else ""
+def _check_resumable(server: Server, job: Job) -> None:
+    """Whether a job can be gone on with here, as it was begun.
+
+    Raises:
+        HTTPException: it is over for good, or began on a server that is unlike this one.
+        InputError: this server does no longer what it asks for.
+        CrystallmError: the network cannot write.
+    """
+    if not job.over:
+        return
+    if job.state != INTERRUPTED:
+        raise HTTPException(409, f"the job is {job.state}: only one that is interrupted can be gone on with")
+    if job.origin != server.runner.origin(job.ask):
+        raise HTTPException(
+            409, "the job began with other weights or another version than this server has: ask for it anew"
+        )
+    server.check_writes()
+    server.runner.checked(asks.of_record(job.ask))
 
 
 async def _ended(job: Job) -> None:

@@ -2,8 +2,9 @@
 
 A job is a list of events, each one line of JSON, `{"event":..., "data":...}`; a client that follows it gets
 the lines, one that asks for its state what they add up to (`view`). The last event is a state in which
-nothing more will happen. All of this runs on one event loop, without locks. Refuses to know how any kind of
-job is done: a runner does it, and says what happens by `Job.tell`.
+nothing more will happen, unless that is `interrupted` and somebody goes on with the job. All of this runs on
+one event loop, without locks. Refuses to know how any kind of job is done: a runner does it, and says what
+happens by `Job.tell`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
 from crystallm.web import store as stores
-from crystallm.web.store import OVER
+from crystallm.web.store import INTERRUPTED, OVER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from crystallm.web.limits import Limits
     from crystallm.web.metrics import Metrics
@@ -35,7 +37,7 @@ SEARCH = "search"
 _REMEMBERED = 64  # finished jobs whose lines are kept in memory
 _SWEEP_SECONDS = 600.0
 _USUAL_SECONDS = 4.0  # of a job, before any has been seen
-_CUT_SHORT = "the server ended before this job did: ask again for the rest"
+_CUT_SHORT = "the server ended before this job did: go on with it for the rest"
 
 
 class BusyError(CrystallmError):
@@ -55,20 +57,23 @@ class Job:
     """One job.
 
     Args:
+        kept: as the disk has it.
+        address: from which it was asked, as jobs are counted.
+        store: where its lines are kept.
+
+    Attributes:
         name: by which it is asked for; nobody guesses it.
         ask: what was asked, as plain values.
-        address: from which, as jobs are counted.
         created: when, seconds since 1970.
-        store: where its lines are kept.
+        origin: which server began it, as far as that decides the crystals.
+        lines: its events.
+        state: that of the last of them; "" before the first.
     """
 
-    def __init__(self, name: str, ask: dict[str, Any], address: str, created: float, store: Store) -> None:
-        self.name = name
-        self.ask = ask
+    def __init__(self, kept: stores.Kept, address: str, store: Store) -> None:
+        self.name, self.ask, self.created, self.lines, self.origin = kept
         self.address = address
-        self.created = created
-        self.lines: list[str] = []
-        self.state = "queued"
+        self.state = stores.state_of(self.lines)
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False
         self._store = store
@@ -78,6 +83,15 @@ class Job:
     def over(self) -> bool:
         """Whether nothing more will happen."""
         return self.state in OVER
+
+    @property
+    def search_log(self) -> Path:
+        """The file in which a search keeps what it needs to go on."""
+        return self._store.search_log(self.name)
+
+    def known(self) -> dict[str, Any]:
+        """What has been found so far, before an interruption too; see `view`."""
+        return view(self.lines)
 
     def tell(self, event: str, data: dict[str, Any] | list[Any]) -> None:
         """Note what has happened, on disk too, and tell who follows.
@@ -122,6 +136,7 @@ def view(lines: list[str]) -> dict[str, Any]:
         entry = json.loads(line)
         event, data = entry["event"], entry["data"]
         if event == "state":
+            found.pop("message", None)  # of an end that was none, since the job was gone on with
             found |= {name: value for name, value in data.items() if name != "time"}
         elif event == "crystal":
             crystals[data["number"]] = data
@@ -175,9 +190,7 @@ class Jobs:
     def open(self) -> None:
         """Tell of jobs that a former server has left unfinished, and begin to forget old ones."""
         for kept in self._store.unfinished():
-            job = Job(kept.id, kept.ask, "", kept.created, self._store)
-            job.lines = kept.lines
-            job.enter("interrupted", message=_CUT_SHORT)
+            Job(kept, "", self._store).enter(INTERRUPTED, message=_CUT_SHORT)
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
@@ -190,16 +203,51 @@ class Jobs:
             if job.task is not None:
                 job.task.cancel()
             else:
-                self._end(job, "interrupted", message="the server ended before this job began")
+                self._end(job, INTERRUPTED, message="the server ended before this job began")
         await asyncio.gather(*(job.task for job in jobs if job.task is not None), return_exceptions=True)
 
-    def submit(self, ask: dict[str, Any], address: str) -> Job:
+    def submit(self, ask: dict[str, Any], address: str, origin: str = "") -> Job:
         """Take a job on.
+
+        Args:
+            ask: what is asked.
+            address: from which.
+            origin: see `Job`.
 
         Raises:
             BusyError: too many wait, or too many are of this address.
             CrystallmError: the disk is full.
         """
+        self._check_place(ask, address)
+        job = Job(stores.Kept(secrets.token_urlsafe(12), ask, time.time(), [], origin), address, self._store)
+        self._store.create(job.name, ask, job.created, origin)
+        self._metrics.count("jobs_submitted", "Jobs taken on.", kind=str(ask["kind"]))
+        self._queue(job)
+        return job
+
+    def resume(self, job: Job, address: str) -> None:
+        """Go on with an interrupted job: it waits for its turn again, and keeps what it has found.
+
+        Args:
+            job: one that is under way is left as it is.
+            address: that goes on with it.
+
+        Raises:
+            BusyError: as for `submit`.
+            ValueError: it is over for good.
+        """
+        if not job.over:
+            return
+        if job.state != INTERRUPTED:
+            raise ValueError(f"a job that is {job.state} cannot be gone on with")
+        self._check_place(job.ask, address)
+        self._past.pop(job.name, None)
+        job.address = address
+        self._metrics.count("jobs_resumed", "Interrupted jobs gone on with.", kind=str(job.ask["kind"]))
+        self._queue(job)
+
+    def _check_place(self, ask: dict[str, Any], address: str) -> None:
+        """Whether there is a place for a further job; raises a BusyError if not."""
         after = self._after()
         if self._by_address[address] >= self.limits.per_address:
             raise BusyError(
@@ -207,15 +255,14 @@ class Jobs:
             )
         if len(self._waiting) >= self.limits.waiting and not self._has_place(ask):
             raise BusyError(f"{len(self._waiting)} jobs are waiting already: try again later", after)
-        job = Job(secrets.token_urlsafe(12), ask, address, time.time(), self._store)
-        self._store.create(job.name, ask, job.created)
+
+    def _queue(self, job: Job) -> None:
+        """Let a job wait for its turn."""
         job.enter("queued")
         self._active[job.name] = job
-        self._by_address[address] += 1
-        self._metrics.count("jobs_submitted", "Jobs taken on.", kind=str(ask["kind"]))
+        self._by_address[job.address] += 1
         self._waiting.append(job)
         self._begin()
-        return job
 
     async def get(self, name: str) -> Job | None:
         """A job, under way or kept; None if there is none."""
@@ -226,11 +273,9 @@ class Jobs:
             return None
         if (job := self._known(name)) is not None:  # somebody else has read it meanwhile
             return job
-        job = Job(name, kept.ask, "", kept.created, self._store)
-        job.lines = kept.lines
-        job.state = stores.state_of(kept.lines)
+        job = Job(kept, "", self._store)
         if not job.over:  # nobody is at it: the disk was full when it ended
-            job.enter("interrupted", message=_CUT_SHORT)
+            job.enter(INTERRUPTED, message=_CUT_SHORT)
         self._remember(job)
         return job
 
@@ -259,7 +304,7 @@ class Jobs:
             self._stir_waiting()
 
     async def follow(self, job: Job, after: int, seconds: float = 15.0) -> AsyncIterator[tuple[int, str]]:
-        """The events of a job as (number, line), those that have been first.
+        """The events of a job as (number, line), those that have been first; no end that was none.
 
         Args:
             job: followed until it is over.
@@ -272,7 +317,9 @@ class Jobs:
         while True:
             while place < len(job.lines):
                 place += 1
-                yield place, job.lines[place - 1]
+                line = job.lines[place - 1]
+                if place == len(job.lines) or not stores.is_end(line):
+                    yield place, line
             if job.over:
                 return
             position = self.position(job)
@@ -309,7 +356,7 @@ class Jobs:
     def _left(self, job: Job, _: asyncio.Task[None]) -> None:
         """End a job whose task was cancelled before it could begin."""
         if not job.over:
-            self._end(job, "cancelled" if job.cancelled else "interrupted")
+            self._end(job, "cancelled" if job.cancelled else INTERRUPTED)
             self._begin()
 
     def _stir_waiting(self) -> None:
@@ -325,7 +372,7 @@ class Jobs:
             async with asyncio.timeout(self.limits.job_seconds):
                 await self._runner(job)
         except asyncio.CancelledError:
-            state = "cancelled" if job.cancelled else "interrupted"
+            state = "cancelled" if job.cancelled else INTERRUPTED
         except TimeoutError:
             state = "failed"
             more = {"message": f"took longer than {self.limits.job_seconds:g} s: ask for less"}

@@ -30,12 +30,13 @@ class Limits(BaseModel):
     """Jobs that are done at the same time; their texts are written together."""
     waiting: int = Field(default=64, ge=0)
     """Jobs that wait behind these; who comes then is asked to come again."""
-    per_address: int = Field(default=8, ge=1)
-    """Jobs of one address, running or waiting."""
+    per_address: int = Field(default=16, ge=1)
+    """Jobs of one address, running or waiting: all that run, but a fifth of all places."""
     streams: int = Field(default=512, ge=1)
     """Clients that follow jobs at the same time."""
-    streams_per_address: int = Field(default=32, ge=1)
-    """Of these, clients of one address."""
+    streams_per_address: int = Field(default=128, ge=1)
+    """Of these, clients of one address. More than its jobs: a stream costs little, and several may follow one
+    job, or still hold a stream that a network has lost."""
     files: int = Field(default=16, ge=1)
     """Patterns, files and archives that are made at the same time; who comes then is asked to come again."""
     keep_hours: float = Field(default=168.0, gt=0)

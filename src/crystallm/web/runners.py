@@ -1,6 +1,7 @@
 """How each kind of job is done: texts by the engine, judgements and energies in processes that can be lost.
 
-One runner serves all jobs of a server. It says what it finds by events:
+One runner serves all jobs of a server. A job that was interrupted is done like any other, but for what it has
+told already. It says what it finds by events:
 
     crystal   a sheet (see `desk`) with the crystal's `number`, as soon as it is judged
     update    further facts on crystals by number: energies, relaxed cells, clusters and ranks
@@ -17,13 +18,14 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
+import crystallm
 from crystallm import answers, workers
 from crystallm.asking import Request, validated
 from crystallm.energy import model as energies
 from crystallm.energy import relax as relaxation
 from crystallm.energy import worker
 from crystallm.errors import CrystallmError
-from crystallm.generation import Generator, Settings
+from crystallm.generation import Generator, Settings, fingerprint
 from crystallm.losable import LostError, StartError
 from crystallm.web import asks, desk, reading, searching
 from crystallm.web.engine import Engine, Ticket
@@ -176,19 +178,32 @@ class Runner:
             raise FieldError("energy", f"no energy model {name!r}: there are {', '.join(self.energies)}")
         return name
 
+    def origin(self, record: Mapping[str, Any]) -> str:
+        """What else decides the crystals of an ask: the version, and the weights that write them."""
+        if "model" not in record:
+            return crystallm.__version__
+        model = self.models.get(record["model"])
+        return f"{crystallm.__version__} {'' if model is None else fingerprint(model)}"
+
     # -- generate --------------------------------------------------------------------------------------------
 
     async def _generate(self, job: Job, ask: asks.Generate) -> None:
         model = self.models[ask.model or next(iter(self.models))]
         note, drafts = await asyncio.to_thread(self._planned, model, ask)
+        known = await asyncio.to_thread(job.known)
+        found: dict[int, dict[str, Any]] = {one["number"]: one for one in known["crystals"]}
+        left = [number for number in range(len(drafts)) if number not in found]
+        best: list[float] = [point["energy"] for point in known.get("curve", ())]
         job.enter("running", note=note, total=ask.n)
-        found: dict[int, dict[str, Any]] = {}
         folded = 0
         folding: asyncio.Task[None] | None = None
-        best: list[float] = []
         turn = asyncio.Semaphore(self._n_weighers)
         async with asyncio.TaskGroup() as group:
-            async for number, sample in self._written(model, drafts):
+            for sheet in found.values():
+                if ask.energy is not None and "energy" not in sheet:  # interrupted before it was known
+                    group.create_task(self._weigh(job, sheet, ask, best, len(found), turn=turn))
+            async for place, sample in self._written(model, [drafts[number] for number in left]):
+                number = left[place]
                 crystal = drafts[number][1](sample)
 
                 async def finish(
@@ -231,7 +246,9 @@ class Runner:
         return generator.note(0), generator.drafts(0)
 
     async def _written(self, model: Model, drafts: Drafts) -> Any:
-        """(Number, sample) of drafts, as the engine finishes them."""
+        """(Place in the list, sample) of drafts, as the engine finishes them."""
+        if not drafts:
+            return
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[tuple[int, Sample] | str] = asyncio.Queue()
 
@@ -412,7 +429,7 @@ class Runner:
         task = {"structures": packed, "seconds": FOLD_SECONDS}
         try:
             numbers = await self._asked(
-                self._folders, "crystallm.answers:fold_record", task, 2 * FOLD_SECONDS
+                self._folders, "crystallm.folding:fold_record", task, 2 * FOLD_SECONDS
             )
         except LostError:
             return same  # identical ones alone
@@ -424,7 +441,9 @@ class Runner:
         await searching.run(self, job, ask)
 
     async def _evaluate(self, job: Job, ask: asks.Evaluate) -> None:
+        known = await asyncio.to_thread(job.known)
         job.enter("running", total=len(ask.structures))
+        told = {sheet["number"] for sheet in known["crystals"]}
         judging = asyncio.Semaphore(max(2, self._n_judges))
 
         async def one(number: int, text: str) -> None:
@@ -439,23 +458,30 @@ class Runner:
 
         async with asyncio.TaskGroup() as group:
             for number, text in enumerate(ask.structures):
-                group.create_task(one(number, text))
+                if number not in told:
+                    group.create_task(one(number, text))
 
     async def _relax(self, job: Job, ask: asks.Relax) -> None:
+        known = await asyncio.to_thread(job.known)
         job.enter("running", total=len(ask.structures))
+        told = {sheet["number"]: sheet for sheet in known["crystals"]}
         options = relaxation.Options(steps=ask.steps, fmax=ask.fmax, keep_symmetry=ask.keep_symmetry)
         judging = asyncio.Semaphore(max(2, self._n_judges))
         turn = asyncio.Semaphore(self._n_weighers)
 
-        async def one(number: int, text: str) -> None:
+        async def read(number: int, text: str) -> dict[str, Any]:
             try:
                 async with judging:
-                    sheet = await self._asked(
+                    sheet: dict[str, Any] = await self._asked(
                         self._judges, "crystallm.web.desk:handed_in", {"text": text}, JUDGE_SECONDS
                     )
             except LostError as error:
                 sheet = {"broken": error.reason}
             job.tell("crystal", {"number": number, **sheet})
+            return sheet
+
+        async def one(number: int, text: str) -> None:
+            sheet = told.get(number) or await read(number, text)
             if "structure" in sheet:
                 async with turn:
                     update = await self._relaxed(sheet["structure"], str(ask.energy), options)
@@ -466,7 +492,8 @@ class Runner:
 
         async with asyncio.TaskGroup() as group:
             for number, text in enumerate(ask.structures):
-                group.create_task(one(number, text))
+                if "energy" not in told.get(number, {}):
+                    group.create_task(one(number, text))
 
     # -- what is asked about one crystal, later --------------------------------------------------------------
 

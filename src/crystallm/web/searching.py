@@ -3,12 +3,16 @@
 A search writes with a writer of its own (see `crystallm.searching`), so that the engine's batches are those
 of the other jobs alone, and judges and asks for energies in processes of its own, which stay for the next
 search. Behind each round it is told how far it is, where the lowest energy fell, and which crystals are new;
-between rounds it is ended, if its job is. Refuses to know how a search finds anything.
+between rounds it is ended, if its job is. Its rounds are in a log before they are told: one that was
+interrupted is built again from it, and what the log has and nobody was told is told first. Refuses to know
+how a search finds anything.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,18 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm import workers
 from crystallm.asking import Request, validated
+from crystallm.errors import CrystallmError
 from crystallm.generation import Settings
 from crystallm.search_options import split
 from crystallm.searching import Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from crystallm.searching import Found, State
     from crystallm.web import asks
     from crystallm.web.jobs import Job
     from crystallm.web.runners import Runner
 
+_LOG = logging.getLogger(__name__)
 ENERGY_SECONDS = 60.0
 """Limit for one energy."""
 SHARE = 0.8
@@ -87,7 +94,8 @@ async def run(runner: Runner, job: Job, ask: asks.Search) -> None:
     """Do a search.
 
     Raises:
-        CrystallmError: the energy model cannot be loaded, or the results cannot be kept.
+        CrystallmError: the energy model cannot be loaded, the results cannot be kept, or what was kept of it
+            cannot be read.
     """
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[str | tuple[State, list[Found]] | None] = asyncio.Queue()
@@ -98,14 +106,20 @@ async def run(runner: Runner, job: Job, ask: asks.Search) -> None:
         loop.call_soon_threadsafe(arrived.put_nowait, item)
 
     def work() -> str:
-        search = _search(runner, ask)
-        tell(search.note)
-        search.run(on_round=lambda state, found: tell((state, list(found))))
+        try:
+            search = _search(runner, ask, job.search_log)
+            tell(search.note)
+            search.run(on_round=lambda state, found: tell((state, list(found))))
+        except CrystallmError as error:
+            if str(job.search_log.parent) not in str(error):
+                raise
+            _LOG.error("job %s: %s", job.name, error)  # a client hears of no folder of ours
+            raise CrystallmError("what is kept of this search cannot be read or written: ask anew") from error
         return search.stopped
 
+    telling = _Telling(runner, job, ask, await asyncio.to_thread(job.known))
     future = runner.searchers.do(work, stop)
     future.add_done_callback(lambda _: arrived.put_nowait(None))
-    telling = _Telling(runner, job, ask)
     note = ""
     try:
         while (item := await arrived.get()) is not None:
@@ -122,10 +136,12 @@ async def run(runner: Runner, job: Job, ask: asks.Search) -> None:
     await runner.rank(job, telling.sheets, ask)
     if why := stopped or telling.short():
         job.enter("running", note=f"{note}; ended early: {why}", total=ask.simulations)
+    with contextlib.suppress(OSError):  # it is done: nobody goes on with it
+        job.search_log.unlink(missing_ok=True)
 
 
-def _search(runner: Runner, ask: asks.Search) -> Search:
-    """The search that is asked for."""
+def _search(runner: Runner, ask: asks.Search, log: Path | None = None) -> Search:
+    """The search that is asked for, as far as its log has it already."""
     model = runner.models[ask.model or next(iter(runner.models))]
     given = {
         "simulations": ask.simulations,
@@ -142,21 +158,34 @@ def _search(runner: Runner, ask: asks.Search) -> Search:
     group = None if ask.space_group is None else str(ask.space_group)
     request = validated(Request, {"formula": ask.formula, "z": ask.z, "space_group": group})
     settings = validated(Settings, rest)
-    return Search(model, request, options, settings, most_atoms=runner.limits.atoms)
+    most_atoms = runner.limits.atoms
+    return Search(model, request, options, settings, log, most_atoms=most_atoms, log_samples=True)
 
 
 class _Telling:
-    """What a job tells of a search.
+    """What a job tells of a search: each thing once, whatever of it was told before an interruption.
+
+    Args:
+        runner: of the job.
+        job: that tells.
+        ask: what was asked.
+        known: what was told, see `jobs.view`.
 
     Attributes:
         sheets: of the crystals that were told, by number.
     """
 
-    def __init__(self, runner: Runner, job: Job, ask: asks.Search) -> None:
-        self.sheets: dict[int, dict[str, Any]] = {}
+    def __init__(self, runner: Runner, job: Job, ask: asks.Search, known: dict[str, Any]) -> None:
+        self.sheets: dict[int, dict[str, Any]] = {one["number"]: one for one in known["crystals"]}
         self._runner, self._job, self._ask = runner, job, ask
         self._state: State | None = None
         self._best: float | None = None
+        progress = known.get("progress") or {"simulations": 0, "energy_calls": 0}
+        self._told_simulations = progress["simulations"]
+        self._told_calls = max([progress["energy_calls"], *(s["energy_call"] for s in self.sheets.values())])
+        self._told_falls = {point["call"] for point in known.get("curve", ())}
+        self._by_call = {sheet["energy_call"]: number for number, sheet in self.sheets.items()}
+        self._without: dict[str, int] = {}  # numbers of told crystals without an energy, by form
 
     async def round(self, state: State, found: Sequence[Found]) -> None:
         """Tell of a round: the curve and new crystals, in the order in which they were written."""
@@ -165,12 +194,21 @@ class _Telling:
             energy = one.crystal.energy
             if energy is not None and (self._best is None or energy < self._best):
                 self._best = energy
+                if one.call in self._told_falls:
+                    continue
                 self._job.tell("curve", {"step": one.simulation + 1, "energy": energy, "call": one.call})
         for one in new:
-            if self._wanted(one):
+            if (one.call or 0) <= self._told_calls:
+                if one.crystal.energy is None and one.call in self._by_call:
+                    self._without[one.form] = self._by_call[one.call]
+            elif (number := self._without.pop(one.form, None)) is not None:
+                self._mend(number, one)
+            elif self._wanted(one):
                 await self._card(one)
-        self._rank()
         self._state = state
+        if state.simulations <= self._told_simulations:
+            return
+        self._rank()
         self._job.tell(
             "progress",
             {
@@ -207,17 +245,18 @@ class _Telling:
             return
         number = len(self.sheets)
         sheet = await self._runner.sheet(number, sample, crystal, judged=True)
-        sheet |= {
-            "energy": crystal.energy,
-            "simulation": one.simulation + 1,
-            "energy_call": one.call,
-            "move": one.move,
-        }
+        sheet |= _weighed(one)
         if crystal.energy is None:
             sheet["energy_reason"] = crystal.energy_reason
         self.sheets[number] = sheet
         self._job.tell("crystal", sheet)
         self._runner.metrics.count("crystals", "Crystals written and judged.", kind="search")
+
+    def _mend(self, number: int, one: Found) -> None:
+        """A crystal that had no energy before an interruption was asked about again."""
+        update = {**_weighed(one), "number": number, "energy_reason": one.crystal.energy_reason}
+        self.sheets[number] |= update
+        self._job.tell("update", [update])
 
     def _rank(self) -> None:
         """The lowest first; only what has changed is told."""
@@ -230,3 +269,13 @@ class _Telling:
                 changed.append({"number": sheet["number"], "rank": rank})
         if changed:
             self._job.tell("update", changed)
+
+
+def _weighed(one: Found) -> dict[str, Any]:
+    """The energy of a crystal, and when it was asked."""
+    return {
+        "energy": one.crystal.energy,
+        "simulation": one.simulation + 1,
+        "energy_call": one.call,
+        "move": one.move,
+    }

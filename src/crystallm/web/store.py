@@ -2,6 +2,7 @@
 
     folder/jobs/ID/ask.json       what was asked, and when
     folder/jobs/ID/events.jsonl   all that happened, a line each: what the client that follows it is told
+    folder/jobs/ID/search.jsonl   what a search has to know to be gone on with (see `search_log`)
 
 A line is appended as it happens, whole or not at all; what a kill has left that is no line is dropped when
 the job is read again. Knows lines; refuses to know what they say, but for the state of a job.
@@ -25,19 +26,22 @@ if TYPE_CHECKING:
 
 ID = re.compile(r"[A-Za-z0-9_-]{16}")
 """What a job's name looks like: nothing else becomes part of a path."""
-ASK, EVENTS = "ask.json", "events.jsonl"
+ASK, EVENTS, SEARCH_LOG = "ask.json", "events.jsonl", "search.jsonl"
 _TAIL = 4096  # bytes in which the last state of a job stands
-OVER = ("done", "failed", "cancelled", "interrupted")
-"""States in which nothing more will happen."""
+INTERRUPTED = "interrupted"
+"""The state of a job that the end of the server has cut short: it can be gone on with."""
+OVER = ("done", "failed", "cancelled", INTERRUPTED)
+"""States in which nothing more will happen, unless somebody goes on with an interrupted job."""
 
 
 class Kept(NamedTuple):
-    """A job as it is on disk."""
+    """A job as it is on disk; `origin` says which server it began on, as far as that decides the crystals."""
 
     id: str
     ask: dict[str, Any]
     created: float
     lines: list[str]
+    origin: str
 
 
 class Store:
@@ -55,9 +59,9 @@ class Store:
         self._jobs = folder / "jobs"
         self._jobs.mkdir(parents=True, exist_ok=True)
 
-    def create(self, name: str, ask: dict[str, Any], created: float) -> None:
+    def create(self, name: str, ask: dict[str, Any], created: float, origin: str = "") -> None:
         """Note what was asked; raises a CrystallmError where the disk is full."""
-        content = json.dumps({"ask": ask, "created": created}, ensure_ascii=False)
+        content = json.dumps({"ask": ask, "created": created, "origin": origin}, ensure_ascii=False)
         try:
             runs.write_atomically(self._jobs / name / ASK, content.encode(), sync=False)
         except CrystallmError:
@@ -99,7 +103,11 @@ class Store:
         if rest or len(whole) < len(lines):  # cut off in the middle
             with contextlib.suppress(CrystallmError):  # a full disk does not keep it from who reads
                 self._rewrite(name, whole)
-        return Kept(name, head["ask"], float(head["created"]), whole)
+        return Kept(name, head["ask"], float(head["created"]), whole, str(head.get("origin", "")))
+
+    def search_log(self, name: str) -> Path:
+        """The file in which a search keeps what it needs to go on."""
+        return self._jobs / name / SEARCH_LOG
 
     def has(self, name: str) -> bool:
         """Whether a job is kept."""
@@ -166,6 +174,11 @@ def state_of(lines: list[str]) -> str:
         if line.startswith('{"event":"state"') and _is_event(line):
             return str(json.loads(line)["data"]["state"])
     return ""
+
+
+def is_end(line: str) -> bool:
+    """Whether a line tells a state in which nothing more will happen."""
+    return state_of([line]) in OVER
 
 
 def _is_event(line: str) -> bool:

@@ -47,6 +47,9 @@ export const about = () => json("api/v1/about");
 export const reading = (query, signal) => json(`api/v1/reading?${new URLSearchParams(query)}`, { signal });
 export const submit = (body) =>
   json("api/v1/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+/** Go on with a job that the end of the server has interrupted. */
+export const resume = (id) =>
+  json(`api/v1/jobs/${id}/resume`, { method: "POST", headers: { "Content-Type": "application/json" } });
 export const cancel = (id) => json(`api/v1/jobs/${id}`, { method: "DELETE" });
 export const pattern = (id, number, relaxed) => json(`api/v1/jobs/${id}/crystals/${number}/pattern?relaxed=${relaxed}`);
 

@@ -2,7 +2,10 @@
 import { h, svg } from "./dom.js";
 import { number } from "./typeset.js";
 
-const WIDTH = 520;
+const [NARROW, PATTERN, CURVE] = [260, 520, 832];
+
+/** The width to draw at, in a place so wide (pixels): letters are then as large as their style says, on a phone too. */
+const fitting = (place, most) => (place > 0 ? Math.min(most, Math.max(NARROW, Math.round(place))) : most);
 
 function steps(low, high, about) {
   const raw = (high - low) / about || 1;
@@ -14,17 +17,18 @@ function steps(low, high, about) {
 }
 
 /** A powder pattern: sticks, and a profile of the width that a laboratory sees (0.25 degrees). */
-export function pattern(found) {
+export function pattern(found, place) {
+  const width = fitting(place, PATTERN);
   const [height, left, bottom, top] = [270, 40, 34, 10];
   const [low, high] = found.two_theta;
-  const x = (angle) => left + ((angle - low) / (high - low)) * (WIDTH - left - 6);
+  const x = (angle) => left + ((angle - low) / (high - low)) * (width - left - 6);
   const y = (intensity) => height - bottom - (intensity / 100) * (height - bottom - top);
-  const made = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, class: "chart", role: "img", "aria-label": `Powder pattern with ${found.peaks.length} peaks; they are listed below` });
-  for (const angle of steps(low, high, 8)) {
+  const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": `Powder pattern with ${found.peaks.length} peaks; they are listed below` });
+  for (const angle of steps(low, high, width / 65)) {
     made.append(svg("line", { class: "grid", x1: x(angle), x2: x(angle), y1: top, y2: height - bottom }));
     made.append(svg("text", { x: x(angle), y: height - bottom + 16, "text-anchor": "middle" }, String(angle)));
   }
-  made.append(svg("text", { x: (left + WIDTH) / 2, y: height - 2, "text-anchor": "middle" }, `2θ, degrees (${found.radiation}, ${found.wavelength} Å)`));
+  made.append(svg("text", { x: (left + width) / 2, y: height - 2, "text-anchor": "middle" }, `2θ, degrees (${found.radiation}, ${found.wavelength} Å)`));
   made.append(svg("text", { x: 12, y: (height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(height - bottom) / 2})` }, "intensity"));
   const points = [];
   const sigma = 0.25;
@@ -37,7 +41,7 @@ export function pattern(found) {
     points.push(`${x(angle).toFixed(1)},${y(Math.min(sum, 108)).toFixed(1)}`);
   }
   made.append(svg("polygon", { class: "profile", points: `${x(low)},${y(0)} ${points.join(" ")} ${x(high)},${y(0)}` }));
-  made.append(svg("line", { class: "axis", x1: left, x2: WIDTH - 6, y1: y(0), y2: y(0) }));
+  made.append(svg("line", { class: "axis", x1: left, x2: width - 6, y1: y(0), y2: y(0) }));
   for (const peak of found.peaks) {
     const name = `${peak.hkl.map((hkl) => hkl.join(" ")).join(", ")} at ${number(peak.two_theta)}°, d ${number(peak.d, 3)} Å, ${number(peak.intensity, 1)} %`;
     const line = svg("line", { class: "peak", x1: x(peak.two_theta), x2: x(peak.two_theta), y1: y(0), y2: y(Math.max(peak.intensity, 1)) }, svg("title", {}, name));
@@ -60,18 +64,19 @@ export function peaks(found, most = 12) {
 }
 
 /** The lowest energy (eV/atom) after so many crystals; `tried` of them so far, where that is known. */
-export function curve(points, total, tried) {
+export function curve(points, total, tried, place) {
+  const width = fitting(place, CURVE);
   const [height, left, bottom, top] = [130, 62, 26, 8];
   const energies = points.map((point) => point.energy);
   let [low, high] = [Math.min(...energies), Math.max(...energies)];
   const pad = Math.max((high - low) * 0.15, 0.01);
   [low, high] = [low - pad, high + pad];
   const last = Math.max(total ?? 1, ...points.map((point) => point.step));
-  const x = (step) => left + (step / last) * (WIDTH * 1.6 - left - 10);
+  const x = (step) => left + (step / last) * (width - left - 10);
   const y = (energy) => top + ((high - energy) / (high - low)) * (height - bottom - top);
-  const made = svg("svg", { viewBox: `0 0 ${WIDTH * 1.6} ${height}`, class: "chart", role: "img", "aria-label": `Lowest energy so far ${number(energies.at(-1), 3)} eV per atom` });
+  const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": `Lowest energy so far ${number(energies.at(-1), 3)} eV per atom` });
   for (const energy of steps(low, high, 3)) {
-    made.append(svg("line", { class: "grid", x1: left, x2: WIDTH * 1.6 - 10, y1: y(energy), y2: y(energy) }));
+    made.append(svg("line", { class: "grid", x1: left, x2: width - 10, y1: y(energy), y2: y(energy) }));
     made.append(svg("text", { x: left - 8, y: y(energy) + 4, "text-anchor": "end" }, number(energy, 2)));
   }
   let path = `M${x(points[0].step)},${y(points[0].energy)}`;
@@ -79,6 +84,6 @@ export function curve(points, total, tried) {
   const now = Math.max(tried ?? 0, points.at(-1).step);
   made.append(svg("path", { class: "step", d: `${path}H${x(tried === undefined ? last : now).toFixed(1)}` }));
   for (const point of points) made.append(svg("circle", { class: "mark", r: 4, cx: x(point.step), cy: y(point.energy) }, svg("title", {}, `${number(point.energy, 3)} eV/atom after ${point.step}`)));
-  made.append(svg("text", { x: WIDTH * 1.6 - 10, y: height - 6, "text-anchor": "end" }, tried === undefined ? `crystals: ${last}` : `crystals tried: ${now} of ${last}`));
+  made.append(svg("text", { x: width - 10, y: height - 6, "text-anchor": "end" }, tried === undefined ? `crystals: ${last}` : `crystals tried: ${now} of ${last}`));
   return made;
 }

@@ -138,7 +138,7 @@ function symmetry(job, crystal) {
 function xray(job, crystal) {
   const place = h("div", { "aria-busy": "true" }, h("p", { class: "note" }, "Computing the pattern…"));
   api.pattern(job, crystal.number, Boolean(crystal.relaxed)).then(
-    (found) => { place.removeAttribute("aria-busy"); fill(place, h("figure", { id: "pattern" }, charts.pattern(found)), h("h3", {}, "Strongest peaks"), charts.peaks(found)); },
+    (found) => { place.removeAttribute("aria-busy"); fill(place, h("figure", { id: "pattern" }, charts.pattern(found, place.clientWidth)), h("h3", {}, "Strongest peaks"), charts.peaks(found)); },
     (error) => fill(place, h("p", { class: "error", role: "alert" }, error.message)));
   return [place];
 }

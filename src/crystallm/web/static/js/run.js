@@ -10,21 +10,47 @@ import { plural, sentence } from "./typeset.js";
 const ENDS = {
   done: "",
   cancelled: "Cancelled: what was written stays. ",
-  interrupted: "The server ended before this was done: what was written stays. Ask again for the rest. ",
+  interrupted: "The server ended before this was done: what was written stays. ",
   failed: "",
 };
 
 export class Run {
   /** @param {import("./cards.js").Cards} cards @param {Form} form */
   constructor(cards, form) {
-    Object.assign(this, { cards, form, id: null, ask: null, stop: null });
+    Object.assign(this, { cards, form, id: null, ask: null, stop: null, curve: [], width: 0 });
     $("cancel").addEventListener("click", () => this.cancel());
+    $("resume").addEventListener("click", () => this.resume());
     $("zip").addEventListener("click", () => this.zip());
     $("copy").addEventListener("click", () => this.copy());
+    addEventListener("resize", () => {
+      this.width = 0;
+      if (this.curve.length) this.draw();
+    });
   }
 
   /** Ask the server, and follow what becomes of it. */
-  async begin(ask) {
+  begin(ask) {
+    return this.go(ask, () => api.submit(ask));
+  }
+
+  /** Go on with what the end of the server has interrupted: what was told before is told again. */
+  async resume() {
+    const { ask, id, stop } = this;
+    $("resume").disabled = true;
+    $("job-error").hidden = true;
+    try {
+      const job = await api.resume(id);
+      if (stop.signal.aborted) api.cancel(id).catch(() => {}); // left before the answer came
+      else await this.go(ask, async () => job);
+    } catch (error) {
+      if (!stop.signal.aborted) this.complain(error);
+    } finally {
+      $("resume").disabled = false;
+    }
+  }
+
+  /** Follow a job from its first event on. */
+  async go(ask, send) {
     this.leave();
     this.stop = new AbortController();
     const { signal } = this.stop;
@@ -40,6 +66,7 @@ export class Run {
     fill($("run-title"), Form.title(ask));
     $("run-note").textContent = "";
     $("job-error").hidden = true;
+    $("resume").hidden = true;
     $("curve").hidden = true;
     fill($("legend"));
     $("cards").dataset.job = "";
@@ -48,7 +75,7 @@ export class Run {
     $("write").disabled = true;
     if ($("run").getBoundingClientRect().top > innerHeight * 0.7) $("run").scrollIntoView({ block: "start" });
     try {
-      const job = await api.submit(ask);
+      const job = await send();
       if (signal.aborted) {
         api.cancel(job.id).catch(() => {}); // left before the answer came
         return;
@@ -88,6 +115,7 @@ export class Run {
     if (data.state === "running") this.words(data.note && !this.progress ? "The network is writing…" : data.note ? "Ranking…" : "Preparing…");
     if (!(data.state in ENDS)) return;
     $("cancel").hidden = true;
+    $("resume").hidden = data.state !== "interrupted";
     this.cards.end();
     $("zip").disabled = ![...this.cards.crystals.values()].some((one) => one.structure);
     this.words(ENDS[data.state] + this.summary());
@@ -109,7 +137,11 @@ export class Run {
   }
 
   draw() {
-    fill($("curve"), h("figcaption", {}, "Lowest energy so far, eV/atom"), charts.curve(this.curve, this.total, this.progress?.simulations));
+    if (!this.width) { // once: to ask for it makes the browser lay all cards out
+      const { paddingLeft, paddingRight } = getComputedStyle($("curve"));
+      this.width = $("curve").clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
+    }
+    fill($("curve"), h("figcaption", {}, "Lowest energy so far, eV/atom"), charts.curve(this.curve, this.total, this.progress?.simulations, this.width));
   }
 
   /** How far a search is. */
@@ -145,18 +177,22 @@ export class Run {
     this.state = "failed";
     this.cards.end();
     $("cancel").hidden = true;
-    const banner = $("job-error");
     if (error.field) {
       this.form.error(error.field, error.message);
       $(error.field)?.focus?.();
       if (!this.cards.crystals.size) { $("run").hidden = true; $("welcome").hidden = false; }
     } else {
-      banner.hidden = false;
-      banner.textContent = error.after ? `${error.message} (in about ${error.after} s)` : error.message;
+      this.complain(error);
       if (error.status === 401) { $("key-field").hidden = false; $("key-field").closest("details").open = true; $("key").focus(); }
     }
     $("status").textContent = this.summary();
     $("progress").classList.add("over");
+  }
+
+  /** An error that ends nothing. */
+  complain(error) {
+    $("job-error").hidden = false;
+    $("job-error").textContent = error.after ? `${error.message} (in about ${error.after} s)` : error.message;
   }
 
   async cancel() {
@@ -174,8 +210,7 @@ export class Run {
     try {
       await api.download(`api/v1/jobs/${this.id}/archive`);
     } catch (error) {
-      $("job-error").hidden = false;
-      $("job-error").textContent = error.message;
+      this.complain(error);
     }
   }
 
