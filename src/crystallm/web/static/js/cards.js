@@ -42,6 +42,8 @@ export class Cards {
     this.cards = new Map();
     this.picked = [];
     this.over = false;
+    cancelAnimationFrame(this.frame);
+    this.frame = null;
     fill($("cards"));
     fill($("filter-group"), h("option", { value: "" }, "all"));
     this.pick();
@@ -54,8 +56,15 @@ export class Cards {
     const card = this.card(crystal);
     card.classList.add("arriving");
     this.cards.set(crystal.number, card);
-    this.groupsOf();
-    this.arrange();
+    this.soon();
+  }
+
+  /** Put the cards in order before the next frame: once, however many have come until then. */
+  soon() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.groupsOf();
+      this.arrange();
+    });
   }
 
   /** Further facts on crystals. */
@@ -70,12 +79,12 @@ export class Cards {
       this.mark(old, crystal);
       if (redraw) this.paint(old, crystal);
     }
-    this.groupsOf(); // a relaxed crystal may have another one
-    this.arrange();
+    this.soon(); // a relaxed crystal may have another group
   }
 
   end() {
     this.over = true;
+    this.groupsOf();
     this.arrange();
   }
 
@@ -178,15 +187,18 @@ export class Cards {
   }
 
   arrange() {
+    cancelAnimationFrame(this.frame);
+    this.frame = null;
     const list = $("cards");
     const chosen = this.selected();
     const wanted = chosen.map((one) => this.cards.get(one.number));
     const focused = document.activeElement;
-    const there = [...list.children].filter((child) => child.classList.contains("card"));
-    if (there.length !== wanted.length || there.some((child, i) => child !== wanted[i])) {
-      list.replaceChildren(...wanted);
-      if (focused && list.contains(focused)) focused.focus();
-    }
+    const kept = new Set(wanted);
+    for (const child of [...list.children]) if (!kept.has(child)) child.remove();
+    wanted.forEach((card, i) => { // those that stand where they should are not touched
+      if (list.children[i] !== card) list.insertBefore(card, list.children[i] ?? null);
+    });
+    if (focused && list.contains(focused)) focused.focus();
     this.ghosts();
     $("tools").hidden = !this.crystals.size;
     $("shown").textContent = chosen.length === this.crystals.size ? "" : `${chosen.length} of ${plural(this.crystals.size, "crystal")} shown`;
