@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -65,6 +66,41 @@ def test_rutile_by_formula_z_and_group(crystallm, parrot, textbook_structures, t
     assert "z = 2: cell Ti2O4 = 2 x TiO2, P4_2/mnm (no. 136)" in out
     assert re.search(r"Ti2O4 .* P4_2/mnm \(136\) .* 4\.\d\d 4\.\d\d 2\.\d\d .* valid", out)
     assert "4 crystals" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("generate", "TiO2", "--z", "2.5"), "--z 2.5: write a whole number"),
+        (("generate", "TiO2", "-n", "1.5"), "-n 1.5: write a whole number"),
+        (("benchmark", "perov_5", "--limit", "2.5"), "--limit 2.5: write a whole number"),
+        (
+            ("train", "--updates", "1.5", "--dataset", "d", "--out", "o"),
+            "--updates 1.5: write a whole number",
+        ),
+    ],
+)
+def test_a_fraction_of_what_is_whole_is_refused_not_rounded(crystallm, arguments, said):
+    assert crystallm(*arguments) == (2, "", f"crystallm: {said}\n")
+
+
+def test_one_word_too_many_is_named(crystallm):
+    code, _, err = crystallm("generate", "TiO2", "SrTiO3")
+    assert code == 2
+    assert err.startswith("crystallm: 'SrTiO3' is more than the command takes; many formulas")
+
+
+def test_help_begins_with_generate_and_breaks_no_sentence(crystallm, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    _, out, _ = crystallm("--help")
+    assert out.index("generate") < min(out.index(name) for name in ("benchmark", "cluster", "train"))
+    _, out, _ = crystallm("generate", "--help")
+    text = out[: out.index("Parameters")].splitlines()
+    # A line ends where the next word has no place, not where one of the source ends.
+    assert all(
+        not after or not line or len(line) + 1 + len(after.split()[0]) > 70
+        for line, after in itertools.pairwise(text)
+    )
 
 
 def test_without_out_nothing_is_written(crystallm, parrot, tmp_path):
