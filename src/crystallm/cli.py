@@ -130,7 +130,11 @@ def _said(error: CycloptsError) -> str:
     if isinstance(error.__cause__, InputError):
         return str(error.__cause__)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        more = "; many formulas are named in a file, --formulas" if "generate" in error.command_chain else ""
+        more = (
+            "; many formulas are named in a file, --formulas"
+            if "generate" in (error.command_chain or ())
+            else ""
+        )
         return f"{' '.join(error.unused_tokens)!r} is more than the command takes{more} (see --help)"
     return f"{str(error).rstrip('.')} (see --help)"
 

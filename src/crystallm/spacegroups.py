@@ -310,7 +310,7 @@ def _settings() -> dict[str, int]:
 
     found: dict[str, set[int]] = defaultdict(set)
     for hall in range(1, 531):
-        kind = spglib.get_spacegroup_type(hall)
+        kind: Any = spglib.get_spacegroup_type(hall)
         names = {kind.international_short, kind.international_full, *kind.international.split(" = ")}
         for name in (way for symbol in names for way in _respelled(symbol.strip(), kind.number)):
             found[_plain(name)].add(kind.number)
