@@ -84,6 +84,12 @@ def test_a_fraction_of_what_is_whole_is_refused_not_rounded(crystallm, arguments
     assert crystallm(*arguments) == (2, "", f"crystallm: {said}\n")
 
 
+def test_a_list_in_the_place_of_a_formula_is_named(crystallm, tmp_path):
+    (tmp_path / "list.csv").write_text("formula\nTiO2\n")
+    code, _, err = crystallm("generate", "list.csv")
+    assert (code, err) == (2, "crystallm: 'list.csv' is a file, no formula: name it with --formulas\n")
+
+
 def test_one_word_too_many_is_named(crystallm):
     code, _, err = crystallm("generate", "TiO2", "SrTiO3")
     assert code == 2
@@ -107,7 +113,8 @@ def test_without_out_nothing_is_written(crystallm, parrot, tmp_path):
     code, out, _ = crystallm("generate", "SrTiO3", "-n", 2, "--model", parrot)
     assert code == 0
     assert "SrTiO3" in out
-    assert "cell as written: SrTiO3" in out
+    assert "cell as written: SrTiO3; --z auto tries likely cells" in out
+    assert "--z auto" not in crystallm("generate", "SrTiO3", "-z", 1, "-n", 1, "--model", parrot)[1]
     assert files(tmp_path) == []
 
 

@@ -65,7 +65,10 @@ def search(
     *,
     z: Annotated[
         int | Literal["auto"] | None,
-        Parameter(help="Formula units in the cell; auto: likely ones. Without it: the cell as written."),
+        Parameter(
+            name=["--z", "-z"],
+            help="Formula units in the cell; auto: likely ones. Without it: the cell as written.",
+        ),
     ] = None,
     space_group: Annotated[
         str | None, Parameter(help="Number or symbol: 136, P4_2/mnm; auto: spread over likely ones.")
