@@ -84,6 +84,29 @@ def test_a_fraction_of_what_is_whole_is_refused_not_rounded(crystallm, arguments
     assert crystallm(*arguments) == (2, "", f"crystallm: {said}\n")
 
 
+@pytest.mark.parametrize(
+    ("place", "arguments", "said"),
+    [
+        (
+            "training._run",
+            ("train", "--dataset", "d", "--out", "o"),
+            "; crystallm train --resume with the same",
+        ),
+        ("score._scored", ("score", "c", "--out", "s.csv"), "\n"),
+        ("generate._generate", ("generate", "TiO2"), "; with --out, the same command would go on\n"),
+        ("generate._generate", ("generate", "TiO2", "--out=o"), "; the same command goes on from here\n"),
+    ],
+)
+def test_who_interrupts_is_told_how_to_go_on(crystallm, monkeypatch, place, arguments, said):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"crystallm.commands.{place}", interrupted)
+    code, _, err = crystallm(*arguments)
+    assert code == 130
+    assert err.startswith(f"crystallm: interrupted{said}")
+
+
 def test_a_list_in_the_place_of_a_formula_is_named(crystallm, tmp_path):
     (tmp_path / "list.csv").write_text("formula\nTiO2\n")
     code, _, err = crystallm("generate", "list.csv")
@@ -304,7 +327,7 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
     monkeypatch.setattr(runs.RunFolder, "write_unit", dies_at_the_second)
     code, _, err = crystallm(*command, "--out", "killed")
     assert code == 130
-    assert err == "crystallm: interrupted; with --out, the same command goes on from here\n"
+    assert err == "crystallm: interrupted; the same command goes on from here\n"
     assert "results.parquet" not in files("killed")
     monkeypatch.setattr(runs.RunFolder, "write_unit", write_unit)
     assert crystallm(*command, "--out", "killed")[0] == 0

@@ -46,6 +46,10 @@ def _whole(arguments: ArgumentCollection) -> None:
                 raise InputError(f"{argument.name} {token.value}: write a whole number")
 
 
+KEPT = ("generate", "search", "complete", "relax", "evaluate", "prepare", "benchmark")
+"""Commands that go on where they were when they are given again."""
+UNKEPT = ("challenge", "classes", "novelty", "unconditional")
+"""Benchmarks that begin anew."""
 _ORDER = itertools.count()
 options = Group("Parameters", validator=_whole)
 app = App(
@@ -98,9 +102,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         app(
-            sys.argv[1:] if arguments is None else list(arguments),
+            words,
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
@@ -111,7 +116,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except CrystallmError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _complain("interrupted; with --out, the same command goes on from here", 130)
+        return _complain("; ".join(("interrupted", *_going_on(words))), 130)
     except BrokenPipeError:
         # Whoever read our output has left. Python would complain once more while it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,6 +128,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
             f"internal error, {type(error).__name__}: {error} (CRYSTALLM_TRACEBACK=1 shows where)", 1
         )
     return 0
+
+
+def _going_on(words: Sequence[str]) -> list[str]:
+    """What there is to say of going on with a command that was interrupted."""
+    kept = any(word.split("=")[0] == "--out" for word in words)
+    command, measure = [*words[:2], "", ""][:2]
+    if command == "train" and kept:
+        return ["crystallm train --resume with the same --dataset and --out goes on from the last validation"]
+    if command in KEPT and measure not in UNKEPT:
+        return ["the same command goes on from here" if kept else "with --out, the same command would go on"]
+    return []
 
 
 def _said(error: CycloptsError) -> str:
