@@ -161,7 +161,7 @@ def generate(
     seed: Seed = None,
     constraints: Annotated[
         Literal["full", "syntax", "none"] | None,
-        Parameter(help="How far the writer is held to crystallography (full)."),
+        Parameter(help="full: crystallography and formula; syntax: the form alone; none (full)."),
     ] = None,
     device: Annotated[
         str | None,

@@ -82,7 +82,9 @@ def search(
     minutes: Annotated[float | None, Parameter(help="Stop after so long, all runs counted.")] = None,
     energy: Annotated[
         str | None,
-        Parameter(help="Energy model: chgnet, sevennet, tcp://..., module:factory of an ASE calculator."),
+        Parameter(
+            help="Energy model: chgnet, sevennet, tcp://..., module:factory of an ASE calculator (chgnet)."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -132,7 +134,7 @@ def search(
     seed: Seed = None,
     constraints: Annotated[
         Literal["full", "syntax", "none"] | None,
-        Parameter(help="How far the writer is held to crystallography (full)."),
+        Parameter(help="full: crystallography and formula; syntax: the form alone; none (full)."),
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
