@@ -491,7 +491,7 @@ def test_bad_input_is_one_line_and_writes_nothing(crystallm, parrot, tmp_path, a
         ("formula,n\nNaCl,1,2\n", "line 2: more values than columns"),
         ("formula,n\nNaCl,x\n", "line 2: n = 'x'"),
         ("formula,n\n,1\n", "line 2: no formula"),
-        ("formula,space_group\nNaCl,Fm3\n", "line 2: no space group 'Fm3'"),
+        ("formula,space_group\nNaCl,Fm7\n", "line 2: no space group 'Fm7'"),
         ("formula,z\nTiO2,two\n", "line 2: z = 'two'"),
         ("formula,z,space_group\nTiO2,auto,auto\nTiO2,3,225\n", "line 3: 3 formula units of TiO2 cannot"),
         ("formula\n\xff\n", "is no CSV file in UTF-8"),
