@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,12 @@ def test_missing_weights_and_names_are_refused(tmp_path: Path, folder: Path) -> 
         load_model("nowhere")
     with pytest.raises(CheckpointError, match="no such device"):
         load(folder, device="abacus")
+    with pytest.raises(CheckpointError, match="device 'cuda:99' cannot be used"):
+        load(folder, device="cuda:99")
+    (tmp_path / "run").mkdir()
+    shutil.copytree(folder, tmp_path / "run" / "model")
+    with pytest.raises(CheckpointError, match=r"run holds no config\.json: name .*run/model$"):
+        load(tmp_path / "run")
     with pytest.raises(CheckpointError, match="no such dtype"):
         load(folder, dtype="int3")
 

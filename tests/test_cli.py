@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -67,11 +68,76 @@ def test_rutile_by_formula_z_and_group(crystallm, parrot, textbook_structures, t
     assert "4 crystals" in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("generate", "TiO2", "--z", "2.5"), "--z 2.5: write a whole number"),
+        (("generate", "TiO2", "-n", "1.5"), "-n 1.5: write a whole number"),
+        (("benchmark", "perov_5", "--limit", "2.5"), "--limit 2.5: write a whole number"),
+        (
+            ("train", "--updates", "1.5", "--dataset", "d", "--out", "o"),
+            "--updates 1.5: write a whole number",
+        ),
+    ],
+)
+def test_a_fraction_of_what_is_whole_is_refused_not_rounded(crystallm, arguments, said):
+    assert crystallm(*arguments) == (2, "", f"crystallm: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("place", "arguments", "said"),
+    [
+        (
+            "training._run",
+            ("train", "--dataset", "d", "--out", "o"),
+            "; crystallm train --resume with the same",
+        ),
+        ("score._scored", ("score", "c", "--out", "s.csv"), "\n"),
+        ("generate._generate", ("generate", "TiO2"), "; with --out, the same command would go on\n"),
+        ("generate._generate", ("generate", "TiO2", "--out=o"), "; the same command goes on from here\n"),
+    ],
+)
+def test_who_interrupts_is_told_how_to_go_on(crystallm, monkeypatch, place, arguments, said):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"crystallm.commands.{place}", interrupted)
+    code, _, err = crystallm(*arguments)
+    assert code == 130
+    assert err.startswith(f"crystallm: interrupted{said}")
+
+
+def test_a_list_in_the_place_of_a_formula_is_named(crystallm, tmp_path):
+    (tmp_path / "list.csv").write_text("formula\nTiO2\n")
+    code, _, err = crystallm("generate", "list.csv")
+    assert (code, err) == (2, "crystallm: 'list.csv' is a file, no formula: name it with --formulas\n")
+
+
+def test_one_word_too_many_is_named(crystallm):
+    code, _, err = crystallm("generate", "TiO2", "SrTiO3")
+    assert code == 2
+    assert err.startswith("crystallm: 'SrTiO3' is more than the command takes; many formulas")
+
+
+def test_help_begins_with_generate_and_breaks_no_sentence(crystallm, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    _, out, _ = crystallm("--help")
+    assert out.index("generate") < min(out.index(name) for name in ("benchmark", "cluster", "train"))
+    _, out, _ = crystallm("generate", "--help")
+    text = out[: out.index("Parameters")].splitlines()
+    # A line ends where the next word has no place, not where one of the source ends.
+    assert all(
+        not after or not line or len(line) + 1 + len(after.split()[0]) > 70
+        for line, after in itertools.pairwise(text)
+    )
+
+
 def test_without_out_nothing_is_written(crystallm, parrot, tmp_path):
     code, out, _ = crystallm("generate", "SrTiO3", "-n", 2, "--model", parrot)
     assert code == 0
     assert "SrTiO3" in out
-    assert "cell as written: SrTiO3" in out
+    assert "cell as written: SrTiO3; --z auto tries likely cells" in out
+    assert "--z auto" not in crystallm("generate", "SrTiO3", "-z", 1, "-n", 1, "--model", parrot)[1]
     assert files(tmp_path) == []
 
 
@@ -261,7 +327,7 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
     monkeypatch.setattr(runs.RunFolder, "write_unit", dies_at_the_second)
     code, _, err = crystallm(*command, "--out", "killed")
     assert code == 130
-    assert err == "crystallm: interrupted; with --out, the same command goes on from here\n"
+    assert err == "crystallm: interrupted; the same command goes on from here\n"
     assert "results.parquet" not in files("killed")
     monkeypatch.setattr(runs.RunFolder, "write_unit", write_unit)
     assert crystallm(*command, "--out", "killed")[0] == 0
@@ -425,7 +491,7 @@ def test_bad_input_is_one_line_and_writes_nothing(crystallm, parrot, tmp_path, a
         ("formula,n\nNaCl,1,2\n", "line 2: more values than columns"),
         ("formula,n\nNaCl,x\n", "line 2: n = 'x'"),
         ("formula,n\n,1\n", "line 2: no formula"),
-        ("formula,space_group\nNaCl,Fm3\n", "line 2: no space group 'Fm3'"),
+        ("formula,space_group\nNaCl,Fm7\n", "line 2: no space group 'Fm7'"),
         ("formula,z\nTiO2,two\n", "line 2: z = 'two'"),
         ("formula,z,space_group\nTiO2,auto,auto\nTiO2,3,225\n", "line 3: 3 formula units of TiO2 cannot"),
         ("formula\n\xff\n", "is no CSV file in UTF-8"),

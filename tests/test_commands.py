@@ -159,7 +159,8 @@ def test_a_flag_wins_over_the_file_and_that_over_the_default(
     assert {name: getattr(recipe, name) for name in expected} == expected
     assert (data, out, more["resume"]) == ("data", "run", False)
     assert more["device"] == ("cpu" if "more.yaml" in arguments else "auto")
-    said = err.splitlines()
+    *said, last = err.splitlines()
+    assert last.startswith("the best weights: run/model; crystallm generate ")
     assert len(said) == ("--init-from" in arguments)
     if said:
         assert said[0].startswith(f"from the weights of {parrot}: ")

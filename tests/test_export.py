@@ -39,7 +39,8 @@ def fifty(tmp_path):
     + [pytest.param(to, marks=with_ase) for to in ("extxyz", "ase")],
 )
 def test_fifty_crystals_come_back_the_same(fifty, tmp_path, to):
-    found = export.export(fifty, to, tmp_path / f"out{export.FORMATS[to][0]}")
+    found = export.export(fifty, to, tmp_path / "out")
+    assert found.path == tmp_path / f"out{export.FORMATS[to][0]}"
     assert (found.n, found.skipped) == (50, ())
     matcher = StructureMatcher(ltol=1e-3, stol=1e-3, angle_tol=0.01, primitive_cell=False, scale=False)
     entries = {entry.id: entry for entry in sources.read(found.path)}

@@ -92,3 +92,36 @@ def test_plain_symbols_are_distinct():
 def test_no_such_group(name):
     with pytest.raises(InputError, match="no space group"):
         spacegroups.get(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("Pbnm", 62), ("P2_1/n", 14), ("P21/a", 14), ("I2/a", 15), ("B 2/b", 15), ("P121/n1", 14),
+        ("P 1 21/c 1", 14), ("Cmca", 64), ("Bmab", 64), ("Abm2", 39), ("Aba2", 41), ("Ccca", 68),
+        ("Fm3m", 225), ("Pa3", 205),
+        ("Fd-3m:2", 227), ("R-3m:H", 166), ("R-3mH", 166), ("I41/amdZ", 141), ("fm-3m", 225), ("p21/c", 14),
+        ("Fm\u22123m", 225), ("Fm3\u0305m", 225), ("P4\u2082/mnm", 136), ("no. 225", 225),
+        ("#225", 225), ("225", 225),
+    ],
+)  # fmt: skip
+def test_what_group_a_person_means(name, number):
+    assert spacegroups.meant(name).number == number
+
+
+def test_each_symbol_means_its_own_group():
+    for symbol in spacegroups.symbols():
+        plain = symbol.replace("_", "")
+        assert [spacegroups.meant(name).symbol for name in (symbol, plain, plain.lower())] == [symbol] * 3
+
+
+@pytest.mark.parametrize("name", ["Fm3q", "", "cubic", "231", "no. 231", "R-3m:R", "Pbnm2"])
+def test_no_group_is_meant(name):
+    with pytest.raises(InputError, match="no space group"):
+        spacegroups.meant(name)
+
+
+def test_symbols_beside_atoms_stay_strict():
+    """A CIF in Pbnm has other axes than one in Pnma."""
+    with pytest.raises(InputError, match="'Pbnm'"):
+        spacegroups.get("Pbnm")

@@ -50,6 +50,7 @@ def test_a_table_says_what_a_crystal_is_or_why_there_is_none(capsys):
     (rutile,) = [line for line in out.splitlines() if "P4_2/mnm (136)" in line]
     assert "4.59 4.59 2.96" in rutile
     assert "0 ×2" in rutile
+    assert "×equal" in out
     assert "90 90 120" in out
     assert "token 3: [a count] expected" in out
     assert "and more" not in out

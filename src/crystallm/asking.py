@@ -119,7 +119,7 @@ def understand(request: Request, *, fitting: bool = True, most_atoms: int | None
             raise InputError(
                 f"no space group {request.space_group[:30]!r}...: give a number or a symbol such as Fm-3m"
             )
-        group = spacegroups.get(request.space_group)
+        group = spacegroups.meant(request.space_group)
     where = ""
     if any_group:
         where = ", space group = auto"

@@ -273,9 +273,17 @@ def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
+        found = torch.device(device)
     except RuntimeError as error:
         raise CheckpointError(f"no such device: {str(device)!r}; try 'cpu', 'cuda' or 'auto'") from error
+    try:
+        torch.empty(0, device=found)
+    except (AssertionError, RuntimeError) as error:  # a torch that was built without, a driver that is none
+        why = str(error).splitlines()[0][:80]
+        raise CheckpointError(
+            f"device {str(device)!r} cannot be used ({why}): try 'cpu' or 'auto'"
+        ) from error
+    return found
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -367,7 +375,9 @@ def _read_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     if not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}: not a folder of weights")
+        trained = folder / "model"
+        mend = f"name {trained}" if (trained / CONFIG_FILE).is_file() else "not a folder of weights"
+        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}: {mend}")
     content = _read_json(folder / CONFIG_FILE)
     if hf.is_theirs(content):
         return hf.read(folder)

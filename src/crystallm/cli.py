@@ -6,11 +6,13 @@ standard output, progress and errors (one line, no traceback) to standard error.
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
 
 import crystallm
 from crystallm.commands.benchmark import csp
@@ -30,40 +32,60 @@ from crystallm.commands.score import score
 from crystallm.commands.search import search
 from crystallm.commands.serve import serve
 from crystallm.commands.training import train
-from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+
+def _whole(arguments: ArgumentCollection) -> None:
+    """Refuse fractions for whole numbers: cyclopts would round them without a word."""
+    for argument in arguments:
+        for token in argument.tokens:
+            if isinstance(argument.value, int) and "." in token.value and float(token.value) % 1:
+                raise InputError(f"{argument.name} {token.value}: write a whole number")
+
+
+KEPT = ("generate", "search", "complete", "relax", "evaluate", "prepare", "benchmark")
+"""Commands that go on where they were when they are given again."""
+UNKEPT = ("challenge", "classes", "novelty", "unconditional")
+"""Benchmarks that begin anew."""
+_ORDER = itertools.count()
+options = Group("Parameters", validator=_whole)
 app = App(
     name="crystallm",
     help="Plausible crystal structures from a chemical formula, written by a language model of crystals.",
     version=crystallm.__version__,
     help_format="plaintext",
+    group_parameters=options,
     suppress_keyboard_interrupt=False,
 )
 
-app.command(generate)
-app.command(search)
-app.command(models)
-app.command(complete)
-app.command(relax)
-app.command(evaluate)
-app.command(export)
-app.command(score)
-app.command(prepare)
-app.command(prompts)
-app.command(train)
-app.command(convert)
-app.command(embeddings)
-benchmark = App(name="benchmark", help="Measure a model against known crystals.", help_format="plaintext")
+
+def _flowed(command: Callable[..., None]) -> str:
+    """What a command's help says, each paragraph on one line: lines end where those of the terminal do."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _add(group: App, *commands: Callable[..., None]) -> None:
+    """Add commands, which the help lists in this order."""
+    for command in commands:
+        group.command(command, help=_flowed(command), sort_key=next(_ORDER))
+
+
+_add(app, generate, search, complete, relax, evaluate, score, export)
+benchmark = App(
+    name="benchmark",
+    help="Measure a model against known crystals.",
+    help_format="plaintext",
+    group_parameters=options,
+    sort_key=next(_ORDER),
+)
 benchmark.default(csp)  # `crystallm benchmark mp_20`
-for measure in (csp, challenge, classes, novelty, unconditional):
-    benchmark.command(measure)
+_add(benchmark, csp, challenge, classes, novelty, unconditional)
 app.command(benchmark)
-app.command(cluster)
-app.command(energy_server)
-app.command(serve)
+_add(app, prepare, train, prompts, models, convert, embeddings, serve, energy_server, cluster)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -80,20 +102,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         app(
-            sys.argv[1:] if arguments is None else list(arguments),
+            words,
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
         )
         sys.stdout.flush()
     except CycloptsError as error:
-        return _complain(f"{str(error).rstrip('.')} (see --help)", 2)
+        return _complain(_said(error), 2)
     except CrystallmError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _complain("interrupted; with --out, the same command goes on from here", 130)
+        return _complain("; ".join(("interrupted", *_going_on(words))), 130)
     except BrokenPipeError:
         # Whoever read our output has left. Python would complain once more while it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,6 +128,31 @@ def run(arguments: Sequence[str] | None = None) -> int:
             f"internal error, {type(error).__name__}: {error} (CRYSTALLM_TRACEBACK=1 shows where)", 1
         )
     return 0
+
+
+def _going_on(words: Sequence[str]) -> list[str]:
+    """What there is to say of going on with a command that was interrupted."""
+    kept = any(word.split("=")[0] == "--out" for word in words)
+    command, measure = [*words[:2], "", ""][:2]
+    if command == "train" and kept:
+        return ["crystallm train --resume with the same --dataset and --out goes on from the last validation"]
+    if command in KEPT and measure not in UNKEPT:
+        return ["the same command goes on from here" if kept else "with --out, the same command would go on"]
+    return []
+
+
+def _said(error: CycloptsError) -> str:
+    """What a command line that cannot be read is told."""
+    if isinstance(error.__cause__, InputError):
+        return str(error.__cause__)
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        more = (
+            "; many formulas are named in a file, --formulas"
+            if "generate" in (error.command_chain or ())
+            else ""
+        )
+        return f"{' '.join(error.unused_tokens)!r} is more than the command takes{more} (see --help)"
+    return f"{str(error).rstrip('.')} (see --help)"
 
 
 def _complain(message: str, code: int) -> int:

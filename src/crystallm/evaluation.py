@@ -58,7 +58,7 @@ class Summary:
     Attributes:
         n: crystals, those that could not be read too.
         counts: for `readable` and each of CHECKS, how many passed.
-        as_printed: how many were judged as their text prints them.
+        as_printed: of the readable, how many were judged as their text prints them.
         mean_bond_score: over those that have one; None if none has.
         reasons: the most frequent reasons, their numbers and names left out, and how often each stood.
     """
@@ -148,6 +148,7 @@ def _row(entry: Entry, answer: dict[str, Any] | pool.Lost | None) -> dict[str, A
     row |= {"bonds": verdict["bond_score"] == 1, "bond_score": verdict["bond_score"]}
     row |= {"reasons": "; ".join(verdict["reasons"])}
     row |= {name: facts[name] for name in COLUMNS if name in facts}
+    row["readable"] = facts["n_atoms"] is not None
     return row | dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), facts["cell"] or (), strict=False))
 
 
@@ -166,7 +167,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], n_reasons: int = 10) -> Summary
     return Summary(
         n=len(rows),
         counts={name: sum(bool(row[name]) for row in rows) for name in ("readable", *CHECKS)},
-        as_printed=sum(bool(row["as_printed"]) for row in rows),
+        as_printed=sum(bool(row["as_printed"] and row["readable"]) for row in rows),
         mean_bond_score=sum(scores) / len(scores) if scores else None,
         reasons=dict(kinds.most_common(n_reasons)),
     )

@@ -99,8 +99,8 @@ def export(
     Args:
         source: a run folder, or whatever `sources.read` reads.
         to: one of `FORMATS`.
-        out: file or folder, which must not be there; by default the name of the source with the ending of the
-            format, in the folder at hand.
+        out: file or folder, which must not be there; a file named without an ending is given that of the
+            format; by default the name of the source with that ending, in the folder at hand.
         only_valid: leave out crystals of a run that are not valid.
         progress: called with the number of crystals read.
 
@@ -112,6 +112,8 @@ def export(
         raise InputError(f"to = {to!r}: give one of {', '.join(FORMATS)}")
     ending, writer = FORMATS[to]
     path = Path(out) if out is not None else _default(Path(source), to, ending)
+    if not path.suffix:
+        path = path.with_name(f"{path.name}{ending}")  # by which it is known what can be read again
     if path.exists():
         raise InputError(f"{str(path)!r} is there already: name another place with --out")
     if to == "ase" and find_spec("ase") is None:

@@ -15,6 +15,7 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from crystallm import elements
@@ -27,6 +28,7 @@ MAX_ATOMS = 2000
 """Atoms in one cell, at most. The conventional cells that the networks have read hold far fewer."""
 
 _MAX_LENGTH = 500
+_MOST_MULTIPLIED = 100  # atoms of a formula in whole numbers that is proposed for one with fractions
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 _TOKEN = re.compile(r"\s*(?:(?P<symbol>[A-Z][a-z]?)|(?P<count>\d+(?:\.\d+)?)|(?P<mark>[()\[\]{}·]))")
 _DOTS = str.maketrans(dict.fromkeys("•⋅∙*⸱", "·"))
@@ -166,7 +168,7 @@ def parse(text: str) -> dict[str, int]:
 def _plain(text: str) -> str:
     """The formula in ASCII, with '·' between its parts."""
     plain = unicodedata.normalize("NFKC", text.translate(_DOTS)).translate(_DOTS).strip()
-    plain = re.sub(r"_\{?(\d+)\}?", r"\1", plain)
+    plain = re.sub(r"_\{?(\d+)\}?", r"\1", plain.replace("$", ""))
     # A dot is a decimal point between digits, save in a hydrate: CaSO4.2H2O, but Li0.5CoO2.
     return re.sub(r"\.(?=\s*[A-Z(\[{])|(?<=[\d)\]}])\.(?=\s*\d*\s*H2O\b)", "·", plain)
 
@@ -183,10 +185,7 @@ def _count(number: str, shown: str) -> int:
     if value == 0:
         raise InputError(f"{shown!r}: {number} atoms of an element: write a whole number from 1")
     if value != int(value):
-        raise InputError(
-            f"{shown!r}: {number} is no whole number of atoms: multiply the formula up (Li0.5CoO2 is "
-            "LiCo2O4), or write '·' between the parts of a hydrate"
-        )
+        raise _fractional(number, shown)
     if number.startswith("0"):
         raise InputError(f"{shown!r}: a count begins with 0 in {number}: is the letter O meant?")
     if value > MAX_ATOMS:
@@ -209,11 +208,41 @@ def _element(symbol: str, shown: str) -> str:
     raise InputError(f"{shown!r}: {symbol} is no element{hint}")
 
 
+def _fractional(number: str, shown: str) -> InputError:
+    """An alloy, a partly filled site, or a hydrate with a dot that reads as a decimal point."""
+    whole = _multiplied(shown)
+    mend = f"did you mean {whole}" if whole else "multiply the formula up (Li0.5CoO2 is LiCo2O4)"
+    mend += ", or write '·' between the parts of a hydrate"
+    return InputError(f"{shown!r}: {number} is no whole number of atoms: {mend}")
+
+
+def _multiplied(shown: str) -> str | None:
+    """A formula with fractions in whole numbers, `Ti0.5Zr0.5O2` -> TiZrO4; None where many atoms come out."""
+    pieces = re.findall(r"([A-Z][a-z]?)(\d+/\d+|\d*\.?\d*)", _plain(shown))
+    if "".join(symbol + count for symbol, count in pieces) != _plain(shown):
+        return None
+    counts: dict[str, Fraction] = {}
+    for symbol, count in pieces:
+        try:
+            counts[symbol] = counts.get(symbol, Fraction()) + Fraction(count or 1)
+        except (ValueError, ZeroDivisionError):
+            return None
+    factor = math.lcm(*(count.denominator for count in counts.values()))
+    if counts.keys() - set(elements.symbols()) or not all(counts.values()):
+        return None
+    if factor * sum(counts.values()) > _MOST_MULTIPLIED:
+        return None
+    return _written((symbol, int(factor * count)) for symbol, count in counts.items())
+
+
 def _unreadable(rest: str, shown: str) -> InputError:
     if rest[:1] in ("+", "-", "−", "^"):
         return InputError(
-            f"{shown!r}: charges and ranges are not read: leave {rest[:5]!r} out and write the neutral cell"
+            f"{shown!r}: charges and ranges ({rest[:5]!r}) are not read: write the neutral cell in whole "
+            "numbers, such as Fe2O3"
         )
+    if rest.startswith("/") and (fraction := re.search(r"\d+/\d+", shown)):
+        return _fractional(fraction[0], shown)
     hint = _hint(_respelled(shown)) if rest[:1].isalpha() else ": write one such as TiO2 or (NH4)2SO4"
     return InputError(
         f"{shown!r} is no formula at {rest[:10]!r}{hint or ': symbols begin with a capital letter'}"

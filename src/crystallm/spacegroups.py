@@ -12,15 +12,21 @@ from __future__ import annotations
 import difflib
 import gzip
 import json
+import re
+import unicodedata
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -266,3 +272,68 @@ def get(group: int | str) -> SpaceGroup:
     if not 1 <= number <= 230:
         raise InputError(f"no space group {number}: numbers run from 1 to 230")
     return _get(number)
+
+
+def meant(name: str) -> SpaceGroup:
+    """The space group that a person names, in whatever setting.
+
+    Beyond what `get` reads: symbols of other settings (`Pbnm` is #62, `P2_1/n` #14), full ones (`P 1 21/c 1`)
+    and old ones (`Cmca` is #64, `Fm3m` #225), a setting behind (`Fd-3m:2`, `R-3mH`), another case where that
+    leaves no doubt (`fm-3m`), bars and subscripts of Unicode, and numbers as we print them (`no. 225`).
+
+    It says which group is meant, not along which axes: for symbols beside atoms there is `get`. Rhombohedral
+    axes (`R-3m:R`) are refused, as their cell holds a third of the formula units.
+
+    Raises:
+        InputError: no such group; names the nearest symbols.
+    """
+    try:
+        return get(name)
+    except InputError:
+        plain = unicodedata.normalize("NFKC", re.sub("[\u2010\u2013\u2212]", "-", name))
+        plain = re.sub(r"(\d)[\u0304\u0305]", r"-\1", plain)
+        plain = re.sub(r"^\s*(?:#|no\.?)\s*(?=\d+\s*$)", "", plain, flags=re.IGNORECASE)
+        plain = re.sub(r"(?<=\w)(?::[12H]|[HSZ])\s*$", "", plain)
+        if plain.strip().isdecimal():
+            return get(plain)
+        plain = _plain(plain)
+        number = _numbers().get(plain) or _settings().get(plain) or _settings().get(plain.lower())
+        if number is None:
+            raise
+        return _get(number)
+
+
+@cache
+def _settings() -> dict[str, int]:
+    """Numbers by symbols of all settings, without blanks and underscores, and by these in small letters.
+
+    What may mean two groups is left out.
+    """
+    import spglib
+
+    found: dict[str, set[int]] = defaultdict(set)
+    for hall in range(1, 531):
+        kind: Any = spglib.get_spacegroup_type(hall)
+        names = {kind.international_short, kind.international_full, *kind.international.split(" = ")}
+        for name in (way for symbol in names for way in _respelled(symbol.strip(), kind.number)):
+            found[_plain(name)].add(kind.number)
+            found[_plain(name).lower()].add(kind.number)
+    return {name: numbers.pop() for name, numbers in found.items() if len(numbers) == 1}
+
+
+def _respelled(symbol: str, number: int) -> Iterator[str]:
+    """A symbol of spglib's in all ways that people write it."""
+    yield symbol
+    if 3 <= number <= 15:  # P 1 2_1/n 1
+        yield re.sub(r" 1(?= |$)", "", symbol)
+    if 16 <= number <= 74 and " " in symbol and "e" in symbol:
+        # Before 1992 a double glide e, perpendicular to an axis, had the name of one along another axis.
+        lattice, *parts = symbol.split()
+        for axis, letter in enumerate("abc"):
+            if "e" in parts[axis]:
+                for other in "abc".replace(letter, ""):
+                    yield " ".join(
+                        (lattice, *parts[:axis], parts[axis].replace("e", other), *parts[axis + 1 :])
+                    )
+    if number >= 200:  # Fm3m, of the time when -3 was the shorter name of 3 beside mirrors
+        yield symbol.replace("-3", "3")

@@ -75,7 +75,8 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
         table.add_column(_RELATED[name], justify="right", no_wrap=True)
     table.add_column("log-lik.", justify="right", no_wrap=True)
     table.add_column("valid, or why not", overflow="fold", min_width=12)
-    table.add_column("sample", justify="right", no_wrap=True)
+    folded = any(len(equal) > 1 or (equal[0].get("cluster_size") or 1) > 1 for equal in lines.values())
+    table.add_column("sample\n×equal" if folded else "sample", justify="right", no_wrap=True)
     for equal in list(lines.values())[:limit]:
         row = equal[0]
         broken = row.get("formula") is None

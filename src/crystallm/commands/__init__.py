@@ -30,11 +30,20 @@ ModelName = Annotated[
     str | None,
     Parameter(help="Bundled or published name, folder, ckpt.pt or its archive, hf:org/name (default)."),
 ]
-Temperature = Annotated[float | None, Parameter(help="Logits are divided by it (1.0).")]
+Temperature = Annotated[
+    float | None,
+    Parameter(
+        help="Below 1 the likely grows likelier, above 1 samples differ more; 0: likeliest only (1.0)."
+    ),
+]
 TopK = Annotated[int | None, Parameter(help="Sample from the k likeliest tokens (10); 0 for all.")]
-TopP = Annotated[float | None, Parameter(help="Sample from the likeliest tokens with this probability.")]
+TopP = Annotated[
+    float | None, Parameter(help="Sample from the likeliest tokens that together are as probable (1).")
+]
 Seed = Annotated[int | None, Parameter(help="The same seed gives the same crystals (0).")]
-Constraints = Annotated[str | None, Parameter(help="full, syntax or none (full).")]
+Constraints = Annotated[
+    str | None, Parameter(help="full: crystallography and formula; syntax: the form alone; none (full).")
+]
 Device = Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")]
 Dtype = Annotated[
     str | None, Parameter(help="float32, or bfloat16: faster for large networks (auto: float32).")
@@ -42,7 +51,7 @@ Dtype = Annotated[
 BatchSize = Annotated[int | None, Parameter(help="Crystals written at a time (32).")]
 Formation = Annotated[
     bool | None,
-    Parameter(negative=(), help="Formation energies, from the elements by the same energy model."),
+    Parameter(negative=(), help="Formation energies, eV/atom, from the elements by the same energy model."),
 ]
 HullFile = Annotated[
     Path | None,

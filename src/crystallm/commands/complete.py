@@ -43,7 +43,10 @@ def complete(
     *,
     formula: Annotated[str | None, Parameter(help="What the whole crystal is: LiFePO4.")] = None,
     z: Annotated[
-        int | None, Parameter(help="Formula units in the cell (the fewest that hold all known atoms).")
+        int | None,
+        Parameter(
+            name=["--z", "-z"], help="Formula units in the cell (the fewest that hold all known atoms)."
+        ),
     ] = None,
     keep: Annotated[
         Literal["all", "orbits"] | None,

@@ -97,7 +97,10 @@ def generate(
     *,
     z: Annotated[
         int | Literal["auto"] | None,
-        Parameter(help="Formula units in the cell; auto: likely ones. Without it: the cell as written."),
+        Parameter(
+            name=["--z", "-z"],
+            help="Formula units in the cell; auto: likely ones. Without it: the cell as written.",
+        ),
     ] = None,
     space_group: Annotated[
         str | None,
@@ -159,7 +162,7 @@ def generate(
     seed: Seed = None,
     constraints: Annotated[
         Literal["full", "syntax", "none"] | None,
-        Parameter(help="How far the writer is held to crystallography (full)."),
+        Parameter(help="full: crystallography and formula; syntax: the form alone; none (full)."),
     ] = None,
     device: Annotated[
         str | None,
@@ -246,6 +249,8 @@ def _asked(options: dict[str, Any]) -> Asked:
     request = validated(Request, one)
     folder = None if out is None else Path(str(out))
     if formulas is None:
+        if request.formula is not None and Path(request.formula).suffix and Path(request.formula).is_file():
+            raise InputError(f"{request.formula!r} is a file, no formula: name it with --formulas")
         understand(request, fitting=settings.constraints == "full")
     if selection.hull is not None:
         from crystallm.energy.hull import Hull
@@ -365,9 +370,13 @@ class Run:
         """How the request was read; "" if there may be several."""
         from crystallm.generation import Generator
 
-        if self.asked.request is None:
+        request = self.asked.request
+        if request is None:
             return ""
-        return Generator(self.model, [self.asked.request], self.asked.settings, self.asked.selection).note(0)
+        note = Generator(self.model, [request], self.asked.settings, self.asked.selection).note(0)
+        # One formula unit is what few crystals have in their conventional cell.
+        more = "; --z auto tries likely cells" if request.formula is not None and request.z is None else ""
+        return note + more
 
     def question(self) -> dict[str, Any]:
         """What decides the crystals: not the devices, the size of batches, or where they are written."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TABLE_ROWS = 40
 """Crystals in the printed table, at most; the file has them all."""
+SHORT = {"composition": "comp.", "space_group": "group", "coordinates": "coord."}
+"""Parts in the heads of the table, which is too wide otherwise."""
 
 
 def score(
@@ -93,15 +95,14 @@ def _print(rows: Sequence[Mapping[str, Any]], place: Path | None) -> None:
     from crystallm import tables
     from crystallm.likelihood import PARTS
 
-    table = tables.new_table()
+    scored = [row for row in rows if row["nats"] is not None]
+    others = [row for row in rows if row["nats"] is None]
+    table = tables.new_table("nats, whole and by part: the fewer, the more plausible")
     for name in ("crystal", "formula", "space group"):
-        table.add_column(name, overflow="fold")
-    for name in ("tokens", "nats", *(part.replace("_", " ") for part in PARTS), "perplexity"):
+        table.add_column(name, overflow="fold", min_width=6)
+    for name in ("tokens", "nats", *(SHORT.get(part, part) for part in PARTS), "perpl."):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows[:TABLE_ROWS]:
-        if row["nats"] is None:
-            table.add_row(tables.plain(row["id"]), row["formula"] or "-", tables.plain(row["reason"]))
-            continue
+    for row in scored[:TABLE_ROWS]:
         numbers = [row["nats"], *(row[f"{part}_nats"] for part in PARTS)]
         table.add_row(
             tables.plain(row["id"]),
@@ -113,9 +114,10 @@ def _print(rows: Sequence[Mapping[str, Any]], place: Path | None) -> None:
         )
     page = tables.page()
     page.print(table)
-    if len(rows) > TABLE_ROWS:
-        page.print(f"... and {len(rows) - TABLE_ROWS} more")
-    scored = [row for row in rows if row["nats"] is not None]
+    if len(scored) > TABLE_ROWS:
+        page.print(f"... and {len(scored) - TABLE_ROWS} more")
+    for row in others[:TABLE_ROWS]:
+        page.print(tables.plain(f"{row['id']}: {row['reason']}"), soft_wrap=True, highlight=False)
     mean = sum(row["nats"] for row in scored) / len(scored) if scored else 0.0
     said = f"{len(rows)} crystals, {len(scored)} scored"
     said += f", {mean:.2f} nats a crystal" if scored else ""

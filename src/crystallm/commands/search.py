@@ -65,7 +65,10 @@ def search(
     *,
     z: Annotated[
         int | Literal["auto"] | None,
-        Parameter(help="Formula units in the cell; auto: likely ones. Without it: the cell as written."),
+        Parameter(
+            name=["--z", "-z"],
+            help="Formula units in the cell; auto: likely ones. Without it: the cell as written.",
+        ),
     ] = None,
     space_group: Annotated[
         str | None, Parameter(help="Number or symbol: 136, P4_2/mnm; auto: spread over likely ones.")
@@ -79,7 +82,9 @@ def search(
     minutes: Annotated[float | None, Parameter(help="Stop after so long, all runs counted.")] = None,
     energy: Annotated[
         str | None,
-        Parameter(help="Energy model: chgnet, sevennet, tcp://..., module:factory of an ASE calculator."),
+        Parameter(
+            help="Energy model: chgnet, sevennet, tcp://..., module:factory of an ASE calculator (chgnet)."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -129,7 +134,7 @@ def search(
     seed: Seed = None,
     constraints: Annotated[
         Literal["full", "syntax", "none"] | None,
-        Parameter(help="How far the writer is held to crystallography (full)."),
+        Parameter(help="full: crystallography and formula; syntax: the form alone; none (full)."),
     ] = None,
     device: Device = None,
     dtype: Dtype = None,

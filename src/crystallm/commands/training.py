@@ -79,7 +79,9 @@ class Fields:
     tokens: Annotated[int | None, Parameter(help="Length of the schedule, tokens.")] = None
     updates: Annotated[int | None, Parameter(help="Length of the schedule, updates.")] = None
     minutes: Annotated[float | None, Parameter(help="Length of the schedule, minutes of training.")] = None
-    validate_every: Annotated[float | None, Parameter(help="Share between validations (0.05).")] = None
+    validate_every: Annotated[
+        float | None, Parameter(help="Share of the schedule between validations (0.05).")
+    ] = None
     patience: Annotated[
         Count,
         Parameter(help="Stop after so many validations without improvement (none; 5 with --init-from)."),
@@ -186,6 +188,9 @@ def _run(
     )
     if talks and end.share < 1:
         sys.stderr.write(f"stopped: {end.stale} validations in a row were no better than {end.best:.3f}\n")
+    if talks:
+        model = Path(str(place["out"])) / "model"
+        sys.stderr.write(f"the best weights: {model}; crystallm generate NaCl --z 4 --model {model}\n")
     return end
 
 
