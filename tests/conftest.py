@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pymatgen.core import Structure
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 
 def textbook() -> dict[str, Structure]:
     """Conventional cells; parameters in Å from Wyckoff, Crystal Structures, vol. 1 and 2 (1963, 1964)."""
+    return {name: structure.copy() for name, structure in _textbook().items()}
+
+
+@cache
+def _textbook() -> dict[str, Structure]:
     from pymatgen.core import Lattice, Structure
 
     make = Structure.from_spacegroup
@@ -35,6 +42,15 @@ def textbook() -> dict[str, Structure]:
 @pytest.fixture(scope="session")
 def textbook_structures() -> dict[str, Structure]:
     return textbook()
+
+
+@pytest.fixture
+def kept() -> Iterator[None]:
+    """Processes that judge stay for the next test that has this fixture: each takes seconds to start."""
+    from crystallm import workers
+
+    with workers.kept():
+        yield
 
 
 @pytest.fixture(scope="session")
