@@ -93,8 +93,7 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
         # Minutes of training, or hundreds of steps down a slope, for a minute of testing would be long.
         quick = {"--minutes": "0.01", "--steps": "10"}
         short = [
-            quick.get(previous, word)
-            for previous, word in zip(["", *arguments], arguments, strict=False)
+            quick.get(previous, word) for previous, word in zip(["", *arguments], arguments, strict=False)
         ]
         # CHGNet takes longer to load than all the rest.
         short = ["energies:morse" if word == "chgnet" else word for word in short]
