@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pymatgen.core import Structure
+
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+"""The smallest picture."""
 
 
 def textbook() -> dict[str, Structure]:
@@ -51,6 +58,14 @@ def kept() -> Iterator[None]:
 
     with workers.kept():
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are laid out and not drawn, which takes longer than most of what is tested around them."""
+    from crystallm import charts
+
+    monkeypatch.setattr(charts, "_png", lambda _: PIXEL)
 
 
 @pytest.fixture(scope="session")

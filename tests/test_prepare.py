@@ -59,6 +59,13 @@ ALL = Choices(split="given")
 """Every crystal for training, nothing left out."""
 
 
+@pytest.fixture(autouse=True)
+def pictures(request):
+    """Reports are drawn where their bytes are compared; in all other tests it would take most of the time."""
+    if "whole" not in request.fixturenames:
+        request.getfixturevalue("undrawn")
+
+
 @pytest.fixture(scope="module")
 def cifs(textbook_structures):
     return {name: structure.to(fmt="cif") for name, structure in textbook_structures.items()}
