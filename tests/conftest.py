@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import signal
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pymatgen.core import Structure
+
+
+def pytest_configure() -> None:
+    """Let servers of tests hear Ctrl-C: a shell starts deaf to it what it puts into the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 PIXEL = base64.b64decode(

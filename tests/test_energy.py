@@ -123,7 +123,7 @@ def test_what_fails_costs_one_crystal_its_energy_and_tells_why():
     copper, raised, nan, wild, died, silver, again, hung, disordered = scoring.score(
         crystals, "energies:odd", workers=2, seconds=2.0
     )
-    assert time.monotonic() - start < 25
+    assert time.monotonic() - start < 55  # it would sleep for 60
     assert copper == again == pytest.approx(energies.Morse().predict(crystals[:1])[0].energy)
     assert isinstance(silver, float)
     assert raised == Lost("ValueError: no helium here")
