@@ -15,6 +15,7 @@ from crystallm.energy.hull import Hull
 from crystallm.energy.relation import Relation
 from crystallm.errors import CrystallmError, InputError
 
+pytestmark = pytest.mark.usefixtures("kept")
 needs_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
 ENTRIES = [("Ti", -7.0), ("O2", -5.0), ("TiO2", -9.0), ("Ti2O3", -9.1)]
 
