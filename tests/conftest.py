@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import base64
+import signal
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pymatgen.core import Structure
 
 
+def pytest_configure() -> None:
+    """Let servers of tests hear Ctrl-C: a shell starts deaf to it what it puts into the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+"""The smallest picture."""
+
+
 def textbook() -> dict[str, Structure]:
     """Conventional cells; parameters in Å from Wyckoff, Crystal Structures, vol. 1 and 2 (1963, 1964)."""
+    return {name: structure.copy() for name, structure in _textbook().items()}
+
+
+@cache
+def _textbook() -> dict[str, Structure]:
     from pymatgen.core import Lattice, Structure
 
     make = Structure.from_spacegroup
@@ -35,6 +56,23 @@ def textbook() -> dict[str, Structure]:
 @pytest.fixture(scope="session")
 def textbook_structures() -> dict[str, Structure]:
     return textbook()
+
+
+@pytest.fixture
+def kept() -> Iterator[None]:
+    """Processes that judge stay for the next test that has this fixture: each takes seconds to start."""
+    from crystallm import workers
+
+    with workers.kept():
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are laid out and not drawn, which takes longer than most of what is tested around them."""
+    from crystallm import charts
+
+    monkeypatch.setattr(charts, "_png", lambda _: PIXEL)
 
 
 @pytest.fixture(scope="session")

@@ -80,10 +80,10 @@ def told_otherwise(crystal: Structure, rng: np.random.Generator, cell: list[list
     told = crystal.make_supercell(cell, in_place=False, to_unit_cell=False)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     turn *= np.linalg.det(turn)  # no mirror
-    order = rng.permutation(len(told))
+    order, species = rng.permutation(len(told)), told.species
     return Structure(
         told.lattice.matrix @ turn.T,
-        [told.species[i] for i in order],
+        [species[i] for i in order],
         told.frac_coords[order] + rng.random(3),
     )
 

@@ -70,7 +70,7 @@ class Served:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that a signal to it is none to us
         )
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 break

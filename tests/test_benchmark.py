@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import zipfile
 
 import pytest
@@ -18,19 +14,23 @@ from crystallm import cif
 from crystallm.benchmarks import csp_run
 from crystallm.benchmarks.known import Known, find_set
 from crystallm.cli import run
+from crystallm.commands import benchmark
 from crystallm.errors import InputError
+from killed import kill_after
+
+pytestmark = pytest.mark.usefixtures("kept")
 
 
-@pytest.fixture
-def sets(tmp_path):
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
     """A folder of sets as they are published, with one of five textbook crystals."""
-    place = tmp_path / "sets" / "perov_5"
+    place = tmp_path_factory.mktemp("benchmark") / "sets" / "perov_5"
     place.mkdir(parents=True)
     with (place / "test.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["material_id", "cif"])
         writer.writerows([name, structure.to(fmt="cif")] for name, structure in textbook().items())
-    return tmp_path / "sets"
+    return place.parent
 
 
 def scored(capsys, *arguments) -> dict[tuple[str, int], dict[str, object]]:
@@ -99,24 +99,17 @@ def test_polymorphs_of_a_set_are_compared_with_each_other():
     assert lines["METRe, cRMSE"].rmse == pytest.approx(0.5 / 3, abs=1e-3)
 
 
-def test_a_killed_benchmark_goes_on_and_ends_with_the_same_table(sets, parrot, tmp_path):
-    script = (
-        "import sys; from crystallm.commands import benchmark; benchmark.SAMPLES = 2\n"
-        "from crystallm.cli import run\n"
-        "folder, model, out = sys.argv[1:]\n"
-        "sys.exit(run(['benchmark', 'perov_5', '-n', '2', '--data-dir', folder, '--model', model,\n"
-        "              '--out', out, '--workers', '1', '--quiet', '--device', 'cpu']))"
-    )
-    start = [sys.executable, "-c", script, str(sets), str(parrot)]
-    process = subprocess.Popen([*start, str(tmp_path / "killed")], start_new_session=True)
+def test_a_killed_benchmark_goes_on_and_ends_with_the_same_table(sets, parrot, tmp_path, monkeypatch):
+    asked = ["benchmark", "perov_5", "-n", "2", "--data-dir", str(sets), "--model", str(parrot)]
+    asked += ["--workers", "1", "--quiet", "--device", "cpu", "--out"]
+    patches = "from crystallm.commands import benchmark; benchmark.SAMPLES = 2"
     parts = tmp_path / "killed" / "parts"
-    while process.poll() is None and len(list(parts.glob("*.parquet"))) < 2:
-        pass
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    done = kill_after(2, [*asked, str(tmp_path / "killed")], parts, at_most=4, patches=patches)
+    assert 2 <= len(done) <= 4
     assert not (tmp_path / "killed" / "results.parquet").exists()
+    monkeypatch.setattr(benchmark, "SAMPLES", 2)
     for name in ("killed", "whole"):
-        subprocess.run([*start, str(tmp_path / name)], check=True, timeout=240)
+        assert run([*asked, str(tmp_path / name)]) == 0
     kept = [parquet.read_table(tmp_path / name / "results.parquet") for name in ("killed", "whole")]
     assert kept[0].drop_columns("fold_seconds") == kept[1].drop_columns("fold_seconds")
 

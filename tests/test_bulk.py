@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +18,7 @@ from crystallm.asking import Request
 from crystallm.cli import run
 from crystallm.commands.pace import Pace
 from crystallm.errors import InputError
+from killed import kill_after
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,11 +199,10 @@ def test_a_bad_row_in_the_middle_stops_a_large_run_before_it_begins(
 # -- what is killed ------------------------------------------------------------------------------------------
 
 LIMITS = {"LARGE": 1000, "LARGE_BLOCK": 200, "WRITTEN_TOGETHER": 400}
-SCRIPT = f"""
-from crystallm import bulk, cli, validity
+PATCHES = f"""
+from crystallm import bulk, validity
 vars(bulk).update({LIMITS})
 validity.check_many = lambda texts, **_: [validity.check(text) for text in texts]  # seconds to start
-cli.main()
 """
 
 
@@ -216,12 +215,8 @@ def test_a_killed_run_loses_and_repeats_nothing(
         return command(listed, babbler, out, "-n", "1", "--batch-size", "128")
 
     parts = tmp_path / "killed" / "results"
-    with subprocess.Popen([sys.executable, "-c", SCRIPT, *asked(tmp_path / "killed")]) as killed:
-        until = time.monotonic() + 60
-        while killed.poll() is None and time.monotonic() < until and len(list(parts.glob("part-*"))) < 4:
-            time.sleep(0.01)
-        killed.send_signal(signal.SIGKILL)
-    done = {path: path.stat().st_mtime_ns for path in parts.glob("part-*")}
+    kept = kill_after(4, asked(tmp_path / "killed"), parts, at_most=9, patches=PATCHES)
+    done = {path: path.stat().st_mtime_ns for path in kept}
     assert 4 <= len(done) < 15
     for name, value in LIMITS.items():
         monkeypatch.setattr(bulk, name, value)

@@ -34,6 +34,7 @@ def book(textbook_structures) -> list[Compound]:
 # -- judging -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("kept")
 def test_what_counts_for_whom(book, textbook_structures):
     rock_salt, rutile = (textbook_structures[name] for name in ("rocksalt", "rutile"))
     # What others wrote: in P1, from another origin, in the primitive cell.
@@ -84,6 +85,7 @@ def test_no_compounds_have_no_shares(textbook_structures):
     assert math.isnan(shares.match)
 
 
+@pytest.mark.usefixtures("kept")
 def test_crystals_of_a_model_are_judged_and_the_likeliest_valid_one_names_its_group(book, parrot):
     crystals = generate("ZnS", z=2, n=6, model=parrot, seed=0, temperature=1.5)
     (row,) = judge([book[2]], {"wurtzite": crystals}).rows
@@ -185,6 +187,7 @@ def test_a_table_that_is_none_is_said_with_its_row(shelf):
 # -- the command ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("kept")
 def test_a_model_that_knows_the_book_finds_the_book(shelf, parrot, capsys):
     options = {"n": 2, "model": str(parrot), "temperature": 0.01, "workers": 1, "device": "cpu"}
     known.challenge(str(shelf / "book.csv"), **options, out=shelf / "scores.json")
@@ -204,6 +207,7 @@ def test_a_model_that_knows_the_book_finds_the_book(shelf, parrot, capsys):
     assert "rutile [book]" in out
 
 
+@pytest.mark.usefixtures("kept")
 def test_one_way_of_asking_some_of_the_file_as_json(shelf, parrot, capsys):
     known.challenge(
         str(shelf / "cifs"), n=1, ask="group", limit=2, model=str(parrot), workers=1, device="cpu", json=True

@@ -4,10 +4,8 @@ import itertools
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystallm import cli
+from killed import kill_after
 
 
 @pytest.fixture
@@ -338,27 +337,13 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
 
 def test_a_process_killed_in_the_middle_leaves_a_folder_that_can_go_on(parrot, tmp_path):
     (tmp_path / "list.csv").write_text("formula\n" + "Na4Cl4\n" * 10)
-    script = "from crystallm import bulk, cli; bulk.BLOCK = 1"
-    # It waits at the third unit, where the process is killed.
-    waits = (
-        "import time; from crystallm.runs import RunFolder as R; write = R.write_unit; "
-        "R.write_unit = lambda *all: time.sleep(90) if all[1] == 2 else write(*all)"
-    )
     options = ["--formulas", "list.csv", "-n", "1", "--out", "out", "--model", str(parrot)]
-    command = [sys.executable, "-c", f"{script}; cli.main()", "generate", *options]
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{waits}; {script}; cli.main()", "generate", *options],
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    ) as process:
-        parts = tmp_path / "out" / "parts"
-        until = time.monotonic() + 90
-        while process.poll() is None and time.monotonic() < until and len(list(parts.glob("0*.parquet"))) < 2:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    assert parts.exists(), "it ended before it could be killed"
-    assert sorted(path.name for path in parts.glob("0*.parquet")) == ["00000.parquet", "00001.parquet"]
+    patches = "from crystallm import bulk; bulk.BLOCK = 1"
+    parts = tmp_path / "out" / "parts"
+    done = kill_after(2, ["generate", *options], parts, at_most=2, patches=patches, cwd=tmp_path)
+    assert [path.name for path in done] == ["00000.parquet", "00001.parquet"]
+    script = f"{patches}; from crystallm import cli, workers\nwith workers.kept():\n    cli.main()"
+    command = [sys.executable, "-c", script, "generate", *options]
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stderr) == (0, "")
     assert [row["request"] for row in rows_of(tmp_path / "out")] == list(range(10))

@@ -1,4 +1,4 @@
-"""Units of work on a Dask cluster of four workers, and the scripts that a queue would be given."""
+"""Units of work on a Dask cluster of two workers, and the scripts that a queue would be given."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from conftest import textbook
 from crystallm import cif, cluster, runs, workers
 from crystallm.cli import run
 from crystallm.errors import CrystallmError, InputError
-from test_workers import alive, behave, conforms
+from test_workers import behave, conforms, ends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("kept", "undrawn")
+
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Of a scheduler with four workers in processes of their own, which come back when they are killed."""
+    """Of a scheduler with two workers in processes of their own, which come back when they are killed."""
     settings = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 1}
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=4,
+            n_workers=2,
             threads_per_worker=1,
             processes=True,
             dashboard_address=":0",
@@ -85,7 +87,7 @@ def test_a_killed_worker_loses_no_task(address: str, tmp_path: Path) -> None:
     assert found == {i: i for i in range(10)}
     ran = [line for path in tmp_path.iterdir() for line in path.read_text().split()]
     assert set(ran) == {str(i) for i in range(10)}
-    assert not alive(victim)
+    assert ends(victim)
 
 
 def test_limits_hold_on_workers_too(address: str) -> None:
@@ -182,14 +184,15 @@ def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
         if not killed:
             with Client(address, set_as_default=False) as client:
                 busy = [worker for worker, tasks in client.processing().items() if tasks]
-                pids = client.run(os.getpid, workers=busy)
+                # Where this process is slow, they may have done all there is: then an idle one is killed.
+                pids = client.run(os.getpid, workers=busy or None)
             killed.extend(list(pids.values())[:1])
             os.kill(killed[0], signal.SIGKILL)
         write_unit(self, *args)
 
     monkeypatch.setattr(runs.RunFolder, "write_unit", killing)
     assert run([*command, str(tmp_path / "there"), "--cluster", address]) == 0
-    assert not alive(killed[0])
+    assert ends(killed[0])
     rows = [parquet.read_table(tmp_path / name / "results").to_pylist() for name in ("here", "there")]
     for one, other in zip(*rows, strict=True):
         for column, value in one.items():

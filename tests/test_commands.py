@@ -17,6 +17,7 @@ from crystallm.commands.training import Fields
 from crystallm.losses import Losses
 from crystallm.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("kept", "undrawn")
 RECIPE = """
 n_layer: 1
 n_head: 2

@@ -30,6 +30,7 @@ def rock_salt() -> Structure:
     return Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
 
 
+@pytest.mark.usefixtures("kept")
 def test_the_figures_are_the_papers() -> None:
     truths = [validity.read_structure(entry["truth"]) for entry in ENTRIES]
     # Half of the samples as texts, half as structures: both come out alike.
@@ -99,6 +100,7 @@ def test_the_composition_test_is_smacts_own() -> None:
     assert 100 < sum(verdicts) < 300
 
 
+@pytest.mark.usefixtures("kept")
 def test_truths_are_symmetrised_and_bad_samples_cost_only_themselves(rock_salt: Structure) -> None:
     shaken = rock_salt.copy()
     shaken.perturb(0.02, seed=1)  # less than symprec: the truth is rock salt again
@@ -112,6 +114,7 @@ def test_truths_are_symmetrised_and_bad_samples_cost_only_themselves(rock_salt: 
     assert raw.rmse[1] > 1e-3
 
 
+@pytest.mark.usefixtures("kept")
 def test_equal_samples_are_compared_once(rock_salt: Structure) -> None:
     done: list[int] = []
     result = csp.evaluate([rock_salt], [[rock_salt.copy() for _ in range(20)]], on_done=done.append)

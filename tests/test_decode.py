@@ -421,14 +421,13 @@ def mixed_drafts() -> list[Draft]:
     ]
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 32])
-def test_a_line_gives_what_sample_gives(network: GPT, batch_size: int) -> None:
-    drafts = mixed_drafts()
-    found = dict(serve(network, OneAfterAnother(drafts), batch_size=batch_size))
-    assert len(found) == len(drafts)
-    for draft in drafts:
+@pytest.fixture(scope="module")
+def alone(network: GPT) -> dict[Draft, Sample]:
+    """What `sample` gives for each of the mixed drafts when it is asked for nothing else."""
+    found = {}
+    for draft in mixed_drafts():
         options = draft.options
-        (alone,) = sample(
+        (found[draft],) = sample(
             network,
             [draft.prompt],
             stop=options.stop,
@@ -440,9 +439,17 @@ def test_a_line_gives_what_sample_gives(network: GPT, batch_size: int) -> None:
             indices=[draft.index],
             rules=draft.rules,
         )
-        assert found[draft].ids == alone.ids
-        assert found[draft].forced == alone.forced
-        assert found[draft].ended == alone.ended
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_a_line_gives_what_sample_gives(network: GPT, alone: dict[Draft, Sample], batch_size: int) -> None:
+    found = dict(serve(network, OneAfterAnother(list(alone)), batch_size=batch_size))
+    assert len(found) == len(alone)
+    for draft, one in alone.items():
+        assert found[draft].ids == one.ids
+        assert found[draft].forced == one.forced
+        assert found[draft].ended == one.ended
 
 
 def test_what_is_not_wanted_any_more_makes_place_for_the_others(network: GPT) -> None:

@@ -16,6 +16,7 @@ from crystallm import cli
 from test_readme import place  # noqa: F401 - a fixture
 
 DOCS = Path(__file__).parents[1] / "docs"
+pytestmark = pytest.mark.usefixtures("kept", "undrawn")
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 # What a page would fetch, push or train for long stands in `console` blocks, which are not run.
 SNIPPET = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -121,16 +121,16 @@ def test_what_fails_costs_one_crystal_its_energy_and_tells_why():
     crystals.append(Structure(Lattice.cubic(3), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]]))
     start = time.monotonic()
     copper, raised, nan, wild, died, silver, again, hung, disordered = scoring.score(
-        crystals, "energies:odd", workers=2, seconds=2.0
+        crystals, "energies:odd", workers=2, seconds=5.0
     )
-    assert time.monotonic() - start < 25
+    assert time.monotonic() - start < 55  # it would sleep for 60
     assert copper == again == pytest.approx(energies.Morse().predict(crystals[:1])[0].energy)
     assert isinstance(silver, float)
     assert raised == Lost("ValueError: no helium here")
     assert nan == Lost("the energy is nan")
     assert wild == Lost("the energy is -4000 eV/atom, out of bounds (±100)")
     assert died == Lost("the worker process died with code 7")
-    assert hung == Lost("took longer than 2 s")
+    assert hung == Lost("took longer than 5 s")
     assert disordered == Lost("partial occupancies have no energy")
 
 

@@ -15,6 +15,7 @@ from crystallm import answers, cli, energy
 from crystallm.answers import Selection, places
 from crystallm.errors import CrystallmError, InputError
 
+pytestmark = pytest.mark.usefixtures("kept")
 needs_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
 
 

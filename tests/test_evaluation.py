@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +14,9 @@ from crystallm.cli import run
 from crystallm.errors import CrystallmError
 from crystallm.sources import Entry
 from crystals import published, told_otherwise
+from killed import kill_after
+
+pytestmark = pytest.mark.usefixtures("kept")
 
 # As ASE prints it: the newer tags, P1, no formula of its own.
 ASE_ROCKSALT = """data_image0
@@ -119,26 +118,21 @@ def test_the_verdict_does_not_depend_on_setting_and_origin():
         assert scores == pytest.approx([scores[0]] * len(scores), abs=1e-9)
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path):
+def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, monkeypatch):
     from pyarrow import Table
 
     rows = [{"id": row["id"], "cif": row["text"]} for row in published()[:90]]
     parquet.write_table(Table.from_pylist(rows), tmp_path / "all.parquet")
-    script = (
-        "import sys; from crystallm import evaluation; evaluation.BLOCK = 15\n"
-        "from crystallm.cli import run\n"
-        "sys.exit(run(['evaluate', 'all.parquet', '--out', sys.argv[1], '--workers', '1', '--quiet']))"
-    )
-    start = [sys.executable, "-c", script]
-    subprocess.run([*start, "whole"], cwd=tmp_path, check=True, timeout=120)
-    process = subprocess.Popen([*start, "killed"], cwd=tmp_path, start_new_session=True)
+    asked = ["evaluate", "all.parquet", "--workers", "1", "--quiet", "--out"]
+    patches = "from crystallm import evaluation; evaluation.BLOCK = 15"
     parts = tmp_path / "killed" / "parts"
-    while process.poll() is None and len(list(parts.glob("*.parquet"))) < 2:
-        pass
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    done = kill_after(2, [*asked, "killed"], parts, at_most=4, patches=patches, cwd=tmp_path)
+    assert 2 <= len(done) <= 4
     assert not (tmp_path / "killed" / "results.parquet").exists()
-    subprocess.run([*start, "killed"], cwd=tmp_path, check=True, timeout=120)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluation, "BLOCK", 15)
+    for name in ("killed", "whole"):
+        assert run([*asked, name]) == 0
     for name in ("results.parquet", "summary.json", "report.html"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

@@ -64,6 +64,7 @@ def verdicts(result: novelty.NoveltyResult) -> list[tuple[bool, bool, bool]]:
     return [(v.valid, v.unique, v.novel) for v in result.crystals]
 
 
+@pytest.mark.usefixtures("kept")
 def test_the_known_set_itself_is_not_novel_however_it_is_told(some) -> None:
     known = [(f"k{i}", cif(structure)) for i, structure in enumerate(some)]
     samples = [told(structure, i) if i % 2 else cif(structure) for i, structure in enumerate(some)]
@@ -311,6 +312,7 @@ def place(tmp_path, textbook_structures) -> Any:
     return tmp_path
 
 
+@pytest.mark.usefixtures("kept")
 def test_the_command_scores_a_folder(place, in_process, capsys) -> None:
     asked: dict[str, Any] = {"known": [str(place / "known.csv.gz")], "hull": place / "hull.csv"}
     command.novelty(str(place / "made"), out=place / "a.json", json=True, **asked)

@@ -59,6 +59,13 @@ ALL = Choices(split="given")
 """Every crystal for training, nothing left out."""
 
 
+@pytest.fixture(autouse=True)
+def pictures(request):
+    """Reports are drawn where their bytes are compared; in all other tests it would take most of the time."""
+    if "whole" not in request.fixturenames:
+        request.getfixturevalue("undrawn")
+
+
 @pytest.fixture(scope="module")
 def cifs(textbook_structures):
     return {name: structure.to(fmt="cif") for name, structure in textbook_structures.items()}
@@ -523,64 +530,80 @@ def test_read_is_written_and_refused_and_duplicates(tmp_path_factory, cifs, data
 # --- processes, kills, clusters ---
 
 SCRIPT = """
-import sys
+import sys, time
 from crystallm import prepare
 from crystallm.prepare_row import Choices
 prepare.UNIT_ROWS = 7
-prepare.prepare([sys.argv[1]], sys.argv[2], Choices(val=0.2), workers=int(sys.argv[3]), progress=print)
+path, out, workers, most = sys.argv[1:]
+told = []
+
+def progress(n):
+    told.append(n)
+    print(n, flush=True)
+    if len(told) == int(most):
+        time.sleep(600)  # to be killed, however long that takes
+
+prepare.prepare([path], out, Choices(val=0.2), workers=int(workers), progress=progress)
 """
+SOME = Choices(val=0.2)
+
+
+def write_long(folder, cifs):
+    """Some 80 rows, sound and broken ones: 11 units of 7."""
+    rows = [(f"{name}-{i}", cif) for i in range(14) for name, cif in cifs.items()]
+    rows += [(name, text) for name, (text, _, _) in BROKEN.items()]
+    random.Random(1).shuffle(rows)
+    return write_csv(folder / "long.csv", rows)
 
 
 @pytest.fixture
 def long(tmp_path, cifs):
-    """Some 80 rows, sound and broken ones."""
-    rows = [(f"{name}-{i}", cif) for i in range(14) for name, cif in cifs.items()]
-    rows += [(name, text) for name, (text, _, _) in BROKEN.items()]
-    random.Random(1).shuffle(rows)
-    (tmp_path / "script.py").write_text(SCRIPT)
-    return write_csv(tmp_path / "long.csv", rows)
+    return write_long(tmp_path, cifs)
 
 
-def start(tmp_path, path, out, n_workers=1):
-    command = [sys.executable, str(tmp_path / "script.py"), path, str(out), str(n_workers)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cifs):
+    """What one process makes of all these rows when nothing happens."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "UNIT_ROWS", 7)
+        prepare.prepare([write_long(folder, cifs)], folder / "data", SOME)
+    return all_bytes(folder / "data")
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
-def test_a_killed_run_started_again_ends_with_the_same_bytes(tmp_path, long, n_workers):
-    whole = start(tmp_path, long, tmp_path / "whole")
-    assert whole.communicate()[0].split()[-1] == "76"
-    assert whole.returncode == 0
-    for _ in range(3):
-        run = start(tmp_path, long, tmp_path / "data", n_workers)
-        for _ in range(2):
-            run.stdout.readline()
+def test_a_killed_run_started_again_ends_with_the_same_bytes(tmp_path, long, whole, n_workers, monkeypatch):
+    for told in (3, 6):
+        arguments = (long, tmp_path / "data", n_workers, told + 2)
+        command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        lines = [run.stdout.readline() for _ in range(told)]
         os.killpg(run.pid, signal.SIGKILL)
         run.communicate()
+        assert all(lines)
     assert (tmp_path / "data" / prepare.PARTS).is_dir()
-    last = start(tmp_path, long, tmp_path / "data", n_workers)
-    done = [int(line) for line in last.communicate()[0].split()]
-    assert last.returncode == 0
+    monkeypatch.setattr(prepare, "UNIT_ROWS", 7)
+    done = []
+    prepare.prepare([long], tmp_path / "data", SOME, workers=n_workers, progress=done.append)
     assert done == sorted(done)
     assert done[-1] == 76
-    assert all_bytes(tmp_path / "data") == all_bytes(tmp_path / "whole")
+    assert all_bytes(tmp_path / "data") == whole
 
 
-def test_a_run_that_fails_at_the_end_is_finished(tmp_path, long, monkeypatch):
-    choices = Choices(val=0.2)
-    prepare.prepare([long], tmp_path / "whole", choices)
+def test_a_run_that_fails_at_the_end_is_finished(tmp_path, long, whole, monkeypatch):
+    choices = SOME
     with monkeypatch.context() as patch:
         patch.setattr(prepare_report, "html", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare.prepare([long], tmp_path / "data", choices)
     with pytest.raises(InputError, match="no data set"):
         dataset.load(tmp_path / "data", "train")
-    prepare.prepare([long], tmp_path / "data", choices)
-    assert all_bytes(tmp_path / "data") == all_bytes(tmp_path / "whole")
+    made = prepare.prepare([long], tmp_path / "data", choices)
+    assert all_bytes(tmp_path / "data") == whole
     before = time.time_ns()
     report = prepare.prepare([long], tmp_path / "data", choices)  # what is there is not made again
     assert max(path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()) < before
-    assert report == prepare_report.read(tmp_path / "whole")
+    assert report == prepare_report.read(tmp_path / "data") == made
 
 
 def test_a_begun_run_goes_on_with_the_same_question_only(tmp_path, long, cifs, monkeypatch):
@@ -601,11 +624,10 @@ def test_a_begun_run_goes_on_with_the_same_question_only(tmp_path, long, cifs, m
         prepare.prepare([long], tmp_path / "data")
 
 
-def test_two_processes_give_what_one_gives(tmp_path, long, monkeypatch):
+def test_two_processes_give_what_one_gives(tmp_path, long, whole, monkeypatch):
     monkeypatch.setattr(prepare, "UNIT_ROWS", 7)
-    prepare.prepare([long], tmp_path / "one")
-    prepare.prepare([long], tmp_path / "two", workers=2)
-    assert all_bytes(tmp_path / "one") == all_bytes(tmp_path / "two")
+    prepare.prepare([long], tmp_path / "two", SOME, workers=2)
+    assert all_bytes(tmp_path / "two") == whole
 
 
 class Losing(workers.Inline):
@@ -630,15 +652,14 @@ def test_a_row_that_costs_its_process_costs_itself_alone(tmp_path, cifs):
     assert rows_of(tmp_path / "data") == ["rocksalt", "perovskite", "wurtzite", "diamond"]
 
 
-def test_a_cluster_that_loses_a_worker_gives_what_one_process_gives(tmp_path, long, monkeypatch):
+def test_a_cluster_that_loses_a_worker_gives_what_one_process_gives(tmp_path, long, whole, monkeypatch):
     distributed = pytest.importorskip("distributed")
     from crystallm import cluster
 
     monkeypatch.setattr(prepare, "UNIT_ROWS", 7)
-    prepare.prepare([long], tmp_path / "one")
     with (
         distributed.LocalCluster(
-            n_workers=4, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
         ) as local,
         cluster.connect(local.scheduler_address) as executor,
     ):
@@ -650,9 +671,9 @@ def test_a_cluster_that_loses_a_worker_gives_what_one_process_gives(tmp_path, lo
                 killed.append(victim.pid)
                 os.kill(victim.pid, signal.SIGKILL)
 
-        prepare.prepare([long], tmp_path / "many", executor=executor, progress=kill_one)
+        prepare.prepare([long], tmp_path / "many", SOME, executor=executor, progress=kill_one)
     assert killed
-    assert all_bytes(tmp_path / "one") == all_bytes(tmp_path / "many")
+    assert all_bytes(tmp_path / "many") == whole
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, cifs, monkeypatch):

@@ -75,6 +75,7 @@ def test_the_python_of_the_readme_runs(place, capsys):
     assert capsys.readouterr().out.startswith("P4_2/mnm 62.")
 
 
+@pytest.mark.usefixtures("kept")
 def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
     from crystallm import validity
 
@@ -89,10 +90,10 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
     for arguments in found:
         if arguments[0] == "relax" and find_spec("ase") is None:
             continue
-        # A minute of training for a minute of testing would be long.
+        # Minutes of training, or hundreds of steps down a slope, for a minute of testing would be long.
+        quick = {"--minutes": "0.01", "--steps": "10"}
         short = [
-            "0.01" if previous == "--minutes" else word
-            for previous, word in zip(["", *arguments], arguments, strict=False)
+            quick.get(previous, word) for previous, word in zip(["", *arguments], arguments, strict=False)
         ]
         # CHGNet takes longer to load than all the rest.
         short = ["energies:morse" if word == "chgnet" else word for word in short]

@@ -345,11 +345,12 @@ def test_a_killed_search_goes_on_and_ends_like_one_never_killed(parrot, tmp_path
         "--model", str(parrot), "--temperature", "1.5", "--seed", "5", "--device", "cpu", "--quiet", "--out",
     ]  # fmt: skip
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = os.environ | {"PYTHONPATH": path}
+    # It waits behind the eighth crystal, so that it cannot be done before it is killed.
+    environment = os.environ | {"PYTHONPATH": path, "CRYSTALLM_TEST_WAITS": "8"}
     command = [sys.executable, "-m", "crystallm", *arguments]
     process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment)
     log = tmp_path / "killed" / "search.jsonl"
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while time.monotonic() < until and not (log.exists() and log.read_bytes().count(b"\n") >= 4):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -196,7 +196,8 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path
         process = CONTEXT.Process(target=work, args=arguments)
         process.start()
         if kills < 5:
-            told.get(timeout=120)  # it has learned something: from here on anything may be going on
+            while told.empty() and process.is_alive():
+                time.sleep(0.001)  # until it has learned something: from there on anything may be going on
             process.join(rng.uniform(0.0, 0.05))
             if process.is_alive():
                 process.kill()

@@ -39,7 +39,8 @@ def described() -> tuple[list[Described], list[Described]]:
             continue
         crystal = _read(samples[i])
         samples[i] = samples[i] if crystal is None else crystal
-    found = unconditional.describe(samples, workers=2)
+    with workers.kept():
+        found = unconditional.describe(samples)
     return found[: len(GOLDEN["generated"])], found[len(GOLDEN["generated"]) :]
 
 
@@ -96,6 +97,7 @@ def test_a_test_set_covers_itself(described) -> None:
 
 
 @needs_matminer
+@pytest.mark.usefixtures("kept")
 def test_noble_gases_have_no_fingerprint_and_cost_only_themselves() -> None:
     argon = Structure(Lattice.cubic(5.3), ["Ar", "Na", "Cl"], np.array([[0] * 3, [0.5] * 3, [0.5, 0.5, 0]]))
     salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])

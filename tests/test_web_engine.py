@@ -150,6 +150,15 @@ def jobs_of(tmp_path, runner, **limits):
     return Jobs(store, Limits(**limits), Metrics(), runner)
 
 
+async def ended(*jobs):
+    """Wait until all are over."""
+    for _ in range(100 * SECONDS):
+        if all(job.over and job.task is None for job in jobs):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError([job.state for job in jobs])
+
+
 def test_a_job_that_is_cancelled_before_it_begins_is_over(tmp_path):
     async def work():
         async def run(job):
@@ -160,7 +169,7 @@ def test_a_job_that_is_cancelled_before_it_begins_is_over(tmp_path):
         assert jobs.position(second) == 1
         jobs.cancel(second)
         jobs.cancel(first)
-        await asyncio.sleep(0.05)
+        await ended(first, second)
         assert (first.state, second.state) == ("cancelled", "cancelled")
         assert jobs.n_running == jobs.n_waiting == 0
         jobs.submit({"kind": "generate"}, "here")  # the address has a place again
@@ -182,7 +191,7 @@ def test_a_job_that_takes_too_long_or_fails_says_so(tmp_path):
 
         jobs = jobs_of(tmp_path, lambda job: faults[job.ask["kind"]](), job_seconds=0.2)
         found = [jobs.submit({"kind": kind}, "here") for kind in faults]
-        await asyncio.sleep(0.6)
+        await ended(*found)
         assert [job.state for job in found] == ["failed"] * 4
         messages = [view(job.lines)["message"] for job in found]
         assert messages == [
@@ -210,7 +219,7 @@ def test_a_job_whose_end_the_disk_did_not_take_is_over_all_the_same(tmp_path, mo
         jobs = jobs_of(tmp_path, run)
         monkeypatch.setattr(Store, "append", full)
         job = jobs.submit({"kind": "generate"}, "here")
-        await asyncio.sleep(0.05)
+        await ended(job)
         assert job.state == "failed"
         assert "No space left" in view(job.lines)["message"]
         later = jobs_of(tmp_path, run)  # which has only what the disk has taken

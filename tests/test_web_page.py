@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def pixels(page, selector):
     return page.locator(selector).screenshot()
 
 
+def redrawn(page, selector, before):
+    """The pixels, as soon as they are others; those of before, if that takes too long."""
+    until = time.monotonic() + WAIT / 1000
+    while (found := pixels(page, selector)) == before and time.monotonic() < until:
+        page.wait_for_timeout(50)
+    return found
+
+
 def test_from_a_formula_to_a_cif(page, served, parrot):
     from pymatgen.core import Structure
 
@@ -128,7 +137,8 @@ def test_from_a_formula_to_a_cif(page, served, parrot):
     before = pixels(page, "#detail .stage")
     page.focus("#detail .stage")
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(300)
+    redrawn(page, "#detail .stage", before)
+    page.wait_for_timeout(300)  # in which it comes to rest
     turned = pixels(page, "#detail .stage")
     assert turned != before
     box = page.locator("#detail .stage").bounding_box()
@@ -136,8 +146,7 @@ def test_from_a_formula_to_a_cif(page, served, parrot):
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2 + 60, box["y"] + box["height"] / 2 + 20, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(300)
-    assert pixels(page, "#detail .stage") != turned
+    assert redrawn(page, "#detail .stage", turned) != turned
 
     # facts, symmetry, pattern, text
     symbol = crystals[0].space_group
@@ -366,10 +375,9 @@ def test_where_no_events_come_the_state_is_asked_for(page):
     page.route("**/events", lambda route: route.fulfill(status=429, body="{}"))
     visit(page, "/?formula=NaCl&z=4&n=2&seed=13")
     page.wait_for_selector("#cards[data-job]", state="attached")
-    for _ in range(60):
+    until = time.monotonic() + WAIT / 1000
+    while not page.query_selector("#progress.over") and time.monotonic() < until:
         page.clock.fast_forward(30_000)
-        if page.query_selector("#progress.over"):
-            break
         page.wait_for_timeout(200)
     assert sorted(numbers(page)) == [0, 1]
     assert "2 crystals" in page.inner_text("#status")

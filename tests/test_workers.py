@@ -183,9 +183,9 @@ def test_a_pool_that_is_left_by_an_exception_kills_what_runs() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 300  # the tasks would take 600 s
     assert all(future.done() for future in futures)
-    assert not alive(pids[0])
+    assert ends(pids[0])
 
 
 def alive(pid: int) -> bool:
@@ -194,6 +194,14 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def ends(pid: int) -> bool:
+    """Whether a process is gone within a minute: whoever started it may be slow to notice its end."""
+    until = time.monotonic() + 60
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not alive(pid)
 
 
 def test_shutdown_without_waiting_still_does_what_was_submitted() -> None:
@@ -219,16 +227,14 @@ def test_a_process_ends_when_its_parent_is_killed_in_the_middle_of_a_task(tmp_pa
     parent = subprocess.Popen(
         [sys.executable, "-c", script, str(note)], env=os.environ | {"PYTHONPATH": path}
     )
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while not (note.exists() and note.read_text()) and time.monotonic() < until:
-        time.sleep(0.05)
+        time.sleep(0.02)
     pid = int(note.read_text())
-    time.sleep(0.3)
+    time.sleep(0.3)  # in which it begins the second task
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    while alive(pid) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not alive(pid)
+    assert ends(pid)
 
 
 def test_within_kept_a_process_serves_one_run_after_another() -> None:
