@@ -222,7 +222,18 @@ def _four(queries: Any, keys: Any, values: Any, width: int, scores: Any, found: 
         for d in range(n_dims):
             found[i, d] = 0
     a, b, c, e = found[0], found[1], found[2], found[3]
-    for j in range(width):
+    even = width - width % 2
+    for j in range(0, even, 2):
+        p, q, r, s = scores[0, j], scores[1, j], scores[2, j], scores[3, j]
+        t, u, v, w = scores[0, j + 1], scores[1, j + 1], scores[2, j + 1], scores[3, j + 1]
+        value, other = values[j], values[j + 1]
+        for d in range(n_dims):
+            x, y = _number(value[d]), _number(other[d])
+            a[d] += p * x + t * y
+            b[d] += q * x + u * y
+            c[d] += r * x + v * y
+            e[d] += s * x + w * y
+    for j in range(even, width):
         p, q, r, s = scores[0, j], scores[1, j], scores[2, j], scores[3, j]
         value = values[j]
         for d in range(n_dims):
