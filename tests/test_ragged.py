@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -131,6 +132,17 @@ def test_what_is_not_compiled_is_read_with_torch(reason, monkeypatch):
     assert not kernels.available(net.transformer.wte.weight)
     assert_as_alone(net, [[20, 3, 9, 1], [1, 5, 1, 1]])
     kernels._found.cache_clear()
+
+
+def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch, caplog):
+    def fail(*_):
+        raise ModuleNotFoundError("No module named 'somewhere.else'")
+
+    monkeypatch.setattr(kernels, "_found", lambda: types.SimpleNamespace(attend=fail))
+    kernels._works.cache_clear()
+    assert_as_alone(network("llama"), [[20, 3, 9, 1], [1, 5, 1, 1]])
+    assert "(ModuleNotFoundError: No module named 'somewhere.else')" in caplog.text
+    kernels._works.cache_clear()
 
 
 def test_a_long_row_sees_all_of_itself_beside_many_short_ones(without_numba):

@@ -6,6 +6,7 @@ next token is chosen. Letters of shapes as in `compiled`.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -36,6 +37,7 @@ def available(weight: Tensor) -> bool:
         weight.device.type == "cpu"
         and weight.dtype in {torch.float32, torch.bfloat16}
         and _found() is not None
+        and _works(weight.dtype)
     )
 
 
@@ -129,6 +131,22 @@ def _found() -> Any:
     except ImportError:  # numba is not for each Python and each machine
         return None
     return compiled
+
+
+@cache
+def _works(dtype: torch.dtype) -> bool:
+    """Whether a first call goes well: compilers fail where nobody has tried them, as do their caches."""
+    ones = torch.ones(1, 3, 1, 2, dtype=dtype)
+    rows = torch.zeros(1, 1, 1, 2, dtype=dtype)
+    try:
+        found = RowAttention(np.array([[0], [1], [0]]), None)(ones, rows, rows.clone())
+    except Exception as error:  # noqa: BLE001 - whatever it is, torch does without
+        why = " ".join(str(error).split())[:100]
+        logging.getLogger(__name__).warning(
+            "nothing is compiled, writing takes longer (%s: %s)", type(error).__name__, why
+        )
+        return False
+    return bool((found == 1).all())
 
 
 def _kernels() -> Any:
