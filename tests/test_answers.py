@@ -94,6 +94,19 @@ def test_an_unknown_likelihood_is_the_least():
     assert places([0, 1], [float("nan"), -1e9], [True, True], "likelihood") == [2, 1]
 
 
+def test_for_a_cluster_stands_no_crystal_of_outlying_volume():
+    clusters, valid = [0] * 6 + [1], [True] * 5 + [False, True]
+    likelihood, volumes = [-1.0, -2.0, -3.0, -4.0, -5.0, -0.5, -0.1], [8.0, 12.0, 10.4, 10.5, 10.3, 10.4, 1.0]
+    first = {
+        by: places(clusters, likelihood, valid, by, [None] * 7, volumes=volumes).index(1)
+        for by in ("agreement", "likelihood")
+    }
+    # Likelier are one that is too dense, one that is too loose, and one that is not valid.
+    assert first == {"agreement": 2, "likelihood": 6}
+    ranks = places(clusters, likelihood, valid, "agreement", [None] * 7, volumes=[None] * 7)
+    assert ranks.index(1) == 0
+
+
 def test_ranking_sets_what_a_table_shows(here, textbook_structures):
     language = get_language("orbits")
 

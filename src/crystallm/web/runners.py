@@ -406,6 +406,7 @@ class Runner:
             [bool(found[n].get("valid")) for n in numbers],
             "energy" if ask.energy is not None else "agreement",
             [found[n].get("energy") for n in numbers],
+            volumes=[(found[n].get("relaxed") or found[n]).get("volume_per_atom") for n in numbers],
         )
         updates = [
             {
