@@ -98,7 +98,8 @@ def understand(request: Request, *, fitting: bool = True, most_atoms: int | None
         request: to read.
         fitting: refuse a cell that cannot fill the space group. The network alone, without constraints, may
             be asked for anything but what it takes rules for: elements, or a group without a formula.
-        most_atoms: of the cells that are tried where Z is to be chosen; None for as many as suit.
+        most_atoms: of the cells that are tried where Z or the whole cell is to be chosen; None for as many as
+            suit.
 
     Raises:
         InputError: a formula or group that is none, or things that cannot be asked together.
@@ -112,7 +113,7 @@ def understand(request: Request, *, fitting: bool = True, most_atoms: int | None
     if request.formula is None:
         if request.z is not None:
             raise InputError(f"z = {request.z} without a formula: say of what, such as TiO2")
-        return _composition_open(request, fitting=fitting)
+        return _composition_open(request, fitting=fitting, most_atoms=most_atoms)
     if request.elements is not None or request.elements_subset:
         raise InputError(
             f"elements = {request.elements!r} and the formula {request.formula!r}: give one or the other"
@@ -163,9 +164,9 @@ def _group(request: Request) -> SpaceGroup | None:
     return spacegroups.meant(request.space_group)
 
 
-def _composition_open(request: Request, *, fitting: bool) -> Plan:
+def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None) -> Plan:
     """A request without a formula: of a chemical system, in a space group, or of anything."""
-    from crystallm.grammar_composition import MAX_ELEMENTS, Wanted
+    from crystallm.grammar_composition import MAX_ATOMS, MAX_ELEMENTS, Wanted
 
     if request.elements is None and request.elements_subset:
         raise InputError("elements_subset without elements: say of which, such as Li-Fe-O")
@@ -187,5 +188,6 @@ def _composition_open(request: Request, *, fitting: bool) -> Plan:
     asked += [] if group is None else [f"{group.symbol} (no. {group.number})"]
     if not fitting:
         raise InputError(f"{', '.join(asked)} without a formula takes the rules: leave constraints at full")
-    wanted = Wanted(system, every, None if group is None else group.number)
+    most = MAX_ATOMS if most_atoms is None else min(most_atoms, MAX_ATOMS)
+    wanted = Wanted(system, every, None if group is None else group.number, most)
     return Plan(request, None, group, f"{', '.join(asked)}: the network chooses the formula", wanted=wanted)

@@ -260,7 +260,7 @@ def _weigh(model: Model, kept: Sequence[tuple[Cell, list[int]]], number: int | N
     import torch
 
     weights = []
-    for (cell, prompt), rows in zip(kept, log_probs(model.network, [p for _, p in kept]), strict=True):
+    for (cell, prompt), rows in zip(kept, _log_probs(model.network, [p for _, p in kept]), strict=True):
         ids = torch.tensor(prompt[1:], dtype=torch.int64)
         weight = float(rows[:-1].gather(1, ids[:, None]).sum())
         if number is None:
@@ -286,7 +286,7 @@ def _groups(
     n_composition = len(model.language.prompt(cell.composition, None))
     pair = (model.language.prompt(cell.composition, 1), model.language.prompt(cell.composition, 2))
     place = next(i for i, (one, other) in enumerate(zip(*pair, strict=True)) if one != other)
-    (rows,) = log_probs(model.network, [pair[0][:place]])
+    (rows,) = _log_probs(model.network, [pair[0][:place]])
     common = sum(float(rows[i - 1, pair[0][i]]) for i in range(n_composition, place))
     log_p = np.array([float(rows[-1, prompt[place]]) for prompt in prompts.values()])
     weights = _sampled(log_p, settings)
@@ -322,7 +322,7 @@ def _tempered(log_p: Any, temperature: float) -> Any:
     return weights / weights.sum()
 
 
-def log_probs(network: GPT, texts: Sequence[list[int]]) -> Iterator[Tensor]:
+def _log_probs(network: GPT, texts: Sequence[list[int]]) -> Iterator[Tensor]:
     """For each text, at each of its tokens, the log-probabilities of the next one, (T, V) float32."""
     import torch
 

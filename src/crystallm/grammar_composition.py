@@ -34,11 +34,13 @@ class Wanted:
         elements: that it may hold, by rising electronegativity; None for any.
         every: whether it must hold each of them.
         group: number of the space group that must be able to hold it; None for any.
+        most_atoms: of the cell.
     """
 
     elements: tuple[str, ...] | None = None
     every: bool = True
     group: int | None = None
+    most_atoms: int = MAX_ATOMS
 
     def following(self, composition: Iterable[str]) -> tuple[str, ...]:
         """Elements that may come next behind those of a composition, by rising electronegativity."""
@@ -60,9 +62,10 @@ class Wanted:
         others = {s: n for s, n in composition.items() if s != symbol}
         missing = len(set(self.elements or ()) - {*others, symbol}) if self._all_needed else 0
         if self.group is None:
-            return tuple(range(1, MAX_ATOMS - sum(others.values()) - missing + 1))
+            return _up_to(self.most_atoms - sum(others.values()) - missing)
         free, _ = grammar.position_counts(self.group)
-        return _counts(self.group, tuple(sorted(others.values())), missing * free[0])
+        most = self.most_atoms - sum(others.values()) - missing * free[0]
+        return _counts(self.group, tuple(sorted(others.values())), most)
 
     @property
     def _all_needed(self) -> bool:
@@ -70,9 +73,13 @@ class Wanted:
 
 
 @lru_cache(maxsize=grammar.KEPT)
-def _counts(number: int, others: tuple[int, ...], kept_free: int) -> tuple[int, ...]:
-    """Counts that a group can hold beside others (sorted), with atoms kept free for elements to come."""
-    most = MAX_ATOMS - sum(others) - kept_free
+def _up_to(most: int) -> tuple[int, ...]:
+    return tuple(range(1, most + 1))
+
+
+@lru_cache(maxsize=grammar.KEPT)
+def _counts(number: int, others: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Counts that a group can hold beside others (sorted)."""
     return tuple(n for n in range(1, most + 1) if grammar.can_hold(number, (*others, n)))
 
 
