@@ -114,7 +114,7 @@ def test_a_group_brings_what_was_learned_in_it(parrot_model):
 
 def test_shares_are_the_probabilities_among_all_that_has_what_was_asked_for(monkeypatch):
     """Against the sum over all compositions, which are few in this group and so small a cell."""
-    monkeypatch.setattr(compositions, "DRAWS", 4096)
+    monkeypatch.setattr(compositions, "DRAWS", (4096, 1))
     model, wanted = babbler("orbits"), Wanted(("Na", "Cl"), group=225, most_atoms=SMALL)
     able = [(n, m) for n in wanted.counts({}, "Na") for m in wanted.counts({"Na": n}, "Cl")]
     assert 4 < len(able) < 40
@@ -156,7 +156,7 @@ def test_a_crystal_tells_the_likelihood_of_its_composition_too(language):
 
 
 def test_a_sample_depends_on_its_place_alone(parrot_model, monkeypatch):
-    monkeypatch.setattr(compositions, "TOGETHER", 3)
+    monkeypatch.setattr(compositions, "TOGETHER", (2, 3))
     settings = Settings(seed=4, temperature=1.5)
     requests = [Request(space_group="225", n=2), Request(elements="Ti-O", n=8), Request(formula="C8", n=1)]
     once = list(Generator(parrot_model, requests, settings).write([0, 1, 2]))

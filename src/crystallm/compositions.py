@@ -12,8 +12,9 @@ p at the temperature of the settings, without top_k and top_p. Taken by these we
 those of plain sampling that happen to have what was asked for (importance sampling; exact as the number of
 draws grows, where top_k and top_p cut nothing off).
 
-Samples `TOGETHER` in a row share `DRAWS` drawn compositions, decided by the seed, the index of the request's
-first sample and their place in the request; each takes one as in `choosing.spread`.
+The first `TOGETHER[0]` samples of a request share `DRAWS[0]` drawn compositions, each `TOGETHER[1]` behind
+them `DRAWS[1]`, decided by the seed and the index of the first of them. Each takes one as in
+`choosing.spread`.
 
 Refuses to know what is written behind the composition.
 """
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
 
     Composition = tuple[tuple[str, int], ...]
 
-TOGETHER = 64
-"""Samples in a row that share their drawn compositions."""
-DRAWS = 256
+TOGETHER = (64, 1024)
+"""Samples in a row that share their drawn compositions: the first of a request, and those behind them."""
+DRAWS = (256, 1024)
 """Compositions drawn for these."""
 ROUNDS = 4
 """Times that so many are drawn, at most, where none can be used."""
@@ -82,7 +83,7 @@ class Drawer:
             InputError, CrystallmError: as `choices`.
         """
         found: list[Choice] = []
-        for block, together in itertools.groupby(samples, key=lambda j: j // TOGETHER):
+        for block, together in itertools.groupby(samples, key=block_of):
             able = self.able(plan, first, block)
             weights = [choice.weight for choice in able]
             taken = choosing.spread(weights, self._settings.seed, first, list(together))
@@ -101,17 +102,22 @@ class Drawer:
         return self._drawn[key]
 
 
+def block_of(sample: int) -> int:
+    """Number of the block in which a sample of a request shares its compositions."""
+    return 0 if sample < TOGETHER[0] else 1 + (sample - TOGETHER[0]) // TOGETHER[1]
+
+
 def choices(
     model: Model, wanted: Wanted, settings: Settings, *, first: int, block: int, note: str
 ) -> list[Choice]:
-    """Compositions for the samples of a request from `TOGETHER` x block on, with weights.
+    """Compositions for a block of the samples of a request, with weights.
 
     Args:
         model: that draws and weighs, and will write.
         wanted: what is asked for.
         settings: seed, temperature, top_k and top_p count.
         first: index of the request's first sample in the run.
-        block: which of its runs of samples.
+        block: see `block_of`.
         note: how the request was read.
 
     Raises:
@@ -119,17 +125,19 @@ def choices(
         CrystallmError: no composition that was drawn can be written within the model's context.
     """
     check(model, wanted)
+    later = block > 0
+    begin = TOGETHER[0] + TOGETHER[1] * (block - 1) if later else 0
     for turn in range(ROUNDS):
         # `choosing.spread` has the counters from (0, 0, 0, 1) on, the samples themselves those before it.
-        key = np.array([settings.seed, first + TOGETHER * block], dtype=np.uint64)
+        key = np.array([settings.seed, first + begin], dtype=np.uint64)
         stream = np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, 2 + turn])))
-        drawn = Counter(_draw(model, wanted, settings, stream.random((DRAWS, _LONGEST))))
+        drawn = Counter(_draw(model, wanted, settings, stream.random((DRAWS[later], _LONGEST))))
         kept = {found: n for found, n in sorted(drawn.items()) if _can_be_written(model, found, wanted)}
         if kept:
             return _weighed(model, wanted, settings, kept, note)
     raise CrystallmError(
-        f"{note}: of {ROUNDS * DRAWS} compositions that the model {model.name!r} wrote, its context of "
-        f"{model.config.context} tokens holds none: ask for fewer elements, or take another model"
+        f"{note}: of {ROUNDS * DRAWS[later]} compositions that the model {model.name!r} wrote, its context "
+        f"of {model.config.context} tokens holds none: ask for fewer elements, or take another model"
     )
 
 
@@ -143,7 +151,7 @@ def check(model: Model, wanted: Wanted) -> None:
 
 
 def _draw(model: Model, wanted: Wanted, settings: Settings, uniforms: Any) -> Iterator[Composition]:
-    """Compositions drawn under the rules, one for each row of random numbers, (DRAWS, _LONGEST) float64.
+    """Compositions drawn under the rules, one for each row of random numbers, (N, _LONGEST) float64.
 
     What the rules bring to no end gives none.
     """
