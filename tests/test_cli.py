@@ -274,6 +274,27 @@ def test_models_lists_what_there_is(crystallm, parrot, monkeypatch):
 REQUESTS = "formula,z,space_group,n\nNaCl,4,Fm-3m,2\nTiO2,2,,\nSrTiO3,1,221,1\n"
 
 
+def test_elements_and_a_group_stand_in_the_results(crystallm, parrot):
+    asked = ("--elements", "O-Ti", "--space-group", 136)
+    code, out, _ = crystallm("generate", *asked, "-n", 3, "--out", "out", "--model", parrot)
+    assert code == 0
+    assert "elements Ti-O, P4_2/mnm (no. 136): the network chooses the formula" in out
+    rows = rows_of("out")
+    told = {(row["asked_elements"], row["asked_space_group"], row["asked_formula"]) for row in rows}
+    assert told == {("O-Ti", "136", None)}
+    assert {(row["formula"], row["space_group"]) for row in rows} == {("Ti2O4", "P4_2/mnm")}
+    assert all(row["file"].startswith("Ti2O4-sg136-") for row in rows)
+
+
+def test_a_list_of_systems_and_formulas_gives_one_table(crystallm, parrot, tmp_path):
+    (tmp_path / "list.csv").write_text("formula,elements,n\nNa4Cl4,,1\n,Ti-O,2\n,Na-Cl,1\n")
+    code, _, _ = crystallm("generate", "--formulas", "list.csv", "--out", "out", "--model", parrot)
+    assert code == 0
+    rows = rows_of("out")
+    assert [row["asked_elements"] for row in rows] == [None, "Ti-O", "Ti-O", "Na-Cl"]
+    assert [row["asked_formula"] for row in rows] == ["Na4Cl4", None, None, None]
+
+
 def test_a_file_of_requests_gives_one_table(crystallm, parrot, tmp_path):
     (tmp_path / "list.csv").write_text(REQUESTS)
     code, out, _ = crystallm("generate", "--formulas", "list.csv", "-n", 3, "--out", "out", "--model", parrot)
@@ -407,7 +428,18 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["TiO2", "--space-group", "P4_2/mnx"], 2, "near: P4_2/mnm"),
         (["TiO2", "--space-group", "F" * 5000], 2, "no space group"),
         (["--z", "2"], 2, "without a formula"),
-        (["--space-group", "225"], 2, "without a formula"),
+        (["--space-group", "auto"], 2, "'auto' without a formula: leave it out"),
+        (["--space-group", "225", "--constraints", "none"], 2, "takes the rules: leave constraints at full"),
+        (["--elements", "Li-Po"], 2, "Po (Z = 84) has no token"),
+        (["--elements", "Li2O"], 2, "has counts or brackets"),
+        (["TiO2", "--elements", "Ti-O"], 2, "give one or the other"),
+        (
+            ["--elements", "Ti-O", "--formulas", "list.csv"],
+            2,
+            "--formulas and elements: give one or the other",
+        ),
+        (["--elements-subset"], 2, "elements_subset without elements"),
+        (["--elements", "Ti-O", "--like", "file.txt"], 2, "--like takes a formula, not elements"),
         (["TiO2", "--prompt", "x"], 2, "give one or the other"),
         (["--prompt", ""], 2, "the prompt is empty"),
         (["--prompt", "no such words"], 2, "'no' is no token"),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from crystallm import elements
 from crystallm.errors import InputError
-from crystallm.formula import MAX_ATOMS, cell, parse
+from crystallm.formula import MAX_ATOMS, cell, parse, system
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,25 @@ def test_z_counts_reduced_formula_units_however_the_formula_is_written(formula):
 def test_molecules_of_two_and_peroxides_stay_whole(formula, z, cell_formula, unit):
     made = cell(formula, z=z)
     assert (made.formula, made.reduced_formula) == (cell_formula, unit)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Li-Fe-O", "O-Fe-Li", "Li,Fe, O", "Li Fe O", "LiFeO", "Li\N{EN DASH}Fe\N{EN DASH}O", " Li-Fe-O-Li "],
+)
+def test_a_chemical_system_is_its_elements_however_they_are_written(text):
+    assert system(text) == ("Li", "Fe", "O")
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_chemical_system_or_an_input_error(text):
+    try:
+        found = system(text)
+    except InputError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert found
+        assert set(found) <= set(elements.symbols())
 
 
 def test_elements_stand_by_rising_electronegativity():

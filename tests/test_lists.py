@@ -50,6 +50,42 @@ def test_the_same_requests_are_the_same_in_any_file(tmp_path: Path) -> None:
     assert lists.survey(ASKED).sha256 != lists.survey(ASKED[::-1]).sha256
 
 
+def test_a_list_may_name_elements_in_place_of_a_formula(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "formula,elements,space_group,elements_subset\nTiO2,,,\n,Li-Fe-O,,\n,Na-Cl,225,true\n"
+    )
+    asked = [
+        Request(formula="TiO2"),
+        Request(elements="Li-Fe-O"),
+        Request(elements="Na-Cl", space_group="225", elements_subset=True),
+    ]
+    assert lists.read_requests(tmp_path / "a.csv", n=10) == asked
+    (tmp_path / "b.csv").write_text("elements\nLi-Fe-O\n")
+    assert lists.read_requests(tmp_path / "b.csv", n=10) == asked[1:2]
+    systems = [
+        Request(elements="Li-O"),
+        Request(elements="Li-S"),
+        Request(elements="Li-S", elements_subset=True),
+    ]
+    assert len({lists.survey([request]).sha256 for request in systems}) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("elements\nLi-Fe-O\nLi2O\n", "line 3: elements = 'Li2O' has counts or brackets"),
+        ("formula,elements\nTiO2,Ti-O\n", "line 2: elements = 'Ti-O' and the formula 'TiO2'"),
+        ("formula,elements,n\n,,3\n", "line 2: no formula and no elements"),
+        ("element\nLi\n", "or elements in place of the formula, not 'element'"),
+    ],
+)
+def test_bad_elements_in_a_list_are_one_line(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(InputError, match=says) as caught:
+        lists.read_requests(tmp_path / "a.csv", n=1)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_text_has_a_formula_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("TiO2\n\n  (NH4)2SO4 \n")
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"TiO2\n(NH4)2SO4"))

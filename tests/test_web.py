@@ -54,14 +54,16 @@ def test_a_job_gives_the_crystals_that_generate_gives(rutile, parrot):
         {"formula": "SrTiO3", "n": 4, "seed": 2**53 - 1, "top_k": None, "temperature": 0.7},
         {"formula": "ZnS", "z": 2, "space_group": 186, "n": 2, "seed": 0, "top_p": 0.9},
         {"formula": "C8", "space_group": "Fd-3m", "n": 2, "seed": 9, "temperature": 0},
+        {"elements": "O-Ti", "n": 2, "seed": 4},
+        {"space_group": 225, "n": 2, "seed": 3},
     ],
-    ids=["auto", "as written", "group", "temperature 0"],
+    ids=["auto", "as written", "group", "temperature 0", "elements", "group alone"],
 )
 def test_so_does_one_of_several_jobs_that_are_written_together(ask, served, parrot):
     others = [served.post({**RUTILE, "seed": seed, "n": 6}).json["id"] for seed in range(3)]
     state = served.done({"kind": "generate", **ask})
     options = dict(ask)
-    crystals = crystallm.generate(options.pop("formula"), model=parrot, **options)
+    crystals = crystallm.generate(options.pop("formula", None), model=parrot, **options)
     assert [one.get("cif") for one in state["crystals"]] == [_cif(crystal) for crystal in crystals]
     for other in others:
         assert served.over(other)["state"] == "done"
@@ -231,6 +233,23 @@ def test_a_formula_is_read_while_it_is_typed(served):
 )
 def test_what_cannot_be_read_is_told_with_its_field(query, field, message, served):
     answer = served.get(f"/api/v1/reading?{query}")
+    assert answer.status == 422
+    assert answer.error["field"] == field
+    assert message in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "field", "message"),
+    [
+        ({}, "formula", "write a formula, such as TiO2, or elements"),
+        ({"elements": "Ti-Po"}, "elements", "has no token"),
+        ({"elements": "Ti-O", "formula": "TiO2"}, "elements", "give one or the other"),
+        ({"space_group": "Fm7m"}, "space_group", "no space group 'Fm7m'"),
+        ({"space_group": "auto"}, "space_group", "leave it out"),
+    ],
+)
+def test_what_cannot_be_written_without_a_formula_is_told_with_its_field(ask, field, message, served):
+    answer = served.post({"kind": "generate", **ask})
     assert answer.status == 422
     assert answer.error["field"] == field
     assert message in answer.error["message"]

@@ -16,6 +16,7 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystallm.grammar_composition import Wanted
     from crystallm.spacegroups import SpaceGroup
 
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -42,6 +43,10 @@ class Request(BaseModel):
     """Crystals."""
     prompt: str | None = None
     """A beginning of a text, in place of formula and space group."""
+    elements: str | None = None
+    """A chemical system, `Li-Fe-O`, in place of a formula: the network chooses how many atoms of each."""
+    elements_subset: bool = False
+    """Whether some of these elements may be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Plan:
         note: how the request was read, one line for a person.
         cells: the cells to choose from where z is `auto`, else none.
         any_group: whether the space group is `auto`.
+        wanted: what is asked of a composition that the network is to choose; None where nothing is.
     """
 
     request: Request
@@ -63,6 +69,7 @@ class Plan:
     note: str
     cells: tuple[formulas.Cell, ...] = ()
     any_group: bool = False
+    wanted: Wanted | None = None
 
 
 def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
@@ -90,14 +97,15 @@ def understand(request: Request, *, fitting: bool = True, most_atoms: int | None
     Args:
         request: to read.
         fitting: refuse a cell that cannot fill the space group. The network alone, without constraints, may
-            be asked for anything.
-        most_atoms: of the cells that are tried where Z is to be chosen; None for as many as suit.
+            be asked for anything but what it takes rules for: elements, or a group without a formula.
+        most_atoms: of the cells that are tried where Z or the whole cell is to be chosen; None for as many as
+            suit.
 
     Raises:
         InputError: a formula or group that is none, or things that cannot be asked together.
     """
     if request.prompt is not None:
-        if (request.formula, request.z, request.space_group) != (None, None, None):
+        if (request.formula, request.z, request.space_group, request.elements) != (None, None, None, None):
             raise InputError("a prompt stands for the formula, z and the space group: give one or the other")
         if not request.prompt:
             raise InputError("the prompt is empty: leave it out to let the network begin")
@@ -105,21 +113,15 @@ def understand(request: Request, *, fitting: bool = True, most_atoms: int | None
     if request.formula is None:
         if request.z is not None:
             raise InputError(f"z = {request.z} without a formula: say of what, such as TiO2")
-        if request.space_group is not None:
-            raise InputError(
-                f"space group {request.space_group!r} without a formula: say of what, such as TiO2"
-            )
-        return Plan(request, None, None, "no formula: the network chooses")
-    from crystallm import choosing, spacegroups
+        return _composition_open(request, fitting=fitting, most_atoms=most_atoms)
+    if request.elements is not None or request.elements_subset:
+        raise InputError(
+            f"elements = {request.elements!r} and the formula {request.formula!r}: give one or the other"
+        )
+    from crystallm import choosing
 
     any_group = request.space_group == "auto"
-    group = None
-    if request.space_group is not None and not any_group:
-        if len(request.space_group) > 30:
-            raise InputError(
-                f"no space group {request.space_group[:30]!r}...: give a number or a symbol such as Fm-3m"
-            )
-        group = spacegroups.meant(request.space_group)
+    group = None if any_group else _group(request)
     where = ""
     if any_group:
         where = ", space group = auto"
@@ -134,3 +136,58 @@ def understand(request: Request, *, fitting: bool = True, most_atoms: int | None
     if group is not None and fitting:
         choosing.refuse_misfit(cell, group, by_z=request.z is not None)
     return Plan(request, cell, group, f"{cell.note}{where}", (), any_group)
+
+
+def elements_of(request: Request) -> tuple[str, ...]:
+    """Elements that are in each crystal of a request for certain; none where the network may choose them.
+
+    Raises:
+        InputError: no formula, or no chemical system.
+    """
+    if request.formula is not None:
+        return tuple(formulas.parse(request.formula))
+    if request.elements is None or request.elements_subset:
+        return ()
+    return formulas.system(request.elements)
+
+
+def _group(request: Request) -> SpaceGroup | None:
+    """The space group that was asked for, if one was."""
+    from crystallm import spacegroups
+
+    if request.space_group is None:
+        return None
+    if len(request.space_group) > 30:
+        raise InputError(
+            f"no space group {request.space_group[:30]!r}...: give a number or a symbol such as Fm-3m"
+        )
+    return spacegroups.meant(request.space_group)
+
+
+def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None) -> Plan:
+    """A request without a formula: of a chemical system, in a space group, or of anything."""
+    from crystallm.grammar_composition import MAX_ATOMS, MAX_ELEMENTS, Wanted
+
+    if request.elements is None and request.elements_subset:
+        raise InputError("elements_subset without elements: say of which, such as Li-Fe-O")
+    if request.space_group == "auto":
+        raise InputError(
+            "space group 'auto' without a formula: leave it out, the network chooses one for each crystal"
+        )
+    group = _group(request)
+    system = None if request.elements is None else formulas.system(request.elements)
+    if group is None and system is None:
+        return Plan(request, None, None, "no formula: the network chooses")
+    every = not request.elements_subset
+    if system is not None and every and len(system) > MAX_ELEMENTS:
+        raise InputError(
+            f"elements = {'-'.join(system)}: {len(system)} elements in one crystal, known ones have up to "
+            f"{MAX_ELEMENTS}: name fewer, or let some be left out (elements_subset)"
+        )
+    asked = [] if system is None else [f"elements {'-'.join(system)}{'' if every else ' or some of them'}"]
+    asked += [] if group is None else [f"{group.symbol} (no. {group.number})"]
+    if not fitting:
+        raise InputError(f"{', '.join(asked)} without a formula takes the rules: leave constraints at full")
+    most = MAX_ATOMS if most_atoms is None else min(most_atoms, MAX_ATOMS)
+    wanted = Wanted(system, every, None if group is None else group.number, most)
+    return Plan(request, None, group, f"{', '.join(asked)}: the network chooses the formula", wanted=wanted)

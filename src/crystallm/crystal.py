@@ -26,6 +26,7 @@ COLUMNS = {
     "request": "int32",
     "sample": "int32",
     "asked_formula": "string",
+    "asked_elements": "string",
     "asked_z": "int32",
     "asked_space_group": "string",
     "prompt": "string",

@@ -3,6 +3,7 @@
     parse("(NH4)2SO4")     {"N": 2, "H": 8, "S": 1, "O": 4}
     cell("TiO2", z=2)      2 x TiO2 = Ti2O4
     cell("Ti2O4")          the cell as written: Ti2O4 = 2 x TiO2
+    system("O-Ti")         ("Ti", "O")
 
 Knows brackets, hydrates, subscripts and blanks; knows no charges, isotopes, fractions or names, and nothing
 of structures. The cell is the conventional one of the space group, as in the texts.
@@ -90,6 +91,37 @@ def cell(formula: str, z: int | None = None) -> Cell:
     if factor > 1:
         note += f" (the formula unit of {written} is {reduced})"
     return _checked(Cell(composition, reduced, z, note), formula)
+
+
+def system(text: str) -> tuple[str, ...]:
+    """The elements of a chemical system, by rising electronegativity.
+
+    `Li-Fe-O`, `Li,Fe,O`, `Li Fe O`, `LiFeO`.
+
+    Raises:
+        InputError: what is no element, or has no token; counts, which a formula has and a system has not.
+    """
+    shown = text.strip()[:60]
+    if len(text) > _MAX_LENGTH or not shown:
+        raise InputError(f"elements = {shown!r}: write symbols with - between them, such as Li-Fe-O")
+    plain = unicodedata.normalize("NFKC", text).strip()
+    if re.search(r"[\d.*()\[\]]", plain):
+        raise InputError(
+            f"elements = {shown!r} has counts or brackets: write symbols alone, such as Li-Fe-O, "
+            "or ask for a formula"
+        )
+    found: list[str] = []
+    for piece in re.split(r"[-\u2010-\u2015\u2212,;/+\s]+", plain):
+        symbols = re.findall(r"[A-Z][a-z]?", piece)
+        if "".join(symbols) != piece:
+            raise InputError(
+                f"elements = {shown!r}: {piece[:20]!r} is no element"
+                f"{_hint(_respelled(piece)[:1]) or ': write symbols of the periodic table, such as Li-Fe-O'}"
+            )
+        found += [_element(symbol, shown) for symbol in symbols]
+    if not found:
+        raise InputError(f"elements = {shown!r}: write symbols with - between them, such as Li-Fe-O")
+    return tuple(elements.electronegativity_order(dict.fromkeys(found)))
 
 
 def parse(text: str) -> dict[str, int]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from crystallm.answers import Ranking, Selection
     from crystallm.checkpoint import Model
     from crystallm.choosing import Choice
+    from crystallm.compositions import Drawer
     from crystallm.crystal import Crystal
     from crystallm.drafts import Draft, Options, RowState, Rules, Sample
 
@@ -112,12 +113,15 @@ class Generator:
         self.starts = [0] * len(self.plans) if starts is None else list(starts)
         self._choices: dict[int, tuple[list[Choice], str]] = {}
         self._weighed: dict[Request, tuple[list[Choice], str]] = {}
+        self._drawer: Drawer | None = None
         for unit, plan in enumerate(self.plans):
-            if not (plan.cells or plan.any_group):
+            if not (plan.cells or plan.any_group or plan.wanted):
                 self._choices[unit] = ([self._only_choice(plan)], plan.note)
 
     def note(self, unit: int) -> str:
         """How a request was read and, where something was left to choose, what is tried with which weight."""
+        if self.plans[unit].wanted is not None:
+            return self.plans[unit].note  # each sample has a composition of its own
         return self._open(unit)[1]
 
     def choices(self, unit: int) -> list[Choice]:
@@ -139,6 +143,11 @@ class Generator:
         Raises:
             InputError: there are none.
         """
+        for plan in self.plans:
+            if plan.wanted is not None:
+                from crystallm import compositions
+
+                compositions.check(self.model, plan.wanted)
         for unit, (choices, _) in self._choices.items():
             self._rules([(unit, 0)], choices[:1])
 
@@ -303,8 +312,11 @@ class Generator:
 
         chosen: list[Choice] = []
         for unit, together in itertools.groupby(pairs, key=lambda pair: pair[0]):
-            choices, _ = self._open(unit)
             samples = [j for _, j in together]
+            if self.plans[unit].wanted is not None:
+                chosen += self._compositions().taken(self.plans[unit], self.first[unit], samples)
+                continue
+            choices, _ = self._open(unit)
             if len(choices) == 1:
                 chosen += choices * len(samples)
                 continue
@@ -313,12 +325,22 @@ class Generator:
             chosen += [choices[i] for i in taken]
         return chosen
 
+    def _compositions(self) -> Drawer:
+        """What draws compositions that are the network's to choose within what was asked."""
+        from crystallm import compositions
+
+        if self._drawer is None:
+            self._drawer = compositions.Drawer(self.model, self.settings)
+        return self._drawer
+
     def _open(self, unit: int) -> tuple[list[Choice], str]:
         """The choices of a request, and what to say of them; weighed by the network when first needed."""
+        plan = self.plans[unit]
+        if plan.wanted is not None:
+            return self._compositions().able(plan, self.first[unit]), plan.note
         if unit not in self._choices:
             from crystallm import choosing
 
-            plan = self.plans[unit]
             asked = plan.request.model_copy(update={"n": 1})
             if asked not in self._weighed:  # to weigh takes as long as to write some crystals
                 cells = plan.cells or (() if plan.cell is None else (plan.cell,))
@@ -419,10 +441,12 @@ class _Free:
 
 
 def generate(
-    formula: str | None,
+    formula: str | None = None,
     *,
     z: int | Literal["auto"] | None = None,
     space_group: int | str | None = None,
+    elements: str | None = None,
+    elements_subset: bool = False,
     like: Structure | None = None,
     prompt: str | None = None,
     n: int = 10,
@@ -452,6 +476,9 @@ def generate(
             `auto`: samples are spread over the numbers that the network finds likely.
         space_group: number or symbol; None leaves it to the network; `auto`: samples are spread over the
             groups that the network finds likely.
+        elements: a chemical system, `Li-Fe-O`, in place of a formula: the network chooses how many atoms of
+            each.
+        elements_subset: let some of these be left out.
         like: a structure whose space group and Wyckoff positions to keep, with the elements of the formula;
             in place of z and space_group.
         prompt: any beginning of a text in the model's language, in place of all these.
@@ -490,9 +517,10 @@ def generate(
 
     asked: dict[str, Any] = {
         "formula": formula, "z": z, "space_group": space_group, "n": n, "prompt": prompt,
+        "elements": elements, "elements_subset": elements_subset,
     }  # fmt: skip
-    if like is not None and (formula is None or (z, space_group, prompt) != (None, None, None)):
-        raise InputError("like takes a formula, and neither z nor space_group nor prompt")
+    if like is not None and (formula is None or (z, space_group, prompt, elements) != (None,) * 4):
+        raise InputError("like takes a formula, and neither z nor space_group nor elements nor prompt")
     request = validated(Request, asked)
     selection = validated(
         answers.Selection,
@@ -536,7 +564,11 @@ def generate(
     (crystals,) = generator.write_valid([0]) if valid else generator.write([0])
     if valid and _n_valid(crystals) < n:
         _LOG.warning(
-            "%s: %d of %d crystals are valid after %d tries", formula, _n_valid(crystals), n, len(crystals)
+            "%s: %d of %d crystals are valid after %d tries",
+            formula or elements or "no formula",
+            _n_valid(crystals),
+            n,
+            len(crystals),
         )
     if selection.ranking is not None:
         if not valid:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from crystallm.grammar_cif import CifRules
+    from crystallm.grammar_composition import Wanted
     from crystallm.grammar_orbits import OrbitsRules
 
 CONSTRAINTS = ("full", "syntax", "none")
@@ -285,6 +286,8 @@ def rules(
     space_group: int | None = None,
     constraints: str = "full",
     context: int | None = None,
+    *,
+    wanted: Wanted | None = None,
 ) -> OrbitsRules | CifRules | None:
     """Rules for what was asked; None where nothing is constrained.
 
@@ -294,6 +297,7 @@ def rules(
         space_group: number.
         constraints: `full`, `syntax` or `none`.
         context: tokens that a text of the orbits language may have; None for any number.
+        wanted: what is asked of the composition where it is not given; `full` alone heeds it.
 
     Raises:
         InputError: no such strength, a group without a composition, one that cannot hold it, or a cell that
@@ -320,12 +324,12 @@ def rules(
     if language == "cif":
         from crystallm.grammar_cif import CifRules  # it builds on the core above
 
-        return CifRules(constraints, counts, space_group)
+        return CifRules(constraints, counts, space_group, wanted=wanted)
     from crystallm.grammar_orbits import OrbitsRules
 
     if constraints == "full" and counts and context is not None:
         _refuse_outgrown(counts, space_group, context)
-    return OrbitsRules(constraints, counts, space_group, context=context)
+    return OrbitsRules(constraints, counts, space_group, context=context, wanted=wanted)
 
 
 def _refuse_outgrown(counts: dict[str, int], space_group: int | None, context: int) -> None:

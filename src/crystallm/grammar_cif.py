@@ -34,6 +34,7 @@ from crystallm.grammar_cif_numbers import (
     volume_limit,
 )
 from crystallm.grammar_cif_sites import GRID
+from crystallm.grammar_composition import MAX_ATOMS, MAX_ELEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,12 +42,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from crystallm.grammar_cif_sites import Placement
+    from crystallm.grammar_composition import Wanted
     from crystallm.spacegroups import SpaceGroup
-
-MAX_ELEMENTS = 8
-"""Of a composition that the network chooses: the most in 47,335 structures of open collections."""
-MAX_ATOMS = 1_000
-"""Likewise; those hold up to 336 in the primitive cell, 3,200 texts up to 208 in the conventional one."""
 
 WORK = 400
 """Tokens taken back in a text, in all: about as many as a text has."""
@@ -96,6 +93,7 @@ class CifState:
         rewrites: how often a row, where atoms stand too close, and the cell with all rows, may be taken back.
         bond_rewrites: how often a complete crystal may be taken back for its bonds alone.
         work: tokens that may be taken back, in all.
+        wanted: what is asked of the composition where it is not given.
     """
 
     def __init__(
@@ -107,8 +105,10 @@ class CifState:
         bond_rewrites: int = BOND_REWRITES,
         *,
         work: int = WORK,
+        wanted: Wanted | None = None,
     ) -> None:
         self._full = strength == "full"
+        self._wanted = wanted if self._full else None
         self._asked_group = group
         self.composition: dict[str, int] = {}
         self.group: SpaceGroup = spacegroups.get(1)
@@ -196,6 +196,9 @@ class CifState:
 
     def _head(self) -> None:
         """An element of the composition, another digit of the last count, or the end of the line."""
+        if self._wanted is not None:
+            self._offer(self._wanted_head(self._wanted), self._take_head)
+            return
         options: list[int] = []
         ids, n_atoms = _element_ids(), sum(self.composition.values())
         if self._symbol:
@@ -212,6 +215,22 @@ class CifState:
         if self._written and (not self._full or cif.formula_unit(self.composition)[1] >= 1):
             options.append(_characters()["\n"])
         self._offer(options, self._take_head)
+
+    def _wanted_head(self, wanted: Wanted) -> list[int]:
+        """The same where something is asked of the composition."""
+        ids = _element_ids()
+        if not self._symbol:
+            return [ids[s] for s in wanted.following(())]
+        able = wanted.counts(self.composition, self._symbol)
+        done = len(self._written)
+        further = {str(n)[done] for n in able if str(n).startswith(self._written) and len(str(n)) > done}
+        options = [_characters()[d] for d in sorted(further)]
+        if self._written and int(self._written) in able:
+            if len(self.composition) < MAX_ELEMENTS:
+                options += [ids[s] for s in wanted.following(self.composition)]
+            if wanted.may_end(self.composition) and cif.formula_unit(self.composition)[1] >= 1:
+                options.append(_characters()["\n"])
+        return options
 
     def _take_head(self, token: int) -> None:
         text = tokenizer.vocabulary()[token]
@@ -490,6 +509,7 @@ class CifRules:
         group: number of the space group asked for, if one was.
         rewrites: how often a row, and cell and rows together, may be taken back where atoms stand too close.
         bond_rewrites: how often a complete crystal may be taken back for its bonds alone.
+        wanted: what is asked of the composition where it is not given.
 
     Raises:
         InputError: a composition that no text can say, or a space group without a token.
@@ -500,6 +520,7 @@ class CifRules:
     group: int | None = None
     rewrites: tuple[int, int] = (REWRITES, CELL_REWRITES)
     bond_rewrites: int = BOND_REWRITES
+    wanted: Wanted | None = None
 
     def __post_init__(self) -> None:
         if self.counts is not None and cif.formula_unit(dict(self.counts))[1] < 1:
@@ -519,5 +540,7 @@ class CifRules:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        state = CifState(self.strength, self.counts, self.group, self.rewrites, self.bond_rewrites)
+        state = CifState(
+            self.strength, self.counts, self.group, self.rewrites, self.bond_rewrites, wanted=self.wanted
+        )
         return behind(state, prompt)

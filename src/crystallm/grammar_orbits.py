@@ -27,6 +27,7 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crystallm.grammar_composition import Wanted
     from crystallm.spacegroups import Bools, Floats, SpaceGroup
 
 REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, grammar.GROUP_REWRITES)
@@ -55,6 +56,7 @@ class OrbitsState:
         context: tokens that the text may have; None for any number.
         bond_rewrites: how often what is complete may be taken back for its bonds alone.
         work: tokens that may be taken back in all; None for any number.
+        wanted: what is asked of the composition where it is not given.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class OrbitsState:
         context: int | None = None,
         bond_rewrites: int = grammar.ODD_REWRITES,
         work: int | None = grammar.WORK,
+        wanted: Wanted | None = None,
     ) -> None:
         self.full = strength == "full"
+        self._wanted = wanted if self.full else None
         self.asked_counts = counts
         self.asked_group = group
         self.composition: dict[str, int] = {}
@@ -153,6 +157,9 @@ class OrbitsState:
             if not missing:
                 return self._group_options()
             return options.alone(options.element_ids()[min(missing, key=options.rank().__getitem__)])
+        if self._wanted is not None:
+            found = [options.element_ids()[s] for s in self._wanted.following(self.composition)]
+            return [*found, *self._group_options()] if self._wanted.may_end(self.composition) else found
         ranks = [options.rank()[s] for s in self.composition]
         open_symbols = [s for s, r in options.rank().items() if not ranks or r > max(ranks)]
         if not self.full:
@@ -181,6 +188,8 @@ class OrbitsState:
             count = self.asked_counts[self._pending_symbol]
             first = family.hundreds + count // 100 - 1 if count >= 100 else family.number + count
             return options.alone(first)
+        if self._wanted is not None:
+            return options.counts(self._wanted.counts(self.composition, self._pending_symbol))
         return [*range(family.hundreds, family.number), *range(family.number + 1, family.group)]
 
     def _units(self, token: int | None) -> Sequence[int]:
@@ -190,6 +199,9 @@ class OrbitsState:
             return ()
         if self.full and self.asked_counts is not None:
             return options.alone(family.number + self.asked_counts[self._pending_symbol] % 100)
+        if self._wanted is not None:
+            able = self._wanted.counts(self.composition, self._pending_symbol)
+            return options.units(able, self._pending)
         return options.between(family.number, family.group)
 
     def _add_count(self, count: int) -> None:
@@ -566,6 +578,7 @@ class OrbitsRules:
     context: int | None = None
     bond_rewrites: int = grammar.ODD_REWRITES
     work: int | None = grammar.WORK
+    wanted: Wanted | None = None
 
     def start(self, prompt: Sequence[int]) -> OrbitsState:
         """The state behind a prompt.
@@ -581,5 +594,6 @@ class OrbitsRules:
             context=self.context,
             bond_rewrites=self.bond_rewrites,
             work=self.work,
+            wanted=self.wanted,
         )
         return grammar.behind(state, prompt)

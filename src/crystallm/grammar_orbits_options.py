@@ -50,6 +50,21 @@ def labels(number: int, indices: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=grammar.KEPT)
+def counts(able: tuple[int, ...]) -> tuple[int, ...]:
+    """Ids of the first tokens of these counts of an element."""
+    family = orbits.families()
+    found = {family.number + n if n < 100 else family.hundreds + n // 100 - 1 for n in able}
+    return tuple(sorted(found))
+
+
+@lru_cache(maxsize=grammar.KEPT)
+def units(able: tuple[int, ...], hundreds: int) -> tuple[int, ...]:
+    """Ids of what stands behind the hundreds of these counts."""
+    first = orbits.families().number
+    return tuple(first + n - hundreds for n in able if 0 <= n - hundreds < 100)
+
+
+@lru_cache(maxsize=grammar.KEPT)
 def groups(counts: tuple[int, ...], context: int | None) -> tuple[int, ...]:
     """Ids of the groups that can hold these counts (sorted) within the context."""
     return shifted(orbits.families().group - 1, grammar.groups_within(counts, context))

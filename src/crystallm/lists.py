@@ -1,6 +1,7 @@
 """Files of requests, read as streams: a file of a million rows takes no more memory than one of ten.
 
-    .csv, any other ending   columns [id,]formula[,z][,space_group][,n]; an id is for the reader of the file
+    .csv, any other ending   columns [id,]formula[,z][,space_group][,n]; an id is for the reader of the file;
+                             elements[,elements_subset] beside the formula, or in its place
     .parquet                 the same columns
     .txt                     a formula a line
     .tar .tar.gz .tgz .zip   prompts in the published language, one a member
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-COLUMNS = ("id", "formula", "z", "space_group", "n")
+COLUMNS = ("id", "formula", "z", "space_group", "n", "elements", "elements_subset")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 CHUNK = 1000  # rows read at a time from a Parquet file
 
@@ -73,7 +74,11 @@ def unchanged(requests: Iterable[Request], found: Survey) -> Iterator[Request]:
 
 
 def _line(request: Request) -> bytes:
-    asked = (request.formula, request.z, request.space_group, request.n, request.prompt)
+    asked: tuple[object, ...] = (
+        request.formula, request.z, request.space_group, request.n, request.prompt
+    )  # fmt: skip
+    if request.elements is not None:  # else the line stays what it was before there were any
+        asked = (*asked, request.elements, request.elements_subset)
     return f"{asked!r}\n".encode()
 
 
@@ -196,17 +201,18 @@ def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _check_columns(path: Path, names: list[str], said: str) -> None:
-    if "formula" not in names or set(names) - set(COLUMNS):
+    if not {"formula", "elements"} & set(names) or set(names) - set(COLUMNS):
         raise InputError(
-            f"{path}: {said} the columns formula[,z][,space_group][,n], not {','.join(names)[:60]!r}"
+            f"{path}: {said} the columns formula[,z][,space_group][,n], or elements in place of the formula, "
+            f"not {','.join(names)[:60]!r}"
         )
 
 
 def _filled(path: Path, where: str, row: Mapping[str, str | None]) -> dict[str, str]:
     """The cells of a row that hold something."""
     values = {name: value.strip() for name, value in row.items() if value and value.strip() and name != "id"}
-    if "formula" not in values:
-        raise InputError(f"{path}, {where}: no formula")
+    if not values.keys() & {"formula", "elements"}:
+        raise InputError(f"{path}, {where}: no formula" + (" and no elements" if "elements" in row else ""))
     return values
 
 

@@ -207,6 +207,7 @@ def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) 
             "request": unit,
             "sample": sample,
             "asked_formula": request.formula,
+            "asked_elements": request.elements,
             "asked_z": None if request.z == "auto" else request.z,
             "asked_space_group": request.space_group,
             "prompt": request.prompt,

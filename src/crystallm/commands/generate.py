@@ -106,6 +106,13 @@ def generate(
         str | None,
         Parameter(help="Number or symbol: 136, P4_2/mnm, 'P 42/m n m'; auto: spread over likely ones."),
     ] = None,
+    elements: Annotated[
+        str | None,
+        Parameter(help="In place of a formula: a chemical system, Li-Fe-O; the network chooses the counts."),
+    ] = None,
+    elements_subset: Annotated[
+        bool | None, Parameter(negative=(), help="With --elements: some of them may be left out.")
+    ] = None,
     n: Annotated[int | None, Parameter(name=["-n", "--n"], help="Crystals for each request (10).")] = None,
     out: Annotated[
         Path | None,
@@ -114,8 +121,8 @@ def generate(
     formulas: Annotated[
         Path | None,
         Parameter(
-            help="File of requests: CSV or Parquet, columns formula[,z][,space_group][,n]; .txt, a formula "
-            "a line; .csv.gz, .txt.gz. Needs --out."
+            help="File of requests: CSV or Parquet, columns formula (or elements)[,z][,space_group][,n]; "
+            ".txt, a formula a line; .csv.gz, .txt.gz. Needs --out."
         ),
     ] = None,
     valid: Annotated[
@@ -191,10 +198,11 @@ def generate(
 
     crystallm generate TiO2 --z 2 --space-group P4_2/mnm -n 20 --out out/
 
-    Without a formula the network chooses the composition too. With --out, one CIF a crystal and
-    results.parquet are written; a killed run started again does only what is missing. results.parquet has
-    all that was written, also what --valid and --best do not keep. A run of more than 10,000 crystals writes
-    results/part-*.parquet in its place, and CIFs with --cifs only.
+    Without a formula the network chooses the composition too: of --elements, of what can fill the
+    --space-group, or of anything. With --out, one CIF a crystal and results.parquet are written; a killed
+    run started again does only what is missing. results.parquet has all that was written, also what --valid
+    and --best do not keep. A run of more than 10,000 crystals writes results/part-*.parquet in its place, and
+    CIFs with --cifs only.
     """
     flags = {
         "formula": formula, "z": z, "space_group": space_group, "n": n, "out": out, "formulas": formulas,
@@ -203,6 +211,7 @@ def generate(
         "max_new_tokens": max_new_tokens, "valid": valid, "max_tries": max_tries, "rank": rank, "best": best,
         "cluster": cluster, "workers": workers, "threads": threads, "cifs": cifs, "energy": energy,
         "relax": relax, "formation": formation, "hull": hull, "begin": begin, "like": like,
+        "elements": elements, "elements_subset": elements_subset,
     }  # fmt: skip
     asked = _asked(merged(config, flags))
     written = _generate(asked, shown=not (quiet or json))
@@ -227,7 +236,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     """
     from crystallm import formula, lists
     from crystallm.answers import Selection
-    from crystallm.asking import Request, understand, validated
+    from crystallm.asking import Request, elements_of, understand, validated
 
     options = dict(options)
     out, formulas, cifs = (options.pop(name, None) for name in ("out", "formulas", "cifs"))
@@ -256,7 +265,9 @@ def _asked(options: dict[str, Any]) -> Asked:
         from crystallm.energy.hull import Hull
 
         # A file that is none, or does not go with what is asked for, is refused before anything is written.
-        Hull(Path(selection.hull)).require(() if named is None else formula.parse(str(named)))
+        Hull(Path(selection.hull)).require(
+            elements_of(request) if named is None else formula.parse(str(named))
+        )
     if formulas is None:
         return Asked(partial(_just, request), request, settings, selection, place, cifs, folder)
     if set(one) - {"n"}:
@@ -279,7 +290,11 @@ def _begin(options: dict[str, Any]) -> None:
         CrystallmError: the file cannot be read.
     """
     begin, known = options.pop("begin", None), options.pop("like", None)
-    given = [name for name in ("z", "space_group", "prompt", "formulas") if options.get(name) is not None]
+    given = [
+        name
+        for name in ("z", "space_group", "elements", "prompt", "formulas")
+        if options.get(name) is not None
+    ]
     if begin is not None:
         given += [name for name in ("formula",) if options.get(name) is not None]
         given += [] if known is None else ["like"]
@@ -425,7 +440,8 @@ def _generate(asked: Asked, *, shown: bool) -> Written:
 
 def _understood(asked: Asked, *, shown: bool) -> Run:
     """Load the model, and look at each request."""
-    from crystallm import formula, lists
+    from crystallm import lists
+    from crystallm.asking import elements_of
     from crystallm.checkpoint import load_model
     from crystallm.energy.hull import Lacking
     from crystallm.generation import Generator
@@ -440,8 +456,8 @@ def _understood(asked: Asked, *, shown: bool) -> Run:
 
         def check(request: Request) -> None:
             Generator(model, [request], asked.settings, asked.selection).check()
-            if lacking is not None and request.formula is not None:
-                lacking.look(formula.parse(request.formula))
+            if lacking is not None:
+                lacking.look(elements_of(request))
             if not (number := next(numbers)) % 1000:
                 advance(number)
 

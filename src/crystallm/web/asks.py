@@ -38,7 +38,7 @@ class _Ask(BaseModel):
 
 
 class Generate(_Ask):
-    """Write crystals for a formula."""
+    """Write crystals for a formula; without one, of a chemical system, or in a space group."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -49,7 +49,13 @@ class Generate(_Ask):
     )
 
     kind: Literal["generate"]
-    formula: Formula
+    formula: Formula | None = None
+    elements: str | None = Field(
+        default=None,
+        max_length=200,
+        description="In place of a formula: a chemical system, `Li-Fe-O`; the network chooses the counts.",
+    )
+    elements_subset: bool = Field(default=False, description="Whether some of these may be left out.")
     z: Z = None
     space_group: Group = None
     n: int = Field(default=8, ge=1, description="Crystals.")

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import crystallm
 from crystallm import answers, workers
-from crystallm.asking import Request, validated
+from crystallm.asking import Request, understand, validated
 from crystallm.energy import model as energies
 from crystallm.energy import relax as relaxation
 from crystallm.energy import worker
-from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings, fingerprint
 from crystallm.losable import LostError, StartError
 from crystallm.web import asks, desk, reading, searching
@@ -159,7 +159,20 @@ class Runner:
             raise FieldError("n", f"n = {ask.n}: at most {self.limits.samples} crystals a job")
         if ask.model is not None and ask.model not in self.models:
             raise FieldError("model", f"no model {ask.model!r}: there are {', '.join(self.models)}")
-        reading.read(ask.formula, ask.z, ask.space_group, self.limits.atoms)
+        if isinstance(ask, asks.Generate) and (ask.formula is None or ask.elements is not None):
+            self._check_system(ask)
+        elif ask.formula is not None:
+            reading.read(ask.formula, ask.z, ask.space_group, self.limits.atoms)
+
+    def _check_system(self, ask: asks.Generate) -> None:
+        """Look whether an ask without a formula can be understood."""
+        if ask.elements is None and ask.space_group is None:
+            raise FieldError("formula", "write a formula, such as TiO2, or elements, such as Li-Fe-O")
+        try:
+            understand(_request(ask), most_atoms=self.limits.atoms)
+        except InputError as error:
+            field = "space_group" if ask.elements is None else "elements"
+            raise FieldError(field, str(error)) from None
 
     def _check_search(self, ask: asks.Search) -> None:
         if ask.simulations > self.limits.simulations:
@@ -230,8 +243,6 @@ class Runner:
 
     def _planned(self, model: Model, ask: asks.Generate) -> tuple[str, Drafts]:
         """How the request was read, and what is to be written for it."""
-        group = None if ask.space_group is None else str(ask.space_group)
-        request = validated(Request, {"formula": ask.formula, "z": ask.z, "space_group": group, "n": ask.n})
         settings = validated(
             Settings,
             {
@@ -242,7 +253,7 @@ class Runner:
                 "seed": ask.seed or 0,
             },
         )
-        generator = Generator(model, [request], settings, most_atoms=self.limits.atoms)
+        generator = Generator(model, [_request(ask)], settings, most_atoms=self.limits.atoms)
         return generator.note(0), generator.drafts(0)
 
     async def _written(self, model: Model, drafts: Drafts) -> Any:
@@ -537,6 +548,13 @@ class Runner:
             return await asyncio.wrap_future(pool.submit(name, task))
         except StartError as error:
             raise CrystallmError(str(error)) from None
+
+
+def _request(ask: asks.Generate) -> Request:
+    """What an ask says of what is to be written."""
+    names = ("formula", "elements", "elements_subset", "z", "n")
+    group = None if ask.space_group is None else str(ask.space_group)
+    return validated(Request, {name: getattr(ask, name) for name in names} | {"space_group": group})
 
 
 def _own_energy(sheet: Mapping[str, Any]) -> float | None:

@@ -1,0 +1,93 @@
+"""Which composition a text may tell, where the network is to choose it and something was asked of it.
+
+Two things can be asked: a chemical system, of whose elements all must occur or only some, and a space group
+that must be able to hold the cell. Elements come by rising electronegativity, so an element that must occur
+may not be passed. After each count the group can hold what stands there so far; whatever that is, its general
+position takes further elements, so what is begun can be completed.
+
+Builds on the core in `grammar`; refuses to know tokens and networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+from crystallm import elements, grammar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MAX_ATOMS = 1_000
+"""Of a cell: open collections hold up to 336 in the primitive one, 3,200 texts up to 208 in the conventional
+one."""
+MAX_ELEMENTS = 8
+"""That must occur together: the most in 47,335 structures of open collections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of a composition.
+
+    Attributes:
+        elements: that it may hold, by rising electronegativity; None for any.
+        every: whether it must hold each of them.
+        group: number of the space group that must be able to hold it; None for any.
+        most_atoms: of the cell.
+    """
+
+    elements: tuple[str, ...] | None = None
+    every: bool = True
+    group: int | None = None
+    most_atoms: int = MAX_ATOMS
+
+    def following(self, composition: Iterable[str]) -> tuple[str, ...]:
+        """Elements that may come next behind those of a composition, by rising electronegativity."""
+        able = _order() if self.elements is None else self.elements
+        written = list(composition)
+        if written:
+            rank = _rank()
+            last = max(rank[symbol] for symbol in written)
+            able = tuple(symbol for symbol in able if rank[symbol] > last)
+        return able[:1] if self._all_needed else able
+
+    def may_end(self, composition: Iterable[str]) -> bool:
+        """Whether a composition has all elements that it must have."""
+        written = set(composition)
+        return bool(written) and not (self._all_needed and set(self.elements or ()) - written)
+
+    def counts(self, composition: Mapping[str, int], symbol: str) -> tuple[int, ...]:
+        """Counts that an element may have beside those of the others, ascending."""
+        others = {s: n for s, n in composition.items() if s != symbol}
+        missing = len(set(self.elements or ()) - {*others, symbol}) if self._all_needed else 0
+        if self.group is None:
+            return _up_to(self.most_atoms - sum(others.values()) - missing)
+        free, _ = grammar.position_counts(self.group)
+        most = self.most_atoms - sum(others.values()) - missing * free[0]
+        return _counts(self.group, tuple(sorted(others.values())), most)
+
+    @property
+    def _all_needed(self) -> bool:
+        return self.every and self.elements is not None
+
+
+@lru_cache(maxsize=grammar.KEPT)
+def _up_to(most: int) -> tuple[int, ...]:
+    return tuple(range(1, most + 1))
+
+
+@lru_cache(maxsize=grammar.KEPT)
+def _counts(number: int, others: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Counts that a group can hold beside others (sorted)."""
+    return tuple(n for n in range(1, most + 1) if grammar.can_hold(number, (*others, n)))
+
+
+@cache
+def _order() -> tuple[str, ...]:
+    return tuple(elements.electronegativity_order(elements.symbols()))
+
+
+@cache
+def _rank() -> dict[str, int]:
+    return {symbol: place for place, symbol in enumerate(_order())}
