@@ -213,7 +213,8 @@ export class Form {
 
   /** What is said of an ask above its crystals. */
   static title(ask) {
-    const parts = [h("span", {}, typeset(ask.formula))];
+    // A job of another program may have no formula.
+    const parts = [ask.formula ? h("span", {}, typeset(ask.formula)) : `${ask.elements ?? "Any formula"}`];
     if (ask.z === "auto") parts.push(", Z auto");
     else if (ask.z) parts.push(`, Z = ${ask.z}`);
     if (ask.space_group) parts.push(", ", ask.space_group === "auto" ? "groups auto" : typeof ask.space_group === "number" ? `no. ${ask.space_group}` : group(ask.space_group));
