@@ -51,7 +51,7 @@ def test_a_collection_is_relaxed_and_a_killed_run_goes_on(crystallm, tmp_path, m
         assert row["energy"] < row["energy_before"]
         assert row["space_group_number"] == group
         assert (tmp_path / "out" / "cifs" / row["file"]).read_text() == row["cif"]
-    frames = list(sources.read("out/trajectories/00001-rocksalt.extxyz"))
+    frames = list(sources.read("out/trajectories/rocksalt.extxyz"))
     assert len(frames) == rows["rocksalt"]["steps"] + 1
     # All other tools read the folder: what was not relaxed is an entry without a text.
     assert [entry.text is None for entry in sources.read("out")] == [True, False, False, True]
@@ -71,10 +71,44 @@ def test_a_collection_is_relaxed_and_a_killed_run_goes_on(crystallm, tmp_path, m
     assert crystallm(*asked, "--quiet") == (0, "", "")
     again = parquet.read_table("out/results.parquet").to_pylist()
     assert again == marked
-    assert [path.name for path in (tmp_path / "out" / "cifs").iterdir()] == ["00002-rutile.cif"]
+    assert [path.name for path in (tmp_path / "out" / "cifs").iterdir()] == ["rutile.cif"]
     code, _, err = crystallm(*asked, "--fmax", "0.5")
     assert code == 2
     assert "out holds another run (fmax was 0.05, now 0.5)" in err
+
+
+def test_crystals_of_a_run_keep_the_names_of_their_files(crystallm, tmp_path):
+    from crystallm import crystal, runs
+
+    salt = (tmp_path / "cifs" / "rocksalt.cif").read_text()
+    files = ("Na4Cl4-sg225-0000.cif", "00001/Na4Cl4-sg225-0001.cif", None)
+    rows = [
+        dict.fromkeys(crystal.COLUMNS) | {"request": 0, "sample": i, "cif": salt, "file": file}
+        for i, file in enumerate(files)
+    ]
+    runs.write_atomically(tmp_path / "run" / "results.parquet", runs.as_parquet(rows, crystal.COLUMNS))
+    assert crystallm("relax", "run", *OPTIONS, "--steps", 1, "--out", "out", "--quiet")[0] == 0
+    names = ["Na4Cl4-sg225-0000", "Na4Cl4-sg225-0001", "0-2"]
+    assert [row["id"] for row in parquet.read_table("out/results.parquet").to_pylist()] == names
+    assert {path.stem for path in (tmp_path / "out" / "cifs").iterdir()} == set(names)
+    assert crystallm("export", "run", "--to", "cif", "--out", "exported")[0] == 0
+    assert {path.stem for path in (tmp_path / "exported").iterdir()} == set(names)
+
+
+def test_names_that_a_disk_cannot_tell_apart_are_numbered(crystallm, tmp_path):
+    (tmp_path / "cifs" / "more").mkdir()
+    shutil.copy("cifs/rutile.cif", "cifs/more/salt a.cif")
+    shutil.copy("cifs/rutile.cif", "cifs/more_Salt+a.cif")
+    shutil.copy("cifs/rutile.cif", "cifs/more_salt-a.cif")
+    asked = ("relax", "cifs", *OPTIONS, "--steps", 1, "--quiet", "--out")
+    assert crystallm(*asked, "apart")[0] == 0
+    assert {path.name for path in (tmp_path / "apart" / "cifs").iterdir()} == {
+        *("rocksalt.cif", "rutile.cif", "more_salt_a.cif", "more_Salt+a.cif", "more_salt-a.cif")
+    }
+    shutil.copy("cifs/rutile.cif", "cifs/More_salt_a.cif")
+    assert crystallm(*asked, "alike")[0] == 0
+    found = sorted(path.name for path in (tmp_path / "alike" / "cifs").iterdir())
+    assert found[:2] == ["00000-More_salt_a.cif", "00002-more_salt_a.cif"]
 
 
 def test_rows_are_told_as_json(crystallm):

@@ -27,7 +27,7 @@ from crystallm.commands import (
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from crystallm.energy.relax import Options, Relaxed
     from crystallm.runs import RunFolder
@@ -179,7 +179,8 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
     """A row for each crystal of a collection; those of an unfinished run are not relaxed again."""
     from crystallm import evaluation, runs, sources
 
-    n_entries, digest = evaluation.survey(sources.read_cifs(asked.path))
+    names = Names()
+    n_entries, digest = evaluation.survey(names.watch(sources.read_cifs(asked.path)))
     folder, todo = None, set(range(n_entries))
     if asked.out is not None:
         question = {
@@ -195,11 +196,11 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
     entries = ((i, entry) for i, entry in enumerate(sources.read_cifs(asked.path)) if i in todo)
     with progress("relaxing crystals", n_entries, shown=shown) as advance:
         advance(done)
-        for number, row, found in _results(asked, entries, len(todo)):
+        for number, row, found in _results(asked, names, entries, len(todo)):
             if folder is None:
                 rows[number] = row
             else:
-                _write(folder, number, row, found)
+                _write(folder, names, number, row, found)
             done += 1
             advance(done)
     if folder is None:
@@ -209,7 +210,7 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
 
 
 def _results(
-    asked: Asked, entries: Iterator[tuple[int, Entry]], n_entries: int
+    asked: Asked, names: Names, entries: Iterator[tuple[int, Entry]], n_entries: int
 ) -> Iterator[tuple[int, dict[str, Any], Relaxed | None]]:
     """Number, row, and what became of each crystal, as they finish."""
     from crystallm.energy.relation import Relation
@@ -237,7 +238,7 @@ def _results(
     )
     for i, one in found:
         number, name = drawn[i]
-        row, relaxed = _row(number, name, one)
+        row, relaxed = _row(names.file(number, name), name, one)
         if relaxed is not None:
             row |= relation.told(relaxed.structure.composition, relaxed.energy)
         yield number, row, relaxed
@@ -245,7 +246,7 @@ def _results(
         yield number, row, None
 
 
-def _row(number: int, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], Relaxed | None]:
+def _row(file: str, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], Relaxed | None]:
     from crystallm import workers
     from crystallm.energy import relax
 
@@ -270,7 +271,7 @@ def _row(number: int, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any],
         "space_group_number": None if group is None else group[1],
         "volume_per_atom_before": before.volume / len(before),
         "volume_per_atom": after.volume / len(after),
-        "file": f"{_file(number, name)}.cif",
+        "file": f"{file}.cif",
         "cif": relax.to_cif(after),
     }
     return dict.fromkeys(COLUMNS) | told, found
@@ -280,12 +281,32 @@ def _lost(name: str, reason: str) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | {"id": name, "reason": reason}
 
 
-def _file(number: int, name: str) -> str:
-    """A file's name for a crystal, whatever its collection calls it."""
-    return f"{number:05d}-{re.sub('[^A-Za-z0-9._+-]+', '_', name)[-60:]}"
+class Names:
+    """Names of files for the crystals of a collection: what it calls them, numbered where two are alike."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._alike = False
+
+    def watch(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The same entries, whose names are taken note of."""
+        for entry in entries:
+            name = self._plain(entry.id).lower()  # there are disks that tell no A from a
+            self._alike |= name in self._taken
+            self._taken.add(name)
+            yield entry
+
+    def file(self, number: int, name: str) -> str:
+        """The name of a crystal's file, without its ending."""
+        return f"{number:05d}-{self._plain(name)}" if self._alike else self._plain(name)
+
+    @staticmethod
+    def _plain(name: str) -> str:
+        """A name that every disk takes, and no hidden one."""
+        return re.sub("[^A-Za-z0-9._+-]+", "_", name)[-60:].lstrip(".") or "crystal"
 
 
-def _write(folder: RunFolder, number: int, row: dict[str, Any], found: Relaxed | None) -> None:
+def _write(folder: RunFolder, names: Names, number: int, row: dict[str, Any], found: Relaxed | None) -> None:
     from crystallm import extxyz, runs
 
     if found is not None and found.trajectory:
@@ -294,6 +315,6 @@ def _write(folder: RunFolder, number: int, row: dict[str, Any], found: Relaxed |
             extxyz.frame(structure, {"energy": energy * len(structure)})
             for structure, energy in found.trajectory
         )
-        path = folder.path / "trajectories" / f"{_file(number, row['id'])}.extxyz"
+        path = folder.path / "trajectories" / f"{names.file(number, row['id'])}.extxyz"
         runs.write_atomically(path, text.encode(), sync=False)
     folder.write_unit(number, [row], {row["file"]: row["cif"]} if row["file"] else {})
