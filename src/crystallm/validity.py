@@ -315,6 +315,8 @@ class _Draft:
                 return
             self.facts = _facts(self.block, cell)
             wrong = _wrong_group(self.facts.printed_group, self.facts.found_group)
+            if wrong and self.facts.found_group is None and (distance := _shortest(cell)) < SYMPREC:
+                wrong = [f"{wrong[0]}: atoms stand {distance:.2f} Å apart"]
             self.space_group = not wrong
             self.reasons += wrong
             try:
@@ -451,6 +453,17 @@ def _facts(block: Block, cell: reading.Cell) -> Facts:
         printed_group=reading.printed_group(block),
         found_group=None if found is None else str(found.international),
     )
+
+
+def _shortest(cell: reading.Cell) -> float:
+    """Shortest distance of two atoms in the cell, Å, found where it is less than half an edge."""
+    import numpy as np
+
+    shortest = np.inf
+    for i, point in enumerate(cell.coords[:-1]):
+        off = cell.coords[i + 1 :] - point
+        shortest = min(shortest, np.linalg.norm((off - np.rint(off)) @ cell.vectors, axis=1).min())
+    return float(shortest)
 
 
 def _wrong_group(printed: str | None, found: str | None) -> list[str]:
