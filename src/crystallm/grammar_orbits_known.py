@@ -22,6 +22,9 @@ from crystallm.grammar_orbits import OrbitsState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MORE_UNITS = ": ask for more formula units"
+"""The mend where nobody knows how many."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -48,9 +51,10 @@ class Known:
         left = self.missing
         short = [symbol for symbol, n in left.items() if n < 0]
         if short:
+            atoms = "atom" if left[short[0]] == -1 else "atoms"
             raise InputError(
-                f"the known part holds {-left[short[0]]} atoms of {short[0]} more than the whole cell: "
-                "ask for more formula units"
+                f"the known part holds {-left[short[0]]} {atoms} of {short[0]} more than the whole cell"
+                f"{MORE_UNITS}"
             )
         if not any(left.values()):
             raise InputError("nothing is missing: the known part has all atoms of the formula")
