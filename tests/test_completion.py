@@ -176,7 +176,7 @@ def test_what_is_offered_can_always_be_completed(host):
         ("LiCaTiO3", 3, "1 atom of Ca more than the whole cell: Z = 4 is the least that works, ask for it"),
         ("CaTiO4", 2, "2 atoms of Ca more than the whole cell: Z = 4 is the least"),
         ("CaTiO4", 5, "cannot be added.*for so many atoms: Z = 4 is the least"),
-        ("Ca4Ti4O13", None, "O1 cannot be added.*for so many atoms: Z = 4 is the least that works"),
+        ("Ca4Ti4O13", None, "O cannot be added.*for so many atoms: Z = 4 is the least that works"),
     ],
 )
 def test_parts_that_cannot_be_completed_are_refused(host, wanted, z, said):

@@ -128,7 +128,7 @@ class Completing(Generator):
 
     def note(self, unit: int) -> str:
         """How the request was read, and which atoms are added."""
-        missing = "".join(f"{symbol}{n}" for symbol, n in self._known.missing.items() if n)
+        missing = formula.short("".join(f"{s}{n}" for s, n in self._known.missing.items() if n))
         return f"{super().note(unit)}; {missing} added"
 
     def _rules(self, pairs: Any, chosen: Sequence[Choice]) -> KnownRules:  # noqa: ARG002 - one for all

@@ -29,7 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crystallm import extxyz, optimade
+from crystallm import extxyz, formula, optimade
 from crystallm.crystal import COLUMNS
 from crystallm.errors import CrystallmError, InputError
 
@@ -240,7 +240,7 @@ def _ordered(item: Item) -> Structure:
 
 
 def _formula(structure: Structure) -> str:
-    return str(structure.composition.formula).replace(" ", "")
+    return formula.short(structure.composition.formula)
 
 
 def cif_of(item: Item) -> str:

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crystallm import grammar, orbits, spacegroups
+from crystallm import formula, grammar, orbits, spacegroups
 from crystallm import grammar_orbits_options as options
 from crystallm.errors import InputError
 from crystallm.grammar_orbits import OrbitsState
@@ -62,7 +62,7 @@ class Known:
         taken = Counter(group.wyckoff[i].multiplicity for i in self.fixed)
         open_ = tuple((m, n - taken[m]) for m, n in fixed)
         if not grammar.fits(free, open_, tuple(sorted(n for n in left.values() if n))):
-            rest = "".join(f"{symbol}{n}" for symbol, n in left.items() if n)
+            rest = formula.short("".join(f"{symbol}{n}" for symbol, n in left.items() if n))
             raise InputError(
                 f"{rest} cannot be added to the known part: {group.symbol} has no positions for so many atoms"
             )

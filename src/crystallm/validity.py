@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from crystallm import bonds, elements, reading
+from crystallm import bonds, elements, formula, reading
 from crystallm.cif_block import ANGLES, LENGTHS, Block, number, read, row_symbol
 from crystallm.errors import CrystallmError, InputError, TextError
 
@@ -446,7 +446,7 @@ def _facts(block: Block, cell: reading.Cell) -> Facts:
     if all(symbol in elements.symbols() for symbol in known):
         known = elements.electronegativity_order(known)
     return Facts(
-        cell_formula=None if "" in counts else "".join(f"{symbol}{counts[symbol]}" for symbol in known),
+        cell_formula=None if "" in counts else formula.short("".join(f"{s}{counts[s]}" for s in known)),
         n_atoms=len(cell.symbols),
         volume_per_atom=abs(float(np.linalg.det(cell.vectors))) / len(cell.symbols),
         cell=tuple(number(block.tags[name]) for name in LENGTHS + ANGLES),

@@ -247,7 +247,7 @@ def _results(
 
 
 def _row(file: str, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], Relaxed | None]:
-    from crystallm import workers
+    from crystallm import formula, workers
     from crystallm.energy import relax
 
     if isinstance(found, workers.Lost):
@@ -256,10 +256,10 @@ def _row(file: str, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], R
     group = relax.space_group(after)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of elements without an electronegativity, by which it sorts
-        formula = after.composition.formula.replace(" ", "")
+        cell = formula.short(after.composition.formula)
     told = {
         "id": name,
-        "formula": formula,
+        "formula": cell,
         "n_atoms": len(after),
         "energy_before": found.energy_before,
         "energy": found.energy,
