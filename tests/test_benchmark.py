@@ -102,6 +102,7 @@ def test_polymorphs_of_a_set_are_compared_with_each_other():
 def test_a_killed_benchmark_goes_on_and_ends_with_the_same_table(sets, parrot, tmp_path):
     script = (
         "import sys; from crystallm.commands import benchmark; benchmark.SAMPLES = 2\n"
+        "from crystallm.benchmarks import csp_units; csp_units.JUDGED_TOGETHER = 2\n"
         "from crystallm.cli import run\n"
         "folder, model, out = sys.argv[1:]\n"
         "sys.exit(run(['benchmark', 'perov_5', '-n', '2', '--data-dir', folder, '--model', model,\n"
