@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from crystallm import extxyz, formula, optimade
 from crystallm.crystal import COLUMNS
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     import os
@@ -117,7 +117,7 @@ def export(
     if path.exists():
         raise InputError(f"{str(path)!r} is there already: name another place with --out")
     if to == "ase" and find_spec("ase") is None:
-        raise InputError("ASE's databases are written by ASE: pip install crystallm[ase]")
+        raise InputError(f"ASE's databases are written by ASE: {install('ase')}")
     new = path.with_name(f".{path.name}.tmp{ending}")
     skipped: list[tuple[str, str]] = []
     n = 0

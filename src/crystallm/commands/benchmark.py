@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from crystallm.generation import Settings
     from crystallm.runs import RunFolder
 
-SAMPLES = 40
+SAMPLES = 100
 """Samples of a block, which is kept as a whole; one entry at least."""
 
 
