@@ -50,6 +50,16 @@ def test_the_same_requests_are_the_same_in_any_file(tmp_path: Path) -> None:
     assert lists.survey(ASKED).sha256 != lists.survey(ASKED[::-1]).sha256
 
 
+def test_composition_is_another_name_of_formula(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("z, composition\n2,TiO2\n")
+    as_parquet(tmp_path / "a.parquet", [{"composition": "TiO2", "z": 2}])
+    for name in ("a.csv", "a.parquet"):
+        assert list(lists.read(tmp_path / name, n=1)) == [Request(formula="TiO2", z=2, n=1)]
+    (tmp_path / "both.csv").write_text("formula,composition\nTiO2,NaCl\n")
+    with pytest.raises(InputError, match="not formula,composition"):
+        list(lists.read(tmp_path / "both.csv", n=1))
+
+
 def test_a_text_has_a_formula_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("TiO2\n\n  (NH4)2SO4 \n")
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"TiO2\n(NH4)2SO4"))
