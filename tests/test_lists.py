@@ -56,7 +56,7 @@ def test_composition_is_another_name_of_formula(tmp_path: Path) -> None:
     for name in ("a.csv", "a.parquet"):
         assert list(lists.read(tmp_path / name, n=1)) == [Request(formula="TiO2", z=2, n=1)]
     (tmp_path / "both.csv").write_text("formula,composition\nTiO2,NaCl\n")
-    with pytest.raises(InputError, match="not formula,composition"):
+    with pytest.raises(InputError, match="not 'formula,composition'"):
         list(lists.read(tmp_path / "both.csv", n=1))
 
 
