@@ -21,6 +21,10 @@ _REASONS = 10
 _REASON = 90
 _RELATED = {"formation_energy": "formation", "e_above_hull": "above hull"}
 """Columns of energies counted from others, eV per atom, and their heads."""
+LARGE_CELL = 100
+"""Atoms of a cell from which on a person is told what helps where no crystal is valid."""
+INDEPENDENT = 30
+"""Independent atoms up to which crystals come out valid: docs/grammar.md has the figures."""
 _MIN_WIDTH = 120
 """Columns of a page when the output is no terminal: one of 80 cuts the cells."""
 
@@ -101,6 +105,20 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     console.print(table)
     if len(lines) > limit:
         console.print(f"... and {len(lines) - limit} more")
+    if advice := _advice(rows):
+        console.print(plain(advice), soft_wrap=True, highlight=False)
+
+
+def _advice(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What helps where cells are too large to come out valid; "" where that is not the matter."""
+    largest = max((row.get("n_atoms") or 0 for row in rows), default=0)
+    if largest < LARGE_CELL or any(row["valid"] for row in rows):
+        return ""
+    return (
+        f"none is valid: cells as large as this ({largest} atoms) come out sound where symmetry leaves some "
+        f"{INDEPENDENT} independent atoms at most: ask for fewer formula units, or for a group of high "
+        "symmetry (--space-group)"
+    )
 
 
 def print_summary(counts: Mapping[str, int], folder: Path | None, *, parted: bool = False) -> None:
