@@ -89,7 +89,7 @@ def test_a_broken_row_of_a_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="row 3: 'Xx': Xx is no element"):
         lists.read_requests(as_parquet(tmp_path / "a.parquet", rows), n=1)
     with pytest.raises(InputError, match="there must be the columns"):
-        lists.read_requests(as_parquet(tmp_path / "b.parquet", [{"composition": "TiO2"}]), n=1)
+        lists.read_requests(as_parquet(tmp_path / "b.parquet", [{"compound": "TiO2"}]), n=1)
     with pytest.raises(CrystallmError, match="cannot be read"):
         lists.read_requests(tmp_path / "none.parquet", n=1)
 
