@@ -15,9 +15,11 @@ from pyarrow import parquet
 from crystallm import bulk, runs, sources, validity, workers
 from crystallm.answers import Selection
 from crystallm.asking import Request
+from crystallm.checkpoint import load_model
 from crystallm.cli import run
 from crystallm.commands.pace import Pace
 from crystallm.errors import InputError
+from crystallm.generation import Settings
 from killed import kill_after
 
 if TYPE_CHECKING:
@@ -104,6 +106,37 @@ def test_a_parted_request_has_the_crystals_of_a_whole_one(
     one, other = (parquet.read_table(tmp_path / name / runs.RESULTS).to_pylist() for name in ("20", "7"))
     same(one, other)
     assert [row["sample"] for row in other] == list(range(20))
+
+
+def test_blocks_are_small_but_not_too_many() -> None:
+    assert [bulk.block_size(n) for n in (1, 1000, 30_000, 100_000, 10_000_000)] == [16, 16, 16, 50, 512]
+
+
+@pytest.mark.parametrize(
+    "selection", [Selection(), Selection(valid=True, max_tries=4), Selection(rank="both")]
+)
+def test_the_first_block_is_kept_before_many_more_are_written(
+    selection: Selection, babbler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that an interruption costs what was under way, and not minutes."""
+    judged: list[str] = []
+
+    def check_many(texts: list[str], **_: Any) -> list[validity.Validity]:
+        judged.extend(texts)
+        return [validity.check(text) for text in texts]
+
+    monkeypatch.setattr(validity, "check_many", check_many)
+    settings = Settings(constraints="none", batch_size=8, device="cpu", max_new_tokens=4)
+    todo = bulk.blocks([Request(formula=FORMULAS[i % 5], n=4) for i in range(150)], selection, bulk.BLOCK)
+    written: list[int] = []
+    model = load_model(babbler, device="cpu")
+    done = bulk.write(model, bulk.Writing(settings, selection, named=True), todo, progress=written.append)
+    first = next(done)
+    assert first.block == 0
+    assert len(first.rows) == bulk.BLOCK
+    assert len(judged) <= bulk.BLOCK
+    # With `valid`, progress tells of valid ones, and there are none.
+    assert written[-1] <= bulk.BLOCK + settings.batch_size
 
 
 # -- a large run ---------------------------------------------------------------------------------------------
@@ -198,7 +231,7 @@ def test_a_bad_row_in_the_middle_stops_a_large_run_before_it_begins(
 
 # -- what is killed ------------------------------------------------------------------------------------------
 
-LIMITS = {"LARGE": 1000, "LARGE_BLOCK": 200, "WRITTEN_TOGETHER": 400}
+LIMITS = {"LARGE": 1000, "BLOCK": 200, "WRITTEN_TOGETHER": 400}
 PATCHES = f"""
 from crystallm import bulk, validity
 vars(bulk).update({LIMITS})

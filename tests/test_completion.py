@@ -169,10 +169,14 @@ def test_what_is_offered_can_always_be_completed(host):
 @pytest.mark.parametrize(
     ("wanted", "z", "said"),
     [
-        ("CaTiO3", None, "nothing is missing"),
-        ("CaTiO3", 2, "more than the whole cell"),
+        ("CaTiO3", None, "nothing is missing: the known part has all atoms of the formula$"),
+        ("CaTiO3", 4, "all atoms of the formula$"),
+        ("CaTiO3", 0, "z = 0 formula units"),
         ("SrTiO3", None, "has no Ca"),
-        ("CaTiO4", 5, "cannot be added"),
+        ("LiCaTiO3", 3, "1 atom of Ca more than the whole cell: Z = 4 is the least that works, ask for it"),
+        ("CaTiO4", 2, "2 atoms of Ca more than the whole cell: Z = 4 is the least"),
+        ("CaTiO4", 5, "cannot be added.*for so many atoms: Z = 4 is the least"),
+        ("Ca4Ti4O13", None, "O cannot be added.*for so many atoms: Z = 4 is the least that works"),
     ],
 )
 def test_parts_that_cannot_be_completed_are_refused(host, wanted, z, said):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from crystallm import elements
 from crystallm.errors import InputError
-from crystallm.formula import MAX_ATOMS, cell, parse, system
+from crystallm.formula import MAX_ATOMS, cell, parse, short, system
 
 
 @pytest.mark.parametrize(
@@ -171,3 +171,27 @@ def test_any_text_is_a_formula_or_an_input_error(text):
     else:
         assert counts
         assert all(count > 0 for count in counts.values())
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("CH3NH3PbI3", "H6PbI3CN"),
+        ("CI4", "I4C"),
+        ("C2I4", "I2C"),
+        ("InC", "InC"),
+        ("Ir3C", "Ir3C"),
+        ("SCI2", "CSI2"),
+    ],
+)
+def test_carbon_and_iodine_are_never_shown_as_chlorine(written, shown):
+    made = cell(written, 1)
+    assert made.reduced_formula == made.formula == shown
+    assert shown in made.note
+
+
+def test_counts_of_one_are_not_shown():
+    assert short("Ba1 In9 Ir2") == short("Ba1In9Ir2") == "BaIn9Ir2"
+    assert short("H6 Pb1 C1 I3 N1") == cell("CH3NH3PbI3").formula == "H6PbI3CN"
+    assert short("Na0.5 K0.5 Cl1") == "Na0.5K0.5Cl"
+    assert short("Ti11O1") == "Ti11O"

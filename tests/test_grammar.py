@@ -6,6 +6,7 @@ import copy
 import math
 import random
 
+import numpy as np
 import pytest
 
 from crystallm import contacts, grammar, orbits, spacegroups
@@ -336,6 +337,22 @@ def test_order_yields_where_no_place_is_left_behind():
     assert orbits.ids("0.50")[0] in state.allowed()
     state.advance(orbits.ids("0.98")[0])
     assert len(state.allowed()) == 10
+
+
+@pytest.mark.parametrize(("element", "number", "count"), [("C", 8, 360), ("C", 1, 120), ("Na", 2, 200)])
+def test_no_two_atoms_are_on_one_point_where_a_network_wants_nothing_else(element, number, count):
+    """The last token that may come, always: all coordinates go to the end of the edge, and pile up there."""
+    rules = OrbitsRules("full", {element: count}, number, rewrites=(0, 0, 0, 0), bond_rewrites=0)
+    ids = orbits.prompt([(element, count)])
+    state = rules.start(ids)
+    while allowed := list(state.allowed()):
+        ids.append(max(allowed))
+        assert state.advance(ids[-1]) == 0
+    structure = orbits.to_structure(orbits.from_ids(ids))
+    assert len(structure) == count
+    off = structure.frac_coords[:, None] - structure.frac_coords[None]
+    apart = np.abs(off - np.rint(off)).max(axis=2) + np.eye(count)
+    assert apart.min() > 0.9 / orbits.STEPS
 
 
 def test_cells_that_outgrow_the_context_are_refused_before_anything_is_written():

@@ -64,3 +64,40 @@ def test_orbits_stay_off_each_other(number):
         assert places.apart(number, index, values, places.DIGITS, [other]) == expected
         found += len(expected) < 10
     assert found
+
+
+@pytest.mark.parametrize("number", [1, 2, 8, 14, 49, 136, 166, 194, 227, 230])
+def test_full_tens_are_those_without_a_digit_left(number):
+    rng = random.Random(number)
+    found = 0
+    for index, position in enumerate(spacegroups.get(number).wyckoff):
+        if not position.free:
+            continue
+        known = tuple(rng.choice((0, 120, 250, 330, 500, 990)) for _ in position.free[1:])
+        if not places.keeping(number, index, (*known, 440)):
+            continue  # these are special themselves: no crystal comes here
+        others = [(*known, 440 + digit) for digit in range(10)]
+        others += [tuple(rng.randrange(1000) for _ in position.free) for _ in range(10)]
+        expected = set()
+        for ten in range(100):
+            kept = places.keeping(number, index, (*known, 10 * ten))
+            if not places.apart(number, index, (*known, 10 * ten), kept, others):
+                expected.add(ten)
+        assert places.full_tens(number, index, known, others) == expected
+        found += 44 in expected
+    assert found
+
+
+def test_fewer_orbits_leave_a_digit_in_all_tens():
+    """So that nobody need ask; see `places.CROWD`."""
+    rng = random.Random(0)
+    for number in (2, 12, 47, 49, 123, 139, 166, 194, 221, 225, 227, 230):
+        for index, position in enumerate(spacegroups.get(number).wyckoff):
+            if not position.free:
+                continue
+            for ten in (0, 12, 24, 25, 33, 49, 50, 66, 75, 99):
+                known = tuple(rng.choice((0, 250, 330, 500, 10 * ten)) for _ in position.free[1:])
+                if not places.keeping(number, index, (*known, 10 * ten)):
+                    continue  # no crystal comes here
+                others = [(*known, 10 * ten + digit) for digit in range(places.CROWD - 1)]
+                assert ten not in places.full_tens(number, index, known, others)

@@ -129,9 +129,11 @@ def test_what_was_learned_is_likelier_than_what_was_not(parrot, textbook_structu
 def test_what_has_no_text_has_a_reason(parrot, tmp_path, textbook_structures):
     (tmp_path / "c").mkdir()
     textbook_structures["rutile"].to(filename=str(tmp_path / "c" / "rutile.cif"))
+    textbook_structures["perovskite"].to(filename=str(tmp_path / "c" / "perovskite.cif"))
     (tmp_path / "c" / "torn.cif").write_text("data_\n_cell_length_a 3\n")
     rows = {row["id"]: row for row in likelihood.rows(Model.load(parrot), sources.read(tmp_path / "c"))}
     assert (rows["rutile"]["formula"], rows["rutile"]["space_group"]) == ("Ti2O4", "P4_2/mnm")
+    assert rows["perovskite"]["formula"] == "SrTiO3"
     assert rows["torn"]["nats"] is None
     assert rows["torn"]["reason"]
     small = untrained("orbits", context=8)

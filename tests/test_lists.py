@@ -86,6 +86,16 @@ def test_bad_elements_in_a_list_are_one_line(tmp_path: Path, content: str, says:
     assert "\n" not in str(caught.value)
 
 
+def test_composition_is_another_name_of_formula(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("z, composition\n2,TiO2\n")
+    as_parquet(tmp_path / "a.parquet", [{"composition": "TiO2", "z": 2}])
+    for name in ("a.csv", "a.parquet"):
+        assert list(lists.read(tmp_path / name, n=1)) == [Request(formula="TiO2", z=2, n=1)]
+    (tmp_path / "both.csv").write_text("formula,composition\nTiO2,NaCl\n")
+    with pytest.raises(InputError, match="not 'formula,composition'"):
+        list(lists.read(tmp_path / "both.csv", n=1))
+
+
 def test_a_text_has_a_formula_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("TiO2\n\n  (NH4)2SO4 \n")
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"TiO2\n(NH4)2SO4"))
@@ -115,7 +125,7 @@ def test_a_broken_row_of_a_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="row 3: 'Xx': Xx is no element"):
         lists.read_requests(as_parquet(tmp_path / "a.parquet", rows), n=1)
     with pytest.raises(InputError, match="there must be the columns"):
-        lists.read_requests(as_parquet(tmp_path / "b.parquet", [{"composition": "TiO2"}]), n=1)
+        lists.read_requests(as_parquet(tmp_path / "b.parquet", [{"compound": "TiO2"}]), n=1)
     with pytest.raises(CrystallmError, match="cannot be read"):
         lists.read_requests(tmp_path / "none.parquet", n=1)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -89,3 +90,20 @@ def test_spglib_keeps_quiet_unless_asked(asked, quiet, monkeypatch):
     command = [sys.executable, "-W", "ignore", "-c", CROWDED]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ("spglib:" not in run.stderr) == quiet
+
+
+def test_what_gets_an_extra_is_said_in_one_place(monkeypatch):
+    from crystallm import cli
+    from crystallm.commands.relax import relax
+
+    package = Path(crystallm.__file__).parent
+    code = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
+    asked = {name for text in code.values() for name in re.findall(r"\binstall\([\"'](\w+)[\"']\)", text)}
+    asked |= {name for text in code.values() for name in re.findall(r"crystallm\[(\w+)\]", text)}
+    assert {"energy", "ase", "zmq", "bench", "web", "cluster"} <= asked
+    assert asked <= PROJECT["project"]["optional-dependencies"].keys()
+    spelled = {name for name, text in code.items() if "pip install 'crystallm[" in text}
+    # Elsewhere in the help of commands alone, which says what the one place says.
+    assert all(name == "errors.py" or name.startswith("commands/") for name in spelled)
+    monkeypatch.setattr(cli, "install", lambda extra: f"conda install crystallm-{extra}")
+    assert "Needs conda install crystallm-energy. With --out" in cli._flowed(relax)

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 from pyarrow import parquet
+from pymatgen.core import Lattice, Structure
 
 from crystallm import cli, sources
 from crystallm.commands.relax import COLUMNS
@@ -51,7 +52,7 @@ def test_a_collection_is_relaxed_and_a_killed_run_goes_on(crystallm, tmp_path, m
         assert row["energy"] < row["energy_before"]
         assert row["space_group_number"] == group
         assert (tmp_path / "out" / "cifs" / row["file"]).read_text() == row["cif"]
-    frames = list(sources.read("out/trajectories/00001-rocksalt.extxyz"))
+    frames = list(sources.read("out/trajectories/rocksalt.extxyz"))
     assert len(frames) == rows["rocksalt"]["steps"] + 1
     # All other tools read the folder: what was not relaxed is an entry without a text.
     assert [entry.text is None for entry in sources.read("out")] == [True, False, False, True]
@@ -71,10 +72,104 @@ def test_a_collection_is_relaxed_and_a_killed_run_goes_on(crystallm, tmp_path, m
     assert crystallm(*asked, "--quiet") == (0, "", "")
     again = parquet.read_table("out/results.parquet").to_pylist()
     assert again == marked
-    assert [path.name for path in (tmp_path / "out" / "cifs").iterdir()] == ["00002-rutile.cif"]
+    assert [path.name for path in (tmp_path / "out" / "cifs").iterdir()] == ["rutile.cif"]
     code, _, err = crystallm(*asked, "--fmax", "0.5")
     assert code == 2
     assert "out holds another run (fmax was 0.05, now 0.5)" in err
+
+
+def test_crystals_of_a_run_keep_the_names_of_their_files(crystallm, tmp_path):
+    from crystallm import crystal, runs
+
+    salt = (tmp_path / "cifs" / "rocksalt.cif").read_text()
+    files = ("Na4Cl4-sg225-0000.cif", "00001/Na4Cl4-sg225-0001.cif", None)
+    rows = [
+        dict.fromkeys(crystal.COLUMNS) | {"request": 0, "sample": i, "cif": salt, "file": file}
+        for i, file in enumerate(files)
+    ]
+    runs.write_atomically(tmp_path / "run" / "results.parquet", runs.as_parquet(rows, crystal.COLUMNS))
+    assert crystallm("relax", "run", *OPTIONS, "--steps", 1, "--out", "out", "--quiet")[0] == 0
+    names = ["Na4Cl4-sg225-0000", "Na4Cl4-sg225-0001", "0-2"]
+    assert [row["id"] for row in parquet.read_table("out/results.parquet").to_pylist()] == names
+    assert {path.stem for path in (tmp_path / "out" / "cifs").iterdir()} == set(names)
+    assert crystallm("export", "run", "--to", "cif", "--out", "exported")[0] == 0
+    assert {path.stem for path in (tmp_path / "exported").iterdir()} == set(names)
+
+
+def test_names_that_a_disk_cannot_tell_apart_are_numbered(crystallm, tmp_path):
+    (tmp_path / "cifs" / "more").mkdir()
+    shutil.copy("cifs/rutile.cif", "cifs/more/salt a.cif")
+    shutil.copy("cifs/rutile.cif", "cifs/more_Salt+a.cif")
+    shutil.copy("cifs/rutile.cif", "cifs/more_salt-a.cif")
+    asked = ("relax", "cifs", *OPTIONS, "--steps", 1, "--quiet", "--out")
+    assert crystallm(*asked, "apart")[0] == 0
+    assert {path.name for path in (tmp_path / "apart" / "cifs").iterdir()} == {
+        *("rocksalt.cif", "rutile.cif", "more_salt_a.cif", "more_Salt+a.cif", "more_salt-a.cif")
+    }
+    shutil.copy("cifs/rutile.cif", "cifs/More_salt_a.cif")
+    assert crystallm(*asked, "alike")[0] == 0
+    found = sorted(path.name for path in (tmp_path / "alike" / "cifs").iterdir())
+    assert found[:2] == ["00000-More_salt_a.cif", "00002-more_salt_a.cif"]
+
+
+@pytest.fixture
+def polymorphs(tmp_path, crystallm):
+    """The two crystals, rock salt twice more, and its formula in the structure of caesium chloride."""
+    wide = Structure.from_file("cifs/rocksalt.cif")
+    shutil.copy("cifs/rocksalt.cif", "cifs/again.cif")
+    wide.apply_strain(0.02)
+    wide.to(filename="cifs/wide.cif", fmt="cif")
+    other = Structure(Lattice.cubic(3.4), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    other.to(filename="cifs/other.cif", fmt="cif")
+
+
+def test_equal_crystals_are_folded_and_the_lowest_of_each_formula_kept(crystallm, polymorphs, tmp_path):
+    asked = ("relax", "cifs", *OPTIONS, "--keep-symmetry")
+    code, out, err = crystallm(*asked, "--best", 1, "--out", "out")
+    assert (code, err) == (0, "")
+    assert "7 crystals, 2 kept, of these 2 relaxed, 0 not to the end" in out
+    rows = {row["id"]: row for row in parquet.read_table("out/results.parquet").to_pylist()}
+    salts = [rows[name] for name in ("rocksalt", "again", "wide")]
+    assert {row["cluster_size"] for row in salts} == {3}
+    assert len({row["cluster"] for row in salts}) == 1
+    assert rows["other"]["cluster_size"] == rows["rutile"]["cluster_size"] == rows["rutile"]["rank"] == 1
+    by_rank = sorted([*salts, rows["other"]], key=lambda row: row["rank"])
+    assert [row["rank"] for row in by_rank] == [1, 2, 3, 4]
+    # The best of each kind come first, by energy; its equals behind all that is distinct.
+    assert by_rank[0]["energy"] == min(row["energy"] for row in by_rank)
+    assert {by_rank[0]["cluster"], by_rank[1]["cluster"]} == {rows["other"]["cluster"], salts[0]["cluster"]}
+    assert (rows["helium"]["rank"], rows["torn"]["cluster"]) == (None, None)
+    kept = {f"{by_rank[0]['id']}.cif", "rutile.cif"}
+    assert {path.name for path in (tmp_path / "out" / "cifs").iterdir()} == kept
+    assert {row["file"] for row in rows.values() if row["file"]} == kept
+    # The same command says the same, and so does a run that writes nothing; two of each formula are more.
+    assert crystallm(*asked, "--best", 1, "--out", "out")[1] == out
+    code, out, _ = crystallm(*asked, "--best", 2)
+    assert code == 0
+    places = [out.index(f" {name}") for name in (by_rank[0]["id"], by_rank[1]["id"], "rutile")]
+    assert places == sorted(places)
+    assert out.count("×3") == 1
+    assert crystallm(*asked, "--out", "out")[0] == 2
+
+
+def test_a_run_killed_before_its_crystals_are_ranked_goes_on(crystallm, polymorphs, tmp_path, monkeypatch):
+    from crystallm import runs
+
+    finish = runs.RunFolder.finish
+    asked = ("relax", "cifs", *OPTIONS, "--best", 1, "--out", "out", "--quiet")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.RunFolder, "finish", killed)
+    assert crystallm(*asked)[0] == 130
+    assert not (tmp_path / "out" / "results.parquet").exists()
+    monkeypatch.setattr(runs.RunFolder, "finish", finish)
+    monkeypatch.setattr("crystallm.commands.relax._row", lambda *_: pytest.fail("relaxed again"))
+    code, _, err = crystallm(*asked)
+    assert (code, err) == (0, "")
+    ranks = [row["rank"] for row in parquet.read_table("out/results.parquet").to_pylist()]
+    assert sorted(rank for rank in ranks if rank) == [1, 1, 2, 3, 4]
 
 
 def test_rows_are_told_as_json(crystallm):
@@ -91,6 +186,7 @@ def test_rows_are_told_as_json(crystallm):
         (("cifs", "--model", "dft"), 2, "no energy model 'dft'"),
         (("cifs", *OPTIONS, "--fmax", "0"), 2, "fmax = '0.0'"),
         (("cifs", *OPTIONS, "--trajectory"), 2, "--trajectory needs --out"),
+        (("cifs", *OPTIONS, "--best", "0"), 2, "best = 0"),
         (("cifs", *OPTIONS[:-1], "-1"), 2, "seconds = -1.0: write a positive number"),
         (("cifs", "--model", "energies:unloadable", "--workers", 1), 1, "the weights are gone"),
     ],

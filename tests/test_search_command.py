@@ -109,6 +109,14 @@ def test_an_energy_model_that_is_not_there_is_refused(asked, capsys):
     assert "no energy model 'dft'" in capsys.readouterr().err
 
 
+def test_a_search_without_z_says_what_would_choose_it(asked, capsys):
+    without = [part for part in asked if part not in ("--z", "2")]
+    assert cli.run([*without, "--simulations", "1"]) == 0
+    assert "cell as written: TiO2; --z auto tries likely cells" in " ".join(capsys.readouterr().out.split())
+    assert cli.run([*asked, "--simulations", "1"]) == 0
+    assert "--z auto" not in capsys.readouterr().out
+
+
 def test_without_a_formula_there_is_nothing_to_search(capsys):
     assert cli.run(["search"]) == 2
     assert "search for what? Give a formula" in capsys.readouterr().err

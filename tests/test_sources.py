@@ -201,6 +201,17 @@ def test_results_of_ours_are_taken_by_request_and_sample(tmp_path):
     assert list(sources.read(tmp_path)) == [Entry("0-3", "data_x\n"), Entry("1-4", "broken text")]
 
 
+def test_results_of_ours_are_called_as_their_files_are(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    files = ["TiO2-sg136-0003.cif", "00002/00001-TiO2-sg136-0004.cif", None]
+    rows = {"request": [0, 1, 1], "sample": [3, 4, 5], "cif": ["x", "y", "z"], "file": files}
+    parquet.write_table(pa.table(rows), tmp_path / "results.parquet")
+    names = ["TiO2-sg136-0003", "00001-TiO2-sg136-0004", "1-5"]
+    assert [entry.id for entry in sources.read(tmp_path)] == names
+
+
 def test_a_data_set_of_ours_is_not_read_again(tmp_path):
     (tmp_path / "dataset.json").write_text("{}")
     (tmp_path / "x.cif").write_text("data_x\n")

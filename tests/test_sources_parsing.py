@@ -104,7 +104,7 @@ def test_an_unknown_format_and_a_missing_library_are_one_line(monkeypatch):
     with pytest.raises(InputError, match="give one of cif, poscar"):
         parsing.structure("x", "pdb")
     monkeypatch.setitem(__import__("sys").modules, "ase.io", None)
-    with pytest.raises(InputError, match=r"pip install crystallm\[ase\]"):
+    with pytest.raises(InputError, match=r"pip install 'crystallm\[ase\]'"):
         parsing.structure("1\nLattice=\nPo 0 0 0\n", "extxyz")
 
 

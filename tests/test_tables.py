@@ -56,6 +56,22 @@ def test_a_table_says_what_a_crystal_is_or_why_there_is_none(capsys):
     assert "and more" not in out
 
 
+def test_what_helps_is_told_where_large_cells_come_out_broken(capsys):
+    large = row(n_atoms=1000, formula="C1000", valid=False, reasons="bonds")
+    for rows, told in (
+        ([large, row(n_atoms=8, valid=False, sample=1)], True),
+        ([large, row(n_atoms=1000, sample=1, text="two")], False),  # one is valid
+        ([row(n_atoms=8, valid=False)], False),  # size is not the matter
+        ([row(**BROKEN)], False),
+    ):
+        tables.print_crystals(rows, "as asked", 1, 40)
+        found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("none is valid")]
+        assert len(found) == told
+        if told:
+            assert "(1000 atoms)" in found[0]
+            assert "ask for fewer formula units" in found[0]
+
+
 def test_a_narrow_terminal_still_shows_the_verdict(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(tables, "_MIN_WIDTH", 80)

@@ -102,6 +102,18 @@ def test_rock_salt_is_valid_and_each_lie_in_its_text_is_found() -> None:
         assert any(reason in r for r in verdict.reasons), (reason, verdict.reasons)
 
 
+def test_what_stands_on_one_point_or_nearly_so_is_told() -> None:
+    crowded = ROCKSALT.replace("Na Na0 4 0.0 0.0 0.0", "Na Na0 4 0.01 0.0 0.0")
+    assert crowded != ROCKSALT
+    reasons = validity.check(crowded).reasons
+    assert "space group: Fm-3m is printed, none is found: atoms stand 0.08 Å apart" in reasons
+    twice = ROCKSALT.replace("Cl Cl1 4 0.5 0.5 0.5", "Cl Cl1 4 0.0 0.0 0.0")
+    assert twice != ROCKSALT
+    assert (
+        "the crystal can't be built: atoms share a point, occupied 2.0 times" in validity.check(twice).reasons
+    )
+
+
 def test_a_usable_cif_and_an_object_that_has_one_are_judged_as_the_text() -> None:
     operators = "\n".join(f"{i} '{xyz}'" for i, xyz in enumerate(reading.group_operators("Fm-3m"), 1))
     cif = ROCKSALT.replace("1 'x, y, z'", operators)

@@ -12,6 +12,7 @@ import threading
 import time
 import zipfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -219,6 +220,20 @@ def test_a_formula_is_read_while_it_is_typed(served):
 
 
 @pytest.mark.parametrize(
+    ("written", "number"), [("Pbnm", 62), ("P2_1/n", 14), ("fm3m", 225), ("R-3m:H", 166), ("no. 62", 62)]
+)
+def test_a_group_is_read_in_any_setting_as_on_the_command_line(written, number, served):
+    query = f"formula=CaF2&z=12&space_group={quote(written)}"
+    assert served.get(f"/api/v1/reading?{query}").json["group"]["number"] == number
+
+
+def test_a_job_may_name_its_group_in_any_setting(served, parrot):
+    ask = {"kind": "generate", "formula": "SrTiO3", "z": 4, "space_group": "Pbnm", "n": 1, "seed": 2}
+    crystals = crystallm.generate("SrTiO3", z=4, space_group=62, n=1, seed=2, model=parrot)
+    assert [one["cif"] for one in served.done(ask)["crystals"]] == [one.cif for one in crystals]
+
+
+@pytest.mark.parametrize(
     ("query", "field", "message"),
     [
         ("formula=Xy2", "formula", "Xy is no element"),
@@ -227,6 +242,8 @@ def test_a_formula_is_read_while_it_is_typed(served):
         ("formula=TiO2&z=two", "z", "whole number"),
         ("formula=TiO2&z=2&space_group=225", "space_group", "cannot fill Fm-3m"),
         ("formula=TiO2&space_group=Fm7m", "space_group", "no space group 'Fm7m'"),
+        ("formula=TiO2&space_group=231", "space_group", "no space group 231"),
+        ("formula=TiO2&space_group=R-3m:R", "space_group", "no space group 'R-3m:R'"),
         ("formula=TiO2&z=200", "z", "600 atoms: this server takes 200"),
         ("formula=PoO2", "formula", "has no token"),
     ],

@@ -276,6 +276,13 @@ def test_the_periodic_table_and_the_list_of_groups(page):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     assert page.input_value("#space_group") == "P4_2/mnm"
+    page.select_option("#z", "4")
+    page.fill("#space_group", "Pbnm")  # a symbol of another setting, which the list does not have
+    page.wait_for_selector("#groups li:has-text('62')")
+    assert page.inner_text("#space_group-error") == ""
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.input_value("#space_group") == "Pnma"
 
 
 WRONG = (

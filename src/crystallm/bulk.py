@@ -28,11 +28,16 @@ if TYPE_CHECKING:
 
 LARGE = 10_000
 """A run of more crystals is large: its rows stay in parts, and no file is written for each crystal."""
-BLOCK, LARGE_BLOCK = 64, 512
-"""Crystals of a block in a run that is not large, and in one that is."""
+BLOCK, LARGE_BLOCK = 16, 512
+"""Crystals of a block, at least and at most: what is under way is lost where a run is interrupted."""
+BLOCKS = 2000
+"""Blocks of a run, at most, before they grow: each is a file."""
 WRITTEN_TOGETHER = 2048
 """Crystals that this process writes without a pause, at least: where the last of them are written, a batch
 is not full."""
+FIRST_TOGETHER = 256
+"""The same at the beginning, and then twice as many each time: what is open is weighed for all of them
+before the first is written."""
 SENT_TOGETHER = 64
 """Crystals that travel to a worker together, at least; and as many as two batches have."""
 AHEAD = 256
@@ -100,7 +105,7 @@ class Writing:
 
 def block_size(n_crystals: int) -> int:
     """Crystals of a block in a run of so many."""
-    return LARGE_BLOCK if n_crystals > LARGE else BLOCK
+    return min(LARGE_BLOCK, max(BLOCK, n_crystals // BLOCKS))
 
 
 def blocks(requests: Iterable[Request], selection: Selection, size: int) -> Iterator[Block]:
@@ -147,9 +152,11 @@ def write(
     Raises:
         InputError: while drawing, if no rule can be made for a request.
     """
-    size = max(WRITTEN_TOGETHER, 8 * writing.settings.batch_size)
+    most = max(WRITTEN_TOGETHER, 8 * writing.settings.batch_size)
+    first = max(FIRST_TOGETHER, 2 * writing.settings.batch_size)
+    sizes = (min(most, first * 2 ** min(k, 20)) for k in itertools.count())
     before = 0
-    for group in units.grouped(todo, lambda block: block.n, size):
+    for group in units.grouped(todo, lambda block: block.n, sizes):
         pieces = [piece for block in group for piece in block.pieces]
         generator = Generator(
             model,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -32,7 +33,7 @@ from crystallm.commands.score import score
 from crystallm.commands.search import search
 from crystallm.commands.serve import serve
 from crystallm.commands.training import train
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +65,10 @@ app = App(
 
 def _flowed(command: Callable[..., None]) -> str:
     """What a command's help says, each paragraph on one line: lines end where those of the terminal do."""
-    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    said = re.sub(
+        r"pip install 'crystallm\[(\w+)\]'", lambda found: install(found[1]), inspect.getdoc(command) or ""
+    )
+    paragraphs = said.split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 import crystallm
 from crystallm.asking import validated
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 from crystallm.losable import LostError, StartError, name_of, resolve
 from crystallm.options import hint, read_mapping
 
@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 TIMEOUT = 10.0
 """Seconds within which a scheduler must answer."""
 EXAMPLE = "system: slurm"
-MISSING = "a cluster needs Dask: pip install 'crystallm[cluster]'"
+MISSING = f"a cluster needs Dask: {install('cluster')}"
 _ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 _SINGLE = tuple(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
 

@@ -14,7 +14,7 @@ from crystallm import formula, orbits, spacegroups
 from crystallm.asking import Request
 from crystallm.errors import InputError
 from crystallm.generation import Generator
-from crystallm.grammar_orbits_known import Known, KnownRules
+from crystallm.grammar_orbits_known import MORE_UNITS, Known, KnownRules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from crystallm.answers import Selection
     from crystallm.checkpoint import Model
     from crystallm.choosing import Choice
+    from crystallm.descriptions import Description
     from crystallm.generation import Settings
 
 Kept = Literal["all", "orbits"]
+MORE = 24
+"""Formula units above the fewest that hold the known atoms, up to which one looks for a Z that works."""
 
 
 def host(
@@ -51,9 +54,33 @@ def host(
     strange = [symbol for symbol in there if symbol not in unit]
     if strange:
         raise InputError(f"{wanted!r} has no {strange[0]}, which the given structure holds")
-    if z is None:
-        z = max(-(-n // unit[symbol]) for symbol, n in there.items())
-    whole = formula.cell(wanted, z).composition
+    least = max(-(-n // unit[symbol]) for symbol, n in there.items())
+    whole = formula.cell(wanted, least if z is None else z).composition
+    try:
+        return _known(told, whole, keep)
+    except InputError as error:
+        mend = next((n for n in range(least, least + MORE) if _can_be(told, wanted, n, keep)), None)
+        if mend is None or dict(whole) == there:  # where all is known, another formula is the mend
+            raise
+        said = str(error).removesuffix(MORE_UNITS)
+        raise InputError(f"{said}: Z = {mend} is the least that works, ask for it with --z") from None
+
+
+def _can_be(told: Description, wanted: str, z: int, keep: Kept) -> bool:
+    """Whether so many formula units can be completed."""
+    try:
+        _known(told, formula.cell(wanted, z).composition, keep)
+    except InputError:
+        return False
+    return True
+
+
+def _known(told: Description, whole: tuple[tuple[str, int], ...], keep: Kept) -> Known:
+    """What is known of a cell of this composition.
+
+    Raises:
+        InputError: as `host`.
+    """
     group = spacegroups.get(told.space_group)
     indices = {position.label: i for i, position in enumerate(group.wyckoff)}
     cell = None
@@ -101,7 +128,7 @@ class Completing(Generator):
 
     def note(self, unit: int) -> str:
         """How the request was read, and which atoms are added."""
-        missing = "".join(f"{symbol}{n}" for symbol, n in self._known.missing.items() if n)
+        missing = formula.short("".join(f"{s}{n}" for s, n in self._known.missing.items() if n))
         return f"{super().note(unit)}; {missing} added"
 
     def _rules(self, pairs: Any, chosen: Sequence[Choice]) -> KnownRules:  # noqa: ARG002 - one for all

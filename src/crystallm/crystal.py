@@ -146,7 +146,7 @@ class Crystal:
 
     def __repr__(self) -> str:
         try:
-            return f"<Crystal {self.structure.formula.replace(' ', '')} {self.space_group}>"
+            return f"<Crystal {formula.short(self.structure.formula)} {self.space_group}>"
         except CrystallmError as error:
             return f"<Crystal, broken: {error}>"
 
@@ -211,7 +211,7 @@ class Crystal:
         except CrystallmError:
             return f"<pre>{html.escape(repr(self))}</pre>"
         a, b, c = structure.lattice.abc
-        cell = structure.formula.replace(" ", "")
+        cell = formula.short(structure.formula)
         return view.to_html(structure, title=f"{cell} {group}, {a:.2f} × {b:.2f} × {c:.2f} Å")
 
     @property

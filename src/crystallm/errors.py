@@ -6,6 +6,11 @@ Knows nothing of crystals. `exit_code` is what the command line returns for each
 from __future__ import annotations
 
 
+def install(extra: str) -> str:
+    """The command that gets what an extra of this package needs: the mend where something is missing."""
+    return f"pip install 'crystallm[{extra}]'"
+
+
 class CrystallmError(Exception):
     """Something was asked rightly but could not be done (exit code 1)."""
 

@@ -175,8 +175,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], n_reasons: int = 10) -> Summary
 
 def _kind(reason: str) -> str:
     """A reason without what belongs to one crystal only."""
-    if reason.startswith("space group: ") and reason.endswith("is found"):
-        none = reason.endswith("none is found")
+    if reason.startswith("space group: ") and "is found" in reason:
+        none = "none is found" in reason
         return "space group: " + ("none is found" if none else "another one is found than is printed")
     if reason.startswith("bonds: ") and reason.endswith("reasonable length"):
         return "bonds: some have no reasonable length"

@@ -29,9 +29,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crystallm import extxyz, optimade
+from crystallm import extxyz, formula, optimade
 from crystallm.crystal import COLUMNS
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     import os
@@ -117,7 +117,7 @@ def export(
     if path.exists():
         raise InputError(f"{str(path)!r} is there already: name another place with --out")
     if to == "ase" and find_spec("ase") is None:
-        raise InputError("ASE's databases are written by ASE: pip install crystallm[ase]")
+        raise InputError(f"ASE's databases are written by ASE: {install('ase')}")
     new = path.with_name(f".{path.name}.tmp{ending}")
     skipped: list[tuple[str, str]] = []
     n = 0
@@ -240,7 +240,7 @@ def _ordered(item: Item) -> Structure:
 
 
 def _formula(structure: Structure) -> str:
-    return str(structure.composition.formula).replace(" ", "")
+    return formula.short(structure.composition.formula)
 
 
 def cif_of(item: Item) -> str:

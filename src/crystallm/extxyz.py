@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import InputError
+from crystallm.errors import InputError, install
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ def to_atoms(structure: Structure) -> Any:
     try:
         from ase import Atoms
     except ImportError:
-        raise InputError("ASE is not installed: pip install crystallm[ase]") from None
+        raise InputError(f"ASE is not installed: {install('ase')}") from None
     if not structure.is_ordered:
         raise InputError(f"{structure.formula}: ASE has no sites that are shared or partly empty")
     return Atoms(

@@ -197,6 +197,13 @@ def parse(text: str) -> dict[str, int]:
     return total
 
 
+def short(text: str) -> str:
+    """A formula that tells all counts, such as pymatgen's `Ca1 Ti1 O3`, as formulas are shown: `CaTiO3`."""
+    pieces = re.findall(r"([A-Z][a-z]?)([\d.]*)", text)
+    shown = "".join(symbol + ("" if count == "1" else count) for symbol, count in pieces)
+    return _told_apart(shown)
+
+
 def _plain(text: str) -> str:
     """The formula in ASCII, with '·' between its parts."""
     plain = unicodedata.normalize("NFKC", text.translate(_DOTS)).translate(_DOTS).strip()
@@ -313,7 +320,13 @@ def _spellings(letters: str) -> list[str]:
 
 
 def _written(composition: Iterable[tuple[str, int]]) -> str:
-    return "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in composition)
+    """The one way in which formulas are shown, in this order."""
+    return _told_apart("".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in composition))
+
+
+def _told_apart(shown: str) -> str:
+    """The same with iodine before a single carbon, as CI reads as chlorine."""
+    return re.sub(r"C(I\d*)(?![a-z])", r"\1C", shown)
 
 
 def _checked(made: Cell, formula: str) -> Cell:

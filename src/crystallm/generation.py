@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crystallm.asking import Plan, Request, understand, validated
 from crystallm.errors import InputError, TextError
+from crystallm.portions import Portion
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 JUDGED_TOGETHER = 256
-"""Crystals that are judged together: a judging process starts in seconds."""
+"""Crystals that are judged together, at most; fewer where these take more than seconds."""
 
 _SAMPLING = {"temperature", "top_k", "top_p", "seed", "batch_size", "max_new_tokens"}
 """The settings that `decode.sample` takes as they are."""
@@ -197,9 +198,10 @@ class Generator:
 
         n_before = 0
         todo = list(units)
+        portion = Portion(JUDGED_TOGETHER)
         while todo:
             group: list[int] = []
-            while todo and sum(self.plans[unit].request.n for unit in group) < JUDGED_TOGETHER:
+            while todo and sum(self.plans[unit].request.n for unit in group) < portion.size:
                 group.append(todo.pop(0))
             found: dict[int, list[Crystal]] = {unit: [] for unit in group}
             while pairs := [
@@ -220,6 +222,7 @@ class Generator:
                 valid_so_far = itertools.accumulate(crystal.validity.valid for crystal in found[unit])
                 last = next((j for j, count in enumerate(valid_so_far) if count == n), len(found[unit]))
                 yield found[unit][: last + 1]
+            portion.done(sum(map(len, found.values())))
 
     def _further(self, unit: int, found: Sequence[Crystal]) -> int:
         """How many crystals to write next, so that few too many and few rounds are likely."""

@@ -20,7 +20,7 @@ from itertools import product
 from math import inf
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from crystallm import spacegroups
+from crystallm import formula, spacegroups
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -311,7 +311,7 @@ def rules(
     counts = None if composition is None else dict(composition)
     if constraints == "full" and counts and space_group and not can_hold(space_group, counts.values()):
         group = spacegroups.get(space_group)
-        cell = "".join(f"{s}{n}" for s, n in counts.items())
+        cell = formula.short("".join(f"{s}{n}" for s, n in counts.items()))
         factors = [k for k in range(2, 25) if can_hold(space_group, (k * n for n in counts.values()))][:3]
         mend = (
             f"; {', '.join(map(str, factors))} times as many atoms can"
@@ -338,7 +338,7 @@ def _refuse_outgrown(counts: dict[str, int], space_group: int | None, context: i
     within = groups_within(sizes, context)
     if (space_group in within) if space_group is not None else within:
         return
-    cell = "".join(f"{s}{n}" for s, n in counts.items())
+    cell = formula.short("".join(f"{s}{n}" for s, n in counts.items()))
     where = "" if space_group is None else f" in {spacegroups.get(space_group).symbol}"
     least = [space_group] if space_group is not None else groups_for(sizes)
     tokens = min(frame_tokens(n, len(sizes)) + fewest_tokens(n, sizes) for n in least)

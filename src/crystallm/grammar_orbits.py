@@ -468,6 +468,10 @@ class OrbitsState:
         first = lowest // 10
         if first and not self._has_room(lowest):
             first = 0  # order is a matter of form; two atoms on one point are not
+        if full := self._full_tens():
+            tens = [ten for ten in range(orbits.STEPS // 10) if ten not in full]
+            in_order = [ten for ten in tens if ten >= first]
+            return options.shifted(family.coarse, tuple(in_order or tens or range(orbits.STEPS // 10)))
         return options.between(family.coarse + first, family.fine)
 
     def _find_clear(self) -> None:
@@ -520,6 +524,16 @@ class OrbitsState:
         self._rewrites[0] = self._budget[0]
         self._atoms.add(own, orbit.element)
         self._next_orbit()
+
+    def _full_tens(self) -> frozenset[int]:
+        """Tens of an orbit's last coordinate that other orbits have taken all values of."""
+        orbit = self.placed[self._orbit]
+        if not self.full or len(orbit.values) + 1 < len(self._known_group().wyckoff[orbit.index].free):
+            return frozenset()
+        before = [o.values for o in self.placed[: self._orbit] if o.index == orbit.index]
+        if len(before) < places.CROWD:
+            return frozenset()
+        return places.full_tens(self._known_group().number, orbit.index, tuple(orbit.values), before)
 
     def _has_room(self, lowest: int) -> bool:
         """Whether a coordinate of this value or a higher one is left for an orbit."""

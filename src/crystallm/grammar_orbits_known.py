@@ -14,13 +14,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crystallm import grammar, orbits, spacegroups
+from crystallm import formula, grammar, orbits, spacegroups
 from crystallm import grammar_orbits_options as options
 from crystallm.errors import InputError
 from crystallm.grammar_orbits import OrbitsState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+MORE_UNITS = ": ask for more formula units"
+"""The mend where nobody knows how many."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ class Known:
         left = self.missing
         short = [symbol for symbol, n in left.items() if n < 0]
         if short:
+            atoms = "atom" if left[short[0]] == -1 else "atoms"
             raise InputError(
-                f"the known part holds {-left[short[0]]} atoms of {short[0]} more than the whole cell: "
-                "ask for more formula units"
+                f"the known part holds {-left[short[0]]} {atoms} of {short[0]} more than the whole cell"
+                f"{MORE_UNITS}"
             )
         if not any(left.values()):
             raise InputError("nothing is missing: the known part has all atoms of the formula")
@@ -58,7 +62,7 @@ class Known:
         taken = Counter(group.wyckoff[i].multiplicity for i in self.fixed)
         open_ = tuple((m, n - taken[m]) for m, n in fixed)
         if not grammar.fits(free, open_, tuple(sorted(n for n in left.values() if n))):
-            rest = "".join(f"{symbol}{n}" for symbol, n in left.items() if n)
+            rest = formula.short("".join(f"{symbol}{n}" for symbol, n in left.items() if n))
             raise InputError(
                 f"{rest} cannot be added to the known part: {group.symbol} has no positions for so many atoms"
             )

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 STEP = spacegroups.UNIT  # ticks
 EDGE = STEP * orbits.STEPS
 NEAR = STEP / 2
+CROWD = 4
+"""Orbits on one Wyckoff position, from which on they may take all ten last digits from another one. Along its
+line of values an orbit meets another once for each direction, and itself once, within ten steps."""
 DIGITS = tuple(range(10))
 
 
@@ -118,6 +121,38 @@ def apart(
         off = np.abs((off + EDGE // 2) % EDGE - EDGE // 2)
         lost.update(d for d, most in zip(kept, off.max(axis=1).tolist(), strict=True) if most < NEAR)
     return tuple(d for d in kept if d not in lost) if lost else kept
+
+
+def full_tens(
+    number: int, index: int, values: tuple[int, ...], others: Sequence[Sequence[int]]
+) -> frozenset[int]:
+    """Tens of an orbit's last coordinate whose ten values put it on points of others or of its own.
+
+    Args:
+        number: space group.
+        index: Wyckoff position.
+        values: all coordinates of the orbit but the last.
+        others: all coordinates of each of the others on the same position.
+    """
+    matrices, shifts = _maps(number, index)
+    points = np.array(others) @ matrices[0].T + shifts[0]  # [n_others, 3] ticks
+    known = matrices[:, :, :-1] @ np.array(values, dtype=np.int64) + shifts  # [multiplicity, 3]
+    starts = (known[:, None] - points + EDGE // 2) % EDGE - EDGE // 2  # [multiplicity, n_others, 3]
+    rates = matrices[:, :, -1]  # [multiplicity, 3]
+    on_line = ((np.abs(starts) < NEAR) | (rates != 0)[:, None]).all(axis=2)
+    met: set[int] = set()
+    for image, other in np.argwhere(on_line).tolist():
+        axis = int(np.abs(rates[image]).argmax())
+        rate = int(rates[image, axis])
+        turns = abs(rate) // STEP  # values of the coordinate that meet, where the other axes agree
+        first = round(-int(starts[image, other, axis]) / rate)
+        met.update((first + turn * orbits.STEPS // turns) % orbits.STEPS // 10 for turn in range(turns))
+    return frozenset(
+        ten
+        for ten in met
+        if not (kept := keeping(number, index, (*values, 10 * ten)))
+        or not apart(number, index, (*values, 10 * ten), kept, others)
+    )
 
 
 @cache

@@ -1,7 +1,8 @@
 """Files of requests, read as streams: a file of a million rows takes no more memory than one of ten.
 
     .csv, any other ending   columns [id,]formula[,z][,space_group][,n]; an id is for the reader of the file;
-                             elements[,elements_subset] beside the formula, or in its place
+                             elements[,elements_subset] beside the formula, or in its place;
+                             composition stands for formula
     .parquet                 the same columns
     .txt                     a formula a line
     .tar .tar.gz .tgz .zip   prompts in the published language, one a member
@@ -146,7 +147,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _from_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with _opened(path, "CSV file") as file:
         reader = csv.DictReader(file, restkey="", skipinitialspace=True)
-        names = [(name or "").strip() for name in reader.fieldnames or ()]
+        names = _known_names([(name or "").strip() for name in reader.fieldnames or ()])
         _check_columns(path, names, "the first line must name")
         reader.fieldnames = names
         for row in reader:
@@ -171,10 +172,10 @@ def _from_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         # Both options, else whole row groups are read ahead: often, that is the whole file.
         with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as source:
-            names = source.schema_arrow.names
+            names = _known_names(source.schema_arrow.names)
             _check_columns(path, names, "there must be")
             for batch in source.iter_batches(batch_size=CHUNK):
-                for row in batch.to_pylist():
+                for row in batch.rename_columns(names).to_pylist():
                     number += 1
                     cells = {name: None if cell is None else str(cell) for name, cell in row.items()}
                     yield f"row {number}", _filled(path, f"row {number}", cells)
@@ -198,6 +199,11 @@ def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield name, {"formula": head[1], "space_group": last[1]}
         else:
             yield name, {} if text.strip() == "data_" else {"prompt": text}
+
+
+def _known_names(names: list[str]) -> list[str]:
+    """The columns as we call them: other tools say composition."""
+    return names if "formula" in names else ["formula" if name == "composition" else name for name in names]
 
 
 def _check_columns(path: Path, names: list[str], said: str) -> None:

@@ -7,6 +7,7 @@ the printed group. Repairs nothing: `cif.to_structure` is the reader that puts a
 
 from __future__ import annotations
 
+import re
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -220,6 +221,9 @@ def asked(
         structure: Structure = parser.parse_structures(primitive=False, on_error="raise")[0]
     except Exception as error:  # noqa: BLE001 - of many types, on texts of any kind; the reason carries it
         why = (str(error) or type(error).__name__).splitlines()[-1][:120]  # the first line names a "section"
+        why = re.sub(
+            r"Occupancy ([\d.]+) exceeded tolerance\.?", r"atoms share a point, occupied \1 times", why
+        )
         raise CrystallmError(f"the crystal can't be built: {why}") from None
     kinds = list(dict.fromkeys(site.species for site in structure))
     return Cell(

@@ -21,6 +21,10 @@ _REASONS = 10
 _REASON = 90
 _RELATED = {"formation_energy": "formation", "e_above_hull": "above hull"}
 """Columns of energies counted from others, eV per atom, and their heads."""
+LARGE_CELL = 100
+"""Atoms of a cell from which on a person is told what helps where no crystal is valid."""
+INDEPENDENT = 30
+"""Independent atoms up to which crystals come out valid: docs/grammar.md has the figures."""
 _MIN_WIDTH = 120
 """Columns of a page when the output is no terminal: one of 80 cuts the cells."""
 
@@ -101,6 +105,20 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     console.print(table)
     if len(lines) > limit:
         console.print(f"... and {len(lines) - limit} more")
+    if advice := _advice(rows):
+        console.print(plain(advice), soft_wrap=True, highlight=False)
+
+
+def _advice(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What helps where cells are too large to come out valid; "" where that is not the matter."""
+    largest = max((row.get("n_atoms") or 0 for row in rows), default=0)
+    if largest < LARGE_CELL or any(row["valid"] for row in rows):
+        return ""
+    return (
+        f"none is valid: cells as large as this ({largest} atoms) come out sound where symmetry leaves some "
+        f"{INDEPENDENT} independent atoms at most: ask for fewer formula units, or for a group of high "
+        "symmetry (--space-group)"
+    )
 
 
 def print_summary(counts: Mapping[str, int], folder: Path | None, *, parted: bool = False) -> None:
@@ -255,13 +273,16 @@ def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder:
         console.print(plain(f"report: {folder / 'report.html'}"), highlight=False)
 
 
-def print_relaxed(rows: Sequence[Mapping[str, Any]], folder: Path | None, limit: int) -> None:
+def print_relaxed(
+    rows: Sequence[Mapping[str, Any]], folder: Path | None, limit: int, *, n_rows: int | None = None
+) -> None:
     """Print what became of relaxed crystals.
 
     Args:
-        rows: as in results.parquet.
+        rows: as in results.parquet, or those of them that are kept.
         folder: where they are, if anywhere.
         limit: lines, at most.
+        n_rows: how many crystals there were; as many as rows if None.
     """
     table = new_table()
     table.add_column("crystal", overflow="fold")
@@ -281,8 +302,9 @@ def print_relaxed(rows: Sequence[Mapping[str, Any]], folder: Path | None, limit:
             continue
         said = "[green]relaxed[/green]" if row["converged"] else f"{row['fmax']:.2f} eV/Å are left"
         groups = dict.fromkeys(row[name] or "-" for name in ("space_group_before", "space_group"))
+        times = row.get("cluster_size") or 1
         table.add_row(
-            plain(row["id"]),
+            plain(row["id"]) if times == 1 else f"{plain(row['id'])} ×{times}",
             row["formula"],
             " → ".join(groups),
             f"{row['energy_before']:.3f} → {row['energy']:.3f}",
@@ -297,8 +319,11 @@ def print_relaxed(rows: Sequence[Mapping[str, Any]], folder: Path | None, limit:
         console.print(f"... and {len(rows) - limit} more")
     relaxed, converged = (sum(bool(row[name]) for row in rows) for name in ("file", "converged"))
     where = "not kept: --out FOLDER keeps them" if folder is None else str(folder / "results.parquet")
+    said = f"{converged} relaxed, {relaxed - converged} not to the end"
+    if n_rows is not None and n_rows > len(rows):
+        said = f"{len(rows)} kept, of these {said}"
     console.print(
-        plain(f"{len(rows)} crystals, {converged} relaxed, {relaxed - converged} not to the end; {where}"),
+        plain(f"{n_rows or len(rows)} crystals, {said}; {where}"),
         soft_wrap=True,
         highlight=False,
     )

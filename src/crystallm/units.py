@@ -8,6 +8,7 @@ many requests there are (see `bulk`).
 from __future__ import annotations
 
 import itertools
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -15,6 +16,7 @@ from crystallm import answers, losable, workers
 from crystallm.crystal import COLUMNS
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings, fingerprint
+from crystallm.portions import FEWEST, Portion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 Row = TypeVar("Row", bound="Mapping[str, Any]")
 Item = TypeVar("Item")
 JUDGED_TOGETHER = 256
-"""Crystals that are judged, ranked and kept together: a judging process starts in seconds."""
+"""Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""
 AHEAD = 1000
 """Tasks that a cluster has at a time, done or not."""
 
@@ -72,9 +74,13 @@ def write(
     """
     writing = generator.write_valid if selection.valid else generator.write
     written = writing(todo, progress=progress)
+    least = FEWEST
+    if selection.energy is not None:  # so many that each core has some to ask about
+        least = max(least, answers.WEIGHED_BY_ONE * (os.cpu_count() or 1))
 
     def units() -> Iterator[Written]:
-        for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), JUDGED_TOGETHER):
+        portion = Portion(JUDGED_TOGETHER, least)
+        for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), portion.sizes()):
             if not selection.valid:  # else they have been judged
                 answers.judge([crystal for _, found in together for crystal in found])
             if selection.energy is not None:
@@ -98,6 +104,7 @@ def write(
                 rows = _rows(number, generator.plans[unit].request, crystals, generator.starts[unit])
                 files = _name_files(rows, selection, named=named) if cifs else {}
                 yield Written(number, rows, files)
+            portion.done(sum(len(found) for _, found in together))
 
     return units()
 
@@ -150,16 +157,26 @@ def _model(name: str, device: str, dtype: str) -> Model:
     return load_model(name, device=device, dtype=dtype)
 
 
-def grouped(items: Iterable[Item], weight: Callable[[Item], int], size: int) -> Iterator[list[Item]]:
-    """Items in groups whose weights add up to a size at least; the last may be lighter. Drawn as needed."""
+def grouped(
+    items: Iterable[Item], weight: Callable[[Item], int], sizes: int | Iterator[int]
+) -> Iterator[list[Item]]:
+    """Items in groups whose weights add up to a size at least; the last may be lighter. Drawn as needed.
+
+    Args:
+        items: in their order.
+        weight: of one.
+        sizes: of all groups, or of one after the other, drawn when a group begins.
+    """
+    wanted = itertools.repeat(sizes) if isinstance(sizes, int) else sizes
     group: list[Item] = []
     held = 0
+    size = next(wanted)
     for item in items:
         group.append(item)
         held += weight(item)
         if held >= size:
             yield group
-            group, held = [], 0
+            group, held, size = [], 0, next(wanted)
     if group:
         yield group
 

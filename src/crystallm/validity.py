@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from crystallm import bonds, elements, reading
+from crystallm import bonds, elements, formula, reading
 from crystallm.cif_block import ANGLES, LENGTHS, Block, number, read, row_symbol
 from crystallm.errors import CrystallmError, InputError, TextError
 
@@ -315,6 +315,8 @@ class _Draft:
                 return
             self.facts = _facts(self.block, cell)
             wrong = _wrong_group(self.facts.printed_group, self.facts.found_group)
+            if wrong and self.facts.found_group is None and (distance := _shortest(cell)) < SYMPREC:
+                wrong = [f"{wrong[0]}: atoms stand {distance:.2f} Å apart"]
             self.space_group = not wrong
             self.reasons += wrong
             try:
@@ -444,13 +446,24 @@ def _facts(block: Block, cell: reading.Cell) -> Facts:
     if all(symbol in elements.symbols() for symbol in known):
         known = elements.electronegativity_order(known)
     return Facts(
-        cell_formula=None if "" in counts else "".join(f"{symbol}{counts[symbol]}" for symbol in known),
+        cell_formula=None if "" in counts else formula.short("".join(f"{s}{counts[s]}" for s in known)),
         n_atoms=len(cell.symbols),
         volume_per_atom=abs(float(np.linalg.det(cell.vectors))) / len(cell.symbols),
         cell=tuple(number(block.tags[name]) for name in LENGTHS + ANGLES),
         printed_group=reading.printed_group(block),
         found_group=None if found is None else str(found.international),
     )
+
+
+def _shortest(cell: reading.Cell) -> float:
+    """Shortest distance of two atoms in the cell, Å, found where it is less than half an edge."""
+    import numpy as np
+
+    shortest = np.inf
+    for i, point in enumerate(cell.coords[:-1]):
+        off = cell.coords[i + 1 :] - point
+        shortest = min(shortest, np.linalg.norm((off - np.rint(off)) @ cell.vectors, axis=1).min())
+    return float(shortest)
 
 
 def _wrong_group(printed: str | None, found: str | None) -> list[str]:

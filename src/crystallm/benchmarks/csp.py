@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm import matching
 from crystallm import workers as pool
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -160,7 +160,7 @@ def distances(
         CrystallmError: as `evaluate`.
     """
     if composition_test and find_spec("smact") is None:
-        raise CrystallmError("the composition test needs SMACT: pip install 'crystallm[bench]'")
+        raise CrystallmError(f"the composition test needs SMACT: {install('bench')}")
     answers = compare_pairs(
         "crystallm.benchmarks.csp:compare_record",
         truths,

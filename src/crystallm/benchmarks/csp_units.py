@@ -6,6 +6,7 @@ the same. Refuses to know where rows are kept, and what they add up to.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from crystallm.benchmarks import csp_run
 from crystallm.benchmarks.csp_run import Sampled
 from crystallm.benchmarks.known import Known
 from crystallm.errors import TextError
+from crystallm.portions import FEWEST, Portion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 TOGETHER = 100
 """Samples that travel to a worker, or are written there, together."""
+WRITTEN_TOGETHER, JUDGED_TOGETHER = 2000, 1000
+"""Samples that this process writes without a pause, at least, and judges together, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,9 @@ class Given:
 
     samples: Mapping[int, Sequence[Sampled]]
 
-    def write(self, entries: Sequence[int]) -> list[Sequence[Sampled]]:
+    def write(self, entries: Sequence[int]) -> Iterator[Sequence[Sampled]]:
         """The samples of some entries."""
-        return [self.samples.get(i, ()) for i in entries]
+        return (self.samples.get(i, ()) for i in entries)
 
     def describe(self, entries: Sequence[int]) -> dict[str, Any]:
         """The same for a worker."""
@@ -60,10 +64,10 @@ class Model:
     generator: Generator
     places: Mapping[int, int]
 
-    def write(self, entries: Sequence[int]) -> list[Sequence[Sampled]]:
-        """Write the samples of some entries."""
+    def write(self, entries: Sequence[int]) -> Iterator[Sequence[Sampled]]:
+        """Write the samples of some entries, as they are drawn."""
         written = self.generator.write([self.places[i] for i in entries if i in self.places])
-        return [[_sampled(crystal) for crystal in next(written)] if i in self.places else [] for i in entries]
+        return ([_sampled(crystal) for crystal in next(written)] if i in self.places else [] for i in entries)
 
     @cached_property
     def _same(self) -> dict[str, Any]:
@@ -82,27 +86,45 @@ class Model:
 
 def here(
     truths: Sequence[Known],
-    block: Sequence[int],
+    blocks: Mapping[int, Sequence[int]],
     writer: Given | Model,
+    n: int,
     *,
     n_workers: int,
     smact: bool,
     agreement: bool = True,
-) -> Rows:
-    """Write and judge a block of entries in this process and worker processes beside it.
+) -> Iterator[tuple[int, Rows]]:
+    """Write and judge blocks of entries in this process and worker processes beside it.
 
     Args:
         truths: all entries.
-        block: numbers of those to do.
+        blocks: numbers of the entries of each block.
         writer: of the samples.
+        n: samples of an entry.
         n_workers: processes that judge.
         smact: whether to ask for the composition test.
         agreement: whether to fold equal samples.
+
+    Returns:
+        An iterator over (block, its rows), in their order. So many are judged together as take some seconds.
     """
-    entries = [(i, truths[i]) for i in block]
-    return csp_run.judge(
-        entries, writer.write(block), workers=n_workers, composition_test=smact, agreement=agreement
-    )
+    portion = Portion(JUDGED_TOGETHER, max(FEWEST, n_workers * n))
+    with workers.kept(n_workers, end=True):
+        for group in units.grouped(blocks.items(), lambda one: n * len(one[1]), WRITTEN_TOGETHER):
+            written = writer.write([i for _, block in group for i in block])
+            for together in units.grouped(group, lambda one: n * len(one[1]), portion.sizes()):
+                entries = [i for _, block in together for i in block]
+                rows = csp_run.judge(
+                    [(i, truths[i]) for i in entries],
+                    list(itertools.islice(written, len(entries))),
+                    workers=n_workers,
+                    composition_test=smact,
+                    agreement=agreement,
+                )
+                for number, block in together:
+                    mine = set(block)
+                    yield number, [row for row in rows if row["entry"] in mine]
+                portion.done(n * len(entries))
 
 
 def there(

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 from crystallm import matching
 from crystallm import workers as pool
 from crystallm.benchmarks import csp
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -202,7 +202,7 @@ def describe(
     """
     for module in ("smact", "matminer"):
         if find_spec(module) is None:
-            raise CrystallmError(f"this benchmark needs {module}: pip install 'crystallm[bench]'")
+            raise CrystallmError(f"this benchmark needs {module}: {install('bench')}")
     keys = [None if sample is None else json.dumps(matching.pack(sample)) for sample in samples]
     distinct = list(dict.fromkeys(key for key in keys if key is not None))
     function = "crystallm.benchmarks.unconditional:describe_record"

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from crystallm.generation import Settings
     from crystallm.runs import RunFolder
 
-SAMPLES = 1000
-"""Samples that are judged and kept together: judging processes start in seconds."""
+SAMPLES = 100
+"""Samples of a block, which is kept as a whole; one entry at least."""
 
 
 def csp(
@@ -274,23 +274,12 @@ def _rows(
     rows: dict[int, list[dict[str, Any]]] = {}
     with progress("writing and judging entries", len(truths), shown=shown) as advance:
         found: Iterator[tuple[int, list[dict[str, Any]]]]
+        chosen = {number: blocks[number] for number in todo}
         if where is None:
-            found = (
-                (
-                    number,
-                    csp_units.here(
-                        truths,
-                        blocks[number],
-                        writer,
-                        n_workers=workers,
-                        smact=composition_test,
-                        agreement=agreement,
-                    ),
-                )
-                for number in todo
+            found = csp_units.here(
+                truths, chosen, writer, n, n_workers=workers, smact=composition_test, agreement=agreement
             )
         else:
-            chosen = {number: blocks[number] for number in todo}
             found = csp_units.there(
                 where, truths, chosen, writer, n, smact=composition_test, agreement=agreement,
                 progress=lambda done: advance(before + done),

@@ -27,7 +27,7 @@ from crystallm.commands import (
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from crystallm.energy.relax import Options, Relaxed
     from crystallm.runs import RunFolder
@@ -50,13 +50,17 @@ COLUMNS = {
     "space_group_number": "int32",
     "volume_per_atom_before": "float64",
     "volume_per_atom": "float64",
+    "cluster": "int32",
+    "cluster_size": "int32",
+    "rank": "int32",
     "reason": "string",
     "file": "string",
     "cif": "string",
 }
 """Columns of the table of relaxed crystals, with their pyarrow types. Energies in eV per atom, the largest
-force left in eV/Å, volumes in Å^3, space groups as found within 0.01 Å. What was not relaxed has nulls, and
-the reason."""
+force left in eV/Å, volumes in Å^3, space groups as found within 0.01 Å. Cluster, its size and rank are
+those among the crystals of one reduced formula, and null unless the best ones were asked for. What was not
+relaxed has nulls, and the reason."""
 TABLE_ROWS = 40
 """Crystals in the printed table, at most; the results have them all."""
 
@@ -73,6 +77,7 @@ class Asked(NamedTuple):
     out: Path | None
     formation: bool
     hull: str | None
+    best: int | None
 
 
 def relax(
@@ -93,6 +98,9 @@ def relax(
     trajectory: Annotated[
         bool | None, Parameter(negative=(), help="Keep all steps, as extended XYZ in trajectories/.")
     ] = None,
+    best: Annotated[
+        int | None, Parameter(help="Fold equal crystals; keep so many of each formula, lowest energy first.")
+    ] = None,
     out: Annotated[
         Path | None, Parameter(help="Folder for CIFs and results.parquet; without it, none is written.")
     ] = None,
@@ -112,21 +120,25 @@ def relax(
     crystallm relax out/rutile --model chgnet --out out/relaxed
 
     Needs pip install 'crystallm[energy]'. With --out, results.parquet has a row a crystal, energies in eV per
-    atom; a killed run started again goes on. Nothing stops it: what cannot be relaxed has the reason.
+    atom; a killed run started again goes on. Nothing stops it: what cannot be relaxed has the reason. With
+    --best, results.parquet has all crystals still, with their ranks.
     """
     flags = {
         "path": path, "model": model, "steps": steps, "fmax": fmax, "keep_symmetry": keep_symmetry,
         "trajectory": trajectory, "out": out, "workers": workers, "seconds": seconds, "device": device,
-        "formation": formation, "hull": hull,
+        "formation": formation, "hull": hull, "best": best,
     }  # fmt: skip
     asked = _asked(merged(config, flags))
     rows = _relaxed(asked, shown=not (quiet or json))
+    n_rows = len(rows)
+    if asked.best is not None:
+        rows = _kept(rows, asked.best)
     if json:
         print_json([{name: value for name, value in row.items() if name != "cif"} for row in rows])
     elif not quiet:
         from crystallm import tables
 
-        tables.print_relaxed(rows, asked.out, TABLE_ROWS)
+        tables.print_relaxed(rows, asked.out, TABLE_ROWS, n_rows=n_rows)
 
 
 def _asked(options: dict[str, Any]) -> Asked:
@@ -172,6 +184,7 @@ def _asked(options: dict[str, Any]) -> Asked:
         out,
         formation,
         None if hull is None else str(hull),
+        None if options.get("best") is None else whole("best", options["best"], 1),
     )
 
 
@@ -179,7 +192,8 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
     """A row for each crystal of a collection; those of an unfinished run are not relaxed again."""
     from crystallm import evaluation, runs, sources
 
-    n_entries, digest = evaluation.survey(sources.read_cifs(asked.path))
+    names = Names()
+    n_entries, digest = evaluation.survey(names.watch(sources.read_cifs(asked.path)))
     folder, todo = None, set(range(n_entries))
     if asked.out is not None:
         question = {
@@ -187,6 +201,7 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
             **asked.options.model_dump(),
             **({"formation": True} if asked.formation else {}),
             **({} if asked.hull is None else {"hull": asked.hull}),
+            **({} if asked.best is None else {"best": asked.best}),
         }  # fmt: skip
         folder = runs.RunFolder(asked.out, question, n_entries, COLUMNS)
         todo = folder.open()
@@ -195,21 +210,72 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
     entries = ((i, entry) for i, entry in enumerate(sources.read_cifs(asked.path)) if i in todo)
     with progress("relaxing crystals", n_entries, shown=shown) as advance:
         advance(done)
-        for number, row, found in _results(asked, entries, len(todo)):
+        for number, row, found in _results(asked, names, entries, len(todo)):
             if folder is None:
                 rows[number] = row
             else:
-                _write(folder, number, row, found)
+                _write(folder, names, number, row, found, named=asked.best is None)
             done += 1
             advance(done)
     if folder is None:
-        return [rows[number] for number in sorted(rows)]
-    folder.finish()
-    return folder.rows()
+        found_rows = [rows[number] for number in sorted(rows)]
+        return found_rows if asked.best is None else _ranked(found_rows, asked)
+    if asked.best is None or folder.finished:
+        folder.finish()
+        return folder.rows()
+    ranked = _ranked(folder.rows(), asked)
+    for row in _kept(ranked, asked.best):
+        runs.write_atomically(folder.path / "cifs" / row["file"], row["cif"].encode(), sync=False)
+    folder.finish(rows=ranked)
+    return ranked
+
+
+def _ranked(rows: list[dict[str, Any]], asked: Asked) -> list[dict[str, Any]]:
+    """The same rows with clusters and ranks, those of each reduced formula on their own; see `answers`."""
+    from crystallm import answers
+    from crystallm.sources import parsing
+
+    ranked = [dict(row) for row in rows]
+    groups = list(_by_formula(ranked).values())
+    folded = answers.fold(
+        [[parsing.structure(row["cif"]) for row in group] for group in groups], workers=asked.workers
+    )
+    for group, clusters in zip(groups, folded, strict=True):
+        energies = [row["energy"] for row in group]
+        ranks = answers.places(clusters, [math.nan] * len(group), [True] * len(group), "energy", energies)
+        for row, cluster, place in zip(group, clusters, ranks, strict=True):
+            row |= {"cluster": cluster, "cluster_size": clusters.count(cluster), "rank": place}
+    kept = {id(row) for row in _kept(ranked, asked.best or len(ranked))}
+    for row in ranked:
+        if id(row) not in kept:
+            row["file"] = None
+    return ranked
+
+
+def _kept(rows: list[dict[str, Any]], best: int) -> list[dict[str, Any]]:
+    """The lowest distinct crystals of each formula, in the order in which formulas come."""
+    kept = []
+    for group in _by_formula(rows).values():
+        last = min(best, len({row["cluster"] for row in group}))  # repeats rank behind all that is distinct
+        kept += [row for row in sorted(group, key=lambda row: int(row["rank"])) if row["rank"] <= last]
+    return kept
+
+
+def _by_formula(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows that have an energy by reduced formula, in their order."""
+    from pymatgen.core import Composition
+
+    groups: dict[str, list[dict[str, Any]]] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of elements without an electronegativity, by which it sorts
+        for row in rows:
+            if row["energy"] is not None:
+                groups.setdefault(Composition(row["formula"]).reduced_formula, []).append(row)
+    return groups
 
 
 def _results(
-    asked: Asked, entries: Iterator[tuple[int, Entry]], n_entries: int
+    asked: Asked, names: Names, entries: Iterator[tuple[int, Entry]], n_entries: int
 ) -> Iterator[tuple[int, dict[str, Any], Relaxed | None]]:
     """Number, row, and what became of each crystal, as they finish."""
     from crystallm.energy.relation import Relation
@@ -237,7 +303,7 @@ def _results(
     )
     for i, one in found:
         number, name = drawn[i]
-        row, relaxed = _row(number, name, one)
+        row, relaxed = _row(names.file(number, name), name, one)
         if relaxed is not None:
             row |= relation.told(relaxed.structure.composition, relaxed.energy)
         yield number, row, relaxed
@@ -245,8 +311,8 @@ def _results(
         yield number, row, None
 
 
-def _row(number: int, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], Relaxed | None]:
-    from crystallm import workers
+def _row(file: str, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], Relaxed | None]:
+    from crystallm import formula, workers
     from crystallm.energy import relax
 
     if isinstance(found, workers.Lost):
@@ -255,10 +321,10 @@ def _row(number: int, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any],
     group = relax.space_group(after)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of elements without an electronegativity, by which it sorts
-        formula = after.composition.formula.replace(" ", "")
+        cell = formula.short(after.composition.formula)
     told = {
         "id": name,
-        "formula": formula,
+        "formula": cell,
         "n_atoms": len(after),
         "energy_before": found.energy_before,
         "energy": found.energy,
@@ -270,7 +336,7 @@ def _row(number: int, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any],
         "space_group_number": None if group is None else group[1],
         "volume_per_atom_before": before.volume / len(before),
         "volume_per_atom": after.volume / len(after),
-        "file": f"{_file(number, name)}.cif",
+        "file": f"{file}.cif",
         "cif": relax.to_cif(after),
     }
     return dict.fromkeys(COLUMNS) | told, found
@@ -280,12 +346,41 @@ def _lost(name: str, reason: str) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | {"id": name, "reason": reason}
 
 
-def _file(number: int, name: str) -> str:
-    """A file's name for a crystal, whatever its collection calls it."""
-    return f"{number:05d}-{re.sub('[^A-Za-z0-9._+-]+', '_', name)[-60:]}"
+class Names:
+    """Names of files for the crystals of a collection: what it calls them, numbered where two are alike."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._alike = False
+
+    def watch(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The same entries, whose names are taken note of."""
+        for entry in entries:
+            name = self._plain(entry.id).lower()  # there are disks that tell no A from a
+            self._alike |= name in self._taken
+            self._taken.add(name)
+            yield entry
+
+    def file(self, number: int, name: str) -> str:
+        """The name of a crystal's file, without its ending."""
+        return f"{number:05d}-{self._plain(name)}" if self._alike else self._plain(name)
+
+    @staticmethod
+    def _plain(name: str) -> str:
+        """A name that every disk takes, and no hidden one."""
+        return re.sub("[^A-Za-z0-9._+-]+", "_", name)[-60:].lstrip(".") or "crystal"
 
 
-def _write(folder: RunFolder, number: int, row: dict[str, Any], found: Relaxed | None) -> None:
+def _write(
+    folder: RunFolder,
+    names: Names,
+    number: int,
+    row: dict[str, Any],
+    found: Relaxed | None,
+    *,
+    named: bool,
+) -> None:
+    """Keep what became of a crystal; its CIF where it is `named` already, and not still to be chosen."""
     from crystallm import extxyz, runs
 
     if found is not None and found.trajectory:
@@ -294,6 +389,6 @@ def _write(folder: RunFolder, number: int, row: dict[str, Any], found: Relaxed |
             extxyz.frame(structure, {"energy": energy * len(structure)})
             for structure, energy in found.trajectory
         )
-        path = folder.path / "trajectories" / f"{_file(number, row['id'])}.extxyz"
+        path = folder.path / "trajectories" / f"{names.file(number, row['id'])}.extxyz"
         runs.write_atomically(path, text.encode(), sync=False)
-    folder.write_unit(number, [row], {row["file"]: row["cif"]} if row["file"] else {})
+    folder.write_unit(number, [row], {row["file"]: row["cif"]} if named and row["file"] else {})

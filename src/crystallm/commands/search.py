@@ -170,6 +170,8 @@ def search(
     elif not quiet:
         from crystallm import tables
 
+        if asked.request.z is None:  # one formula unit is what few crystals have in their conventional cell
+            summary = summary | {"note": f"{summary['note']}; --z auto tries likely cells"}
         tables.print_search(rows, summary, asked.out, TABLE_ROWS)
 
 
@@ -311,11 +313,14 @@ def _question(asked: Asked, model: Model, options: Options) -> dict[str, Any]:
 
 def _file(one: Found) -> str | None:
     """The name of a crystal's file; None for what has none."""
+    from crystallm import formula
+
     crystal = one.crystal
     if not crystal.validity.valid or one.equals is not None:
         return None
-    formula = crystal.structure.composition.formula.replace(" ", "")
-    return f"{formula}-sg{crystal.space_group_number}-{one.call or 0:05d}.cif"
+    return (
+        f"{formula.short(crystal.structure.formula)}-sg{crystal.space_group_number}-{one.call or 0:05d}.cif"
+    )
 
 
 def _write_cif(folder: Path, one: Found) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from crystallm.commands import BatchSize, ConfigFile, Device, merged, whole
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     from crystallm.checkpoint import Model
@@ -77,7 +77,7 @@ def serve(
 
         from crystallm.web.app import Server
     except ImportError as error:
-        raise CrystallmError(f"the page needs {error.name}: pip install 'crystallm[web]'") from None
+        raise CrystallmError(f"the page needs {error.name}: {install('web')}") from None
     from crystallm.asking import validated
     from crystallm.web.limits import Limits
     from crystallm.web.store import Store

@@ -19,7 +19,7 @@ from crystallm import workers
 from crystallm.energy import model as models
 from crystallm.energy import scoring
 from crystallm.energy.model import Prediction
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -168,5 +168,5 @@ def _zmq() -> Any:
     try:
         import zmq
     except ImportError:
-        raise CrystallmError("energies over ZeroMQ need pyzmq: pip install 'crystallm[zmq]'") from None
+        raise CrystallmError(f"energies over ZeroMQ need pyzmq: {install('zmq')}") from None
     return zmq

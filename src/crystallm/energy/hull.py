@@ -15,7 +15,7 @@ import csv
 import json
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,7 @@ class Hull:
         try:
             import pymatgen.analysis.phase_diagram  # noqa: F401
         except ImportError:
-            raise CrystallmError("the hull needs all of pymatgen: pip install 'crystallm[energy]'") from None
+            raise CrystallmError(f"the hull needs all of pymatgen: {install('energy')}") from None
         self._path = path
         self._entries = [_entry(row, f"{path}, entry {i}") for i, row in enumerate(_rows(path), 1)]
         self._elements = {

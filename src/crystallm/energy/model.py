@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ BOUND = 100.0
 """|E| in eV per atom beyond which an energy is no energy. Tungsten's -13 (PBE, Materials Project, mp-91) is
 about the lowest that is real; what a model says of atoms on top of each other is not bounded by anything."""
 _BUILT_IN = {
-    "chgnet": ("crystallm.energy.chgnet:ChgnetModel", ("chgnet", "ase"), "pip install 'crystallm[energy]'"),
+    "chgnet": ("crystallm.energy.chgnet:ChgnetModel", ("chgnet", "ase"), install("energy")),
     "sevennet": ("crystallm.energy.ase_model:sevennet", ("sevenn", "ase"), "pip install sevenn"),
 }
 """For each name what makes the model, the packages that it needs, and how one gets them."""
@@ -93,7 +93,7 @@ def require(name: str) -> None:
         return
     if name.startswith(_REMOTE):
         if find_spec("zmq") is None:
-            raise CrystallmError(f"the energy model {name!r} needs pyzmq: pip install 'crystallm[zmq]'")
+            raise CrystallmError(f"the energy model {name!r} needs pyzmq: {install('zmq')}")
         return
     module, colon, factory = name.partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), *factory.split(".")]):
@@ -141,7 +141,7 @@ def load(name: str = DEFAULT, *, device: str = "auto") -> EnergyModel:
         return model
     if hasattr(made, "get_potential_energy"):
         if find_spec("ase") is None:
-            raise CrystallmError(f"energy model {name!r} needs ase: pip install 'crystallm[energy]'")
+            raise CrystallmError(f"energy model {name!r} needs ase: {install('energy')}")
         from crystallm.energy.ase_model import AseModel
 
         return AseModel(made, name)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -76,7 +76,7 @@ def element(symbol: str) -> Structure:
     try:
         from ase.build import bulk
     except ImportError:
-        raise CrystallmError("formation energies need ase: pip install 'crystallm[energy]'") from None
+        raise CrystallmError(f"formation energies need ase: {install('energy')}") from None
     from crystallm.energy.ase_model import to_structure
 
     try:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from crystallm import matching, workers
 from crystallm.energy import model as models
 from crystallm.energy import worker
-from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError, install
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -127,7 +127,7 @@ def relax(
         from ase.filters import FrechetCellFilter
         from ase.optimize import FIRE
     except ImportError:
-        raise CrystallmError("relaxation needs ase: pip install 'crystallm[energy]'") from None
+        raise CrystallmError(f"relaxation needs ase: {install('energy')}") from None
     import numpy as np
 
     from crystallm.energy.ase_model import ModelCalculator, to_atoms, to_structure

@@ -14,7 +14,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.errors import CrystallmError, InputError, TextError, install
 from crystallm.sources import streams
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _extxyz(text: str) -> Structure:
     try:
         from ase.io import read
     except ImportError:
-        raise InputError("extended XYZ is read by ASE: pip install crystallm[ase]") from None
+        raise InputError(f"extended XYZ is read by ASE: {install('ase')}") from None
     n_atoms, comment, rows = (*text.split("\n", 2), "", "")[:3]
     # ASE takes whatever a comment says at its word: `pos:R:30550000` keeps it busy for minutes.
     told = {name.lower(): value for name, value in _OF_FRAME.findall(comment) if len(value) < 2000}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError
-from crystallm.sources import MAX_BYTES, Entry, NoCrystalsError, clean, streams, too_large
+from crystallm.sources import MAX_BYTES, Entry, NoCrystalsError, clean, stem, streams, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +21,8 @@ ID_COLUMNS = ("material_id", "id", "immutable_id")
 SPLIT = "split"
 RUN_COLUMNS = ("request", "sample", "text")
 """What our results have beside: where a crystal has no CIF, the text that was written stands for it."""
+FILE = "file"
+"""The name of a crystal's file in our results, where it has one."""
 OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
 OPTIMADE_MORE = ("species", "dimension_types")
 CHUNK = 200  # rows read at a time from a Parquet file
@@ -38,7 +40,7 @@ class _Form:
 
 
 FORMS = (
-    _Form("cif", (CIF,), RUN_COLUMNS),
+    _Form("cif", (CIF,), (*RUN_COLUMNS, FILE)),
     _Form("pymatgen", ("structure",)),
     _Form("optimade", OPTIMADE, OPTIMADE_MORE),
 )
@@ -61,6 +63,8 @@ def rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[Entry, dict[
         name = row_id(record, number)
         if all(record.get(column) is not None for column in RUN_COLUMNS[:2]):
             name = f"{record['request']}-{record['sample']}"
+            if record.get(FILE):  # in a large run with a folder before it
+                name = stem(clean(record[FILE]).rsplit("/", maxsplit=1)[-1]) or name
         yield _entry(name, form, record), record
     if number < 0:
         raise NoCrystalsError(f"{str(path)!r} holds no row")

@@ -21,7 +21,10 @@ Z = Annotated[
 ]
 Group = Annotated[
     Annotated[int, Field(ge=1, le=230)] | Annotated[str, Field(max_length=30)] | None,
-    Field(description="Number or symbol; null leaves it to the network; `auto`: spread over likely ones."),
+    Field(
+        description="Number or symbol, of any setting (`Pbnm` is 62); null leaves it to the network; `auto`: "
+        "spread over likely ones."
+    ),
 ]
 Seed = Annotated[
     int | None,

@@ -33,7 +33,7 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
     Args:
         formula: as people write it.
         z: formula units, `auto`, or None for the cell as written.
-        space_group: number, symbol, `auto`, or None.
+        space_group: number, symbol in any setting, `auto`, or None.
         most_atoms: of a cell.
 
     Returns:
@@ -52,7 +52,7 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
     group = None
     if space_group is not None and space_group != "auto":
         try:
-            group = spacegroups.get(space_group)
+            group = spacegroups.meant(str(space_group))
         except InputError as error:
             raise FieldError("space_group", str(error)) from None
     open_cells = _open(formula, unit, most_atoms)

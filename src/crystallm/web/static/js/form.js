@@ -128,7 +128,7 @@ export class Form {
       !open && found.z > 1 && h("span", {}, `= ${found.z} × `, typeset(found.formula_unit)),
       h("span", {}, `${found.groups.length} of 230 groups can hold it`),
       h("span", { class: "chips" }, legend(symbols)));
-    this.groups.learn(found.groups, found.misfits);
+    this.groups.learn(found.groups, found.misfits, found.group);
     const chosen = $("z").value;
     const possible = new Set(found.z_possible);
     const values = [...new Set([...found.z_possible, ...Array.from({ length: 12 }, (_, i) => i + 1)])].sort((a, b) => a - b);

@@ -10,6 +10,7 @@ export class GroupField {
     Object.assign(this, { input, list, groups, chosen });
     this.fits = null;
     this.misfits = {};
+    this.meant = null;
     this.shown = [];
     this.active = -1;
     input.addEventListener("focus", () => this.open());
@@ -20,10 +21,11 @@ export class GroupField {
     list.addEventListener("mousedown", (event) => event.preventDefault()); // to scroll it leaves the field as it is
   }
 
-  /** Learn which groups can hold the cell; null for all. */
-  learn(fits, misfits = {}) {
+  /** Learn which groups can hold the cell, null for all; and which one the server reads in what is written. */
+  learn(fits, misfits = {}, meant = null) {
     this.fits = fits === null ? null : new Set(fits);
     this.misfits = misfits;
+    this.meant = meant && { written: this.input.value, number: meant.number };
     if (!this.list.hidden) this.open();
   }
 
@@ -38,11 +40,14 @@ export class GroupField {
     const found = entries.filter(({ value, text, group }) =>
       !wanted || exact || plain(value).includes(wanted) || plain(text ?? "").includes(wanted) ||
       (group && (String(group.number).startsWith(wanted) || group.system.startsWith(wanted))));
+    if (!found.length && this.meant?.written === this.input.value) {
+      found.push(...entries.filter(({ group }) => group?.number === this.meant.number)); // Pbnm is another name of Pnma
+    }
     found.sort((one, other) => this.weight(one, wanted) - this.weight(other, wanted));
     this.shown = found;
     this.active = -1;
     this.list.replaceChildren(...found.map((entry, i) => this.item(entry, i)));
-    if (!found.length) this.list.append(h("li", { class: "empty" }, "No such group: write a number or a symbol such as Fm-3m"));
+    if (!found.length) this.list.append(h("li", { class: "empty" }, "Not in this list: write a number or a symbol, such as Fm-3m; those of other settings are read too"));
     this.list.hidden = false;
     this.input.setAttribute("aria-expanded", "true");
   }
