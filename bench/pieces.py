@@ -278,12 +278,15 @@ def command(options: Found) -> Iterator[Found]:
     """`crystallm generate --formulas` in processes that write, judge and keep, starts counted."""
     import decode
 
+    from crystallm.formula import cell
+
     asked = decode.formulas(options["parquet"], options.get("formulas", 64))
     each = max(1, options["n"] // len(asked))
     for repeat in range(options["repeats"]):
         with tempfile.TemporaryDirectory() as name:
             place = Path(name)
-            (place / "asked.csv").write_text("\n".join(["formula", *asked]) + "\n", encoding="utf-8")
+            cells = [f"{formula},{cell(formula).z}" for formula in asked]  # as written
+            (place / "asked.csv").write_text("\n".join(["formula,z", *cells]) + "\n", encoding="utf-8")
             start = time.perf_counter()
             subprocess.run(
                 [

@@ -127,19 +127,38 @@ def by_hand(model: Model, prompt: list[int]) -> tuple[float, torch.Tensor]:
 
 def test_z_is_weighted_by_the_probability_that_the_network_writes_this_composition_and_no_more():
     model = babbler("orbits")
-    cells = choosing.cells("TiO2", None, fitting=True)[:5]
+    cells = choosing.cells("TiO2", None, fitting=True)[:12]
     found, note = choosing.choices(model, cells, None, Settings(), any_z=True, any_group=False)
-    expected = []
+    firsts, totals = [], []
     for cell in cells:
-        total, after = by_hand(model, model.language.prompt(cell.composition))
+        prompt = model.language.prompt(cell.composition)
+        firsts.append(float(by_hand(model, prompt[:2])[1][prompt[2]]))
+        total, after = by_hand(model, prompt)
         first = orbits.families().group
         groups = [first + number - 1 for number in grammar.groups_for(tuple(sorted([cell.z, 2 * cell.z])))]
-        expected.append(total + float(torch.logsumexp(after[groups], dim=0)))
-    share = np.exp(np.array(expected) - np.logaddexp.reduce(expected))
-    assert [choice.cell.z for choice in found] == [1, 2, 3, 4, 5]
+        totals.append(total + float(torch.logsumexp(after[groups], dim=0)))
+    least = math.log(choosing.UNLIKELY)
+    hopeful = [i for i, first in enumerate(firsts) if first > max(firsts) + least]
+    tried = [i for i in hopeful if totals[i] > max(totals[k] for k in hopeful) + least]
+    expected = np.array([totals[i] for i in tried])
+    share = np.exp(expected - np.logaddexp.reduce(expected))
+    assert 1 < len(tried) < len(cells)
+    assert [choice.cell.z for choice in found] == [i + 1 for i in tried]
     assert [choice.weight for choice in found] == pytest.approx(share.tolist(), rel=1e-4)
     assert [choice.log_likelihood for choice in found] == pytest.approx(np.log(share).tolist(), rel=1e-3)
-    assert note.startswith("z = auto, formula unit TiO2: Z = ")
+    assert note.startswith("TiO2, Z = ")
+
+
+def test_a_cell_that_the_context_cannot_hold_is_not_tried():
+    model = babbler("orbits", context=80)
+    cells = choosing.cells("Mg2SiO4", None, fitting=True)
+    found, _ = choosing.choices(model, cells, None, Settings(), any_z=True, any_group=False)
+    assert found
+    counts = [tuple(sorted(n for _, n in choice.cell.composition)) for choice in found]
+    assert all(grammar.groups_within(some, 80) for some in counts)
+    for z in range(1, 25):
+        some = tuple(sorted([2 * z, z, 4 * z]))
+        assert grammar.can_be_written(some, 80) == bool(grammar.groups_within(some, 80))
 
 
 @pytest.mark.parametrize("language", ["orbits", "cif"])
@@ -218,3 +237,6 @@ def test_prompts_that_do_not_fit_are_left_out_and_if_none_fits_it_is_said(model)
         Generator(babbler("cif"), [Request(formula="TiO2", z="auto", space_group="P6")], Settings()).note(0)
     with pytest.raises(InputError, match="fills the context of the model 'babbler'"):
         Generator(babbler("cif", context=4), [Request(formula="TiO2", z="auto")], Settings()).note(0)
+    few = Generator(babbler("orbits", context=6), [Request(formula="TiO2", z="auto")], Settings())
+    with pytest.raises(InputError, match="a cell of Ti1O2 takes 17 tokens"):
+        few.check()  # so that a long list is refused before it is written

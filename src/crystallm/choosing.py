@@ -2,8 +2,10 @@
 
 For a formula unit U, the weight of Z is the probability that the network writes the composition of Z U and
 stops there: the product of the probabilities of its tokens behind the first, of the group's tokens if a group
-was asked for, else times that of any token that may follow, all without rules. Weights are normalised over
-the Z that are tried. At a temperature T they are taken to the power of 1/T.
+was asked for, else times that of any token that may follow, all without rules. A Z with less than `UNLIKELY`
+of the weight of the likeliest is not tried, and neither, for the sake of speed, is one whose first count has
+so little of the probability that the likeliest first count has. Weights are normalised over the Z that are
+tried. At a temperature T they are taken to the power of 1/T.
 
 The weight of a space group is what plain sampling gives it behind the composition: the network's
 probability among the groups that can hold the composition, under temperature, top_k and top_p.
@@ -45,6 +47,8 @@ SMALL_CELL = 96
 """Atoms up to which more formula units than MAX_Z are tried: alpha-Mn has 58 in its cell."""
 LARGE_CELL = 400
 """Atoms of a cell that is tried, at most, unless it holds one formula unit."""
+UNLIKELY = 0.01
+"""Part of the likeliest Z's weight below which a Z is not tried."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 _BATCH = 32  # prompts that go through the network together
 _NEGLIGIBLE = 1e-6  # a choice with less weight is not tried
@@ -183,7 +187,7 @@ def choices(
     log_p = np.zeros(1)
     z_weights = np.ones(1)
     if any_z:
-        log_p = _normalised(_weigh(model, kept, number))
+        kept, log_p = _likely(model, kept, number)
         z_weights = _tempered(log_p, settings.temperature)
     found: list[Choice] = []
     for (cell, prompt), log_z, z_weight in zip(kept, log_p.tolist(), z_weights.tolist(), strict=True):
@@ -255,21 +259,63 @@ def _prompts(model: Model, asked: Sequence[tuple[Cell, int | None]]) -> list[lis
     return prompts
 
 
-def _weigh(model: Model, kept: Sequence[tuple[Cell, list[int]]], number: int | None) -> Any:
-    """Logarithms of the probabilities of prompts, as the module says. (number of cells,) float64."""
+def _likely(
+    model: Model, asked: Sequence[tuple[Cell, list[int]]], number: int | None
+) -> tuple[list[tuple[Cell, list[int]]], Any]:
+    """The cells that are tried with their prompts, as the module says, and logarithms of their weights."""
+    least = math.log(UNLIKELY)
+    prompts = [prompt for _, prompt in asked]
+    if len(prompts) > 1:
+        place = next(i for i, tokens in enumerate(zip(*prompts, strict=False)) if len(set(tokens)) > 1)
+        (rows,) = _log_probs(model.network, [prompts[0][:place]])
+        first = rows[-1][[prompt[place] for prompt in prompts]]
+        hopeful = (first >= first.max() + least).tolist()
+        asked = [one for one, hope in zip(asked, hopeful, strict=True) if hope]
+    if len(asked) == 1:
+        return list(asked), np.zeros(1)
+    found: dict[int, float] = {}
+    bounds, after = _told(model, [prompt for _, prompt in asked])
+    best = -math.inf
+    for i in np.argsort(-bounds, kind="stable").tolist():
+        # Which tokens may follow takes longer to find than all else.
+        if bounds[i] < best + least:
+            break
+        cell, prompt = asked[i]
+        if not _fits(model, cell, number):
+            continue
+        found[i] = bounds[i] + (_going_on(model, cell, prompt, after[i]) if number is None else 0.0)
+        best = max(best, found[i])
+    found = found or {0: 0.0}  # whoever makes its rules says why it cannot be written
+    best = max(found.values())
+    tried = [i for i in sorted(found) if found[i] >= best + least]
+    return [asked[i] for i in tried], _normalised(np.array([found[i] for i in tried]))
+
+
+def _fits(model: Model, cell: Cell, number: int | None) -> bool:
+    """Whether the context holds some text of a cell, in this space group if there is one."""
+    counts, context = tuple(sorted(count for _, count in cell.composition)), model.config.context
+    return model.language.name != "orbits" or grammar.can_be_written(counts, context, number)
+
+
+def _told(model: Model, prompts: Sequence[list[int]]) -> tuple[Any, list[Tensor]]:
+    """Logarithms of the probabilities of prompts behind their first token, and of what comes next, (V)."""
     import torch
 
-    weights = []
-    for (cell, prompt), rows in zip(kept, _log_probs(model.network, [p for _, p in kept]), strict=True):
+    bounds, after = [], []
+    for prompt, rows in zip(prompts, _log_probs(model.network, prompts), strict=True):
         ids = torch.tensor(prompt[1:], dtype=torch.int64)
-        weight = float(rows[:-1].gather(1, ids[:, None]).sum())
-        if number is None:
-            rules = grammar.rules(model.language.name, cell.composition, None, "full")
-            allowed = None if rules is None else rules.start(prompt).allowed()
-            if allowed is not None:
-                weight += float(torch.logsumexp(rows[-1][list(allowed)], dim=0))
-        weights.append(weight)
-    return np.array(weights)
+        bounds.append(float(rows[:-1].gather(1, ids[:, None]).sum()))
+        after.append(rows[-1])
+    return np.array(bounds), after
+
+
+def _going_on(model: Model, cell: Cell, prompt: Sequence[int], row: Tensor) -> float:
+    """Logarithm of the probability that what comes behind a composition is what may."""
+    import torch
+
+    rules = grammar.rules(model.language.name, cell.composition, None, "full")
+    allowed = None if rules is None else rules.start(prompt).allowed()
+    return 0.0 if allowed is None else float(torch.logsumexp(row[list(allowed)], dim=0))
 
 
 def _groups(
@@ -348,7 +394,7 @@ def _summary(
         for choice in found:
             made = choice.cell
             by_z[str(made.z if made else "")] = choice.z_weight or 0.0
-        parts = [f"z = auto, formula unit {cell.reduced_formula}: Z = {_listed(by_z)}"]
+        parts = [f"{cell.reduced_formula}, Z = {_listed(by_z)}"]
     if any_group:
         by_group: dict[str, float] = {}
         for choice in found:
@@ -368,10 +414,11 @@ def _symbol(number: int) -> str:
 def _listed(weights: dict[str, float]) -> str:
     """The heaviest by name, the rest by number: `4 (61 %), 2 (30 %), 7 others (9 %)`."""
     order = sorted(weights, key=lambda name: -weights[name])
-    named = [f"{name} ({_percent(weights[name])})" for name in order[:_SHOWN]]
-    if len(order) > _SHOWN:
-        rest = sum(weights[name] for name in order[_SHOWN:])
-        named.append(f"{len(order) - _SHOWN} others ({_percent(rest)})")
+    shown = _SHOWN if len(order) > _SHOWN + 1 else len(order)
+    named = [f"{name} ({_percent(weights[name])})" for name in order[:shown]]
+    if len(order) > shown:
+        rest = sum(weights[name] for name in order[shown:])
+        named.append(f"{len(order) - shown} others ({_percent(rest)})")
     return ", ".join(named)
 
 

@@ -10,12 +10,13 @@ import itertools
 import logging
 import math
 import secrets
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crystallm.asking import Plan, Request, understand, validated
+from crystallm.asking import Plan, Request, opened, understand, validated
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
@@ -134,13 +135,17 @@ class Generator:
         return self._rules([(unit, 0)] * len(choices), choices)
 
     def check(self) -> None:
-        """Look whether there are rules for each request in which nothing is left to choose.
+        """Look whether each request can be written; of several Z, the smallest.
 
         Raises:
-            InputError: there are none.
+            InputError: there are no rules for one, or its prompt fills the context.
         """
-        for unit, (choices, _) in self._choices.items():
-            self._rules([(unit, 0)], choices[:1])
+        for unit, plan in enumerate(self.plans):
+            if plan.cells:
+                smallest = self._only_choice(replace(plan, cell=plan.cells[0]))
+                self._rules([(unit, 0)], [smallest])
+            elif unit in self._choices:
+                self._rules([(unit, 0)], self._choices[unit][0][:1])
 
     def write(
         self, units: Sequence[int], *, progress: Callable[[int], None] | None = None
@@ -448,8 +453,9 @@ def generate(
 
     Args:
         formula: as people write it, `TiO2`, `(NH4)2SO4`; None leaves the composition to the network.
-        z: formula units (of the reduced formula) in the conventional cell; None: the cell is as written;
-            `auto`: samples are spread over the numbers that the network finds likely.
+        z: formula units (of the reduced formula) in the conventional cell; `auto`: samples are spread over
+            the numbers that the network finds likely; None: so it is for a reduced formula, `TiO2`, and a
+            multiple of one, `Ti2O4`, is the cell as written.
         space_group: number or symbol; None leaves it to the network; `auto`: samples are spread over the
             groups that the network finds likely.
         like: a structure whose space group and Wyckoff positions to keep, with the elements of the formula;
@@ -493,7 +499,7 @@ def generate(
     }  # fmt: skip
     if like is not None and (formula is None or (z, space_group, prompt) != (None, None, None)):
         raise InputError("like takes a formula, and neither z nor space_group nor prompt")
-    request = validated(Request, asked)
+    request = opened(validated(Request, asked))
     selection = validated(
         answers.Selection,
         {

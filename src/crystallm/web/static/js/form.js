@@ -133,7 +133,9 @@ export class Form {
     const possible = new Set(found.z_possible);
     const values = [...new Set([...found.z_possible, ...Array.from({ length: 12 }, (_, i) => i + 1)])].sort((a, b) => a - b);
     if (chosen && chosen !== "auto" && !values.includes(Number(chosen))) values.push(Number(chosen));
-    fill($("z"), h("option", { value: "" }, "as written"), h("option", { value: "auto" }, "auto: likely ones"),
+    const unsaid = found.z_unsaid === "auto" ? "likely ones" : "as written";
+    fill($("z"), h("option", { value: "" }, unsaid),
+      (found.z_unsaid !== "auto" || chosen === "auto") && h("option", { value: "auto" }, "auto: likely ones"),
       values.map((z) => h("option", { value: String(z), disabled: !possible.has(z) && String(z) !== chosen }, `${z}${possible.has(z) ? "" : " (does not fit)"}`)));
     $("z").value = chosen;
     if (found.group) this.groups.input.title = `${found.group.symbol}, number ${found.group.number}`;
