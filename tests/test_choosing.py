@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystallm import choosing, formula, grammar, orbits, spacegroups, tokenizer
+from crystallm import choosing, formula, grammar, orbits, spacegroups, tokenizer, weighing
 from crystallm.asking import Request, understand
 from crystallm.checkpoint import Model, load_model
 from crystallm.errors import InputError
@@ -137,7 +137,7 @@ def test_z_is_weighted_by_the_probability_that_the_network_writes_this_compositi
         first = orbits.families().group
         groups = [first + number - 1 for number in grammar.groups_for(tuple(sorted([cell.z, 2 * cell.z])))]
         totals.append(total + float(torch.logsumexp(after[groups], dim=0)))
-    least = math.log(choosing.UNLIKELY)
+    least = math.log(weighing.UNLIKELY)
     hopeful = [i for i, first in enumerate(firsts) if first > max(firsts) + least]
     tried = [i for i in hopeful if totals[i] > max(totals[k] for k in hopeful) + least]
     expected = np.array([totals[i] for i in tried])

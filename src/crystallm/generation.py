@@ -21,7 +21,7 @@ from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pymatgen.core import Structure
 
@@ -306,6 +306,7 @@ class Generator:
         """What each sample is given."""
         from crystallm import choosing
 
+        self._weigh(dict.fromkeys(unit for unit, _ in pairs))
         chosen: list[Choice] = []
         for unit, together in itertools.groupby(pairs, key=lambda pair: pair[0]):
             choices, _ = self._open(unit)
@@ -320,23 +321,28 @@ class Generator:
 
     def _open(self, unit: int) -> tuple[list[Choice], str]:
         """The choices of a request, and what to say of them; weighed by the network when first needed."""
-        if unit not in self._choices:
-            from crystallm import choosing
-
-            plan = self.plans[unit]
-            asked = plan.request.model_copy(update={"n": 1})
-            if asked not in self._weighed:  # to weigh takes as long as to write some crystals
-                cells = plan.cells or (() if plan.cell is None else (plan.cell,))
-                self._weighed[asked] = choosing.choices(
-                    self.model,
-                    cells,
-                    plan.space_group,
-                    self.settings,
-                    any_z=bool(plan.cells),
-                    any_group=plan.any_group,
-                )
-            self._choices[unit] = self._weighed[asked]
+        self._weigh([unit])
         return self._choices[unit]
+
+    def _weigh(self, units: Iterable[int]) -> None:
+        """Weigh what requests leave open, all that has not been weighed before together."""
+        from crystallm import choosing
+
+        left = {
+            unit: self.plans[unit].request.model_copy(update={"n": 1})
+            for unit in units
+            if unit not in self._choices
+        }
+        new: dict[Request, choosing.Question] = {}
+        for unit, asked in left.items():
+            if asked not in self._weighed:
+                plan = self.plans[unit]
+                cells = plan.cells or (() if plan.cell is None else (plan.cell,))
+                new[asked] = choosing.Question(cells, plan.space_group, bool(plan.cells), plan.any_group)
+        if new:
+            found = choosing.choices_of_many(self.model, list(new.values()), self.settings)
+            self._weighed.update(zip(new, found, strict=True))
+        self._choices |= {unit: self._weighed[asked] for unit, asked in left.items()}
 
     def _only_choice(self, plan: Plan) -> Choice:
         """What the network is given where nothing is to be chosen.
