@@ -285,7 +285,7 @@ def command(options: Found) -> Iterator[Found]:
     for repeat in range(options["repeats"]):
         with tempfile.TemporaryDirectory() as name:
             place = Path(name)
-            cells = [f"{formula},{cell(formula).z}" for formula in asked]  # as written
+            cells = [f"{formula},{cell(formula).z}" for formula in asked]  # as written: Z is not weighed
             (place / "asked.csv").write_text("\n".join(["formula,z", *cells]) + "\n", encoding="utf-8")
             start = time.perf_counter()
             subprocess.run(
@@ -335,8 +335,8 @@ def first(options: Found) -> Iterator[Found]:
         start = time.perf_counter()
         subprocess.run(
             [
-                *(sys.executable, "-m", "crystallm", "generate", "TiO2", "-n", "1", "--seed", "0"),
-                *("--device", "cpu", "--json"),
+                *(sys.executable, "-m", "crystallm", "generate", "TiO2", "--z", "1", "-n", "1"),
+                *("--seed", "0", "--device", "cpu", "--json"),
             ],
             check=True,
             stdout=subprocess.PIPE,

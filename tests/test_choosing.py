@@ -149,6 +149,25 @@ def test_z_is_weighted_by_the_probability_that_the_network_writes_this_compositi
     assert note.startswith("TiO2, Z = ")
 
 
+@pytest.mark.parametrize("language", ["orbits", "cif"])
+def test_formulas_that_are_weighed_together_have_the_weights_that_they_have_alone(language):
+    model = babbler(language)
+    names = ["TiO2", "NaCl", "Si", "Mg2SiO4", "Na501Cl", "TiO2"]
+    told = []
+    for name in names:
+        cells = [
+            (cell, model.language.prompt(cell.composition))
+            for cell in choosing.cells(name, None, fitting=True)
+        ]
+        told.append(([(cell, prompt) for cell, prompt in cells if len(prompt) < 200], None))
+    together = weighing.likely(model, told)
+    for one, (cells, weights) in zip(told, together, strict=True):
+        ((alone, expected),) = weighing.likely(model, [one])
+        assert [cell.z for cell, _ in cells] == [cell.z for cell, _ in alone]
+        assert weights == pytest.approx(expected, abs=1e-4)
+        assert np.exp(weights).sum() == pytest.approx(1)
+
+
 def test_a_cell_that_the_context_cannot_hold_is_not_tried():
     model = babbler("orbits", context=80)
     cells = choosing.cells("Mg2SiO4", None, fitting=True)
