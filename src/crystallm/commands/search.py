@@ -67,8 +67,8 @@ def search(
         int | Literal["auto"] | None,
         Parameter(
             name=["--z", "-z"],
-            help="Formula units in the cell; auto: likely ones. Without it: likely ones of TiO2, and of "
-            "Ti2O4, a multiple, the cell as written.",
+            help="Formula units in the cell; auto: likely ones. Without it: auto for TiO2, and for Ti2O4, a "
+            "multiple, the cell as written.",
         ),
     ] = None,
     space_group: Annotated[
