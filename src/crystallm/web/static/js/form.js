@@ -123,8 +123,8 @@ export class Form {
     const symbols = found.composition.map(([symbol]) => symbol);
     const open = found.z === null;
     fill($("reading"),
-      h("span", { class: "cell-formula" }, open ? "" : typeset(found.formula)),
-      h("span", {}, open ? ["formula unit ", typeset(found.formula_unit), ", Z left open"] : `${plural(found.n_atoms, "atom")} in the cell`),
+      h("span", { class: "cell-formula" }, typeset(found.formula)),
+      h("span", {}, open ? "is the formula unit, Z is left open" : `${plural(found.n_atoms, "atom")} in the cell`),
       !open && found.z > 1 && h("span", {}, `= ${found.z} × `, typeset(found.formula_unit)),
       h("span", {}, `${found.groups.length} of 230 groups can hold it`),
       h("span", { class: "chips" }, legend(symbols)));
