@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from pyarrow import parquet
 
-from crystallm import checkpoint, orbits
+from crystallm import checkpoint, formula, orbits
 from crystallm.model import GPT, ModelConfig
 
 METALS = "Li Na K Rb Cs Mg Ca Sr Ba Y La Ti Zr V Nb Cr Mo Mn Fe Co Ni Cu Zn Al Ga In Si Ge Sn".split()
@@ -54,11 +54,12 @@ def _write_inputs(place: Path, n: int) -> None:
     """A list of requests, and a network of the `orbits` language."""
     draw = random.Random(0)
     with (place / "list.csv").open("w") as file:
-        file.write("formula\n")
+        file.write("formula,z\n")  # z: else the network weighs it, which is not measured here
         for _ in range(n):
             one, two = draw.sample(METALS, 2)
             numbers = (draw.randint(1, 3), draw.randint(1, 3), draw.randint(1, 6))
-            file.write(f"{one}{numbers[0]}{two}{numbers[1]}{draw.choice(OTHERS)}{numbers[2]}\n")
+            written = f"{one}{numbers[0]}{two}{numbers[1]}{draw.choice(OTHERS)}{numbers[2]}"
+            file.write(f"{written},{formula.cell(written).z}\n")
     torch.manual_seed(0)
     config = ModelConfig(
         language="orbits", vocab_size=len(orbits.vocabulary()), context=24, n_layer=1, n_head=2, n_embd=16

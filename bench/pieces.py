@@ -278,12 +278,15 @@ def command(options: Found) -> Iterator[Found]:
     """`crystallm generate --formulas` in processes that write, judge and keep, starts counted."""
     import decode
 
+    from crystallm.formula import cell
+
     asked = decode.formulas(options["parquet"], options.get("formulas", 64))
     each = max(1, options["n"] // len(asked))
     for repeat in range(options["repeats"]):
         with tempfile.TemporaryDirectory() as name:
             place = Path(name)
-            (place / "asked.csv").write_text("\n".join(["formula", *asked]) + "\n", encoding="utf-8")
+            cells = [f"{formula},{cell(formula).z}" for formula in asked]  # as written: Z is not weighed
+            (place / "asked.csv").write_text("\n".join(["formula,z", *cells]) + "\n", encoding="utf-8")
             start = time.perf_counter()
             subprocess.run(
                 [
@@ -332,8 +335,8 @@ def first(options: Found) -> Iterator[Found]:
         start = time.perf_counter()
         subprocess.run(
             [
-                *(sys.executable, "-m", "crystallm", "generate", "TiO2", "-n", "1", "--seed", "0"),
-                *("--device", "cpu", "--json"),
+                *(sys.executable, "-m", "crystallm", "generate", "TiO2", "--z", "1", "-n", "1"),
+                *("--seed", "0", "--device", "cpu", "--json"),
             ],
             check=True,
             stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystallm import choosing, formula, grammar, orbits, spacegroups, tokenizer
+from crystallm import choosing, formula, grammar, orbits, spacegroups, tokenizer, weighing
 from crystallm.asking import Request, understand
 from crystallm.checkpoint import Model, load_model
 from crystallm.errors import InputError
@@ -127,19 +127,57 @@ def by_hand(model: Model, prompt: list[int]) -> tuple[float, torch.Tensor]:
 
 def test_z_is_weighted_by_the_probability_that_the_network_writes_this_composition_and_no_more():
     model = babbler("orbits")
-    cells = choosing.cells("TiO2", None, fitting=True)[:5]
+    cells = choosing.cells("TiO2", None, fitting=True)[:12]
     found, note = choosing.choices(model, cells, None, Settings(), any_z=True, any_group=False)
-    expected = []
+    firsts, totals = [], []
     for cell in cells:
-        total, after = by_hand(model, model.language.prompt(cell.composition))
+        prompt = model.language.prompt(cell.composition)
+        firsts.append(float(by_hand(model, prompt[:2])[1][prompt[2]]))
+        total, after = by_hand(model, prompt)
         first = orbits.families().group
         groups = [first + number - 1 for number in grammar.groups_for(tuple(sorted([cell.z, 2 * cell.z])))]
-        expected.append(total + float(torch.logsumexp(after[groups], dim=0)))
-    share = np.exp(np.array(expected) - np.logaddexp.reduce(expected))
-    assert [choice.cell.z for choice in found] == [1, 2, 3, 4, 5]
+        totals.append(total + float(torch.logsumexp(after[groups], dim=0)))
+    least = math.log(weighing.UNLIKELY)
+    hopeful = [i for i, first in enumerate(firsts) if first > max(firsts) + least]
+    tried = [i for i in hopeful if totals[i] > max(totals[k] for k in hopeful) + least]
+    expected = np.array([totals[i] for i in tried])
+    share = np.exp(expected - np.logaddexp.reduce(expected))
+    assert 1 < len(tried) < len(cells)
+    assert [choice.cell.z for choice in found] == [i + 1 for i in tried]
     assert [choice.weight for choice in found] == pytest.approx(share.tolist(), rel=1e-4)
     assert [choice.log_likelihood for choice in found] == pytest.approx(np.log(share).tolist(), rel=1e-3)
-    assert note.startswith("z = auto, formula unit TiO2: Z = ")
+    assert note.startswith("TiO2, Z = ")
+
+
+@pytest.mark.parametrize("language", ["orbits", "cif"])
+def test_formulas_that_are_weighed_together_have_the_weights_that_they_have_alone(language):
+    model = babbler(language)
+    names = ["TiO2", "NaCl", "Si", "Mg2SiO4", "Na501Cl", "TiO2"]
+    told = []
+    for name in names:
+        cells = [
+            (cell, model.language.prompt(cell.composition))
+            for cell in choosing.cells(name, None, fitting=True)
+        ]
+        told.append(([(cell, prompt) for cell, prompt in cells if len(prompt) < 200], None))
+    together = weighing.likely(model, told)
+    for one, (cells, weights) in zip(told, together, strict=True):
+        ((alone, expected),) = weighing.likely(model, [one])
+        assert [cell.z for cell, _ in cells] == [cell.z for cell, _ in alone]
+        assert weights == pytest.approx(expected, abs=1e-4)
+        assert np.exp(weights).sum() == pytest.approx(1)
+
+
+def test_a_cell_that_the_context_cannot_hold_is_not_tried():
+    model = babbler("orbits", context=80)
+    cells = choosing.cells("Mg2SiO4", None, fitting=True)
+    found, _ = choosing.choices(model, cells, None, Settings(), any_z=True, any_group=False)
+    assert found
+    counts = [tuple(sorted(n for _, n in choice.cell.composition)) for choice in found]
+    assert all(grammar.groups_within(some, 80) for some in counts)
+    for z in range(1, 25):
+        some = tuple(sorted([2 * z, z, 4 * z]))
+        assert grammar.can_be_written(some, 80) == bool(grammar.groups_within(some, 80))
 
 
 @pytest.mark.parametrize("language", ["orbits", "cif"])
@@ -218,3 +256,6 @@ def test_prompts_that_do_not_fit_are_left_out_and_if_none_fits_it_is_said(model)
         Generator(babbler("cif"), [Request(formula="TiO2", z="auto", space_group="P6")], Settings()).note(0)
     with pytest.raises(InputError, match="fills the context of the model 'babbler'"):
         Generator(babbler("cif", context=4), [Request(formula="TiO2", z="auto")], Settings()).note(0)
+    few = Generator(babbler("orbits", context=6), [Request(formula="TiO2", z="auto")], Settings())
+    with pytest.raises(InputError, match="a cell of Ti1O2 takes 17 tokens"):
+        few.check()  # so that a long list is refused before it is written

@@ -135,9 +135,35 @@ def test_without_out_nothing_is_written(crystallm, parrot, tmp_path):
     code, out, _ = crystallm("generate", "SrTiO3", "-n", 2, "--model", parrot)
     assert code == 0
     assert "SrTiO3" in out
-    assert "cell as written: SrTiO3; --z auto tries likely cells" in out
-    assert "--z auto" not in crystallm("generate", "SrTiO3", "-z", 1, "-n", 1, "--model", parrot)[1]
     assert files(tmp_path) == []
+
+
+def test_without_z_likely_cells_of_a_compound_are_written(crystallm, parrot, babbler):
+    _, out, _ = crystallm("generate", "ZnS", "-n", 2, "--model", parrot)
+    assert "ZnS, Z = 2 (100 %)" in out
+    assert re.search(r"Zn2S2 +2 \(\d+ %\) +P6_3mc", out)
+    for asked, note in (
+        (["Zn2S2"], "cell as written: Zn2S2 = 2 x ZnS"),
+        (["ZnS", "-z", 1], "z = 1: cell ZnS"),
+    ):
+        assert note in crystallm("generate", *asked, "-n", 1, "--model", parrot)[1]
+    said = " ".join(crystallm("generate", "Cu", "-n", 1, "--model", babbler)[1].split())
+    found = re.search(r"Cu, Z = (\d+) \([\d.]+ %\), .*; --z (\d+) writes cells of Cu(\d*) alone", said)
+    assert found
+    assert found[1] == found[2] == (found[3] or "1")
+
+
+def test_a_run_begun_when_no_z_was_one_formula_unit_is_refused(crystallm, parrot, tmp_path):
+    command = ("generate", "ZnS", "-n", 1, "--model", parrot, "--out", "out")
+    assert crystallm(*command)[0] == 0
+    asked = json.loads((tmp_path / "out/run.json").read_text())
+    assert asked["requests"][0].pop("z") == "auto"
+    (tmp_path / "out/run.json").write_text(json.dumps(asked))
+    code, _, err = crystallm(*command)
+    assert code == 2
+    assert (
+        'out holds another run (requests was [{"formula": "ZnS", "n": 1}], now [{"formula": "ZnS", "z"' in err
+    )
 
 
 def test_without_a_formula_the_network_chooses(crystallm, parrot):
@@ -185,9 +211,7 @@ def test_z_and_group_may_be_left_to_the_networks_likelihood(crystallm, parrot):
     assert all(0.5 < row["z_weight"] <= 1 and 0 < row["space_group_weight"] <= 1 for row in rows)
     assert [row["asked_z"] for row in rows] == [None] * 4
     said = " ".join(out.split())
-    assert re.search(
-        r"z = auto, formula unit ZnS: Z = 2 \(\d+ %\).*space group = auto: P6_3mc \(\d+ %\)", said
-    )
+    assert re.search(r"ZnS, Z = 2 \(\d+ %\).*space group = auto: P6_3mc \(\d+ %\)", said)
     assert re.search(r"Zn2S2 +2 \(\d+ %\) +P6_3mc", out)
     assert crystallm(*command, "--out", "out")[1] == out
 
@@ -452,7 +476,8 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["TiO2", "--constraints", "some"], 2, "constraints"),
         (["TiO2", "--z", "1", "--space-group", "Fm-3m"], 2, "cannot fill Fm-3m (#225)"),
         (["TiO2", "--z", "3", "--space-group", "Fm-3m"], 2, "3 formula units of TiO2 cannot fill"),
-        (["TiO2", "--space-group", "Fm-3m"], 2, "Z = 4, 12, 16 can"),
+        (["Ti2O4", "--space-group", "Fm-3m"], 2, "Z = 4, 12, 16 can"),
+        (["NaClBrI", "--space-group", "Ia-3d"], 2, "no 24 or fewer formula units of"),
         (["NaClBrI", "--z", "auto", "--space-group", "Ia-3d"], 2, "no 24 or fewer formula units of"),
         (["--z", "auto"], 2, "without a formula"),
         (["TiO2", "--max-tries", "5"], 2, "max_tries = 5 without valid"),

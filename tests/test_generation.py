@@ -42,6 +42,15 @@ def test_a_crystal_says_where_it_comes_from(model):
     assert first.source.request == "cell as written: C8 = 8 x C"
 
 
+def test_a_reduced_formula_is_tried_in_likely_cells(model):
+    (crystal,) = crystallm.generate("ZnS", n=1, model=model, seed=5)
+    assert crystal.structure.composition.get_el_amt_dict() == {"Zn": 2, "S": 2}
+    assert crystal.source.z_weight > 0.9
+    (one,) = crystallm.generate("ZnS", z=1, n=1, model=model, seed=5)
+    assert one.source.request == "z = 1: cell ZnS"
+    assert one.source.z_weight is None
+
+
 def test_without_a_seed_one_is_drawn_that_gives_the_same_again(model):
     once = crystallm.generate("NaCl", z=4, n=2, model=model, temperature=2.0)
     again = crystallm.generate("NaCl", z=4, n=2, model=model, temperature=2.0, seed=once[0].source.seed)

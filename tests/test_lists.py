@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import tracemalloc
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,7 @@ CSV = "id,formula,z,space_group,n\na,TiO2,2,136,3\nb,NaCl,auto,,\n\nc, ZnS ,,aut
 ASKED = [
     Request(formula="TiO2", z=2, space_group="136", n=3),
     Request(formula="NaCl", z="auto", n=7),
-    Request(formula="ZnS", space_group="auto", n=1),
+    Request(formula="ZnS", z="auto", space_group="auto", n=1),
 ]
 
 
@@ -101,6 +102,17 @@ def test_a_text_has_a_formula_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"TiO2\n(NH4)2SO4"))
     for name in ("a.txt", "a.txt.gz"):
         assert [r.formula for r in lists.read(tmp_path / name, n=1)] == ["TiO2", "(NH4)2SO4"]
+
+
+def test_a_reduced_formula_leaves_z_open_where_it_is_no_prompt(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("TiO2\nTi2O4\n")
+    as_parquet(tmp_path / "a.parquet", [{"formula": "TiO2", "z": None}, {"formula": "Ti2O4", "z": None}])
+    for name in ("a.txt", "a.parquet"):
+        assert [request.z for request in lists.read(tmp_path / name, n=1)] == ["auto", None]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "data_Ti1O2\n")
+    (request,) = lists.read(tmp_path / "a.zip", n=1)
+    assert (request.formula, request.z) == ("Ti1O2", None)
 
 
 @pytest.mark.parametrize(

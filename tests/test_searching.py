@@ -272,6 +272,20 @@ def test_all_tokens_may_be_sampled_in_python(parrot, monkeypatch):
     assert told == [10, None, 3]
 
 
+def test_z_is_open_where_a_reduced_formula_says_nothing_of_it(parrot, monkeypatch):
+    told = []
+
+    class Asked(Search):
+        def run(self, **_):
+            told.append(self.request.z)
+            return []
+
+    monkeypatch.setattr(searching, "Search", Asked)
+    for formula, z in (("TiO2", None), ("Ti2O4", None), ("TiO2", 1)):
+        crystallm.search(formula, z=z, energy="energies:morse", model=parrot, device="cpu")
+    assert told == ["auto", None, 1]
+
+
 def test_python_gets_crystals_best_first_and_bad_questions_an_answer(parrot):
     crystals = crystallm.search(
         "TiO2", z=2, simulations=8, energy="energies:morse", model=parrot, seed=1, device="cpu"

@@ -58,7 +58,7 @@ def test_a_job_gives_the_crystals_that_generate_gives(rutile, parrot):
         {"elements": "O-Ti", "n": 2, "seed": 4},
         {"space_group": 225, "n": 2, "seed": 3},
     ],
-    ids=["auto", "as written", "group", "temperature 0", "elements", "group alone"],
+    ids=["auto", "z left out", "group", "as written, temperature 0", "elements", "group alone"],
 )
 def test_so_does_one_of_several_jobs_that_are_written_together(ask, served, parrot):
     others = [served.post({**RUTILE, "seed": seed, "n": 6}).json["id"] for seed in range(3)]
@@ -217,6 +217,18 @@ def test_a_formula_is_read_while_it_is_typed(served):
     assert len(found["groups"]) + len(found["misfits"]) == 230
     held = served.get("/api/v1/reading?formula=TiO2&z=4&space_group=225").json
     assert held["z_possible"][0] == 4
+
+
+def test_z_is_open_where_a_reduced_formula_says_nothing_of_it(served):
+    compound, cell = (served.get(f"/api/v1/reading?formula={name}").json for name in ("TiO2", "Ti2O4"))
+    assert (compound["z"], compound["z_unsaid"]) == (None, "auto")
+    assert 225 in compound["groups"]  # with four formula units
+    assert (cell["z"], cell["z_unsaid"], cell["formula"]) == (2, None, "Ti2O4")
+    assert 225 not in cell["groups"]
+    state = served.done({"kind": "generate", "formula": "ZnS", "n": 1, "seed": 1})
+    assert state["ask"]["z"] == "auto"
+    assert state["note"] == "ZnS, Z = 2 (100 %)"
+    assert served.done({"kind": "generate", "formula": "Zn2S2", "n": 1, "seed": 1})["ask"]["z"] is None
 
 
 @pytest.mark.parametrize(

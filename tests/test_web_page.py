@@ -98,7 +98,12 @@ def test_from_a_formula_to_a_cif(page, served, parrot):
     visit(page)
     page.fill("#formula", "TiO2")
     page.wait_for_selector("#reading .cell-formula")
-    assert "3 atoms in the cell" in page.inner_text("#reading")
+    assert "Z is left open" in page.inner_text("#reading")
+    assert page.inner_text("#z option:first-child") == "likely ones"
+    page.fill("#formula", "Ti2O4")
+    page.wait_for_selector("#reading :text('6 atoms in the cell')")
+    assert page.inner_text("#z option:first-child") == "as written"
+    page.fill("#formula", "TiO2")
     page.select_option("#z", "2")
     page.wait_for_selector("#reading :text('6 atoms in the cell')")
     page.fill("#n", "5")
@@ -296,7 +301,7 @@ WRONG = (
     ("n", "1000", "from 1 to 64"),
     ("seed", "x", "whole number"),
 )
-GOOD = {"formula": "TiO2", "space_group": "", "n": "2", "seed": "1"}
+GOOD = {"formula": "Ti2O4", "space_group": "", "n": "2", "seed": "1"}
 
 
 def test_each_error_stands_beside_its_field_until_it_is_mended(page):

@@ -34,8 +34,9 @@ class Request(BaseModel):
     formula: str | None = None
     """As people write it; None leaves the composition to the network."""
     z: int | Literal["auto"] | None = None
-    """Reduced formula units in the conventional cell; None: the cell is as written; `auto`: samples are
-    spread over the numbers that the network finds likely."""
+    """Reduced formula units in the conventional cell; None: the cell is as written, which is seldom what a
+    person means who leaves it out, see `opened`; `auto`: samples are spread over the numbers that the network
+    finds likely."""
     space_group: str | None = None
     """Symbol or number; None leaves it to the network, sample by sample; `auto`: samples are spread over the
     groups that the network finds likely."""
@@ -89,6 +90,21 @@ def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
             raise InputError(f"unknown option {name!r}: there are {', '.join(kind.model_fields)}") from None
         said = first["msg"][:1].lower() + first["msg"][1:]
         raise InputError(f"{name} = {str(first['input'])[:40]!r}: {said}") from None
+
+
+def opened(request: Request) -> Request:
+    """What a person asks for who may have left Z out.
+
+    A formula without Z that is a reduced one (`TiO2`) names a compound, and Z is `auto`; one that is a
+    multiple (`Ti2O4`) is the cell as written. Whoever speaks of cells, as a benchmark does, builds the
+    request and leaves it as it is.
+
+    Raises:
+        InputError: the formula is none.
+    """
+    if request.formula is None or request.z is not None or formulas.cell(request.formula).z > 1:
+        return request
+    return request.model_copy(update={"z": "auto"})
 
 
 def understand(request: Request, *, fitting: bool = True, most_atoms: int | None = None) -> Plan:

@@ -1,9 +1,6 @@
 """What a request leaves open, Z or the space group, shared out by the network's own likelihood.
 
-For a formula unit U, the weight of Z is the probability that the network writes the composition of Z U and
-stops there: the product of the probabilities of its tokens behind the first, of the group's tokens if a group
-was asked for, else times that of any token that may follow, all without rules. Weights are normalised over
-the Z that are tried. At a temperature T they are taken to the power of 1/T.
+The weight of Z is that of `weighing`; at a temperature T it is taken to the power of 1/T.
 
 The weight of a space group is what plain sampling gives it behind the composition: the network's
 probability among the groups that can hold the composition, under temperature, top_k and top_p.
@@ -25,19 +22,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystallm import formula as formulas
-from crystallm import grammar, spacegroups
+from crystallm import grammar, spacegroups, weighing
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import Tensor
-
     from crystallm.checkpoint import Model
     from crystallm.formula import Cell
     from crystallm.generation import Settings
-    from crystallm.model import GPT
     from crystallm.spacegroups import SpaceGroup
+    from crystallm.weighing import Told
 
 MAX_Z = 24
 """Formula units that are tried, at most; more of them where they are small."""
@@ -46,7 +41,6 @@ SMALL_CELL = 96
 LARGE_CELL = 400
 """Atoms of a cell that is tried, at most, unless it holds one formula unit."""
 GOLDEN = (math.sqrt(5) - 1) / 2
-_BATCH = 32  # prompts that go through the network together
 _NEGLIGIBLE = 1e-6  # a choice with less weight is not tried
 _SHOWN = 5  # choices that a note names
 
@@ -76,6 +70,23 @@ class Choice:
     z_weight: float | None = None
     space_group_weight: float | None = None
     log_likelihood: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a request leaves open.
+
+    Attributes:
+        cells: to choose from.
+        group: asked for, if one was.
+        any_z: whether Z is to be chosen; else there is one cell.
+        any_group: whether the space group is.
+    """
+
+    cells: tuple[Cell, ...]
+    group: SpaceGroup | None
+    any_z: bool
+    any_group: bool
 
 
 def cells(
@@ -172,19 +183,51 @@ def choices(
     Raises:
         InputError: nothing can be told to the network.
     """
-    number = None if group is None else group.number
-    prompts = _prompts(model, [(cell, number) for cell in open_cells])
-    kept = [(cell, prompt) for cell, prompt in zip(open_cells, prompts, strict=True) if prompt is not None]
+    question = Question(tuple(open_cells), group, any_z, any_group)
+    return choices_of_many(model, [question], settings)[0]
+
+
+def choices_of_many(
+    model: Model, questions: Sequence[Question], settings: Settings
+) -> list[tuple[list[Choice], str]]:
+    """The same for many requests, whose Z are weighed together."""
+    told = [_told(model, question) for question in questions]
+    open_z = [place for place, question in enumerate(questions) if question.any_z]
+    asked = [(told[place], _number(questions[place])) for place in open_z]
+    weighed = dict(zip(open_z, weighing.likely(model, asked), strict=True))
+    one = np.zeros(1)
+    return [
+        _choices(model, question, settings, *weighed.get(place, (told[place], one)))
+        for place, question in enumerate(questions)
+    ]
+
+
+def _told(model: Model, question: Question) -> list[Told]:
+    """The cells of a question that can be told to the network, with their prompts."""
+    number = _number(question)
+    prompts = _prompts(model, [(cell, number) for cell in question.cells])
+    kept = [
+        (cell, prompt) for cell, prompt in zip(question.cells, prompts, strict=True) if prompt is not None
+    ]
     if not kept:
-        model.language.prompt(open_cells[0].composition, number)  # raises, and knows why
+        cell = question.cells[0]
+        model.language.prompt(cell.composition, number)  # raises, and knows why
         raise InputError(
-            f"a cell of {open_cells[0].formula} fills the context of the model {model.name!r}: ask for less"
+            f"a cell of {cell.formula} fills the context of the model {model.name!r}: ask for less"
         )
-    log_p = np.zeros(1)
-    z_weights = np.ones(1)
-    if any_z:
-        log_p = _normalised(_weigh(model, kept, number))
-        z_weights = _tempered(log_p, settings.temperature)
+    return kept
+
+
+def _number(question: Question) -> int | None:
+    return None if question.group is None else question.group.number
+
+
+def _choices(
+    model: Model, question: Question, settings: Settings, kept: Sequence[Told], log_p: Any
+) -> tuple[list[Choice], str]:
+    """The choices of a question whose Z have been weighed."""
+    number, group, any_z, any_group = _number(question), question.group, question.any_z, question.any_group
+    z_weights = _tempered(log_p, settings.temperature) if any_z else np.ones(1)
     found: list[Choice] = []
     for (cell, prompt), log_z, z_weight in zip(kept, log_p.tolist(), z_weights.tolist(), strict=True):
         if z_weight < _NEGLIGIBLE:
@@ -221,7 +264,7 @@ def choices(
                     log_likelihood=log_z + log_group,
                 )
             )
-    return found, _summary(found, open_cells[0], group, any_z=any_z, any_group=any_group)
+    return found, _summary(found, question.cells[0], group, any_z=any_z, any_group=any_group)
 
 
 def spread(weights: Sequence[float], seed: int, index: int, samples: Sequence[int]) -> list[int]:
@@ -255,23 +298,6 @@ def _prompts(model: Model, asked: Sequence[tuple[Cell, int | None]]) -> list[lis
     return prompts
 
 
-def _weigh(model: Model, kept: Sequence[tuple[Cell, list[int]]], number: int | None) -> Any:
-    """Logarithms of the probabilities of prompts, as the module says. (number of cells,) float64."""
-    import torch
-
-    weights = []
-    for (cell, prompt), rows in zip(kept, _log_probs(model.network, [p for _, p in kept]), strict=True):
-        ids = torch.tensor(prompt[1:], dtype=torch.int64)
-        weight = float(rows[:-1].gather(1, ids[:, None]).sum())
-        if number is None:
-            rules = grammar.rules(model.language.name, cell.composition, None, "full")
-            allowed = None if rules is None else rules.start(prompt).allowed()
-            if allowed is not None:
-                weight += float(torch.logsumexp(rows[-1][list(allowed)], dim=0))
-        weights.append(weight)
-    return np.array(weights)
-
-
 def _groups(
     model: Model, cell: Cell, settings: Settings
 ) -> Iterator[tuple[int, tuple[int, ...], float, float]]:
@@ -286,7 +312,7 @@ def _groups(
     n_composition = len(model.language.prompt(cell.composition, None))
     pair = (model.language.prompt(cell.composition, 1), model.language.prompt(cell.composition, 2))
     place = next(i for i, (one, other) in enumerate(zip(*pair, strict=True)) if one != other)
-    (rows,) = _log_probs(model.network, [pair[0][:place]])
+    (rows,) = weighing.log_probs(model.network, [pair[0][:place]])
     common = sum(float(rows[i - 1, pair[0][i]]) for i in range(n_composition, place))
     log_p = np.array([float(rows[-1, prompt[place]]) for prompt in prompts.values()])
     weights = _sampled(log_p, settings)
@@ -310,32 +336,12 @@ def _sampled(log_p: Any, settings: Settings) -> Any:
     return weights
 
 
-def _normalised(log_p: Any) -> Any:
-    return log_p - np.logaddexp.reduce(log_p)
-
-
 def _tempered(log_p: Any, temperature: float) -> Any:
     """Probabilities at a temperature; at 0 the likeliest has all."""
     if temperature == 0:
         return (np.arange(len(log_p)) == np.argmax(log_p)).astype(np.float64)
     weights = np.exp((log_p - log_p.max()) / temperature)
     return weights / weights.sum()
-
-
-def _log_probs(network: GPT, texts: Sequence[list[int]]) -> Iterator[Tensor]:
-    """For each text, at each of its tokens, the log-probabilities of the next one, (T, V) float32."""
-    import torch
-
-    device = network.transformer.wte.weight.device
-    for start in range(0, len(texts), _BATCH):
-        group = texts[start : start + _BATCH]
-        longest = max(map(len, group))
-        # Padding stands behind the tokens, where causal attention does not look.
-        padded = torch.tensor([text + [0] * (longest - len(text)) for text in group], device=device)  # (B, T)
-        with torch.inference_mode():
-            logits = network(padded).float()  # (B, T, V)
-        for text, rows in zip(group, torch.log_softmax(logits, dim=-1).cpu(), strict=True):
-            yield rows[: len(text)]
 
 
 def _summary(
@@ -348,7 +354,7 @@ def _summary(
         for choice in found:
             made = choice.cell
             by_z[str(made.z if made else "")] = choice.z_weight or 0.0
-        parts = [f"z = auto, formula unit {cell.reduced_formula}: Z = {_listed(by_z)}"]
+        parts = [f"{cell.reduced_formula}, Z = {_listed(by_z)}"]
     if any_group:
         by_group: dict[str, float] = {}
         for choice in found:
@@ -368,10 +374,11 @@ def _symbol(number: int) -> str:
 def _listed(weights: dict[str, float]) -> str:
     """The heaviest by name, the rest by number: `4 (61 %), 2 (30 %), 7 others (9 %)`."""
     order = sorted(weights, key=lambda name: -weights[name])
-    named = [f"{name} ({_percent(weights[name])})" for name in order[:_SHOWN]]
-    if len(order) > _SHOWN:
-        rest = sum(weights[name] for name in order[_SHOWN:])
-        named.append(f"{len(order) - _SHOWN} others ({_percent(rest)})")
+    shown = _SHOWN if len(order) > _SHOWN + 1 else len(order)
+    named = [f"{name} ({_percent(weights[name])})" for name in order[:shown]]
+    if len(order) > shown:
+        rest = sum(weights[name] for name in order[shown:])
+        named.append(f"{len(order) - shown} others ({_percent(rest)})")
     return ", ".join(named)
 
 

@@ -17,6 +17,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from crystallm import elements
@@ -73,17 +74,13 @@ def cell(formula: str, z: int | None = None) -> Cell:
     Raises:
         InputError: not a formula, or z is no whole number from 1, or more than MAX_ATOMS atoms.
     """
-    counts = parse(formula)
-    order = elements.electronegativity_order(counts)
-    factor = math.gcd(*counts.values())
-    if tuple(order) in elements.DOUBLED and len(set(counts.values())) == 1 and factor % 2 == 0:
-        factor //= 2
-    unit = tuple((symbol, counts[symbol] // factor) for symbol in order)
+    unit, factor = _unit(formula)
     reduced = _written(unit)
-    written = _written((symbol, counts[symbol]) for symbol in order)
+    held = tuple((symbol, count * factor) for symbol, count in unit)
+    written = _written(held)
     if z is None:
         note = f"cell as written: {written}" + (f" = {factor} x {reduced}" if factor > 1 else "")
-        return _checked(Cell(tuple((s, counts[s]) for s in order), reduced, factor, note), formula)
+        return _checked(Cell(held, reduced, factor, note), formula)
     if isinstance(z, bool) or not isinstance(z, int) or z < 1:
         raise InputError(f"z = {z!r} formula units: write a whole number from 1, such as z = 4")
     composition = tuple((symbol, count * z) for symbol, count in unit)
@@ -122,6 +119,17 @@ def system(text: str) -> tuple[str, ...]:
     if not found:
         raise InputError(f"elements = {shown!r}: write symbols with - between them, such as Li-Fe-O")
     return tuple(elements.electronegativity_order(dict.fromkeys(found)))
+
+
+@lru_cache(maxsize=256)
+def _unit(formula: str) -> tuple[tuple[tuple[str, int], ...], int]:
+    """The formula unit, (symbol, count) by rising electronegativity, and how many of it were written."""
+    counts = parse(formula)
+    order = elements.electronegativity_order(counts)
+    factor = math.gcd(*counts.values())
+    if tuple(order) in elements.DOUBLED and len(set(counts.values())) == 1 and factor % 2 == 0:
+        factor //= 2
+    return tuple((symbol, counts[symbol] // factor) for symbol in order), factor
 
 
 def parse(text: str) -> dict[str, int]:

@@ -10,18 +10,19 @@ import itertools
 import logging
 import math
 import secrets
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crystallm.asking import Plan, Request, understand, validated
+from crystallm.asking import Plan, Request, opened, understand, validated
 from crystallm.errors import InputError, TextError
 from crystallm.portions import Portion
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pymatgen.core import Structure
 
@@ -139,18 +140,21 @@ class Generator:
         return self._rules([(unit, 0)] * len(choices), choices)
 
     def check(self) -> None:
-        """Look whether there are rules for each request in which nothing is left to choose.
+        """Look whether each request can be written; of several Z, the smallest.
 
         Raises:
-            InputError: there are none.
+            InputError: there are no rules for one, or its prompt fills the context.
         """
-        for plan in self.plans:
+        for unit, plan in enumerate(self.plans):
             if plan.wanted is not None:
                 from crystallm import compositions
 
                 compositions.check(self.model, plan.wanted)
-        for unit, (choices, _) in self._choices.items():
-            self._rules([(unit, 0)], choices[:1])
+            elif plan.cells:
+                smallest = self._only_choice(replace(plan, cell=plan.cells[0]))
+                self._rules([(unit, 0)], [smallest])
+            elif unit in self._choices:
+                self._rules([(unit, 0)], self._choices[unit][0][:1])
 
     def write(
         self, units: Sequence[int], *, progress: Callable[[int], None] | None = None
@@ -313,6 +317,7 @@ class Generator:
         """What each sample is given."""
         from crystallm import choosing
 
+        self._weigh(dict.fromkeys(unit for unit, _ in pairs))
         chosen: list[Choice] = []
         for unit, together in itertools.groupby(pairs, key=lambda pair: pair[0]):
             samples = [j for _, j in together]
@@ -341,22 +346,28 @@ class Generator:
         plan = self.plans[unit]
         if plan.wanted is not None:
             return self._compositions().able(plan, self.first[unit]), plan.note
-        if unit not in self._choices:
-            from crystallm import choosing
-
-            asked = plan.request.model_copy(update={"n": 1})
-            if asked not in self._weighed:  # to weigh takes as long as to write some crystals
-                cells = plan.cells or (() if plan.cell is None else (plan.cell,))
-                self._weighed[asked] = choosing.choices(
-                    self.model,
-                    cells,
-                    plan.space_group,
-                    self.settings,
-                    any_z=bool(plan.cells),
-                    any_group=plan.any_group,
-                )
-            self._choices[unit] = self._weighed[asked]
+        self._weigh([unit])
         return self._choices[unit]
+
+    def _weigh(self, units: Iterable[int]) -> None:
+        """Weigh what requests leave open, all that has not been weighed before together."""
+        from crystallm import choosing
+
+        left = {
+            unit: self.plans[unit].request.model_copy(update={"n": 1})
+            for unit in units
+            if unit not in self._choices and self.plans[unit].wanted is None
+        }
+        new: dict[Request, choosing.Question] = {}
+        for unit, asked in left.items():
+            if asked not in self._weighed:
+                plan = self.plans[unit]
+                cells = plan.cells or (() if plan.cell is None else (plan.cell,))
+                new[asked] = choosing.Question(cells, plan.space_group, bool(plan.cells), plan.any_group)
+        if new:
+            found = choosing.choices_of_many(self.model, list(new.values()), self.settings)
+            self._weighed.update(zip(new, found, strict=True))
+        self._choices |= {unit: self._weighed[asked] for unit, asked in left.items()}
 
     def _only_choice(self, plan: Plan) -> Choice:
         """What the network is given where nothing is to be chosen.
@@ -475,8 +486,9 @@ def generate(
 
     Args:
         formula: as people write it, `TiO2`, `(NH4)2SO4`; None leaves the composition to the network.
-        z: formula units (of the reduced formula) in the conventional cell; None: the cell is as written;
-            `auto`: samples are spread over the numbers that the network finds likely.
+        z: formula units (of the reduced formula) in the conventional cell; `auto`: samples are spread over
+            the numbers that the network finds likely; None: so it is for a reduced formula, `TiO2`, and a
+            multiple of one, `Ti2O4`, is the cell as written.
         space_group: number or symbol; None leaves it to the network; `auto`: samples are spread over the
             groups that the network finds likely.
         elements: a chemical system, `Li-Fe-O`, in place of a formula: the network chooses how many atoms of
@@ -524,7 +536,7 @@ def generate(
     }  # fmt: skip
     if like is not None and (formula is None or (z, space_group, prompt, elements) != (None,) * 4):
         raise InputError("like takes a formula, and neither z nor space_group nor elements nor prompt")
-    request = validated(Request, asked)
+    request = opened(validated(Request, asked))
     selection = validated(
         answers.Selection,
         {

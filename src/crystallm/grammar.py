@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache, lru_cache
-from itertools import product
+from itertools import chain, product
 from math import inf
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crystallm import formula, spacegroups
 from crystallm.errors import InputError
@@ -99,7 +99,18 @@ def can_hold(number: int, counts: Iterable[int]) -> bool:
 @lru_cache(maxsize=KEPT)
 def groups_for(counts: tuple[int, ...]) -> tuple[int, ...]:
     """Numbers of the space groups that can hold a cell with these counts (sorted)."""
-    return tuple(number for number in range(1, 231) if fits(*position_counts(number), counts))
+    holding = (numbers for kind, numbers in _alike().items() if fits(*kind, counts))
+    return tuple(sorted(chain.from_iterable(holding)))
+
+
+@cache
+def _alike() -> dict[tuple[Any, Any], tuple[int, ...]]:
+    """Numbers of the space groups by `position_counts`."""
+    found: dict[tuple[Any, Any], tuple[int, ...]] = {}
+    for number in range(1, 231):
+        kind = position_counts(number)
+        found[kind] = (*found.get(kind, ()), number)
+    return found
 
 
 @lru_cache(maxsize=KEPT)
@@ -251,6 +262,21 @@ def groups_within(counts: tuple[int, ...], context: int | None) -> tuple[int, ..
     if context is None or not may_outgrow(counts, context):
         return found
     return tuple(n for n in found if frame_tokens(n, len(counts)) + fewest_tokens(n, counts) <= context)
+
+
+def can_be_written(counts: tuple[int, ...], context: int, number: int | None = None) -> bool:
+    """Whether some text with these counts (sorted) is no longer than the context.
+
+    Args:
+        counts: of a cell.
+        context: tokens.
+        number: of the space group; None for any.
+    """
+    if not may_outgrow(counts, context):
+        return True
+    # The more symmetry, the fewer tokens, so that the last groups answer soonest.
+    asked = reversed(groups_for(counts)) if number is None else (number,)
+    return any(frame_tokens(n, len(counts)) + fewest_tokens(n, counts) <= context for n in asked)
 
 
 class State(Protocol):

@@ -7,7 +7,8 @@
     .txt                     a formula a line
     .tar .tar.gz .tgz .zip   prompts in the published language, one a member
 
-.csv and .txt may be packed (.gz). Refuses to know what one makes of a request.
+A reduced formula without z leaves Z open (see `asking.opened`), but for prompts, which tell cells. .csv and
+.txt may be packed (.gz). Refuses to know what one makes of a request.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm.asking import Request, understand, validated
+from crystallm.asking import Request, opened, understand, validated
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
@@ -95,11 +96,12 @@ def checked(path: Path, *, n: int, check: Callable[[Request], object]) -> Iterat
         InputError: a missing or unknown column, a row that is no request or is refused, with its line.
         CrystallmError: the file cannot be read.
     """
-    found = False
+    found, cells = False, path.name.lower().endswith(ARCHIVES)
     for where, values in _rows(path):
         found = True
         try:
             request = validated(Request, {"n": n, **values})
+            request = request if cells else opened(request)
             check(request)
         except InputError as error:
             raise InputError(f"{path}, {where}: {error}") from None

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from crystallm.asking import Request, understand, validated
+from crystallm.asking import Request, opened, understand, validated
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings
 from crystallm.search_log import Log
@@ -583,7 +583,7 @@ def search(
     given = {name: value for name, value in given.items() if value is not None}
     how, rest = split(recipe, given | options)  # None of `top_k` stands for all tokens
     settings = validated(Settings, rest)
-    request = validated(Request, {"formula": formula, "z": z, "space_group": space_group})
+    request = opened(validated(Request, {"formula": formula, "z": z, "space_group": space_group}))
     if workers < 1:
         raise InputError(f"{workers=} must be 1 or more")
     require(how.energy)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from crystallm.asking import Request
     from crystallm.bulk import Block, Done
     from crystallm.checkpoint import Model
+    from crystallm.choosing import Choice
     from crystallm.generation import Settings
     from crystallm.lists import Survey
 
@@ -92,14 +93,15 @@ class Written(NamedTuple):
 
 def generate(
     formula: Annotated[
-        str | None, Parameter(help="What the cell holds, as people write it: TiO2, '(NH4)2SO4'.")
+        str | None, Parameter(help="As people write it: TiO2, '(NH4)2SO4'; Ti2O4: a cell of two units.")
     ] = None,
     *,
     z: Annotated[
         int | Literal["auto"] | None,
         Parameter(
             name=["--z", "-z"],
-            help="Formula units in the cell; auto: likely ones. Without it: the cell as written.",
+            help="Formula units in the cell; auto: likely ones. Without it: auto for TiO2, and for Ti2O4, a "
+            "multiple, the cell as written.",
         ),
     ] = None,
     space_group: Annotated[
@@ -236,7 +238,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     """
     from crystallm import formula, lists
     from crystallm.answers import Selection
-    from crystallm.asking import Request, elements_of, understand, validated
+    from crystallm.asking import Request, elements_of, opened, understand, validated
 
     options = dict(options)
     out, formulas, cifs = (options.pop(name, None) for name in ("out", "formulas", "cifs"))
@@ -260,6 +262,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     if formulas is None:
         if request.formula is not None and Path(request.formula).suffix and Path(request.formula).is_file():
             raise InputError(f"{request.formula!r} is a file, no formula: name it with --formulas")
+        request = opened(request)
         understand(request, fitting=settings.constraints == "full")
     if selection.hull is not None:
         from crystallm.energy.hull import Hull
@@ -388,10 +391,8 @@ class Run:
         request = self.asked.request
         if request is None:
             return ""
-        note = Generator(self.model, [request], self.asked.settings, self.asked.selection).note(0)
-        # One formula unit is what few crystals have in their conventional cell.
-        more = "; --z auto tries likely cells" if request.formula is not None and request.z is None else ""
-        return note + more
+        generator = Generator(self.model, [request], self.asked.settings, self.asked.selection)
+        return generator.note(0) + _hint(generator.choices(0))
 
     def question(self) -> dict[str, Any]:
         """What decides the crystals: not the devices, the size of batches, or where they are written."""
@@ -409,6 +410,13 @@ class Run:
             "requests": requests,
             "cifs": self.cifs,
         }
+
+
+def _hint(choices: Sequence[Choice]) -> str:
+    """How to ask for the likeliest Z alone; "" where no other is tried."""
+    likeliest = max(choices, key=lambda choice: choice.z_weight or 0.0)
+    cell, weight = likeliest.cell, likeliest.z_weight
+    return f"; --z {cell.z} writes cells of {cell.formula} alone" if cell and weight and weight < 1 else ""
 
 
 def _generate(asked: Asked, *, shown: bool) -> Written:

@@ -67,7 +67,8 @@ def search(
         int | Literal["auto"] | None,
         Parameter(
             name=["--z", "-z"],
-            help="Formula units in the cell; auto: likely ones. Without it: the cell as written.",
+            help="Formula units in the cell; auto: likely ones. Without it: auto for TiO2, and for Ti2O4, a "
+            "multiple, the cell as written.",
         ),
     ] = None,
     space_group: Annotated[
@@ -182,7 +183,7 @@ def _asked(options: dict[str, Any]) -> Asked:
         InputError, CrystallmError: options that are out of range or cannot stand together; no such energy
             model, or not installed.
     """
-    from crystallm.asking import Request, understand, validated
+    from crystallm.asking import Request, opened, understand, validated
     from crystallm.energy.model import require
     from crystallm.generation import Settings
     from crystallm.search_options import BOUNDS, split
@@ -201,7 +202,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     zero = options.get("top_k") == 0  # stands for all tokens
     how, rest = split(recipe, {**options, **({"top_k": None} if zero else {})})
     settings = validated(Settings, rest)
-    request = validated(Request, one)
+    request = opened(validated(Request, one))
     require(how.energy)
     plan = understand(request, fitting=settings.constraints == "full")
     other = None

@@ -15,8 +15,8 @@ Formula = Annotated[
 Z = Annotated[
     Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] | None,
     Field(
-        description="Reduced formula units in the conventional cell; null: the cell as written; `auto`: "
-        "likely numbers."
+        description="Reduced formula units in the conventional cell; `auto`: likely numbers; null: likely "
+        "numbers for a reduced formula, `TiO2`, and for a multiple, `Ti2O4`, the cell as written."
     ),
 ]
 Group = Annotated[

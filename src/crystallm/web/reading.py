@@ -9,6 +9,7 @@ from typing import Any
 
 from crystallm import choosing, elements, grammar, plots, spacegroups
 from crystallm import formula as formulas
+from crystallm.asking import Request, opened
 from crystallm.errors import InputError
 
 _POSITIONS = 3  # elements that a reason names
@@ -32,14 +33,15 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
 
     Args:
         formula: as people write it.
-        z: formula units, `auto`, or None for the cell as written.
+        z: formula units, `auto`, or None for what the formula says, see `asking.opened`.
         space_group: number, symbol in any setting, `auto`, or None.
         most_atoms: of a cell.
 
     Returns:
         `note`, `formula_unit`, `composition` (of the cell, or of a formula unit where Z is open), `n_atoms`,
         `z_possible` (with the space group, if there is one), `groups` (numbers that can hold the cell),
-        `misfits` (why the others cannot), `group`.
+        `misfits` (why the others cannot), `group`, `z_unsaid` (`auto` or None, the cell as written: what no Z
+        means for this formula).
 
     Raises:
         FieldError: what cannot be understood, and in which field.
@@ -49,6 +51,8 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
         written = formulas.cell(formula)
     except InputError as error:
         raise FieldError("formula", str(error)) from None
+    unsaid = opened(Request(formula=formula)).z
+    z = unsaid if z is None else z
     group = None
     if space_group is not None and space_group != "auto":
         try:
@@ -87,6 +91,7 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
         "formula": shown.formula,
         "n_atoms": shown.n_atoms,
         "z": None if z == "auto" else shown.z,
+        "z_unsaid": unsaid,
         "z_possible": [
             cell.z
             for cell in open_cells

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import crystallm
 from crystallm import answers, workers
-from crystallm.asking import Request, understand, validated
+from crystallm.asking import Request, opened, understand, validated
 from crystallm.energy import model as energies
 from crystallm.energy import relax as relaxation
 from crystallm.energy import worker
@@ -142,6 +142,7 @@ class Runner:
         else:
             self._check_writing(ask)
             record["model"] = ask.model or next(iter(self.models))
+            record["z"] = opened(Request(formula=ask.formula, z=ask.z)).z
             record["n"] = ask.n or self.limits.samples
             if ask.seed is None:
                 record["seed"] = secrets.randbelow(asks.LARGEST_SEED + 1)

@@ -123,8 +123,8 @@ export class Form {
     const symbols = found.composition.map(([symbol]) => symbol);
     const open = found.z === null;
     fill($("reading"),
-      h("span", { class: "cell-formula" }, open ? "" : typeset(found.formula)),
-      h("span", {}, open ? ["formula unit ", typeset(found.formula_unit), ", Z left open"] : `${plural(found.n_atoms, "atom")} in the cell`),
+      h("span", { class: "cell-formula" }, typeset(found.formula)),
+      h("span", {}, open ? "is the formula unit, Z is left open" : `${plural(found.n_atoms, "atom")} in the cell`),
       !open && found.z > 1 && h("span", {}, `= ${found.z} × `, typeset(found.formula_unit)),
       h("span", {}, `${found.groups.length} of 230 groups can hold it`),
       h("span", { class: "chips" }, legend(symbols)));
@@ -133,7 +133,9 @@ export class Form {
     const possible = new Set(found.z_possible);
     const values = [...new Set([...found.z_possible, ...Array.from({ length: 12 }, (_, i) => i + 1)])].sort((a, b) => a - b);
     if (chosen && chosen !== "auto" && !values.includes(Number(chosen))) values.push(Number(chosen));
-    fill($("z"), h("option", { value: "" }, "as written"), h("option", { value: "auto" }, "auto: likely ones"),
+    const unsaid = found.z_unsaid === "auto" ? "likely ones" : "as written";
+    fill($("z"), h("option", { value: "" }, unsaid),
+      (found.z_unsaid !== "auto" || chosen === "auto") && h("option", { value: "auto" }, "auto: likely ones"),
       values.map((z) => h("option", { value: String(z), disabled: !possible.has(z) && String(z) !== chosen }, `${z}${possible.has(z) ? "" : " (does not fit)"}`)));
     $("z").value = chosen;
     if (found.group) this.groups.input.title = `${found.group.symbol}, number ${found.group.number}`;
