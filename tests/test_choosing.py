@@ -257,5 +257,5 @@ def test_prompts_that_do_not_fit_are_left_out_and_if_none_fits_it_is_said(model)
     with pytest.raises(InputError, match="fills the context of the model 'babbler'"):
         Generator(babbler("cif", context=4), [Request(formula="TiO2", z="auto")], Settings()).note(0)
     few = Generator(babbler("orbits", context=6), [Request(formula="TiO2", z="auto")], Settings())
-    with pytest.raises(InputError, match="a cell of Ti1O2 takes 17 tokens"):
+    with pytest.raises(InputError, match="a cell of TiO2 takes 17 tokens"):
         few.check()  # so that a long list is refused before it is written

@@ -56,7 +56,7 @@ def test_a_list_may_name_elements_in_place_of_a_formula(tmp_path: Path) -> None:
         "formula,elements,space_group,elements_subset\nTiO2,,,\n,Li-Fe-O,,\n,Na-Cl,225,true\n"
     )
     asked = [
-        Request(formula="TiO2"),
+        Request(formula="TiO2", z="auto"),
         Request(elements="Li-Fe-O"),
         Request(elements="Na-Cl", space_group="225", elements_subset=True),
     ]
