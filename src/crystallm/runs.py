@@ -124,11 +124,15 @@ class RunFolder:
             write_atomically(self._cifs / name, text.encode(), sync=False)
         write_atomically(self._part(unit), self._parquet(rows))
 
-    def finish(self, summary: Mapping[str, Any] | None = None) -> Path:
+    def finish(
+        self, summary: Mapping[str, Any] | None = None, rows: Sequence[Mapping[str, Any]] | None = None
+    ) -> Path:
         """Put the rows of all units into `results.parquet`, or note that all parts are there.
 
         Args:
             summary: what the rows add up to, for a run in parts.
+            rows: for any other run, the rows of all units with what all of them together tell of each; None:
+                the rows as they were written.
 
         Returns:
             The path of the rows.
@@ -144,7 +148,7 @@ class RunFolder:
             if self.parted:
                 write_json(self.path / SUMMARY, dict(summary or {}))
             else:
-                write_atomically(target, self._parquet(list(self.stream())))
+                write_atomically(target, self._parquet(list(self.stream()) if rows is None else rows))
         if not self.parted:
             shutil.rmtree(self._parts, ignore_errors=True)
         return target
