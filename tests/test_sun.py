@@ -222,6 +222,11 @@ def test_sun_of_a_folder_is_what_one_counts_and_a_killed_run_goes_on(crystallm, 
     code, _, err = crystallm(*ASKED, "made")
     assert code == 2
     assert "out holds another run (known was" in err
+    with Path("entries.csv").open("a", encoding="utf-8") as file:
+        file.write("Sr,5\n")
+    code, _, err = crystallm(*ASKED)
+    assert code == 2
+    assert "out holds another run (hull_digest was" in err
 
 
 @needs_ase

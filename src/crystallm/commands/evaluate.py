@@ -158,6 +158,7 @@ def _judged(
         folder = runs.RunFolder(out, question | more.question(), n_blocks, columns)
         todo = folder.open()
         if folder.finished:
+            folder.finish()  # what a kill may have left of it
             return folder.rows(), stability.counts_of(out) if more.anything else {}
     rows: list[dict[str, Any]] = []
     done = 0

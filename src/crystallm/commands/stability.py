@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
@@ -90,6 +91,7 @@ class Asked:
             "energy": self.model,
             "relax": None if self.relaxing is None else self.relaxing.model_dump(),
             "hull": self.hull_file,
+            "hull_digest": None if self.hull_file is None else _digest(Path(self.hull_file)),
             "known": None if self.known is None else list(self.known),
         }
         return {name: value for name, value in told.items() if value is not None}
@@ -400,6 +402,11 @@ def report(page: Report, told: Told, rows: Sequence[Mapping[str, Any]]) -> None:
 
         what = "energy above the hull, eV/atom"
         page.picture(charts.histogram({"all": above}, label=what), what.capitalize())
+
+
+def _digest(path: Path) -> str:
+    """Of a file's content: a hull with more entries is another one."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def _flag(name: str) -> str:
