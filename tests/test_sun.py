@@ -32,7 +32,7 @@ def row(e=None, *, unique=True, novel=True, energy=-1.0, rmsd=None, why=None):
 
 ROWS = [
     row(-0.02),  # S.U.N.
-    row(0.0),  # S.U.N.: on the hull
+    row(4e-16),  # S.U.N.: on the hull
     row(0.0, unique=False),
     row(-0.5, novel=False),
     row(0.05),  # M.S.U.N. alone

@@ -62,6 +62,8 @@ COLUMNS = {
 see `energy.weighed` and `novelty.Verdict`. Null: not asked for, or not to be had; the reasons say why."""
 BOUND = 0.1
 """eV/atom above the hull, up to which a crystal is metastable."""
+ROUNDING = 1e-6
+"""eV/atom: what is on the hull comes out some 1e-16 above it, or below."""
 Z = 1.959964
 """Of a normal distribution, 95 % lie within so many standard deviations."""
 
@@ -179,7 +181,7 @@ def summarise(
     """
 
     def below(row: Mapping[str, Any], most: float) -> bool:
-        return row["e_above_hull"] is not None and row["e_above_hull"] <= most
+        return row["e_above_hull"] is not None and row["e_above_hull"] <= most + ROUNDING
 
     def new(row: Mapping[str, Any]) -> bool:
         return bool(row["unique"] and row["novel"])
