@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pyarrow import parquet
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Composition, Lattice, Structure
 
 import crystals
 from crystallm import cli, losable, workers
@@ -340,6 +340,12 @@ def test_what_is_asked_wrongly_is_one_line(crystallm, place, arguments, code, sa
     assert said in err
     assert err.count("\n") == 1
     assert not (place / "h.jsonl").exists()
+
+
+def test_a_hull_of_noble_gases_is_quiet(tmp_path):
+    (tmp_path / "gas.csv").write_text("composition,energy_per_atom\nHe,0\nLi,-1\nLi3He,-1\n")
+    # Warnings are errors here. LiHe2 is 4/9 Li3He and 5/9 He.
+    assert Hull(tmp_path / "gas.csv").above(Composition("LiHe2"), -0.3) == pytest.approx(4 / 9 - 0.3)
 
 
 def test_a_hull_says_whose_energies_it_has_where_it_knows(tmp_path):

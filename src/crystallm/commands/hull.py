@@ -181,7 +181,7 @@ def _weighed(
                 if one.structure is None or one.energy is None:
                     lost[one.reason] += 1
                     continue
-                row = _row(number, entry.id, one.structure.composition.formula, one.energy)
+                row = _row(number, entry.id, one.structure.composition.alphabetical_formula, one.energy)
                 new[number, entry.id] = {**row, **same}
             rows |= new
             if new:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from pymatgen.core import Composition
@@ -43,7 +45,8 @@ class Hull:
             raise CrystallmError("the hull needs all of pymatgen: pip install 'crystallm[energy]'") from None
         self._path = path
         rows = _rows(path)
-        self._entries = [_entry(row, f"{path}, entry {i}") for i, row in enumerate(rows, 1)]
+        with _quiet():
+            self._entries = [_entry(row, f"{path}, entry {i}") for i, row in enumerate(rows, 1)]
         self.models = {str(row["model"]) for row in rows if row.get("model")}
         """The energy models that entries say they are of."""
         self.relaxed = {row["relaxed"] for row in rows if isinstance(row.get("relaxed"), bool)}
@@ -97,8 +100,17 @@ class Hull:
 
             self.require(system)
             inside = [e for e in self._entries if {x.symbol for x in e.composition.elements} <= system]
-            self._diagrams[system] = PhaseDiagram(inside)
+            with _quiet():
+                self._diagrams[system] = PhaseDiagram(inside)
         return energy - float(self._diagrams[system].get_hull_energy_per_atom(composition))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it pymatgen does not warn of noble gases, which have no electronegativity to sort them by."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No Pauling electronegativity")
+        yield
 
 
 class Lacking:
