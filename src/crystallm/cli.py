@@ -26,6 +26,7 @@ from crystallm.commands.evaluate import evaluate
 from crystallm.commands.export import export
 from crystallm.commands.generate import generate, models
 from crystallm.commands.generated import novelty, unconditional
+from crystallm.commands.hull import hull
 from crystallm.commands.known import challenge, classes
 from crystallm.commands.prepare import prepare, prompts
 from crystallm.commands.relax import relax
@@ -47,7 +48,7 @@ def _whole(arguments: ArgumentCollection) -> None:
                 raise InputError(f"{argument.name} {token.value}: write a whole number")
 
 
-KEPT = ("generate", "search", "complete", "relax", "evaluate", "prepare", "benchmark")
+KEPT = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark")
 """Commands that go on where they were when they are given again."""
 UNKEPT = ("challenge", "classes", "novelty", "unconditional")
 """Benchmarks that begin anew."""
@@ -78,7 +79,7 @@ def _add(group: App, *commands: Callable[..., None]) -> None:
         group.command(command, help=_flowed(command), sort_key=next(_ORDER))
 
 
-_add(app, generate, search, complete, relax, evaluate, score, export)
+_add(app, generate, search, complete, relax, evaluate, hull, score, export)
 benchmark = App(
     name="benchmark",
     help="Measure a model against known crystals.",

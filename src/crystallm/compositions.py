@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import choosing, drawing, grammar, orbits
+from crystallm import choosing, drawing, grammar, orbits, weighing
 from crystallm import formula as formulas
 from crystallm.choosing import Choice
 from crystallm.errors import CrystallmError
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from crystallm.grammar_cif import CifRules
     from crystallm.grammar_composition import Wanted
     from crystallm.grammar_orbits import OrbitsRules
-    from crystallm.model import GPT
 
     Composition = tuple[tuple[str, int], ...]
 
@@ -55,7 +54,6 @@ DRAWS = (256, 1024)
 ROUNDS = 4
 """Times that so many are drawn, at most, where none can be used."""
 _LONGEST = 100  # tokens of a composition
-_BATCH = 32  # texts that go through the network together
 _NEGLIGIBLE = 1e-6  # a composition with less weight is not taken
 
 
@@ -166,7 +164,7 @@ def _draw(model: Model, wanted: Wanted, settings: Settings, uniforms: Any) -> It
         distinct = sorted({texts[row] for row in open_rows})
         allowed = {text: sorted(rules.start(text).allowed() or ()) for text in distinct}
         asked = [text for text in distinct if len(allowed[text]) > 1]  # what must come, need not be asked for
-        log_p = dict(zip(asked, _log_probs(model.network, asked), strict=True))
+        log_p = dict(zip(asked, weighing.log_probs(model.network, asked), strict=True))
         going_on = []
         for text in distinct:
             rows = [row for row in open_rows if texts[row] == text]
@@ -201,7 +199,7 @@ def _weighed(
     language = model.language
     prompts = [language.prompt(found, wanted.group) for found in drawn]
     weights, likelihoods = [], []
-    rows = _log_probs(model.network, prompts)
+    rows = weighing.log_probs(model.network, prompts)
     for (found, times), log_p in zip(drawn.items(), rows, strict=True):
         weight, likelihood = _weight(model, wanted, found, log_p, settings.temperature)
         weights.append(math.log(times) + weight)
@@ -259,24 +257,6 @@ def _weight(
         groups = [token for token in rules.start(text).allowed() or () if _ends(model, token)]
         weight += float(torch.logsumexp(tempered[len(text) - 1][groups], dim=0))
     return weight if temperature else 0.0, likelihood
-
-
-def _log_probs(network: GPT, texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-    """For each text, at each of its tokens, the log-probabilities of the next one, (T, V) float32."""
-    import torch
-
-    device = network.transformer.wte.weight.device
-    for start in range(0, len(texts), _BATCH):
-        group = texts[start : start + _BATCH]
-        longest = max(map(len, group))
-        # Padding stands behind the tokens, where causal attention does not look.
-        padded = torch.tensor(
-            [[*text, *[0] * (longest - len(text))] for text in group], device=device
-        )  # (B, T)
-        with torch.inference_mode():
-            rows = torch.log_softmax(network(padded).float(), dim=-1).cpu()  # (B, T, V)
-        for text, row in zip(group, rows, strict=True):
-            yield row[: len(text)]
 
 
 def _can_be_written(model: Model, composition: Composition, wanted: Wanted) -> bool:

@@ -89,10 +89,10 @@ def survey(entries: Iterable[Entry], *, named: bool = True) -> tuple[int, str]:
     return n, digest.hexdigest()
 
 
-def blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Entries in the blocks in which they are judged."""
+def blocks(entries: Iterable[Entry], size: int | None = None) -> Iterator[list[Entry]]:
+    """Entries in the blocks in which they are judged: of BLOCK, or another size."""
     rest = iter(entries)
-    return iter(lambda: list(itertools.islice(rest, BLOCK)), [])
+    return iter(lambda: list(itertools.islice(rest, BLOCK if size is None else size)), [])
 
 
 def judge(

@@ -132,7 +132,7 @@ def _going_on(model: Model, cell: Cell, prompt: Sequence[int], row: Tensor) -> f
     return 0.0 if allowed is None else float(torch.logsumexp(row[list(allowed)], dim=0))
 
 
-def log_probs(network: GPT, texts: Sequence[list[int]]) -> Iterator[Tensor]:
+def log_probs(network: GPT, texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
     """For each text, at each of its tokens, the log-probabilities of the next one, (T, V) float32."""
     import torch
 
@@ -141,7 +141,9 @@ def log_probs(network: GPT, texts: Sequence[list[int]]) -> Iterator[Tensor]:
         group = texts[start : start + _BATCH]
         longest = max(map(len, group))
         # Padding stands behind the tokens, where causal attention does not look.
-        padded = torch.tensor([text + [0] * (longest - len(text)) for text in group], device=device)  # (B, T)
+        padded = torch.tensor(
+            [[*text, *[0] * (longest - len(text))] for text in group], device=device
+        )  # (B, T)
         with torch.inference_mode():
             logits = network(padded).float()  # (B, T, V)
         for text, rows in zip(group, torch.log_softmax(logits, dim=-1).cpu(), strict=True):

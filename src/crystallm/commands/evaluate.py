@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 import crystallm
-from crystallm.commands import Cluster, ConfigFile, Json, Quiet, executor, merged, print_json, progress
+from crystallm.commands import (
+    Cluster,
+    ConfigFile,
+    Device,
+    HullFile,
+    Json,
+    Quiet,
+    executor,
+    merged,
+    print_json,
+    progress,
+    stability,
+)
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +57,30 @@ def evaluate(
             "auto: the text if it is a standard one, else the crystal (auto)."
         ),
     ] = None,
+    energy: Annotated[
+        str | None,
+        Parameter(help="Energies too, by chgnet, sevennet, or module:factory for any ASE calculator."),
+    ] = None,
+    relax: Annotated[
+        bool | None,
+        Parameter(negative=(), help="With --energy: relax the crystals first, and tell how far they move."),
+    ] = None,
+    steps: Annotated[
+        int | None, Parameter(help="With --relax: steps for one crystal, at most (500).")
+    ] = None,
+    hull: HullFile = None,
+    stable_below: Annotated[
+        float | None, Parameter(help="eV/atom above the hull, up to which a crystal is metastable (0.1).")
+    ] = None,
+    known: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(),
+            consume_multiple=True,
+            help="Folders or files of known crystals: which are new? With --hull, S.U.N. too.",
+        ),
+    ] = None,
+    device: Device = None,
     workers: Annotated[int | None, Parameter(help="Processes (one a core).")] = None,
     cluster: Cluster = None,
     config: ConfigFile = None,
@@ -57,52 +93,81 @@ def evaluate(
 
     With --out, results.parquet has a row a crystal with the reasons; a killed run started again goes on.
     Nothing stops it: what cannot be read is counted and named.
+
+    crystallm evaluate out/new --energy chgnet --relax --hull hull.jsonl --known train.csv.gz --out out/sun
+
+    S.U.N.: stable (on the hull or below), unique among them, and not in the known set; M.S.U.N.: the same up
+    to --stable-below, which is what MatterGen calls S.U.N. The hull's energies must be of the same model and
+    method; crystallm hull makes such a file.
     """
-    flags = {"path": path, "out": out, "judge": judge, "workers": workers, "cluster": cluster}
+    flags = {
+        "path": path, "out": out, "judge": judge, "workers": workers, "cluster": cluster, "energy": energy,
+        "relax": relax, "steps": steps, "hull": hull, "stable_below": stable_below, "known": known,
+        "device": device,
+    }  # fmt: skip
     options = merged(config, flags)
     if options.get("path") is None:
         raise InputError("no crystals: name a folder, an archive, a table or a CIF")
     what = options.get("judge", "auto")
     if what not in ("auto", "text", "crystal"):
         raise InputError(f"judge = {what!r}: write auto, text or crystal")
-    n_workers = options.get("workers") or os.cpu_count() or 1
+    n_workers = int(options.get("workers") or os.cpu_count() or 1)
+    more = stability.understood(options, n_workers)
     folder = None if options.get("out") is None else Path(str(options["out"]))
     place = {"cluster": options.get("cluster")}
-    rows = _judged(str(options["path"]), what, int(n_workers), folder, place, shown=not (quiet or json))
+    shown = not (quiet or json)
+    rows, counts = _judged(str(options["path"]), what, more, folder, place, workers=n_workers, shown=shown)
     from crystallm import evaluation
 
     summary = evaluation.summarise(rows)
+    told = stability.told(rows, more, counts) if more.anything else None
+    record = summary.record() | ({} if told is None else {"sun": told.record()})
     if folder is not None:
-        _write(folder, str(options["path"]), summary, rows)
+        _write(folder, _report(Path(str(options["path"])).name, summary, rows, told), record)
     if json:
-        print_json([summary.record()])
+        print_json([record])
     elif not quiet:
         from crystallm import tables
 
         tables.print_judged(Path(str(options["path"])).name, summary, NAMES, folder)
+        if told is not None:
+            stability.show(told)
 
 
 def _judged(
-    path: str, what: Any, workers: int, out: Path | None, place: Mapping[str, Any], *, shown: bool
-) -> list[dict[str, Any]]:
-    """A row for each crystal of a collection; those of an unfinished run are not judged again."""
+    path: str,
+    what: Any,
+    more: stability.Asked,
+    out: Path | None,
+    place: Mapping[str, Any],
+    *,
+    workers: int,
+    shown: bool,
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """A row for each crystal of a collection, and counts of known ones; what is done is not done again."""
     from crystallm import evaluation, runs, sources
 
-    n_entries, digest = evaluation.survey(sources.read_cifs(path))
-    n_blocks = -(-n_entries // evaluation.BLOCK)
+    n_entries, digest = evaluation.survey(stability.looked(sources.read_cifs(path), more))
+    size = more.block or evaluation.BLOCK
+    n_blocks = -(-n_entries // size)
     folder = None
     todo = set(range(n_blocks))
     if out is not None:
         question = {"command": "evaluate", "version": crystallm.__version__, "judge": what, "digest": digest}
-        folder = runs.RunFolder(out, question, n_blocks, evaluation.COLUMNS)
+        columns = evaluation.COLUMNS | more.columns()
+        folder = runs.RunFolder(out, question | more.question(), n_blocks, columns)
         todo = folder.open()
+        if folder.finished:
+            folder.finish()  # what a kill may have left of it
+            return folder.rows(), stability.counts_of(out) if more.anything else {}
     rows: list[dict[str, Any]] = []
     done = 0
     with (
         executor(place if todo else {}) as where,
+        more.keeping(),
         progress("judging crystals", n_entries, shown=shown) as advance,
     ):
-        for number, block in enumerate(evaluation.blocks(sources.read_cifs(path))):
+        for number, block in enumerate(evaluation.blocks(sources.read_cifs(path), size)):
             if number in todo:
                 found = evaluation.judge(
                     block,
@@ -111,31 +176,49 @@ def _judged(
                     on_done=partial(_advance, advance, done),
                     executor=where,
                 )
+                if more.anything:
+                    found = stability.weigh(block, found, more, where)
                 if folder is None:
                     rows += found
                 else:
                     folder.write_unit(number, found, {})
             done += len(block)
             advance(done)
+    if folder is not None and more.anything:
+        rows = folder.rows()
+    counts: dict[str, int] = {}
+    if more.anything and rows:
+        texts = (entry.text for entry in sources.read_cifs(path))
+        with progress("comparing crystals", None, shown=shown) as advance:
+            rows, counts = stability.compare(rows, texts, more, workers, lambda _, n, __: advance(n))
     if folder is None:
-        return rows
-    folder.finish()
-    return folder.rows()
+        return rows, counts
+    if not more.anything:
+        folder.finish()
+        return folder.rows(), {}
+    stability.keep_counts(folder.path, counts)
+    folder.finish(rows=rows)
+    return rows, counts
 
 
 def _advance(advance: Callable[[int], None], before: int, done: int) -> None:
     advance(before + done)
 
 
-def _write(folder: Path, path: str, summary: Summary, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write(folder: Path, report: str, record: Mapping[str, Any]) -> None:
     """Write summary and report."""
     from crystallm import runs
 
-    runs.write_json(folder / "summary.json", summary.record())
-    runs.write_atomically(folder / "report.html", _report(Path(path).name, summary, rows).encode())
+    runs.write_json(folder / "summary.json", record)
+    runs.write_atomically(folder / "report.html", report.encode())
 
 
-def _report(name: str, summary: Summary, rows: Sequence[Mapping[str, Any]]) -> str:
+def _report(
+    name: str,
+    summary: Summary,
+    rows: Sequence[Mapping[str, Any]],
+    told: stability.Told | None,
+) -> str:
     from crystallm import charts
     from crystallm.report import Report
 
@@ -150,6 +233,8 @@ def _report(name: str, summary: Summary, rows: Sequence[Mapping[str, Any]]) -> s
     )
     if summary.mean_bond_score is not None:
         report.paragraph(f"Mean bond score: {summary.mean_bond_score:.4f}.")
+    if told is not None:
+        stability.report(report, told, rows)
     if summary.reasons:
         report.heading("What is wrong")
         report.table(("reason", "crystals"), list(summary.reasons.items()))

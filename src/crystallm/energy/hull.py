@@ -5,20 +5,23 @@ The entries are of a file:
     .csv, .jsonl     a row an entry: composition (or formula), energy_per_atom (or energy, of the formula)
     .json            a list of such rows, or of pymatgen's ComputedEntry dictionaries
 
-Entries and crystals must come from the same energy model, else the differences mean nothing: this module
-cannot know. pymatgen's PhaseDiagram does the geometry.
+Entries and crystals must come from the same energy model, else the differences mean nothing. Entries that
+`crystallm hull` has written say of which model they are (`model`, `relaxed`), and are held to it; of all
+others this module cannot know. pymatgen's PhaseDiagram does the geometry.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from pymatgen.core import Composition
@@ -41,7 +44,13 @@ class Hull:
         except ImportError:
             raise CrystallmError(f"the hull needs all of pymatgen: {install('energy')}") from None
         self._path = path
-        self._entries = [_entry(row, f"{path}, entry {i}") for i, row in enumerate(_rows(path), 1)]
+        rows = _rows(path)
+        with _quiet():
+            self._entries = [_entry(row, f"{path}, entry {i}") for i, row in enumerate(rows, 1)]
+        self.models = {str(row["model"]) for row in rows if row.get("model")}
+        """The energy models that entries say they are of."""
+        self.relaxed = {row["relaxed"] for row in rows if isinstance(row.get("relaxed"), bool)}
+        """Whether they say that they were relaxed with it; nothing where they say nothing."""
         self._elements = {
             entry.composition.elements[0].symbol
             for entry in self._entries
@@ -65,6 +74,16 @@ class Hull:
             said = f"{str(self._path)!r} has no entry of the element {', '.join(missing)}"
             raise InputError(f"{said}: a hull needs one of each")
 
+    def check_model(self, model: str) -> None:
+        """Refuse entries that say that they are of another energy model.
+
+        Raises:
+            InputError: there is one.
+        """
+        if others := sorted(self.models - {model}):
+            said = f"{str(self._path)!r} has energies of {', '.join(others)}, not of {model}"
+            raise InputError(f"{said}: take the entries of the same model")
+
     def above(self, composition: Composition, energy: float) -> float:
         """How far a crystal stands above the hull, eV per atom; below 0 where it is lower than all entries.
 
@@ -81,8 +100,17 @@ class Hull:
 
             self.require(system)
             inside = [e for e in self._entries if {x.symbol for x in e.composition.elements} <= system]
-            self._diagrams[system] = PhaseDiagram(inside)
+            with _quiet():
+                self._diagrams[system] = PhaseDiagram(inside)
         return energy - float(self._diagrams[system].get_hull_energy_per_atom(composition))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it pymatgen does not warn of noble gases, which have no electronegativity to sort them by."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No Pauling electronegativity")
+        yield
 
 
 class Lacking:
@@ -90,11 +118,16 @@ class Lacking:
 
     Args:
         path: of the file; see `Hull` for errors.
+        hull: of that file, if it has been read.
+        what: the formulas are those of, one and many.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._hull = Hull(path)
+    def __init__(
+        self, path: Path, hull: Hull | None = None, what: tuple[str, str] = ("formula", "formulas")
+    ) -> None:
+        self._hull = Hull(path) if hull is None else hull
         self._path = path
+        self._what = what
         self._elements: set[str] = set()
         self._n = 0
 
@@ -109,9 +142,9 @@ class Lacking:
         """One line on what is missing; "" for nothing."""
         if not self._n:
             return ""
-        formulas = "formula has" if self._n == 1 else "formulas have"
+        formulas = f"{self._what[0]} has" if self._n == 1 else f"{self._what[1]} have"
         what = f"{str(self._path)!r} has no entry of the element {', '.join(sorted(self._elements))}"
-        return f"{what}: {self._n} {formulas} no energy above the hull"
+        return f"{what}: {self._n:,} {formulas} no energy above the hull"
 
 
 def _rows(path: Path) -> list[Any]:

@@ -1,0 +1,167 @@
+"""Crystals of a collection with their energies: as written or relaxed, and how far relaxing moved them.
+
+The distance is MatterGen's (Zeni et al., Nature 639, 624, 2025; its `compute_rmsd_angstrom`). With r the
+distance that `StructureMatcher(ltol=0.5, stol=0.5, angle_tol=10, scale=False, attempt_supercell=True)` finds
+between the crystal as written and as relaxed, n their number of atoms, and V the volume of the cell whose six
+parameters are the means of theirs,
+
+    RMSD = r (V / n)^(1/3)        Å, r = 0.5 where they do not match
+
+so that what flies apart makes no mean smaller. It tells how atoms move within the cell: a crystal that merely
+grows has RMSD 0. What cannot be weighed has the reason. Refuses to know which
+crystals are stable, and where they come from.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crystallm import matching, validity, workers
+from crystallm.energy import relax, scoring
+from crystallm.errors import CrystallmError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Executor
+
+    from pymatgen.core import Structure
+
+BLOCK = 50
+"""Crystals that are weighed between two writes: relaxing one takes seconds to minutes."""
+STEPS = 500
+"""In which a crystal is relaxed, at most; MatterGen's number."""
+NO_MATCH = 0.5
+"""The matcher's `stol`, and r where nothing matches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A crystal and its energy.
+
+    Attributes:
+        structure: as it was weighed: relaxed, where that was asked for; None where it has no energy.
+        energy: eV per atom; None likewise.
+        energy_before: of the crystal as written, where it was relaxed.
+        converged: whether it was relaxed to the end; None where that was not asked for.
+        rmsd: Å, see the module; None where it was not relaxed, or could not be compared in time.
+        reason: why it has no energy; "" where it has one.
+    """
+
+    structure: Structure | None = None
+    energy: float | None = None
+    energy_before: float | None = None
+    converged: bool | None = None
+    rmsd: float | None = None
+    reason: str = ""
+
+
+def weigh(
+    texts: Sequence[str],
+    model: str,
+    *,
+    options: relax.Options | None = None,
+    device: str = "cpu",
+    n_workers: int = 1,
+    executor: Executor | None = None,
+) -> list[Weighed]:
+    """The energies of crystals, in processes that may be lost.
+
+    Args:
+        texts: standard texts and CIFs of crystals that can be read; equal ones are weighed once.
+        model: by name, see `model.load`.
+        options: how to relax; None: the crystals are weighed as written.
+        device: of the model.
+        n_workers: processes at a time.
+        executor: where to work in place of processes of this machine.
+
+    Raises:
+        InputError, CrystallmError: there is no such model, or it cannot be loaded.
+    """
+    found: dict[str, Weighed] = {}
+    structures: dict[str, Structure] = {}
+    for text in dict.fromkeys(texts):
+        try:
+            structures[text] = validity.read_structure(text)
+        except CrystallmError as error:
+            found[text] = Weighed(reason=f"no crystal: {error}")
+    given = list(structures.values())
+    n = max(1, min(n_workers, len(given)))
+    if options is None:
+        weighed = _as_written(given, model, device=device, n_workers=n, executor=executor)
+    else:
+        weighed = _relaxed(given, model, options, device=device, n_workers=n, executor=executor)
+    found |= zip(structures, weighed, strict=True)
+    return [found[text] for text in texts]
+
+
+def _as_written(
+    structures: Sequence[Structure], model: str, *, device: str, n_workers: int, executor: Executor | None
+) -> list[Weighed]:
+    energies = scoring.score(structures, model, device=device, workers=n_workers, executor=executor)
+    return [
+        Weighed(reason=energy.reason) if isinstance(energy, workers.Lost) else Weighed(structure, energy)
+        for structure, energy in zip(structures, energies, strict=True)
+    ]
+
+
+def _relaxed(
+    structures: Sequence[Structure],
+    model: str,
+    options: relax.Options,
+    *,
+    device: str,
+    n_workers: int,
+    executor: Executor | None,
+) -> list[Weighed]:
+    ends: Sequence[relax.Relaxed | workers.Lost]
+    if executor is None:  # in processes that `workers.kept` keeps
+        ends = relax.relax_all(structures, model, options, device=device, n_workers=n_workers)
+    else:
+        many = relax.relax_many(
+            structures, model, options, device=device, n_workers=max(1, len(structures)), executor=executor
+        )
+        ends = [end for _, end in sorted(many, key=lambda pair: pair[0])]
+    pairs = [
+        {"before": matching.pack(end.before), "after": matching.pack(end.structure)}
+        for end in ends
+        if not isinstance(end, workers.Lost)
+    ]
+    moved = iter(workers.run(f"{__name__}:rmsd_record", pairs, workers=n_workers, executor=executor))
+    found = []
+    for end in ends:
+        if isinstance(end, workers.Lost):
+            found.append(Weighed(reason=end.reason))
+            continue
+        far = next(moved)
+        rmsd = None if isinstance(far, workers.Lost) else float(far)
+        found.append(Weighed(end.structure, end.energy, end.energy_before, end.converged, rmsd))
+    return found
+
+
+def rmsd_record(task: Mapping[str, Any]) -> float:
+    """`rmsd` of two packed structures, `before` and `after`, for a worker process."""
+    return rmsd(matching.unpack(task["before"]), matching.unpack(task["after"]))
+
+
+def rmsd(before: Structure, after: Structure) -> float:
+    """How far relaxing moved the atoms of a crystal, Å; see the module.
+
+    Args:
+        before: ordered, as it was written.
+        after: the same atoms, relaxed.
+    """
+    from pymatgen.core import Lattice
+    from pymatgen.core.structure_matcher import StructureMatcher
+
+    matcher: Any = StructureMatcher(
+        ltol=0.5, stol=NO_MATCH, angle_tol=10, scale=False, attempt_supercell=True
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = matcher.get_rms_dist(before, after)
+    both = (before.lattice.parameters, after.lattice.parameters)
+    volume = Lattice.from_parameters(*((x + y) / 2 for x, y in zip(*both, strict=True))).volume  # Å^3
+    distance = NO_MATCH if found is None else float(found[0])
+    return float(distance * (volume / len(before)) ** (1 / 3))
