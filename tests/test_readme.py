@@ -86,7 +86,7 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
         lambda texts, *, what="text", **_: [validity.check(text, what=what) for text in texts],
     )
     found = commands()
-    assert len(found) == 25
+    assert len(found) == 26
     for arguments in found:
         if arguments[0] == "relax" and find_spec("ase") is None:
             continue

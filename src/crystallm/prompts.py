@@ -151,7 +151,7 @@ def write(found: Iterable[Prompt], path: Path) -> tuple[int, list[Prompt]]:
 
     Args:
         found: to write.
-        path: `.csv` with columns id, formula, space_group; or `.tar.gz`, `.tgz` or `.zip` of `ID.txt`.
+        path: `.csv` with columns id, formula, z, space_group; or `.tar.gz`, `.tgz` or `.zip` of `ID.txt`.
 
     Returns:
         How many were written, and those that could not be, each with its problem.
@@ -190,13 +190,14 @@ def write(found: Iterable[Prompt], path: Path) -> tuple[int, list[Prompt]]:
 class _Table:
     def __init__(self, file: io.TextIOBase) -> None:
         self._writer = csv.writer(file)
-        self._writer.writerow(("id", "formula", "space_group"))
+        self._writer.writerow(("id", "formula", "z", "space_group"))
 
     def add(self, prompt: Prompt) -> None:
-        from crystallm import spacegroups
+        from crystallm import formula, spacegroups
 
         group = "" if prompt.space_group is None else spacegroups.get(prompt.space_group).symbol
-        self._writer.writerow((prompt.id, prompt.cell, group))
+        # A cell of one formula unit would leave Z open.
+        self._writer.writerow((prompt.id, prompt.cell, formula.cell(prompt.cell).z, group))
 
 
 @contextmanager

@@ -171,8 +171,6 @@ def search(
     elif not quiet:
         from crystallm import tables
 
-        if asked.request.z is None:  # one formula unit is what few crystals have in their conventional cell
-            summary = summary | {"note": f"{summary['note']}; --z auto tries likely cells"}
         tables.print_search(rows, summary, asked.out, TABLE_ROWS)
 
 
