@@ -129,10 +129,8 @@ class Process:
         """
         self._say({"task": task})
         line, late = self._line(seconds)
-        if line:
+        if line and not late:
             answer: dict[str, Any] = json.loads(line)
-            if late:  # the answer and the limit crossed: the answer counts, the process is gone
-                self.stop()
             if "error" not in answer:
                 return answer["value"]
             reason = str(answer["error"])
@@ -163,8 +161,12 @@ class Process:
             self._process.stdin.flush()
 
     def _line(self, seconds: float) -> tuple[str, bool]:
-        """The next line it writes ("" at its end), and whether the limit ended it."""
+        """The next line it writes ("" at its end), and whether that took longer than the limit.
+
+        Told by a clock, for the thread that ends the process may be late itself.
+        """
         late = threading.Event()
+        deadline = time.monotonic() + seconds
 
         def end() -> None:
             late.set()
@@ -180,7 +182,7 @@ class Process:
             line = ""
         finally:
             timer.cancel()
-        return line if line.endswith("\n") else "", late.is_set()
+        return line if line.endswith("\n") else "", late.is_set() or time.monotonic() > deadline
 
 
 def serve() -> None:
