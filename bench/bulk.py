@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from pyarrow import parquet
 
-from crystallm import checkpoint, formula, orbits
+from crystallm import checkpoint, orbits
+from crystallm.crystallography import formula
 from crystallm.model import GPT, ModelConfig
 
 METALS = "Li Na K Rb Cs Mg Ca Sr Ba Y La Ti Zr V Nb Cr Mo Mn Fe Co Ni Cu Zn Al Ga In Si Ge Sn".split()

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import cif, elements, grammar, spacegroups, tokenizer
+from crystallm import cif, grammar, tokenizer
+from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError
 from crystallm.grammar_cif import CifRules
 from crystallm.grammar_orbits import REWRITES, OrbitsRules
@@ -41,7 +42,7 @@ def published() -> list[dict[str, int]]:
     return [dict(head) for head in sorted(heads)]
 
 
-def from_orbits(rng: random.Random, group: spacegroups.SpaceGroup, most: int = 120) -> dict[str, int]:
+def from_orbits(rng: random.Random, group: space_groups.SpaceGroup, most: int = 120) -> dict[str, int]:
     """A composition that the group can hold, made of random orbits."""
     fixed = [w.multiplicity for w in group.wyckoff if not w.free]
     free = [w.multiplicity for w in group.wyckoff if w.free]
@@ -122,8 +123,8 @@ def main() -> None:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     ours = options.language == "orbits"
-    symbols = spacegroups.symbols() if ours else tokenizer.space_groups()
-    groups = [spacegroups.get(symbol) for symbol in symbols]
+    symbols = space_groups.symbols() if ours else tokenizer.space_groups()
+    groups = [space_groups.get(symbol) for symbol in symbols]
     compositions = [c for c in published() if sum(c.values()) <= 120]
     n_tokens = n_choices = n_failed = 0
     spent = 0.0

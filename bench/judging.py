@@ -21,8 +21,9 @@ from pymatgen.core.local_env import CrystalNN
 from pymatgen.io.cif import CifParser
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
-from crystallm import bonds, cif, reading, spacegroups, validity
+from crystallm import bonds, cif, reading, validity
 from crystallm.benchmarks.known import known_structures
+from crystallm.crystallography import space_groups
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ IDENTITY = "1 'x, y, z'"
 def with_operators(text: str) -> str:
     """The text with all operators of its group in place of the identity."""
     symbol = text.split("_symmetry_space_group_name_H-M ")[1].split("\n", 1)[0]
-    operators = reading.group_operators(spacegroups.get(symbol).symbol)
+    operators = reading.group_operators(space_groups.get(symbol).symbol)
     return text.replace(IDENTITY, "\n".join(f"{i} '{xyz}'" for i, xyz in enumerate(operators, 1)))
 
 

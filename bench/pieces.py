@@ -278,7 +278,7 @@ def command(options: Found) -> Iterator[Found]:
     """`crystallm generate --formulas` in processes that write, judge and keep, starts counted."""
     import decode
 
-    from crystallm.formula import cell
+    from crystallm.crystallography.formula import cell
 
     asked = decode.formulas(options["parquet"], options.get("formulas", 64))
     each = max(1, options["n"] // len(asked))

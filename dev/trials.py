@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from crystallm import dataset, orbits, spacegroups
+from crystallm import dataset, orbits
+from crystallm.crystallography import space_groups
 from crystallm.model import GPT, ModelConfig
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @cache
 def site_label(number: int, label: str) -> str:
     """Multiplicity, kinds of rotations that keep the site, and a number among equals: `4|2+-2|0`."""
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     found: Counter[str] = Counter()
     for position in group.wyckoff:
         point = position.point([0.1237, 0.2713, 0.4231][: len(position.free)])

@@ -1,4 +1,4 @@
-"""Make `src/crystallm/data/spacegroups.json.gz`: operators, Wyckoff positions, normalisers.
+"""Make `src/crystallm/crystallography/data/spacegroups.json.gz`: operators, Wyckoff positions, normalisers.
 
 Operators come from spglib (the Hall setting with the smallest serial number of each type, which is the one
 that spglib standardises to). Wyckoff letters and representatives come from PyXtal's copy of the International
@@ -25,7 +25,7 @@ import numpy as np
 import spglib
 
 DENOMINATOR = 24  # every translation of every tabulated setting is a multiple of 1/24
-OUT = Path(__file__).parent.parent / "src/crystallm/data/spacegroups.json.gz"
+OUT = Path(__file__).parent.parent / "src/crystallm/crystallography/data/spacegroups.json.gz"
 
 Matrix = Any
 

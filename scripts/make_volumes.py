@@ -1,4 +1,4 @@
-"""Write the volumes of atoms into `src/crystallm/data/elements.json`, the last column of its rows.
+"""Write the volumes of atoms into the last column of `src/crystallm/crystallography/data/elements.json`.
 
     pip install scipy && python scripts/make_volumes.py CORPUS
 
@@ -23,7 +23,7 @@ from scipy.optimize import lsq_linear
 
 from crystallm import contacts
 
-OUT = Path(__file__).parent.parent / "src/crystallm/data/elements.json"
+OUT = Path(__file__).parent.parent / "src/crystallm/crystallography/data/elements.json"
 BOUNDS = (4.0, 80.0)  # Å^3
 N_COLUMNS = 7  # of a row, before the volume
 LACKING = {"Ar": 37.4}  # no crystal of train holds it: solid argon, fcc, a = 5.31 Å

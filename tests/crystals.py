@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Lattice, Structure
 
-from crystallm import spacegroups
+from crystallm.crystallography import space_groups
 
 
 @cache
@@ -37,7 +37,7 @@ def random_crystal(number: int, seed: int, *, on_grid: bool = False) -> Structur
     import spglib
 
     rng = np.random.default_rng([seed, number])
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     for attempt in range(1000):
         n_orbits = int(rng.integers(1, 4))
         positions = [group.wyckoff[int(i)] for i in rng.integers(len(group.wyckoff), size=n_orbits)]

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystallm import choosing, formula, grammar, orbits, spacegroups, tokenizer, weighing
+from crystallm import choosing, grammar, orbits, tokenizer, weighing
 from crystallm.asking import Request, understand
 from crystallm.checkpoint import Model, load_model
+from crystallm.crystallography import formula, space_groups
 from crystallm.errors import InputError
 from crystallm.generation import Generator, Settings
 from crystallm.language import get_language
@@ -61,14 +62,14 @@ def test_where_no_z_can_other_groups_are_named():
     assert "no Z up to 2 can: choose another space group, such as " in said
     named = said.split("such as ")[1].split(", ")
     for name in named:
-        group = spacegroups.get(int(name.split("#")[1].rstrip(")")))
+        group = space_groups.get(int(name.split("#")[1].rstrip(")")))
         assert group.crystal_system == "cubic"
         assert grammar.can_hold(group.number, [1, 997])
 
 
 @given(st.integers(1, 230), st.integers(1, 12), st.sampled_from(["TiO2", "NaCl", "C", "CaTiO3", "O2"]))
 def test_a_message_never_names_what_cannot(number, z, name):
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     cell = formula.cell(name, z)
     try:
         choosing.refuse_misfit(cell, group, by_z=True)
@@ -94,12 +95,12 @@ def test_the_network_alone_may_be_asked_for_what_cannot_be(model):
 
 
 def test_only_cells_that_fill_the_group_are_tried():
-    cells = choosing.cells("Ti2O4", spacegroups.get(225), fitting=True)
+    cells = choosing.cells("Ti2O4", space_groups.get(225), fitting=True)
     assert {cell.z for cell in cells} >= {4, 12, 16}
     assert all(cell.z % 4 == 0 for cell in cells)
     assert [cell.z for cell in choosing.cells("TiO2", None, fitting=True)][:3] == [1, 2, 3]
     with pytest.raises(InputError, match=r"no 24 or fewer formula units of .* can fill Ia-3d"):
-        choosing.cells("NaClBrI", spacegroups.get(230), fitting=True)
+        choosing.cells("NaClBrI", space_groups.get(230), fitting=True)
 
 
 def test_cells_that_are_tried_are_neither_many_nor_large():

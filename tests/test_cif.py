@@ -15,7 +15,8 @@ from pymatgen.core import Composition, Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from crystallm import cif, cif_reader, elements, spacegroups, tokenizer
+from crystallm import cif, cif_reader, tokenizer
+from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystals import published, random_crystal, structures
 
@@ -126,7 +127,7 @@ def test_crystals_of_all_space_groups_come_back(numbers: range) -> None:
         text = cif.to_text(crystal)
         parsed = cif.parse(text)
         assert (parsed.space_group_number, parsed.printed_number) == (number, number)
-        assert parsed.space_group == spacegroups.get(number).symbol
+        assert parsed.space_group == space_groups.get(number).symbol
         assert matcher.fit(crystal, cif.to_structure(text)), number
         written = cif.to_cif(text)
         assert np.allclose(

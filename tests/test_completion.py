@@ -125,7 +125,7 @@ def test_guests_stand_among_known_atoms_of_their_own_kind(host, guesser):
         told = orbits.from_ids(crystal.ids)
         assert sum(int(o.label[:-1]) for o in told.orbits if o.element == "O") == 12
         there = {(o.element, o.label, o.coordinates) for o in told.orbits}
-        group = crystallm.spacegroups.get(62)
+        group = crystallm.crystallography.space_groups.get(62)
         for symbol, index, values in known.orbits:
             assert (symbol, group.wyckoff[index].label, values) in there
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import crystallm
-from crystallm import compositions, elements, orbits, spacegroups, tokenizer
+from crystallm import compositions, orbits, tokenizer
 from crystallm.asking import Request, understand
 from crystallm.checkpoint import Model, load_model
+from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings
 from crystallm.grammar_composition import Wanted
@@ -250,7 +251,7 @@ def test_a_context_that_holds_no_crystal_is_said():
 
 def test_what_fills_a_group_need_not_be_likely(parrot_model):
     # The parrot has seen five groups; none of its crystals has elements in this one.
-    group = spacegroups.get("I4_1/amd").number
+    group = space_groups.get("I4_1/amd").number
     for crystal in crystallm.generate(space_group=group, n=2, model=parrot_model, seed=0):
         assert crystal.language.opening(crystal.ids)[1] == group
         assert crystal.validity.multiplicity

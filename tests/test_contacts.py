@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystallm import contacts, spacegroups
+from crystallm import contacts
+from crystallm.crystallography import space_groups
 
 CELL = (5.1, 6.2, 4.4, 83.0, 97.0, 112.0)  # Å, degrees
 STEPS = 1000
@@ -18,7 +19,7 @@ def orbit(group, index, values):
 
 @pytest.mark.parametrize("number", [1, 2, 14, 62, 136, 148, 166, 194, 216, 221, 227])
 def test_orbit_maps_are_orbits(number):
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     for index, position in enumerate(group.wyckoff):
         values = (0.137, 0.291, 0.418)[: len(position.free)]
         assert len(orbit(group, index, values)) == position.multiplicity
@@ -30,8 +31,8 @@ def test_orbit_maps_are_orbits(number):
 def test_what_is_clear_does_not_meet(number):
     """The roots of quadratics say of each value what distances say."""
     rng = np.random.default_rng(number)
-    group = spacegroups.get(number)
-    free = dict(zip(spacegroups.PARAMETERS, CELL, strict=True))
+    group = space_groups.get(number)
+    free = dict(zip(space_groups.PARAMETERS, CELL, strict=True))
     free["a"] *= 1 + len(group.rotations) ** (1 / 3) / 2  # room for many atoms
     cell = group.complete_cell({name: free[name] for name in group.free_cell})
     shares = []

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from crystallm import elements
+from crystallm.crystallography import elements
 from crystallm.errors import InputError
 
 

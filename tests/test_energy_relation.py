@@ -9,7 +9,8 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Composition
 
-from crystallm import cli, elements
+from crystallm import cli
+from crystallm.crystallography import elements
 from crystallm.energy import formation
 from crystallm.energy.hull import Hull
 from crystallm.energy.relation import Relation

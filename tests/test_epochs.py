@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from crystallm import dataset, epochs, orbits, spacegroups, tokenizer
+from crystallm import dataset, epochs, orbits, tokenizer
+from crystallm.crystallography import space_groups
 from crystallm.dataset import Split
 from crystallm.epochs import Epochs
 from crystallm.errors import InputError
@@ -250,7 +251,7 @@ def test_groups_are_those_of_the_texts():
     symbols = [re.search(r"H-M (\S+)$", row["text"], re.MULTILINE)[1] for row in rows]
     cif = split_of([row["ids"] for row in rows], "cif", len(tokenizer.vocabulary()))
     found = epochs.space_groups(cif, np.arange(60))
-    assert [spacegroups.get(int(number)).symbol for number in found] == symbols
+    assert [space_groups.get(int(number)).symbol for number in found] == symbols
     prompts = [orbits.prompt([("Ti", 2), ("O", 4)], int(number)) for number in found]
     split = split_of(prompts, "orbits", len(orbits.vocabulary()))
     assert epochs.space_groups(split, np.arange(60)).tolist() == found.tolist()

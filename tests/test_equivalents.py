@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import canonical, equivalents, grammar, orbits, spacegroups
+from crystallm import canonical, equivalents, grammar, orbits
+from crystallm.crystallography import space_groups
 from crystallm.errors import TextError
 from crystals import random_crystal, structures
 
@@ -25,7 +26,7 @@ def skeleton(crystal):
 
 def again(crystal):
     """The smallest description of a crystal."""
-    group = spacegroups.get(crystal.space_group)
+    group = space_groups.get(crystal.space_group)
     ranks = {symbol: rank for rank, (symbol, _) in enumerate(crystal.composition)}
     items = []
     for orbit in crystal.orbits:

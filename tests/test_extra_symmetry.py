@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import spglib
 
-from crystallm import contacts, extra_symmetry, orbits, spacegroups
+from crystallm import contacts, extra_symmetry, orbits
+from crystallm.crystallography import space_groups
 from crystals import structures
 
 
@@ -19,8 +20,8 @@ def parts(structure):
 
 def operators(number):
     """Rotations and translations (in 24ths) of a group."""
-    group = spacegroups.get(number)
-    shifts = np.rint(group.translations * spacegroups.UNIT).astype(int) % spacegroups.UNIT
+    group = space_groups.get(number)
+    shifts = np.rint(group.translations * space_groups.UNIT).astype(int) % space_groups.UNIT
     return {(*r.ravel().tolist(), *t.tolist()) for r, t in zip(group.rotations, shifts, strict=True)}
 
 

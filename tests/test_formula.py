@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystallm import elements
+from crystallm.crystallography import elements
+from crystallm.crystallography.formula import MAX_ATOMS, cell, parse, short, system
 from crystallm.errors import InputError
-from crystallm.formula import MAX_ATOMS, cell, parse, short, system
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import random
 import numpy as np
 import pytest
 
-from crystallm import contacts, grammar, orbits, spacegroups
+from crystallm import contacts, grammar, orbits
+from crystallm.crystallography import space_groups
 from crystallm.errors import InputError
 from crystallm.grammar_orbits import OrbitsRules, OrbitsState
 from crystals import structures
@@ -41,7 +42,7 @@ def walk(state, ids, rng):
 def can_fill(number, counts):
     """Feasibility another way: the set of all that can be placed, position by position."""
     reached = {tuple(0 for _ in counts)}
-    for position in spacegroups.get(number).wyckoff:
+    for position in space_groups.get(number).wyckoff:
         frontier = reached
         while frontier:
             grown = {
@@ -75,7 +76,7 @@ def test_walks_end_in_the_composition_asked_for(counts):
         assert dict(read.composition) == counts
         found = dict.fromkeys(counts, 0)
         for orbit in read.orbits:
-            found[orbit.element] += spacegroups.get(number).by_label[orbit.label].multiplicity
+            found[orbit.element] += space_groups.get(number).by_label[orbit.label].multiplicity
         assert found == counts
         assert len(orbits.to_structure(read)) == sum(counts.values())
 
@@ -83,7 +84,7 @@ def test_walks_end_in_the_composition_asked_for(counts):
 @pytest.mark.parametrize("number", range(1, 231))
 def test_every_group_can_be_walked(number):
     rng = random.Random(number)
-    general = spacegroups.get(number).wyckoff[-1].multiplicity
+    general = space_groups.get(number).wyckoff[-1].multiplicity
     counts = {"O": general, "Ti": 2 * general}
     rules = grammar.rules("orbits", counts.items(), number)
     start = orbits.prompt(counts.items(), number)
@@ -290,7 +291,7 @@ def test_the_last_angle_gives_the_cell_a_volume(angles):
     counts = {"He": 1}
     opening = [*orbits.prompt(counts.items(), 1), *orbits.ids(f"He 1a V0 .0 b0 .0 c0 .0 {angles}")]
     degrees = behind(counts, opening).allowed()
-    group = spacegroups.get(1)
+    group = space_groups.get(1)
     for token in (degrees[0], degrees[-1]):
         for rest in (0, 9):
             state = behind(counts, [*opening, token, orbits.families().rest + rest])

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystallm import cif, cif_reader, spacegroups, tokenizer
+from crystallm import cif, cif_reader, tokenizer
+from crystallm.crystallography import space_groups
 from crystallm.errors import InputError
 from crystallm.grammar_cif import MAX_ATOMS, MAX_ELEMENTS, CifRules
 from crystallm.grammar_cif_filling import blocks
@@ -104,7 +105,7 @@ def test_published_texts_are_walks_when_nothing_is_asked(strength):
 @pytest.mark.parametrize("policy", ["uniform", "first", "last"])
 def test_walks_end_in_the_crystal_asked_for(policy):
     rng = random.Random(policy)
-    groups = [spacegroups.get(symbol) for symbol in tokenizer.space_groups()]
+    groups = [space_groups.get(symbol) for symbol in tokenizer.space_groups()]
     assert len(groups) == 227
     for group in groups:
         counts = WALKS["from_orbits"](rng, group, 80)
@@ -156,7 +157,7 @@ def test_syntax_alone_gives_texts_that_can_be_read():
     for _ in range(60):
         parsed = cif.parse(written(CifRules("syntax"), rng, prompt))
         assert parsed.printed_number == parsed.space_group_number
-        known = {w.multiplicity for w in spacegroups.get(parsed.space_group_number).wyckoff}
+        known = {w.multiplicity for w in space_groups.get(parsed.space_group_number).wyckoff}
         assert {row.multiplicity for row in parsed.rows} <= known
 
 
@@ -295,7 +296,7 @@ def test_numbers_stay_within_their_limit(lowest, width, rng):
 @given(st.integers(1, 230), st.integers(1, 300), st.randoms(use_true_random=False))
 @settings(max_examples=300, deadline=None)
 def test_cells_have_a_volume_within_the_limits(number, n_atoms, rng):
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     known: dict[str, float] = {}
     for name in group.free_cell:
         low, high = parameter_limit(group, n_atoms, known, name, PHYSICAL)
@@ -327,7 +328,7 @@ def generic(group, position, rng):
 @pytest.mark.parametrize("number", [12, 62, 136, 152, 166, 181, 187, 194, 205, 220, 227])
 def test_coordinates_against_the_geometry(number):
     """What is allowed lies on a position of the multiplicity; all points of the positions are allowed."""
-    group, rng = spacegroups.get(number), random.Random(number)
+    group, rng = space_groups.get(number), random.Random(number)
     for position in group.wyckoff[:-1]:
         here = sites(number, position.multiplicity)
         limits = dict.fromkeys([*here.fixed, -1], None)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystallm import elements, grammar, orbits, spacegroups, tokenizer
+from crystallm import grammar, orbits, tokenizer
+from crystallm.crystallography import elements, space_groups
 from crystallm.grammar_composition import MAX_ATOMS, MAX_ELEMENTS, Wanted
 
 SYMBOLS = elements.symbols()
@@ -94,7 +95,7 @@ def test_any_group_can_be_filled_with_as_many_elements_as_are_known_together(num
 
 
 def test_counts_are_those_that_a_group_has_positions_for():
-    rocksalt = Wanted(("Na", "Cl"), group=spacegroups.get("Fm-3m").number)
+    rocksalt = Wanted(("Na", "Cl"), group=space_groups.get("Fm-3m").number)
     assert rocksalt.counts({"Na": 4}, "Cl")[:3] == (4, 8, 12)
     # 4a and 4b are full, so are they with 8c: what is left has free coordinates.
     assert rocksalt.counts({"Na": 16}, "Cl")[:2] == (24, 32)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from crystallm import grammar_orbits_places as places
-from crystallm import orbits, spacegroups
+from crystallm import orbits
+from crystallm.crystallography import space_groups
 
 
 def same(one, other):
@@ -17,19 +18,19 @@ def same(one, other):
 
 
 def images(number, index, values):
-    matrices, shifts = spacegroups.get(number).orbit_maps[index]
+    matrices, shifts = space_groups.get(number).orbit_maps[index]
     return matrices @ np.array(values) + shifts
 
 
 @pytest.mark.parametrize("number", [2, 12, 62, 136, 148, 166, 194, 216, 225, 227, 230])
 def test_digits_are_those_of_distinct_points(number):
     rng = random.Random(number)
-    for index, position in enumerate(spacegroups.get(number).wyckoff):
+    for index, position in enumerate(space_groups.get(number).wyckoff):
         n_free = len(position.free)
         for n_known in range(1, n_free + 1):
             # Near special values, where digits matter.
             known = [rng.choice((0, 120, 250, 330, 490, 500, 660, 990)) for _ in range(n_known)]
-            rest = spacegroups.GENERIC[n_known:n_free]
+            rest = space_groups.GENERIC[n_known:n_free]
             expected = []
             for digit in range(10):
                 tried = [v / orbits.STEPS for v in (*known[:-1], known[-1] + digit)]
@@ -43,7 +44,7 @@ def test_digits_are_those_of_distinct_points(number):
 def test_orbits_stay_off_each_other(number):
     rng = random.Random(number)
     found = 0
-    for index, position in enumerate(spacegroups.get(number).wyckoff):
+    for index, position in enumerate(space_groups.get(number).wyckoff):
         if not position.free:
             continue
         other = [rng.randrange(1000) for _ in position.free]
@@ -70,7 +71,7 @@ def test_orbits_stay_off_each_other(number):
 def test_full_tens_are_those_without_a_digit_left(number):
     rng = random.Random(number)
     found = 0
-    for index, position in enumerate(spacegroups.get(number).wyckoff):
+    for index, position in enumerate(space_groups.get(number).wyckoff):
         if not position.free:
             continue
         known = tuple(rng.choice((0, 120, 250, 330, 500, 990)) for _ in position.free[1:])
@@ -92,7 +93,7 @@ def test_fewer_orbits_leave_a_digit_in_all_tens():
     """So that nobody need ask; see `places.CROWD`."""
     rng = random.Random(0)
     for number in (2, 12, 47, 49, 123, 139, 166, 194, 221, 225, 227, 230):
-        for index, position in enumerate(spacegroups.get(number).wyckoff):
+        for index, position in enumerate(space_groups.get(number).wyckoff):
             if not position.free:
                 continue
             for ten in (0, 12, 24, 25, 33, 49, 50, 66, 75, 99):

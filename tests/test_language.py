@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystallm import language, spacegroups, tokenizer
+from crystallm import language, tokenizer
+from crystallm.crystallography import space_groups
 from crystallm.errors import InputError, TextError
 
 ROCKSALT = (("Cl", 4), ("Na", 4))
@@ -71,7 +72,7 @@ def test_prompts_are_beginnings_of_the_published_texts() -> None:
 
 @pytest.mark.parametrize("number", [93, 168, 207])
 def test_groups_without_a_token_are_refused_by_name(number: int) -> None:
-    symbol = spacegroups.get(number).symbol
+    symbol = space_groups.get(number).symbol
     with pytest.raises(InputError, match=f"no token for the space group {symbol}"):
         language.get_language("cif").prompt(ROCKSALT, number)
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pymatgen.core import Element, Lattice, Structure
 from pymatgen.core.local_env import CrystalNN
 
-from crystallm import elements, neighbours
+from crystallm import neighbours
+from crystallm.crystallography import elements
 from crystallm.neighbours import Surroundings
 from crystals import structures
 

@@ -13,7 +13,8 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from crystallm import descriptions, elements, language, orbits, spacegroups
+from crystallm import descriptions, language, orbits
+from crystallm.crystallography import elements, space_groups
 from crystallm.errors import InputError, TextError
 from crystallm.orbits import Description, Orbit
 from crystals import published, random_crystal, structures, told_otherwise
@@ -60,7 +61,7 @@ def test_families_begin_where_their_tokens_do() -> None:
         "number": "0", "group": "(P1)", "label": "1a", "volume": "V-90", "ratio_b": "b-75",
         "ratio_c": "c-75", "angle": "10°", "rest": ".0", "coarse": "0.00", "fine": "0'",
     }  # fmt: skip
-    assert tokens[families.group : families.label] == tuple(f"({s})" for s in spacegroups.symbols())
+    assert tokens[families.group : families.label] == tuple(f"({s})" for s in space_groups.symbols())
 
 
 def test_ids_and_text_are_each_others_inverse() -> None:
@@ -194,7 +195,7 @@ def test_the_cell_is_told_beside_its_atoms() -> None:
 def test_ties_of_lengths_and_angles_are_the_groups() -> None:
     tied = {75: (1, 1, 90), 143: (1, 1, 120), 146: (1, 1, 120), 168: (1, 1, 120), 195: (1, 1, 90)}
     for number in tied:
-        group = spacegroups.get(number)
+        group = space_groups.get(number)
         cell = [50, 40][: len(group.free_cell)]
         a, b, c, *angles = orbits.cell_parameters([("Si", 3)], group, cell)
         volume = Lattice.from_parameters(a, b, c, *angles).volume
@@ -210,8 +211,8 @@ def test_ties_of_lengths_and_angles_are_the_groups() -> None:
     angles=st.tuples(*[st.floats(75, 105)] * 3),
 )
 def test_cells_come_back_within_half_a_step(number, lengths, angles) -> None:
-    group = spacegroups.get(number)
-    free = dict(zip(spacegroups.PARAMETERS, [*lengths, *angles], strict=True))
+    group = space_groups.get(number)
+    free = dict(zip(space_groups.PARAMETERS, [*lengths, *angles], strict=True))
     points = group.orbit(np.array([0.1234, 0.2871, 0.3917]))
     lattice = Lattice.from_parameters(*group.complete_cell({name: free[name] for name in group.free_cell}))
     crystal = Structure(lattice, ["Cs"] * len(points), points)
@@ -289,7 +290,7 @@ def test_the_same_crystal_has_the_same_text_however_it_is_told(numbers: range) -
 @pytest.mark.parametrize("number", [1, 4, 19, 25, 62, 76, 129, 146, 152, 166, 178, 198, 216, 227])
 def test_every_element_of_the_normaliser_leaves_the_text_alone(number: int) -> None:
     crystal = random_crystal(number, seed=3, on_grid=True)
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     found = orbits.describe(crystal, SHARP)
     rng = np.random.default_rng(number)
     for w, s in zip(*group.normaliser, strict=True):
@@ -311,7 +312,7 @@ def test_an_origin_on_another_equivalent_position_is_the_same_crystal() -> None:
 
 def test_polar_crystals_begin_at_zero() -> None:
     for number in (1, 3, 6, 8, 25, 36, 75, 99, 143, 156, 168, 186):
-        group = spacegroups.get(number)
+        group = space_groups.get(number)
         first = orbits.describe(random_crystal(number, seed=4, on_grid=True), SHARP).orbits[0]
         point = group.by_label[first.label].point([v / orbits.STEPS for v in first.coordinates])
         assert not point[list(group.polar)].any()
@@ -427,7 +428,7 @@ def outcome(ids: list[int]) -> Structure | TextError:
 
 
 def crystal_or_error(found: Description) -> Structure | TextError:
-    group = spacegroups.get(found.space_group)
+    group = space_groups.get(found.space_group)
     try:
         structure = orbits.to_structure(found)
     except TextError as error:

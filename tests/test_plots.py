@@ -7,7 +7,8 @@ import pytest
 from matplotlib.image import imread
 from pymatgen.core import Lattice, Structure
 
-from crystallm import elements, plots
+from crystallm import plots
+from crystallm.crystallography import elements
 
 
 @pytest.fixture

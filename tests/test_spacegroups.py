@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import spglib
 
-from crystallm import spacegroups
+from crystallm.crystallography import space_groups
 from crystallm.errors import InputError
 
 NUMBERS = range(1, 231)
@@ -26,7 +26,7 @@ GENERIC = {"a": 9.13, "b": 10.37, "c": 12.71, "alpha": 81.3, "beta": 97.9, "gamm
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_operators_are_spglibs_default_setting(number):
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     hall = next(h for h in range(1, 531) if spglib.get_spacegroup_type(h).number == number)
     table = spglib.get_symmetry_from_database(hall)
     assert np.array_equal(group.rotations, table["rotations"])
@@ -37,7 +37,7 @@ def test_operators_are_spglibs_default_setting(number):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_every_wyckoff_position_is_what_spglib_finds(number):
     """A generic orbit fixes the group; atoms on each position then get spglib's own letter."""
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     lattice = cell_matrix(group.complete_cell({k: GENERIC[k] for k in group.free_cell}))
     rng = np.random.default_rng(number)
     general = group.orbit(rng.random(3))
@@ -55,7 +55,7 @@ def test_every_wyckoff_position_is_what_spglib_finds(number):
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_normaliser_maps_orbits_to_orbits(number):
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     point = np.random.default_rng(number).random(3)
     for w, s in zip(*group.normaliser, strict=True):
         moved = group.orbit(point) @ w.T + s
@@ -67,7 +67,7 @@ def test_normaliser_maps_orbits_to_orbits(number):
 
 @pytest.mark.parametrize("number", [1, 14, 62, 139, 166, 187, 194, 225, 227, 230])
 def test_snap_brings_rounded_points_back(number):
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     rng = np.random.default_rng(number)
     for position in group.wyckoff:
         exact = group.orbit(position.point(rng.random(len(position.free))))
@@ -81,17 +81,17 @@ def test_snap_brings_rounded_points_back(number):
 
 @pytest.mark.parametrize("name", ["P4_2/mnm", "P42/mnm", "P 42/m n m", "136", 136])
 def test_names_of_a_group(name):
-    assert spacegroups.get(name).number == 136
+    assert space_groups.get(name).number == 136
 
 
 def test_plain_symbols_are_distinct():
-    assert len({spacegroups._plain(s) for s in spacegroups.symbols()}) == 230
+    assert len({space_groups._plain(s) for s in space_groups.symbols()}) == 230
 
 
 @pytest.mark.parametrize("name", ["Fm3q", "", "0", "231", "-1", "Pm3"])
 def test_no_such_group(name):
     with pytest.raises(InputError, match="no space group"):
-        spacegroups.get(name)
+        space_groups.get(name)
 
 
 @pytest.mark.parametrize(
@@ -106,22 +106,22 @@ def test_no_such_group(name):
     ],
 )  # fmt: skip
 def test_what_group_a_person_means(name, number):
-    assert spacegroups.meant(name).number == number
+    assert space_groups.meant(name).number == number
 
 
 def test_each_symbol_means_its_own_group():
-    for symbol in spacegroups.symbols():
+    for symbol in space_groups.symbols():
         plain = symbol.replace("_", "")
-        assert [spacegroups.meant(name).symbol for name in (symbol, plain, plain.lower())] == [symbol] * 3
+        assert [space_groups.meant(name).symbol for name in (symbol, plain, plain.lower())] == [symbol] * 3
 
 
 @pytest.mark.parametrize("name", ["Fm3q", "", "cubic", "231", "no. 231", "R-3m:R", "Pbnm2"])
 def test_no_group_is_meant(name):
     with pytest.raises(InputError, match="no space group"):
-        spacegroups.meant(name)
+        space_groups.meant(name)
 
 
 def test_symbols_beside_atoms_stay_strict():
     """A CIF in Pbnm has other axes than one in Pnma."""
     with pytest.raises(InputError, match="'Pbnm'"):
-        spacegroups.get("Pbnm")
+        space_groups.get("Pbnm")

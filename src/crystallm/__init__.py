@@ -37,10 +37,22 @@ _HOMES = {
     "load_model": "crystallm.checkpoint",
     "search": "crystallm.searching",
 }
-_MODULES = frozenset(
-    "cif completion elements embeddings energy export formula hub likelihood orbits sources spacegroups "
-    "tokenizer validity".split()
-)
+_MODULES = {
+    "cif": "crystallm.cif",
+    "completion": "crystallm.completion",
+    "elements": "crystallm.crystallography.elements",
+    "embeddings": "crystallm.embeddings",
+    "energy": "crystallm.energy",
+    "export": "crystallm.export",
+    "formula": "crystallm.crystallography.formula",
+    "hub": "crystallm.hub",
+    "likelihood": "crystallm.likelihood",
+    "orbits": "crystallm.orbits",
+    "sources": "crystallm.sources",
+    "spacegroups": "crystallm.crystallography.space_groups",
+    "tokenizer": "crystallm.tokenizer",
+    "validity": "crystallm.validity",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -49,7 +61,7 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value
         return value
     if name in _MODULES:
-        return importlib.import_module(f"crystallm.{name}")
+        return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module 'crystallm' has no attribute {name!r}")
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from crystallm import formula as formulas
+from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystallm.crystallography.space_groups import SpaceGroup
     from crystallm.grammar_composition import Wanted
-    from crystallm.spacegroups import SpaceGroup
 
 Kind = TypeVar("Kind", bound=BaseModel)
 MAX_SAMPLES = 1_000_000
@@ -169,7 +169,7 @@ def elements_of(request: Request) -> tuple[str, ...]:
 
 def _group(request: Request) -> SpaceGroup | None:
     """The space group that was asked for, if one was."""
-    from crystallm import spacegroups
+    from crystallm.crystallography import space_groups
 
     if request.space_group is None:
         return None
@@ -177,7 +177,7 @@ def _group(request: Request) -> SpaceGroup | None:
         raise InputError(
             f"no space group {request.space_group[:30]!r}...: give a number or a symbol such as Fm-3m"
         )
-    return spacegroups.meant(request.space_group)
+    return space_groups.meant(request.space_group)
 
 
 def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None) -> Plan:

@@ -4,8 +4,8 @@ Bonds are those that CrystalNN finds (`crystallm.neighbours`), those of an atom 
 A bond is reasonable if 0.68 < d / d0 < 1.32 or, with hydrogen, d / d0 < 2.5. d is the distance of nearest
 images. d0 is the average cationic radius of the less and the average anionic radius of the more
 electronegative atom where the electronegativities differ by 1.7 or more, else the sum of the atomic radii
-(`crystallm.elements`). The bond score of a crystal is the share of reasonable ones among its bonds, each
-counted from both ends. This module refuses to know of texts.
+(`crystallm.crystallography.elements`). The bond score of a crystal is the share of reasonable ones among
+its bonds, each counted from both ends. This module refuses to know of texts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from itertools import product
 from math import hypot, inf, pi
 from typing import TYPE_CHECKING
 
-from crystallm import elements
+from crystallm.crystallography import elements
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from crystallm.spacegroups import Floats
+    from crystallm.crystallography.space_groups import Floats
 
 MAX_ATOMS = 1000
 """Atoms in the cell beyond which bonds are not looked for."""

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import spacegroups
+from crystallm.crystallography import space_groups
 from crystallm.errors import TextError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from crystallm.spacegroups import Floats, SpaceGroup
+    from crystallm.crystallography.space_groups import Floats, SpaceGroup
 
 STEPS = 1000  # coordinates are told in thousandths of a cell edge
 TOLERANCE = 1e-3  # how far (fraction) a symmetrised atom may lie from its Wyckoff position
@@ -32,7 +32,7 @@ def find_orbits(group: SpaceGroup, points: Floats) -> Iterator[tuple[int, Floats
     left = points
     while len(left):
         images = group.images(left[0])
-        member = (spacegroups.apart(left[:, None, :], images) < TOLERANCE).any(axis=1)
+        member = (space_groups.apart(left[:, None, :], images) < TOLERANCE).any(axis=1)
         snapped = group.snap(left[0], int(member.sum()), TOLERANCE)
         if snapped is None:
             raise TextError(f"{int(member.sum())} equivalent atoms fit no Wyckoff position of {group.symbol}")
@@ -43,7 +43,7 @@ def find_orbits(group: SpaceGroup, points: Floats) -> Iterator[tuple[int, Floats
 @cache
 def letter_maps(number: int) -> tuple[tuple[int, ...], ...]:
     """For each coset of the normaliser, the Wyckoff index that each Wyckoff index becomes."""
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     maps = []
     for w, s in zip(*group.normaliser, strict=True):
         row = []

@@ -21,17 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import formula as formulas
-from crystallm import grammar, spacegroups, weighing
+from crystallm import grammar, weighing
+from crystallm.crystallography import formula as formulas
+from crystallm.crystallography import space_groups
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from crystallm.checkpoint import Model
-    from crystallm.formula import Cell
+    from crystallm.crystallography.formula import Cell
+    from crystallm.crystallography.space_groups import SpaceGroup
     from crystallm.generation import Settings
-    from crystallm.spacegroups import SpaceGroup
     from crystallm.weighing import Told
 
 MAX_Z = 24
@@ -147,9 +148,9 @@ def _what_can(cell: Cell, group: SpaceGroup) -> str:
         nearest = sorted(sorted(fitting, key=lambda z: abs(z - cell.z))[:3])
         return f"Z = {', '.join(map(str, nearest))} can"
     holding = grammar.groups_for(tuple(sorted(count for _, count in cell.composition)))
-    alike = [n for n in holding if spacegroups.get(n).crystal_system == group.crystal_system]
+    alike = [n for n in holding if space_groups.get(n).crystal_system == group.crystal_system]
     nearest = sorted(sorted(alike, key=lambda n: abs(n - group.number))[:3])
-    near = ", ".join(f"{spacegroups.get(n).symbol} (#{n})" for n in nearest)
+    near = ", ".join(f"{space_groups.get(n).symbol} (#{n})" for n in nearest)
     return f"no Z up to {most} can: choose another space group{f', such as {near}' if near else ''}"
 
 
@@ -249,7 +250,7 @@ def _choices(
             )
             continue
         for chosen, told, weight, log_group in _groups(model, cell, settings):
-            symbol = spacegroups.get(chosen).symbol
+            symbol = space_groups.get(chosen).symbol
             of_group = f"; {_percent(weight)} of space group = auto"
             found.append(
                 Choice(
@@ -368,7 +369,7 @@ def _summary(
 
 @cache
 def _symbol(number: int) -> str:
-    return spacegroups.get(number).symbol
+    return space_groups.get(number).symbol
 
 
 def _listed(weights: dict[str, float]) -> str:

@@ -20,8 +20,8 @@ from math import asin, cos, degrees, gcd, inf, isfinite, isnan, pi, radians, sin
 from typing import TYPE_CHECKING
 
 from crystallm import cif_reader as reader
-from crystallm import elements
 from crystallm.cif_reader import ParsedText, Row, parse
+from crystallm.crystallography import elements
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
@@ -290,10 +290,10 @@ def to_cif(text: str) -> str:
     Raises:
         TextError: as `to_structure`; or the rows hold less than one formula unit (a single O, of O2).
     """
-    from crystallm import spacegroups
+    from crystallm.crystallography import space_groups
 
     parsed = parse(text)
-    group = spacegroups.get(parsed.space_group_number)
+    group = space_groups.get(parsed.space_group_number)
     counts: dict[str, int] = {}
     atoms = []
     for i, (row, point, _) in enumerate(_orbits(parsed)):
@@ -327,9 +327,9 @@ def _orbits(parsed: ParsedText) -> Iterator[tuple[Row, list[float], list[list[fl
     """For each row the point moved onto its Wyckoff position, and all its images (fractions in [0, 1))."""
     import numpy as np
 
-    from crystallm import spacegroups
+    from crystallm.crystallography import space_groups
 
-    group = spacegroups.get(parsed.space_group_number)
+    group = space_groups.get(parsed.space_group_number)
     where = f"{group.symbol} (#{group.number})"
     n_atoms = 0
     for row in parsed.rows:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from crystallm import elements
+from crystallm.crystallography import elements
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:

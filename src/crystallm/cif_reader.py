@@ -12,13 +12,13 @@ from functools import cache
 from math import cos, gcd, inf, radians, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
-from crystallm import elements
+from crystallm.crystallography import elements
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crystallm.spacegroups import SpaceGroup
+    from crystallm.crystallography.space_groups import SpaceGroup
 
 MAX_CHARACTERS = 200_000
 """Texts that are longer are not read. The longest published one has some 5,000 characters."""
@@ -212,7 +212,7 @@ def _cells(line: str, width: int, number: int) -> list[str]:
 
 
 def _group(values: dict[str, tuple[int, str]]) -> SpaceGroup:
-    from crystallm import spacegroups
+    from crystallm.crystallography import space_groups
 
     if GROUP not in values:
         raise TextError(f"{GROUP} is missing")
@@ -220,14 +220,14 @@ def _group(values: dict[str, tuple[int, str]]) -> SpaceGroup:
     number = _group_numbers().get(symbol)
     if number is None:
         raise TextError(f"no space group {symbol[:20]!r}: texts print symbols such as P4_2/mnm", line)
-    return spacegroups.get(number)
+    return space_groups.get(number)
 
 
 @cache
 def _group_numbers() -> dict[str, int]:
-    from crystallm import spacegroups
+    from crystallm.crystallography import space_groups
 
-    return {symbol: number for number, symbol in enumerate(spacegroups.symbols(), 1)}
+    return {symbol: number for number, symbol in enumerate(space_groups.symbols(), 1)}
 
 
 def _cell(values: dict[str, tuple[int, str]]) -> tuple[float, float, float, float, float, float]:

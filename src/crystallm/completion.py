@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from crystallm import formula, orbits, spacegroups
+from crystallm import orbits
 from crystallm.asking import Request
+from crystallm.crystallography import formula, space_groups
 from crystallm.errors import InputError
 from crystallm.generation import Generator
 from crystallm.grammar_orbits_known import MORE_UNITS, Known, KnownRules
@@ -81,7 +82,7 @@ def _known(told: Description, whole: tuple[tuple[str, int], ...], keep: Kept) ->
     Raises:
         InputError: as `host`.
     """
-    group = spacegroups.get(told.space_group)
+    group = space_groups.get(told.space_group)
     indices = {position.label: i for i, position in enumerate(group.wyckoff)}
     cell = None
     if keep == "all":

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystallm import choosing, drawing, grammar, orbits, weighing
-from crystallm import formula as formulas
 from crystallm.choosing import Choice
+from crystallm.crystallography import formula as formulas
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:

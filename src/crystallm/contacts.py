@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import bonds, elements, extra_symmetry
+from crystallm import bonds, extra_symmetry
+from crystallm.crystallography import elements
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.spacegroups import Bools, Floats, Ints
+    from crystallm.crystallography.space_groups import Bools, Floats, Ints
 
 SHARE = 0.68
 """Smallest distance of two atoms as a share of the expected length of their bond, from which on the paper's

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from crystallm import formula
+from crystallm.crystallography import formula
 from crystallm.errors import CrystallmError, TextError
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crystallm import canonical, elements, spacegroups
+from crystallm import canonical
+from crystallm.crystallography import elements, space_groups
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.spacegroups import Floats, SpaceGroup
+    from crystallm.crystallography.space_groups import Floats, SpaceGroup
 
 STEPS = canonical.STEPS  # coordinates are told in thousandths of a cell edge
 MAX_COUNT = 3999  # atoms of one element in a cell
@@ -106,7 +107,7 @@ def to_text(description: Description) -> str:
     """
     from crystallm import cif
 
-    group = spacegroups.get(description.space_group)
+    group = space_groups.get(description.space_group)
     images = _images(description)
     counts: dict[str, int] = {}
     for symbol, points in images:
@@ -117,7 +118,7 @@ def to_text(description: Description) -> str:
 
 def _parameters(description: Description) -> tuple[float, float, float, float, float, float]:
     """All cell parameters (Å, degrees) of a description, checked."""
-    group = spacegroups.get(description.space_group)
+    group = space_groups.get(description.space_group)
     return cell_parameters(description.composition, group, description.cell)
 
 
@@ -149,7 +150,7 @@ def cell_parameters(
 
 def _images(description: Description) -> list[tuple[str, Floats]]:
     """Element and all points [multiplicity, 3] of each orbit, checked."""
-    group = spacegroups.get(description.space_group)
+    group = space_groups.get(description.space_group)
     found = []
     for orbit in description.orbits:
         position = group.by_label[orbit.label]
@@ -195,7 +196,7 @@ def describe(structure: Structure, symprec: float = 0.1) -> Description:
         raise InputError("a cell or coordinates that are no numbers")  # spglib would end the process
     found = symmetry(structure, symprec)
     atoms = [elements.SYMBOLS_BY_NUMBER[int(number) - 1] for number in found.std_types]
-    return _describe(spacegroups.get(found.number), found.std_lattice, found.std_positions, atoms)
+    return _describe(space_groups.get(found.number), found.std_lattice, found.std_positions, atoms)
 
 
 def symmetry(structure: Structure, symprec: float = 0.1) -> Any:
@@ -232,7 +233,7 @@ def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[st
     volume = abs(float(np.linalg.det(lattice))) / volume_of_atoms(composition)
     factors = [volume, *(lengths[1:] / lengths[0])]
     told = [*(SCALE * np.log(factors)), *(10 * angles)]
-    values = dict(zip(spacegroups.PARAMETERS, told, strict=True))
+    values = dict(zip(space_groups.PARAMETERS, told, strict=True))
     result = Description(
         composition=composition,
         space_group=group.number,

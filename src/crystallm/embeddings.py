@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.checkpoint import Model
-    from crystallm.spacegroups import Floats
+    from crystallm.crystallography.space_groups import Floats
 
 KINDS = ("atoms", "digits", "space-groups")
 SYSTEMS = (
@@ -45,7 +45,8 @@ def vectors(model: Model, of: str) -> tuple[list[str], Floats]:
 
 
 def _tokens(model: Model, of: str) -> tuple[list[str], list[int]]:
-    from crystallm import elements, spacegroups, tokenizer
+    from crystallm import tokenizer
+    from crystallm.crystallography import elements, space_groups
 
     vocabulary = {token: i for i, token in enumerate(model.language.vocabulary())}
     cif = model.language.name == "cif"
@@ -57,7 +58,7 @@ def _tokens(model: Model, of: str) -> tuple[list[str], list[int]]:
         return digits, [vocabulary[digit] for digit in digits]
     if of == "space-groups":
         known = tokenizer.space_groups()
-        groups = [spacegroups.get(number).symbol for number in range(1, 231)]
+        groups = [space_groups.get(number).symbol for number in range(1, 231)]
         groups = [symbol for symbol in groups if not cif or symbol in known]
         ids = [known[symbol] if cif else vocabulary[f"({symbol})"] for symbol in groups]
         return [f"{symbol}_sg" for symbol in groups], ids
@@ -91,15 +92,15 @@ def kinds_of(names: Sequence[str], of: str) -> list[str]:
     if of == "atoms":
         return [_block(name) for name in names]
     if of == "space-groups":
-        from crystallm import spacegroups
+        from crystallm.crystallography import space_groups
 
-        numbers = (spacegroups.get(name.removesuffix("_sg")).number for name in names)
+        numbers = (space_groups.get(name.removesuffix("_sg")).number for name in names)
         return [next(system for last, system in SYSTEMS if number <= last) for number in numbers]
     return [f"{name[:3]}.." if "." in name else "digit" for name in names]
 
 
 def _block(symbol: str) -> str:
-    from crystallm import elements
+    from crystallm.crystallography import elements
 
     number = elements.get(symbol).number
     if 57 <= number <= 71 or 89 <= number <= 103:

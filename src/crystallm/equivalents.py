@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import canonical, orbits, spacegroups
+from crystallm import canonical, orbits
+from crystallm.crystallography import space_groups
 from crystallm.errors import TextError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
     Raises:
         TextError: rounded to thousandths, an orbit falls onto a position of lower multiplicity.
     """
-    group = spacegroups.get(crystal.space_group)
+    group = space_groups.get(crystal.space_group)
     maps = canonical.letter_maps(group.number)
     coset = rng.integers(len(maps))
     shift = np.zeros(3)

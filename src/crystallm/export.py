@@ -29,8 +29,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crystallm import extxyz, formula, optimade
+from crystallm import extxyz, optimade
 from crystallm.crystal import COLUMNS
+from crystallm.crystallography import formula
 from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:

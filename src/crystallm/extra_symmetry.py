@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import spacegroups
+from crystallm.crystallography import space_groups
 
 if TYPE_CHECKING:
-    from crystallm.spacegroups import Floats, Ints
+    from crystallm.crystallography.space_groups import Floats, Ints
 
 MARGIN = 0.3
 """Å by which an operator has to miss."""
@@ -60,7 +60,7 @@ def _operators(number: int) -> tuple[Ints, Floats] | None:
 
     Those of rotations that are not the group's are NaN. None where other rotations may come close.
     """
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     system = group.crystal_system
     if system == "trigonal" and not group.symbol.startswith("R"):
         system = "hexagonal"

@@ -20,7 +20,7 @@ from itertools import chain, product
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from crystallm import formula, spacegroups
+from crystallm.crystallography import formula, space_groups
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ KEPT = 1 << 16  # answers about counts, so that a million compositions do not fi
 @cache
 def position_counts(number: int) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
     """Multiplicities of positions with free coordinates, and (multiplicity, how many) of those without."""
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     free = tuple(sorted({w.multiplicity for w in group.wyckoff if w.free}))
     fixed = Counter(w.multiplicity for w in group.wyckoff if not w.free)
     return free, tuple(sorted(fixed.items()))
@@ -146,7 +146,7 @@ def _supply(
 
     Both from the index `first` on; the third is as the second from the first position on. See `_can_finish`.
     """
-    wyckoff = spacegroups.get(number).wyckoff
+    wyckoff = space_groups.get(number).wyckoff
     free = tuple(sorted({w.multiplicity for w in wyckoff[first:] if w.free}))
     open_fixed = [(i, w.multiplicity) for i, w in enumerate(wyckoff) if not w.free and i not in taken]
     fixed = Counter(m for i, m in open_fixed if i >= first)
@@ -159,7 +159,7 @@ def labels_allowed(
 ) -> tuple[int, ...]:
     """Indices of the Wyckoff positions that may hold the current element's next orbit."""
     found = []
-    for index, position in enumerate(spacegroups.get(number).wyckoff):
+    for index, position in enumerate(space_groups.get(number).wyckoff):
         if index < first or position.multiplicity > left or index in taken:
             continue
         now_taken = taken if position.free else taken | {index}
@@ -222,7 +222,7 @@ def fewest_tokens(
     free_here: dict[int, int] = {}
     fixed: Counter[int] = Counter()
     fixed_here: Counter[int] = Counter()
-    for index, position in enumerate(spacegroups.get(number).wyckoff):
+    for index, position in enumerate(space_groups.get(number).wyckoff):
         size, cost = position.multiplicity, orbit_tokens(len(position.free))
         if position.free:
             free[size] = min(cost, free.get(size, cost))
@@ -247,7 +247,7 @@ def fewest_tokens(
 
 def frame_tokens(number: int, n_elements: int) -> int:
     """Tokens of a text of the orbits language that are not its orbits': head, cell and end."""
-    return 1 + 3 * n_elements + 1 + 2 * len(spacegroups.get(number).free_cell) + 1
+    return 1 + 3 * n_elements + 1 + 2 * len(space_groups.get(number).free_cell) + 1
 
 
 def may_outgrow(counts: Iterable[int], context: int) -> bool:
@@ -336,7 +336,7 @@ def rules(
         raise InputError(f"space group {space_group} without a formula: give one, such as TiO2")
     counts = None if composition is None else dict(composition)
     if constraints == "full" and counts and space_group and not can_hold(space_group, counts.values()):
-        group = spacegroups.get(space_group)
+        group = space_groups.get(space_group)
         cell = formula.short("".join(f"{s}{n}" for s, n in counts.items()))
         factors = [k for k in range(2, 25) if can_hold(space_group, (k * n for n in counts.values()))][:3]
         mend = (
@@ -365,7 +365,7 @@ def _refuse_outgrown(counts: dict[str, int], space_group: int | None, context: i
     if (space_group in within) if space_group is not None else within:
         return
     cell = formula.short("".join(f"{s}{n}" for s, n in counts.items()))
-    where = "" if space_group is None else f" in {spacegroups.get(space_group).symbol}"
+    where = "" if space_group is None else f" in {space_groups.get(space_group).symbol}"
     least = [space_group] if space_group is not None else groups_for(sizes)
     tokens = min(frame_tokens(n, len(sizes)) + fewest_tokens(n, sizes) for n in least)
     mend = "or a group with more symmetry" if space_group is not None and within else "or another model"

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import cif, cif_reader, contacts, elements, spacegroups, tokenizer
+from crystallm import cif, cif_reader, contacts, tokenizer
+from crystallm.crystallography import elements, space_groups
 from crystallm.errors import InputError
 from crystallm.grammar import BOND_REWRITES, CELL_REWRITES, REWRITES, behind, groups_for
 from crystallm.grammar_cif_filling import Filling, multiplicities
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from crystallm.crystallography.space_groups import SpaceGroup
     from crystallm.grammar_cif_sites import Placement
     from crystallm.grammar_composition import Wanted
-    from crystallm.spacegroups import SpaceGroup
 
 WORK = 400
 """Tokens taken back in a text, in all: about as many as a text has."""
@@ -74,7 +75,7 @@ def _element_ids() -> dict[str, int]:
 @cache
 def _groups() -> dict[int, int]:
     """Numbers of the space groups that have a token, by its id."""
-    return {token: spacegroups.get(symbol).number for symbol, token in tokenizer.space_groups().items()}
+    return {token: space_groups.get(symbol).number for symbol, token in tokenizer.space_groups().items()}
 
 
 def _sum(counts: Mapping[str, int]) -> str:
@@ -111,7 +112,7 @@ class CifState:
         self._wanted = wanted if self._full else None
         self._asked_group = group
         self.composition: dict[str, int] = {}
-        self.group: SpaceGroup = spacegroups.get(1)
+        self.group: SpaceGroup = space_groups.get(1)
         self._cell: list[float] = []
         self._n_rows = 0
         self._symbol = ""  # element of the head line or the row being written
@@ -261,7 +262,7 @@ class CifState:
         self._offer(options, self._take_group)
 
     def _take_group(self, token: int) -> None:
-        self.group = spacegroups.get(_groups()[token])
+        self.group = space_groups.get(_groups()[token])
         self._force("\n", self._begin_cell)
 
     # --- numbers ---
@@ -294,9 +295,9 @@ class CifState:
         if done == len(cif_reader.CELL):
             self._formulas()
             return
-        name, tag = spacegroups.PARAMETERS[done], cif_reader.CELL[done]
+        name, tag = space_groups.PARAMETERS[done], cif_reader.CELL[done]
         if self._full and name not in self.group.free_cell:
-            known = dict(zip(spacegroups.PARAMETERS, self._cell, strict=False))
+            known = dict(zip(space_groups.PARAMETERS, self._cell, strict=False))
             value = self.group.complete_cell(known)[done]
             self._cell.append(value)
             self._force(f"{tag} {value:.4f}\n", self._parameter)
@@ -304,9 +305,9 @@ class CifState:
             self._force(f"{tag} ", self._parameter_value)
 
     def _parameter_value(self) -> None:
-        name = spacegroups.PARAMETERS[len(self._cell)]
-        group = self.group if self._full else spacegroups.get(1)
-        known = dict(zip(spacegroups.PARAMETERS, self._cell, strict=False))
+        name = space_groups.PARAMETERS[len(self._cell)]
+        group = self.group if self._full else space_groups.get(1)
+        known = dict(zip(space_groups.PARAMETERS, self._cell, strict=False))
         written = {p: known[p] for p in group.free_cell if p in known}
         n_atoms = sum(self.composition.values()) if self._full else 1
         limit = parameter_limit(group, n_atoms, written, name, PHYSICAL if self._full else SENSIBLE)
@@ -326,7 +327,7 @@ class CifState:
         self._force("\n".join(lines), self._volume)
 
     def _volume(self) -> None:
-        group = self.group if self._full else spacegroups.get(1)
+        group = self.group if self._full else space_groups.get(1)
         self._number(volume_limit(group, self._cell), self._loops)
 
     def _loops(self) -> None:
@@ -530,7 +531,7 @@ class CifRules:
             )
         if self.group is not None and self.group not in _groups().values():
             raise InputError(
-                f"the language 'cif' has no token for the space group {spacegroups.get(self.group).symbol}: "
+                f"the language 'cif' has no token for the space group {space_groups.get(self.group).symbol}: "
                 "the published vocabulary lacks P4_222, P6 and P432; the language 'orbits' has all 230"
             )
 

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import elements, spacegroups
+from crystallm.crystallography import elements, space_groups
 from crystallm.grammar import fits, is_sum, position_counts, uses
 from crystallm.grammar_cif_sites import FREE, GRID, Placement, Sites, sites
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from crystallm.crystallography.space_groups import Floats
     from crystallm.grammar_cif_sites import Rank
-    from crystallm.spacegroups import Floats
 
     Numbers = tuple[tuple[int, int], ...]  # (multiplicity, how many positions without free coordinates)
 
@@ -91,7 +91,7 @@ def blocks(symbols: Iterable[str]) -> list[list[str]]:
 @cache
 def multiplicities(number: int) -> tuple[int, ...]:
     """The multiplicities of a group's positions, rising."""
-    return tuple(sorted({w.multiplicity for w in spacegroups.get(number).wyckoff}))
+    return tuple(sorted({w.multiplicity for w in space_groups.get(number).wyckoff}))
 
 
 class Filling:
@@ -106,7 +106,7 @@ class Filling:
         self.number = number
         self.left = dict(counts)
         self._blocks = blocks(counts)
-        self._open = [i for i, w in enumerate(spacegroups.get(number).wyckoff) if not w.free]
+        self._open = [i for i, w in enumerate(space_groups.get(number).wyckoff) if not w.free]
         self._atoms: dict[int, Floats] = {}  # by position with free coordinates, [n, 3] grid steps
         self._n_placed: dict[int, int] = {}  # orbits there
         self._multiplicity: int | None = None  # of the row before, in the same block
@@ -134,7 +134,7 @@ class Filling:
 
     def atoms(self, placement: Placement) -> Floats:
         """All atoms [multiplicity, 3] of an orbit whose coordinates are written, grid steps."""
-        group = spacegroups.get(self.number)
+        group = space_groups.get(self.number)
         images = group.rotations @ placement.site()[1] + GRID * group.translations  # [n_ops, 3]
         return np.asarray(np.unique(np.round(images % GRID, 3) % GRID, axis=0), dtype=np.float64)
 
@@ -210,7 +210,7 @@ class Filling:
     ) -> tuple[bool, Rank | None]:
         """Whether a row may take a position, and the last rank that it may have there (None: any)."""
         m = here.multiplicity
-        group = spacegroups.get(self.number)
+        group = space_groups.get(self.number)
         free, limited = supply
         lower = tuple(f for f in free if f < m)
         fixed = Counter(limited)

@@ -19,12 +19,12 @@ from math import acos, asin, ceil, cos, degrees, floor, radians, sin, sqrt
 from typing import TYPE_CHECKING
 
 from crystallm import cif_reader
-from crystallm.spacegroups import PARAMETERS
+from crystallm.crystallography.space_groups import PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystallm.spacegroups import SpaceGroup
+    from crystallm.crystallography.space_groups import SpaceGroup
 
 UNITS = 10_000
 """Units of the fourth decimal in 1."""

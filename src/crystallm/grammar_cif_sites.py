@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from crystallm import spacegroups
+from crystallm.crystallography import space_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from crystallm.spacegroups import Floats, Ints, SpaceGroup
+    from crystallm.crystallography.space_groups import Floats, Ints, SpaceGroup
 
     Rank = tuple[int, ...]
     Column = npt.NDArray[np.bool_] | tuple[int, ...]
@@ -364,7 +364,7 @@ def _any(column: Column) -> bool:
 @cache
 def sites(number: int, multiplicity: int) -> Sites:
     """The sites of a multiplicity in a space group."""
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     spaces: list[Subspace] = []
     for index, position in enumerate(group.wyckoff):
         if position.multiplicity == multiplicity:
@@ -385,7 +385,7 @@ def sites(number: int, multiplicity: int) -> Sites:
 
 def _subspaces(group: SpaceGroup, index: int) -> list[Subspace]:
     position = group.wyckoff[index]
-    unit = spacegroups.UNIT
+    unit = space_groups.UNIT
     if len(position.free) == 3:
         images = np.hstack([np.eye(3, dtype=np.int64).ravel(), np.zeros(3, dtype=np.int64)])[None]
     else:

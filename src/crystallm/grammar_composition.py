@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from crystallm import elements, grammar
+from crystallm import grammar
+from crystallm.crystallography import elements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import contacts, elements, grammar, orbits, spacegroups
+from crystallm import contacts, grammar, orbits
 from crystallm import grammar_orbits_options as options
 from crystallm import grammar_orbits_places as places
+from crystallm.crystallography import elements, space_groups
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crystallm.crystallography.space_groups import Bools, Floats, SpaceGroup
     from crystallm.grammar_composition import Wanted
-    from crystallm.spacegroups import Bools, Floats, SpaceGroup
 
 REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, grammar.GROUP_REWRITES)
 
@@ -209,7 +210,7 @@ class OrbitsState:
         self._part = self._element
 
     def _take_group(self, number: int) -> None:
-        self.group = spacegroups.get(number)
+        self.group = space_groups.get(number)
         self._group_start = self._n_tokens - 1
         self._tight = self._context is not None and grammar.may_outgrow(
             self.composition.values(), self._context

@@ -14,8 +14,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crystallm import formula, grammar, orbits, spacegroups
+from crystallm import grammar, orbits
 from crystallm import grammar_orbits_options as options
+from crystallm.crystallography import formula, space_groups
 from crystallm.errors import InputError
 from crystallm.grammar_orbits import OrbitsState
 
@@ -47,7 +48,7 @@ class Known:
     cell: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        group = spacegroups.get(self.space_group)
+        group = space_groups.get(self.space_group)
         left = self.missing
         short = [symbol for symbol, n in left.items() if n < 0]
         if short:
@@ -70,7 +71,7 @@ class Known:
     @property
     def missing(self) -> dict[str, int]:
         """Atoms of each element that are to be found."""
-        wyckoff = spacegroups.get(self.space_group).wyckoff
+        wyckoff = space_groups.get(self.space_group).wyckoff
         left = dict(self.composition)
         for symbol, index, _ in self.orbits:
             left[symbol] = left.get(symbol, 0) - wyckoff[index].multiplicity
@@ -79,7 +80,7 @@ class Known:
     @property
     def fixed(self) -> frozenset[int]:
         """Indices of the known orbits' positions without free coordinates: no other orbit has room there."""
-        wyckoff = spacegroups.get(self.space_group).wyckoff
+        wyckoff = space_groups.get(self.space_group).wyckoff
         return frozenset(index for _, index, _ in self.orbits if not wyckoff[index].free)
 
 
@@ -99,7 +100,7 @@ class KnownState(OrbitsState):
         if token is not None:
             return super()._orbit_label(token)
         number, symbol = self._known.space_group, self.placed[-1].element
-        wyckoff = spacegroups.get(number).wyckoff
+        wyckoff = space_groups.get(number).wyckoff
         written = [orbit.index for orbit in self.placed[:-1] if orbit.element == symbol]
         needed = self._needed(symbol, written)
         left = self._left[symbol] - sum(wyckoff[i].multiplicity for i in needed)
@@ -134,7 +135,7 @@ class KnownState(OrbitsState):
         if self._known.cell is None:
             return super()._tens_options()
         place = len(self.cell)
-        first, written = options.tens_of(spacegroups.get(self._known.space_group).free_cell[place])
+        first, written = options.tens_of(space_groups.get(self._known.space_group).free_cell[place])
         return options.alone(first + self._known.cell[place] // 10 - written[0])
 
     def _rest(self, token: int | None) -> Sequence[int]:

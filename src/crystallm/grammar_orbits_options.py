@@ -12,7 +12,8 @@ from functools import cache, lru_cache
 from math import ceil, floor, log
 from typing import TYPE_CHECKING
 
-from crystallm import contacts, elements, grammar, orbits, spacegroups
+from crystallm import contacts, grammar, orbits
+from crystallm.crystallography import elements, space_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ def shifted(first: int, places: tuple[int, ...]) -> tuple[int, ...]:
 @cache
 def label_ids(number: int) -> tuple[int, ...]:
     """Ids of the labels of a group's Wyckoff positions, by index."""
-    return tuple(orbits.ids(" ".join(w.label for w in spacegroups.get(number).wyckoff)))
+    return tuple(orbits.ids(" ".join(w.label for w in space_groups.get(number).wyckoff)))
 
 
 @lru_cache(maxsize=grammar.KEPT)

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import orbits, spacegroups
+from crystallm import orbits
+from crystallm.crystallography import space_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.spacegroups import Floats, Ints
+    from crystallm.crystallography.space_groups import Floats, Ints
 
     Row = tuple[tuple[int, ...], int, float]
     """A coordinate of the way between two points of an orbit: change with each step of its known values but
     the last, change with each step of the last, and the rest, ticks."""
 
-STEP = spacegroups.UNIT  # ticks
+STEP = space_groups.UNIT  # ticks
 EDGE = STEP * orbits.STEPS
 NEAR = STEP / 2
 CROWD = 4
@@ -72,8 +73,8 @@ def _beyond(start: float, last: int) -> bool:
 @cache
 def _ways(number: int, index: int, n_known: int) -> tuple[tuple[Row, ...], ...]:
     """Ways from an orbit's first point to its others that vanish for some of its first `n_known` values."""
-    matrices, shifts = spacegroups.get(number).orbit_maps[index]
-    generic = np.array(spacegroups.GENERIC[n_known : matrices.shape[2]])
+    matrices, shifts = space_groups.get(number).orbit_maps[index]
+    generic = np.array(space_groups.GENERIC[n_known : matrices.shape[2]])
     ways: dict[tuple[Row, ...], None] = {}  # each once, in order
     for matrix, shift in zip(matrices[1:] - matrices[0], shifts[1:] - shifts[0], strict=True):
         rests = np.round((shift + matrix[:, n_known:] @ generic) * EDGE, 3).tolist()
@@ -92,7 +93,7 @@ def _ways(number: int, index: int, n_known: int) -> tuple[tuple[Row, ...], ...]:
 @cache
 def _maps(number: int, index: int) -> tuple[Ints, Ints]:
     """`SpaceGroup.orbit_maps` of steps onto ticks."""
-    matrices, shifts = spacegroups.get(number).orbit_maps[index]
+    matrices, shifts = space_groups.get(number).orbit_maps[index]
     return np.rint(matrices * STEP).astype(np.int64), np.rint(shifts * EDGE).astype(np.int64)
 
 
@@ -158,5 +159,5 @@ def full_tens(
 @cache
 def fixed_points(number: int, index: int) -> Floats:
     """The points [multiplicity, 3] of a position without free coordinates, fractions in [0, 1)."""
-    _, shifts = spacegroups.get(number).orbit_maps[index]
+    _, shifts = space_groups.get(number).orbit_maps[index]
     return np.asarray(shifts % 1.0 % 1.0)

@@ -152,7 +152,8 @@ class CifLanguage:
         Raises:
             TextError: the text has no such lines.
         """
-        from crystallm import cif_reader, spacegroups
+        from crystallm import cif_reader
+        from crystallm.crystallography import space_groups
 
         text = tokenizer.decode(ids[:OPENING])
         group = re.search(rf"^{cif_reader.GROUP} (\S+)$", text, re.MULTILINE)
@@ -160,7 +161,7 @@ class CifLanguage:
         if group is None or composition is None:
             raise TextError(f"a text without a composition or a space group: {text[:40]!r}")
         counts = re.findall(r"([A-Z][a-z]?)(\d+)", composition[1])
-        return {symbol: int(n) for symbol, n in counts}, spacegroups.get(group[1]).number
+        return {symbol: int(n) for symbol, n in counts}, space_groups.get(group[1]).number
 
     def decode(self, ids: Iterable[int]) -> Structure:
         """The structure of a text's ids.
@@ -197,9 +198,9 @@ class CifLanguage:
         counts = dict(composition)
         lines = [cif.head(counts.items())]
         if space_group is not None:
-            from crystallm import spacegroups
+            from crystallm.crystallography import space_groups
 
-            symbol = spacegroups.get(space_group).symbol
+            symbol = space_groups.get(space_group).symbol
             if symbol not in tokenizer.space_groups():
                 _refuse_group(symbol)
             lines += [*cif.properties(counts), cif.group_line(symbol)]

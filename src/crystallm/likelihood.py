@@ -212,7 +212,7 @@ def rows(model: Model, entries: Iterable[Entry], *, symprec: float = 0.1) -> Ite
 
 def _read(model: Model, entry: Entry, symprec: float) -> tuple[dict[str, Any], list[int] | None]:
     """A row without numbers, and the tokens of its crystal if it has a text."""
-    from crystallm import formula, spacegroups
+    from crystallm.crystallography import formula, space_groups
     from crystallm.sources import parsing
 
     row = dict.fromkeys(COLUMNS) | {"id": entry.id}
@@ -224,7 +224,7 @@ def _read(model: Model, entry: Entry, symprec: float) -> tuple[dict[str, Any], l
     except CrystallmError as error:
         return row | {"reason": str(error)}, None
     row["formula"] = formula.short("".join(f"{symbol}{count}" for symbol, count in composition.items()))
-    row |= {"space_group": spacegroups.get(group).symbol, "n_tokens": len(ids) - 1}
+    row |= {"space_group": space_groups.get(group).symbol, "n_tokens": len(ids) - 1}
     context = model.config.context
     if len(ids) > context:
         return row | {"reason": f"{len(ids)} tokens are more than the context of {context}"}, None

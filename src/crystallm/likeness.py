@@ -11,7 +11,8 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from crystallm import elements, formula, orbits
+from crystallm import orbits
+from crystallm.crystallography import elements, formula
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:

@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crystallm import elements
+from crystallm.crystallography import elements
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.spacegroups import Floats, Ints
+    from crystallm.crystallography.space_groups import Floats, Ints
 
 RADIUS = 7.0
 """Å around an atom in which CrystalNN looks first."""

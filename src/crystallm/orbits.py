@@ -21,7 +21,7 @@ import itertools
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from crystallm import elements, spacegroups
+from crystallm.crystallography import elements, space_groups
 from crystallm.descriptions import (
     MAX_COUNT,
     SCALE,
@@ -84,7 +84,7 @@ class Families(NamedTuple):
 
 @cache
 def _labels() -> tuple[str, ...]:
-    found = {w.label for n in range(1, 231) for w in spacegroups.get(n).wyckoff}
+    found = {w.label for n in range(1, 231) for w in space_groups.get(n).wyckoff}
     return tuple(sorted(found, key=lambda label: (int(label[:-1]), label[-1] == "A", label[-1])))
 
 
@@ -100,7 +100,7 @@ def _family_tokens() -> Iterator[Sequence[str]]:
     yield elements.symbols()
     yield [f"+{100 * i}" for i in range(1, MAX_COUNT // 100 + 1)]
     yield [str(i) for i in range(100)]
-    yield [f"({symbol})" for symbol in spacegroups.symbols()]
+    yield [f"({symbol})" for symbol in space_groups.symbols()]
     yield _labels()
     for sign, name in zip("Vbc", "abc", strict=True):
         yield [f"{sign}{i}" for i in TENS[name][1]]
@@ -198,7 +198,7 @@ def prompt(composition: Iterable[tuple[str, int]] | None = None, space_group: in
     order = elements.electronegativity_order(counts)
     found += composition_ids((symbol, counts[symbol]) for symbol in order)
     if space_group is not None:
-        found.append(family.group + spacegroups.get(space_group).number - 1)
+        found.append(family.group + space_groups.get(space_group).number - 1)
     return found
 
 
@@ -210,7 +210,7 @@ def to_ids(description: Description) -> list[int]:
             write.
     """
     family, index = families(), _index()
-    group = spacegroups.get(description.space_group)
+    group = space_groups.get(description.space_group)
     found = prompt(description.composition, description.space_group)
     for orbit in description.orbits:
         found += [index[orbit.element], index[orbit.label]]
@@ -303,7 +303,7 @@ def from_ids(ids: Iterable[int]) -> Description:
     read = _Reader(ids)
     symbols, labels = elements.symbols(), _labels()
     composition, number = _opening(read)
-    group = spacegroups.get(number)
+    group = space_groups.get(number)
     pairs: list[tuple[str, str]] = []
     while not pairs or read.peek("element"):
         symbol = symbols[read.take("element", "an element")]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from crystallm import elements
+from crystallm.crystallography import elements
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

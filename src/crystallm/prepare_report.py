@@ -282,7 +282,7 @@ def _tell(content: bytes, number: int, others: dataset.SplitWriter, choices: Cho
 def _report(
     counts: _Counts, language: str, crystals: Sequence[int], tokens: Sequence[int], unreadable_known: int
 ) -> Report:
-    from crystallm import elements
+    from crystallm.crystallography import elements
     from crystallm.language import get_language
 
     vocabulary = () if language == "none" else get_language(language).vocabulary()
@@ -325,7 +325,8 @@ def html(report: Report, choices: Choices, inputs: Sequence[str], lengths: Count
         inputs: names of the collections.
         lengths: crystals by number of tokens.
     """
-    from crystallm import charts, spacegroups
+    from crystallm import charts
+    from crystallm.crystallography import space_groups as crystallography_space_groups
     from crystallm.report import Report as Page
 
     page = Page(f"{report.written:,} crystals prepared")
@@ -357,7 +358,9 @@ def html(report: Report, choices: Choices, inputs: Sequence[str], lengths: Count
     if report.elements:
         page.picture(charts.periodic_table(report.elements), "In how many crystals each element stands")
     if report.space_groups:
-        names = {spacegroups.get(number).symbol: n for number, n in report.space_groups.items()}
+        names = {
+            crystallography_space_groups.get(number).symbol: n for number, n in report.space_groups.items()
+        }
         page.picture(charts.bars(names, label="crystals"), "Space groups")
     if lengths:
         spread = {"all": np.repeat(list(lengths), list(lengths.values())).tolist()}

@@ -174,7 +174,7 @@ def refused(step: str, reason: str) -> dict[str, str]:
 
 def _filtered(structure: Structure, choices: Choices) -> tuple[str, str] | None:
     """The step that refuses a structure and why, or None."""
-    from crystallm import elements
+    from crystallm.crystallography import elements
 
     if not np.isfinite(structure.volume):
         return "read", "a cell that is no number"
@@ -226,7 +226,8 @@ def _as_cif(structure: Structure, row: Mapping[str, Any], choices: Choices) -> d
 
 def _sought(structure: Structure, symprec: float) -> tuple[dict[str, int], int]:
     """Composition of the conventional cell, and number of the space group."""
-    from crystallm import elements, orbits
+    from crystallm import orbits
+    from crystallm.crystallography import elements
 
     found = orbits.symmetry(structure, symprec)
     counts: dict[str, int] = {}
@@ -237,7 +238,7 @@ def _sought(structure: Structure, symprec: float) -> tuple[dict[str, int], int]:
 
 
 def _symmetry(counts: Mapping[str, int], number: int) -> dict[str, Any]:
-    from crystallm import elements
+    from crystallm.crystallography import elements
 
     order = elements.electronegativity_order(counts)
     cell = "".join(f"{symbol}{counts[symbol]}" for symbol in order)

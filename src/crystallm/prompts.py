@@ -193,9 +193,9 @@ class _Table:
         self._writer.writerow(("id", "formula", "z", "space_group"))
 
     def add(self, prompt: Prompt) -> None:
-        from crystallm import formula, spacegroups
+        from crystallm.crystallography import formula, space_groups
 
-        group = "" if prompt.space_group is None else spacegroups.get(prompt.space_group).symbol
+        group = "" if prompt.space_group is None else space_groups.get(prompt.space_group).symbol
         # A cell of one formula unit would leave Z open.
         self._writer.writerow((prompt.id, prompt.cell, formula.cell(prompt.cell).z, group))
 

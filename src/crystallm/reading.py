@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.spacegroups import Floats
+    from crystallm.crystallography.space_groups import Floats
 
 MAX_IMAGES = 10_000
 """Atom rows times operators beyond which a text is not judged; real crystals stay below 3,000."""
@@ -45,9 +45,9 @@ def group_operators(symbol: str) -> tuple[str, ...]:
     Raises:
         InputError: no such group.
     """
-    from crystallm import spacegroups
+    from crystallm.crystallography import space_groups
 
-    group = spacegroups.get(symbol)
+    group = space_groups.get(symbol)
     return tuple(
         _as_xyz(rotation, translation)
         for rotation, translation in zip(group.rotations, group.translations, strict=True)

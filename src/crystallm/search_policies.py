@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from crystallm.beginnings import Beginnings, Ids
+    from crystallm.crystallography.space_groups import Floats
     from crystallm.decode import Writer
     from crystallm.search_options import Options
-    from crystallm.spacegroups import Floats
 
 TRIES = 8
 """Changes that are tried for one that gives a new text."""

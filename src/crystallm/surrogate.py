@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from crystallm.spacegroups import Floats
+    from crystallm.crystallography.space_groups import Floats
 
 LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
 NOISE = 0.02

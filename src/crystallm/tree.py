@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.beginnings import Ids
-    from crystallm.spacegroups import Floats
+    from crystallm.crystallography.space_groups import Floats
 
 Rule = Literal["puct", "uct", "greedy"]
 LOSS = -1.0

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import elements
+from crystallm.crystallography import elements
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.spacegroups import Floats
+    from crystallm.crystallography.space_groups import Floats
 
 TOLERANCE = 1e-4
 """Difference in fractional coordinates below which two images are one atom."""

@@ -25,8 +25,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from crystallm import bonds, elements, formula, reading
+from crystallm import bonds, reading
 from crystallm.cif_block import ANGLES, LENGTHS, Block, number, read, row_symbol
+from crystallm.crystallography import elements, formula
 from crystallm.errors import CrystallmError, InputError, TextError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import elements
+from crystallm.crystallography import elements
 from crystallm.plots import colour
 
 if TYPE_CHECKING:

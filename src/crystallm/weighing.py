@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crystallm.checkpoint import Model
-    from crystallm.formula import Cell
+    from crystallm.crystallography.formula import Cell
     from crystallm.model import GPT
 
     Told = tuple[Cell, list[int]]

@@ -33,9 +33,9 @@ from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm import elements, formula
 from crystallm.benchmarks.known import spread
 from crystallm.crystal import Crystal
+from crystallm.crystallography import elements, formula
 from crystallm.errors import CrystallmError, InputError, TextError
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.spacegroups import Floats
+    from crystallm.crystallography.space_groups import Floats
 
     Sample = Structure | str | None
 

@@ -236,9 +236,10 @@ def _asked(options: dict[str, Any]) -> Asked:
     Raises:
         InputError: options that are out of range or cannot stand together.
     """
-    from crystallm import formula, lists
+    from crystallm import lists
     from crystallm.answers import Selection
     from crystallm.asking import Request, elements_of, opened, understand, validated
+    from crystallm.crystallography import formula
 
     options = dict(options)
     out, formulas, cifs = (options.pop(name, None) for name in ("out", "formulas", "cifs"))

@@ -201,7 +201,7 @@ def _add_elements(
     elements: set[str], rows: dict[_Key, dict[str, Any]], same: Mapping[str, Any], model: str, device: str
 ) -> list[str]:
     """Entries of the elements' reference crystals, which are always relaxed; the elements that have none."""
-    from crystallm.elements import symbols
+    from crystallm.crystallography.elements import symbols
     from crystallm.energy.formation import element_energies
 
     found = element_energies(elements & set(symbols()), model, device=device)

@@ -312,7 +312,8 @@ def _results(
 
 
 def _row(file: str, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], Relaxed | None]:
-    from crystallm import formula, workers
+    from crystallm import workers
+    from crystallm.crystallography import formula
     from crystallm.energy import relax
 
     if isinstance(found, workers.Lost):

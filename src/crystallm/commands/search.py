@@ -312,7 +312,7 @@ def _question(asked: Asked, model: Model, options: Options) -> dict[str, Any]:
 
 def _file(one: Found) -> str | None:
     """The name of a crystal's file; None for what has none."""
-    from crystallm import formula
+    from crystallm.crystallography import formula
 
     crystal = one.crystal
     if not crystal.validity.valid or one.equals is not None:

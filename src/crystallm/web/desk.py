@@ -124,7 +124,8 @@ def relaxed(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def described(structure: Structure, text: str) -> dict[str, Any]:
     """What a structure is like: cell, atoms, picture; and its orbits, where there is a standard text."""
-    from crystallm import formula, matching
+    from crystallm import matching
+    from crystallm.crystallography import formula
 
     counts = {str(s): round(n) for s, n in structure.composition.get_el_amt_dict().items()}
     made = formula.cell("".join(f"{symbol}{count}" for symbol, count in counts.items()))
@@ -147,10 +148,11 @@ def described(structure: Structure, text: str) -> dict[str, Any]:
 
 def _symmetry(text: str) -> dict[str, Any]:
     """Space group and orbits of a standard text, each with its Wyckoff position."""
-    from crystallm import cif, spacegroups
+    from crystallm import cif
+    from crystallm.crystallography import space_groups
 
     parsed = cif.parse(text)
-    group = spacegroups.get(parsed.space_group_number)
+    group = space_groups.get(parsed.space_group_number)
     orbits = []
     for row in parsed.rows:
         snapped = group.snap([row.x, row.y, row.z], row.multiplicity, cif.SNAP)  # type: ignore[arg-type] # made an array

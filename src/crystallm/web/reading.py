@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from crystallm import choosing, elements, grammar, plots, spacegroups
-from crystallm import formula as formulas
+from crystallm import choosing, grammar, plots
 from crystallm.asking import Request, opened
+from crystallm.crystallography import elements, space_groups
+from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
 
 _POSITIONS = 3  # elements that a reason names
@@ -56,7 +57,7 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
     group = None
     if space_group is not None and space_group != "auto":
         try:
-            group = spacegroups.meant(str(space_group))
+            group = space_groups.meant(str(space_group))
         except InputError as error:
             raise FieldError("space_group", str(error)) from None
     open_cells = _open(formula, unit, most_atoms)
@@ -131,10 +132,10 @@ def about_elements() -> list[dict[str, Any]]:
 
 def about_groups() -> list[dict[str, Any]]:
     """The 230 space groups."""
-    systems = [(last, name) for last, name, _ in spacegroups.SYSTEMS]
+    systems = [(last, name) for last, name, _ in space_groups.SYSTEMS]
     return [
         {"number": n, "symbol": symbol, "system": next(name for last, name in systems if n <= last)}
-        for n, symbol in enumerate(spacegroups.symbols(), start=1)
+        for n, symbol in enumerate(space_groups.symbols(), start=1)
     ]
 
 

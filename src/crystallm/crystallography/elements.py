@@ -21,6 +21,7 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+
 SYMBOLS_BY_NUMBER = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb "
     "Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu "
@@ -70,7 +71,9 @@ class Element:
 @cache
 def _table() -> dict[str, Element]:
     """The elements by symbol, in the order of their tokens."""
-    rows = json.loads((files("crystallm") / "data" / "elements.json").read_text(encoding="ascii"))
+    rows = json.loads(
+        (files("crystallm.crystallography") / "data" / "elements.json").read_text(encoding="ascii")
+    )
     return {
         symbol: Element(symbol, number, float("nan") if x is None else x, tuple(printed), *sizes)
         for symbol, (number, x, printed, *sizes) in rows.items()

@@ -28,14 +28,20 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
 Floats = npt.NDArray[np.float64]
+
 Ints = npt.NDArray[np.int64]
+
 Bools = npt.NDArray[np.bool_]
 
 GENERIC = (0.12345, 0.28718, 0.39173)
 """Values of free parameters that are special for no group."""
+
 UNIT = 24  # translations and offsets are stored as integers in 24ths
+
 PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
+
 SYSTEMS = (
     (2, "triclinic", PARAMETERS),
     (15, "monoclinic", ("a", "b", "c", "beta")),
@@ -203,7 +209,7 @@ class SpaceGroup:
 
 @cache
 def _table() -> dict[str, Any]:
-    packed = (files("crystallm") / "data" / "spacegroups.json.gz").read_bytes()
+    packed = (files("crystallm.crystallography") / "data" / "spacegroups.json.gz").read_bytes()
     table: dict[str, Any] = json.loads(gzip.decompress(packed))
     return table
 

@@ -20,19 +20,24 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from crystallm import elements
+from crystallm.crystallography import elements
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+
 MAX_ATOMS = 2000
 """Atoms in one cell, at most. The conventional cells that the networks have read hold far fewer."""
 
 _MAX_LENGTH = 500
+
 _MOST_MULTIPLIED = 100  # atoms of a formula in whole numbers that is proposed for one with fractions
+
 _OPEN = {"(": ")", "[": "]", "{": "}"}
+
 _TOKEN = re.compile(r"\s*(?:(?P<symbol>[A-Z][a-z]?)|(?P<count>\d+(?:\.\d+)?)|(?P<mark>[()\[\]{}·]))")
+
 _DOTS = str.maketrans(dict.fromkeys("•⋅∙*⸱", "·"))
 
 

@@ -1,0 +1,1 @@
+"""Facts: elements, formulas, space groups, Wyckoff positions. Plain numbers, no structures."""
