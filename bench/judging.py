@@ -21,10 +21,11 @@ from pymatgen.core.local_env import CrystalNN
 from pymatgen.io.cif import CifParser
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
-from crystallm import bonds, cif, reading, validity
+from crystallm import cif, reading, validity
 from crystallm.benchmarks.known import known_structures
 from crystallm.crystallography import space_groups
 from crystallm.errors import CrystallmError
+from crystallm.geometry import bonds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

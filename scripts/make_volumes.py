@@ -21,7 +21,7 @@ from pyarrow import parquet
 from pymatgen.core import Composition
 from scipy.optimize import lsq_linear
 
-from crystallm import contacts
+from crystallm.geometry import contacts
 
 OUT = Path(__file__).parent.parent / "src/crystallm/crystallography/data/elements.json"
 BOUNDS = (4.0, 80.0)  # Å^3

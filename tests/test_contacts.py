@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystallm import contacts
-from crystallm.crystallography import space_groups
+from crystallm.crystallography import cells, space_groups
+from crystallm.geometry import contacts
 
 CELL = (5.1, 6.2, 4.4, 83.0, 97.0, 112.0)  # Å, degrees
 STEPS = 1000
@@ -39,7 +39,7 @@ def test_what_is_clear_does_not_meet(number):
     for index, position in enumerate(group.wyckoff):
         if not position.free:
             continue
-        atoms = contacts.Atoms(contacts.lattice(cell))
+        atoms = contacts.Atoms(cells.lattice(cell))
         atoms.add(rng.random((3, 3)), "O")
         known = rng.integers(0, STEPS, len(position.free) - 1) / STEPS
         matrices, shifts = group.orbit_maps[index]
@@ -52,14 +52,14 @@ def test_what_is_clear_does_not_meet(number):
 
 
 def test_nothing_is_clear_in_a_cell_too_small_for_one_atom():
-    atoms = contacts.Atoms(contacts.lattice((1.0, 9.0, 9.0, 90.0, 90.0, 90.0)))
+    atoms = contacts.Atoms(cells.lattice((1.0, 9.0, 9.0, 90.0, 90.0, 90.0)))
     ways = np.array([[0.0, 0.0, 1.0]]), np.zeros((1, 3))
     assert not atoms.clear(ways, STEPS, "Cs").any()
 
 
 def test_atoms_are_added_beyond_the_room_there_is_at_first():
     rng = np.random.default_rng(0)
-    atoms, points = contacts.Atoms(contacts.lattice(CELL)), rng.random((75, 3))
+    atoms, points = contacts.Atoms(cells.lattice(CELL)), rng.random((75, 3))
     for i in range(0, 75, 25):
         atoms.add(points[i : i + 25], "HeLiBe"[2 * (i // 25) :][:2])
     assert (atoms.points == points).all()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import spglib
 
-from crystallm import contacts, extra_symmetry, orbits
-from crystallm.crystallography import space_groups
+from crystallm import orbits
+from crystallm.crystallography import cells, space_groups
+from crystallm.geometry import contacts, extra_symmetry
 from crystals import structures
 
 
@@ -75,4 +76,4 @@ def test_every_operator_of_a_group_is_one_of_its_lattice():
 def test_more_symmetry_is_never_overlooked(number, cell, points):
     points = np.array(points, dtype=float)
     kinds = np.zeros(len(points), dtype=int)
-    assert not extra_symmetry.surely_none(number, contacts.lattice(cell), points, kinds)
+    assert not extra_symmetry.surely_none(number, cells.lattice(cell), points, kinds)

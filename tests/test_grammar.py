@@ -9,9 +9,10 @@ import random
 import numpy as np
 import pytest
 
-from crystallm import contacts, grammar, orbits
+from crystallm import grammar, orbits
 from crystallm.crystallography import space_groups
 from crystallm.errors import InputError
+from crystallm.geometry import contacts
 from crystallm.grammar_orbits import OrbitsRules, OrbitsState
 from crystals import structures
 

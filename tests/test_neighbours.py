@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pymatgen.core import Element, Lattice, Structure
 from pymatgen.core.local_env import CrystalNN
 
-from crystallm import neighbours
 from crystallm.crystallography import elements
-from crystallm.neighbours import Surroundings
+from crystallm.geometry import neighbors
+from crystallm.geometry.neighbors import Surroundings
 from crystals import structures
 
 
@@ -77,7 +77,7 @@ def test_more_atoms_are_taken_until_the_cell_is_known(monkeypatch, textbook_stru
     rutile = textbook_structures["rutile"]
     usual = [surroundings(rutile).of(i)[0].tolist() for i in range(len(rutile))]
     for first in (4, 7, 15):
-        monkeypatch.setattr(neighbours, "FIRST", first)
+        monkeypatch.setattr(neighbors, "FIRST", first)
         again = [surroundings(rutile).of(i)[0].tolist() for i in range(len(rutile))]
         assert list(map(sorted, again)) == list(map(sorted, usual))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystallm import cif, cif_block, reading, unfold
+from crystallm import cif, cif_block, reading
+from crystallm.geometry import symmetry_expansion
 from crystals import published, random_crystal
 
 COVERED = 0.9  # of texts; the others are left to pymatgen, since rounding decides
@@ -57,7 +58,7 @@ def operators(*shifts: tuple[float, float, float]) -> np.ndarray:
 
 
 def test_images_that_coincide_are_one_atom():
-    found = unfold.atoms(["Na"], np.array([[0.5, 0.0, 0.5]]), operators((0, 0, 0)))
+    found = symmetry_expansion.atoms(["Na"], np.array([[0.5, 0.0, 0.5]]), operators((0, 0, 0)))
     assert found is not None
     assert found[0].shape == (1, 3)
 
@@ -72,12 +73,12 @@ def test_images_that_coincide_are_one_atom():
     ],
 )
 def test_what_is_not_certain_is_left_to_pymatgen(symbols, points):
-    assert unfold.atoms(symbols, np.array(points), operators((0, 0, 0))) is None
+    assert symmetry_expansion.atoms(symbols, np.array(points), operators((0, 0, 0))) is None
 
 
 def test_atoms_are_sorted_by_electronegativity():
     points = np.array([[0.1, 0.2, 0.3], [0.4, 0.1, 0.0], [0.2, 0.3, 0.6]])
-    found = unfold.atoms(["O", "Na", "O"], points, operators())
+    found = symmetry_expansion.atoms(["O", "Na", "O"], points, operators())
     assert found is not None
     assert found[1] == ["Na", "O", "O"]
     np.testing.assert_array_equal(found[0], points[[1, 0, 2]])

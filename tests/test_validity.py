@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice
 
-from crystallm import bonds, cif_block, reading, validity
+from crystallm import cif_block, reading, validity
 from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.geometry import bonds
 
 GOLDEN = Path(__file__).parent / "golden" / "validity.jsonl.gz"
 CASES: list[dict[str, Any]] = [

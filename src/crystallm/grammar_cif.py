@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import cif, cif_reader, contacts, tokenizer
-from crystallm.crystallography import elements, space_groups
+from crystallm import cif, cif_reader, tokenizer
+from crystallm.crystallography import cells, elements, space_groups
 from crystallm.errors import InputError
+from crystallm.geometry import contacts
 from crystallm.grammar import BOND_REWRITES, CELL_REWRITES, REWRITES, behind, groups_for
 from crystallm.grammar_cif_filling import Filling, multiplicities
 from crystallm.grammar_cif_numbers import (
@@ -341,7 +342,7 @@ class CifState:
         ]
         if self._full:
             self._filling = Filling(self.group.number, self.composition)
-            self._atoms = contacts.Atoms(contacts.lattice(self._cell))
+            self._atoms = contacts.Atoms(cells.lattice(self._cell))
         self._force("\n".join(lines) + "\n", self._row)
 
     # --- rows of atoms ---

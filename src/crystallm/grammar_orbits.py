@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import contacts, grammar, orbits
+from crystallm import grammar, orbits
 from crystallm import grammar_orbits_options as options
 from crystallm import grammar_orbits_places as places
-from crystallm.crystallography import elements, space_groups
+from crystallm.crystallography import cells, elements, space_groups
 from crystallm.errors import InputError
+from crystallm.geometry import contacts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -329,7 +330,7 @@ class OrbitsState:
         """Whether atoms on fixed positions meet."""
         group = self._known_group()
         parameters = orbits.cell_parameters(self.composition.items(), group, self.cell)
-        self._atoms = contacts.Atoms(contacts.lattice(parameters))
+        self._atoms = contacts.Atoms(cells.lattice(parameters))
         fails = False
         for orbit in self.placed:
             if not group.wyckoff[orbit.index].free:

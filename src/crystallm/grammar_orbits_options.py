@@ -12,8 +12,9 @@ from functools import cache, lru_cache
 from math import ceil, floor, log
 from typing import TYPE_CHECKING
 
-from crystallm import contacts, grammar, orbits
+from crystallm import grammar, orbits
 from crystallm.crystallography import elements, space_groups
+from crystallm.geometry import contacts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from crystallm import bonds
 from crystallm.cif_block import ANGLES, LENGTHS, POSITION, Block, number, row_symbol
 from crystallm.cif_block import read as read_block
 from crystallm.errors import CrystallmError, TextError
+from crystallm.geometry import bonds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -171,13 +171,13 @@ def at_once(
     """The crystal without pymatgen's parser; None where that has to be asked (see `unfold`)."""
     import numpy as np
 
-    from crystallm import unfold
+    from crystallm.geometry import symmetry_expansion
 
     matrices, vectors = _matrices(operators), _vectors(parameters)
     if matrices is None or vectors is None or any(occupancy != 1 for _, _, occupancy in sites):
         return None
     symbols = [symbol for symbol, _, _ in sites]
-    found = unfold.atoms(symbols, np.array([position for _, position, _ in sites]), matrices)
+    found = symmetry_expansion.atoms(symbols, np.array([position for _, position, _ in sites]), matrices)
     if found is None:
         return None
     coords, of_atoms = found

@@ -6,7 +6,7 @@ gamma) and atom rows (element e_k, multiplicity m_k, position):
 - sensible: every printed length lies in [0.5, 1000] Å, every printed angle in [10, 170] degrees.
 - formula: H, S and F reduce to the same formula.
 - multiplicity: the sum of m_k over the rows of an element is that element's count in S, for all elements.
-- bond score: the share of bonds whose length is reasonable (`crystallm.bonds`).
+- bond score: the share of bonds whose length is reasonable (`crystallm.geometry.bonds`).
 - space group: spglib (symprec 0.1 Å) finds G.
 - valid: all of these, with a bond score of 1.
 
@@ -25,10 +25,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from crystallm import bonds, reading
+from crystallm import reading
 from crystallm.cif_block import ANGLES, LENGTHS, Block, number, read, row_symbol
 from crystallm.crystallography import elements, formula
 from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.geometry import bonds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -39,19 +39,26 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats, Ints
 
+
 RADIUS = 7.0
 """Å around an atom in which CrystalNN looks first."""
+
 FIRST = 40
 """Neighbours of which a Voronoi cell is made first; enough for nine cells of ten."""
+
 SOFT, HARD = 0.5, 1.0
 """Å beyond the sum of covalent radii from which a neighbour counts less, and not at all."""
+
 CONTRAST = 3.0
 """How much a difference of electronegativity counts for a neighbour; 3.3 is the largest difference."""
+
 SAME = 1e-5
 """Difference of fractional coordinates up to which two atoms are on one point. Which of them others are
 neighbours of is then a matter of order, and CrystalNN itself is asked."""
+
 FEW = 50
 """Atoms of which each pair is compared."""
+
 TOGETHER = 64
 """Atoms whose Voronoi cells are looked at together."""
 

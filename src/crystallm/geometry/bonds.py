@@ -1,6 +1,7 @@
 """Which atoms of a crystal are bonded, and whether the bonds have a length that chemistry knows.
 
-Bonds are those that CrystalNN finds (`crystallm.neighbours`), those of an atom with its own images left out.
+Bonds are those that CrystalNN finds (`crystallm.geometry.neighbors`), those of an atom with its own images
+left out.
 A bond is reasonable if 0.68 < d / d0 < 1.32 or, with hydrogen, d / d0 < 2.5. d is the distance of nearest
 images. d0 is the average cationic radius of the less and the average anionic radius of the more
 electronegative atom where the electronegativities differ by 1.7 or more, else the sum of the atomic radii
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats
 
+
 MAX_ATOMS = 1000
 """Atoms in the cell beyond which bonds are not looked for."""
+
 VOLUME_PER_ATOM = (0.3, 500.0)
 """Å^3 between which bonds are looked for; diamond has 5.7, solid xenon 58. Below, each atom has thousands of
 neighbours in reach; above, the search widens until it has seen them all."""
+
 MAX_POINTS = 20_000
 """Atoms that the search around one atom may have to look at."""
+
 MAX_PAIRS = 100_000
 """Pairs of atoms whose distances are looked at together."""
 
@@ -92,7 +97,7 @@ def _bonds(
 ) -> Iterator[tuple[int, int, bool]]:
     """Bonds of some atoms with others: one end, the other, and whether the length is reasonable."""
     _refuse_freaks(vectors, coords)
-    from crystallm.neighbours import Surroundings
+    from crystallm.geometry.neighbors import Surroundings
 
     try:
         found = Surroundings(vectors, coords, symbols).of_each(atoms)
@@ -144,7 +149,7 @@ def _shifts() -> Floats:
 @cache
 def _reasonable_within_reach(one: str, other: str) -> tuple[float, float, float]:
     """Lengths between which a bond is surely reasonable, and from which on there is none, Å."""
-    from crystallm.neighbours import reach
+    from crystallm.geometry.neighbors import reach
 
     try:
         expected = expected_length(one, other)

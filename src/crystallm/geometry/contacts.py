@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import bonds, extra_symmetry
 from crystallm.crystallography import elements
 from crystallm.errors import CrystallmError
+from crystallm.geometry import bonds, extra_symmetry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from crystallm.crystallography.space_groups import Bools, Floats, Ints
+
 
 SHARE = 0.68
 """Smallest distance of two atoms as a share of the expected length of their bond, from which on the paper's
@@ -34,7 +33,9 @@ VOLUMES = (4.0, 300.0)
 """Least and largest volume per atom, Å^3. The least of the same crystals is 4.4; 0.1 % have more than 275."""
 
 _SHIFTS = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))  # (27, 3)
+
 _NO_SHIFT = 13  # of these
+
 _ROOM = 32  # atoms for which there is place at first
 
 
@@ -51,20 +52,6 @@ def bond_length(one: str, other: str) -> float:
 def least_distance(one: str, other: str) -> float:
     """Distance of two atoms from which on they are not too close, Å; 0 where none is known."""
     return SHARE * bond_length(one, other)
-
-
-def lattice(parameters: Sequence[float]) -> Floats:
-    """Vectors [3, 3] (rows, Å) of a cell given by a, b, c (Å), alpha, beta, gamma (degrees).
-
-    A cell without volume gives vectors that are no numbers.
-    """
-    a, b, c = parameters[:3]
-    cos_a, cos_b, cos_g = (math.cos(math.radians(angle)) for angle in parameters[3:])
-    sin_g = math.sqrt(1 - cos_g**2)
-    x, y = cos_b, (cos_a - cos_b * cos_g) / sin_g
-    square = 1 - x * x - y * y
-    z = math.sqrt(square) if square >= 0 else math.nan
-    return np.array([[a, 0.0, 0.0], [b * cos_g, b * sin_g, 0.0], [c * x, c * y, c * z]])
 
 
 @cache

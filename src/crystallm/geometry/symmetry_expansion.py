@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats
 
+
 TOLERANCE = 1e-4
 """Difference in fractional coordinates below which two images are one atom."""
+
 DOUBT = 1e-9
 """How near to the tolerance a difference may come before its rounding decides."""
+
 MOST = 4_000_000
 """Pairs of images that are compared, at most."""
 

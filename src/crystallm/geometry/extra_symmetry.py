@@ -26,13 +26,17 @@ from crystallm.crystallography import space_groups
 if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import Floats, Ints
 
+
 MARGIN = 0.3
 """Å by which an operator has to miss."""
+
 CUBIC = 0.15
 """Relative deviation from the ratios c / a of cubic lattices, 1 and sqrt(2), from which on a tetragonal
 lattice has no rotations beside its own, though spglib lets angles differ by 5 degrees."""
+
 MAX_PAIRS = 100_000
 """Pairs of atoms that are compared at most; spglib is sooner done with more."""
+
 SAME = 1e-6
 
 
