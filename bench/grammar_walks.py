@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import cif, grammar, tokenizer
+from crystallm import grammar
+from crystallm.cif import parser as cif_parser
+from crystallm.cif import standard_structure, tokenizer, writer
 from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError
 from crystallm.grammar_cif import CifRules
@@ -38,7 +40,7 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "texts.jsonl.gz"
 def published() -> list[dict[str, int]]:
     """The different compositions of the published texts."""
     with gzip.open(GOLDEN, "rt", encoding="utf-8") as file:
-        heads = {cif.parse(json.loads(line)["text"]).composition for line in file}
+        heads = {cif_parser.parse(json.loads(line)["text"]).composition for line in file}
     return [dict(head) for head in sorted(heads)]
 
 
@@ -61,8 +63,10 @@ def fault(text: str, counts: dict[str, int], number: int) -> str:
     if not text.endswith("1.0\n\n"):
         return "has no end"
     try:
-        parsed = cif.parse(text)
-        structure = cif.to_structure(text)  # fails where a row's orbit has not the multiplicity printed
+        parsed = cif_parser.parse(text)
+        structure = standard_structure.to_structure(
+            text
+        )  # fails where a row's orbit has not the multiplicity printed
     except CrystallmError as error:
         return str(error)
     if not dict(parsed.composition) == counts == dict(parsed.formula_sum or ()):
@@ -135,7 +139,7 @@ def main() -> None:
         group = groups[i % len(groups)]
         fitting = [c for c in rng.sample(compositions, 60) if grammar.can_hold(group.number, c.values())]
         counts = rng.choice(fitting) if fitting and rng.random() < 0.5 else from_orbits(rng, group)
-        if cif.formula_unit(counts)[1] < 1:
+        if writer.formula_unit(counts)[1] < 1:
             continue
         kind = OrbitsRules if ours else CifRules
         ids, choices, seconds = walk(kind("full", counts, group.number, rewrites), rng, options.policy)

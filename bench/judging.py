@@ -21,8 +21,9 @@ from pymatgen.core.local_env import CrystalNN
 from pymatgen.io.cif import CifParser
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
-from crystallm import cif, reading, validity
+from crystallm import validity
 from crystallm.benchmarks.known import known_structures
+from crystallm.cif import structure_reader, writer
 from crystallm.crystallography import space_groups
 from crystallm.errors import CrystallmError
 from crystallm.geometry import bonds
@@ -36,7 +37,7 @@ IDENTITY = "1 'x, y, z'"
 def with_operators(text: str) -> str:
     """The text with all operators of its group in place of the identity."""
     symbol = text.split("_symmetry_space_group_name_H-M ")[1].split("\n", 1)[0]
-    operators = reading.group_operators(space_groups.get(symbol).symbol)
+    operators = structure_reader.group_operators(space_groups.get(symbol).symbol)
     return text.replace(IDENTITY, "\n".join(f"{i} '{xyz}'" for i, xyz in enumerate(operators, 1)))
 
 
@@ -111,7 +112,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     for data in args.data:
-        texts = [cif.to_text(structure) for structure in known_structures(data, entries=args.entries)]
+        texts = [writer.to_text(structure) for structure in known_structures(data, entries=args.entries)]
         pairs = [(plainly(text), ours(text)) for text in texts]
         scores = sum(  # of texts
             (a is None) != (b is None) or (a is not None and b is not None and abs(a - b) > 1e-6)

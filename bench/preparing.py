@@ -35,7 +35,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import cif, prepare, reading, tokenizer
+from crystallm import prepare
+from crystallm.cif import structure_reader, tokenizer
+from crystallm.cif import writer as cif_writer
 from crystallm.prepare_row import Choices
 
 if TYPE_CHECKING:
@@ -105,11 +107,15 @@ def ratio(args: argparse.Namespace) -> None:
     for path in args.data:
         rows = [row["text"] for row in prepare.read_rows(path)]
         texts = random.Random(0).sample(rows, min(args.entries, len(rows)))
-        ours = [cif.to_text(reading.structure(text)) for text in texts]
+        ours = [cif_writer.to_text(structure_reader.structure(text)) for text in texts]
         same = sum(plain_text(text) == our for text, our in zip(texts[:100], ours[:100], strict=True))
         equal = sum(plain_ids(our) == tokenizer.encode(our) for our in ours)
         sides = {
-            "to texts": (lambda text: cif.to_text(reading.structure(text)), plain_text, texts),
+            "to texts": (
+                lambda text: cif_writer.to_text(structure_reader.structure(text)),
+                plain_text,
+                texts,
+            ),
             "to tokens": (anew, plain_ids, ours),
         }
         print(

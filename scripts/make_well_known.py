@@ -23,7 +23,8 @@ from pathlib import Path
 from pyarrow import parquet
 from pymatgen.core import Composition, Structure
 
-from crystallm.cif import parse, to_text
+from crystallm.cif.parser import parse
+from crystallm.cif.writer import to_text
 from crystallm.prepare import read_rows
 
 OUT = Path(__file__).parent.parent / "src/crystallm/data/well_known.csv"

@@ -10,9 +10,9 @@ import pytest
 from pyarrow import parquet
 
 from conftest import textbook
-from crystallm import cif
 from crystallm.benchmarks import csp_run
 from crystallm.benchmarks.known import Known, find_set
+from crystallm.cif import writer as cif_writer
 from crystallm.cli import run
 from crystallm.commands import benchmark
 from crystallm.errors import InputError
@@ -69,7 +69,7 @@ def test_crystals_of_others_are_scored_over_all_entries(sets, tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "theirs.zip", "w") as archive:
         archive.writestr("x/rutile__1.cif", book["rutile"].to(fmt="cif"))
         archive.writestr("x/rocksalt__1.cif", wrong.to(fmt="cif"))
-        archive.writestr("x/rocksalt__2.cif", cif.to_text(book["rocksalt"]))
+        archive.writestr("x/rocksalt__2.cif", cif_writer.to_text(book["rocksalt"]))
         archive.writestr("x/unknown__1.cif", "data_x\n")
         archive.writestr("x/diamond__1.cif", "")
     lines = scored(capsys, "perov_5", "--data-dir", sets, "-n", "1,2", "--generated", tmp_path / "theirs.zip")

@@ -11,9 +11,9 @@ from importlib.resources import files
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
-from crystallm import cif
 from crystallm.benchmarks import challenge
 from crystallm.benchmarks.challenge import Compound, judge, read_compounds
+from crystallm.cif import writer as cif_writer
 from crystallm.commands import known
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import generate
@@ -22,7 +22,7 @@ OWN = files("crystallm") / "data" / "well_known.csv"
 
 
 def text_of(structure: Structure) -> str:
-    return cif.to_cif(cif.to_text(structure))
+    return cif_writer.to_cif(cif_writer.to_text(structure))
 
 
 @pytest.fixture(scope="module")

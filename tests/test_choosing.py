@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystallm import choosing, grammar, orbits, tokenizer, weighing
+from crystallm import choosing, grammar, orbits, weighing
 from crystallm.asking import Request, understand
 from crystallm.checkpoint import Model, load_model
+from crystallm.cif import tokenizer
 from crystallm.crystallography import formula, space_groups
 from crystallm.errors import InputError
 from crystallm.generation import Generator, Settings

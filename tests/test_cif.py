@@ -15,13 +15,14 @@ from pymatgen.core import Composition, Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from crystallm import cif, cif_reader, tokenizer
+from crystallm.cif import block as cif_block
+from crystallm.cif import parser, standard_structure, tokenizer, writer
 from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystals import published, random_crystal, structures
 
 if TYPE_CHECKING:
-    from crystallm.cif import ParsedText
+    from crystallm.cif.parser import ParsedText
 
 patient = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -42,14 +43,14 @@ def rutile() -> str:
         [0.5 - x, 0.5 + x, 0.5],
         [0.5 + x, 0.5 - x, 0.5],
     ]
-    return cif.to_text(Structure(Lattice.tetragonal(4.5937, 2.9587), species, points))
+    return writer.to_text(Structure(Lattice.tetragonal(4.5937, 2.9587), species, points))
 
 
 # --- structure -> text ---
 
 
 def test_the_published_structures_have_the_published_texts_and_ids() -> None:
-    texts = [cif.to_text(structure) for structure in structures()]
+    texts = [writer.to_text(structure) for structure in structures()]
     assert len(texts) == 500
     pairs = list(zip(published(), texts, strict=True))
     assert [row["id"] for row, text in pairs if text != row["text"]] == []
@@ -57,7 +58,7 @@ def test_the_published_structures_have_the_published_texts_and_ids() -> None:
 
 
 def test_a_text_names_cell_group_and_orbits() -> None:
-    parsed = cif.parse(rutile())
+    parsed = parser.parse(rutile())
     assert (parsed.space_group, parsed.space_group_number, parsed.printed_number) == ("P4_2/mnm", 136, 136)
     assert parsed.composition == parsed.formula_sum == (("Ti", 2), ("O", 4))
     assert (parsed.formula_structural, parsed.z, parsed.volume) == ("TiO2", 2, 62.4347)
@@ -69,16 +70,16 @@ def test_a_text_names_cell_group_and_orbits() -> None:
 
 
 def test_the_text_does_not_depend_on_how_the_crystal_lies() -> None:
-    turned = cif.to_structure(rutile())
+    turned = standard_structure.to_structure(rutile())
     rotation = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
     rotation *= np.linalg.det(rotation)
     turned = Structure(turned.lattice.matrix @ rotation.T, turned.species, turned.frac_coords)
-    assert cif.to_text(turned) == cif.to_text(cif.to_structure(rutile()))
+    assert writer.to_text(turned) == writer.to_text(standard_structure.to_structure(rutile()))
 
 
 def test_oxidation_states_are_left_out() -> None:
-    charged = cif.to_structure(rutile()).add_oxidation_state_by_element({"Ti": 4, "O": -2})
-    assert cif.to_text(charged) == cif.to_text(cif.to_structure(rutile()))
+    charged = standard_structure.to_structure(rutile()).add_oxidation_state_by_element({"Ti": 4, "O": -2})
+    assert writer.to_text(charged) == writer.to_text(standard_structure.to_structure(rutile()))
 
 
 @pytest.mark.parametrize(
@@ -95,13 +96,13 @@ def test_structures_without_a_text_are_refused(
     species: list[Any], points: list[Any], kind: type[CrystallmError], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
-        cif.to_text(Structure(Lattice.cubic(4), species, points))
+        writer.to_text(Structure(Lattice.cubic(4), species, points))
 
 
 @given(st.dictionaries(st.sampled_from(PAULING), st.integers(1, 40), min_size=1, max_size=6))
 def test_formula_units_are_those_of_pymatgen(counts: dict[str, int]) -> None:
     formula, factor = Composition(counts).get_reduced_formula_and_factor()
-    assert cif.formula_unit(counts) == (formula, factor)
+    assert writer.formula_unit(counts) == (formula, factor)
 
 
 # --- text -> structure ---
@@ -114,7 +115,7 @@ def test_the_published_texts_come_back_as_the_structures_they_were_made_from() -
         # Against the symmetrised crystal: of one (RbInI3, id mp-1114487) StructureMatcher says that even this
         # is not the crystal given, whose primitive cell it finds with another tolerance.
         refined = SpacegroupAnalyzer(given_structure, 0.1).get_refined_structure()
-        if not matcher.fit(refined, cif.to_structure(row["text"])):
+        if not matcher.fit(refined, standard_structure.to_structure(row["text"])):
             lost.append(row["id"])
     assert lost == []
 
@@ -124,14 +125,16 @@ def test_crystals_of_all_space_groups_come_back(numbers: range) -> None:
     matcher = StructureMatcher()
     for number in numbers:
         crystal = random_crystal(number, seed=0)
-        text = cif.to_text(crystal)
-        parsed = cif.parse(text)
+        text = writer.to_text(crystal)
+        parsed = parser.parse(text)
         assert (parsed.space_group_number, parsed.printed_number) == (number, number)
         assert parsed.space_group == space_groups.get(number).symbol
-        assert matcher.fit(crystal, cif.to_structure(text)), number
-        written = cif.to_cif(text)
+        assert matcher.fit(crystal, standard_structure.to_structure(text)), number
+        written = writer.to_cif(text)
         assert np.allclose(
-            cif.to_structure(written).frac_coords, cif.to_structure(text).frac_coords, atol=1e-7
+            standard_structure.to_structure(written).frac_coords,
+            standard_structure.to_structure(text).frac_coords,
+            atol=1e-7,
         )
         read = tokenizer.decode(tokenizer.encode(text))
         if number in {93, 168, 207}:  # the published vocabulary lacks them
@@ -152,34 +155,32 @@ def test_crystals_of_all_space_groups_come_back(numbers: range) -> None:
 def test_images_torn_by_rounding_merge(position: str, n_atoms: int) -> None:
     cell = (6.0, 6.0, 4.0, 90.0, 90.0, 120.0)
     text = rutile_like("P-6m2", 187, cell, f"Na Na0 {n_atoms} {position} 1.0")
-    structure = cif.to_structure(text)
+    structure = standard_structure.to_structure(text)
     assert len(structure) == n_atoms
     moved = np.abs(structure.frac_coords - [float(value) for value in position.split()]).max(axis=1)
     assert moved.min() < 2e-4
     assert (structure.distance_matrix + 9 * np.eye(n_atoms)).min() > 1
-    assert len(Structure.from_str(cif.to_cif(text), fmt="cif")) == n_atoms
+    assert len(Structure.from_str(writer.to_cif(text), fmt="cif")) == n_atoms
 
 
 def rutile_like(symbol: str, number: int, cell: tuple[float, ...], *rows: str) -> str:
     """A text of another group, cell and rows. Its formulas are rutile's, which no reader minds."""
     lines = rutile().split("\n")
     start = lines.index("_atom_site_occupancy") + 1
-    cells = dict(zip(cif_reader.CELL, cell, strict=True))
+    cells = dict(zip(cif_block.CELL, cell, strict=True))
     kept = [
         f"{tag} {cells[tag]:.4f}" if (tag := line.split(" ")[0]) in cells else line for line in lines[:start]
     ]
     text = "\n".join([*kept, *rows, "", ""])
-    return text.replace("P4_2/mnm", symbol).replace(
-        f"{cif_reader.NUMBER} 136", f"{cif_reader.NUMBER} {number}"
-    )
+    return text.replace("P4_2/mnm", symbol).replace(f"{cif_block.NUMBER} 136", f"{cif_block.NUMBER} {number}")
 
 
 def test_multiplicity_decides_between_near_positions() -> None:
     cell = (8.0, 8.0, 8.0, 90.0, 90.0, 90.0)
     special = rutile_like("Pm-3m", 221, cell, "Na Na0 6 0.2500 0.0004 0.0000 1.0")
     general = rutile_like("Pm-3m", 221, cell, "Na Na0 24 0.2500 0.0004 0.0000 1.0")
-    assert len(cif.to_structure(special)) == 6
-    assert len(cif.to_structure(general)) == 24
+    assert len(standard_structure.to_structure(special)) == 6
+    assert len(standard_structure.to_structure(general)) == 24
 
 
 # --- text -> CIF ---
@@ -188,8 +189,8 @@ def test_multiplicity_decides_between_near_positions() -> None:
 def test_the_cif_is_read_by_pymatgen_as_the_same_crystal() -> None:
     matcher = StructureMatcher()
     for row in published()[::10]:
-        structure = cif.to_structure(row["text"])
-        read = Structure.from_str(cif.to_cif(row["text"]), fmt="cif")
+        structure = standard_structure.to_structure(row["text"])
+        read = Structure.from_str(writer.to_cif(row["text"]), fmt="cif")
         assert len(read) == len(structure)
         assert matcher.fit(read, structure)
 
@@ -199,23 +200,25 @@ def test_the_cif_is_read_by_ase_with_all_atoms_and_its_group() -> None:
     import io
 
     for row in published()[::25]:
-        block = next(iter(ase_cif.parse_cif(io.StringIO(cif.to_cif(row["text"])))))
-        assert len(block.get_atoms()) == len(cif.to_structure(row["text"]))
-        assert block.get_spacegroup(None).no == cif.parse(row["text"]).space_group_number
+        block = next(iter(ase_cif.parse_cif(io.StringIO(writer.to_cif(row["text"])))))
+        assert len(block.get_atoms()) == len(standard_structure.to_structure(row["text"]))
+        assert block.get_spacegroup(None).no == parser.parse(row["text"]).space_group_number
 
 
 def test_the_cif_holds_all_operators_and_no_properties() -> None:
-    written = cif.to_cif(rutile())
+    written = writer.to_cif(rutile())
     assert written.count("'x, y, z'") == 1
     assert "  16  '" in written
     assert "  17  '" not in written
     assert "_atom_type" not in written
-    assert f"{cif_reader.GROUP}   'P4_2/mnm'" in written
+    assert f"{cif_block.GROUP}   'P4_2/mnm'" in written
     assert "_chemical_formula_sum   'Ti2 O4'" in written
 
 
 def test_a_cif_is_a_text_too() -> None:
-    assert cif.to_structure(cif.to_cif(rutile())) == cif.to_structure(rutile())
+    assert standard_structure.to_structure(writer.to_cif(rutile())) == standard_structure.to_structure(
+        rutile()
+    )
 
 
 # --- broken texts ---
@@ -258,7 +261,7 @@ def test_a_cif_is_a_text_too() -> None:
 def test_a_broken_text_is_refused_with_its_line(old: str, new: str, line: int | None, message: str) -> None:
     assert old in rutile()
     broken = rutile().replace(old, new, 1)
-    for read in (cif.to_structure, cif.to_cif):
+    for read in (standard_structure.to_structure, writer.to_cif):
         with pytest.raises(TextError, match=message) as caught:
             read(broken)
         assert caught.value.line == line
@@ -268,28 +271,28 @@ def test_a_broken_text_is_refused_with_its_line(old: str, new: str, line: int | 
 @pytest.mark.parametrize("text", ["", "\n\n", "data_", "data_Na1Cl1", "# only a comment\n"])
 def test_what_is_hardly_begun_is_refused(text: str) -> None:
     with pytest.raises(TextError):
-        cif.parse(text)
+        parser.parse(text)
 
 
 def outcome(text: str) -> ParsedText | TextError:
     """What the readers say of a text: a result, or the one error."""
     try:
-        structure = cif.to_structure(text)
+        structure = standard_structure.to_structure(text)
     except TextError as caught:
         error = caught
     else:
         return success(text, structure)
     with pytest.raises(TextError) as again:
-        cif.to_cif(text)
+        writer.to_cif(text)
     assert str(again.value) == str(error)
     return error
 
 
 def success(text: str, structure: Structure) -> ParsedText:
-    parsed = cif.parse(text)
+    parsed = parser.parse(text)
     assert len(structure) == sum(row.multiplicity for row in parsed.rows)
     with contextlib.suppress(TextError):  # a single O is a structure, and half a formula unit
-        assert cif.to_structure(cif.to_cif(text)).composition == structure.composition
+        assert standard_structure.to_structure(writer.to_cif(text)).composition == structure.composition
     return parsed
 
 
@@ -342,7 +345,7 @@ def test_any_mixture_of_lines_is_read_or_refused(data: st.DataObject) -> None:
 def test_no_text_takes_long(text: str) -> None:
     start = time.process_time()
     with pytest.raises(TextError):
-        cif.to_structure(text)
+        standard_structure.to_structure(text)
     assert time.process_time() - start < 5
 
 
@@ -351,12 +354,12 @@ def test_no_number_of_rows_takes_long(symbol: str, number: int, multiplicity: in
     rows = [f"O O{i} {multiplicity} 0.1234 0.2345 0.{i % 4000 + 4000} 1.0" for i in range(6000)]
     text = rutile_like(symbol, number, (9.0, 9.0, 9.0, 90.0, 90.0, 90.0), *rows)
     start = time.process_time()
-    with pytest.raises(TextError, match=f"more than {cif_reader.MAX_ATOMS} atoms|characters"):
-        cif.to_structure(text)
+    with pytest.raises(TextError, match=f"more than {parser.MAX_ATOMS} atoms|characters"):
+        standard_structure.to_structure(text)
     assert time.process_time() - start < 20
 
 
 def test_coordinates_that_are_no_numbers_are_refused():
     structure = Structure(Lattice.cubic(4.0), ["Na", "Cl"], [[0, 0, 0], [float("nan"), 0.5, 0.5]])
     with pytest.raises(InputError, match="no numbers"):
-        cif.to_text(structure)
+        writer.to_text(structure)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
-from crystallm import cif
 from crystallm.benchmarks.classes import (
     PROTOTYPES,
     Reference,
@@ -21,6 +20,7 @@ from crystallm.benchmarks.classes import (
     member,
     read_references,
 )
+from crystallm.cif import parser, writer
 from crystallm.commands import known
 from crystallm.errors import InputError
 from crystals import published, told_otherwise
@@ -166,7 +166,7 @@ def test_of_real_crystals_few_are_of_a_class_and_none_of_another_group():
 
 
 def number_of(text: str) -> int:
-    return cif.parse(text).space_group_number
+    return parser.parse(text).space_group_number
 
 
 # -- figures -------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_figures_are_those_worked_out_by_hand(crystals):
         {
             "TiO2": [rutile],
             "SnO2": [scaled(tin, 4.7), scaled(tin, 4.9), None, "no CIF", rutile],  # mean a = 4.8
-            "SrTiO3": [cif.to_text(scaled(perovskite, 4.1))],
+            "SrTiO3": [writer.to_text(scaled(perovskite, 4.1))],
             "BaTiO3": [scaled(barium, 4.1)],
             "CaTiO3": [swapped, perovskite],  # Ca in Ti's place, and another compound: not found
         },

@@ -17,7 +17,8 @@ from distributed import LocalCluster
 from pyarrow import parquet
 
 from conftest import textbook
-from crystallm import cif, cluster, runs, workers
+from crystallm import cluster, runs, workers
+from crystallm.cif import writer as cif_writer
 from crystallm.cli import run
 from crystallm.errors import CrystallmError, InputError
 from test_workers import behave, conforms, ends
@@ -102,7 +103,7 @@ def test_workers_of_another_version_are_refused(address: str, monkeypatch: pytes
     import crystallm
 
     ours = crystallm.__version__
-    monkeypatch.setattr(crystallm, "__version__", "9.9")
+    monkeypatch.setattr("crystallm.cluster.__version__", "9.9")
     with cluster.connect(address) as executor, pytest.raises(InputError, match=f"{ours}, and here is 9.9"):
         list(workers.stream(executor, behave, [1], ahead=1))
 
@@ -141,7 +142,7 @@ def test_crystals_are_judged_as_here(address: str, tmp_path: Path) -> None:
     place = tmp_path / "crystals"
     place.mkdir()
     for name, structure in textbook().items():
-        (place / f"text-{name}.cif").write_text(cif.to_text(structure))
+        (place / f"text-{name}.cif").write_text(cif_writer.to_text(structure))
         structure.to(filename=str(place / f"pymatgen-{name}.cif"))
     (place / "empty.cif").write_text("")
     command = ["evaluate", str(place), "--workers", "1", "--quiet", "--out"]

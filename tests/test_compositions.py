@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import crystallm
-from crystallm import compositions, orbits, tokenizer
+from crystallm import compositions, orbits
 from crystallm.asking import Request, understand
 from crystallm.checkpoint import Model, load_model
+from crystallm.cif import tokenizer
 from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings

@@ -4,7 +4,8 @@ import pytest
 from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import cif, validity
+from crystallm import validity
+from crystallm.cif import standard_structure
 from crystallm.crystal import COLUMNS, Crystal, Source
 from crystallm.errors import TextError
 from crystallm.language import get_language
@@ -26,7 +27,7 @@ def test_a_crystal_is_one_thing_in_every_form(rutile, textbook_structures):
     for structure in (
         rutile.structure,
         Structure.from_str(rutile.cif, fmt="cif"),
-        cif.to_structure(rutile.text),
+        standard_structure.to_structure(rutile.text),
     ):
         assert len(structure) == 6
         assert StructureMatcher().fit(structure, expected)

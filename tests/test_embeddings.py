@@ -11,8 +11,9 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from crystallm import checkpoint, cli, embeddings, language, tokenizer
+from crystallm import checkpoint, cli, embeddings, language
 from crystallm.checkpoint import Model
+from crystallm.cif import tokenizer
 from crystallm.crystallography import elements
 from crystallm.errors import InputError
 from crystallm.model import GPT, ModelConfig

@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from crystallm import dataset, epochs, orbits, tokenizer
+from crystallm import dataset, epochs, orbits
+from crystallm.cif import tokenizer
 from crystallm.crystallography import space_groups
 from crystallm.dataset import Split
 from crystallm.epochs import Epochs

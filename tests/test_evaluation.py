@@ -9,7 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from conftest import textbook
-from crystallm import cif, evaluation, validity
+from crystallm import evaluation, validity
+from crystallm.cif import writer
 from crystallm.cli import run
 from crystallm.errors import CrystallmError
 from crystallm.sources import Entry
@@ -52,13 +53,13 @@ def folder(tmp_path):
     place = tmp_path / "crystals"
     place.mkdir()
     for name, structure in textbook().items():
-        (place / f"text-{name}.cif").write_text(cif.to_text(structure))
-        (place / f"ours-{name}.cif").write_text(cif.to_cif(cif.to_text(structure)))
+        (place / f"text-{name}.cif").write_text(writer.to_text(structure))
+        (place / f"ours-{name}.cif").write_text(writer.to_cif(writer.to_text(structure)))
         structure.to(filename=str(place / f"pymatgen-{name}.cif"))
     (place / "ase.cif").write_text(ASE_ROCKSALT)
     whole = (place / "pymatgen-rutile.cif").read_text()
     (place / "torn.cif").write_text(whole[: len(whole) * 3 // 4])
-    (place / "torn-text.cif").write_text(cif.to_text(textbook()["rutile"])[:-60])
+    (place / "torn-text.cif").write_text(writer.to_text(textbook()["rutile"])[:-60])
     (place / "empty.cif").write_text("")
     (place / "binary.cif").write_bytes(bytes(range(256)))
     with (place / "huge.cif").open("wb") as file:
@@ -139,14 +140,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, monkeypatch)
 
 def test_a_lost_worker_costs_one_verdict(monkeypatch):
     monkeypatch.setattr(evaluation, "SECONDS", 1e-4)
-    row, other = evaluation.judge([Entry("a", cif.to_text(textbook()["rutile"])), Entry("b", None, "why")])
+    row, other = evaluation.judge([Entry("a", writer.to_text(textbook()["rutile"])), Entry("b", None, "why")])
     assert row["reasons"].startswith("not judged: took longer")
     assert other["reasons"] == "not read: why"
     assert not row["valid"] and not other["valid"]  # noqa: PT018 - one claim on both
 
 
 def test_reasons_are_added_up_by_kind():
-    texts = [cif.to_text(structure) for structure in textbook().values()]
+    texts = [writer.to_text(structure) for structure in textbook().values()]
     wrong = [text.replace(" 1.0\n", " 0.5\n") for text in texts]
     rows = evaluation.judge([Entry(str(i), text) for i, text in enumerate([*texts, *wrong])])
     summary = evaluation.summarise(rows)

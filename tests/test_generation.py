@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import crystallm
-from crystallm import generation, orbits, tokenizer
+from crystallm import generation, orbits
 from crystallm.answers import Selection
 from crystallm.asking import Request, understand, validated
 from crystallm.checkpoint import Model, load_model
+from crystallm.cif import tokenizer
 from crystallm.errors import CheckpointError, InputError
 from crystallm.generation import Generator, Settings
 from crystallm.language import get_language

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystallm import cif, cif_reader, tokenizer
-from crystallm.crystallography import space_groups
+from crystallm.cif import block as cif_block
+from crystallm.cif import parser, tokenizer, writer
+from crystallm.crystallography import cells, space_groups
 from crystallm.errors import InputError
 from crystallm.grammar_cif import MAX_ATOMS, MAX_ELEMENTS, CifRules
 from crystallm.grammar_cif_filling import blocks
@@ -78,7 +79,7 @@ def offered(rules, text):
 def test_published_texts_are_walks_but_for_the_exceptions():
     failed, n_tokens, n_choices = set(), 0, 0
     for row in golden():
-        parsed = cif.parse(row["text"])
+        parsed = parser.parse(row["text"])
         try:
             counts, number = dict(parsed.composition), parsed.space_group_number
             state, choices = follow(CifRules("full", counts, number, bond_rewrites=0), row["ids"])
@@ -109,7 +110,7 @@ def test_walks_end_in_the_crystal_asked_for(policy):
     assert len(groups) == 227
     for group in groups:
         counts = WALKS["from_orbits"](rng, group, 80)
-        if cif.formula_unit(counts)[1] < 1:
+        if writer.formula_unit(counts)[1] < 1:
             continue
         ids, _, _ = WALKS["walk"](CifRules("full", counts, group.number, NEVER), rng, policy)
         assert not WALKS["fault"](tokenizer.decode(ids), counts, group.number), (group.symbol, counts)
@@ -125,7 +126,7 @@ def test_walks_that_choose_their_group():
     ):
         for _ in range(15):
             text = written(CifRules("full", counts), rng)
-            assert not WALKS["fault"](text, counts, cif.parse(text).space_group_number)
+            assert not WALKS["fault"](text, counts, parser.parse(text).space_group_number)
 
 
 def test_walks_with_nothing_asked_keep_the_limits():
@@ -135,18 +136,18 @@ def test_walks_with_nothing_asked_keep_the_limits():
         while tokenizer.decode(ids[-1:]) != "\n":  # the head line; uniform choices make it long
             ids.append(rng.choice(list(state.allowed())))
             state.advance(ids[-1])
-        counts = dict(cif.parse(tokenizer.decode(ids) + MINIMAL).composition)
+        counts = dict(parser.parse(tokenizer.decode(ids) + MINIMAL).composition)
         assert len(counts) <= MAX_ELEMENTS
         assert sum(counts.values()) <= MAX_ATOMS
         assert list(counts) == [s for block in blocks(counts) for s in block]
-        assert cif.formula_unit(counts)[1] >= 1
+        assert writer.formula_unit(counts)[1] >= 1
 
 
 MINIMAL = (
     "_symmetry_space_group_name_H-M P1\n"
-    + "".join(f"{tag} {value}\n" for tag, value in zip(cif_reader.CELL, (4, 4, 4, 90, 90, 90), strict=True))
+    + "".join(f"{tag} {value}\n" for tag, value in zip(cif_block.CELL, (4, 4, 4, 90, 90, 90), strict=True))
     + "loop_\n"
-    + "\n".join(cif_reader.ATOM_LOOP)
+    + "\n".join(cif_block.ATOM_LOOP)
     + "\nO O0 1 0.0 0.0 0.0 1.0\n"
 )
 
@@ -155,7 +156,7 @@ def test_syntax_alone_gives_texts_that_can_be_read():
     rng = random.Random(3)
     prompt = tokenizer.encode("data_Ti2O4\n")
     for _ in range(60):
-        parsed = cif.parse(written(CifRules("syntax"), rng, prompt))
+        parsed = parser.parse(written(CifRules("syntax"), rng, prompt))
         assert parsed.printed_number == parsed.space_group_number
         known = {w.multiplicity for w in space_groups.get(parsed.space_group_number).wyckoff}
         assert {row.multiplicity for row in parsed.rows} <= known
@@ -188,16 +189,16 @@ def test_all_that_follows_is_forced():
 
 RUTILE = "\n".join(
     (
-        cif.head({"Ti": 2, "O": 4}.items()),
-        *cif.properties(["Ti", "O"]),
-        cif.group_line("P4_2/mnm"),
+        writer.head({"Ti": 2, "O": 4}.items()),
+        *writer.properties(["Ti", "O"]),
+        writer.group_line("P4_2/mnm"),
         "_cell_length_a 4.6000\n_cell_length_b 4.6000\n_cell_length_c 2.9600",
         "_cell_angle_alpha 90.0000\n_cell_angle_beta 90.0000\n_cell_angle_gamma 90.0000",
         "_symmetry_Int_Tables_number 136\n_chemical_formula_structural TiO2\n_chemical_formula_sum 'Ti2 O4'",
         "_cell_volume 62.6336\n_cell_formula_units_Z 2",
         "loop_\n_symmetry_equiv_pos_site_id\n_symmetry_equiv_pos_as_xyz\n1 'x, y, z'",
         "loop_",
-        *cif_reader.ATOM_LOOP,
+        *cif_block.ATOM_LOOP,
         "Ti Ti0 2 0.0000 0.0000 0.",
     )
 )
@@ -227,13 +228,13 @@ def test_a_position_without_free_coordinates_is_used_up():
     # In Pm-3m only 1a and 1b hold one atom: with Cs on one of them, Cl takes the other.
     rules = CifRules("full", {"Cs": 1, "Cl": 1}, 221, NEVER)
     for seed in range(20):
-        rows = cif.parse(written(rules, random.Random(seed))).rows
+        rows = parser.parse(written(rules, random.Random(seed))).rows
         assert {(abs(r.x), abs(r.y), abs(r.z)) for r in rows} == {(0.0, 0.0, 0.0), (0.5, 0.5, 0.5)}
 
 
 def test_the_first_row_leaves_room_for_those_behind_it():
     # Two atoms of one element on the two positions: the one at the origin has to come first.
-    rows = cif.parse(written(CifRules("full", {"Cs": 2}, 221, NEVER), random.Random(0))).rows
+    rows = parser.parse(written(CifRules("full", {"Cs": 2}, 221, NEVER), random.Random(0))).rows
     assert [(abs(r.x), r.y, r.z) for r in rows] == [(0.0, 0.0, 0.0), (0.5, 0.5, 0.5)] or rows[0].y == 0
 
 
@@ -303,7 +304,7 @@ def test_cells_have_a_volume_within_the_limits(number, n_atoms, rng):
         assert low <= high
         known[name] = rng.choice([low, high, rng.randint(low, high)]) / UNITS
     cell = group.complete_cell(known)
-    volume = cif_reader.volume(cell)
+    volume = cells.volume(cell)
     # The edges are rounded to four decimals where they stand at their limit.
     assert 0.999 * PHYSICAL.volume[0] <= volume / n_atoms <= 1.001 * PHYSICAL.volume[1]
     assert volume >= 0.999 * PHYSICAL.flatness * np.prod(cell[:3])

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystallm import grammar, orbits, tokenizer
+from crystallm import grammar, orbits
+from crystallm.cif import tokenizer
 from crystallm.crystallography import elements, space_groups
 from crystallm.grammar_composition import MAX_ATOMS, MAX_ELEMENTS, Wanted
 

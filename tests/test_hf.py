@@ -17,8 +17,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from crystallm import checkpoint, cli, decode, hf, hf_card, hf_tokenizer, hub, language, published, tokenizer
+from crystallm import checkpoint, cli, decode, hf, hf_card, hf_tokenizer, hub, language, published
 from crystallm.checkpoint import Model
+from crystallm.cif import tokenizer
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.model import GPT, ModelConfig
 from crystals import published as texts

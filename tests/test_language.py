@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystallm import language, tokenizer
+from crystallm import language
+from crystallm.cif import tokenizer
 from crystallm.crystallography import space_groups
 from crystallm.errors import InputError, TextError
 
@@ -62,7 +63,7 @@ def test_prompts_are_beginnings_of_the_published_texts() -> None:
     cif = language.get_language("cif")
     with gzip.open(Path(__file__).parent / "golden" / "texts.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    from crystallm.cif import parse
+    from crystallm.cif.parser import parse
 
     for row in rows:
         parsed = parse(row["text"])

@@ -10,8 +10,9 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from crystallm import cli, decode, language, likelihood, sources, tokenizer
+from crystallm import cli, decode, language, likelihood, sources
 from crystallm.checkpoint import Model
+from crystallm.cif import tokenizer
 from crystallm.errors import InputError
 from crystallm.model import GPT, ModelConfig
 from crystals import published

@@ -342,12 +342,12 @@ def test_a_mirror_image_in_the_same_group_has_another_text(number: int) -> None:
 
 
 def test_the_standard_text_keeps_the_space_group_that_was_written() -> None:
-    from crystallm import cif
+    from crystallm.cif import parser
 
     higher = RUTILE.replace("(P4_2/mnm) Ti 2a O 4f", "(P4_2nm) Ti 2a O 4c").replace(
         "0.30 5'", "0.00 0' 0.30 5' 0.00 0'"
     )
-    parsed = cif.parse(orbits.OrbitsLanguage().standard_text(orbits.ids(higher)))
+    parsed = parser.parse(orbits.OrbitsLanguage().standard_text(orbits.ids(higher)))
     assert (parsed.space_group, parsed.printed_number) == ("P4_2nm", 102)
     assert orbits.describe(orbits.to_structure(read(higher))).space_group == 136
 

@@ -198,10 +198,14 @@ def test_crystals_can_be_standardised_without_tokens(tmp_path, textbook_structur
     path = write_csv(tmp_path / "book.csv", [(name, s.to(fmt="cif")) for name, s in primitive.items()])
     choices = Choices(language="none", split="given", standardise=True)
     prepare.prepare([path], tmp_path / "clean", choices)
-    from crystallm import reading
+    from crystallm.cif import structure_reader
 
     for row in contents(tmp_path / "clean")["rows.parquet"]:
-        assert len(reading.structure(row["cif"])) == len(textbook_structures[row["id"]]) == row["n_atoms"]
+        assert (
+            len(structure_reader.structure(row["cif"]))
+            == len(textbook_structures[row["id"]])
+            == row["n_atoms"]
+        )
 
 
 # --- what is refused ---

@@ -39,9 +39,9 @@ def test_the_wheel_holds_the_package_and_no_more(tmp_path):
     assert names == sources()
     for needed in (
         "weights/default/config.json",
-        "data/elements.json",
-        "data/spacegroups.json.gz",
-        "data/vocabulary.json",
+        "crystallography/data/elements.json",
+        "crystallography/data/spacegroups.json.gz",
+        "cif/vocabulary.json",
         "data/published.json",
         "recipes/default.yaml",
         "py.typed",

@@ -109,9 +109,9 @@ def test_an_unknown_format_and_a_missing_library_are_one_line(monkeypatch):
 
 
 def test_standard_texts_stand_for_their_group(textbook_structures):
-    from crystallm import cif
+    from crystallm.cif import writer
 
-    text = cif.to_text(textbook_structures["rutile"])
+    text = writer.to_text(textbook_structures["rutile"])
     assert len(parsing.structure(text)) == 6
     with pytest.raises(TextError):
         parsing.structure("{}")

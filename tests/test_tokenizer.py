@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystallm import tokenizer
+from crystallm.cif import tokenizer
 from crystallm.errors import InputError
 
 GROUP_LINE = "_symmetry_space_group_name_H-M "

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystallm import cif, cif_block, reading
+from crystallm.cif import block as cif_block
+from crystallm.cif import structure_reader, writer
 from crystallm.geometry import symmetry_expansion
 from crystals import published, random_crystal
 
 COVERED = 0.9  # of texts; the others are left to pymatgen, since rounding decides
 
 
-def both_ways(text: str) -> tuple[reading.Cell | None, reading.Cell]:
+def both_ways(text: str) -> tuple[structure_reader.Cell | None, structure_reader.Cell]:
     """The crystal of a text at once, None where that is refused; and pymatgen's."""
     block = cif_block.read(text)
     parameters = {name: cif_block.number(block.tags[name]) for name in cif_block.LENGTHS + cif_block.ANGLES}
@@ -20,12 +21,12 @@ def both_ways(text: str) -> tuple[reading.Cell | None, reading.Cell]:
         (cif_block.row_symbol(row), [cif_block.number(row[name]) for name in cif_block.POSITION], 1.0)
         for row in block.atoms()
     ]
-    operators = reading._operators(block)
-    at_once = reading.at_once(list(parameters.values()), operators, sites)
-    return at_once, reading.asked(parameters, operators, sites)
+    operators = structure_reader._operators(block)
+    at_once = structure_reader.at_once(list(parameters.values()), operators, sites)
+    return at_once, structure_reader.asked(parameters, operators, sites)
 
 
-def assert_equal(one: reading.Cell, other: reading.Cell) -> None:
+def assert_equal(one: structure_reader.Cell, other: structure_reader.Cell) -> None:
     assert one.symbols == other.symbols
     assert one.kinds == other.kinds
     np.testing.assert_allclose(one.coords, other.coords, atol=1e-12)
@@ -43,7 +44,7 @@ def test_published_texts_have_the_atoms_that_pymatgen_finds(start):
 
 
 def test_crystals_of_all_groups_have_the_atoms_that_pymatgen_finds():
-    pairs = [both_ways(cif.to_text(random_crystal(number, 3))) for number in range(1, 231)]
+    pairs = [both_ways(writer.to_text(random_crystal(number, 3))) for number in range(1, 231)]
     for at_once, asked in pairs:
         if at_once is not None:
             assert_equal(at_once, asked)

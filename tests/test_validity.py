@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice
 
-from crystallm import cif_block, reading, validity
+from crystallm import validity
+from crystallm.cif import block, structure_reader
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystallm.geometry import bonds
 
@@ -116,7 +117,9 @@ def test_what_stands_on_one_point_or_nearly_so_is_told() -> None:
 
 
 def test_a_usable_cif_and_an_object_that_has_one_are_judged_as_the_text() -> None:
-    operators = "\n".join(f"{i} '{xyz}'" for i, xyz in enumerate(reading.group_operators("Fm-3m"), 1))
+    operators = "\n".join(
+        f"{i} '{xyz}'" for i, xyz in enumerate(structure_reader.group_operators("Fm-3m"), 1)
+    )
     cif = ROCKSALT.replace("1 'x, y, z'", operators)
 
     class Salt:
@@ -181,7 +184,7 @@ def test_any_string_gets_a_verdict(data: st.DataObject) -> None:
 def test_only_true_symmetries_share_their_neighbours() -> None:
     # Under the operators of Fm-3m, rock salt has two kinds of atoms; sheared, they are no symmetries.
     salt = validity.read_structure(ROCKSALT)
-    operators = reading.cell(cif_block.read(ROCKSALT)).operators
+    operators = structure_reader.cell(block.read(ROCKSALT)).operators
     symbols = [site.specie.symbol for site in salt]
     cubic = list(bonds.orbits(salt.lattice.matrix, salt.frac_coords, symbols, operators))
     assert sorted(size for _, size in cubic) == [4, 4]
@@ -197,7 +200,7 @@ def test_only_true_symmetries_share_their_neighbours() -> None:
 def test_one_atom_an_orbit_gives_the_score_of_all_atoms() -> None:
     for case in CASES[2:60:9]:
         try:
-            cell = reading.cell(cif_block.read(case["text"]))
+            cell = structure_reader.cell(block.read(case["text"]))
             crystal = cell.vectors, cell.coords, cell.symbols
             score = bonds.score(*crystal)
         except CrystallmError:
@@ -212,7 +215,7 @@ def test_odd_bonds_are_seen_without_asking_for_all_bonds() -> None:
     for case in CASES[2::5]:
         for scale in (0.75, 0.9, 1.0, 1.1, 1.3):
             try:
-                cell = reading.cell(cif_block.read(case["text"]))
+                cell = structure_reader.cell(block.read(case["text"]))
                 crystal = scale * cell.vectors, cell.coords, cell.symbols
                 score = bonds.score(*crystal)
             except CrystallmError:

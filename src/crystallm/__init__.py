@@ -9,9 +9,11 @@ This module holds the public names and loads what is behind them at first use, s
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from crystallm.lazy import public_names
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from crystallm.checkpoint import Model, load_model
@@ -25,45 +27,30 @@ os.environ.setdefault("SPGLIB_WARNING", "OFF")
 # them, two that spin wrote 1.0 texts/s where two that sleep wrote 10 to 23 (`cif`, 60 tokens of each).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__version__ = "0.1.0"
 __all__ = ["Crystal", "Model", "__version__", "generate", "load_model", "search"]
 
-# generation.py is named apart from generate(), and searching.py from search(): an imported submodule takes
-# its name in the package.
-_HOMES = {
-    "Crystal": "crystallm.crystal",
-    "Model": "crystallm.checkpoint",
-    "generate": "crystallm.generation",
-    "load_model": "crystallm.checkpoint",
-    "search": "crystallm.searching",
-}
-_MODULES = {
-    "cif": "crystallm.cif",
-    "completion": "crystallm.completion",
-    "elements": "crystallm.crystallography.elements",
-    "embeddings": "crystallm.embeddings",
-    "energy": "crystallm.energy",
-    "export": "crystallm.export",
-    "formula": "crystallm.crystallography.formula",
-    "hub": "crystallm.hub",
-    "likelihood": "crystallm.likelihood",
-    "orbits": "crystallm.orbits",
-    "sources": "crystallm.sources",
-    "spacegroups": "crystallm.crystallography.space_groups",
-    "tokenizer": "crystallm.tokenizer",
-    "validity": "crystallm.validity",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    raise AttributeError(f"module 'crystallm' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*__all__, *_MODULES})
+__getattr__, __dir__ = public_names(
+    __name__,
+    {
+        "__version__": "crystallm.version",
+        "Crystal": "crystallm.crystal",
+        "Model": "crystallm.checkpoint",
+        "generate": "crystallm.generation",
+        "load_model": "crystallm.checkpoint",
+        "search": "crystallm.searching",
+        "cif": "crystallm.cif:",
+        "completion": "crystallm.completion:",
+        "elements": "crystallm.crystallography.elements:",
+        "embeddings": "crystallm.embeddings:",
+        "energy": "crystallm.energy:",
+        "export": "crystallm.export:",
+        "formula": "crystallm.crystallography.formula:",
+        "hub": "crystallm.hub:",
+        "likelihood": "crystallm.likelihood:",
+        "orbits": "crystallm.orbits:",
+        "sources": "crystallm.sources:",
+        "spacegroups": "crystallm.crystallography.space_groups:",
+        "tokenizer": "crystallm.tokenizer:",
+        "validity": "crystallm.validity:",
+    },
+)

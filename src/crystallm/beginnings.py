@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from crystallm import cif_reader, orbits, tokenizer
+from crystallm import orbits
+from crystallm.cif import block, tokenizer
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Beginnings:
 @cache
 def _group_line() -> Ids:
     """What stands before the group in the published language."""
-    return tuple(tokenizer.encode(f"{cif_reader.GROUP} "))
+    return tuple(tokenizer.encode(f"{block.GROUP} "))
 
 
 def _take(state: Any, token: int) -> None:

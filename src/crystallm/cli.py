@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
 
-import crystallm
 from crystallm.commands.benchmark import csp
 from crystallm.commands.cluster import cluster
 from crystallm.commands.complete import complete
@@ -35,6 +34,7 @@ from crystallm.commands.search import search
 from crystallm.commands.serve import serve
 from crystallm.commands.training import train
 from crystallm.errors import CrystallmError, InputError, install
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ options = Group("Parameters", validator=_whole)
 app = App(
     name="crystallm",
     help="Plausible crystal structures from a chemical formula, written by a language model of crystals.",
-    version=crystallm.__version__,
+    version=__version__,
     help_format="plaintext",
     group_parameters=options,
     suppress_keyboard_interrupt=False,

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-import crystallm
 from crystallm.asking import validated
 from crystallm.errors import CrystallmError, InputError, install
 from crystallm.losable import LostError, StartError, name_of, resolve
 from crystallm.options import hint, read_mapping
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -299,7 +299,7 @@ class ClusterExecutor(Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
         if len(args) != 1 or kwargs:
             raise InputError(f"a task is one JSON value, not {len(args) + len(kwargs)}: put them into a dict")
-        inner = self._client.submit(call, crystallm.__version__, name_of(function), args[0], pure=False)
+        inner = self._client.submit(call, __version__, name_of(function), args[0], pure=False)
         outer: Future[Any] = Future()
         self._running[outer] = inner
         outer.add_done_callback(self._forget)
@@ -358,8 +358,8 @@ def call(version: str, name: str, task: Any) -> Any:
     Raises:
         VersionError: the caller has another version of this package.
     """
-    if version != crystallm.__version__:
+    if version != __version__:
         raise VersionError(
-            f"the workers have crystallm {crystallm.__version__}, and here is {version}: install one on both"
+            f"the workers have crystallm {__version__}, and here is {version}: install one on both"
         )
     return resolve(name)(task)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.cif import ParsedText
+    from crystallm.cif.parser import ParsedText
     from crystallm.language import Language
     from crystallm.validity import Validity
 
@@ -182,11 +182,11 @@ class Crystal:
         Raises:
             TextError: what was written is no crystal.
         """
-        from crystallm import cif
+        from crystallm.cif import writer
 
         if not self.ended:
             raise TextError(f"unfinished after {len(self.ids)} tokens")
-        return cif.to_cif(self.text)
+        return writer.to_cif(self.text)
 
     @cached_property
     def atoms(self) -> Any:
@@ -234,9 +234,9 @@ class Crystal:
 
     @cached_property
     def _parsed(self) -> ParsedText:
-        from crystallm import cif
+        from crystallm.cif import parser
 
-        return cif.parse(self.text)
+        return parser.parse(self.text)
 
     @property
     def judged(self) -> str:

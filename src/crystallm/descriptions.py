@@ -105,7 +105,7 @@ def to_text(description: Description) -> str:
     Raises:
         TextError: as `to_structure`, or less than one formula unit.
     """
-    from crystallm import cif
+    from crystallm.cif import writer
 
     group = space_groups.get(description.space_group)
     images = _images(description)
@@ -113,7 +113,7 @@ def to_text(description: Description) -> str:
     for symbol, points in images:
         counts[symbol] = counts.get(symbol, 0) + len(points)
     points_of = [(symbol, points.tolist()) for symbol, points in images]
-    return cif.write(counts, group.symbol, group.number, _parameters(description), points_of)
+    return writer.write(counts, group.symbol, group.number, _parameters(description), points_of)
 
 
 def _parameters(description: Description) -> tuple[float, float, float, float, float, float]:

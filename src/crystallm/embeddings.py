@@ -45,7 +45,7 @@ def vectors(model: Model, of: str) -> tuple[list[str], Floats]:
 
 
 def _tokens(model: Model, of: str) -> tuple[list[str], list[int]]:
-    from crystallm import tokenizer
+    from crystallm.cif import tokenizer
     from crystallm.crystallography import elements, space_groups
 
     vocabulary = {token: i for i, token in enumerate(model.language.vocabulary())}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import cif, cif_reader, tokenizer
+from crystallm.cif import block, tokenizer, writer
 from crystallm.crystallography import cells, elements, space_groups
 from crystallm.errors import InputError
 from crystallm.geometry import contacts
@@ -141,7 +141,7 @@ class CifState:
         self._own = np.zeros((0, 3))  # atoms of the row being written, fractions
         if self._full and counts is not None:
             self.composition = {s: counts[s] for s in elements.electronegativity_order(counts)}
-            self._force(cif.head(self.composition.items()) + "\n", self._properties)
+            self._force(writer.head(self.composition.items()) + "\n", self._properties)
         else:
             self._force("data_", self._head)
 
@@ -214,7 +214,7 @@ class CifState:
                 later = list(ids)[list(ids).index(self._symbol) + 1 :] if self._symbol else list(ids)
                 options += [ids[s] for s in later]
         # A text has at least one formula unit: none can say the cell O1, half an O2.
-        if self._written and (not self._full or cif.formula_unit(self.composition)[1] >= 1):
+        if self._written and (not self._full or writer.formula_unit(self.composition)[1] >= 1):
             options.append(_characters()["\n"])
         self._offer(options, self._take_head)
 
@@ -230,7 +230,7 @@ class CifState:
         if self._written and int(self._written) in able:
             if len(self.composition) < MAX_ELEMENTS:
                 options += [ids[s] for s in wanted.following(self.composition)]
-            if wanted.may_end(self.composition) and cif.formula_unit(self.composition)[1] >= 1:
+            if wanted.may_end(self.composition) and writer.formula_unit(self.composition)[1] >= 1:
                 options.append(_characters()["\n"])
         return options
 
@@ -249,7 +249,7 @@ class CifState:
         self._head()
 
     def _properties(self) -> None:
-        lines = [*cif.properties(self.composition), cif.group_line("")]
+        lines = [*writer.properties(self.composition), writer.group_line("")]
         self._force("\n".join(lines), self._group)
 
     def _group(self) -> None:
@@ -293,10 +293,10 @@ class CifState:
     def _parameter(self) -> None:
         """The next cell parameter."""
         done = len(self._cell)
-        if done == len(cif_reader.CELL):
+        if done == len(block.CELL):
             self._formulas()
             return
-        name, tag = space_groups.PARAMETERS[done], cif_reader.CELL[done]
+        name, tag = space_groups.PARAMETERS[done], block.CELL[done]
         if self._full and name not in self.group.free_cell:
             known = dict(zip(space_groups.PARAMETERS, self._cell, strict=False))
             value = self.group.complete_cell(known)[done]
@@ -320,10 +320,10 @@ class CifState:
 
     def _formulas(self) -> None:
         lines = [
-            f"{cif_reader.NUMBER} {self.group.number}",
-            f"{cif_reader.STRUCTURAL} {cif.formula_unit(self.composition)[0]}",
-            f"{cif_reader.SUM} {_sum(self.composition)}",
-            f"{cif_reader.VOLUME} ",
+            f"{block.NUMBER} {self.group.number}",
+            f"{block.STRUCTURAL} {writer.formula_unit(self.composition)[0]}",
+            f"{block.SUM} {_sum(self.composition)}",
+            f"{block.VOLUME} ",
         ]
         self._force("\n".join(lines), self._volume)
 
@@ -333,12 +333,12 @@ class CifState:
 
     def _loops(self) -> None:
         lines = [
-            f"{cif_reader.Z} {int(cif.formula_unit(self.composition)[1])}",
+            f"{block.Z} {int(writer.formula_unit(self.composition)[1])}",
             "loop_",
-            *cif_reader.OPERATOR_LOOP,
+            *block.OPERATOR_LOOP,
             "1 'x, y, z'",
             "loop_",
-            *cif_reader.ATOM_LOOP,
+            *block.ATOM_LOOP,
         ]
         if self._full:
             self._filling = Filling(self.group.number, self.composition)
@@ -525,8 +525,8 @@ class CifRules:
     wanted: Wanted | None = None
 
     def __post_init__(self) -> None:
-        if self.counts is not None and cif.formula_unit(dict(self.counts))[1] < 1:
-            formula, units = cif.formula_unit(dict(self.counts))
+        if self.counts is not None and writer.formula_unit(dict(self.counts))[1] < 1:
+            formula, units = writer.formula_unit(dict(self.counts))
             raise InputError(
                 f"the cell holds {units} formula units of {formula}: no text has less than one; ask for more"
             )

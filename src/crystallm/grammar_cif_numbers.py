@@ -18,7 +18,7 @@ from itertools import product
 from math import acos, asin, ceil, cos, degrees, floor, radians, sin, sqrt
 from typing import TYPE_CHECKING
 
-from crystallm import cif_reader
+from crystallm.crystallography import cells
 from crystallm.crystallography.space_groups import PARAMETERS
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def volume_limit(group: SpaceGroup, cell: Sequence[float]) -> tuple[int, int]:
     found = []
     for signs in product((-half, half), repeat=len(free)):
         moved = group.complete_cell({p: values[p] + sign for p, sign in zip(free, signs, strict=True)})
-        found.append(cif_reader.volume(moved))
+        found.append(cells.volume(moved))
     return max(0, round(min(found) * UNITS)), round(max(found) * UNITS)
 
 

@@ -1,7 +1,8 @@
 """The tokens of both languages for Hugging Face's `tokenizers`: the content of tokenizer.json.
 
     orbits   words between blanks; a word that is no token is refused, as by us
-    cif      the scanner of `crystallm.tokenizer` as a regular expression. What stands behind the tag of the
+    cif      the scanner of `crystallm.cif.tokenizer` as a regular expression. What stands behind the tag
+    of the
              space group is marked first, since `Pm` is a group there and an element elsewhere; the mark is
              in no text, and is taken off again when ids are decoded
 
@@ -14,8 +15,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from crystallm import tokenizer
-from crystallm.cif_reader import GROUP
+from crystallm.cif import tokenizer
+from crystallm.cif.block import GROUP
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from crystallm import tokenizer
+from crystallm.cif import tokenizer
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
@@ -138,12 +138,12 @@ class CifLanguage:
             InputError: as `cif.to_text`, or a structure in P4_222, P6 or P432, which have no token.
             TextError: as `cif.to_text`.
         """
-        from crystallm import cif
+        from crystallm.cif import parser, writer
 
-        text = cif.to_text(structure, symprec)
+        text = writer.to_text(structure, symprec)
         ids = tokenizer.encode(text)
         if tokenizer.UNKNOWN in ids:
-            _refuse_group(cif.parse(text).space_group)
+            _refuse_group(parser.parse(text).space_group)
         return ids
 
     def opening(self, ids: Sequence[int]) -> tuple[dict[str, int], int]:
@@ -152,11 +152,11 @@ class CifLanguage:
         Raises:
             TextError: the text has no such lines.
         """
-        from crystallm import cif_reader
+        from crystallm.cif import block
         from crystallm.crystallography import space_groups
 
         text = tokenizer.decode(ids[:OPENING])
-        group = re.search(rf"^{cif_reader.GROUP} (\S+)$", text, re.MULTILINE)
+        group = re.search(rf"^{block.GROUP} (\S+)$", text, re.MULTILINE)
         composition = re.match(r"data_((?:[A-Z][a-z]?[1-9]\d*)+)$", text, re.MULTILINE)
         if group is None or composition is None:
             raise TextError(f"a text without a composition or a space group: {text[:40]!r}")
@@ -169,13 +169,13 @@ class CifLanguage:
         Raises:
             TextError: as `cif.to_structure`, or an id outside the vocabulary.
         """
-        from crystallm import cif
+        from crystallm.cif import standard_structure
 
         try:
             text = tokenizer.decode(ids)
         except InputError as error:
             raise TextError(str(error)) from None
-        return cif.to_structure(text)
+        return standard_structure.to_structure(text)
 
     def standard_text(self, ids: Iterable[int]) -> str:
         """The text itself: it is the standard one."""
@@ -189,21 +189,21 @@ class CifLanguage:
         Raises:
             InputError: an element or space group without a token, or a space group without a composition.
         """
-        from crystallm import cif
+        from crystallm.cif import writer
 
         if composition is None:
             if space_group is not None:
                 raise InputError(f"space group {space_group} without a formula: give one, such as TiO2")
             return tokenizer.encode("data_")
         counts = dict(composition)
-        lines = [cif.head(counts.items())]
+        lines = [writer.head(counts.items())]
         if space_group is not None:
             from crystallm.crystallography import space_groups
 
             symbol = space_groups.get(space_group).symbol
             if symbol not in tokenizer.space_groups():
                 _refuse_group(symbol)
-            lines += [*cif.properties(counts), cif.group_line(symbol)]
+            lines += [*writer.properties(counts), writer.group_line(symbol)]
         return tokenizer.encode("\n".join(lines) + "\n")
 
     def is_end(self, ids: Sequence[int]) -> bool:

@@ -116,7 +116,7 @@ _CIF_LINES = (
 
 
 def _cif_parts(ids: Sequence[int]) -> list[str]:
-    from crystallm import tokenizer
+    from crystallm.cif import tokenizer
 
     found: list[str] = []
     line: list[tuple[int, str]] = []  # tokens of the line at hand: place, text

@@ -189,7 +189,8 @@ def _from_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Requests of an archive of prompts; one that says more than composition and group stays as it is."""
-    from crystallm import cif_reader, sources
+    from crystallm import sources
+    from crystallm.cif import block
 
     for name, text in sources.read_prompts(path):
         lines = [line for line in text.split("\n") if line.strip()]
@@ -197,7 +198,7 @@ def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         last = lines[-1].split(maxsplit=1) if lines else []
         if head is not None and len(lines) == 1:
             yield name, {"formula": head[1]}
-        elif head is not None and len(last) == 2 and last[0] == cif_reader.GROUP:
+        elif head is not None and len(last) == 2 and last[0] == block.GROUP:
             yield name, {"formula": head[1], "space_group": last[1]}
         else:
             yield name, {} if text.strip() == "data_" else {"prompt": text}

@@ -29,12 +29,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import crystallm
 from crystallm import dataset, prepare_whole, runs
 from crystallm import workers as pool
 from crystallm.errors import CrystallmError, InputError
 from crystallm.prepare_row import COLUMNS, Choices, refused
 from crystallm.prepare_whole import SPLITS, Known
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -170,7 +170,7 @@ def _question(inputs: Sequence[str], choices: Choices) -> dict[str, Any]:
     if not choices.equivalents:
         del record["equivalents"]  # which folders of earlier versions do not name
     record["exclude"] = [Path(path).name for path in choices.exclude]
-    return {"command": "prepare", "version": crystallm.__version__, "inputs": named, **record}
+    return {"command": "prepare", "version": __version__, "inputs": named, **record}
 
 
 def _settled(inputs: Sequence[str], choices: Choices) -> Choices:

@@ -209,14 +209,14 @@ def _encoded(structure: Structure, choices: Choices) -> dict[str, Any]:
 
 
 def _as_cif(structure: Structure, row: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
-    from crystallm import cif
+    from crystallm.cif import parser, writer
 
     found: dict[str, Any] = {}
     text = row["text"] if row["format"] == "cif" else ""
     if choices.standardise:
-        standard = cif.to_text(structure, choices.symprec)
-        parsed = cif.parse(standard)
-        text = cif.to_cif(standard)
+        standard = writer.to_text(structure, choices.symprec)
+        parsed = parser.parse(standard)
+        text = writer.to_cif(standard)
         found |= _symmetry(dict(parsed.composition), parsed.space_group_number)
     elif choices.needs_symmetry:
         found |= _symmetry(*_sought(structure, choices.symprec))

@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from crystallm import reading
-from crystallm.cif_block import ANGLES, LENGTHS, Block, number, read, row_symbol
+from crystallm.cif import structure_reader
+from crystallm.cif.block import ANGLES, LENGTHS, Block, number, read, row_symbol
 from crystallm.crystallography import elements, formula
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystallm.geometry import bonds
@@ -156,7 +156,7 @@ def printed_anew(text: str) -> str:
     """
     from pymatgen.core import Structure
 
-    from crystallm import cif
+    from crystallm.cif import writer
 
     with _quiet():
         try:
@@ -168,7 +168,7 @@ def printed_anew(text: str) -> str:
             raise CrystallmError(
                 f"{len(structure)} atoms in the cell are more than the {bonds.MAX_ATOMS} judged"
             )
-        return cif.to_cif(cif.to_text(structure))
+        return writer.to_cif(writer.to_text(structure))
 
 
 def check_many(
@@ -241,7 +241,7 @@ def read_structure(text: str) -> Structure:
         CrystallmError: it can't be read; the message says why.
     """
     with _quiet():
-        return reading.cell(read(text)).to_structure()
+        return structure_reader.cell(read(text)).to_structure()
 
 
 def _text(x: str | CrystalLike) -> str:
@@ -311,7 +311,7 @@ class _Draft:
         """The checks on the crystal: one reading, one symmetry search, one neighbour search."""
         with _quiet():
             try:
-                cell = reading.cell(self.block)
+                cell = structure_reader.cell(self.block)
             except CrystallmError as error:
                 self.reasons.append(str(error))
                 return
@@ -420,7 +420,7 @@ def _multiplicity(block: Block) -> list[str]:
     ]
 
 
-def _bond_score(cell: reading.Cell) -> float:
+def _bond_score(cell: structure_reader.Cell) -> float:
     """See `bonds.score`.
 
     Raises:
@@ -432,7 +432,7 @@ def _bond_score(cell: reading.Cell) -> float:
     return bonds.score(*crystal, bonds.orbits(*crystal, cell.operators))
 
 
-def _facts(block: Block, cell: reading.Cell) -> Facts:
+def _facts(block: Block, cell: structure_reader.Cell) -> Facts:
     """What there is to see of a crystal, its symmetry (spglib) among it."""
     import numpy as np
     import spglib
@@ -452,12 +452,12 @@ def _facts(block: Block, cell: reading.Cell) -> Facts:
         n_atoms=len(cell.symbols),
         volume_per_atom=abs(float(np.linalg.det(cell.vectors))) / len(cell.symbols),
         cell=tuple(number(block.tags[name]) for name in LENGTHS + ANGLES),
-        printed_group=reading.printed_group(block),
+        printed_group=structure_reader.printed_group(block),
         found_group=None if found is None else str(found.international),
     )
 
 
-def _shortest(cell: reading.Cell) -> float:
+def _shortest(cell: structure_reader.Cell) -> float:
     """Shortest distance of two atoms in the cell, Å, found where it is less than half an edge."""
     import numpy as np
 

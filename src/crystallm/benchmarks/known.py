@@ -132,12 +132,13 @@ def requests_for(
 def _requests(
     truths: Sequence[Structure], n: int, *, with_group: bool, context: int | None
 ) -> Iterator[Request | None]:
-    from crystallm import cif, grammar
+    from crystallm import grammar
     from crystallm.asking import Request, understand
+    from crystallm.cif import parser, writer
 
     for truth in truths:
         try:
-            known = cif.parse(cif.to_text(truth))
+            known = parser.parse(writer.to_text(truth))
             request = Request(
                 formula="".join(f"{symbol}{count}" for symbol, count in known.composition),
                 space_group=known.space_group if with_group else None,

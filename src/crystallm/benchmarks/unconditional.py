@@ -330,7 +330,7 @@ def _unsound(crystal: Structure) -> str:
 
 def _counts_of_rows(text: str) -> tuple[tuple[str, float], ...]:
     """Elements and numbers of atoms by the rows of a CIF whose atoms overlap; () if it is broken further."""
-    from crystallm import cif_block
+    from crystallm.cif import block as cif_block
 
     counts: dict[str, float] = {}
     try:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-import crystallm
 from crystallm.benchmarks.known import SETS, requests_for
 from crystallm.commands import (
     BatchSize,
@@ -33,6 +32,7 @@ from crystallm.commands import (
     without_nan,
 )
 from crystallm.errors import InputError
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -164,7 +164,7 @@ def csp(
         writer, question = _written(truths, max(numbers), settings, with_group=group, device=device)
     else:
         writer, question = _given(Path(str(own["generated"])), truths, max(numbers))
-    question |= {"command": "benchmark", "version": crystallm.__version__, "n": list(numbers)}
+    question |= {"command": "benchmark", "version": __version__, "n": list(numbers)}
     question |= {"data": Path(spec).name, "limit": own["limit"], "split": own["split"]}
     question |= {"composition_test": composition_test, "agreement": agreement, "entries": len(truths)}
     blocks = _blocks(len(truths), max(numbers))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-import crystallm
 from crystallm.commands import (
     BatchSize,
     ConfigFile,
@@ -28,6 +27,7 @@ from crystallm.commands import (
     whole,
 )
 from crystallm.errors import InputError
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,7 +151,7 @@ def _written(
     if place is not None:
         beside = ("path", "device", "batch_size")
         question = {
-            "command": "complete", "version": crystallm.__version__, "weights": fingerprint(generator.model),
+            "command": "complete", "version": __version__, "weights": fingerprint(generator.model),
             "part": evaluation.survey(sources.read(str(options["path"])), named=False)[1],
             **{name: value for name, value in options.items() if name not in beside},
         }  # fmt: skip

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-import crystallm
 from crystallm.commands import (
     Cluster,
     ConfigFile,
@@ -24,6 +23,7 @@ from crystallm.commands import (
     stability,
 )
 from crystallm.errors import InputError
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -153,7 +153,7 @@ def _judged(
     folder = None
     todo = set(range(n_blocks))
     if out is not None:
-        question = {"command": "evaluate", "version": crystallm.__version__, "judge": what, "digest": digest}
+        question = {"command": "evaluate", "version": __version__, "judge": what, "digest": digest}
         columns = evaluation.COLUMNS | more.columns()
         folder = runs.RunFolder(out, question | more.question(), n_blocks, columns)
         todo = folder.open()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-import crystallm
 from crystallm.commands import (
     BatchSize,
     Cluster,
@@ -37,6 +36,7 @@ from crystallm.commands import (
 )
 from crystallm.commands.pace import paced
 from crystallm.errors import CrystallmError, InputError
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -406,7 +406,7 @@ class Run:
         return asked.settings.model_dump(exclude={"device", "batch_size"}) | {
             **asked.selection.model_dump(exclude_defaults=True),
             "command": "generate",
-            "version": crystallm.__version__,
+            "version": __version__,
             "weights": fingerprint(self.model),
             "requests": requests,
             "cifs": self.cifs,

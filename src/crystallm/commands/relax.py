@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-import crystallm
 from crystallm.commands import (
     ConfigFile,
     Device,
@@ -25,6 +24,7 @@ from crystallm.commands import (
     whole,
 )
 from crystallm.errors import InputError
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -197,7 +197,7 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
     folder, todo = None, set(range(n_entries))
     if asked.out is not None:
         question = {
-            "command": "relax", "version": crystallm.__version__, "model": asked.model, "digest": digest,
+            "command": "relax", "version": __version__, "model": asked.model, "digest": digest,
             **asked.options.model_dump(),
             **({"formation": True} if asked.formation else {}),
             **({} if asked.hull is None else {"hull": asked.hull}),

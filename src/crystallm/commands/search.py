@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-import crystallm
 from crystallm.commands import (
     BatchSize,
     ConfigFile,
@@ -29,6 +28,7 @@ from crystallm.commands import (
     whole,
 )
 from crystallm.errors import InputError
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -303,7 +303,7 @@ def _question(asked: Asked, model: Model, options: Options) -> dict[str, Any]:
 
     return asked.settings.model_dump(exclude={"device", "batch_size"}) | {
         "command": "search",
-        "version": crystallm.__version__,
+        "version": __version__,
         "weights": fingerprint(model),
         "request": asked.request.model_dump(exclude={"n", "prompt"}),
         "search": options.model_dump(exclude={*BOUNDS, "energy_seconds"}),

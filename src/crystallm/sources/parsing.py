@@ -82,9 +82,9 @@ def _line(error: Exception) -> str:
 
 
 def _cif(text: str) -> Structure:
-    from crystallm import reading
+    from crystallm.cif import structure_reader
 
-    return _bare(reading.structure(text))
+    return _bare(structure_reader.structure(text))
 
 
 def _poscar(text: str) -> Structure:
@@ -205,7 +205,7 @@ def _shares(parts: Any) -> dict[str, float]:
     """Elements of a site and their shares; charges are left out: `Fe3+` is Fe."""
     from pymatgen.core import Element
 
-    from crystallm.cif_block import symbol_of
+    from crystallm.cif.block import symbol_of
 
     shares: dict[str, float] = {}
     for name, share in parts:

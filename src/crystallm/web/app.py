@@ -19,9 +19,9 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-import crystallm
 from crystallm.errors import CrystallmError, InputError
 from crystallm.losable import LostError
+from crystallm.version import __version__
 from crystallm.web import asks, desk, reading
 from crystallm.web.guard import Guard, Keys
 from crystallm.web.jobs import BusyError, Job, Jobs, view
@@ -160,7 +160,7 @@ class Server:
         """What a client has to know of this server."""
         limits = self.limits
         return {
-            "version": crystallm.__version__,
+            "version": __version__,
             "models": [
                 {
                     "name": name,
@@ -225,7 +225,7 @@ def _application(server: Server) -> FastAPI:
 
     app = FastAPI(
         title="crystallm",
-        version=crystallm.__version__,
+        version=__version__,
         summary="Plausible crystal structures from a chemical formula.",
         openapi_url="/api/v1/openapi.json",
         docs_url=None,  # its page loads scripts from elsewhere

@@ -95,14 +95,15 @@ def handed_in(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _handed_in(text: str) -> dict[str, Any]:
-    from crystallm import cif, validity
+    from crystallm import validity
+    from crystallm.cif import standard_structure, writer
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            standard = text if validity.is_standard(text) else cif.to_text(validity.read_structure(text))
-            return {"text": standard, "cif": cif.to_cif(standard)} | described(
-                cif.to_structure(standard), standard
+            standard = text if validity.is_standard(text) else writer.to_text(validity.read_structure(text))
+            return {"text": standard, "cif": writer.to_cif(standard)} | described(
+                standard_structure.to_structure(standard), standard
             )
         except CrystallmError as error:
             return {"broken": str(error)}
@@ -148,14 +149,14 @@ def described(structure: Structure, text: str) -> dict[str, Any]:
 
 def _symmetry(text: str) -> dict[str, Any]:
     """Space group and orbits of a standard text, each with its Wyckoff position."""
-    from crystallm import cif
+    from crystallm.cif import parser, standard_structure
     from crystallm.crystallography import space_groups
 
-    parsed = cif.parse(text)
+    parsed = parser.parse(text)
     group = space_groups.get(parsed.space_group_number)
     orbits = []
     for row in parsed.rows:
-        snapped = group.snap([row.x, row.y, row.z], row.multiplicity, cif.SNAP)  # type: ignore[arg-type] # made an array
+        snapped = group.snap([row.x, row.y, row.z], row.multiplicity, standard_structure.SNAP)  # type: ignore[arg-type] # made an array
         orbits.append(
             {
                 "element": row.symbol,

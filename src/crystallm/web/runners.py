@@ -18,7 +18,6 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
-import crystallm
 from crystallm import answers, workers
 from crystallm.asking import Request, opened, understand, validated
 from crystallm.energy import model as energies
@@ -27,6 +26,7 @@ from crystallm.energy import worker
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings, fingerprint
 from crystallm.losable import LostError, StartError
+from crystallm.version import __version__
 from crystallm.web import asks, desk, reading, searching
 from crystallm.web.engine import Engine, Ticket
 from crystallm.web.reading import FieldError
@@ -195,9 +195,9 @@ class Runner:
     def origin(self, record: Mapping[str, Any]) -> str:
         """What else decides the crystals of an ask: the version, and the weights that write them."""
         if "model" not in record:
-            return crystallm.__version__
+            return __version__
         model = self.models.get(record["model"])
-        return f"{crystallm.__version__} {'' if model is None else fingerprint(model)}"
+        return f"{__version__} {'' if model is None else fingerprint(model)}"
 
     # -- generate --------------------------------------------------------------------------------------------
 

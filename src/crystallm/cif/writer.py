@@ -10,7 +10,7 @@ cell (default setting), then, with e the element of an orbit, m its size and r i
 
 Back from a text: the operators of the printed group act on each row, after it was moved onto the Wyckoff
 position of the printed multiplicity, since rounding breaks ties such as (x, 2x, z). What a text says is read
-by `crystallm.cif_reader`. This module judges no crystal: sums that disagree, cells that do not fit their
+by `crystallm.cif.parser`. This module judges no crystal: sums that disagree, cells that do not fit their
 group and atoms on top of each other are told by `crystallm.validity`.
 """
 
@@ -19,21 +19,16 @@ from __future__ import annotations
 from math import asin, cos, degrees, gcd, inf, isfinite, isnan, pi, radians, sin, sqrt
 from typing import TYPE_CHECKING
 
-from crystallm import cif_reader as reader
-from crystallm.cif_reader import ParsedText, Row, parse
-from crystallm.crystallography import elements
+from crystallm.cif import block, parser
+from crystallm.cif.parser import parse
+from crystallm.cif.standard_structure import wyckoff_orbits
+from crystallm.crystallography import cells, elements
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pymatgen.core import Structure
-
-__all__ = ["ParsedText", "Row", "formula_unit", "parse", "to_cif", "to_structure", "to_text"]
-
-SNAP = 1e-3
-"""How far a printed coordinate may be from its Wyckoff position (fraction). Rounding makes up to 1.5e-4 of
-it, in (x, 2x, z). In a cell of 10 Å it is 0.01 Å, a tenth of what the symmetry search lets pass."""
 
 
 # --- structure -> text ---
@@ -60,7 +55,7 @@ def to_text(structure: Structure, symprec: float = 0.1) -> str:
     symbols = _symbols(structure)
     numbers = [elements.get(symbol).number for symbol in symbols]
     parameters = structure.lattice.parameters
-    if reader.impossible(parameters):
+    if cells.impossible(parameters):
         raise InputError(f"no cell has these lengths and angles: {parameters}")
     found = spglib.get_symmetry_dataset(
         (_lattice([round(p, 10) for p in parameters]), structure.frac_coords, numbers), symprec, 5.0
@@ -69,9 +64,9 @@ def to_text(structure: Structure, symprec: float = 0.1) -> str:
         raise TextError(f"spglib finds no symmetry at symprec = {symprec} Å: are atoms on top of each other?")
     names = [elements.SYMBOLS_BY_NUMBER[number - 1] for number in found.std_types]
     points: list[list[float]] = found.std_positions.tolist()
-    if len(points) > reader.MAX_ATOMS:
+    if len(points) > parser.MAX_ATOMS:
         raise InputError(
-            f"{len(points)} atoms in the conventional cell: a text holds at most {reader.MAX_ATOMS}"
+            f"{len(points)} atoms in the conventional cell: a text holds at most {parser.MAX_ATOMS}"
         )
     # Orbits are known for the atoms as given; they lead by way of the primitive cell to the standardised one.
     orbit_of = dict(
@@ -106,12 +101,12 @@ def properties(symbols: Iterable[str]) -> list[str]:
         InputError: an element without a token.
     """
     order = elements.electronegativity_order(symbols)
-    return ["loop_", *reader.PROPERTY_LOOP, *(" ".join((s, *elements.get(s).printed)) for s in order)]
+    return ["loop_", *block.PROPERTY_LOOP, *(" ".join((s, *elements.get(s).printed)) for s in order)]
 
 
 def group_line(symbol: str) -> str:
     """The line of the space group, without its end."""
-    return f"{reader.GROUP} {symbol}"
+    return f"{block.GROUP} {symbol}"
 
 
 def formula_unit(counts: dict[str, int]) -> tuple[str, float]:
@@ -142,8 +137,8 @@ def _reduced(counts: dict[str, int], times: int = 1) -> tuple[str, int]:
 
 
 def _symbols(structure: Structure) -> list[str]:
-    if not 0 < len(structure) <= reader.MAX_ATOMS:
-        raise InputError(f"{len(structure)} atoms: a text holds 1 to {reader.MAX_ATOMS}")
+    if not 0 < len(structure) <= parser.MAX_ATOMS:
+        raise InputError(f"{len(structure)} atoms: a text holds 1 to {parser.MAX_ATOMS}")
     if not isfinite(float(structure.frac_coords.sum())):  # spglib does not survive such numbers
         raise InputError(f"{structure.formula}: coordinates that are no numbers")
     if not structure.is_ordered:
@@ -190,17 +185,17 @@ def write(
         head(counts.items()),
         *properties(counts),
         group_line(symbol),
-        *(f"{tag} {value}" for tag, value in zip(reader.CELL, printed, strict=True)),
-        f"{reader.NUMBER} {number}",
-        f"{reader.STRUCTURAL} {formula}",
-        f"{reader.SUM} {_sum(counts)}",
-        f"{reader.VOLUME} {_print(reader.volume(cell))}",
-        f"{reader.Z} {int(units)}",
+        *(f"{tag} {value}" for tag, value in zip(block.CELL, printed, strict=True)),
+        f"{block.NUMBER} {number}",
+        f"{block.STRUCTURAL} {formula}",
+        f"{block.SUM} {_sum(counts)}",
+        f"{block.VOLUME} {_print(cells.volume(cell))}",
+        f"{block.Z} {int(units)}",
         "loop_",
-        *reader.OPERATOR_LOOP,
+        *block.OPERATOR_LOOP,
         "1 'x, y, z'",
         "loop_",
-        *reader.ATOM_LOOP,
+        *block.ATOM_LOOP,
     ]
     lines += [
         f"{name} {name}{i} {size} {' '.join(map(_print, point))} 1.0"
@@ -260,27 +255,6 @@ def _dot(u: Sequence[float], v: Sequence[float]) -> float:
     return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
 
 
-# --- text -> structure, CIF ---
-
-
-def to_structure(text: str) -> Structure:
-    """The conventional cell that the rows of a text describe, atoms in the order of the rows.
-
-    Raises:
-        TextError: not a text of a crystal, an atom that is only partly there, or a row whose position has not
-            the multiplicity that it prints. Whether the formulas agree with the rows is not asked.
-    """
-    from pymatgen.core import Lattice, Structure
-
-    parsed = parse(text)
-    species: list[str] = []
-    points: list[list[float]] = []
-    for row, _, orbit in _orbits(parsed):
-        species += [row.symbol] * row.multiplicity
-        points += orbit
-    return Structure(Lattice.from_parameters(*parsed.cell), species, points)
-
-
 def to_cif(text: str) -> str:
     """A CIF that other programs read, with all operators of the space group.
 
@@ -296,7 +270,7 @@ def to_cif(text: str) -> str:
     group = space_groups.get(parsed.space_group_number)
     counts: dict[str, int] = {}
     atoms = []
-    for i, (row, point, _) in enumerate(_orbits(parsed)):
+    for i, (row, point, _) in enumerate(wyckoff_orbits(parsed)):
         counts[row.symbol] = counts.get(row.symbol, 0) + row.multiplicity
         position = "  ".join(f"{value:.8f}" for value in point)
         atoms.append(f"  {row.symbol}  {row.symbol}{i}  {row.multiplicity}  {position}  1.0")
@@ -306,54 +280,18 @@ def to_cif(text: str) -> str:
     lines = [
         "# written by crystallm",
         head(counts.items()),
-        f"{reader.GROUP}   '{group.symbol}'",
-        *(f"{tag}   {value:.4f}" for tag, value in zip(reader.CELL, parsed.cell, strict=True)),
-        f"{reader.NUMBER}   {group.number}",
-        f"{reader.STRUCTURAL}   '{formula}'",
-        f"{reader.SUM}   '{_sum(counts).strip(chr(39))}'",
-        f"{reader.VOLUME}   {reader.volume(parsed.cell):.4f}",
-        f"{reader.Z}   {int(units)}",
+        f"{block.GROUP}   '{group.symbol}'",
+        *(f"{tag}   {value:.4f}" for tag, value in zip(block.CELL, parsed.cell, strict=True)),
+        f"{block.NUMBER}   {group.number}",
+        f"{block.STRUCTURAL}   '{formula}'",
+        f"{block.SUM}   '{_sum(counts).strip(chr(39))}'",
+        f"{block.VOLUME}   {cells.volume(parsed.cell):.4f}",
+        f"{block.Z}   {int(units)}",
         "loop_",
-        *(f" {tag}" for tag in reader.OPERATOR_LOOP),
-        *(f"  {i}  '{operator}'" for i, operator in enumerate(reader.operators(group), 1)),
+        *(f" {tag}" for tag in block.OPERATOR_LOOP),
+        *(f"  {i}  '{operator}'" for i, operator in enumerate(parser.operators(group), 1)),
         "loop_",
-        *(f" {tag}" for tag in reader.ATOM_LOOP),
+        *(f" {tag}" for tag in block.ATOM_LOOP),
         *atoms,
     ]
     return "\n".join(lines) + "\n"
-
-
-def _orbits(parsed: ParsedText) -> Iterator[tuple[Row, list[float], list[list[float]]]]:
-    """For each row the point moved onto its Wyckoff position, and all its images (fractions in [0, 1))."""
-    import numpy as np
-
-    from crystallm.crystallography import space_groups
-
-    group = space_groups.get(parsed.space_group_number)
-    where = f"{group.symbol} (#{group.number})"
-    n_atoms = 0
-    for row in parsed.rows:
-        n_atoms += row.multiplicity
-        if n_atoms > reader.MAX_ATOMS:
-            raise TextError(f"more than {reader.MAX_ATOMS} atoms in the cell", row.line)
-        if row.occupancy != 1:
-            raise TextError(
-                f"{row.label[:20]}: occupancy {row.occupancy:g}; only whole atoms are read", row.line
-            )
-        printed = np.array([row.x, row.y, row.z])
-        snapped = group.snap(printed, row.multiplicity, SNAP)
-        if snapped is None:
-            raise TextError(
-                f"{row.label[:20]} at ({row.x:g}, {row.y:g}, {row.z:g}) lies on no position of multiplicity "
-                f"{row.multiplicity} of {where}: the point has {len(group.orbit(printed, SNAP))} images",
-                row.line,
-            )
-        point = snapped[1] % 1.0
-        orbit = group.orbit(point)
-        if len(orbit) != row.multiplicity:
-            raise TextError(
-                f"{row.label[:20]} at ({row.x:g}, {row.y:g}, {row.z:g}) has {len(orbit)} images in {where}, "
-                f"not {row.multiplicity}",
-                row.line,
-            )
-        yield row, point.tolist(), orbit.tolist()

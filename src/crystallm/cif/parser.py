@@ -9,10 +9,26 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from math import cos, gcd, inf, radians, sqrt
+from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
 
+from crystallm.cif.block import (
+    CELL,
+    GROUP,
+    LABEL,
+    MULTIPLICITY,
+    NUMBER,
+    OCCUPANCY,
+    OPERATOR_LOOP,
+    POSITION,
+    STRUCTURAL,
+    SUM,
+    SYMBOL,
+    VOLUME,
+    Z,
+)
 from crystallm.crystallography import elements
+from crystallm.crystallography.cells import impossible
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
@@ -20,36 +36,19 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import SpaceGroup
 
+
 MAX_CHARACTERS = 200_000
 """Texts that are longer are not read. The longest published one has some 5,000 characters."""
+
 MAX_ATOMS = 5_000
 """Atoms of a conventional cell that are read or written, at most."""
-CELL = (
-    "_cell_length_a",
-    "_cell_length_b",
-    "_cell_length_c",
-    "_cell_angle_alpha",
-    "_cell_angle_beta",
-    "_cell_angle_gamma",
-)
-GROUP, NUMBER = "_symmetry_space_group_name_H-M", "_symmetry_Int_Tables_number"
-STRUCTURAL, SUM = "_chemical_formula_structural", "_chemical_formula_sum"
-VOLUME, Z = "_cell_volume", "_cell_formula_units_Z"
-PROPERTY_LOOP = (
-    "_atom_type_symbol",
-    "_atom_type_electronegativity",
-    "_atom_type_radius",
-    "_atom_type_ionic_radius",
-)
-OPERATOR_LOOP = ("_symmetry_equiv_pos_site_id", "_symmetry_equiv_pos_as_xyz")
-SYMBOL, LABEL = "_atom_site_type_symbol", "_atom_site_label"
-MULTIPLICITY, OCCUPANCY = "_atom_site_symmetry_multiplicity", "_atom_site_occupancy"
-POSITION = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
-ATOM_LOOP = (SYMBOL, LABEL, MULTIPLICITY, *POSITION, OCCUPANCY)
 
 _ION = re.compile(r"([A-Z][a-z]?)([0-9]{0,6})")
+
 _WHOLE = re.compile(r"[0-9]{1,6}")
+
 _NUMERAL = re.compile(r"[-+]?(?:[0-9]{1,6}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})")
+
 _VALUE = re.compile(r"'([^']*)'(?!\S)|\"([^\"]*)\"(?!\S)|([^\s'\"]\S*)")
 
 
@@ -290,20 +289,6 @@ def _check_operators(loops: dict[str, _Loop], group: SpaceGroup) -> None:
             f"(#{group.number}) in the setting of the texts",
             loop.line,
         )
-
-
-def volume(cell: Sequence[float]) -> float:
-    """Volume of a cell, Å^3; 0 where three such angles make none."""
-    a, b, c = cell[:3]
-    p, q, r = (cos(radians(angle)) for angle in cell[3:])
-    return a * b * c * sqrt(max(0.0, 1 + 2 * p * q * r - p * p - q * q - r * r))
-
-
-def impossible(cell: Sequence[float]) -> bool:
-    """Whether no cell has these lengths and angles, or next to no volume."""
-    lengths, angles = cell[:3], cell[3:]
-    possible = all(0 < x < inf for x in lengths) and all(0 < x < 180 for x in angles)
-    return not possible or not volume(cell) > 1e-9 * lengths[0] * lengths[1] * lengths[2]
 
 
 @cache

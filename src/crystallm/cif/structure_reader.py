@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from crystallm.cif_block import ANGLES, LENGTHS, POSITION, Block, number, row_symbol
-from crystallm.cif_block import read as read_block
+from crystallm.cif.block import ANGLES, LENGTHS, POSITION, Block, number, row_symbol
+from crystallm.cif.block import read as read_block
+from crystallm.crystallography.cells import cell_vectors
 from crystallm.errors import CrystallmError, TextError
 from crystallm.geometry import bonds
 
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats
 
+
 MAX_IMAGES = 10_000
 """Atom rows times operators beyond which a text is not judged; real crystals stay below 3,000."""
+
 GROUP = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
+
 OPERATORS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 
 
@@ -173,7 +177,7 @@ def at_once(
 
     from crystallm.geometry import symmetry_expansion
 
-    matrices, vectors = _matrices(operators), _vectors(parameters)
+    matrices, vectors = _matrices(operators), cell_vectors(parameters)
     if matrices is None or vectors is None or any(occupancy != 1 for _, _, occupancy in sites):
         return None
     symbols = [symbol for symbol, _, _ in sites]
@@ -183,20 +187,6 @@ def at_once(
     coords, of_atoms = found
     kinds = {symbol: number for number, symbol in enumerate(dict.fromkeys(of_atoms))}
     return Cell(vectors, coords, [kinds[symbol] for symbol in of_atoms], of_atoms, matrices)
-
-
-def _vectors(parameters: Sequence[float]) -> Floats | None:
-    """Vectors of a cell, Å; None for one so flat that pymatgen would refuse it, or none at all."""
-    import numpy as np
-    from pymatgen.core import Lattice
-
-    if not all(x > 0 for x in parameters):
-        return None
-    matrix: Floats = Lattice.from_parameters(*parameters).matrix
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-6:
-        return None
-    spacings = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
-    return matrix if spacings.min() > 0.02 else None  # pymatgen's limit is 0.01 Å
 
 
 def asked(
@@ -244,14 +234,14 @@ def structure(text: str) -> Structure:
     Raises:
         CrystallmError: it is no crystal; says why.
     """
-    from crystallm import cif
+    from crystallm.cif import standard_structure
 
     found = _quickly(text)
     if found is not None:
         return found
     if text.startswith("data_") and "_atom_type_electronegativity" in text:
         with suppress(CrystallmError):
-            return cif.to_structure(text)
+            return standard_structure.to_structure(text)
     from pymatgen.core import Structure
 
     try:

@@ -16,8 +16,11 @@ from crystallm.errors import CrystallmError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+
 LENGTHS = tuple(f"_cell_length_{x}" for x in "abc")
+
 ANGLES = tuple(f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma"))
+
 POSITION = tuple(f"_atom_site_fract_{x}" for x in "xyz")
 
 _TOKEN = re.compile(r"""'(.*?)'(?!\S)|"(.*?)"(?!\S)|([^\s'"]\S*|['"]\S*)""")
@@ -131,3 +134,36 @@ def row_symbol(row: Mapping[str, str]) -> str:
         CrystallmError: it is none.
     """
     return symbol_of(row.get("_atom_site_type_symbol") or row.get("_atom_site_label", ""))
+
+
+CELL = (
+    "_cell_length_a",
+    "_cell_length_b",
+    "_cell_length_c",
+    "_cell_angle_alpha",
+    "_cell_angle_beta",
+    "_cell_angle_gamma",
+)
+
+GROUP, NUMBER = "_symmetry_space_group_name_H-M", "_symmetry_Int_Tables_number"
+
+STRUCTURAL, SUM = "_chemical_formula_structural", "_chemical_formula_sum"
+
+VOLUME, Z = "_cell_volume", "_cell_formula_units_Z"
+
+PROPERTY_LOOP = (
+    "_atom_type_symbol",
+    "_atom_type_electronegativity",
+    "_atom_type_radius",
+    "_atom_type_ionic_radius",
+)
+
+OPERATOR_LOOP = ("_symmetry_equiv_pos_site_id", "_symmetry_equiv_pos_as_xyz")
+
+SYMBOL, LABEL = "_atom_site_type_symbol", "_atom_site_label"
+
+MULTIPLICITY, OCCUPANCY = "_atom_site_symmetry_multiplicity", "_atom_site_occupancy"
+
+POSITION = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
+
+ATOM_LOOP = (SYMBOL, LABEL, MULTIPLICITY, *POSITION, OCCUPANCY)
