@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 from pyarrow import parquet
 
-from crystallm import checkpoint, orbits
+from crystallm import checkpoint
 from crystallm.crystallography import formula
 from crystallm.model import GPT, ModelConfig
+from crystallm.orbits import vocabulary
 
 METALS = "Li Na K Rb Cs Mg Ca Sr Ba Y La Ti Zr V Nb Cr Mo Mn Fe Co Ni Cu Zn Al Ga In Si Ge Sn".split()
 OTHERS = "O S Se F Cl Br I N P".split()
@@ -63,7 +64,7 @@ def _write_inputs(place: Path, n: int) -> None:
             file.write(f"{written},{formula.cell(written).z}\n")
     torch.manual_seed(0)
     config = ModelConfig(
-        language="orbits", vocab_size=len(orbits.vocabulary()), context=24, n_layer=1, n_head=2, n_embd=16
+        language="orbits", vocab_size=len(vocabulary.vocabulary()), context=24, n_layer=1, n_head=2, n_embd=16
     )
     checkpoint.save(GPT(config).eval(), place / "model")
 

@@ -29,7 +29,7 @@ from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError
 from crystallm.grammar_cif import CifRules
 from crystallm.grammar_orbits import REWRITES, OrbitsRules
-from crystallm.orbits import OrbitsLanguage
+from crystallm.orbits.language import OrbitsLanguage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from crystallm import dataset, orbits
+from crystallm import dataset
 from crystallm.crystallography import space_groups
 from crystallm.model import GPT, ModelConfig
+from crystallm.orbits import description, language
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,9 +60,9 @@ Told = tuple[str, str]
 """A token and what it tells: comp, group, orbits, cell, cell fine, marker, coord, coord fine, end."""
 
 
-def tell(crystal: orbits.Description, telling: str) -> Iterator[Told]:
+def tell(crystal: description.Description, telling: str) -> Iterator[Told]:
     """Tokens of a crystal."""
-    names = orbits.text(orbits.to_ids(crystal)).split()
+    names = language.text(language.to_ids(crystal)).split()
     place = 1 + sum(1 + (count >= 100) + 1 for _, count in crystal.composition)
     yield from ((name, "comp") for name in names[:place])
     yield names[place], "group"
@@ -95,7 +96,7 @@ class Telling:
     def __init__(self, split: dataset.Split, telling: str, index: dict[str, int]) -> None:
         streams, kinds = [], []
         for i in range(len(split)):
-            crystal = orbits.from_ids(split.crystal(i).tolist())
+            crystal = language.from_ids(split.crystal(i).tolist())
             pairs = list(tell(crystal, telling))
             streams.append([index.setdefault(token, len(index)) for token, _ in pairs])
             kinds += [KINDS.index(kind) for _, kind in pairs]

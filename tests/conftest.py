@@ -80,16 +80,22 @@ def parrot(tmp_path_factory) -> Path:
     """A folder of weights: a network of the `orbits` language, trained on the textbook for some seconds."""
     import torch
 
-    from crystallm import checkpoint, orbits
+    from crystallm import checkpoint
     from crystallm.model import GPT, ModelConfig
+    from crystallm.orbits import language, vocabulary
 
     torch.manual_seed(1)
-    texts = [orbits.OrbitsLanguage().encode(structure) for structure in textbook().values()]
+    texts = [language.OrbitsLanguage().encode(structure) for structure in textbook().values()]
     longest = max(map(len, texts))
-    end = orbits.families().end
+    end = vocabulary.families().end
     ids = torch.tensor([text + [end] * (longest - len(text)) for text in texts])  # (B, T)
     config = ModelConfig(
-        language="orbits", vocab_size=len(orbits.vocabulary()), context=128, n_layer=2, n_head=2, n_embd=48
+        language="orbits",
+        vocab_size=len(vocabulary.vocabulary()),
+        context=128,
+        n_layer=2,
+        n_head=2,
+        n_embd=48,
     )
     network = GPT(config).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.0)
@@ -109,12 +115,13 @@ def babbler(tmp_path_factory) -> Path:
     """A folder of weights: a network that has learned nothing, whose texts are cut off too early."""
     import torch
 
-    from crystallm import checkpoint, orbits
+    from crystallm import checkpoint
     from crystallm.model import GPT, ModelConfig
+    from crystallm.orbits import vocabulary
 
     torch.manual_seed(0)
     config = ModelConfig(
-        language="orbits", vocab_size=len(orbits.vocabulary()), context=12, n_layer=1, n_head=2, n_embd=16
+        language="orbits", vocab_size=len(vocabulary.vocabulary()), context=12, n_layer=1, n_head=2, n_embd=16
     )
     return checkpoint.save(GPT(config).eval(), tmp_path_factory.mktemp("weights") / "babbler")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from crystallm import grammar, numbers, orbits
+from crystallm import grammar
 from crystallm.beginnings import Beginnings
 from crystallm.errors import InputError
 from crystallm.language import get_language
+from crystallm.orbits import language, parameters, vocabulary
 
-LANGUAGE = orbits.OrbitsLanguage()
+LANGUAGE = language.OrbitsLanguage()
 RUTILE = "<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 0.30 2' <end>"
 
 
@@ -21,7 +22,7 @@ def rutile():
 
 def test_what_the_rules_force_belongs_to_the_choice_before_it(rutile):
     prompt = LANGUAGE.prompt((("Ti", 2), ("O", 4)))
-    group = orbits.families().group + 135
+    group = vocabulary.families().group + 135
     assert LANGUAGE.text(rutile.followed(prompt, (group,))).endswith("(P4_2/mnm) Ti")
     ids = LANGUAGE.ids(RUTILE)
     places = rutile.choices(ids, len(prompt))
@@ -64,11 +65,11 @@ def test_without_rules_every_token_is_a_choice():
 
 def test_numbers_are_changed_where_they_stand():
     ids = LANGUAGE.ids(RUTILE)
-    places = numbers.places(ids)
+    places = parameters.places(ids)
     assert [LANGUAGE.text(ids[place : place + 2]) for place in places] == ["V-5 .7", "c-9 .3", "0.30 2'"]
 
     def told(place, length):
-        found = numbers.changed(ids, place, length)
+        found = parameters.changed(ids, place, length)
         return None if found is None else LANGUAGE.text(found[place : place + 2])
 
     assert told(places[0], 4.0) == "V-4 .1"  # -43 + 4 = -39; told as tens rounded down
@@ -83,11 +84,11 @@ def test_numbers_are_changed_where_they_stand():
 
 def test_numbers_move_together_and_the_short_way_round():
     ids = LANGUAGE.ids(RUTILE)
-    other = numbers.moved(ids, [4, -4, 700])
+    other = parameters.moved(ids, [4, -4, 700])
     assert LANGUAGE.text(other) == RUTILE.replace("V-5 .7", "V-4 .1").replace("c-9 .3", "c-10 .9").replace(
         "0.30 2'", "0.00 2'"
     )
-    assert numbers.apart(ids, other) == [4, -4, -300]
-    assert numbers.moved(ids, numbers.apart(ids, other)) == other
-    assert numbers.moved(ids, [10**6, 0, 0]) is None
-    assert numbers.units(ids) == [1.0, 1.0, numbers.COORDINATE]
+    assert parameters.apart(ids, other) == [4, -4, -300]
+    assert parameters.moved(ids, parameters.apart(ids, other)) == other
+    assert parameters.moved(ids, [10**6, 0, 0]) is None
+    assert parameters.units(ids) == [1.0, 1.0, parameters.COORDINATE]

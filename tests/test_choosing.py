@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystallm import choosing, grammar, orbits, weighing
+from crystallm import choosing, grammar, weighing
 from crystallm.asking import Request, understand
 from crystallm.checkpoint import Model, load_model
 from crystallm.cif import tokenizer
@@ -18,6 +18,7 @@ from crystallm.errors import InputError
 from crystallm.generation import Generator, Settings
 from crystallm.language import get_language
 from crystallm.model import GPT, ModelConfig
+from crystallm.orbits import vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def model(parrot) -> Model:
 def babbler(language: str, context: int = 200) -> Model:
     """A network that has learned nothing, with weights large enough that it has opinions."""
     torch.manual_seed(3)
-    size = len(orbits.vocabulary() if language == "orbits" else tokenizer.vocabulary())
+    size = len(vocabulary.vocabulary() if language == "orbits" else tokenizer.vocabulary())
     config = ModelConfig(language=language, vocab_size=size, context=context, n_layer=1, n_head=2, n_embd=16)
     network = GPT(config).eval()
     with torch.no_grad():
@@ -136,7 +137,7 @@ def test_z_is_weighted_by_the_probability_that_the_network_writes_this_compositi
         prompt = model.language.prompt(cell.composition)
         firsts.append(float(by_hand(model, prompt[:2])[1][prompt[2]]))
         total, after = by_hand(model, prompt)
-        first = orbits.families().group
+        first = vocabulary.families().group
         groups = [first + number - 1 for number in grammar.groups_for(tuple(sorted([cell.z, 2 * cell.z])))]
         totals.append(total + float(torch.logsumexp(after[groups], dim=0)))
     least = math.log(weighing.UNLIKELY)

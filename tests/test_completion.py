@@ -11,13 +11,15 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
 import crystallm
-from crystallm import cli, completion, language, likeness, orbits, sources
+from crystallm import cli, completion, language, likeness, sources
 from crystallm.checkpoint import Model
 from crystallm.completion import Completing
 from crystallm.errors import InputError
 from crystallm.generation import Settings
 from crystallm.grammar_orbits_known import KnownState
 from crystallm.model import GPT, ModelConfig
+from crystallm.orbits import description
+from crystallm.orbits import language as orbits_language
 from crystallm.sources import parsing
 
 
@@ -64,8 +66,8 @@ def test_a_crystal_like_another_keeps_group_and_positions(kagome, guesser):
     for crystal in found:
         if not crystal.ended:
             continue
-        told = orbits.from_ids(crystal.ids)
-        before = orbits.describe(kagome)
+        told = orbits_language.from_ids(crystal.ids)
+        before = description.describe(kagome)
         assert told.space_group == before.space_group
         assert sorted(orbit.label for orbit in told.orbits) == sorted(o.label for o in before.orbits)
         assert dict(told.composition) == {"Y": 1, "Mn": 6, "Ge": 6}
@@ -122,7 +124,7 @@ def test_guests_stand_among_known_atoms_of_their_own_kind(host, guesser):
     ended = [crystal for crystal in found if crystal.ended]
     assert len(ended) >= 4
     for crystal in ended:
-        told = orbits.from_ids(crystal.ids)
+        told = orbits_language.from_ids(crystal.ids)
         assert sum(int(o.label[:-1]) for o in told.orbits if o.element == "O") == 12
         there = {(o.element, o.label, o.coordinates) for o in told.orbits}
         group = crystallm.crystallography.space_groups.get(62)
@@ -146,7 +148,7 @@ def test_what_is_offered_can_always_be_completed(host):
     part = host.copy()
     part.remove_species(["O"])
     known = completion.host(part, "CaTiO3")
-    prompt = orbits.prompt(known.composition, known.space_group)
+    prompt = orbits_language.prompt(known.composition, known.space_group)
     for _ in range(40):
         state = KnownState(known)
         ids = list(prompt)
@@ -158,7 +160,7 @@ def test_what_is_offered_can_always_be_completed(host):
             ids.append(token)
             back = state.advance(token)
             del ids[len(ids) - back :]
-        told = orbits.from_ids(ids)
+        told = orbits_language.from_ids(ids)
         counts = dict.fromkeys(("Ca", "Ti", "O"), 0)
         for orbit in told.orbits:
             counts[orbit.element] += int(orbit.label[:-1])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import crystallm
-from crystallm import compositions, orbits
+from crystallm import compositions
 from crystallm.asking import Request, understand
 from crystallm.checkpoint import Model, load_model
 from crystallm.cif import tokenizer
@@ -20,6 +20,7 @@ from crystallm.generation import Generator, Settings
 from crystallm.grammar_composition import Wanted
 from crystallm.language import get_language
 from crystallm.model import GPT, ModelConfig
+from crystallm.orbits import vocabulary
 
 SMALL = 40  # atoms of a cell, at most
 
@@ -37,7 +38,7 @@ def parrot_model(parrot) -> Model:
 def babbler(language: str, context: int = 1024, seed: int = 3) -> Model:
     """A network that has learned nothing, with weights large enough that it has opinions."""
     torch.manual_seed(seed)
-    size = len(orbits.vocabulary() if language == "orbits" else tokenizer.vocabulary())
+    size = len(vocabulary.vocabulary() if language == "orbits" else tokenizer.vocabulary())
     config = ModelConfig(language=language, vocab_size=size, context=context, n_layer=1, n_head=2, n_embd=16)
     network = GPT(config).eval()
     with torch.no_grad():

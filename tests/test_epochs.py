@@ -7,12 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from crystallm import dataset, epochs, orbits
+from crystallm import dataset, epochs
 from crystallm.cif import tokenizer
 from crystallm.crystallography import space_groups
 from crystallm.dataset import Split
 from crystallm.epochs import Epochs
 from crystallm.errors import InputError
+from crystallm.orbits import language as orbits_language
+from crystallm.orbits import vocabulary
 from crystallm.recipe import Recipe
 from crystals import published
 
@@ -253,8 +255,8 @@ def test_groups_are_those_of_the_texts():
     cif = split_of([row["ids"] for row in rows], "cif", len(tokenizer.vocabulary()))
     found = epochs.space_groups(cif, np.arange(60))
     assert [space_groups.get(int(number)).symbol for number in found] == symbols
-    prompts = [orbits.prompt([("Ti", 2), ("O", 4)], int(number)) for number in found]
-    split = split_of(prompts, "orbits", len(orbits.vocabulary()))
+    prompts = [orbits_language.prompt([("Ti", 2), ("O", 4)], int(number)) for number in found]
+    split = split_of(prompts, "orbits", len(vocabulary.vocabulary()))
     assert epochs.space_groups(split, np.arange(60)).tolist() == found.tolist()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import canonical, equivalents, grammar, orbits
+from crystallm import grammar
 from crystallm.crystallography import space_groups
 from crystallm.errors import TextError
+from crystallm.orbits import augmentation, canonical, description, language
 from crystals import random_crystal, structures
 
 KINDS = {
@@ -31,7 +32,7 @@ def again(crystal):
     items = []
     for orbit in crystal.orbits:
         position = group.by_label[orbit.label]
-        point = position.point([value / orbits.STEPS for value in orbit.coordinates])
+        point = position.point([value / description.STEPS for value in orbit.coordinates])
         items.append((ranks[orbit.element], group.wyckoff.index(position), point))
     return canonical.smallest(group, items)
 
@@ -39,16 +40,17 @@ def again(crystal):
 def told(crystal, n, number=0):
     """So many descriptions of a description."""
     return [
-        orbits.from_ids(ids) for ids in equivalents.several(orbits.to_ids(crystal), n, seed=0, number=number)
+        language.from_ids(ids)
+        for ids in augmentation.several(language.to_ids(crystal), n, seed=0, number=number)
     ]
 
 
 @pytest.mark.parametrize("number", KINDS, ids=lambda number: f"{number}-{KINDS[number]}")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_equivalent_description_is_of_the_same_crystal(number, seed):
-    crystal = orbits.describe(random_crystal(number, seed))
+    crystal = description.describe(random_crystal(number, seed))
     same = StructureMatcher(ltol=0.01, stol=0.02, angle_tol=0.5, primitive_cell=False, scale=False)
-    structure = orbits.to_structure(crystal)
+    structure = description.to_structure(crystal)
     for other in told(crystal, 4):
         assert (other.space_group, other.composition, other.cell) == (
             number,
@@ -56,58 +58,58 @@ def test_an_equivalent_description_is_of_the_same_crystal(number, seed):
             crystal.cell,
         )
         assert skeleton(other) == skeleton(crystal)
-        assert same.fit(structure, orbits.to_structure(other))
+        assert same.fit(structure, description.to_structure(other))
 
 
 @pytest.mark.parametrize("number", EXACT)
 def test_the_canonical_description_and_the_hand_come_back(number):
     for seed in range(3):
-        crystal = orbits.describe(random_crystal(number, seed, on_grid=True))
+        crystal = description.describe(random_crystal(number, seed, on_grid=True))
         for other in told(crystal, 4, seed):
             assert again(other) == again(crystal)
 
 
 @pytest.mark.parametrize("number", [1, 4, 8, 26, 33])
 def test_polar_groups_have_any_number_of_descriptions(number):
-    crystal = orbits.describe(random_crystal(number, 0))
+    crystal = description.describe(random_crystal(number, 0))
     assert len(set(told(crystal, 40))) > 30
 
 
 def test_positions_without_coordinates_change_their_letters():
-    crystal = orbits.from_ids(orbits.ids("<crystal> C 4 (F-43m) C 4a V0 .0 <end>"))
+    crystal = language.from_ids(language.ids("<crystal> C 4 (F-43m) C 4a V0 .0 <end>"))
     assert {other.orbits[0].label for other in told(crystal, 40)} == {"4a", "4b", "4c", "4d"}
 
 
 def test_seed_and_number_of_the_crystal_decide():
-    ids = orbits.to_ids(orbits.describe(random_crystal(33, 0)))
-    found = equivalents.several(ids, 5, seed=1, number=7)
-    assert equivalents.several(ids, 5, seed=1, number=7) == found
-    assert equivalents.several(ids, 5, seed=2, number=7) != found
-    assert equivalents.several(ids, 5, seed=1, number=8) != found
+    ids = language.to_ids(description.describe(random_crystal(33, 0)))
+    found = augmentation.several(ids, 5, seed=1, number=7)
+    assert augmentation.several(ids, 5, seed=1, number=7) == found
+    assert augmentation.several(ids, 5, seed=2, number=7) != found
+    assert augmentation.several(ids, 5, seed=1, number=8) != found
 
 
 def test_where_a_description_fails_stands_the_canonical_one(monkeypatch):
     def fail(*_):
         raise TextError("too close")
 
-    monkeypatch.setattr(equivalents, "equivalent", fail)
-    ids = orbits.to_ids(orbits.describe(random_crystal(62, 0)))
-    assert equivalents.several(ids, 2, seed=0, number=0) == [ids, ids]
+    monkeypatch.setattr(augmentation, "equivalent", fail)
+    ids = language.to_ids(description.describe(random_crystal(62, 0)))
+    assert augmentation.several(ids, 2, seed=0, number=0) == [ids, ids]
 
 
 def test_the_rules_accept_equivalent_descriptions_as_they_do_canonical_ones():
     """Some real crystals have odd bonds, which the rules would mend: so are they told otherwise."""
 
     def walked(ids):
-        read = orbits.from_ids(ids)
+        read = language.from_ids(ids)
         state = grammar.rules("orbits", read.composition, read.space_group).start([])
         return all(token in state.allowed() and state.advance(token) == 0 for token in ids)
 
     ours, theirs, different = [], [], 0
     for number, structure in enumerate(structures()[:150]):
-        ids = orbits.to_ids(orbits.describe(structure))
-        (other,) = equivalents.several(ids, 1, seed=0, number=number)
-        orbits.to_structure(orbits.from_ids(other))
+        ids = language.to_ids(description.describe(structure))
+        (other,) = augmentation.several(ids, 1, seed=0, number=number)
+        description.to_structure(language.from_ids(other))
         different += other != ids
         ours.append(walked(ids))
         theirs.append(walked(other))

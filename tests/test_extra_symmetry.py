@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import spglib
 
-from crystallm import orbits
 from crystallm.crystallography import cells, space_groups
 from crystallm.geometry import contacts, extra_symmetry
+from crystallm.orbits import description as orbits_description
 from crystals import structures
 
 
@@ -29,9 +29,9 @@ def operators(number):
 def written_again():
     """Published crystals as the orbits language writes them, with their groups, from tetragonal ones on."""
     for structure in structures()[::2]:
-        description = orbits.describe(structure)
+        description = orbits_description.describe(structure)
         if description.space_group >= 75:
-            yield orbits.to_structure(description), description.space_group
+            yield orbits_description.to_structure(description), description.space_group
 
 
 def test_spglib_agrees_on_published_crystals():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import crystallm
-from crystallm import generation, orbits
+from crystallm import generation
 from crystallm.answers import Selection
 from crystallm.asking import Request, understand, validated
 from crystallm.checkpoint import Model, load_model
@@ -13,6 +13,7 @@ from crystallm.errors import CheckpointError, InputError
 from crystallm.generation import Generator, Settings
 from crystallm.language import get_language
 from crystallm.model import GPT, ModelConfig
+from crystallm.orbits import vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_with_constraints_every_crystal_has_the_formula(model):
 def test_a_network_that_babbles_gives_broken_crystals_that_say_why():
     torch.manual_seed(0)
     config = ModelConfig(
-        language="orbits", vocab_size=len(orbits.vocabulary()), context=64, n_layer=1, n_head=2, n_embd=16
+        language="orbits", vocab_size=len(vocabulary.vocabulary()), context=64, n_layer=1, n_head=2, n_embd=16
     )
     babbler = Model("babbler", GPT(config).eval(), get_language("orbits"), config)
     crystals = crystallm.generate("TiO2", n=3, model=babbler, seed=0, constraints="none")

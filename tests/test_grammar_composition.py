@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystallm import grammar, orbits
+from crystallm import grammar
 from crystallm.cif import tokenizer
 from crystallm.crystallography import elements, space_groups
 from crystallm.grammar_composition import MAX_ATOMS, MAX_ELEMENTS, Wanted
+from crystallm.orbits import language as orbits_language
+from crystallm.orbits import vocabulary
 
 SYMBOLS = elements.symbols()
 SYSTEMS = st.sets(st.sampled_from(SYMBOLS), min_size=1, max_size=5).map(
     lambda found: tuple(elements.electronegativity_order(found))
 )
-BEGUN = {"orbits": [orbits.families().start], "cif": tokenizer.encode("data_")}
+BEGUN = {"orbits": [vocabulary.families().start], "cif": tokenizer.encode("data_")}
 
 
 def walk(language: str, wanted: Wanted, rng: random.Random, *, few: bool) -> dict[str, int] | None:
@@ -29,7 +31,7 @@ def walk(language: str, wanted: Wanted, rng: random.Random, *, few: bool) -> dic
         rng: of the choices.
         few: end as soon as that is allowed, else as late.
     """
-    family, newline = orbits.families(), tokenizer.encode("\n")[0]
+    family, newline = vocabulary.families(), tokenizer.encode("\n")[0]
     rules = grammar.rules(language, wanted=wanted)
     state = rules.start(BEGUN[language])
     while True:
@@ -109,11 +111,13 @@ def test_what_is_asked_is_heeded_by_full_rules_alone():
     state = grammar.rules("orbits", constraints="syntax", wanted=Wanted(("Li",))).start(BEGUN["orbits"])
     assert len(state.allowed()) == len(SYMBOLS)
     state = grammar.rules("orbits", wanted=Wanted(("Li",))).start(BEGUN["orbits"])
-    assert orbits.text(state.allowed()) == "Li"
+    assert orbits_language.text(state.allowed()) == "Li"
 
 
 def test_hundreds_and_units_of_a_count_are_told_together():
-    state = grammar.rules("orbits", wanted=Wanted(("O",), group=230)).start(orbits.ids("<crystal> O +100"))
-    able = {int(word) + 100 for word in orbits.text(state.allowed()).split()}
+    state = grammar.rules("orbits", wanted=Wanted(("O",), group=230)).start(
+        orbits_language.ids("<crystal> O +100")
+    )
+    able = {int(word) + 100 for word in orbits_language.text(state.allowed()).split()}
     assert able == {n for n in range(100, 200) if grammar.can_hold(230, (n,))}
     assert able

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from crystallm import grammar_orbits_places as places
-from crystallm import orbits
 from crystallm.crystallography import space_groups
+from crystallm.orbits import description
 
 
 def same(one, other):
     off = one - other
-    return bool((np.abs(off - np.rint(off)) < 0.5 / orbits.STEPS).all())
+    return bool((np.abs(off - np.rint(off)) < 0.5 / description.STEPS).all())
 
 
 def images(number, index, values):
@@ -33,7 +33,7 @@ def test_digits_are_those_of_distinct_points(number):
             rest = space_groups.GENERIC[n_known:n_free]
             expected = []
             for digit in range(10):
-                tried = [v / orbits.STEPS for v in (*known[:-1], known[-1] + digit)]
+                tried = [v / description.STEPS for v in (*known[:-1], known[-1] + digit)]
                 first, *others = images(number, index, [*tried, *rest])
                 if not any(same(first, other) for other in others):
                     expected.append(digit)
@@ -50,13 +50,15 @@ def test_orbits_stay_off_each_other(number):
         other = [rng.randrange(1000) for _ in position.free]
         # An image of the other one that the position's own representative may take: itself, if no more.
         values = [*other[:-1], other[-1] // 10 * 10]
-        other_point = images(number, index, [v / orbits.STEPS for v in other])[0]
+        other_point = images(number, index, [v / description.STEPS for v in other])[0]
         expected = tuple(
             d
             for d in range(10)
             if not any(
                 same(image, other_point)
-                for image in images(number, index, [v / orbits.STEPS for v in (*values[:-1], values[-1] + d)])
+                for image in images(
+                    number, index, [v / description.STEPS for v in (*values[:-1], values[-1] + d)]
+                )
             )
         )
         apart = places.apart(number, index, values, places.DIGITS, [[1] * len(other), other])

@@ -13,10 +13,13 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from crystallm import descriptions, language, orbits
+from crystallm import language
 from crystallm.crystallography import elements, space_groups
 from crystallm.errors import InputError, TextError
-from crystallm.orbits import Description, Orbit
+from crystallm.orbits import description as orbits_description
+from crystallm.orbits import language as orbits_language
+from crystallm.orbits import vocabulary
+from crystallm.orbits.description import Description, Orbit
 from crystals import published, random_crystal, structures, told_otherwise
 
 unhurried = settings(deadline=None)
@@ -36,25 +39,25 @@ OTHER_CELLS = {
 
 @cache
 def real_ids() -> list[list[int]]:
-    return [orbits.to_ids(orbits.describe(structure)) for structure in structures()]
+    return [orbits_language.to_ids(orbits_description.describe(structure)) for structure in structures()]
 
 
 def read(text: str) -> Description:
-    return orbits.from_ids(orbits.ids(text))
+    return orbits_language.from_ids(orbits_language.ids(text))
 
 
 # --- tokens ---
 
 
 def test_the_vocabulary_is_the_one_that_networks_were_trained_with() -> None:
-    tokens = orbits.vocabulary()
-    assert len(tokens) == len(set(tokens)) == orbits.families().size == 1410
+    tokens = vocabulary.vocabulary()
+    assert len(tokens) == len(set(tokens)) == vocabulary.families().size == 1410
     digest = hashlib.sha256("\n".join(tokens).encode()).hexdigest()
     assert digest == "0b48ddd291309aa7a5b9a604877b2d8d97a88ce680ea73bb781ef39d7a868979"
 
 
 def test_families_begin_where_their_tokens_do() -> None:
-    tokens, families = orbits.vocabulary(), orbits.families()
+    tokens, families = vocabulary.vocabulary(), vocabulary.families()
     firsts = {name: tokens[i] for name, i in families._asdict().items() if name != "size"}
     assert firsts == {
         "start": "<crystal>", "end": "<end>", "element": elements.symbols()[0], "hundreds": "+100",
@@ -66,22 +69,22 @@ def test_families_begin_where_their_tokens_do() -> None:
 
 def test_ids_and_text_are_each_others_inverse() -> None:
     for ids in real_ids():
-        assert orbits.ids(orbits.text(ids)) == ids
-    everything = list(range(len(orbits.vocabulary())))
-    assert orbits.ids(orbits.text(everything)) == everything
-    assert orbits.ids(RUTILE.replace(" ", "\n ")) == orbits.ids(RUTILE)
+        assert orbits_language.ids(orbits_language.text(ids)) == ids
+    everything = list(range(len(vocabulary.vocabulary())))
+    assert orbits_language.ids(orbits_language.text(everything)) == everything
+    assert orbits_language.ids(RUTILE.replace(" ", "\n ")) == orbits_language.ids(RUTILE)
 
 
 @unhurried
 @given(st.text(max_size=60))
 def test_any_string_has_ids_or_is_refused(text: str) -> None:
     words = text.split()
-    wrong = [place for place, word in enumerate(words, 1) if word not in orbits.vocabulary()]
+    wrong = [place for place, word in enumerate(words, 1) if word not in vocabulary.vocabulary()]
     if not wrong:
-        assert orbits.text(orbits.ids(text)).split() == words
+        assert orbits_language.text(orbits_language.ids(text)).split() == words
         return
     with pytest.raises(TextError, match=f"token {wrong[0]}: .* is no token") as caught:
-        orbits.ids(text)
+        orbits_language.ids(text)
     assert caught.value.line == wrong[0]
 
 
@@ -92,9 +95,9 @@ def test_rutile_is_written_so(textbook_structures: dict[str, Structure]) -> None
     rutile = Structure.from_spacegroup(
         "P4_2/mnm", Lattice.tetragonal(4.594, 2.959), ["Ti", "O"], [[0, 0, 0], [0.3048, 0.3048, 0]]
     )
-    assert orbits.text(orbits.to_ids(orbits.describe(rutile))) == RUTILE
-    encode = orbits.OrbitsLanguage().encode
-    written = {name: orbits.text(encode(s)) for name, s in textbook_structures.items()}
+    assert orbits_language.text(orbits_language.to_ids(orbits_description.describe(rutile))) == RUTILE
+    encode = orbits_language.OrbitsLanguage().encode
+    written = {name: orbits_language.text(encode(s)) for name, s in textbook_structures.items()}
     assert written["rocksalt"] == "<crystal> Na 4 Cl 4 (Fm-3m) Na 4a Cl 4b V-3 .4 <end>"
     assert written["perovskite"] == "<crystal> Sr 1 Ti 1 O 3 (Pm-3m) Sr 1a Ti 1b O 3c V-4 .1 <end>"
     assert written["diamond"] == "<crystal> C 8 (Fd-3m) C 8a V-7 .4 <end>"
@@ -102,22 +105,25 @@ def test_rutile_is_written_so(textbook_structures: dict[str, Structure]) -> None
 
 
 def test_large_counts_take_a_token_for_the_hundreds() -> None:
-    assert orbits.text(orbits.prompt([("O", 1204), ("Si", 600)])) == "<crystal> Si +600 0 O +1200 4"
+    assert (
+        orbits_language.text(orbits_language.prompt([("O", 1204), ("Si", 600)]))
+        == "<crystal> Si +600 0 O +1200 4"
+    )
     assert read("<crystal> Si +600 0 O +1200 4 (P1) O 1a V0 .0 b0 .0 c0 .0" + " 90° .0" * 3
                 + " 0.00 0'" * 3 + " <end>").composition == (("Si", 600), ("O", 1204))  # fmt: skip
 
 
 def test_oxidation_states_are_left_out(textbook_structures: dict[str, Structure]) -> None:
     charged = textbook_structures["rutile"].copy().add_oxidation_state_by_element({"Ti": 4, "O": -2})
-    assert orbits.describe(charged) == orbits.describe(textbook_structures["rutile"])
+    assert orbits_description.describe(charged) == orbits_description.describe(textbook_structures["rutile"])
 
 
 def test_prompts_are_beginnings_of_the_texts() -> None:
     for ids in real_ids()[::10]:
-        crystal = orbits.from_ids(ids)
+        crystal = orbits_language.from_ids(ids)
         backwards = crystal.composition[::-1]
         for known in ((), (backwards,), (backwards, crystal.space_group)):
-            prompt = orbits.prompt(*known)
+            prompt = orbits_language.prompt(*known)
             assert ids[: len(prompt)] == prompt
 
 
@@ -135,7 +141,7 @@ def test_prompts_are_beginnings_of_the_texts() -> None:
 )
 def test_prompts_that_cannot_be_said_are_refused(composition, group, message) -> None:
     with pytest.raises(InputError, match=message):
-        orbits.prompt(composition, group)
+        orbits_language.prompt(composition, group)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +158,15 @@ def test_prompts_that_cannot_be_said_are_refused(composition, group, message) ->
 )
 def test_structures_without_a_text_are_refused(species, points, kind, message) -> None:
     with pytest.raises(kind, match=message) as caught:
-        orbits.describe(Structure(Lattice.cubic(4), species, points))
+        orbits_description.describe(Structure(Lattice.cubic(4), species, points))
     assert "\n" not in str(caught.value)
 
 
 def test_numbers_beyond_the_tokens_are_refused(monkeypatch) -> None:
-    encode = orbits.OrbitsLanguage().encode
+    encode = orbits_language.OrbitsLanguage().encode
     atom = elements.get("Na").volume
     widest = Lattice.cubic((atom * np.exp(909 / 200)) ** (1 / 3))
-    assert orbits.text(encode(Structure(widest, ["Na"], [[0, 0, 0]]))).endswith("V90 .9 <end>")
+    assert orbits_language.text(encode(Structure(widest, ["Na"], [[0, 0, 0]]))).endswith("V90 .9 <end>")
     with pytest.raises(
         InputError, match=r"cell volume of 363.2 times that of its atoms: .* 0.0111 to 94.2 t"
     ):
@@ -170,13 +176,13 @@ def test_numbers_beyond_the_tokens_are_refused(monkeypatch) -> None:
     orbit = Orbit("Na", "1a", (0, 0, 0))
     flat = Description((("Na", 1),), 1, (orbit,), (0, 0, 0, 90, 900, 900))
     with pytest.raises(InputError, match="cell angle of 9.0°: this language writes 10 to 170°"):
-        orbits.to_ids(flat)
+        orbits_language.to_ids(flat)
     low = Description((("Na", 1),), 1, (orbit,), (0, -751, 0, 900, 900, 900))
     with pytest.raises(InputError, match="cell with b/a of 0.0234: "):
-        orbits.to_ids(low)
-    monkeypatch.setattr(descriptions, "MAX_COUNT", 3)
+        orbits_language.to_ids(low)
+    monkeypatch.setattr(orbits_description, "MAX_COUNT", 3)
     with pytest.raises(InputError, match="4 atoms of O in a cell: this language writes 1 to 3"):
-        orbits.describe(orbits.to_structure(read(RUTILE)))
+        orbits_description.describe(orbits_description.to_structure(read(RUTILE)))
 
 
 # --- there and back ---
@@ -185,7 +191,7 @@ def test_numbers_beyond_the_tokens_are_refused(monkeypatch) -> None:
 def test_the_cell_is_told_beside_its_atoms() -> None:
     crystal = read("<crystal> Na 1 (P-1) Na 1a V0 .0 b-1 .9 c2 .0 80° .0 95° .5 100° .9 <end>")
     assert crystal.cell == (0, -1, 20, 800, 955, 1009)
-    lattice = orbits.to_structure(crystal).lattice
+    lattice = orbits_description.to_structure(crystal).lattice
     assert lattice.volume == pytest.approx(elements.get("Na").volume)
     assert lattice.b / lattice.a == pytest.approx(np.exp(-1 / 200))
     assert lattice.c / lattice.a == pytest.approx(np.exp(20 / 200))
@@ -197,7 +203,7 @@ def test_ties_of_lengths_and_angles_are_the_groups() -> None:
     for number in tied:
         group = space_groups.get(number)
         cell = [50, 40][: len(group.free_cell)]
-        a, b, c, *angles = orbits.cell_parameters([("Si", 3)], group, cell)
+        a, b, c, *angles = orbits_description.cell_parameters([("Si", 3)], group, cell)
         volume = Lattice.from_parameters(a, b, c, *angles).volume
         assert volume == pytest.approx(3 * elements.get("Si").volume * np.exp(50 / 200))
         assert (a, c) == (b, pytest.approx(a * np.exp(40 / 200) if len(cell) == 2 else a))
@@ -216,8 +222,8 @@ def test_cells_come_back_within_half_a_step(number, lengths, angles) -> None:
     points = group.orbit(np.array([0.1234, 0.2871, 0.3917]))
     lattice = Lattice.from_parameters(*group.complete_cell({name: free[name] for name in group.free_cell}))
     crystal = Structure(lattice, ["Cs"] * len(points), points)
-    told = Lattice(orbits.symmetry(crystal, SHARP).std_lattice)
-    back = orbits.to_structure(orbits.describe(crystal, SHARP)).lattice
+    told = Lattice(orbits_description.symmetry(crystal, SHARP).std_lattice)
+    back = orbits_description.to_structure(orbits_description.describe(crystal, SHARP)).lattice
     for one, other in (
         (told.volume, back.volume),
         (told.b / told.a, back.b / back.a),
@@ -228,7 +234,7 @@ def test_cells_come_back_within_half_a_step(number, lengths, angles) -> None:
 
 
 def test_real_cells_have_about_the_volume_of_their_atoms() -> None:
-    factors = np.exp([orbits.from_ids(ids).cell[0] / orbits.SCALE for ids in real_ids()])
+    factors = np.exp([orbits_language.from_ids(ids).cell[0] / orbits_description.SCALE for ids in real_ids()])
     assert factors.min() > 0.6
     assert np.mean((factors > 0.7) & (factors < 1.4)) > 0.95
 
@@ -245,7 +251,7 @@ TOLD_ANEW = {
 def test_real_crystals_are_told_the_same_once_read() -> None:
     found = set()
     for row, ids in zip(published(), real_ids(), strict=True):
-        if orbits.OrbitsLanguage().encode(orbits.OrbitsLanguage().decode(ids)) != ids:
+        if orbits_language.OrbitsLanguage().encode(orbits_language.OrbitsLanguage().decode(ids)) != ids:
             found.add(row["id"])
     assert found <= TOLD_ANEW
 
@@ -255,9 +261,9 @@ def test_real_crystals_come_back() -> None:
     lost = []
     for row, structure, ids in zip(published(), structures(), real_ids(), strict=True):
         refined = SpacegroupAnalyzer(structure, 0.1).get_refined_structure()
-        found = orbits.from_ids(ids)
-        assert orbits.to_ids(found) == ids
-        back = orbits.to_structure(found)
+        found = orbits_language.from_ids(ids)
+        assert orbits_language.to_ids(found) == ids
+        back = orbits_description.to_structure(found)
         assert dict(found.composition) == {str(e): n for e, n in back.composition.items()}
         if not matcher.fit(refined, back):
             lost.append(row["id"])
@@ -269,9 +275,9 @@ def test_crystals_of_all_space_groups_come_back(numbers: range) -> None:
     matcher = StructureMatcher()
     for number in numbers:
         crystal = random_crystal(number, seed=1)
-        ids = orbits.to_ids(orbits.describe(crystal))
-        assert orbits.from_ids(ids).space_group == number
-        assert matcher.fit(crystal, orbits.to_structure(orbits.from_ids(ids))), number
+        ids = orbits_language.to_ids(orbits_description.describe(crystal))
+        assert orbits_language.from_ids(ids).space_group == number
+        assert matcher.fit(crystal, orbits_description.to_structure(orbits_language.from_ids(ids))), number
 
 
 @pytest.mark.parametrize("numbers", [range(1, 75), range(75, 195), range(195, 231)], ids=str)
@@ -279,25 +285,28 @@ def test_the_same_crystal_has_the_same_text_however_it_is_told(numbers: range) -
     for number in numbers:
         crystal = random_crystal(number, seed=2, on_grid=True)
         rng = np.random.default_rng(number)
-        found = orbits.describe(crystal, SHARP)
-        assert orbits.describe(orbits.to_structure(found), SHARP) == found
+        found = orbits_description.describe(crystal, SHARP)
+        assert orbits_description.describe(orbits_description.to_structure(found), SHARP) == found
         for how, cell in OTHER_CELLS.items():
-            assert orbits.describe(told_otherwise(crystal, rng, cell), SHARP) == found, (number, how)
+            assert orbits_description.describe(told_otherwise(crystal, rng, cell), SHARP) == found, (
+                number,
+                how,
+            )
         reduced = told_otherwise(crystal, rng, OTHER_CELLS["as it is"]).get_reduced_structure("niggli")
-        assert orbits.describe(reduced, SHARP) == found, (number, "Niggli cell")
+        assert orbits_description.describe(reduced, SHARP) == found, (number, "Niggli cell")
 
 
 @pytest.mark.parametrize("number", [1, 4, 19, 25, 62, 76, 129, 146, 152, 166, 178, 198, 216, 227])
 def test_every_element_of_the_normaliser_leaves_the_text_alone(number: int) -> None:
     crystal = random_crystal(number, seed=3, on_grid=True)
     group = space_groups.get(number)
-    found = orbits.describe(crystal, SHARP)
+    found = orbits_description.describe(crystal, SHARP)
     rng = np.random.default_rng(number)
     for w, s in zip(*group.normaliser, strict=True):
         shift = s.copy()
         shift[list(group.polar)] += rng.random(len(group.polar))
         moved = Structure(crystal.lattice, crystal.species, crystal.frac_coords @ w.T + shift)
-        assert orbits.describe(moved, SHARP) == found
+        assert orbits_description.describe(moved, SHARP) == found
 
 
 def test_an_origin_on_another_equivalent_position_is_the_same_crystal() -> None:
@@ -307,14 +316,14 @@ def test_an_origin_on_another_equivalent_position_is_the_same_crystal() -> None:
     second = Structure.from_spacegroup(
         "Fm-3m", Lattice.cubic(5.64), ["Cl", "Na"], [[0, 0, 0], [0.5, 0.5, 0.5]]
     )
-    assert orbits.describe(first) == orbits.describe(second)
+    assert orbits_description.describe(first) == orbits_description.describe(second)
 
 
 def test_polar_crystals_begin_at_zero() -> None:
     for number in (1, 3, 6, 8, 25, 36, 75, 99, 143, 156, 168, 186):
         group = space_groups.get(number)
-        first = orbits.describe(random_crystal(number, seed=4, on_grid=True), SHARP).orbits[0]
-        point = group.by_label[first.label].point([v / orbits.STEPS for v in first.coordinates])
+        first = orbits_description.describe(random_crystal(number, seed=4, on_grid=True), SHARP).orbits[0]
+        point = group.by_label[first.label].point([v / orbits_description.STEPS for v in first.coordinates])
         assert not point[list(group.polar)].any()
 
 
@@ -322,8 +331,8 @@ def test_polar_crystals_begin_at_zero() -> None:
 def test_a_mirror_image_gets_the_other_space_group(number: int, mirrored: int) -> None:
     crystal = random_crystal(number, seed=5)
     image = Structure(crystal.lattice, crystal.species, -crystal.frac_coords)
-    assert orbits.describe(crystal).space_group == number
-    assert orbits.describe(image).space_group == mirrored
+    assert orbits_description.describe(crystal).space_group == number
+    assert orbits_description.describe(image).space_group == mirrored
 
 
 @pytest.mark.parametrize("number", [1, 4, 19, 90, 150, 182, 198, 214])
@@ -331,14 +340,14 @@ def test_a_mirror_image_in_the_same_group_has_another_text(number: int) -> None:
     for seed in range(20):
         crystal = random_crystal(number, seed, on_grid=True)
         # two general orbits or more, so that it is chiral itself and not by its group alone
-        if sum(len(o.coordinates) == 3 for o in orbits.describe(crystal, SHARP).orbits) >= 2:
+        if sum(len(o.coordinates) == 3 for o in orbits_description.describe(crystal, SHARP).orbits) >= 2:
             break
     image = Structure(crystal.lattice, crystal.species, -crystal.frac_coords)
-    one, other = orbits.describe(crystal, SHARP), orbits.describe(image, SHARP)
+    one, other = orbits_description.describe(crystal, SHARP), orbits_description.describe(image, SHARP)
     assert (one.space_group, other.space_group) == (number, number)
     assert one != other
     for description in (one, other):
-        assert orbits.describe(orbits.to_structure(description), SHARP) == description
+        assert orbits_description.describe(orbits_description.to_structure(description), SHARP) == description
 
 
 def test_the_standard_text_keeps_the_space_group_that_was_written() -> None:
@@ -347,9 +356,9 @@ def test_the_standard_text_keeps_the_space_group_that_was_written() -> None:
     higher = RUTILE.replace("(P4_2/mnm) Ti 2a O 4f", "(P4_2nm) Ti 2a O 4c").replace(
         "0.30 5'", "0.00 0' 0.30 5' 0.00 0'"
     )
-    parsed = parser.parse(orbits.OrbitsLanguage().standard_text(orbits.ids(higher)))
+    parsed = parser.parse(orbits_language.OrbitsLanguage().standard_text(orbits_language.ids(higher)))
     assert (parsed.space_group, parsed.printed_number) == ("P4_2nm", 102)
-    assert orbits.describe(orbits.to_structure(read(higher))).space_group == 136
+    assert orbits_description.describe(orbits_description.to_structure(read(higher))).space_group == 136
 
 
 # --- broken texts ---
@@ -408,16 +417,16 @@ def test_a_broken_text_is_refused_with_its_place(old: str, new: str, place: int,
 )
 def test_a_text_that_no_crystal_can_follow_is_refused(text: str, message: str | None) -> None:
     if message is None:
-        assert len(orbits.to_structure(read(text))) == 1
+        assert len(orbits_description.to_structure(read(text))) == 1
     else:
         with pytest.raises(TextError, match=message):
-            orbits.to_structure(read(text))
+            orbits_description.to_structure(read(text))
 
 
 def outcome(ids: list[int]) -> Structure | TextError:
     """What the reader says of ids: a structure, or the one error with its place."""
     try:
-        found = orbits.from_ids(ids)
+        found = orbits_language.from_ids(ids)
     except TextError as caught:
         error = caught
     else:
@@ -430,7 +439,7 @@ def outcome(ids: list[int]) -> Structure | TextError:
 def crystal_or_error(found: Description) -> Structure | TextError:
     group = space_groups.get(found.space_group)
     try:
-        structure = orbits.to_structure(found)
+        structure = orbits_description.to_structure(found)
     except TextError as error:
         return error
     assert len(structure) == sum(group.by_label[orbit.label].multiplicity for orbit in found.orbits)
@@ -442,10 +451,10 @@ def crystal_or_error(found: Description) -> Structure | TextError:
 def test_any_integers_are_read_or_refused(ids: list[int]) -> None:
     assert isinstance(outcome(ids), TextError)
     with pytest.raises(TextError):
-        orbits.OrbitsLanguage().decode(ids)
-    if any(not 0 <= i < len(orbits.vocabulary()) for i in ids):
+        orbits_language.OrbitsLanguage().decode(ids)
+    if any(not 0 <= i < len(vocabulary.vocabulary()) for i in ids):
         with pytest.raises(TextError, match="no token has id"):
-            orbits.text(ids)
+            orbits_language.text(ids)
 
 
 @patient
@@ -463,7 +472,7 @@ def test_any_beginning_of_a_text_is_refused(data: st.DataObject) -> None:
 @given(st.data())
 def test_any_mutation_of_a_text_is_read_or_refused(data: st.DataObject) -> None:
     ids = list(data.draw(st.sampled_from(real_ids())))
-    token = st.integers(-1, len(orbits.vocabulary()))
+    token = st.integers(-1, len(vocabulary.vocabulary()))
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(ids)))
         stop = start + data.draw(st.integers(0, 3))
@@ -475,7 +484,7 @@ def test_any_mutation_of_a_text_is_read_or_refused(data: st.DataObject) -> None:
 @given(st.data())
 def test_any_token_in_the_place_of_one_of_its_family_is_read_or_refused(data: st.DataObject) -> None:
     ids = list(data.draw(st.sampled_from(real_ids())))
-    bounds = list(orbits.families())
+    bounds = list(vocabulary.families())
     for _ in range(data.draw(st.integers(1, 6))):
         place = data.draw(st.integers(0, len(ids) - 1))
         family = int(np.searchsorted(bounds, ids[place], side="right"))
@@ -489,12 +498,12 @@ def test_any_token_in_the_place_of_one_of_its_family_is_read_or_refused(data: st
 def test_it_is_a_language() -> None:
     ours = language.get_language("orbits")
     assert isinstance(ours, language.Language)
-    assert ours.vocabulary() == orbits.vocabulary()
+    assert ours.vocabulary() == vocabulary.vocabulary()
     ids = ours.ids(RUTILE)
     assert ours.encode(ours.decode(ids)) == ids
     assert ours.text(ids) == RUTILE
     assert ours.is_end(ids)
     assert not ours.is_end(ids[:-1])
     assert not ours.is_end([])
-    assert ours.end_ids == (orbits.families().end,)
+    assert ours.end_ids == (vocabulary.families().end,)
     assert ours.prompt([("O", 4), ("Ti", 2)], 136) == ids[:6]

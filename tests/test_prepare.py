@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from crystallm import dataset, equivalents, orbits, prepare, prepare_report, prepare_whole, workers
+from crystallm import dataset, prepare, prepare_report, prepare_whole, workers
 from crystallm.errors import CrystallmError, InputError
 from crystallm.language import get_language
+from crystallm.orbits import augmentation, vocabulary
+from crystallm.orbits import language as orbits_language
 from crystallm.prepare_row import Choices
 from crystals import published
 
@@ -120,7 +122,7 @@ def test_a_collection_becomes_a_data_set(tmp_path, cifs, textbook_structures, na
         write_csv(path, cifs.items())
     done = []
     report = prepare.prepare([str(path)], tmp_path / "data", ALL, progress=done.append)
-    texts = [orbits.OrbitsLanguage().encode(structure) for structure in textbook_structures.values()]
+    texts = [orbits_language.OrbitsLanguage().encode(structure) for structure in textbook_structures.values()]
     assert crystals(tmp_path / "data", "train") == texts
     assert crystals(tmp_path / "data", "val") == crystals(tmp_path / "data", "test") == []
     assert (report.language, report.read, report.written, report.duplicates) == ("orbits", 5, 5, 0)
@@ -142,7 +144,7 @@ def test_a_collection_becomes_a_data_set(tmp_path, cifs, textbook_structures, na
     assert found["rejected.parquet"] == []
     facts = json.loads(found["dataset.json"])
     assert facts["language"] == "orbits"
-    assert facts["vocab_size"] == len(orbits.vocabulary())
+    assert facts["vocab_size"] == len(vocabulary.vocabulary())
     assert facts["crystals"] == report.crystals
     assert facts["tokens"] == report.tokens
 
@@ -714,7 +716,7 @@ def test_training_crystals_are_told_in_other_ways_too(tmp_path, long):
     ours, others = crystals(tmp_path / "data", "train"), crystals(tmp_path / "data", dataset.EQUIVALENTS)
     assert len(others) == 3 * len(ours) == report.equivalents
     for number, ids in enumerate(ours):
-        assert others[3 * number : 3 * number + 3] == equivalents.several(ids, 3, seed=0, number=number)
+        assert others[3 * number : 3 * number + 3] == augmentation.several(ids, 3, seed=0, number=number)
     assert report.told_otherwise == sum(other != ours[i // 3] for i, other in enumerate(others)) > 0
     assert json.loads((tmp_path / "data" / "report.json").read_text())["equivalents"] == len(others)
     assert report.written == sum(report.crystals.values()) == len(rows_of(tmp_path / "data"))
@@ -730,14 +732,14 @@ def test_training_crystals_are_told_in_other_ways_too(tmp_path, long):
 def test_equivalents_of_a_run_that_failed_are_those_of_one_that_did_not(tmp_path, long, monkeypatch):
     choices = Choices(val=0.2, deduplicate="none", equivalents=2)
     prepare.prepare([long], tmp_path / "whole", choices)
-    several, left = equivalents.several, iter(range(20))
+    several, left = augmentation.several, iter(range(20))
 
     def failing(*args, **more):
         next(left)
         return several(*args, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(equivalents, "several", failing)
+        patch.setattr(augmentation, "several", failing)
         with pytest.raises(StopIteration):
             prepare.prepare([long], tmp_path / "data", choices)
     with pytest.raises(InputError, match="no data set"):

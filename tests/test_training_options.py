@@ -430,7 +430,7 @@ def test_one_process_is_a_world_of_its_own():
 
 
 def test_light_tokens_teach_less_and_are_told_as_they_are(run, monkeypatch):
-    from crystallm.orbits import OrbitsLanguage
+    from crystallm.orbits.language import OrbitsLanguage
 
     fields = {"updates": 1, "validate_every": 1.0, "weight_decay": 0.0}
     plain, seen = run("plain", **fields)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from crystallm import orbits
 from crystallm.cif import block, tokenizer
 from crystallm.errors import InputError
+from crystallm.orbits import vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +112,7 @@ class Beginnings:
         """Whether the space group comes next behind a beginning."""
         if self.language.name == "cif":
             return tuple(ids[-2:]) == _group_line()
-        family = orbits.families()
+        family = vocabulary.families()
         options = self.options(ids)
         return bool(options) and all(family.group <= token < family.label for token in options or ())
 

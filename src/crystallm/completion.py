@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from crystallm import orbits
 from crystallm.asking import Request
 from crystallm.crystallography import formula, space_groups
 from crystallm.errors import InputError
 from crystallm.generation import Generator
 from crystallm.grammar_orbits_known import MORE_UNITS, Known, KnownRules
+from crystallm.orbits import description
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from crystallm.answers import Selection
     from crystallm.checkpoint import Model
     from crystallm.choosing import Choice
-    from crystallm.descriptions import Description
     from crystallm.generation import Settings
+    from crystallm.orbits.description import Description
 
 Kept = Literal["all", "orbits"]
 MORE = 24
@@ -49,7 +49,7 @@ def host(
         InputError: the part holds an element that the whole has not, nothing is missing, or it has no place.
         TextError: the part cannot be told as a crystal.
     """
-    told = orbits.describe(structure, symprec)
+    told = description.describe(structure, symprec)
     there = dict(told.composition)
     unit = dict(formula.cell(wanted, 1).composition)
     strange = [symbol for symbol in there if symbol not in unit]
@@ -87,8 +87,8 @@ def _known(told: Description, whole: tuple[tuple[str, int], ...], keep: Kept) ->
     cell = None
     if keep == "all":
         # The volume is told in units of that of the atoms, of which there are more now.
-        ratio = orbits.volume_of_atoms(told.composition) / orbits.volume_of_atoms(whole)
-        more = round(orbits.SCALE * math.log(ratio))
+        ratio = description.volume_of_atoms(told.composition) / description.volume_of_atoms(whole)
+        more = round(description.SCALE * math.log(ratio))
         cell = tuple(
             value + more if name == "a" else value
             for name, value in zip(group.free_cell, told.cell, strict=True)

@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import choosing, drawing, grammar, orbits, weighing
+from crystallm import choosing, drawing, grammar, weighing
 from crystallm.choosing import Choice
 from crystallm.crystallography import formula as formulas
 from crystallm.errors import CrystallmError
+from crystallm.orbits import vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -285,5 +286,5 @@ def _rules(model: Model, wanted: Wanted) -> OrbitsRules | CifRules:
 def _ends(model: Model, token: int) -> bool:
     """Whether a token ends a composition: a group, or the end of the head line."""
     if model.language.name == "orbits":
-        return orbits.families().group <= token < orbits.families().label
+        return vocabulary.families().group <= token < vocabulary.families().label
     return token == model.language.end_ids[0]

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import grammar, orbits
+from crystallm import grammar
 from crystallm import grammar_orbits_options as options
 from crystallm import grammar_orbits_places as places
 from crystallm.crystallography import cells, elements, space_groups
 from crystallm.errors import InputError
 from crystallm.geometry import contacts
+from crystallm.orbits import description, vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,8 +127,8 @@ class OrbitsState:
         """
         allowed = self.allowed()
         if token not in allowed:
-            here = " ".join(orbits.vocabulary()[i] for i in list(allowed)[:5])
-            name = orbits.vocabulary()[token] if 0 <= token < len(orbits.vocabulary()) else token
+            here = " ".join(vocabulary.vocabulary()[i] for i in list(allowed)[:5])
+            name = vocabulary.vocabulary()[token] if 0 <= token < len(vocabulary.vocabulary()) else token
             raise InputError(
                 f"{name!r} may not come here; {here or 'nothing'}{' ...' if len(allowed) > 5 else ''} may"
             )
@@ -142,11 +143,11 @@ class OrbitsState:
     def _start(self, token: int | None) -> Sequence[int]:
         if token is not None:
             self._part = self._element
-        return options.alone(orbits.families().start)
+        return options.alone(vocabulary.families().start)
 
     def _element(self, token: int | None) -> Sequence[int]:
         """An element of the composition, or the space group behind it."""
-        family = orbits.families()
+        family = vocabulary.families()
         if token is not None:
             if token < family.hundreds:
                 self._pending_symbol = elements.symbols()[token - family.element]
@@ -170,7 +171,7 @@ class OrbitsState:
         return [*found, *self._group_options()] if self.composition else found
 
     def _group_options(self) -> Sequence[int]:
-        first = orbits.families().group
+        first = vocabulary.families().group
         if not self.full:
             return options.between(first, first + 230)
         if self.asked_group is not None:
@@ -178,7 +179,7 @@ class OrbitsState:
         return options.groups(tuple(sorted(self.composition.values())), self._context)
 
     def _count(self, token: int | None) -> Sequence[int]:
-        family = orbits.families()
+        family = vocabulary.families()
         if token is not None:
             if token < family.number:
                 self._pending = 100 * (token - family.hundreds + 1)
@@ -195,7 +196,7 @@ class OrbitsState:
         return [*range(family.hundreds, family.number), *range(family.number + 1, family.group)]
 
     def _units(self, token: int | None) -> Sequence[int]:
-        family = orbits.families()
+        family = vocabulary.families()
         if token is not None:
             self._add_count(self._pending + token - family.number)
             return ()
@@ -231,10 +232,10 @@ class OrbitsState:
     def _orbit_element(self, token: int | None) -> Sequence[int]:
         group = self._known_group()
         if token is not None:
-            if token >= orbits.families().volume:
+            if token >= vocabulary.families().volume:
                 self._part = self._tens
                 return self._part(token)
-            symbol = elements.symbols()[token - orbits.families().element]
+            symbol = elements.symbols()[token - vocabulary.families().element]
             self.placed.append(_Placed(symbol, -1))
             self._part = self._orbit_label
             return ()
@@ -309,7 +310,7 @@ class OrbitsState:
         return ()
 
     def _rest(self, token: int | None) -> Sequence[int]:
-        family, group = orbits.families(), self._known_group()
+        family, group = vocabulary.families(), self._known_group()
         if token is None:
             if not self.full or self.cell:
                 return options.between(family.rest, family.coarse)
@@ -329,7 +330,7 @@ class OrbitsState:
     def _cell_fails(self) -> bool:
         """Whether atoms on fixed positions meet."""
         group = self._known_group()
-        parameters = orbits.cell_parameters(self.composition.items(), group, self.cell)
+        parameters = description.cell_parameters(self.composition.items(), group, self.cell)
         self._atoms = contacts.Atoms(cells.lattice(parameters))
         fails = False
         for orbit in self.placed:
@@ -342,7 +343,7 @@ class OrbitsState:
     def _images(self, orbit: _Placed) -> Floats:
         """The atoms [multiplicity, 3] of an orbit, fractions in [0, 1), the representative first."""
         matrices, shifts = self._known_group().orbit_maps[orbit.index]
-        return np.asarray((matrices @ (np.array(orbit.values) / orbits.STEPS) + shifts) % 1.0 % 1.0)
+        return np.asarray((matrices @ (np.array(orbit.values) / description.STEPS) + shifts) % 1.0 % 1.0)
 
     def _take_back(self, budget: int, n_tokens: int) -> bool:
         if not self._rewrites[budget] or not self._spend(n_tokens):
@@ -454,7 +455,7 @@ class OrbitsState:
         return self._restart()
 
     def _coarse(self, token: int | None) -> Sequence[int]:
-        family = orbits.families()
+        family = vocabulary.families()
         if token is not None:
             self._pending = 10 * (token - family.coarse)
             self._part = self._fine
@@ -471,9 +472,9 @@ class OrbitsState:
         if first and not self._has_room(lowest):
             first = 0  # order is a matter of form; two atoms on one point are not
         if full := self._full_tens():
-            tens = [ten for ten in range(orbits.STEPS // 10) if ten not in full]
+            tens = [ten for ten in range(description.STEPS // 10) if ten not in full]
             in_order = [ten for ten in tens if ten >= first]
-            return options.shifted(family.coarse, tuple(in_order or tens or range(orbits.STEPS // 10)))
+            return options.shifted(family.coarse, tuple(in_order or tens or range(description.STEPS // 10)))
         return options.between(family.coarse + first, family.fine)
 
     def _find_clear(self) -> None:
@@ -487,11 +488,13 @@ class OrbitsState:
         if not (self.full and last and self._refused >= grammar.UNGUIDED):
             return
         matrices, shifts = self._known_group().orbit_maps[orbit.index]
-        known = matrices[:, :, :-1] @ (np.array(orbit.values) / orbits.STEPS)
-        self._clear = self._atoms.clear((matrices[:, :, -1], known + shifts), orbits.STEPS, orbit.element)
+        known = matrices[:, :, :-1] @ (np.array(orbit.values) / description.STEPS)
+        self._clear = self._atoms.clear(
+            (matrices[:, :, -1], known + shifts), description.STEPS, orbit.element
+        )
 
     def _fine(self, token: int | None) -> Sequence[int]:
-        family, group = orbits.families(), self._known_group()
+        family, group = vocabulary.families(), self._known_group()
         orbit = self.placed[self._orbit]
         if token is not None:
             orbit.values.append(self._pending + token - family.fine)
@@ -542,7 +545,7 @@ class OrbitsState:
         orbit = self.placed[self._orbit]
         if len(orbit.values) + 1 < len(self._known_group().wyckoff[orbit.index].free):
             return True
-        tens = range(lowest // 10 * 10, orbits.STEPS, 10)
+        tens = range(lowest // 10 * 10, description.STEPS, 10)
         return any(first + d >= lowest for first in tens for d in self._staying(first))
 
     def _lowest(self) -> int:
@@ -572,7 +575,7 @@ class OrbitsState:
     def _end(self, token: int | None) -> Sequence[int]:
         if token is not None:
             self._part = self._nothing
-        return options.alone(orbits.families().end)
+        return options.alone(vocabulary.families().end)
 
     def _nothing(self, token: int | None) -> Sequence[int]:  # noqa: ARG002 - has the form of all parts
         return ()

@@ -14,11 +14,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crystallm import grammar, orbits
+from crystallm import grammar
 from crystallm import grammar_orbits_options as options
 from crystallm.crystallography import formula, space_groups
 from crystallm.errors import InputError
 from crystallm.grammar_orbits import OrbitsState
+from crystallm.orbits import vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,13 +142,13 @@ class KnownState(OrbitsState):
     def _rest(self, token: int | None) -> Sequence[int]:
         if token is not None or self._known.cell is None:
             return super()._rest(token)
-        return options.alone(orbits.families().rest + self._known.cell[len(self.cell)] % 10)
+        return options.alone(vocabulary.families().rest + self._known.cell[len(self.cell)] % 10)
 
     def _coarse(self, token: int | None) -> Sequence[int]:
         found = super()._coarse(token)
         if token is not None:
             return found
-        return self._within(found, orbits.families().coarse, lambda value: value // 10)
+        return self._within(found, vocabulary.families().coarse, lambda value: value // 10)
 
     def _fine(self, token: int | None) -> Sequence[int]:
         if token is not None:
@@ -159,7 +160,7 @@ class KnownState(OrbitsState):
         found = super()._fine(None)
         if due is None:
             return found
-        return self._limited(found, orbits.families().fine, due[done] % 10, must=must)
+        return self._limited(found, vocabulary.families().fine, due[done] % 10, must=must)
 
     def _within(self, found: Sequence[int], first: int, part: _Part) -> Sequence[int]:
         due, must = self._due()

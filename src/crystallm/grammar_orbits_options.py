@@ -12,9 +12,10 @@ from functools import cache, lru_cache
 from math import ceil, floor, log
 from typing import TYPE_CHECKING
 
-from crystallm import grammar, orbits
+from crystallm import grammar
 from crystallm.crystallography import elements, space_groups
 from crystallm.geometry import contacts
+from crystallm.orbits import description, language, vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,7 @@ def shifted(first: int, places: tuple[int, ...]) -> tuple[int, ...]:
 @cache
 def label_ids(number: int) -> tuple[int, ...]:
     """Ids of the labels of a group's Wyckoff positions, by index."""
-    return tuple(orbits.ids(" ".join(w.label for w in space_groups.get(number).wyckoff)))
+    return tuple(language.ids(" ".join(w.label for w in space_groups.get(number).wyckoff)))
 
 
 @lru_cache(maxsize=grammar.KEPT)
@@ -54,7 +55,7 @@ def labels(number: int, indices: tuple[int, ...]) -> tuple[int, ...]:
 @lru_cache(maxsize=grammar.KEPT)
 def counts(able: tuple[int, ...]) -> tuple[int, ...]:
     """Ids of the first tokens of these counts of an element."""
-    family = orbits.families()
+    family = vocabulary.families()
     found = {family.number + n if n < 100 else family.hundreds + n // 100 - 1 for n in able}
     return tuple(sorted(found))
 
@@ -62,21 +63,21 @@ def counts(able: tuple[int, ...]) -> tuple[int, ...]:
 @lru_cache(maxsize=grammar.KEPT)
 def units(able: tuple[int, ...], hundreds: int) -> tuple[int, ...]:
     """Ids of what stands behind the hundreds of these counts."""
-    first = orbits.families().number
+    first = vocabulary.families().number
     return tuple(first + n - hundreds for n in able if 0 <= n - hundreds < 100)
 
 
 @lru_cache(maxsize=grammar.KEPT)
 def groups(counts: tuple[int, ...], context: int | None) -> tuple[int, ...]:
     """Ids of the groups that can hold these counts (sorted) within the context."""
-    return shifted(orbits.families().group - 1, grammar.groups_within(counts, context))
+    return shifted(vocabulary.families().group - 1, grammar.groups_within(counts, context))
 
 
 @cache
 def tens_of(name: str) -> tuple[int, range]:
     """Id of the first token of a cell parameter's tens, and which tens there are."""
-    family, written = orbits.TENS[name]
-    return getattr(orbits.families(), family), written
+    family, written = vocabulary.TENS[name]
+    return getattr(vocabulary.families(), family), written
 
 
 @cache
@@ -90,15 +91,15 @@ def tens_between(name: str, low: int, high: int) -> Sequence[int]:
 @lru_cache(maxsize=10_000)
 def volume_steps(composition: tuple[tuple[str, int], ...]) -> range:
     """Steps of the volume that keep the volume per atom within `contacts.VOLUMES`."""
-    per_atom = orbits.volume_of_atoms(composition) / sum(n for _, n in composition)
-    low, high = (orbits.SCALE * log(volume / per_atom) for volume in contacts.VOLUMES)
+    per_atom = description.volume_of_atoms(composition) / sum(n for _, n in composition)
+    low, high = (description.SCALE * log(volume / per_atom) for volume in contacts.VOLUMES)
     return range(ceil(low), floor(high) + 1)
 
 
 @cache
 def element_ids() -> dict[str, int]:
     """Id of each element."""
-    first = orbits.families().element
+    first = vocabulary.families().element
     return {symbol: first + i for i, symbol in enumerate(elements.symbols())}
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import orbits
 from crystallm.crystallography import space_groups
+from crystallm.orbits import description
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     the last, change with each step of the last, and the rest, ticks."""
 
 STEP = space_groups.UNIT  # ticks
-EDGE = STEP * orbits.STEPS
+EDGE = STEP * description.STEPS
 NEAR = STEP / 2
 CROWD = 4
 """Orbits on one Wyckoff position, from which on they may take all ten last digits from another one. Along its
@@ -147,7 +147,9 @@ def full_tens(
         rate = int(rates[image, axis])
         turns = abs(rate) // STEP  # values of the coordinate that meet, where the other axes agree
         first = round(-int(starts[image, other, axis]) / rate)
-        met.update((first + turn * orbits.STEPS // turns) % orbits.STEPS // 10 for turn in range(turns))
+        met.update(
+            (first + turn * description.STEPS // turns) % description.STEPS // 10 for turn in range(turns)
+        )
     return frozenset(
         ten
         for ten in met

@@ -236,7 +236,7 @@ def get_language(name: str) -> Language:
     if name == "cif":
         return CifLanguage()
     if name == "orbits":
-        from crystallm.orbits import OrbitsLanguage
+        from crystallm.orbits.language import OrbitsLanguage
 
         language: Language = OrbitsLanguage()
         return language

@@ -87,7 +87,7 @@ def parts(language: Language, ids: Sequence[int]) -> list[str]:
 
 
 def _orbits_parts(ids: Sequence[int]) -> list[str]:
-    from crystallm.orbits import families
+    from crystallm.orbits.vocabulary import families
 
     family = families()
     found = []

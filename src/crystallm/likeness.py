@@ -11,9 +11,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from crystallm import orbits
 from crystallm.crystallography import elements, formula
 from crystallm.errors import InputError
+from crystallm.orbits import description
+from crystallm.orbits import language as orbits_language
 
 if TYPE_CHECKING:
     import os
@@ -64,11 +65,14 @@ def like(structure: Structure, wanted: str, language: Language, symprec: float =
     species: dict[Any, Any] = dict(matched)
     other.replace_species(species)
     # The canonical description of the new crystal: other elements, another order, perhaps another origin.
-    told = orbits.describe(other, symprec)
+    told = description.describe(other, symprec)
     prompt = language.prompt(told.composition, told.space_group)
     if language.name != "orbits":
         return prompt
-    return [*prompt, *orbits.ids(" ".join(f"{orbit.element} {orbit.label}" for orbit in told.orbits))]
+    return [
+        *prompt,
+        *orbits_language.ids(" ".join(f"{orbit.element} {orbit.label}" for orbit in told.orbits)),
+    ]
 
 
 def _matched(structure: Structure, wanted: str) -> dict[str, str]:

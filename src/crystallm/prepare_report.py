@@ -270,10 +270,10 @@ def _write_part(
 
 def _tell(content: bytes, number: int, others: dataset.SplitWriter, choices: Choices) -> int:
     """Write equivalent descriptions of a training crystal; how many differ from its own."""
-    from crystallm import equivalents
+    from crystallm.orbits import augmentation
 
     ids = np.frombuffer(content, dtype="<u2").tolist()
-    found = equivalents.several(ids, choices.equivalents, seed=choices.seed, number=number)
+    found = augmentation.several(ids, choices.equivalents, seed=choices.seed, number=number)
     for other in found:
         others.add(np.array(other, dtype="<u2").tobytes())
     return sum(other != ids for other in found)

@@ -226,10 +226,10 @@ def _as_cif(structure: Structure, row: Mapping[str, Any], choices: Choices) -> d
 
 def _sought(structure: Structure, symprec: float) -> tuple[dict[str, int], int]:
     """Composition of the conventional cell, and number of the space group."""
-    from crystallm import orbits
     from crystallm.crystallography import elements
+    from crystallm.orbits import description
 
-    found = orbits.symmetry(structure, symprec)
+    found = description.symmetry(structure, symprec)
     counts: dict[str, int] = {}
     for number in found.std_types.tolist():
         symbol = elements.SYMBOLS_BY_NUMBER[number - 1]

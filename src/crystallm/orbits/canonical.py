@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats, SpaceGroup
 
+
 STEPS = 1000  # coordinates are told in thousandths of a cell edge
+
 TOLERANCE = 1e-3  # how far (fraction) a symmetrised atom may lie from its Wyckoff position
 
 

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crystallm import canonical
 from crystallm.crystallography import elements, space_groups
 from crystallm.errors import InputError, TextError
+from crystallm.orbits import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,8 +38,11 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats, SpaceGroup
 
+
 STEPS = canonical.STEPS  # coordinates are told in thousandths of a cell edge
+
 MAX_COUNT = 3999  # atoms of one element in a cell
+
 SCALE = 200  # steps of a volume or a ratio to a factor of e
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crystallm import orbits
+from crystallm.orbits import description, vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
 
 COORDINATE = 4.0
 """Steps of a coordinate for one of a cell parameter."""
@@ -20,7 +21,7 @@ COORDINATE = 4.0
 
 def places(ids: Sequence[int]) -> list[int]:
     """Where numbers begin in a text."""
-    family = orbits.families()
+    family = vocabulary.families()
     return [
         place
         for place, token in enumerate(ids[:-1])
@@ -39,25 +40,25 @@ def moved(ids: Sequence[int], steps: Sequence[int]) -> tuple[int, ...] | None:
 
 def apart(ids: Sequence[int], other: Sequence[int]) -> list[int]:
     """Steps from each number of a text to that of another one that differs in nothing else."""
-    coarse, half = orbits.families().coarse, orbits.STEPS // 2
+    coarse, half = vocabulary.families().coarse, description.STEPS // 2
     found = []
     for place in places(ids):
         gap = value(other, place) - value(ids, place)
         found.append(
-            (gap + half) % orbits.STEPS - half if ids[place] >= coarse else gap
+            (gap + half) % description.STEPS - half if ids[place] >= coarse else gap
         )  # the short way round
     return found
 
 
 def units(ids: Sequence[int]) -> list[float]:
     """For each number of a text the steps that count as much as one step of a cell parameter."""
-    coarse = orbits.families().coarse
+    coarse = vocabulary.families().coarse
     return [COORDINATE if ids[place] >= coarse else 1.0 for place in places(ids)]
 
 
 def value(ids: Sequence[int], place: int) -> int:
     """The number that begins at a place, from the first of its family on."""
-    family = orbits.families()
+    family = vocabulary.families()
     coordinate = ids[place] >= family.coarse
     first, rest = (family.coarse, family.fine) if coordinate else (family.volume, family.rest)
     return 10 * (ids[place] - first) + ids[place + 1] - rest
@@ -74,17 +75,17 @@ def changed(ids: Sequence[int], place: int, length: float) -> tuple[int, ...] | 
     Returns:
         The text; None where the number cannot be told.
     """
-    length *= COORDINATE if ids[place] >= orbits.families().coarse else 1.0
+    length *= COORDINATE if ids[place] >= vocabulary.families().coarse else 1.0
     return _stepped(ids, place, (1 if length >= 0 else -1) * max(1, round(abs(length))))
 
 
 def _stepped(ids: Sequence[int], place: int, step: int) -> tuple[int, ...] | None:
     """A text with a number so many steps higher."""
-    family = orbits.families()
+    family = vocabulary.families()
     coordinate = ids[place] >= family.coarse
     first, rest = (family.coarse, family.fine) if coordinate else (family.volume, family.rest)
     total = value(ids, place) + step
-    tens, last = divmod(total % orbits.STEPS if coordinate else total, 10)
+    tens, last = divmod(total % description.STEPS if coordinate else total, 10)
     bounds = (family.volume, family.ratio_b, family.ratio_c, family.angle, family.rest)
     token = first + tens
     if not coordinate:

@@ -17,109 +17,41 @@ Refuses to know networks and sampling, and how a structure is described: `descri
 
 from __future__ import annotations
 
-import itertools
-from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from crystallm.crystallography import elements, space_groups
-from crystallm.descriptions import (
-    MAX_COUNT,
-    SCALE,
-    STEPS,
+from crystallm.errors import InputError, TextError
+from crystallm.orbits.description import (
     Description,
     Orbit,
-    cell_parameters,
     check_count,
     describe,
     factor_of,
-    symmetry,
     to_structure,
     to_text,
-    volume_of_atoms,
 )
-from crystallm.errors import InputError, TextError
+from crystallm.orbits.vocabulary import (
+    ANGLES,
+    TENS,
+    TOLD,
+    Families,
+    families,
+    token_index,
+    vocabulary,
+    wyckoff_labels,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pymatgen.core import Structure
+
 
 __all__ = [
     "ANGLES", "MAX_COUNT", "SCALE", "STEPS", "TENS", "Description", "Families", "Orbit", "OrbitsLanguage",
     "cell_parameters", "composition_ids", "describe", "families", "from_ids", "ids", "prompt", "symmetry",
     "text", "to_ids", "to_structure", "to_text", "vocabulary", "volume_of_atoms",
 ]  # fmt: skip
-ANGLES = range(10, 171)  # whole degrees: what `validity` calls sensible
-TENS = {
-    "a": ("volume", range(-90, 91)),  # tens of steps: 0.011 to 94 times the volume of the atoms
-    "b": ("ratio_b", range(-75, 76)),  # 0.024 to 44
-    "c": ("ratio_c", range(-75, 76)),
-    "alpha": ("angle", ANGLES),
-    "beta": ("angle", ANGLES),
-    "gamma": ("angle", ANGLES),
-}
-"""The family of the first token of each cell parameter, and which tens it tells."""
-_TOLD = {"a": "cell volume", "b": "cell ratio b/a", "c": "cell ratio c/a"}  # what that is, but for angles
-
-
-class Families(NamedTuple):
-    """First id of each family of tokens; a family ends where the next begins."""
-
-    start: int
-    end: int
-    element: int
-    hundreds: int
-    number: int
-    group: int
-    label: int
-    volume: int
-    ratio_b: int
-    ratio_c: int
-    angle: int
-    rest: int
-    coarse: int
-    fine: int
-    size: int
-
-
-@cache
-def _labels() -> tuple[str, ...]:
-    found = {w.label for n in range(1, 231) for w in space_groups.get(n).wyckoff}
-    return tuple(sorted(found, key=lambda label: (int(label[:-1]), label[-1] == "A", label[-1])))
-
-
-@cache
-def vocabulary() -> tuple[str, ...]:
-    """All tokens, in the order of their ids."""
-    return tuple(itertools.chain.from_iterable(_family_tokens()))
-
-
-def _family_tokens() -> Iterator[Sequence[str]]:
-    yield ("<crystal>",)
-    yield ("<end>",)
-    yield elements.symbols()
-    yield [f"+{100 * i}" for i in range(1, MAX_COUNT // 100 + 1)]
-    yield [str(i) for i in range(100)]
-    yield [f"({symbol})" for symbol in space_groups.symbols()]
-    yield _labels()
-    for sign, name in zip("Vbc", "abc", strict=True):
-        yield [f"{sign}{i}" for i in TENS[name][1]]
-    yield [f"{i}°" for i in ANGLES]
-    yield [f".{i}" for i in range(10)]
-    yield [f"0.{i:02d}" for i in range(100)]
-    yield [f"{i}'" for i in range(10)]
-
-
-@cache
-def families() -> Families:
-    """Where each family of tokens begins in the vocabulary."""
-    sizes = [len(tokens) for tokens in _family_tokens()]
-    return Families(*itertools.accumulate(sizes, initial=0))
-
-
-@cache
-def _index() -> dict[str, int]:
-    return {token: i for i, token in enumerate(vocabulary())}
 
 
 def _at(place: int, message: str) -> TextError:
@@ -149,7 +81,7 @@ def ids(text: str) -> list[int]:
     Raises:
         TextError: a word that is no token.
     """
-    index = _index()
+    index = token_index()
     found = []
     for position, word in enumerate(text.split(), 1):
         if word not in index:
@@ -171,7 +103,7 @@ def composition_ids(composition: Iterable[tuple[str, int]]) -> list[int]:
     Raises:
         InputError: an element without a token, or a count that is not written.
     """
-    index = _index()
+    index = token_index()
     return [
         i
         for symbol, count in composition
@@ -209,7 +141,7 @@ def to_ids(description: Description) -> list[int]:
         InputError: an element, a count, a volume, a ratio or an angle of the cell that this language does not
             write.
     """
-    family, index = families(), _index()
+    family, index = families(), token_index()
     group = space_groups.get(description.space_group)
     found = prompt(description.composition, description.space_group)
     for orbit in description.orbits:
@@ -301,7 +233,7 @@ def from_ids(ids: Iterable[int]) -> Description:
         TextError: what is wrong and at which token.
     """
     read = _Reader(ids)
-    symbols, labels = elements.symbols(), _labels()
+    symbols, labels = elements.symbols(), wyckoff_labels()
     composition, number = _opening(read)
     group = space_groups.get(number)
     pairs: list[tuple[str, str]] = []
@@ -316,7 +248,7 @@ def from_ids(ids: Iterable[int]) -> Description:
     cell = []
     for name in group.free_cell:
         tokens, written = TENS[name]
-        what = _TOLD.get(name, f"cell angle {name}")
+        what = TOLD.get(name, f"cell angle {name}")
         tens = read.take(tokens, what) + written[0]
         cell.append(10 * tens + read.take("rest", f"rest of {what}"))
     orbits = []

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import canonical, orbits
 from crystallm.crystallography import space_groups
 from crystallm.errors import TextError
+from crystallm.orbits import canonical, description, language
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.orbits import Description
+    from crystallm.orbits.description import Description
 
 
 def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
@@ -41,10 +41,10 @@ def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
     items = []
     for orbit in crystal.orbits:
         position = group.by_label[orbit.label]
-        point = w @ position.point([value / orbits.STEPS for value in orbit.coordinates]) + s + shift
+        point = w @ position.point([value / description.STEPS for value in orbit.coordinates]) + s + shift
         index = maps[coset][group.wyckoff.index(position)]
         values = canonical.coordinates(group, index, point)
-        told = group.wyckoff[index].point([value / orbits.STEPS for value in values])
+        told = group.wyckoff[index].point([value / description.STEPS for value in values])
         if len(group.orbit(told)) != position.multiplicity:
             raise TextError(
                 f"{orbit.element} on {orbit.label} lies too close to a position of lower multiplicity"
@@ -54,7 +54,7 @@ def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
     return replace(
         crystal,
         orbits=tuple(
-            orbits.Orbit(symbols[r], group.wyckoff[i].label, values) for r, i, values in sorted(items)
+            description.Orbit(symbols[r], group.wyckoff[i].label, values) for r, i, values in sorted(items)
         ),
     )
 
@@ -71,12 +71,12 @@ def several(ids: Sequence[int], n: int, *, seed: int, number: int) -> list[list[
     Raises:
         TextError: the ids of no crystal.
     """
-    crystal = orbits.from_ids(ids)
+    crystal = language.from_ids(ids)
     rng = np.random.default_rng([seed, number])
     found = []
     for _ in range(n):
         try:
-            found.append(orbits.to_ids(equivalent(crystal, rng)))
+            found.append(language.to_ids(equivalent(crystal, rng)))
         except TextError:  # the canonical one is as good
             found.append(list(ids))
     return found
