@@ -47,12 +47,6 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 
-__all__ = [
-    "ANGLES", "MAX_COUNT", "SCALE", "STEPS", "TENS", "Description", "Families", "Orbit", "OrbitsLanguage",
-    "cell_parameters", "composition_ids", "describe", "families", "from_ids", "ids", "prompt", "symmetry",
-    "text", "to_ids", "to_structure", "to_text", "vocabulary", "volume_of_atoms",
-]  # fmt: skip
-
 
 def _at(place: int, message: str) -> TextError:
     """An error at a token, counted from 1."""
