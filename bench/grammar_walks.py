@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import grammar
 from crystallm.cif import parser as cif_parser
 from crystallm.cif import standard_structure, tokenizer, writer
-from crystallm.crystallography import elements, space_groups
+from crystallm.crystallography import elements, space_groups, wyckoff_assignment
 from crystallm.errors import CrystallmError
-from crystallm.grammar_cif import CifRules
-from crystallm.grammar_orbits import REWRITES, OrbitsRules
+from crystallm.grammar import base
+from crystallm.grammar.cif.state import CifRules
+from crystallm.grammar.orbits.state import REWRITES, OrbitsRules
 from crystallm.orbits.language import OrbitsLanguage
 
 if TYPE_CHECKING:
@@ -132,12 +132,14 @@ def main() -> None:
     compositions = [c for c in published() if sum(c.values()) <= 120]
     n_tokens = n_choices = n_failed = 0
     spent = 0.0
-    cells = (grammar.REWRITES, grammar.CELL_REWRITES)
+    cells = (base.REWRITES, base.CELL_REWRITES)
     most = REWRITES if ours else cells
     rewrites = most if options.apart else (0,) * len(most)
     for i in range(options.walks):
         group = groups[i % len(groups)]
-        fitting = [c for c in rng.sample(compositions, 60) if grammar.can_hold(group.number, c.values())]
+        fitting = [
+            c for c in rng.sample(compositions, 60) if wyckoff_assignment.can_hold(group.number, c.values())
+        ]
         counts = rng.choice(fitting) if fitting and rng.random() < 0.5 else from_orbits(rng, group)
         if writer.formula_unit(counts)[1] < 1:
             continue

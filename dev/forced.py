@@ -19,8 +19,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from crystallm import dataset, grammar
+from crystallm import dataset
 from crystallm.errors import InputError
+from crystallm.grammar import factory
 from crystallm.language import get_language
 from crystallm.model import GPT, ModelConfig
 
@@ -33,7 +34,7 @@ def free(ids: list[int]) -> npt.NDArray[np.uint16] | None:
     language = get_language("cif")
     composition, _ = language.opening(ids)
     start = language.prompt(composition.items())
-    rules = grammar.rules("cif", composition.items())
+    rules = factory.rules("cif", composition.items())
     assert rules is not None  # noqa: S101 - the full ones
     found = np.zeros(len(ids), dtype=np.uint16)
     try:

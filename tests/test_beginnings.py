@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from crystallm import grammar
 from crystallm.beginnings import Beginnings
 from crystallm.errors import InputError
+from crystallm.grammar import factory
 from crystallm.language import get_language
 from crystallm.orbits import language, parameters, vocabulary
 
@@ -16,7 +16,7 @@ RUTILE = "<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 0.30 2' <end>"
 
 @pytest.fixture
 def rutile():
-    rules = grammar.rules("orbits", (("Ti", 2), ("O", 4)))
+    rules = factory.rules("orbits", (("Ti", 2), ("O", 4)))
     return Beginnings(LANGUAGE, rules, 128)
 
 

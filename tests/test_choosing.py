@@ -9,13 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystallm import choosing, grammar, weighing
+from crystallm import choosing, weighing
 from crystallm.asking import Request, understand
 from crystallm.checkpoint import Model, load_model
 from crystallm.cif import tokenizer
-from crystallm.crystallography import formula, space_groups
+from crystallm.crystallography import formula, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
 from crystallm.generation import Generator, Settings
+from crystallm.grammar import text_length
 from crystallm.language import get_language
 from crystallm.model import GPT, ModelConfig
 from crystallm.orbits import vocabulary
@@ -55,8 +56,8 @@ def test_what_cannot_fill_a_group_is_said_with_the_nearest_z_that_can():
     said = refused(formula="NaCl", z=23, space_group=225)
     assert "23 formula units of NaCl" in said
     nearest = [int(z) for z in said.split("Z = ")[1].removesuffix(" can").split(", ")]
-    assert all(grammar.can_hold(225, [z, z]) for z in nearest)
-    assert not any(grammar.can_hold(225, [z, z]) for z in range(24, nearest[0]))
+    assert all(wyckoff_assignment.can_hold(225, [z, z]) for z in nearest)
+    assert not any(wyckoff_assignment.can_hold(225, [z, z]) for z in range(24, nearest[0]))
 
 
 def test_where_no_z_can_other_groups_are_named():
@@ -66,7 +67,7 @@ def test_where_no_z_can_other_groups_are_named():
     for name in named:
         group = space_groups.get(int(name.split("#")[1].rstrip(")")))
         assert group.crystal_system == "cubic"
-        assert grammar.can_hold(group.number, [1, 997])
+        assert wyckoff_assignment.can_hold(group.number, [1, 997])
 
 
 @given(st.integers(1, 230), st.integers(1, 12), st.sampled_from(["TiO2", "NaCl", "C", "CaTiO3", "O2"]))
@@ -76,13 +77,13 @@ def test_a_message_never_names_what_cannot(number, z, name):
     try:
         choosing.refuse_misfit(cell, group, by_z=True)
     except InputError as error:
-        assert not grammar.can_hold(number, [n for _, n in cell.composition])
+        assert not wyckoff_assignment.can_hold(number, [n for _, n in cell.composition])
         if "Z = " in str(error):
             for said in str(error).split("Z = ")[1].removesuffix(" can").split(", "):
                 counts = [n for _, n in formula.cell(name, int(said)).composition]
-                assert grammar.can_hold(number, counts)
+                assert wyckoff_assignment.can_hold(number, counts)
     else:
-        assert grammar.can_hold(number, [n for _, n in cell.composition])
+        assert wyckoff_assignment.can_hold(number, [n for _, n in cell.composition])
 
 
 def test_the_network_alone_may_be_asked_for_what_cannot_be(model):
@@ -138,7 +139,10 @@ def test_z_is_weighted_by_the_probability_that_the_network_writes_this_compositi
         firsts.append(float(by_hand(model, prompt[:2])[1][prompt[2]]))
         total, after = by_hand(model, prompt)
         first = vocabulary.families().group
-        groups = [first + number - 1 for number in grammar.groups_for(tuple(sorted([cell.z, 2 * cell.z])))]
+        groups = [
+            first + number - 1
+            for number in wyckoff_assignment.groups_for(tuple(sorted([cell.z, 2 * cell.z])))
+        ]
         totals.append(total + float(torch.logsumexp(after[groups], dim=0)))
     least = math.log(weighing.UNLIKELY)
     hopeful = [i for i, first in enumerate(firsts) if first > max(firsts) + least]
@@ -177,10 +181,10 @@ def test_a_cell_that_the_context_cannot_hold_is_not_tried():
     found, _ = choosing.choices(model, cells, None, Settings(), any_z=True, any_group=False)
     assert found
     counts = [tuple(sorted(n for _, n in choice.cell.composition)) for choice in found]
-    assert all(grammar.groups_within(some, 80) for some in counts)
+    assert all(text_length.groups_within(some, 80) for some in counts)
     for z in range(1, 25):
         some = tuple(sorted([2 * z, z, 4 * z]))
-        assert grammar.can_be_written(some, 80) == bool(grammar.groups_within(some, 80))
+        assert text_length.can_be_written(some, 80) == bool(text_length.groups_within(some, 80))
 
 
 @pytest.mark.parametrize("language", ["orbits", "cif"])
@@ -191,7 +195,7 @@ def test_groups_have_the_weight_that_plain_sampling_gives_them(language):
     found, _ = choosing.choices(model, [cell], None, settings, any_z=False, any_group=True)
     assert sum(choice.weight for choice in found) == pytest.approx(1)
     assert 1 < len(found) <= 6
-    numbers = grammar.groups_for((4, 4))
+    numbers = wyckoff_assignment.groups_for((4, 4))
     texts = {n: model.language.prompt(cell.composition, n) for n in numbers if n not in (93, 168, 207)}
     place = next(i for i, (a, b) in enumerate(zip(texts[1], texts[2], strict=True)) if a != b)
     _, after = by_hand(model, texts[1][:place])

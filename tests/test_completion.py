@@ -16,7 +16,7 @@ from crystallm.checkpoint import Model
 from crystallm.completion import Completing
 from crystallm.errors import InputError
 from crystallm.generation import Settings
-from crystallm.grammar_orbits_known import KnownState
+from crystallm.grammar.orbits.partial import KnownState
 from crystallm.model import GPT, ModelConfig
 from crystallm.orbits import description
 from crystallm.orbits import language as orbits_language

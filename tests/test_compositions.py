@@ -17,7 +17,7 @@ from crystallm.cif import tokenizer
 from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings
-from crystallm.grammar_composition import Wanted
+from crystallm.grammar.composition import Wanted
 from crystallm.language import get_language
 from crystallm.model import GPT, ModelConfig
 from crystallm.orbits import vocabulary

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import grammar
 from crystallm.crystallography import space_groups
 from crystallm.errors import TextError
+from crystallm.grammar import factory
 from crystallm.orbits import augmentation, canonical, description, language
 from crystals import random_crystal, structures
 
@@ -102,7 +102,7 @@ def test_the_rules_accept_equivalent_descriptions_as_they_do_canonical_ones():
 
     def walked(ids):
         read = language.from_ids(ids)
-        state = grammar.rules("orbits", read.composition, read.space_group).start([])
+        state = factory.rules("orbits", read.composition, read.space_group).start([])
         return all(token in state.allowed() and state.advance(token) == 0 for token in ids)
 
     ours, theirs, different = [], [], 0

@@ -17,10 +17,12 @@ from crystallm.cif import block as cif_block
 from crystallm.cif import parser, tokenizer, writer
 from crystallm.crystallography import cells, space_groups
 from crystallm.errors import InputError
-from crystallm.grammar_cif import MAX_ATOMS, MAX_ELEMENTS, CifRules
-from crystallm.grammar_cif_filling import blocks
-from crystallm.grammar_cif_numbers import PHYSICAL, UNITS, next_characters, parameter_limit, volume_limit
-from crystallm.grammar_cif_sites import GRID, Placement, sites
+from crystallm.grammar.cif.coordinates import Placement
+from crystallm.grammar.cif.numbers import PHYSICAL, UNITS, next_characters, parameter_limit, volume_limit
+from crystallm.grammar.cif.rows import blocks
+from crystallm.grammar.cif.state import CifRules
+from crystallm.grammar.cif.wyckoff_grid import GRID, sites
+from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS
 
 HERE = Path(__file__).parent
 WALKS = runpy.run_path(str(HERE.parents[0] / "bench" / "grammar_walks.py"))

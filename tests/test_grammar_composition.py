@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystallm import grammar
 from crystallm.cif import tokenizer
-from crystallm.crystallography import elements, space_groups
-from crystallm.grammar_composition import MAX_ATOMS, MAX_ELEMENTS, Wanted
+from crystallm.crystallography import elements, space_groups, wyckoff_assignment
+from crystallm.grammar import factory
+from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS, Wanted
 from crystallm.orbits import language as orbits_language
 from crystallm.orbits import vocabulary
 
@@ -32,7 +32,7 @@ def walk(language: str, wanted: Wanted, rng: random.Random, *, few: bool) -> dic
         few: end as soon as that is allowed, else as late.
     """
     family, newline = vocabulary.families(), tokenizer.encode("\n")[0]
-    rules = grammar.rules(language, wanted=wanted)
+    rules = factory.rules(language, wanted=wanted)
     state = rules.start(BEGUN[language])
     while True:
         able = list(state.allowed())
@@ -64,7 +64,7 @@ def test_a_walk_has_all_elements_of_the_system_and_no_other(language, system, gr
         return
     assert tuple(found) == system
     assert sum(found.values()) <= MAX_ATOMS
-    assert group is None or grammar.can_hold(group, found.values())
+    assert group is None or wyckoff_assignment.can_hold(group, found.values())
 
 
 @settings(max_examples=30, deadline=None)
@@ -93,7 +93,7 @@ def test_any_group_can_be_filled_with_as_many_elements_as_are_known_together(num
     for symbol in system:  # the largest count each time leaves the least behind
         able = wanted.counts(composition, symbol)
         composition[symbol] = able[-1] if symbol == system[0] else able[0]
-    assert grammar.can_hold(number, composition.values())
+    assert wyckoff_assignment.can_hold(number, composition.values())
     assert wanted.may_end(composition)
 
 
@@ -103,21 +103,21 @@ def test_counts_are_those_that_a_group_has_positions_for():
     # 4a and 4b are full, so are they with 8c: what is left has free coordinates.
     assert rocksalt.counts({"Na": 16}, "Cl")[:2] == (24, 32)
     assert set(rocksalt.counts({"Na": 16}, "Cl")) == {
-        n for n in range(1, MAX_ATOMS - 15) if grammar.can_hold(225, (16, n))
+        n for n in range(1, MAX_ATOMS - 15) if wyckoff_assignment.can_hold(225, (16, n))
     }
 
 
 def test_what_is_asked_is_heeded_by_full_rules_alone():
-    state = grammar.rules("orbits", constraints="syntax", wanted=Wanted(("Li",))).start(BEGUN["orbits"])
+    state = factory.rules("orbits", constraints="syntax", wanted=Wanted(("Li",))).start(BEGUN["orbits"])
     assert len(state.allowed()) == len(SYMBOLS)
-    state = grammar.rules("orbits", wanted=Wanted(("Li",))).start(BEGUN["orbits"])
+    state = factory.rules("orbits", wanted=Wanted(("Li",))).start(BEGUN["orbits"])
     assert orbits_language.text(state.allowed()) == "Li"
 
 
 def test_hundreds_and_units_of_a_count_are_told_together():
-    state = grammar.rules("orbits", wanted=Wanted(("O",), group=230)).start(
+    state = factory.rules("orbits", wanted=Wanted(("O",), group=230)).start(
         orbits_language.ids("<crystal> O +100")
     )
     able = {int(word) + 100 for word in orbits_language.text(state.allowed()).split()}
-    assert able == {n for n in range(100, 200) if grammar.can_hold(230, (n,))}
+    assert able == {n for n in range(100, 200) if wyckoff_assignment.can_hold(230, (n,))}
     assert able

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from crystallm import grammar_orbits_places as places
 from crystallm.crystallography import space_groups
+from crystallm.grammar.orbits import coordinates
 from crystallm.orbits import description
 
 
@@ -37,7 +37,7 @@ def test_digits_are_those_of_distinct_points(number):
                 first, *others = images(number, index, [*tried, *rest])
                 if not any(same(first, other) for other in others):
                     expected.append(digit)
-            assert places.keeping(number, index, tuple(known)) == tuple(expected)
+            assert coordinates.keeping(number, index, tuple(known)) == tuple(expected)
 
 
 @pytest.mark.parametrize("number", [2, 14, 62, 136, 166, 194, 216, 227])
@@ -61,10 +61,10 @@ def test_orbits_stay_off_each_other(number):
                 )
             )
         )
-        apart = places.apart(number, index, values, places.DIGITS, [[1] * len(other), other])
+        apart = coordinates.apart(number, index, values, coordinates.DIGITS, [[1] * len(other), other])
         assert set(apart) <= set(expected)
         assert other[-1] % 10 not in apart
-        assert places.apart(number, index, values, places.DIGITS, [other]) == expected
+        assert coordinates.apart(number, index, values, coordinates.DIGITS, [other]) == expected
         found += len(expected) < 10
     assert found
 
@@ -77,16 +77,16 @@ def test_full_tens_are_those_without_a_digit_left(number):
         if not position.free:
             continue
         known = tuple(rng.choice((0, 120, 250, 330, 500, 990)) for _ in position.free[1:])
-        if not places.keeping(number, index, (*known, 440)):
+        if not coordinates.keeping(number, index, (*known, 440)):
             continue  # these are special themselves: no crystal comes here
         others = [(*known, 440 + digit) for digit in range(10)]
         others += [tuple(rng.randrange(1000) for _ in position.free) for _ in range(10)]
         expected = set()
         for ten in range(100):
-            kept = places.keeping(number, index, (*known, 10 * ten))
-            if not places.apart(number, index, (*known, 10 * ten), kept, others):
+            kept = coordinates.keeping(number, index, (*known, 10 * ten))
+            if not coordinates.apart(number, index, (*known, 10 * ten), kept, others):
                 expected.add(ten)
-        assert places.full_tens(number, index, known, others) == expected
+        assert coordinates.full_tens(number, index, known, others) == expected
         found += 44 in expected
     assert found
 
@@ -100,7 +100,7 @@ def test_fewer_orbits_leave_a_digit_in_all_tens():
                 continue
             for ten in (0, 12, 24, 25, 33, 49, 50, 66, 75, 99):
                 known = tuple(rng.choice((0, 250, 330, 500, 10 * ten)) for _ in position.free[1:])
-                if not places.keeping(number, index, (*known, 10 * ten)):
+                if not coordinates.keeping(number, index, (*known, 10 * ten)):
                     continue  # no crystal comes here
-                others = [(*known, 10 * ten + digit) for digit in range(places.CROWD - 1)]
-                assert ten not in places.full_tens(number, index, known, others)
+                others = [(*known, 10 * ten + digit) for digit in range(coordinates.CROWD - 1)]
+                assert ten not in coordinates.full_tens(number, index, known, others)

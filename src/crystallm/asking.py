@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystallm.crystallography.space_groups import SpaceGroup
-    from crystallm.grammar_composition import Wanted
+    from crystallm.grammar.composition import Wanted
 
 Kind = TypeVar("Kind", bound=BaseModel)
 MAX_SAMPLES = 1_000_000
@@ -182,7 +182,7 @@ def _group(request: Request) -> SpaceGroup | None:
 
 def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None) -> Plan:
     """A request without a formula: of a chemical system, in a space group, or of anything."""
-    from crystallm.grammar_composition import MAX_ATOMS, MAX_ELEMENTS, Wanted
+    from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS, Wanted
 
     if request.elements is None and request.elements_subset:
         raise InputError("elements_subset without elements: say of which, such as Li-Fe-O")

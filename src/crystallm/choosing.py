@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import grammar, weighing
+from crystallm import weighing
 from crystallm.crystallography import formula as formulas
-from crystallm.crystallography import space_groups
+from crystallm.crystallography import space_groups, wyckoff_assignment
 from crystallm.errors import InputError
+from crystallm.grammar import text_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -143,11 +144,13 @@ def _what_can(cell: Cell, group: SpaceGroup) -> str:
     most = max(MAX_Z, SMALL_CELL // (cell.n_atoms // cell.z), 2 * cell.z)
     most = min(most, formulas.MAX_ATOMS * cell.z // cell.n_atoms)
     counts = [count // cell.z for _, count in cell.composition]
-    fitting = [z for z in range(1, most + 1) if grammar.can_hold(group.number, [z * n for n in counts])]
+    fitting = [
+        z for z in range(1, most + 1) if wyckoff_assignment.can_hold(group.number, [z * n for n in counts])
+    ]
     if fitting:
         nearest = sorted(sorted(fitting, key=lambda z: abs(z - cell.z))[:3])
         return f"Z = {', '.join(map(str, nearest))} can"
-    holding = grammar.groups_for(tuple(sorted(count for _, count in cell.composition)))
+    holding = wyckoff_assignment.groups_for(tuple(sorted(count for _, count in cell.composition)))
     alike = [n for n in holding if space_groups.get(n).crystal_system == group.crystal_system]
     nearest = sorted(sorted(alike, key=lambda n: abs(n - group.number))[:3])
     near = ", ".join(f"{space_groups.get(n).symbol} (#{n})" for n in nearest)
@@ -155,7 +158,7 @@ def _what_can(cell: Cell, group: SpaceGroup) -> str:
 
 
 def _can_hold(group: SpaceGroup, cell: Cell) -> bool:
-    return grammar.can_hold(group.number, [count for _, count in cell.composition])
+    return wyckoff_assignment.can_hold(group.number, [count for _, count in cell.composition])
 
 
 def choices(
@@ -306,7 +309,7 @@ def _groups(
     counts = tuple(sorted(count for _, count in cell.composition))
     context = model.config.context if model.language.name == "orbits" else None
     full = settings.constraints == "full"
-    numbers = grammar.groups_within(counts, context) if full else range(1, 231)
+    numbers = text_length.groups_within(counts, context) if full else range(1, 231)
     told = zip(numbers, _prompts(model, [(cell, number) for number in numbers]), strict=True)
     prompts = {number: prompt for number, prompt in told if prompt is not None}
     # What names the group is where the prompts of two groups part; what stands before is common to all.

@@ -14,7 +14,7 @@ from crystallm.asking import Request
 from crystallm.crystallography import formula, space_groups
 from crystallm.errors import InputError
 from crystallm.generation import Generator
-from crystallm.grammar_orbits_known import MORE_UNITS, Known, KnownRules
+from crystallm.grammar.orbits.partial import MORE_UNITS, Known, KnownRules
 from crystallm.orbits import description
 
 if TYPE_CHECKING:

@@ -28,10 +28,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import choosing, drawing, grammar, weighing
+from crystallm import choosing, drawing, weighing
 from crystallm.choosing import Choice
 from crystallm.crystallography import formula as formulas
+from crystallm.crystallography import wyckoff_assignment
 from crystallm.errors import CrystallmError
+from crystallm.grammar import factory, text_length
 from crystallm.orbits import vocabulary
 
 if TYPE_CHECKING:
@@ -42,9 +44,9 @@ if TYPE_CHECKING:
     from crystallm.asking import Plan
     from crystallm.checkpoint import Model
     from crystallm.generation import Settings
-    from crystallm.grammar_cif import CifRules
-    from crystallm.grammar_composition import Wanted
-    from crystallm.grammar_orbits import OrbitsRules
+    from crystallm.grammar.cif.state import CifRules
+    from crystallm.grammar.composition import Wanted
+    from crystallm.grammar.orbits.state import OrbitsRules
 
     Composition = tuple[tuple[str, int], ...]
 
@@ -265,19 +267,19 @@ def _can_be_written(model: Model, composition: Composition, wanted: Wanted) -> b
     if len(model.language.prompt(composition, wanted.group)) >= model.config.context:
         return False
     counts, context = tuple(sorted(n for _, n in composition)), model.config.context
-    if model.language.name != "orbits" or not grammar.may_outgrow(counts, context):
+    if model.language.name != "orbits" or not text_length.may_outgrow(counts, context):
         return True
     # Groups of much symmetry take the fewest tokens: where any does, one is soon found.
-    able = reversed(grammar.groups_for(counts)) if wanted.group is None else (wanted.group,)
+    able = reversed(wyckoff_assignment.groups_for(counts)) if wanted.group is None else (wanted.group,)
     return any(
-        grammar.frame_tokens(number, len(counts)) + grammar.fewest_tokens(number, counts) <= context
+        text_length.frame_tokens(number, len(counts)) + text_length.fewest_tokens(number, counts) <= context
         for number in able
     )
 
 
 def _rules(model: Model, wanted: Wanted) -> OrbitsRules | CifRules:
     """The rules of a text's beginning, up to its group."""
-    rules = grammar.rules(model.language.name, wanted=wanted)
+    rules = factory.rules(model.language.name, wanted=wanted)
     if rules is None:
         raise AssertionError("full rules are none")
     return rules

@@ -398,13 +398,13 @@ class Generator:
 
     def _rules(self, pairs: Sequence[tuple[int, int]], chosen: Sequence[Choice]) -> Rules | None:
         """What may be written behind each prompt."""
-        from crystallm import grammar
+        from crystallm.grammar import factory
 
         found: dict[tuple[int, ...], Rules] = {}
         for (unit, _), choice in zip(pairs, chosen, strict=True):
             if choice.prompt in found:
                 continue
-            rules = grammar.rules(
+            rules = factory.rules(
                 self.model.language.name,
                 None if choice.cell is None else choice.cell.composition,
                 choice.space_group,

@@ -132,9 +132,9 @@ def requests_for(
 def _requests(
     truths: Sequence[Structure], n: int, *, with_group: bool, context: int | None
 ) -> Iterator[Request | None]:
-    from crystallm import grammar
     from crystallm.asking import Request, understand
     from crystallm.cif import parser, writer
+    from crystallm.grammar import factory
 
     for truth in truths:
         try:
@@ -145,7 +145,7 @@ def _requests(
                 n=n,
             )
             group = understand(request).space_group
-            grammar.rules(
+            factory.rules(
                 "orbits", known.composition, None if group is None else group.number, context=context
             )
         except CrystallmError:

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 
-
 def _at(place: int, message: str) -> TextError:
     """An error at a token, counted from 1."""
     error = TextError(f"token {place}: {message}")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from crystallm import choosing, grammar, plots
+from crystallm import choosing, plots
 from crystallm.asking import Request, opened
-from crystallm.crystallography import elements, space_groups
+from crystallm.crystallography import elements, space_groups, wyckoff_assignment
 from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
 
@@ -73,7 +73,9 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
         if cells[0].n_atoms > most_atoms:
             raise FieldError("formula" if z is None else "z", _too_large(cells[0], most_atoms))
     counts = [[count for _, count in cell.composition] for cell in cells]
-    holding = sorted({number for some in counts for number in grammar.groups_for(tuple(sorted(some)))})
+    holding = sorted(
+        {number for some in counts for number in wyckoff_assignment.groups_for(tuple(sorted(some)))}
+    )
     if group is not None and group.number not in holding:
         try:
             choosing.refuse_misfit(cells[0], group, by_z=z is not None)
@@ -96,7 +98,7 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
         "z_possible": [
             cell.z
             for cell in open_cells
-            if group is None or grammar.can_hold(group.number, [n for _, n in cell.composition])
+            if group is None or wyckoff_assignment.can_hold(group.number, [n for _, n in cell.composition])
         ],
         "group": None if group is None else {"number": group.number, "symbol": group.symbol},
         "groups": holding,
@@ -106,9 +108,9 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
 
 def misfit(number: int, cell: formulas.Cell) -> str:
     """Why a space group cannot hold a cell, in a few words."""
-    free, fixed = grammar.position_counts(number)
+    free, fixed = wyckoff_assignment.position_counts(number)
     parts = sorted({*free, *(m for m, _ in fixed)})
-    alone = [f"{n} {s}" for s, n in cell.composition if not grammar.is_sum(n, tuple(parts))]
+    alone = [f"{n} {s}" for s, n in cell.composition if not wyckoff_assignment.is_sum(n, tuple(parts))]
     sizes = ", ".join(map(str, parts[:4])) + (", …" if len(parts) > 4 else "")
     if alone:
         return f"its sites hold {sizes} atoms: they do not add up to {' or '.join(alone[:_POSITIONS])}"

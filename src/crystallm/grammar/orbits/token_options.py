@@ -12,9 +12,9 @@ from functools import cache, lru_cache
 from math import ceil, floor, log
 from typing import TYPE_CHECKING
 
-from crystallm import grammar
-from crystallm.crystallography import elements, space_groups
+from crystallm.crystallography import elements, space_groups, wyckoff_assignment
 from crystallm.geometry import contacts
+from crystallm.grammar import text_length
 from crystallm.orbits import description, language, vocabulary
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def between(first: int, behind: int) -> Sequence[int]:
     return range(first, behind) if behind - first > 1 else tuple(range(first, behind))
 
 
-@lru_cache(maxsize=grammar.KEPT)
+@lru_cache(maxsize=wyckoff_assignment.KEPT)
 def shifted(first: int, places: tuple[int, ...]) -> tuple[int, ...]:
     """Ids at places of a family."""
     return tuple(first + place for place in places)
@@ -45,14 +45,14 @@ def label_ids(number: int) -> tuple[int, ...]:
     return tuple(language.ids(" ".join(w.label for w in space_groups.get(number).wyckoff)))
 
 
-@lru_cache(maxsize=grammar.KEPT)
+@lru_cache(maxsize=wyckoff_assignment.KEPT)
 def labels(number: int, indices: tuple[int, ...]) -> tuple[int, ...]:
     """Ids of the labels of some of a group's Wyckoff positions."""
     ids = label_ids(number)
     return tuple(ids[i] for i in indices)
 
 
-@lru_cache(maxsize=grammar.KEPT)
+@lru_cache(maxsize=wyckoff_assignment.KEPT)
 def counts(able: tuple[int, ...]) -> tuple[int, ...]:
     """Ids of the first tokens of these counts of an element."""
     family = vocabulary.families()
@@ -60,17 +60,17 @@ def counts(able: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-@lru_cache(maxsize=grammar.KEPT)
+@lru_cache(maxsize=wyckoff_assignment.KEPT)
 def units(able: tuple[int, ...], hundreds: int) -> tuple[int, ...]:
     """Ids of what stands behind the hundreds of these counts."""
     first = vocabulary.families().number
     return tuple(first + n - hundreds for n in able if 0 <= n - hundreds < 100)
 
 
-@lru_cache(maxsize=grammar.KEPT)
+@lru_cache(maxsize=wyckoff_assignment.KEPT)
 def groups(counts: tuple[int, ...], context: int | None) -> tuple[int, ...]:
     """Ids of the groups that can hold these counts (sorted) within the context."""
-    return shifted(vocabulary.families().group - 1, grammar.groups_within(counts, context))
+    return shifted(vocabulary.families().group - 1, text_length.groups_within(counts, context))
 
 
 @cache

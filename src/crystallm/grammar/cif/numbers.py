@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import SpaceGroup
 
+
 UNITS = 10_000
 """Units of the fourth decimal in 1."""
+
 END = "\n"
 """What `next_characters` offers behind a complete number."""
+
 _SLACK = 1e-3
 """Share of the least volume that is kept back at each angle still to write, so that a number of four decimals
 always fits into what is left."""
@@ -57,6 +60,7 @@ PHYSICAL = Limits(length=(1.0, 200.0), angle=(30.0, 150.0), volume=(2.5, 700.0),
 Carbon-24 hold edges of 1.53 to 109.0 Å, angles of 59.98 to 134.9 degrees, 5.42 to 603.5 Å^3 an atom and f
 from 0.708; among 47,335 structures of open collections 5 have less than 2.5 Å^3 an atom (their cells were
 never measured) and 1 has more than 700. All this is within what the paper's judges call sensible."""
+
 SENSIBLE = Limits(length=(0.5, 999.9999), angle=(10.0, 170.0), volume=(0.0, 999_000.0), flatness=0.01)
 """For cells as a whole, atoms uncounted: what the paper's judges let pass ([0.5, 1000] Å, [10, 170] degrees),
 where it has a volume, and one of six digits at most, the most that readers of texts take."""

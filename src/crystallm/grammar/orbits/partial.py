@@ -14,15 +14,18 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crystallm import grammar
-from crystallm import grammar_orbits_options as options
-from crystallm.crystallography import formula, space_groups
+from crystallm.crystallography import formula, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
-from crystallm.grammar_orbits import OrbitsState
+from crystallm.grammar import base
+from crystallm.grammar.orbits import token_options
+from crystallm.grammar.orbits.state import OrbitsState
 from crystallm.orbits import vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    _Part = Callable[[int], int]
+
 
 MORE_UNITS = ": ask for more formula units"
 """The mend where nobody knows how many."""
@@ -60,10 +63,10 @@ class Known:
             )
         if not any(left.values()):
             raise InputError("nothing is missing: the known part has all atoms of the formula")
-        free, fixed = grammar.position_counts(self.space_group)
+        free, fixed = wyckoff_assignment.position_counts(self.space_group)
         taken = Counter(group.wyckoff[i].multiplicity for i in self.fixed)
         open_ = tuple((m, n - taken[m]) for m, n in fixed)
-        if not grammar.fits(free, open_, tuple(sorted(n for n in left.values() if n))):
+        if not wyckoff_assignment.fits(free, open_, tuple(sorted(n for n in left.values() if n))):
             rest = formula.short("".join(f"{symbol}{n}" for symbol, n in left.items() if n))
             raise InputError(
                 f"{rest} cannot be added to the known part: {group.symbol} has no positions for so many atoms"
@@ -106,19 +109,19 @@ class KnownState(OrbitsState):
         needed = self._needed(symbol, written)
         left = self._left[symbol] - sum(wyckoff[i].multiplicity for i in needed)
         if not left:
-            return options.labels(number, tuple(needed[:1]))
+            return token_options.labels(number, tuple(needed[:1]))
         first = written[-1] if written else 0
         later = self._missing_later(symbol)
         # What is known and not yet written stands where it stands.
         taken = self._taken | self._known.fixed
-        found = grammar.labels_allowed(number, taken, first, left, later)
+        found = wyckoff_assignment.labels_allowed(number, taken, first, left, later)
         if needed:
             next_known = needed[0]
-            behind = grammar.labels_allowed(number, taken, max(first, next_known), left, later)
+            behind = wyckoff_assignment.labels_allowed(number, taken, max(first, next_known), left, later)
             found = (*(i for i in found if i < next_known), *([next_known] if behind else []))
-            if next_known in grammar.labels_allowed(number, taken, first, left, later):
+            if next_known in wyckoff_assignment.labels_allowed(number, taken, first, left, later):
                 found = tuple(dict.fromkeys((*found, next_known)))
-        return options.labels(number, tuple(found))
+        return token_options.labels(number, tuple(found))
 
     def _needed(self, symbol: str, written: Sequence[int]) -> list[int]:
         """Indices of the known orbits of an element that are not written yet, sorted."""
@@ -136,13 +139,13 @@ class KnownState(OrbitsState):
         if self._known.cell is None:
             return super()._tens_options()
         place = len(self.cell)
-        first, written = options.tens_of(space_groups.get(self._known.space_group).free_cell[place])
-        return options.alone(first + self._known.cell[place] // 10 - written[0])
+        first, written = token_options.tens_of(space_groups.get(self._known.space_group).free_cell[place])
+        return token_options.alone(first + self._known.cell[place] // 10 - written[0])
 
     def _rest(self, token: int | None) -> Sequence[int]:
         if token is not None or self._known.cell is None:
             return super()._rest(token)
-        return options.alone(vocabulary.families().rest + self._known.cell[len(self.cell)] % 10)
+        return token_options.alone(vocabulary.families().rest + self._known.cell[len(self.cell)] % 10)
 
     def _coarse(self, token: int | None) -> Sequence[int]:
         found = super()._coarse(token)
@@ -172,7 +175,7 @@ class KnownState(OrbitsState):
     def _limited(found: Sequence[int], first: int, digit: int, *, must: bool) -> Sequence[int]:
         """Options no larger than the known digit, or that alone."""
         below = () if must else tuple(token for token in found if token <= first + digit)
-        return below or options.alone(first + digit)
+        return below or token_options.alone(first + digit)
 
     def _due(self) -> tuple[tuple[int, ...] | None, bool]:
         """Coordinates of the next known orbit that may be written here, and whether no other may.
@@ -199,12 +202,6 @@ class KnownState(OrbitsState):
         return known[0], must
 
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    _Part = Callable[[int], int]
-
-
 @dataclass(frozen=True)
 class KnownRules:
     """Rules for a crystal of which a part is known, for `decode`."""
@@ -218,4 +215,4 @@ class KnownRules:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        return grammar.behind(KnownState(self.known, self.context), prompt)
+        return base.behind(KnownState(self.known, self.context), prompt)

@@ -24,19 +24,14 @@ import numpy as np
 
 from crystallm.cif import block, tokenizer, writer
 from crystallm.crystallography import cells, elements, space_groups
+from crystallm.crystallography.wyckoff_assignment import groups_for
 from crystallm.errors import InputError
 from crystallm.geometry import contacts
-from crystallm.grammar import BOND_REWRITES, CELL_REWRITES, REWRITES, behind, groups_for
-from crystallm.grammar_cif_filling import Filling, multiplicities
-from crystallm.grammar_cif_numbers import (
-    PHYSICAL,
-    SENSIBLE,
-    next_characters,
-    parameter_limit,
-    volume_limit,
-)
-from crystallm.grammar_cif_sites import GRID
-from crystallm.grammar_composition import MAX_ATOMS, MAX_ELEMENTS
+from crystallm.grammar.base import BOND_REWRITES, CELL_REWRITES, REWRITES, behind
+from crystallm.grammar.cif.numbers import PHYSICAL, SENSIBLE, next_characters, parameter_limit, volume_limit
+from crystallm.grammar.cif.rows import Filling, multiplicities
+from crystallm.grammar.cif.wyckoff_grid import GRID
+from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,8 +39,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from crystallm.crystallography.space_groups import SpaceGroup
-    from crystallm.grammar_cif_sites import Placement
-    from crystallm.grammar_composition import Wanted
+    from crystallm.grammar.cif.coordinates import Placement
+    from crystallm.grammar.composition import Wanted
+
 
 WORK = 400
 """Tokens taken back in a text, in all: about as many as a text has."""

@@ -23,15 +23,18 @@ if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import Floats, Ints
 
     Row = tuple[tuple[int, ...], int, float]
-    """A coordinate of the way between two points of an orbit: change with each step of its known values but
-    the last, change with each step of the last, and the rest, ticks."""
+
 
 STEP = space_groups.UNIT  # ticks
+
 EDGE = STEP * description.STEPS
+
 NEAR = STEP / 2
+
 CROWD = 4
 """Orbits on one Wyckoff position, from which on they may take all ten last digits from another one. Along its
 line of values an orbit meets another once for each direction, and itself once, within ten steps."""
+
 DIGITS = tuple(range(10))
 
 

@@ -22,20 +22,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crystallm.crystallography import elements, space_groups
-from crystallm.grammar import fits, is_sum, position_counts, uses
-from crystallm.grammar_cif_sites import FREE, GRID, Placement, Sites, sites
+from crystallm.crystallography.wyckoff_assignment import fits, is_sum, position_counts, uses
+from crystallm.grammar.cif.coordinates import Placement
+from crystallm.grammar.cif.wyckoff_grid import FREE, GRID, Sites, sites
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from crystallm.crystallography.space_groups import Floats
-    from crystallm.grammar_cif_sites import Rank
+    from crystallm.grammar.cif.wyckoff_grid import Rank
 
-    Numbers = tuple[tuple[int, int], ...]  # (multiplicity, how many positions without free coordinates)
+    Numbers = tuple[tuple[int, int], ...]
 
 
 _FEW = 100
 """Atoms that no line is too short for."""
+
 _SPARE = 12
 """Orbits on lines that are counted one by one where a cell has more atoms than the lines surely hold."""
 

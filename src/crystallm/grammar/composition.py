@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from crystallm import grammar
-from crystallm.crystallography import elements
+from crystallm.crystallography import elements, wyckoff_assignment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+
 MAX_ATOMS = 1_000
 """Of a cell: open collections hold up to 336 in the primitive one, 3,200 texts up to 208 in the conventional
 one."""
+
 MAX_ELEMENTS = 8
 """That must occur together: the most in 47,335 structures of open collections."""
 
@@ -64,7 +65,7 @@ class Wanted:
         missing = len(set(self.elements or ()) - {*others, symbol}) if self._all_needed else 0
         if self.group is None:
             return _up_to(self.most_atoms - sum(others.values()) - missing)
-        free, _ = grammar.position_counts(self.group)
+        free, _ = wyckoff_assignment.position_counts(self.group)
         most = self.most_atoms - sum(others.values()) - missing * free[0]
         return _counts(self.group, tuple(sorted(others.values())), most)
 
@@ -73,15 +74,15 @@ class Wanted:
         return self.every and self.elements is not None
 
 
-@lru_cache(maxsize=grammar.KEPT)
+@lru_cache(maxsize=wyckoff_assignment.KEPT)
 def _up_to(most: int) -> tuple[int, ...]:
     return tuple(range(1, most + 1))
 
 
-@lru_cache(maxsize=grammar.KEPT)
+@lru_cache(maxsize=wyckoff_assignment.KEPT)
 def _counts(number: int, others: tuple[int, ...], most: int) -> tuple[int, ...]:
     """Counts that a group can hold beside others (sorted)."""
-    return tuple(n for n in range(1, most + 1) if grammar.can_hold(number, (*others, n)))
+    return tuple(n for n in range(1, most + 1) if wyckoff_assignment.can_hold(number, (*others, n)))
 
 
 @cache

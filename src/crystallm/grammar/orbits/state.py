@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import grammar
-from crystallm import grammar_orbits_options as options
-from crystallm import grammar_orbits_places as places
-from crystallm.crystallography import cells, elements, space_groups
+from crystallm.crystallography import cells, elements, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
 from crystallm.geometry import contacts
+from crystallm.grammar import base, text_length
+from crystallm.grammar.orbits import coordinates, token_options
 from crystallm.orbits import description, vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.crystallography.space_groups import Bools, Floats, SpaceGroup
-    from crystallm.grammar_composition import Wanted
+    from crystallm.grammar.composition import Wanted
 
-REWRITES = (grammar.REWRITES, grammar.CELL_REWRITES, grammar.ORBIT_REWRITES, grammar.GROUP_REWRITES)
+
+REWRITES = (base.REWRITES, base.CELL_REWRITES, base.ORBIT_REWRITES, base.GROUP_REWRITES)
 
 _NO_ATOMS = contacts.Atoms(np.zeros((3, 3)))  # none is added to these
 
@@ -70,8 +70,8 @@ class OrbitsState:
         *,
         rewrites: tuple[int, int, int, int] = REWRITES,
         context: int | None = None,
-        bond_rewrites: int = grammar.ODD_REWRITES,
-        work: int | None = grammar.WORK,
+        bond_rewrites: int = base.ODD_REWRITES,
+        work: int | None = base.WORK,
         wanted: Wanted | None = None,
     ) -> None:
         self.full = strength == "full"
@@ -143,7 +143,7 @@ class OrbitsState:
     def _start(self, token: int | None) -> Sequence[int]:
         if token is not None:
             self._part = self._element
-        return options.alone(vocabulary.families().start)
+        return token_options.alone(vocabulary.families().start)
 
     def _element(self, token: int | None) -> Sequence[int]:
         """An element of the composition, or the space group behind it."""
@@ -159,24 +159,26 @@ class OrbitsState:
             missing = [s for s in self.asked_counts if s not in self.composition]
             if not missing:
                 return self._group_options()
-            return options.alone(options.element_ids()[min(missing, key=options.rank().__getitem__)])
+            return token_options.alone(
+                token_options.element_ids()[min(missing, key=token_options.rank().__getitem__)]
+            )
         if self._wanted is not None:
-            found = [options.element_ids()[s] for s in self._wanted.following(self.composition)]
+            found = [token_options.element_ids()[s] for s in self._wanted.following(self.composition)]
             return [*found, *self._group_options()] if self._wanted.may_end(self.composition) else found
-        ranks = [options.rank()[s] for s in self.composition]
-        open_symbols = [s for s, r in options.rank().items() if not ranks or r > max(ranks)]
+        ranks = [token_options.rank()[s] for s in self.composition]
+        open_symbols = [s for s, r in token_options.rank().items() if not ranks or r > max(ranks)]
         if not self.full:
-            open_symbols = [s for s in options.rank() if s not in self.composition]
-        found = [options.element_ids()[s] for s in open_symbols]
+            open_symbols = [s for s in token_options.rank() if s not in self.composition]
+        found = [token_options.element_ids()[s] for s in open_symbols]
         return [*found, *self._group_options()] if self.composition else found
 
     def _group_options(self) -> Sequence[int]:
         first = vocabulary.families().group
         if not self.full:
-            return options.between(first, first + 230)
+            return token_options.between(first, first + 230)
         if self.asked_group is not None:
-            return options.alone(first + self.asked_group - 1)
-        return options.groups(tuple(sorted(self.composition.values())), self._context)
+            return token_options.alone(first + self.asked_group - 1)
+        return token_options.groups(tuple(sorted(self.composition.values())), self._context)
 
     def _count(self, token: int | None) -> Sequence[int]:
         family = vocabulary.families()
@@ -190,9 +192,9 @@ class OrbitsState:
         if self.full and self.asked_counts is not None:
             count = self.asked_counts[self._pending_symbol]
             first = family.hundreds + count // 100 - 1 if count >= 100 else family.number + count
-            return options.alone(first)
+            return token_options.alone(first)
         if self._wanted is not None:
-            return options.counts(self._wanted.counts(self.composition, self._pending_symbol))
+            return token_options.counts(self._wanted.counts(self.composition, self._pending_symbol))
         return [*range(family.hundreds, family.number), *range(family.number + 1, family.group)]
 
     def _units(self, token: int | None) -> Sequence[int]:
@@ -201,11 +203,11 @@ class OrbitsState:
             self._add_count(self._pending + token - family.number)
             return ()
         if self.full and self.asked_counts is not None:
-            return options.alone(family.number + self.asked_counts[self._pending_symbol] % 100)
+            return token_options.alone(family.number + self.asked_counts[self._pending_symbol] % 100)
         if self._wanted is not None:
             able = self._wanted.counts(self.composition, self._pending_symbol)
-            return options.units(able, self._pending)
-        return options.between(family.number, family.group)
+            return token_options.units(able, self._pending)
+        return token_options.between(family.number, family.group)
 
     def _add_count(self, count: int) -> None:
         self.composition[self._pending_symbol] = count
@@ -214,7 +216,7 @@ class OrbitsState:
     def _take_group(self, number: int) -> None:
         self.group = space_groups.get(number)
         self._group_start = self._n_tokens - 1
-        self._tight = self._context is not None and grammar.may_outgrow(
+        self._tight = self._context is not None and text_length.may_outgrow(
             self.composition.values(), self._context
         )
         self._begin_orbits()
@@ -241,17 +243,21 @@ class OrbitsState:
             return ()
         if self.full:
             current = next((s for s, n in self._left.items() if n), None)
-            return self._tens_options() if current is None else options.alone(options.element_ids()[current])
+            return (
+                self._tens_options()
+                if current is None
+                else token_options.alone(token_options.element_ids()[current])
+            )
         if len(self._taken) == len(group.wyckoff):
             return self._tens_options()  # no free position in this group, and all fixed ones are full
-        found = [options.element_ids()[s] for s in self.composition]
+        found = [token_options.element_ids()[s] for s in self.composition]
         return [*found, *self._tens_options()] if self.placed else found
 
     def _orbit_label(self, token: int | None) -> Sequence[int]:
         group = self._known_group()
         orbit = self.placed[-1]
         if token is not None:
-            orbit.index = options.label_ids(group.number).index(token)
+            orbit.index = token_options.label_ids(group.number).index(token)
             if not group.wyckoff[orbit.index].free:
                 self._taken |= {orbit.index}
             self._left[orbit.element] -= group.wyckoff[orbit.index].multiplicity
@@ -259,15 +265,17 @@ class OrbitsState:
             return ()
         if not self.full:
             free = tuple(i for i in range(len(group.wyckoff)) if i not in self._taken)
-            return options.labels(group.number, free)
+            return token_options.labels(group.number, free)
         # Orbits of an element follow each other, in order.
         same = len(self.placed) > 1 and self.placed[-2].element == orbit.element
         first = self.placed[-2].index if same else 0
         later = tuple(sorted(n for s, n in self._left.items() if n and s != orbit.element))
-        fitting = grammar.labels_allowed(group.number, self._taken, first, self._left[orbit.element], later)
+        fitting = wyckoff_assignment.labels_allowed(
+            group.number, self._taken, first, self._left[orbit.element], later
+        )
         if self._tight:
             fitting = tuple(i for i in fitting if self._has_tokens(i, later)) or fitting
-        return options.labels(group.number, fitting)
+        return token_options.labels(group.number, fitting)
 
     def _has_tokens(self, index: int, later: tuple[int, ...]) -> bool:
         """Whether the context holds the rest of the text if an orbit is put on this position next."""
@@ -277,10 +285,10 @@ class OrbitsState:
             position,
             *(group.wyckoff[o.index] for o in self.placed[:-1]),
         ]  # orbits whose digits come later
-        digits = sum(grammar.orbit_tokens(len(w.free)) - 2 for w in owed)
+        digits = sum(text_length.orbit_tokens(len(w.free)) - 2 for w in owed)
         left = self._left[self.placed[-1].element] - position.multiplicity
         taken = self._taken if position.free else self._taken | {index}
-        rest = grammar.fewest_tokens(group.number, later, taken, index, left)
+        rest = text_length.fewest_tokens(group.number, later, taken, index, left)
         return self._n_tokens + 1 + digits + rest + 2 * len(group.free_cell) + 1 <= (self._context or 0)
 
     # cell
@@ -288,23 +296,23 @@ class OrbitsState:
     def _tens_options(self) -> Sequence[int]:
         """First tokens of the next number of the cell."""
         name = self._known_group().free_cell[len(self.cell)]
-        first, written = options.tens_of(name)
+        first, written = token_options.tens_of(name)
         if not self.full or name not in ("a", "gamma"):
-            return options.between(first, first + len(written))
+            return token_options.between(first, first + len(written))
         if name == "a":
-            steps = options.volume_steps(tuple(self.composition.items()))
-            return options.tens_between(name, steps[0] // 10, steps[-1] // 10)
+            steps = token_options.volume_steps(tuple(self.composition.items()))
+            return token_options.tens_between(name, steps[0] // 10, steps[-1] // 10)
         # A cell has a volume if |alpha - beta| < gamma < alpha + beta and the three add up to less than 360.
         alpha, beta = self.cell[-2] / 10, self.cell[-1] / 10
         low, high = ceil(abs(alpha - beta) + 1), floor(min(alpha + beta, 360 - alpha - beta) - 2)
-        return options.tens_between(name, low, high)
+        return token_options.tens_between(name, low, high)
 
     def _tens(self, token: int | None) -> Sequence[int]:
         if token is None:
             return self._tens_options()
         if not self.cell:
             self._cell_start = self._n_tokens - 1
-        first, written = options.tens_of(self._known_group().free_cell[len(self.cell)])
+        first, written = token_options.tens_of(self._known_group().free_cell[len(self.cell)])
         self._pending = 10 * (token - first + written[0])
         self._part = self._rest
         return ()
@@ -313,10 +321,10 @@ class OrbitsState:
         family, group = vocabulary.families(), self._known_group()
         if token is None:
             if not self.full or self.cell:
-                return options.between(family.rest, family.coarse)
-            steps = options.volume_steps(tuple(self.composition.items()))
+                return token_options.between(family.rest, family.coarse)
+            steps = token_options.volume_steps(tuple(self.composition.items()))
             low, behind = max(steps.start - self._pending, 0), min(steps.stop - self._pending, 10)
-            return options.between(family.rest + low, family.rest + behind)
+            return token_options.between(family.rest + low, family.rest + behind)
         self.cell.append(self._pending + token - family.rest)
         if len(self.cell) < len(group.free_cell):
             self._part = self._tens
@@ -335,7 +343,7 @@ class OrbitsState:
         fails = False
         for orbit in self.placed:
             if not group.wyckoff[orbit.index].free:
-                own = places.fixed_points(group.number, orbit.index)
+                own = coordinates.fixed_points(group.number, orbit.index)
                 fails = fails or self._atoms.meets(own, orbit.element)
                 self._atoms.add(own, orbit.element)
         return fails
@@ -450,7 +458,7 @@ class OrbitsState:
             if self._restart_odd():
                 return True
             self._rewrites[1] += 1  # they have a bound of their own
-        if self._strays > grammar.STRAY_CELLS:  # most often the orbits have more symmetry in any cell
+        if self._strays > base.STRAY_CELLS:  # most often the orbits have more symmetry in any cell
             return self._restart_orbits() or self._restart_group() or self._restart_cell()
         return self._restart()
 
@@ -474,8 +482,10 @@ class OrbitsState:
         if full := self._full_tens():
             tens = [ten for ten in range(description.STEPS // 10) if ten not in full]
             in_order = [ten for ten in tens if ten >= first]
-            return options.shifted(family.coarse, tuple(in_order or tens or range(description.STEPS // 10)))
-        return options.between(family.coarse + first, family.fine)
+            return token_options.shifted(
+                family.coarse, tuple(in_order or tens or range(description.STEPS // 10))
+            )
+        return token_options.between(family.coarse + first, family.fine)
 
     def _find_clear(self) -> None:
         """Find out where the next coordinate leaves the atoms room, if it is an orbit's last.
@@ -485,7 +495,7 @@ class OrbitsState:
         self._clear = None
         orbit = self.placed[self._orbit]
         last = len(orbit.values) + 1 == len(self._known_group().wyckoff[orbit.index].free)
-        if not (self.full and last and self._refused >= grammar.UNGUIDED):
+        if not (self.full and last and self._refused >= base.UNGUIDED):
             return
         matrices, shifts = self._known_group().orbit_maps[orbit.index]
         known = matrices[:, :, :-1] @ (np.array(orbit.values) / description.STEPS)
@@ -507,7 +517,7 @@ class OrbitsState:
                 self._place(orbit)
             return ()
         if not self.full:
-            return options.between(family.fine, family.size)
+            return token_options.between(family.fine, family.size)
         stays, lowest = self._staying(self._pending), self._lowest() - self._pending
         in_order = stays if lowest <= 0 else tuple(d for d in stays if d >= lowest)
         clear: tuple[int, ...] = ()
@@ -515,7 +525,7 @@ class OrbitsState:
             here = self._clear[self._pending : self._pending + 10].tolist()
             clear = tuple(d for d in in_order if here[d])
         # Order is a matter of form: where it leaves nothing (behind 0.999), out of order is a crystal still.
-        return options.shifted(family.fine, clear or in_order or stays or places.DIGITS)
+        return token_options.shifted(family.fine, clear or in_order or stays or coordinates.DIGITS)
 
     def _place(self, orbit: _Placed) -> None:
         """Put a complete orbit into the cell, or take it back where it is too close."""
@@ -536,9 +546,9 @@ class OrbitsState:
         if not self.full or len(orbit.values) + 1 < len(self._known_group().wyckoff[orbit.index].free):
             return frozenset()
         before = [o.values for o in self.placed[: self._orbit] if o.index == orbit.index]
-        if len(before) < places.CROWD:
+        if len(before) < coordinates.CROWD:
             return frozenset()
-        return places.full_tens(self._known_group().number, orbit.index, tuple(orbit.values), before)
+        return coordinates.full_tens(self._known_group().number, orbit.index, tuple(orbit.values), before)
 
     def _has_room(self, lowest: int) -> bool:
         """Whether a coordinate of this value or a higher one is left for an orbit."""
@@ -566,16 +576,16 @@ class OrbitsState:
         """
         group, orbit = self._known_group(), self.placed[self._orbit]
         values = (*orbit.values, first)
-        kept = places.keeping(group.number, orbit.index, values)
+        kept = coordinates.keeping(group.number, orbit.index, values)
         if len(values) < len(group.wyckoff[orbit.index].free):
             return kept
         before = [o.values for o in self.placed[: self._orbit] if o.index == orbit.index]
-        return places.apart(group.number, orbit.index, values, kept, before) if before else kept
+        return coordinates.apart(group.number, orbit.index, values, kept, before) if before else kept
 
     def _end(self, token: int | None) -> Sequence[int]:
         if token is not None:
             self._part = self._nothing
-        return options.alone(vocabulary.families().end)
+        return token_options.alone(vocabulary.families().end)
 
     def _nothing(self, token: int | None) -> Sequence[int]:  # noqa: ARG002 - has the form of all parts
         return ()
@@ -595,8 +605,8 @@ class OrbitsRules:
     group: int | None = None
     rewrites: tuple[int, int, int, int] = REWRITES
     context: int | None = None
-    bond_rewrites: int = grammar.ODD_REWRITES
-    work: int | None = grammar.WORK
+    bond_rewrites: int = base.ODD_REWRITES
+    work: int | None = base.WORK
     wanted: Wanted | None = None
 
     def start(self, prompt: Sequence[int]) -> OrbitsState:
@@ -615,4 +625,4 @@ class OrbitsRules:
             work=self.work,
             wanted=self.wanted,
         )
-        return grammar.behind(state, prompt)
+        return base.behind(state, prompt)

@@ -1,0 +1,1 @@
+"""Constrained decoding: which tokens may come next."""

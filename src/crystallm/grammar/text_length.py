@@ -1,0 +1,125 @@
+"""Fewest tokens of a cell in the orbits language; what fits the context."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from math import inf
+from typing import TYPE_CHECKING
+
+from crystallm.crystallography import space_groups
+from crystallm.crystallography.wyckoff_assignment import KEPT, groups_for, uses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def orbit_tokens(free: int) -> int:
+    """Tokens of the orbits language for one orbit whose position has so many free coordinates."""
+    return 2 + 2 * free
+
+
+@lru_cache(maxsize=KEPT)
+def _cheapest_sum(count: int, parts: tuple[tuple[int, int], ...]) -> float:
+    """Least cost of a count as a sum of parts (size, cost), each used any number of times; else infinite."""
+    costs: list[float] = [0.0]
+    for total in range(1, count + 1):
+        costs.append(min((costs[total - m] + c for m, c in parts if m <= total), default=inf))
+    return costs[count]
+
+
+@lru_cache(maxsize=KEPT)
+def _fewest(
+    free: tuple[tuple[int, int], ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]
+) -> float:
+    """Fewest tokens for orbits that fill counts.
+
+    Free positions are (multiplicity, tokens), fixed ones (multiplicity, how many).
+    """
+    if not counts:
+        return 0.0
+    count, rest = counts[-1], counts[:-1]
+    best = inf
+    for used in uses(count, fixed):
+        left = count - sum(u * m for u, (m, _) in zip(used, fixed, strict=True))
+        if left < 0:
+            continue
+        own = _cheapest_sum(left, free) + orbit_tokens(0) * sum(used)
+        if own < best:
+            remaining = tuple((m, n - u) for u, (m, n) in zip(used, fixed, strict=True))
+            best = min(best, own + _fewest(free, remaining, rest))
+    return best
+
+
+@lru_cache(maxsize=KEPT)
+def fewest_tokens(
+    number: int, counts: tuple[int, ...], taken: frozenset[int] = frozenset(), first: int = 0, left: int = 0
+) -> float:
+    """Fewest tokens of the orbits language for orbits that fill these counts; infinite if none do.
+
+    Args:
+        number: space group.
+        counts: of elements not begun, sorted.
+        taken: indices of fixed positions in use.
+        first: smallest Wyckoff index that the element at hand may still take (orbits stand in order).
+        left: atoms of the element at hand still to place.
+    """
+    free: dict[int, int] = {}  # multiplicity -> tokens
+    free_here: dict[int, int] = {}
+    fixed: Counter[int] = Counter()
+    fixed_here: Counter[int] = Counter()
+    for index, position in enumerate(space_groups.get(number).wyckoff):
+        size, cost = position.multiplicity, orbit_tokens(len(position.free))
+        if position.free:
+            free[size] = min(cost, free.get(size, cost))
+            if index >= first:
+                free_here[size] = min(cost, free_here.get(size, cost))
+        elif index not in taken:
+            fixed[size] += 1
+            fixed_here[size] += index >= first
+    parts, here = tuple(sorted(free_here.items())), tuple(sorted(fixed_here.items()))
+    best = inf
+    for used in uses(left, here):
+        rest = left - sum(u * m for u, (m, _) in zip(used, here, strict=True))
+        if rest < 0:
+            continue
+        own = _cheapest_sum(rest, parts) + orbit_tokens(0) * sum(used)
+        if own < best:
+            spent = {m: u for u, (m, _) in zip(used, here, strict=True)}
+            others = tuple(sorted((m, n - spent[m]) for m, n in fixed.items()))
+            best = min(best, own + _fewest(tuple(sorted(free.items())), others, counts))
+    return best
+
+
+def frame_tokens(number: int, n_elements: int) -> int:
+    """Tokens of a text of the orbits language that are not its orbits': head, cell and end."""
+    return 1 + 3 * n_elements + 1 + 2 * len(space_groups.get(number).free_cell) + 1
+
+
+def may_outgrow(counts: Iterable[int], context: int) -> bool:
+    """Whether a cell with these counts can be written in more tokens than the context holds, in any group."""
+    counts = tuple(counts)
+    return frame_tokens(1, len(counts)) + orbit_tokens(3) * sum(counts) > context
+
+
+def groups_within(counts: tuple[int, ...], context: int | None) -> tuple[int, ...]:
+    """Numbers of the groups that can hold these counts (sorted) in a text no longer than the context."""
+    found = groups_for(counts)
+    if context is None or not may_outgrow(counts, context):
+        return found
+    return tuple(n for n in found if frame_tokens(n, len(counts)) + fewest_tokens(n, counts) <= context)
+
+
+def can_be_written(counts: tuple[int, ...], context: int, number: int | None = None) -> bool:
+    """Whether some text with these counts (sorted) is no longer than the context.
+
+    Args:
+        counts: of a cell.
+        context: tokens.
+        number: of the space group; None for any.
+    """
+    if not may_outgrow(counts, context):
+        return True
+    # The more symmetry, the fewer tokens, so that the last groups answer soonest.
+    asked = reversed(groups_for(counts)) if number is None else (number,)
+    return any(frame_tokens(n, len(counts)) + fewest_tokens(n, counts) <= context for n in asked)
