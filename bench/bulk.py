@@ -21,7 +21,8 @@ from pyarrow import parquet
 
 from crystallm import checkpoint
 from crystallm.crystallography import formula
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 from crystallm.orbits import vocabulary
 
 METALS = "Li Na K Rb Cs Mg Ca Sr Ba Y La Ti Zr V Nb Cr Mo Mn Fe Co Ni Cu Zn Al Ga In Si Ge Sn".split()

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from crystallm import ragged
 from crystallm.asking import Request
 from crystallm.checkpoint import Model, load_model
 from crystallm.generation import Generator, Settings
 from crystallm.language import get_language
-from crystallm.model import GPT, ModelConfig
+from crystallm.network import ragged
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

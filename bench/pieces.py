@@ -144,7 +144,8 @@ class _watched:  # noqa: N801 - used like a function
     def __enter__(self) -> Found:
         if not self.options.get("profile"):
             return self.found
-        from crystallm import decode, generation, ragged
+        from crystallm import decode, generation
+        from crystallm.network import ragged
 
         def patch(where: Any, name: str, part: str) -> None:
             self.stack.enter_context(mock.patch.object(where, name, self.timed(part, getattr(where, name))))
@@ -211,7 +212,8 @@ def products(options: Found) -> Iterator[Found]:
     """What products allow: tokens a second of the linear layers alone, and at the peak of large products."""
     import torch
 
-    from crystallm import hardware, ragged
+    from crystallm import hardware
+    from crystallm.network import ragged
 
     model = _model(options)
     network = model.network

@@ -28,7 +28,9 @@ from torch.nn import functional
 
 from crystallm import dataset, feeding, hardware
 from crystallm.losses import summed_loss
-from crystallm.model import GPT, ModelConfig, segment_mask
+from crystallm.network.attention import segment_mask
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

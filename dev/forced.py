@@ -23,7 +23,8 @@ from crystallm import dataset
 from crystallm.errors import InputError
 from crystallm.grammar import factory
 from crystallm.language import get_language
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 
 if TYPE_CHECKING:
     import numpy.typing as npt

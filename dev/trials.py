@@ -28,7 +28,8 @@ from torch.nn import functional
 
 from crystallm import dataset
 from crystallm.crystallography import space_groups
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 from crystallm.orbits import description, language
 
 if TYPE_CHECKING:

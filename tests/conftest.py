@@ -81,7 +81,8 @@ def parrot(tmp_path_factory) -> Path:
     import torch
 
     from crystallm import checkpoint
-    from crystallm.model import GPT, ModelConfig
+    from crystallm.network.config import ModelConfig
+    from crystallm.network.transformer import GPT
     from crystallm.orbits import language, vocabulary
 
     torch.manual_seed(1)
@@ -116,7 +117,8 @@ def babbler(tmp_path_factory) -> Path:
     import torch
 
     from crystallm import checkpoint
-    from crystallm.model import GPT, ModelConfig
+    from crystallm.network.config import ModelConfig
+    from crystallm.network.transformer import GPT
     from crystallm.orbits import vocabulary
 
     torch.manual_seed(0)

@@ -15,7 +15,8 @@ import torch
 from crystallm import checkpoint
 from crystallm.checkpoint import Model, list_models, load, load_model, save
 from crystallm.errors import CheckpointError
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -18,7 +18,8 @@ from crystallm.errors import InputError
 from crystallm.generation import Generator, Settings
 from crystallm.grammar import text_length
 from crystallm.language import get_language
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 from crystallm.orbits import vocabulary
 
 

@@ -17,7 +17,8 @@ from crystallm.completion import Completing
 from crystallm.errors import InputError
 from crystallm.generation import Settings
 from crystallm.grammar.orbits.partial import KnownState
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 from crystallm.orbits import description
 from crystallm.orbits import language as orbits_language
 from crystallm.sources import parsing

@@ -19,7 +19,8 @@ from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings
 from crystallm.grammar.composition import Wanted
 from crystallm.language import get_language
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 from crystallm.orbits import vocabulary
 
 SMALL = 40  # atoms of a cell, at most

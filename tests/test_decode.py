@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from crystallm import kernels
 from crystallm.decode import (
     Draft,
     Options,
@@ -21,7 +20,9 @@ from crystallm.decode import (
     serve,
 )
 from crystallm.errors import CrystallmError, InputError
-from crystallm.model import GPT, ModelConfig
+from crystallm.network import kernels
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,8 @@ import torch
 
 from crystallm.decode import Stop, Writer, sample
 from crystallm.errors import CrystallmError, InputError
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 
 V, END = 40, 3
 STOP = Stop((END,))

@@ -16,7 +16,8 @@ from crystallm.checkpoint import Model
 from crystallm.cif import tokenizer
 from crystallm.crystallography import elements
 from crystallm.errors import InputError
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 
 
 @pytest.fixture(scope="module", params=["cif", "orbits"])

@@ -12,7 +12,8 @@ from crystallm.cif import tokenizer
 from crystallm.errors import CheckpointError, InputError
 from crystallm.generation import Generator, Settings
 from crystallm.language import get_language
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 from crystallm.orbits import vocabulary
 
 

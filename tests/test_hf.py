@@ -21,7 +21,8 @@ from crystallm import checkpoint, cli, decode, hf, hf_card, hf_tokenizer, hub, l
 from crystallm.checkpoint import Model
 from crystallm.cif import tokenizer
 from crystallm.errors import CheckpointError, CrystallmError, InputError
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 from crystals import published as texts
 
 with_tokenizers = pytest.mark.skipif(

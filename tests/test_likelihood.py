@@ -14,7 +14,8 @@ from crystallm import cli, decode, language, likelihood, sources
 from crystallm.checkpoint import Model
 from crystallm.cif import tokenizer
 from crystallm.errors import InputError
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 from crystals import published
 
 

@@ -6,9 +6,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from crystallm import model
 from crystallm.errors import InputError
-from crystallm.model import GPT, KVCache, ModelConfig, segment_mask, segment_positions
+from crystallm.network import attention
+from crystallm.network.attention import segment_mask, segment_positions
+from crystallm.network.config import ModelConfig
+from crystallm.network.kv_cache import KVCache
+from crystallm.network.transformer import GPT
 
 
 def build(seed: int = 0, **fields: object) -> GPT:
@@ -240,10 +243,10 @@ def test_dropout_acts_in_training_only() -> None:
 def test_dropout_drops_its_share_keeps_the_mean_and_follows_the_seed(dtype, share) -> None:
     x = torch.full((7, 11, 999), 2.0, dtype=dtype, requires_grad=True)
     torch.manual_seed(1)
-    found = model.dropped(x, share)
+    found = attention.dropped(x, share)
     torch.manual_seed(1)
-    assert torch.equal(model.dropped(x, share), found)
-    assert not torch.equal(model.dropped(x, share), found)
+    assert torch.equal(attention.dropped(x, share), found)
+    assert not torch.equal(attention.dropped(x, share), found)
     assert found.dtype == dtype
     gone = found == 0
     assert gone.float().mean().item() == pytest.approx(share, abs=0.01)
@@ -266,7 +269,7 @@ def test_plain_attention_in_training_equals_the_kernel(
     segments = torch.tensor([[0] * 10 + [1] * 10 + [-1] * 4] * 3) if packed else None
     logits, gradients = [], []
     for limit in (0, 256):
-        monkeypatch.setattr(model, "PLAIN_TOKENS", limit)
+        monkeypatch.setattr(attention, "PLAIN_TOKENS", limit)
         network.zero_grad()
         out = network(ids, segments=segments)
         out.logsumexp(-1).sum().backward()

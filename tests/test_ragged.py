@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crystallm
-from crystallm import kernels, ragged
-from crystallm.model import GPT, ModelConfig
+from crystallm.network import kernels, ragged
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 
 VOCABULARY, CONTEXT = 50, 160
 WIDE = ModelConfig(language="cif", vocab_size=VOCABULARY, n_layer=1, n_head=8, n_embd=512)
@@ -127,7 +128,7 @@ def test_what_is_not_compiled_is_read_with_torch(reason, monkeypatch):
     net = network("llama", torch.float64 if reason == "float64" else torch.float32)
     if reason != "float64":
         monkeypatch.delattr(crystallm, "compiled", raising=False)
-        monkeypatch.setitem(sys.modules, "crystallm.compiled", None)
+        monkeypatch.setitem(sys.modules, "crystallm.network.numba_kernels", None)
         kernels._found.cache_clear()
     assert not kernels.available(net.transformer.wte.weight)
     assert_as_alone(net, [[20, 3, 9, 1], [1, 5, 1, 1]])

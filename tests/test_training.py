@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from crystallm import checkpoint, dataset, losses, training, training_log, training_state, training_step
 from crystallm.errors import CheckpointError, CrystallmError, InputError
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 from crystallm.training import Progress, Recipe
 from crystals import write_split
 

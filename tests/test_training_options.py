@@ -17,7 +17,7 @@ import torch
 from crystallm import checkpoint, dataset, feeding, hardware, parallel, training, training_log, training_step
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.losses import Losses
-from crystallm.model import ModelConfig
+from crystallm.network.config import ModelConfig
 from crystallm.recipe import Recipe
 from crystals import write_split
 

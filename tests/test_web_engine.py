@@ -13,7 +13,8 @@ import torch
 from crystallm import decode
 from crystallm.decode import Draft, Options, Stop
 from crystallm.errors import CrystallmError, InputError
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 
 pytest.importorskip("fastapi", reason="the page needs fastapi")
 

@@ -29,7 +29,8 @@ from torch.overrides import TorchFunctionMode
 
 from crystallm import hf, hub, published
 from crystallm.errors import CheckpointError
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 
 if TYPE_CHECKING:
     import os

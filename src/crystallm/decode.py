@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from crystallm import drawing, ragged
+from crystallm import drawing
 from crystallm.drafts import (
     BROKEN,
     Draft,
@@ -42,13 +42,15 @@ from crystallm.drafts import (
 )  # fmt: skip
 from crystallm.drawing import choose, log_probs, mask_logits
 from crystallm.errors import CrystallmError, InputError
+from crystallm.network import ragged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
-    from crystallm.model import GPT, KVCache
+    from crystallm.network.kv_cache import KVCache
+    from crystallm.network.transformer import GPT
 
     Progress = Callable[[int, int], None]
 

@@ -17,7 +17,7 @@ from crystallm.errors import CrystallmError, InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crystallm.model import GPT
+    from crystallm.network.transformer import GPT
 
 BROKEN = "the network's logits are not finite: its weights are broken"
 _DRAWS = 64  # uniform numbers drawn at a time

@@ -16,7 +16,7 @@ import torch
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from crystallm.model import ModelConfig
+    from crystallm.network.config import ModelConfig
 
 PEAKS = {
     "H200 NVL": 835, "H200": 989, "GH200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989,

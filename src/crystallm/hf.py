@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crystallm.errors import CheckpointError
-from crystallm.model import LAYER_NORM_EPS, ROTARY_BASE, ModelConfig
+from crystallm.network.config import LAYER_NORM_EPS, ROTARY_BASE, ModelConfig
 
 if TYPE_CHECKING:
     import os

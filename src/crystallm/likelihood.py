@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from crystallm.checkpoint import Model
     from crystallm.language import Language
-    from crystallm.model import GPT
+    from crystallm.network.transformer import GPT
     from crystallm.sources import Entry
 
 PARTS = ("composition", "space_group", "orbits", "cell", "coordinates")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from crystallm.model import GPT
+    from crystallm.network.transformer import GPT
     from crystallm.parallel import World
 
     Features = Callable[..., Tensor]

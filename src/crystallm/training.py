@@ -26,7 +26,8 @@ from crystallm.epochs import Epochs
 from crystallm.errors import InputError
 from crystallm.language import get_language
 from crystallm.losses import Losses, summed_loss, validate
-from crystallm.model import GPT, ModelConfig
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
 from crystallm.recipe import FORM, Recipe, next_validation, rate
 from crystallm.training_log import METRICS
 from crystallm.training_state import LAST, MODEL, RECIPE, STATE, Progress, Run

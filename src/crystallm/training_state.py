@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from crystallm.dataset import Split
     from crystallm.epochs import Epochs
-    from crystallm.model import GPT
+    from crystallm.network.transformer import GPT
     from crystallm.parallel import World
 
 RECIPE, STATE, MODEL, LAST = "recipe.json", "state.safetensors", "model", "last"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from crystallm.epochs import Step
     from crystallm.feeding import Fed
     from crystallm.losses import Features
-    from crystallm.model import GPT
+    from crystallm.network.transformer import GPT
 
 MOMENTUM = 0.95  # Muon's
 _SPIKE_FROM = 10  # losses that a mean needs before a spike is told from chance

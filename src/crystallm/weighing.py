@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from crystallm.checkpoint import Model
     from crystallm.crystallography.formula import Cell
-    from crystallm.model import GPT
+    from crystallm.network.transformer import GPT
 
     Told = tuple[Cell, list[int]]
     """A cell and its prompt."""

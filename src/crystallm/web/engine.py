@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from crystallm.decode import Draft, Sample
-    from crystallm.model import GPT
+    from crystallm.network.transformer import GPT
 
 _LOG = logging.getLogger(__name__)
 FAILURES = 3

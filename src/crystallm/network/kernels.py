@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from crystallm.model import SwiGLU
+from crystallm.network.transformer import SwiGLU
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crystallm.dataset import Ids
-    from crystallm.model import Turn
+    from crystallm.network.attention import Turn
+
 
 LONG = 12
 """Tokens of a run up to which compiled attention is quicker than torch's (250 columns, D = 64)."""
+
 _SHARED = 100_000  # columns to read, over all tokens, from which on threads share them
 
 
@@ -127,10 +129,10 @@ def _threads(n: int) -> ThreadPoolExecutor:
 @cache
 def _found() -> Any:
     try:
-        from crystallm import compiled
+        from crystallm.network import numba_kernels
     except ImportError:  # numba is not for each Python and each machine
         return None
-    return compiled
+    return numba_kernels
 
 
 @cache

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from crystallm import kernels
-from crystallm.model import MLP, attention_kernels, turn_of, turned
+from crystallm.network import kernels
+from crystallm.network.attention import attention_kernels, turn_of, turned
+from crystallm.network.transformer import MLP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,18 +30,27 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from crystallm.dataset import Ids
-    from crystallm.model import GPT, KVCache, Turn
+    from crystallm.network.attention import Turn
+    from crystallm.network.kv_cache import KVCache
+    from crystallm.network.transformer import GPT
 
     Function = Callable[[Tensor], Tensor]
-    Attention = Callable[[Tensor, int], Tensor]  # (N, 3, H, D) and the number of a layer to (N, H, D)
+    Attention = Callable[[Tensor, int], Tensor]
+
 
 # What attention costs on a CPU, microseconds (one thread, torch 2.13):
 _CALL = 25.0  # a call
+
 _ROW = 3.0  # a row
+
 _TOKEN = 1.5  # a token of each row
+
 _BYTE = 1e-4  # a byte of keys and values, as memory gives it
+
 _PRODUCT = 3e-5  # a number of a key or value for each token
+
 _TOKENS = 64  # for which weights are packed
+
 _SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of rows whose columns the first group may hold
 
 

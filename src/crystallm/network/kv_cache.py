@@ -1,0 +1,163 @@
+"""Keys and values of the tokens that each row has seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from crystallm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crystallm.network.config import ModelConfig
+
+
+class KVCache:
+    """Keys and values of the tokens that each row has seen, preallocated and written in place.
+
+    Rows are ragged: each has its own length, and all start at column 0. The first `n_rows` of the allocated
+    rows are in use; `GPT.forward(ids, cache=cache)` takes exactly these and appends its T tokens to each.
+
+    Args:
+        config: of the network that will fill it.
+        rows: allocated rows B.
+        capacity: allocated tokens of a row; the network's context if None.
+        device, dtype: those of the network's weights.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        rows: int,
+        capacity: int | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.capacity = config.context if capacity is None else capacity
+        shape = (config.n_layer, rows, config.n_head, self.capacity, config.head_dim)
+        # Zeros, not empty: a masked column must not hold a NaN, as 0 * NaN is NaN.
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, H, capacity, D)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, H, capacity, D)
+        self._lengths = [0] * rows
+        self.n_rows = rows
+        self._set_view()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Number of cached tokens of each row in use."""
+        return tuple(self._lengths[: self.n_rows])
+
+    def _set_view(self) -> None:
+        """Derive what a forward pass needs from the lengths on the host (no synchronisation with a GPU)."""
+        used = self._lengths[: self.n_rows]
+        self._longest = max(used, default=0)
+        self._even = min(used, default=0) == self._longest
+        device = self.keys.device
+        self._starts = torch.tensor(used, dtype=torch.long, device=device)  # (B,)
+        self._rows = torch.arange(self.n_rows, device=device)  # (B,)
+
+    def fill_row(self, row: int, source: KVCache, source_row: int = 0) -> None:
+        """Copy one row of another cache (a prompt's prefill) over `row`; what `row` held is forgotten.
+
+        `row` may be `n_rows`, the first unused one, which is then in use.
+        """
+        if not 0 <= row <= min(self.n_rows, self.keys.shape[1] - 1):
+            raise InputError(f"{row=} is neither in use nor the next of {self.keys.shape[1]} rows")
+        length = source.lengths[source_row]
+        if length > self.capacity:
+            raise InputError(f"a row of {length} tokens does not fit a cache of {self.capacity}")
+        self.keys[:, row, :, :length] = source.keys[:, source_row, :, :length]
+        self.values[:, row, :, :length] = source.values[:, source_row, :, :length]
+        self._lengths[row] = length
+        self.n_rows = max(self.n_rows, row + 1)
+        self._set_view()
+
+    def drop_rows(self, rows: Sequence[int]) -> list[int]:
+        """Take rows out of use and close the gaps with the last ones, in place.
+
+        Returns:
+            For each row in use afterwards, the number it had before.
+        """
+        gone = set(rows)
+        order = [row for row in range(self.n_rows) if row not in gone]
+        kept = len(order)
+        holes = [row for row in range(kept) if row in gone]
+        movers = [row for row in order if row >= kept]
+        for hole, mover in zip(holes, movers, strict=True):
+            length = self._lengths[mover]
+            self.keys[:, hole, :, :length] = self.keys[:, mover, :, :length]
+            self.values[:, hole, :, :length] = self.values[:, mover, :, :length]
+            self._lengths[hole] = length
+        sources = list(range(kept))
+        for hole, mover in zip(holes, movers, strict=True):
+            sources[hole] = mover
+        self.n_rows = kept
+        self._set_view()
+        return sources
+
+    def set_lengths(self, lengths: Sequence[int]) -> None:
+        """Use `len(lengths)` rows and keep so many tokens of each; padding behind them is forgotten."""
+        if len(lengths) > self.keys.shape[1] or max(lengths, default=0) > self.capacity:
+            raise InputError(f"{lengths=} do not fit {self.keys.shape[1]} rows of {self.capacity} tokens")
+        self.n_rows = len(lengths)
+        self._lengths[: self.n_rows] = lengths
+        self._set_view()
+
+    def grow(self, capacity: int) -> None:
+        """Make room for `capacity` tokens in each row; what is cached is kept. Never shrinks."""
+        if capacity <= self.capacity:
+            return
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_zeros((*old.shape[:3], capacity, old.shape[4]))
+            new[:, : self.n_rows, :, : self._longest] = old[:, : self.n_rows, :, : self._longest]
+            setattr(self, name, new)
+        self.capacity = capacity
+
+    def positions(self, n_tokens: int) -> Tensor:
+        """Positions of the next `n_tokens` tokens of each row, (B, T)."""
+        return self._starts[:, None] + torch.arange(n_tokens, device=self._starts.device)
+
+    def mask(self, n_tokens: int) -> Tensor | None:
+        """Columns that the next tokens may attend to, bool (B, 1, T, W); None where the kernel needs none."""
+        if self._longest == 0 or (n_tokens == 1 and self._even):
+            return None
+        columns = torch.arange(self._longest + n_tokens, device=self._starts.device)  # (W,)
+        return columns <= self.positions(n_tokens)[:, None, :, None]
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values (B, H, T, D) of a layer behind each row; all of them, (B, H, W, D) each."""
+        n_tokens = keys.shape[2]
+        stop = self._longest + n_tokens
+        all_keys, all_values = self.keys[layer, : self.n_rows], self.values[layer, : self.n_rows]
+        if self._even:
+            all_keys[:, :, self._longest : stop] = keys
+            all_values[:, :, self._longest : stop] = values
+        elif n_tokens == 1:
+            all_keys[self._rows, :, self._starts] = keys[:, :, 0]
+            all_values[self._rows, :, self._starts] = values[:, :, 0]
+        else:
+            columns = self.positions(n_tokens)  # (B, T)
+            all_keys[self._rows[:, None], :, columns] = keys.transpose(1, 2)
+            all_values[self._rows[:, None], :, columns] = values.transpose(1, 2)
+        return all_keys[:, :, :stop], all_values[:, :, :stop]
+
+    def put(self, layer: int, rows: Tensor, columns: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write keys and values (N, H, D) of a layer at these rows and columns, (N) each."""
+        self.keys[layer][rows, :, columns] = keys
+        self.values[layer][rows, :, columns] = values
+
+    def seen(self, layer: int, rows: Tensor | slice, width: int) -> tuple[Tensor, Tensor]:
+        """The first columns of keys and values (B, H, width, D) of some rows; of a slice, no copy."""
+        return self.keys[layer, rows, :, :width], self.values[layer, rows, :, :width]
+
+    def advance(self, n_tokens: int) -> None:
+        """Count `n_tokens` more in each row in use; called once a forward pass, after the last layer."""
+        for row in range(self.n_rows):
+            self._lengths[row] += n_tokens
+        self._longest += n_tokens
+        self._starts += n_tokens
