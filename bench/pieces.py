@@ -144,8 +144,9 @@ class _watched:  # noqa: N801 - used like a function
     def __enter__(self) -> Found:
         if not self.options.get("profile"):
             return self.found
-        from crystallm import decode, generation
+        from crystallm import generation
         from crystallm.network import ragged
+        from crystallm.sampling import token_sampler
 
         def patch(where: Any, name: str, part: str) -> None:
             self.stack.enter_context(mock.patch.object(where, name, self.timed(part, getattr(where, name))))
@@ -165,12 +166,12 @@ class _watched:  # noqa: N801 - used like a function
 
             self.stack.enter_context(mock.patch.object(ragged, maker, attending))
         patch(ragged, "runs_of", "plan of a pass")
-        patch(decode, "log_probs", "choosing")
+        patch(token_sampler, "log_probs", "choosing")
         self.stack.enter_context(
             mock.patch.object(
-                decode.drawing.Chooser,
+                token_sampler.Chooser,
                 "choose",
-                self.timed("choosing", decode.drawing.Chooser.choose),
+                self.timed("choosing", token_sampler.Chooser.choose),
             )
         )
         patch(ragged.Reader, "__init__", "packing")

@@ -8,21 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from crystallm.decode import (
-    Draft,
-    Options,
-    Sample,
-    Stop,
-    check,
-    choose,
-    mask_logits,
-    sample,
-    serve,
-)
 from crystallm.errors import CrystallmError, InputError
 from crystallm.network import kernels
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
+from crystallm.sampling.sample import check, sample, serve
+from crystallm.sampling.sequence import Draft, Options, Sample, Stop
+from crystallm.sampling.token_sampler import choose, mask_logits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from crystallm.decode import Stop, Writer, sample
 from crystallm.errors import CrystallmError, InputError
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
+from crystallm.sampling.sample import Writer, sample
+from crystallm.sampling.sequence import Stop
 
 V, END = 40, 3
 STOP = Stop((END,))

@@ -17,12 +17,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from crystallm import checkpoint, cli, decode, hf, hf_card, hf_tokenizer, hub, language, published
+from crystallm import checkpoint, cli, hf, hf_card, hf_tokenizer, hub, language, published
 from crystallm.checkpoint import Model
 from crystallm.cif import tokenizer
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
+from crystallm.sampling import sample as sampling_sample
+from crystallm.sampling import sequence
 from crystals import published as texts
 
 with_tokenizers = pytest.mark.skipif(
@@ -95,8 +97,8 @@ def test_transformers_writes_the_same_tokens_greedily(pair):
     # The end of the published language is two tokens, at which transformers does not stop.
     end = model.language.end_ids if model.language.name == "orbits" else (-1,)
     prompts = [model.language.prompt(composition) for composition in compositions]
-    samples = decode.sample(
-        model.network, prompts, stop=decode.Stop(end), temperature=0, top_k=None, max_new_tokens=40
+    samples = sampling_sample.sample(
+        model.network, prompts, stop=sequence.Stop(end), temperature=0, top_k=None, max_new_tokens=40
     )
     for prompt, sample in zip(prompts, samples, strict=True):
         ids = written(model.language.text(prompt), return_tensors="pt", add_special_tokens=False).input_ids

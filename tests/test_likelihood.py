@@ -10,12 +10,14 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from crystallm import cli, decode, language, likelihood, sources
+from crystallm import cli, language, likelihood, sources
 from crystallm.checkpoint import Model
 from crystallm.cif import tokenizer
 from crystallm.errors import InputError
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
+from crystallm.sampling import sample as sampling_sample
+from crystallm.sampling import sequence
 from crystals import published
 
 
@@ -84,10 +86,10 @@ def test_scores_are_those_that_sampling_tells_and_do_not_depend_on_the_batch(nam
         assert sum(nats for nats, _ in found.parts.values()) == pytest.approx(found.nats)
         assert sum(n for _, n in found.parts.values()) == found.n_tokens == len(ids) - 1
     # The sampler writes a text with forced tokens: the log-likelihood it tells is of the same text.
-    (sample,) = decode.sample(
+    (sample,) = sampling_sample.sample(
         model.network,
         [texts[1][:1]],
-        stop=decode.Stop(model.language.end_ids),
+        stop=sequence.Stop(model.language.end_ids),
         rules=_Forced(texts[1]),
     )
     assert list(sample.ids) == texts[1]

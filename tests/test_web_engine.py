@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from crystallm import decode
-from crystallm.decode import Draft, Options, Stop
 from crystallm.errors import CrystallmError, InputError
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
+from crystallm.sampling import sample as sampling_sample
+from crystallm.sampling import sequence
+from crystallm.sampling.sequence import Draft, Options, Stop
 
 pytest.importorskip("fastapi", reason="the page needs fastapi")
 
@@ -41,7 +42,7 @@ class Heard:
     """What a ticket is told."""
 
     def __init__(self, n: int, order: list[str], name: str = "") -> None:
-        self.samples: dict[int, decode.Sample] = {}
+        self.samples: dict[int, sequence.Sample] = {}
         self.reasons: list[str] = []
         self.over = threading.Event()
         self.n, self.order, self.name = n, order, name
@@ -71,7 +72,7 @@ def test_each_ticket_gets_its_own_texts_and_a_short_one_waits_for_no_long_one(ne
     engine.start()
     for heard, seed in ((short, 2), (long, 1)):
         assert heard.over.wait(SECONDS)
-        alone = decode.sample(
+        alone = sampling_sample.sample(
             network, [(1, 2)] * heard.n, stop=OPTIONS.stop, top_k=None, max_new_tokens=12, seed=seed
         )
         assert [heard.samples[i].ids for i in range(heard.n)] == [one.ids for one in alone]
@@ -120,7 +121,7 @@ def test_broken_weights_are_told_to_all_who_wait_and_who_come(network):
 
 
 def test_a_failure_costs_what_was_being_written_and_no_more(network, monkeypatch):
-    serve = decode.serve
+    serve = sampling_sample.serve
     failures = iter(["once", "twice"])
 
     def failing(*args, **options):
@@ -130,7 +131,7 @@ def test_a_failure_costs_what_was_being_written_and_no_more(network, monkeypatch
             raise RuntimeError("no more memory")
         return serve(*args, **options)
 
-    monkeypatch.setattr(decode, "serve", failing)
+    monkeypatch.setattr(sampling_sample, "serve", failing)
     engine = Engine(network, batch_size=2)
     hit = [Heard(5, []) for _ in range(2)]
     spared = Heard(3, [])

@@ -18,8 +18,8 @@ from crystallm.orbits import vocabulary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.decode import RowState, Rules
     from crystallm.language import Language
+    from crystallm.sampling.sequence import RowState, Rules
 
 Ids = tuple[int, ...]
 

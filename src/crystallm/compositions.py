@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import choosing, drawing, weighing
+from crystallm import choosing, weighing
 from crystallm.choosing import Choice
 from crystallm.crystallography import formula as formulas
 from crystallm.crystallography import wyckoff_assignment
 from crystallm.errors import CrystallmError
 from crystallm.grammar import factory, text_length
 from crystallm.orbits import vocabulary
+from crystallm.sampling import token_sampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -178,7 +179,7 @@ def _draw(model: Model, wanted: Wanted, settings: Settings, uniforms: Any) -> It
             if len(able) > 1:
                 logits = log_p[text][-1][able].expand(len(rows), -1)  # (N, allowed)
                 drawn = torch.tensor(uniforms[rows, step], dtype=torch.float64)
-                places = drawing.choose(
+                places = token_sampler.choose(
                     logits,
                     drawn,
                     temperature=settings.temperature,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from crystallm.choosing import Choice
     from crystallm.compositions import Drawer
     from crystallm.crystal import Crystal
-    from crystallm.drafts import Draft, Options, RowState, Rules, Sample
+    from crystallm.sampling.sequence import Draft, Options, RowState, Rules, Sample
 
 _LOG = logging.getLogger(__name__)
 JUDGED_TOGETHER = 256
@@ -241,11 +241,11 @@ class Generator:
         self, pairs: Sequence[tuple[int, int]], progress: Callable[[int], None] | None = None
     ) -> Iterator[Crystal]:
         """Crystals of (unit, number of the sample in it), in this order."""
-        from crystallm import decode
+        from crystallm.sampling import sample as sampling_sample
 
         chosen = self._chosen(pairs)
         options = self._options()
-        samples = decode.sample(
+        samples = sampling_sample.sample(
             self.model.network,
             [choice.prompt for choice in chosen],
             stop=options.stop,
@@ -265,28 +265,29 @@ class Generator:
         Raises:
             InputError: no rule can be made for the request, or its texts cannot be written.
         """
-        from crystallm import decode
+        from crystallm.sampling import sample as sampling_sample
+        from crystallm.sampling import sequence
 
         pairs = [(unit, self.starts[unit] + j) for j in range(self.plans[unit].request.n)]
         chosen = self._chosen(pairs)
         rules, options = self._rules(pairs, chosen), self._options()
         made: list[tuple[Draft, Callable[[Sample], Crystal]]] = [
             (
-                decode.Draft(choice.prompt, options, self.settings.seed, self.first[unit] + j, rules),
+                sequence.Draft(choice.prompt, options, self.settings.seed, self.first[unit] + j, rules),
                 partial(self._crystal, choice),
             )
             for (_, j), choice in zip(pairs, chosen, strict=True)
         ]
         for draft in {draft.prompt: draft for draft, _ in made}.values():
-            decode.check(self.model.network, draft)
+            sampling_sample.check(self.model.network, draft)
         return made
 
     def _options(self) -> Options:
-        from crystallm import decode
+        from crystallm.sampling import sequence
 
         language, settings = self.model.language, self.settings
-        return decode.Options(
-            decode.Stop(language.end_ids, slide=language.name == "cif"),
+        return sequence.Options(
+            sequence.Stop(language.end_ids, slide=language.name == "cif"),
             settings.temperature,
             settings.top_k,
             settings.top_p,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from crystallm.beginnings import Beginnings, Ids
     from crystallm.crystallography.space_groups import Floats
-    from crystallm.decode import Writer
+    from crystallm.sampling.sample import Writer
     from crystallm.search_options import Options
 
 TRIES = 8

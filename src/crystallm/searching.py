@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from crystallm.checkpoint import Model
     from crystallm.crystal import Crystal
-    from crystallm.drafts import Sample
+    from crystallm.sampling.sequence import Sample
     from crystallm.search_options import Options
     from crystallm.search_policies import Policy, Proposal
 
@@ -142,8 +142,9 @@ class Search:
     stopped: str = ""
 
     def __post_init__(self) -> None:
-        from crystallm import decode
         from crystallm.beginnings import Beginnings
+        from crystallm.sampling import sample as sampling_sample
+        from crystallm.sampling import sequence
 
         request = self.request.model_copy(update={"n": 1})
         generator = Generator(self.model, [request], self.settings, most_atoms=self.most_atoms)
@@ -152,9 +153,9 @@ class Search:
         self.note = generator.note(0)
         rules = generator.rules(0)
         settings = self.settings
-        self._writer = decode.Writer(
+        self._writer = sampling_sample.Writer(
             self.model.network,
-            stop=decode.Stop(language.end_ids, slide=language.name == "cif"),
+            stop=sequence.Stop(language.end_ids, slide=language.name == "cif"),
             temperature=settings.temperature,
             top_k=settings.top_k,
             top_p=settings.top_p,
@@ -454,7 +455,7 @@ def _how(one: Found) -> dict[str, Any]:
 
 def _sample(line: dict[str, Any]) -> Sample | None:
     """The text of a line of the log as it was written; None where the line does not tell."""
-    from crystallm.drafts import Sample
+    from crystallm.sampling.sequence import Sample
 
     if "log_probs" not in line:
         return None

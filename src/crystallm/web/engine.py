@@ -11,13 +11,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from crystallm import decode
+from crystallm.sampling import sample as sampling_sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from crystallm.decode import Draft, Sample
     from crystallm.network.transformer import GPT
+    from crystallm.sampling.sequence import Draft, Sample
 
 _LOG = logging.getLogger(__name__)
 FAILURES = 3
@@ -150,7 +150,7 @@ class Engine:
                 return
 
     def _write(self) -> None:
-        for draft, sample in decode.serve(self._network, self, batch_size=self._batch_size):
+        for draft, sample in sampling_sample.serve(self._network, self, batch_size=self._batch_size):
             ticket = self._writing[draft]
             self.n_written += 1
             self.n_tokens += len(sample.log_probs)

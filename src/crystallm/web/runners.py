@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from crystallm.checkpoint import Model
     from crystallm.crystal import Crystal
-    from crystallm.decode import Draft, Sample
+    from crystallm.sampling.sequence import Draft, Sample
     from crystallm.web.jobs import Job
     from crystallm.web.limits import Limits
     from crystallm.web.metrics import Metrics

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from crystallm.dataset import Ids
 
+
 _BELOW_ONE = 1.0 - 2.0**-40
+
 _KEPT = 4096  # lists of tokens whose arrays are kept
 
 

@@ -1,48 +1,16 @@
-"""Sampling from a network: batched, with a key-value cache, one random stream a sample, and rules if given.
-
-Where the rules leave one token only, it is written without asking the network, which reads such runs in one
-pass together with the token before them; what rows have in front of the first choice is read once for all
-samples of a prompt. A finished row makes place for the next.
-
-Knows tokens, not crystals: which run of tokens ends a text is told by a `Stop`, which tokens may come next by
-a `Rules` object. What a token means, how a prompt is made and what becomes of a sample is others' business.
-
-What is written is a list of prompts with one set of options (`sample`), or what comes along a line that never
-ends, each text with its own (`serve`).
-
-A sample depends on (seed, index), on its prompt and on the options alone: in float32 it is the same whatever
-else is in its batch, but for the rounding of matrix products (relative 1e-6), which may move a choice that
-lies so close to the border between two tokens.
-
-Letters of shapes: N rows being decoded, V vocabulary.
-"""
+"""Batched decoding with prefill and key-value cache."""
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from crystallm import drawing
-from crystallm.drafts import (
-    BROKEN,
-    Draft,
-    Options,
-    Row,
-    RowState,
-    Rules,
-    Sample,
-    Stop,
-    check_options,
-    check_text,
-)  # fmt: skip
-from crystallm.drawing import choose, log_probs, mask_logits
-from crystallm.errors import CrystallmError, InputError
 from crystallm.network import ragged
+from crystallm.sampling import token_sampler
+from crystallm.sampling.token_sampler import log_probs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,30 +19,17 @@ if TYPE_CHECKING:
 
     from crystallm.network.kv_cache import KVCache
     from crystallm.network.transformer import GPT
+    from crystallm.sampling.sequence import Draft, Options, Row, Sample
 
     Progress = Callable[[int, int], None]
 
-__all__ = [
-    "Draft",
-    "Line",
-    "Options",
-    "RowState",
-    "Rules",
-    "Sample",
-    "Stop",
-    "Writer",
-    "check",
-    "choose",
-    "mask_logits",
-    "sample",
-    "serve",
-]
 
 _FIRST_CAPACITY = 128  # cached tokens a row; doubles when a row needs more
-_PREFILL_ROWS = 32  # distinct beginnings that go through the network together
+
+PREFILL_ROWS = 32  # distinct beginnings that go through the network together
+
 _PREFILL_TOKENS = 8192  # of these, with padding, at most
-_DRAWN_AHEAD = 8  # texts that are taken from a line before there is a place for them
-_COMPILED_FOR = 8  # texts for which to load what is compiled (0.7 s) pays
+
 _KEPT_PREFILLS = 64  # distinct beginnings whose keys and values are kept for samples to come
 
 
@@ -95,209 +50,6 @@ class Line(Protocol):
         """Whether a draft that was taken is still to be written."""
 
 
-def sample(
-    network: GPT,
-    prompts: Sequence[Sequence[int]],
-    *,
-    stop: Stop,
-    temperature: float = 1.0,
-    top_k: int | None = 10,
-    top_p: float | None = None,
-    seed: int = 0,
-    indices: Sequence[int] | None = None,
-    batch_size: int = 32,
-    max_new_tokens: int = 3000,
-    rules: Rules | None = None,
-    progress: Progress | None = None,
-) -> Iterator[Sample]:
-    """Write one text behind each prompt.
-
-    Args:
-        network: in evaluation mode.
-        prompts: tokens; repeat a prompt for several samples of it, side by side, and it is read once.
-        stop: when a text ends.
-        temperature: logits are divided by it; 0 takes the likeliest token.
-        top_k: sample from the k likeliest of the allowed tokens; None for all.
-        top_p: sample from the smallest set of likeliest tokens that holds this probability; None for all.
-        seed: with a sample's index, decides its random numbers.
-        indices: one for each prompt; 0, 1, ... if None.
-        batch_size: texts written at a time; a finished one makes place for the next.
-        max_new_tokens: a text that has so many and no end stays unfinished.
-        rules: which tokens may come next; None for all.
-        progress: called after each finished text with the number of texts and of generated tokens so far.
-
-    Returns:
-        An iterator over the samples in the order of the prompts; the work is done as it is drawn from.
-
-    Raises:
-        InputError: an option out of its range; a prompt that is empty, has foreign tokens, fills the context.
-        CrystallmError: while drawing, if the network's numbers are not finite.
-    """
-    options = Options(stop, temperature, top_k, top_p, max_new_tokens)
-    streams = range(len(prompts)) if indices is None else indices
-    if len(streams) != len(prompts):
-        raise InputError(f"{len(streams)} indices for {len(prompts)} prompts: give one for each")
-    check_options(network, options, batch_size)
-    for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True)):
-        check_text(network, number, Draft(prompt, options, seed, index))
-    rows = (
-        Row.of(number, Draft(prompt, options, seed, index, rules))
-        for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True))
-    )
-    decoder = _Decoder(network, min(batch_size, max(len(prompts), 1)), compiled=len(prompts) >= _COMPILED_FOR)
-    found = _written(decoder, lambda _: next(rows, None), lambda _: True, _PREFILL_ROWS)
-    return _in_order(found, progress)
-
-
-def serve(network: GPT, line: Line, *, batch_size: int = 32) -> Iterator[tuple[Draft, Sample]]:
-    """Write what comes along a line, until it is closed.
-
-    A text begins as soon as there is a place for it beside those being written; each is what `sample` writes
-    with its options, seed and index.
-
-    Args:
-        network: in evaluation mode.
-        line: of drafts that `check` has found good.
-        batch_size: texts written at a time.
-
-    Returns:
-        An iterator over drafts and what was written, as they finish; the work is done as it is drawn from.
-
-    Raises:
-        CrystallmError: while drawing, if the network's numbers are not finite.
-    """
-    drafts: dict[int, Draft] = {}
-    numbers = itertools.count()
-
-    def take(wait: bool) -> Row | None:
-        draft = line.take(wait=wait)
-        if draft is None:
-            return None
-        row = Row.of(next(numbers), draft)
-        drafts[row.number] = draft
-        return row
-
-    def wanted(row: Row) -> bool:
-        if line.wanted(drafts[row.number]):
-            return True
-        del drafts[row.number]
-        return False
-
-    for row in _written(_Decoder(network, batch_size), take, wanted, _DRAWN_AHEAD):
-        yield drafts.pop(row.number), row.to_sample()
-
-
-def check(network: GPT, draft: Draft) -> None:
-    """Refuse a draft that cannot be written.
-
-    Raises:
-        InputError: an option out of its range; a prompt that is empty, has foreign tokens, fills the context,
-            or breaks the rules.
-    """
-    check_options(network, draft.options, 1)
-    check_text(network, draft.index, draft)
-    if draft.rules is not None:
-        draft.rules.start(draft.prompt)
-
-
-class Writer:
-    """A network that writes again and again: a beginning that it has read is not read a second time.
-
-    Args:
-        network: in evaluation mode.
-        stop: when a text ends.
-        temperature: as for `sample`, as are all others.
-        top_k: likewise.
-        top_p: likewise.
-        batch_size: likewise.
-        max_new_tokens: likewise; what a beginning holds behind the prompt counts.
-        rules: likewise.
-
-    Raises:
-        InputError: an option out of its range.
-    """
-
-    def __init__(
-        self,
-        network: GPT,
-        *,
-        stop: Stop,
-        temperature: float = 1.0,
-        top_k: int | None = 10,
-        top_p: float | None = None,
-        batch_size: int = 32,
-        max_new_tokens: int = 3000,
-        rules: Rules | None = None,
-    ) -> None:
-        self._network = network
-        self._options = Options(stop, temperature, top_k, top_p, max_new_tokens)
-        check_options(network, self._options, batch_size)
-        self._rules = rules
-        self._decoder = _Decoder(network, batch_size)
-
-    def sample(
-        self, beginnings: Sequence[tuple[Sequence[int], int]], *, seed: int, indices: Sequence[int]
-    ) -> Iterator[Sample]:
-        """Write one text behind each beginning; one that is a whole text stays as it is.
-
-        So does one that fills the context, if that does not slide.
-
-        Args:
-            beginnings: tokens, and how many of them are the prompt's: the log-probabilities of the others
-                are those of the text.
-            seed: as for `sample`.
-            indices: one for each beginning.
-
-        Returns:
-            As for `sample`. It has to be drawn from to its end before the writer is asked again.
-
-        Raises:
-            InputError: a beginning that is empty, has foreign tokens, outgrows the context, breaks the rules.
-        """
-        stop, context = self._options.stop, self._network.config.context
-        end = stop.end_ids
-        rows = []
-        for number, ((ids, n_prompt), index) in enumerate(zip(beginnings, indices, strict=True)):
-            draft = Draft(ids, self._options, seed, index, self._rules)
-            n_written = len(ids) - n_prompt
-            ended = n_written >= len(end) and tuple(ids[-len(end) :]) == end
-            finished = ended or (len(ids) >= context and not stop.slide)
-            check_text(self._network, number, draft, finished=finished)
-            row = Row.of(number, draft)
-            row.n_prompt = n_prompt
-            row.log_probs, row.forced = [math.nan] * n_written, [False] * n_written
-            row.ended, row.finished = ended, finished
-            rows.append(row)
-        line = iter(rows)
-        written = _written(self._decoder, lambda _: next(line, None), lambda _: True, _PREFILL_ROWS)
-        return _in_order(written, None)
-
-    def peek(self, beginnings: Sequence[tuple[Sequence[int], int]]) -> Tensor:
-        """Log-probabilities (N, V) of what may come behind each beginning, without temperature or rules.
-
-        Args:
-            beginnings: as for `sample`, each shorter than the context.
-
-        Raises:
-            InputError: as for `sample`.
-            CrystallmError: the network's numbers are not finite.
-        """
-        rows = []
-        for number, (ids, n_prompt) in enumerate(beginnings):
-            draft = Draft(ids, self._options)
-            check_text(self._network, number, draft)
-            rows.append(Row.of(number, draft))
-            rows[-1].n_prompt = n_prompt
-        size = self._decoder.batch_size
-        found = [self._decoder.peek(rows[k : k + size]) for k in range(0, len(rows), size)]
-        if not found:
-            return torch.empty(0, self._network.config.vocab_size)
-        logits = torch.cat(found).log_softmax(dim=-1)
-        if bool(logits.isnan().any()):
-            raise CrystallmError(BROKEN)
-        return logits
-
-
 @dataclass(frozen=True)
 class _Read:
     """A beginning of texts that the network has read: all tokens but the last.
@@ -312,7 +64,7 @@ class _Read:
     log_probs: list[float]
 
 
-class _Decoder:
+class Decoder:
     """Rows being written together, their cache, and the beginnings that have been read."""
 
     def __init__(self, network: GPT, batch_size: int, *, compiled: bool = True) -> None:
@@ -325,7 +77,7 @@ class _Decoder:
         self.cache.set_lengths([])
         self._read: OrderedDict[tuple[int, ...], _Read] = OrderedDict()
         self._reader = ragged.Reader(network, compiled=compiled)
-        self._chooser = drawing.Chooser(network.config.vocab_size)
+        self._chooser = token_sampler.Chooser(network.config.vocab_size)
 
     def begin(self, row: Row, upcoming: Iterable[Row]) -> _Read:
         """Have the network read all that a row has but its last token, and that of others to come."""
@@ -335,7 +87,7 @@ class _Decoder:
             longest = len(row.ids)
             for other in upcoming:
                 longest = max(longest, len(other.ids))
-                if len(group) >= _PREFILL_ROWS or longest * (len(group) + 1) > _PREFILL_TOKENS:
+                if len(group) >= PREFILL_ROWS or longest * (len(group) + 1) > _PREFILL_TOKENS:
                     break
                 if (other.n_prompt, *other.ids) not in self._read:
                     group.setdefault((other.n_prompt, *other.ids), other)
@@ -461,8 +213,8 @@ class _Decoder:
             self._read.popitem(last=False)
 
 
-def _written(
-    decoder: _Decoder,
+def decoded(
+    decoder: Decoder,
     take: Callable[[bool], Row | None],
     wanted: Callable[[Row], bool],
     ahead: int,
@@ -518,7 +270,7 @@ def _written(
         yield from done
 
 
-def _in_order(found: Iterable[Row], progress: Progress | None) -> Iterator[Sample]:
+def in_order(found: Iterable[Row], progress: Progress | None) -> Iterator[Sample]:
     """Samples in the order of their prompts."""
     finished: dict[int, Sample] = {}
     n_tokens = n_given = 0

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from crystallm.network.transformer import GPT
 
+
 BROKEN = "the network's logits are not finite: its weights are broken"
+
 _DRAWS = 64  # uniform numbers drawn at a time
 
 

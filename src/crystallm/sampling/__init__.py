@@ -1,0 +1,1 @@
+"""Token sequences sampled from a network."""
