@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm import answers, checkpoint, matching, runs, validity
+from crystallm import answers, checkpoint, matching, validity
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.energy import relax
 from crystallm.energy.scoring import score
 from crystallm.errors import CrystallmError, TextError
 from crystallm.generation import Generator, Settings
+from crystallm.storage import files, run_folder
 from crystallm.workers import Lost
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
         return json.loads(path.read_text())
     start = time.monotonic()
     found = make()
-    runs.write_atomically(path, json.dumps(found).encode())
+    files.write_atomically(path, json.dumps(found).encode())
     print(f"{path.stem}: {time.monotonic() - start:.0f} s", flush=True)
     return found
 
@@ -56,16 +57,18 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
 def same_question(args: argparse.Namespace) -> None:
     """Refuse a folder in which something else was asked."""
     question = {name: value for name, value in vars(args).items() if name not in ("first", "out", "workers")}
-    path = args.out / runs.CONFIG
+    path = args.out / run_folder.CONFIG
     if path.exists():
         try:
-            runs.check_question(path, question)
+            run_folder.check_question(path, question)
         except CrystallmError as error:
             raise SystemExit(str(error)) from None
     elif any(args.out.glob("*.json")):
-        raise SystemExit(f"{args.out} holds what was found without {runs.CONFIG}: choose another folder")
+        raise SystemExit(
+            f"{args.out} holds what was found without {run_folder.CONFIG}: choose another folder"
+        )
     else:
-        runs.write_json(path, question)
+        files.write_json(path, question)
 
 
 def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict[str, Any]]]:

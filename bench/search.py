@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crystallm import runs, workers
+from crystallm import workers
 from crystallm.asking import Request, understand, validated
 from crystallm.benchmarks.known import known_structures, requests_for, spread
 from crystallm.checkpoint import load_model
@@ -36,6 +36,7 @@ from crystallm.energy import relax
 from crystallm.generation import Settings
 from crystallm.search_options import split
 from crystallm.searching import Search, best_first
+from crystallm.storage import files, run_folder
 
 TIE = 1e-3
 MEASURES = {
@@ -103,16 +104,16 @@ def arm(
         "simulations": args.simulations, "given": given,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / runs.CONFIG).exists():
-        runs.check_question(folder / runs.CONFIG, question)
-    runs.write_json(folder / runs.CONFIG, question)
+    if (folder / run_folder.CONFIG).exists():
+        run_folder.check_question(folder / run_folder.CONFIG, question)
+    files.write_json(folder / run_folder.CONFIG, question)
     found = []
     for formula in formulas:
         for seed in range(args.seeds):
             path = folder / f"{formula}-{seed}.json"
             if not path.exists():
                 log = folder / f"{formula}-{seed}.jsonl"
-                runs.write_json(path, unit(args, model, formula, seed, given=given, log=log))
+                files.write_json(path, unit(args, model, formula, seed, given=given, log=log))
             one = json.loads(path.read_text())
             print(
                 f"{folder.name:10s} {formula:16s} {seed} valid {one['valid_share']:.2f} lowest "

@@ -15,19 +15,20 @@ from pathlib import Path
 from pyarrow import parquet
 from pymatgen.core import Structure
 
-from crystallm import cli, plots, runs, tables
+from crystallm import cli, plots, tables
+from crystallm.storage import files, run_folder
 
 
 def main(folder: Path) -> int:
     """Write the demo's crystals into a folder, in place of an earlier demo's."""
-    if (folder / runs.CONFIG).exists():
+    if (folder / run_folder.CONFIG).exists():
         shutil.rmtree(folder)
     requests = Path(__file__).with_name("demo.csv")
     energy = ["--energy", "chgnet"] if find_spec("chgnet") else []
     code = cli.run(["generate", "--formulas", str(requests), *energy, "--out", str(folder)])
     if code:
         return code
-    rows = parquet.read_table(folder / runs.RESULTS).to_pylist()
+    rows = parquet.read_table(folder / run_folder.RESULTS).to_pylist()
     drawn = set()
     for row in tables.best_first(rows):
         if row["request"] in drawn or not row["cif"]:
@@ -36,7 +37,7 @@ def main(folder: Path) -> int:
         structure = Structure.from_str(row["cif"], fmt="cif")
         title = f"{row['reduced_formula']}, {row['space_group']}{'' if row['valid'] else ' (not valid)'}"
         picture = folder / f"{row['reduced_formula']}.png"
-        runs.write_atomically(picture, plots.unit_cell(structure, title=title))
+        files.write_atomically(picture, plots.unit_cell(structure, title=title))
         print(f"picture of {row['file']}: {picture}")
     return 0
 

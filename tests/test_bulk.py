@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyarrow import parquet
 
-from crystallm import bulk, runs, sources, validity, workers
+from crystallm import bulk, sources, validity, workers
 from crystallm.answers import Selection
 from crystallm.asking import Request
 from crystallm.checkpoint import load_model
@@ -20,6 +20,7 @@ from crystallm.cli import run
 from crystallm.commands.pace import Pace
 from crystallm.errors import InputError
 from crystallm.generation import Settings
+from crystallm.storage import run_folder
 from killed import kill_after
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def command(listed: Path, model: Path, out: Path, *more: str) -> list[str]:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = parquet.read_table(folder / runs.PARTS).to_pylist()
+    rows: list[dict[str, Any]] = parquet.read_table(folder / run_folder.PARTS).to_pylist()
     return rows
 
 
@@ -103,7 +104,9 @@ def test_a_parted_request_has_the_crystals_of_a_whole_one(
     for size in (20, 7):
         monkeypatch.setattr(bulk, "BLOCK", size)
         assert run([*asked, str(tmp_path / str(size))]) == 0
-    one, other = (parquet.read_table(tmp_path / name / runs.RESULTS).to_pylist() for name in ("20", "7"))
+    one, other = (
+        parquet.read_table(tmp_path / name / run_folder.RESULTS).to_pylist() for name in ("20", "7")
+    )
     same(one, other)
     assert [row["sample"] for row in other] == list(range(20))
 
@@ -180,7 +183,7 @@ def test_a_large_run_has_the_rows_of_a_small_one(
     assert run(command(listed, babbler, tmp_path / "small", "-n", "2")) == 0
     monkeypatch.setattr(bulk, "LARGE", 10)
     assert run(command(listed, babbler, tmp_path / "large", "-n", "2")) == 0
-    same(parquet.read_table(tmp_path / "small" / runs.RESULTS).to_pylist(), rows_of(tmp_path / "large"))
+    same(parquet.read_table(tmp_path / "small" / run_folder.RESULTS).to_pylist(), rows_of(tmp_path / "large"))
 
 
 @pytest.mark.parametrize(("option", "n_files"), [("--cifs", 5), ("--no-cifs", 0), (None, 0)])
@@ -273,7 +276,7 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
     pools: list[workers.Pool] = []
     killed: list[int] = []
     lost: list[int] = []
-    start, lose, keep = workers.Pool.__init__, bulk._Tasks.lose, runs.RunFolder.write_unit
+    start, lose, keep = workers.Pool.__init__, bulk._Tasks.lose, run_folder.RunFolder.write_unit
 
     def noted(self: workers.Pool, *args: Any, **more: Any) -> None:
         start(self, *args, **more)
@@ -283,7 +286,7 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
         lost.append(number)
         return lose(self, number)
 
-    def killing(self: runs.RunFolder, *args: Any) -> None:
+    def killing(self: run_folder.RunFolder, *args: Any) -> None:
         if not killed:
             busy = next(process for process in pools[0]._alive if process not in pools[0]._idle)
             killed.append(busy._process.pid)
@@ -292,7 +295,7 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
 
     monkeypatch.setattr(workers.Pool, "__init__", noted)
     monkeypatch.setattr(bulk._Tasks, "lose", losing)
-    monkeypatch.setattr(runs.RunFolder, "write_unit", killing)
+    monkeypatch.setattr(run_folder.RunFolder, "write_unit", killing)
     assert run(command(listed, babbler, tmp_path / "two", *asked, "--workers", "2")) == 0
     assert len(lost) == 1
     same(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"))
@@ -340,7 +343,7 @@ def test_memory_does_not_grow_with_the_run(babbler: Path, tmp_path: Path) -> Non
     )
     assert (done.returncode, done.stderr) == (0, "")
     for n in (2_000, 20_000):
-        assert parquet.read_table(tmp_path / str(n) / runs.PARTS, columns=["request"]).num_rows == n
+        assert parquet.read_table(tmp_path / str(n) / run_folder.PARTS, columns=["request"]).num_rows == n
     peaks = [int(line) for line in done.stdout.split()]
     assert peaks[1] < peaks[0] + 30  # MB
 

@@ -244,18 +244,18 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
     monkeypatch.setattr("crystallm.generation.JUDGED_TOGETHER", 1)
     assert crystallm(*command, "--out", "whole")[0] == 0
 
-    from crystallm import runs
+    from crystallm.storage import run_folder
 
-    write_unit = runs.RunFolder.write_unit
+    write_unit = run_folder.RunFolder.write_unit
 
     def dies_at_the_second(self, unit, rows, cifs):
         if unit == 1:
             raise KeyboardInterrupt
         write_unit(self, unit, rows, cifs)
 
-    monkeypatch.setattr(runs.RunFolder, "write_unit", dies_at_the_second)
+    monkeypatch.setattr(run_folder.RunFolder, "write_unit", dies_at_the_second)
     assert crystallm(*command, "--out", "killed")[0] == 130
-    monkeypatch.setattr(runs.RunFolder, "write_unit", write_unit)
+    monkeypatch.setattr(run_folder.RunFolder, "write_unit", write_unit)
     assert crystallm(*command, "--out", "killed")[0] == 0
     assert rows_of("killed") == rows_of("whole")
     assert files("killed") == files("whole")
@@ -358,9 +358,9 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
     monkeypatch.setattr("crystallm.bulk.BLOCK", 2)
     assert crystallm(*command, "--out", "whole")[0] == 0
 
-    from crystallm import runs
+    from crystallm.storage import run_folder
 
-    write_unit, calls = runs.RunFolder.write_unit, []
+    write_unit, calls = run_folder.RunFolder.write_unit, []
 
     def dies_at_the_second(self, unit, rows, cifs):
         calls.append(unit)
@@ -368,12 +368,12 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
             raise KeyboardInterrupt
         write_unit(self, unit, rows, cifs)
 
-    monkeypatch.setattr(runs.RunFolder, "write_unit", dies_at_the_second)
+    monkeypatch.setattr(run_folder.RunFolder, "write_unit", dies_at_the_second)
     code, _, err = crystallm(*command, "--out", "killed")
     assert code == 130
     assert err == "crystallm: interrupted; the same command goes on from here\n"
     assert "results.parquet" not in files("killed")
-    monkeypatch.setattr(runs.RunFolder, "write_unit", write_unit)
+    monkeypatch.setattr(run_folder.RunFolder, "write_unit", write_unit)
     assert crystallm(*command, "--out", "killed")[0] == 0
     assert calls == [0, 1]
     assert rows_of("killed") == rows_of("whole")

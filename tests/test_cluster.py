@@ -17,10 +17,11 @@ from distributed import LocalCluster
 from pyarrow import parquet
 
 from conftest import textbook
-from crystallm import cluster, runs, workers
+from crystallm import cluster, workers
 from crystallm.cif import writer as cif_writer
 from crystallm.cli import run
 from crystallm.errors import CrystallmError, InputError
+from crystallm.storage import run_folder
 from test_workers import behave, conforms, ends
 
 if TYPE_CHECKING:
@@ -179,9 +180,9 @@ def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
     command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "1", "--model", str(babbler)]
     command += ["--quiet", "--batch-size", "2", "--device", "cpu", "--constraints", "none", "--out"]
     assert run([*command, str(tmp_path / "here")]) == 0
-    write_unit, killed = runs.RunFolder.write_unit, []
+    write_unit, killed = run_folder.RunFolder.write_unit, []
 
-    def killing(self: runs.RunFolder, *args: Any) -> None:
+    def killing(self: run_folder.RunFolder, *args: Any) -> None:
         if not killed:
             with Client(address, set_as_default=False) as client:
                 busy = [worker for worker, tasks in client.processing().items() if tasks]
@@ -191,7 +192,7 @@ def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
             os.kill(killed[0], signal.SIGKILL)
         write_unit(self, *args)
 
-    monkeypatch.setattr(runs.RunFolder, "write_unit", killing)
+    monkeypatch.setattr(run_folder.RunFolder, "write_unit", killing)
     assert run([*command, str(tmp_path / "there"), "--cluster", address]) == 0
     assert ends(killed[0])
     rows = [parquet.read_table(tmp_path / name / "results").to_pylist() for name in ("here", "there")]

@@ -69,11 +69,11 @@ def run_folder(place, textbook_structures):
         if sample == 1:
             rows[-1] |= {"valid": False, "reasons": "bonds"}
     broken = crystal.Crystal(orbits, [0, 1]).row() | {"request": 0, "sample": 9}
-    from crystallm import runs
+    from crystallm.storage import files, tables
 
     rows = [dict.fromkeys(crystal.COLUMNS) | row for row in [*rows, broken]]
-    runs.write_atomically(place / "run" / "results.parquet", runs.as_parquet(rows, crystal.COLUMNS))
-    runs.write_json(place / "run" / "run.json", {})
+    files.write_atomically(place / "run" / "results.parquet", tables.as_parquet(rows, crystal.COLUMNS))
+    files.write_json(place / "run" / "run.json", {})
     return place / "run"
 
 

@@ -62,11 +62,12 @@ def test_a_collection_is_relaxed_and_a_killed_run_goes_on(crystallm, tmp_path, m
     marked = [
         row | {"formula": "kept" if row["id"] == "rocksalt" else row["formula"]} for row in rows.values()
     ]
-    from crystallm import runs
+    from crystallm.storage import files as storage_files
+    from crystallm.storage import tables
 
     for unit in (0, 1, 3):
-        runs.write_atomically(
-            tmp_path / "out" / "parts" / f"{unit:05d}.parquet", runs.as_parquet([marked[unit]], COLUMNS)
+        storage_files.write_atomically(
+            tmp_path / "out" / "parts" / f"{unit:05d}.parquet", tables.as_parquet([marked[unit]], COLUMNS)
         )
     (tmp_path / "out" / "results.parquet").unlink()
     assert crystallm(*asked, "--quiet") == (0, "", "")
@@ -79,7 +80,9 @@ def test_a_collection_is_relaxed_and_a_killed_run_goes_on(crystallm, tmp_path, m
 
 
 def test_crystals_of_a_run_keep_the_names_of_their_files(crystallm, tmp_path):
-    from crystallm import crystal, runs
+    from crystallm import crystal
+    from crystallm.storage import files as storage_files
+    from crystallm.storage import tables
 
     salt = (tmp_path / "cifs" / "rocksalt.cif").read_text()
     files = ("Na4Cl4-sg225-0000.cif", "00001/Na4Cl4-sg225-0001.cif", None)
@@ -87,7 +90,9 @@ def test_crystals_of_a_run_keep_the_names_of_their_files(crystallm, tmp_path):
         dict.fromkeys(crystal.COLUMNS) | {"request": 0, "sample": i, "cif": salt, "file": file}
         for i, file in enumerate(files)
     ]
-    runs.write_atomically(tmp_path / "run" / "results.parquet", runs.as_parquet(rows, crystal.COLUMNS))
+    storage_files.write_atomically(
+        tmp_path / "run" / "results.parquet", tables.as_parquet(rows, crystal.COLUMNS)
+    )
     assert crystallm("relax", "run", *OPTIONS, "--steps", 1, "--out", "out", "--quiet")[0] == 0
     names = ["Na4Cl4-sg225-0000", "Na4Cl4-sg225-0001", "0-2"]
     assert [row["id"] for row in parquet.read_table("out/results.parquet").to_pylist()] == names
@@ -153,18 +158,18 @@ def test_equal_crystals_are_folded_and_the_lowest_of_each_formula_kept(crystallm
 
 
 def test_a_run_killed_before_its_crystals_are_ranked_goes_on(crystallm, polymorphs, tmp_path, monkeypatch):
-    from crystallm import runs
+    from crystallm.storage import run_folder
 
-    finish = runs.RunFolder.finish
+    finish = run_folder.RunFolder.finish
     asked = ("relax", "cifs", *OPTIONS, "--best", 1, "--out", "out", "--quiet")
 
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs.RunFolder, "finish", killed)
+    monkeypatch.setattr(run_folder.RunFolder, "finish", killed)
     assert crystallm(*asked)[0] == 130
     assert not (tmp_path / "out" / "results.parquet").exists()
-    monkeypatch.setattr(runs.RunFolder, "finish", finish)
+    monkeypatch.setattr(run_folder.RunFolder, "finish", finish)
     monkeypatch.setattr("crystallm.commands.relax._row", lambda *_: pytest.fail("relaxed again"))
     code, _, err = crystallm(*asked)
     assert (code, err) == (0, "")

@@ -12,7 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.runs import RunFolder, write_atomically
+from crystallm.storage.files import write_atomically
+from crystallm.storage.run_folder import RunFolder
 
 COLUMNS = {"unit": "int32", "name": "string", "energy": "float64"}
 

@@ -21,10 +21,10 @@ from crystallm.checkpoint import load_model
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Settings
 from crystallm.language import get_language
-from crystallm.search_log import Log
 from crystallm.search_options import Options, split
 from crystallm.search_policies import Elites, Outcome, Proposal, Root
 from crystallm.searching import Search, best_first, descent, penalty
+from crystallm.storage.journal import Log
 from crystallm.validity import Validity
 
 

@@ -216,10 +216,11 @@ def _fact(name: str, cell: Any) -> Any:
 
 def _entries(source: Path) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Entries, with the rows of a run or a table beside."""
-    from crystallm import runs, sources
+    from crystallm import sources
     from crystallm.sources.table import rows
+    from crystallm.storage import run_folder
 
-    tables = runs.result_files(source) if source.is_dir() else []
+    tables = run_folder.result_files(source) if source.is_dir() else []
     if source.is_file() and source.name.lower().endswith(sources.TABLES):
         tables = [source]
     if tables:

@@ -29,11 +29,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm import dataset, prepare_whole, runs
+from crystallm import dataset, prepare_whole
 from crystallm import workers as pool
 from crystallm.errors import CrystallmError, InputError
 from crystallm.prepare_row import COLUMNS, Choices, refused
 from crystallm.prepare_whole import SPLITS, Known
+from crystallm.storage import files, run_folder, tables
 from crystallm.version import __version__
 
 if TYPE_CHECKING:
@@ -127,11 +128,11 @@ def prepare(
 
     choices = choices or Choices()
     folder = Path(out)
-    runs.check_place(folder)
+    files.check_place(folder)
     inputs = [str(spec) for spec in inputs]
     question = _question(inputs, choices)
-    if (folder / runs.CONFIG).exists():
-        runs.check_question(folder / runs.CONFIG, question)
+    if (folder / run_folder.CONFIG).exists():
+        run_folder.check_question(folder / run_folder.CONFIG, question)
         if (folder / dataset.FACTS).exists():
             shutil.rmtree(folder / PARTS, ignore_errors=True)
             return prepare_report.read(folder)
@@ -142,8 +143,8 @@ def prepare(
         many = executor or stack.enter_context(local(workers))
         single = executor or stack.enter_context(local(workers, ROW_SECONDS))
         known = _read_known(choices, many, workers)
-        if not (folder / runs.CONFIG).exists():
-            runs.write_json(folder / runs.CONFIG, question)
+        if not (folder / run_folder.CONFIG).exists():
+            files.write_json(folder / run_folder.CONFIG, question)
         where = _Where(many, single, 2 * workers + 2)
         n_parts = _treat_all(inputs, folder, choices, where, progress)
 
@@ -278,8 +279,8 @@ def _treat_all(
         found = _one_by_one(unit, tasks.choices, where) if lost else value
         for record in found:
             record["ids"] = None if record["ids"] is None else base64.b64decode(record["ids"])
-        content = runs.as_parquet(found, COLUMNS, {"rows": mark})
-        runs.write_atomically(_part(folder, number), content)
+        content = tables.as_parquet(found, COLUMNS, {"rows": mark})
+        files.write_atomically(_part(folder, number), content)
         passed(len(unit))
     return tasks.n_units
 

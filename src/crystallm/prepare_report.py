@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from crystallm import dataset, prepare_whole, runs
+from crystallm import dataset, prepare_whole
 from crystallm.errors import CrystallmError
 from crystallm.prepare_row import COLUMNS
 from crystallm.prepare_whole import DUPLICATE, EXCLUDED, KEPT, SPLITS, UNSPLIT
+from crystallm.storage import files as storage_files
+from crystallm.storage import tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -130,7 +132,7 @@ class _Table:
     def __enter__(self) -> Self:
         from pyarrow import parquet
 
-        self._writer = parquet.ParquetWriter(self._new, runs.schema(self._columns))
+        self._writer = parquet.ParquetWriter(self._new, tables.schema(self._columns))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -219,13 +221,13 @@ def write(
     if others is not None:
         report = replace(report, equivalents=others.n_crystals, told_otherwise=counts.told_otherwise)
     record = asdict(report)
-    runs.write_json(folder / JSON, record)
-    runs.write_atomically(folder / HTML, html(report, choices, inputs, counts.lengths).encode())
+    storage_files.write_json(folder / JSON, record)
+    storage_files.write_atomically(folder / HTML, html(report, choices, inputs, counts.lengths).encode())
     facts = {name: record[name] for name in ("language", "vocab_size")}
     facts |= {"inputs": [Path(name).name for name in inputs], "crystals": report.crystals}
     facts |= {"tokens": report.tokens, "rejected": sum(report.rejected.values())}
     facts |= {"duplicates": report.duplicates, "read": report.read}
-    runs.write_atomically(folder / dataset.FACTS, (json.dumps(facts, indent=2) + "\n").encode())
+    storage_files.write_atomically(folder / dataset.FACTS, (json.dumps(facts, indent=2) + "\n").encode())
     return report
 
 

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from crystallm.asking import Request, opened, understand, validated
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings
-from crystallm.search_log import Log
 from crystallm.search_options import split
 from crystallm.search_policies import Outcome, Root, policy
+from crystallm.storage.journal import Log
 
 if TYPE_CHECKING:
     import os

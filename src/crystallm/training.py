@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from crystallm import checkpoint, dataset, feeding, hardware, parallel, runs, training_log, training_state
+from crystallm import checkpoint, dataset, feeding, hardware, parallel, training_log, training_state
 from crystallm.epochs import Epochs
 from crystallm.errors import InputError
 from crystallm.language import get_language
@@ -29,6 +29,7 @@ from crystallm.losses import Losses, summed_loss, validate
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.recipe import FORM, Recipe, next_validation, rate
+from crystallm.storage import files
 from crystallm.training_log import METRICS
 from crystallm.training_state import LAST, MODEL, RECIPE, STATE, Progress, Run
 from crystallm.training_step import diverged, learn, optimizers
@@ -91,7 +92,7 @@ def train(
                     training_log.forget(place, progress.update)
                 else:
                     text = recipe.model_dump_json(indent=2) + "\n"
-                    runs.write_atomically(place / RECIPE, text.encode())
+                    files.write_atomically(place / RECIPE, text.encode())
                     training_state.save(run, progress)
         return _loop(run, progress, report)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from crystallm import runs
 from crystallm.errors import CrystallmError
+from crystallm.storage import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def log(folder: Path, line: dict[str, Any]) -> None:
 def forget(folder: Path, update: int) -> None:
     """Drop what a killed run logged behind an update, half a line too."""
     kept = "".join(json.dumps(line) + "\n" for line in lines(folder) if line["update"] <= update)
-    runs.write_atomically(folder / METRICS, kept.encode())
+    files.write_atomically(folder / METRICS, kept.encode())
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ def picture(folder: Path) -> None:
         )
     except ImportError:
         return
-    runs.write_atomically(folder / PICTURE, content, sync=False)
+    files.write_atomically(folder / PICTURE, content, sync=False)
 
 
 class Board:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from crystallm.benchmarks.known import Known
     from crystallm.benchmarks.scores import Line
     from crystallm.generation import Settings
-    from crystallm.runs import RunFolder
+    from crystallm.storage.run_folder import RunFolder
 
 SAMPLES = 100
 """Samples of a block, which is kept as a whole; one entry at least."""
@@ -140,14 +140,14 @@ def csp(
     if own["data"] is None:
         raise InputError(f"no data: name one of {', '.join(SETS)}, or a file with a column 'cif'")
     numbers = _numbers(own["n"])
-    from crystallm import runs
     from crystallm.benchmarks import csp_run
     from crystallm.benchmarks.known import find_set, read_known
+    from crystallm.storage import files, run_folder
 
     settings = sampling(options)
     folder = None if own["out"] is None else Path(str(own["out"]))
     if folder is not None:
-        runs.check_place(folder)
+        files.check_place(folder)
     name, part = str(own["data"]), own["split"]
     spec = name
     if name in SETS and not Path(name).exists():
@@ -168,7 +168,7 @@ def csp(
     question |= {"data": Path(spec).name, "limit": own["limit"], "split": own["split"]}
     question |= {"composition_test": composition_test, "agreement": agreement, "entries": len(truths)}
     blocks = _blocks(len(truths), max(numbers))
-    keep = None if folder is None else runs.RunFolder(folder, question, len(blocks), csp_run.COLUMNS)
+    keep = None if folder is None else run_folder.RunFolder(folder, question, len(blocks), csp_run.COLUMNS)
     done = 0
 
     def compared(_: int) -> None:
@@ -314,8 +314,9 @@ def _keep(
     growth: dict[str, list[tuple[float, float]]],
 ) -> None:
     """Write scores and report."""
-    from crystallm import charts, runs, tables
+    from crystallm import charts, tables
     from crystallm.report import Report
+    from crystallm.storage import files
 
     report = Report(title)
     report.table(tables.LINES, [tables.line_cells(line) for line in lines])
@@ -332,8 +333,8 @@ def _keep(
     report.table(
         ("what was asked", "value"), [(name, str(value)) for name, value in record["question"].items()]
     )
-    runs.write_json(folder / "scores.json", record)
-    runs.write_atomically(folder / "report.html", report.html().encode())
+    files.write_json(folder / "scores.json", record)
+    files.write_atomically(folder / "report.html", report.html().encode())
 
 
 def _numbers(value: Any) -> tuple[int, ...]:

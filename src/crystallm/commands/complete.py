@@ -143,9 +143,10 @@ def _written(
     shown: bool,
 ) -> list[dict[str, Any]]:
     """The rows of all crystals; those of a finished run are read."""
-    from crystallm import evaluation, runs, sources, units
+    from crystallm import evaluation, sources, units
     from crystallm.crystal import COLUMNS
     from crystallm.generation import fingerprint
+    from crystallm.storage import run_folder
 
     folder = None
     if place is not None:
@@ -155,7 +156,7 @@ def _written(
             "part": evaluation.survey(sources.read(str(options["path"])), named=False)[1],
             **{name: value for name, value in options.items() if name not in beside},
         }  # fmt: skip
-        folder = runs.RunFolder(place, question, 1, COLUMNS)
+        folder = run_folder.RunFolder(place, question, 1, COLUMNS)
         if not folder.open():
             folder.finish()
             return folder.rows()

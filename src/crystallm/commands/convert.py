@@ -112,8 +112,8 @@ def _model(source: str, to: str, options: dict[str, Any]) -> str:
 
 def _text(source: str, to: str, options: dict[str, Any]) -> str:
     """Convert a text or a crystal; it, or "" where it was written to a file."""
-    from crystallm import runs
     from crystallm.language import get_language
+    from crystallm.storage import files
 
     language = get_language(to)
     path = Path(source)
@@ -132,7 +132,7 @@ def _text(source: str, to: str, options: dict[str, Any]) -> str:
     written = written if written.endswith("\n") else f"{written}\n"
     if options.get("out") is None:
         return written
-    runs.write_atomically(Path(str(options["out"])), written.encode())
+    files.write_atomically(Path(str(options["out"])), written.encode())
     return ""
 
 

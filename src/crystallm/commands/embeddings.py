@@ -42,19 +42,21 @@ def embeddings(
     for name, endings in (("out", (".csv", ".parquet")), ("picture", (".png",))):
         if name in places and places[name].suffix.lower() not in endings:
             raise InputError(f"{str(places[name])!r}: name a file that ends in {' or '.join(endings)}")
-    from crystallm import charts, runs
+    from crystallm import charts
     from crystallm import embeddings as learned
     from crystallm.checkpoint import load_model
+    from crystallm.storage import files
+    from crystallm.storage import tables as storage_tables
 
     what = str(options.get("of", "atoms"))
     names, table = learned.vectors(load_model(str(options.get("model", "default")), device="cpu"), what)
     if "out" in places:
-        runs.write_table(places["out"], *learned.rows(names, table))
+        storage_tables.write_table(places["out"], *learned.rows(names, table))
     if "picture" in places:
         drawn = charts.named_points(
             [name.removesuffix("_sg") for name in names], learned.flat(table), learned.kinds_of(names, what)
         )
-        runs.write_atomically(places["picture"], drawn)
+        files.write_atomically(places["picture"], drawn)
     near = learned.nearest(names, table, NEAREST)
     if json:
         print_json({"name": name, "nearest": others} for name, others in zip(names, near, strict=True))

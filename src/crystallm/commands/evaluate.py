@@ -145,7 +145,8 @@ def _judged(
     shown: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """A row for each crystal of a collection, and counts of known ones; what is done is not done again."""
-    from crystallm import evaluation, runs, sources
+    from crystallm import evaluation, sources
+    from crystallm.storage import run_folder
 
     n_entries, digest = evaluation.survey(stability.looked(sources.read_cifs(path), more))
     size = more.block or evaluation.BLOCK
@@ -155,7 +156,7 @@ def _judged(
     if out is not None:
         question = {"command": "evaluate", "version": __version__, "judge": what, "digest": digest}
         columns = evaluation.COLUMNS | more.columns()
-        folder = runs.RunFolder(out, question | more.question(), n_blocks, columns)
+        folder = run_folder.RunFolder(out, question | more.question(), n_blocks, columns)
         todo = folder.open()
         if folder.finished:
             folder.finish()  # what a kill may have left of it
@@ -207,10 +208,10 @@ def _advance(advance: Callable[[int], None], before: int, done: int) -> None:
 
 def _write(folder: Path, report: str, record: Mapping[str, Any]) -> None:
     """Write summary and report."""
-    from crystallm import runs
+    from crystallm.storage import files
 
-    runs.write_json(folder / "summary.json", record)
-    runs.write_atomically(folder / "report.html", report.encode())
+    files.write_json(folder / "summary.json", record)
+    files.write_atomically(folder / "report.html", report.encode())
 
 
 def _report(

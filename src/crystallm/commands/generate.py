@@ -422,18 +422,18 @@ def _hint(choices: Sequence[Choice]) -> str:
 
 def _generate(asked: Asked, *, shown: bool) -> Written:
     """Write, judge, rank and keep the crystals of all requests; what can be refused is refused first."""
-    from crystallm import runs
     from crystallm.crystal import COLUMNS
+    from crystallm.storage import files, run_folder
 
     if asked.out is not None:
-        runs.check_place(asked.out)
+        files.check_place(asked.out)
     run = _understood(asked, shown=shown)
     sizes = [block.n for block in run.blocks()]
     if asked.out is None:
         everything = _done(run, sizes, set(range(len(sizes))), lambda: None, shown=shown)
         rows = [row for done in everything for row in done.rows]
         return Written(lambda: rows, _counts(rows, asked.selection), run.note, large=False)
-    folder = runs.RunFolder(asked.out, run.question(), len(sizes), COLUMNS, parted=run.large)
+    folder = run_folder.RunFolder(asked.out, run.question(), len(sizes), COLUMNS, parted=run.large)
     # Closed at once where a disk is full: no process goes on behind an error.
     with contextlib.closing(_done(run, sizes, folder.check(), folder.open, shown=shown)) as written:
         for done in written:

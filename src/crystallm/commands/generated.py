@@ -91,9 +91,10 @@ def unconditional(
     for name, what in (("generated", "no crystals"), ("truth", "no test set")):
         if options.get(name) is None:
             raise InputError(f"{what}: name a folder, an archive or a table with {name.upper()}, see --help")
-    from crystallm import runs, sources
+    from crystallm import sources
     from crystallm.benchmarks import unconditional as benchmark
     from crystallm.benchmarks.known import SETS, find_set
+    from crystallm.storage import files as storage_files
 
     place = named = str(options["truth"])
     if named in SETS and not Path(named).exists():
@@ -117,7 +118,7 @@ def unconditional(
     record = _unconditional_record(result, whose)
     if target is not None:
         reasons = {e.id: e.problem or why for e, why in zip(entries, result.reasons, strict=True)}
-        runs.write_json(target, record | {"reasons": {k: why for k, why in reasons.items() if why}})
+        storage_files.write_json(target, record | {"reasons": {k: why for k, why in reasons.items() if why}})
     if json:
         print_json([record])
     elif not quiet:
@@ -167,8 +168,10 @@ def novelty(
     files = [given] if isinstance(given, str) else [str(path) for path in given]
     if not files:
         raise InputError("nothing is known: name files or folders of crystals with --known")
-    from crystallm import runs, sources
+    from crystallm import sources
     from crystallm.benchmarks import novelty as benchmark
+    from crystallm.storage import files as storage_files
+    from crystallm.storage import tables as storage_tables
 
     target = _target(options.get("out"), (".json", ".parquet"))
     for path in files:  # a wrong last file is told before hours of work on the first
@@ -189,9 +192,9 @@ def novelty(
     rows = _rows(entries, result)
     record = _novelty_record(result)
     if target is not None and target.suffix.lower() == ".json":
-        runs.write_json(target, record | {"crystals": rows})
+        storage_files.write_json(target, record | {"crystals": rows})
     elif target is not None:
-        runs.write_atomically(target, runs.as_parquet(rows, COLUMNS))
+        storage_files.write_atomically(target, storage_tables.as_parquet(rows, COLUMNS))
     if json:
         print_json([record])
     elif not quiet:

@@ -221,9 +221,9 @@ def _row(number: int, name: str, formula: str, energy: float) -> dict[str, Any]:
 
 def _write(target: Path, rows: Mapping[_Key, Mapping[str, Any]]) -> None:
     """Write all entries, in the order of the collection."""
-    from crystallm import runs
+    from crystallm.storage import files
 
-    runs.write_atomically(target, _lines(rows).encode())
+    files.write_atomically(target, _lines(rows).encode())
 
 
 def _lines(rows: Mapping[_Key, Mapping[str, Any]]) -> str:

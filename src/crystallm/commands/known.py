@@ -94,10 +94,10 @@ def challenge(
     ways = _ways(own["ask"])
     n_samples = whole("n", own["n"], 20)
     settings, target = _settings(options, own["out"])
-    from crystallm import runs
     from crystallm.benchmarks.challenge import judge, read_compounds
     from crystallm.benchmarks.known import requests_for, spread
     from crystallm.checkpoint import load_model
+    from crystallm.storage import files
 
     compounds = read_compounds(own["data"])
     if own["limit"] is not None:
@@ -126,7 +126,7 @@ def challenge(
     }
     if target is not None:
         rows = [_challenge_row(way, row) for way, result in results.items() for row in result.rows]
-        runs.write_json(target, summary | {"compounds": rows})
+        files.write_json(target, summary | {"compounds": rows})
     if json:
         print_json([summary])
     elif not quiet:
@@ -182,10 +182,10 @@ def classes(
     own = {name: options.pop(name, None) for name in ("data", "classes", "n", "limit", "unseen", "out")}
     n_samples = whole("n", own["n"], 5)
     settings, target = _settings(options, own["out"])
-    from crystallm import runs
     from crystallm.asking import Request
     from crystallm.benchmarks.classes import PROTOTYPES, judge, read_references
     from crystallm.checkpoint import load_model
+    from crystallm.storage import files
 
     references = read_references(
         own["data"],
@@ -214,7 +214,7 @@ def classes(
         "settings": settings.model_dump(),
     }
     if target is not None:
-        runs.write_json(target, summary | {"formulas": _class_rows(result)})
+        files.write_json(target, summary | {"formulas": _class_rows(result)})
     if json:
         print_json([summary])
     elif not quiet:
@@ -227,12 +227,12 @@ def classes(
 
 def _settings(options: dict[str, Any], out: Any) -> tuple[Settings, Path | None]:
     """How to sample, and where the scores go; both checked before any work."""
-    from crystallm import runs
+    from crystallm.storage import files
 
     settings = sampling(options)
     target = None if out is None else Path(str(out))
     if target is not None:
-        runs.check_place(target.parent)
+        files.check_place(target.parent)
     return settings, target
 
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from crystallm.energy.relax import Options, Relaxed
-    from crystallm.runs import RunFolder
     from crystallm.sources import Entry
+    from crystallm.storage.run_folder import RunFolder
     from crystallm.workers import Lost
 
 COLUMNS = {
@@ -190,7 +190,8 @@ def _asked(options: dict[str, Any]) -> Asked:
 
 def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
     """A row for each crystal of a collection; those of an unfinished run are not relaxed again."""
-    from crystallm import evaluation, runs, sources
+    from crystallm import evaluation, sources
+    from crystallm.storage import files, run_folder
 
     names = Names()
     n_entries, digest = evaluation.survey(names.watch(sources.read_cifs(asked.path)))
@@ -203,7 +204,7 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
             **({} if asked.hull is None else {"hull": asked.hull}),
             **({} if asked.best is None else {"best": asked.best}),
         }  # fmt: skip
-        folder = runs.RunFolder(asked.out, question, n_entries, COLUMNS)
+        folder = run_folder.RunFolder(asked.out, question, n_entries, COLUMNS)
         todo = folder.open()
     rows: dict[int, dict[str, Any]] = {}
     done = n_entries - len(todo)
@@ -225,7 +226,7 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
         return folder.rows()
     ranked = _ranked(folder.rows(), asked)
     for row in _kept(ranked, asked.best):
-        runs.write_atomically(folder.path / "cifs" / row["file"], row["cif"].encode(), sync=False)
+        files.write_atomically(folder.path / "cifs" / row["file"], row["cif"].encode(), sync=False)
     folder.finish(rows=ranked)
     return ranked
 
@@ -382,7 +383,8 @@ def _write(
     named: bool,
 ) -> None:
     """Keep what became of a crystal; its CIF where it is `named` already, and not still to be chosen."""
-    from crystallm import extxyz, runs
+    from crystallm import extxyz
+    from crystallm.storage import files
 
     if found is not None and found.trajectory:
         # In a file the energy is that of the cell, as is usual.
@@ -391,5 +393,5 @@ def _write(
             for structure, energy in found.trajectory
         )
         path = folder.path / "trajectories" / f"{names.file(number, row['id'])}.extxyz"
-        runs.write_atomically(path, text.encode(), sync=False)
+        files.write_atomically(path, text.encode(), sync=False)
     folder.write_unit(number, [row], {row["file"]: row["cif"]} if named and row["file"] else {})

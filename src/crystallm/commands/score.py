@@ -63,10 +63,10 @@ def score(
         raise InputError(f"out = {str(place)!r}: name a file that ends in .csv or .parquet")
     found = _scored(options, tolerance(options.get("symprec")), shown=not (quiet or json))
     if place is not None:
-        from crystallm import runs
         from crystallm.likelihood import COLUMNS
+        from crystallm.storage import tables as storage_tables
 
-        runs.write_table(place, found, COLUMNS)
+        storage_tables.write_table(place, found, COLUMNS)
     if json:
         print_json(found)
     elif not quiet:

@@ -225,13 +225,14 @@ def _asked(options: dict[str, Any]) -> Asked:
 
 def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Search; rows of the distinct crystals, best first, and what there is to say of the search."""
-    from crystallm import answers, runs, workers
+    from crystallm import answers, workers
     from crystallm.checkpoint import load_model
     from crystallm.generation import Generator
     from crystallm.searching import best_first
+    from crystallm.storage import files
 
     if asked.out is not None:
-        runs.check_place(asked.out)
+        files.check_place(asked.out)
     model = load_model(asked.settings.model, device=asked.settings.device, dtype=asked.settings.dtype)
     Generator(model, [asked.request], asked.settings).check()
     arms: dict[str, tuple[Options, Path | None]] = {asked.options.method: (asked.options, asked.out)}
@@ -261,7 +262,7 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
     if len(results) > 1:
         summary = summary | {"against": results[1][1]}
         if asked.out is not None:
-            runs.write_json(asked.out / SUMMARY, summary)
+            files.write_json(asked.out / SUMMARY, summary)
     return rows, summary
 
 
@@ -269,19 +270,19 @@ def _run(
     asked: Asked, model: Model, options: Options, folder: Path | None, name: str, *, shown: bool
 ) -> Search:
     """One search, its crystals written as they are found."""
-    from crystallm import runs
     from crystallm.searching import Search
+    from crystallm.storage import files, run_folder
 
     path = None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         question = _question(asked, model, options)
-        if (folder / runs.CONFIG).exists():
-            runs.check_question(folder / runs.CONFIG, question)
+        if (folder / run_folder.CONFIG).exists():
+            run_folder.check_question(folder / run_folder.CONFIG, question)
         elif (folder / LOG).exists():
             raise InputError(f"{folder / LOG} is of another origin: choose another folder with --out")
         else:
-            runs.write_json(folder / runs.CONFIG, question)
+            files.write_json(folder / run_folder.CONFIG, question)
         path = folder / LOG
     search = Search(model, asked.request, options, asked.settings, path, asked.workers)
     with _live(name, shown=shown) as tell:
@@ -323,19 +324,20 @@ def _file(one: Found) -> str | None:
 
 
 def _write_cif(folder: Path, one: Found) -> None:
-    from crystallm import runs
+    from crystallm.storage import files
 
     name = _file(one)
     if name is not None and not (folder / "cifs" / name).exists():
-        runs.write_atomically(folder / "cifs" / name, one.crystal.cif.encode(), sync=False)
+        files.write_atomically(folder / "cifs" / name, one.crystal.cif.encode(), sync=False)
 
 
 def _finished(
     run: Search, ranked: Sequence[Crystal], folder: Path | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Write the table of what a search has found; rows of the distinct ones, as they are ranked."""
-    from crystallm import runs
     from crystallm.crystal import COLUMNS
+    from crystallm.storage import files, run_folder
+    from crystallm.storage import tables as storage_tables
 
     columns = COLUMNS | {
         "simulation": "int32", "move": "string", "call": "int32", "equals": "int32", "seconds": "float64"
@@ -369,20 +371,21 @@ def _finished(
         "stopped": run.stopped or None,
     }
     if folder is not None:
-        runs.write_atomically(folder / runs.RESULTS, runs.as_parquet(rows, columns))
-        runs.write_json(folder / SUMMARY, summary)
+        files.write_atomically(folder / run_folder.RESULTS, storage_tables.as_parquet(rows, columns))
+        files.write_json(folder / SUMMARY, summary)
     return best, summary
 
 
 def _draw(lines: dict[str, Sequence[Found]], folder: Path) -> None:
     """How the lowest energy fell."""
-    from crystallm import charts, runs
+    from crystallm import charts
     from crystallm.searching import descent
+    from crystallm.storage import files
 
     for name, label, by in (("calls", "energy calls", False), ("seconds", "seconds", True)):
         points = {arm: descent(found, seconds=by) for arm, found in lines.items()}
         picture = charts.curves(points, labels=(label, "lowest energy (eV/atom)"))
-        runs.write_atomically(folder / f"best_by_{name}.png", picture)
+        files.write_atomically(folder / f"best_by_{name}.png", picture)
 
 
 @contextlib.contextmanager

@@ -303,9 +303,9 @@ def told(rows: Sequence[Mapping[str, Any]], asked: Asked, counts: Mapping[str, i
 
 def keep_counts(folder: Path, counts: Mapping[str, int]) -> None:
     """Write how many known crystals were seen, which no row says."""
-    from crystallm import runs
+    from crystallm.storage import files
 
-    runs.write_json(folder / COUNTS, dict(counts))
+    files.write_json(folder / COUNTS, dict(counts))
 
 
 def counts_of(folder: Path) -> dict[str, int]:

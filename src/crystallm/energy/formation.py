@@ -20,10 +20,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm import runs, workers
+from crystallm import workers
 from crystallm.energy import model as models
 from crystallm.energy import references, relax
 from crystallm.errors import CrystallmError
+from crystallm.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,7 +80,7 @@ def element_energies(
             else:
                 said = "%s: the reference crystal of %s is not relaxed after %d steps: no formation energies"
                 _LOG.warning(said, model, symbol, one.steps)
-        runs.write_json(file, dict(sorted(known.items())))
+        files.write_json(file, dict(sorted(known.items())))
     return {symbol: known[symbol] for symbol in wanted if symbol in known}
 
 

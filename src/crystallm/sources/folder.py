@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from crystallm.dataset import FACTS
 from crystallm.errors import InputError
-from crystallm.runs import result_files
 from crystallm.sources import FRAMES, JSON, JSON_LINES, Entry, NoCrystalsError, read, single_format, stem
 from crystallm.sources.files import read_file
+from crystallm.storage.run_folder import result_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,8 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crystallm import runs
 from crystallm.errors import CrystallmError
+from crystallm.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ class Store:
     """
 
     def __init__(self, folder: Path) -> None:
-        runs.check_place(folder)
+        files.check_place(folder)
         self._jobs = folder / "jobs"
         self._jobs.mkdir(parents=True, exist_ok=True)
 
@@ -63,7 +63,7 @@ class Store:
         """Note what was asked; raises a CrystallmError where the disk is full."""
         content = json.dumps({"ask": ask, "created": created, "origin": origin}, ensure_ascii=False)
         try:
-            runs.write_atomically(self._jobs / name / ASK, content.encode(), sync=False)
+            files.write_atomically(self._jobs / name / ASK, content.encode(), sync=False)
         except CrystallmError:
             self.delete(name)
             raise
@@ -115,7 +115,7 @@ class Store:
 
     def _rewrite(self, name: str, lines: list[str]) -> None:
         content = "".join(f"{line}\n" for line in lines)
-        runs.write_atomically(self._jobs / name / EVENTS, content.encode(), sync=False)
+        files.write_atomically(self._jobs / name / EVENTS, content.encode(), sync=False)
 
     def names(self) -> Iterator[str]:
         """All jobs that are kept."""

@@ -18,9 +18,6 @@ Knows nothing of crystals: rows are plain values, and the caller says what the c
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
 import json
 import os
 import shutil
@@ -28,17 +25,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
+from crystallm.storage.files import TEMPORARY, check_place, saying, write_atomically, write_json
+from crystallm.storage.tables import as_parquet, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import pyarrow as pa
 
 CONFIG = "run.json"
+
 RESULTS = "results.parquet"
+
 PARTS = "results"
+
 SUMMARY = "summary.json"
-_TEMPORARY = ".tmp"
 
 
 class RunFolder:
@@ -95,10 +95,10 @@ class RunFolder:
             InputError, CrystallmError: as `check`.
         """
         todo = self.check()
-        with _saying(f"the folder {str(self.path)!r} cannot be written"):
+        with saying(f"the folder {str(self.path)!r} cannot be written"):
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in (self.path.glob, self._parts.glob, self._cifs.rglob):
-                for leftover in folder(f".*{_TEMPORARY}"):
+                for leftover in folder(f".*{TEMPORARY}"):
                     leftover.unlink()
         if not (self.path / CONFIG).exists():
             write_atomically(self.path / CONFIG, json.dumps(self._config, indent=1).encode())
@@ -174,12 +174,12 @@ class RunFolder:
             CrystallmError: while drawing, a file of the folder is damaged.
         """
         if self.finished and not self.parted:
-            yield from _read(self.path / RESULTS, columns)
+            yield from read(self.path / RESULTS, columns)
             return
         missing = self._missing()
         for unit in range(self.n_units):
             if unit not in missing:
-                yield from _read(self._part(unit), columns)
+                yield from read(self._part(unit), columns)
 
     def summary(self) -> dict[str, Any]:
         """What the rows of a finished run in parts add up to.
@@ -188,7 +188,7 @@ class RunFolder:
             CrystallmError: it cannot be read.
         """
         path = self.path / SUMMARY
-        with _saying(f"{path} cannot be read"):
+        with saying(f"{path} cannot be read"):
             try:
                 found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             except json.JSONDecodeError:
@@ -208,7 +208,7 @@ class RunFolder:
 
     def _missing(self) -> set[int]:
         """Units whose part is not there."""
-        with _saying(f"the folder {str(self._parts)!r} cannot be read"):
+        with saying(f"the folder {str(self._parts)!r} cannot be read"):
             there = {path.name for path in self._parts.iterdir()} if self._parts.is_dir() else set()
         return {unit for unit in range(self.n_units) if self._part(unit).name not in there}
 
@@ -243,7 +243,7 @@ def check_question(path: Path, config: Mapping[str, Any]) -> None:
         InputError: it was asked something else.
         CrystallmError: the file cannot be read.
     """
-    with _saying(f"{path} cannot be read"):
+    with saying(f"{path} cannot be read"):
         text = path.read_text(encoding="utf-8")
     try:
         known = json.loads(text)
@@ -256,112 +256,6 @@ def check_question(path: Path, config: Mapping[str, Any]) -> None:
                 f"{path.parent} holds another run ({key} was {_short(was)}, now {_short(now)}): choose "
                 "another folder with --out, or delete this one"
             )
-
-
-def schema(columns: Mapping[str, str], metadata: Mapping[str, str] | None = None) -> pa.Schema:
-    """Columns of a Parquet file by name and pyarrow type name, and what else its head says."""
-    import pyarrow as pa
-
-    fields = [(name, pa.type_for_alias(kind)) for name, kind in columns.items()]
-    return pa.schema(fields, metadata=None if metadata is None else dict(metadata))
-
-
-def as_parquet(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], metadata: Mapping[str, str] | None = None
-) -> bytes:
-    """Rows as the content of a Parquet file, with these columns (name and pyarrow type name)."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    sink = pa.BufferOutputStream()
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema(columns, metadata))
-    parquet.write_table(table, sink)
-    return bytes(sink.getvalue())
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
-    """Write rows as CSV or Parquet, by the ending; raises as `write_atomically`."""
-    if path.suffix.lower() == ".parquet":
-        write_atomically(path, as_parquet(rows, columns))
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file for people to read; raises as `write_atomically`."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    write_atomically(path, f"{text}\n".encode())
-
-
-def check_place(path: Path) -> None:
-    """Look whether a folder could be made or written, writing nothing.
-
-    Raises:
-        CrystallmError: a file is in the way, or the folder cannot be written.
-    """
-    if path.exists() and not path.is_dir():
-        raise CrystallmError(f"{str(path)!r} is a file: name a folder for the results")
-    place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not place.is_dir():
-        raise CrystallmError(f"{str(place)!r} is a file: no folder {str(path)!r} can be made in it")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise CrystallmError(f"the folder {str(place)!r} cannot be written: choose another with --out")
-
-
-def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Write a file so that it is there whole or not at all; its folder is made.
-
-    Args:
-        path: of the file; an old one is replaced.
-        content: all of it.
-        sync: wait until the disk has it, so that it outlives a loss of power too.
-
-    Raises:
-        CrystallmError: the disk is full, the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
-    with _saying(f"{str(path)!r} cannot be written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                if sync:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-
-
-def _read(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    with _saying(f"{path} cannot be read"):
-        try:
-            rows: list[dict[str, Any]] = parquet.read_table(
-                path, columns=None if columns is None else list(columns)
-            ).to_pylist()
-        except pa.ArrowInvalid as error:
-            raise CrystallmError(
-                f"{path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
-            ) from None
-    return rows
-
-
-@contextlib.contextmanager
-def _saying(what: str) -> Iterator[None]:
-    """Turn an error of the operating system into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise CrystallmError(f"{what}: {error.strerror or error}") from error
 
 
 def _short(value: Any) -> str:
