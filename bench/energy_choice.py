@@ -31,9 +31,9 @@ from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.energy import relax
 from crystallm.energy.scoring import score
 from crystallm.errors import CrystallmError, TextError
+from crystallm.execution.tasks import Lost
 from crystallm.generation import Generator, Settings
 from crystallm.storage import files, run_folder
-from crystallm.workers import Lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -228,7 +228,7 @@ def cluster(args: argparse.Namespace) -> None:
     """Four Dask workers, one killed, against one process."""
     from distributed import LocalCluster
 
-    from crystallm import cluster as clusters
+    from crystallm.execution import cluster as clusters
 
     killed: list[int] = []
     with tempfile.TemporaryDirectory(dir=args.dir) as folder:

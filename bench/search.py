@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from crystallm import workers
 from crystallm.asking import Request, understand, validated
 from crystallm.benchmarks.known import known_structures, requests_for, spread
 from crystallm.checkpoint import load_model
 from crystallm.energy import relax
+from crystallm.execution import mapping, tasks
 from crystallm.generation import Settings
 from crystallm.search_options import split
 from crystallm.searching import Search, best_first
@@ -80,7 +80,7 @@ def unit(args: argparse.Namespace, model: Any, formula: str, seed: int, *, given
         relax.Options(keep_symmetry=True),
         n_workers=args.workers,
     )
-    energies = [one.energy for one in relaxed if not isinstance(one, workers.Lost)]
+    energies = [one.energy for one in relaxed if not isinstance(one, tasks.Lost)]
     return {
         "formula": formula, "seed": seed, "simulations": search.state.simulations,
         "calls": search.state.calls,
@@ -171,7 +171,7 @@ def timing(args: argparse.Namespace, model: Any) -> None:
     search = Search(
         model, Request(formula=args.formula), options, validated(Settings, rest), workers=args.workers
     )
-    with workers.kept(args.workers, end=True):
+    with mapping.kept(args.workers, end=True):
         started, before = time.monotonic(), os.times()
         search.run()
         seconds = time.monotonic() - started
@@ -239,7 +239,7 @@ def main() -> None:
         timing(args, model)
         return
     formulas = compositions(args.corpus, args.split, args.compositions, args.atoms)
-    with workers.kept(args.workers, end=True):
+    with mapping.kept(args.workers, end=True):
         sampled = args.sampling or args.out / "sampling"
         theirs = arm(args, model, formulas, sampled, {"method": "sampling"})
         ours = arm(args, model, formulas, args.out / "search", _settings(args.set))

@@ -61,9 +61,9 @@ def textbook_structures() -> dict[str, Structure]:
 @pytest.fixture
 def kept() -> Iterator[None]:
     """Processes that judge stay for the next test that has this fixture: each takes seconds to start."""
-    from crystallm import workers
+    from crystallm.execution import mapping
 
-    with workers.kept():
+    with mapping.kept():
         yield
 
 

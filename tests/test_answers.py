@@ -14,9 +14,9 @@ from crystallm.language import get_language
 @pytest.fixture
 def here(monkeypatch):
     """Tasks of worker processes are done in this one: a process takes seconds to start."""
-    from crystallm import workers
+    from crystallm.execution import mapping
 
-    monkeypatch.setattr(workers, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
+    monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
 
 
 def rock_salt(a: float, *, primitive: bool = False) -> Structure:

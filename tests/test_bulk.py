@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyarrow import parquet
 
-from crystallm import bulk, sources, validity, workers
+from crystallm import bulk, sources, validity
 from crystallm.answers import Selection
 from crystallm.asking import Request
 from crystallm.checkpoint import load_model
 from crystallm.cli import run
 from crystallm.commands.pace import Pace
 from crystallm.errors import InputError
+from crystallm.execution import pool as execution_pool
 from crystallm.generation import Settings
 from crystallm.storage import run_folder
 from killed import kill_after
@@ -273,12 +274,12 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
     listed = write_list(tmp_path / "list.csv", 64)
     asked = ("-n", "1", "--batch-size", "4")
     assert run(command(listed, babbler, tmp_path / "one", *asked)) == 0
-    pools: list[workers.Pool] = []
+    pools: list[execution_pool.Pool] = []
     killed: list[int] = []
     lost: list[int] = []
-    start, lose, keep = workers.Pool.__init__, bulk._Tasks.lose, run_folder.RunFolder.write_unit
+    start, lose, keep = execution_pool.Pool.__init__, bulk._Tasks.lose, run_folder.RunFolder.write_unit
 
-    def noted(self: workers.Pool, *args: Any, **more: Any) -> None:
+    def noted(self: execution_pool.Pool, *args: Any, **more: Any) -> None:
         start(self, *args, **more)
         pools.append(self)
 
@@ -293,7 +294,7 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
             os.kill(busy._process.pid, signal.SIGKILL)
         keep(self, *args)
 
-    monkeypatch.setattr(workers.Pool, "__init__", noted)
+    monkeypatch.setattr(execution_pool.Pool, "__init__", noted)
     monkeypatch.setattr(bulk._Tasks, "lose", losing)
     monkeypatch.setattr(run_folder.RunFolder, "write_unit", killing)
     assert run(command(listed, babbler, tmp_path / "two", *asked, "--workers", "2")) == 0
@@ -302,9 +303,9 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
 
 
 def test_the_processes_take_the_devices_in_turn() -> None:
-    with workers.Pool(3, seconds=60) as pool:
+    with execution_pool.Pool(3, seconds=60) as pool:
         for _ in range(2):  # the second time, with a new one in the place of one that was lost
-            taken = [pool._take("crystallm.losable:describe") for _ in range(3)]
+            taken = [pool._take("crystallm.errors:describe") for _ in range(3)]
             assert sorted(process.number for process in taken) == [0, 1, 2]
             taken[1].stop()
             for process in taken:

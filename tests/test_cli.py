@@ -262,9 +262,10 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
 
 
 def test_the_best_distinct_ones_are_kept(crystallm, parrot, monkeypatch):
-    from crystallm import folding, workers
+    from crystallm import folding
+    from crystallm.execution import mapping
 
-    monkeypatch.setattr(workers, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
+    monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
     hot = ("--model", parrot, "--temperature", 3, "--top-k", 0, "--seed", 3)
     code, out, _ = crystallm("generate", "ZnS", "--z", 2, "-n", 12, "--best", 2, *hot, "--out", "out")
     assert code == 0

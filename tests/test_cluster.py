@@ -17,10 +17,11 @@ from distributed import LocalCluster
 from pyarrow import parquet
 
 from conftest import textbook
-from crystallm import cluster, workers
 from crystallm.cif import writer as cif_writer
 from crystallm.cli import run
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import cluster, job_queue, mapping, pool
+from crystallm.execution import tasks as execution_tasks
 from crystallm.storage import run_folder
 from test_workers import behave, conforms, ends
 
@@ -81,7 +82,7 @@ def test_a_killed_worker_loses_no_task(address: str, tmp_path: Path) -> None:
     tasks = [{"number": i, "folder": str(tmp_path)} for i in range(10)]
     found: dict[int, Any] = {}
     with cluster.connect(address) as executor:
-        for i, value in workers.stream(executor, note_and_wait, tasks, ahead=10):
+        for i, value in mapping.stream(executor, note_and_wait, tasks, ahead=10):
             if not found:
                 victim = int(next(tmp_path.iterdir()).name)
                 os.kill(victim, signal.SIGKILL)
@@ -94,8 +95,8 @@ def test_a_killed_worker_loses_no_task(address: str, tmp_path: Path) -> None:
 
 def test_limits_hold_on_workers_too(address: str) -> None:
     with cluster.connect(address) as executor:
-        results = workers.run("test_workers:behave", ["sleep", 1, "die", 2], seconds=1.0, executor=executor)
-    assert [type(result) for result in results] == [workers.Lost, list, workers.Lost, list]
+        results = mapping.run("test_workers:behave", ["sleep", 1, "die", 2], seconds=1.0, executor=executor)
+    assert [type(result) for result in results] == [execution_tasks.Lost, list, execution_tasks.Lost, list]
     assert results[0].reason == "took longer than 1 s"
     assert results[2].reason == "the worker process died with code 7"
 
@@ -104,9 +105,9 @@ def test_workers_of_another_version_are_refused(address: str, monkeypatch: pytes
     import crystallm
 
     ours = crystallm.__version__
-    monkeypatch.setattr("crystallm.cluster.__version__", "9.9")
+    monkeypatch.setattr("crystallm.version.__version__", "9.9")
     with cluster.connect(address) as executor, pytest.raises(InputError, match=f"{ours}, and here is 9.9"):
-        list(workers.stream(executor, behave, [1], ahead=1))
+        list(mapping.stream(executor, behave, [1], ahead=1))
 
 
 def test_a_cluster_that_goes_is_an_error_and_no_result(caplog: pytest.LogCaptureFixture) -> None:
@@ -117,7 +118,7 @@ def test_a_cluster_that_goes_is_an_error_and_no_result(caplog: pytest.LogCapture
         assert "has no workers yet" in caplog.text
         future = executor.submit(behave, 1)
         local.close()
-        with pytest.raises(workers.StartError, match="has gone"):
+        with pytest.raises(execution_tasks.StartError, match="has gone"):
             future.result(timeout=30)
 
 
@@ -222,7 +223,7 @@ def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "2", "--model", str(parrot)]
     command += ["--quiet", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path / "out")]
 
-    class Losing(workers.Inline):
+    class Losing(pool.Inline):
         def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
             if 0 in args[0]["units"]:
                 return super().submit(behave, "raise")
@@ -343,8 +344,8 @@ def test_the_script_of_a_job(
 
 
 def test_fewer_processes_have_more_memory_each(queue: Any) -> None:
-    assert "--nworkers 2 " in cluster.job_script(queue(processes=2, memory="16GiB"))
-    assert "--memory-limit 8.00GiB" in cluster.job_script(queue(processes=2, memory="16GiB"))
+    assert "--nworkers 2 " in job_queue.job_script(queue(processes=2, memory="16GiB"))
+    assert "--memory-limit 8.00GiB" in job_queue.job_script(queue(processes=2, memory="16GiB"))
 
 
 @pytest.mark.parametrize(
@@ -379,9 +380,9 @@ def test_a_wrong_file_is_one_line(values: dict[str, Any], message: str, queue: A
 def test_what_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(InputError, match="x.yaml"):
-        cluster.job_script(str(tmp_path / "x.yaml"))
+        job_queue.job_script(str(tmp_path / "x.yaml"))
     with pytest.raises(CrystallmError, match="cannot be read"):
-        cluster.job_script(str(tmp_path / "none.yaml"))
+        job_queue.job_script(str(tmp_path / "none.yaml"))
 
 
 def test_a_machine_without_the_queue_is_told(queue: Any, monkeypatch: Any) -> None:

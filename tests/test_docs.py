@@ -87,10 +87,10 @@ def test_names_of_the_reference_are_there():
 def test_the_yaml_of_a_queue_is_one():
     import yaml
 
-    from crystallm import cluster
     from crystallm.asking import validated
+    from crystallm.execution import job_queue
 
     (text,) = re.findall(
         r"^```yaml\n(.*?)^```$", (DOCS / "how-to/cluster.md").read_text(), re.MULTILINE | re.DOTALL
     )
-    assert validated(cluster.Queue, yaml.safe_load(text)).walltime == "04:00:00"
+    assert validated(job_queue.Queue, yaml.safe_load(text)).walltime == "04:00:00"

@@ -13,7 +13,7 @@ from crystallm import energy
 from crystallm.energy import model as models
 from crystallm.energy import relax, scoring
 from crystallm.errors import CrystallmError, InputError
-from crystallm.workers import Lost
+from crystallm.execution.tasks import Lost
 
 
 def needs(package):

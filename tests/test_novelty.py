@@ -15,10 +15,10 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 import crystals
-from crystallm import workers
 from crystallm.benchmarks import equals, novelty
 from crystallm.commands import generated as command
 from crystallm.errors import InputError
+from crystallm.execution import tasks as execution_tasks
 
 CELLS = (
     [[1, 1, 0], [0, 1, 0], [0, 0, 2]],
@@ -224,7 +224,9 @@ def losing(monkeypatch, is_lost: Any) -> None:
         found = []
         for i in range(len(tasks)):
             lost = is_lost(name, tasks[i])
-            found.append(workers.Lost("took longer than 1 s") if lost else getattr(equals, name)(tasks[i]))
+            found.append(
+                execution_tasks.Lost("took longer than 1 s") if lost else getattr(equals, name)(tasks[i])
+            )
             on_done(i)
         return found
 

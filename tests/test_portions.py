@@ -6,28 +6,29 @@ import itertools
 
 import pytest
 
-from crystallm import portions, units
+from crystallm import units
+from crystallm.execution import batching
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """The time in seconds, in a list of one."""
     now = [100.0]
-    monkeypatch.setattr(portions.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(batching.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_a_portion_is_what_takes_some_seconds(clock):
-    portion = portions.Portion(256)
-    assert portion.size == portions.FEWEST
-    for seconds, n, size in ((0.1, 16, 256), (51, 256, 25), (100, 25, portions.FEWEST), (0, 16, 256)):
+    portion = batching.Portion(256)
+    assert portion.size == batching.FEWEST
+    for seconds, n, size in ((0.1, 16, 256), (51, 256, 25), (100, 25, batching.FEWEST), (0, 16, 256)):
         clock[0] += seconds
         portion.done(n)
         assert portion.size == size
 
 
 def test_the_bounds_of_a_portion_may_meet(clock):
-    portion = portions.Portion(2)
+    portion = batching.Portion(2)
     assert portion.size == 2
     clock[0] += 0.01
     portion.done(2)
@@ -35,7 +36,7 @@ def test_the_bounds_of_a_portion_may_meet(clock):
 
 
 def test_groups_follow_the_pace(clock):
-    portion = portions.Portion(100, 3)
+    portion = batching.Portion(100, 3)
 
     def items():
         for i in itertools.count():

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from crystallm import dataset, prepare, prepare_report, prepare_whole, workers
+from crystallm import dataset, prepare, prepare_report, prepare_whole
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import pool as execution_pool
+from crystallm.execution import tasks
 from crystallm.language import get_language
 from crystallm.orbits import augmentation, vocabulary
 from crystallm.orbits import language as orbits_language
@@ -636,7 +638,7 @@ def test_two_processes_give_what_one_gives(tmp_path, long, whole, monkeypatch):
     assert all_bytes(tmp_path / "two") == whole
 
 
-class Losing(workers.Inline):
+class Losing(execution_pool.Inline):
     """Loses each unit that holds a row of this name."""
 
     def submit(self, function, /, task):
@@ -646,7 +648,7 @@ class Losing(workers.Inline):
 
 
 def fall(_task):
-    raise workers.LostError("the process died")
+    raise tasks.LostError("the process died")
 
 
 def test_a_row_that_costs_its_process_costs_itself_alone(tmp_path, cifs):
@@ -660,7 +662,7 @@ def test_a_row_that_costs_its_process_costs_itself_alone(tmp_path, cifs):
 
 def test_a_cluster_that_loses_a_worker_gives_what_one_process_gives(tmp_path, long, whole, monkeypatch):
     distributed = pytest.importorskip("distributed")
-    from crystallm import cluster
+    from crystallm.execution import cluster
 
     monkeypatch.setattr(prepare, "UNIT_ROWS", 7)
     with (

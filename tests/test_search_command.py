@@ -8,13 +8,14 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Structure
 
-from crystallm import answers, cli, searching, workers
+from crystallm import answers, cli, searching
 from crystallm.errors import CrystallmError
+from crystallm.execution import mapping
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _warm():
-    with workers.kept(1, end=True):
+    with mapping.kept(1, end=True):
         yield
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 import crystallm
-from crystallm import cli, searching, workers
+from crystallm import cli, searching
 from crystallm.asking import Request
 from crystallm.beginnings import Beginnings
 from crystallm.checkpoint import load_model
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import mapping
 from crystallm.generation import Settings
 from crystallm.language import get_language
 from crystallm.search_options import Options, split
@@ -33,7 +34,7 @@ def asked(tmp_path_factory):
     """Where `energies:told` notes what it is asked; processes are kept from test to test."""
     path = tmp_path_factory.mktemp("asked") / "asked"
     os.environ["CRYSTALLM_TEST_ASKED"] = str(path)
-    with workers.kept(1, end=True):
+    with mapping.kept(1, end=True):
         yield path
     del os.environ["CRYSTALLM_TEST_ASKED"]
 

@@ -13,12 +13,14 @@ from pyarrow import parquet
 from pymatgen.core import Composition, Lattice, Structure
 
 import crystals
-from crystallm import cli, losable, workers
+from crystallm import cli
 from crystallm.benchmarks import sun
 from crystallm.energy import scoring, weighed
 from crystallm.energy.hull import Hull
 from crystallm.energy.relax import Options
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import mapping, pool
+from crystallm.execution import tasks as execution_tasks
 from energies import Morse
 
 needs_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
@@ -120,15 +122,17 @@ def in_process(monkeypatch):
         for i in range(len(tasks)):
             try:
                 found.append(
-                    json.loads(json.dumps(losable.resolve(function)(json.loads(json.dumps(tasks[i])))))
+                    json.loads(
+                        json.dumps(execution_tasks.resolve(function)(json.loads(json.dumps(tasks[i]))))
+                    )
                 )
             except (CrystallmError, ValueError) as error:
-                found.append(workers.Lost(str(error)))
+                found.append(execution_tasks.Lost(str(error)))
             if on_done is not None:
                 on_done(i)
         return found
 
-    monkeypatch.setattr(workers, "run", run)
+    monkeypatch.setattr(mapping, "run", run)
     monkeypatch.setattr(scoring, "_run", run)
 
 
@@ -365,7 +369,7 @@ def test_an_executor_weighs_as_processes_do(place, in_process):
     texts = [Path("made/rutile.cif").read_text(), Path("made/torn.cif").read_text()]
     for options in (None, Options(steps=3)):
         here = weighed.weigh(texts, "energies:morse", options=options)
-        there = weighed.weigh(texts, "energies:morse", options=options, executor=workers.Inline())
+        there = weighed.weigh(texts, "energies:morse", options=options, executor=pool.Inline())
         assert here[0].energy is not None
         assert (there[0].energy, there[0].rmsd) == pytest.approx((here[0].energy, here[0].rmsd), abs=1e-9)
         assert there[1] == here[1] == weighed.Weighed(reason=here[1].reason)

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystallm import workers
 from crystallm.benchmarks import unconditional
 from crystallm.benchmarks.unconditional import CUT_OFFS, CutOffs, Described
 from crystallm.commands import generated as command
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import mapping
+from crystallm.execution import tasks as execution_tasks
 
 GOLDEN: dict[str, Any] = json.loads(
     gzip.decompress((Path(__file__).parent / "golden" / "unconditional.json.gz").read_bytes())
@@ -39,7 +40,7 @@ def described() -> tuple[list[Described], list[Described]]:
             continue
         crystal = _read(samples[i])
         samples[i] = samples[i] if crystal is None else crystal
-    with workers.kept():
+    with mapping.kept():
         found = unconditional.describe(samples)
     return found[: len(GOLDEN["generated"])], found[len(GOLDEN["generated"]) :]
 
@@ -189,7 +190,7 @@ def test_a_fingerprint_that_costs_its_process_leaves_the_validities(monkeypatch)
     def run(function: str, tasks: list[Any], **_: Any) -> list[Any]:
         asked.append(len(tasks))
         return [
-            workers.Lost("took longer than 1 s")
+            execution_tasks.Lost("took longer than 1 s")
             if task["fingerprints"]
             else unconditional.describe_record(task)
             for task in tasks

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crystallm import workers
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import mapping
+from crystallm.execution import pool as execution_pool
+from crystallm.execution import tasks as execution_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,9 +40,11 @@ def behave(task: Any) -> Any:
 
 def test_each_task_has_its_result_in_order_and_a_lost_one_costs_only_itself() -> None:
     tasks = [0, "die", 1, "sleep", 2, "raise", "chatter", 3]
-    results = workers.run("test_workers:behave", tasks, workers=2, seconds=1.0)
+    results = mapping.run("test_workers:behave", tasks, workers=2, seconds=1.0)
     assert [r[0] for r in results if isinstance(r, list)] == [0, 1, 2, "chatter", 3]
-    lost = {task: r.reason for task, r in zip(tasks, results, strict=True) if isinstance(r, workers.Lost)}
+    lost = {
+        task: r.reason for task, r in zip(tasks, results, strict=True) if isinstance(r, execution_tasks.Lost)
+    }
     assert lost == {
         "die": "the worker process died with code 7",
         "sleep": "took longer than 1 s",
@@ -50,7 +54,7 @@ def test_each_task_has_its_result_in_order_and_a_lost_one_costs_only_itself() ->
 
 def test_workers_are_other_processes_and_live_on_between_tasks() -> None:
     seen: list[int] = []
-    results = workers.run("test_workers:behave", list(range(6)), workers=1, on_done=seen.append)
+    results = mapping.run("test_workers:behave", list(range(6)), workers=1, on_done=seen.append)
     pids = {pid for _, pid in results}
     assert len(pids) == 1
     assert os.getpid() not in pids
@@ -59,24 +63,24 @@ def test_workers_are_other_processes_and_live_on_between_tasks() -> None:
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/limits"), reason="the limit of memory is Linux's")  # noqa: PTH110
 def test_a_task_that_asks_for_64_gib_is_lost_with_the_reason() -> None:
-    results = workers.run("test_workers:behave", ["hoard", 1], memory_gb=2)
-    assert results[0] == workers.Lost("needed more than 2 GiB of memory")
+    results = mapping.run("test_workers:behave", ["hoard", 1], memory_gb=2)
+    assert results[0] == execution_tasks.Lost("needed more than 2 GiB of memory")
     assert results[1][0] == 1
 
 
 def test_nothing_to_do_starts_nothing() -> None:
-    assert workers.run("no_such_module:f", []) == []
+    assert mapping.run("no_such_module:f", []) == []
 
 
 def test_a_worker_that_cannot_start_is_an_error_that_names_the_cause() -> None:
     with pytest.raises(CrystallmError, match="No module named 'no_such_module'"):
-        workers.run("no_such_module:f", [1])
+        mapping.run("no_such_module:f", [1])
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"seconds": 0.0}, {"seconds": float("nan")}])
 def test_limits_must_be_positive(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="positive"):
-        workers.run("test_workers:behave", [1], **wrong)
+        mapping.run("test_workers:behave", [1], **wrong)
 
 
 # -- what every executor must do -----------------------------------------------------------------------------
@@ -86,20 +90,20 @@ def conforms(executor: Executor, *, elsewhere: bool) -> None:
     """Values, order, exceptions, lazy drawing, early stop; and, in other processes, what dies."""
     tasks: list[Any] = [0, "raise", 1, "chatter", 2]
     tasks[3:3] = ["die"] if elsewhere else []
-    found = dict(workers.stream(executor, behave, tasks, ahead=2))
+    found = dict(mapping.stream(executor, behave, tasks, ahead=2))
     assert [found[i][0] for i, task in enumerate(tasks) if task not in {"raise", "die"}] == [
         0,
         1,
         "chatter",
         2,
     ]
-    assert found[1] == workers.Lost("ValueError: no such thing")
+    assert found[1] == execution_tasks.Lost("ValueError: no such thing")
     if elsewhere:
         assert "died" in found[3].reason
         assert os.getpid() not in {answer[1] for answer in found.values() if isinstance(answer, list)}
 
     future = executor.submit(behave, "raise")
-    with pytest.raises((workers.LostError, ValueError), match="no such thing"):
+    with pytest.raises((execution_tasks.LostError, ValueError), match="no such thing"):
         future.result(timeout=60)
 
     drawn: list[int] = []
@@ -109,7 +113,7 @@ def conforms(executor: Executor, *, elsewhere: bool) -> None:
             drawn.append(i)
             yield i
 
-    numbers = workers.stream(executor, behave, endless(), ahead=3)
+    numbers = mapping.stream(executor, behave, endless(), ahead=3)
     seen = []
     for n, (i, answer) in enumerate(itertools.islice(numbers, 8), start=1):
         assert answer[0] == i
@@ -119,17 +123,17 @@ def conforms(executor: Executor, *, elsewhere: bool) -> None:
     numbers.close()
     assert executor.submit(behave, 7).result(timeout=60)[0] == 7
 
-    results = workers.run("test_workers:behave", tasks, executor=executor)
+    results = mapping.run("test_workers:behave", tasks, executor=executor)
     assert [type(result) for result in results] == [type(found[i]) for i in range(len(tasks))]
 
 
 def test_a_pool_conforms() -> None:
-    with workers.Pool(2, seconds=30) as pool:
+    with execution_pool.Pool(2, seconds=30) as pool:
         conforms(pool, elsewhere=True)
 
 
 def test_this_process_conforms() -> None:
-    conforms(workers.Inline(), elsewhere=False)
+    conforms(execution_pool.Inline(), elsewhere=False)
 
 
 def test_an_executor_of_threads_conforms() -> None:
@@ -138,8 +142,8 @@ def test_an_executor_of_threads_conforms() -> None:
 
 
 def test_values_come_in_the_order_in_which_they_are_done() -> None:
-    with workers.Pool(2, seconds=30) as pool:
-        assert [i for i, _ in workers.stream(pool, wait_for, [0.8, 0.0, 0.1], ahead=3)] == [1, 2, 0]
+    with execution_pool.Pool(2, seconds=30) as pool:
+        assert [i for i, _ in mapping.stream(pool, wait_for, [0.8, 0.0, 0.1], ahead=3)] == [1, 2, 0]
 
 
 def wait_for(seconds: float) -> float:
@@ -148,22 +152,22 @@ def wait_for(seconds: float) -> float:
 
 
 def test_a_pool_keeps_its_process_for_other_functions_and_starts_one_after_a_loss() -> None:
-    with workers.Pool(1, seconds=30) as pool:
+    with execution_pool.Pool(1, seconds=30) as pool:
         pid = pool.submit(behave, 1).result()[1]
         assert pool.submit(wait_for, 0).result() == 0
         assert pool.submit(behave, 2).result()[1] == pid
-        with pytest.raises(workers.LostError, match="died with code 7"):
+        with pytest.raises(execution_tasks.LostError, match="died with code 7"):
             pool.submit(behave, "die").result()
         assert pool.submit(behave, 3).result()[1] != pid
 
 
 def test_a_pool_takes_functions_of_modules_and_one_value() -> None:
-    with workers.Pool(1, seconds=30) as pool:
+    with execution_pool.Pool(1, seconds=30) as pool:
         with pytest.raises(InputError, match="cannot be imported"):
             pool.submit(lambda task: task, 1)
         with pytest.raises(InputError, match="one JSON value"):
             pool.submit(behave, 1, 2)
-        with pytest.raises(workers.StartError, match="no_such_module"):
+        with pytest.raises(execution_tasks.StartError, match="no_such_module"):
             pool.submit("no_such_module:f", 1).result()
         assert pool.submit(behave, 3).result()[0] == 3
 
@@ -174,7 +178,7 @@ def test_a_pool_that_is_left_by_an_exception_kills_what_runs() -> None:
     pids: list[int] = []
 
     def interrupted() -> None:
-        with workers.Pool(2, seconds=600) as pool:
+        with execution_pool.Pool(2, seconds=600) as pool:
             pids.append(pool.submit(behave, 1).result()[1])
             futures.extend(pool.submit(behave, "sleep") for _ in range(5))
             time.sleep(0.3)
@@ -205,7 +209,7 @@ def ends(pid: int) -> bool:
 
 
 def test_shutdown_without_waiting_still_does_what_was_submitted() -> None:
-    pool = workers.Pool(1, seconds=30)
+    pool = execution_pool.Pool(1, seconds=30)
     futures = [pool.submit(wait_for, 0.05) for _ in range(3)]
     pool.shutdown(wait=False)
     assert [future.result(timeout=30) for future in futures] == [0.05] * 3
@@ -238,12 +242,12 @@ def test_a_process_ends_when_its_parent_is_killed_in_the_middle_of_a_task(tmp_pa
 
 
 def test_within_kept_a_process_serves_one_run_after_another() -> None:
-    with workers.kept():
-        first = workers.run("test_workers:behave", [1, "raise"], workers=4)
-        second = workers.run("test_workers:behave", [2])
+    with mapping.kept():
+        first = mapping.run("test_workers:behave", [1, "raise"], workers=4)
+        second = mapping.run("test_workers:behave", [2])
         assert first[0][1] == second[0][1]
-        assert first[1] == workers.Lost("ValueError: no such thing")
-    assert workers.run("test_workers:behave", [3])[0][1] != first[0][1]
+        assert first[1] == execution_tasks.Lost("ValueError: no such thing")
+    assert mapping.run("test_workers:behave", [3])[0][1] != first[0][1]
 
 
 def test_a_broken_executor_is_a_loss_and_an_executor_that_cannot_start_an_error() -> None:
@@ -254,13 +258,13 @@ def test_a_broken_executor_is_a_loss_and_an_executor_that_cannot_start_an_error(
             raise BrokenExecutor("gone")
 
     with Broken(1) as broken:
-        assert dict(workers.stream(broken, behave, [1], ahead=1)) == {
-            0: workers.Lost("the worker process died")
+        assert dict(mapping.stream(broken, behave, [1], ahead=1)) == {
+            0: execution_tasks.Lost("the worker process died")
         }
-    with workers.Pool(1, seconds=30) as pool, pytest.raises(workers.StartError):
-        list(workers.stream(pool, "no_such_module:f", [1], ahead=1))
+    with execution_pool.Pool(1, seconds=30) as pool, pytest.raises(execution_tasks.StartError):
+        list(mapping.stream(pool, "no_such_module:f", [1], ahead=1))
     with pytest.raises(InputError, match="ahead"):
-        workers.stream(workers.Inline(), behave, [1], ahead=0)
+        mapping.stream(execution_pool.Inline(), behave, [1], ahead=0)
 
 
 def test_what_runs_when_a_stream_is_closed_is_cancelled() -> None:
@@ -275,7 +279,7 @@ def test_what_runs_when_a_stream_is_closed_is_cancelled() -> None:
             return self.futures[-1]
 
     never = Never()
-    values = workers.stream(never, behave, itertools.count(), ahead=4)
+    values = mapping.stream(never, behave, itertools.count(), ahead=4)
     assert next(values) == (0, "first")
     values.close()
     assert [future.cancelled() for future in never.futures] == [False, True, True, True]

@@ -126,8 +126,8 @@ def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, devic
     """
     from crystallm.energy import relax as relaxation
     from crystallm.energy import scoring
+    from crystallm.execution.tasks import Lost
     from crystallm.parallel import device_of
-    from crystallm.workers import Lost
 
     asked: list[tuple[Crystal, Structure]] = []
     for crystal in crystals:
@@ -242,7 +242,8 @@ def fold(
     Raises:
         CrystallmError: no worker could be started, or one lacks what it takes to compare.
     """
-    from crystallm import workers as pool
+    from crystallm.execution import mapping
+    from crystallm.execution import tasks as execution_tasks
 
     tasks, places_of = [], []
     keys: list[list[Any]] = [[None] * len(structures) for structures in requests]
@@ -267,13 +268,13 @@ def fold(
                 places_of.append((i, bucket, list(distinct.values())))
     count = min(os.cpu_count() or 1 if workers is None else workers, max(1, len(tasks)))
     try:
-        found = pool.run(
+        found = mapping.run(
             "crystallm.folding:fold_record", tasks, workers=count, seconds=seconds, memory_gb=memory_gb
         )
-    except pool.StartError as error:
+    except execution_tasks.StartError as error:
         raise CrystallmError(f"crystals cannot be compared: {error}; pip install pymatgen-core") from error
     for (i, bucket, groups), numbers in zip(places_of, found, strict=True):
-        if isinstance(numbers, pool.Lost):
+        if isinstance(numbers, execution_tasks.Lost):
             continue
         for same, number in zip(groups, numbers, strict=True):
             for j in same:

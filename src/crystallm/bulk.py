@@ -14,10 +14,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crystallm import units, workers
+from crystallm import units
 from crystallm.answers import Selection
 from crystallm.asking import Request
 from crystallm.errors import CrystallmError
+from crystallm.execution import mapping
+from crystallm.execution import tasks as execution_tasks
 from crystallm.generation import Generator, Settings
 
 if TYPE_CHECKING:
@@ -238,7 +240,7 @@ def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
         generator.settings, selection, named=task["named"], cifs=task["cifs"], nested=task["nested"]
     )
     n_pieces = dict(zip(task["blocks"], task["pieces"], strict=True))
-    with workers.kept(task["judges"]):
+    with mapping.kept(task["judges"]):
         return [done._asdict() for done in _written(generator, writing, task["units"], n_pieces, None)]
 
 
@@ -330,8 +332,8 @@ def _finished(
     """
     drawn = _Tasks(tasks)
     n_lost, reason = 0, ""
-    for number, found in workers.stream(executor, write_task, drawn, ahead=ahead):
-        if not isinstance(found, workers.Lost):
+    for number, found in mapping.stream(executor, write_task, drawn, ahead=ahead):
+        if not isinstance(found, execution_tasks.Lost):
             yield drawn.take(number), found
         elif not drawn.lose(number):
             n_lost, reason = n_lost + 1, found.reason

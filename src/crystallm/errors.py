@@ -38,3 +38,8 @@ class TextError(CrystallmError, ValueError):
 
 class CheckpointError(CrystallmError):
     """Weights that are missing, truncated, or not a model of this kind."""
+
+
+def describe(error: BaseException) -> str:
+    """An error in one short line."""
+    return f"{type(error).__name__}: {str(error)[:200]}"

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm import validity
-from crystallm import workers as pool
 from crystallm.errors import CrystallmError
+from crystallm.execution import mapping, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -120,7 +120,7 @@ def judge(
     """
     distinct = list(dict.fromkeys(entry.text for entry in entries if entry.text is not None))
     done = itertools.count(1)
-    answers = pool.run(
+    answers = mapping.run(
         "crystallm.evaluation:judge_record",
         [{"text": text, "what": what} for text in distinct],
         workers=max(1, min(workers, len(distinct) // 16 + 1)),
@@ -138,9 +138,9 @@ def judge_record(task: Mapping[str, Any]) -> dict[str, Any]:
     return {"verdict": asdict(verdict), "facts": asdict(facts)}
 
 
-def _row(entry: Entry, answer: dict[str, Any] | pool.Lost | None) -> dict[str, Any]:
+def _row(entry: Entry, answer: dict[str, Any] | tasks.Lost | None) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"id": entry.id, "readable": answer is not None}
-    if answer is None or isinstance(answer, pool.Lost):
+    if answer is None or isinstance(answer, tasks.Lost):
         reason = f"not read: {entry.problem}" if answer is None else f"not judged: {answer.reason}"
         return row | dict.fromkeys(CHECKS, False) | {"reasons": reason}
     verdict, facts = answer["verdict"], answer["facts"]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crystallm.asking import Plan, Request, opened, understand, validated
 from crystallm.errors import InputError, TextError
-from crystallm.portions import Portion
+from crystallm.execution.batching import Portion
 
 if TYPE_CHECKING:
     import os

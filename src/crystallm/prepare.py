@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm import dataset, prepare_whole
-from crystallm import workers as pool
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import mapping, pool
+from crystallm.execution import tasks as execution_tasks
 from crystallm.prepare_row import COLUMNS, Choices, refused
 from crystallm.prepare_whole import SPLITS, Known
 from crystallm.storage import files, run_folder, tables
@@ -273,9 +274,9 @@ def _treat_all(
 
     rows = itertools.chain.from_iterable(map(read_rows, inputs))
     tasks = _Tasks(units(rows), folder, choices.model_dump(mode="json"), passed)
-    for drawn, value in pool.stream(where.many, TREAT, tasks, ahead=where.ahead):
+    for drawn, value in mapping.stream(where.many, TREAT, tasks, ahead=where.ahead):
         number, unit, mark = tasks.open.pop(drawn)
-        lost = isinstance(value, pool.Lost)
+        lost = isinstance(value, execution_tasks.Lost)
         found = _one_by_one(unit, tasks.choices, where) if lost else value
         for record in found:
             record["ids"] = None if record["ids"] is None else base64.b64decode(record["ids"])
@@ -291,8 +292,8 @@ def _one_by_one(
     """The records of a unit that was lost: each row alone, so that a freak among them costs itself only."""
     found: list[dict[str, Any]] = [{}] * len(rows)
     tasks = ({"choices": choices, "rows": [row]} for row in rows)
-    for i, value in pool.stream(where.single, TREAT, tasks, ahead=where.ahead):
-        if isinstance(value, pool.Lost):
+    for i, value in mapping.stream(where.single, TREAT, tasks, ahead=where.ahead):
+        if isinstance(value, execution_tasks.Lost):
             origin = {name: rows[i][name] for name in ("id", "source", "split")}
             found[i] = dict.fromkeys(COLUMNS) | origin | refused("lost", value.reason)
         else:
@@ -352,8 +353,8 @@ def _read_known(choices: Choices, executor: Executor, count: int) -> Known:
             known.ids |= {row["id"]: Path(path).name for row in rows}
             continue
         tasks = ({"choices": asked.model_dump(mode="json"), "rows": unit} for unit in units(rows))
-        for _, value in pool.stream(executor, TREAT, tasks, ahead=2 * count + 2):
-            if isinstance(value, pool.Lost):
+        for _, value in mapping.stream(executor, TREAT, tasks, ahead=2 * count + 2):
+            if isinstance(value, execution_tasks.Lost):
                 raise CrystallmError(f"{path!r} cannot be read in a worker process: {value.reason}")
             for record in value:
                 if "id" in by:

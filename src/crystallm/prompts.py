@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crystallm import dataset
-from crystallm import workers as pool
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import mapping
+from crystallm.execution import tasks as execution_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -98,8 +99,8 @@ def prompts(
     tasks = ({"choices": record, "rows": unit} for unit in prepare.units(prepare.read_rows(str(source))))
     done = 0
     with prepare.local(workers) as executor:
-        for rows in _in_order(pool.stream(executor, prepare.TREAT, tasks, ahead=2 * workers + 2)):
-            if isinstance(rows, pool.Lost):
+        for rows in _in_order(mapping.stream(executor, prepare.TREAT, tasks, ahead=2 * workers + 2)):
+            if isinstance(rows, execution_tasks.Lost):
                 raise CrystallmError(f"{str(source)!r} cannot be read in a worker process: {rows.reason}")
             for row in rows:
                 problem = f"{row['step']}: {row['reason']}" if row["step"] else ""

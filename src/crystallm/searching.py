@@ -317,8 +317,8 @@ class Search:
     def _weigh(self, found: Sequence[Found]) -> None:
         """Ask for the energies of valid crystals, each once; set `equals` of those that are known."""
         from crystallm.energy import scoring
+        from crystallm.execution.tasks import Lost
         from crystallm.parallel import device_of
-        from crystallm.workers import Lost
 
         here = len(self.found)
         new: dict[str, int] = {}  # places as they will be in `found`
@@ -482,12 +482,12 @@ def penalty(crystal: Crystal) -> float:
 @contextlib.contextmanager
 def _workers(n: int) -> Iterator[None]:
     """Keep processes, to judge and with the energy model, which takes seconds to load; as the caller does."""
-    from crystallm import workers
+    from crystallm.execution import mapping
 
-    if workers.keeping():
+    if mapping.keeping():
         yield
         return
-    with workers.kept(n, end=True):
+    with mapping.kept(n, end=True):
         yield
 
 

@@ -12,11 +12,13 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from crystallm import answers, losable, workers
+from crystallm import answers
 from crystallm.crystal import COLUMNS
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import mapping
+from crystallm.execution import tasks as execution_tasks
+from crystallm.execution.batching import FEWEST, Portion
 from crystallm.generation import Generator, Settings, fingerprint
-from crystallm.portions import FEWEST, Portion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -141,7 +143,7 @@ def generator_of(
     torch.set_num_threads(1)  # workers stand side by side, one a core
     settings = Settings(**task["settings"])
     if devices := task.get("devices"):
-        settings = settings.model_copy(update={"device": devices[losable.number() % len(devices)]})
+        settings = settings.model_copy(update={"device": devices[execution_tasks.number() % len(devices)]})
     if settings.device.startswith("cuda:"):
         torch.cuda.set_device(settings.device)
     model = _model(task["model"], settings.device, settings.dtype)
@@ -190,8 +192,8 @@ def finished(
         CrystallmError: some were lost.
     """
     lost: list[str] = []
-    for i, found in workers.stream(executor, function, tasks, ahead=AHEAD):
-        if isinstance(found, workers.Lost):
+    for i, found in mapping.stream(executor, function, tasks, ahead=AHEAD):
+        if isinstance(found, execution_tasks.Lost):
             lost.append(found.reason)
         else:
             yield tasks[i], found

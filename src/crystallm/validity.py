@@ -196,7 +196,7 @@ def check_many(
         InputError: as `check`, or limits that are not positive.
         CrystallmError: no worker could be started.
     """
-    from crystallm import workers as pool
+    from crystallm.execution import mapping, tasks
 
     texts: list[str | Validity] = []
     for x in items:
@@ -205,7 +205,7 @@ def check_many(
         except TextError as error:
             texts.append(_no_text(error))
     distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
-    answers = pool.run(
+    answers = mapping.run(
         "crystallm.validity:check_record",
         [{"text": text, "what": what} for text in distinct],
         workers=workers,
@@ -214,7 +214,7 @@ def check_many(
     )
     verdicts: dict[str, Validity] = {}
     for text, answer in zip(distinct, answers, strict=True):
-        if isinstance(answer, pool.Lost):
+        if isinstance(answer, tasks.Lost):
             draft = _Draft(text)
             draft.judge_print()
             draft.reasons.append(f"not judged: {answer.reason}")

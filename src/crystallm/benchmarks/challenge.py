@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm import matching
-from crystallm import workers as pool
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import structure_of
 from crystallm.crystal import Crystal
 from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.execution import mapping, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -262,7 +262,7 @@ def _groups(samples: Sequence[Sample], limits: Mapping[str, Any]) -> list[str | 
     ):
         crystal.judge(verdict)
     texts = list(dict.fromkeys(sample for sample in samples if isinstance(sample, str)))
-    answers = pool.run(f"{__name__}:group_record", texts, **limits)
+    answers = mapping.run(f"{__name__}:group_record", texts, **limits)
     found = dict(zip(texts, answers, strict=True))
     groups: list[str | None] = []
     for sample in samples:
@@ -270,7 +270,7 @@ def _groups(samples: Sequence[Sample], limits: Mapping[str, Any]) -> list[str | 
             groups.append(sample.space_group if sample.validity.valid else None)
         else:
             group = found.get(sample or "")
-            groups.append(None if isinstance(group, pool.Lost) else group)
+            groups.append(None if isinstance(group, tasks.Lost) else group)
     return groups
 
 

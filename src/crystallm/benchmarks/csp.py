@@ -26,8 +26,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from crystallm import matching
-from crystallm import workers as pool
 from crystallm.errors import CrystallmError, InputError, install
+from crystallm.execution import mapping
+from crystallm.execution import tasks as execution_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -174,7 +175,7 @@ def distances(
     )
 
     def distance(answer: Any) -> Distance:
-        if isinstance(answer, pool.Lost):
+        if isinstance(answer, execution_tasks.Lost):
             return Distance(None, f"not compared: {answer.reason}")
         return Distance(None, "no crystal") if answer is None else Distance(**answer)
 
@@ -213,7 +214,7 @@ def compare_pairs(
             keys[-1].append(key)
             if key is not None:
                 tasks.setdefault(key, {**options, "truth": packed, "sample": key[1]})
-    answers = dict(zip(tasks, pool.run(function, list(tasks.values()), **limits), strict=True))
+    answers = dict(zip(tasks, mapping.run(function, list(tasks.values()), **limits), strict=True))
     return [[None if key is None else answers[key] for key in row] for row in keys]
 
 

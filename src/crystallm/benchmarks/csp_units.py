@@ -11,13 +11,14 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from crystallm import matching, units, workers
+from crystallm import matching, units
 from crystallm.asking import Request
 from crystallm.benchmarks import csp_run
 from crystallm.benchmarks.csp_run import Sampled
 from crystallm.benchmarks.known import Known
 from crystallm.errors import TextError
-from crystallm.portions import FEWEST, Portion
+from crystallm.execution import mapping
+from crystallm.execution.batching import FEWEST, Portion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,7 +110,7 @@ def here(
         An iterator over (block, its rows), in their order. So many are judged together as take some seconds.
     """
     portion = Portion(JUDGED_TOGETHER, max(FEWEST, n_workers * n))
-    with workers.kept(n_workers, end=True):
+    with mapping.kept(n_workers, end=True):
         for group in units.grouped(blocks.items(), lambda one: n * len(one[1]), WRITTEN_TOGETHER):
             written = writer.write([i for _, block in group for i in block])
             for together in units.grouped(group, lambda one: n * len(one[1]), portion.sizes()):
@@ -195,7 +196,7 @@ def work(task: Mapping[str, Any]) -> Rows:
         samples = [
             [_sampled(crystal) for crystal in next(written)] if asked else [] for asked in task["asked"]
         ]
-    with workers.kept():
+    with mapping.kept():
         return csp_run.judge(entries, samples, composition_test=task["smact"], agreement=task["agreement"])
 
 

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystallm import matching
-from crystallm import workers as pool
 from crystallm.benchmarks.known_set import KnownSet, formula_of, index
 from crystallm.errors import CrystallmError
+from crystallm.execution import mapping
+from crystallm.execution import tasks as execution_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -84,7 +85,7 @@ class Crew:
             if stage:
                 self.report(stage, len(done), len(tasks))
 
-        return pool.run(f"{__name__}:{function}", tasks, on_done=count, **self.limits)
+        return mapping.run(f"{__name__}:{function}", tasks, on_done=count, **self.limits)
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Tell how much of a stage is done."""
@@ -153,7 +154,7 @@ def reduce_all(keys: Sequence[str | None], crew: Crew, *, judge: bool) -> list[R
     answers = crew.run("reduce_record", [{"sample": key, "judge": judge} for key in distinct], "reading")
     found: dict[str | None, Reduced] = {None: Reduced()}
     for key, answer in zip(distinct, answers, strict=True):
-        lost = isinstance(answer, pool.Lost)
+        lost = isinstance(answer, execution_tasks.Lost)
         found[key] = Reduced(reason=f"not compared: {answer.reason}") if lost else Reduced(**answer)
     return [found[key] for key in keys]
 
@@ -210,11 +211,11 @@ def find_repeats(crystals: Sequence[Reduced], valid: Sequence[bool], crew: Crew)
             for bucket, new in zip(buckets, chosen, strict=True)
         ]
         for bucket, new, answer in zip(buckets, chosen, crew.run("fold_record", tasks), strict=True):
-            if isinstance(answer, pool.Lost) and len(new) > 1:
+            if isinstance(answer, execution_tasks.Lost) and len(new) > 1:
                 size[bucket] = max(1, len(new) // 8)
                 continue
             del waiting[bucket][: len(new)]
-            if isinstance(answer, pool.Lost):
+            if isinstance(answer, execution_tasks.Lost):
                 result.lost[new[0]] = f"not told from others: {answer.reason}"
                 continue
             size[bucket] = min(FOLDED, 2 * size[bucket])
@@ -300,7 +301,7 @@ def find_matches(crystals: Sequence[Reduced], known: KnownSet, crew: Crew) -> tu
         answers = crew.run("match_record", _Tasks(crystals, known, parts), "comparing")
         again: list[_Part] = []
         for (formula, asked, numbers), answer in zip(parts, answers, strict=True):
-            if not isinstance(answer, pool.Lost):
+            if not isinstance(answer, execution_tasks.Lost):
                 unreadable.update((formula, numbers[k]) for k in answer["unreadable"])
                 for i, number in zip(asked, answer["match"], strict=True):
                     if number is not None:

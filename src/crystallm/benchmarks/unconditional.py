@@ -37,9 +37,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from crystallm import matching
-from crystallm import workers as pool
 from crystallm.benchmarks import csp
 from crystallm.errors import CrystallmError, InputError, install
+from crystallm.execution import mapping
+from crystallm.execution import tasks as execution_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -208,11 +209,11 @@ def describe(
     function = "crystallm.benchmarks.unconditional:describe_record"
     limits: dict[str, Any] = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb}
     tasks = [{"sample": key, "fingerprints": True} for key in distinct]
-    found = dict(zip(distinct, pool.run(function, tasks, on_done=on_done, **limits), strict=True))
-    lost = {key: answer.reason for key, answer in found.items() if isinstance(answer, pool.Lost)}
-    again = pool.run(function, [{"sample": key, "fingerprints": False} for key in lost], **limits)
+    found = dict(zip(distinct, mapping.run(function, tasks, on_done=on_done, **limits), strict=True))
+    lost = {key: answer.reason for key, answer in found.items() if isinstance(answer, execution_tasks.Lost)}
+    again = mapping.run(function, [{"sample": key, "fingerprints": False} for key in lost], **limits)
     for (key, reason), answer in zip(lost.items(), again, strict=True):
-        bare = {} if isinstance(answer, pool.Lost) else answer
+        bare = {} if isinstance(answer, execution_tasks.Lost) else answer
         found[key] = bare | {"reason": f"no fingerprint: {reason}"}
     return [Described(reason="no crystal") if key is None else from_record(found[key]) for key in keys]
 

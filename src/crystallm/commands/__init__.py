@@ -133,7 +133,7 @@ def executor(options: Mapping[str, Any]) -> Iterator[Executor | None]:
     if options.get("cluster") is None:
         yield None
         return
-    from crystallm import cluster
+    from crystallm.execution import cluster
 
     with cluster.connect(str(options["cluster"])) as connected:
         yield connected

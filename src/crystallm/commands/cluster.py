@@ -19,6 +19,6 @@ def cluster(
     processes, walltime, queue, account, job_extra_directives, job_script_prologue, interface, log_directory,
     local_directory, python, and below options what else dask-jobqueue knows.
     """
-    from crystallm.cluster import job_script
+    from crystallm.execution.job_queue import job_script
 
     sys.stdout.write(job_script(path).rstrip() + "\n")

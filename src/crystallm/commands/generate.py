@@ -521,17 +521,18 @@ def _done(
 @contextlib.contextmanager
 def _executor(place: Place, n_blocks: int) -> Iterator[Executor | None]:
     """What writes: a cluster, processes of this machine, or (None) this process, with others that judge."""
-    from crystallm import workers
+    from crystallm.execution import mapping
+    from crystallm.execution import pool as execution_pool
 
     if n_blocks and place.cluster is not None:
         with executor({"cluster": place.cluster}) as connected:
             yield connected
     elif n_blocks and not place.here:
         # No limit of memory: a GPU's driver asks for more addresses than there is memory.
-        with workers.Pool(place.workers, seconds=LONGEST, memory_gb=None) as pool:
+        with execution_pool.Pool(place.workers, seconds=LONGEST, memory_gb=None) as pool:
             yield pool
     else:
-        with workers.kept(os.cpu_count() or 1, end=True):
+        with mapping.kept(os.cpu_count() or 1, end=True):
             yield None
 
 

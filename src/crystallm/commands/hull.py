@@ -147,8 +147,9 @@ def _weighed(
     n_workers: int,
 ) -> Counter[str]:
     """Put what is missing into the rows, writing them after each block; why crystals have no entry."""
-    from crystallm import sources, workers
+    from crystallm import sources
     from crystallm.energy import weighed
+    from crystallm.execution import mapping
 
     lost: Counter[str] = Counter()
     same = {"model": model, "relaxed": how is not None}
@@ -172,7 +173,7 @@ def _weighed(
     crystals = chosen()
     if rows:
         _write(target, rows)  # without the torn line that a kill may have left
-    with workers.kept(n_workers, end=True):
+    with mapping.kept(n_workers, end=True):
         while block := list(itertools.islice(crystals, weighed.BLOCK)):
             texts = [str(entry.text) for _, entry in block]
             found = weighed.weigh(texts, model, options=how, device=device, n_workers=n_workers)

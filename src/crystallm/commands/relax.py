@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from crystallm.energy.relax import Options, Relaxed
+    from crystallm.execution.tasks import Lost
     from crystallm.sources import Entry
     from crystallm.storage.run_folder import RunFolder
-    from crystallm.workers import Lost
 
 COLUMNS = {
     "id": "string",
@@ -313,11 +313,11 @@ def _results(
 
 
 def _row(file: str, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], Relaxed | None]:
-    from crystallm import workers
     from crystallm.crystallography import formula
     from crystallm.energy import relax
+    from crystallm.execution import tasks
 
-    if isinstance(found, workers.Lost):
+    if isinstance(found, tasks.Lost):
         return _lost(name, found.reason), None
     before, after = found.before, found.structure
     group = relax.space_group(after)

@@ -225,8 +225,9 @@ def _asked(options: dict[str, Any]) -> Asked:
 
 def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Search; rows of the distinct crystals, best first, and what there is to say of the search."""
-    from crystallm import answers, workers
+    from crystallm import answers
     from crystallm.checkpoint import load_model
+    from crystallm.execution import mapping
     from crystallm.generation import Generator
     from crystallm.searching import best_first
     from crystallm.storage import files
@@ -241,7 +242,7 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
         arms["plain sampling"] = (asked.against, beside)
     lines: dict[str, Any] = {}
     results: list[tuple[list[dict[str, Any]], dict[str, Any]]] = []
-    with workers.kept(asked.workers, end=True):
+    with mapping.kept(asked.workers, end=True):
         for name, (options, folder) in arms.items():
             run = _run(asked, model, options, folder, name, shown=shown)
             lines[name] = run.found

@@ -98,9 +98,9 @@ class Asked:
 
     def keeping(self) -> AbstractContextManager[Any]:
         """In which the processes of one block of crystals are kept for the next."""
-        from crystallm import workers
+        from crystallm.execution import mapping
 
-        return nullcontext() if self.model is None else workers.kept(self.workers, end=True)
+        return nullcontext() if self.model is None else mapping.kept(self.workers, end=True)
 
 
 def understood(options: Mapping[str, Any], workers: int) -> Asked:

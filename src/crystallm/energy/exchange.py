@@ -15,11 +15,11 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from crystallm import workers
 from crystallm.energy import model as models
 from crystallm.energy import scoring
 from crystallm.energy.model import Prediction
 from crystallm.errors import CrystallmError, InputError, install
+from crystallm.execution import mapping, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,7 +120,7 @@ def serve(
     models.require(model)
     zmq = _zmq()
     stop = threading.Event() if stop is None else stop
-    with zmq.Context() as context, context.socket(zmq.REP) as socket, workers.kept(end=True):
+    with zmq.Context() as context, context.socket(zmq.REP) as socket, mapping.kept(end=True):
         socket.setsockopt(zmq.LINGER, 0)
         try:
             socket.bind(address)
@@ -150,7 +150,7 @@ def _energy(text: str, model: str, device: str, seconds: float) -> float:
         _LOG.warning("a request is no crystal: %s", error)
         return math.nan
     (found,) = scoring.score([structure], model, device=device, seconds=seconds)
-    if isinstance(found, workers.Lost):
+    if isinstance(found, tasks.Lost):
         _LOG.warning("%s has no energy: %s", structure.formula, found.reason)
         return math.nan
     return found

@@ -20,10 +20,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm import workers
 from crystallm.energy import model as models
 from crystallm.energy import references, relax
 from crystallm.errors import CrystallmError
+from crystallm.execution import tasks
 from crystallm.storage import files
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def element_energies(
             device=device,
         )
         for symbol, one in zip(missing, found, strict=True):
-            if isinstance(one, workers.Lost):
+            if isinstance(one, tasks.Lost):
                 continue
             if one.converged:
                 known[symbol] = one.energy

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crystallm import matching, workers
+from crystallm import matching
 from crystallm.energy import model as models
 from crystallm.energy import worker
 from crystallm.errors import CrystallmError, install
+from crystallm.execution import mapping, pool
+from crystallm.execution import tasks as execution_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -202,7 +204,7 @@ def relax_many(
     seconds: float = SECONDS,
     bound: float = models.BOUND,
     executor: Executor | None = None,
-) -> Iterator[tuple[int, Relaxed | workers.Lost]]:
+) -> Iterator[tuple[int, Relaxed | execution_tasks.Lost]]:
     """Relax structures in processes that can be lost.
 
     Args:
@@ -226,14 +228,14 @@ def relax_many(
     tasks = ({"structure": matching.pack(structure), **same} for structure in structures)
     function = worker.function_of("relaxing", model, device)
 
-    def relaxed() -> Iterator[tuple[int, Relaxed | workers.Lost]]:
+    def relaxed() -> Iterator[tuple[int, Relaxed | execution_tasks.Lost]]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(worker.plainly())
             where = executor
             if where is None:
                 memory = worker.memory_gb(device) or None
-                where = stack.enter_context(workers.Pool(n_workers, seconds=seconds, memory_gb=memory))
-            for i, found in workers.stream(where, function, tasks, ahead=2 * n_workers):
+                where = stack.enter_context(pool.Pool(n_workers, seconds=seconds, memory_gb=memory))
+            for i, found in mapping.stream(where, function, tasks, ahead=2 * n_workers):
                 yield i, _unpacked(found)
 
     return relaxed()
@@ -248,14 +250,14 @@ def relax_all(
     n_workers: int = 1,
     seconds: float = SECONDS,
     bound: float = models.BOUND,
-) -> list[Relaxed | workers.Lost]:
+) -> list[Relaxed | execution_tasks.Lost]:
     """As `relax_many`, for a list, in processes that `workers.kept` keeps; equal ones are relaxed once."""
     models.require(model)
     same = {"options": (options or Options()).model_dump(), "bound": bound}
     packed = [matching.pack(structure) for structure in structures]
     distinct = {repr(record): record for record in packed}
     with worker.plainly():
-        found = workers.run(
+        found = mapping.run(
             worker.function_of("relaxing", model, device),
             [{"structure": record, **same} for record in distinct.values()],
             workers=n_workers,
@@ -266,10 +268,10 @@ def relax_all(
     return [results[repr(record)] for record in packed]
 
 
-def _unpacked(found: Any) -> Relaxed | workers.Lost:
-    if isinstance(found, workers.Lost):
+def _unpacked(found: Any) -> Relaxed | execution_tasks.Lost:
+    if isinstance(found, execution_tasks.Lost):
         return found
-    return workers.Lost(found["lost"]) if "lost" in found else Relaxed.of_record(found)
+    return execution_tasks.Lost(found["lost"]) if "lost" in found else Relaxed.of_record(found)
 
 
 def to_cif(structure: Structure) -> str:

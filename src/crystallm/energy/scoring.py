@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystallm import matching, workers
+from crystallm import matching
 from crystallm.energy import model as models
 from crystallm.energy import worker
-from crystallm.workers import Lost
+from crystallm.execution import mapping
+from crystallm.execution.tasks import Lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -97,7 +98,7 @@ def score(
     return [found[key] for key in keys]
 
 
-_run: Callable[..., list[Any]] = workers.run  # `workers` is a number within `score`
+_run: Callable[..., list[Any]] = mapping.run  # `workers` is a number within `score`
 
 
 def _value(answer: dict[str, Any]) -> float | Lost:

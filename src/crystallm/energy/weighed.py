@@ -18,9 +18,10 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm import matching, validity, workers
+from crystallm import matching, validity
 from crystallm.energy import relax, scoring
 from crystallm.errors import CrystallmError
+from crystallm.execution import mapping, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,7 +102,7 @@ def _as_written(
 ) -> list[Weighed]:
     energies = scoring.score(structures, model, device=device, workers=n_workers, executor=executor)
     return [
-        Weighed(reason=energy.reason) if isinstance(energy, workers.Lost) else Weighed(structure, energy)
+        Weighed(reason=energy.reason) if isinstance(energy, tasks.Lost) else Weighed(structure, energy)
         for structure, energy in zip(structures, energies, strict=True)
     ]
 
@@ -115,7 +116,7 @@ def _relaxed(
     n_workers: int,
     executor: Executor | None,
 ) -> list[Weighed]:
-    ends: Sequence[relax.Relaxed | workers.Lost]
+    ends: Sequence[relax.Relaxed | tasks.Lost]
     if executor is None:  # in processes that `workers.kept` keeps
         ends = relax.relax_all(structures, model, options, device=device, n_workers=n_workers)
     else:
@@ -126,16 +127,16 @@ def _relaxed(
     pairs = [
         {"before": matching.pack(end.before), "after": matching.pack(end.structure)}
         for end in ends
-        if not isinstance(end, workers.Lost)
+        if not isinstance(end, tasks.Lost)
     ]
-    moved = iter(workers.run(f"{__name__}:rmsd_record", pairs, workers=n_workers, executor=executor))
+    moved = iter(mapping.run(f"{__name__}:rmsd_record", pairs, workers=n_workers, executor=executor))
     found = []
     for end in ends:
-        if isinstance(end, workers.Lost):
+        if isinstance(end, tasks.Lost):
             found.append(Weighed(reason=end.reason))
             continue
         far = next(moved)
-        rmsd = None if isinstance(far, workers.Lost) else float(far)
+        rmsd = None if isinstance(far, tasks.Lost) else float(far)
         found.append(Weighed(end.structure, end.energy, end.energy_before, end.converged, rmsd))
     return found
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm import matching
 from crystallm.energy import model as models
-from crystallm.errors import CrystallmError
-from crystallm.losable import StartError, describe
+from crystallm.errors import CrystallmError, describe
+from crystallm.execution.tasks import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

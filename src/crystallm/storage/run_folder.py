@@ -19,7 +19,6 @@ Knows nothing of crystals: rows are plain values, and the caller says what the c
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from crystallm.storage.files import TEMPORARY, check_place, saying, write_atomic
 from crystallm.storage.tables import as_parquet, read
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping, Sequence
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
@@ -12,6 +11,7 @@ from crystallm.storage.files import saying, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -50,6 +50,11 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a Parquet file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.losable import LostError
+from crystallm.execution.tasks import LostError
 from crystallm.version import __version__
 from crystallm.web import asks, desk, reading
 from crystallm.web.guard import Guard, Keys

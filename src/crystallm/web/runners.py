@@ -18,14 +18,15 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from crystallm import answers, workers
+from crystallm import answers
 from crystallm.asking import Request, opened, understand, validated
 from crystallm.energy import model as energies
 from crystallm.energy import relax as relaxation
 from crystallm.energy import worker
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import pool as execution_pool
+from crystallm.execution.tasks import LostError, StartError
 from crystallm.generation import Generator, Settings, fingerprint
-from crystallm.losable import LostError, StartError
 from crystallm.version import __version__
 from crystallm.web import asks, desk, reading, searching
 from crystallm.web.engine import Engine, Ticket
@@ -88,9 +89,9 @@ class Runner:
         self.metrics = metrics
         n_judges = judges or max(1, min(8, (os.cpu_count() or 1) // 2))
         self._n_judges, self._n_weighers = n_judges, weighers
-        self._judges = workers.Pool(n_judges, seconds=JUDGE_SECONDS)
-        self._weighers = workers.Pool(weighers, seconds=ENERGY_SECONDS, memory_gb=worker.MEMORY_GB)
-        self._folders = workers.Pool(1, seconds=2 * FOLD_SECONDS)
+        self._judges = execution_pool.Pool(n_judges, seconds=JUDGE_SECONDS)
+        self._weighers = execution_pool.Pool(weighers, seconds=ENERGY_SECONDS, memory_gb=worker.MEMORY_GB)
+        self._folders = execution_pool.Pool(1, seconds=2 * FOLD_SECONDS)
 
     def open(self) -> None:
         """Begin to write."""
@@ -537,7 +538,7 @@ class Runner:
         return found
 
     @staticmethod
-    async def _asked(pool: workers.Pool, name: str, task: Any, seconds: float) -> Any:
+    async def _asked(pool: execution_pool.Pool, name: str, task: Any, seconds: float) -> Any:
         """A function's value in a process of a pool.
 
         Raises:

@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crystallm import workers
 from crystallm.asking import Request, validated
 from crystallm.errors import CrystallmError
+from crystallm.execution import mapping
 from crystallm.generation import Settings
 from crystallm.search_options import split
 from crystallm.searching import Search
@@ -56,7 +56,7 @@ class Threads:
         """Begin to search; `stop` ends the processes of the search as well."""
 
         def begun() -> str:
-            with workers.kept() as kill:
+            with mapping.kept() as kill:
                 self._kills[threading.get_ident()] = stop.kill = kill
                 stop.check()
                 return work()

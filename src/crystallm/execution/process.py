@@ -14,56 +14,17 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from importlib import import_module
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import describe
+from crystallm.execution.tasks import NUMBER, LostError, StartError, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 START_SECONDS = 180.0
 """How long a process may take to import what it needs, on a busy machine."""
-_NUMBER = "CRYSTALLM_PROCESS"
-"""Name in the environment under which a process finds its number."""
-
-
-class LostError(CrystallmError):
-    """A task has no value: it crashed, passed a limit, or raised.
-
-    Args:
-        reason: why, in a few words.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class StartError(CrystallmError):
-    """A process could not even import what its tasks need: no other task will fare better."""
-
-
-def name_of(function: Callable[..., Any] | str) -> str:
-    """The name by which another process can import a function, `package.module:name`.
-
-    Raises:
-        InputError: there is none: a lambda, a function inside another one, one of a script.
-    """
-    if isinstance(function, str):
-        return function
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<object>")
-    if not module or module == "__main__" or "<" in name:
-        raise InputError(f"{name!r} of {module!r} cannot be imported by a worker: put it into a module")
-    return f"{module}:{name}"
-
-
-def resolve(name: str) -> Callable[[Any], Any]:
-    """The function of a name that `name_of` gave."""
-    module, _, attribute = name.partition(":")
-    function: Callable[[Any], Any] = attrgetter(attribute)(import_module(module))
-    return function
 
 
 class Process:
@@ -84,13 +45,18 @@ class Process:
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         path = os.pathsep.join(folder for folder in sys.path if folder)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from crystallm.losable import serve; serve()", str(memory_gb or 0)],
+            [
+                sys.executable,
+                "-c",
+                "from crystallm.execution.process import serve; serve()",
+                str(memory_gb or 0),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            env=os.environ | single | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore", _NUMBER: str(number)},
+            env=os.environ | single | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore", NUMBER: str(number)},
         )
         self.number = number
         self.dead = False
@@ -216,16 +182,6 @@ def serve() -> None:
             return
         except Exception as error:  # noqa: BLE001 - one task's failure is that task's result
             say({"error": describe(error)})
-
-
-def number() -> int:
-    """Number of this process among those of its pool; 0 where it has none."""
-    return int(os.environ.get(_NUMBER, "0"))
-
-
-def describe(error: BaseException) -> str:
-    """An error in one short line."""
-    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def _end_with_parent(parent: int) -> None:

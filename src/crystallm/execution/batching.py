@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
 SECONDS = 5.0
 """What a portion is to take."""
+
 FEWEST = 16
 """Crystals of the first portion, so that something is kept soon."""
 

@@ -1,20 +1,9 @@
-"""A Dask cluster as an executor: one that runs already, or jobs of a queue (SLURM, PBS, LSF).
-
-A cluster is told by the address of its scheduler, or by a YAML file that says what to ask the queue for; see
-`Queue`. Each worker has one thread and one core's share of a job's memory, and its numerical libraries take
-one thread too. A worker that dies loses no task: its tasks run again elsewhere. This module refuses to know
-what tasks are about: each is a module-level function and one JSON value (see `workers`).
-"""
+"""Jobs of SLURM, PBS or LSF for a Dask cluster."""
 
 from __future__ import annotations
 
-import logging
-import re
 import shutil
-from concurrent import futures
-from concurrent.futures import Executor, Future, InvalidStateError
-from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,24 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from crystallm.asking import validated
 from crystallm.errors import CrystallmError, InputError, install
-from crystallm.losable import LostError, StartError, name_of, resolve
 from crystallm.options import hint, read_mapping
-from crystallm.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-_LOG = logging.getLogger(__name__)
-TIMEOUT = 10.0
-"""Seconds within which a scheduler must answer."""
+
 EXAMPLE = "system: slurm"
+
 MISSING = f"a cluster needs Dask: {install('cluster')}"
-_ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
+
 _SINGLE = tuple(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
-
-
-class VersionError(StartError, InputError):
-    """A worker has another version of this package than we have."""
 
 
 class Queue(BaseModel):
@@ -179,38 +161,6 @@ def job_script(spec: str) -> str:
         return str(job.job_script())
 
 
-@contextmanager
-def connect(spec: str) -> Iterator[Executor]:
-    """An executor over a cluster. Jobs that were asked for end with it; a running cluster stays.
-
-    Args:
-        spec: address of a Dask scheduler, `tcp://host:8786`, or a YAML file for a queue.
-
-    Raises:
-        InputError: it is neither, or the file is wrong; see `read_queue`.
-        CrystallmError: Dask is not installed, nobody answers there, or there is no such queue here.
-    """
-    if Path(spec).suffix in {".yaml", ".yml"} or Path(spec).is_file():
-        queue = read_queue(Path(spec))
-    elif _ADDRESS.fullmatch(spec):
-        queue = None
-    else:
-        raise InputError(
-            f"cluster = {spec!r}: write a scheduler's address, tcp://host:8786, or name a queue's YAML file"
-        )
-    with ExitStack() as stack:
-        place = spec if queue is None else stack.enter_context(_jobs(queue, spec))
-        client = stack.enter_context(_client(place, spec))
-        executor = ClusterExecutor(client, spec)
-        if queue is None and not client.scheduler_info()["workers"]:
-            _LOG.warning("the cluster %s has no workers yet: waiting for them", spec)
-        try:
-            yield executor
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def _cluster_class(queue: Queue) -> Any:
     """dask-jobqueue's class for a queueing system."""
     try:
@@ -230,7 +180,7 @@ def _refusing(spec: str) -> Iterator[None]:
 
 
 @contextmanager
-def _jobs(queue: Queue, spec: str) -> Iterator[Any]:
+def start_jobs(queue: Queue, spec: str) -> Iterator[Any]:
     """A scheduler in this process, and jobs of the queue for it, which end with the context."""
     kind = _cluster_class(queue)
     command = kind.job_cls.submit_command
@@ -251,115 +201,3 @@ def _jobs(queue: Queue, spec: str) -> Iterator[Any]:
         else:
             cluster.scale(jobs=queue.jobs or 1)
         yield cluster
-
-
-def _client(place: Any, spec: str) -> Any:
-    """A connection to a scheduler."""
-    try:
-        import distributed
-    except ImportError:
-        raise CrystallmError(MISSING) from None
-    connected: Any = distributed.Client  # which is typed in part only
-    try:
-        return connected(place, timeout=TIMEOUT, set_as_default=False)
-    except OSError:
-        raise CrystallmError(
-            f"no Dask scheduler answers at {spec!r} within {TIMEOUT:g} s: is it running, and can it be "
-            "reached from here?"
-        ) from None
-    except (TypeError, ValueError) as error:  # tls:// without certificates, a scheme that there is not
-        raise InputError(f"cluster = {spec!r}: {str(error).splitlines()[0]}") from None
-
-
-class ClusterExecutor(Executor):
-    """Runs tasks on the workers of a Dask cluster.
-
-    A task whose worker dies runs again on another one; one that has seen several die is lost, and its
-    future's exception is a LostError. A task that raises is not tried again: that is its result.
-
-    Args:
-        client: connected.
-        name: of the cluster, for messages.
-    """
-
-    def __init__(self, client: Any, name: str) -> None:
-        self._client = client
-        self._name = name
-        self._running: dict[Future[Any], Any] = {}
-        self._closed = False
-
-    def submit(self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run a function of a module on one JSON value.
-
-        Raises:
-            InputError: as `workers.Pool.submit`.
-            RuntimeError: after `shutdown`.
-        """
-        if self._closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        if len(args) != 1 or kwargs:
-            raise InputError(f"a task is one JSON value, not {len(args) + len(kwargs)}: put them into a dict")
-        inner = self._client.submit(call, __version__, name_of(function), args[0], pure=False)
-        outer: Future[Any] = Future()
-        self._running[outer] = inner
-        outer.add_done_callback(self._forget)
-        inner.add_done_callback(partial(self._settle, outer))
-        return outer
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks.
-
-        Args:
-            wait: return only when those that were submitted are done.
-            cancel_futures: let go of them, also of what has begun.
-        """
-        self._closed = True
-        outstanding = list(self._running)
-        if cancel_futures:
-            inner = list(self._running.values())
-            self._running.clear()  # so that they are cancelled together below, in one message
-            for future in outstanding:
-                future.cancel()
-            self._client.cancel(inner)
-        if wait:
-            futures.wait(outstanding)
-
-    def _forget(self, outer: Future[Any]) -> None:
-        inner = self._running.pop(outer, None)
-        if outer.cancelled() and inner is not None:
-            inner.cancel()
-
-    def _settle(self, outer: Future[Any], inner: Any) -> None:
-        """Hand the outcome of Dask's future on; called in a thread of Dask's."""
-        if outer.cancelled():
-            return
-        value, error = None, None
-        if inner.status == "finished":
-            try:
-                value = inner.result()
-            except Exception as problem:  # noqa: BLE001 - the future's reader decides
-                error = problem
-        elif inner.status == "error":
-            error = inner.exception()
-            if type(error).__name__ == "KilledWorker":
-                error = LostError(f"its worker died {error.allowed_failures + 1} times")
-        else:
-            error = StartError(f"the cluster {self._name} has gone; with --out, the same command goes on")
-        with suppress(InvalidStateError):  # cancelled meanwhile
-            if error is None:
-                outer.set_result(value)
-            else:
-                outer.set_exception(error)
-
-
-def call(version: str, name: str, task: Any) -> Any:
-    """The worker's side: the value of a function by its name.
-
-    Raises:
-        VersionError: the caller has another version of this package.
-    """
-    if version != __version__:
-        raise VersionError(
-            f"the workers have crystallm {__version__}, and here is {version}: install one on both"
-        )
-    return resolve(name)(task)
