@@ -15,8 +15,9 @@ from pathlib import Path
 from pyarrow import parquet
 from pymatgen.core import Structure
 
-from crystallm import cli, plots, tables
+from crystallm import cli, tables
 from crystallm.storage import files, run_folder
+from crystallm.visualization import unit_cell
 
 
 def main(folder: Path) -> int:
@@ -37,7 +38,7 @@ def main(folder: Path) -> int:
         structure = Structure.from_str(row["cif"], fmt="cif")
         title = f"{row['reduced_formula']}, {row['space_group']}{'' if row['valid'] else ' (not valid)'}"
         picture = folder / f"{row['reduced_formula']}.png"
-        files.write_atomically(picture, plots.unit_cell(structure, title=title))
+        files.write_atomically(picture, unit_cell.unit_cell(structure, title=title))
         print(f"picture of {row['file']}: {picture}")
     return 0
 

@@ -70,7 +70,7 @@ def kept() -> Iterator[None]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are laid out and not drawn, which takes longer than most of what is tested around them."""
-    from crystallm import charts
+    from crystallm.visualization import charts
 
     monkeypatch.setattr(charts, "_png", lambda _: PIXEL)
 

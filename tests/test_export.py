@@ -13,9 +13,10 @@ from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import cli, crystal, export, extxyz, language, optimade, sources, view
+from crystallm import cli, crystal, export, extxyz, language, optimade, sources
 from crystallm.errors import CrystallmError, InputError
 from crystallm.sources import parsing
+from crystallm.visualization import notebook_view
 from crystals import published
 
 with_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
@@ -254,7 +255,7 @@ def test_a_crystal_draws_itself(textbook_structures):
     )
     assert drawn.count("<line") == 12
     inside = [float(x) for x in re.findall(r'c[xy]="([-\d.]+)"', drawn)]
-    assert all(0 <= x <= view.SIZE for x in inside)
+    assert all(0 <= x <= notebook_view.SIZE for x in inside)
     broken = crystal.Crystal(orbits, [0, 1])._repr_html_()
     assert broken.startswith("<pre>&lt;Crystal, broken:")
 

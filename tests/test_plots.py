@@ -7,8 +7,8 @@ import pytest
 from matplotlib.image import imread
 from pymatgen.core import Lattice, Structure
 
-from crystallm import plots
 from crystallm.crystallography import elements
+from crystallm.visualization import unit_cell
 
 
 @pytest.fixture
@@ -23,32 +23,32 @@ def pixels(png: bytes) -> np.ndarray:
 
 
 def test_every_element_with_a_token_has_a_colour():
-    colours = {symbol: plots.colour(symbol) for symbol in elements.symbols()}
+    colours = {symbol: unit_cell.colour(symbol) for symbol in elements.symbols()}
     assert all(0 <= channel <= 1 for colour in colours.values() for channel in colour)
     assert colours["O"] == pytest.approx((1, 0.051, 0.051), abs=1e-3)
 
 
 def test_a_unit_cell_shows_the_colours_of_its_atoms(rutile):
-    image = pixels(plots.unit_cell(rutile, title="TiO2", dpi=60))
+    image = pixels(unit_cell.unit_cell(rutile, title="TiO2", dpi=60))
     assert image.shape == (360, 360, 3)
     for symbol in ("Ti", "O"):
-        distance = np.abs(image - np.array(plots.colour(symbol))).max(axis=-1)
+        distance = np.abs(image - np.array(unit_cell.colour(symbol))).max(axis=-1)
         assert (distance < 0.02).sum() > 20
 
 
 def test_the_same_crystal_gives_the_same_bytes(rutile):
-    assert plots.unit_cell(rutile, dpi=40) == plots.unit_cell(rutile, dpi=40)
+    assert unit_cell.unit_cell(rutile, dpi=40) == unit_cell.unit_cell(rutile, dpi=40)
 
 
 def test_atoms_on_faces_stand_on_the_opposite_faces_too(rutile):
-    symbols, _ = plots.drawn_atoms(rutile)
+    symbols, _ = unit_cell.drawn_atoms(rutile)
     # Ti: 8 corners and the middle. O (x, x, 0), (-x, -x, 0) on two faces; the other two inside.
     assert (symbols.count("Ti"), symbols.count("O")) == (9, 6)
 
 
 def test_bonds_join_unlike_neighbours(rutile):
-    symbols, points = plots.drawn_atoms(rutile)
-    pairs = plots.drawn_bonds(rutile, symbols, points)
+    symbols, points = unit_cell.drawn_atoms(rutile)
+    pairs = unit_cell.drawn_bonds(rutile, symbols, points)
     assert pairs
     assert all({symbols[i], symbols[j]} == {"Ti", "O"} for i, j in pairs)
     middle = int(np.linalg.norm(points - [4.5937 / 2, 4.5937 / 2, 2.9587 / 2], axis=1).argmin())
@@ -57,8 +57,8 @@ def test_bonds_join_unlike_neighbours(rutile):
 
 def test_each_kind_of_atom_has_its_own_neighbours(textbook_structures):
     perovskite = textbook_structures["perovskite"]
-    symbols, points = plots.drawn_atoms(perovskite)
-    pairs = plots.drawn_bonds(perovskite, symbols, points)
+    symbols, points = unit_cell.drawn_atoms(perovskite)
+    pairs = unit_cell.drawn_bonds(perovskite, symbols, points)
     strontium = symbols.index("Sr")
     assert sum(strontium in pair for pair in pairs) == 12  # at 2.76 Å, where Ti - O is 1.95
     assert {frozenset((symbols[i], symbols[j])) for i, j in pairs} == {
@@ -74,11 +74,11 @@ def test_atoms_that_are_far_apart_have_no_bond(a, bonds):
     rocksalt = Structure.from_spacegroup(
         "Fm-3m", Lattice.cubic(a), [metal, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]
     )
-    symbols, points = plots.drawn_atoms(rocksalt)
-    assert bool(plots.drawn_bonds(rocksalt, symbols, points)) == bonds
+    symbols, points = unit_cell.drawn_atoms(rocksalt)
+    assert bool(unit_cell.drawn_bonds(rocksalt, symbols, points)) == bonds
 
 
 def test_a_cell_too_large_for_a_picture_is_refused():
     row = Structure(Lattice.orthorhombic(3000, 3, 3), ["C"] * 600, [[i / 600, 0, 0] for i in range(600)])
     with pytest.raises(ValueError, match="600 atoms is too large"):
-        plots.unit_cell(row)
+        unit_cell.unit_cell(row)

@@ -204,7 +204,7 @@ class Crystal:
         """For notebooks: a drawing of the cell that can be turned."""
         import html
 
-        from crystallm import view
+        from crystallm.visualization import notebook_view
 
         try:
             structure, group = self.structure, self.space_group
@@ -212,7 +212,7 @@ class Crystal:
             return f"<pre>{html.escape(repr(self))}</pre>"
         a, b, c = structure.lattice.abc
         cell = formula.short(structure.formula)
-        return view.to_html(structure, title=f"{cell} {group}, {a:.2f} × {b:.2f} × {c:.2f} Å")
+        return notebook_view.to_html(structure, title=f"{cell} {group}, {a:.2f} × {b:.2f} × {c:.2f} Å")
 
     @property
     def space_group(self) -> str:

@@ -327,9 +327,9 @@ def html(report: Report, choices: Choices, inputs: Sequence[str], lengths: Count
         inputs: names of the collections.
         lengths: crystals by number of tokens.
     """
-    from crystallm import charts
     from crystallm.crystallography import space_groups as crystallography_space_groups
-    from crystallm.report import Report as Page
+    from crystallm.visualization import charts
+    from crystallm.visualization.html_report import Report as Page
 
     page = Page(f"{report.written:,} crystals prepared")
     page.paragraph("From " + ", ".join(Path(name).name for name in inputs) + ".")

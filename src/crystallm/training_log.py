@@ -57,7 +57,7 @@ def picture(folder: Path) -> None:
         CrystallmError: the folder cannot be written.
     """
     try:
-        from crystallm import charts
+        from crystallm.visualization import charts
 
         content = charts.curves(
             {

@@ -314,9 +314,10 @@ def _keep(
     growth: dict[str, list[tuple[float, float]]],
 ) -> None:
     """Write scores and report."""
-    from crystallm import charts, tables
-    from crystallm.report import Report
+    from crystallm import tables
     from crystallm.storage import files
+    from crystallm.visualization import charts
+    from crystallm.visualization.html_report import Report
 
     report = Report(title)
     report.table(tables.LINES, [tables.line_cells(line) for line in lines])

@@ -42,11 +42,11 @@ def embeddings(
     for name, endings in (("out", (".csv", ".parquet")), ("picture", (".png",))):
         if name in places and places[name].suffix.lower() not in endings:
             raise InputError(f"{str(places[name])!r}: name a file that ends in {' or '.join(endings)}")
-    from crystallm import charts
     from crystallm import embeddings as learned
     from crystallm.checkpoint import load_model
     from crystallm.storage import files
     from crystallm.storage import tables as storage_tables
+    from crystallm.visualization import charts
 
     what = str(options.get("of", "atoms"))
     names, table = learned.vectors(load_model(str(options.get("model", "default")), device="cpu"), what)

@@ -220,8 +220,8 @@ def _report(
     rows: Sequence[Mapping[str, Any]],
     told: stability.Told | None,
 ) -> str:
-    from crystallm import charts
-    from crystallm.report import Report
+    from crystallm.visualization import charts
+    from crystallm.visualization.html_report import Report
 
     report = Report(f"{name}: {summary.n:,} crystals judged")
     report.table(

@@ -379,9 +379,9 @@ def _finished(
 
 def _draw(lines: dict[str, Sequence[Found]], folder: Path) -> None:
     """How the lowest energy fell."""
-    from crystallm import charts
     from crystallm.searching import descent
     from crystallm.storage import files
+    from crystallm.visualization import charts
 
     for name, label, by in (("calls", "energy calls", False), ("seconds", "seconds", True)):
         points = {arm: descent(found, seconds=by) for arm, found in lines.items()}

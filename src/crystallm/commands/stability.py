@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from crystallm.benchmarks.sun import Sun
     from crystallm.energy.hull import Hull
     from crystallm.energy.relax import Options
-    from crystallm.report import Report
     from crystallm.sources import Entry
+    from crystallm.visualization.html_report import Report
 
 COUNTS = "known.json"
 """File of a run folder."""
@@ -398,7 +398,7 @@ def report(page: Report, told: Told, rows: Sequence[Mapping[str, Any]]) -> None:
         page.paragraph(note)
     above = [row["e_above_hull"] for row in rows if row["e_above_hull"] is not None]
     if above:
-        from crystallm import charts
+        from crystallm.visualization import charts
 
         what = "energy above the hull, eV/atom"
         page.picture(charts.histogram({"all": above}, label=what), what.capitalize())

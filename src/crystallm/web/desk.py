@@ -178,17 +178,17 @@ def _symmetry(text: str) -> dict[str, Any]:
 
 def _view(structure: Structure) -> dict[str, Any] | None:
     """Atoms, those on faces repeated, and bonds, as they are drawn; None for a cell too large for that."""
-    from crystallm import plots
+    from crystallm.visualization import unit_cell
 
     if len(structure) > MOST_DRAWN // 4:
         return None
     try:
-        symbols, points = plots.drawn_atoms(structure)
+        symbols, points = unit_cell.drawn_atoms(structure)
     except ValueError:
         return None
     if len(symbols) > MOST_DRAWN:
         return None
-    bonds = plots.drawn_bonds(structure, symbols, points)
+    bonds = unit_cell.drawn_bonds(structure, symbols, points)
     return {
         "cell": [[round(x, 4) for x in row] for row in structure.lattice.matrix.tolist()],
         "atoms": [[s, *(round(x, 3) for x in p)] for s, p in zip(symbols, points.tolist(), strict=True)],

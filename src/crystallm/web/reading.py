@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from crystallm import choosing, plots
+from crystallm import choosing
 from crystallm.asking import Request, opened
 from crystallm.crystallography import elements, space_groups, wyckoff_assignment
 from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
+from crystallm.visualization import unit_cell
 
 _POSITIONS = 3  # elements that a reason names
 
@@ -159,4 +160,4 @@ def _too_large(cell: formulas.Cell, most: int) -> str:
 
 
 def _hex(symbol: str) -> str:
-    return "#" + "".join(f"{round(255 * channel):02x}" for channel in plots.colour(symbol))
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in unit_cell.colour(symbol))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pymatgen.core import Structure
 
+
 # Colours of the elements H to Pu as Jmol draws them (jmol.sourceforge.net/jscolors), RGB in hex.
 _JMOL = (
     "ffffff d9ffff cc80ff c2ff00 ffb5b5 909090 3050f8 ff0d0d 90e050 b3e3f5 ab5cf2 8aff00 bfa6a6 f0c8a0 "
@@ -33,12 +34,19 @@ _JMOL = (
 ).split()
 
 _BALL = 0.36  # share of the atomic radius that is drawn, so that bonds are seen between the balls
+
 _EDGE_TOL = 0.01  # Å; atoms this near to a face of the cell are drawn on the opposite face too
+
 _BOND_SLACK = 1.15  # a bond is at most this times the longer of its atoms' shortest distances
+
 _BOND_REACH = 1.25  # and at most this times the sum of their atomic radii
+
 _TOUCHING = 0.1  # Å; below it, two points are one atom
+
 _PIECES = 24  # an edge or bond is cut into pieces, so that each is hidden by what stands before it
+
 _SHADES = 24
+
 _MAX_DRAWN = 2000  # spheres; a cell with more is a blot
 
 

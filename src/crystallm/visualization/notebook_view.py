@@ -15,16 +15,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystallm.crystallography import elements
-from crystallm.plots import colour
+from crystallm.visualization.unit_cell import colour
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+
 SIZE = 320  # pixels, both ways
+
 MAX_DRAWN = 600
 """Atoms beyond which only the cell is drawn: turning them would be slow."""
+
 _BALL = 0.4  # share of the atomic radius that is drawn
+
 _FACE = 0.01  # Å; atoms this near to a face of the cell are drawn on the opposite face, too
+
 # Seen from a little above the a-c plane, as the pictures of `plots` are.
 _TURN = ((0.94, -0.34, 0.0), (0.09, 0.26, 0.96), (-0.33, -0.9, 0.28))
 
