@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm import answers, checkpoint, validity
+from crystallm import answers, validity
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.errors import TextError
 from crystallm.generation import Generator, Settings
+from crystallm.models import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model = checkpoint.load_model(args.model, device="cpu")
+    model = load.load_model(args.model, device="cpu")
     truths = known_structures(args.data, split=args.split, entries=args.entries)
     room = model.config.context if model.language.name == "orbits" else None
     requests = requests_for(truths, args.n, context=room)

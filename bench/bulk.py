@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from pyarrow import parquet
 
-from crystallm import checkpoint
 from crystallm.crystallography import formula
+from crystallm.models import folder
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.orbits import vocabulary
@@ -67,7 +67,7 @@ def _write_inputs(place: Path, n: int) -> None:
     config = ModelConfig(
         language="orbits", vocab_size=len(vocabulary.vocabulary()), context=24, n_layer=1, n_head=2, n_embd=16
     )
-    checkpoint.save(GPT(config).eval(), place / "model")
+    folder.save(GPT(config).eval(), place / "model")
 
 
 def _run(command: list[str], parts: Path, *, until: int | None) -> None:

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from crystallm.asking import Request
-from crystallm.checkpoint import Model, load_model
 from crystallm.generation import Generator, Settings
 from crystallm.language import get_language
+from crystallm.models.load import load_model
+from crystallm.models.model import Model
 from crystallm.network import ragged
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT

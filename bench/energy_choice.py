@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm import answers, checkpoint, matching, validity
+from crystallm import answers, matching, validity
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.energy import relax
@@ -33,6 +33,7 @@ from crystallm.energy.scoring import score
 from crystallm.errors import CrystallmError, TextError
 from crystallm.execution.tasks import Lost
 from crystallm.generation import Generator, Settings
+from crystallm.models import load
 from crystallm.storage import files, run_folder
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def same_question(args: argparse.Namespace) -> None:
 
 def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict[str, Any]]]:
     """The samples of each known crystal."""
-    model = checkpoint.load_model(args.model, device="cpu")
+    model = load.load_model(args.model, device="cpu")
     requests = requests_for(truths, args.n, context=model.config.context)
     asked = [i for i, request in enumerate(requests) if request is not None]
     settings = Settings(model=args.model, seed=args.seed, device="cpu", batch_size=128)

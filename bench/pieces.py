@@ -35,7 +35,7 @@ def _model(options: Found) -> Any:
     import decode
     import torch
 
-    from crystallm.checkpoint import load_model
+    from crystallm.models.load import load_model
 
     torch.set_num_threads(options.get("threads", 1))
     device = options.get("device", "cpu")
@@ -317,7 +317,7 @@ import crystallm.cli
 stage("command line")
 import torch
 stage("torch")
-from crystallm.checkpoint import load_model
+from crystallm.models.load import load_model
 from crystallm.generation import Generator, Settings
 from crystallm.asking import Request
 model = load_model("default", device="cpu")

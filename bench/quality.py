@@ -16,10 +16,11 @@ import time
 
 import torch
 
-from crystallm import checkpoint, validity
+from crystallm import validity
 from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.errors import TextError
 from crystallm.generation import Generator, Settings
+from crystallm.models import load
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model = checkpoint.load_model(args.model, device="cpu")
+    model = load.load_model(args.model, device="cpu")
     truths = known_structures(args.data, split=args.split, entries=args.entries)
     room = model.config.context if model.language.name == "orbits" else None
     requests = [

@@ -30,10 +30,10 @@ import torch
 
 from crystallm.asking import Request, understand, validated
 from crystallm.benchmarks.known import known_structures, requests_for, spread
-from crystallm.checkpoint import load_model
 from crystallm.energy import relax
 from crystallm.execution import mapping, tasks
 from crystallm.generation import Settings
+from crystallm.models.load import load_model
 from crystallm.search_options import split
 from crystallm.searching import Search, best_first
 from crystallm.storage import files, run_folder

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import torch
 
-from crystallm import checkpoint, training
+from crystallm import training
+from crystallm.models import folder as models_folder
+from crystallm.models import load
 
-WEIGHTS = Path(__file__).parent.parent / "src/crystallm/weights"
+WEIGHTS = Path(__file__).parent.parent / "src/crystallm/models/weights"
 
 
 def main() -> None:
@@ -27,9 +29,9 @@ def main() -> None:
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--into", type=Path, default=WEIGHTS, help="folder of models (the package's)")
     args = parser.parse_args()
-    network = checkpoint.load(args.run / training.MODEL, device="cpu")
+    network = load.load(args.run / training.MODEL, device="cpu")
     folder = args.into / args.name
-    checkpoint.save(network, folder, dtype=torch.bfloat16, card=json.loads(args.card.read_text()))
+    models_folder.save(network, folder, dtype=torch.bfloat16, card=json.loads(args.card.read_text()))
     for name in (training.RECIPE, training.METRICS):
         shutil.copy(args.run / name, folder / name)
 

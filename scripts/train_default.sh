@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # From the collections to the bundled model. BENCHMARKS holds perov_5/ and carbon_24/ with their official training
 # splits; CORPUS is a Parquet file with the columns id, cif and split. Weights, recipe, metrics and card end in
-# src/crystallm/weights/default. `crystallm train default` is one run of that kind, without the break.
+# src/crystallm/models/weights/default. `crystallm train default` is one run of that kind, without the break.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${CORPUS:?the corpus, a Parquet file}" "${BENCHMARKS:?folder with perov_5/ and carbon_24/}" "${OUT:=runs/default}"
-MODEL=src/crystallm/weights/default
+MODEL=src/crystallm/models/weights/default
 export OMP_NUM_THREADS=1
 crystallm prepare "$CORPUS" "$BENCHMARKS/perov_5/train.csv.gz=train" "$BENCHMARKS/carbon_24/train.csv.gz=train" \
     --equivalents 6 --out "$OUT/data"

@@ -80,7 +80,7 @@ def parrot(tmp_path_factory) -> Path:
     """A folder of weights: a network of the `orbits` language, trained on the textbook for some seconds."""
     import torch
 
-    from crystallm import checkpoint
+    from crystallm.models import folder
     from crystallm.network.config import ModelConfig
     from crystallm.network.transformer import GPT
     from crystallm.orbits import language, vocabulary
@@ -108,7 +108,7 @@ def parrot(tmp_path_factory) -> Path:
         optimizer.step()
     assert loss.item() < 0.1  # what is left is which crystal a bare beginning leads to
     card = {"summary": "five crystals of a textbook"}
-    return checkpoint.save(network.eval(), tmp_path_factory.mktemp("weights") / "parrot", card=card)
+    return folder.save(network.eval(), tmp_path_factory.mktemp("weights") / "parrot", card=card)
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +116,7 @@ def babbler(tmp_path_factory) -> Path:
     """A folder of weights: a network that has learned nothing, whose texts are cut off too early."""
     import torch
 
-    from crystallm import checkpoint
+    from crystallm.models import folder
     from crystallm.network.config import ModelConfig
     from crystallm.network.transformer import GPT
     from crystallm.orbits import vocabulary
@@ -125,7 +125,7 @@ def babbler(tmp_path_factory) -> Path:
     config = ModelConfig(
         language="orbits", vocab_size=len(vocabulary.vocabulary()), context=12, n_layer=1, n_head=2, n_embd=16
     )
-    return checkpoint.save(GPT(config).eval(), tmp_path_factory.mktemp("weights") / "babbler")
+    return folder.save(GPT(config).eval(), tmp_path_factory.mktemp("weights") / "babbler")
 
 
 @pytest.fixture(scope="session")

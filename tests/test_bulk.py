@@ -15,12 +15,12 @@ from pyarrow import parquet
 from crystallm import bulk, sources, validity
 from crystallm.answers import Selection
 from crystallm.asking import Request
-from crystallm.checkpoint import load_model
 from crystallm.cli import run
 from crystallm.commands.pace import Pace
 from crystallm.errors import InputError
 from crystallm.execution import pool as execution_pool
 from crystallm.generation import Settings
+from crystallm.models.load import load_model
 from crystallm.storage import run_folder
 from killed import kill_after
 

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from crystallm import checkpoint
-from crystallm.checkpoint import Model, list_models, load, load_model, save
 from crystallm.errors import CheckpointError
+from crystallm.models import folder as models_folder
+from crystallm.models import load as models_load
+from crystallm.models.folder import save
+from crystallm.models.load import list_models, load, load_model
+from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 
@@ -102,8 +105,8 @@ def test_loading_draws_no_random_number(folder: Path) -> None:
 
 
 def test_shards_stay_below_their_limit(network: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 12_000)
-    monkeypatch.setattr(checkpoint, "_HEADER_BYTES", 2_000)
+    monkeypatch.setattr(models_folder, "SHARD_BYTES", 12_000)
+    monkeypatch.setattr(models_folder, "_HEADER_BYTES", 2_000)
     folder = save(network, tmp_path / "many")
     shards = sorted(folder.glob("*.safetensors"))
     assert len(shards) > 5
@@ -145,7 +148,7 @@ def test_a_save_that_fails_leaves_the_old_weights_and_no_rest(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_json", full)
+    monkeypatch.setattr(models_folder, "_write_json", full)
     with pytest.raises(CheckpointError, match="No space left"):
         save(network, folder)
     assert load(folder).config == network.config
@@ -300,7 +303,7 @@ def test_weights_of_another_vocabulary_are_refused(network: GPT, folder: Path) -
 def test_bundled_models_are_listed_by_name(
     network: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "_WEIGHTS", tmp_path / "bundled")
+    monkeypatch.setattr(models_load, "WEIGHTS", tmp_path / "bundled")
     assert list_models() == []
     published = load(GOLDEN / "checkpoint_bias")
     save(published, tmp_path / "bundled" / "tiny", card={"data": "none"})

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from crystallm import choosing, weighing
 from crystallm.asking import Request, understand
-from crystallm.checkpoint import Model, load_model
 from crystallm.cif import tokenizer
 from crystallm.crystallography import formula, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
 from crystallm.generation import Generator, Settings
 from crystallm.grammar import text_length
 from crystallm.language import get_language
+from crystallm.models.load import load_model
+from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.orbits import vocabulary

@@ -286,9 +286,9 @@ def test_quiet_prints_nothing(crystallm, parrot):
 
 
 def test_models_lists_what_there_is(crystallm, parrot, monkeypatch):
-    from crystallm import checkpoint
+    from crystallm.models import load
 
-    monkeypatch.setattr(checkpoint, "_WEIGHTS", parrot.parent)
+    monkeypatch.setattr(load, "WEIGHTS", parrot.parent)
     code, out, _ = crystallm("models")
     assert code == 0
     assert re.search(r"parrot .* orbits .* 0\.\d M .* 128 .* five crystals of a textbook", out)
@@ -340,8 +340,8 @@ def test_a_file_of_requests_gives_one_table(crystallm, parrot, tmp_path):
 
 def test_a_request_does_not_depend_on_the_others_that_are_done_with_it(crystallm, parrot, tmp_path):
     from crystallm.asking import Request
-    from crystallm.checkpoint import load_model
     from crystallm.generation import Generator, Settings
+    from crystallm.models.load import load_model
 
     requests = [Request(formula=formula, n=2) for formula in ("Na4Cl4", "Ti2O4", "Zn2S2")]
     generator = Generator(load_model(parrot), requests, Settings())

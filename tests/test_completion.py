@@ -12,11 +12,11 @@ from pymatgen.core.structure_matcher import StructureMatcher
 
 import crystallm
 from crystallm import cli, completion, language, likeness, sources
-from crystallm.checkpoint import Model
 from crystallm.completion import Completing
 from crystallm.errors import InputError
 from crystallm.generation import Settings
 from crystallm.grammar.orbits.partial import KnownState
+from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.orbits import description

@@ -12,13 +12,14 @@ import torch
 import crystallm
 from crystallm import compositions
 from crystallm.asking import Request, understand
-from crystallm.checkpoint import Model, load_model
 from crystallm.cif import tokenizer
 from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import Generator, Settings
 from crystallm.grammar.composition import Wanted
 from crystallm.language import get_language
+from crystallm.models.load import load_model
+from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.orbits import vocabulary

@@ -11,11 +11,12 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from crystallm import checkpoint, cli, embeddings, language
-from crystallm.checkpoint import Model
+from crystallm import cli, embeddings, language
 from crystallm.cif import tokenizer
 from crystallm.crystallography import elements
 from crystallm.errors import InputError
+from crystallm.models import load
+from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 
@@ -83,7 +84,7 @@ def test_the_map_keeps_what_lies_in_a_plane_and_does_not_depend_on_lengths():
 
 
 def test_a_model_that_read_crystals_puts_like_elements_together():
-    names, table = embeddings.vectors(checkpoint.load_model("default", device="cpu"), "atoms")
+    names, table = embeddings.vectors(load.load_model("default", device="cpu"), "atoms")
     near = dict(zip(names, embeddings.nearest(names, table, 3), strict=True))
     lanthanides = {
         "La",
@@ -132,5 +133,5 @@ def test_the_command(tmp_path, monkeypatch, capsys, parrot):
         assert cli.run([*asked, *more]) == 2
         assert said in capsys.readouterr().err
     with pytest.raises(InputError, match="of = 'words'"):
-        embeddings.vectors(checkpoint.load_model(parrot), "words")
+        embeddings.vectors(load.load_model(parrot), "words")
     assert tokenizer.space_groups()["Pm"]

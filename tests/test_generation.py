@@ -7,11 +7,12 @@ import crystallm
 from crystallm import generation
 from crystallm.answers import Selection
 from crystallm.asking import Request, understand, validated
-from crystallm.checkpoint import Model, load_model
 from crystallm.cif import tokenizer
 from crystallm.errors import CheckpointError, InputError
 from crystallm.generation import Generator, Settings
 from crystallm.language import get_language
+from crystallm.models.load import load_model
+from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.orbits import vocabulary
@@ -84,7 +85,7 @@ def test_a_network_that_babbles_gives_broken_crystals_that_say_why():
 
 
 def test_what_is_wrong_is_said_before_a_model_is_loaded(monkeypatch):
-    monkeypatch.setattr("crystallm.checkpoint.load_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("crystallm.models.load.load_model", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(InputError, match="Xx is no element"):
         crystallm.generate("Xx", model="nowhere")
     with pytest.raises(InputError, match="no space group"):
@@ -214,7 +215,7 @@ def test_python_gives_the_best_distinct_ones(model, here):
 
 
 def test_what_cannot_fill_the_group_is_said_before_a_model_is_loaded(monkeypatch):
-    monkeypatch.setattr("crystallm.checkpoint.load_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("crystallm.models.load.load_model", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(InputError, match="3 formula units of TiO2 cannot fill Fm-3m"):
         crystallm.generate("TiO2", z=3, space_group=225, model="nowhere")
     with pytest.raises(InputError, match="z = 'many'"):

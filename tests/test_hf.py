@@ -17,10 +17,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from crystallm import checkpoint, cli, hf, hf_card, hf_tokenizer, hub, language, published
-from crystallm.checkpoint import Model
+from crystallm import cli, language
 from crystallm.cif import tokenizer
 from crystallm.errors import CheckpointError, CrystallmError, InputError
+from crystallm.models import download, hub, huggingface, huggingface_tokenizer, load, model_card
+from crystallm.models import folder as models_folder
+from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.sampling import sample as sampling_sample
@@ -62,25 +64,25 @@ def random_model(name, form, bias=False):
 @pytest.fixture(scope="module", params=FORMS, ids=lambda form: "-".join(map(str, form)))
 def pair(request, tmp_path_factory):
     model = random_model(*request.param)
-    return model, hf.write(model, tmp_path_factory.mktemp("hf") / "model")
+    return model, huggingface.write(model, tmp_path_factory.mktemp("hf") / "model")
 
 
 def test_a_network_comes_back_as_it_was(pair, tmp_path):
     model, folder = pair
-    again = checkpoint.load_model(folder, device="cpu")
+    again = load.load_model(folder, device="cpu")
     assert again.config == model.config
     assert again.card == model.card
     before = dict(model.network.named_parameters())
     for name, parameter in again.network.named_parameters():
         assert torch.equal(parameter, before[name]), name
-    assert checkpoint.language_of(folder) == model.language.name
+    assert load.language_of(folder) == model.language.name
     # Without our part of the config, as where others have made it: the same but for what only we know.
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare)
     content = json.loads((bare / "config.json").read_text())
     del content["crystallm"]
     (bare / "config.json").write_text(json.dumps(content))
-    assert checkpoint.load_model(bare, device="cpu").config == model.config
+    assert load.load_model(bare, device="cpu").config == model.config
 
 
 @with_transformers
@@ -119,7 +121,7 @@ def test_transformers_writes_the_same_tokens_greedily(pair):
 def fast(name):
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_str(json.dumps(hf_tokenizer.content(language.get_language(name))))
+    return Tokenizer.from_str(json.dumps(huggingface_tokenizer.content(language.get_language(name))))
 
 
 @with_tokenizers
@@ -155,11 +157,11 @@ def test_the_tokenizer_of_our_language_is_ours():
 
 
 def test_the_published_golden_weights_go_there_and_back(tmp_path):
-    golden = checkpoint.load_model(GOLDEN / "checkpoint_bias" / "ckpt.pt", device="cpu")
-    folder = hf.write(golden, tmp_path / "hf")
+    golden = load.load_model(GOLDEN / "checkpoint_bias" / "ckpt.pt", device="cpu")
+    folder = huggingface.write(golden, tmp_path / "hf")
     place = str(tmp_path / "back")
     assert cli.run(["convert", str(folder), "--to", "safetensors", "--out", place, "--quiet"]) == 0
-    back = checkpoint.load_model(place, device="cpu")
+    back = load.load_model(place, device="cpu")
     ids = torch.arange(20)[None]
     assert torch.equal(back.network(ids), golden.network(ids))
 
@@ -175,35 +177,35 @@ def test_the_published_golden_weights_go_there_and_back(tmp_path):
     ],
 )
 def test_foreign_networks_are_refused(tmp_path, change, said):
-    folder = hf.write(random_model("orbits", "llama"), tmp_path / "m")
+    folder = huggingface.write(random_model("orbits", "llama"), tmp_path / "m")
     content = json.loads((folder / "config.json").read_text()) | change
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(CrystallmError, match=said):
-        checkpoint.load_model(folder, device="cpu")
+        load.load_model(folder, device="cpu")
 
 
 def test_damaged_folders_are_refused(tmp_path):
     model = random_model("orbits", "gpt2")
-    folder = hf.write(model, tmp_path / "m")
+    folder = huggingface.write(model, tmp_path / "m")
     with pytest.raises(CheckpointError, match="exists"):
-        hf.write(model, folder)
+        huggingface.write(model, folder)
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(CheckpointError, match="damaged"):
-        checkpoint.load_model(folder)
+        load.load_model(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="pickled weights are not read"):
-        checkpoint.load_model(folder)
+        load.load_model(folder)
 
 
 def test_a_card_says_what_is_known_and_what_is_not():
-    text = hf_card.markdown(checkpoint.load_model("default", device="cpu"), "org/crystals")
+    text = model_card.markdown(load.load_model("default", device="cpu"), "org/crystals")
     head = text.split("---")[1]
     assert "library_name: crystallm" in head
     assert 'load_model("hf:org/crystals")' in text
     assert "| Alexandria | 2238 | CC-BY-4.0 |" in text
     assert "0.506" in text
-    bare = hf_card.markdown(random_model("cif", "gpt2"))
+    bare = model_card.markdown(random_model("cif", "gpt2"))
     assert bare.count("Not told.") == 5
 
 
@@ -303,10 +305,10 @@ def shelf(monkeypatch, tmp_path):
 
 def test_a_model_is_fetched_from_the_hub(shelf, tmp_path):
     model = random_model("orbits", "llama")
-    folder = hf.write(model, tmp_path / "m")
+    folder = huggingface.write(model, tmp_path / "m")
     shelf.files |= {path.name: path.read_bytes() for path in folder.iterdir()}
     shelf.files["pytorch_model.bin"] = b"a pickle"
-    found = checkpoint.load_model("hf:org/crystals", device="cpu")
+    found = load.load_model("hf:org/crystals", device="cpu")
     assert found.name == "hf:org/crystals"
     ids = torch.arange(10)[None]
     assert torch.equal(found.network(ids), model.network(ids))
@@ -317,19 +319,19 @@ def test_a_model_is_fetched_from_the_hub(shelf, tmp_path):
         ("hf:../../x/y", InputError, "write hf:org/name"),
     ):
         with pytest.raises(error, match=said):
-            checkpoint.load_model(name)
+            load.load_model(name)
 
 
 def test_a_model_is_pushed_with_its_card(shelf, tmp_path):
     model = random_model("cif", "gpt2")
-    assert model.push_to_hub("org/new", token="hf_none") == f"{shelf.address}/org/new"  # noqa: S106 - of the stub
+    assert hub.push(model, "org/new", token="hf_none") == f"{shelf.address}/org/new"  # noqa: S106 - of the stub
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(shelf.pushed)
     assert "# new" in shelf.pushed["README.md"].decode()
     assert 'load_model("hf:org/new")' in shelf.pushed["README.md"].decode()
     (tmp_path / "again").mkdir()
     for name, content in shelf.pushed.items():
         (tmp_path / "again" / name).write_bytes(content)
-    assert checkpoint.load_model(tmp_path / "again", device="cpu").config == model.config
+    assert load.load_model(tmp_path / "again", device="cpu").config == model.config
     with pytest.raises(InputError, match="write org/name"):
         hub.push(model, "new")
 
@@ -363,26 +365,26 @@ def published_file(shelf):
 
 def test_a_published_model_is_fetched_checked_and_loaded_by_its_name(shelf, published_file):
     with pytest.raises(CheckpointError, match="crystallm models --fetch crystallm_v1_small"):
-        checkpoint.load_model("crystallm_v1_small")
+        load.load_model("crystallm_v1_small")
     shelf.cut = [len(published_file) // 3, 2 * len(published_file) // 3]
     record = f"{shelf.address}/record"
     seen = []
     for _ in range(2):  # the connection breaks off twice
         with pytest.raises(CrystallmError, match="goes on from here"):
-            published.fetch("crystallm_v1_small", record=record)
-        assert not published.path("crystallm_v1_small").exists()
-    found = published.fetch("crystallm_v1_small", record=record, progress=lambda *told: seen.append(told))
+            download.fetch("crystallm_v1_small", record=record)
+        assert not download.path("crystallm_v1_small").exists()
+    found = download.fetch("crystallm_v1_small", record=record, progress=lambda *told: seen.append(told))
     assert found.read_bytes() == published_file
     assert seen[-1] == (len(published_file), len(published_file))
     ranges = [asked for path, asked in shelf.asked if path == "/files/small"]
     assert ranges == [None, f"bytes={len(published_file) // 3}-", f"bytes={2 * len(published_file) // 3}-"]
     n_asked = len(shelf.asked)
-    assert published.fetch("crystallm_v1_small", record=record) == found  # it is here: nobody is asked
+    assert download.fetch("crystallm_v1_small", record=record) == found  # it is here: nobody is asked
     assert len(shelf.asked) == n_asked
-    model = checkpoint.load_model("crystallm_v1_small", device="cpu")
+    model = load.load_model("crystallm_v1_small", device="cpu")
     assert model.name == "crystallm_v1_small"
     assert model.language.name == "cif"
-    golden = checkpoint.load_model(GOLDEN / "checkpoint_nobias" / "ckpt.pt", device="cpu")
+    golden = load.load_model(GOLDEN / "checkpoint_nobias" / "ckpt.pt", device="cpu")
     ids = torch.arange(12)[None]
     assert torch.equal(model.network(ids), golden.network(ids))
 
@@ -390,8 +392,8 @@ def test_a_published_model_is_fetched_checked_and_loaded_by_its_name(shelf, publ
 def test_a_file_with_another_sum_is_thrown_away(shelf, published_file):
     shelf.record["files"][0]["checksum"] = "md5:" + "0" * 32
     with pytest.raises(CrystallmError, match="the record says"):
-        published.fetch("crystallm_v1_small", record=f"{shelf.address}/record")
-    assert not list(published.folder().iterdir())
+        download.fetch("crystallm_v1_small", record=f"{shelf.address}/record")
+    assert not list(download.folder().iterdir())
     for record, said in (
         ({"files": []}, "tells nothing of crystallm_v1_small"),
         ({"files": [shelf.record["files"][0] | {"checksum": "sha1:00"}]}, "no MD5 sum"),
@@ -399,29 +401,29 @@ def test_a_file_with_another_sum_is_thrown_away(shelf, published_file):
     ):
         shelf.record = record
         with pytest.raises(CrystallmError, match=said):
-            published.fetch("crystallm_v1_small", record=f"{shelf.address}/record")
+            download.fetch("crystallm_v1_small", record=f"{shelf.address}/record")
     with pytest.raises(CrystallmError, match="cannot be reached"):
-        published.fetch("crystallm_v1_small", record=f"{shelf.address}/gone")
+        download.fetch("crystallm_v1_small", record=f"{shelf.address}/gone")
     with pytest.raises(InputError, match="did you mean crystallm_v1_small"):
-        published.fetch("crystallm_v1_smal")
+        download.fetch("crystallm_v1_smal")
 
 
 def test_archives_without_a_checkpoint_are_refused(tmp_path):
     for content, said in ((archive(b"x", "a/other.pt"), "holds no ckpt.pt"), (b"none", "cannot be read")):
         (tmp_path / "m.tar.gz").write_bytes(content)
         with pytest.raises(CheckpointError, match=said):
-            checkpoint.load_model(tmp_path / "m.tar.gz")
+            load.load_model(tmp_path / "m.tar.gz")
 
 
 def test_the_commands(tmp_path, monkeypatch, capsys, textbook_structures, shelf, published_file):
     monkeypatch.chdir(tmp_path)
-    checkpoint.save(random_model("orbits", "llama").network, tmp_path / "mine", card={"summary": "s"})
+    models_folder.save(random_model("orbits", "llama").network, tmp_path / "mine", card={"summary": "s"})
     assert cli.run(["convert", "mine", "--to", "hf"]) == 0
     assert "mine-hf" in capsys.readouterr().out
     assert (
         cli.run(["convert", "mine-hf", "--to", "safetensors", "--out", "again", "--dtype", "bfloat16"]) == 0
     )
-    assert checkpoint.load_model("again").card == {"summary": "s"}
+    assert load.load_model("again").card == {"summary": "s"}
     push = ["convert", "mine", "--to", "hf", "--push", "org/new", "--dtype", "bfloat16", "--quiet"]
     assert cli.run(push) == 0
     weights = safetensors.torch.load(shelf.pushed["model.safetensors"])
@@ -436,7 +438,7 @@ def test_the_commands(tmp_path, monkeypatch, capsys, textbook_structures, shelf,
     assert capsys.readouterr().out == (tmp_path / "rutile.txt").read_text()
     assert cli.run(["models", "--published"]) == 0
     assert "crystallm_v1_minus_mpts_52_small" in capsys.readouterr().out
-    monkeypatch.setitem(published.listed(), "record", f"{shelf.address}/record")
+    monkeypatch.setitem(download.listed(), "record", f"{shelf.address}/record")
     assert cli.run(["models", "--fetch", "crystallm_v1_small", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["path"].endswith("crystallm_v1_small.tar.gz")
     (tmp_path / "odd.txt").write_text("hello")

@@ -11,9 +11,10 @@ import torch
 from pyarrow import parquet
 
 from crystallm import cli, language, likelihood, sources
-from crystallm.checkpoint import Model
 from crystallm.cif import tokenizer
 from crystallm.errors import InputError
+from crystallm.models.load import load_model
+from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.sampling import sample as sampling_sample
@@ -116,7 +117,7 @@ class _Forced:
 
 
 def test_what_was_learned_is_likelier_than_what_was_not(parrot, textbook_structures):
-    model = Model.load(parrot)
+    model = load_model(parrot)
     known = textbook_structures["rutile"]
     strange = known.copy()
     strange.scale_lattice(2 * known.volume)
@@ -135,7 +136,7 @@ def test_what_has_no_text_has_a_reason(parrot, tmp_path, textbook_structures):
     textbook_structures["rutile"].to(filename=str(tmp_path / "c" / "rutile.cif"))
     textbook_structures["perovskite"].to(filename=str(tmp_path / "c" / "perovskite.cif"))
     (tmp_path / "c" / "torn.cif").write_text("data_\n_cell_length_a 3\n")
-    rows = {row["id"]: row for row in likelihood.rows(Model.load(parrot), sources.read(tmp_path / "c"))}
+    rows = {row["id"]: row for row in likelihood.rows(load_model(parrot), sources.read(tmp_path / "c"))}
     assert (rows["rutile"]["formula"], rows["rutile"]["space_group"]) == ("Ti2O4", "P4_2/mnm")
     assert rows["perovskite"]["formula"] == "SrTiO3"
     assert rows["torn"]["nats"] is None

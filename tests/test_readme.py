@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crystallm import checkpoint, cli
+from crystallm import cli
+from crystallm.models import load
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +36,7 @@ def commands() -> list[list[str]]:
 def place(tmp_path, monkeypatch, parrot, textbook_structures):
     """A folder in which the README's files are, and where the default model is the parrot."""
     shutil.copytree(parrot, tmp_path / "weights" / "default")
-    monkeypatch.setattr(checkpoint, "_WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(load, "WEIGHTS", tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for name in ("train.csv.gz", "val.csv.gz"):

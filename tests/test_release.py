@@ -38,11 +38,11 @@ def test_the_wheel_holds_the_package_and_no_more(tmp_path):
         assert "License-Expression: MIT" in wheel.read(metadata).decode()
     assert names == sources()
     for needed in (
-        "weights/default/config.json",
+        "models/weights/default/config.json",
         "crystallography/data/elements.json",
         "crystallography/data/spacegroups.json.gz",
         "cif/vocabulary.json",
-        "data/published.json",
+        "models/published.json",
         "recipes/default.yaml",
         "py.typed",
     ):

@@ -17,11 +17,11 @@ import crystallm
 from crystallm import cli, searching
 from crystallm.asking import Request
 from crystallm.beginnings import Beginnings
-from crystallm.checkpoint import load_model
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
 from crystallm.generation import Settings
 from crystallm.language import get_language
+from crystallm.models.load import load_model
 from crystallm.search_options import Options, split
 from crystallm.search_policies import Elites, Outcome, Proposal, Root
 from crystallm.searching import Search, best_first, descent, penalty

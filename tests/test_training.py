@@ -13,8 +13,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from crystallm import checkpoint, dataset, losses, training, training_log, training_state, training_step
+from crystallm import dataset, losses, training, training_log, training_state, training_step
 from crystallm.errors import CheckpointError, CrystallmError, InputError
+from crystallm.models import folder as models_folder
+from crystallm.models import load
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.training import Progress, Recipe
@@ -99,7 +101,7 @@ def assert_same_run(one, other):
     assert tensors.keys() == expected.keys()
     assert [name for name in expected if not torch.equal(tensors[name], expected[name])] == []
     for kind in (training.MODEL, training.LAST):
-        found, wanted = (dict(checkpoint.load(f / kind).named_parameters()) for f in (one, other))
+        found, wanted = (dict(load.load(f / kind).named_parameters()) for f in (one, other))
         assert [name for name in wanted if not torch.equal(found[name], wanted[name])] == []
 
 
@@ -121,7 +123,7 @@ def test_a_tiny_network_learns_a_tiny_set(tmp_path):
     assert math.log(8) <= validations[-1].crystal < math.log(8) + 0.5 < validations[0].crystal
     assert end.best == min(losses.crystal for losses in validations)
     assert end.tokens == 80 * sum(map(len, texts))
-    best = checkpoint.load(tmp_path / "run" / "model", device="cpu")
+    best = load.load(tmp_path / "run" / "model", device="cpu")
     held_out = dataset.load(data, "val")
     assert training.validate(best, held_out, CPU, "float32").crystal == pytest.approx(end.best, rel=1e-5)
     lines = metrics(tmp_path / "run")
@@ -278,7 +280,12 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, data, whole, 
 
 @pytest.mark.parametrize(
     ("holder", "name", "call"),
-    [(training_log, "log", 3), (training_state, "save", 3), (checkpoint, "save", 1), (checkpoint, "save", 4)],
+    [
+        (training_log, "log", 3),
+        (training_state, "save", 3),
+        (models_folder, "save", 1),
+        (models_folder, "save", 4),
+    ],
 )
 def test_a_run_that_died_while_it_wrote_ends_as_one_that_did_not(
     tmp_path, data, whole, monkeypatch, holder, name, call

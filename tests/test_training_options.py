@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from crystallm import checkpoint, dataset, feeding, hardware, parallel, training, training_log, training_step
+from crystallm import dataset, feeding, hardware, parallel, training, training_log, training_step
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.losses import Losses
+from crystallm.models import load
 from crystallm.network.config import ModelConfig
 from crystallm.recipe import Recipe
 from crystals import write_split
@@ -67,7 +68,7 @@ def lines(folder):
 
 
 def weights(folder, kind):
-    return dict(checkpoint.load(folder / kind, device="cpu").named_parameters())
+    return dict(load.load(folder / kind, device="cpu").named_parameters())
 
 
 # --- length ---
@@ -128,14 +129,14 @@ def test_averaged_weights_are_validated_and_saved(run):
     folder, seen = run(ema=0.5, updates=1, validate_every=1.0)
     plain, _ = run("plain", updates=1, validate_every=1.0)
     torch.manual_seed(0)
-    config = checkpoint.load(plain / training.LAST, device="cpu").config
+    config = load.load(plain / training.LAST, device="cpu").config
     first = dict(training.GPT(config).named_parameters())
     learned = weights(plain, training.LAST)
     kept = 2 / 11  # at the first update, where it is below 0.5
     for name, average in weights(folder, training.LAST).items():
         assert torch.allclose(average, kept * first[name] + (1 - kept) * learned[name], atol=1e-6)
     held_out = dataset.load(folder.parent / "data", "val")
-    best = checkpoint.load(folder / training.MODEL, device="cpu")
+    best = load.load(folder / training.MODEL, device="cpu")
     assert seen[-1][1].crystal == pytest.approx(training.validate(best, held_out, CPU, "float32").crystal)
 
 
@@ -154,7 +155,7 @@ def test_an_update_is_the_mean_over_all_targets_of_its_micro_batches(run):
     folder, seen = run(accumulate=3, updates=2, validate_every=1.0)
     data = dataset.load(folder.parent / "data", "train")
     torch.manual_seed(0)
-    net = training.GPT(checkpoint.load(folder / training.LAST, device="cpu").config)
+    net = training.GPT(load.load(folder / training.LAST, device="cpu").config)
     found = [
         training.summed_loss(net, batch, CPU, "float32")
         for _, batch in zip(
@@ -438,7 +439,7 @@ def test_light_tokens_teach_less_and_are_told_as_they_are(run, monkeypatch):
     nothing, told = run("nothing", light=0.0, **fields)
     assert told[0][0].loss == pytest.approx(seen[0][0].loss)
     torch.manual_seed(0)
-    fresh = training.GPT(checkpoint.load(plain / training.LAST, device="cpu").config)
+    fresh = training.GPT(load.load(plain / training.LAST, device="cpu").config)
     before = dict(fresh.named_parameters())
     assert all(torch.equal(w, before[name]) for name, w in weights(nothing, training.LAST).items())
     monkeypatch.setattr(OrbitsLanguage, "light_ids", tuple(range(20)))

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from crystallm import checkpoint, dataset, training, training_log
+from crystallm import dataset, training, training_log
 from crystallm.errors import CrystallmError
+from crystallm.models import load
 from crystallm.training import Recipe
 from crystals import write_split
 
@@ -110,7 +111,7 @@ def launch(n, recipe, data, folder, *, resume=False, failing=None):
 
 
 def weights(folder, kind=training.LAST):
-    return dict(checkpoint.load(folder / kind, device="cpu").named_parameters())
+    return dict(load.load(folder / kind, device="cpu").named_parameters())
 
 
 def metrics(folder):

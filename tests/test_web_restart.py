@@ -114,12 +114,12 @@ def test_interrupted_jobs_are_gone_on_with_and_end_as_those_that_never_were(parr
 def test_a_server_whose_network_is_broken_ends_for_a_supervisor_to_start_it(parrot, tmp_path):
     import torch
 
-    from crystallm import checkpoint
+    from crystallm.models import folder, load
 
-    network = checkpoint.load_model(str(parrot), device="cpu").network
+    network = load.load_model(str(parrot), device="cpu").network
     with torch.no_grad():
         network.lm_head.weight.fill_(float("nan"))
-    server = Served(checkpoint.save(network, tmp_path / "broken"), tmp_path / "out")
+    server = Served(folder.save(network, tmp_path / "broken"), tmp_path / "out")
     ask = {"kind": "generate", "formula": "TiO2", "z": 2, "n": 2, "seed": 1}
     try:
         for _ in range(2):

@@ -180,7 +180,7 @@ class Kept:
 
 def do(parrot, energy, job, simulations=40, **limits):
     """The events of a search that is run here."""
-    from crystallm.checkpoint import load_model
+    from crystallm.models.load import load_model
     from crystallm.web import asks, searching
     from crystallm.web.limits import Limits
     from crystallm.web.metrics import Metrics
@@ -280,7 +280,7 @@ def test_where_time_is_short_a_search_ends_with_what_it_has(parrot, tmp_path):
 def test_no_z_that_is_tried_passes_the_bound_on_atoms(parrot):
     import re
 
-    from crystallm.checkpoint import load_model
+    from crystallm.models.load import load_model
     from crystallm.web import asks, searching
     from crystallm.web.limits import Limits
     from crystallm.web.metrics import Metrics

@@ -16,9 +16,10 @@ from crystallm.lazy import public_names
 from crystallm.version import __version__
 
 if TYPE_CHECKING:
-    from crystallm.checkpoint import Model, load_model
     from crystallm.crystal import Crystal
     from crystallm.generation import generate
+    from crystallm.models.load import load_model
+    from crystallm.models.model import Model
     from crystallm.searching import search
 
 # What spglib fails at is told by our errors; its own lines, from C, would stand between them on the terminal.
@@ -34,9 +35,9 @@ __getattr__, __dir__ = public_names(
     {
         "__version__": "crystallm.version",
         "Crystal": "crystallm.crystal",
-        "Model": "crystallm.checkpoint",
+        "Model": "crystallm.models.folder",
         "generate": "crystallm.generation",
-        "load_model": "crystallm.checkpoint",
+        "load_model": "crystallm.models.folder",
         "search": "crystallm.searching",
         "cif": "crystallm.cif:",
         "completion": "crystallm.completion:",

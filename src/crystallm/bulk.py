@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from crystallm.checkpoint import Model
+    from crystallm.models.model import Model
 
 LARGE = 10_000
 """A run of more crystals is large: its rows stay in parts, and no file is written for each crystal."""

@@ -30,10 +30,10 @@ from crystallm.grammar import text_length
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crystallm.checkpoint import Model
     from crystallm.crystallography.formula import Cell
     from crystallm.crystallography.space_groups import SpaceGroup
     from crystallm.generation import Settings
+    from crystallm.models.model import Model
     from crystallm.weighing import Told
 
 MAX_Z = 24

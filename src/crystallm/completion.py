@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from crystallm.answers import Selection
-    from crystallm.checkpoint import Model
     from crystallm.choosing import Choice
     from crystallm.generation import Settings
+    from crystallm.models.model import Model
     from crystallm.orbits.description import Description
 
 Kept = Literal["all", "orbits"]

@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crystallm.asking import Plan
-    from crystallm.checkpoint import Model
     from crystallm.generation import Settings
     from crystallm.grammar.cif.state import CifRules
     from crystallm.grammar.composition import Wanted
     from crystallm.grammar.orbits.state import OrbitsRules
+    from crystallm.models.model import Model
 
     Composition = tuple[tuple[str, int], ...]
 

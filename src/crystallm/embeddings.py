@@ -22,8 +22,8 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.checkpoint import Model
     from crystallm.crystallography.space_groups import Floats
+    from crystallm.models.model import Model
 
 KINDS = ("atoms", "digits", "space-groups")
 SYSTEMS = (

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from crystallm.answers import Ranking, Selection
-    from crystallm.checkpoint import Model
     from crystallm.choosing import Choice
     from crystallm.compositions import Drawer
     from crystallm.crystal import Crystal
+    from crystallm.models.model import Model
     from crystallm.sampling.sequence import Draft, Options, RowState, Rules, Sample
 
 _LOG = logging.getLogger(__name__)
@@ -529,7 +529,8 @@ def generate(
         CheckpointError: there is no such model.
     """
     from crystallm import answers
-    from crystallm.checkpoint import Model, load_model
+    from crystallm.models.load import load_model
+    from crystallm.models.model import Model
 
     asked: dict[str, Any] = {
         "formula": formula, "z": z, "space_group": space_group, "n": n, "prompt": prompt,

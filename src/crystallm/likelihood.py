@@ -24,8 +24,8 @@ from crystallm.errors import CrystallmError, InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from crystallm.checkpoint import Model
     from crystallm.language import Language
+    from crystallm.models.model import Model
     from crystallm.network.transformer import GPT
     from crystallm.sources import Entry
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from crystallm.checkpoint import Model
     from crystallm.crystal import Crystal
+    from crystallm.models.model import Model
     from crystallm.sampling.sequence import Sample
     from crystallm.search_options import Options
     from crystallm.search_policies import Policy, Proposal
@@ -572,8 +572,9 @@ def search(
             range.
         CrystallmError: there is no such model, or one that cannot be loaded.
     """
-    from crystallm.checkpoint import Model, load_model
     from crystallm.energy.model import require
+    from crystallm.models.load import load_model
+    from crystallm.models.model import Model
 
     given = {
         "simulations": simulations, "energy_calls": energy_calls, "minutes": minutes, "energy": energy,

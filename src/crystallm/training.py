@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from crystallm import checkpoint, dataset, feeding, hardware, parallel, training_log, training_state
+from crystallm import dataset, feeding, hardware, parallel, training_log, training_state
 from crystallm.epochs import Epochs
 from crystallm.errors import InputError
 from crystallm.language import get_language
 from crystallm.losses import Losses, summed_loss, validate
+from crystallm.models import folder as models_folder
+from crystallm.models import load
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.recipe import FORM, Recipe, next_validation, rate
@@ -103,7 +105,7 @@ def form_of(model: str) -> dict[str, Any]:
     Raises:
         CheckpointError: there is no such model.
     """
-    config = checkpoint.load(checkpoint.find(model), device="cpu").config
+    config = load.load(load.find(model), device="cpu").config
     return config.model_dump(include=set(FORM))
 
 
@@ -280,7 +282,7 @@ def _record(run: Run, progress: Progress, found: Losses, board: training_log.Boa
             training_log.picture(run.folder)
             board.tell(line)
             if better:
-                checkpoint.save(run.shown, run.folder / MODEL)
-            checkpoint.save(run.shown, run.folder / LAST)
+                models_folder.save(run.shown, run.folder / MODEL)
+            models_folder.save(run.shown, run.folder / LAST)
             training_state.save(run, progress)
     return progress

@@ -15,8 +15,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from crystallm import checkpoint
 from crystallm.errors import CheckpointError, CrystallmError, InputError
+from crystallm.models import load as models_load
 from crystallm.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def take_weights(network: GPT, model: str) -> None:
         InputError: the model has another form, or another language.
         CheckpointError: there is no such model.
     """
-    given = checkpoint.load(checkpoint.find(model), device="cpu", dtype="float32")
+    given = models_load.load(models_load.find(model), device="cpu", dtype="float32")
     ours, theirs = vars(network.config), vars(given.config)
     for name in sorted(set(ours) - {"dropout"}):
         if ours[name] != theirs[name]:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from crystallm.asking import Request
-    from crystallm.checkpoint import Model
     from crystallm.crystal import Crystal
+    from crystallm.models.model import Model
 
 Row = TypeVar("Row", bound="Mapping[str, Any]")
 Item = TypeVar("Item")
@@ -116,12 +116,12 @@ def write(
 
 def described(model: Model, settings: Settings) -> dict[str, Any]:
     """What a worker needs to write as a generator here does, besides requests and their first indices."""
-    from crystallm import checkpoint
+    from crystallm.models import load
 
     name = settings.model
-    bundled = name in checkpoint.list_models()
+    bundled = name in load.list_models()
     return {
-        "model": name if bundled else str(checkpoint.find(name).resolve()),
+        "model": name if bundled else str(load.find(name).resolve()),
         "weights": fingerprint(model),
         "settings": settings.model_dump(),
     }
@@ -154,7 +154,7 @@ def generator_of(
 
 @lru_cache(maxsize=1)
 def _model(name: str, device: str, dtype: str) -> Model:
-    from crystallm.checkpoint import load_model
+    from crystallm.models.load import load_model
 
     return load_model(name, device=device, dtype=dtype)
 

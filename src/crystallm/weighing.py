@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from crystallm.checkpoint import Model
     from crystallm.crystallography.formula import Cell
+    from crystallm.models.model import Model
     from crystallm.network.transformer import GPT
 
     Told = tuple[Cell, list[int]]

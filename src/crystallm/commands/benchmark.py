@@ -206,8 +206,8 @@ def _written(
 ) -> tuple[Model, dict[str, Any]]:
     """What writes samples for some of the entries with a model, and what is asked of it."""
     from crystallm.benchmarks.csp_units import Model
-    from crystallm.checkpoint import load_model
     from crystallm.generation import Generator, fingerprint
+    from crystallm.models.load import load_model
 
     model = load_model(settings.model, device=device, dtype=settings.dtype)
     context = model.config.context if model.language.name == "orbits" else None

@@ -111,7 +111,7 @@ def _asked(options: Mapping[str, Any]) -> tuple[Completing, Selection]:
     from crystallm import completion, likeness
     from crystallm.answers import Selection
     from crystallm.asking import validated
-    from crystallm.checkpoint import load_model
+    from crystallm.models.load import load_model
 
     left = dict(options)
     path, wanted = left.pop("path", None), left.pop("formula", None)

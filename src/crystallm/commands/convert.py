@@ -82,7 +82,8 @@ def _model(source: str, to: str, options: dict[str, Any]) -> str:
     """Convert a model; what there is to say."""
     import torch
 
-    from crystallm import checkpoint, hf, hub
+    from crystallm.models import folder as models_folder
+    from crystallm.models import hub, huggingface, load
 
     push, place = options.get("push"), options.get("out")
     if push is not None and to != "hf":
@@ -91,17 +92,17 @@ def _model(source: str, to: str, options: dict[str, Any]) -> str:
     if kind not in DTYPES:
         raise InputError(f"dtype = {kind!r}: write {', '.join(DTYPES)}")
     dtype: torch.dtype = getattr(torch, kind)
-    model = checkpoint.load_model(source, device="cpu")
+    model = load.load_model(source, device="cpu")
     said = ""
     if place is not None or push is None:
         name = model.name.split(".", maxsplit=1)[0]
         folder = Path(str(place)) if place is not None else Path(f"{name}-{to}")
         if to == "hf":
-            hf.write(model, folder, dtype=dtype)
+            huggingface.write(model, folder, dtype=dtype)
         else:
             if folder.exists():
                 raise InputError(f"{str(folder)!r} is there already: name another place with --out")
-            checkpoint.save(model.network, folder, dtype=dtype, card=model.card or None)
+            models_folder.save(model.network, folder, dtype=dtype, card=model.card or None)
         said = (
             f"{model.name}: {model.language.name}, {model.network.num_parameters() / 1e6:.1f} M; {folder}\n"
         )

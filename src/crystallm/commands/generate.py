@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from crystallm.answers import Selection
     from crystallm.asking import Request
     from crystallm.bulk import Block, Done
-    from crystallm.checkpoint import Model
     from crystallm.choosing import Choice
     from crystallm.generation import Settings
     from crystallm.lists import Survey
+    from crystallm.models.model import Model
 
 TABLE_ROWS = 40
 """Crystals in the printed table, at most; the results have them all."""
@@ -309,10 +309,11 @@ def _begin(options: dict[str, Any]) -> None:
         if options.get("formula") is None or given:
             more = f", not {', '.join(given)}" if given else ""
             raise InputError(f"--like takes a formula{more}: crystallm generate YMn6Ge6 --like ZrMn6Sn6.cif")
-        from crystallm import checkpoint, likeness
+        from crystallm import likeness
         from crystallm.language import get_language
+        from crystallm.models import load
 
-        language = get_language(checkpoint.language_of(str(options.get("model", "default"))))
+        language = get_language(load.language_of(str(options.get("model", "default"))))
         ids = likeness.like(likeness.read(str(known)), str(options.pop("formula")), language)
         options["prompt"] = language.text(ids)
 
@@ -451,9 +452,9 @@ def _understood(asked: Asked, *, shown: bool) -> Run:
     """Load the model, and look at each request."""
     from crystallm import lists
     from crystallm.asking import elements_of
-    from crystallm.checkpoint import load_model
     from crystallm.energy.hull import Lacking
     from crystallm.generation import Generator
+    from crystallm.models.load import load_model
 
     # Where others write, there may be no GPU here: the requests are understood, and no more.
     device, dtype = (asked.settings.device if asked.place.here else "cpu"), asked.settings.dtype
@@ -564,24 +565,24 @@ def models(
     json: Json = False,
 ) -> None:
     """List the models that the package brings along, or get a published one."""
-    from crystallm import published as others
     from crystallm import tables
-    from crystallm.checkpoint import list_models
+    from crystallm.models import download
+    from crystallm.models.load import list_models
 
     if fetch is not None:
         with progress(f"fetching {fetch}", None, shown=not json) as advance:
-            place = others.fetch(fetch, progress=lambda done, _: advance(done))
+            place = download.fetch(fetch, progress=lambda done, _: advance(done))
         print_json([{"name": fetch, "path": str(place)}]) if json else print(place)  # noqa: T201 - the result
         return
     if published:
         rows = [
-            {"name": name, "what": what, "here": others.path(name).exists()}
-            for name, what in others.listed()["models"].items()
+            {"name": name, "what": what, "here": download.path(name).exists()}
+            for name, what in download.listed()["models"].items()
         ]
         if json:
             print_json(rows)
         else:
-            tables.print_published(rows, str(others.listed()["source"]), str(others.listed()["licence"]))
+            tables.print_published(rows, str(download.listed()["source"]), str(download.listed()["licence"]))
         return
     found = [_described(name) for name in list_models()]
     if json:
@@ -592,7 +593,7 @@ def models(
 
 def _described(name: str) -> dict[str, Any]:
     """What there is to say of a bundled model."""
-    from crystallm.checkpoint import load_model
+    from crystallm.models.load import load_model
 
     model = load_model(name, device="cpu")
     return {

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from crystallm.asking import Request
     from crystallm.benchmarks.challenge import ChallengeResult, Shares
     from crystallm.benchmarks.classes import ClassesResult, Score
-    from crystallm.checkpoint import Model
     from crystallm.crystal import Crystal
     from crystallm.generation import Settings
+    from crystallm.models.model import Model
 
 ASKED = {"composition": False, "group": True}
 """Ways to ask, and whether each names the space group."""
@@ -96,7 +96,7 @@ def challenge(
     settings, target = _settings(options, own["out"])
     from crystallm.benchmarks.challenge import judge, read_compounds
     from crystallm.benchmarks.known import requests_for, spread
-    from crystallm.checkpoint import load_model
+    from crystallm.models.load import load_model
     from crystallm.storage import files
 
     compounds = read_compounds(own["data"])
@@ -184,7 +184,7 @@ def classes(
     settings, target = _settings(options, own["out"])
     from crystallm.asking import Request
     from crystallm.benchmarks.classes import PROTOTYPES, judge, read_references
-    from crystallm.checkpoint import load_model
+    from crystallm.models.load import load_model
     from crystallm.storage import files
 
     references = read_references(

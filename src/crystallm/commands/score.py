@@ -75,7 +75,7 @@ def score(
 
 def _scored(options: Mapping[str, Any], symprec: float, *, shown: bool) -> list[dict[str, Any]]:
     from crystallm import likelihood, sources
-    from crystallm.checkpoint import load_model
+    from crystallm.models.load import load_model
 
     entries = sources.read(str(options["path"]))
     loaded = load_model(

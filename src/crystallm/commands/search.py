@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from crystallm.asking import Request
-    from crystallm.checkpoint import Model
     from crystallm.crystal import Crystal
     from crystallm.generation import Settings
+    from crystallm.models.model import Model
     from crystallm.search_options import Options
     from crystallm.searching import Found, Search, State
 
@@ -226,9 +226,9 @@ def _asked(options: dict[str, Any]) -> Asked:
 def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Search; rows of the distinct crystals, best first, and what there is to say of the search."""
     from crystallm import answers
-    from crystallm.checkpoint import load_model
     from crystallm.execution import mapping
     from crystallm.generation import Generator
+    from crystallm.models.load import load_model
     from crystallm.searching import best_first
     from crystallm.storage import files
 

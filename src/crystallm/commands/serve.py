@@ -13,7 +13,7 @@ from crystallm.commands import BatchSize, ConfigFile, Device, merged, whole
 from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
-    from crystallm.checkpoint import Model
+    from crystallm.models.model import Model
 
 OFFERED = ("chgnet", "sevennet")
 """Energy models that are offered where they are installed."""
@@ -137,7 +137,7 @@ def _models(names: list[str], device: str) -> dict[str, Model]:
     """The models, loaded, by name."""
     import torch
 
-    from crystallm.checkpoint import load_model
+    from crystallm.models.load import load_model
 
     # The processes that judge take the other cores; beside them, many threads are slower than one.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))

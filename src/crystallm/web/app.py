@@ -34,7 +34,7 @@ from crystallm.web.store import INTERRUPTED
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
-    from crystallm.checkpoint import Model
+    from crystallm.models.model import Model
     from crystallm.web.guard import Application, Receive, Scope, Send
     from crystallm.web.store import Store
 

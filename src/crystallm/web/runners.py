@@ -35,8 +35,8 @@ from crystallm.web.reading import FieldError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from crystallm.checkpoint import Model
     from crystallm.crystal import Crystal
+    from crystallm.models.model import Model
     from crystallm.sampling.sequence import Draft, Sample
     from crystallm.web.jobs import Job
     from crystallm.web.limits import Limits

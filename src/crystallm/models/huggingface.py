@@ -30,11 +30,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from crystallm.checkpoint import Model
+    from crystallm.models.model import Model
+
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
 OWN = "crystallm"
 """The key of our own config within theirs."""
+
 LAYERS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
@@ -59,7 +62,7 @@ def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | 
     """
     from safetensors.torch import save_file
 
-    from crystallm import hf_card, hf_tokenizer
+    from crystallm.models import huggingface_tokenizer, model_card
 
     place = Path(folder)
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
@@ -68,7 +71,7 @@ def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | 
         name: tensor.detach().to("cpu", dtype or tensor.dtype).clone().contiguous()
         for name, tensor in _theirs(dict(model.network.named_parameters()), model.config).items()
     }
-    special = hf_tokenizer.special(model.language)
+    special = huggingface_tokenizer.special(model.language)
     ids = {token: i for i, token in enumerate(model.language.vocabulary())}
     named = {f"{role}_id": ids[token] for role, token in special.items() if role != "unk_token"}
     stored = str(next(iter(state.values())).dtype).removeprefix("torch.")
@@ -78,7 +81,7 @@ def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | 
         (place / WEIGHTS_FILE).chmod(0o644)
         _write_json(place / CONFIG_FILE, _config(model.config) | named | {"torch_dtype": stored})
         _write_json(place / "generation_config.json", {"do_sample": True, "top_k": 10, **named})
-        _write_json(place / "tokenizer.json", hf_tokenizer.content(model.language))
+        _write_json(place / "tokenizer.json", huggingface_tokenizer.content(model.language))
         _write_json(
             place / "tokenizer_config.json",
             {
@@ -89,7 +92,7 @@ def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | 
             },
         )
         _write_json(place / "card.json", model.card)
-        (place / "README.md").write_text(hf_card.markdown(model), encoding="utf-8")
+        (place / "README.md").write_text(model_card.markdown(model), encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{place} cannot be written: {error.strerror or error}") from error
     return place

@@ -16,11 +16,14 @@ from crystallm.errors import CheckpointError, InputError
 if TYPE_CHECKING:
     import torch
 
-    from crystallm.checkpoint import Model
+    from crystallm.models.model import Model
+
 
 PREFIX = "hf:"
+
 WANTED = ("*.json", "*.safetensors", "ckpt.pt", "README.md")
 """Files of a repository that are fetched: of pickled weights the published ones alone, read as data."""
+
 _NAME = re.compile(r"(?P<name>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,100}))?")
 
 
@@ -73,12 +76,12 @@ def push(
     found = _NAME.fullmatch(name.removeprefix(PREFIX))
     if found is None or found["revision"]:
         raise InputError(f"{name!r} is no name on the Hub: write org/name")
-    from crystallm import hf, hf_card
+    from crystallm.models import huggingface, model_card
 
     api = _api(token)
     with tempfile.TemporaryDirectory() as place:
-        folder = hf.write(model, Path(place) / "model", dtype=dtype)
-        (folder / "README.md").write_text(hf_card.markdown(model, found["name"]), encoding="utf-8")
+        folder = huggingface.write(model, Path(place) / "model", dtype=dtype)
+        (folder / "README.md").write_text(model_card.markdown(model, found["name"]), encoding="utf-8")
         try:
             api.create_repo(found["name"], private=private, exist_ok=True)
             api.upload_folder(

@@ -22,8 +22,10 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from crystallm.language import Language
 
+
 MARK = "\ue000"
 """Before a space group: a character of no script (Unicode, private use)."""
+
 UNKNOWN = "<unk>"
 
 

@@ -25,8 +25,11 @@ from crystallm.errors import CrystallmError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+
 ENDING = ".tar.gz"
+
 CHUNK = 1 << 20
+
 SECONDS = 30.0
 """Without a byte, after which a connection is given up."""
 
@@ -35,7 +38,7 @@ SECONDS = 30.0
 def listed() -> Mapping[str, Any]:
     """The list: `source`, `record`, `licence`, and `models` with what each was trained on, by name."""
     found: dict[str, Any] = json.loads(
-        (files("crystallm") / "data" / "published.json").read_text(encoding="utf-8")
+        (files("crystallm.models") / "published.json").read_text(encoding="utf-8")
     )
     return found
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystallm.checkpoint import Model
+    from crystallm.models.model import Model
+
 
 _USE = """
 ## How to use

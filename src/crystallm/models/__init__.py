@@ -1,0 +1,1 @@
+"""Trained models: load, save, convert, publish."""

@@ -1,0 +1,139 @@
+"""State dict -> network, after checks; ckpt.pt files read without running pickles."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+from torch.overrides import TorchFunctionMode
+
+from crystallm.errors import CheckpointError
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+# What wrappers put before the names: torch.compile, and data-parallel training.
+WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
+
+# Causal masks that old versions of the published code kept as buffers; ours needs none.
+_MASK_BUFFER = re.compile(r"transformer\.h\.\d+\.attn\.(?:bias|masked_bias)")
+
+_FILLING = {"normal_", "uniform_", "kaiming_uniform_", "zeros_", "ones_", "fill_"}
+
+_HEAD, _TOKENS = "lm_head.weight", "transformer.wte.weight"
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves first weights out: filling those without storage loads the half of torch, for a second."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call what was to be called, unless it fills a tensor."""
+        given = kwargs or {}
+        if func.__name__ in _FILLING:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+def build(
+    config: ModelConfig, state: dict[str, Tensor], path: Path, device: torch.device, dtype: torch.dtype
+) -> GPT:
+    """Fill a network with a state dict, after a look at every name and shape."""
+    # On the meta device first: no memory is taken for weights that may not fit, no random number is drawn.
+    with torch.device("meta"), _Unfilled():
+        network = GPT(config)
+    expected = dict(network.named_parameters())
+    if _HEAD in state and _TOKENS in state:
+        head = state.pop(_HEAD)
+        if head.shape != state[_TOKENS].shape or not torch.equal(head, state[_TOKENS]):
+            raise CheckpointError(
+                f"{path}: {_HEAD} differs from {_TOKENS}, but the two are one in this network"
+            )
+    for kind, names in (
+        ("lacks", expected.keys() - state.keys()),
+        ("also holds", state.keys() - expected.keys()),
+    ):
+        if names:
+            first, rest = min(names), len(names) - 1
+            more = f" and {rest} more" if rest else ""
+            raise CheckpointError(
+                f"{path} {kind} {first}{more}: not the weights of the network its config describes"
+            )
+    for name, parameter in expected.items():
+        if state[name].shape != parameter.shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(state[name].shape)}, "
+                f"the config says {tuple(parameter.shape)}"
+            )
+        if not state[name].is_floating_point():
+            raise CheckpointError(f"{path}: {name} holds {state[name].dtype}, not floating-point numbers")
+    filled = {name: state[name].to(device=device, dtype=dtype, copy=True) for name in expected}
+    network.load_state_dict(filled | {_HEAD: filled[_TOKENS]}, assign=True)
+    network.lm_head.weight = network.transformer.wte.weight  # assigning makes two of the one
+    if device.type == "cpu" and dtype == torch.float32:
+        network.pack()
+    return network.eval()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or raise CheckpointError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object")
+    return content
+
+
+def parse_config(fields: Mapping[str, Any], path: Path) -> ModelConfig:
+    """Validate the fields of a config, or raise CheckpointError."""
+    try:
+        return ModelConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        value = f" ({first['input']!r})" if where and not isinstance(first["input"], dict) else ""
+        raise CheckpointError(f"{path}: {where + value + ': ' if where else ''}{first['msg']}") from error
+
+
+def read_published(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Read a published `ckpt.pt`: plain data and tensors, no code is run."""
+    try:
+        # Mapped, as most of a published file is the optimizer's state, which nobody asks for.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # whatever the loader stumbles over, the file is no such checkpoint
+        raise CheckpointError(
+            f"{path} is no checkpoint of plain tensors and was not loaded "
+            f"({type(error).__name__}): truncated, or a pickle that would run code"
+        ) from error
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(k), dict) for k in ("model", "model_args")
+    ):
+        raise CheckpointError(f"{path} holds no 'model' and 'model_args': not a published checkpoint")
+    arguments = dict(content["model_args"])
+    if "block_size" in arguments:
+        arguments["context"] = arguments.pop("block_size")
+    config = parse_config({"language": "cif", **arguments}, path)
+    state: dict[str, Tensor] = {}
+    for key, tensor in content["model"].items():
+        name = WRAPPERS.sub("", str(key))
+        if _MASK_BUFFER.fullmatch(name):
+            continue
+        if not isinstance(tensor, torch.Tensor):
+            raise CheckpointError(f"{path}: {name} is no tensor")
+        state[name] = tensor
+    return config, state

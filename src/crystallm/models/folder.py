@@ -1,0 +1,216 @@
+"""Weights in and out: our folders of safetensors shards, the published `ckpt.pt` files, Hugging Face's form.
+
+A folder holds `config.json` (the fields of `ModelConfig`), `model-00001-of-0000N.safetensors` shards of at
+most 15 MB, `model.safetensors.index.json` (which shard holds which tensor) and perhaps `card.json` (data,
+licences, figures). The tied head is stored once, as `transformer.wte.weight`. A tensor that alone is larger
+than a shard is cut along its first axis into `NAME#1of2`, `NAME#2of2`.
+
+Knows names and shapes of tensors, not what tokens mean, nor how weights are trained. No pickle is ever
+written; a pickle from outside is read by a loader that builds plain data and tensors and runs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from crystallm.errors import CheckpointError
+from crystallm.models import huggingface
+from crystallm.models.build import WRAPPERS, parse_config, read_json
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
+
+    from crystallm.network.config import ModelConfig
+    from crystallm.network.transformer import GPT
+
+
+SHARD_BYTES = 15_000_000
+
+_HEADER_BYTES = 200_000  # room left in each shard for the names of its tensors
+
+CONFIG_FILE = "config.json"
+
+INDEX_FILE = "model.safetensors.index.json"
+
+CARD_FILE = "card.json"
+
+PUBLISHED_FILE = "ckpt.pt"
+
+_OWN_FILE = re.compile(
+    r"config\.json|card\.json|model\.safetensors\.index\.json|model-\d+-of-\d+\.safetensors"
+)
+
+_PART = re.compile(r"(?P<name>.+)#(?P<part>\d+)of(?P<n_parts>\d+)")
+
+
+def save(
+    network: GPT,
+    folder: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a network as a folder of safetensors shards.
+
+    The folder is written beside its place and renamed at the end, so that a reader finds the old weights, the
+    new ones or (for an instant) none, but never a part. An earlier folder of ours is replaced; files in it
+    that are not weights, such as a recipe, are kept.
+
+    Args:
+        network: of which the config and all parameters are written.
+        folder: made if missing, with its parents.
+        dtype: of the stored weights, e.g. torch.bfloat16; as they are if None.
+        card: written as `card.json`, if given.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the place is taken by something else, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / CONFIG_FILE).is_file() and not _is_empty_folder(folder):
+        raise CheckpointError(f"{folder} exists and holds no model: choose another place")
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary.chmod(0o755)  # mkdtemp's folders are closed to others
+        _write_folder(network, temporary, dtype, card)
+        if folder.exists():
+            _carry_over(folder, temporary)
+            old = temporary.with_name(temporary.name + ".old")
+            folder.rename(old)
+            temporary.rename(folder)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def read_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Read config and tensors of a folder, ours or in Hugging Face's form."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (folder / CONFIG_FILE).is_file():
+        trained = folder / "model"
+        mend = f"name {trained}" if (trained / CONFIG_FILE).is_file() else "not a folder of weights"
+        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}: {mend}")
+    content = read_json(folder / CONFIG_FILE)
+    if huggingface.is_theirs(content):
+        return huggingface.read(folder)
+    config = parse_config(content, folder / CONFIG_FILE)
+    places = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(places, dict) or not all(_OWN_FILE.fullmatch(str(shard)) for shard in places.values()):
+        raise CheckpointError(f"{folder / INDEX_FILE} does not say which shard holds which tensor")
+    parts: dict[str, Tensor] = {}
+    for shard in sorted(set(places.values())):
+        try:
+            parts.update(load_file(folder / shard))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{folder} lacks the shard {shard}: fetch the folder again") from error
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{folder / shard} is damaged ({error}): fetch the folder again") from error
+    if parts.keys() != places.keys():
+        name = min(parts.keys() ^ places.keys())
+        raise CheckpointError(f"{folder}: index and shards disagree on {name}: fetch the folder again")
+    return config, _join(parts, folder)
+
+
+def _join(parts: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Put tensors together that were cut to fit a shard."""
+    state: dict[str, Tensor] = {}
+    cut: dict[str, dict[int, Tensor]] = {}
+    n_parts: dict[str, int] = {}
+    for name, tensor in parts.items():
+        match = _PART.fullmatch(name)
+        if match is None:
+            state[name] = tensor
+        else:
+            cut.setdefault(match["name"], {})[int(match["part"])] = tensor
+            n_parts[match["name"]] = int(match["n_parts"])
+    for name, pieces in cut.items():
+        if sorted(pieces) != list(range(1, n_parts[name] + 1)):
+            raise CheckpointError(f"{folder}: {name} is not whole: fetch the folder again")
+        try:
+            state[name] = torch.cat([pieces[part] for part in sorted(pieces)])
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder}: the pieces of {name} do not fit together") from error
+    return state
+
+
+def tensor_parts(network: GPT, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
+    """Parameters by name, cut where one is larger than a shard."""
+    limit = SHARD_BYTES - _HEADER_BYTES
+    for key, parameter in network.named_parameters():
+        name = WRAPPERS.sub("", key)
+        tensor = parameter.detach().to("cpu", dtype or parameter.dtype).contiguous()
+        n_parts = math.ceil(tensor.nbytes / limit)
+        if n_parts == 1:
+            yield name, tensor
+            continue
+        for part, piece in enumerate(tensor.tensor_split(n_parts), start=1):
+            yield f"{name}#{part}of{n_parts}", piece.contiguous()
+
+
+def _write_folder(
+    network: GPT, folder: Path, dtype: torch.dtype | None, card: Mapping[str, Any] | None
+) -> None:
+    from safetensors.torch import save_file
+
+    shards: list[dict[str, Tensor]] = [{}]
+    free = SHARD_BYTES - _HEADER_BYTES
+    total = 0
+    for name, tensor in tensor_parts(network, dtype):
+        if tensor.nbytes > free and shards[-1]:
+            shards.append({})
+            free = SHARD_BYTES - _HEADER_BYTES
+        shards[-1][name] = tensor
+        free -= tensor.nbytes
+        total += tensor.nbytes
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)
+        places.update(dict.fromkeys(shard, file))
+    _write_json(folder / CONFIG_FILE, network.config.model_dump())
+    _write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": places})
+    if card is not None:
+        _write_json(folder / CARD_FILE, dict(card))
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _carry_over(old: Path, new: Path) -> None:
+    """Copy what lies beside the weights; an old card too, where no new one was given."""
+    for path in old.iterdir():
+        if (_OWN_FILE.fullmatch(path.name) and path.name != CARD_FILE) or (new / path.name).exists():
+            continue
+        if path.is_dir():
+            shutil.copytree(path, new / path.name)
+        else:
+            shutil.copy2(path, new / path.name)

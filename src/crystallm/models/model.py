@@ -1,0 +1,27 @@
+"""A model: a network with its language and card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crystallm.language import Language
+    from crystallm.network.config import ModelConfig
+    from crystallm.network.transformer import GPT
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network, and the language that it writes."""
+
+    name: str
+    """Name of the bundled model, or of the file or folder it came from."""
+    network: GPT
+    """In evaluation mode."""
+    language: Language
+    """Turns structures into the network's tokens and back."""
+    config: ModelConfig
+    """How the network is built."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """What `card.json` says beside the weights: data, licences, figures. Empty where there is none."""
