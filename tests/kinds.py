@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from crystallm import sources
 from crystallm.errors import InputError
+from crystallm.sources import collection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -270,7 +270,7 @@ def equal(one: Structure, other: Structure) -> None:
 def refused(path: Path) -> str:
     """The one line that is said of a collection."""
     with pytest.raises(InputError) as caught:
-        list(sources.read(path))
+        list(collection.read(path))
     assert "\n" not in str(caught.value)
     assert str(path.name) in str(caught.value)
     return str(caught.value)

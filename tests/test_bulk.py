@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyarrow import parquet
 
-from crystallm import bulk, sources, validity
+from crystallm import bulk, validity
 from crystallm.answers import Selection
 from crystallm.asking import Request
 from crystallm.cli import run
@@ -21,6 +21,7 @@ from crystallm.errors import InputError
 from crystallm.execution import pool as execution_pool
 from crystallm.generation import Settings
 from crystallm.models.load import load_model
+from crystallm.sources import collection
 from crystallm.storage import run_folder
 from killed import kill_after
 
@@ -170,7 +171,7 @@ def test_a_large_run_keeps_its_rows_in_parts(
     rows = rows_of(tmp_path / "out")
     assert [row["request"] for row in rows] == list(range(50))
     assert [row["index"] for row in rows] == list(range(50))
-    assert [entry.id for entry in sources.read(tmp_path / "out")] == [f"{i}-0" for i in range(50)]
+    assert [entry.id for entry in collection.read(tmp_path / "out")] == [f"{i}-0" for i in range(50)]
     assert run([part if part != "--quiet" else "--json" for part in asked]) == 0
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == [
         row["text"] for row in rows
@@ -208,7 +209,7 @@ def test_a_large_run_that_is_not_finished_is_no_collection(
     assert run(command(write_list(tmp_path / "list.csv", 20), babbler, tmp_path / "out", "-n", "1")) == 0
     (tmp_path / "out" / "summary.json").unlink()
     with pytest.raises(InputError, match="is not finished"):
-        list(sources.read(tmp_path / "out"))
+        list(collection.read(tmp_path / "out"))
 
 
 def test_a_list_that_has_changed_is_another_run(

@@ -11,7 +11,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
 import crystallm
-from crystallm import cli, completion, language, likeness, sources
+from crystallm import cli, completion, language, likeness
 from crystallm.completion import Completing
 from crystallm.errors import InputError
 from crystallm.generation import Settings
@@ -21,7 +21,7 @@ from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.orbits import description
 from crystallm.orbits import language as orbits_language
-from crystallm.sources import parsing
+from crystallm.sources import collection, parsing
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch
     out = capsys.readouterr().out
     assert "O4 added" in out
     assert "3 crystals" in out
-    for entry in sources.read("whole"):
+    for entry in collection.read("whole"):
         assert parsing.structure(entry.text, entry.format).composition.reduced_formula == "TiO2"
     assert cli.run([*asked, "--quiet"]) == 0
     # What was asked is the crystal, not the name of its file.

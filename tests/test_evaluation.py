@@ -13,7 +13,7 @@ from crystallm import evaluation, validity
 from crystallm.cif import writer
 from crystallm.cli import run
 from crystallm.errors import CrystallmError
-from crystallm.sources import Entry
+from crystallm.sources.entry import Entry
 from crystals import published, told_otherwise
 from killed import kill_after
 

@@ -13,9 +13,9 @@ from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import cli, crystal, export, extxyz, language, optimade, sources
+from crystallm import cli, crystal, export, extxyz, language, optimade
 from crystallm.errors import CrystallmError, InputError
-from crystallm.sources import parsing
+from crystallm.sources import collection, parsing
 from crystallm.visualization import notebook_view
 from crystals import published
 
@@ -44,7 +44,7 @@ def test_fifty_crystals_come_back_the_same(fifty, tmp_path, to):
     assert found.path == tmp_path / f"out{export.FORMATS[to][0]}"
     assert (found.n, found.skipped) == (50, ())
     matcher = StructureMatcher(ltol=1e-3, stol=1e-3, angle_tol=0.01, primitive_cell=False, scale=False)
-    entries = {entry.id: entry for entry in sources.read(found.path)}
+    entries = {entry.id: entry for entry in collection.read(found.path)}
     assert sorted(entries) == [f"c{number:02d}" for number in range(50)]
     for number, row in enumerate(published()[:50]):
         before = parsing.structure(row["cif"])

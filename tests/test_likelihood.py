@@ -10,7 +10,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from crystallm import cli, language, likelihood, sources
+from crystallm import cli, language, likelihood
 from crystallm.cif import tokenizer
 from crystallm.errors import InputError
 from crystallm.models.load import load_model
@@ -19,6 +19,7 @@ from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.sampling import sample as sampling_sample
 from crystallm.sampling import sequence
+from crystallm.sources import collection
 from crystals import published
 
 
@@ -136,13 +137,13 @@ def test_what_has_no_text_has_a_reason(parrot, tmp_path, textbook_structures):
     textbook_structures["rutile"].to(filename=str(tmp_path / "c" / "rutile.cif"))
     textbook_structures["perovskite"].to(filename=str(tmp_path / "c" / "perovskite.cif"))
     (tmp_path / "c" / "torn.cif").write_text("data_\n_cell_length_a 3\n")
-    rows = {row["id"]: row for row in likelihood.rows(load_model(parrot), sources.read(tmp_path / "c"))}
+    rows = {row["id"]: row for row in likelihood.rows(load_model(parrot), collection.read(tmp_path / "c"))}
     assert (rows["rutile"]["formula"], rows["rutile"]["space_group"]) == ("Ti2O4", "P4_2/mnm")
     assert rows["perovskite"]["formula"] == "SrTiO3"
     assert rows["torn"]["nats"] is None
     assert rows["torn"]["reason"]
     small = untrained("orbits", context=8)
-    (row,) = likelihood.rows(small, sources.read(tmp_path / "c" / "rutile.cif"))
+    (row,) = likelihood.rows(small, collection.read(tmp_path / "c" / "rutile.cif"))
     assert row["reason"].endswith("tokens are more than the context of 8")
     with pytest.raises(InputError, match="reads 2 to 8"):
         likelihood.score(small, [[0] * 9])

@@ -10,8 +10,9 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 
-from crystallm import cli, sources
+from crystallm import cli
 from crystallm.commands.relax import COLUMNS
+from crystallm.sources import collection
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
 OPTIONS = ("--model", "energies:odd", "--workers", "1", "--device", "cpu", "--seconds", "20")
@@ -52,10 +53,10 @@ def test_a_collection_is_relaxed_and_a_killed_run_goes_on(crystallm, tmp_path, m
         assert row["energy"] < row["energy_before"]
         assert row["space_group_number"] == group
         assert (tmp_path / "out" / "cifs" / row["file"]).read_text() == row["cif"]
-    frames = list(sources.read("out/trajectories/rocksalt.extxyz"))
+    frames = list(collection.read("out/trajectories/rocksalt.extxyz"))
     assert len(frames) == rows["rocksalt"]["steps"] + 1
     # All other tools read the folder: what was not relaxed is an entry without a text.
-    assert [entry.text is None for entry in sources.read("out")] == [True, False, False, True]
+    assert [entry.text is None for entry in collection.read("out")] == [True, False, False, True]
 
     # As if killed behind the second crystal: that one's row is read, not made again.
     shutil.rmtree("out/cifs")

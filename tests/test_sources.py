@@ -11,9 +11,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from crystallm import sources
 from crystallm.errors import InputError
-from crystallm.sources import Entry, parsing
+from crystallm.sources import collection, parsing
+from crystallm.sources.entry import Entry
 from kinds import IDS, KINDS, equal, refused, written
 
 # -- every kind ----------------------------------------------------------------------------------------------
@@ -22,7 +22,7 @@ from kinds import IDS, KINDS, equal, refused, written
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_gives_the_same_crystals(tmp_path, textbook_structures, name):
     book = dict(sorted(textbook_structures.items()))
-    found = list(sources.read(written(tmp_path, name, book)))
+    found = list(collection.read(written(tmp_path, name, book)))
     assert [entry.problem for entry in found] == [""] * len(book)
     if KINDS[name][1] == "blocks":
         formulas = [structure.composition.reduced_formula for structure in book.values()]
@@ -33,7 +33,7 @@ def test_every_kind_gives_the_same_crystals(tmp_path, textbook_structures, name)
     for entry, structure in zip(found, book.values(), strict=True):
         again = Entry(**json.loads(json.dumps(asdict(entry))))  # the way to a worker process
         equal(parsing.structure(again.text, again.format), structure)
-    as_cifs = list(sources.read_cifs(tmp_path / name))
+    as_cifs = list(collection.read_cifs(tmp_path / name))
     assert [(entry.id, entry.format, entry.split) for entry in as_cifs] == [
         (entry.id, "cif", entry.split) for entry in found
     ]
@@ -56,9 +56,9 @@ def test_memory_does_not_grow_with_the_collection(tmp_path, textbook_structures,
         place = tmp_path / str(n)
         place.mkdir()
         path = written(place, name, {f"m{i}": structures[i % 5] for i in range(n)})
-        next(sources.read(path))  # what is imported on the way
+        next(collection.read(path))  # what is imported on the way
         tracemalloc.start()
-        assert sum(entry.text is not None for entry in sources.read(path)) == n
+        assert sum(entry.text is not None for entry in collection.read(path)) == n
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 2 * peaks[0] + 2_000_000, peaks
@@ -74,7 +74,7 @@ def test_a_parquet_file_of_one_row_group_is_not_held(tmp_path):
     parquet.write_table(table, path, row_group_size=10_000, compression="none")
     del table
     before = pa.total_allocated_bytes()
-    most = max(pa.total_allocated_bytes() - before for _ in sources.read(path))
+    most = max(pa.total_allocated_bytes() - before for _ in collection.read(path))
     assert most < path.stat().st_size / 2, most
 
 
@@ -95,7 +95,7 @@ def test_the_first_crystals_come_before_the_last_are_read(tmp_path, textbook_str
     content = path.read_bytes()
     cut = content.rfind(b"\n", 0, -1000) + 3 if "gz" not in name else 0  # not behind a digit
     path.write_bytes(content[: cut if cut > 3 else -1000])
-    first = list(itertools.islice(sources.read(path), 20))
+    first = list(itertools.islice(collection.read(path), 20))
     assert len(first) == 20
     assert all(entry.text for entry in first)
     if name != "all.tar":  # ends in 10,240 bytes of nothing
@@ -129,7 +129,7 @@ def test_damage_anywhere_is_one_line_or_an_entry(tmp_path, textbook_structures, 
         damaged[random.integers(len(damaged), size=random.integers(1, 6))] = random.integers(256)
         path.write_bytes(damaged.tobytes()[: random.integers(len(damaged) // 2, 2 * len(damaged))])
         try:
-            for entry in sources.read(path):
+            for entry in collection.read(path):
                 assert (entry.text is None) == bool(entry.problem)
         except InputError as error:
             said = str(error)
@@ -152,7 +152,7 @@ def test_a_folder_is_read_by_the_names_in_it(tmp_path, textbook_structures):
     (tmp_path / "d.json.gz").write_bytes(gzip.compress(json.dumps([rocksalt.as_dict()]).encode())[:-20])
     (tmp_path / "molecule.xyz").write_text("1\nhelium\nHe 0 0 0\n")
     (tmp_path / "notes.txt").write_text("no crystal")
-    found = list(sources.read(tmp_path))
+    found = list(collection.read(tmp_path))
     assert [(entry.id, entry.format, entry.text is None) for entry in found] == [
         ("a.json/a", "pymatgen", False),
         ("b", "cif", False),
@@ -167,27 +167,27 @@ def test_a_folder_is_read_by_the_names_in_it(tmp_path, textbook_structures):
 def test_a_single_file_is_a_collection(tmp_path, textbook_structures, name):
     text = textbook_structures["rutile"].to(fmt="cif" if "CIF" in name else "poscar").encode()
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
-    (found,) = sources.read(tmp_path / name)
+    (found,) = collection.read(tmp_path / name)
     assert found.id == name.split(".", maxsplit=1)[0]
     equal(parsing.structure(found.text, found.format), textbook_structures["rutile"])
 
 
 def test_a_large_cif_is_read_block_by_block(tmp_path, textbook_structures, monkeypatch):
-    monkeypatch.setattr("crystallm.sources.files.MAX_BYTES", 3000)
+    monkeypatch.setattr("crystallm.sources.entry.MAX_BYTES", 3000)
     path = written(tmp_path, "one.cif", textbook_structures)
-    found = list(sources.read(path))
+    found = list(collection.read(path))
     assert len(found) == 5
     for entry, structure in zip(found, textbook_structures.values(), strict=True):
         equal(parsing.structure(entry.text), structure)
     most = max(len(entry.text) for entry in found) - 1
-    monkeypatch.setattr("crystallm.sources.files.MAX_BYTES", most)
-    assert ["more than" in entry.problem for entry in sources.read(path)].count(True) == 1
+    monkeypatch.setattr("crystallm.sources.entry.MAX_BYTES", most)
+    assert ["more than" in entry.problem for entry in collection.read(path)].count(True) == 1
 
 
 def test_a_cif_of_one_crystal_is_one_entry_whatever_else_it_says(tmp_path):
     text = "data_global\n_x 1\ndata_I\nloop_\n_atom_site_fract_x\n0.1\n"
     (tmp_path / "one.cif").write_text(text)
-    assert list(sources.read(tmp_path / "one.cif")) == [Entry("one", text)]
+    assert list(collection.read(tmp_path / "one.cif")) == [Entry("one", text)]
 
 
 def test_results_of_ours_are_taken_by_request_and_sample(tmp_path):
@@ -198,7 +198,7 @@ def test_results_of_ours_are_taken_by_request_and_sample(tmp_path):
     parquet.write_table(pa.table(rows), tmp_path / "results.parquet")
     (tmp_path / "cifs").mkdir()
     (tmp_path / "cifs" / "x.cif").write_text("data_x\n")
-    assert list(sources.read(tmp_path)) == [Entry("0-3", "data_x\n"), Entry("1-4", "broken text")]
+    assert list(collection.read(tmp_path)) == [Entry("0-3", "data_x\n"), Entry("1-4", "broken text")]
 
 
 def test_results_of_ours_are_called_as_their_files_are(tmp_path):
@@ -209,7 +209,7 @@ def test_results_of_ours_are_called_as_their_files_are(tmp_path):
     rows = {"request": [0, 1, 1], "sample": [3, 4, 5], "cif": ["x", "y", "z"], "file": files}
     parquet.write_table(pa.table(rows), tmp_path / "results.parquet")
     names = ["TiO2-sg136-0003", "00001-TiO2-sg136-0004", "1-5"]
-    assert [entry.id for entry in sources.read(tmp_path)] == names
+    assert [entry.id for entry in collection.read(tmp_path)] == names
 
 
 def test_a_data_set_of_ours_is_not_read_again(tmp_path):
@@ -219,14 +219,14 @@ def test_a_data_set_of_ours_is_not_read_again(tmp_path):
 
 
 def test_what_cannot_be_read_is_named_and_stops_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("crystallm.sources.files.MAX_BYTES", 1000)
+    monkeypatch.setattr("crystallm.sources.entry.MAX_BYTES", 1000)
     (tmp_path / "a-empty.cif").write_text(" \n")
     (tmp_path / "b-binary.cif").write_bytes(bytes(range(256)))
     (tmp_path / "c-large.cif").write_text("x" * 1001)
     (tmp_path / "d-packed.cif.gz").write_bytes(gzip.compress(b"x" * 100_000))
     (tmp_path / "e-torn.cif.gz").write_bytes(gzip.compress(b"data_x\n" * 100)[:-20])
     (tmp_path / "f-latin.cif").write_bytes("data_x # Müller\n".encode("latin-1"))
-    found = {entry.id: entry for entry in sources.read(tmp_path)}
+    found = {entry.id: entry for entry in collection.read(tmp_path)}
     assert "empty" in found["a-empty"].problem
     assert "binary" in found["b-binary"].problem
     assert "more than" in found["c-large"].problem

@@ -11,9 +11,9 @@ import zipfile
 
 import pytest
 
-from crystallm import sources
 from crystallm.errors import InputError
-from crystallm.sources import Entry, parsing
+from crystallm.sources import collection, parsing
+from crystallm.sources.entry import Entry
 from kinds import equal, refused, written
 
 # -- archives and prompts ------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def test_names_that_leave_the_archive_and_links_are_not_followed(tmp_path):
     text = b"data_x\n"
     members = dict.fromkeys(("/etc/a.cif", "../../b.cif", "C:/c.cif", "good.cif"), text)
     members |= {f"{kind}.cif": link for kind, link in LINKS.items()}
-    found = list(sources.read(tarred(tmp_path / "x.tgz", members)))
+    found = list(collection.read(tarred(tmp_path / "x.tgz", members)))
     problems = [entry.problem for entry in found]
     assert ["absolute" in p for p in problems] == [True, False, True, False, False, False]
     assert "leaves the archive" in problems[1]
@@ -50,7 +50,7 @@ def test_names_that_leave_the_archive_and_links_are_not_followed(tmp_path):
         link = zipfile.ZipInfo("soft.cif")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
-    assert [entry.text for entry in sources.read(tmp_path / "x.zip")] == [None, None]
+    assert [entry.text for entry in collection.read(tmp_path / "x.zip")] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_an_archive_without_a_crystal_is_refused(tmp_path):
 def test_prompts_are_read_from_archives(tmp_path):
     members = {"p/Na4Cl4.txt": b"data_Na4Cl4\n", "p/SiO2.txt": b"data_Si4O8\nloop_\n", "README": b"text"}
     expected = [("p/Na4Cl4", "data_Na4Cl4\n"), ("p/SiO2", "data_Si4O8\nloop_\n")]
-    assert list(sources.read_prompts(tarred(tmp_path / "x.tar.gz", members))) == expected
+    assert list(collection.read_prompts(tarred(tmp_path / "x.tar.gz", members))) == expected
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    assert list(sources.read_prompts(tmp_path / "x.zip")) == expected
+    assert list(collection.read_prompts(tmp_path / "x.zip")) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_prompts_are_read_from_archives(tmp_path):
 def test_prompts_that_are_none_are_refused(tmp_path, members, message):
     path = tarred(tmp_path / "x.tar.gz", members)
     with pytest.raises(InputError, match=message) as caught:
-        list(sources.read_prompts(path))
+        list(collection.read_prompts(path))
     assert "\n" not in str(caught.value)
     assert "x.tar.gz" in str(caught.value)
 
@@ -127,7 +127,7 @@ def test_prompts_that_are_none_are_refused(tmp_path, members, message):
 def test_a_table_tells_ids_and_splits(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("id,split,cif\nq,val,data_q\n,test,data_1\nr,,\n")
-    assert list(sources.read(path)) == [
+    assert list(collection.read(path)) == [
         Entry("q", "data_q", split="val"),
         Entry("1", "data_1", split="test"),
         Entry("r", None, "the row has no text"),
@@ -139,7 +139,7 @@ def test_a_frame_may_be_unreadable_and_stops_nothing(tmp_path):
     (tmp_path / "x.xyz").write_text(
         frame.format(7) + "\n1\nno cell\nHe 0 0 0\n" + frame.format('"a b"') + "\n"
     )
-    first, second, third = sources.read(tmp_path / "x.xyz")
+    first, second, third = collection.read(tmp_path / "x.xyz")
     assert (first.id, second.id, third.id) == ("7", "1", "a b")
     assert "no cell" in second.problem
     assert parsing.structure(third.text, "extxyz").volume == pytest.approx(27)
@@ -172,7 +172,7 @@ def test_a_database_is_opened_to_be_read_alone(tmp_path, textbook_structures):
     path.chmod(0o400)
     folder.chmod(0o500)
     try:
-        assert len(list(sources.read(path))) == 5
+        assert len(list(collection.read(path))) == 5
     finally:
         folder.chmod(0o700)
     assert path.read_bytes() == before
@@ -218,7 +218,7 @@ def test_classes_that_json_names_are_never_loaded(tmp_path, textbook_structures,
         site["properties"] = bad
         site["species"][0] |= {"@module": "os", "@class": "system", "oxidation_state": 3}
     (tmp_path / "x.json").write_text(json.dumps([record, bad, {"structure": bad}]))
-    first, *others = sources.read(tmp_path / "x.json")
+    first, *others = collection.read(tmp_path / "x.json")
     equal(parsing.structure(first.text, first.format), textbook_structures["rutile"])
     assert [entry.problem for entry in others] == ["no crystal is in it"] * 2
 
@@ -256,12 +256,12 @@ def test_json_is_the_same_wherever_it_is_cut_into_chunks(tmp_path, monkeypatch):
     (tmp_path / "x.json").write_text(text, encoding="utf-8")
     expected = [Entry(f"ä{i}", f"_cell_length_a {i}") for i in range(20)]
     for chunk in (1, 2, 3, 7, 50):
-        monkeypatch.setattr("crystallm.sources.json_stream.CHUNK", chunk)
-        assert list(sources.read(tmp_path / "x.json")) == expected
+        monkeypatch.setattr("crystallm.sources.formats.json_stream.CHUNK", chunk)
+        assert list(collection.read(tmp_path / "x.json")) == expected
 
 
 def test_lines_that_are_no_json_stop_nothing(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"cif": "data_x"}\n{"cif"\n{"cif": "data_\\ud800"}\n[]\n')
-    found = list(sources.read(tmp_path / "x.jsonl"))
+    found = list(collection.read(tmp_path / "x.jsonl"))
     assert [entry.text for entry in found] == ["data_x", None, "data_?", None]
     assert [entry.id for entry in found] == ["0", "1", "2", "3"]

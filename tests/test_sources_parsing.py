@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from crystallm import sources
 from crystallm.errors import CrystallmError, InputError, TextError
-from crystallm.sources import Entry, parsing
+from crystallm.sources import collection, parsing
+from crystallm.sources.entry import Entry
 
 # -- one crystal ---------------------------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ def test_what_is_no_crystal_is_one_line(text, form, message):
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
-    entry = sources.as_cif(Entry("x", text, format=form))
+    entry = collection.as_cif(Entry("x", text, format=form))
     assert form == "cif" or (entry.text is None and entry.problem)
 
 

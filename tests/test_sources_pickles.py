@@ -6,9 +6,9 @@ import pickle
 
 import pytest
 
-from crystallm import sources
 from crystallm.errors import InputError
-from crystallm.sources import Entry
+from crystallm.sources import collection
+from crystallm.sources.entry import Entry
 from kinds import refused
 
 # -- pickles -------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def test_a_pickle_that_would_run_something_is_refused_at_once(tmp_path, no_unpic
     items = [(str(i), "data_x\n") for i in range(2001)]
     items[place] = Evil(tmp_path / "marker")
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(items, protocol=protocol))
-    entries = sources.read(tmp_path / "x.pkl")
+    entries = collection.read(tmp_path / "x.pkl")
     with pytest.raises(InputError, match=r"holds (posix|nt).mkdir, which is not plain data: refused"):
         next(entries)
     assert not (tmp_path / "marker").exists()
@@ -90,7 +90,7 @@ def test_odd_pickles_are_one_line(tmp_path, no_unpickling, content, message):
     if message:
         assert message in refused(tmp_path / "x.pkl")
     else:
-        assert all(entry.problem for entry in sources.read(tmp_path / "x.pkl"))
+        assert all(entry.problem for entry in collection.read(tmp_path / "x.pkl"))
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -100,7 +100,7 @@ def test_a_pickle_holds_pairs_texts_and_what_is_neither(tmp_path, no_unpickling,
     odd = [None, 1.5, [], {"id": "x"}, ("a", "b", "c"), ("a", 3), (1 << 10_000, "data_x")]
     items = [("ä", again), pair, (7, again), again, pair, *odd, ("late", again), "\ud800"]
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(items, protocol=protocol))
-    found = list(sources.read(tmp_path / "x.pkl"))
+    found = list(collection.read(tmp_path / "x.pkl"))
     assert found[:5] == [
         Entry("ä", again),
         Entry("list", "data_list\n"),

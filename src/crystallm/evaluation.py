@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from crystallm.sources import Entry
+    from crystallm.sources.entry import Entry
 
 BLOCK = 2000
 """Crystals that are judged between two writes; processes start anew for each block."""

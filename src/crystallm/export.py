@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.sources import Entry
+    from crystallm.sources.entry import Entry
 
 FACTS = (
     "asked_formula", "space_group", "space_group_number", "log_likelihood", "valid", "reasons", "bond_score",
@@ -216,18 +216,19 @@ def _fact(name: str, cell: Any) -> Any:
 
 def _entries(source: Path) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Entries, with the rows of a run or a table beside."""
-    from crystallm import sources
-    from crystallm.sources.table import rows
+    from crystallm.sources import collection
+    from crystallm.sources import entry as sources_entry
+    from crystallm.sources.formats.tables import rows
     from crystallm.storage import run_folder
 
     tables = run_folder.result_files(source) if source.is_dir() else []
-    if source.is_file() and source.name.lower().endswith(sources.TABLES):
+    if source.is_file() and source.name.lower().endswith(sources_entry.TABLES):
         tables = [source]
     if tables:
         for path in tables:
             yield from rows(path, FACTS)
     else:
-        yield from ((entry, {}) for entry in sources.read(source))
+        yield from ((entry, {}) for entry in collection.read(source))
 
 
 def _file_name(name: str) -> str:

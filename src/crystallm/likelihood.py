@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crystallm.language import Language
     from crystallm.models.model import Model
     from crystallm.network.transformer import GPT
-    from crystallm.sources import Entry
+    from crystallm.sources.entry import Entry
 
 PARTS = ("composition", "space_group", "orbits", "cell", "coordinates")
 """In the order of the orbits language; the published one has the cell before the orbits."""

@@ -31,10 +31,9 @@ def read(path: str | os.PathLike[str]) -> Structure:
         InputError: it holds none, or several.
         TextError: it is no crystal.
     """
-    from crystallm import sources
-    from crystallm.sources import parsing
+    from crystallm.sources import collection, parsing
 
-    found = list(sources.read(path))
+    found = list(collection.read(path))
     if len(found) != 1:
         raise InputError(f"{str(path)!r} holds {len(found)} crystals: give a file of one")
     if found[0].text is None:

@@ -189,10 +189,10 @@ def _from_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Requests of an archive of prompts; one that says more than composition and group stays as it is."""
-    from crystallm import sources
     from crystallm.cif import block
+    from crystallm.sources import collection
 
-    for name, text in sources.read_prompts(path):
+    for name, text in collection.read_prompts(path):
         lines = [line for line in text.split("\n") if line.strip()]
         head = re.fullmatch(r"data_((?:[A-Z][a-z]?\d+)+)", lines[0].strip()) if lines else None
         last = lines[-1].split(maxsplit=1) if lines else []

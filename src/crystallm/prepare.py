@@ -79,10 +79,10 @@ def read_rows(spec: str) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: an unknown split, or as `sources.read`.
     """
-    from crystallm import sources
+    from crystallm.sources import collection
 
     path, split = place_and_split(spec)
-    for number, entry in enumerate(sources.read(path)):
+    for number, entry in enumerate(collection.read(path)):
         place = split
         if not place and entry.split:
             named = prepare_whole.split_named(entry.split)

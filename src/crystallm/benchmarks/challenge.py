@@ -324,13 +324,18 @@ def _space_group(structure: Structure) -> str:
 
 def _entries(place: Path) -> Iterator[tuple[str, str, str, bool | None]]:
     """Id, CIF, name and `seen` of the compounds of a collection."""
-    from crystallm import sources
-    from crystallm.sources import table
+    from crystallm.sources import collection
+    from crystallm.sources import entry as sources_entry
+    from crystallm.sources.formats import tables
 
-    is_table = place.is_file() and place.name.lower().endswith(sources.TABLES)
-    rows = table.rows(place, ("name", "seen")) if is_table else ((entry, {}) for entry in sources.read(place))
+    is_table = place.is_file() and place.name.lower().endswith(sources_entry.TABLES)
+    rows = (
+        tables.rows(place, ("name", "seen"))
+        if is_table
+        else ((entry, {}) for entry in collection.read(place))
+    )
     for number, (found, record) in enumerate(rows):
-        entry = sources.as_cif(found)
+        entry = collection.as_cif(found)
         if entry.text is None:
             raise CrystallmError(f"{str(place)!r}: {entry.id} has no CIF ({entry.problem}): remove it")
         seen = record.get("seen")

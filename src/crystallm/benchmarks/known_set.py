@@ -46,10 +46,10 @@ def read_known(paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
     Raises:
         InputError: as `sources.read`.
     """
-    from crystallm import sources
+    from crystallm.sources import collection
 
     for path in paths:
-        for entry in sources.read_cifs(path):
+        for entry in collection.read_cifs(path):
             yield entry.id, entry.text or ""
 
 

@@ -224,12 +224,12 @@ def _given(path: Path, truths: Sequence[Known], n: int) -> tuple[Given, dict[str
     Raises:
         InputError: no file is named after an entry.
     """
-    from crystallm import sources
     from crystallm.benchmarks.csp_run import Sampled
     from crystallm.benchmarks.csp_units import Given
+    from crystallm.sources import collection
 
     found: dict[str, dict[int, str | None]] = defaultdict(dict)
-    for entry in sources.read_cifs(path):
+    for entry in collection.read_cifs(path):
         name, sign, number = Path(entry.id).name.rpartition("__")
         if sign and number.isdecimal():
             found[name][int(number)] = entry.text

@@ -143,9 +143,10 @@ def _written(
     shown: bool,
 ) -> list[dict[str, Any]]:
     """The rows of all crystals; those of a finished run are read."""
-    from crystallm import evaluation, sources, units
+    from crystallm import evaluation, units
     from crystallm.crystal import COLUMNS
     from crystallm.generation import fingerprint
+    from crystallm.sources import collection
     from crystallm.storage import run_folder
 
     folder = None
@@ -153,7 +154,7 @@ def _written(
         beside = ("path", "device", "batch_size")
         question = {
             "command": "complete", "version": __version__, "weights": fingerprint(generator.model),
-            "part": evaluation.survey(sources.read(str(options["path"])), named=False)[1],
+            "part": evaluation.survey(collection.read(str(options["path"])), named=False)[1],
             **{name: value for name, value in options.items() if name not in beside},
         }  # fmt: skip
         folder = run_folder.RunFolder(place, question, 1, COLUMNS)

@@ -145,10 +145,11 @@ def _judged(
     shown: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """A row for each crystal of a collection, and counts of known ones; what is done is not done again."""
-    from crystallm import evaluation, sources
+    from crystallm import evaluation
+    from crystallm.sources import collection
     from crystallm.storage import run_folder
 
-    n_entries, digest = evaluation.survey(stability.looked(sources.read_cifs(path), more))
+    n_entries, digest = evaluation.survey(stability.looked(collection.read_cifs(path), more))
     size = more.block or evaluation.BLOCK
     n_blocks = -(-n_entries // size)
     folder = None
@@ -168,7 +169,7 @@ def _judged(
         more.keeping(),
         progress("judging crystals", n_entries, shown=shown) as advance,
     ):
-        for number, block in enumerate(evaluation.blocks(sources.read_cifs(path), size)):
+        for number, block in enumerate(evaluation.blocks(collection.read_cifs(path), size)):
             if number in todo:
                 found = evaluation.judge(
                     block,
@@ -189,7 +190,7 @@ def _judged(
         rows = folder.rows()
     counts: dict[str, int] = {}
     if more.anything and rows:
-        texts = (entry.text for entry in sources.read_cifs(path))
+        texts = (entry.text for entry in collection.read_cifs(path))
         with progress("comparing crystals", None, shown=shown) as advance:
             rows, counts = stability.compare(rows, texts, more, workers, lambda _, n, __: advance(n))
     if folder is None:

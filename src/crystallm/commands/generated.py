@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from crystallm.benchmarks.novelty import NoveltyResult, Rates
     from crystallm.benchmarks.unconditional import UnconditionalResult
-    from crystallm.sources import Entry
+    from crystallm.sources.entry import Entry
 
 UNCONDITIONAL = {
     "composition_validity": "composition valid, %",
@@ -91,9 +91,9 @@ def unconditional(
     for name, what in (("generated", "no crystals"), ("truth", "no test set")):
         if options.get(name) is None:
             raise InputError(f"{what}: name a folder, an archive or a table with {name.upper()}, see --help")
-    from crystallm import sources
     from crystallm.benchmarks import unconditional as benchmark
     from crystallm.benchmarks.known import SETS, find_set
+    from crystallm.sources import collection
     from crystallm.storage import files as storage_files
 
     place = named = str(options["truth"])
@@ -103,7 +103,7 @@ def unconditional(
     if whose not in benchmark.CUT_OFFS:
         raise InputError(f"cutoffs = {whose!r}: write one of {', '.join(benchmark.CUT_OFFS)} with --cutoffs")
     target = _target(options.get("out"), (".json",))
-    entries, truths = list(sources.read_cifs(str(options["generated"]))), list(sources.read_cifs(place))
+    entries, truths = list(collection.read_cifs(str(options["generated"]))), list(collection.read_cifs(place))
     shown = not (quiet or json)
     with progress("describing crystals", len(entries) + len(truths), shown=shown) as advance:
         result = benchmark.evaluate(
@@ -168,16 +168,16 @@ def novelty(
     files = [given] if isinstance(given, str) else [str(path) for path in given]
     if not files:
         raise InputError("nothing is known: name files or folders of crystals with --known")
-    from crystallm import sources
     from crystallm.benchmarks import novelty as benchmark
+    from crystallm.sources import collection
     from crystallm.storage import files as storage_files
     from crystallm.storage import tables as storage_tables
 
     target = _target(options.get("out"), (".json", ".parquet"))
     for path in files:  # a wrong last file is told before hours of work on the first
-        if next(sources.read(path), None) is None:
+        if next(collection.read(path), None) is None:
             raise InputError(f"{path!r} holds no row")
-    entries = list(sources.read_cifs(str(options["generated"])))
+    entries = list(collection.read_cifs(str(options["generated"])))
     energies = None
     if options.get("hull") is not None:
         energies = read_hull(Path(str(options["hull"])), [entry.id for entry in entries])

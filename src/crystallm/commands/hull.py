@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from crystallm.energy.relax import Options
-    from crystallm.sources import Entry
+    from crystallm.sources.entry import Entry
 
 _Key = tuple[int, str]  # number and id of a crystal
 
@@ -93,9 +93,9 @@ def _systems(path: str) -> list[frozenset[str]]:
     Raises:
         InputError: it has none.
     """
-    from crystallm import sources
+    from crystallm.sources import collection
 
-    found = {stability.symbols(entry) for entry in sources.read_cifs(path)} - {frozenset[str]()}
+    found = {stability.symbols(entry) for entry in collection.read_cifs(path)} - {frozenset[str]()}
     if not found:
         raise InputError(f"systems = {path!r}: no crystal there says its formula")
     return list(found)
@@ -147,9 +147,9 @@ def _weighed(
     n_workers: int,
 ) -> Counter[str]:
     """Put what is missing into the rows, writing them after each block; why crystals have no entry."""
-    from crystallm import sources
     from crystallm.energy import weighed
     from crystallm.execution import mapping
+    from crystallm.sources import collection
 
     lost: Counter[str] = Counter()
     same = {"model": model, "relaxed": how is not None}
@@ -157,7 +157,7 @@ def _weighed(
     done = 0
 
     def chosen() -> Iterator[tuple[int, Entry]]:
-        for number, entry in enumerate(sources.read_cifs(path)):
+        for number, entry in enumerate(collection.read_cifs(path)):
             if entry.text is None:
                 if wanted is None:
                     lost[f"not read: {entry.problem}"] += 1

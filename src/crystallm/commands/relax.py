@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from crystallm.energy.relax import Options, Relaxed
     from crystallm.execution.tasks import Lost
-    from crystallm.sources import Entry
+    from crystallm.sources.entry import Entry
     from crystallm.storage.run_folder import RunFolder
 
 COLUMNS = {
@@ -190,11 +190,12 @@ def _asked(options: dict[str, Any]) -> Asked:
 
 def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
     """A row for each crystal of a collection; those of an unfinished run are not relaxed again."""
-    from crystallm import evaluation, sources
+    from crystallm import evaluation
+    from crystallm.sources import collection
     from crystallm.storage import files, run_folder
 
     names = Names()
-    n_entries, digest = evaluation.survey(names.watch(sources.read_cifs(asked.path)))
+    n_entries, digest = evaluation.survey(names.watch(collection.read_cifs(asked.path)))
     folder, todo = None, set(range(n_entries))
     if asked.out is not None:
         question = {
@@ -208,7 +209,7 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
         todo = folder.open()
     rows: dict[int, dict[str, Any]] = {}
     done = n_entries - len(todo)
-    entries = ((i, entry) for i, entry in enumerate(sources.read_cifs(asked.path)) if i in todo)
+    entries = ((i, entry) for i, entry in enumerate(collection.read_cifs(asked.path)) if i in todo)
     with progress("relaxing crystals", n_entries, shown=shown) as advance:
         advance(done)
         for number, row, found in _results(asked, names, entries, len(todo)):

@@ -74,10 +74,11 @@ def score(
 
 
 def _scored(options: Mapping[str, Any], symprec: float, *, shown: bool) -> list[dict[str, Any]]:
-    from crystallm import likelihood, sources
+    from crystallm import likelihood
     from crystallm.models.load import load_model
+    from crystallm.sources import collection
 
-    entries = sources.read(str(options["path"]))
+    entries = collection.read(str(options["path"]))
     loaded = load_model(
         str(options.get("model", "default")),
         device=str(options.get("device", "auto")),

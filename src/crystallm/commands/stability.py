@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crystallm.benchmarks.sun import Sun
     from crystallm.energy.hull import Hull
     from crystallm.energy.relax import Options
-    from crystallm.sources import Entry
+    from crystallm.sources.entry import Entry
     from crystallm.visualization.html_report import Report
 
 COUNTS = "known.json"
@@ -110,8 +110,8 @@ def understood(options: Mapping[str, Any], workers: int) -> Asked:
         InputError, CrystallmError: an option without the one that it belongs to, or out of its range; no such
             model, hull or known set.
     """
-    from crystallm import sources
     from crystallm.benchmarks import sun
+    from crystallm.sources import collection
 
     model, given = options.get("energy"), options.get("known") or ()
     known = (given,) if isinstance(given, str) else tuple(str(path) for path in given)
@@ -138,7 +138,7 @@ def understood(options: Mapping[str, Any], workers: int) -> Asked:
         hull = Hull(Path(hull_file))
         hull.check_model(str(model))
     for path in known:  # a wrong last file is told before hours of work on the first
-        if next(sources.read(path), None) is None:
+        if next(collection.read(path), None) is None:
             raise InputError(f"{path!r} holds no row")
     return Asked(
         None if model is None else str(model),

@@ -9,21 +9,29 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError
-from crystallm.sources import MAX_BYTES, Entry, NoCrystalsError, clean, streams, too_large
-from crystallm.sources.json_stream import Reader
+from crystallm.sources import streams
+from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, too_large
+from crystallm.sources.formats.json_stream import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+
 ID_KEYS = ("material_id", "id", "entry_id", "mat_id", "immutable_id", "identifier")
+
 OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
+
 OPTIMADE_MORE = ("species", "dimension_types")
+
 ASE = ("numbers", "positions", "cell")
+
 OWN_KEYS = {"lattice", "sites", "structure", "cif", "attributes", *OPTIMADE, *OPTIMADE_MORE, *ASE, "pbc"}
 """Members of an object that is one crystal; of these alone the values are kept."""
+
 HEADS = {"meta", "links", "included", "properties", "jsonapi", "ids", "nextid"}
 """Members of an object that are never a crystal."""
+
 MAX_ODD = 1000
 """Members without a crystal that are named."""
 

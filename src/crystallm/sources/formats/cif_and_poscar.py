@@ -14,13 +14,16 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from crystallm.errors import InputError
-from crystallm.sources import MAX_BYTES, Entry, single_format, streams, too_large
+from crystallm.sources import streams
+from crystallm.sources.entry import MAX_BYTES, Entry, single_format, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+
 _HEAD = re.compile(rb"data_(\S*)", re.IGNORECASE)
+
 _ATOMS = re.compile(rb"_atom_site[_.](fract|cartn)_x", re.IGNORECASE)
 
 

@@ -10,23 +10,34 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError
-from crystallm.sources import MAX_BYTES, Entry, NoCrystalsError, clean, stem, streams, too_large
+from crystallm.sources import streams
+from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, stem, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+
 CIF = "cif"
+
 ID_COLUMNS = ("material_id", "id", "immutable_id")
+
 SPLIT = "split"
+
 RUN_COLUMNS = ("request", "sample", "text")
 """What our results have beside: where a crystal has no CIF, the text that was written stands for it."""
+
 FILE = "file"
 """The name of a crystal's file in our results, where it has one."""
+
 OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
+
 OPTIMADE_MORE = ("species", "dimension_types")
+
 CHUNK = 200  # rows read at a time from a Parquet file
+
 BUFFER = 1 << 20  # bytes read at a time of one of its columns
+
 LARGEST_FIELD = 100_000_000  # characters of a CSV field or line
 
 

@@ -15,18 +15,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from crystallm.errors import InputError
-from crystallm.sources import MAX_BYTES, Entry, NoCrystalsError, clean, streams, too_large
+from crystallm.sources import streams
+from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+
 MAX_STACK = 100_000
 """Values that wait for their list; pickle hands over 1,000 at a time."""
+
 MAX_HELD = 200_000_000
 """Bytes of texts that wait for their list, and of those that are asked for again."""
+
 MAX_AGAIN = 1_000_000
 """Values that are asked for again."""
+
 MAX_DEPTH = 100
 """Of lists within lists."""
 
@@ -35,14 +40,23 @@ _SCALARS = set(
     SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
     BYTEARRAY8""".split()
 )
+
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+
 _EMPTY = {"EMPTY_LIST": "list", "EMPTY_TUPLE": "tuple", "EMPTY_DICT": "dict"}
+
 _OF_MARK = {"LIST": "list", "TUPLE": "tuple", "DICT": "dict"}
+
 _OF_TOP = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
 _PUT = {"PUT", "BINPUT", "LONG_BINPUT"}
+
 _GET = {"GET", "BINGET", "LONG_BINGET"}
+
 _OTHER = {"PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "MEMOIZE"}
+
 _INTO = {"APPEND", "APPENDS", "SETITEM", "SETITEMS"}
+
 PLAIN = _SCALARS | _EMPTY.keys() | _OF_MARK.keys() | _OF_TOP.keys() | _PUT | _GET | _OTHER | _INTO
 """Opcodes that make plain data."""
 

@@ -15,16 +15,20 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError
-from crystallm.sources import MAX_BYTES, Entry, NoCrystalsError, single_format, stem, streams, too_large
-from crystallm.sources.files import entries
+from crystallm.sources import streams
+from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, single_format, stem, too_large
+from crystallm.sources.formats.cif_and_poscar import entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+
 PROMPT = ".txt"
+
 MAX_PROMPT = 100_000
 """Bytes of one beginning; a context holds 1,024 tokens."""
+
 MAX_HEADER = 1_000_000
 """Bytes of a tar's record on a member: a name takes a hundred."""
 

@@ -13,15 +13,19 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError
-from crystallm.sources import MAX_BYTES, Entry, NoCrystalsError, clean, streams, too_large
+from crystallm.sources import streams
+from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+
 ID_KEYS = ("material_id", "mat_id", "uid", "name")
+
 LARGEST_CELL = 1_000_000_000
 """Bytes of a cell of the table; those that are not looked at may be large."""
+
 _SELECT = "SELECT id, numbers, positions, cell, pbc, key_value_pairs FROM systems ORDER BY id"
 
 

@@ -10,20 +10,26 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from crystallm.errors import InputError
-from crystallm.sources import MAX_BYTES, Entry, NoCrystalsError, clean, streams, too_large
+from crystallm.sources import streams
+from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+
 MAX_ATOMS = 1_000_000
+
 MAX_LINE = 1_000_000
 """Bytes; comments of some programs hold whole tensors."""
+
 ID_KEYS = ("id", "material_id", "mat_id", "name")
+
 _PAIR = re.compile(
     r"""(?<![^\s])(id|material_id|mat_id|name|split)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+))""",
     re.IGNORECASE,
 )
+
 _CELL = re.compile(r"(?<![^\s])lattice\s*=", re.IGNORECASE)
 
 

@@ -1,0 +1,210 @@
+"""Readers of structure collections: whatever people have, as texts with a name each.
+
+    folder                     its CIFs, POSCARs, JSON and extended XYZ files, those in folders below too;
+                               a run folder of ours: its results
+    .tar .tar.gz .tgz .tar.bz2 .tar.xz .zip   CIFs and POSCARs, read as a stream; nothing is unpacked to disk
+    .csv .parquet              the column `cif`, or `structure` (pymatgen's JSON), or those of OPTIMADE
+    .json .jsonl .ndjson       pymatgen structures or entries that hold one, OPTIMADE, ASE, CIF texts
+    .extxyz .xyz               frames that name their cell
+    .db                        ASE's database (SQLite)
+    .pkl                       a pickled list of (id, CIF), plain data alone
+    .cif .vasp .poscar POSCAR* CONTCAR*       themselves; a CIF of several crystals: each of them
+
+.csv, .json, .jsonl, .ndjson, .extxyz, .xyz, .pkl, CIFs and POSCARs may be packed (.gz). All are read as
+streams: memory does not grow with the collection. Nothing vanishes: what cannot be read is an entry, too,
+with the reason in place of a text. Nothing is executed, and no name in an archive becomes a path. Refuses to
+know what becomes of the texts; `parsing` makes structures of them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from importlib import import_module
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystallm.dataset import FACTS
+from crystallm.errors import CrystallmError, InputError
+from crystallm.sources.entry import (
+    ARCHIVES,
+    DATABASES,
+    FRAMES,
+    JSON,
+    JSON_LINES,
+    PICKLES,
+    TABLES,
+    Entry,
+    NoCrystalsError,
+    single_format,
+    stem,
+)
+from crystallm.sources.formats.cif_and_poscar import read_file
+from crystallm.storage.run_folder import result_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+_READERS = {
+    ARCHIVES: "archives:read_archive",
+    TABLES: "tables:read_table",
+    JSON: "json_documents:read_json",
+    JSON_LINES: "json_documents:read_lines",
+    FRAMES: "extxyz_frames:read_frames",
+    DATABASES: "ase_database:read_database",
+    PICKLES: "pickles:read_pickle",
+}
+"""For each kind of file that holds many crystals, what reads it."""
+
+
+def read(path: str | os.PathLike[str]) -> Iterator[Entry]:
+    """The crystals of a collection, in the order of their names, or of their rows.
+
+    Args:
+        path: see the module.
+
+    Raises:
+        InputError: there is no such file, it is of another kind, damaged, a bomb, or holds no crystal.
+    """
+    place = Path(path)
+    name = place.name.lower()
+    if place.is_dir():
+        return read_folder(place)
+    if not place.is_file():
+        raise InputError(f"no file or folder {str(place)!r}")
+    reader = next((reader for endings, reader in _READERS.items() if name.endswith(endings)), None)
+    if reader is not None:
+        return _function(reader)(place)
+    if single_format(place.name):
+        return read_file(place, stem(place.name))
+    kinds = ", ".join(kind for kinds in ((".cif", ".vasp"), *_READERS) for kind in kinds)
+    raise InputError(
+        f"{str(place)!r} is no collection by its name: give a folder, a POSCAR, or a file of {kinds}"
+    )
+
+
+def _function(name: str) -> Callable[[Path], Iterator[Entry]]:
+    module, function = name.split(":")
+    found: Callable[[Path], Iterator[Entry]] = getattr(
+        import_module(f"crystallm.sources.formats.{module}"), function
+    )
+    return found
+
+
+def read_cifs(path: str | os.PathLike[str]) -> Iterator[Entry]:
+    """The same, every crystal as a CIF: those of other formats are written as such, in P1.
+
+    Raises:
+        InputError: as `read`.
+    """
+    return map(as_cif, read(path))
+
+
+def as_cif(entry: Entry) -> Entry:
+    """The same crystal as a CIF; with a problem in place of a text where it is none."""
+    if entry.format == "cif":
+        return entry
+    if entry.text is None:
+        return replace(entry, format="cif")
+    from crystallm.sources.parsing import to_cif
+
+    try:
+        return replace(entry, text=to_cif(entry.text, entry.format), format="cif")
+    except CrystallmError as error:
+        return replace(entry, text=None, problem=str(error), format="cif")
+
+
+def read_prompts(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
+    """Names and texts of the prompts in an archive with a .txt each, as the original takes them.
+
+    Raises:
+        InputError: no such archive, a damaged one, a bomb, or a member that is no such text.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise InputError(f"no file {str(place)!r}")
+    if not place.name.lower().endswith(ARCHIVES):
+        raise InputError(f"{str(place)!r} is no archive by its name: give a file of {', '.join(ARCHIVES)}")
+    from crystallm.sources.formats.archives import read_texts
+
+    return read_texts(place)
+
+
+GATHERED = (*JSON, *JSON_LINES, *FRAMES)
+"""Files of many crystals that are read beside those of one."""
+
+LOOKED_AT = 20
+"""Entries among which there has to be a crystal, else such a file is of another kind, like a log."""
+
+
+def read_folder(folder: Path) -> Iterator[Entry]:
+    """The crystals of a folder by name; see `sources.read`."""
+    results = result_files(folder)
+    if results:  # a run of ours: its rows in place of its files
+        from crystallm.sources.formats.tables import read_table
+
+        for path in results:
+            yield from read_table(path)
+        return
+    if (folder / FACTS).is_file():
+        raise InputError(f"the folder {str(folder)!r} is a data set, prepared already: train on it as it is")
+    found = False
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        for entry in _entries(path, name):
+            found = True
+            yield entry
+    if not found:
+        raise NoCrystalsError(
+            f"the folder {str(folder)!r} holds no CIF, POSCAR or other file of crystals, nor do those in it"
+        )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files by the parts of their names; links to folders are not followed."""
+    todo = [(str(folder), True)]
+    while todo:
+        path, is_folder = todo.pop()
+        if not is_folder:
+            yield Path(path)
+            continue
+        try:
+            with os.scandir(path) as found:
+                items = [
+                    (item.name, item.is_dir(follow_symlinks=False)) for item in found if _is_wanted(item)
+                ]
+        except OSError as error:
+            raise InputError(f"the folder {path!r} cannot be read ({error.strerror})") from error
+        todo += ((str(Path(path) / name), is_folder) for name, is_folder in sorted(items, reverse=True))
+
+
+def _is_wanted(item: os.DirEntry[str]) -> bool:
+    if item.is_dir():
+        return not item.is_symlink()
+    return item.is_file() and bool(single_format(item.name) or item.name.lower().endswith(GATHERED))
+
+
+def _entries(path: Path, name: str) -> Iterator[Entry]:
+    """The crystals of a file of a folder; what stops them is an entry, too."""
+    form = single_format(name)
+    try:
+        if name.lower().endswith(GATHERED):
+            yield from (replace(entry, id=f"{name}/{entry.id}") for entry in _gathered(read(path)))
+        elif form:
+            yield from read_file(path, stem(name))
+    except NoCrystalsError:
+        return
+    except InputError as error:
+        yield Entry(stem(name) if form else name, None, str(error), form or "cif")
+
+
+def _gathered(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """The same entries; none where the first ones are no crystals."""
+    first = []
+    for entry in islice(entries, LOOKED_AT):
+        first.append(entry)
+        if entry.text is not None:
+            yield from chain(first, entries)
+            return

@@ -1,0 +1,82 @@
+"""An entry of a collection, and the kinds of files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from crystallm.errors import InputError
+
+MAX_BYTES = 5_000_000
+"""Of one crystal. The largest of 47,335 structures of open collections has 40,000."""
+
+CIF_NAME = re.compile(r"\.(cif|mcif)(\.gz)?$", re.IGNORECASE)
+
+POSCAR_NAME = re.compile(r"(?:^|/)(?:POSCAR|CONTCAR)[^/]*$|\.(?:vasp|poscar)(?:\.gz)?$", re.IGNORECASE)
+"""Files of one crystal that are taken from folders and archives."""
+
+_ENDING = re.compile(r"(?:\.(?:cif|mcif|vasp|poscar))?(?:\.gz)?$", re.IGNORECASE)
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
+
+TABLES = (".csv", ".csv.gz", ".parquet")
+
+JSON = (".json", ".json.gz")
+
+JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+
+FRAMES = (".extxyz", ".extxyz.gz", ".xyz", ".xyz.gz")
+
+DATABASES = (".db",)
+
+PICKLES = (".pkl", ".pkl.gz", ".pickle", ".pickle.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One crystal of a collection.
+
+    Attributes:
+        id: file name without its ending (with the folders above it, below the one that was named), or what
+            the collection calls it, or its number there.
+        text: the crystal, in `format`; None where it cannot be read.
+        problem: why not, in a few words; "" where it can.
+        format: `cif`, `poscar` or `extxyz`; or, as JSON, `pymatgen` (a Structure), `optimade` (attributes of
+            a structure), `ase` (numbers, positions, cell, pbc). See `parsing`.
+        split: the part of a data set that the collection says it belongs to; "" where it says nothing.
+    """
+
+    id: str
+    text: str | None
+    problem: str = ""
+    format: str = "cif"
+    split: str = ""
+
+
+class NoCrystalsError(InputError):
+    """A file that can be read, and holds no crystal: a folder that it stands in may hold some."""
+
+
+def single_format(name: str) -> str:
+    """The format of a file that holds one crystal, by its name; "" for other files."""
+    if CIF_NAME.search(name):
+        return "cif"
+    return "poscar" if POSCAR_NAME.search(name) else ""
+
+
+def stem(name: str) -> str:
+    """The name of a file of one crystal without its ending."""
+    return _ENDING.sub("", name)
+
+
+def too_large(name: str, size: int, form: str = "cif", what: str = "file") -> Entry:
+    """What stands for a crystal that is not read for its size (bytes)."""
+    problem = f"the {what} has {size / 1e6:.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB read"
+    return Entry(name, None, problem, form)
+
+
+def clean(value: Any) -> str:
+    """A text that every encoding can write: half characters (of JSON, of pickles) are replaced."""
+    text = str(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
