@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm import answers, matching, validity
+from crystallm import answers, validity
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.energy import relax
@@ -35,6 +35,7 @@ from crystallm.execution.tasks import Lost
 from crystallm.generation import Generator, Settings
 from crystallm.models import load
 from crystallm.storage import files, run_folder
+from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
     for i, crystals in zip(asked, generator.write(range(len(asked))), strict=True):
         for crystal in crystals:
             try:
-                structure = matching.pack(crystal.structure)
+                structure = conversion.pack(crystal.structure)
             except TextError:
                 structure = None
             found[i].append(
@@ -99,7 +100,9 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
     verdicts = iter(
         validity.check_many([row["judged"] for rows in found for row in rows], workers=args.workers)
     )
-    structures = [[row["structure"] and matching.unpack(row["structure"]) for row in rows] for rows in found]
+    structures = [
+        [row["structure"] and conversion.unpack(row["structure"]) for row in rows] for rows in found
+    ]
     for rows, clusters in zip(found, answers.fold(structures, workers=args.workers), strict=True):
         for row, cluster in zip(rows, clusters, strict=True):
             row["cluster"] = cluster
@@ -128,7 +131,7 @@ def weighed(args: argparse.Namespace, samples: list[list[dict[str, Any]]]) -> li
             if rows[i]["valid"]:
                 first.setdefault(rows[i]["cluster"], i)
         asked += [(k, i) for i in list(first.values())[: args.distinct]]
-    structures = [matching.unpack(samples[k][i]["structure"]) for k, i in asked]
+    structures = [conversion.unpack(samples[k][i]["structure"]) for k, i in asked]
     found: list[list[float | None]] = [[None] * len(rows) for rows in samples]
     for (k, i), energy in zip(asked, score(structures, args.energy, workers=args.workers), strict=True):
         found[k][i] = None if isinstance(energy, Lost) else energy
@@ -142,7 +145,7 @@ def relaxed(args: argparse.Namespace, structures: list[Structure]) -> list[dict[
     return [
         None
         if isinstance(one, Lost)
-        else {"structure": matching.pack(one.structure), "energy": one.energy, "converged": one.converged}
+        else {"structure": conversion.pack(one.structure), "energy": one.energy, "converged": one.converged}
         for one in found
     ]
 
@@ -184,7 +187,7 @@ def main() -> None:
         part = range(start, min(start + GROUP, len(truths)))
 
         def work(part: range = part) -> list[Any]:
-            crystals = [matching.unpack(samples[k][i]["structure"]) for k in part for i in lowest[k]]
+            crystals = [conversion.unpack(samples[k][i]["structure"]) for k in part for i in lowest[k]]
             crystals += [truths[k].get_primitive_structure() for k in part]
             return relaxed(args, crystals)
 
@@ -222,7 +225,7 @@ def tell(
     chosen[f"any of {args.n}"] = [[row["structure"] for row in rows] for rows in samples]
     print(f"\n{'choice':26} match rate, %   RMSE   ({len(truths)} entries)")
     for name, rows in chosen.items():
-        crystals = [[packed and matching.unpack(packed) for packed in row] for row in rows]
+        crystals = [[packed and conversion.unpack(packed) for packed in row] for row in rows]
         most = max(map(len, crystals))
         result = csp.evaluate(truths, crystals, n=(most,), workers=args.workers)
         rate = result.match_rate[most]

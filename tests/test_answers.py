@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystallm import answers, folding
+from crystallm import answers
 from crystallm.answers import Selection, kept, places
 from crystallm.asking import validated
 from crystallm.crystal import Crystal
 from crystallm.errors import CrystallmError, InputError
 from crystallm.language import get_language
+from crystallm.structures import folding
 
 
 @pytest.fixture

@@ -262,8 +262,8 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
 
 
 def test_the_best_distinct_ones_are_kept(crystallm, parrot, monkeypatch):
-    from crystallm import folding
     from crystallm.execution import mapping
+    from crystallm.structures import folding
 
     monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
     hot = ("--model", parrot, "--temperature", 3, "--top-k", 0, "--seed", 3)

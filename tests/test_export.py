@@ -13,9 +13,10 @@ from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import cli, crystal, export, extxyz, language, optimade
+from crystallm import cli, crystal, export, language, optimade
 from crystallm.errors import CrystallmError, InputError
 from crystallm.sources import collection, parsing
+from crystallm.structures import conversion
 from crystallm.visualization import notebook_view
 from crystals import published
 
@@ -233,7 +234,9 @@ def test_a_fact_cannot_break_a_frame(textbook_structures):
 
     from ase.io import read
 
-    text = extxyz.frame(textbook_structures["rutile"], {"note": 'a "b"\n c', "n": 3, "ok": True, "no": None})
+    text = conversion.frame(
+        textbook_structures["rutile"], {"note": 'a "b"\n c', "n": 3, "ok": True, "no": None}
+    )
     atoms = read(StringIO(text), format="extxyz")
     assert (atoms.info["note"], atoms.info["n"], bool(atoms.info["ok"])) == ("a 'b' c", 3, True)
     assert "no" not in atoms.info

@@ -145,8 +145,9 @@ def test_settings_refuse_unknown_keys_and_values():
 @pytest.fixture
 def here(monkeypatch):
     """Tasks of worker processes are done in this one: a process takes seconds to start."""
-    from crystallm import folding, validity
+    from crystallm import validity
     from crystallm.execution import mapping
+    from crystallm.structures import folding
 
     monkeypatch.setattr(validity, "check_many", lambda texts, **_: [validity.check(text) for text in texts])
     monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])

@@ -15,10 +15,12 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 import crystals
-from crystallm.benchmarks import equals, novelty
+from crystallm.benchmarks import novelty
 from crystallm.commands import generated as command
 from crystallm.errors import InputError
+from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
+from crystallm.structures import comparison, conversion, duplicates, known_structures
 
 CELLS = (
     [[1, 1, 0], [0, 1, 0], [0, 0, 2]],
@@ -52,11 +54,13 @@ def in_process(monkeypatch) -> list[tuple[str, int]]:
         asked.append((name, len(tasks)))
         found = []
         for i in range(len(tasks)):
-            found.append(json.loads(json.dumps(getattr(equals, name)(json.loads(json.dumps(tasks[i]))))))
+            found.append(
+                json.loads(json.dumps(execution_tasks.resolve(function)(json.loads(json.dumps(tasks[i])))))
+            )
             on_done(i)
         return found
 
-    monkeypatch.setattr(equals.pool, "run", run)
+    monkeypatch.setattr(mapping, "run", run)
     return asked
 
 
@@ -180,8 +184,8 @@ def test_known_crystals_come_from_collections_of_any_kind(some, in_process, tmp_
 def test_only_known_crystals_of_a_generated_formula_are_kept(some) -> None:
     seen: list[int] = []
     known = ((str(i), cif(some[i % 20])) for i in range(1040))
-    wanted = {novelty.formula_of(some[3].composition.get_el_amt_dict())}
-    found = novelty.index(known, wanted, on_row=seen.append)
+    wanted = {comparison.formula_of(some[3].composition.get_el_amt_dict())}
+    found = known_structures.index(known, wanted, on_row=seen.append)
     assert found.n_rows == 1040
     assert seen == [1000]
     assert found.rows.keys() == wanted
@@ -203,15 +207,17 @@ def test_only_known_crystals_of_a_generated_formula_are_kept(some) -> None:
     ],
 )
 def test_formulas_are_read_off_the_text(line: str, formula: str | None) -> None:
-    assert novelty.formula_in(f"data_x\n_chemical_formula_sum   {line}\n_cell_length_a 3\n") == formula
+    assert (
+        known_structures.formula_in(f"data_x\n_chemical_formula_sum   {line}\n_cell_length_a 3\n") == formula
+    )
 
 
 def test_a_formula_that_is_not_printed_is_that_of_the_structure(some) -> None:
     text = cif(some[0])
     bare = "\n".join(line for line in text.splitlines() if not line.startswith("_chemical_formula"))
-    assert novelty.formula_in(bare) == novelty.formula_in(text)
+    assert known_structures.formula_in(bare) == known_structures.formula_in(text)
     for structure in crystals.structures()[:100]:
-        assert novelty.formula_in(cif(structure)) == novelty.formula_of(
+        assert known_structures.formula_in(cif(structure)) == comparison.formula_of(
             structure.composition.get_el_amt_dict()
         )
 
@@ -225,12 +231,14 @@ def losing(monkeypatch, is_lost: Any) -> None:
         for i in range(len(tasks)):
             lost = is_lost(name, tasks[i])
             found.append(
-                execution_tasks.Lost("took longer than 1 s") if lost else getattr(equals, name)(tasks[i])
+                execution_tasks.Lost("took longer than 1 s")
+                if lost
+                else execution_tasks.resolve(function)(tasks[i])
             )
             on_done(i)
         return found
 
-    monkeypatch.setattr(equals.pool, "run", run)
+    monkeypatch.setattr(mapping, "run", run)
 
 
 def test_a_freak_costs_only_itself(some, monkeypatch) -> None:
@@ -238,7 +246,7 @@ def test_a_freak_costs_only_itself(some, monkeypatch) -> None:
     twins = [told(base, seed) for seed in range(7)]
     freak = base.copy()
     freak.perturb(0.01, seed=1)
-    mark = equals.reduce_record({"sample": json.dumps(equals.matching.pack(freak)), "judge": False})[
+    mark = duplicates.reduce_record({"sample": json.dumps(conversion.pack(freak)), "judge": False})[
         "primitive"
     ]
 

@@ -146,9 +146,9 @@ def test_nothing_readable_gives_zeros_and_no_distances() -> None:
 
 
 def _describe_bare(sample: Structure | str) -> Described:
-    from crystallm import matching
+    from crystallm.structures import conversion
 
-    task = {"sample": json.dumps(matching.pack(sample)), "fingerprints": False}
+    task = {"sample": json.dumps(conversion.pack(sample)), "fingerprints": False}
     return unconditional.from_record(unconditional.describe_record(task))
 
 

@@ -139,7 +139,7 @@ def test_files_hold_the_crystal_of_the_sheet(form, relaxation, served, relaxed):
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
 
-    from crystallm import matching
+    from crystallm.structures import conversion
 
     sheet = relaxed["crystals"][0]
     path = f"/api/v1/jobs/{relaxed['id']}/crystals/0/file?form={form}&relaxed={str(relaxation).lower()}"
@@ -157,7 +157,7 @@ def test_files_hold_the_crystal_of_the_sheet(form, relaxation, served, relaxed):
         assert atoms.get_potential_energy() / len(atoms) == pytest.approx(known.energy, abs=1e-5)
     else:
         found = Structure.from_str(text, fmt=form)
-    expected = matching.unpack((sheet["relaxed"] if relaxation else sheet)["structure"])
+    expected = conversion.unpack((sheet["relaxed"] if relaxation else sheet)["structure"])
     assert len(found) == len(expected)
     assert found.volume == pytest.approx(expected.volume, rel=1e-4)
     matcher = StructureMatcher(ltol=1e-3, stol=1e-3, angle_tol=0.01, scale=False, primitive_cell=False)

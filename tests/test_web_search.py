@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from crystallm import matching
 from crystallm.errors import CrystallmError
+from crystallm.structures import conversion
 from crystallm.web.jobs import view
 from energies import Morse
 from served import MORSE, Served
@@ -43,7 +43,7 @@ def test_each_new_crystal_is_told_with_its_energy_as_it_is_found(searched):
     for one in told:
         assert one["valid"]
         assert all(one["checks"].values())
-        (known,) = Morse().predict([matching.unpack(one["structure"])])
+        (known,) = Morse().predict([conversion.unpack(one["structure"])])
         assert one["energy"] == pytest.approx(known.energy)
         assert len(one["tokens"]) == one["n_tokens"]
     names = [name for name, _ in events]
@@ -239,7 +239,7 @@ def test_a_crystal_that_had_no_energy_keeps_its_card_when_it_gets_one(parrot, tm
     mended = [crystals[number] for number in silent if crystals[number]["energy"] is not None]
     assert mended
     for one in mended:
-        (known,) = Morse().predict([matching.unpack(one["structure"])])
+        (known,) = Morse().predict([conversion.unpack(one["structure"])])
         assert one["energy"] == pytest.approx(known.energy)
         assert not one["energy_reason"]
 

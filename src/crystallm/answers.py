@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from crystallm import matching
 from crystallm.errors import CrystallmError, TextError
+from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -257,7 +257,7 @@ def fold(
             distinct: dict[str, list[int]] = {}
             packed = {}
             for j in members:
-                record = matching.pack(structures[j])  # type: ignore[arg-type] # None is in no bucket
+                record = conversion.pack(structures[j])  # type: ignore[arg-type] # None is in no bucket
                 distinct.setdefault(repr(record), []).append(j)
                 packed[repr(record)] = record
             for number, same in enumerate(distinct.values()):
@@ -269,7 +269,11 @@ def fold(
     count = min(os.cpu_count() or 1 if workers is None else workers, max(1, len(tasks)))
     try:
         found = mapping.run(
-            "crystallm.folding:fold_record", tasks, workers=count, seconds=seconds, memory_gb=memory_gb
+            "crystallm.structures.folding:fold_record",
+            tasks,
+            workers=count,
+            seconds=seconds,
+            memory_gb=memory_gb,
         )
     except execution_tasks.StartError as error:
         raise CrystallmError(f"crystals cannot be compared: {error}; pip install pymatgen-core") from error

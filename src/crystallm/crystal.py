@@ -196,7 +196,7 @@ class Crystal:
             TextError: what was written is no crystal.
             InputError: ASE is not installed.
         """
-        from crystallm.extxyz import to_atoms
+        from crystallm.structures.conversion import to_atoms
 
         return to_atoms(self.structure)
 

@@ -29,10 +29,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crystallm import extxyz, optimade
+from crystallm import optimade
 from crystallm.crystal import COLUMNS
 from crystallm.crystallography import formula
 from crystallm.errors import CrystallmError, InputError, install
+from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     import os
@@ -306,7 +307,7 @@ def _extxyz(place: Path) -> Iterator[Callable[[Item], None]]:
             facts = {"id": item.id, **item.facts}
             if "energy" in facts:
                 facts |= {"energy": facts["energy"] * len(structure), "energy_per_atom": facts["energy"]}
-            file.write(extxyz.frame(structure, facts))
+            file.write(conversion.frame(structure, facts))
 
         yield write
 
@@ -319,7 +320,7 @@ def _database(place: Path) -> Iterator[Callable[[Item], None]]:
     with connect(place) as opened:
 
         def write(item: Item) -> None:
-            atoms = extxyz.to_atoms(_ordered(item))
+            atoms = conversion.to_atoms(_ordered(item))
             facts = dict(item.facts)
             if "energy" in facts:
                 atoms.calc = SinglePointCalculator(atoms, energy=facts.pop("energy") * len(atoms))

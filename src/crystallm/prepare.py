@@ -379,8 +379,8 @@ def _equal_to_known(
     """Rows that the structure matcher finds equal to a known crystal, and to which."""
     import numpy as np
 
-    from crystallm.benchmarks import novelty
     from crystallm.language import get_language
+    from crystallm.structures.known_structures import known_equals
 
     numbers, texts = [], []
     for number, _, record in rows:
@@ -391,7 +391,7 @@ def _equal_to_known(
             ids = np.frombuffer(record["ids"], dtype="<u2").tolist()
             texts.append(get_language(choices.language).standard_text(ids))
     entries = itertools.chain.from_iterable(known.texts.values())
-    found = novelty.known_equals(texts, entries, workers=count, executor=executor)
+    found = known_equals(texts, entries, workers=count, executor=executor)
     return {
         number: f"structure: {name}" for number, name in zip(numbers, found, strict=True) if name is not None
     }

@@ -25,12 +25,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm import matching
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import structure_of
 from crystallm.crystal import Crystal
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystallm.execution import mapping, tasks
+from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -209,7 +209,7 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
         return {"rms": None, "match": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen warns of each radius that it lacks
-        match = _matcher().fit(matching.unpack(json.loads(task["sample"])), csp.truth_of(task["truth"]))
+        match = _matcher().fit(conversion.unpack(json.loads(task["sample"])), csp.truth_of(task["truth"]))
     return {"rms": found["rms"], "match": bool(match)}
 
 

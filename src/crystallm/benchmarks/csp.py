@@ -25,10 +25,10 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from crystallm import matching
 from crystallm.errors import CrystallmError, InputError, install
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
+from crystallm.structures import comparison, conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -207,10 +207,10 @@ def compare_pairs(
     tasks: dict[tuple[int, str], dict[str, Any]] = {}
     keys: list[list[tuple[int, str] | None]] = []
     for i, (truth, samples) in enumerate(zip(truths, candidates_by_entry, strict=True)):
-        packed = json.dumps(matching.pack(truth) | {"symmetrise": options["symmetrise"]})
+        packed = json.dumps(conversion.pack(truth) | {"symmetrise": options["symmetrise"]})
         keys.append([])
         for sample in samples:
-            key = None if sample is None else (i, json.dumps(matching.pack(sample)))
+            key = None if sample is None else (i, json.dumps(conversion.pack(sample)))
             keys[-1].append(key)
             if key is not None:
                 tasks.setdefault(key, {**options, "truth": packed, "sample": key[1]})
@@ -273,7 +273,7 @@ def compare(
         # The matcher wants a one-to-one map of like atoms between primitive cells.
         if sample.composition.reduced_formula != truth.composition.reduced_formula:
             return None, f"its formula is {sample.composition.reduced_formula}"
-        if matching.too_stretched(sample, truth):
+        if comparison.too_stretched(sample, truth):
             return None, ""
         # The sample first, as in the original: the matcher is not symmetric, and a few results would differ.
         found = _matcher().get_rms_dist(sample, truth)  # type: ignore[no-untyped-call]
@@ -283,7 +283,7 @@ def compare(
 def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """`compare` on JSON, for a worker process."""
     try:
-        sample = matching.unpack(json.loads(task["sample"]))
+        sample = conversion.unpack(json.loads(task["sample"]))
     except CrystallmError as error:
         return {"rms": None, "reason": f"no crystal: {error}"}
     counts = tuple(sorted(sample.composition.get_el_amt_dict().items()))
@@ -296,7 +296,7 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
 def truth_of(packed: str) -> Structure:
     """A truth out of a task, symmetrised if asked; the tasks of one entry come one after the other."""
     record = json.loads(packed)
-    structure = matching.unpack(record)
+    structure = conversion.unpack(record)
     return symmetrised(structure) if record["symmetrise"] else structure
 
 
@@ -332,8 +332,8 @@ def _discounted(sample: Structure, composition_test: bool) -> str:
         return "its cell is not sensible"
     if not sample.is_ordered:
         return "its sites are shared"
-    if len(sample) > matching.MAX_ATOMS:
-        return f"{len(sample)} atoms are more than the {matching.MAX_ATOMS} that are compared"
+    if len(sample) > comparison.MAX_ATOMS:
+        return f"{len(sample)} atoms are more than the {comparison.MAX_ATOMS} that are compared"
     if sample.volume < SMALLEST:
         return f"its volume is {sample.volume:.2g} Å^3"
     if composition_test:

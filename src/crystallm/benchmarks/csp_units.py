@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from crystallm import matching, units
+from crystallm import units
 from crystallm.asking import Request
 from crystallm.benchmarks import csp_run
 from crystallm.benchmarks.csp_run import Sampled
@@ -19,6 +19,7 @@ from crystallm.benchmarks.known import Known
 from crystallm.errors import TextError
 from crystallm.execution import mapping
 from crystallm.execution.batching import FEWEST, Portion
+from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -165,7 +166,7 @@ def there(
             "smact": smact,
             "agreement": agreement,
             "entries": [
-                (i, truths[i].id, matching.pack(truths[i].structure)) for i in block[start : start + size]
+                (i, truths[i].id, conversion.pack(truths[i].structure)) for i in block[start : start + size]
             ],
         }
         | writer.describe(block[start : start + size])
@@ -187,7 +188,7 @@ def there(
 
 def work(task: Mapping[str, Any]) -> Rows:
     """The worker's side of `there`."""
-    entries = [(i, Known(name, matching.unpack(packed))) for i, name, packed in task["entries"]]
+    entries = [(i, Known(name, conversion.unpack(packed))) for i, name, packed in task["entries"]]
     if "samples" in task:
         samples = [[Sampled(*sample) for sample in row] for row in task["samples"]]
     else:

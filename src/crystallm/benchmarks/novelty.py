@@ -29,21 +29,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crystallm import matching
-from crystallm.benchmarks import equals
-from crystallm.benchmarks.equals import known_equals
-from crystallm.benchmarks.known_set import formula_in, formula_of, index, read_known
 from crystallm.errors import InputError
+from crystallm.structures import conversion, duplicates, known_structures
+from crystallm.structures.known_structures import index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from crystallm.benchmarks.equals import OnDone, Sample
+    from crystallm.structures.duplicates import OnDone
+    from crystallm.structures.known_structures import Sample
 
-__all__ = [
-    "METASTABLE", "STABLE", "NoveltyResult", "Rates", "Verdict", "evaluate", "formula_in", "formula_of",
-    "index", "known_equals", "rates", "read_known",
-]  # fmt: skip
+
 STABLE, METASTABLE = 0.0, 0.1
 """eV/atom above the hull."""
 
@@ -160,14 +157,14 @@ def evaluate(
     for name, values in (("verdicts", valid), ("energies", e_above_hull)):
         if values is not None and len(values) != len(generated):
             raise InputError(f"{len(values)} {name} for {len(generated)} crystals: give one for each")
-    crew = equals.Crew({"workers": workers, "seconds": seconds, "memory_gb": memory_gb}, on_done)
-    keys = [None if sample is None else json.dumps(matching.pack(sample)) for sample in generated]
-    crystals = equals.reduce_all(keys, crew, judge=valid is None)
+    crew = duplicates.Crew({"workers": workers, "seconds": seconds, "memory_gb": memory_gb}, on_done)
+    keys = [None if sample is None else json.dumps(conversion.pack(sample)) for sample in generated]
+    crystals = duplicates.reduce_all(keys, crew, judge=valid is None)
     verdicts = [c.valid for c in crystals] if valid is None else list(valid)
-    repeats = equals.find_repeats(crystals, verdicts, crew)
+    repeats = duplicates.find_repeats(crystals, verdicts, crew)
     wanted = {c.formula for c in crystals if c.formula}
     rows = index(known, wanted, on_row=lambda n: crew.report("known", n, 0))
-    matches, unreadable = equals.find_matches(crystals, rows, crew)
+    matches, unreadable = known_structures.find_matches(crystals, rows, crew)
     energies = [None] * len(keys) if e_above_hull is None else e_above_hull
     found = []
     for i, crystal in enumerate(crystals):
@@ -208,3 +205,16 @@ def rates(verdicts: Sequence[Verdict], *, with_energies: bool) -> Rates:
     names = ("valid", "unique", "novel", "vun", "stable", "metastable")
     shares = {name: share(name) for name in names}
     return Rates(len(verdicts), **shares, sun=share("stable", new), msun=share("metastable", new))
+
+
+def read_known(paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
+    """Ids and CIFs of collections, one after the other; "" for what is no crystal.
+
+    Raises:
+        InputError: as `sources.read`.
+    """
+    from crystallm.sources import collection
+
+    for path in paths:
+        for entry in collection.read_cifs(path):
+            yield entry.id, entry.text or ""

@@ -36,11 +36,11 @@ from importlib import resources
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from crystallm import matching
 from crystallm.benchmarks import csp
 from crystallm.errors import CrystallmError, InputError, install
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
+from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -204,7 +204,7 @@ def describe(
     for module in ("smact", "matminer"):
         if find_spec(module) is None:
             raise CrystallmError(f"this benchmark needs {module}: {install('bench')}")
-    keys = [None if sample is None else json.dumps(matching.pack(sample)) for sample in samples]
+    keys = [None if sample is None else json.dumps(conversion.pack(sample)) for sample in samples]
     distinct = list(dict.fromkeys(key for key in keys if key is not None))
     function = "crystallm.benchmarks.unconditional:describe_record"
     limits: dict[str, Any] = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb}
@@ -224,7 +224,7 @@ def describe_record(task: Mapping[str, Any]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen and matminer warn of each radius and property they lack
         try:
-            crystal = matching.unpack(record)
+            crystal = conversion.unpack(record)
         except CrystallmError as error:
             counts = _counts_of_rows(record["text"]) if "text" in record else ()
             passes = bool(counts) and csp.passes_smact(counts)

@@ -384,13 +384,13 @@ def _write(
     named: bool,
 ) -> None:
     """Keep what became of a crystal; its CIF where it is `named` already, and not still to be chosen."""
-    from crystallm import extxyz
     from crystallm.storage import files
+    from crystallm.structures import conversion
 
     if found is not None and found.trajectory:
         # In a file the energy is that of the cell, as is usual.
         text = "".join(
-            extxyz.frame(structure, {"energy": energy * len(structure)})
+            conversion.frame(structure, {"energy": energy * len(structure)})
             for structure, energy in found.trajectory
         )
         path = folder.path / "trajectories" / f"{names.file(number, row['id'])}.extxyz"

@@ -203,7 +203,7 @@ def symbols(entry: Entry) -> frozenset[str]:
     """The elements of an entry by its formula; none where it has none."""
     import re
 
-    from crystallm.benchmarks.known_set import formula_in
+    from crystallm.structures.known_structures import formula_in
 
     formula = None if entry.text is None else formula_in(entry.text)
     return frozenset(re.findall("[A-Z][a-z]?", formula or ""))

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crystallm import matching
 from crystallm.energy import model as models
 from crystallm.energy import worker
 from crystallm.errors import CrystallmError, install
 from crystallm.execution import mapping, pool
 from crystallm.execution import tasks as execution_tasks
+from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -84,21 +84,21 @@ class Relaxed:
     def record(self) -> dict[str, Any]:
         """The same as JSON."""
         return {
-            "before": matching.pack(self.before),
-            "structure": matching.pack(self.structure),
+            "before": conversion.pack(self.before),
+            "structure": conversion.pack(self.structure),
             "energy_before": self.energy_before,
             "energy": self.energy,
             "steps": self.steps,
             "converged": self.converged,
             "fmax": self.fmax,
-            "trajectory": [[matching.pack(structure), energy] for structure, energy in self.trajectory],
+            "trajectory": [[conversion.pack(structure), energy] for structure, energy in self.trajectory],
         }
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Relaxed:
         """What `record` gave."""
-        structures = {name: matching.unpack(record[name]) for name in ("before", "structure")}
-        path = tuple((matching.unpack(packed), energy) for packed, energy in record["trajectory"])
+        structures = {name: conversion.unpack(record[name]) for name in ("before", "structure")}
+        path = tuple((conversion.unpack(packed), energy) for packed, energy in record["trajectory"])
         return cls(**{**record, **structures, "trajectory": path})
 
 
@@ -225,7 +225,7 @@ def relax_many(
     """
     models.require(model)
     same = {"options": (options or Options()).model_dump(), "bound": bound}
-    tasks = ({"structure": matching.pack(structure), **same} for structure in structures)
+    tasks = ({"structure": conversion.pack(structure), **same} for structure in structures)
     function = worker.function_of("relaxing", model, device)
 
     def relaxed() -> Iterator[tuple[int, Relaxed | execution_tasks.Lost]]:
@@ -254,7 +254,7 @@ def relax_all(
     """As `relax_many`, for a list, in processes that `workers.kept` keeps; equal ones are relaxed once."""
     models.require(model)
     same = {"options": (options or Options()).model_dump(), "bound": bound}
-    packed = [matching.pack(structure) for structure in structures]
+    packed = [conversion.pack(structure) for structure in structures]
     distinct = {repr(record): record for record in packed}
     with worker.plainly():
         found = mapping.run(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystallm import matching
 from crystallm.energy import model as models
 from crystallm.energy import worker
 from crystallm.execution import mapping
 from crystallm.execution.tasks import Lost
+from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -62,7 +62,7 @@ def score(
     records: dict[str, dict[str, Any]] = {}
     found: dict[str, float | Lost] = {}
     for structure in structures:
-        record = matching.pack(structure)
+        record = conversion.pack(structure)
         keys.append(repr(record))
         if not structure.is_ordered:
             found[keys[-1]] = Lost("partial occupancies have no energy")

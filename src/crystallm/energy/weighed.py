@@ -18,10 +18,11 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm import matching, validity
+from crystallm import validity
 from crystallm.energy import relax, scoring
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping, tasks
+from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,7 +126,7 @@ def _relaxed(
         )
         ends = [end for _, end in sorted(many, key=lambda pair: pair[0])]
     pairs = [
-        {"before": matching.pack(end.before), "after": matching.pack(end.structure)}
+        {"before": conversion.pack(end.before), "after": conversion.pack(end.structure)}
         for end in ends
         if not isinstance(end, tasks.Lost)
     ]
@@ -143,7 +144,7 @@ def _relaxed(
 
 def rmsd_record(task: Mapping[str, Any]) -> float:
     """`rmsd` of two packed structures, `before` and `after`, for a worker process."""
-    return rmsd(matching.unpack(task["before"]), matching.unpack(task["after"]))
+    return rmsd(conversion.unpack(task["before"]), conversion.unpack(task["after"]))
 
 
 def rmsd(before: Structure, after: Structure) -> float:

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from crystallm import matching
 from crystallm.energy import model as models
 from crystallm.errors import CrystallmError, describe
 from crystallm.execution.tasks import StartError
+from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -79,7 +79,7 @@ def _loaded(model: str, device: str) -> EnergyModel:
 
 def _score(model: EnergyModel, task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`energy` (eV per atom) or `lost` (why there is none) of each of some packed structures."""
-    structures = [matching.unpack(record) for record in task["structures"]]
+    structures = [conversion.unpack(record) for record in task["structures"]]
     try:
         found = model.predict(structures)
         return [_answer(prediction, task["bound"]) for _, prediction in zip(structures, found, strict=True)]
@@ -106,7 +106,7 @@ def _relax(model: EnergyModel, task: Mapping[str, Any]) -> dict[str, Any]:
 
     options = relax.Options(**task["options"])
     try:
-        return relax.relax(matching.unpack(task["structure"]), model, options, bound=task["bound"]).record()
+        return relax.relax(conversion.unpack(task["structure"]), model, options, bound=task["bound"]).record()
     except CrystallmError as error:
         return {"lost": str(error)}
 

@@ -111,11 +111,11 @@ def _handed_in(text: str) -> dict[str, Any]:
 
 def relaxed(task: Mapping[str, Any]) -> dict[str, Any]:
     """What a crystal has become; `record` is that of `energy.relax.Relaxed`."""
-    from crystallm import matching
     from crystallm.energy import relax
+    from crystallm.structures import conversion
 
     record = task["record"]
-    structure = matching.unpack(record["structure"])
+    structure = conversion.unpack(record["structure"])
     group = relax.space_group(structure)
     found = described(structure, "")
     found |= {"space_group": group[0], "space_group_number": group[1]} if group else {}
@@ -125,8 +125,8 @@ def relaxed(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def described(structure: Structure, text: str) -> dict[str, Any]:
     """What a structure is like: cell, atoms, picture; and its orbits, where there is a standard text."""
-    from crystallm import matching
     from crystallm.crystallography import formula
+    from crystallm.structures import conversion
 
     counts = {str(s): round(n) for s, n in structure.composition.get_el_amt_dict().items()}
     made = formula.cell("".join(f"{symbol}{count}" for symbol, count in counts.items()))
@@ -141,7 +141,7 @@ def described(structure: Structure, text: str) -> dict[str, Any]:
         "volume": round(lattice.volume, 4),
         "volume_per_atom": round(lattice.volume / len(structure), 4),
         "density": _number(float(structure.density)),
-        "structure": matching.pack(structure),
+        "structure": conversion.pack(structure),
         "view": _view(structure),
     }
     return found | (_symmetry(text) if text else {})
@@ -214,12 +214,12 @@ def pattern(task: Mapping[str, Any]) -> dict[str, Any]:
     """The powder X-ray pattern of a packed structure, by pymatgen, Cu K-alpha."""
     from pymatgen.analysis.diffraction.xrd import XRDCalculator
 
-    from crystallm import matching
+    from crystallm.structures import conversion
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = XRDCalculator(wavelength=WAVELENGTH).get_pattern(
-            matching.unpack(task["structure"]), two_theta_range=TWO_THETA
+            conversion.unpack(task["structure"]), two_theta_range=TWO_THETA
         )
     peaks = [
         {
@@ -246,17 +246,17 @@ def file_of(one: Mapping[str, Any]) -> dict[str, str]:
     """One crystal in all forms."""
     from pymatgen.io.vasp import Poscar
 
-    from crystallm import extxyz, matching
+    from crystallm.structures import conversion
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        structure = matching.unpack(one["structure"])
+        structure = conversion.unpack(one["structure"])
         energy = one.get("energy")  # per atom; in a file that of the cell
         poscar = Poscar(structure.get_sorted_structure(), comment=one["formula"])
         return {
             "cif": one["cif"],
             "poscar": poscar.get_str(significant_figures=10),
-            "extxyz": extxyz.frame(
+            "extxyz": conversion.frame(
                 structure, {"energy": None if energy is None else energy * len(structure)}
             ),
         }

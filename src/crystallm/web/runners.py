@@ -443,7 +443,7 @@ class Runner:
         task = {"structures": packed, "seconds": FOLD_SECONDS}
         try:
             numbers = await self._asked(
-                self._folders, "crystallm.folding:fold_record", task, 2 * FOLD_SECONDS
+                self._folders, "crystallm.structures.folding:fold_record", task, 2 * FOLD_SECONDS
             )
         except LostError:
             return same  # identical ones alone

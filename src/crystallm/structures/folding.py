@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import matching
 from crystallm.errors import CrystallmError
+from crystallm.structures import comparison, conversion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pymatgen.core import Structure
+
 
 MAX_STRETCH = 1000.0
 """L^3 / V of a reduced cell beyond which a crystal equals none: no compound of the corpus has half of it."""
@@ -45,7 +46,7 @@ def fold_record(task: Mapping[str, Any]) -> list[int]:
                         number
                         for head, other, number in heads
                         if len(head) == len(structure)
-                        and max(stretch, other) <= matching.MAX_STRETCH * min(stretch, other)
+                        and max(stretch, other) <= comparison.MAX_STRETCH * min(stretch, other)
                         and time.monotonic() < until
                         and matcher.fit(head, structure)
                     ),
@@ -63,10 +64,10 @@ def fold_record(task: Mapping[str, Any]) -> list[int]:
 def _primitive(record: Mapping[str, Any]) -> tuple[Structure, float] | None:
     """The primitive cell of a packed structure and its stretch; None for one that is not compared."""
     try:
-        structure = matching.unpack(record)
+        structure = conversion.unpack(record)
     except CrystallmError:
         return None
-    if len(structure) > matching.MAX_ATOMS or not 0 < matching.stretch(structure.lattice) < MAX_STRETCH:
+    if len(structure) > comparison.MAX_ATOMS or not 0 < comparison.stretch(structure.lattice) < MAX_STRETCH:
         return None
     primitive = structure.get_reduced_structure().get_primitive_structure()
-    return primitive, matching.stretch(primitive.lattice)
+    return primitive, comparison.stretch(primitive.lattice)

@@ -61,3 +61,38 @@ def to_atoms(structure: Structure) -> Any:
         cell=structure.lattice.matrix,
         pbc=True,
     )
+
+
+def pack(sample: Structure | str) -> dict[str, Any]:
+    """A structure or text as JSON.
+
+    Raises:
+        InputError: neither.
+    """
+    if isinstance(sample, str):
+        return {"text": sample}
+    try:
+        return {
+            "lattice": sample.lattice.matrix.tolist(),
+            "species": [site.specie.symbol if site.is_ordered else site.species.as_dict() for site in sample],
+            "coords": sample.frac_coords.tolist(),
+        }
+    except AttributeError:
+        raise InputError(
+            f"can't compare {type(sample).__name__}: give pymatgen structures, CIFs or standard texts"
+        ) from None
+
+
+def unpack(record: Mapping[str, Any]) -> Structure:
+    """The structure of a record of `pack`.
+
+    Raises:
+        CrystallmError: its text is no crystal.
+    """
+    if "text" in record:
+        from crystallm import validity
+
+        return validity.read_structure(record["text"])
+    from pymatgen.core import Structure
+
+    return Structure(record["lattice"], record["species"], record["coords"])

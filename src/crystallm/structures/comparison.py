@@ -6,54 +6,20 @@ Refuses to know who asks: the benchmark of structure prediction, or the folding 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
-
-from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pymatgen.core import Lattice, Structure
 
+
 MAX_ATOMS = 500
 """Atoms beyond which a structure is not compared."""
+
 MAX_STRETCH = 14.0
 """See `too_stretched`."""
-
-
-def pack(sample: Structure | str) -> dict[str, Any]:
-    """A structure or text as JSON.
-
-    Raises:
-        InputError: neither.
-    """
-    if isinstance(sample, str):
-        return {"text": sample}
-    try:
-        return {
-            "lattice": sample.lattice.matrix.tolist(),
-            "species": [site.specie.symbol if site.is_ordered else site.species.as_dict() for site in sample],
-            "coords": sample.frac_coords.tolist(),
-        }
-    except AttributeError:
-        raise InputError(
-            f"can't compare {type(sample).__name__}: give pymatgen structures, CIFs or standard texts"
-        ) from None
-
-
-def unpack(record: Mapping[str, Any]) -> Structure:
-    """The structure of a record of `pack`.
-
-    Raises:
-        CrystallmError: its text is no crystal.
-    """
-    if "text" in record:
-        from crystallm import validity
-
-        return validity.read_structure(record["text"])
-    from pymatgen.core import Structure
-
-    return Structure(record["lattice"], record["species"], record["coords"])
 
 
 def too_stretched(sample: Structure, truth: Structure) -> bool:
@@ -84,3 +50,11 @@ def stretch(lattice: Lattice) -> float:
     except Exception:  # noqa: BLE001 - spglib's errors differ between versions; the limits of the worker remain
         return 0.0
     return 0.0 if reduced is None else float(np.linalg.norm(reduced, axis=1).max() ** 3 / lattice.volume)
+
+
+def formula_of(counts: Mapping[str, float]) -> str:
+    """The reduced formula of element counts, `Cl1Na1` of Na4Cl4; fractions stay as they are."""
+    if all(count == round(count) for count in counts.values()):
+        divisor = math.gcd(*(round(count) for count in counts.values())) or 1
+        counts = {symbol: round(count) // divisor for symbol, count in counts.items()}
+    return "".join(f"{symbol}{counts[symbol]:g}" for symbol in sorted(counts) if counts[symbol])

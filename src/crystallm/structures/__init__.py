@@ -1,0 +1,1 @@
+"""pymatgen structures, converted and compared."""
