@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm import answers, validity
+from crystallm import answers
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.errors import TextError
 from crystallm.generation import Generator, Settings
 from crystallm.models import load
+from crystallm.validity import checks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,7 @@ def main() -> None:
             judged[i].append(crystal.judged if args.judge else "")
     valid = [[True] * len(row) for row in judged]
     if args.judge:
-        verdicts = iter(validity.check_many([x for row in judged for x in row], workers=args.workers))
+        verdicts = iter(checks.check_many([x for row in judged for x in row], workers=args.workers))
         valid = [[next(verdicts).valid for _ in row] for row in judged]
         report("judged", valid=sum(map(sum, valid)) / max(1, sum(map(len, valid))))
     result = csp.evaluate(truths, samples, n=(1, args.n), workers=args.workers)

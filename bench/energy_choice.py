@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm import answers, validity
+from crystallm import answers
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.energy import relax
@@ -36,6 +36,7 @@ from crystallm.generation import Generator, Settings
 from crystallm.models import load
 from crystallm.storage import files, run_folder
 from crystallm.structures import conversion
+from crystallm.validity import checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +99,7 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
                 }
             )
     verdicts = iter(
-        validity.check_many([row["judged"] for rows in found for row in rows], workers=args.workers)
+        checks.check_many([row["judged"] for rows in found for row in rows], workers=args.workers)
     )
     structures = [
         [row["structure"] and conversion.unpack(row["structure"]) for row in rows] for rows in found

@@ -21,12 +21,12 @@ from pymatgen.core.local_env import CrystalNN
 from pymatgen.io.cif import CifParser
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
-from crystallm import validity
 from crystallm.benchmarks.known import known_structures
 from crystallm.cif import structure_reader, writer
 from crystallm.crystallography import space_groups
 from crystallm.errors import CrystallmError
 from crystallm.geometry import bonds
+from crystallm.validity import checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,7 +91,7 @@ def bond_score(structure: Structure) -> float | None:
 
 def ours(text: str) -> tuple[float | None, bool]:
     """The same from the package."""
-    verdict = validity.check(text)
+    verdict = checks.check(text)
     return verdict.bond_score, verdict.valid
 
 

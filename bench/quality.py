@@ -16,11 +16,11 @@ import time
 
 import torch
 
-from crystallm import validity
 from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.errors import TextError
 from crystallm.generation import Generator, Settings
 from crystallm.models import load
+from crystallm.validity import checks
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
             right.append(plan.cell is not None and counts == dict(plan.cell.composition))
             if args.space_group and plan.space_group is not None:
                 asked += crystal.space_group == plan.space_group.symbol
-        verdicts = validity.check_many([c.judged for c in crystals], workers=args.workers)
+        verdicts = checks.check_many([c.judged for c in crystals], workers=args.workers)
         n = len(crystals)
         line = {
             "constraints": constraints,

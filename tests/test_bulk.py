@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyarrow import parquet
 
-from crystallm import bulk, validity
+from crystallm import bulk
 from crystallm.answers import Selection
 from crystallm.asking import Request
 from crystallm.cli import run
@@ -23,6 +23,7 @@ from crystallm.generation import Settings
 from crystallm.models.load import load_model
 from crystallm.sources import collection
 from crystallm.storage import run_folder
+from crystallm.validity import checks, verdict
 from killed import kill_after
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ FORMULAS = ("NaCl", "TiO2", "ZnS", "SrTiO3", "C8")
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Verdicts in this process: a worker process takes seconds to start."""
-    monkeypatch.setattr(validity, "check_many", lambda texts, **_: [validity.check(text) for text in texts])
+    monkeypatch.setattr(checks, "check_many", lambda texts, **_: [checks.check(text) for text in texts])
 
 
 @pytest.fixture
@@ -126,11 +127,11 @@ def test_the_first_block_is_kept_before_many_more_are_written(
     """So that an interruption costs what was under way, and not minutes."""
     judged: list[str] = []
 
-    def check_many(texts: list[str], **_: Any) -> list[validity.Validity]:
+    def check_many(texts: list[str], **_: Any) -> list[verdict.Validity]:
         judged.extend(texts)
-        return [validity.check(text) for text in texts]
+        return [checks.check(text) for text in texts]
 
-    monkeypatch.setattr(validity, "check_many", check_many)
+    monkeypatch.setattr(checks, "check_many", check_many)
     settings = Settings(constraints="none", batch_size=8, device="cpu", max_new_tokens=4)
     todo = bulk.blocks([Request(formula=FORMULAS[i % 5], n=4) for i in range(150)], selection, bulk.BLOCK)
     written: list[int] = []

@@ -22,9 +22,9 @@ def crystallm(capsys, monkeypatch, tmp_path):
     """Runs a command in an empty folder: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
     # Verdicts in this process: a worker process takes seconds to start, and has tests of its own.
-    from crystallm import validity
+    from crystallm.validity import checks
 
-    monkeypatch.setattr(validity, "check_many", lambda texts, **_: [validity.check(text) for text in texts])
+    monkeypatch.setattr(checks, "check_many", lambda texts, **_: [checks.check(text) for text in texts])
 
     def run(*arguments):
         code = cli.run([str(argument) for argument in arguments])

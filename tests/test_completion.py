@@ -198,12 +198,12 @@ def test_models_of_the_published_language_are_refused(host):
 
 
 def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch, capsys):
-    from crystallm import validity
+    from crystallm.validity import checks
 
     monkeypatch.setattr(
-        validity,
+        checks,
         "check_many",
-        lambda texts, *, what="text", **_: [validity.check(text, what=what) for text in texts],
+        lambda texts, *, what="text", **_: [checks.check(text, what=what) for text in texts],
     )
     monkeypatch.chdir(tmp_path)
     part = textbook_structures["rutile"].copy()

@@ -4,11 +4,12 @@ import pytest
 from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import validity
 from crystallm.cif import standard_structure
 from crystallm.crystal import COLUMNS, Crystal, Source
 from crystallm.errors import TextError
 from crystallm.language import get_language
+from crystallm.validity import checks
+from crystallm.validity import verdict as validity_verdict
 
 
 @pytest.fixture(params=["orbits", "cif"])
@@ -34,7 +35,7 @@ def test_a_crystal_is_one_thing_in_every_form(rutile, textbook_structures):
     assert rutile.text.startswith("data_Ti2O4\n")
     assert (rutile.space_group, rutile.space_group_number) == ("P4_2/mnm", 136)
     assert rutile.validity.valid
-    assert rutile.validity == validity.check(rutile)
+    assert rutile.validity == checks.check(rutile)
     assert rutile.energy is None
     assert repr(rutile) == "<Crystal Ti2O4 P4_2/mnm>"
 
@@ -74,7 +75,7 @@ def test_half_a_crystal_says_what_is_wrong_and_never_raises_where_it_is_judged(
 
 
 def test_a_verdict_from_elsewhere_is_taken(rutile):
-    verdict = validity.Validity(True, True, True, 0.5, True, False, ("bonds: half of them",))  # noqa: FBT003
+    verdict = validity_verdict.Validity(True, True, True, 0.5, True, False, ("bonds: half of them",))  # noqa: FBT003
     rutile.judge(verdict)
     assert rutile.validity == verdict
     assert rutile.row()["reasons"] == "bonds: half of them"

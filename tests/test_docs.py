@@ -28,12 +28,12 @@ def desk(place, monkeypatch):  # noqa: F811 - pytest hands it over so
     """The README's files, a host, and verdicts in this process: a worker takes seconds to start."""
     from pymatgen.core import Structure
 
-    from crystallm import validity
+    from crystallm.validity import checks
 
     monkeypatch.setattr(
-        validity,
+        checks,
         "check_many",
-        lambda texts, *, what="text", **_: [validity.check(text, what=what) for text in texts],
+        lambda texts, *, what="text", **_: [checks.check(text, what=what) for text in texts],
     )
     monkeypatch.setenv("CRYSTALLM_CACHE", str(place / "cache"))
     monkeypatch.setattr(sys, "path", list(sys.path))

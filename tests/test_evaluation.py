@@ -9,11 +9,11 @@ import pytest
 from pyarrow import parquet
 
 from conftest import textbook
-from crystallm import evaluation, validity
 from crystallm.cif import writer
 from crystallm.cli import run
 from crystallm.errors import CrystallmError
 from crystallm.sources.entry import Entry
+from crystallm.validity import checks, collection
 from crystals import published, told_otherwise
 from killed import kill_after
 
@@ -113,7 +113,7 @@ def test_the_verdict_does_not_depend_on_setting_and_origin():
     known = [Structure.from_str(row["cif"], fmt="cif") for row in published()[7::100]]
     for structure in [*textbook().values(), *known]:
         told = [structure, *(told_otherwise(structure, rng, cell) for cell in cells)]
-        verdicts = [validity.inspect(s.to(fmt="cif"), "crystal") for s in told]
+        verdicts = [checks.inspect(s.to(fmt="cif"), "crystal") for s in told]
         assert len({(v.valid, v.space_group, v.multiplicity, f.found_group) for v, f in verdicts}) == 1
         scores = [v.bond_score for v, _ in verdicts]
         assert scores == pytest.approx([scores[0]] * len(scores), abs=1e-9)
@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, monkeypatch)
     assert 2 <= len(done) <= 4
     assert not (tmp_path / "killed" / "results.parquet").exists()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "BLOCK", 15)
+    monkeypatch.setattr(collection, "BLOCK", 15)
     for name in ("killed", "whole"):
         assert run([*asked, name]) == 0
     for name in ("results.parquet", "summary.json", "report.html"):
@@ -139,8 +139,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, monkeypatch)
 
 
 def test_a_lost_worker_costs_one_verdict(monkeypatch):
-    monkeypatch.setattr(evaluation, "SECONDS", 1e-4)
-    row, other = evaluation.judge([Entry("a", writer.to_text(textbook()["rutile"])), Entry("b", None, "why")])
+    monkeypatch.setattr(collection, "SECONDS", 1e-4)
+    row, other = collection.judge([Entry("a", writer.to_text(textbook()["rutile"])), Entry("b", None, "why")])
     assert row["reasons"].startswith("not judged: took longer")
     assert other["reasons"] == "not read: why"
     assert not row["valid"] and not other["valid"]  # noqa: PT018 - one claim on both
@@ -149,13 +149,13 @@ def test_a_lost_worker_costs_one_verdict(monkeypatch):
 def test_reasons_are_added_up_by_kind():
     texts = [writer.to_text(structure) for structure in textbook().values()]
     wrong = [text.replace(" 1.0\n", " 0.5\n") for text in texts]
-    rows = evaluation.judge([Entry(str(i), text) for i, text in enumerate([*texts, *wrong])])
-    summary = evaluation.summarise(rows)
+    rows = collection.judge([Entry(str(i), text) for i, text in enumerate([*texts, *wrong])])
+    summary = collection.summarise(rows)
     assert summary.counts["valid"] == len(texts)
     assert max(summary.reasons.values()) >= 3
     assert summary.record()["shares"]["valid"] == 0.5
     with pytest.raises(CrystallmError, match="no crystal"):
-        evaluation.summarise([])
+        collection.summarise([])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_what_is_asked_wrongly_is_one_line(capsys, arguments, message):
 def test_the_digest_of_a_file_without_names_is_that_of_what_it_says():
     here, there = Entry("here", ASE_ROCKSALT), Entry("there", ASE_ROCKSALT)
     other = Entry("here", ASE_ROCKSALT.replace("Na1 Cl1", "Na1 Br1"))
-    assert evaluation.survey([here]) != evaluation.survey([there])
-    assert evaluation.survey([here], named=False) == evaluation.survey([there], named=False)
-    assert evaluation.survey([here], named=False) != evaluation.survey([other], named=False)
-    assert evaluation.survey([here, there], named=False)[0] == 2
+    assert collection.survey([here]) != collection.survey([there])
+    assert collection.survey([here], named=False) == collection.survey([there], named=False)
+    assert collection.survey([here], named=False) != collection.survey([other], named=False)
+    assert collection.survey([here, there], named=False)[0] == 2

@@ -145,11 +145,11 @@ def test_settings_refuse_unknown_keys_and_values():
 @pytest.fixture
 def here(monkeypatch):
     """Tasks of worker processes are done in this one: a process takes seconds to start."""
-    from crystallm import validity
     from crystallm.execution import mapping
     from crystallm.structures import folding
+    from crystallm.validity import checks
 
-    monkeypatch.setattr(validity, "check_many", lambda texts, **_: [validity.check(text) for text in texts])
+    monkeypatch.setattr(checks, "check_many", lambda texts, **_: [checks.check(text) for text in texts])
     monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
 
 
@@ -187,10 +187,11 @@ def _one_more(generator, unit, found):
 
 
 def test_a_bound_ends_a_search_in_vain(model, here, caplog, monkeypatch):
-    from crystallm import validity
+    from crystallm.validity import checks
+    from crystallm.validity import verdict as validity_verdict
 
-    bad = validity.Validity(True, True, True, 0.5, True, False, ("bonds",))  # noqa: FBT003
-    monkeypatch.setattr(validity, "check_many", lambda texts, **_: [bad for _ in texts])
+    bad = validity_verdict.Validity(True, True, True, 0.5, True, False, ("bonds",))  # noqa: FBT003
+    monkeypatch.setattr(checks, "check_many", lambda texts, **_: [bad for _ in texts])
     found = crystallm.generate("TiO2", n=2, valid=True, max_tries=5, model=model, seed=0)
     assert found == []
     assert "TiO2: 0 of 2 crystals are valid after 5 tries" in caplog.text

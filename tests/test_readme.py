@@ -78,13 +78,13 @@ def test_the_python_of_the_readme_runs(place, capsys):
 
 @pytest.mark.usefixtures("kept")
 def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
-    from crystallm import validity
+    from crystallm.validity import checks
 
     # Verdicts in this process: a worker process takes seconds to start, and has tests of its own.
     monkeypatch.setattr(
-        validity,
+        checks,
         "check_many",
-        lambda texts, *, what="text", **_: [validity.check(text, what=what) for text in texts],
+        lambda texts, *, what="text", **_: [checks.check(text, what=what) for text in texts],
     )
     found = commands()
     assert len(found) == 26

@@ -26,7 +26,7 @@ from crystallm.search_options import Options, split
 from crystallm.search_policies import Elites, Outcome, Proposal, Root
 from crystallm.searching import Search, best_first, descent, penalty
 from crystallm.storage.journal import Log
-from crystallm.validity import Validity
+from crystallm.validity.verdict import Validity
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice
 
-from crystallm import validity
 from crystallm.cif import block, structure_reader
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystallm.geometry import bonds
+from crystallm.validity import checks
 
 GOLDEN = Path(__file__).parent / "golden" / "validity.jsonl.gz"
 CASES: list[dict[str, Any]] = [
@@ -72,7 +72,7 @@ def scattered(n: int, multiplicity: int = 1) -> list[Row]:
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{i}-{c['mutation']}" for i, c in enumerate(CASES)])
 def test_the_verdicts_are_the_papers(case: dict[str, Any]) -> None:
-    verdict = validity.check(case["text"])
+    verdict = checks.check(case["text"])
     for name, golden in FIELDS.items():
         if isinstance(case[golden], dict):  # the original raised there
             assert not verdict.valid
@@ -83,7 +83,7 @@ def test_the_verdicts_are_the_papers(case: dict[str, Any]) -> None:
 
 
 def test_rock_salt_is_valid_and_each_lie_in_its_text_is_found() -> None:
-    sound = validity.check(ROCKSALT)
+    sound = checks.check(ROCKSALT)
     assert (sound.valid, sound.bond_score, sound.reasons) == (True, 1.0, ())
     lies = {
         "sensible: _cell_length_a 1000.5": ("_cell_length_a 5.64", "_cell_length_a 1000.5"),
@@ -99,7 +99,7 @@ def test_rock_salt_is_valid_and_each_lie_in_its_text_is_found() -> None:
     for reason, (truth, lie) in lies.items():
         changed = ROCKSALT.replace(truth, lie)
         assert changed != ROCKSALT
-        verdict = validity.check(changed)
+        verdict = checks.check(changed)
         assert not verdict.valid
         assert any(reason in r for r in verdict.reasons), (reason, verdict.reasons)
 
@@ -107,12 +107,12 @@ def test_rock_salt_is_valid_and_each_lie_in_its_text_is_found() -> None:
 def test_what_stands_on_one_point_or_nearly_so_is_told() -> None:
     crowded = ROCKSALT.replace("Na Na0 4 0.0 0.0 0.0", "Na Na0 4 0.01 0.0 0.0")
     assert crowded != ROCKSALT
-    reasons = validity.check(crowded).reasons
+    reasons = checks.check(crowded).reasons
     assert "space group: Fm-3m is printed, none is found: atoms stand 0.08 Å apart" in reasons
     twice = ROCKSALT.replace("Cl Cl1 4 0.5 0.5 0.5", "Cl Cl1 4 0.0 0.0 0.0")
     assert twice != ROCKSALT
     assert (
-        "the crystal can't be built: atoms share a point, occupied 2.0 times" in validity.check(twice).reasons
+        "the crystal can't be built: atoms share a point, occupied 2.0 times" in checks.check(twice).reasons
     )
 
 
@@ -127,9 +127,9 @@ def test_a_usable_cif_and_an_object_that_has_one_are_judged_as_the_text() -> Non
 
     salt = Salt()
     salt.cif = cif  # type: ignore[attr-defined]
-    assert validity.check(cif) == validity.check(salt) == validity.check(ROCKSALT)  # type: ignore[arg-type]
+    assert checks.check(cif) == checks.check(salt) == checks.check(ROCKSALT)  # type: ignore[arg-type]
     salt.judged = cif.replace("Na4", "Na2")  # type: ignore[attr-defined]
-    assert not validity.check(salt).valid  # type: ignore[arg-type]
+    assert not checks.check(salt).valid  # type: ignore[arg-type]
 
 
 def test_an_object_whose_cif_says_that_it_is_no_crystal_is_not_valid() -> None:
@@ -138,10 +138,10 @@ def test_an_object_whose_cif_says_that_it_is_no_crystal_is_not_valid() -> None:
         def cif(self) -> str:
             raise TextError("unfinished after 12 tokens")
 
-    verdicts = [validity.check(Broken()), *validity.check_many([Broken()])]
+    verdicts = [checks.check(Broken()), *checks.check_many([Broken()])]
     assert [(v.valid, v.reasons) for v in verdicts] == [(False, ("unfinished after 12 tokens",))] * 2
     with pytest.raises(InputError, match="can't judge int"):
-        validity.check(3)  # type: ignore[arg-type]
+        checks.check(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_an_object_whose_cif_says_that_it_is_no_crystal_is_not_valid() -> None:
 )
 def test_a_freak_cell_gets_its_verdict_soon(freak: str) -> None:
     start = time.process_time()
-    verdict = validity.check(freak)
+    verdict = checks.check(freak)
     assert time.process_time() - start < 5
     assert not verdict.valid
     assert verdict.reasons
@@ -177,13 +177,13 @@ def test_a_freak_cell_gets_its_verdict_soon(freak: str) -> None:
 def test_any_string_gets_a_verdict(data: st.DataObject) -> None:
     i, j = sorted(data.draw(st.lists(st.integers(0, len(ROCKSALT)), min_size=2, max_size=2)))
     junk = data.draw(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20))
-    verdict = validity.check(ROCKSALT[:i] + junk + ROCKSALT[j:])
+    verdict = checks.check(ROCKSALT[:i] + junk + ROCKSALT[j:])
     assert verdict.valid == (not verdict.reasons)
 
 
 def test_only_true_symmetries_share_their_neighbours() -> None:
     # Under the operators of Fm-3m, rock salt has two kinds of atoms; sheared, they are no symmetries.
-    salt = validity.read_structure(ROCKSALT)
+    salt = structure_reader.read_structure(ROCKSALT)
     operators = structure_reader.cell(block.read(ROCKSALT)).operators
     symbols = [site.specie.symbol for site in salt]
     cubic = list(bonds.orbits(salt.lattice.matrix, salt.frac_coords, symbols, operators))
@@ -231,16 +231,16 @@ def test_bonds_with_hydrogen_may_be_long_and_shared_sites_have_no_score() -> Non
     assert bonds._reasonable("C", "H", 1.6)
     assert not bonds._reasonable("C", "C", 1.4 * 1.68)
     shared = ROCKSALT.replace("0.5 1.0", "0.5 0.7").replace("0.5000 1.0", "0.5000 0.7")
-    assert "shared or partly filled" in validity.check(shared).reasons[-1]
+    assert "shared or partly filled" in checks.check(shared).reasons[-1]
 
 
 def test_many_keep_their_order_and_equal_texts_their_verdict() -> None:
     texts = [ROCKSALT, "", CASES[2]["text"], ROCKSALT]
-    assert validity.check_many(texts, workers=2) == [validity.check(text) for text in texts]
+    assert checks.check_many(texts, workers=2) == [checks.check(text) for text in texts]
 
 
 def test_a_crystal_that_costs_its_worker_loses_only_what_was_not_judged() -> None:
-    lost, *others = validity.check_many([ROCKSALT, ""], seconds=1e-4)
+    lost, *others = checks.check_many([ROCKSALT, ""], seconds=1e-4)
     assert (lost.sensible, lost.formula, lost.multiplicity) == (True, True, True)
     assert (lost.bond_score, lost.space_group, lost.valid) == (None, False, False)
     assert lost.reasons == ("not judged: took longer than 0.0001 s",)

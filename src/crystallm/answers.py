@@ -100,11 +100,11 @@ class Selection(BaseModel):
 
 def judge(crystals: Sequence[Crystal]) -> None:
     """Set the verdicts on crystals, found in processes that may be lost."""
-    from crystallm import validity
+    from crystallm.validity import checks
 
     # One process a core, but none for a handful: each takes seconds to start.
     workers = max(1, min(os.cpu_count() or 1, len(crystals) // JUDGED_BY_ONE))
-    verdicts = validity.check_many([crystal.judged for crystal in crystals], workers=workers)
+    verdicts = checks.check_many([crystal.judged for crystal in crystals], workers=workers)
     for crystal, verdict in zip(crystals, verdicts, strict=True):
         crystal.judge(verdict)
 

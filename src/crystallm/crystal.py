@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from crystallm.cif.parser import ParsedText
     from crystallm.language import Language
-    from crystallm.validity import Validity
+    from crystallm.validity.verdict import Validity
 
 COLUMNS = {
     "request": "int32",
@@ -255,9 +255,9 @@ class Crystal:
     @cached_property
     def validity(self) -> Validity:
         """The verdict on it; never raises."""
-        from crystallm import validity
+        from crystallm.validity import checks
 
-        return self._with_why(validity.check(self.judged))
+        return self._with_why(checks.check(self.judged))
 
     def judge(self, verdict: Validity) -> None:
         """Set the verdict on `judged` that a worker process has found."""

@@ -5,6 +5,13 @@ Knows nothing of crystals. `exit_code` is what the command line returns for each
 
 from __future__ import annotations
 
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 def install(extra: str) -> str:
     """The command that gets what an extra of this package needs: the mend where something is missing."""
@@ -43,3 +50,11 @@ class CheckpointError(CrystallmError):
 def describe(error: BaseException) -> str:
     """An error in one short line."""
     return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings that pymatgen and spglib have for nearly every odd crystal; verdicts say it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

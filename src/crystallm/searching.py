@@ -392,7 +392,7 @@ class Search:
             CrystallmError: it does not follow from what was before.
         """
         from crystallm.crystal import Crystal
-        from crystallm.validity import Validity
+        from crystallm.validity.verdict import Validity
 
         n = self.options.rollouts
         found = []

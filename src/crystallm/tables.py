@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystallm.benchmarks.scores import Line
-    from crystallm.evaluation import Summary
     from crystallm.prepare_report import Report
+    from crystallm.validity.collection import Summary
 
 _REASONS = 10
 _REASON = 90

@@ -215,9 +215,9 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def group_record(text: str) -> str | None:
     """Space group of a valid CIF, None for one that is not valid; for a worker process."""
-    from crystallm import validity
+    from crystallm.validity import checks
 
-    verdict, facts = validity.inspect(text, "auto")
+    verdict, facts = checks.inspect(text, "auto")
     return facts.found_group if verdict.valid else None
 
 
@@ -254,11 +254,11 @@ def _log_likelihood(sample: Sample) -> float:
 
 def _groups(samples: Sequence[Sample], limits: Mapping[str, Any]) -> list[str | None]:
     """Space groups of the samples that are valid, None for the others; sets the verdicts on crystals."""
-    from crystallm import validity
+    from crystallm.validity import checks
 
     crystals = [sample for sample in samples if isinstance(sample, Crystal)]
     for crystal, verdict in zip(
-        crystals, validity.check_many([crystal.judged for crystal in crystals], **limits), strict=True
+        crystals, checks.check_many([crystal.judged for crystal in crystals], **limits), strict=True
     ):
         crystal.judge(verdict)
     texts = list(dict.fromkeys(sample for sample in samples if isinstance(sample, str)))

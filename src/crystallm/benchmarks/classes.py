@@ -401,9 +401,9 @@ def _member_of(sample: Sample) -> Member | None:
         return None
     try:
         if isinstance(sample, str):
-            from crystallm import validity
+            from crystallm.cif import structure_reader
 
-            return member(validity.read_structure(sample))
+            return member(structure_reader.read_structure(sample))
         return member(sample.structure if isinstance(sample, Crystal) else sample)
     except (CrystallmError, TextError):
         return None

@@ -29,6 +29,7 @@ from crystallm.errors import CrystallmError, InputError, install
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
 from crystallm.structures import comparison, conversion
+from crystallm.validity.composition_tests import SMALLEST, is_sensible, overlap, passes_smact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,12 +40,9 @@ if TYPE_CHECKING:
 
     Sample = Structure | str | None
 
+
 SYMPREC = 0.1
 """Å, of the symmetrised truth."""
-CLOSEST = 0.5
-"""Å below which two atoms are one too many."""
-SMALLEST = 0.1
-"""Å^3, smallest volume of a cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +243,7 @@ def symmetrised(structure: Structure) -> Structure:
     """
     from pymatgen.io.cif import CifWriter
 
-    from crystallm import validity
+    from crystallm.cif import structure_reader
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -253,7 +251,7 @@ def symmetrised(structure: Structure) -> Structure:
             text = str(CifWriter(structure, symprec=SYMPREC))
         except Exception:  # noqa: BLE001 - spglib and pymatgen raise many types where there is no dataset
             return structure
-        return validity.read_structure(text)
+        return structure_reader.read_structure(text)
 
 
 def compare(
@@ -308,24 +306,6 @@ def _matcher() -> StructureMatcher:
     return StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)
 
 
-# -- what a sample must be to count --------------------------------------------------------------------------
-
-
-def is_sensible(crystal: Structure) -> bool:
-    """Whether lengths lie in [0.5, 1000] Å and angles in [10, 170] degrees."""
-    lattice = crystal.lattice
-    return all(0.5 <= x <= 1000 for x in lattice.abc) and all(10 <= x <= 170 for x in lattice.angles)
-
-
-def overlap(crystal: Structure) -> str:
-    """Which distance of two atoms is too small; "" if none is."""
-    import numpy as np
-
-    distances = crystal.distance_matrix  # [n_atoms, n_atoms], Å
-    closest = (distances + np.diag([np.inf] * len(crystal))).min()
-    return f"two atoms are {closest:.2f} Å apart" if closest < CLOSEST else ""
-
-
 def _discounted(sample: Structure, composition_test: bool) -> str:
     """Why a sample does not count; "" if it does."""
     if not is_sensible(sample):
@@ -341,49 +321,3 @@ def _discounted(sample: Structure, composition_test: bool) -> str:
         if not passes_smact(counts):
             return "its composition fails the SMACT test"
     return overlap(sample)
-
-
-@cache
-def passes_smact(counts: tuple[tuple[str, float], ...]) -> bool:
-    """The SMACT test of a composition, with the oxidation states of SMACT's 2014 list.
-
-    It gives what `smact.screening.smact_validity(..., oxidation_states_set="smact14")` gives, which tries
-    every combination of oxidation states. Here: if all positive elements are less electronegative than all
-    negative ones, some electronegativity parts them; try each, and collect the sums of charge in reach.
-
-    Args:
-        counts: element symbols and their whole numbers of atoms.
-    """
-    symbols = [symbol for symbol, _ in counts]
-    if len(symbols) == 1 or all(symbol in _metals() for symbol in symbols):
-        return True
-    whole = [round(count) for _, count in counts]
-    divisor = math.gcd(*whole)
-    elements = [_oxidation(symbol) for symbol in symbols]
-    if any(not states or x is None for states, x in elements):
-        return False
-    for limit in (-math.inf, *sorted({x for _, x in elements if x is not None})):
-        sums = {0}
-        for (states, x), count in zip(elements, whole, strict=True):
-            positive = x is not None and x <= limit
-            charges = [q * (count // divisor) for q in states if q == 0 or (q > 0) == positive]
-            sums = {total + charge for total in sums for charge in charges}
-        if 0 in sums:
-            return True
-    return False
-
-
-@cache
-def _metals() -> frozenset[str]:
-    from smact import metals
-
-    return frozenset(metals)
-
-
-@cache
-def _oxidation(symbol: str) -> tuple[tuple[int, ...], float | None]:
-    """Oxidation states (SMACT's list of 2014) and Pauling electronegativity of an element."""
-    from smact import Element
-
-    element = Element(symbol)
-    return tuple(element.oxidation_states_smact14 or ()), element.pauling_eneg

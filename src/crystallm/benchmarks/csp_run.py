@@ -15,9 +15,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm import answers, validity
+from crystallm import answers
 from crystallm.benchmarks import csp, scores
+from crystallm.cif import structure_reader
 from crystallm.errors import CrystallmError
+from crystallm.validity import checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +96,7 @@ def judge(
         on_done=on_done,
     )
     texts = [sample.cif for row in samples for sample in row if sample.cif is not None]
-    verdicts = iter(validity.check_many(texts, workers=workers, what="auto"))
+    verdicts = iter(checks.check_many(texts, workers=workers, what="auto"))
     valid = [[sample.cif is not None and next(verdicts).valid for sample in row] for row in samples]
     started = time.monotonic()
     clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
@@ -125,7 +127,7 @@ def _structure(sample: Sampled) -> Structure | None:
     if sample.cif is None:
         return None
     try:
-        return validity.read_structure(sample.cif)
+        return structure_reader.read_structure(sample.cif)
     except CrystallmError:
         return None
 

@@ -36,11 +36,11 @@ from importlib import resources
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from crystallm.benchmarks import csp
 from crystallm.errors import CrystallmError, InputError, install
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
 from crystallm.structures import conversion
+from crystallm.validity import composition_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -227,12 +227,12 @@ def describe_record(task: Mapping[str, Any]) -> dict[str, Any]:
             crystal = conversion.unpack(record)
         except CrystallmError as error:
             counts = _counts_of_rows(record["text"]) if "text" in record else ()
-            passes = bool(counts) and csp.passes_smact(counts)
+            passes = bool(counts) and composition_tests.passes_smact(counts)
             return {"composition_valid": passes, "reason": f"no crystal: {error}"}
         unsound = _unsound(crystal)
         ordered = crystal.is_ordered
         counts = tuple(sorted(crystal.composition.get_el_amt_dict().items()))
-        passes = ordered and csp.passes_smact(counts)
+        passes = ordered and composition_tests.passes_smact(counts)
         reason = unsound or ("" if passes else "its composition fails the SMACT test")
         answer: dict[str, Any] = {
             "composition_valid": passes,
@@ -241,7 +241,7 @@ def describe_record(task: Mapping[str, Any]) -> dict[str, Any]:
             "n_elements": len(crystal.composition),
             "reason": reason,
         }
-        if task["fingerprints"] and ordered and csp.is_sensible(crystal):
+        if task["fingerprints"] and ordered and composition_tests.is_sensible(crystal):
             _featurizers()  # a broken installation is no fault of the crystal
             try:
                 answer |= _fingerprints(crystal)
@@ -320,13 +320,13 @@ def _check(n_generated: int, n_true: int, n: int) -> None:
 
 def _unsound(crystal: Structure) -> str:
     """Why a structure is not valid; "" if it is."""
-    if not csp.is_sensible(crystal):
+    if not composition_tests.is_sensible(crystal):
         return "its cell is not sensible"
     if not crystal.is_ordered:
         return "its sites are shared"
-    if crystal.volume < csp.SMALLEST:
+    if crystal.volume < composition_tests.SMALLEST:
         return f"its volume is {crystal.volume:.2g} Å^3"
-    return csp.overlap(crystal)
+    return composition_tests.overlap(crystal)
 
 
 def _counts_of_rows(text: str) -> tuple[tuple[str, float], ...]:

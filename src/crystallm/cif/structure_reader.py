@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from crystallm.cif.block import ANGLES, LENGTHS, POSITION, Block, number, row_symbol
+from crystallm.cif.block import ANGLES, LENGTHS, POSITION, Block, number, read, row_symbol
 from crystallm.cif.block import read as read_block
 from crystallm.crystallography.cells import cell_vectors
-from crystallm.errors import CrystallmError, TextError
+from crystallm.errors import CrystallmError, TextError, quiet
 from crystallm.geometry import bonds
 
 if TYPE_CHECKING:
@@ -283,3 +283,13 @@ def _quickly(text: str) -> Structure | None:
         return None
     cell = at_once(parameters, operators, sites)
     return None if cell is None else Structure(cell.vectors, cell.symbols, cell.coords)
+
+
+def read_structure(text: str) -> Structure:
+    """The crystal of a standard text or CIF, read as the judge reads it (see the module).
+
+    Raises:
+        CrystallmError: it can't be read; the message says why.
+    """
+    with quiet():
+        return cell(read(text)).to_structure()

@@ -143,18 +143,19 @@ def _written(
     shown: bool,
 ) -> list[dict[str, Any]]:
     """The rows of all crystals; those of a finished run are read."""
-    from crystallm import evaluation, units
+    from crystallm import units
     from crystallm.crystal import COLUMNS
     from crystallm.generation import fingerprint
     from crystallm.sources import collection
     from crystallm.storage import run_folder
+    from crystallm.validity import collection as validity_collection
 
     folder = None
     if place is not None:
         beside = ("path", "device", "batch_size")
         question = {
             "command": "complete", "version": __version__, "weights": fingerprint(generator.model),
-            "part": evaluation.survey(collection.read(str(options["path"])), named=False)[1],
+            "part": validity_collection.survey(collection.read(str(options["path"])), named=False)[1],
             **{name: value for name, value in options.items() if name not in beside},
         }  # fmt: skip
         folder = run_folder.RunFolder(place, question, 1, COLUMNS)

@@ -28,7 +28,7 @@ from crystallm.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from crystallm.evaluation import Summary
+    from crystallm.validity.collection import Summary
 
 NAMES = {
     "readable": "a CIF can be read",
@@ -117,9 +117,9 @@ def evaluate(
     place = {"cluster": options.get("cluster")}
     shown = not (quiet or json)
     rows, counts = _judged(str(options["path"]), what, more, folder, place, workers=n_workers, shown=shown)
-    from crystallm import evaluation
+    from crystallm.validity import collection as validity_collection
 
-    summary = evaluation.summarise(rows)
+    summary = validity_collection.summarise(rows)
     told = stability.told(rows, more, counts) if more.anything else None
     record = summary.record() | ({} if told is None else {"sun": told.record()})
     if folder is not None:
@@ -145,18 +145,18 @@ def _judged(
     shown: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """A row for each crystal of a collection, and counts of known ones; what is done is not done again."""
-    from crystallm import evaluation
     from crystallm.sources import collection
     from crystallm.storage import run_folder
+    from crystallm.validity import collection as validity_collection
 
-    n_entries, digest = evaluation.survey(stability.looked(collection.read_cifs(path), more))
-    size = more.block or evaluation.BLOCK
+    n_entries, digest = validity_collection.survey(stability.looked(collection.read_cifs(path), more))
+    size = more.block or validity_collection.BLOCK
     n_blocks = -(-n_entries // size)
     folder = None
     todo = set(range(n_blocks))
     if out is not None:
         question = {"command": "evaluate", "version": __version__, "judge": what, "digest": digest}
-        columns = evaluation.COLUMNS | more.columns()
+        columns = validity_collection.COLUMNS | more.columns()
         folder = run_folder.RunFolder(out, question | more.question(), n_blocks, columns)
         todo = folder.open()
         if folder.finished:
@@ -169,9 +169,9 @@ def _judged(
         more.keeping(),
         progress("judging crystals", n_entries, shown=shown) as advance,
     ):
-        for number, block in enumerate(evaluation.blocks(collection.read_cifs(path), size)):
+        for number, block in enumerate(validity_collection.blocks(collection.read_cifs(path), size)):
             if number in todo:
-                found = evaluation.judge(
+                found = validity_collection.judge(
                     block,
                     what=what,
                     workers=workers,

@@ -190,12 +190,12 @@ def _asked(options: dict[str, Any]) -> Asked:
 
 def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
     """A row for each crystal of a collection; those of an unfinished run are not relaxed again."""
-    from crystallm import evaluation
     from crystallm.sources import collection
     from crystallm.storage import files, run_folder
+    from crystallm.validity import collection as validity_collection
 
     names = Names()
-    n_entries, digest = evaluation.survey(names.watch(collection.read_cifs(asked.path)))
+    n_entries, digest = validity_collection.survey(names.watch(collection.read_cifs(asked.path)))
     folder, todo = None, set(range(n_entries))
     if asked.out is not None:
         question = {

@@ -18,7 +18,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm import validity
+from crystallm.cif import structure_reader
 from crystallm.energy import relax, scoring
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping, tasks
@@ -85,7 +85,7 @@ def weigh(
     structures: dict[str, Structure] = {}
     for text in dict.fromkeys(texts):
         try:
-            structures[text] = validity.read_structure(text)
+            structures[text] = structure_reader.read_structure(text)
         except CrystallmError as error:
             found[text] = Weighed(reason=f"no crystal: {error}")
     given = list(structures.values())

@@ -90,9 +90,9 @@ def unpack(record: Mapping[str, Any]) -> Structure:
         CrystallmError: its text is no crystal.
     """
     if "text" in record:
-        from crystallm import validity
+        from crystallm.cif import structure_reader
 
-        return validity.read_structure(record["text"])
+        return structure_reader.read_structure(record["text"])
     from pymatgen.core import Structure
 
     return Structure(record["lattice"], record["species"], record["coords"])

@@ -82,7 +82,7 @@ class Reduced:
 
 def reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """Judge a packed crystal and reduce its cell, for a worker process; a record of `Reduced`."""
-    from crystallm import validity
+    from crystallm.validity import checks
 
     record = json.loads(task["sample"])
     with warnings.catch_warnings():
@@ -91,9 +91,7 @@ def reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
             crystal = conversion.unpack(record)
         except CrystallmError as error:
             return asdict(Reduced(reason=f"no crystal: {error}"))
-        valid = (
-            task["judge"] and validity.check(record.get("text") or crystal.to(fmt="cif"), what="auto").valid
-        )
+        valid = task["judge"] and checks.check(record.get("text") or crystal.to(fmt="cif"), what="auto").valid
         primitive = primitive_cell(crystal)
     if isinstance(primitive, str):
         return asdict(Reduced(valid=valid, reason=primitive))

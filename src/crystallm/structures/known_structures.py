@@ -229,10 +229,10 @@ def formula_in(text: str) -> str | None:
         rest = _TERM.sub("", printed)
         if counts and not rest.strip(" \t\r,"):
             return formula_of(counts)
-    from crystallm import validity
+    from crystallm.cif import structure_reader
 
     try:
-        structure = validity.read_structure(text)
+        structure = structure_reader.read_structure(text)
     except CrystallmError:
         return None
     return formula_of(structure.composition.get_el_amt_dict())

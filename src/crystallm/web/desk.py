@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.validity import Validity
+    from crystallm.validity.verdict import Validity
 
 FORMS = ("cif", "poscar", "extxyz")
 """Kinds of files that a crystal can be taken home in."""
@@ -83,9 +83,9 @@ def judged(task: Mapping[str, Any]) -> dict[str, Any]:
     """The sheet of a crystal that somebody handed in, `text`, judged as `what` says."""
     from dataclasses import asdict
 
-    from crystallm import validity
+    from crystallm.validity import checks
 
-    verdict, facts = validity.inspect(task["text"], task["what"])
+    verdict, facts = checks.inspect(task["text"], task["what"])
     return told(verdict) | {"facts": asdict(facts)} | _handed_in(task["text"])
 
 
@@ -95,13 +95,15 @@ def handed_in(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _handed_in(text: str) -> dict[str, Any]:
-    from crystallm import validity
-    from crystallm.cif import standard_structure, writer
+    from crystallm.cif import standard_structure, structure_reader, writer
+    from crystallm.validity import checks
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            standard = text if validity.is_standard(text) else writer.to_text(validity.read_structure(text))
+            standard = (
+                text if checks.is_standard(text) else writer.to_text(structure_reader.read_structure(text))
+            )
             return {"text": standard, "cif": writer.to_cif(standard)} | described(
                 standard_structure.to_structure(standard), standard
             )

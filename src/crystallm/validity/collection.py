@@ -12,9 +12,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm import validity
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping, tasks
+from crystallm.validity import checks
+from crystallm.validity import verdict as validity_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
 
     from crystallm.sources.entry import Entry
 
+
 BLOCK = 2000
 """Crystals that are judged between two writes; processes start anew for each block."""
+
 SECONDS = 60.0
 """Limit for one crystal."""
+
 CHECKS = ("sensible", "formula", "multiplicity", "space_group", "bonds", "valid")
 """Columns that are verdicts, as the paper's table has them. `bonds`: all of a reasonable length."""
+
 COLUMNS = {
     "id": "string",
     "readable": "bool",
@@ -98,7 +103,7 @@ def blocks(entries: Iterable[Entry], size: int | None = None) -> Iterator[list[E
 def judge(
     entries: Sequence[Entry],
     *,
-    what: validity.What = "auto",
+    what: validity_verdict.What = "auto",
     workers: int = 1,
     on_done: Callable[[int], None] | None = None,
     executor: Executor | None = None,
@@ -121,7 +126,7 @@ def judge(
     distinct = list(dict.fromkeys(entry.text for entry in entries if entry.text is not None))
     done = itertools.count(1)
     answers = mapping.run(
-        "crystallm.evaluation:judge_record",
+        "crystallm.validity.collection:judge_record",
         [{"text": text, "what": what} for text in distinct],
         workers=max(1, min(workers, len(distinct) // 16 + 1)),
         seconds=SECONDS,
@@ -134,7 +139,7 @@ def judge(
 
 def judge_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """Verdict and facts of one text, for a worker process."""
-    verdict, facts = validity.inspect(task["text"], task["what"])
+    verdict, facts = checks.inspect(task["text"], task["what"])
     return {"verdict": asdict(verdict), "facts": asdict(facts)}
 
 

@@ -19,83 +19,31 @@ a text, and repairs none.
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 from crystallm.cif import structure_reader
-from crystallm.cif.block import ANGLES, LENGTHS, Block, number, read, row_symbol
+from crystallm.cif.block import ANGLES, LENGTHS, Block, number, read
 from crystallm.crystallography import elements, formula
-from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.errors import CrystallmError, InputError, TextError, quiet
 from crystallm.geometry import bonds
+from crystallm.validity.printed_checks import (
+    cell_faults,
+    formula_faults,
+    multiplicity_faults,
+    parse_composition,
+)
+from crystallm.validity.verdict import Facts, Validity, from_record, no_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from pymatgen.core import Composition, Structure
+    from crystallm.validity.verdict import CrystalLike, What
 
 
-What = Literal["text", "crystal", "auto"]
-"""What of a CIF is judged; see `check`."""
 SYMPREC = 0.1
 """Distance tolerance of the symmetry search, Å."""
-
-
-@dataclass(frozen=True, slots=True)
-class Validity:
-    """The verdicts on one crystal; see the module for what each means.
-
-    Attributes:
-        sensible: the printed cell is within bounds.
-        formula: the three printed formulas agree.
-        multiplicity: the atom rows add up to the sum formula.
-        bond_score: share of reasonable bonds, 0 to 1; None where it could not be found.
-        space_group: the printed group is the one found.
-        valid: all of it, and every bond reasonable.
-        reasons: what is wrong, one short sentence each; empty if and only if valid.
-    """
-
-    sensible: bool
-    formula: bool
-    multiplicity: bool
-    bond_score: float | None
-    space_group: bool
-    valid: bool
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a judge has seen of a crystal; None where it could not be seen.
-
-    Attributes:
-        cell_formula: composition of the cell, `Na4Cl4`.
-        n_atoms: atoms in the cell.
-        volume_per_atom: Å^3.
-        cell: a, b, c (Å), alpha, beta, gamma (degrees).
-        printed_group: symbol of the space group that the text prints.
-        found_group: symbol of the one that spglib finds.
-        as_printed: whether the text itself was judged; False for a crystal that was printed anew.
-    """
-
-    cell_formula: str | None = None
-    n_atoms: int | None = None
-    volume_per_atom: float | None = None
-    cell: tuple[float, ...] | None = None
-    printed_group: str | None = None
-    found_group: str | None = None
-    as_printed: bool = True
-
-
-class CrystalLike(Protocol):
-    """What can be judged beside a string. Where it has a text `judged`, that is taken before `cif`."""
-
-    @property
-    def cif(self) -> str:
-        """A CIF with the symmetry operators, as other programs read it; may raise TextError."""
-        ...
 
 
 def check(x: str | CrystalLike, *, what: What = "text") -> Validity:
@@ -114,7 +62,7 @@ def check(x: str | CrystalLike, *, what: What = "text") -> Validity:
     try:
         return inspect(_text(x), what)[0]
     except TextError as error:
-        return _no_text(error)
+        return no_text(error)
 
 
 def inspect(text: str, what: What = "text") -> tuple[Validity, Facts]:
@@ -124,7 +72,7 @@ def inspect(text: str, what: What = "text") -> tuple[Validity, Facts]:
         try:
             text = printed_anew(text)
         except CrystallmError as error:
-            return _no_text(error), Facts(as_printed=False)
+            return no_text(error), Facts(as_printed=False)
     draft = _Draft(text)
     draft.judge_print()
     draft.judge_structure()
@@ -142,7 +90,9 @@ def is_standard(text: str) -> bool:
     if head is None:
         return False
     try:
-        same = _composition(head[0], "") == _composition(block.tags.get("_chemical_formula_sum"), "")
+        same = parse_composition(head[0], "") == parse_composition(
+            block.tags.get("_chemical_formula_sum"), ""
+        )
         return same and "_atom_site_symmetry_multiplicity" in block.atoms()[0]
     except CrystallmError:
         return True  # a standard text that is broken
@@ -158,7 +108,7 @@ def printed_anew(text: str) -> str:
 
     from crystallm.cif import writer
 
-    with _quiet():
+    with quiet():
         try:
             structure = Structure.from_str(text, fmt="cif")
         except Exception as error:  # noqa: BLE001 - pymatgen raises many types on texts of any kind
@@ -203,10 +153,10 @@ def check_many(
         try:
             texts.append(_text(x))
         except TextError as error:
-            texts.append(_no_text(error))
+            texts.append(no_text(error))
     distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
     answers = mapping.run(
-        "crystallm.validity:check_record",
+        "crystallm.validity.checks:check_record",
         [{"text": text, "what": what} for text in distinct],
         workers=workers,
         seconds=seconds,
@@ -229,21 +179,6 @@ def check_record(task: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(check(task["text"], what=task["what"]))
 
 
-def from_record(record: Mapping[str, Any]) -> Validity:
-    """The verdict of a record that `check_record` made."""
-    return Validity(**{**record, "reasons": tuple(record["reasons"])})
-
-
-def read_structure(text: str) -> Structure:
-    """The crystal of a standard text or CIF, read as the judge reads it (see the module).
-
-    Raises:
-        CrystallmError: it can't be read; the message says why.
-    """
-    with _quiet():
-        return structure_reader.cell(read(text)).to_structure()
-
-
 def _text(x: str | CrystalLike) -> str:
     """The text to judge.
 
@@ -257,26 +192,6 @@ def _text(x: str | CrystalLike) -> str:
             f"can't judge {type(x).__name__}: give a standard text, a CIF or an object with one as .cif"
         )
     return text
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings that pymatgen and spglib have for nearly every odd crystal; verdicts say it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _no_text(error: CrystallmError) -> Validity:
-    return Validity(
-        sensible=False,
-        formula=False,
-        multiplicity=False,
-        bond_score=None,
-        space_group=False,
-        valid=False,
-        reasons=(str(error),),
-    )
 
 
 @dataclass(slots=True)
@@ -298,18 +213,18 @@ class _Draft:
 
     def judge_print(self) -> None:
         """The checks on what is printed, which cost next to nothing."""
-        wrong = _odd_cell(self.block)
+        wrong = cell_faults(self.block)
         self.sensible = not wrong
         self.reasons += wrong
-        with _quiet():
-            for name, wrong_print in (("formula", _formula), ("multiplicity", _multiplicity)):
+        with quiet():
+            for name, wrong_print in (("formula", formula_faults), ("multiplicity", multiplicity_faults)):
                 wrong = wrong_print(self.block)
                 setattr(self, name, not wrong)
                 self.reasons += wrong
 
     def judge_structure(self) -> None:
         """The checks on the crystal: one reading, one symmetry search, one neighbour search."""
-        with _quiet():
+        with quiet():
             try:
                 cell = structure_reader.cell(self.block)
             except CrystallmError as error:
@@ -347,77 +262,6 @@ class _Draft:
             valid,
             tuple(self.reasons),
         )
-
-
-# -- the checks on what is printed ---------------------------------------------------------------------------
-
-
-def _odd_cell(block: Block) -> list[str]:
-    """Printed cell parameters out of bounds. Missing ones are another matter: they break the reading."""
-    wrong = []
-    for names, low, high, unit in ((LENGTHS, 0.5, 1000.0, "Å"), (ANGLES, 10.0, 170.0, "degrees")):
-        for name in names:
-            if name in block.tags:
-                try:
-                    value = number(block.tags[name])
-                except CrystallmError:
-                    continue
-                if not low <= value <= high:
-                    wrong.append(f"sensible: {name} {value:g} is not in [{low:g}, {high:g}] {unit}")
-    return wrong
-
-
-def _composition(formula: str | None, where: str) -> Composition:
-    """The composition of a printed formula.
-
-    Raises:
-        CrystallmError: it is missing or none.
-    """
-    from pymatgen.core import Composition
-
-    if not formula:
-        raise CrystallmError(f"the text has no {where}")
-    try:
-        composition = Composition(formula)
-    except Exception:  # noqa: BLE001 - pymatgen raises half a dozen types on what is no formula
-        raise CrystallmError(f"the {where} {formula[:40]!r} is not a formula") from None
-    if not composition:
-        raise CrystallmError(f"the {where} {formula[:40]!r} is empty")
-    return composition
-
-
-def _formula(block: Block) -> list[str]:
-    printed = {
-        "head line": block.name,
-        "sum formula": block.tags.get("_chemical_formula_sum"),
-        "structural formula": block.tags.get("_chemical_formula_structural"),
-    }
-    try:
-        reduced = {where: _composition(value, where).reduced_formula for where, value in printed.items()}
-    except CrystallmError as error:
-        return [f"formula: {error}"]
-    if len(set(reduced.values())) == 1:
-        return []
-    return ["formula: " + ", ".join(f"{where} {value}" for where, value in reduced.items()) + " differ"]
-
-
-def _multiplicity(block: Block) -> list[str]:
-    found: dict[str, float] = {}
-    try:
-        wanted = _composition(block.tags.get("_chemical_formula_sum"), "sum formula").get_el_amt_dict()
-        for row in block.atoms():
-            if "_atom_site_symmetry_multiplicity" not in row:
-                return ["multiplicity: the atom rows print none"]
-            symbol = row_symbol(row)
-            found[symbol] = found.get(symbol, 0) + number(row["_atom_site_symmetry_multiplicity"])
-    except CrystallmError as error:
-        return [f"multiplicity: {error}"]
-    return [
-        f"multiplicity: the rows of {symbol} add up to {found.get(symbol, 0):g}, the sum formula "
-        f"has {wanted.get(symbol, 0):g}"
-        for symbol in sorted(found.keys() | wanted.keys())
-        if found.get(symbol, 0) != wanted.get(symbol, 0)
-    ]
 
 
 def _bond_score(cell: structure_reader.Cell) -> float:
