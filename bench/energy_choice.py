@@ -28,8 +28,8 @@ import torch
 from crystallm import answers
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import known_structures, requests_for
-from crystallm.energy import relax
-from crystallm.energy.scoring import score
+from crystallm.energy import calculations, relaxation
+from crystallm.energy.calculations import score
 from crystallm.errors import CrystallmError, TextError
 from crystallm.execution.tasks import Lost
 from crystallm.generation import Generator, Settings
@@ -141,8 +141,10 @@ def weighed(args: argparse.Namespace, samples: list[list[dict[str, Any]]]) -> li
 
 def relaxed(args: argparse.Namespace, structures: list[Structure]) -> list[dict[str, Any] | None]:
     """What becomes of crystals."""
-    options = relax.Options(steps=args.steps, fmax=args.fmax)
-    found = relax.relax_all(structures, args.energy, options, n_workers=args.workers, seconds=args.seconds)
+    options = relaxation.Options(steps=args.steps, fmax=args.fmax)
+    found = calculations.relax_all(
+        structures, args.energy, options, n_workers=args.workers, seconds=args.seconds
+    )
     return [
         None
         if isinstance(one, Lost)

@@ -30,7 +30,7 @@ import torch
 
 from crystallm.asking import Request, understand, validated
 from crystallm.benchmarks.known import known_structures, requests_for, spread
-from crystallm.energy import relax
+from crystallm.energy import calculations, relaxation
 from crystallm.execution import mapping, tasks
 from crystallm.generation import Settings
 from crystallm.models.load import load_model
@@ -74,10 +74,10 @@ def unit(args: argparse.Namespace, model: Any, formula: str, seed: int, *, given
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     own = [one.crystal.energy for one in found if one.equals is None and one.crystal.energy is not None]
     best = best_first(found)[: args.relax]
-    relaxed = relax.relax_all(
+    relaxed = calculations.relax_all(
         [crystal.structure for crystal in best],
         args.energy,
-        relax.Options(keep_symmetry=True),
+        relaxation.Options(keep_symmetry=True),
         n_workers=args.workers,
     )
     energies = [one.energy for one in relaxed if not isinstance(one, tasks.Lost)]

@@ -10,8 +10,8 @@ from pymatgen.core import Lattice, Structure
 
 import energies
 from crystallm import energy
-from crystallm.energy import model as models
-from crystallm.energy import relax, scoring
+from crystallm.energy import calculations, relaxation
+from crystallm.energy import registry as models
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.tasks import Lost
 
@@ -54,7 +54,7 @@ def test_a_calculator_of_ase_conforms():
     calculator = pytest.importorskip("ase.calculators.lj").LennardJones(
         sigma=2.5, epsilon=0.2, rc=7.0, ro=5.0, smooth=True
     )
-    from crystallm.energy.ase_model import AseModel
+    from crystallm.energy.ase_adapter import AseModel
 
     assert type(model) is AseModel
     energy.check(AseModel(calculator, "lj"))
@@ -120,7 +120,7 @@ def test_what_fails_costs_one_crystal_its_energy_and_tells_why():
     crystals = [of(x) for x in ("Cu", "He", "Ar", "Kr", "Xe", "Ag", "Cu", "Ne")]
     crystals.append(Structure(Lattice.cubic(3), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]]))
     start = time.monotonic()
-    copper, raised, nan, wild, died, silver, again, hung, disordered = scoring.score(
+    copper, raised, nan, wild, died, silver, again, hung, disordered = calculations.score(
         crystals, "energies:odd", workers=2, seconds=5.0
     )
     assert time.monotonic() - start < 55  # it would sleep for 60
@@ -135,12 +135,12 @@ def test_what_fails_costs_one_crystal_its_energy_and_tells_why():
 
 
 def test_no_crystals_have_no_energies_and_start_no_process():
-    assert scoring.score([], "energies:odd") == []
+    assert calculations.score([], "energies:odd") == []
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run_with_its_reason():
     with pytest.raises(CrystallmError, match="^RuntimeError: the weights are gone$"):
-        scoring.score([of("Cu")], "energies:unloadable")
+        calculations.score([of("Cu")], "energies:unloadable")
 
 
 # -- relaxation ----------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_its_reason():
 @needs_ase
 def test_relaxation_goes_down_to_where_no_force_is_left(strained):
     before = strained.copy()
-    found = relax.relax(strained, energies.Morse(), relax.Options(fmax=0.01, trajectory=True))
+    found = relaxation.relax(strained, energies.Morse(), relaxation.Options(fmax=0.01, trajectory=True))
     assert found.converged
     assert found.fmax < 0.01
     assert found.energy < found.energy_before - 0.01
@@ -158,14 +158,14 @@ def test_relaxation_goes_down_to_where_no_force_is_left(strained):
     assert last.energy == pytest.approx(found.energy)
     assert np.abs(last.forces).max() < 0.01
     assert [energy for _, energy in found.trajectory][:: found.steps] == [found.energy_before, found.energy]
-    assert relax.Relaxed.of_record(found.record()) == found
+    assert relaxation.Relaxed.of_record(found.record()) == found
 
 
 @needs_ase
 def test_a_bound_on_steps_holds(strained):
-    found = relax.relax(strained, energies.Morse(), relax.Options(steps=3, fmax=1e-6))
+    found = relaxation.relax(strained, energies.Morse(), relaxation.Options(steps=3, fmax=1e-6))
     assert (found.steps, found.converged, found.trajectory) == (3, False, ())
-    assert relax.relax(strained, energies.Morse(), relax.Options(steps=0)).structure == strained
+    assert relaxation.relax(strained, energies.Morse(), relaxation.Options(steps=0)).structure == strained
 
 
 @needs_ase
@@ -173,20 +173,22 @@ def test_symmetry_is_kept_on_wish_and_lost_without(strained):
     # Morse pairs like dense packing: rutile is a saddle, which a push leaves unless symmetry is kept.
     pushed = strained.copy()
     pushed.translate_sites([2], [0.0005, 0.0002, 0.0003])
-    assert relax.space_group(pushed) == ("P4_2/mnm", 136)
-    kept = relax.relax(pushed, energies.Morse(), relax.Options(keep_symmetry=True, fmax=1e-3, steps=150))
-    assert relax.space_group(kept.structure)[1] == 136
+    assert relaxation.space_group(pushed) == ("P4_2/mnm", 136)
+    kept = relaxation.relax(
+        pushed, energies.Morse(), relaxation.Options(keep_symmetry=True, fmax=1e-3, steps=150)
+    )
+    assert relaxation.space_group(kept.structure)[1] == 136
     assert kept.energy < kept.energy_before
     assert "SPGLIB_OLD_ERROR_HANDLING" not in os.environ  # ASE leaves it, and spglib would raise elsewhere
-    free = relax.relax(pushed, energies.Morse(), relax.Options(fmax=1e-3, steps=150))
-    assert relax.space_group(free.structure)[1] != 136
+    free = relaxation.relax(pushed, energies.Morse(), relaxation.Options(fmax=1e-3, steps=150))
+    assert relaxation.space_group(free.structure)[1] != 136
 
 
 @needs_ase
 def test_what_cannot_be_relaxed_says_why():
     cases = {"He": "no helium", "Ar": "the energy is nan", "Xe": "died with code 7", "Ne": "longer than 12 s"}
     crystals = [of("Cu"), *map(of, cases)]
-    found = dict(relax.relax_many(crystals, "energies:odd", n_workers=2, seconds=12.0))
+    found = dict(calculations.relax_many(crystals, "energies:odd", n_workers=2, seconds=12.0))
     assert found[0].energy <= found[0].energy_before
     for i, said in enumerate(cases.values(), start=1):
         assert said in found[i].reason
@@ -200,11 +202,11 @@ def test_a_model_without_stress_relaxes_nothing():
             return energies.Prediction(said.energy, said.forces)
 
     with pytest.raises(CrystallmError, match="morse gives no stress, which relaxation needs"):
-        relax.relax(of("Cu"), Bare())
+        relaxation.relax(of("Cu"), Bare())
 
 
 def test_a_cif_of_a_relaxed_structure_has_its_group(textbook_structures):
     for structure in textbook_structures.values():
-        _, number = relax.space_group(structure)
-        text = relax.to_cif(structure)
+        _, number = relaxation.space_group(structure)
+        text = relaxation.to_cif(structure)
         assert f"_symmetry_Int_Tables_number   {number}\n" in text

@@ -102,8 +102,8 @@ def test_generated_crystals_are_relaxed_and_ranked_by_energy(parrot, tmp_path, m
 def test_what_cannot_be_asked_together_is_refused(capsys, monkeypatch):
     assert cli.run(["generate", "TiO2", "--relax"]) == 2
     assert "relax without energy: name a model" in capsys.readouterr().err
-    from crystallm.energy import model
+    from crystallm.energy import registry
 
-    monkeypatch.setattr(model, "find_spec", lambda _: None)
+    monkeypatch.setattr(registry, "find_spec", lambda _: None)
     assert cli.run(["generate", "TiO2", "--energy", "chgnet"]) == CrystallmError.exit_code
     assert "pip install 'crystallm[energy]'" in capsys.readouterr().err

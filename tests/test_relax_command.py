@@ -205,9 +205,9 @@ def test_what_is_asked_wrongly_is_told_in_one_line(crystallm, arguments, code, s
 
 
 def test_a_missing_extra_is_told_in_one_line(crystallm, monkeypatch):
-    from crystallm.energy import model
+    from crystallm.energy import registry
 
-    monkeypatch.setattr(model, "find_spec", lambda _: None)
+    monkeypatch.setattr(registry, "find_spec", lambda _: None)
     code, _, err = crystallm("relax", "cifs")
     assert (code, err) == (
         1,

@@ -15,9 +15,9 @@ from pymatgen.core import Composition, Lattice, Structure
 import crystals
 from crystallm import cli
 from crystallm.benchmarks import sun
-from crystallm.energy import scoring, weighed
+from crystallm.energy import calculations, weighed
 from crystallm.energy.hull import Hull
-from crystallm.energy.relax import Options
+from crystallm.energy.relaxation import Options
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping, pool
 from crystallm.execution import tasks as execution_tasks
@@ -133,7 +133,7 @@ def in_process(monkeypatch):
         return found
 
     monkeypatch.setattr(mapping, "run", run)
-    monkeypatch.setattr(scoring, "_run", run)
+    monkeypatch.setattr(calculations, "_run", run)
 
 
 @pytest.fixture

@@ -124,8 +124,7 @@ def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, devic
     Raises:
         InputError, CrystallmError: there is no such model, or it cannot be loaded.
     """
-    from crystallm.energy import relax as relaxation
-    from crystallm.energy import scoring
+    from crystallm.energy import calculations, relaxation
     from crystallm.execution.tasks import Lost
     from crystallm.parallel import device_of
 
@@ -143,14 +142,14 @@ def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, devic
     structures = [structure for _, structure in asked]
     if relax:
         options = relaxation.Options(keep_symmetry=True)
-        found = relaxation.relax_all(structures, model, options, device=place, n_workers=n_workers)
+        found = calculations.relax_all(structures, model, options, device=place, n_workers=n_workers)
         for (crystal, _), one in zip(asked, found, strict=True):
             if isinstance(one, Lost):
                 crystal.energy_reason = one.reason
             else:
                 crystal.energy, crystal.relaxed = one.energy, one.structure
         return
-    energies = scoring.score(structures, model, device=place, workers=n_workers)
+    energies = calculations.score(structures, model, device=place, workers=n_workers)
     for (crystal, _), energy in zip(asked, energies, strict=True):
         if isinstance(energy, Lost):
             crystal.energy_reason = energy.reason

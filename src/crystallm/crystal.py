@@ -308,7 +308,7 @@ class Crystal:
         }
         made = formula.cell("".join(f"{symbol}{count}" for symbol, count in counts.items()))
         if self.relaxed is not None:
-            from crystallm.energy.relax import to_cif
+            from crystallm.energy.relaxation import to_cif
 
             structure, cif_text = self.relaxed, to_cif(self.relaxed)
         lattice = structure.lattice

@@ -567,7 +567,7 @@ def generate(
         },
     )
     if energy is not None:
-        from crystallm.energy.model import require
+        from crystallm.energy.registry import require
 
         require(energy)
     understand(request, fitting=constraints == "full")  # before a model is loaded, which takes longer

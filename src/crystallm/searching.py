@@ -316,7 +316,7 @@ class Search:
 
     def _weigh(self, found: Sequence[Found]) -> None:
         """Ask for the energies of valid crystals, each once; set `equals` of those that are known."""
-        from crystallm.energy import scoring
+        from crystallm.energy import calculations
         from crystallm.execution.tasks import Lost
         from crystallm.parallel import device_of
 
@@ -338,13 +338,13 @@ class Search:
                 one.call = self._calls + len(asked)
         where = device_of(self.settings.device)
         device = str(where) if where.type == "cuda" else "cpu"
-        energies = scoring.score(
+        energies = calculations.score(
             [one.crystal.structure for one in asked],
             self.options.energy,
             device=device,
             workers=self.workers,
             seconds=self.options.energy_seconds,
-            group=1 if device == "cpu" else scoring.GROUP,
+            group=1 if device == "cpu" else calculations.GROUP,
         )
         for one, energy in zip(asked, energies, strict=True):
             if isinstance(energy, Lost):
@@ -572,7 +572,7 @@ def search(
             range.
         CrystallmError: there is no such model, or one that cannot be loaded.
     """
-    from crystallm.energy.model import require
+    from crystallm.energy.registry import require
     from crystallm.models.load import load_model
     from crystallm.models.model import Model
 

@@ -255,7 +255,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     settings = sampling(options)
     selection = validated(Selection, kept)
     if selection.energy is not None:
-        from crystallm.energy.model import require
+        from crystallm.energy.registry import require
 
         require(selection.energy)
     request = validated(Request, one)

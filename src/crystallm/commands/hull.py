@@ -18,7 +18,7 @@ from crystallm.errors import CrystallmError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from crystallm.energy.relax import Options
+    from crystallm.energy.relaxation import Options
     from crystallm.sources.entry import Entry
 
 _Key = tuple[int, str]  # number and id of a crystal

@@ -29,7 +29,7 @@ from crystallm.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from crystallm.energy.relax import Options, Relaxed
+    from crystallm.energy.relaxation import Options, Relaxed
     from crystallm.execution.tasks import Lost
     from crystallm.sources.entry import Entry
     from crystallm.storage.run_folder import RunFolder
@@ -148,8 +148,9 @@ def _asked(options: dict[str, Any]) -> Asked:
         InputError, CrystallmError: an option out of its range; no such model, or not installed.
     """
     from crystallm.asking import validated
-    from crystallm.energy import model as models
-    from crystallm.energy.relax import SECONDS, Options
+    from crystallm.energy import registry as models
+    from crystallm.energy.calculations import RELAX_SECONDS
+    from crystallm.energy.relaxation import Options
 
     path = options.get("path")
     if path is None:
@@ -161,7 +162,7 @@ def _asked(options: dict[str, Any]) -> Asked:
         raise InputError("--trajectory needs --out: name a folder for the results")
     name = str(options.get("model", models.DEFAULT))
     models.require(name)
-    seconds = options.get("seconds", SECONDS)
+    seconds = options.get("seconds", RELAX_SECONDS)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise InputError(f"seconds = {seconds!r}: write a positive number")
 
@@ -280,8 +281,8 @@ def _results(
     asked: Asked, names: Names, entries: Iterator[tuple[int, Entry]], n_entries: int
 ) -> Iterator[tuple[int, dict[str, Any], Relaxed | None]]:
     """Number, row, and what became of each crystal, as they finish."""
+    from crystallm.energy.calculations import relax_many
     from crystallm.energy.relation import Relation
-    from crystallm.energy.relax import relax_many
 
     relation = Relation(asked.model, formation=asked.formation, hull=asked.hull, device=asked.device)
     drawn: list[tuple[int, str]] = []
@@ -315,13 +316,13 @@ def _results(
 
 def _row(file: str, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], Relaxed | None]:
     from crystallm.crystallography import formula
-    from crystallm.energy import relax
+    from crystallm.energy import relaxation
     from crystallm.execution import tasks
 
     if isinstance(found, tasks.Lost):
         return _lost(name, found.reason), None
     before, after = found.before, found.structure
-    group = relax.space_group(after)
+    group = relaxation.space_group(after)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of elements without an electronegativity, by which it sorts
         cell = formula.short(after.composition.formula)
@@ -334,13 +335,13 @@ def _row(file: str, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], R
         "steps": found.steps,
         "converged": found.converged,
         "fmax": found.fmax,
-        "space_group_before": (relax.space_group(before) or (None,))[0],
+        "space_group_before": (relaxation.space_group(before) or (None,))[0],
         "space_group": None if group is None else group[0],
         "space_group_number": None if group is None else group[1],
         "volume_per_atom_before": before.volume / len(before),
         "volume_per_atom": after.volume / len(after),
         "file": f"{file}.cif",
-        "cif": relax.to_cif(after),
+        "cif": relaxation.to_cif(after),
     }
     return dict.fromkeys(COLUMNS) | told, found
 

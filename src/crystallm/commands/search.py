@@ -182,7 +182,7 @@ def _asked(options: dict[str, Any]) -> Asked:
             model, or not installed.
     """
     from crystallm.asking import Request, opened, understand, validated
-    from crystallm.energy.model import require
+    from crystallm.energy.registry import require
     from crystallm.generation import Settings
     from crystallm.search_options import BOUNDS, split
 

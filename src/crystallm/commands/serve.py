@@ -210,7 +210,7 @@ def _keys(path: Any) -> list[str]:
 
 def _energies(value: Any) -> list[str]:
     """The energy models that are offered."""
-    from crystallm.energy import model as models
+    from crystallm.energy import registry as models
 
     if value is None:
         found = []

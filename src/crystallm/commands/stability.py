@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from crystallm.benchmarks.sun import Sun
     from crystallm.energy.hull import Hull
-    from crystallm.energy.relax import Options
+    from crystallm.energy.relaxation import Options
     from crystallm.sources.entry import Entry
     from crystallm.visualization.html_report import Report
 
@@ -158,7 +158,7 @@ def placed(model: str, options: Mapping[str, Any], workers: int) -> tuple[str, i
     Raises:
         InputError, CrystallmError: no such model or device.
     """
-    from crystallm.energy import model as models
+    from crystallm.energy import registry as models
     from crystallm.parallel import device_of
 
     models.require(model)
@@ -173,7 +173,7 @@ def relaxing(options: Mapping[str, Any]) -> Options:
     Raises:
         InputError: a number of steps that is none.
     """
-    from crystallm.energy.relax import Options
+    from crystallm.energy.relaxation import Options
     from crystallm.energy.weighed import STEPS
 
     return Options(steps=whole("steps", options.get("steps"), STEPS))
@@ -217,7 +217,7 @@ def weigh(
     What is no crystal, or has no sensible cell, is not asked about: models take minutes for freaks.
     """
     from crystallm.benchmarks import sun
-    from crystallm.energy import relax, weighed
+    from crystallm.energy import relaxation, weighed
 
     rows = [row | dict.fromkeys(sun.COLUMNS) for row in rows]
     if asked.model is None:
@@ -245,7 +245,7 @@ def weigh(
         if one.structure is None or one.energy is None:
             continue
         if asked.relaxing is not None:
-            row["relaxed_cif"] = relax.to_cif(one.structure)
+            row["relaxed_cif"] = relaxation.to_cif(one.structure)
         if asked.hull is not None:
             try:
                 row["e_above_hull"] = asked.hull.above(one.structure.composition, one.energy)

@@ -8,6 +8,7 @@ before a model is.
 from __future__ import annotations
 
 from crystallm.energy.conformance import check
-from crystallm.energy.model import EnergyModel, Prediction, load
+from crystallm.energy.protocol import EnergyModel, Prediction
+from crystallm.energy.registry import load
 
 __all__ = ["EnergyModel", "Prediction", "check", "load"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm.energy.model import Prediction
+from crystallm.energy.protocol import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystallm.energy.model import problem
+from crystallm.energy.protocol import problem
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.energy.model import EnergyModel
+    from crystallm.energy.protocol import EnergyModel
 
 _SAME = 1e-3
 """eV per atom by which energies of one crystal may differ: float32 and other cells, not other physics."""

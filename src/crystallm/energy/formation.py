@@ -20,8 +20,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm.energy import model as models
-from crystallm.energy import references, relax
+from crystallm.energy import calculations, references, relaxation
+from crystallm.energy import registry as models
 from crystallm.errors import CrystallmError
 from crystallm.execution import tasks
 from crystallm.storage import files
@@ -66,10 +66,10 @@ def element_energies(
     wanted = sorted(set(symbols))
     missing = [symbol for symbol in wanted if symbol not in known]
     if missing:
-        found = relax.relax_all(
+        found = calculations.relax_all(
             [references.element(symbol) for symbol in missing],
             model,
-            relax.Options(steps=STEPS, keep_symmetry=True),
+            relaxation.Options(steps=STEPS, keep_symmetry=True),
             device=device,
         )
         for symbol, one in zip(missing, found, strict=True):

@@ -77,7 +77,7 @@ def element(symbol: str) -> Structure:
         from ase.build import bulk
     except ImportError:
         raise CrystallmError(f"formation energies need ase: {install('energy')}") from None
-    from crystallm.energy.ase_model import to_structure
+    from crystallm.structures.conversion import to_structure
 
     try:
         return to_structure(bulk(symbol))

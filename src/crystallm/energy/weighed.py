@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.cif import structure_reader
-from crystallm.energy import relax, scoring
+from crystallm.energy import calculations, relaxation
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping, tasks
 from crystallm.structures import conversion
@@ -63,7 +63,7 @@ def weigh(
     texts: Sequence[str],
     model: str,
     *,
-    options: relax.Options | None = None,
+    options: relaxation.Options | None = None,
     device: str = "cpu",
     n_workers: int = 1,
     executor: Executor | None = None,
@@ -101,7 +101,7 @@ def weigh(
 def _as_written(
     structures: Sequence[Structure], model: str, *, device: str, n_workers: int, executor: Executor | None
 ) -> list[Weighed]:
-    energies = scoring.score(structures, model, device=device, workers=n_workers, executor=executor)
+    energies = calculations.score(structures, model, device=device, workers=n_workers, executor=executor)
     return [
         Weighed(reason=energy.reason) if isinstance(energy, tasks.Lost) else Weighed(structure, energy)
         for structure, energy in zip(structures, energies, strict=True)
@@ -111,17 +111,17 @@ def _as_written(
 def _relaxed(
     structures: Sequence[Structure],
     model: str,
-    options: relax.Options,
+    options: relaxation.Options,
     *,
     device: str,
     n_workers: int,
     executor: Executor | None,
 ) -> list[Weighed]:
-    ends: Sequence[relax.Relaxed | tasks.Lost]
+    ends: Sequence[relaxation.Relaxed | tasks.Lost]
     if executor is None:  # in processes that `workers.kept` keeps
-        ends = relax.relax_all(structures, model, options, device=device, n_workers=n_workers)
+        ends = calculations.relax_all(structures, model, options, device=device, n_workers=n_workers)
     else:
-        many = relax.relax_many(
+        many = calculations.relax_many(
             structures, model, options, device=device, n_workers=max(1, len(structures)), executor=executor
         )
         ends = [end for _, end in sorted(many, key=lambda pair: pair[0])]

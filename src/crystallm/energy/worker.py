@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from crystallm.energy import model as models
+from crystallm.energy import protocol, registry
 from crystallm.errors import CrystallmError, describe
 from crystallm.execution.tasks import StartError
 from crystallm.structures import conversion
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.energy.model import EnergyModel
+    from crystallm.energy.protocol import EnergyModel
 
 MEMORY_GB = 16.0
 """Address space of one process, GiB: torch with CUDA's libraries maps much more than it uses."""
@@ -74,7 +74,7 @@ def plainly() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _loaded(model: str, device: str) -> EnergyModel:
-    return models.load(model, device=device)
+    return registry.load(model, device=device)
 
 
 def _score(model: EnergyModel, task: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -95,18 +95,20 @@ def _alone(model: EnergyModel, structure: Structure, bound: float) -> dict[str, 
         return {"lost": describe(error)}
 
 
-def _answer(prediction: models.Prediction, bound: float) -> dict[str, Any]:
-    wrong = models.problem(prediction, bound)
+def _answer(prediction: protocol.Prediction, bound: float) -> dict[str, Any]:
+    wrong = protocol.problem(prediction, bound)
     return {"lost": wrong} if wrong else {"energy": float(prediction.energy)}
 
 
 def _relax(model: EnergyModel, task: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a relaxed structure, see `relax`; or `lost`, why there is none."""
-    from crystallm.energy import relax
+    from crystallm.energy import relaxation
 
-    options = relax.Options(**task["options"])
+    options = relaxation.Options(**task["options"])
     try:
-        return relax.relax(conversion.unpack(task["structure"]), model, options, bound=task["bound"]).record()
+        return relaxation.relax(
+            conversion.unpack(task["structure"]), model, options, bound=task["bound"]
+        ).record()
     except CrystallmError as error:
         return {"lost": str(error)}
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from crystallm.errors import InputError, install
 
 if TYPE_CHECKING:
@@ -96,3 +98,12 @@ def unpack(record: Mapping[str, Any]) -> Structure:
     from pymatgen.core import Structure
 
     return Structure(record["lattice"], record["species"], record["coords"])
+
+
+def to_structure(atoms: Any) -> Structure:
+    """The structure of ASE's atoms, in the same order."""
+    from pymatgen.core import Structure
+
+    return Structure(
+        np.array(atoms.cell), atoms.get_chemical_symbols(), atoms.get_positions(), coords_are_cartesian=True
+    )

@@ -49,6 +49,7 @@ def parse_composition(formula: str | None, where: str) -> Composition:
 
 
 def formula_faults(block: Block) -> list[str]:
+    """Return the printed formulas that disagree with each other or with the atoms."""
     printed = {
         "head line": block.name,
         "sum formula": block.tags.get("_chemical_formula_sum"),
@@ -64,6 +65,7 @@ def formula_faults(block: Block) -> list[str]:
 
 
 def multiplicity_faults(block: Block) -> list[str]:
+    """Return what is wrong with Z and the multiplicities of atoms."""
     found: dict[str, float] = {}
     try:
         wanted = parse_composition(block.tags.get("_chemical_formula_sum"), "sum formula").get_el_amt_dict()

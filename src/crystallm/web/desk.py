@@ -113,16 +113,16 @@ def _handed_in(text: str) -> dict[str, Any]:
 
 def relaxed(task: Mapping[str, Any]) -> dict[str, Any]:
     """What a crystal has become; `record` is that of `energy.relax.Relaxed`."""
-    from crystallm.energy import relax
+    from crystallm.energy import relaxation
     from crystallm.structures import conversion
 
     record = task["record"]
     structure = conversion.unpack(record["structure"])
-    group = relax.space_group(structure)
+    group = relaxation.space_group(structure)
     found = described(structure, "")
     found |= {"space_group": group[0], "space_group_number": group[1]} if group else {}
     told = {name: record[name] for name in ("energy_before", "energy", "steps", "converged", "fmax")}
-    return found | told | {"cif": relax.to_cif(structure)}
+    return found | told | {"cif": relaxation.to_cif(structure)}
 
 
 def described(structure: Structure, text: str) -> dict[str, Any]:

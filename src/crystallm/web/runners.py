@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm import answers
 from crystallm.asking import Request, opened, understand, validated
-from crystallm.energy import model as energies
-from crystallm.energy import relax as relaxation
-from crystallm.energy import worker
+from crystallm.energy import calculations, relaxation, worker
+from crystallm.energy import protocol as energies
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import pool as execution_pool
 from crystallm.execution.tasks import LostError, StartError
@@ -387,7 +386,7 @@ class Runner:
         task = {"structure": structure, "options": options.model_dump(), "bound": energies.BOUND}
         name = worker.function_of("relaxing", model, "cpu")
         try:
-            record = await self._asked(self._weighers, name, task, relaxation.SECONDS)
+            record = await self._asked(self._weighers, name, task, calculations.RELAX_SECONDS)
             if "lost" in record:
                 return {"energy": None, "energy_reason": record["lost"]}
             sheet = await self._asked(

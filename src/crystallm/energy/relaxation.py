@@ -15,26 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crystallm.energy import model as models
-from crystallm.energy import worker
+from crystallm.energy import protocol as models
 from crystallm.errors import CrystallmError, install
-from crystallm.execution import mapping, pool
-from crystallm.execution import tasks as execution_tasks
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Executor
+    from collections.abc import Iterator, Mapping
 
     from pymatgen.core import Structure
 
-    from crystallm.energy.model import EnergyModel
+    from crystallm.energy.protocol import EnergyModel
+
 
 SYMPREC = 0.01
 """Å, for the symmetry that is kept, told and printed. Relaxed atoms stand more exactly than written ones, and
 0.1 Å, as elsewhere here, would move them back."""
-SECONDS = 600.0
-"""Limit for one crystal."""
+
 MAX_GROWTH = 8.0
 """Times by which the volume may grow or shrink: a cell twice as long each way is another crystal, or none."""
 
@@ -132,7 +128,8 @@ def relax(
         raise CrystallmError(f"relaxation needs ase: {install('energy')}") from None
     import numpy as np
 
-    from crystallm.energy.ase_model import ModelCalculator, to_atoms, to_structure
+    from crystallm.energy.ase_adapter import ModelCalculator, to_atoms
+    from crystallm.structures.conversion import to_structure
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -192,86 +189,6 @@ def _keep_symmetry(atoms: Any) -> None:
             atoms.set_constraint(FixSymmetry(atoms, SYMPREC))
     except Exception as error:
         raise CrystallmError(f"its symmetry cannot be kept: {type(error).__name__}: {error}") from error
-
-
-def relax_many(
-    structures: Iterable[Structure | str],
-    model: str = models.DEFAULT,
-    options: Options | None = None,
-    *,
-    device: str = "cpu",
-    n_workers: int = 1,
-    seconds: float = SECONDS,
-    bound: float = models.BOUND,
-    executor: Executor | None = None,
-) -> Iterator[tuple[int, Relaxed | execution_tasks.Lost]]:
-    """Relax structures in processes that can be lost.
-
-    Args:
-        structures: ordered ones, or CIFs, which the processes read; drawn as they are needed.
-        model: by name, see `model.load`; each process loads it.
-        options: None for the defaults.
-        device: where the processes run it.
-        n_workers: processes at a time.
-        seconds: limit for one structure; loading not counted.
-        bound: on |E|, eV per atom.
-        executor: where to run in place of processes of this machine.
-
-    Returns:
-        An iterator over (number of the structure, what became of it or why nothing), as they finish.
-
-    Raises:
-        InputError, CrystallmError: at once, there is no such model; while drawing, it cannot be loaded.
-    """
-    models.require(model)
-    same = {"options": (options or Options()).model_dump(), "bound": bound}
-    tasks = ({"structure": conversion.pack(structure), **same} for structure in structures)
-    function = worker.function_of("relaxing", model, device)
-
-    def relaxed() -> Iterator[tuple[int, Relaxed | execution_tasks.Lost]]:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(worker.plainly())
-            where = executor
-            if where is None:
-                memory = worker.memory_gb(device) or None
-                where = stack.enter_context(pool.Pool(n_workers, seconds=seconds, memory_gb=memory))
-            for i, found in mapping.stream(where, function, tasks, ahead=2 * n_workers):
-                yield i, _unpacked(found)
-
-    return relaxed()
-
-
-def relax_all(
-    structures: Sequence[Structure],
-    model: str = models.DEFAULT,
-    options: Options | None = None,
-    *,
-    device: str = "cpu",
-    n_workers: int = 1,
-    seconds: float = SECONDS,
-    bound: float = models.BOUND,
-) -> list[Relaxed | execution_tasks.Lost]:
-    """As `relax_many`, for a list, in processes that `workers.kept` keeps; equal ones are relaxed once."""
-    models.require(model)
-    same = {"options": (options or Options()).model_dump(), "bound": bound}
-    packed = [conversion.pack(structure) for structure in structures]
-    distinct = {repr(record): record for record in packed}
-    with worker.plainly():
-        found = mapping.run(
-            worker.function_of("relaxing", model, device),
-            [{"structure": record, **same} for record in distinct.values()],
-            workers=n_workers,
-            seconds=seconds,
-            memory_gb=worker.memory_gb(device),
-        )
-    results = dict(zip(distinct, map(_unpacked, found), strict=True))
-    return [results[repr(record)] for record in packed]
-
-
-def _unpacked(found: Any) -> Relaxed | execution_tasks.Lost:
-    if isinstance(found, execution_tasks.Lost):
-        return found
-    return execution_tasks.Lost(found["lost"]) if "lost" in found else Relaxed.of_record(found)
 
 
 def to_cif(structure: Structure) -> str:

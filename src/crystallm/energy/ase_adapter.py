@@ -8,16 +8,17 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
-from crystallm.energy import model as models
-from crystallm.energy.model import Prediction
+from crystallm.energy import protocol as models
+from crystallm.energy.protocol import Prediction
 from crystallm.errors import CrystallmError
+from crystallm.structures.conversion import to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pymatgen.core import Structure
 
-    from crystallm.energy.model import EnergyModel
+    from crystallm.energy.protocol import EnergyModel
 
 
 class AseModel:
@@ -101,13 +102,4 @@ def to_atoms(structure: Structure) -> Any:
         scaled_positions=structure.frac_coords,
         cell=structure.lattice.matrix,
         pbc=True,
-    )
-
-
-def to_structure(atoms: Any) -> Structure:
-    """The structure of ASE's atoms, in the same order."""
-    from pymatgen.core import Structure
-
-    return Structure(
-        np.array(atoms.cell), atoms.get_chemical_symbols(), atoms.get_positions(), coords_are_cartesian=True
     )

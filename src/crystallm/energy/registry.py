@@ -11,71 +11,26 @@ Refuses to know what is done with energies, and how a model can fail: see `scori
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from crystallm.energy.protocol import EnergyModel
 
-    import numpy as np
-    from numpy.typing import NDArray
-    from pymatgen.core import Structure
 
 DEFAULT = "chgnet"
-BOUND = 100.0
-"""|E| in eV per atom beyond which an energy is no energy. Tungsten's -13 (PBE, Materials Project, mp-91) is
-about the lowest that is real; what a model says of atoms on top of each other is not bounded by anything."""
+
 _BUILT_IN = {
     "chgnet": ("crystallm.energy.chgnet:ChgnetModel", ("chgnet", "ase"), install("energy")),
-    "sevennet": ("crystallm.energy.ase_model:sevennet", ("sevenn", "ase"), "pip install sevenn"),
+    "sevennet": ("crystallm.energy.ase_adapter:sevennet", ("sevenn", "ase"), "pip install sevenn"),
 }
 """For each name what makes the model, the packages that it needs, and how one gets them."""
 
 _REMOTE = "tcp://"
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a model says of one crystal.
-
-    Attributes:
-        energy: eV per atom.
-        forces: on each atom, -dE/dx, eV/Å, (n_atoms, 3); None where the model has none or was not asked.
-        stress: of the cell, (1/V) dE/de for the symmetric strain e of the rows of the lattice,
-            eV/Å^3, (3, 3); negative where the cell wants to grow. None likewise.
-    """
-
-    energy: float
-    forces: NDArray[np.float64] | None = None
-    stress: NDArray[np.float64] | None = None
-
-
-class EnergyModel(Protocol):
-    """A model of the energy of crystals; `check` looks whether an object is one."""
-
-    @property
-    def name(self) -> str:
-        """Of the model, for a person."""
-
-    def predict(self, structures: Sequence[Structure], *, forces: bool = False) -> list[Prediction]:
-        """What the model says of crystals.
-
-        Args:
-            structures: ordered ones, which stay as they are; may be none.
-            forces: whether forces and stress are wanted too, where the model has them.
-
-        Returns:
-            A prediction a structure, in their order. Each is what it would be without the others.
-
-        Raises:
-            Exception: any, if the model can't take one of them: whoever needs the others asks again.
-        """
 
 
 def require(name: str) -> None:
@@ -122,7 +77,7 @@ def load(name: str = DEFAULT, *, device: str = "auto") -> EnergyModel:
     """
     require(name)
     if name.startswith(_REMOTE):
-        from crystallm.energy.exchange import ZmqModel
+        from crystallm.energy.zmq_client import ZmqModel
 
         return ZmqModel(name)
     path = _BUILT_IN[name][0] if name in _BUILT_IN else name
@@ -142,30 +97,12 @@ def load(name: str = DEFAULT, *, device: str = "auto") -> EnergyModel:
     if hasattr(made, "get_potential_energy"):
         if find_spec("ase") is None:
             raise CrystallmError(f"energy model {name!r} needs ase: {install('energy')}")
-        from crystallm.energy.ase_model import AseModel
+        from crystallm.energy.ase_adapter import AseModel
 
         return AseModel(made, name)
     raise InputError(
         f"energy model {name!r} gave {type(made).__name__}: neither an ASE calculator nor an energy model"
     )
-
-
-def problem(prediction: Prediction, bound: float = BOUND) -> str:
-    """What is wrong with the numbers of a prediction, in a few words; "" for nothing.
-
-    Args:
-        prediction: of a model.
-        bound: on |E|, eV per atom.
-    """
-    energy = float(prediction.energy)
-    if not math.isfinite(energy):
-        return f"the energy is {energy}"
-    if abs(energy) > bound:
-        return f"the energy is {energy:.4g} eV/atom, out of bounds (±{bound:g})"
-    for name, values in (("forces", prediction.forces), ("stress", prediction.stress)):
-        if values is not None and not all(map(math.isfinite, values.ravel().tolist())):
-            return f"the {name} are not all numbers"
-    return ""
 
 
 def _takes_device(factory: Any) -> bool:

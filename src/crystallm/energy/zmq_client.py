@@ -1,0 +1,99 @@
+"""An energy model behind ZeroMQ."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from crystallm.energy.protocol import Prediction
+from crystallm.errors import CrystallmError, InputError, install
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pymatgen.core import Structure
+
+
+ADDRESS = "tcp://127.0.0.1:5555"
+"""Where a server listens unless told otherwise: for programs of this machine alone."""
+
+SECONDS = 120.0
+"""How long a client waits for one answer: longer than a server takes for its time limit."""
+
+POLL = 100
+"""Milliseconds between two looks whether a server is to stop."""
+
+
+class ZmqModel:
+    """A server of energies as an energy model, without forces.
+
+    Args:
+        address: of the server, `tcp://host:port`.
+        seconds: limit for one answer.
+        tries: how often a crystal is sent; a server may have been started anew.
+
+    Raises:
+        CrystallmError: pyzmq is not installed.
+        InputError: the address is none.
+    """
+
+    def __init__(self, address: str = ADDRESS, *, seconds: float = SECONDS, tries: int = 2) -> None:
+        self.name = address
+        self._zmq = import_zmq()
+        self._context = self._zmq.Context.instance()
+        self._seconds = seconds
+        self._tries = tries
+        self._socket: Any = None
+        self._connect()
+
+    def predict(self, structures: Sequence[Structure], *, forces: bool = False) -> list[Prediction]:  # noqa: ARG002 - it has none
+        """What the server says; see `EnergyModel`.
+
+        Raises:
+            CrystallmError: it does not answer, or not with a number.
+        """
+        return [Prediction(self._ask(_cif(structure))) for structure in structures]
+
+    def close(self) -> None:
+        """Let go of the server."""
+        self._socket.close(linger=0)
+
+    def _connect(self) -> None:
+        self._socket = self._context.socket(self._zmq.REQ)
+        try:
+            self._socket.connect(self.name)
+        except self._zmq.ZMQError as error:
+            self.close()
+            raise InputError(f"no address {self.name!r} ({error}): write tcp://host:port") from None
+
+    def _ask(self, text: str) -> float:
+        for _ in range(self._tries):
+            self._socket.send_string(text)
+            if self._socket.poll(int(1000 * self._seconds)):
+                said = self._socket.recv()
+                try:
+                    return float(said)
+                except ValueError:
+                    raise CrystallmError(f"{self.name} answers {said[:40]!r}, which is no number") from None
+            # A REQ socket waits for its answer for ever: only another one can ask again.
+            self.close()
+            self._connect()
+        raise CrystallmError(
+            f"{self.name} does not answer ({self._tries} times {self._seconds:g} s): is the server running?"
+        )
+
+
+def _cif(structure: Structure) -> str:
+    from pymatgen.io.cif import CifWriter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return str(CifWriter(structure, significant_figures=10))
+
+
+def import_zmq() -> Any:
+    try:
+        import zmq
+    except ImportError:
+        raise CrystallmError(f"energies over ZeroMQ need pyzmq: {install('zmq')}") from None
+    return zmq
