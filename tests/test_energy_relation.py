@@ -11,10 +11,10 @@ from pymatgen.core import Composition
 
 from crystallm import cli
 from crystallm.crystallography import elements
-from crystallm.energy import formation
-from crystallm.energy.hull import Hull
-from crystallm.energy.relation import Relation
 from crystallm.errors import CrystallmError, InputError
+from crystallm.thermodynamics import formation
+from crystallm.thermodynamics.hull import Hull
+from crystallm.thermodynamics.relative_energies import Relation
 
 pytestmark = pytest.mark.usefixtures("kept")
 needs_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
@@ -39,16 +39,16 @@ def test_a_formation_energy_is_counted_from_the_shares_of_the_elements():
 
 @needs_ase
 def test_every_element_of_the_language_has_a_reference_crystal():
-    from crystallm.energy import references
+    from crystallm.thermodynamics import reference_crystals
 
     for symbol in elements.symbols():
-        structure = references.element(symbol)
+        structure = reference_crystals.element(symbol)
         assert {site.specie.symbol for site in structure} == {symbol}
         assert 5 < structure.volume / len(structure) < 125, symbol  # of diamond, and of caesium
         lengths = structure.get_neighbor_list(5.5)[3]
         assert 0.7 < lengths.min() < 5.4, symbol
     with pytest.raises(InputError, match="no reference crystal of 'Xx'"):
-        references.element("Xx")
+        reference_crystals.element("Xx")
 
 
 @needs_ase

@@ -15,12 +15,13 @@ from pymatgen.core import Composition, Lattice, Structure
 import crystals
 from crystallm import cli
 from crystallm.benchmarks import sun
-from crystallm.energy import calculations, weighed
-from crystallm.energy.hull import Hull
+from crystallm.energy import calculations
 from crystallm.energy.relaxation import Options
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping, pool
 from crystallm.execution import tasks as execution_tasks
+from crystallm.thermodynamics import collection_energies
+from crystallm.thermodynamics.hull import Hull
 from energies import Morse
 
 needs_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
@@ -100,14 +101,14 @@ def test_how_far_atoms_move_is_told_in_angstroms():
     ideal = Structure(lattice, ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     moved = Structure(lattice, ["Cs", "Cl"], [[0, 0, 0], [0.55, 0.5, 0.5]])
     # 0.2 Å against each other, so that each is 0.1 Å from where it was in the frame of both.
-    assert weighed.rmsd(ideal, moved) == pytest.approx(0.1, rel=1e-6)
-    assert weighed.rmsd(ideal, ideal.copy()) == pytest.approx(0.0, abs=1e-9)
+    assert collection_energies.rmsd(ideal, moved) == pytest.approx(0.1, rel=1e-6)
+    assert collection_energies.rmsd(ideal, ideal.copy()) == pytest.approx(0.0, abs=1e-9)
     grown = ideal.copy()
     grown.scale_lattice(80.0)
-    assert weighed.rmsd(ideal, grown) == pytest.approx(0.0, abs=1e-9)
+    assert collection_energies.rmsd(ideal, grown) == pytest.approx(0.0, abs=1e-9)
     other = Structure(Lattice.orthorhombic(2.0, 4.0, 8.0), ["Cs", "Cl"], [[0, 0, 0], [0.0, 0.0, 0.2]])
     # The mean cell has the lengths 3, 4 and 6 Å.
-    assert weighed.rmsd(ideal, other) == pytest.approx(0.5 * (72 / 2) ** (1 / 3))
+    assert collection_energies.rmsd(ideal, other) == pytest.approx(0.5 * (72 / 2) ** (1 / 3))
 
 
 # -- the commands --------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def test_sun_of_a_folder_is_what_one_counts_and_a_killed_run_goes_on(crystallm, 
         patch.setattr(sun, "compare", killed)
         assert crystallm(*ASKED)[0] == 130
     # All energies are there: none is asked for again.
-    monkeypatch.setattr(weighed, "weigh", None)
+    monkeypatch.setattr(collection_energies, "weigh", None)
     code, out, err = crystallm(*ASKED, "--json")
     assert code == 0
     lacking = "crystallm: 'entries.csv' has no entry of the element He, Sr: 2 crystals have no energy"
@@ -252,7 +253,7 @@ def test_relaxed_crystals_are_compared_and_counted_as_they_have_become(crystallm
     relaxed = Structure.from_str(row["relaxed_cif"], fmt="cif")
     assert Morse().one(relaxed, forces=False).energy == pytest.approx(row["energy"], abs=1e-4)
     assert row["rmsd"] == pytest.approx(
-        weighed.rmsd(Structure.from_file("made/rutile.cif"), relaxed), abs=1e-3
+        collection_energies.rmsd(Structure.from_file("made/rutile.cif"), relaxed), abs=1e-3
     )
     assert 0.1 < row["rmsd"] < 0.5
     # As it was written it is a known crystal; it has become another one.
@@ -288,8 +289,10 @@ def test_a_hull_is_made_of_known_crystals_and_goes_on_where_it_was_killed(crysta
     # As if killed while it wrote the second crystal.
     Path("killed.jsonl").write_text(f'{json.dumps(rows[2])}\n{{"number": 5, "id": "ru')
     seen = []
-    weigh = weighed.weigh
-    monkeypatch.setattr(weighed, "weigh", lambda texts, *a, **k: seen.extend(texts) or weigh(texts, *a, **k))
+    weigh = collection_energies.weigh
+    monkeypatch.setattr(
+        collection_energies, "weigh", lambda texts, *a, **k: seen.extend(texts) or weigh(texts, *a, **k)
+    )
     assert crystallm(*asked, "--out", "killed.jsonl")[0] == 0
     assert len(seen) == 1
     assert Path("killed.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
@@ -368,10 +371,10 @@ def test_a_hull_says_whose_energies_it_has_where_it_knows(tmp_path):
 def test_an_executor_weighs_as_processes_do(place, in_process):
     texts = [Path("made/rutile.cif").read_text(), Path("made/torn.cif").read_text()]
     for options in (None, Options(steps=3)):
-        here = weighed.weigh(texts, "energies:morse", options=options)
-        there = weighed.weigh(texts, "energies:morse", options=options, executor=pool.Inline())
+        here = collection_energies.weigh(texts, "energies:morse", options=options)
+        there = collection_energies.weigh(texts, "energies:morse", options=options, executor=pool.Inline())
         assert here[0].energy is not None
         assert (there[0].energy, there[0].rmsd) == pytest.approx((here[0].energy, here[0].rmsd), abs=1e-9)
-        assert there[1] == here[1] == weighed.Weighed(reason=here[1].reason)
+        assert there[1] == here[1] == collection_energies.Weighed(reason=here[1].reason)
         assert here[1].reason.startswith("no crystal")
     assert here[0].converged is False

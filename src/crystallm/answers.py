@@ -174,8 +174,8 @@ def relate(
     """
     if not (formation or hull is not None):
         return
-    from crystallm.energy.relation import Relation
     from crystallm.parallel import device_of
+    from crystallm.thermodynamics.relative_energies import Relation
 
     where = device_of(device)
     place = str(where) if where.type == "cuda" else "cpu"

@@ -266,7 +266,7 @@ def _asked(options: dict[str, Any]) -> Asked:
         request = opened(request)
         understand(request, fitting=settings.constraints == "full")
     if selection.hull is not None:
-        from crystallm.energy.hull import Hull
+        from crystallm.thermodynamics.hull import Hull
 
         # A file that is none, or does not go with what is asked for, is refused before anything is written.
         Hull(Path(selection.hull)).require(
@@ -452,9 +452,9 @@ def _understood(asked: Asked, *, shown: bool) -> Run:
     """Load the model, and look at each request."""
     from crystallm import lists
     from crystallm.asking import elements_of
-    from crystallm.energy.hull import Lacking
     from crystallm.generation import Generator
     from crystallm.models.load import load_model
+    from crystallm.thermodynamics.hull import Lacking
 
     # Where others write, there may be no GPU here: the requests are understood, and no more.
     device, dtype = (asked.settings.device if asked.place.here else "cpu"), asked.settings.dtype

@@ -147,9 +147,9 @@ def _weighed(
     n_workers: int,
 ) -> Counter[str]:
     """Put what is missing into the rows, writing them after each block; why crystals have no entry."""
-    from crystallm.energy import weighed
     from crystallm.execution import mapping
     from crystallm.sources import collection
+    from crystallm.thermodynamics import collection_energies
 
     lost: Counter[str] = Counter()
     same = {"model": model, "relaxed": how is not None}
@@ -174,9 +174,9 @@ def _weighed(
     if rows:
         _write(target, rows)  # without the torn line that a kill may have left
     with mapping.kept(n_workers, end=True):
-        while block := list(itertools.islice(crystals, weighed.BLOCK)):
+        while block := list(itertools.islice(crystals, collection_energies.BLOCK)):
             texts = [str(entry.text) for _, entry in block]
-            found = weighed.weigh(texts, model, options=how, device=device, n_workers=n_workers)
+            found = collection_energies.weigh(texts, model, options=how, device=device, n_workers=n_workers)
             new: dict[_Key, dict[str, Any]] = {}
             for (number, entry), one in zip(block, found, strict=True):
                 if one.structure is None or one.energy is None:
@@ -203,7 +203,7 @@ def _add_elements(
 ) -> list[str]:
     """Entries of the elements' reference crystals, which are always relaxed; the elements that have none."""
     from crystallm.crystallography.elements import symbols
-    from crystallm.energy.formation import element_energies
+    from crystallm.thermodynamics.formation import element_energies
 
     found = element_energies(elements & set(symbols()), model, device=device)
     for symbol, energy in found.items():

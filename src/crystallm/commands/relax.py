@@ -172,7 +172,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     n_workers = whole("workers", options.get("workers"), (os.cpu_count() or 1) if device == "cpu" else 1)
     formation, hull = bool(options.get("formation", False)), options.get("hull")
     if hull is not None:
-        from crystallm.energy.hull import Hull
+        from crystallm.thermodynamics.hull import Hull
 
         Hull(Path(str(hull)))  # a file that is none is refused before anything is relaxed
     return Asked(
@@ -282,7 +282,7 @@ def _results(
 ) -> Iterator[tuple[int, dict[str, Any], Relaxed | None]]:
     """Number, row, and what became of each crystal, as they finish."""
     from crystallm.energy.calculations import relax_many
-    from crystallm.energy.relation import Relation
+    from crystallm.thermodynamics.relative_energies import Relation
 
     relation = Relation(asked.model, formation=asked.formation, hull=asked.hull, device=asked.device)
     drawn: list[tuple[int, str]] = []

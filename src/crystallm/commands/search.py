@@ -210,7 +210,7 @@ def _asked(options: dict[str, Any]) -> Asked:
             update={n: f.default for n, f in type(how).model_fields.items() if n not in kept}
         ).model_copy(update={"method": "sampling"})
     if hull is not None:
-        from crystallm.energy.hull import Hull
+        from crystallm.thermodynamics.hull import Hull
 
         # Entries that are none, or do not go with what is asked for, are refused before anything is written.
         entries = Hull(Path(str(hull)))

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from crystallm.benchmarks.sun import Sun
-    from crystallm.energy.hull import Hull
     from crystallm.energy.relaxation import Options
     from crystallm.sources.entry import Entry
+    from crystallm.thermodynamics.hull import Hull
     from crystallm.visualization.html_report import Report
 
 COUNTS = "known.json"
@@ -75,9 +75,9 @@ class Asked:
         """Crystals between two writes; None: as many as without energies."""
         if self.model is None:
             return None
-        from crystallm.energy import weighed
+        from crystallm.thermodynamics import collection_energies
 
-        return weighed.BLOCK
+        return collection_energies.BLOCK
 
     def columns(self) -> dict[str, str]:
         """Columns of the rows besides those of verdicts."""
@@ -132,7 +132,7 @@ def understood(options: Mapping[str, Any], workers: int) -> Asked:
     if model is not None:
         device, n_workers = placed(str(model), options, workers)
     if options.get("hull") is not None:
-        from crystallm.energy.hull import Hull
+        from crystallm.thermodynamics.hull import Hull
 
         hull_file = str(options["hull"])
         hull = Hull(Path(hull_file))
@@ -174,7 +174,7 @@ def relaxing(options: Mapping[str, Any]) -> Options:
         InputError: a number of steps that is none.
     """
     from crystallm.energy.relaxation import Options
-    from crystallm.energy.weighed import STEPS
+    from crystallm.thermodynamics.collection_energies import STEPS
 
     return Options(steps=whole("steps", options.get("steps"), STEPS))
 
@@ -184,7 +184,7 @@ def looked(entries: Iterable[Entry], asked: Asked) -> Iterator[Entry]:
     if asked.hull is None:
         yield from entries
         return
-    from crystallm.energy.hull import Lacking
+    from crystallm.thermodynamics.hull import Lacking
 
     lacking = Lacking(Path(str(asked.hull_file)), asked.hull, ("crystal", "crystals"))
     for entry in entries:
@@ -217,7 +217,8 @@ def weigh(
     What is no crystal, or has no sensible cell, is not asked about: models take minutes for freaks.
     """
     from crystallm.benchmarks import sun
-    from crystallm.energy import relaxation, weighed
+    from crystallm.energy import relaxation
+    from crystallm.thermodynamics import collection_energies
 
     rows = [row | dict.fromkeys(sun.COLUMNS) for row in rows]
     if asked.model is None:
@@ -230,7 +231,7 @@ def weigh(
             row["energy_reason"] = "no sensible cell"
         else:
             chosen[i] = entry.text
-    found = weighed.weigh(
+    found = collection_energies.weigh(
         list(chosen.values()),
         asked.model,
         options=asked.relaxing,

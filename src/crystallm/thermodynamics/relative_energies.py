@@ -6,16 +6,18 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystallm.energy.formation import element_energies, formation_energy
-from crystallm.energy.hull import Hull
 from crystallm.errors import InputError
+from crystallm.thermodynamics.formation import element_energies, formation_energy
+from crystallm.thermodynamics.hull import Hull
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pymatgen.core import Composition
 
+
 _LOG = logging.getLogger(__name__)
+
 COLUMNS = {"formation_energy": "float64", "e_above_hull": "float64"}
 """What is told, with pyarrow types, eV per atom."""
 

@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
+
 BLOCK = 50
 """Crystals that are weighed between two writes: relaxing one takes seconds to minutes."""
+
 STEPS = 500
 """In which a crystal is relaxed, at most; MatterGen's number."""
+
 NO_MATCH = 0.5
 """The matcher's `stol`, and r where nothing matches."""
 

@@ -20,11 +20,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm.energy import calculations, references, relaxation
+from crystallm.energy import calculations, relaxation
 from crystallm.energy import registry as models
 from crystallm.errors import CrystallmError
 from crystallm.execution import tasks
 from crystallm.storage import files
+from crystallm.thermodynamics import reference_crystals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 
 _LOG = logging.getLogger(__name__)
+
 STEPS = 1000
 """In which a reference crystal has to be relaxed: its energy is kept for ever."""
 
@@ -67,7 +69,7 @@ def element_energies(
     missing = [symbol for symbol in wanted if symbol not in known]
     if missing:
         found = calculations.relax_all(
-            [references.element(symbol) for symbol in missing],
+            [reference_crystals.element(symbol) for symbol in missing],
             model,
             relaxation.Options(steps=STEPS, keep_symmetry=True),
             device=device,

@@ -1,0 +1,1 @@
+"""Formation energies and the convex hull."""
