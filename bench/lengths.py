@@ -13,8 +13,9 @@ from functools import partial
 
 import numpy as np
 
-from crystallm.prepare import read_rows
-from crystallm.prepare_row import Choices, treat
+from crystallm.datasets.options import Choices
+from crystallm.datasets.process_row import treat
+from crystallm.sources.splits import read_rows
 
 
 def main() -> None:

@@ -35,10 +35,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import prepare
 from crystallm.cif import structure_reader, tokenizer
 from crystallm.cif import writer as cif_writer
-from crystallm.prepare_row import Choices
+from crystallm.datasets import prepare
+from crystallm.datasets.options import Choices
+from crystallm.sources import splits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,7 +106,7 @@ def ratio(args: argparse.Namespace) -> None:
         return tokenizer.encode(text)
 
     for path in args.data:
-        rows = [row["text"] for row in prepare.read_rows(path)]
+        rows = [row["text"] for row in splits.read_rows(path)]
         texts = random.Random(0).sample(rows, min(args.entries, len(rows)))
         ours = [cif_writer.to_text(structure_reader.structure(text)) for text in texts]
         same = sum(plain_text(text) == our for text, our in zip(texts[:100], ours[:100], strict=True))
@@ -140,7 +141,7 @@ def repeat(path: str, n_rows: int, out: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    texts = [row["text"] for row in prepare.read_rows(path)]
+    texts = [row["text"] for row in splits.read_rows(path)]
     schema = pa.schema([("id", pa.string()), ("cif", pa.string())])
     rng = np.random.default_rng(0)
     order = np.concatenate([rng.permutation(len(texts)) for _ in range(-(-n_rows // len(texts)))])[:n_rows]

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from crystallm import dataset, feeding, hardware
+from crystallm import feeding, hardware
+from crystallm.datasets import packing, shards
 from crystallm.losses import summed_loss
 from crystallm.network.attention import segment_mask
 from crystallm.network.config import ModelConfig
@@ -46,13 +47,13 @@ def network(dropout: float, device: torch.device, *, large: bool = False) -> GPT
     return GPT(config).to(device).train()
 
 
-def texts(n: int) -> dataset.Split:
+def texts(n: int) -> shards.Split:
     """Random texts as long as those of MP-20."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(100, 700, size=n)
     starts = np.cumsum([0, *lengths], dtype=np.int64)
     stream = rng.integers(VOCABULARY, size=starts[-1]).astype(np.uint16)
-    return dataset.Split(stream, starts, "cif", VOCABULARY)
+    return shards.Split(stream, starts, "cif", VOCABULARY)
 
 
 def written_gelu(x: torch.Tensor) -> torch.Tensor:
@@ -60,12 +61,12 @@ def written_gelu(x: torch.Tensor) -> torch.Tensor:
     return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
 
 
-def our_step(net: GPT, device: torch.device, *, compiled: bool = False) -> Callable[[dataset.Batch], None]:
+def our_step(net: GPT, device: torch.device, *, compiled: bool = False) -> Callable[[packing.Batch], None]:
     """A step as `training_step` does it."""
     features = torch.compile(net.features) if compiled else net.features
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
 
-    def step(batch: dataset.Batch) -> None:
+    def step(batch: packing.Batch) -> None:
         found = summed_loss(net, batch, device, "bfloat16", features)
         (found.weighed / found.n).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -75,7 +76,7 @@ def our_step(net: GPT, device: torch.device, *, compiled: bool = False) -> Calla
     return step
 
 
-def plain_step(net: GPT) -> Callable[[dataset.Batch], None]:
+def plain_step(net: GPT) -> Callable[[packing.Batch], None]:
     """A step without any of that."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=False, foreach=False)
     for block in net.transformer.h:
@@ -84,7 +85,7 @@ def plain_step(net: GPT) -> Callable[[dataset.Batch], None]:
             mlp.c_proj(written_gelu(mlp.c_fc(x))), mlp.dropout, mlp.training
         )
 
-    def step(batch: dataset.Batch) -> None:
+    def step(batch: packing.Batch) -> None:
         ids, positions = torch.from_numpy(batch.ids), torch.from_numpy(batch.positions)
         segments = torch.from_numpy(np.asarray(batch.segments))
         trunk = net.transformer
@@ -95,7 +96,7 @@ def plain_step(net: GPT) -> Callable[[dataset.Batch], None]:
         logits = net.lm_head(trunk.ln_f(x))
         targets = torch.from_numpy(batch.targets)
         functional.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=dataset.IGNORE
+            logits.flatten(0, 1), targets.flatten(), ignore_index=packing.IGNORE
         ).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
@@ -109,7 +110,7 @@ def on_cpu(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     device = torch.device("cpu")
     split = texts(400)
-    plans = dataset.plan(split.lengths, batch_tokens=4096, context=1024, rng=np.random.default_rng(0))
+    plans = packing.plan(split.lengths, batch_tokens=4096, context=1024, rng=np.random.default_rng(0))
     # A full batch of each size of window in turn: what an epoch holds.
     full = [planned for planned in plans if planned.n_tokens > 0.6 * 4096]
     batches = [planned.fill(split) for planned in full]
@@ -144,8 +145,8 @@ def on_gpu(args: argparse.Namespace) -> None:
     print(f"{torch.cuda.get_device_name(device)}: {peak / 1e12:.0f} TFLOP/s ({origin})")
     rng = np.random.default_rng(0)
     kinds = {
-        "packed": dataset.plan(split.lengths, batch_tokens=args.batch_tokens, context=1024, rng=rng),
-        "random": dataset.cut(
+        "packed": packing.plan(split.lengths, batch_tokens=args.batch_tokens, context=1024, rng=rng),
+        "random": packing.cut(
             rng.integers(len(split.stream), size=1200), batch_tokens=args.batch_tokens, window=1024
         ),
     }

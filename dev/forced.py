@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from crystallm import dataset
+from crystallm.datasets import packing, shards
 from crystallm.errors import InputError
 from crystallm.grammar import factory
 from crystallm.language import get_language
@@ -49,7 +49,7 @@ def free(ids: list[int]) -> npt.NDArray[np.uint16] | None:
     return found
 
 
-def marked(split: dataset.Split, most: int) -> tuple[dataset.Split, dataset.Split]:
+def marked(split: shards.Split, most: int) -> tuple[shards.Split, shards.Split]:
     """Crystals that are walks through the rules, at most so many tokens, and whether each token is free."""
     texts, marks, n_tokens = [], [], 0
     for i in range(len(split)):
@@ -63,7 +63,7 @@ def marked(split: dataset.Split, most: int) -> tuple[dataset.Split, dataset.Spli
             break
     starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     one, two = (
-        dataset.Split(np.concatenate(part), starts, "cif", split.vocab_size) for part in (texts, marks)
+        shards.Split(np.concatenate(part), starts, "cif", split.vocab_size) for part in (texts, marks)
     )
     return one, two
 
@@ -76,19 +76,19 @@ def main() -> None:
     parser.add_argument("--weight", type=float, nargs="+", default=[1.0, 0.0], help="of forced tokens")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    train, free_train = marked(dataset.load(args.data, "train"), round(1e6 * args.tokens))
-    val, free_val = marked(dataset.load(args.data, "val"), 150_000)
+    train, free_train = marked(shards.load(args.data, "train"), round(1e6 * args.tokens))
+    val, free_val = marked(shards.load(args.data, "val"), 150_000)
     share = float(free_train.stream.mean())
     print(
         f"{len(train)} crystals, {len(train.stream) / 1e6:.2f} M tokens, {share:.1%} of them free", flush=True
     )
 
-    def losses(network: GPT, batch: dataset.Batch, marks: dataset.Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses(network: GPT, batch: packing.Batch, marks: packing.Batch) -> tuple[torch.Tensor, torch.Tensor]:
         ids, targets, positions = (torch.from_numpy(a) for a in (batch.ids, batch.targets, batch.positions))
         segments = None if batch.segments is None else torch.from_numpy(batch.segments)
         with torch.autocast("cpu", torch.bfloat16):
             seen = network.features(ids, positions=positions, segments=segments).flatten(0, 1)
-            taught = (targets != dataset.IGNORE).flatten().nonzero().squeeze(1)
+            taught = (targets != packing.IGNORE).flatten().nonzero().squeeze(1)
             logits = network.lm_head(seen[taught])
         loss = functional.cross_entropy(logits.float(), targets.flatten()[taught], reduction="none")
         return loss, torch.from_numpy(marks.targets).flatten()[taught].float()
@@ -102,7 +102,7 @@ def main() -> None:
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, betas=(0.9, 0.99), fused=True)
         start, tokens = time.process_time(), 0
         for update, (batch, marks) in enumerate(
-            zip(dataset.batches(train, **options), dataset.batches(free_train, **options), strict=True)
+            zip(packing.batches(train, **options), packing.batches(free_train, **options), strict=True)
         ):
             done = tokens / len(train.stream)
             for group in optimizer.param_groups:
@@ -120,7 +120,7 @@ def main() -> None:
         with torch.no_grad():
             held = options | {"shuffle": False}
             for batch, marks in zip(
-                dataset.batches(val, **held), dataset.batches(free_val, **held), strict=True
+                packing.batches(val, **held), packing.batches(free_val, **held), strict=True
             ):
                 loss, is_free = losses(network.eval(), batch, marks)
                 sums += torch.stack([(loss * is_free).sum(), (loss * (1 - is_free)).sum()])

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from crystallm import dataset
 from crystallm.crystallography import space_groups
+from crystallm.datasets import packing, shards
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.orbits import description, language
@@ -94,7 +94,7 @@ def tell(crystal: description.Description, telling: str) -> Iterator[Told]:
 class Telling:
     """A split in another telling, with what each token tells."""
 
-    def __init__(self, split: dataset.Split, telling: str, index: dict[str, int]) -> None:
+    def __init__(self, split: shards.Split, telling: str, index: dict[str, int]) -> None:
         streams, kinds = [], []
         for i in range(len(split)):
             crystal = language.from_ids(split.crystal(i).tolist())
@@ -102,8 +102,8 @@ class Telling:
             streams.append([index.setdefault(token, len(index)) for token, _ in pairs])
             kinds += [KINDS.index(kind) for _, kind in pairs]
         starts = np.cumsum([0, *map(len, streams)], dtype=np.int64)
-        self.split = dataset.Split(np.concatenate(streams).astype(np.uint16), starts, "orbits", len(index))
-        self.kinds = dataset.Split(np.array(kinds, dtype=np.uint16), starts, "orbits", len(KINDS))
+        self.split = shards.Split(np.concatenate(streams).astype(np.uint16), starts, "orbits", len(index))
+        self.kinds = shards.Split(np.array(kinds, dtype=np.uint16), starts, "orbits", len(KINDS))
 
 
 KINDS = ("comp", "group", "orbits", "cell", "cell fine", "marker", "coord", "coord fine", "end")
@@ -118,7 +118,7 @@ def losses_of(network: GPT, windows: Any, kinds: Any) -> tuple[Tensor, Tensor]:
     )
     with torch.autocast("cpu", torch.bfloat16):
         features = network.features(ids, positions=positions, segments=segments)
-        taught = (targets != dataset.IGNORE).flatten().nonzero().squeeze(1)
+        taught = (targets != packing.IGNORE).flatten().nonzero().squeeze(1)
         logits = network.lm_head(features.flatten(0, 1)[taught])
     loss = functional.cross_entropy(logits.float(), targets.flatten()[taught], reduction="none")
     return loss, torch.from_numpy(kinds.targets).flatten()[taught]
@@ -127,7 +127,7 @@ def losses_of(network: GPT, windows: Any, kinds: Any) -> tuple[Tensor, Tensor]:
 def both(told: Telling, **options: Any) -> Iterator[tuple[Any, Any]]:
     """Batches of tokens, and the same of their kinds."""
     yield from zip(
-        dataset.batches(told.split, **options), dataset.batches(told.kinds, **options), strict=True
+        packing.batches(told.split, **options), packing.batches(told.kinds, **options), strict=True
     )
 
 
@@ -191,7 +191,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     index: dict[str, int] = {}
-    train, val = (Telling(dataset.load(args.data, name), args.told, index) for name in ("train", "val"))
+    train, val = (Telling(shards.load(args.data, name), args.told, index) for name in ("train", "val"))
     weights = torch.tensor([LIGHT.get(kind, 1.0) if args.light else 1.0 for kind in KINDS])
     config = ModelConfig(
         language="orbits", form=args.form, vocab_size=len(index), context=1100, n_layer=args.layers,

@@ -25,7 +25,7 @@ from pymatgen.core import Composition, Structure
 
 from crystallm.cif.parser import parse
 from crystallm.cif.writer import to_text
-from crystallm.prepare import read_rows
+from crystallm.sources.splits import read_rows
 
 OUT = Path(__file__).parent.parent / "src/crystallm/data/well_known.csv"
 COLUMNS = ("id", "source", "license", "formula", "space_group", "name", "cif")

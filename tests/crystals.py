@@ -90,9 +90,9 @@ def told_otherwise(crystal: Structure, rng: np.random.Generator, cell: list[list
 
 def write_split(folder: Path, split: str, streams: Any) -> None:
     """Write texts as a split of a data set folder, which is made."""
-    from crystallm import dataset
+    from crystallm.datasets import shards
 
     folder.mkdir(parents=True, exist_ok=True)
-    with dataset.SplitWriter(folder, split) as writer:
+    with shards.SplitWriter(folder, split) as writer:
         for ids in streams:
             writer.add(np.asarray(ids, dtype="<u2").tobytes())

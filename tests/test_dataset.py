@@ -9,9 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crystallm import dataset
-from crystallm.dataset import IGNORE, PADDING, Split
+from crystallm.datasets import packing, shards
+from crystallm.datasets.packing import IGNORE, PADDING
+from crystallm.datasets.shards import Split
 from crystallm.errors import InputError
+from crystallm.storage import run_folder
 from crystals import write_split
 
 patient = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,7 +27,7 @@ def make_split(sizes: list[int]) -> Split:
     return Split(stream, starts, "orbits", 1000)
 
 
-def crystals_of(batch: dataset.Batch) -> list[list[int]]:
+def crystals_of(batch: packing.Batch) -> list[list[int]]:
     """The crystals that a batch holds, by its segments."""
     return [
         row_ids[row_segments == number].tolist()
@@ -42,7 +44,7 @@ def crystals_of(batch: dataset.Batch) -> list[list[int]]:
 def test_every_crystal_that_fits_stands_whole_and_once_in_an_epoch(sizes, context, tokens, seed, shuffle):
     split = make_split(sizes)
     found = []
-    for batch in dataset.batches(
+    for batch in packing.batches(
         split, batch_tokens=tokens, context=context, seed=seed, epoch=1, shuffle=shuffle
     ):
         rows, window = batch.ids.shape
@@ -57,7 +59,7 @@ def test_every_crystal_that_fits_stands_whole_and_once_in_an_epoch(sizes, contex
 @patient
 @given(lengths, st.integers(2, 400), st.integers(1, 2000))
 def test_targets_positions_and_segments_are_those_of_each_crystal_alone(sizes, context, tokens):
-    for batch in dataset.batches(make_split(sizes), batch_tokens=tokens, context=context, seed=0, epoch=0):
+    for batch in packing.batches(make_split(sizes), batch_tokens=tokens, context=context, seed=0, epoch=0):
         for array in (batch.ids, batch.targets, batch.positions, batch.segments):
             assert array.dtype == np.int64
         for ids, targets, positions, segments in zip(
@@ -78,25 +80,25 @@ def test_targets_positions_and_segments_are_those_of_each_crystal_alone(sizes, c
 @patient
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=400), st.integers(64, 200))
 def test_windows_are_full_enough(sizes, window):
-    packed = dataset.pack(np.array(sizes), np.arange(len(sizes)), window)
+    packed = packing.pack(np.array(sizes), np.arange(len(sizes)), window)
     assert all(sum(sizes[i] for i in content) <= window for content in packed)
     assert sorted(i for content in packed for i in content) == list(range(len(sizes)))
     # No two of the windows left open at the end could be one; those closed before were the fullest of 65.
-    rest = [sum(sizes[i] for i in content) for content in packed[-dataset.OPEN_WINDOWS :]]
+    rest = [sum(sizes[i] for i in content) for content in packed[-packing.OPEN_WINDOWS :]]
     assert sum(total <= window // 2 for total in rest) <= 1
 
 
 def test_short_crystals_stand_in_short_windows():
     split = make_split([20] * 30 + [100] * 10 + [900])
     widths = {}
-    for batch in dataset.batches(split, batch_tokens=256, context=1000, seed=0, epoch=0):
+    for batch in packing.batches(split, batch_tokens=256, context=1000, seed=0, epoch=0):
         for crystal in crystals_of(batch):
             widths.setdefault(len(crystal), set()).add(batch.ids.shape[1])
     assert widths == {20: {64}, 100: {128}, 900: {1000}}
 
 
 def order(split: Split, **where: int) -> list[list[int]]:
-    return [batch.ids.tolist() for batch in dataset.batches(split, batch_tokens=512, context=300, **where)]
+    return [batch.ids.tolist() for batch in packing.batches(split, batch_tokens=512, context=300, **where)]
 
 
 def test_the_order_is_that_of_seed_and_epoch_alone():
@@ -126,17 +128,17 @@ def folder(tmp_path):
     place = tmp_path / "data"
     write_split(place, "train", [[1, 2, 3], [], [65535]])
     write_split(place, "val", [])
-    (place / dataset.FACTS).write_text('{"language": "orbits", "vocab_size": 65536}')
+    (place / run_folder.FACTS).write_text('{"language": "orbits", "vocab_size": 65536}')
     return place
 
 
 def test_what_was_written_is_read(folder):
-    split = dataset.load(folder, "train")
+    split = shards.load(folder, "train")
     assert [split.crystal(i).tolist() for i in range(len(split))] == [[1, 2, 3], [], [65535]]
     assert split.lengths.tolist() == [3, 0, 1]
     assert (split.language, split.vocab_size) == ("orbits", 65536)
     assert (folder / "train.bin").read_bytes() == bytes([1, 0, 2, 0, 3, 0, 255, 255])
-    assert len(dataset.load(folder, "val")) == 0
+    assert len(shards.load(folder, "val")) == 0
     assert sorted(path.name for path in folder.parent.iterdir()) == ["data"]
 
 
@@ -144,7 +146,7 @@ def test_what_was_written_is_read(folder):
 def test_a_stream_that_does_not_fit_its_index_is_refused(folder, content):
     (folder / "train.bin").write_bytes(content)
     with pytest.raises(InputError, match=f"train.bin .* has {len(content)} bytes, not 8: truncated"):
-        dataset.load(folder, "train")
+        shards.load(folder, "train")
 
 
 @pytest.mark.parametrize(
@@ -161,34 +163,34 @@ def test_a_stream_that_does_not_fit_its_index_is_refused(folder, content):
 def test_an_index_that_is_none_is_refused(folder, index):
     np.save(folder / "train.idx.npy", index)
     with pytest.raises(InputError, match="train.idx.npy .* is no index of crystals"):
-        dataset.load(folder, "train")
+        shards.load(folder, "train")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"noise" * 99])
 def test_a_damaged_index_is_refused(folder, content):
     (folder / "train.idx.npy").write_bytes(content)
     with pytest.raises(InputError, match="no split 'train'"):
-        dataset.load(folder, "train")
+        shards.load(folder, "train")
 
 
 def test_a_pickle_is_not_loaded(folder):
     np.save(folder / "train.idx.npy", np.array([0, None], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match="no split 'train'"):
-        dataset.load(folder, "train")
+        shards.load(folder, "train")
 
 
 @pytest.mark.parametrize("missing", ["train.bin", "train.idx.npy"])
 def test_a_split_that_is_not_there_is_refused(folder, missing):
     (folder / missing).unlink()
     with pytest.raises(InputError, match="no split 'train'"):
-        dataset.load(folder, "train")
+        shards.load(folder, "train")
     with pytest.raises(InputError, match="no split 'test'"):
-        dataset.load(folder, "test")
+        shards.load(folder, "test")
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no data set .*: make one with `crystallm prepare`"):
-        dataset.load(tmp_path / "nowhere", "train")
+        shards.load(tmp_path / "nowhere", "train")
 
 
 @pytest.mark.parametrize(
@@ -201,9 +203,9 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
     ],
 )  # fmt: skip
 def test_foreign_json_is_refused(folder, content):
-    (folder / dataset.FACTS).write_bytes(content)
+    (folder / run_folder.FACTS).write_bytes(content)
     with pytest.raises(InputError, match="make one with `crystallm prepare`") as caught:
-        dataset.load(folder, "train")
+        shards.load(folder, "train")
     assert "\n" not in str(caught.value)
 
 
@@ -214,7 +216,7 @@ def test_a_failure_leaves_the_old_split(folder):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def fail():
-        with dataset.SplitWriter(folder, "train") as writer:
+        with shards.SplitWriter(folder, "train") as writer:
             writer.add(b"\1\0")
             raise KeyboardInterrupt
 
@@ -224,14 +226,14 @@ def test_a_failure_leaves_the_old_split(folder):
 
 
 def test_a_writer_counts(tmp_path):
-    with dataset.SplitWriter(tmp_path, "train") as writer:
+    with shards.SplitWriter(tmp_path, "train") as writer:
         writer.add(b"\1\0\2\0")
         writer.add(b"")
         assert (writer.n_crystals, writer.n_tokens) == (2, 2)
 
 
 def test_facts_are_told_whole(folder):
-    (folder / dataset.FACTS).write_text(
+    (folder / run_folder.FACTS).write_text(
         json.dumps({"language": "cif", "vocab_size": 371, "inputs": ["a.csv"]})
     )
-    assert dataset.facts(folder)["inputs"] == ["a.csv"]
+    assert shards.facts(folder)["inputs"] == ["a.csv"]

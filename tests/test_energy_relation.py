@@ -11,6 +11,7 @@ from pymatgen.core import Composition
 
 from crystallm import cli
 from crystallm.crystallography import elements
+from crystallm.energy import calculations
 from crystallm.errors import CrystallmError, InputError
 from crystallm.thermodynamics import formation
 from crystallm.thermodynamics.hull import Hull
@@ -61,7 +62,7 @@ def test_energies_of_elements_are_kept_in_a_file(tmp_path, monkeypatch):
     def not_again(*_, **__):
         raise AssertionError("they are known")
 
-    monkeypatch.setattr(formation.relax, "relax_all", not_again)
+    monkeypatch.setattr(calculations, "relax_all", not_again)
     assert formation.element_energies(["Al"], "energies:morse", file=file) == {"Al": found["Al"]}
     file.write_text("[1, 2]")
     with pytest.raises(CrystallmError, match="holds no energies of elements: delete it"):

@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from crystallm import dataset, epochs
+from crystallm import epochs
 from crystallm.cif import tokenizer
 from crystallm.crystallography import space_groups
-from crystallm.dataset import Split
+from crystallm.datasets import packing
+from crystallm.datasets.shards import Split
 from crystallm.epochs import Epochs
 from crystallm.errors import InputError
 from crystallm.orbits import language as orbits_language
@@ -57,7 +58,7 @@ def batches(found: Epochs, epoch: int):
 def test_packed_epochs_are_those_of_the_data_set():
     split = numbered(50)
     ours = batches(Epochs(Recipe(**SMALL, seed=3), split), 2)
-    theirs = list(dataset.batches(split, batch_tokens=200, context=100, seed=3, epoch=2))
+    theirs = list(packing.batches(split, batch_tokens=200, context=100, seed=3, epoch=2))
     assert [batch.ids.tolist() for batch in ours] == [batch.ids.tolist() for batch in theirs]
 
 
@@ -112,7 +113,7 @@ def test_processes_share_out_the_micro_batches(windows):
             its_seed, its_batch = parts[k % 2].batches[k // 2]
             assert (its_seed, its_batch.ids.tolist()) == (seed, batch.ids.tolist())
         assert whole.n_tokens == sum(batch.n_tokens for _, batch in whole.batches)
-        assert whole.n_taught == sum((batch.targets != dataset.IGNORE).sum() for _, batch in whole.batches)
+        assert whole.n_taught == sum((batch.targets != packing.IGNORE).sum() for _, batch in whole.batches)
     assert len({seed for seed, _ in whole.batches}) == 4
 
 

@@ -20,14 +20,16 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from crystallm import dataset, prepare, prepare_report, prepare_whole
+from crystallm.datasets import prepare, selection, shards
+from crystallm.datasets import report as datasets_report
+from crystallm.datasets.options import Choices
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import pool as execution_pool
 from crystallm.execution import tasks
 from crystallm.language import get_language
 from crystallm.orbits import augmentation, vocabulary
 from crystallm.orbits import language as orbits_language
-from crystallm.prepare_row import Choices
+from crystallm.sources import splits as sources_splits
 from crystals import published
 
 POLONIUM = """data_Po
@@ -97,7 +99,7 @@ def all_bytes(folder):
 
 
 def crystals(folder, split):
-    found = dataset.load(folder, split)
+    found = shards.load(folder, split)
     return [found.crystal(i).tolist() for i in range(len(found))]
 
 
@@ -134,7 +136,7 @@ def test_a_collection_becomes_a_data_set(tmp_path, cifs, textbook_structures, na
     assert done == [5]
     found = contents(tmp_path / "data")
     assert set(found) == {
-        *(f"{split}{ending}" for split in prepare.SPLITS for ending in (".bin", ".idx.npy")),
+        *(f"{split}{ending}" for split in sources_splits.SPLITS for ending in (".bin", ".idx.npy")),
         "rows.parquet", "rejected.parquet", "report.json", "report.html", "dataset.json", "run.json",
     }  # fmt: skip
     assert [(row["id"], row["source"], row["split"], row["tokens"]) for row in found["rows.parquet"]] == [
@@ -170,7 +172,7 @@ def test_a_suffix_decides_the_split_then_the_column_then_training(tmp_path, cifs
     prepare.prepare([mixed, f"{mixed}=test", plain], folder)
     found = [row["split"] for row in contents(folder)["rows.parquet"]]
     assert found == ["val", "train", "test", "train", "val", *["test"] * 5, "train"]
-    assert {split: len(dataset.load(folder, split)) for split in prepare.SPLITS} == {
+    assert {split: len(shards.load(folder, split)) for split in sources_splits.SPLITS} == {
         "train": 3,
         "val": 2,
         "test": 6,
@@ -180,8 +182,11 @@ def test_a_suffix_decides_the_split_then_the_column_then_training(tmp_path, cifs
 def test_an_id_may_be_zero_and_a_name_may_hold_a_sign(tmp_path, cifs):
     path = tmp_path / "a=b.parquet"
     parquet.write_table(pa.table({"material_id": [0, 7], "cif": list(cifs.values())[:2]}), path)
-    assert [(row["id"], row["split"]) for row in prepare.read_rows(str(path))] == [("0", ""), ("7", "")]
-    assert [row["split"] for row in prepare.read_rows(f"{path}=val")] == ["val", "val"]
+    assert [(row["id"], row["split"]) for row in sources_splits.read_rows(str(path))] == [
+        ("0", ""),
+        ("7", ""),
+    ]
+    assert [row["split"] for row in sources_splits.read_rows(f"{path}=val")] == ["val", "val"]
 
 
 def test_crystals_without_tokens_are_a_collection_again(tmp_path, cifs):
@@ -233,7 +238,7 @@ def test_every_row_is_kept_or_refused_with_its_reason(tmp_path, cifs):
     assert report.written + len(refused) == report.read == len(rows)
     assert list(report.reasons.values()) == sorted(report.reasons.values(), reverse=True)  # most first
     assert json.loads(found["dataset.json"])["rejected"] == 8
-    assert prepare_report.read(tmp_path / "data") == report
+    assert datasets_report.read(tmp_path / "data") == report
     page = found["report.html"].decode()
     assert "refused: ordered" in page
     assert page.count("<img") == 3
@@ -264,7 +269,7 @@ def test_a_collection_of_noise_leaves_the_reasons(tmp_path):
         "id", "source", "split", "formula", "cell", "space_group", "n_atoms", "tokens"
     ]  # fmt: skip
     assert [row["id"] for row in contents(tmp_path / "data")["rejected.parquet"]] == ["a"]
-    assert len(dataset.load(tmp_path / "data", "train")) == 0
+    assert len(shards.load(tmp_path / "data", "train")) == 0
 
 
 @pytest.fixture
@@ -314,7 +319,7 @@ def test_an_input_that_breaks_off_leaves_no_data_set(tmp_path, shelf, name, mess
         prepare.prepare([str(tmp_path / name)], tmp_path / "data")
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no data set"):
-        dataset.load(tmp_path / "data", "train")
+        shards.load(tmp_path / "data", "train")
 
 
 @pytest.mark.parametrize(
@@ -403,7 +408,7 @@ def test_duplicates_are_those_of_a_plain_search(rows):
     keys = np.array([key for key, _, _ in rows], dtype=np.int64)
     volumes = np.array([volume for _, volume, _ in rows])
     kept = np.array([keep for _, _, keep in rows], dtype=bool)
-    first = prepare_whole.duplicates(keys, volumes, kept)
+    first = selection.duplicates(keys, volumes, kept)
     for i, (key, _, keep) in enumerate(rows):
         group = [j for j, (k, _, stays) in enumerate(rows) if stays and k == key]
         best = min(group, key=lambda j: (rows[j][1], j), default=i)
@@ -419,10 +424,10 @@ def test_duplicates_are_those_of_a_plain_search(rows):
 @settings(deadline=None)
 def test_splits_do_not_depend_on_order_and_keep_groups_together(hashes, val, test, seed):
     rows = np.array(hashes, dtype=np.int64)
-    split = prepare_whole.shuffled(rows, val, test)
+    split = selection.shuffled(rows, val, test)
     order = list(range(len(rows)))
     seed.shuffle(order)
-    assert (prepare_whole.shuffled(rows[order], val, test) == split[order]).all()
+    assert (selection.shuffled(rows[order], val, test) == split[order]).all()
     for value in set(hashes):
         assert len(set(split[rows == value].tolist())) == 1
     if len(set(hashes)) == len(hashes):  # each its own group: sizes are exact
@@ -540,7 +545,7 @@ def test_read_is_written_and_refused_and_duplicates(tmp_path_factory, cifs, data
 SCRIPT = """
 import sys, time
 from crystallm import prepare
-from crystallm.prepare_row import Choices
+from crystallm.datasets.options import Choices
 prepare.UNIT_ROWS = 7
 path, out, workers, most = sys.argv[1:]
 told = []
@@ -601,17 +606,17 @@ def test_a_killed_run_started_again_ends_with_the_same_bytes(tmp_path, long, who
 def test_a_run_that_fails_at_the_end_is_finished(tmp_path, long, whole, monkeypatch):
     choices = SOME
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_report, "html", lambda *_: 1 / 0)
+        patch.setattr(datasets_report, "html", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare.prepare([long], tmp_path / "data", choices)
     with pytest.raises(InputError, match="no data set"):
-        dataset.load(tmp_path / "data", "train")
+        shards.load(tmp_path / "data", "train")
     made = prepare.prepare([long], tmp_path / "data", choices)
     assert all_bytes(tmp_path / "data") == whole
     before = time.time_ns()
     report = prepare.prepare([long], tmp_path / "data", choices)  # what is there is not made again
     assert max(path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()) < before
-    assert report == prepare_report.read(tmp_path / "data") == made
+    assert report == datasets_report.read(tmp_path / "data") == made
 
 
 def test_a_begun_run_goes_on_with_the_same_question_only(tmp_path, long, cifs, monkeypatch):
@@ -692,7 +697,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, cifs, monkeypatch):
     peaks = []
     for n in (100, 2000):
         path = write_csv(tmp_path / f"{n}.csv", [(str(i), cifs["diamond"]) for i in range(n)])
-        monkeypatch.setattr("crystallm.prepare_row.treat", _cheap)
+        monkeypatch.setattr("crystallm.datasets.process_row.treat", _cheap)
         tracemalloc.start()
         prepare.prepare(
             [path], tmp_path / f"data{n}", Choices(language="none", split="random", deduplicate="none")
@@ -703,7 +708,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, cifs, monkeypatch):
 
 
 def _cheap(row, _choices):
-    from crystallm.prepare_row import COLUMNS
+    from crystallm.datasets.process_row import COLUMNS
 
     found = dict.fromkeys(COLUMNS) | {"step": "", "reason": "", "formula": "C", "n_atoms": 8}
     return found | {name: row[name] for name in ("id", "source", "split")} | {"cif": row["text"]}
@@ -715,7 +720,7 @@ def _cheap(row, _choices):
 def test_training_crystals_are_told_in_other_ways_too(tmp_path, long):
     choices = Choices(val=0.2, deduplicate="none", equivalents=3)
     report = prepare.prepare([long], tmp_path / "data", choices)
-    ours, others = crystals(tmp_path / "data", "train"), crystals(tmp_path / "data", dataset.EQUIVALENTS)
+    ours, others = crystals(tmp_path / "data", "train"), crystals(tmp_path / "data", shards.EQUIVALENTS)
     assert len(others) == 3 * len(ours) == report.equivalents
     for number, ids in enumerate(ours):
         assert others[3 * number : 3 * number + 3] == augmentation.several(ids, 3, seed=0, number=number)
@@ -745,7 +750,7 @@ def test_equivalents_of_a_run_that_failed_are_those_of_one_that_did_not(tmp_path
         with pytest.raises(StopIteration):
             prepare.prepare([long], tmp_path / "data", choices)
     with pytest.raises(InputError, match="no data set"):
-        dataset.load(tmp_path / "data", dataset.EQUIVALENTS)
+        shards.load(tmp_path / "data", shards.EQUIVALENTS)
     assert not (tmp_path / "data" / "equivalents.bin").exists()
     prepare.prepare([long], tmp_path / "data", choices, workers=2)
     assert all_bytes(tmp_path / "data") == all_bytes(tmp_path / "whole")
@@ -758,4 +763,4 @@ def test_a_language_is_asked_for_its_own_tokens(tmp_path, cifs, textbook_structu
     assert crystals(tmp_path / "data", "train") == [
         language.encode(textbook_structures[name]) for name in ("rocksalt", "rutile")
     ]
-    assert dataset.load(tmp_path / "data", "train").vocab_size == 371
+    assert shards.load(tmp_path / "data", "train").vocab_size == 371

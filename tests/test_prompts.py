@@ -8,9 +8,10 @@ import zipfile
 
 import pytest
 
-from crystallm import asking, lists, prepare, prompts
+from crystallm import asking, lists
+from crystallm.datasets import prepare, prompts
+from crystallm.datasets.options import Choices
 from crystallm.errors import CrystallmError, InputError
-from crystallm.prepare_row import Choices
 
 CELLS = {
     "rocksalt": ("Na4Cl4", 225), "rutile": ("Ti2O4", 136), "perovskite": ("Sr1Ti1O3", 221),

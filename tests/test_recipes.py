@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from crystallm import dataset, training, training_log
+from crystallm import training, training_log
+from crystallm.datasets import shards
 from crystallm.language import get_language
 from crystallm.recipe import BUDGET, Recipe, bundled
+from crystallm.storage import run_folder
 from crystals import write_split
 
 RECIPES = bundled()
@@ -80,11 +82,11 @@ def test_a_recipe_runs(tmp_path, monkeypatch, name):
     for split in ("train", "val"):
         write_split(tmp_path / "data", split, [rng.integers(40, size=30) for _ in range(20)])
     if recipe.equivalents:
-        write_split(tmp_path / "data", dataset.EQUIVALENTS, [rng.integers(40, size=30) for _ in range(40)])
+        write_split(tmp_path / "data", shards.EQUIVALENTS, [rng.integers(40, size=30) for _ in range(40)])
     assert recipe.language is not None
     size = len(get_language(recipe.language).vocabulary())
     facts = {"language": recipe.language, "vocab_size": size}
-    (tmp_path / "data" / dataset.FACTS).write_text(json.dumps(facts))
+    (tmp_path / "data" / run_folder.FACTS).write_text(json.dumps(facts))
     # Time is what is saved here: all else is as the recipe has it.
     small = {"n_layer": 1, "n_embd": 2 * recipe.n_head, "context": 32, "batch_tokens": 64} | {
         "accumulate": min(2, recipe.accumulate), "validate_every": 1.0,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crystallm import tables
-from crystallm.prepare_report import Report
+from crystallm.datasets.report import Report
 
 
 def row(**known):

@@ -13,12 +13,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from crystallm import dataset, losses, training, training_log, training_state, training_step
+from crystallm import losses, training, training_log, training_state, training_step
+from crystallm.datasets import packing, shards
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.models import folder as models_folder
 from crystallm.models import load
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
+from crystallm.storage import run_folder
 from crystallm.training import Progress, Recipe
 from crystals import write_split
 
@@ -51,7 +53,7 @@ def write_data(folder, **splits):
     for split in ("train", "val"):
         write_split(folder, split, splits.get(split, []))
     facts = {"language": "orbits", "vocab_size": VOCABULARY}
-    (folder / dataset.FACTS).write_text(json.dumps(facts))
+    (folder / run_folder.FACTS).write_text(json.dumps(facts))
     return folder
 
 
@@ -124,7 +126,7 @@ def test_a_tiny_network_learns_a_tiny_set(tmp_path):
     assert end.best == min(losses.crystal for losses in validations)
     assert end.tokens == 80 * sum(map(len, texts))
     best = load.load(tmp_path / "run" / "model", device="cpu")
-    held_out = dataset.load(data, "val")
+    held_out = shards.load(data, "val")
     assert training.validate(best, held_out, CPU, "float32").crystal == pytest.approx(end.best, rel=1e-5)
     lines = metrics(tmp_path / "run")
     assert [line["update"] for line in lines] == list(range(4, 81, 4))
@@ -157,9 +159,9 @@ def test_packed_crystals_do_not_see_each_other(taught):
     net = network().train(taught)
     texts = streams(30, 2)
     starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-    split = dataset.Split(np.concatenate(texts), starts, "orbits", VOCABULARY)
+    split = shards.Split(np.concatenate(texts), starts, "orbits", VOCABULARY)
     total, n_windows = 0.0, 0
-    for batch in dataset.batches(split, batch_tokens=400, context=100, seed=0, epoch=0):
+    for batch in packing.batches(split, batch_tokens=400, context=100, seed=0, epoch=0):
         with torch.set_grad_enabled(taught):  # which takes another way through attention
             loss, _, n = training.summed_loss(net, batch, CPU, "float32")
         rows = list(zip(batch.ids, batch.segments, strict=True))
@@ -175,7 +177,7 @@ def test_validation_is_the_mean_over_crystals_and_over_tokens():
     net = network(dropout=0.5).train()
     texts = [*streams(12, 3), np.zeros(101, dtype=np.uint16)]  # the last does not fit the context
     starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-    split = dataset.Split(np.concatenate(texts), starts, "orbits", VOCABULARY)
+    split = shards.Split(np.concatenate(texts), starts, "orbits", VOCABULARY)
     found = training.validate(net, split, CPU, "float32")
     assert net.training
     net.eval()

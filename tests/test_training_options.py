@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from crystallm import dataset, feeding, hardware, parallel, training, training_log, training_step
+from crystallm import feeding, hardware, parallel, training, training_log, training_step
+from crystallm.datasets import packing, shards
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.losses import Losses
 from crystallm.models import load
 from crystallm.network.config import ModelConfig
 from crystallm.recipe import Recipe
+from crystallm.storage import run_folder
 from crystals import write_split
 
 CPU = torch.device("cpu")
@@ -34,7 +36,7 @@ def write_data(folder, seed, vocab_size=40, language="orbits"):
     for split, n in (("train", 40), ("val", 6)):
         texts = [rng.integers(40, size=rng.integers(2, 80)) for _ in range(n)]
         write_split(folder, split, texts)
-    (folder / dataset.FACTS).write_text(json.dumps({"language": language, "vocab_size": vocab_size}))
+    (folder / run_folder.FACTS).write_text(json.dumps({"language": language, "vocab_size": vocab_size}))
     return folder
 
 
@@ -135,7 +137,7 @@ def test_averaged_weights_are_validated_and_saved(run):
     kept = 2 / 11  # at the first update, where it is below 0.5
     for name, average in weights(folder, training.LAST).items():
         assert torch.allclose(average, kept * first[name] + (1 - kept) * learned[name], atol=1e-6)
-    held_out = dataset.load(folder.parent / "data", "val")
+    held_out = shards.load(folder.parent / "data", "val")
     best = load.load(folder / training.MODEL, device="cpu")
     assert seen[-1][1].crystal == pytest.approx(training.validate(best, held_out, CPU, "float32").crystal)
 
@@ -153,13 +155,13 @@ def test_the_last_model_is_kept_beside_the_best(run, monkeypatch):
 
 def test_an_update_is_the_mean_over_all_targets_of_its_micro_batches(run):
     folder, seen = run(accumulate=3, updates=2, validate_every=1.0)
-    data = dataset.load(folder.parent / "data", "train")
+    data = shards.load(folder.parent / "data", "train")
     torch.manual_seed(0)
     net = training.GPT(load.load(folder / training.LAST, device="cpu").config)
     found = [
         training.summed_loss(net, batch, CPU, "float32")
         for _, batch in zip(
-            range(3), dataset.batches(data, batch_tokens=128, context=100, seed=0, epoch=0), strict=False
+            range(3), packing.batches(data, batch_tokens=128, context=100, seed=0, epoch=0), strict=False
         )
     ]
     assert seen[0][0].loss == pytest.approx(
@@ -245,7 +247,7 @@ TOLD = {"tokens": 3000, "equivalents": 0.5}
 def tell(data, n, n_crystals=40):
     """So many other descriptions of each training crystal."""
     rng = np.random.default_rng(n)
-    write_split(data, dataset.EQUIVALENTS, [rng.integers(40, size=20) for _ in range(n * n_crystals)])
+    write_split(data, shards.EQUIVALENTS, [rng.integers(40, size=20) for _ in range(n * n_crystals)])
 
 
 def test_equivalents_are_drawn_and_a_stopped_run_goes_on(run, tmp_path):

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from crystallm import dataset, training, training_log
+from crystallm import training, training_log
 from crystallm.errors import CrystallmError
 from crystallm.models import load
+from crystallm.storage import run_folder
 from crystallm.training import Recipe
 from crystals import write_split
 
@@ -41,7 +42,7 @@ def data(tmp_path):
     for split, n in (("train", 60), ("val", 8)):
         texts = [rng.integers(40, size=rng.integers(2, 80)) for _ in range(n)]
         write_split(tmp_path / "data", split, texts)
-    (tmp_path / "data" / dataset.FACTS).write_text(json.dumps({"language": "orbits", "vocab_size": 40}))
+    (tmp_path / "data" / run_folder.FACTS).write_text(json.dumps({"language": "orbits", "vocab_size": 40}))
     return tmp_path / "data"
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm import dataset
-from crystallm.dataset import Ids, Joined, Planned, Split
+from crystallm.datasets import packing
+from crystallm.datasets.packing import Planned
+from crystallm.datasets.shards import Ids, Joined, Split
 from crystallm.errors import InputError, TextError
 from crystallm.language import get_language
 
@@ -39,7 +40,7 @@ class Step:
         attended: sum over these tokens of the length of their window.
     """
 
-    batches: list[tuple[int, dataset.Batch]]
+    batches: list[tuple[int, packing.Batch]]
     epoch: int
     batch: int
     n_tokens: int
@@ -126,17 +127,17 @@ class Epochs:
             if self.mix is not None:
                 others = rng.integers(len(self.mix.stream), size=self._mixed(len(offsets)))
                 offsets = rng.permutation(np.concatenate([offsets, others + len(self.split.stream)]))
-            return dataset.cut(offsets, batch_tokens=recipe.batch_tokens, window=context)
+            return packing.cut(offsets, batch_tokens=recipe.batch_tokens, window=context)
         chosen = self.crystals(epoch)
         if recipe.windows == "packed":
             lengths = self.source.lengths
-            return dataset.plan(
+            return packing.plan(
                 lengths, batch_tokens=recipe.batch_tokens, context=context, rng=rng, chosen=chosen
             )
         chosen = self._fitting(self.split) if chosen is None else chosen
         n_windows = max(1, int(self.source.lengths[chosen].sum()) // context)
         offsets = self.source.starts[_some(chosen, n_windows, rng)]
-        return dataset.cut(offsets, batch_tokens=recipe.batch_tokens, window=context)
+        return packing.cut(offsets, batch_tokens=recipe.batch_tokens, window=context)
 
     def steps(self, epoch: int, batch: int, *, size: int, rank: int, n_ranks: int) -> Iterator[Step]:
         """Updates without end from a place in the data on, as one of several processes sees them.

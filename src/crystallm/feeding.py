@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crystallm import dataset
+from crystallm.datasets import packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ class Fed:
     n_taught: int
 
 
-def fed(batch: dataset.Batch, device: torch.device, *, pinned: bool = False) -> Fed:
+def fed(batch: packing.Batch, device: torch.device, *, pinned: bool = False) -> Fed:
     """A batch as tensors.
 
     The places of targets are found here, in numpy: on a GPU their number would have to be waited for.
@@ -60,10 +60,10 @@ def fed(batch: dataset.Batch, device: torch.device, *, pinned: bool = False) -> 
     targets = batch.targets.ravel()
     taught, n_taught = None, len(targets)
     if batch.segments is not None:
-        places = np.flatnonzero(targets != dataset.IGNORE)
+        places = np.flatnonzero(targets != packing.IGNORE)
         n_taught, more = len(places), -len(places) % _ROUND
         taught = torch.from_numpy(np.pad(places, (0, more)))
-        targets = np.pad(targets[places], (0, more), constant_values=dataset.IGNORE)
+        targets = np.pad(targets[places], (0, more), constant_values=packing.IGNORE)
     segments = None if batch.segments is None else torch.from_numpy(batch.segments)
     found = Fed(
         torch.from_numpy(batch.ids),

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from crystallm import dataset, feeding, parallel
+from crystallm import feeding, parallel
+from crystallm.datasets import packing, shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ class Summed(NamedTuple):
 
 def summed_loss(
     network: GPT,
-    batch: dataset.Batch | feeding.Fed,
+    batch: packing.Batch | feeding.Fed,
     device: torch.device,
     dtype: str,
     features: Features | None = None,
@@ -58,13 +59,13 @@ def summed_loss(
         features: compiled form of `network.features`, if there is one.
         weights: (V) of the loss of each token; None: all weigh alike.
     """
-    batch = feeding.fed(batch, device) if isinstance(batch, dataset.Batch) else feeding.moved(batch, device)
+    batch = feeding.fed(batch, device) if isinstance(batch, packing.Batch) else feeding.moved(batch, device)
     with _autocast(device, dtype):
         seen = (features or network.features)(batch.ids, positions=batch.positions, segments=batch.segments)
         seen = seen.flatten(0, 1)  # (B T, C)
         logits = network.lm_head(seen if batch.taught is None else seen[batch.taught])  # (n, V)
     losses = functional.cross_entropy(
-        logits.float(), batch.targets, reduction="none", ignore_index=dataset.IGNORE
+        logits.float(), batch.targets, reduction="none", ignore_index=packing.IGNORE
     )
     whole = losses.sum()
     weighed = whole if weights is None else losses @ weights[batch.targets.clamp(min=0)]
@@ -79,7 +80,7 @@ def _autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
 
 @torch.no_grad()
 def validate(
-    network: GPT, split: dataset.Split, device: torch.device, dtype: str = "auto", world: World | None = None
+    network: GPT, split: shards.Split, device: torch.device, dtype: str = "auto", world: World | None = None
 ) -> Losses:
     """Losses over all whole crystals of a split that fit the context, without dropout.
 
@@ -95,7 +96,7 @@ def validate(
     network.eval()
     sums = torch.zeros(2, dtype=torch.float64)  # nats, tokens
     with world.together():
-        plan = dataset.plan(split.lengths, batch_tokens=16384, context=context, rng=None)
+        plan = packing.plan(split.lengths, batch_tokens=16384, context=context, rng=None)
         for planned in plan[world.rank :: world.size]:
             _, loss, n = summed_loss(network, planned.fill(split), device, dtype)
             sums += torch.tensor([float(loss), n], dtype=torch.float64)

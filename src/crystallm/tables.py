@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystallm.benchmarks.scores import Line
-    from crystallm.prepare_report import Report
+    from crystallm.datasets.report import Report
     from crystallm.validity.collection import Summary
 
 _REASONS = 10

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from crystallm import dataset, feeding, hardware, parallel, training_log, training_state
+from crystallm import feeding, hardware, parallel, training_log, training_state
+from crystallm.datasets import shards
 from crystallm.epochs import Epochs
 from crystallm.errors import InputError
 from crystallm.language import get_language
@@ -111,7 +112,7 @@ def form_of(model: str) -> dict[str, Any]:
 
 def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, resume: bool) -> Run:
     """All that the loop works on, before its state is loaded; writes nothing."""
-    split, held_out = dataset.load(data, "train"), dataset.load(data, "val")
+    split, held_out = shards.load(data, "train"), shards.load(data, "val")
     if resume:
         if not (place / STATE).is_file():
             raise InputError(f"nothing to resume in {str(place)!r}: it holds no {STATE}")
@@ -157,7 +158,7 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
     return run
 
 
-def _equivalents(data: str | Path, split: dataset.Split) -> dataset.Split:
+def _equivalents(data: str | Path, split: shards.Split) -> shards.Split:
     """Other descriptions of the crystals of a split.
 
     Raises:
@@ -165,19 +166,19 @@ def _equivalents(data: str | Path, split: dataset.Split) -> dataset.Split:
     """
     mend = "prepare the data with `crystallm prepare --equivalents 6`, or train with equivalents = 0"
     try:
-        others = dataset.load(data, dataset.EQUIVALENTS)
+        others = shards.load(data, shards.EQUIVALENTS)
     except InputError as error:
         raise InputError(f"{error}: {mend}") from None
     if not len(others) or len(others) % len(split):
         raise InputError(
-            f"the split {dataset.EQUIVALENTS!r} in {str(data)!r} has {len(others)} crystals, no multiple of "
+            f"the split {shards.EQUIVALENTS!r} in {str(data)!r} has {len(others)} crystals, no multiple of "
             f"the {len(split)} of 'train': {mend}"
         )
     return others
 
 
-def _mixed(folder: str, split: dataset.Split) -> dataset.Split:
-    mix = dataset.load(folder, "train")
+def _mixed(folder: str, split: shards.Split) -> shards.Split:
+    mix = shards.load(folder, "train")
     if (mix.language, mix.vocab_size) != (split.language, split.vocab_size):
         raise InputError(
             f"mix = {folder!r} is in {mix.language!r} with {mix.vocab_size} tokens, the data set in "

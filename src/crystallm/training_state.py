@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from crystallm.dataset import Split
+    from crystallm.datasets.shards import Split
     from crystallm.epochs import Epochs
     from crystallm.network.transformer import GPT
     from crystallm.parallel import World

@@ -72,7 +72,7 @@ def read_known(spec: str, *, split: str | None = None, entries: int | None = Non
         InputError: a file that cannot be read, or has no such rows.
         CrystallmError: a row that is no structure.
     """
-    from crystallm.prepare import read_rows
+    from crystallm.sources.splits import read_rows
 
     if entries is not None and entries < 1:
         raise InputError(f"entries = {entries}: write a whole number from 1")

@@ -22,7 +22,7 @@ from crystallm.commands import (
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from crystallm.prepare_report import Report
+    from crystallm.datasets.report import Report
 
 SHOWN = 5
 """Crystals without a prompt that are named."""
@@ -110,7 +110,7 @@ def prepare(
     run that was killed goes on when it is started again.
     """
     from crystallm.asking import validated
-    from crystallm.prepare_row import Choices
+    from crystallm.datasets.options import Choices
 
     own = {"inputs": list(inputs) or None, "out": out, "workers": workers, "cluster": cluster}
     steps = {
@@ -131,7 +131,7 @@ def prepare(
         if name in asked:
             asked[name] = tuple(_several(asked[name]))
     choices = validated(Choices, asked)
-    from crystallm.prepare import prepare as run
+    from crystallm.datasets.prepare import prepare as run
 
     shown = not (quiet or json)
     with executor(options) as where, progress("reading crystals", None, shown=shown) as advance:
@@ -180,10 +180,10 @@ def prompts(
     for name in ("source", "out"):
         if options.get(name) is None:
             raise InputError(f"no {name}: see crystallm prompts --help")
-    from crystallm import prompts as asked
+    from crystallm.datasets import prompts as datasets_prompts
 
     with progress("reading crystals", None, shown=not (quiet or json)) as advance:
-        found = asked.prompts(
+        found = datasets_prompts.prompts(
             str(options["source"]),
             with_group=bool(options.get("with_group", False)),
             split=options.get("split"),
@@ -191,7 +191,7 @@ def prompts(
             workers=whole("workers", options.get("workers"), os.cpu_count() or 1),
             progress=advance,
         )
-        n, skipped = asked.write(found, Path(str(options["out"])))
+        n, skipped = datasets_prompts.write(found, Path(str(options["out"])))
     if json:
         print_json([{"prompts": n, "skipped": {prompt.id: prompt.problem for prompt in skipped}}])
     elif not quiet:

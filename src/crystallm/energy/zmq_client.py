@@ -92,6 +92,7 @@ def _cif(structure: Structure) -> str:
 
 
 def import_zmq() -> Any:
+    """Import pyzmq, or raise CrystallmError with the way to install it."""
     try:
         import zmq
     except ImportError:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from crystallm.dataset import Ids
     from crystallm.network.attention import Turn
+    from crystallm.network.config import Ids
 
 
 LONG = 12

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from crystallm.dataset import Ids
     from crystallm.network.attention import Turn
+    from crystallm.network.config import Ids
     from crystallm.network.kv_cache import KVCache
     from crystallm.network.transformer import GPT
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from crystallm.dataset import Ids
+    from crystallm.network.config import Ids
 
 
 _BELOW_ONE = 1.0 - 2.0**-40

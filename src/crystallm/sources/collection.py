@@ -25,7 +25,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystallm.dataset import FACTS
 from crystallm.errors import CrystallmError, InputError
 from crystallm.sources.entry import (
     ARCHIVES,
@@ -41,7 +40,7 @@ from crystallm.sources.entry import (
     stem,
 )
 from crystallm.sources.formats.cif_and_poscar import read_file
-from crystallm.storage.run_folder import result_files
+from crystallm.storage.run_folder import FACTS, result_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -261,3 +261,6 @@ def check_question(path: Path, config: Mapping[str, Any]) -> None:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+FACTS = "dataset.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from crystallm.errors import CrystallmError
 from crystallm.storage.files import saying, write_atomically
@@ -68,3 +68,44 @@ def read(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any
                 f"{path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
             ) from None
     return rows
+
+
+BATCH = 20_000
+"""Rows that are written to a table at a time."""
+
+
+class TableWriter:
+    """A Parquet file that grows by rows and takes its place when the `with` block ends well."""
+
+    def __init__(self, path: Path, columns: dict[str, str]) -> None:
+        self._path, self._columns = path, columns
+        self.names = tuple(columns)
+        self._new = path.with_name(f".{path.name}.tmp")
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row."""
+        self._rows.append(row)
+        if len(self._rows) == BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._writer.schema))
+        self._rows = []
+
+    def __enter__(self) -> Self:
+        from pyarrow import parquet
+
+        self._writer = parquet.ParquetWriter(self._new, schema(self._columns))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        if kind is None:
+            self._new.replace(self._path)
+        else:
+            self._new.unlink(missing_ok=True)

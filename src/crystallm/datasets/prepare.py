@@ -22,19 +22,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-import re
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm import dataset, prepare_whole
+from crystallm.datasets import selection
+from crystallm.datasets.options import Choices
+from crystallm.datasets.process_row import COLUMNS, refused
+from crystallm.datasets.selection import Known
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping, pool
 from crystallm.execution import tasks as execution_tasks
-from crystallm.prepare_row import COLUMNS, Choices, refused
-from crystallm.prepare_whole import SPLITS, Known
+from crystallm.sources import splits
+from crystallm.sources.splits import place_and_split, read_rows
 from crystallm.storage import files, run_folder, tables
 from crystallm.version import __version__
 
@@ -44,61 +46,18 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from crystallm.prepare_report import Report
+    from crystallm.datasets.report import Report
+
 
 UNIT_ROWS, UNIT_BYTES = 500, 1_000_000
 """A unit of work ends with whichever is reached first."""
+
 UNIT_SECONDS, ROW_SECONDS = 900.0, 60.0
 """Limits for a unit, and for a row alone after its unit was lost. A usual row takes five milliseconds."""
+
 PARTS = "parts"
-TREAT = "crystallm.prepare_row:treat_unit"
 
-
-def place_and_split(spec: str) -> tuple[Path, str]:
-    """The place of an input and the split that it names, if any. A file's own name may hold a `=`.
-
-    Raises:
-        InputError: no such place, or no such split.
-    """
-    name, sign, split = spec.rpartition("=")
-    if not sign or Path(spec).exists() or not re.fullmatch(r"\w+", split):
-        name, split = spec, ""
-    known = prepare_whole.split_named(split) if split else ""
-    if known is None:
-        raise InputError(f"{spec!r}: no split {split!r}; give one of {', '.join(SPLITS)}")
-    if not Path(name).exists():
-        raise InputError(f"no file or folder {name!r}")
-    return Path(name), known
-
-
-def read_rows(spec: str) -> Iterator[dict[str, Any]]:
-    """Rows of an input `PATH` or `PATH=SPLIT`, as records: id, source, split, text, format, problem.
-
-    The split is "" where nothing says it; text, format and problem are those of `sources.Entry`.
-
-    Raises:
-        InputError: an unknown split, or as `sources.read`.
-    """
-    from crystallm.sources import collection
-
-    path, split = place_and_split(spec)
-    for number, entry in enumerate(collection.read(path)):
-        place = split
-        if not place and entry.split:
-            named = prepare_whole.split_named(entry.split)
-            if named is None:
-                raise InputError(
-                    f"{str(path)!r}, row {number}: no split {entry.split!r}; give one of {', '.join(SPLITS)}"
-                )
-            place = named
-        yield {
-            "id": entry.id,
-            "source": path.name,
-            "split": place,
-            "text": entry.text,
-            "format": entry.format,
-            "problem": entry.problem,
-        }
+TREAT = "crystallm.datasets.process_row:treat_unit"
 
 
 def prepare(
@@ -125,7 +84,8 @@ def prepare(
             input that changed since the run was begun.
         CrystallmError: the folder cannot be written.
     """
-    from crystallm import prepare_report
+    from crystallm.datasets import report as datasets_report
+    from crystallm.datasets import writer
 
     choices = choices or Choices()
     folder = Path(out)
@@ -134,9 +94,9 @@ def prepare(
     question = _question(inputs, choices)
     if (folder / run_folder.CONFIG).exists():
         run_folder.check_question(folder / run_folder.CONFIG, question)
-        if (folder / dataset.FACTS).exists():
+        if (folder / run_folder.FACTS).exists():
             shutil.rmtree(folder / PARTS, ignore_errors=True)
-            return prepare_report.read(folder)
+            return datasets_report.read(folder)
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{str(folder)!r} exists and is not empty: give a new folder")
     choices = _settled(inputs, choices)
@@ -152,10 +112,10 @@ def prepare(
     def parts(columns: Sequence[str]) -> Iterator[pa.Table]:
         return (_read_part(_part(folder, number), columns) for number in range(n_parts))
 
-    fates = prepare_whole.decide(
+    fates = selection.decide(
         parts, choices, known, lambda rows: _equal_to_known(rows, choices, known, workers, executor)
     )
-    report = prepare_report.write(
+    report = writer.write(
         folder, parts, fates, choices=choices, inputs=inputs, unreadable_known=known.n_unreadable
     )
     shutil.rmtree(folder / PARTS, ignore_errors=True)
@@ -190,7 +150,7 @@ def _settled(inputs: Sequence[str], choices: Choices) -> Choices:
     if choices.split == "auto":
         choices = choices.model_copy(update={"split": "given" if says else "random"})
     if choices.split not in ("given", "random", "formula"):
-        prepare_whole.read_splits(Path(choices.split))
+        splits.read_splits(Path(choices.split))
     if choices.deduplicate == "auto":
         kind = "none" if choices.split == "given" else "formula-group"
         choices = choices.model_copy(update={"deduplicate": kind})

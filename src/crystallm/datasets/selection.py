@@ -12,8 +12,6 @@ decided depends on the rows and the choices alone, not on how or where the rows 
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,22 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from crystallm.errors import InputError
-from crystallm.prepare_row import digest
+from crystallm.datasets.process_row import digest
+from crystallm.sources.splits import SPLITS, read_splits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
-    from crystallm.prepare_row import Choices
+    from crystallm.datasets.options import Choices
 
     Parts = Callable[[Sequence[str]], Iterator[pa.Table]]
-    """Gives the treated rows, part by part, with the columns asked for; from the first each time."""
 
-SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {"valid": "val", "validation": "val", "dev": "val"} | {name: name for name in SPLITS}
-"""What people call the splits."""
+
 REFUSED, KEPT, EXCLUDED, DUPLICATE, UNSPLIT = range(5)
 """What becomes of a row. REFUSED: by a step before these."""
 
@@ -177,41 +172,6 @@ def shuffled(hashes: Numbers, val: float, test: float) -> npt.NDArray[np.uint8]:
     of_group = np.where(before < n_test, 2, np.where(before < n_test + n_val, 1, 0)).astype(np.uint8)
     found: npt.NDArray[np.uint8] = of_group[member]
     return found
-
-
-def read_splits(path: Path) -> dict[str, str]:
-    """The split of each id: a CSV with columns id (or material_id) and split, or JSON {split: [ids]}.
-
-    Raises:
-        InputError: no such file, or it says something else.
-    """
-    mend = "give auto, given, random, formula, a CSV file (id,split) or a JSON file {split: [ids]}"
-    if not path.is_file():
-        raise InputError(f"split = {str(path)!r}: no such file; {mend}")
-    found: dict[str, str] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            if path.suffix.lower() == ".json":
-                pairs = [(i, name) for name, ids in dict(json.load(handle)).items() for i in ids]
-            else:
-                reader = csv.DictReader(handle)
-                column = next(c for c in ("id", "material_id") if c in (reader.fieldnames or ()))
-                pairs = [(row[column], row["split"]) for row in reader]
-    except (OSError, ValueError, TypeError, KeyError, StopIteration, csv.Error, RecursionError) as error:
-        why = f"{type(error).__name__}: {error}"[:120]
-        raise InputError(f"{str(path)!r} does not give ids their splits ({why}): {mend}") from None
-    for identifier, name in pairs:
-        split = split_named(str(name))
-        if split is None:
-            raise InputError(f"{str(path)!r}: no split {name!r}; give one of {', '.join(SPLITS)}")
-        if found.setdefault(str(identifier), split) != split:
-            raise InputError(f"{str(path)!r} puts {identifier!r} into {found[str(identifier)]} and {split}")
-    return found
-
-
-def split_named(name: str) -> str | None:
-    """The split of that name, `validation` and `dev` for `val`; None if there is none."""
-    return SPLIT_NAMES.get(name.strip().lower())
 
 
 def _excluded(known: Known, identifier: str, formula: str, group: int | None) -> str:

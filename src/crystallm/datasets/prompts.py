@@ -17,15 +17,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crystallm import dataset
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
+from crystallm.storage import run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+
 ARCHIVES = (".tar.gz", ".tgz", ".zip")
+
 NAME = re.compile(r"[^\w.+-]")
 """What a file's name does not hold."""
 
@@ -86,17 +88,18 @@ def prompts(
         InputError: the source cannot be read, has no such split, or a split was asked of a collection.
     """
     folder = Path(source)
-    if (folder / dataset.FACTS).is_file():
+    if (folder / run_folder.FACTS).is_file():
         yield from _of_data_set(folder, split or "test", with_group=with_group)
         return
     if split is not None:
         raise InputError(f"split = {split!r}: {str(source)!r} is no data set folder, all its rows are taken")
-    from crystallm import prepare
-    from crystallm.prepare_row import Choices
+    from crystallm.datasets import prepare
+    from crystallm.datasets.options import Choices
+    from crystallm.sources import splits
 
     choices = Choices(language="none", symprec=symprec, deduplicate="formula-group", min_distance=0)
     record = choices.model_dump(mode="json")
-    tasks = ({"choices": record, "rows": unit} for unit in prepare.units(prepare.read_rows(str(source))))
+    tasks = ({"choices": record, "rows": unit} for unit in prepare.units(splits.read_rows(str(source))))
     done = 0
     with prepare.local(workers) as executor:
         for rows in _in_order(mapping.stream(executor, prepare.TREAT, tasks, ahead=2 * workers + 2)):

@@ -6,45 +6,35 @@ Knows rows and their fates; refuses to know how they came about.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from crystallm import dataset, prepare_whole
+from crystallm.datasets import shards
+from crystallm.datasets.selection import DUPLICATE, EXCLUDED, UNSPLIT
 from crystallm.errors import CrystallmError
-from crystallm.prepare_row import COLUMNS
-from crystallm.prepare_whole import DUPLICATE, EXCLUDED, KEPT, SPLITS, UNSPLIT
-from crystallm.storage import files as storage_files
-from crystallm.storage import tables
+from crystallm.sources.splits import SPLITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
-    import pyarrow as pa
+    from crystallm.datasets.options import Choices
 
-    from crystallm.prepare_row import Choices
 
 JSON, HTML = "report.json", "report.html"
+
 STEPS = {EXCLUDED: "exclude", DUPLICATE: "duplicate", UNSPLIT: "split"}
 """Names of the steps that look at all rows."""
+
 ORDER = (
     "read", "ordered", "elements", "atoms", "volume", "distance", "encode", "length", "lost", "exclude",
     "split", "duplicate",
 )  # fmt: skip
 """In which rows pass the steps."""
-ROWS = {
-    "id": "string", "source": "string", "split": "string", "formula": "string", "cell": "string",
-    "space_group": "int16", "n_atoms": "int32",
-}  # fmt: skip
-REJECTED = {"id": "string", "source": "string", "step": "string", "reason": "string"}
-BATCH = 20_000
-"""Rows that are written to a table at a time."""
 
 
 @dataclass(frozen=True)
@@ -109,54 +99,8 @@ def read(folder: Path) -> Report:
         raise CrystallmError(f"{str(path)!r} is no report ({error}): prepare the data again") from None
 
 
-class _Table:
-    """A Parquet file that grows by rows and takes its place when the `with` block ends well."""
-
-    def __init__(self, path: Path, columns: dict[str, str]) -> None:
-        self._path, self._columns = path, columns
-        self.names = tuple(columns)
-        self._new = path.with_name(f".{path.name}.tmp")
-        self._rows: list[dict[str, Any]] = []
-
-    def add(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        if len(self._rows) == BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._writer.schema))
-        self._rows = []
-
-    def __enter__(self) -> Self:
-        from pyarrow import parquet
-
-        self._writer = parquet.ParquetWriter(self._new, tables.schema(self._columns))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-        if kind is None:
-            self._new.replace(self._path)
-        else:
-            self._new.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """What a row goes to; no writer of tokens with language `none`, none of others if none are asked for."""
-
-    rows: _Table
-    rejected: _Table
-    writers: Sequence[dataset.SplitWriter]
-    others: dataset.SplitWriter | None
-
-
 @dataclass
-class _Counts:
+class Counts:
     """What the report counts while rows are written."""
 
     read: int = 0
@@ -167,123 +111,14 @@ class _Counts:
     lengths: Counter[int] = field(default_factory=Counter)
     told_otherwise: int = 0
     used: npt.NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros(dataset.MAX_VOCABULARY, dtype=np.int64)
+        default_factory=lambda: np.zeros(shards.MAX_VOCABULARY, dtype=np.int64)
     )
 
 
-def write(
-    folder: Path,
-    parts: Callable[[Sequence[str]], Iterator[pa.Table]],
-    fates: prepare_whole.Fates,
-    *,
-    choices: Choices,
-    inputs: Sequence[str],
-    unreadable_known: int = 0,
+def make_report(
+    counts: Counts, language: str, crystals: Sequence[int], tokens: Sequence[int], unreadable_known: int
 ) -> Report:
-    """Write all files of a data set folder, `dataset.json` last.
-
-    Args:
-        folder: of the data set.
-        parts: gives the treated rows with the columns asked for.
-        fates: what becomes of them.
-        choices: what was asked.
-        inputs: names of the collections.
-        unreadable_known: entries of the collections to exclude that could not be read.
-
-    Raises:
-        CrystallmError: the folder cannot be written, the disk is full.
-    """
-    counts = _Counts()
-    with_tokens = choices.language != "none"
-    columns = ROWS | ({"tokens": "int64"} if with_tokens else {"cif": "string"})
-    try:
-        (folder / dataset.FACTS).unlink(missing_ok=True)
-        with ExitStack() as stack:
-            rows = stack.enter_context(_Table(folder / "rows.parquet", columns))
-            rejected = stack.enter_context(_Table(folder / "rejected.parquet", REJECTED))
-            writers = [
-                stack.enter_context(dataset.SplitWriter(folder, split)) for split in SPLITS if with_tokens
-            ]
-            others = (
-                stack.enter_context(dataset.SplitWriter(folder, dataset.EQUIVALENTS))
-                if choices.equivalents
-                else None
-            )
-            files = _Files(rows, rejected, writers, others)
-            for table in parts(tuple(COLUMNS)):
-                _write_part(table, fates, counts, files, choices)
-            n_tokens = [writer.n_tokens for writer in writers] or [0] * len(SPLITS)
-    except OSError as error:
-        raise CrystallmError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
-    kept = fates.split[fates.fate == KEPT]
-    crystals = np.bincount(kept, minlength=3).tolist()
-    report = _report(counts, choices.language, crystals, n_tokens, unreadable_known)
-    if others is not None:
-        report = replace(report, equivalents=others.n_crystals, told_otherwise=counts.told_otherwise)
-    record = asdict(report)
-    storage_files.write_json(folder / JSON, record)
-    storage_files.write_atomically(folder / HTML, html(report, choices, inputs, counts.lengths).encode())
-    facts = {name: record[name] for name in ("language", "vocab_size")}
-    facts |= {"inputs": [Path(name).name for name in inputs], "crystals": report.crystals}
-    facts |= {"tokens": report.tokens, "rejected": sum(report.rejected.values())}
-    facts |= {"duplicates": report.duplicates, "read": report.read}
-    storage_files.write_atomically(folder / dataset.FACTS, (json.dumps(facts, indent=2) + "\n").encode())
-    return report
-
-
-def _write_part(
-    table: pa.Table,
-    fates: prepare_whole.Fates,
-    counts: _Counts,
-    files: _Files,
-    choices: Choices,
-) -> None:
-    written: list[bytes] = []
-    for record in table.to_pylist():
-        number = counts.read
-        counts.read += 1
-        fate, origin = int(fates.fate[number]), {name: record[name] for name in ("id", "source")}
-        if fate != KEPT:
-            step = record["step"] or STEPS[fate]
-            reason = record["reason"] or fates.reasons[number]
-            files.rejected.add(origin | {"step": step, "reason": reason})
-            counts.steps[step] += 1
-            if fate != DUPLICATE:
-                what = reason.partition(": ")[0] if fate == EXCLUDED else reason[:60]
-                counts.reasons[f"{step}: {what}"] += 1
-            continue
-        split = int(fates.split[number])
-        row = origin | {"split": SPLITS[split], "tokens": record["n_tokens"], "cif": record["cif"]}
-        row |= {name: record[name] for name in ("formula", "cell", "space_group", "n_atoms")}
-        files.rows.add({name: row[name] for name in files.rows.names})
-        counts.elements.update(set(re.findall(r"[A-Z][a-z]?", record["formula"])))
-        if record["space_group"] is not None:
-            counts.groups[record["space_group"]] += 1
-        if files.writers:
-            if files.others is not None and SPLITS[split] == "train":
-                counts.told_otherwise += _tell(
-                    record["ids"], files.writers[split].n_crystals, files.others, choices
-                )
-            files.writers[split].add(record["ids"])
-            counts.lengths[record["n_tokens"]] += 1
-            written.append(record["ids"])
-    counts.used += np.bincount(np.frombuffer(b"".join(written), dtype="<u2"), minlength=len(counts.used))
-
-
-def _tell(content: bytes, number: int, others: dataset.SplitWriter, choices: Choices) -> int:
-    """Write equivalent descriptions of a training crystal; how many differ from its own."""
-    from crystallm.orbits import augmentation
-
-    ids = np.frombuffer(content, dtype="<u2").tolist()
-    found = augmentation.several(ids, choices.equivalents, seed=choices.seed, number=number)
-    for other in found:
-        others.add(np.array(other, dtype="<u2").tobytes())
-    return sum(other != ids for other in found)
-
-
-def _report(
-    counts: _Counts, language: str, crystals: Sequence[int], tokens: Sequence[int], unreadable_known: int
-) -> Report:
+    """Return the report of a data set from the counts of its rows."""
     from crystallm.crystallography import elements
     from crystallm.language import get_language
 

@@ -1,0 +1,1 @@
+"""Collections of structures become token shards."""

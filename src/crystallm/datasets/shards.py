@@ -1,0 +1,192 @@
+"""Token shards on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from crystallm.errors import InputError
+from crystallm.storage.run_folder import FACTS
+
+Ids = npt.NDArray[np.int64]
+
+EQUIVALENTS = (
+    "equivalents"  # split with other descriptions of the crystals of `train`, as many of each in turn
+)
+
+MAX_VOCABULARY = 65536  # ids are uint16
+
+
+class SplitWriter:
+    """Writes the crystals of a split as one stream and its index, crystal by crystal.
+
+    Both files take their place when the `with` block ends well; before, and after an error, old ones stand.
+
+    Args:
+        folder: of the data set.
+        split: its name.
+
+    Attributes:
+        n_crystals, n_tokens: written so far.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._stream = folder / f"{split}.bin"
+        self._index = folder / f"{split}.idx.npy"
+        self._new = folder / f".{split}.bin.tmp"
+        self._lengths = array("q")
+        self.n_tokens = 0
+
+    @property
+    def n_crystals(self) -> int:
+        """Crystals written so far."""
+        return len(self._lengths)
+
+    def add(self, ids: bytes) -> None:
+        """Write a crystal, its ids as little-endian uint16."""
+        self._file.write(ids)
+        self._lengths.append(len(ids) // 2)
+        self.n_tokens += len(ids) // 2
+
+    def __enter__(self) -> Self:
+        self._file = self._new.open("wb")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
+        if kind is not None:
+            self._new.unlink(missing_ok=True)
+            return
+        starts = np.cumsum([0, *self._lengths], dtype=np.int64)
+        new_index = self._index.with_name(f".{self._index.name}.tmp")
+        with new_index.open("wb") as file:
+            np.save(file, starts)
+            file.flush()
+            os.fsync(file.fileno())
+        self._new.replace(self._stream)
+        new_index.replace(self._index)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The crystals of one split.
+
+    Attributes:
+        stream: all ids, uint16, mapped from disk.
+        starts: [n + 1] where each crystal begins, and the end.
+        language: name of the language.
+        vocab_size: number of tokens of the language.
+    """
+
+    stream: npt.NDArray[np.uint16]
+    starts: Ids
+    language: str
+    vocab_size: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def crystal(self, i: int) -> Ids:
+        """Ids of crystal i."""
+        return self.stream[self.starts[i] : self.starts[i + 1]].astype(np.int64)
+
+    def pieces(self, offsets: Ids, length: int) -> Ids:
+        """[n, length] ids from each of n places of the stream on; behind its end comes its beginning."""
+        places = offsets[:, None] + np.arange(length)
+        found: Ids = self.stream[places % len(self.stream)].astype(np.int64)
+        return found
+
+    @property
+    def lengths(self) -> Ids:
+        """[n] tokens of each crystal."""
+        return np.diff(self.starts)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Two splits as one: crystals and places of the second are counted on from the first's."""
+
+    one: Split
+    two: Split
+
+    def __len__(self) -> int:
+        return len(self.one) + len(self.two)
+
+    def crystal(self, i: int) -> Ids:
+        """Ids of crystal i."""
+        return self.one.crystal(i) if i < len(self.one) else self.two.crystal(i - len(self.one))
+
+    def pieces(self, offsets: Ids, length: int) -> Ids:
+        """[n, length] ids from each of n places on; no piece holds tokens of both splits."""
+        border = len(self.one.stream)
+        found = np.zeros((len(offsets), length), dtype=np.int64)
+        first = offsets < border
+        found[first] = self.one.pieces(offsets[first], length)
+        found[~first] = self.two.pieces(offsets[~first] - border, length)
+        return found
+
+    @property
+    def starts(self) -> Ids:
+        """[n + 1] where each crystal begins, and the end."""
+        return np.concatenate([self.one.starts, self.two.starts[1:] + self.one.starts[-1]])
+
+    @property
+    def lengths(self) -> Ids:
+        """[n] tokens of each crystal."""
+        return np.diff(self.starts)
+
+
+def facts(folder: str | Path) -> dict[str, Any]:
+    """What `dataset.json` says of a data set folder.
+
+    Raises:
+        InputError: no data set there, or one that does not say its language and number of tokens.
+    """
+    path = Path(folder) / FACTS
+    mend = "make one with `crystallm prepare`"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"no data set in {str(folder)!r} ({FACTS}: {error.strerror}): {mend}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"no data set in {str(folder)!r} ({FACTS} is no JSON: {error}): {mend}") from error
+    known = isinstance(found, dict) and isinstance(found.get("language"), str)
+    size = found.get("vocab_size") if known else None
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_VOCABULARY:
+        raise InputError(f"{str(path)!r} does not say a language and its vocab_size: {mend}")
+    return dict(found)
+
+
+def load(folder: str | Path, split: str) -> Split:
+    """Map a split of a data set folder.
+
+    Raises:
+        InputError: no data set, no such split, an index that is none, or a stream that does not fit it.
+    """
+    about = facts(folder)
+    base = Path(folder)
+    try:
+        with (base / f"{split}.idx.npy").open("rb") as handle:
+            starts = np.lib.format.read_array(handle, allow_pickle=False)
+        size = (base / f"{split}.bin").stat().st_size
+    except (OSError, ValueError) as error:
+        raise InputError(f"no split {split!r} in {str(folder)!r}: {error}") from error
+    flat = starts.dtype == np.int64 and starts.ndim == 1 and starts.size > 0
+    if not flat or starts[0] != 0 or (np.diff(starts) < 0).any():
+        raise InputError(f"{split}.idx.npy in {str(folder)!r} is no index of crystals: prepare it again")
+    if size != 2 * int(starts[-1]):
+        raise InputError(
+            f"{split}.bin in {str(folder)!r} has {size} bytes, not {2 * int(starts[-1])}: truncated?"
+        )
+    empty = np.zeros(0, dtype="<u2")
+    stream = np.memmap(base / f"{split}.bin", dtype="<u2", mode="r") if size else empty
+    return Split(stream, starts, about["language"], about["vocab_size"])
