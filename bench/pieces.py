@@ -213,8 +213,8 @@ def products(options: Found) -> Iterator[Found]:
     """What products allow: tokens a second of the linear layers alone, and at the peak of large products."""
     import torch
 
-    from crystallm import hardware
     from crystallm.network import ragged
+    from crystallm.training import flops
 
     model = _model(options)
     network = model.network
@@ -222,7 +222,7 @@ def products(options: Found) -> Iterator[Found]:
     n, width, weights = options["batch"], network.config.n_embd, network.num_parameters()
     dtype = getattr(torch, options["dtype"])
     x, y = torch.randn(n, width, dtype=dtype), torch.randn(n, width, dtype=dtype)
-    peak, _ = hardware.peak(torch.device("cpu"), options["dtype"])
+    peak, _ = flops.peak(torch.device("cpu"), options["dtype"])
     with torch.inference_mode():
         for _ in range(options["repeats"] + 1):
             start, cpu = time.perf_counter(), time.process_time()

@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from crystallm import feeding, hardware
 from crystallm.datasets import packing, shards
-from crystallm.losses import summed_loss
 from crystallm.network.attention import segment_mask
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
+from crystallm.training import flops, prefetch
+from crystallm.training.loss import summed_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +141,7 @@ def on_gpu(args: argparse.Namespace) -> None:
     """Ours, for packed windows and pieces of the stream."""
     device = torch.device("cuda")
     split = texts(4000)
-    peak, origin = hardware.peak(device)
+    peak, origin = flops.peak(device)
     print(f"{torch.cuda.get_device_name(device)}: {peak / 1e12:.0f} TFLOP/s ({origin})")
     rng = np.random.default_rng(0)
     kinds = {
@@ -154,7 +154,7 @@ def on_gpu(args: argparse.Namespace) -> None:
         net = network(args.dropout, device, large=args.large)
         step = our_step(net, device, compiled=args.compile)
         weights, speeds, shares = net.num_parameters(), [], []
-        with feeding.ahead((planned, planned.fill(split)) for planned in plans) as ready:
+        with prefetch.ahead((planned, planned.fill(split)) for planned in plans) as ready:
             tokens, attended, start = 0, 0, time.perf_counter()
             for number, (planned, batch) in enumerate(ready):
                 step(batch)
@@ -165,7 +165,7 @@ def on_gpu(args: argparse.Namespace) -> None:
                     if number > 10:
                         speeds.append(tokens / seconds)
                         shares.append(
-                            hardware.operations(net.config, weights, tokens, attended) / seconds / peak
+                            flops.operations(net.config, weights, tokens, attended) / seconds / peak
                         )
                     tokens, attended, start = 0, 0, time.perf_counter()
         low, middle, high = quartiles(speeds)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from crystallm import training
 from crystallm.models import folder as models_folder
 from crystallm.models import load
+from crystallm.training import metrics, state
 
 WEIGHTS = Path(__file__).parent.parent / "src/crystallm/models/weights"
 
@@ -29,10 +29,10 @@ def main() -> None:
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--into", type=Path, default=WEIGHTS, help="folder of models (the package's)")
     args = parser.parse_args()
-    network = load.load(args.run / training.MODEL, device="cpu")
+    network = load.load(args.run / state.MODEL, device="cpu")
     folder = args.into / args.name
     models_folder.save(network, folder, dtype=torch.bfloat16, card=json.loads(args.card.read_text()))
-    for name in (training.RECIPE, training.METRICS):
+    for name in (state.RECIPE, metrics.METRICS):
         shutil.copy(args.run / name, folder / name)
 
 

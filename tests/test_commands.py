@@ -11,11 +11,12 @@ from typing import Literal, get_type_hints
 import pytest
 from pyarrow import parquet
 
-from crystallm import cli, hardware, training
+from crystallm import cli
 from crystallm.commands import training as training_command
 from crystallm.commands.training import Fields
-from crystallm.losses import Losses
-from crystallm.recipe import Recipe
+from crystallm.training import flops, loop, state
+from crystallm.training.loss import Losses
+from crystallm.training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("kept", "undrawn")
 RECIPE = """
@@ -111,9 +112,9 @@ def trained(monkeypatch):
 
     def train(recipe, data, out, **more):
         asked.append((recipe, data, out, more))
-        return training.Progress(share=1.0)
+        return state.Progress(share=1.0)
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     return asked
 
 
@@ -174,13 +175,13 @@ def test_a_run_goes_on_with_its_folder_and_its_data_alone(crystallm, trained):
 
 
 def test_a_terminal_is_told_how_it_goes(monkeypatch, capsys):
-    monkeypatch.setattr(hardware, "peak", lambda *_: (1e9, "measured"))
+    monkeypatch.setattr(flops, "peak", lambda *_: (1e9, "measured"))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     report = training_command._reporter("cpu", "auto")
-    report(training.Progress(0.25, 5, 0, 5, 10.0, 5_000, 3.0, operations=1e9), None)
-    report(training.Progress(0.5, 10, 0, 10, 20.0, 15_000, 2.5, operations=4e9), None)
-    report(training.Progress(0.5, 10, 0, 10, 20.0, 15_000, 2.5, 70.0, operations=4e9), Losses(2.0, 70.0))
-    report(training.Progress(1.0, 20, 0, 20, 7220.0, 16_000, 2.5, 70.0, 1, 5e9), Losses(2.0, 71.0))
+    report(state.Progress(0.25, 5, 0, 5, 10.0, 5_000, 3.0, operations=1e9), None)
+    report(state.Progress(0.5, 10, 0, 10, 20.0, 15_000, 2.5, operations=4e9), None)
+    report(state.Progress(0.5, 10, 0, 10, 20.0, 15_000, 2.5, 70.0, operations=4e9), Losses(2.0, 70.0))
+    report(state.Progress(1.0, 20, 0, 20, 7220.0, 16_000, 2.5, 70.0, 1, 5e9), Losses(2.0, 71.0))
     out = capsys.readouterr().err
     running, full = out.split("\n")[0].split("\r")[2:4]
     line = (

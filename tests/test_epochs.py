@@ -7,16 +7,16 @@ import re
 import numpy as np
 import pytest
 
-from crystallm import epochs
 from crystallm.cif import tokenizer
 from crystallm.crystallography import space_groups
 from crystallm.datasets import packing
 from crystallm.datasets.shards import Split
-from crystallm.epochs import Epochs
 from crystallm.errors import InputError
 from crystallm.orbits import language as orbits_language
 from crystallm.orbits import vocabulary
-from crystallm.recipe import Recipe
+from crystallm.training import batch_sampler
+from crystallm.training.batch_sampler import Epochs
+from crystallm.training.recipe import Recipe
 from crystals import published
 
 SMALL = {"updates": 1, "context": 100, "batch_tokens": 200}
@@ -86,7 +86,7 @@ def test_windows_are_pieces_of_the_stream(windows):
 def test_the_order_is_that_of_seed_and_epoch_alone(windows, more, monkeypatch):
     if "rare" in more and windows == "random":
         return
-    monkeypatch.setattr(epochs, "space_groups", lambda _, crystals: 1 + crystals % 7)
+    monkeypatch.setattr(batch_sampler, "space_groups", lambda _, crystals: 1 + crystals % 7)
     split, mix = numbered(60), numbered(30, 1, first=500) if "mix_share" in more else None
     recipe = Recipe(**SMALL, windows=windows, seed=1, **more)
 
@@ -133,7 +133,7 @@ def test_a_run_goes_on_from_any_place():
 
 def test_rare_groups_are_drawn_more_often(monkeypatch):
     groups = np.array([225] * 900 + [62] * 90 + [1] * 10)
-    monkeypatch.setattr(epochs, "space_groups", lambda *_: groups)
+    monkeypatch.setattr(batch_sampler, "space_groups", lambda *_: groups)
     split = split_of([np.full(5, 1 + i) for i in range(1000)])
     found = Epochs(Recipe(**SMALL, rare=0.5), split)
     raw = np.sqrt(1000 / np.array([900, 90, 10]))
@@ -153,7 +153,9 @@ def test_rare_groups_are_drawn_more_often(monkeypatch):
 def test_without_weights_each_is_drawn_once():
     numbers = np.arange(57)
     for seed in range(20):
-        assert sorted(epochs.drawn(numbers, np.ones(57), np.random.default_rng(seed))) == numbers.tolist()
+        assert (
+            sorted(batch_sampler.drawn(numbers, np.ones(57), np.random.default_rng(seed))) == numbers.tolist()
+        )
 
 
 @pytest.mark.parametrize("windows", ["packed", "starts", "random"])
@@ -223,7 +225,7 @@ def test_the_end_of_a_run_tells_crystals_canonically():
 
 
 def test_rare_groups_are_drawn_more_often_in_all_their_ways(monkeypatch):
-    monkeypatch.setattr(epochs, "space_groups", lambda *_: np.array([225] * 90 + [1] * 10))
+    monkeypatch.setattr(batch_sampler, "space_groups", lambda *_: np.array([225] * 90 + [1] * 10))
     found = with_others(100, 10, 1.0, rare=0.5)
     numbers = np.concatenate([held(batches(found, epoch)) for epoch in range(10)])
     assert len(numbers) == 1000
@@ -254,14 +256,14 @@ def test_groups_are_those_of_the_texts():
     rows = [row for row in published() if "H-M <unk>" not in row["text"]][:60]
     symbols = [re.search(r"H-M (\S+)$", row["text"], re.MULTILINE)[1] for row in rows]
     cif = split_of([row["ids"] for row in rows], "cif", len(tokenizer.vocabulary()))
-    found = epochs.space_groups(cif, np.arange(60))
+    found = batch_sampler.space_groups(cif, np.arange(60))
     assert [space_groups.get(int(number)).symbol for number in found] == symbols
     prompts = [orbits_language.prompt([("Ti", 2), ("O", 4)], int(number)) for number in found]
     split = split_of(prompts, "orbits", len(vocabulary.vocabulary()))
-    assert epochs.space_groups(split, np.arange(60)).tolist() == found.tolist()
+    assert batch_sampler.space_groups(split, np.arange(60)).tolist() == found.tolist()
 
 
 def test_crystals_without_a_group_are_refused():
     with pytest.raises(InputError, match="crystal 1 of the data set has no space group") as caught:
-        epochs.space_groups(numbered(5), np.array([1]))
+        batch_sampler.space_groups(numbered(5), np.array([1]))
     assert "\n" not in str(caught.value)

@@ -10,8 +10,8 @@ import sys
 import pytest
 import torch
 
-from crystallm import hardware
 from crystallm.errors import InputError
+from crystallm.execution import devices
 
 
 @pytest.fixture(autouse=True)
@@ -28,21 +28,21 @@ def _as_before():
 def test_a_share_of_processors_is_read(text, quota, tmp_path):
     path = tmp_path / "cpu.max"
     path.write_text(text)
-    assert hardware._quota(path) == quota
-    assert hardware._quota(tmp_path / "missing") == math.inf
+    assert devices._quota(path) == quota
+    assert devices._quota(tmp_path / "missing") == math.inf
 
 
 @pytest.mark.parametrize(("quota", "threads"), [(math.inf, 3), (8.0, 3), (2.5, 2), (0.2, 1)])
 def test_no_more_threads_than_a_container_may_use(quota, threads, monkeypatch):
     torch.set_num_threads(3)
-    monkeypatch.setattr(hardware, "_quota", lambda: quota)
-    assert hardware.use_threads(None) == torch.get_num_threads() == threads
+    monkeypatch.setattr(devices, "_quota", lambda: quota)
+    assert devices.use_threads(None) == torch.get_num_threads() == threads
 
 
 def test_threads_that_were_asked_for_are_used():
-    assert hardware.use_threads(2) == torch.get_num_threads() == 2
+    assert devices.use_threads(2) == torch.get_num_threads() == 2
     with pytest.raises(InputError, match="threads = 0: write a whole number from 1"):
-        hardware.use_threads(0)
+        devices.use_threads(0)
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

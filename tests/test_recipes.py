@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import yaml
 
-from crystallm import training, training_log
 from crystallm.datasets import shards
 from crystallm.language import get_language
-from crystallm.recipe import BUDGET, Recipe, bundled
 from crystallm.storage import run_folder
+from crystallm.training import loop, metrics, state
+from crystallm.training.recipe import BUDGET, Recipe, bundled
 from crystals import write_split
 
 RECIPES = bundled()
-WEIGHTS = Path(training.__file__).parent / "models" / "weights"
+WEIGHTS = Path(loop.__file__).parent / "models" / "weights"
 # Tokens an update and updates, as the paper has them (../shared/spec.md, section 4).
 PAPER = {"perov_5": (131_072, 1_750), "carbon_24": (65_536, 8_000), "mp_20": (131_072, 5_000)} | {
     "mpts_52": (131_072, 3_500)
@@ -57,12 +57,12 @@ def test_a_recipe_of_the_paper_says_what_the_paper_says(name):
     assert (recipe.windows, recipe.language) == ("random", "cif")
 
 
-@pytest.mark.parametrize("part", ["recipe-1.json", training.RECIPE])
+@pytest.mark.parametrize("part", ["recipe-1.json", state.RECIPE])
 def test_both_parts_of_the_bundled_model_were_trained_much_like_what_we_recommend(part):
     recipe = read("default")
     brought = Recipe.model_validate_json((WEIGHTS / "default" / part).read_text(encoding="utf-8"))
     other = {"dtype", "dropout", "equivalents", "batch_tokens", *BUDGET}
-    if part == training.RECIPE:  # it goes on from the first part
+    if part == state.RECIPE:  # it goes on from the first part
         other |= {"learning_rate", "warmup", "init_from", "patience"}
     left = {"validate_every"}  # decides nothing
     assert recipe.model_dump(exclude=other | left) == brought.model_dump(exclude=other | left)
@@ -77,7 +77,7 @@ def test_the_default_recipe_prepares_what_it_draws_from():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(training_log, "picture", lambda _: None)
+    monkeypatch.setattr(metrics, "picture", lambda _: None)
     recipe, rng = read(name), np.random.default_rng(0)
     for split in ("train", "val"):
         write_split(tmp_path / "data", split, [rng.integers(40, size=30) for _ in range(20)])
@@ -93,10 +93,10 @@ def test_a_recipe_runs(tmp_path, monkeypatch, name):
     } | dict.fromkeys(BUDGET)  # fmt: skip
     small |= {"tokens": 3 * 60} if recipe.equivalents else {"updates": 3}  # two crystals of 30 an update
     smaller = Recipe(**recipe.model_dump() | small)
-    end = training.train(smaller, tmp_path / "data", tmp_path / "run", device="cpu")
+    end = loop.train(smaller, tmp_path / "data", tmp_path / "run", device="cpu")
     assert (end.update, end.tokens > 0) == (3, True)
-    assert (tmp_path / "run" / training.MODEL / "config.json").exists()
+    assert (tmp_path / "run" / state.MODEL / "config.json").exists()
 
 
 def test_recipes_are_part_of_the_package():
-    assert {path.parent for path in RECIPES.values()} == {Path(training.__file__).parent / "recipes"}
+    assert {path.parent for path in RECIPES.values()} == {Path(loop.__file__).parent / "recipes"}

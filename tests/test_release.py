@@ -43,7 +43,7 @@ def test_the_wheel_holds_the_package_and_no_more(tmp_path):
         "crystallography/data/spacegroups.json.gz",
         "cif/vocabulary.json",
         "models/published.json",
-        "recipes/default.yaml",
+        "training/recipes/default.yaml",
         "py.typed",
     ):
         assert f"crystallm/{needed}" in names

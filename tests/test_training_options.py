@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from crystallm import feeding, hardware, parallel, training, training_log, training_step
 from crystallm.datasets import packing, shards
 from crystallm.errors import CheckpointError, CrystallmError, InputError
-from crystallm.losses import Losses
 from crystallm.models import load
+from crystallm.network import transformer
 from crystallm.network.config import ModelConfig
-from crystallm.recipe import Recipe
 from crystallm.storage import run_folder
+from crystallm.training import distributed, flops, loop, metrics, prefetch, state, step
+from crystallm.training import loss as training_loss
+from crystallm.training.loss import Losses
+from crystallm.training.recipe import Recipe
 from crystals import write_split
 
 CPU = torch.device("cpu")
@@ -43,7 +45,7 @@ def write_data(folder, seed, vocab_size=40, language="orbits"):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Trains a tiny network with these fields; the folder and what was reported."""
-    monkeypatch.setattr(training_log, "picture", lambda _: None)
+    monkeypatch.setattr(metrics, "picture", lambda _: None)
     data = write_data(tmp_path / "data", 0)
 
     def train(name="run", *, resume=False, data=data, stop=None, **fields):
@@ -56,7 +58,7 @@ def run(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
 
         recipe = Recipe(**TINY | budget | fields)
-        training.train(recipe, data, tmp_path / name, device="cpu", resume=resume, report=report)
+        loop.train(recipe, data, tmp_path / name, device="cpu", resume=resume, report=report)
         return tmp_path / name, seen
 
     return train
@@ -65,7 +67,7 @@ def run(tmp_path, monkeypatch):
 def lines(folder):
     return [
         {k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")}
-        for line in training_log.lines(folder)
+        for line in metrics.lines(folder)
     ]
 
 
@@ -86,7 +88,7 @@ def test_a_budget_of_tokens_ends_with_it(run):
 @pytest.mark.parametrize("stop", [None, 9])
 def test_patience_ends_a_run_that_no_longer_learns(run, monkeypatch, stop):
     heard = iter([3.0, 2.0, 2.5, 2.0, 1.0, 9.0])
-    monkeypatch.setattr(training, "validate", lambda *_: Losses(1.0, next(heard)))
+    monkeypatch.setattr(training_loss, "validate", lambda *_: Losses(1.0, next(heard)))
     fields = {"updates": 30, "validate_every": 0.1, "patience": 2}
     if stop:
         with pytest.raises(KeyboardInterrupt):
@@ -101,14 +103,14 @@ def test_patience_ends_a_run_that_no_longer_learns(run, monkeypatch, stop):
 
 @pytest.mark.parametrize(("spike", "ends"), [(2.0, True), (8.0, False), (None, False)])
 def test_a_jump_of_the_loss_ends_the_run_with_the_last_good_state(run, monkeypatch, spike, ends):
-    real, calls = training_step.summed_loss, []
+    real, calls = training_loss.summed_loss, []
 
     def jumping(*arguments, **more):
         calls.append(1)
         found = real(*arguments, **more)
         return found._replace(whole=found.whole + (5 * found.n if len(calls) == 14 else 0))
 
-    monkeypatch.setattr(training_step, "summed_loss", jumping)
+    monkeypatch.setattr(training_loss, "summed_loss", jumping)
     fields = {"updates": 20, "spike": spike}
     if not ends:
         assert run(**fields)[1][-1][0].update == 20
@@ -131,22 +133,24 @@ def test_averaged_weights_are_validated_and_saved(run):
     folder, seen = run(ema=0.5, updates=1, validate_every=1.0)
     plain, _ = run("plain", updates=1, validate_every=1.0)
     torch.manual_seed(0)
-    config = load.load(plain / training.LAST, device="cpu").config
-    first = dict(training.GPT(config).named_parameters())
-    learned = weights(plain, training.LAST)
+    config = load.load(plain / state.LAST, device="cpu").config
+    first = dict(transformer.GPT(config).named_parameters())
+    learned = weights(plain, state.LAST)
     kept = 2 / 11  # at the first update, where it is below 0.5
-    for name, average in weights(folder, training.LAST).items():
+    for name, average in weights(folder, state.LAST).items():
         assert torch.allclose(average, kept * first[name] + (1 - kept) * learned[name], atol=1e-6)
     held_out = shards.load(folder.parent / "data", "val")
-    best = load.load(folder / training.MODEL, device="cpu")
-    assert seen[-1][1].crystal == pytest.approx(training.validate(best, held_out, CPU, "float32").crystal)
+    best = load.load(folder / state.MODEL, device="cpu")
+    assert seen[-1][1].crystal == pytest.approx(
+        training_loss.validate(best, held_out, CPU, "float32").crystal
+    )
 
 
 def test_the_last_model_is_kept_beside_the_best(run, monkeypatch):
     heard = iter([3.0, 2.0, 4.0, 5.0])
-    monkeypatch.setattr(training, "validate", lambda *_: Losses(1.0, next(heard)))
+    monkeypatch.setattr(training_loss, "validate", lambda *_: Losses(1.0, next(heard)))
     folder, _ = run()
-    best, last = weights(folder, training.MODEL), weights(folder, training.LAST)
+    best, last = weights(folder, state.MODEL), weights(folder, state.LAST)
     assert not torch.equal(best["transformer.wte.weight"], last["transformer.wte.weight"])
 
 
@@ -157,9 +161,9 @@ def test_an_update_is_the_mean_over_all_targets_of_its_micro_batches(run):
     folder, seen = run(accumulate=3, updates=2, validate_every=1.0)
     data = shards.load(folder.parent / "data", "train")
     torch.manual_seed(0)
-    net = training.GPT(load.load(folder / training.LAST, device="cpu").config)
+    net = transformer.GPT(load.load(folder / state.LAST, device="cpu").config)
     found = [
-        training.summed_loss(net, batch, CPU, "float32")
+        training_loss.summed_loss(net, batch, CPU, "float32")
         for _, batch in zip(
             range(3), packing.batches(data, batch_tokens=128, context=100, seed=0, epoch=0), strict=False
         )
@@ -181,7 +185,7 @@ def test_float16_learns_and_its_scale_outlives_a_stop(run):
 
 
 def test_float16_steps_over_gradients_that_overflow(run, monkeypatch):
-    real, calls = training_step.summed_loss, []
+    real, calls = training_loss.summed_loss, []
 
     def overflowing(*arguments, **more):
         calls.append(1)
@@ -190,10 +194,10 @@ def test_float16_steps_over_gradients_that_overflow(run, monkeypatch):
         # a finite loss whose gradient is none, as where a product leaves the range of float16
         return found._replace(weighed=loss + torch.sqrt(loss - loss)) if len(calls) == 3 else found
 
-    monkeypatch.setattr(training_step, "summed_loss", overflowing)
+    monkeypatch.setattr(training_loss, "summed_loss", overflowing)
     folder, seen = run(dtype="float16")
     assert seen[-1][0].update == 12
-    assert all(torch.isfinite(p).all() for p in weights(folder, training.LAST).values())
+    assert all(torch.isfinite(p).all() for p in weights(folder, state.LAST).values())
 
 
 def test_compiled_features_are_used(run, monkeypatch):
@@ -230,7 +234,7 @@ def test_pieces_of_the_stream_teach_and_a_stopped_run_goes_on(run, windows):
 def test_older_data_are_mixed_in(run, tmp_path):
     older = write_data(tmp_path / "older", 1)
     folder, _ = run(mix=str(older), mix_share=0.4)
-    assert training.training_state.read_recipe(folder).mix == str(older)
+    assert loop.training_state.read_recipe(folder).mix == str(older)
     other = write_data(tmp_path / "other", 1, language="cif")
     with pytest.raises(
         InputError, match="is in 'cif' with 40 tokens, the data set in 'orbits' with 40: prep"
@@ -312,11 +316,11 @@ def test_rare_groups_need_crystals_of_the_language(run):
 
 def test_the_form_of_a_model_is_known(run):
     folder, _ = run(updates=1)
-    assert training.form_of(str(folder / "model")) == {
+    assert loop.form_of(str(folder / "model")) == {
         "form": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "bias": False, "context": 100,
     }  # fmt: skip
     with pytest.raises(CheckpointError, match="nowhere"):
-        training.form_of("nowhere")
+        loop.form_of("nowhere")
 
 
 # --- what is told ---
@@ -325,14 +329,14 @@ def test_the_form_of_a_model_is_known(run):
 def test_the_losses_are_drawn(run, monkeypatch):
     monkeypatch.undo()
     folder, _ = run(updates=2, validate_every=0.5)
-    assert (folder / training_log.PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert (folder / metrics.PICTURE).read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_matplotlib_nothing_is_drawn(run, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     folder, _ = run(updates=1)
-    assert not (folder / training_log.PICTURE).exists()
+    assert not (folder / metrics.PICTURE).exists()
 
 
 def test_events_are_written_where_tensorboard_is(run, monkeypatch):
@@ -355,7 +359,7 @@ def test_events_are_written_where_tensorboard_is(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     folder, _ = run(updates=2, validate_every=0.5)
     first, second = lines(folder)
-    assert told[0] == (str(folder / training_log.EVENTS), 1)
+    assert told[0] == (str(folder / metrics.EVENTS), 1)
     assert {("val_loss", line["val_loss"], line["update"]) for line in (first, second)} <= set(told)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     run("without", updates=1)
@@ -363,22 +367,22 @@ def test_events_are_written_where_tensorboard_is(run, monkeypatch):
 
 def test_operations_are_counted_as_palm_counts():
     config = ModelConfig(language="cif", vocab_size=371, n_layer=8, n_embd=512, context=1024)
-    n = training.GPT(config).num_parameters()
-    per_token = hardware.operations(config, n, 10, 10 * 1024) / 10
+    n = transformer.GPT(config).num_parameters()
+    per_token = flops.operations(config, n, 10, 10 * 1024) / 10
     assert per_token == pytest.approx(6 * 25.4e6 + 12 * 8 * 512 * 1024, rel=0.01)
 
 
 def test_a_run_counts_its_operations(run):
     _, seen = run(windows="random", context=64, updates=2, accumulate=2)
-    net = training.GPT(
+    net = transformer.GPT(
         ModelConfig(language="orbits", vocab_size=40, n_layer=1, n_head=2, n_embd=16, context=64)
     )
-    expected = hardware.operations(net.config, net.num_parameters(), 2 * 256, 2 * 256 * 64)
+    expected = flops.operations(net.config, net.num_parameters(), 2 * 256, 2 * 256 * 64)
     assert seen[-1][0].operations == expected
 
 
 def test_the_peak_of_this_machine_is_measured():
-    found, origin = hardware.peak(CPU, "float32")
+    found, origin = flops.peak(CPU, "float32")
     assert origin == "measured"
     assert 1e9 < found < 1e14
 
@@ -394,7 +398,7 @@ def test_the_peak_of_this_machine_is_measured():
 )
 def test_the_peak_of_a_gpu_is_that_of_its_data_sheet(monkeypatch, name, tera):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
-    assert hardware.peak(torch.device("cuda", 0))[0] == tera * 1e12
+    assert flops.peak(torch.device("cuda", 0))[0] == tera * 1e12
 
 
 # --- batches made ahead ---
@@ -406,10 +410,10 @@ def test_items_come_in_their_order_and_errors_through():
         raise ValueError("no more")
 
     found = []
-    with pytest.raises(ValueError, match="no more"), feeding.ahead(items()) as ready:
+    with pytest.raises(ValueError, match="no more"), prefetch.ahead(items()) as ready:
         found.extend(ready)
     assert found == [0, 1, 2, 3, 4]
-    with feeding.ahead(iter([1, 2])) as ready:
+    with prefetch.ahead(iter([1, 2])) as ready:
         assert list(ready) == [1, 2]
 
 
@@ -419,13 +423,13 @@ def test_no_thread_outlives_a_block_that_ends_early():
             yield k
             time.sleep(0.05)  # as a batch that takes its time, in which the block ends
 
-    with feeding.ahead(items()) as ready:
+    with prefetch.ahead(items()) as ready:
         assert next(ready) == 1
     assert "batches" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_one_process_is_a_world_of_its_own():
-    with parallel.world("cpu") as world:
+    with distributed.world("cpu") as world:
         assert (world.rank, world.size, world.first) == (0, 1, True)
         assert world.of_first(math.pi) == math.pi
         with pytest.raises(ValueError, match="as it is"), world.together():
@@ -441,12 +445,12 @@ def test_light_tokens_teach_less_and_are_told_as_they_are(run, monkeypatch):
     nothing, told = run("nothing", light=0.0, **fields)
     assert told[0][0].loss == pytest.approx(seen[0][0].loss)
     torch.manual_seed(0)
-    fresh = training.GPT(load.load(plain / training.LAST, device="cpu").config)
+    fresh = transformer.GPT(load.load(plain / state.LAST, device="cpu").config)
     before = dict(fresh.named_parameters())
-    assert all(torch.equal(w, before[name]) for name, w in weights(nothing, training.LAST).items())
+    assert all(torch.equal(w, before[name]) for name, w in weights(nothing, state.LAST).items())
     monkeypatch.setattr(OrbitsLanguage, "light_ids", tuple(range(20)))
     some, _ = run("some", light=0.5, **fields)
-    found = [weights(place, training.LAST)["transformer.wte.weight"] for place in (plain, some)]
+    found = [weights(place, state.LAST)["transformer.wte.weight"] for place in (plain, some)]
     assert not torch.equal(*found)
 
 
@@ -458,13 +462,13 @@ def test_a_stop_changes_nothing_with_muon(run, form):
         run(stop=8, **fields)
     folder, _ = run(resume=True)
     assert lines(folder) == lines(whole)
-    one, other = weights(folder, training.LAST), weights(whole, training.LAST)
+    one, other = weights(folder, state.LAST), weights(whole, state.LAST)
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
 def test_muon_moves_the_matrices_of_blocks_alone():
-    network = training.GPT(ModelConfig(language="orbits", vocab_size=40, n_layer=1, n_head=2, n_embd=16))
-    adamw, muon = training_step.optimizers(network, Recipe(updates=1, optimizer="muon"))
+    network = transformer.GPT(ModelConfig(language="orbits", vocab_size=40, n_layer=1, n_head=2, n_embd=16))
+    adamw, muon = step.optimizers(network, Recipe(updates=1, optimizer="muon"))
     names = {id(p): name for name, p in network.named_parameters()}
     moved = [{names[id(p)] for g in o.param_groups for p in g["params"]} for o in (adamw, muon)]
     block = "transformer.h.0."

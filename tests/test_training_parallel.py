@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from crystallm import training, training_log
 from crystallm.errors import CrystallmError
 from crystallm.models import load
 from crystallm.storage import run_folder
-from crystallm.training import Recipe
+from crystallm.training import loop, state, step
+from crystallm.training import metrics as training_metrics
+from crystallm.training.recipe import Recipe
 from crystals import write_split
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forkserver and SIGKILL are of POSIX")
@@ -50,12 +51,12 @@ def work(where, recipe, data, folder, resume, failing, told):
     """One process of a run. `failing`: the update at which it fails, and how."""
     os.environ |= where
     torch.set_num_threads(1)
-    training_log.picture = lambda _: None
+    training_metrics.picture = lambda _: None
     update, how = failing
     if how == "raise":
-        from crystallm import training_step
+        from crystallm.training import loss as training_loss
 
-        real, calls = training_step.summed_loss, []
+        real, calls = training_loss.summed_loss, []
 
         def broken(*arguments, **more):
             calls.append(1)
@@ -63,22 +64,22 @@ def work(where, recipe, data, folder, resume, failing, told):
                 raise ValueError("this one\nfails")
             return real(*arguments, **more)
 
-        training_step.summed_loss = broken
+        training_loss.summed_loss = broken
     if how == "die":
-        real_learn = training.learn
+        real_learn = step.learn
 
         def dying(run, progress, *arguments):
             if progress.update == update:
                 os._exit(9)
             return real_learn(run, progress, *arguments)
 
-        training.learn = dying
+        step.learn = dying
 
     def report(progress, _):
         told.put((progress.update, progress.loss))
 
     try:
-        training.train(Recipe(**recipe), data, folder, device="cpu", resume=resume, report=report)
+        loop.train(Recipe(**recipe), data, folder, device="cpu", resume=resume, report=report)
     except CrystallmError as error:
         told.put(f"{where.get('RANK', '0')}: {type(error).__name__}: {error}")
         told.close()
@@ -111,13 +112,13 @@ def launch(n, recipe, data, folder, *, resume=False, failing=None):
     return found
 
 
-def weights(folder, kind=training.LAST):
+def weights(folder, kind=state.LAST):
     return dict(load.load(folder / kind, device="cpu").named_parameters())
 
 
 def metrics(folder):
     timed = "seconds", "tokens_per_second"
-    return [{k: v for k, v in line.items() if k not in timed} for line in training_log.lines(folder)]
+    return [{k: v for k, v in line.items() if k not in timed} for line in training_metrics.lines(folder)]
 
 
 def test_two_processes_learn_what_one_does_with_twice_the_micro_batches(tmp_path, data):
@@ -142,8 +143,8 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, data):
     assert said.startswith("0: CrystallmError: another process of this run has ended")
     assert "\n" not in said
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_log, "picture", lambda _: None)
-        training.train(Recipe(updates=1), data, tmp_path / "run", device="cpu", resume=True)
+        patch.setattr(training_metrics, "picture", lambda _: None)
+        loop.train(Recipe(updates=1), data, tmp_path / "run", device="cpu", resume=True)
     whole, parts = metrics(tmp_path / "whole"), metrics(tmp_path / "run")
     assert [line["update"] for line in parts] == [4, 8]
     assert [line["val_loss"] for line in whole] == pytest.approx([x["val_loss"] for x in parts], abs=2e-5)
@@ -193,7 +194,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path
     rng, folder, kills = random.Random(dtype), tmp_path / "run", 0
     while True:
         told = CONTEXT.Queue()
-        resume = (folder / training.STATE).exists()
+        resume = (folder / state.STATE).exists()
         arguments = ({}, recipe, str(data), str(folder), resume, (0, ""), told)
         process = CONTEXT.Process(target=work, args=arguments)
         process.start()
@@ -209,9 +210,9 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_is_not(tmp_path
             break
     assert kills >= 2
     assert metrics(folder) == metrics(tmp_path / "whole")
-    for kind in (training.MODEL, training.LAST):
+    for kind in (state.MODEL, state.LAST):
         found, wanted = weights(folder, kind), weights(tmp_path / "whole", kind)
         assert [name for name in wanted if not torch.equal(found[name], wanted[name])] == []
     assert sorted(path.name for path in Path(folder).iterdir()) == sorted(
-        [training.LAST, training.METRICS, training.MODEL, training.RECIPE, training.STATE]
+        [state.LAST, training_metrics.METRICS, state.MODEL, state.RECIPE, state.STATE]
     )

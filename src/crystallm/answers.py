@@ -125,8 +125,8 @@ def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, devic
         InputError, CrystallmError: there is no such model, or it cannot be loaded.
     """
     from crystallm.energy import calculations, relaxation
+    from crystallm.execution.devices import device_of
     from crystallm.execution.tasks import Lost
-    from crystallm.parallel import device_of
 
     asked: list[tuple[Crystal, Structure]] = []
     for crystal in crystals:
@@ -174,7 +174,7 @@ def relate(
     """
     if not (formation or hull is not None):
         return
-    from crystallm.parallel import device_of
+    from crystallm.execution.devices import device_of
     from crystallm.thermodynamics.relative_energies import Relation
 
     where = device_of(device)

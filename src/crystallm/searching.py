@@ -317,8 +317,8 @@ class Search:
     def _weigh(self, found: Sequence[Found]) -> None:
         """Ask for the energies of valid crystals, each once; set `equals` of those that are known."""
         from crystallm.energy import calculations
+        from crystallm.execution.devices import device_of
         from crystallm.execution.tasks import Lost
-        from crystallm.parallel import device_of
 
         here = len(self.found)
         new: dict[str, int] = {}  # places as they will be in `found`

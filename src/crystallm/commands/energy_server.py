@@ -29,7 +29,7 @@ def energy_server(
     `--energy tcp://127.0.0.1:5555` of generate asks it. Needs pip install 'crystallm[zmq]'.
     """
     from crystallm.energy import zmq_server
-    from crystallm.parallel import device_of
+    from crystallm.execution.devices import device_of
 
     def ready(at: str) -> None:
         if not quiet:

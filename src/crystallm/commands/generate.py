@@ -336,7 +336,7 @@ def _place(options: dict[str, Any]) -> Place:
     Raises:
         InputError: a device or number that is none, or things that cannot stand together.
     """
-    from crystallm.hardware import devices_of, use_threads
+    from crystallm.execution.devices import devices_of, use_threads
 
     cluster, n_workers = options.pop("cluster", None), options.pop("workers", None)
     threads = options.pop("threads", None)

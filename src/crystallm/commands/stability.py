@@ -159,7 +159,7 @@ def placed(model: str, options: Mapping[str, Any], workers: int) -> tuple[str, i
         InputError, CrystallmError: no such model or device.
     """
     from crystallm.energy import registry as models
-    from crystallm.parallel import device_of
+    from crystallm.execution.devices import device_of
 
     models.require(model)
     where = device_of(str(options.get("device", "auto")))

@@ -17,7 +17,8 @@ from crystallm.errors import CrystallmError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from crystallm.training import Losses, Progress
+    from crystallm.training.loss import Losses
+    from crystallm.training.state import Progress
 
     Report = Callable[[Progress, Losses | None], None]
 
@@ -155,7 +156,7 @@ def _run(
     talks: bool,
 ) -> Progress:
     from crystallm.asking import validated
-    from crystallm.recipe import Recipe
+    from crystallm.training.recipe import Recipe
 
     asked = read_config(config, [*own, *Recipe.model_fields])
     place = {name: asked.pop(name, None) if value is None else value for name, value in own.items()}
@@ -175,7 +176,7 @@ def _run(
         options = _over(_over(_read(recipe), asked), flags)
         options = _further(options, talks=talks)
         chosen = validated(Recipe, options)
-    from crystallm.training import train as run  # which takes seconds, and what was asked wrongly none
+    from crystallm.training.loop import train as run  # which takes seconds, and what was asked wrongly none
 
     device = str(place["device"] or "auto")
     end = run(
@@ -201,7 +202,7 @@ def _read(recipe: str | None) -> dict[str, Any]:
         InputError: no recipe of that name, or a file with an unknown field.
         CrystallmError: the file cannot be read.
     """
-    from crystallm.recipe import Recipe, bundled
+    from crystallm.training.recipe import Recipe, bundled
 
     if recipe is None:
         return {}
@@ -217,7 +218,7 @@ def _read(recipe: str | None) -> dict[str, Any]:
 
 def _over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     """Options under others that win; a length of the schedule wins over one in another unit."""
-    from crystallm.recipe import BUDGET
+    from crystallm.training.recipe import BUDGET
 
     hidden = BUDGET if any(upper.get(name) is not None for name in BUDGET) else ()
     return {name: value for name, value in lower.items() if name not in hidden} | dict(upper)
@@ -228,8 +229,8 @@ def _further(options: Mapping[str, Any], *, talks: bool) -> dict[str, Any]:
     model = options.get("init_from")
     if model is None:
         return dict(options)
-    from crystallm.recipe import FURTHER
-    from crystallm.training import form_of
+    from crystallm.training.loop import form_of
+    from crystallm.training.recipe import FURTHER
 
     added = {name: value for name, value in (form_of(str(model)) | FURTHER).items() if name not in options}
     if talks and added:
@@ -240,7 +241,8 @@ def _further(options: Mapping[str, Any], *, talks: bool) -> dict[str, Any]:
 
 def _reporter(device: str, dtype: str) -> Report:
     """Says on standard error how the training goes: a line each validation, and a running one if it can."""
-    from crystallm import hardware, parallel
+    from crystallm.execution import devices
+    from crystallm.training import distributed, flops
 
     shown = sys.stderr.isatty()
     peaks: list[float] = []  # operations a second of all devices; measured at the first update
@@ -249,7 +251,7 @@ def _reporter(device: str, dtype: str) -> Report:
 
     def report(progress: Progress, losses: Losses | None) -> None:
         if not last:
-            peaks.append(parallel.size() * hardware.peak(parallel.device_of(device), dtype)[0])
+            peaks.append(distributed.size() * flops.peak(devices.device_of(device), dtype)[0])
             last.append(progress)
         if losses is None and (not shown or progress.seconds - told[0] < _PAUSE):
             return

@@ -40,7 +40,7 @@ class ChgnetModel:
     def __init__(self, device: str = "auto") -> None:
         from chgnet.model import CHGNet
 
-        from crystallm.parallel import device_of
+        from crystallm.execution.devices import device_of
 
         # An explicit device: CHGNet's own choice takes Apple's GPU, which lacks double precision.
         where = device_of(device)

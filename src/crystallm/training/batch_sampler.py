@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crystallm.datasets import packing
-from crystallm.datasets.packing import Planned
 from crystallm.datasets.shards import Ids, Joined, Split
 from crystallm.errors import InputError, TextError
 from crystallm.language import get_language
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from crystallm.recipe import Recipe
+    from crystallm.datasets.packing import Planned
+    from crystallm.training.recipe import Recipe
+
 
 _OPENING = 1000  # tokens of a crystal that are read for its space group
 

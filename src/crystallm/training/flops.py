@@ -5,18 +5,15 @@ Knows devices and sizes of networks, not how they are trained.
 
 from __future__ import annotations
 
-import math
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from crystallm.errors import InputError
-
 if TYPE_CHECKING:
     from crystallm.network.config import ModelConfig
+
 
 PEAKS = {
     "H200 NVL": 835, "H200": 989, "GH200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989,
@@ -26,57 +23,10 @@ PEAKS = {
 """Dense bfloat16 (V100, T4: float16) peaks in TFLOP/s by words of the device's name, from NVIDIA's data
 sheets, whose figures with sparsity are halved; a plain H100 or H200 is the SXM form. The longest
 that fits counts."""
+
 _SECONDS = 0.15  # that a measurement takes
+
 _SIZE = 1024  # of the matrices
-
-
-def devices_of(text: str) -> tuple[str, ...]:
-    """The devices that an option names: one, several with commas between, or `all` GPUs of this machine.
-
-    Raises:
-        InputError: no GPU, a name that is none, or one that stands there twice.
-    """
-    if text == "all":
-        if not torch.cuda.is_available():
-            raise InputError("device = 'all': there is no GPU here; try 'cpu' or 'auto'")
-        return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
-    names = tuple(name.strip() for name in text.split(","))
-    if "" in names or len(set(names)) < len(names):
-        raise InputError(f"device = {text!r}: write each once, such as cuda:0,cuda:1")
-    return names
-
-
-def use_threads(n: int | None) -> int:
-    """Let the network compute on so many threads of this process.
-
-    Args:
-        n: how many; None: as many as torch takes by itself (`OMP_NUM_THREADS`, or else the cores that this
-            process may run on), but no more than a container's share of processors.
-
-    Returns:
-        How many there are now.
-
-    Raises:
-        InputError: fewer than one.
-    """
-    if n is None:
-        quota = _quota()
-        n = torch.get_num_threads()
-        if quota < n:
-            n = max(1, math.floor(quota))
-    if n < 1:
-        raise InputError(f"threads = {n}: write a whole number from 1")
-    torch.set_num_threads(n)
-    return n
-
-
-def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
-    """Processors' time that a container may use (Linux, cgroup 2); infinite where nothing is said of it."""
-    try:
-        most, period = path.read_text(encoding="ascii").split()
-        return math.inf if most == "max" else int(most) / int(period)
-    except (OSError, ValueError):
-        return math.inf
 
 
 def operations(config: ModelConfig, n_weights: int, n_tokens: int, attended: float) -> float:

@@ -16,9 +16,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution.devices import device_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
 
 _LONGEST = 600  # bytes of a message that one process tells the others
 
@@ -169,20 +171,3 @@ def world(device: str = "auto") -> Iterator[World]:
     finally:
         if owned:
             dist.destroy_process_group()
-
-
-def device_of(device: str) -> torch.device:
-    """The device of that name; `auto` takes a GPU where there is one.
-
-    Raises:
-        InputError: there is none.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"no such device: {device!r}; try 'cpu', 'cuda' or 'auto'") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"no device {device!r} on this machine; try 'cpu' or 'auto'")
-    return found

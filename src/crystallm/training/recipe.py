@@ -13,11 +13,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BUDGET = ("tokens", "updates", "minutes")
+
 FORM = ("form", "n_layer", "n_head", "n_embd", "bias", "context")
 """What of a recipe describes the network, and must be the model's where weights are taken from one."""
+
 FURTHER = {"learning_rate": 3e-4, "warmup": 100, "patience": 5, "final_rate": 0.01}
 """What `crystallm train --init-from` takes in place of the defaults below: a rate as high as a fresh network
 needs would undo what the weights know (dev/LOG.md: from 83.1 to 90.7 nats a crystal at 1.5e-3)."""
+
 _RECIPES = Path(__file__).parent / "recipes"
 
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from crystallm import feeding, parallel
 from crystallm.datasets import packing, shards
+from crystallm.training import distributed, prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from crystallm.network.transformer import GPT
-    from crystallm.parallel import World
+    from crystallm.training.distributed import World
 
     Features = Callable[..., Tensor]
 
@@ -42,7 +42,7 @@ class Summed(NamedTuple):
 
 def summed_loss(
     network: GPT,
-    batch: packing.Batch | feeding.Fed,
+    batch: packing.Batch | prefetch.Fed,
     device: torch.device,
     dtype: str,
     features: Features | None = None,
@@ -59,7 +59,7 @@ def summed_loss(
         features: compiled form of `network.features`, if there is one.
         weights: (V) of the loss of each token; None: all weigh alike.
     """
-    batch = feeding.fed(batch, device) if isinstance(batch, packing.Batch) else feeding.moved(batch, device)
+    batch = prefetch.fed(batch, device) if isinstance(batch, packing.Batch) else prefetch.moved(batch, device)
     with _autocast(device, dtype):
         seen = (features or network.features)(batch.ids, positions=batch.positions, segments=batch.segments)
         seen = seen.flatten(0, 1)  # (B T, C)
@@ -91,7 +91,7 @@ def validate(
         dtype: as for `summed_loss`.
         world: processes that share the work and get the same result; None for this one alone.
     """
-    world = world or parallel.World(device)
+    world = world or distributed.World(device)
     was_training, context = network.training, network.config.context
     network.eval()
     sums = torch.zeros(2, dtype=torch.float64)  # nats, tokens

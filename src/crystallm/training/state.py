@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.models import load as models_load
-from crystallm.recipe import Recipe
+from crystallm.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crystallm.datasets.shards import Split
-    from crystallm.epochs import Epochs
     from crystallm.network.transformer import GPT
-    from crystallm.parallel import World
+    from crystallm.training.batch_sampler import Epochs
+    from crystallm.training.distributed import World
+
 
 RECIPE, STATE, MODEL, LAST = "recipe.json", "state.safetensors", "model", "last"
+
 KEPT = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}
 """What an optimizer keeps of each weight."""
+
 MEMORY = 50  # updates over which the training loss is averaged
 
 

@@ -15,6 +15,7 @@ from crystallm.storage import files
 if TYPE_CHECKING:
     from pathlib import Path
 
+
 METRICS, PICTURE, EVENTS = "metrics.jsonl", "loss.png", "tensorboard"
 
 

@@ -21,35 +21,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from crystallm import feeding, hardware, parallel, training_log, training_state
 from crystallm.datasets import shards
-from crystallm.epochs import Epochs
 from crystallm.errors import InputError
 from crystallm.language import get_language
-from crystallm.losses import Losses, summed_loss, validate
 from crystallm.models import folder as models_folder
 from crystallm.models import load
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
-from crystallm.recipe import FORM, Recipe, next_validation, rate
 from crystallm.storage import files
-from crystallm.training_log import METRICS
-from crystallm.training_state import LAST, MODEL, RECIPE, STATE, Progress, Run
-from crystallm.training_step import diverged, learn, optimizers
+from crystallm.training import distributed, flops, metrics, prefetch, state
+from crystallm.training.batch_sampler import Epochs
+from crystallm.training.loss import Losses, validate
+from crystallm.training.metrics import METRICS
+from crystallm.training.recipe import FORM, Recipe, next_validation, rate
+from crystallm.training.state import LAST, MODEL, RECIPE, STATE, Progress, Run
+from crystallm.training.step import diverged, learn, optimizers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crystallm.epochs import Step
-    from crystallm.losses import Features
-    from crystallm.parallel import World
+    from crystallm.training.batch_sampler import Step
+    from crystallm.training.distributed import World
+    from crystallm.training.loss import Features
 
     Report = Callable[[Progress, Losses | None], None]
 
-__all__ = [
-    "LAST", "METRICS", "MODEL", "RECIPE", "STATE", "Losses", "Progress", "Recipe", "form_of", "rate",
-    "summed_loss", "train", "validate",
-]  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- start
 
@@ -83,20 +79,20 @@ def train(
             be written, or another process has failed.
     """
     place = Path(folder)
-    with parallel.world(device) as world:
+    with distributed.world(device) as world:
         with world.together():
             run = _prepared(recipe, data, place, world, resume=resume)
-            progress = training_state.load(run) if resume else Progress()
+            progress = state.load(run) if resume else Progress()
         world.equalise_([parameter.data for parameter in run.network.parameters()])
         with world.together():
             if world.first:
                 if resume:
-                    training_state.sweep(place)
-                    training_log.forget(place, progress.update)
+                    state.sweep(place)
+                    metrics.forget(place, progress.update)
                 else:
                     text = recipe.model_dump_json(indent=2) + "\n"
                     files.write_atomically(place / RECIPE, text.encode())
-                    training_state.save(run, progress)
+                    state.save(run, progress)
         return _loop(run, progress, report)
 
 
@@ -116,7 +112,7 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
     if resume:
         if not (place / STATE).is_file():
             raise InputError(f"nothing to resume in {str(place)!r}: it holds no {STATE}")
-        recipe = training_state.read_recipe(place)
+        recipe = state.read_recipe(place)
     elif any((place / name).exists() for name in (STATE, METRICS, MODEL)):
         raise InputError(f"{str(place)!r} holds a run already: resume it, or give a new folder")
     if recipe.language not in (None, split.language):
@@ -142,7 +138,7 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
     )
     network = GPT(config).to(world.device).train()
     if recipe.init_from is not None and not resume:
-        training_state.take_weights(network, recipe.init_from)
+        state.take_weights(network, recipe.init_from)
     recipe = recipe.model_copy(update={"dtype": _dtype(recipe.dtype, world.device)})
     scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.dtype == "float16")
     size = recipe.accumulate * world.size
@@ -200,13 +196,13 @@ def _loop(run: Run, progress: Progress, report: Report | None) -> Progress:
     recipe, world, config = run.recipe, run.world, run.network.config
     features: Features = torch.compile(run.network.features) if recipe.compile else run.network.features
     n_weights = run.network.num_parameters()
-    board = training_log.Board(run.folder, progress.update) if world.first else None
+    board = metrics.Board(run.folder, progress.update) if world.first else None
     validate_next = next_validation(recipe, progress.share)
     started = time.monotonic() - progress.seconds
     places = run.epochs.steps(
         progress.epoch, progress.batch, size=run.size, rank=world.rank, n_ranks=world.size
     )
-    with feeding.ahead(_fed(step, world.device) for step in places) as steps:
+    with prefetch.ahead(_fed(step, world.device) for step in places) as steps:
         while not _ended(recipe, progress):
             step, batches = next(steps)
             value = learn(run, progress, step, batches, features)
@@ -222,7 +218,7 @@ def _loop(run: Run, progress: Progress, report: Report | None) -> Progress:
                 tokens=tokens,
                 loss=sum(run.recent) / len(run.recent) if run.recent else value,
                 operations=progress.operations
-                + hardware.operations(config, n_weights, step.n_tokens, step.attended),
+                + flops.operations(config, n_weights, step.n_tokens, step.attended),
             )
             found = None
             if progress.share >= validate_next:
@@ -249,14 +245,14 @@ def _share(recipe: Recipe, update: int, tokens: int, seconds: float) -> float:
     return tokens / recipe.tokens if recipe.tokens is not None else seconds / (60 * (recipe.minutes or 1))
 
 
-def _fed(step: Step, device: torch.device) -> tuple[Step, list[tuple[int, feeding.Fed]]]:
-    return step, [(seed, feeding.fed(batch, device, pinned=True)) for seed, batch in step.batches]
+def _fed(step: Step, device: torch.device) -> tuple[Step, list[tuple[int, prefetch.Fed]]]:
+    return step, [(seed, prefetch.fed(batch, device, pinned=True)) for seed, batch in step.batches]
 
 
-def _record(run: Run, progress: Progress, found: Losses, board: training_log.Board | None) -> Progress:
+def _record(run: Run, progress: Progress, found: Losses, board: metrics.Board | None) -> Progress:
     """Write metrics, the models, and last the state: there a killed run resumes."""
     better = found.crystal < progress.best
-    earlier = training_log.lines(run.folder)[-1:] if board is not None else []
+    earlier = metrics.lines(run.folder)[-1:] if board is not None else []
     tokens, seconds = (
         (progress.tokens, progress.seconds)
         if not earlier
@@ -279,11 +275,11 @@ def _record(run: Run, progress: Progress, found: Losses, board: training_log.Boa
     }
     with run.world.together():
         if board is not None:
-            training_log.log(run.folder, line)
-            training_log.picture(run.folder)
+            metrics.log(run.folder, line)
+            metrics.picture(run.folder)
             board.tell(line)
             if better:
                 models_folder.save(run.shown, run.folder / MODEL)
             models_folder.save(run.shown, run.folder / LAST)
-            training_state.save(run, progress)
+            state.save(run, progress)
     return progress

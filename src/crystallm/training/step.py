@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING
 import torch
 
 from crystallm.errors import CrystallmError
-from crystallm.losses import summed_loss
-from crystallm.recipe import Recipe, rate
-from crystallm.training_state import RECIPE, STATE, Progress, Run
+from crystallm.training.loss import summed_loss
+from crystallm.training.recipe import Recipe, rate
+from crystallm.training.state import RECIPE, STATE, Progress, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crystallm.epochs import Step
-    from crystallm.feeding import Fed
-    from crystallm.losses import Features
     from crystallm.network.transformer import GPT
+    from crystallm.training.batch_sampler import Step
+    from crystallm.training.loss import Features
+    from crystallm.training.prefetch import Fed
+
 
 MOMENTUM = 0.95  # Muon's
+
 _SPIKE_FROM = 10  # losses that a mean needs before a spike is told from chance
+
 _LOWEST_SCALE = 2.0**-14  # of gradients in float16: below, they overflow whatever the scale
 
 

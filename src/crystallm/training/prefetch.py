@@ -20,8 +20,11 @@ from crystallm.datasets import packing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
 Item = TypeVar("Item")
+
 _AHEAD = 2  # items that wait to be taken
+
 _ROUND = 64
 """Targets are filled up to a multiple of this: on a CPU each new shape of a product costs some 35 ms and 7 MB
 for a kernel of its own (torch 2.13, a head of 256 by 1,410)."""

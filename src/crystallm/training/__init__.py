@@ -1,0 +1,1 @@
+"""Token shards become weights."""
