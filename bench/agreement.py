@@ -4,7 +4,8 @@
 
 For each known crystal n samples are written, prompted with the composition of its conventional cell, and one
 is taken: the first, the likeliest, the likeliest of the largest cluster of equal ones, or the best by both
-(see `crystallm.answers`). Prints a line for each way with its match rate and RMSE, those of all n samples
+(see `crystallm.crystals.ranking`). Prints a line for each way with its match rate and RMSE, those of all n
+samples
 beside it, as `crystallm benchmark csp` counts them. With --judge, valid samples come before the others.
 """
 
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm import answers
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import known_structures, requests_for
+from crystallm.crystals import ranking
 from crystallm.errors import TextError
 from crystallm.generation import Generator, Settings
 from crystallm.models import load
@@ -88,14 +89,14 @@ def main() -> None:
         report("judged", valid=sum(map(sum, valid)) / max(1, sum(map(len, valid))))
     result = csp.evaluate(truths, samples, n=(1, args.n), workers=args.workers)
     started = time.monotonic()
-    clusters = answers.fold(structures, workers=args.workers)
+    clusters = ranking.fold(structures, workers=args.workers)
     found = [len({c for c in row if c is not None}) for row in clusters]
     report("folded", seconds=time.monotonic() - started, distinct=sum(found) / max(1, len(found)))
     show("first", [row[:1] for row in result.rms])
     for by in ("likelihood", "agreement", "both"):
         taken: list[Sequence[float | None]] = []
         for i, row in enumerate(result.rms):
-            ranks = answers.places(clusters[i], likelihood[i], valid[i], by)
+            ranks = ranking.places(clusters[i], likelihood[i], valid[i], by)
             taken.append([row[ranks.index(1)]] if 1 in ranks else [])
         show(by, taken)
     show(f"any of {args.n}", result.rms)

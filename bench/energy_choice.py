@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm import answers
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import known_structures, requests_for
+from crystallm.crystals import ranking
 from crystallm.energy import calculations, relaxation
 from crystallm.energy.calculations import score
 from crystallm.errors import CrystallmError, TextError
@@ -104,7 +104,7 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
     structures = [
         [row["structure"] and conversion.unpack(row["structure"]) for row in rows] for rows in found
     ]
-    for rows, clusters in zip(found, answers.fold(structures, workers=args.workers), strict=True):
+    for rows, clusters in zip(found, ranking.fold(structures, workers=args.workers), strict=True):
         for row, cluster in zip(rows, clusters, strict=True):
             row["cluster"] = cluster
             row["valid"] = next(verdicts).valid
@@ -113,7 +113,7 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
 
 def order(rows: list[dict[str, Any]], by: Any) -> list[int]:
     """Samples of a composition, the best first."""
-    ranks = answers.places(
+    ranks = ranking.places(
         [row["cluster"] for row in rows],
         [row["likelihood"] for row in rows],
         [row["valid"] for row in rows],

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystallm import answers
-from crystallm.answers import Selection, kept, places
 from crystallm.asking import validated
-from crystallm.crystal import Crystal
+from crystallm.crystals import ranking
+from crystallm.crystals.crystal import Crystal
+from crystallm.crystals.ranking import kept, places
+from crystallm.crystals.selection import Selection
 from crystallm.errors import CrystallmError, InputError
 from crystallm.language import get_language
 from crystallm.structures import folding
@@ -34,14 +35,14 @@ def cesium_chloride_type(a: float) -> Structure:
 
 def test_equal_crystals_are_one_whatever_cell_they_are_told_in(here, textbook_structures):
     rutile = textbook_structures["rutile"]
-    found = answers.fold(
+    found = ranking.fold(
         [[rock_salt(5.64), cesium_chloride_type(3.5), rock_salt(5.5, primitive=True), None, rutile]]
     )
     assert found == [[0, 1, 0, None, 2]]
 
 
 def test_requests_are_folded_apart(here):
-    assert answers.fold([[rock_salt(5.6)], [], [cesium_chloride_type(3.5), rock_salt(5.6)]]) == [
+    assert ranking.fold([[rock_salt(5.6)], [], [cesium_chloride_type(3.5), rock_salt(5.6)]]) == [
         [0],
         [],
         [0, 1],
@@ -51,20 +52,20 @@ def test_requests_are_folded_apart(here):
 def test_a_process_that_is_lost_costs_only_the_comparison():
     # No process compares anything in a ten-thousandth of a second.
     same = rock_salt(5.64)
-    assert answers.fold([[same, rock_salt(5.5), same.copy()]], seconds=1e-4, workers=1) == [[0, 1, 0]]
+    assert ranking.fold([[same, rock_salt(5.5), same.copy()]], seconds=1e-4, workers=1) == [[0, 1, 0]]
 
 
 def test_a_package_that_is_missing_is_told_and_no_comparison_lost(tmp_path, monkeypatch):
     (tmp_path / "scipy.py").write_text("raise ModuleNotFoundError(\"No module named 'scipy'\", name='scipy')")
     monkeypatch.syspath_prepend(tmp_path)  # this process has scipy already, its workers have not
     with pytest.raises(CrystallmError, match="No module named 'scipy'; pip install pymatgen-core") as error:
-        answers.fold([[rock_salt(5.64), rock_salt(5.5)]], workers=1)
+        ranking.fold([[rock_salt(5.64), rock_salt(5.5)]], workers=1)
     assert "\n" not in str(error.value)
 
 
 def test_a_needle_of_a_cell_equals_nothing_and_hinders_nobody(here):
     needle = Structure(Lattice.orthorhombic(1.0, 1.0, 900.0), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-    assert answers.fold([[needle, rock_salt(5.6), needle.copy(), rock_salt(5.5)]]) == [[0, 1, 0, 1]]
+    assert ranking.fold([[needle, rock_salt(5.6), needle.copy(), rock_salt(5.5)]]) == [[0, 1, 0, 1]]
 
 
 # -- ranking
@@ -116,7 +117,7 @@ def test_ranking_sets_what_a_table_shows(here, textbook_structures):
 
     found = [crystal("rocksalt", -5.0), crystal("rutile", -9.0), crystal("rutile", -7.0)]
     found.append(Crystal(language, []))
-    answers.rank([found], "agreement")
+    ranking.rank([found], "agreement")
     rows = [crystal.row() for crystal in found]
     assert [(row["cluster"], row["cluster_size"], row["rank"]) for row in rows] == [
         (0, 1, 2),

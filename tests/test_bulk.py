@@ -13,10 +13,10 @@ import pytest
 from pyarrow import parquet
 
 from crystallm import bulk
-from crystallm.answers import Selection
 from crystallm.asking import Request
 from crystallm.cli import run
 from crystallm.commands.pace import Pace
+from crystallm.crystals.selection import Selection
 from crystallm.errors import InputError
 from crystallm.execution import pool as execution_pool
 from crystallm.generation import Settings

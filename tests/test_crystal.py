@@ -5,7 +5,8 @@ from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystallm.cif import standard_structure
-from crystallm.crystal import COLUMNS, Crystal, Source
+from crystallm.crystals.crystal import Crystal, Source
+from crystallm.crystals.table import COLUMNS
 from crystallm.errors import TextError
 from crystallm.language import get_language
 from crystallm.validity import checks

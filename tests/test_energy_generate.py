@@ -11,8 +11,10 @@ from pyarrow import parquet
 from pymatgen.core import Structure
 
 import crystallm
-from crystallm import answers, cli, energy
-from crystallm.answers import Selection, places
+from crystallm import cli, energy
+from crystallm.crystals import annotation
+from crystallm.crystals.ranking import places
+from crystallm.crystals.selection import Selection
 from crystallm.errors import CrystallmError, InputError
 
 pytestmark = pytest.mark.usefixtures("kept")
@@ -49,7 +51,7 @@ def test_a_selection_with_energies_ranks_by_them_unless_told_otherwise():
 def test_crystals_get_energies_and_what_is_no_crystal_a_reason(parrot, babbler):
     (rutile,) = crystallm.generate("TiO2", z=2, space_group=136, n=1, model=parrot, temperature=0, seed=1)
     (broken,) = crystallm.generate("TiO2", n=1, model=babbler, constraints="none", seed=1)
-    answers.weigh([rutile, broken], "energies:morse", device="cpu")
+    annotation.weigh([rutile, broken], "energies:morse", device="cpu")
     (expected,) = energy.load("energies:morse").predict([rutile.structure])
     assert (rutile.energy, rutile.energy_reason) == (pytest.approx(expected.energy), None)
     assert (broken.energy, broken.energy_reason) == (None, "no crystal")

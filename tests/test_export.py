@@ -13,7 +13,9 @@ from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import cli, crystal, export, language, optimade
+from crystallm import cli, export, language, optimade
+from crystallm.crystals import crystal
+from crystallm.crystals import table as crystals_table
 from crystallm.errors import CrystallmError, InputError
 from crystallm.sources import collection, parsing
 from crystallm.structures import conversion
@@ -73,8 +75,8 @@ def run_folder(place, textbook_structures):
     broken = crystal.Crystal(orbits, [0, 1]).row() | {"request": 0, "sample": 9}
     from crystallm.storage import files, tables
 
-    rows = [dict.fromkeys(crystal.COLUMNS) | row for row in [*rows, broken]]
-    files.write_atomically(place / "run" / "results.parquet", tables.as_parquet(rows, crystal.COLUMNS))
+    rows = [dict.fromkeys(crystals_table.COLUMNS) | row for row in [*rows, broken]]
+    files.write_atomically(place / "run" / "results.parquet", tables.as_parquet(rows, crystals_table.COLUMNS))
     files.write_json(place / "run" / "run.json", {})
     return place / "run"
 

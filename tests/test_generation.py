@@ -5,9 +5,9 @@ import torch
 
 import crystallm
 from crystallm import generation
-from crystallm.answers import Selection
 from crystallm.asking import Request, understand, validated
 from crystallm.cif import tokenizer
+from crystallm.crystals.selection import Selection
 from crystallm.errors import CheckpointError, InputError
 from crystallm.generation import Generator, Settings
 from crystallm.language import get_language

@@ -17,7 +17,7 @@ from crystallm.training.recipe import BUDGET, Recipe, bundled
 from crystals import write_split
 
 RECIPES = bundled()
-WEIGHTS = Path(loop.__file__).parent / "models" / "weights"
+WEIGHTS = Path(loop.__file__).parents[1] / "models" / "weights"
 # Tokens an update and updates, as the paper has them (../shared/spec.md, section 4).
 PAPER = {"perov_5": (131_072, 1_750), "carbon_24": (65_536, 8_000), "mp_20": (131_072, 5_000)} | {
     "mpts_52": (131_072, 3_500)

@@ -81,18 +81,18 @@ def test_a_collection_is_relaxed_and_a_killed_run_goes_on(crystallm, tmp_path, m
 
 
 def test_crystals_of_a_run_keep_the_names_of_their_files(crystallm, tmp_path):
-    from crystallm import crystal
+    from crystallm.crystals import table as crystals_table
     from crystallm.storage import files as storage_files
     from crystallm.storage import tables
 
     salt = (tmp_path / "cifs" / "rocksalt.cif").read_text()
     files = ("Na4Cl4-sg225-0000.cif", "00001/Na4Cl4-sg225-0001.cif", None)
     rows = [
-        dict.fromkeys(crystal.COLUMNS) | {"request": 0, "sample": i, "cif": salt, "file": file}
+        dict.fromkeys(crystals_table.COLUMNS) | {"request": 0, "sample": i, "cif": salt, "file": file}
         for i, file in enumerate(files)
     ]
     storage_files.write_atomically(
-        tmp_path / "run" / "results.parquet", tables.as_parquet(rows, crystal.COLUMNS)
+        tmp_path / "run" / "results.parquet", tables.as_parquet(rows, crystals_table.COLUMNS)
     )
     assert crystallm("relax", "run", *OPTIONS, "--steps", 1, "--out", "out", "--quiet")[0] == 0
     names = ["Na4Cl4-sg225-0000", "Na4Cl4-sg225-0001", "0-2"]

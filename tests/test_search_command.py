@@ -8,7 +8,8 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Structure
 
-from crystallm import answers, cli, searching
+from crystallm import cli, searching
+from crystallm.crystals import annotation
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping
 
@@ -66,7 +67,7 @@ def test_what_was_found_is_written_before_it_is_related(asked, tmp_path, monkeyp
     def full(*_, **__):
         raise CrystallmError("no space left")
 
-    monkeypatch.setattr(answers, "relate", full)
+    monkeypatch.setattr(annotation, "relate", full)
     assert cli.run([*asked, "--simulations", "4", "--formation", "--out", "run"]) == 1
     assert "no space left" in capsys.readouterr().err
     assert len(parquet.read_table(tmp_path / "run/results.parquet").to_pylist()) == 4

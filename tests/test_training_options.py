@@ -234,7 +234,7 @@ def test_pieces_of_the_stream_teach_and_a_stopped_run_goes_on(run, windows):
 def test_older_data_are_mixed_in(run, tmp_path):
     older = write_data(tmp_path / "older", 1)
     folder, _ = run(mix=str(older), mix_share=0.4)
-    assert loop.training_state.read_recipe(folder).mix == str(older)
+    assert state.read_recipe(folder).mix == str(older)
     other = write_data(tmp_path / "other", 1, language="cif")
     with pytest.raises(
         InputError, match="is in 'cif' with 40 tokens, the data set in 'orbits' with 40: prep"

@@ -16,7 +16,7 @@ from crystallm.lazy import public_names
 from crystallm.version import __version__
 
 if TYPE_CHECKING:
-    from crystallm.crystal import Crystal
+    from crystallm.crystals.crystal import Crystal
     from crystallm.generation import generate
     from crystallm.models.load import load_model
     from crystallm.models.model import Model
@@ -34,7 +34,7 @@ __getattr__, __dir__ = public_names(
     __name__,
     {
         "__version__": "crystallm.version",
-        "Crystal": "crystallm.crystal",
+        "Crystal": "crystallm.crystals.crystal",
         "Model": "crystallm.models.folder",
         "generate": "crystallm.generation",
         "load_model": "crystallm.models.folder",

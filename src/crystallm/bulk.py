@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm import units
-from crystallm.answers import Selection
 from crystallm.asking import Request
+from crystallm.crystals.selection import Selection
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.answers import Selection
     from crystallm.choosing import Choice
+    from crystallm.crystals.selection import Selection
     from crystallm.generation import Settings
     from crystallm.models.model import Model
     from crystallm.orbits.description import Description

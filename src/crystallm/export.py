@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crystallm import optimade
-from crystallm.crystal import COLUMNS
 from crystallm.crystallography import formula
+from crystallm.crystals.table import COLUMNS
 from crystallm.errors import CrystallmError, InputError, install
 from crystallm.structures import conversion
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.answers import Ranking, Selection
     from crystallm.choosing import Choice
     from crystallm.compositions import Drawer
-    from crystallm.crystal import Crystal
+    from crystallm.crystals.crystal import Crystal
+    from crystallm.crystals.selection import Ranking, Selection
     from crystallm.models.model import Model
     from crystallm.sampling.sequence import Draft, Options, RowState, Rules, Sample
 
@@ -198,7 +198,7 @@ class Generator:
         Raises:
             InputError: while drawing, if no rule can be made for a request.
         """
-        from crystallm import answers
+        from crystallm.crystals import annotation
 
         n_before = 0
         todo = list(units)
@@ -214,7 +214,7 @@ class Generator:
                 for j in range(self._further(unit, found[unit]))
             ]:
                 crystals = list(self._samples(pairs))
-                answers.judge(crystals)
+                annotation.judge(crystals)
                 for (unit, _), crystal in zip(pairs, crystals, strict=True):
                     found[unit].append(crystal)
                 if progress is not None:
@@ -296,7 +296,7 @@ class Generator:
 
     def _crystal(self, choice: Choice, sample: Sample) -> Crystal:
         """What a sample is, written for a choice."""
-        from crystallm.crystal import Crystal, Source
+        from crystallm.crystals.crystal import Crystal, Source
 
         return Crystal(
             self.model.language,
@@ -528,7 +528,8 @@ def generate(
             range.
         CheckpointError: there is no such model.
     """
-    from crystallm import answers
+    from crystallm.crystals import annotation, ranking
+    from crystallm.crystals import selection as crystals_selection
     from crystallm.models.load import load_model
     from crystallm.models.model import Model
 
@@ -540,7 +541,7 @@ def generate(
         raise InputError("like takes a formula, and neither z nor space_group nor elements nor prompt")
     request = opened(validated(Request, asked))
     selection = validated(
-        answers.Selection,
+        crystals_selection.Selection,
         {
             "valid": valid,
             "max_tries": max_tries,
@@ -589,14 +590,14 @@ def generate(
         )
     if selection.ranking is not None:
         if not valid:
-            answers.judge(crystals)
+            annotation.judge(crystals)
         if energy is not None:
-            answers.weigh(crystals, energy, relax=relax, device=settings.device)
-            answers.relate(crystals, energy, formation=formation, hull=hull, device=settings.device)
-        answers.rank([crystals], selection.ranking)
-    if selection == answers.Selection():
+            annotation.weigh(crystals, energy, relax=relax, device=settings.device)
+            annotation.relate(crystals, energy, formation=formation, hull=hull, device=settings.device)
+        ranking.rank([crystals], selection.ranking)
+    if selection == crystals_selection.Selection():
         return crystals
-    kept = answers.kept(
+    kept = ranking.kept(
         [crystal.rank for crystal in crystals],
         [crystal.cluster for crystal in crystals],
         [crystal.validity.valid for crystal in crystals],

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from crystallm.crystal import Crystal
+    from crystallm.crystals.crystal import Crystal
     from crystallm.models.model import Model
     from crystallm.sampling.sequence import Sample
     from crystallm.search_options import Options
@@ -264,8 +264,8 @@ class Search:
 
     def _written(self, proposals: Sequence[Proposal]) -> list[list[Found]]:
         """Write and judge what is proposed."""
-        from crystallm import answers
-        from crystallm.crystal import Crystal
+        from crystallm.crystals import annotation
+        from crystallm.crystals.crystal import Crystal
 
         n = self.options.rollouts
         first = self._simulations
@@ -290,7 +290,7 @@ class Search:
                 )
             )
         fresh = {crystal.ids: crystal for crystal in crystals if crystal.ids not in self._by_text}
-        answers.judge(list(fresh.values()))
+        annotation.judge(list(fresh.values()))
         for crystal in crystals:
             known = self._by_text.get(crystal.ids)
             twin = fresh[crystal.ids] if known is None else self.found[known].crystal
@@ -302,7 +302,7 @@ class Search:
         return [found[k : k + n] for k in range(0, len(found), n)]
 
     def _source(self, root: int, index: int) -> Any:
-        from crystallm.crystal import Source
+        from crystallm.crystals.crystal import Source
 
         choice = self._choices[root]
         return Source(
@@ -391,7 +391,7 @@ class Search:
         Raises:
             CrystallmError: it does not follow from what was before.
         """
-        from crystallm.crystal import Crystal
+        from crystallm.crystals.crystal import Crystal
         from crystallm.validity.verdict import Validity
 
         n = self.options.rollouts
@@ -496,10 +496,10 @@ def best_first(found: Sequence[Found]) -> list[Crystal]:
 
     Sets their clusters and ranks.
     """
-    from crystallm import answers
+    from crystallm.crystals import ranking
 
     crystals = [one.crystal for one in found if one.equals is None and one.crystal.energy is not None]
-    answers.rank([crystals], "energy")
+    ranking.rank([crystals], "energy")
     ranked = sorted((c for c in crystals if c.rank is not None), key=lambda crystal: crystal.rank or 0)
     n_distinct = len({crystal.cluster for crystal in ranked})
     return ranked[:n_distinct]

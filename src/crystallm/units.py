@@ -12,8 +12,9 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from crystallm import answers
-from crystallm.crystal import COLUMNS
+from crystallm.crystals import annotation, ranking
+from crystallm.crystals import selection as crystals_selection
+from crystallm.crystals.table import COLUMNS
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from crystallm.asking import Request
-    from crystallm.crystal import Crystal
+    from crystallm.crystals.crystal import Crystal
     from crystallm.models.model import Model
 
 Row = TypeVar("Row", bound="Mapping[str, Any]")
@@ -53,7 +54,7 @@ class Written(NamedTuple):
 def write(
     generator: Generator,
     todo: Sequence[int],
-    selection: answers.Selection,
+    selection: crystals_selection.Selection,
     *,
     numbers: Sequence[int],
     named: bool,
@@ -78,21 +79,21 @@ def write(
     written = writing(todo, progress=progress)
     least = FEWEST
     if selection.energy is not None:  # so many that each core has some to ask about
-        least = max(least, answers.WEIGHED_BY_ONE * (os.cpu_count() or 1))
+        least = max(least, annotation.WEIGHED_BY_ONE * (os.cpu_count() or 1))
 
     def units() -> Iterator[Written]:
         portion = Portion(JUDGED_TOGETHER, least)
         for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), portion.sizes()):
             if not selection.valid:  # else they have been judged
-                answers.judge([crystal for _, found in together for crystal in found])
+                annotation.judge([crystal for _, found in together for crystal in found])
             if selection.energy is not None:
-                answers.weigh(
+                annotation.weigh(
                     [crystal for _, found in together for crystal in found],
                     selection.energy,
                     relax=selection.relax,
                     device=generator.settings.device,
                 )
-                answers.relate(
+                annotation.relate(
                     [crystal for _, found in together for crystal in found],
                     selection.energy,
                     formation=selection.formation,
@@ -100,7 +101,7 @@ def write(
                     device=generator.settings.device,
                 )
             if selection.ranking is not None:
-                answers.rank([found for _, found in together], selection.ranking)
+                ranking.rank([found for _, found in together], selection.ranking)
             for unit, crystals in together:
                 number = numbers[unit]
                 rows = _rows(number, generator.plans[unit].request, crystals, generator.starts[unit])
@@ -128,7 +129,9 @@ def described(model: Model, settings: Settings) -> dict[str, Any]:
 
 
 def generator_of(
-    task: Mapping[str, Any], requests: Sequence[Request], selection: answers.Selection | None = None
+    task: Mapping[str, Any],
+    requests: Sequence[Request],
+    selection: crystals_selection.Selection | None = None,
 ) -> Generator:
     """The generator that a task describes, on the worker.
 
@@ -207,10 +210,10 @@ def finished(
 # -- rows ----------------------------------------------------------------------------------------------------
 
 
-def kept(rows: Sequence[Row], selection: answers.Selection) -> list[Row]:
+def kept(rows: Sequence[Row], selection: crystals_selection.Selection) -> list[Row]:
     """The rows of a request that are its answers, in their order."""
     ranks, clusters = [row["rank"] for row in rows], [row["cluster"] for row in rows]
-    return [rows[i] for i in answers.kept(ranks, clusters, [bool(row["valid"]) for row in rows], selection)]
+    return [rows[i] for i in ranking.kept(ranks, clusters, [bool(row["valid"]) for row in rows], selection)]
 
 
 def by_request(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -236,7 +239,7 @@ def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) 
 
 
 def _name_files(
-    rows: Sequence[dict[str, Any]], selection: answers.Selection, *, named: bool
+    rows: Sequence[dict[str, Any]], selection: crystals_selection.Selection, *, named: bool
 ) -> dict[str, str]:
     """The CIFs of a request's answers by file name, which is noted in their rows."""
     cifs = {}

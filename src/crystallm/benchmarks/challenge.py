@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.known import structure_of
-from crystallm.crystal import Crystal
+from crystallm.crystals.crystal import Crystal
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystallm.execution import mapping, tasks
 from crystallm.structures import conversion

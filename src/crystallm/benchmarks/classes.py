@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks.known import spread
-from crystallm.crystal import Crystal
 from crystallm.crystallography import elements, formula
+from crystallm.crystals.crystal import Crystal
 from crystallm.errors import CrystallmError, InputError, TextError
 
 if TYPE_CHECKING:

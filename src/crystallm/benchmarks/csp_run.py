@@ -15,9 +15,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm import answers
 from crystallm.benchmarks import csp, scores
 from crystallm.cif import structure_reader
+from crystallm.crystals import ranking
 from crystallm.errors import CrystallmError
 from crystallm.validity import checks
 
@@ -102,7 +102,7 @@ def judge(
     clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
     seconds = None
     if agreement:
-        clusters = answers.fold([[_structure(sample) for sample in row] for row in samples], workers=workers)
+        clusters = ranking.fold([[_structure(sample) for sample in row] for row in samples], workers=workers)
         seconds = (time.monotonic() - started) / max(1, sum(map(len, samples)))
     return [
         {
@@ -205,7 +205,7 @@ def _chosen(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[sco
     for by in ("agreement", "likelihood") if likely else ("agreement",):
         best: list[float | None] = []
         for found in by_entry:
-            ranks = answers.places(
+            ranks = ranking.places(
                 [row["cluster"] for row in found[:n]],
                 [math.nan if (value := row["log_likelihood"]) is None else value for row in found[:n]],
                 [bool(row["valid"]) for row in found[:n]],

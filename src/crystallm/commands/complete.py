@@ -32,8 +32,8 @@ from crystallm.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystallm.answers import Selection
     from crystallm.completion import Completing
+    from crystallm.crystals.selection import Selection
 
 
 def complete(
@@ -109,8 +109,8 @@ def complete(
 def _asked(options: Mapping[str, Any]) -> tuple[Completing, Selection]:
     """What the options ask for, understood and held against the model."""
     from crystallm import completion, likeness
-    from crystallm.answers import Selection
     from crystallm.asking import validated
+    from crystallm.crystals.selection import Selection
     from crystallm.models.load import load_model
 
     left = dict(options)
@@ -144,7 +144,7 @@ def _written(
 ) -> list[dict[str, Any]]:
     """The rows of all crystals; those of a finished run are read."""
     from crystallm import units
-    from crystallm.crystal import COLUMNS
+    from crystallm.crystals.table import COLUMNS
     from crystallm.generation import fingerprint
     from crystallm.sources import collection
     from crystallm.storage import run_folder

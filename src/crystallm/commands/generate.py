@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from concurrent.futures import Executor
 
-    from crystallm.answers import Selection
     from crystallm.asking import Request
     from crystallm.bulk import Block, Done
     from crystallm.choosing import Choice
+    from crystallm.crystals.selection import Selection
     from crystallm.generation import Settings
     from crystallm.lists import Survey
     from crystallm.models.model import Model
@@ -237,9 +237,9 @@ def _asked(options: dict[str, Any]) -> Asked:
         InputError: options that are out of range or cannot stand together.
     """
     from crystallm import lists
-    from crystallm.answers import Selection
     from crystallm.asking import Request, elements_of, opened, understand, validated
     from crystallm.crystallography import formula
+    from crystallm.crystals.selection import Selection
 
     options = dict(options)
     out, formulas, cifs = (options.pop(name, None) for name in ("out", "formulas", "cifs"))
@@ -423,7 +423,7 @@ def _hint(choices: Sequence[Choice]) -> str:
 
 def _generate(asked: Asked, *, shown: bool) -> Written:
     """Write, judge, rank and keep the crystals of all requests; what can be refused is refused first."""
-    from crystallm.crystal import COLUMNS
+    from crystallm.crystals.table import COLUMNS
     from crystallm.storage import files, run_folder
 
     if asked.out is not None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from crystallm.asking import Request
     from crystallm.benchmarks.challenge import ChallengeResult, Shares
     from crystallm.benchmarks.classes import ClassesResult, Score
-    from crystallm.crystal import Crystal
+    from crystallm.crystals.crystal import Crystal
     from crystallm.generation import Settings
     from crystallm.models.model import Model
 

@@ -235,17 +235,17 @@ def _relaxed(asked: Asked, *, shown: bool) -> list[dict[str, Any]]:
 
 def _ranked(rows: list[dict[str, Any]], asked: Asked) -> list[dict[str, Any]]:
     """The same rows with clusters and ranks, those of each reduced formula on their own; see `answers`."""
-    from crystallm import answers
+    from crystallm.crystals import ranking
     from crystallm.sources import parsing
 
     ranked = [dict(row) for row in rows]
     groups = list(_by_formula(ranked).values())
-    folded = answers.fold(
+    folded = ranking.fold(
         [[parsing.structure(row["cif"]) for row in group] for group in groups], workers=asked.workers
     )
     for group, clusters in zip(groups, folded, strict=True):
         energies = [row["energy"] for row in group]
-        ranks = answers.places(clusters, [math.nan] * len(group), [True] * len(group), "energy", energies)
+        ranks = ranking.places(clusters, [math.nan] * len(group), [True] * len(group), "energy", energies)
         for row, cluster, place in zip(group, clusters, ranks, strict=True):
             row |= {"cluster": cluster, "cluster_size": clusters.count(cluster), "rank": place}
     kept = {id(row) for row in _kept(ranked, asked.best or len(ranked))}

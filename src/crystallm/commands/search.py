@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from crystallm.asking import Request
-    from crystallm.crystal import Crystal
+    from crystallm.crystals.crystal import Crystal
     from crystallm.generation import Settings
     from crystallm.models.model import Model
     from crystallm.search_options import Options
@@ -225,7 +225,7 @@ def _asked(options: dict[str, Any]) -> Asked:
 
 def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Search; rows of the distinct crystals, best first, and what there is to say of the search."""
-    from crystallm import answers
+    from crystallm.crystals import annotation
     from crystallm.execution import mapping
     from crystallm.generation import Generator
     from crystallm.models.load import load_model
@@ -249,7 +249,7 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
             ranked = best_first(run.found)
             results.append(_finished(run, ranked, folder))
             if asked.formation or asked.hull is not None:  # what may fail comes when all else is written
-                answers.relate(
+                annotation.relate(
                     [one.crystal for one in run.found],
                     options.energy,
                     formation=asked.formation,
@@ -336,7 +336,7 @@ def _finished(
     run: Search, ranked: Sequence[Crystal], folder: Path | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Write the table of what a search has found; rows of the distinct ones, as they are ranked."""
-    from crystallm.crystal import COLUMNS
+    from crystallm.crystals.table import COLUMNS
     from crystallm.storage import files, run_folder
     from crystallm.storage import tables as storage_tables
 

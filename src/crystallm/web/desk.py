@@ -38,7 +38,7 @@ def sheet(task: Mapping[str, Any]) -> dict[str, Any]:
         task: `language`, `ids`, `n_asked`, `n_prompt`, `forced`, `log_probs`, `log_likelihood`, `ended`, and
             `judge`: whether it is to be judged.
     """
-    from crystallm.crystal import Crystal
+    from crystallm.crystals.crystal import Crystal
     from crystallm.language import get_language
 
     language = get_language(task["language"])

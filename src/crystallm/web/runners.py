@@ -18,8 +18,8 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from crystallm import answers
 from crystallm.asking import Request, opened, understand, validated
+from crystallm.crystals import ranking
 from crystallm.energy import calculations, relaxation, worker
 from crystallm.energy import protocol as energies
 from crystallm.errors import CrystallmError, InputError
@@ -34,7 +34,7 @@ from crystallm.web.reading import FieldError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from crystallm.crystal import Crystal
+    from crystallm.crystals.crystal import Crystal
     from crystallm.models.model import Model
     from crystallm.sampling.sequence import Draft, Sample
     from crystallm.web.jobs import Job
@@ -412,7 +412,7 @@ class Runner:
                 clusters[number] = first + cluster
             first += len(members)
         listed = [clusters[number] for number in numbers]
-        ranks = answers.places(
+        ranks = ranking.places(
             listed,
             [found[n].get("log_likelihood") or float("nan") for n in numbers],
             [bool(found[n].get("valid")) for n in numbers],

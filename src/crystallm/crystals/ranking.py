@@ -24,11 +24,10 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from crystallm.errors import CrystallmError, TextError
+from crystallm.crystals.annotation import structure_of
+from crystallm.errors import CrystallmError
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
@@ -36,159 +35,8 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.crystal import Crystal
-
-Ranking = Literal["agreement", "likelihood", "both", "energy"]
-TRIES = 10
-"""Crystals written for each valid one that is asked for, at most, where no other bound is given."""
-JUDGED_BY_ONE = 32
-"""Crystals for which a further judging process is started."""
-WEIGHED_BY_ONE = 8
-"""Crystals for which a further process with an energy model is started."""
-
-
-class Selection(BaseModel):
-    """What is kept of the crystals that are written, and in which order. Frozen; refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    valid: bool = False
-    """Write on until as many crystals as were asked for are valid."""
-    max_tries: int | None = Field(default=None, ge=1)
-    """Crystals written for a request, to find its valid ones, at most; None: ten for each."""
-    rank: Ranking | None = None
-    """Fold equal crystals and rank them; None: leave them in the order of their samples."""
-    best: int | None = Field(default=None, ge=1)
-    """Keep so many distinct crystals of a request, the best ones; None for all. Ranks by agreement if no
-    ranking is named."""
-
-    energy: str | None = None
-    """Ask this energy model about the crystals (see `energy.model`); ranks by energy if nothing is named."""
-    relax: bool = False
-    """With energy: relax the crystals first, and tell the energy of what they have become."""
-    formation: bool = False
-    """With energy: tell formation energies, too; see `energy.formation`."""
-    hull: str | None = None
-    """With energy: tell how far crystals stand above the hull of the entries in this file; see
-    `energy.hull`."""
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Selection:
-        if self.energy is None and (self.relax or self.rank == "energy"):
-            what = "relax" if self.relax else "rank = 'energy'"
-            raise ValueError(f"{what} without energy: name a model, energy = 'chgnet' (--energy chgnet)")
-        if self.energy is None and (self.formation or self.hull is not None):
-            what = "formation" if self.formation else f"hull = {self.hull!r}"
-            raise ValueError(f"{what} without energy: name a model, energy = 'chgnet' (--energy chgnet)")
-        if self.max_tries is not None and not self.valid:
-            raise ValueError(f"max_tries = {self.max_tries} without valid: ask for valid crystals too")
-        return self
-
-    @property
-    def ranking(self) -> Ranking | None:
-        """How to rank, None for not at all."""
-        if self.rank is None and self.energy is not None:
-            return "energy"
-        return "agreement" if self.rank is None and self.best is not None else self.rank
-
-    def tries(self, n: int) -> int:
-        """Crystals that a request for n may take."""
-        if not self.valid:
-            return n
-        return TRIES * n if self.max_tries is None else self.max_tries
-
-
-def judge(crystals: Sequence[Crystal]) -> None:
-    """Set the verdicts on crystals, found in processes that may be lost."""
-    from crystallm.validity import checks
-
-    # One process a core, but none for a handful: each takes seconds to start.
-    workers = max(1, min(os.cpu_count() or 1, len(crystals) // JUDGED_BY_ONE))
-    verdicts = checks.check_many([crystal.judged for crystal in crystals], workers=workers)
-    for crystal, verdict in zip(crystals, verdicts, strict=True):
-        crystal.judge(verdict)
-
-
-def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, device: str = "auto") -> None:
-    """Set `energy` of crystals, or `energy_reason`, and on wish `relaxed`, in processes that may be lost.
-
-    What is no crystal, or has no sensible cell, is not asked about: models take minutes for freaks. The space
-    group is kept as written.
-
-    Args:
-        crystals: judged before.
-        model: by name, see `energy.model`.
-        relax: whether to relax each crystal first; the energy is then of what it has become.
-        device: of the model; a GPU where `auto` finds one, else the CPU.
-
-    Raises:
-        InputError, CrystallmError: there is no such model, or it cannot be loaded.
-    """
-    from crystallm.energy import calculations, relaxation
-    from crystallm.execution.devices import device_of
-    from crystallm.execution.tasks import Lost
-
-    asked: list[tuple[Crystal, Structure]] = []
-    for crystal in crystals:
-        if (structure := _structure(crystal)) is None:
-            crystal.energy_reason = "no crystal"
-        elif not crystal.validity.sensible:
-            crystal.energy_reason = "no sensible cell"
-        else:
-            asked.append((crystal, structure))
-    where = device_of(device)
-    place = str(where) if where.type == "cuda" else "cpu"
-    n_workers = min(os.cpu_count() or 1, max(1, len(asked) // WEIGHED_BY_ONE)) if place == "cpu" else 1
-    structures = [structure for _, structure in asked]
-    if relax:
-        options = relaxation.Options(keep_symmetry=True)
-        found = calculations.relax_all(structures, model, options, device=place, n_workers=n_workers)
-        for (crystal, _), one in zip(asked, found, strict=True):
-            if isinstance(one, Lost):
-                crystal.energy_reason = one.reason
-            else:
-                crystal.energy, crystal.relaxed = one.energy, one.structure
-        return
-    energies = calculations.score(structures, model, device=place, workers=n_workers)
-    for (crystal, _), energy in zip(asked, energies, strict=True):
-        if isinstance(energy, Lost):
-            crystal.energy_reason = energy.reason
-        else:
-            crystal.energy = energy
-
-
-def relate(
-    crystals: Sequence[Crystal], model: str, *, formation: bool, hull: str | None, device: str = "auto"
-) -> None:
-    """Set `formation_energy` and `e_above_hull` of crystals that have energies, where these are wanted.
-
-    Args:
-        crystals: weighed before.
-        model: by name, see `energy.model`.
-        formation: whether formation energies are wanted.
-        hull: file of entries, see `energy.hull`.
-        device: of the model.
-
-    Raises:
-        InputError, CrystallmError: a file that is none or cannot be read.
-    """
-    if not (formation or hull is not None):
-        return
-    from crystallm.execution.devices import device_of
-    from crystallm.thermodynamics.relative_energies import Relation
-
-    where = device_of(device)
-    place = str(where) if where.type == "cuda" else "cpu"
-    relation = Relation(model, formation=formation, hull=hull, device=place)
-    weighed = [
-        (crystal, crystal.energy, structure.composition)
-        for crystal in crystals
-        if crystal.energy is not None and (structure := _structure(crystal)) is not None
-    ]
-    relation.prepare(composition for _, _, composition in weighed)
-    for crystal, energy, composition in weighed:
-        told = relation.told(composition, energy)
-        crystal.formation_energy, crystal.e_above_hull = told["formation_energy"], told["e_above_hull"]
+    from crystallm.crystals.crystal import Crystal
+    from crystallm.crystals.selection import Ranking, Selection
 
 
 def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | None = None) -> None:
@@ -202,7 +50,7 @@ def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | N
         by: see the module.
         workers: processes at a time; one a core if None.
     """
-    folded = fold([[_structure(crystal) for crystal in crystals] for crystals in requests], workers=workers)
+    folded = fold([[structure_of(crystal) for crystal in crystals] for crystals in requests], workers=workers)
     for crystals, clusters in zip(requests, folded, strict=True):
         ranks = places(
             clusters,
@@ -375,16 +223,9 @@ def kept(
     return [i for i in found if (place := ranks[i]) is not None and place <= last]
 
 
-def _structure(crystal: Crystal) -> Structure | None:
-    try:
-        return crystal.structure if crystal.relaxed is None else crystal.relaxed
-    except TextError:
-        return None
-
-
 def _volume(crystal: Crystal) -> float | None:
     """Volume per atom, Å^3, of what a crystal has become."""
-    structure = _structure(crystal)
+    structure = structure_of(crystal)
     return None if structure is None else structure.volume / len(structure)
 
 

@@ -1,0 +1,1 @@
+"""Sampled crystals: verdicts, energies, ranks, tables."""

@@ -1,0 +1,122 @@
+"""Verdicts and energies of many crystals."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from crystallm.errors import TextError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pymatgen.core import Structure
+
+    from crystallm.crystals.crystal import Crystal
+
+
+JUDGED_BY_ONE = 32
+"""Crystals for which a further judging process is started."""
+
+WEIGHED_BY_ONE = 8
+"""Crystals for which a further process with an energy model is started."""
+
+
+def judge(crystals: Sequence[Crystal]) -> None:
+    """Set the verdicts on crystals, found in processes that may be lost."""
+    from crystallm.validity import checks
+
+    # One process a core, but none for a handful: each takes seconds to start.
+    workers = max(1, min(os.cpu_count() or 1, len(crystals) // JUDGED_BY_ONE))
+    verdicts = checks.check_many([crystal.judged for crystal in crystals], workers=workers)
+    for crystal, verdict in zip(crystals, verdicts, strict=True):
+        crystal.judge(verdict)
+
+
+def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, device: str = "auto") -> None:
+    """Set `energy` of crystals, or `energy_reason`, and on wish `relaxed`, in processes that may be lost.
+
+    What is no crystal, or has no sensible cell, is not asked about: models take minutes for freaks. The space
+    group is kept as written.
+
+    Args:
+        crystals: judged before.
+        model: by name, see `energy.model`.
+        relax: whether to relax each crystal first; the energy is then of what it has become.
+        device: of the model; a GPU where `auto` finds one, else the CPU.
+
+    Raises:
+        InputError, CrystallmError: there is no such model, or it cannot be loaded.
+    """
+    from crystallm.energy import calculations, relaxation
+    from crystallm.execution.devices import device_of
+    from crystallm.execution.tasks import Lost
+
+    asked: list[tuple[Crystal, Structure]] = []
+    for crystal in crystals:
+        if (structure := structure_of(crystal)) is None:
+            crystal.energy_reason = "no crystal"
+        elif not crystal.validity.sensible:
+            crystal.energy_reason = "no sensible cell"
+        else:
+            asked.append((crystal, structure))
+    where = device_of(device)
+    place = str(where) if where.type == "cuda" else "cpu"
+    n_workers = min(os.cpu_count() or 1, max(1, len(asked) // WEIGHED_BY_ONE)) if place == "cpu" else 1
+    structures = [structure for _, structure in asked]
+    if relax:
+        options = relaxation.Options(keep_symmetry=True)
+        found = calculations.relax_all(structures, model, options, device=place, n_workers=n_workers)
+        for (crystal, _), one in zip(asked, found, strict=True):
+            if isinstance(one, Lost):
+                crystal.energy_reason = one.reason
+            else:
+                crystal.energy, crystal.relaxed = one.energy, one.structure
+        return
+    energies = calculations.score(structures, model, device=place, workers=n_workers)
+    for (crystal, _), energy in zip(asked, energies, strict=True):
+        if isinstance(energy, Lost):
+            crystal.energy_reason = energy.reason
+        else:
+            crystal.energy = energy
+
+
+def relate(
+    crystals: Sequence[Crystal], model: str, *, formation: bool, hull: str | None, device: str = "auto"
+) -> None:
+    """Set `formation_energy` and `e_above_hull` of crystals that have energies, where these are wanted.
+
+    Args:
+        crystals: weighed before.
+        model: by name, see `energy.model`.
+        formation: whether formation energies are wanted.
+        hull: file of entries, see `energy.hull`.
+        device: of the model.
+
+    Raises:
+        InputError, CrystallmError: a file that is none or cannot be read.
+    """
+    if not (formation or hull is not None):
+        return
+    from crystallm.execution.devices import device_of
+    from crystallm.thermodynamics.relative_energies import Relation
+
+    where = device_of(device)
+    place = str(where) if where.type == "cuda" else "cpu"
+    relation = Relation(model, formation=formation, hull=hull, device=place)
+    weighed = [
+        (crystal, crystal.energy, structure.composition)
+        for crystal in crystals
+        if crystal.energy is not None and (structure := structure_of(crystal)) is not None
+    ]
+    relation.prepare(composition for _, _, composition in weighed)
+    for crystal, energy, composition in weighed:
+        told = relation.told(composition, energy)
+        crystal.formation_energy, crystal.e_above_hull = told["formation_energy"], told["e_above_hull"]
+
+
+def structure_of(crystal: Crystal) -> Structure | None:
+    try:
+        return crystal.structure if crystal.relaxed is None else crystal.relaxed
+    except TextError:
+        return None
