@@ -22,7 +22,8 @@ from make_well_known import SOURCES, formulas, place
 from pyarrow import parquet
 from pymatgen.core import Composition, Structure
 
-from crystallm.benchmarks.classes import COLUMNS, PROTOTYPES, member
+from crystallm.analysis.prototypes import PROTOTYPES, member
+from crystallm.benchmarks.structure_classes import COLUMNS
 
 OUT = Path(__file__).parent.parent / "src/crystallm/data/classes.csv"
 PER_CLASS = 60

@@ -12,14 +12,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
-from crystallm.benchmarks.classes import (
-    PROTOTYPES,
-    Reference,
-    detect,
-    judge,
-    member,
-    read_references,
-)
+from crystallm.analysis.prototypes import PROTOTYPES, detect, member
+from crystallm.benchmarks.structure_classes import Reference, judge, read_references
 from crystallm.cif import parser, writer
 from crystallm.commands import known
 from crystallm.errors import InputError

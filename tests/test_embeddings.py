@@ -11,7 +11,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from crystallm import cli, embeddings, language
+from crystallm import cli, language
+from crystallm.analysis import embeddings
 from crystallm.cif import tokenizer
 from crystallm.crystallography import elements
 from crystallm.errors import InputError

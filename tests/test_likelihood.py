@@ -10,7 +10,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from crystallm import cli, language, likelihood
+from crystallm import cli, language
+from crystallm.analysis import likelihood, token_roles
 from crystallm.cif import tokenizer
 from crystallm.errors import InputError
 from crystallm.models.load import load_model
@@ -42,8 +43,8 @@ def book(textbook_structures):
 
 def told_in_parts(tongue, ids):
     """The tokens of each part, as a person reads them."""
-    found = {part: [] for part in likelihood.PARTS}
-    for part, token in zip(likelihood.parts(tongue, ids), ids, strict=True):
+    found = {part: [] for part in token_roles.PARTS}
+    for part, token in zip(token_roles.parts(tongue, ids), ids, strict=True):
         found[part].append(token)
     return {part: tongue.text(tokens) for part, tokens in found.items()}
 

@@ -42,7 +42,7 @@ def embeddings(
     for name, endings in (("out", (".csv", ".parquet")), ("picture", (".png",))):
         if name in places and places[name].suffix.lower() not in endings:
             raise InputError(f"{str(places[name])!r}: name a file that ends in {' or '.join(endings)}")
-    from crystallm import embeddings as learned
+    from crystallm.analysis import embeddings as learned
     from crystallm.models.load import load_model
     from crystallm.storage import files
     from crystallm.storage import tables as storage_tables

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from crystallm.asking import Request
     from crystallm.benchmarks.challenge import ChallengeResult, Shares
-    from crystallm.benchmarks.classes import ClassesResult, Score
+    from crystallm.benchmarks.structure_classes import ClassesResult, Score
     from crystallm.crystals.crystal import Crystal
     from crystallm.generation import Settings
     from crystallm.models.model import Model
@@ -182,8 +182,9 @@ def classes(
     own = {name: options.pop(name, None) for name in ("data", "classes", "n", "limit", "unseen", "out")}
     n_samples = whole("n", own["n"], 5)
     settings, target = _settings(options, own["out"])
+    from crystallm.analysis.prototypes import PROTOTYPES
     from crystallm.asking import Request
-    from crystallm.benchmarks.classes import PROTOTYPES, judge, read_references
+    from crystallm.benchmarks.structure_classes import judge, read_references
     from crystallm.models.load import load_model
     from crystallm.storage import files
 

@@ -63,7 +63,7 @@ def score(
         raise InputError(f"out = {str(place)!r}: name a file that ends in .csv or .parquet")
     found = _scored(options, tolerance(options.get("symprec")), shown=not (quiet or json))
     if place is not None:
-        from crystallm.likelihood import COLUMNS
+        from crystallm.analysis.likelihood import COLUMNS
         from crystallm.storage import tables as storage_tables
 
         storage_tables.write_table(place, found, COLUMNS)
@@ -74,7 +74,7 @@ def score(
 
 
 def _scored(options: Mapping[str, Any], symprec: float, *, shown: bool) -> list[dict[str, Any]]:
-    from crystallm import likelihood
+    from crystallm.analysis import likelihood
     from crystallm.models.load import load_model
     from crystallm.sources import collection
 
@@ -94,7 +94,7 @@ def _scored(options: Mapping[str, Any], symprec: float, *, shown: bool) -> list[
 
 def _print(rows: Sequence[Mapping[str, Any]], place: Path | None) -> None:
     from crystallm import tables
-    from crystallm.likelihood import PARTS
+    from crystallm.analysis.token_roles import PARTS
 
     scored = [row for row in rows if row["nats"] is not None]
     others = [row for row in rows if row["nats"] is None]

@@ -116,6 +116,7 @@ def relate(
 
 
 def structure_of(crystal: Crystal) -> Structure | None:
+    """Return the structure of a crystal, or None where its text cannot be read."""
     try:
         return crystal.structure if crystal.relaxed is None else crystal.relaxed
     except TextError:

@@ -256,3 +256,17 @@ class Writer:
         if bool(logits.isnan().any()):
             raise CrystallmError(BROKEN)
         return logits
+
+
+def token_losses(network: GPT, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+    """-log p of every token but the first of each text, nats."""
+    import torch
+
+    longest = max(map(len, texts))
+    device = network.transformer.wte.weight.device
+    # Padding stands behind all that is looked at, and no token sees what comes after it.
+    ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=device)  # (B, T)
+    with torch.no_grad():
+        logits = network(ids[:, :-1]).float()  # (B, T - 1, V)
+        told = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(dim=2)  # (B, T - 1)
+    return [(-row[: len(text) - 1]).tolist() for row, text in zip(told.cpu(), texts, strict=True)]

@@ -19,22 +19,23 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from crystallm.analysis.token_roles import PARTS, parts
 from crystallm.errors import CrystallmError, InputError
+from crystallm.sampling.sample import token_losses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from crystallm.language import Language
     from crystallm.models.model import Model
-    from crystallm.network.transformer import GPT
     from crystallm.sources.entry import Entry
 
-PARTS = ("composition", "space_group", "orbits", "cell", "coordinates")
-"""In the order of the orbits language; the published one has the cell before the orbits."""
+
 BATCH_TOKENS = 16_384
 """Tokens that go through the network together, padding included."""
+
 TOGETHER = 512
 """Crystals that are sorted by length before they are put together."""
+
 COLUMNS = {
     "id": "string",
     "formula": "string",
@@ -73,83 +74,6 @@ class Score:
         return math.exp(self.nats / self.n_tokens) if self.n_tokens else math.nan
 
 
-def parts(language: Language, ids: Sequence[int]) -> list[str]:
-    """The part that each token of a whole text belongs to; the first, which is given, to the composition.
-
-    Raises:
-        InputError: no such language.
-    """
-    if language.name == "orbits":
-        return _orbits_parts(ids)
-    if language.name == "cif":
-        return _cif_parts(ids)
-    raise InputError(f"the parts of the language {language.name!r} are not known")
-
-
-def _orbits_parts(ids: Sequence[int]) -> list[str]:
-    from crystallm.orbits.vocabulary import families
-
-    family = families()
-    found = []
-    in_orbits = False
-    for token in ids:
-        if family.group <= token < family.label:
-            found.append("space_group")
-            in_orbits = True
-        elif token < family.group and token != family.end:
-            found.append("orbits" if in_orbits else "composition")
-        elif token == family.end or token >= family.coarse:
-            found.append("coordinates")
-        else:
-            found.append("orbits" if token < family.volume else "cell")
-    return found
-
-
-# By the first word of a line. What follows from the composition alone counts with it, and so on.
-_CIF_LINES = (
-    ("_symmetry", "space_group"),
-    ("_cell_formula_units", "composition"),
-    ("_cell", "cell"),
-    ("_chemical", "composition"),
-    ("_atom_site", "orbits"),
-)
-
-
-def _cif_parts(ids: Sequence[int]) -> list[str]:
-    from crystallm.cif import tokenizer
-
-    found: list[str] = []
-    line: list[tuple[int, str]] = []  # tokens of the line at hand: place, text
-    loop = ""  # what the loop at hand belongs to
-    waiting: list[int] = []  # tokens of `loop_`, which belong to what follows
-    for place, token in enumerate(ids):
-        text = tokenizer.decode([token])
-        found.append("composition")
-        line.append((place, text))
-        if text != "\n" and place < len(ids) - 1:
-            continue
-        words = "".join(piece for _, piece in line).split(" ")
-        first = words[0].strip()
-        places, line = line, []
-        if first == "loop_":
-            waiting = [at for at, _ in places]
-            loop = ""
-            continue
-        part = next((part for start, part in _CIF_LINES if first.startswith(start)), "")
-        if part:
-            loop = part
-        elif loop == "orbits":  # a row: symbol, label, multiplicity; then numbers
-            n_blanks = 0 if len(places) > 1 else 3  # the end of the text is an empty line
-            for at, piece in places:
-                found[at] = "orbits" if n_blanks < 3 else "coordinates"
-                n_blanks += piece == " "
-            continue
-        for at in (*waiting, *(at for at, _ in places)):
-            found[at] = part or loop or "composition"
-        waiting = []
-    return found
-
-
 def score(model: Model, texts: Sequence[Sequence[int]]) -> list[Score]:
     """Log-likelihoods of whole texts.
 
@@ -169,7 +93,7 @@ def score(model: Model, texts: Sequence[Sequence[int]]) -> list[Score]:
     while order:
         longest = len(texts[order[-1]])
         batch = [order.pop() for _ in range(min(len(order), max(1, BATCH_TOKENS // longest)))]
-        for i, losses in zip(batch, _losses(model.network, [texts[i] for i in batch]), strict=True):
+        for i, losses in zip(batch, token_losses(model.network, [texts[i] for i in batch]), strict=True):
             named = zip(parts(model.language, texts[i])[1:], losses, strict=True)
             sums = dict.fromkeys(PARTS, (0.0, 0))
             for part, loss in named:
@@ -177,20 +101,6 @@ def score(model: Model, texts: Sequence[Sequence[int]]) -> list[Score]:
                 sums[part] = (nats + loss, n + 1)
             found[i] = Score(math.fsum(losses), len(losses), sums)
     return [found[i] for i in range(len(texts))]
-
-
-def _losses(network: GPT, texts: Sequence[Sequence[int]]) -> list[list[float]]:
-    """-log p of every token but the first of each text, nats."""
-    import torch
-
-    longest = max(map(len, texts))
-    device = network.transformer.wte.weight.device
-    # Padding stands behind all that is looked at, and no token sees what comes after it.
-    ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=device)  # (B, T)
-    with torch.no_grad():
-        logits = network(ids[:, :-1]).float()  # (B, T - 1, V)
-        told = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(dim=2)  # (B, T - 1)
-    return [(-row[: len(text) - 1]).tolist() for row, text in zip(told.cpu(), texts, strict=True)]
 
 
 def rows(model: Model, entries: Iterable[Entry], *, symprec: float = 0.1) -> Iterator[dict[str, Any]]:

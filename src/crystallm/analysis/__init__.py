@@ -1,0 +1,1 @@
+"""What a model has learned, and what a structure is."""
