@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from crystallm.asking import Request
-from crystallm.generation import Generator, Settings
+from crystallm.generation.generator import Generator
+from crystallm.generation.request import Request, Settings
 from crystallm.language import get_language
 from crystallm.models.load import load_model
 from crystallm.models.model import Model

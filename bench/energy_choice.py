@@ -32,7 +32,8 @@ from crystallm.energy import calculations, relaxation
 from crystallm.energy.calculations import score
 from crystallm.errors import CrystallmError, TextError
 from crystallm.execution.tasks import Lost
-from crystallm.generation import Generator, Settings
+from crystallm.generation.generator import Generator
+from crystallm.generation.request import Settings
 from crystallm.models import load
 from crystallm.storage import files, run_folder
 from crystallm.structures import conversion

@@ -144,7 +144,7 @@ class _watched:  # noqa: N801 - used like a function
     def __enter__(self) -> Found:
         if not self.options.get("profile"):
             return self.found
-        from crystallm import generation
+        from crystallm.generation import generator
         from crystallm.network import ragged
         from crystallm.sampling import token_sampler
 
@@ -175,13 +175,13 @@ class _watched:  # noqa: N801 - used like a function
             )
         )
         patch(ragged.Reader, "__init__", "packing")
-        rules_of = generation.Generator._rules  # noqa: SLF001 - the one place where rules come from
+        rules_of = generator.Generator._rules  # noqa: SLF001 - the one place where rules come from
 
         def rules(*args: Any) -> Any:
             found = self.timed("rules", rules_of)(*args)
             return None if found is None else _Rules(found, self.timed)
 
-        self.stack.enter_context(mock.patch.object(generation.Generator, "_rules", rules))
+        self.stack.enter_context(mock.patch.object(generator.Generator, "_rules", rules))
         return self.found
 
     def __exit__(self, *_: object) -> None:
@@ -318,8 +318,8 @@ stage("command line")
 import torch
 stage("torch")
 from crystallm.models.load import load_model
-from crystallm.generation import Generator, Settings
-from crystallm.asking import Request
+from crystallm.generation.generator import Generator, Settings
+from crystallm.generation.request import Request
 model = load_model("default", device="cpu")
 stage("model")
 import pymatgen.core, spglib, crystallm.crystal, crystallm.grammar, crystallm.decode

@@ -18,7 +18,8 @@ import torch
 
 from crystallm.benchmarks.known import known_structures, requests_for
 from crystallm.errors import TextError
-from crystallm.generation import Generator, Settings
+from crystallm.generation.generator import Generator
+from crystallm.generation.request import Settings
 from crystallm.models import load
 from crystallm.validity import checks
 

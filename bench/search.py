@@ -28,12 +28,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from crystallm.asking import Request, understand, validated
 from crystallm.benchmarks.known import known_structures, requests_for, spread
 from crystallm.energy import calculations, relaxation
 from crystallm.execution import mapping, tasks
-from crystallm.generation import Settings
+from crystallm.generation.interpretation import understand
+from crystallm.generation.request import Request, Settings
 from crystallm.models.load import load_model
+from crystallm.options import validated
 from crystallm.search_options import split
 from crystallm.searching import Search, best_first
 from crystallm.storage import files, run_folder

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystallm.asking import validated
 from crystallm.crystals import ranking
 from crystallm.crystals.crystal import Crystal
 from crystallm.crystals.ranking import kept, places
 from crystallm.crystals.selection import Selection
 from crystallm.errors import CrystallmError, InputError
 from crystallm.language import get_language
+from crystallm.options import validated
 from crystallm.structures import folding
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from crystallm.asking import Request, opened, understand
 from crystallm.errors import InputError
+from crystallm.generation.interpretation import understand
+from crystallm.generation.request import Request, opened
 
 
 @pytest.mark.parametrize("formula", ["TiO2", "SrTiO3", "Si", "O2", "Na2O2", "(NH4)2SO4", "CaSO4.2H2O"])

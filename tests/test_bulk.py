@@ -13,13 +13,12 @@ import pytest
 from pyarrow import parquet
 
 from crystallm import bulk
-from crystallm.asking import Request
 from crystallm.cli import run
 from crystallm.commands.pace import Pace
 from crystallm.crystals.selection import Selection
 from crystallm.errors import InputError
 from crystallm.execution import pool as execution_pool
-from crystallm.generation import Settings
+from crystallm.generation.request import Request, Settings
 from crystallm.models.load import load_model
 from crystallm.sources import collection
 from crystallm.storage import run_folder

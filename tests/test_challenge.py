@@ -16,7 +16,7 @@ from crystallm.benchmarks.challenge import Compound, judge, read_compounds
 from crystallm.cif import writer as cif_writer
 from crystallm.commands import known
 from crystallm.errors import CrystallmError, InputError
-from crystallm.generation import generate
+from crystallm.generation.generate import generate
 
 OWN = files("crystallm") / "data" / "well_known.csv"
 

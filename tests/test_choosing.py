@@ -9,12 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystallm import choosing, weighing
-from crystallm.asking import Request, understand
 from crystallm.cif import tokenizer
 from crystallm.crystallography import formula, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
-from crystallm.generation import Generator, Settings
+from crystallm.generation import choices, formula_units, interpretation
+from crystallm.generation.generator import Generator
+from crystallm.generation.interpretation import understand
+from crystallm.generation.request import Request, Settings
 from crystallm.grammar import text_length
 from crystallm.language import get_language
 from crystallm.models.load import load_model
@@ -77,7 +78,7 @@ def test_a_message_never_names_what_cannot(number, z, name):
     group = space_groups.get(number)
     cell = formula.cell(name, z)
     try:
-        choosing.refuse_misfit(cell, group, by_z=True)
+        interpretation.refuse_misfit(cell, group, by_z=True)
     except InputError as error:
         assert not wyckoff_assignment.can_hold(number, [n for _, n in cell.composition])
         if "Z = " in str(error):
@@ -100,20 +101,22 @@ def test_the_network_alone_may_be_asked_for_what_cannot_be(model):
 
 
 def test_only_cells_that_fill_the_group_are_tried():
-    cells = choosing.cells("Ti2O4", space_groups.get(225), fitting=True)
+    cells = interpretation.candidate_cells("Ti2O4", space_groups.get(225), fitting=True)
     assert {cell.z for cell in cells} >= {4, 12, 16}
     assert all(cell.z % 4 == 0 for cell in cells)
-    assert [cell.z for cell in choosing.cells("TiO2", None, fitting=True)][:3] == [1, 2, 3]
+    assert [cell.z for cell in interpretation.candidate_cells("TiO2", None, fitting=True)][:3] == [1, 2, 3]
     with pytest.raises(InputError, match=r"no 24 or fewer formula units of .* can fill Ia-3d"):
-        choosing.cells("NaClBrI", space_groups.get(230), fitting=True)
+        interpretation.candidate_cells("NaClBrI", space_groups.get(230), fitting=True)
 
 
 def test_cells_that_are_tried_are_neither_many_nor_large():
-    assert max(cell.n_atoms for cell in choosing.cells("Mn", None, fitting=True)) >= 58  # alpha-Mn
-    large = choosing.cells("C60H60O61", None, fitting=True)
+    assert (
+        max(cell.n_atoms for cell in interpretation.candidate_cells("Mn", None, fitting=True)) >= 58
+    )  # alpha-Mn
+    large = interpretation.candidate_cells("C60H60O61", None, fitting=True)
     assert [cell.z for cell in large] == [1, 2]
-    assert [cell.z for cell in choosing.cells("Na501Cl", None, fitting=True)] == [1]
-    few = choosing.cells("TiO2", None, fitting=True, most_atoms=20)
+    assert [cell.z for cell in interpretation.candidate_cells("Na501Cl", None, fitting=True)] == [1]
+    few = interpretation.candidate_cells("TiO2", None, fitting=True, most_atoms=20)
     assert [cell.n_atoms for cell in few] == [3, 6, 9, 12, 15, 18]
 
 
@@ -133,8 +136,8 @@ def by_hand(model: Model, prompt: list[int]) -> tuple[float, torch.Tensor]:
 
 def test_z_is_weighted_by_the_probability_that_the_network_writes_this_composition_and_no_more():
     model = babbler("orbits")
-    cells = choosing.cells("TiO2", None, fitting=True)[:12]
-    found, note = choosing.choices(model, cells, None, Settings(), any_z=True, any_group=False)
+    cells = interpretation.candidate_cells("TiO2", None, fitting=True)[:12]
+    found, note = choices.choices(model, cells, None, Settings(), any_z=True, any_group=False)
     firsts, totals = [], []
     for cell in cells:
         prompt = model.language.prompt(cell.composition)
@@ -146,7 +149,7 @@ def test_z_is_weighted_by_the_probability_that_the_network_writes_this_compositi
             for number in wyckoff_assignment.groups_for(tuple(sorted([cell.z, 2 * cell.z])))
         ]
         totals.append(total + float(torch.logsumexp(after[groups], dim=0)))
-    least = math.log(weighing.UNLIKELY)
+    least = math.log(formula_units.UNLIKELY)
     hopeful = [i for i, first in enumerate(firsts) if first > max(firsts) + least]
     tried = [i for i in hopeful if totals[i] > max(totals[k] for k in hopeful) + least]
     expected = np.array([totals[i] for i in tried])
@@ -166,12 +169,12 @@ def test_formulas_that_are_weighed_together_have_the_weights_that_they_have_alon
     for name in names:
         cells = [
             (cell, model.language.prompt(cell.composition))
-            for cell in choosing.cells(name, None, fitting=True)
+            for cell in interpretation.candidate_cells(name, None, fitting=True)
         ]
         told.append(([(cell, prompt) for cell, prompt in cells if len(prompt) < 200], None))
-    together = weighing.likely(model, told)
+    together = formula_units.likely(model, told)
     for one, (cells, weights) in zip(told, together, strict=True):
-        ((alone, expected),) = weighing.likely(model, [one])
+        ((alone, expected),) = formula_units.likely(model, [one])
         assert [cell.z for cell, _ in cells] == [cell.z for cell, _ in alone]
         assert weights == pytest.approx(expected, abs=1e-4)
         assert np.exp(weights).sum() == pytest.approx(1)
@@ -179,8 +182,8 @@ def test_formulas_that_are_weighed_together_have_the_weights_that_they_have_alon
 
 def test_a_cell_that_the_context_cannot_hold_is_not_tried():
     model = babbler("orbits", context=80)
-    cells = choosing.cells("Mg2SiO4", None, fitting=True)
-    found, _ = choosing.choices(model, cells, None, Settings(), any_z=True, any_group=False)
+    cells = interpretation.candidate_cells("Mg2SiO4", None, fitting=True)
+    found, _ = choices.choices(model, cells, None, Settings(), any_z=True, any_group=False)
     assert found
     counts = [tuple(sorted(n for _, n in choice.cell.composition)) for choice in found]
     assert all(text_length.groups_within(some, 80) for some in counts)
@@ -194,7 +197,7 @@ def test_groups_have_the_weight_that_plain_sampling_gives_them(language):
     model = babbler(language)
     cell = formula.cell("NaCl", 4)
     settings = Settings(temperature=0.7, top_k=6, top_p=0.9)
-    found, _ = choosing.choices(model, [cell], None, settings, any_z=False, any_group=True)
+    found, _ = choices.choices(model, [cell], None, settings, any_z=False, any_group=True)
     assert sum(choice.weight for choice in found) == pytest.approx(1)
     assert 1 < len(found) <= 6
     numbers = wyckoff_assignment.groups_for((4, 4))
@@ -210,8 +213,8 @@ def test_groups_have_the_weight_that_plain_sampling_gives_them(language):
 
 
 def test_at_temperature_zero_the_likeliest_has_all(model):
-    cells = choosing.cells("ZnS", None, fitting=True)
-    (only,), _ = choosing.choices(model, cells, None, Settings(temperature=0), any_z=True, any_group=True)
+    cells = interpretation.candidate_cells("ZnS", None, fitting=True)
+    (only,), _ = choices.choices(model, cells, None, Settings(temperature=0), any_z=True, any_group=True)
     assert (only.cell.z, only.space_group, only.weight) == (2, 186, 1.0)
 
 
@@ -233,15 +236,15 @@ def test_the_likelihood_of_a_chosen_group_is_that_of_a_sampled_one(model):
 def test_samples_are_spread_in_proportion_whatever_their_number():
     weights = [0.5, 0.3, 0.15, 0.05]
     for seed in range(20):
-        taken = choosing.spread(weights, seed, 0, range(200))
-        assert choosing.spread(weights, seed, 0, range(20)) == taken[:20]
+        taken = choices.spread(weights, seed, 0, range(200))
+        assert choices.spread(weights, seed, 0, range(20)) == taken[:20]
         for n in (10, 20, 50, 200):
             counts = Counter(taken[:n])
             assert all(abs(counts[i] - n * w) < 3 for i, w in enumerate(weights)), (seed, n)
 
 
 def test_each_sample_is_a_fair_draw():
-    first = Counter(choosing.spread([0.2, 0.8], seed, 0, [0])[0] for seed in range(2000))
+    first = Counter(choices.spread([0.2, 0.8], seed, 0, [0])[0] for seed in range(2000))
     assert 340 < first[0] < 460  # 400 expected, standard deviation 18
 
 

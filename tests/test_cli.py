@@ -241,7 +241,7 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
     command = ("generate", "--formulas", "list.csv", "--valid", "--quiet", *hot)
     monkeypatch.setattr("crystallm.bulk.BLOCK", 1)
     monkeypatch.setattr("crystallm.units.JUDGED_TOGETHER", 1)
-    monkeypatch.setattr("crystallm.generation.JUDGED_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.generation.generator.JUDGED_TOGETHER", 1)
     assert crystallm(*command, "--out", "whole")[0] == 0
 
     from crystallm.storage import run_folder
@@ -339,8 +339,8 @@ def test_a_file_of_requests_gives_one_table(crystallm, parrot, tmp_path):
 
 
 def test_a_request_does_not_depend_on_the_others_that_are_done_with_it(crystallm, parrot, tmp_path):
-    from crystallm.asking import Request
-    from crystallm.generation import Generator, Settings
+    from crystallm.generation.generator import Generator
+    from crystallm.generation.request import Request, Settings
     from crystallm.models.load import load_model
 
     requests = [Request(formula=formula, n=2) for formula in ("Na4Cl4", "Ti2O4", "Zn2S2")]

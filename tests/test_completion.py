@@ -11,10 +11,11 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
 import crystallm
-from crystallm import cli, completion, language, likeness
-from crystallm.completion import Completing
+from crystallm import cli, language
 from crystallm.errors import InputError
-from crystallm.generation import Settings
+from crystallm.generation import completion, template
+from crystallm.generation.completion import Completing
+from crystallm.generation.request import Settings
 from crystallm.grammar.orbits.partial import KnownState
 from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
@@ -59,7 +60,7 @@ def host():
 
 def test_a_crystal_like_another_keeps_group_and_positions(kagome, guesser):
     tongue = language.get_language("orbits")
-    ids = likeness.like(kagome, "YMn6Ge6", tongue)
+    ids = template.like(kagome, "YMn6Ge6", tongue)
     text = tongue.text(ids)
     assert text.startswith("<crystal> Y 1 Mn 6 Ge 6 (P6/mmm) Y 1")
     assert text.count("Ge 2") == 3
@@ -77,14 +78,14 @@ def test_a_crystal_like_another_keeps_group_and_positions(kagome, guesser):
 
 def test_the_published_language_keeps_the_group_alone(kagome):
     tongue = language.get_language("cif")
-    text = tongue.text(likeness.like(kagome, "Y Mn6 Ge6", tongue))
+    text = tongue.text(template.like(kagome, "Y Mn6 Ge6", tongue))
     assert text.startswith("data_Y1Mn6Ge6\n")
     assert text.endswith("_symmetry_space_group_name_H-M P6/mmm\n")
 
 
 def test_elements_of_equal_counts_are_matched_by_electronegativity(textbook_structures):
-    assert likeness._matched(textbook_structures["rocksalt"], "OMg") == {"Na": "Mg", "Cl": "O"}
-    assert likeness._matched(textbook_structures["perovskite"], "CaSnO3") == {
+    assert template._matched(textbook_structures["rocksalt"], "OMg") == {"Na": "Mg", "Cl": "O"}
+    assert template._matched(textbook_structures["perovskite"], "CaSnO3") == {
         "Sr": "Ca",
         "Ti": "Sn",
         "O": "O",

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import crystallm
-from crystallm import compositions
-from crystallm.asking import Request, understand
 from crystallm.cif import tokenizer
 from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError, InputError
-from crystallm.generation import Generator, Settings
+from crystallm.generation import compositions
+from crystallm.generation.generator import Generator
+from crystallm.generation.interpretation import understand
+from crystallm.generation.request import Request, Settings
 from crystallm.grammar.composition import Wanted
 from crystallm.language import get_language
 from crystallm.models.load import load_model

@@ -87,8 +87,8 @@ def test_names_of_the_reference_are_there():
 def test_the_yaml_of_a_queue_is_one():
     import yaml
 
-    from crystallm.asking import validated
     from crystallm.execution import job_queue
+    from crystallm.options import validated
 
     (text,) = re.findall(
         r"^```yaml\n(.*?)^```$", (DOCS / "how-to/cluster.md").read_text(), re.MULTILINE | re.DOTALL

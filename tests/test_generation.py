@@ -4,17 +4,20 @@ import pytest
 import torch
 
 import crystallm
-from crystallm import generation
-from crystallm.asking import Request, understand, validated
 from crystallm.cif import tokenizer
 from crystallm.crystals.selection import Selection
 from crystallm.errors import CheckpointError, InputError
-from crystallm.generation import Generator, Settings
+from crystallm.generation import generator as generation_generator
+from crystallm.generation.generator import Generator
+from crystallm.generation.interpretation import understand
+from crystallm.generation.request import Request, Settings
 from crystallm.language import get_language
+from crystallm.models import model as models_model
 from crystallm.models.load import load_model
 from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
+from crystallm.options import validated
 from crystallm.orbits import vocabulary
 
 
@@ -120,8 +123,8 @@ def test_progress_counts_crystals(model):
 
 
 def test_the_fingerprint_tells_weights_apart(model, babbler):
-    assert generation.fingerprint(model) == generation.fingerprint(model)
-    assert generation.fingerprint(model) != generation.fingerprint(babbler)
+    assert models_model.fingerprint(model) == models_model.fingerprint(model)
+    assert models_model.fingerprint(model) != models_model.fingerprint(babbler)
 
 
 def test_a_request_says_how_it_was_read():
@@ -176,7 +179,7 @@ def test_the_valid_ones_do_not_depend_on_how_many_are_written_at_a_time(model, h
         return [[crystal.ids for crystal in found] for found in generator.write_valid([0, 1])]
 
     together = texts()
-    monkeypatch.setattr(generation, "JUDGED_TOGETHER", 1)
+    monkeypatch.setattr(generation_generator, "JUDGED_TOGETHER", 1)
     monkeypatch.setattr(Generator, "_further", _one_more)
     assert texts() == together
 

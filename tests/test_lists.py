@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crystallm import lists
-from crystallm.asking import Request, understand
 from crystallm.errors import CrystallmError, InputError
+from crystallm.generation.interpretation import understand
+from crystallm.generation.request import Request
 
 if TYPE_CHECKING:
     from pathlib import Path

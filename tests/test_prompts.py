@@ -8,10 +8,11 @@ import zipfile
 
 import pytest
 
-from crystallm import asking, lists
+from crystallm import lists
 from crystallm.datasets import prepare, prompts
 from crystallm.datasets.options import Choices
 from crystallm.errors import CrystallmError, InputError
+from crystallm.generation import interpretation
 
 CELLS = {
     "rocksalt": ("Na4Cl4", 225), "rutile": ("Ti2O4", 136), "perovskite": ("Sr1Ti1O3", 221),
@@ -59,7 +60,7 @@ def test_prompts_become_requests(tmp_path, book, ending, with_group):
     n, skipped = prompts.write(prompts.prompts(book, with_group=with_group), path)
     assert (n, [p.id for p in skipped]) == (5, ["noise"])
     requests = lists.read_requests(path, n=3)
-    plans = [asking.understand(request) for request in requests]
+    plans = [interpretation.understand(request) for request in requests]
     found = [("".join(f"{s}{k}" for s, k in plan.cell.composition), plan.space_group) for plan in plans]
     assert [cell for cell, _ in found] == [cell for cell, _ in CELLS.values()]
     numbers = [None if group is None else group.number for _, group in found]

@@ -15,11 +15,10 @@ import pytest
 
 import crystallm
 from crystallm import cli, searching
-from crystallm.asking import Request
 from crystallm.beginnings import Beginnings
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
-from crystallm.generation import Settings
+from crystallm.generation.request import Request, Settings
 from crystallm.language import get_language
 from crystallm.models.load import load_model
 from crystallm.search_options import Options, split

@@ -17,7 +17,7 @@ from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from crystallm.crystals.crystal import Crystal
-    from crystallm.generation import generate
+    from crystallm.generation.generate import generate
     from crystallm.models.load import load_model
     from crystallm.models.model import Model
     from crystallm.searching import search
@@ -35,19 +35,17 @@ __getattr__, __dir__ = public_names(
     {
         "__version__": "crystallm.version",
         "Crystal": "crystallm.crystals.crystal",
-        "Model": "crystallm.models.folder",
-        "generate": "crystallm.generation",
-        "load_model": "crystallm.models.folder",
+        "Model": "crystallm.models.model",
+        "generate": "crystallm.generation.generate",
+        "load_model": "crystallm.models.load",
         "search": "crystallm.searching",
+        "analysis": "crystallm.analysis:",
         "cif": "crystallm.cif:",
-        "completion": "crystallm.completion:",
         "elements": "crystallm.crystallography.elements:",
-        "embeddings": "crystallm.embeddings:",
         "energy": "crystallm.energy:",
         "export": "crystallm.export:",
         "formula": "crystallm.crystallography.formula:",
-        "hub": "crystallm.hub:",
-        "likelihood": "crystallm.likelihood:",
+        "models": "crystallm.models:",
         "orbits": "crystallm.orbits:",
         "sources": "crystallm.sources:",
         "spacegroups": "crystallm.crystallography.space_groups:",

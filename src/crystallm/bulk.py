@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm import units
-from crystallm.asking import Request
 from crystallm.crystals.selection import Selection
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
-from crystallm.generation import Generator, Settings
+from crystallm.generation.generator import Generator
+from crystallm.generation.request import Request, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

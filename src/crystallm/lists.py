@@ -22,8 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm.asking import Request, opened, understand, validated
 from crystallm.errors import CrystallmError, InputError
+from crystallm.generation.interpretation import understand
+from crystallm.generation.request import Request, opened
+from crystallm.options import validated
 
 if TYPE_CHECKING:
     import io

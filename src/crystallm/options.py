@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -43,3 +45,25 @@ def hint(name: str, names: Sequence[str]) -> str:
 
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """Build a Request, Settings, or any such model.
+
+    Raises:
+        InputError: an unknown key, or a value out of its range; the message names the first.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise InputError(str(first["ctx"]["error"] if "ctx" in first else first["msg"])) from None
+        name = str(first["loc"][0])  # what follows is which of several types was tried
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"unknown option {name!r}: there are {', '.join(kind.model_fields)}") from None
+        said = first["msg"][:1].lower() + first["msg"][1:]
+        raise InputError(f"{name} = {str(first['input'])[:40]!r}: {said}") from None

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from crystallm.asking import validated
 from crystallm.errors import InputError
+from crystallm.options import validated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,9 +24,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from crystallm.asking import Request, opened, understand, validated
 from crystallm.errors import CrystallmError, InputError
-from crystallm.generation import Generator, Settings
+from crystallm.generation.generator import Generator
+from crystallm.generation.interpretation import understand
+from crystallm.generation.request import Request, Settings, opened
+from crystallm.options import validated
 from crystallm.search_options import split
 from crystallm.search_policies import Outcome, Root, policy
 from crystallm.storage.journal import Log

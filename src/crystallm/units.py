@@ -19,14 +19,16 @@ from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
 from crystallm.execution.batching import FEWEST, Portion
-from crystallm.generation import Generator, Settings, fingerprint
+from crystallm.generation.generator import Generator
+from crystallm.generation.request import Settings
+from crystallm.models.model import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from crystallm.asking import Request
     from crystallm.crystals.crystal import Crystal
+    from crystallm.generation.request import Request
     from crystallm.models.model import Model
 
 Row = TypeVar("Row", bound="Mapping[str, Any]")

@@ -12,20 +12,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crystallm import units
-from crystallm.asking import Request
 from crystallm.benchmarks import csp_run
 from crystallm.benchmarks.csp_run import Sampled
 from crystallm.benchmarks.known import Known
 from crystallm.errors import TextError
 from crystallm.execution import mapping
 from crystallm.execution.batching import FEWEST, Portion
+from crystallm.generation.request import Request
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from crystallm.generation import Generator
+    from crystallm.generation.generator import Generator
 
     Rows = list[dict[str, Any]]
 

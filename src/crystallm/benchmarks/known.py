@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.asking import Request
+    from crystallm.generation.request import Request
 
 T = TypeVar("T")
 
@@ -132,8 +132,9 @@ def requests_for(
 def _requests(
     truths: Sequence[Structure], n: int, *, with_group: bool, context: int | None
 ) -> Iterator[Request | None]:
-    from crystallm.asking import Request, understand
     from crystallm.cif import parser, writer
+    from crystallm.generation.interpretation import understand
+    from crystallm.generation.request import Request
     from crystallm.grammar import factory
 
     for truth in truths:

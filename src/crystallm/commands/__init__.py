@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Executor
 
-    from crystallm.generation import Settings
+    from crystallm.generation.request import Settings
 
 ConfigFile = Annotated[
     Path | None,
@@ -145,8 +145,8 @@ def sampling(options: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: an option out of its range, or one that is none.
     """
-    from crystallm.asking import validated
-    from crystallm.generation import Settings
+    from crystallm.generation.request import Settings
+    from crystallm.options import validated
 
     top_k = {"top_k": None} if options.get("top_k") == 0 else {}
     return validated(Settings, {**options, **top_k})

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from crystallm.benchmarks.csp_units import Given, Model
     from crystallm.benchmarks.known import Known
     from crystallm.benchmarks.scores import Line
-    from crystallm.generation import Settings
+    from crystallm.generation.request import Settings
     from crystallm.storage.run_folder import RunFolder
 
 SAMPLES = 100
@@ -206,8 +206,9 @@ def _written(
 ) -> tuple[Model, dict[str, Any]]:
     """What writes samples for some of the entries with a model, and what is asked of it."""
     from crystallm.benchmarks.csp_units import Model
-    from crystallm.generation import Generator, fingerprint
+    from crystallm.generation.generator import Generator
     from crystallm.models.load import load_model
+    from crystallm.models.model import fingerprint
 
     model = load_model(settings.model, device=device, dtype=settings.dtype)
     context = model.config.context if model.language.name == "orbits" else None

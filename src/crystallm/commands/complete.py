@@ -32,8 +32,8 @@ from crystallm.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystallm.completion import Completing
     from crystallm.crystals.selection import Selection
+    from crystallm.generation.completion import Completing
 
 
 def complete(
@@ -108,10 +108,10 @@ def complete(
 
 def _asked(options: Mapping[str, Any]) -> tuple[Completing, Selection]:
     """What the options ask for, understood and held against the model."""
-    from crystallm import completion, likeness
-    from crystallm.asking import validated
     from crystallm.crystals.selection import Selection
+    from crystallm.generation import completion, template
     from crystallm.models.load import load_model
+    from crystallm.options import validated
 
     left = dict(options)
     path, wanted = left.pop("path", None), left.pop("formula", None)
@@ -128,7 +128,7 @@ def _asked(options: Mapping[str, Any]) -> tuple[Completing, Selection]:
         Selection, {name: left.pop(name) for name in tuple(left) if name in Selection.model_fields}
     )
     settings = sampling(left)
-    part = likeness.read(str(path))
+    part = template.read(str(path))
     known = completion.host(part, str(wanted), z=z, keep=keep, symprec=symprec)
     loaded = load_model(settings.model, device=settings.device, dtype=settings.dtype)
     return completion.Completing(loaded, known, n, settings, selection), selection
@@ -145,7 +145,7 @@ def _written(
     """The rows of all crystals; those of a finished run are read."""
     from crystallm import units
     from crystallm.crystals.table import COLUMNS
-    from crystallm.generation import fingerprint
+    from crystallm.models.model import fingerprint
     from crystallm.sources import collection
     from crystallm.storage import run_folder
     from crystallm.validity import collection as validity_collection

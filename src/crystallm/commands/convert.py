@@ -127,9 +127,9 @@ def _text(source: str, to: str, options: dict[str, Any]) -> str:
         else:
             written = language.text(language.encode(read.decode(ids), symprec))
     else:
-        from crystallm import likeness
+        from crystallm.generation import template
 
-        written = language.text(language.encode(likeness.read(path), symprec))
+        written = language.text(language.encode(template.read(path), symprec))
     written = written if written.endswith("\n") else f"{written}\n"
     if options.get("out") is None:
         return written

@@ -43,11 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from concurrent.futures import Executor
 
-    from crystallm.asking import Request
     from crystallm.bulk import Block, Done
-    from crystallm.choosing import Choice
     from crystallm.crystals.selection import Selection
-    from crystallm.generation import Settings
+    from crystallm.generation.choices import Choice
+    from crystallm.generation.request import Request, Settings
     from crystallm.lists import Survey
     from crystallm.models.model import Model
 
@@ -237,9 +236,11 @@ def _asked(options: dict[str, Any]) -> Asked:
         InputError: options that are out of range or cannot stand together.
     """
     from crystallm import lists
-    from crystallm.asking import Request, elements_of, opened, understand, validated
     from crystallm.crystallography import formula
     from crystallm.crystals.selection import Selection
+    from crystallm.generation.interpretation import understand
+    from crystallm.generation.request import Request, elements_of, opened
+    from crystallm.options import validated
 
     options = dict(options)
     out, formulas, cifs = (options.pop(name, None) for name in ("out", "formulas", "cifs"))
@@ -309,12 +310,12 @@ def _begin(options: dict[str, Any]) -> None:
         if options.get("formula") is None or given:
             more = f", not {', '.join(given)}" if given else ""
             raise InputError(f"--like takes a formula{more}: crystallm generate YMn6Ge6 --like ZrMn6Sn6.cif")
-        from crystallm import likeness
+        from crystallm.generation import template
         from crystallm.language import get_language
         from crystallm.models import load
 
         language = get_language(load.language_of(str(options.get("model", "default"))))
-        ids = likeness.like(likeness.read(str(known)), str(options.pop("formula")), language)
+        ids = template.like(template.read(str(known)), str(options.pop("formula")), language)
         options["prompt"] = language.text(ids)
 
 
@@ -388,7 +389,7 @@ class Run:
 
     def note(self) -> str:
         """How the request was read; "" if there may be several."""
-        from crystallm.generation import Generator
+        from crystallm.generation.generator import Generator
 
         request = self.asked.request
         if request is None:
@@ -398,7 +399,7 @@ class Run:
 
     def question(self) -> dict[str, Any]:
         """What decides the crystals: not the devices, the size of batches, or where they are written."""
-        from crystallm.generation import fingerprint
+        from crystallm.models.model import fingerprint
 
         asked, found = self.asked, self.found
         requests: Any = {"requests": found.n_requests, "crystals": found.n_crystals, "sha256": found.sha256}
@@ -451,8 +452,8 @@ def _generate(asked: Asked, *, shown: bool) -> Written:
 def _understood(asked: Asked, *, shown: bool) -> Run:
     """Load the model, and look at each request."""
     from crystallm import lists
-    from crystallm.asking import elements_of
-    from crystallm.generation import Generator
+    from crystallm.generation.generator import Generator
+    from crystallm.generation.request import elements_of
     from crystallm.models.load import load_model
     from crystallm.thermodynamics.hull import Lacking
 

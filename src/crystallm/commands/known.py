@@ -34,11 +34,10 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystallm.asking import Request
     from crystallm.benchmarks.challenge import ChallengeResult, Shares
     from crystallm.benchmarks.structure_classes import ClassesResult, Score
     from crystallm.crystals.crystal import Crystal
-    from crystallm.generation import Settings
+    from crystallm.generation.request import Request, Settings
     from crystallm.models.model import Model
 
 ASKED = {"composition": False, "group": True}
@@ -183,8 +182,8 @@ def classes(
     n_samples = whole("n", own["n"], 5)
     settings, target = _settings(options, own["out"])
     from crystallm.analysis.prototypes import PROTOTYPES
-    from crystallm.asking import Request
     from crystallm.benchmarks.structure_classes import judge, read_references
+    from crystallm.generation.request import Request
     from crystallm.models.load import load_model
     from crystallm.storage import files
 
@@ -262,7 +261,7 @@ def _write(
     model: Model, requests: Sequence[Request | None], settings: Settings, *, shown: bool
 ) -> list[list[Crystal]]:
     """The crystals of each request; none where there is none."""
-    from crystallm.generation import Generator
+    from crystallm.generation.generator import Generator
 
     asked = [request for request in requests if request is not None]
     generator = Generator(model, asked, settings)

@@ -109,8 +109,8 @@ def prepare(
     Rows that are put aside stand in rejected.parquet with step and reason; report.html counts and draws. A
     run that was killed goes on when it is started again.
     """
-    from crystallm.asking import validated
     from crystallm.datasets.options import Choices
+    from crystallm.options import validated
 
     own = {"inputs": list(inputs) or None, "out": out, "workers": workers, "cluster": cluster}
     steps = {

@@ -147,10 +147,10 @@ def _asked(options: dict[str, Any]) -> Asked:
     Raises:
         InputError, CrystallmError: an option out of its range; no such model, or not installed.
     """
-    from crystallm.asking import validated
     from crystallm.energy import registry as models
     from crystallm.energy.calculations import RELAX_SECONDS
     from crystallm.energy.relaxation import Options
+    from crystallm.options import validated
 
     path = options.get("path")
     if path is None:

@@ -33,9 +33,8 @@ from crystallm.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from crystallm.asking import Request
     from crystallm.crystals.crystal import Crystal
-    from crystallm.generation import Settings
+    from crystallm.generation.request import Request, Settings
     from crystallm.models.model import Model
     from crystallm.search_options import Options
     from crystallm.searching import Found, Search, State
@@ -181,9 +180,10 @@ def _asked(options: dict[str, Any]) -> Asked:
         InputError, CrystallmError: options that are out of range or cannot stand together; no such energy
             model, or not installed.
     """
-    from crystallm.asking import Request, opened, understand, validated
     from crystallm.energy.registry import require
-    from crystallm.generation import Settings
+    from crystallm.generation.interpretation import understand
+    from crystallm.generation.request import Request, Settings, opened
+    from crystallm.options import validated
     from crystallm.search_options import BOUNDS, split
 
     options = dict(options)
@@ -227,7 +227,7 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
     """Search; rows of the distinct crystals, best first, and what there is to say of the search."""
     from crystallm.crystals import annotation
     from crystallm.execution import mapping
-    from crystallm.generation import Generator
+    from crystallm.generation.generator import Generator
     from crystallm.models.load import load_model
     from crystallm.searching import best_first
     from crystallm.storage import files
@@ -300,7 +300,7 @@ def _run(
 
 def _question(asked: Asked, model: Model, options: Options) -> dict[str, Any]:
     """What decides the crystals: not for how long, on which device, or by how many processes."""
-    from crystallm.generation import fingerprint
+    from crystallm.models.model import fingerprint
     from crystallm.search_options import BOUNDS
 
     return asked.settings.model_dump(exclude={"device", "batch_size"}) | {

@@ -78,7 +78,7 @@ def serve(
         from crystallm.web.app import Server
     except ImportError as error:
         raise CrystallmError(f"the page needs {error.name}: {install('web')}") from None
-    from crystallm.asking import validated
+    from crystallm.options import validated
     from crystallm.web.limits import Limits
     from crystallm.web.store import Store
 

@@ -155,7 +155,7 @@ def _run(
     resume: bool,
     talks: bool,
 ) -> Progress:
-    from crystallm.asking import validated
+    from crystallm.options import validated
     from crystallm.training.recipe import Recipe
 
     asked = read_config(config, [*own, *Recipe.model_fields])

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from crystallm.asking import validated
 from crystallm.errors import CrystallmError, InputError, install
-from crystallm.options import hint, read_mapping
+from crystallm.options import hint, read_mapping, validated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

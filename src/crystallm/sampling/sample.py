@@ -270,3 +270,24 @@ def token_losses(network: GPT, texts: Sequence[Sequence[int]]) -> list[list[floa
         logits = network(ids[:, :-1]).float()  # (B, T - 1, V)
         told = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(dim=2)  # (B, T - 1)
     return [(-row[: len(text) - 1]).tolist() for row, text in zip(told.cpu(), texts, strict=True)]
+
+
+_BATCH = 64  # texts that go through the network together
+
+
+def log_probs(network: GPT, texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    """For each text, at each of its tokens, the log-probabilities of the next one, (T, V) float32."""
+    import torch
+
+    device = network.transformer.wte.weight.device
+    for start in range(0, len(texts), _BATCH):
+        group = texts[start : start + _BATCH]
+        longest = max(map(len, group))
+        # Padding stands behind the tokens, where causal attention does not look.
+        padded = torch.tensor(
+            [[*text, *[0] * (longest - len(text))] for text in group], device=device
+        )  # (B, T)
+        with torch.inference_mode():
+            logits = network(padded).float()  # (B, T, V)
+        for text, rows in zip(group, torch.log_softmax(logits, dim=-1).cpu(), strict=True):
+            yield rows[: len(text)]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from crystallm import choosing
-from crystallm.asking import Request, opened
 from crystallm.crystallography import elements, space_groups, wyckoff_assignment
 from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
+from crystallm.generation import interpretation
+from crystallm.generation.request import Request, opened
 from crystallm.visualization import unit_cell
 
 _POSITIONS = 3  # elements that a reason names
@@ -79,7 +79,7 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
     )
     if group is not None and group.number not in holding:
         try:
-            choosing.refuse_misfit(cells[0], group, by_z=z is not None)
+            interpretation.refuse_misfit(cells[0], group, by_z=z is not None)
         except InputError as error:
             message = str(error)
         if z == "auto":
@@ -143,7 +143,7 @@ def about_groups() -> list[dict[str, Any]]:
 
 
 def _open(formula: str, unit: formulas.Cell, most_atoms: int) -> list[formulas.Cell]:
-    most = min(choosing.MAX_Z, most_atoms // unit.n_atoms)
+    most = min(interpretation.MAX_Z, most_atoms // unit.n_atoms)
     return [formulas.cell(formula, z) for z in range(1, most + 1)]
 
 

@@ -18,14 +18,17 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from crystallm.asking import Request, opened, understand, validated
 from crystallm.crystals import ranking
 from crystallm.energy import calculations, relaxation, worker
 from crystallm.energy import protocol as energies
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import pool as execution_pool
 from crystallm.execution.tasks import LostError, StartError
-from crystallm.generation import Generator, Settings, fingerprint
+from crystallm.generation.generator import Generator
+from crystallm.generation.interpretation import understand
+from crystallm.generation.request import Request, Settings, opened
+from crystallm.models.model import fingerprint
+from crystallm.options import validated
 from crystallm.version import __version__
 from crystallm.web import asks, desk, reading, searching
 from crystallm.web.engine import Engine, Ticket

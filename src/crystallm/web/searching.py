@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crystallm.asking import Request, validated
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping
-from crystallm.generation import Settings
+from crystallm.generation.request import Request, Settings
+from crystallm.options import validated
 from crystallm.search_options import split
 from crystallm.searching import Search
 

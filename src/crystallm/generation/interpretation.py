@@ -6,48 +6,18 @@ Needs no model, and refuses to know what one makes of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING
 
 from crystallm.crystallography import formula as formulas
+from crystallm.crystallography import space_groups, wyckoff_assignment
 from crystallm.errors import InputError
+from crystallm.generation.request import requested_group
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from crystallm.crystallography.formula import Cell
     from crystallm.crystallography.space_groups import SpaceGroup
+    from crystallm.generation.request import Request
     from crystallm.grammar.composition import Wanted
-
-Kind = TypeVar("Kind", bound=BaseModel)
-MAX_SAMPLES = 1_000_000
-"""Crystals of one request, at most."""
-
-
-class Request(BaseModel):
-    """What to write. Frozen; refuses unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True
-    )
-
-    formula: str | None = None
-    """As people write it; None leaves the composition to the network."""
-    z: int | Literal["auto"] | None = None
-    """Reduced formula units in the conventional cell; None: the cell is as written, which is seldom what a
-    person means who leaves it out, see `opened`; `auto`: samples are spread over the numbers that the network
-    finds likely."""
-    space_group: str | None = None
-    """Symbol or number; None leaves it to the network, sample by sample; `auto`: samples are spread over the
-    groups that the network finds likely."""
-    n: int = Field(default=10, ge=1, le=MAX_SAMPLES)
-    """Crystals."""
-    prompt: str | None = None
-    """A beginning of a text, in place of formula and space group."""
-    elements: str | None = None
-    """A chemical system, `Li-Fe-O`, in place of a formula: the network chooses how many atoms of each."""
-    elements_subset: bool = False
-    """Whether some of these elements may be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,40 +41,6 @@ class Plan:
     cells: tuple[formulas.Cell, ...] = ()
     any_group: bool = False
     wanted: Wanted | None = None
-
-
-def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Build a Request, Settings, or any such model.
-
-    Raises:
-        InputError: an unknown key, or a value out of its range; the message names the first.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:
-            raise InputError(str(first["ctx"]["error"] if "ctx" in first else first["msg"])) from None
-        name = str(first["loc"][0])  # what follows is which of several types was tried
-        if first["type"] == "extra_forbidden":
-            raise InputError(f"unknown option {name!r}: there are {', '.join(kind.model_fields)}") from None
-        said = first["msg"][:1].lower() + first["msg"][1:]
-        raise InputError(f"{name} = {str(first['input'])[:40]!r}: {said}") from None
-
-
-def opened(request: Request) -> Request:
-    """What a person asks for who may have left Z out.
-
-    A formula without Z that is a reduced one (`TiO2`) names a compound, and Z is `auto`; one that is a
-    multiple (`Ti2O4`) is the cell as written. Whoever speaks of cells, as a benchmark does, builds the
-    request and leaves it as it is.
-
-    Raises:
-        InputError: the formula is none.
-    """
-    if request.formula is None or request.z is not None or formulas.cell(request.formula).z > 1:
-        return request
-    return request.model_copy(update={"z": "auto"})
 
 
 def understand(request: Request, *, fitting: bool = True, most_atoms: int | None = None) -> Plan:
@@ -134,50 +70,23 @@ def understand(request: Request, *, fitting: bool = True, most_atoms: int | None
         raise InputError(
             f"elements = {request.elements!r} and the formula {request.formula!r}: give one or the other"
         )
-    from crystallm import choosing
 
     any_group = request.space_group == "auto"
-    group = None if any_group else _group(request)
+    group = None if any_group else requested_group(request)
     where = ""
     if any_group:
         where = ", space group = auto"
     elif group is not None:
         where = f", {group.symbol} (no. {group.number})"
     if request.z == "auto":
-        most = choosing.LARGE_CELL if most_atoms is None else most_atoms
-        cells = choosing.cells(request.formula, group, fitting=fitting, most_atoms=most)
+        most = LARGE_CELL if most_atoms is None else most_atoms
+        cells = candidate_cells(request.formula, group, fitting=fitting, most_atoms=most)
         note = f"z = auto, formula unit {cells[0].reduced_formula}{where}"
         return Plan(request, None, group, note, cells, any_group)
     cell = formulas.cell(request.formula, request.z)
     if group is not None and fitting:
-        choosing.refuse_misfit(cell, group, by_z=request.z is not None)
+        refuse_misfit(cell, group, by_z=request.z is not None)
     return Plan(request, cell, group, f"{cell.note}{where}", (), any_group)
-
-
-def elements_of(request: Request) -> tuple[str, ...]:
-    """Elements that are in each crystal of a request for certain; none where the network may choose them.
-
-    Raises:
-        InputError: no formula, or no chemical system.
-    """
-    if request.formula is not None:
-        return tuple(formulas.parse(request.formula))
-    if request.elements is None or request.elements_subset:
-        return ()
-    return formulas.system(request.elements)
-
-
-def _group(request: Request) -> SpaceGroup | None:
-    """The space group that was asked for, if one was."""
-    from crystallm.crystallography import space_groups
-
-    if request.space_group is None:
-        return None
-    if len(request.space_group) > 30:
-        raise InputError(
-            f"no space group {request.space_group[:30]!r}...: give a number or a symbol such as Fm-3m"
-        )
-    return space_groups.meant(request.space_group)
 
 
 def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None) -> Plan:
@@ -190,7 +99,7 @@ def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None
         raise InputError(
             "space group 'auto' without a formula: leave it out, the network chooses one for each crystal"
         )
-    group = _group(request)
+    group = requested_group(request)
     system = None if request.elements is None else formulas.system(request.elements)
     if group is None and system is None:
         return Plan(request, None, None, "no formula: the network chooses")
@@ -207,3 +116,83 @@ def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None
     most = MAX_ATOMS if most_atoms is None else min(most_atoms, MAX_ATOMS)
     wanted = Wanted(system, every, None if group is None else group.number, most)
     return Plan(request, None, group, f"{', '.join(asked)}: the network chooses the formula", wanted=wanted)
+
+
+MAX_Z = 24
+"""Formula units that are tried, at most; more of them where they are small."""
+
+SMALL_CELL = 96
+"""Atoms up to which more formula units than MAX_Z are tried: alpha-Mn has 58 in its cell."""
+
+LARGE_CELL = 400
+"""Atoms of a cell that is tried, at most, unless it holds one formula unit."""
+
+
+def candidate_cells(
+    formula: str, group: SpaceGroup | None, *, fitting: bool, most_atoms: int = LARGE_CELL
+) -> tuple[Cell, ...]:
+    """The cells that are tried for z = "auto", by rising Z.
+
+    Args:
+        formula: as people write it; its reduced formula is the unit.
+        group: the space group asked for.
+        fitting: leave out what cannot fill that group.
+        most_atoms: of a cell that is tried, where that is less than `LARGE_CELL`.
+
+    Raises:
+        InputError: no formula, or no Z can fill the group.
+    """
+    unit = formulas.cell(formula, 1)
+    most = max(MAX_Z, SMALL_CELL // unit.n_atoms)
+    most = max(1, min(most, min(LARGE_CELL, most_atoms) // unit.n_atoms))
+    found = [formulas.cell(formula, z) for z in range(1, most + 1)]
+    if group is not None and fitting:
+        found = [made for made in found if _can_hold(group, made)]
+    if not found:
+        assert group is not None  # noqa: S101 - without one there is Z = 1
+        raise InputError(
+            f"no {most} or fewer formula units of {unit.reduced_formula} can fill {group.symbol} "
+            f"(#{group.number}): choose another space group"
+        )
+    return tuple(found)
+
+
+def refuse_misfit(cell: Cell, group: SpaceGroup, *, by_z: bool) -> None:
+    """Say that a cell cannot fill a space group, and what can.
+
+    Args:
+        cell: asked for.
+        group: asked for.
+        by_z: whether the cell was given by its Z, not written out.
+
+    Raises:
+        InputError: it cannot. Orbits of the group's Wyckoff positions, those without free coordinates used
+            once at most, do not add up to the cell's atoms.
+    """
+    if _can_hold(group, cell):
+        return
+    units = f"{cell.z} formula unit{'s' if cell.z > 1 else ''} of {cell.reduced_formula}"
+    what = units if by_z else f"a cell of {cell.formula} ({units})"
+    raise InputError(f"{what} cannot fill {group.symbol} (#{group.number}); {_what_can(cell, group)}")
+
+
+def _what_can(cell: Cell, group: SpaceGroup) -> str:
+    """The three nearest Z that fill the group, or else the three nearest groups of its system."""
+    most = max(MAX_Z, SMALL_CELL // (cell.n_atoms // cell.z), 2 * cell.z)
+    most = min(most, formulas.MAX_ATOMS * cell.z // cell.n_atoms)
+    counts = [count // cell.z for _, count in cell.composition]
+    fitting = [
+        z for z in range(1, most + 1) if wyckoff_assignment.can_hold(group.number, [z * n for n in counts])
+    ]
+    if fitting:
+        nearest = sorted(sorted(fitting, key=lambda z: abs(z - cell.z))[:3])
+        return f"Z = {', '.join(map(str, nearest))} can"
+    holding = wyckoff_assignment.groups_for(tuple(sorted(count for _, count in cell.composition)))
+    alike = [n for n in holding if space_groups.get(n).crystal_system == group.crystal_system]
+    nearest = sorted(sorted(alike, key=lambda n: abs(n - group.number))[:3])
+    near = ", ".join(f"{space_groups.get(n).symbol} (#{n})" for n in nearest)
+    return f"no Z up to {most} can: choose another space group{f', such as {near}' if near else ''}"
+
+
+def _can_hold(group: SpaceGroup, cell: Cell) -> bool:
+    return wyckoff_assignment.can_hold(group.number, [count for _, count in cell.composition])

@@ -19,24 +19,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystallm.grammar import factory, text_length
+from crystallm.sampling.sample import log_probs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from crystallm.crystallography.formula import Cell
     from crystallm.models.model import Model
-    from crystallm.network.transformer import GPT
 
     Told = tuple[Cell, list[int]]
-    """A cell and its prompt."""
+
 
 UNLIKELY = 0.01
 """Part of the likeliest Z's weight below which a Z is not tried."""
+
 _LEAST = math.log(UNLIKELY)
+
 _TOGETHER = 64  # formulas that are weighed together
-_BATCH = 64  # texts that go through the network together
 
 
 def likely(model: Model, asked: Sequence[tuple[Sequence[Told], int | None]]) -> list[tuple[list[Told], Any]]:
@@ -130,21 +131,3 @@ def _going_on(model: Model, cell: Cell, prompt: Sequence[int], row: Tensor) -> f
     rules = factory.rules(model.language.name, cell.composition, None, "full")
     allowed = None if rules is None else rules.start(prompt).allowed()
     return 0.0 if allowed is None else float(torch.logsumexp(row[list(allowed)], dim=0))
-
-
-def log_probs(network: GPT, texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-    """For each text, at each of its tokens, the log-probabilities of the next one, (T, V) float32."""
-    import torch
-
-    device = network.transformer.wte.weight.device
-    for start in range(0, len(texts), _BATCH):
-        group = texts[start : start + _BATCH]
-        longest = max(map(len, group))
-        # Padding stands behind the tokens, where causal attention does not look.
-        padded = torch.tensor(
-            [[*text, *[0] * (longest - len(text))] for text in group], device=device
-        )  # (B, T)
-        with torch.inference_mode():
-            logits = network(padded).float()  # (B, T, V)
-        for text, rows in zip(group, torch.log_softmax(logits, dim=-1).cpu(), strict=True):
-            yield rows[: len(text)]

@@ -21,29 +21,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import weighing
-from crystallm.crystallography import formula as formulas
-from crystallm.crystallography import space_groups, wyckoff_assignment
+from crystallm.crystallography import space_groups
 from crystallm.errors import InputError
+from crystallm.generation import formula_units
 from crystallm.grammar import text_length
+from crystallm.sampling import sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from crystallm.crystallography.formula import Cell
     from crystallm.crystallography.space_groups import SpaceGroup
-    from crystallm.generation import Settings
+    from crystallm.generation.formula_units import Told
+    from crystallm.generation.request import Settings
     from crystallm.models.model import Model
-    from crystallm.weighing import Told
 
-MAX_Z = 24
-"""Formula units that are tried, at most; more of them where they are small."""
-SMALL_CELL = 96
-"""Atoms up to which more formula units than MAX_Z are tried: alpha-Mn has 58 in its cell."""
-LARGE_CELL = 400
-"""Atoms of a cell that is tried, at most, unless it holds one formula unit."""
+
 GOLDEN = (math.sqrt(5) - 1) / 2
+
 _NEGLIGIBLE = 1e-6  # a choice with less weight is not tried
+
 _SHOWN = 5  # choices that a note names
 
 
@@ -91,76 +88,6 @@ class Question:
     any_group: bool
 
 
-def cells(
-    formula: str, group: SpaceGroup | None, *, fitting: bool, most_atoms: int = LARGE_CELL
-) -> tuple[Cell, ...]:
-    """The cells that are tried for z = "auto", by rising Z.
-
-    Args:
-        formula: as people write it; its reduced formula is the unit.
-        group: the space group asked for.
-        fitting: leave out what cannot fill that group.
-        most_atoms: of a cell that is tried, where that is less than `LARGE_CELL`.
-
-    Raises:
-        InputError: no formula, or no Z can fill the group.
-    """
-    unit = formulas.cell(formula, 1)
-    most = max(MAX_Z, SMALL_CELL // unit.n_atoms)
-    most = max(1, min(most, min(LARGE_CELL, most_atoms) // unit.n_atoms))
-    found = [formulas.cell(formula, z) for z in range(1, most + 1)]
-    if group is not None and fitting:
-        found = [made for made in found if _can_hold(group, made)]
-    if not found:
-        assert group is not None  # noqa: S101 - without one there is Z = 1
-        raise InputError(
-            f"no {most} or fewer formula units of {unit.reduced_formula} can fill {group.symbol} "
-            f"(#{group.number}): choose another space group"
-        )
-    return tuple(found)
-
-
-def refuse_misfit(cell: Cell, group: SpaceGroup, *, by_z: bool) -> None:
-    """Say that a cell cannot fill a space group, and what can.
-
-    Args:
-        cell: asked for.
-        group: asked for.
-        by_z: whether the cell was given by its Z, not written out.
-
-    Raises:
-        InputError: it cannot. Orbits of the group's Wyckoff positions, those without free coordinates used
-            once at most, do not add up to the cell's atoms.
-    """
-    if _can_hold(group, cell):
-        return
-    units = f"{cell.z} formula unit{'s' if cell.z > 1 else ''} of {cell.reduced_formula}"
-    what = units if by_z else f"a cell of {cell.formula} ({units})"
-    raise InputError(f"{what} cannot fill {group.symbol} (#{group.number}); {_what_can(cell, group)}")
-
-
-def _what_can(cell: Cell, group: SpaceGroup) -> str:
-    """The three nearest Z that fill the group, or else the three nearest groups of its system."""
-    most = max(MAX_Z, SMALL_CELL // (cell.n_atoms // cell.z), 2 * cell.z)
-    most = min(most, formulas.MAX_ATOMS * cell.z // cell.n_atoms)
-    counts = [count // cell.z for _, count in cell.composition]
-    fitting = [
-        z for z in range(1, most + 1) if wyckoff_assignment.can_hold(group.number, [z * n for n in counts])
-    ]
-    if fitting:
-        nearest = sorted(sorted(fitting, key=lambda z: abs(z - cell.z))[:3])
-        return f"Z = {', '.join(map(str, nearest))} can"
-    holding = wyckoff_assignment.groups_for(tuple(sorted(count for _, count in cell.composition)))
-    alike = [n for n in holding if space_groups.get(n).crystal_system == group.crystal_system]
-    nearest = sorted(sorted(alike, key=lambda n: abs(n - group.number))[:3])
-    near = ", ".join(f"{space_groups.get(n).symbol} (#{n})" for n in nearest)
-    return f"no Z up to {most} can: choose another space group{f', such as {near}' if near else ''}"
-
-
-def _can_hold(group: SpaceGroup, cell: Cell) -> bool:
-    return wyckoff_assignment.can_hold(group.number, [count for _, count in cell.composition])
-
-
 def choices(
     model: Model,
     open_cells: Sequence[Cell],
@@ -198,7 +125,7 @@ def choices_of_many(
     told = [_told(model, question) for question in questions]
     open_z = [place for place, question in enumerate(questions) if question.any_z]
     asked = [(told[place], _number(questions[place])) for place in open_z]
-    weighed = dict(zip(open_z, weighing.likely(model, asked), strict=True))
+    weighed = dict(zip(open_z, formula_units.likely(model, asked), strict=True))
     one = np.zeros(1)
     return [
         _choices(model, question, settings, *weighed.get(place, (told[place], one)))
@@ -316,7 +243,7 @@ def _groups(
     n_composition = len(model.language.prompt(cell.composition, None))
     pair = (model.language.prompt(cell.composition, 1), model.language.prompt(cell.composition, 2))
     place = next(i for i, (one, other) in enumerate(zip(*pair, strict=True)) if one != other)
-    (rows,) = weighing.log_probs(model.network, [pair[0][:place]])
+    (rows,) = sample.log_probs(model.network, [pair[0][:place]])
     common = sum(float(rows[i - 1, pair[0][i]]) for i in range(n_composition, place))
     log_p = np.array([float(rows[-1, prompt[place]]) for prompt in prompts.values()])
     weights = _sampled(log_p, settings)

@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm import choosing, weighing
-from crystallm.choosing import Choice
 from crystallm.crystallography import formula as formulas
 from crystallm.crystallography import wyckoff_assignment
 from crystallm.errors import CrystallmError
+from crystallm.generation import choices as generation_choices
+from crystallm.generation.choices import Choice
 from crystallm.grammar import factory, text_length
 from crystallm.orbits import vocabulary
+from crystallm.sampling import sample as sampling_sample
 from crystallm.sampling import token_sampler
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from crystallm.asking import Plan
-    from crystallm.generation import Settings
+    from crystallm.generation.interpretation import Plan
+    from crystallm.generation.request import Settings
     from crystallm.grammar.cif.state import CifRules
     from crystallm.grammar.composition import Wanted
     from crystallm.grammar.orbits.state import OrbitsRules
@@ -51,13 +52,18 @@ if TYPE_CHECKING:
 
     Composition = tuple[tuple[str, int], ...]
 
+
 TOGETHER = (64, 1024)
 """Samples in a row that share their drawn compositions: the first of a request, and those behind them."""
+
 DRAWS = (256, 1024)
 """Compositions drawn for these."""
+
 ROUNDS = 4
 """Times that so many are drawn, at most, where none can be used."""
+
 _LONGEST = 100  # tokens of a composition
+
 _NEGLIGIBLE = 1e-6  # a composition with less weight is not taken
 
 
@@ -88,7 +94,7 @@ class Drawer:
         for block, together in itertools.groupby(samples, key=block_of):
             able = self.able(plan, first, block)
             weights = [choice.weight for choice in able]
-            taken = choosing.spread(weights, self._settings.seed, first, list(together))
+            taken = generation_choices.spread(weights, self._settings.seed, first, list(together))
             found += [able[i] for i in taken]
         return found
 
@@ -168,7 +174,7 @@ def _draw(model: Model, wanted: Wanted, settings: Settings, uniforms: Any) -> It
         distinct = sorted({texts[row] for row in open_rows})
         allowed = {text: sorted(rules.start(text).allowed() or ()) for text in distinct}
         asked = [text for text in distinct if len(allowed[text]) > 1]  # what must come, need not be asked for
-        log_p = dict(zip(asked, weighing.log_probs(model.network, asked), strict=True))
+        log_p = dict(zip(asked, sampling_sample.log_probs(model.network, asked), strict=True))
         going_on = []
         for text in distinct:
             rows = [row for row in open_rows if texts[row] == text]
@@ -203,7 +209,7 @@ def _weighed(
     language = model.language
     prompts = [language.prompt(found, wanted.group) for found in drawn]
     weights, likelihoods = [], []
-    rows = weighing.log_probs(model.network, prompts)
+    rows = sampling_sample.log_probs(model.network, prompts)
     for (found, times), log_p in zip(drawn.items(), rows, strict=True):
         weight, likelihood = _weight(model, wanted, found, log_p, settings.temperature)
         weights.append(math.log(times) + weight)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from crystallm.asking import Request
 from crystallm.crystallography import formula, space_groups
 from crystallm.errors import InputError
-from crystallm.generation import Generator
+from crystallm.generation.generator import Generator
+from crystallm.generation.request import Request
 from crystallm.grammar.orbits.partial import MORE_UNITS, Known, KnownRules
 from crystallm.orbits import description
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.choosing import Choice
     from crystallm.crystals.selection import Selection
-    from crystallm.generation import Settings
+    from crystallm.generation.choices import Choice
+    from crystallm.generation.request import Settings
     from crystallm.models.model import Model
     from crystallm.orbits.description import Description
 
+
 Kept = Literal["all", "orbits"]
+
 MORE = 24
 """Formula units above the fewest that hold the known atoms, up to which one looks for a Z that works."""
 

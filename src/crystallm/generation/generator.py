@@ -5,69 +5,36 @@ Knows how the parts fit together, and none of their insides. Writes no files.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import math
-import secrets
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from crystallm.asking import Plan, Request, opened, understand, validated
 from crystallm.errors import InputError, TextError
 from crystallm.execution.batching import Portion
+from crystallm.generation.interpretation import Plan, understand
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from pymatgen.core import Structure
-
-    from crystallm.choosing import Choice
-    from crystallm.compositions import Drawer
     from crystallm.crystals.crystal import Crystal
-    from crystallm.crystals.selection import Ranking, Selection
+    from crystallm.crystals.selection import Selection
+    from crystallm.generation.choices import Choice
+    from crystallm.generation.compositions import Drawer
+    from crystallm.generation.request import Request, Settings
     from crystallm.models.model import Model
     from crystallm.sampling.sequence import Draft, Options, RowState, Rules, Sample
 
-_LOG = logging.getLogger(__name__)
+
+LOG = logging.getLogger(__name__)
+
 JUDGED_TOGETHER = 256
 """Crystals that are judged together, at most; fewer where these take more than seconds."""
 
 _SAMPLING = {"temperature", "top_k", "top_p", "seed", "batch_size", "max_new_tokens"}
 """The settings that `decode.sample` takes as they are."""
-
-
-class Settings(BaseModel):
-    """How to sample. Frozen; refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    model: str = "default"
-    """Name of a bundled model, a folder, or a published `ckpt.pt`."""
-    temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Logits are divided by it; 0 takes the likeliest token."""
-    top_k: int | None = Field(default=10, ge=1)
-    """Sample from the k likeliest tokens; None for all."""
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    """Sample from the likeliest tokens that together hold this probability; None for all."""
-    seed: int = Field(default=0, ge=0, lt=2**64)
-    """With a sample's number, decides its random stream."""
-    constraints: Literal["full", "syntax", "none"] = "full"
-    """`full`: only what can still become a crystal with the composition and group that were asked for.
-    `syntax`: only what keeps the form of a text. `none`: the network alone."""
-    device: str = "auto"
-    """`auto` takes a GPU where there is one; `cpu`, `cuda`, `cuda:1`, `mps`."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the network. `auto` is float32, in which a crystal does not depend on what is written
-    beside it; bfloat16 is faster for large networks, and some crystals then do."""
-    batch_size: int = Field(default=32, ge=1)
-    """Crystals written at a time."""
-    max_new_tokens: int = Field(default=3000, ge=1)
-    """A crystal that has so many tokens and no end is left unfinished."""
 
 
 class Generator:
@@ -147,7 +114,7 @@ class Generator:
         """
         for unit, plan in enumerate(self.plans):
             if plan.wanted is not None:
-                from crystallm import compositions
+                from crystallm.generation import compositions
 
                 compositions.check(self.model, plan.wanted)
             elif plan.cells:
@@ -218,11 +185,11 @@ class Generator:
                 for (unit, _), crystal in zip(pairs, crystals, strict=True):
                     found[unit].append(crystal)
                 if progress is not None:
-                    valid = (min(_n_valid(found[unit]), self.plans[unit].request.n) for unit in group)
+                    valid = (min(count_valid(found[unit]), self.plans[unit].request.n) for unit in group)
                     progress(n_before + sum(valid))
             for unit in group:
                 n = self.plans[unit].request.n
-                n_before += min(_n_valid(found[unit]), n)
+                n_before += min(count_valid(found[unit]), n)
                 valid_so_far = itertools.accumulate(crystal.validity.valid for crystal in found[unit])
                 last = next((j for j, count in enumerate(valid_so_far) if count == n), len(found[unit]))
                 yield found[unit][: last + 1]
@@ -230,7 +197,7 @@ class Generator:
 
     def _further(self, unit: int, found: Sequence[Crystal]) -> int:
         """How many crystals to write next, so that few too many and few rounds are likely."""
-        n_valid = _n_valid(found)
+        n_valid = count_valid(found)
         missing = self.plans[unit].request.n - n_valid
         if missing <= 0:
             return 0
@@ -316,7 +283,7 @@ class Generator:
 
     def _chosen(self, pairs: Sequence[tuple[int, int]]) -> list[Choice]:
         """What each sample is given."""
-        from crystallm import choosing
+        from crystallm.generation import choices as generation_choices
 
         self._weigh(dict.fromkeys(unit for unit, _ in pairs))
         chosen: list[Choice] = []
@@ -330,13 +297,13 @@ class Generator:
                 chosen += choices * len(samples)
                 continue
             weights = [choice.weight for choice in choices]
-            taken = choosing.spread(weights, self.settings.seed, self.first[unit], samples)
+            taken = generation_choices.spread(weights, self.settings.seed, self.first[unit], samples)
             chosen += [choices[i] for i in taken]
         return chosen
 
     def _compositions(self) -> Drawer:
         """What draws compositions that are the network's to choose within what was asked."""
-        from crystallm import compositions
+        from crystallm.generation import compositions
 
         if self._drawer is None:
             self._drawer = compositions.Drawer(self.model, self.settings)
@@ -352,21 +319,23 @@ class Generator:
 
     def _weigh(self, units: Iterable[int]) -> None:
         """Weigh what requests leave open, all that has not been weighed before together."""
-        from crystallm import choosing
+        from crystallm.generation import choices as generation_choices
 
         left = {
             unit: self.plans[unit].request.model_copy(update={"n": 1})
             for unit in units
             if unit not in self._choices and self.plans[unit].wanted is None
         }
-        new: dict[Request, choosing.Question] = {}
+        new: dict[Request, generation_choices.Question] = {}
         for unit, asked in left.items():
             if asked not in self._weighed:
                 plan = self.plans[unit]
                 cells = plan.cells or (() if plan.cell is None else (plan.cell,))
-                new[asked] = choosing.Question(cells, plan.space_group, bool(plan.cells), plan.any_group)
+                new[asked] = generation_choices.Question(
+                    cells, plan.space_group, bool(plan.cells), plan.any_group
+                )
         if new:
-            found = choosing.choices_of_many(self.model, list(new.values()), self.settings)
+            found = generation_choices.choices_of_many(self.model, list(new.values()), self.settings)
             self._weighed.update(zip(new, found, strict=True))
         self._choices |= {unit: self._weighed[asked] for unit, asked in left.items()}
 
@@ -376,7 +345,7 @@ class Generator:
         Raises:
             InputError: the language cannot say it, or it leaves no room in the context.
         """
-        from crystallm.choosing import Choice
+        from crystallm.generation.choices import Choice
 
         language = self.model.language
         number = None if plan.space_group is None else plan.space_group.number
@@ -425,7 +394,8 @@ class Generator:
         return _ByPrompt(found) if found else None
 
 
-def _n_valid(crystals: Sequence[Crystal]) -> int:
+def count_valid(crystals: Sequence[Crystal]) -> int:
+    """Return how many crystals are valid."""
     return sum(crystal.validity.valid for crystal in crystals)
 
 
@@ -453,162 +423,3 @@ class _Free:
 
     def advance(self, token: int) -> None:
         pass
-
-
-def generate(
-    formula: str | None = None,
-    *,
-    z: int | Literal["auto"] | None = None,
-    space_group: int | str | None = None,
-    elements: str | None = None,
-    elements_subset: bool = False,
-    like: Structure | None = None,
-    prompt: str | None = None,
-    n: int = 10,
-    valid: bool = False,
-    max_tries: int | None = None,
-    rank: Ranking | None = None,
-    best: int | None = None,
-    energy: str | None = None,
-    relax: bool = False,
-    formation: bool = False,
-    hull: str | None = None,
-    model: str | os.PathLike[str] | Model = "default",
-    temperature: float = 1.0,
-    top_k: int | None = 10,
-    top_p: float | None = None,
-    seed: int | None = None,
-    constraints: Literal["full", "syntax", "none"] = "full",
-    device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    batch_size: int = 32,
-) -> list[Crystal]:
-    """Write crystals for a formula.
-
-    Args:
-        formula: as people write it, `TiO2`, `(NH4)2SO4`; None leaves the composition to the network.
-        z: formula units (of the reduced formula) in the conventional cell; `auto`: samples are spread over
-            the numbers that the network finds likely; None: so it is for a reduced formula, `TiO2`, and a
-            multiple of one, `Ti2O4`, is the cell as written.
-        space_group: number or symbol; None leaves it to the network; `auto`: samples are spread over the
-            groups that the network finds likely.
-        elements: a chemical system, `Li-Fe-O`, in place of a formula: the network chooses how many atoms of
-            each.
-        elements_subset: let some of these be left out.
-        like: a structure whose space group and Wyckoff positions to keep, with the elements of the formula;
-            in place of z and space_group.
-        prompt: any beginning of a text in the model's language, in place of all these.
-        n: how many.
-        valid: keep the valid ones only, and write on until there are n.
-        max_tries: crystals to write for that, at most; None: ten times n.
-        rank: `agreement`, `likelihood`, `both` or `energy`: fold equal crystals and put the best first (see
-            `answers`).
-        best: keep so many distinct ones, the best. Ranks by agreement unless told otherwise.
-        energy: ask this energy model, `chgnet` or any ASE calculator as `module:factory`, about the crystals;
-            ranks by energy unless told otherwise.
-        relax: relax the crystals with it first.
-        formation: tell formation energies, too.
-        hull: tell how far the crystals stand above the hull of the entries in this file.
-        model: name of a bundled model, a path, or a model loaded before.
-        temperature: logits are divided by it; 0 takes the likeliest token.
-        top_k: sample from the k likeliest tokens; None for all.
-        top_p: sample from the likeliest tokens that together hold this probability; None for all.
-        seed: the same seed gives the same crystals (in float32); None draws one, kept in `crystal.source`.
-        constraints: `full`, `syntax` or `none`; see `Settings`.
-        device: where the network runs, unless it is loaded already.
-        dtype: arithmetic of the network, likewise; see `Settings`.
-        batch_size: crystals written at a time.
-
-    Returns:
-        n crystals in the order of their samples, or ranked. Some may be broken or not valid:
-        `crystal.validity` says so. Fewer with `best`, or if `valid` has come to its bound, which is logged.
-
-    Raises:
-        InputError: a formula or group that is none, a cell that cannot fill the group, an option out of its
-            range.
-        CheckpointError: there is no such model.
-    """
-    from crystallm.crystals import annotation, ranking
-    from crystallm.crystals import selection as crystals_selection
-    from crystallm.models.load import load_model
-    from crystallm.models.model import Model
-
-    asked: dict[str, Any] = {
-        "formula": formula, "z": z, "space_group": space_group, "n": n, "prompt": prompt,
-        "elements": elements, "elements_subset": elements_subset,
-    }  # fmt: skip
-    if like is not None and (formula is None or (z, space_group, prompt, elements) != (None,) * 4):
-        raise InputError("like takes a formula, and neither z nor space_group nor elements nor prompt")
-    request = opened(validated(Request, asked))
-    selection = validated(
-        crystals_selection.Selection,
-        {
-            "valid": valid,
-            "max_tries": max_tries,
-            "rank": rank,
-            "best": best,
-            "energy": energy,
-            "relax": relax,
-            "formation": formation,
-            "hull": hull,
-        },
-    )
-    settings = validated(
-        Settings,
-        {
-            "model": model.name if isinstance(model, Model) else str(model),
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "seed": secrets.randbits(63) if seed is None else seed,
-            "constraints": constraints,
-            "device": device,
-            "dtype": dtype,
-            "batch_size": batch_size,
-        },
-    )
-    if energy is not None:
-        from crystallm.energy.registry import require
-
-        require(energy)
-    understand(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
-    loaded = model if isinstance(model, Model) else load_model(model, device=device, dtype=dtype)
-    if like is not None:
-        from crystallm import likeness
-
-        begun = loaded.language.text(likeness.like(like, str(formula), loaded.language))
-        request = Request(prompt=begun, n=n)
-    generator = Generator(loaded, [request], settings, selection)
-    (crystals,) = generator.write_valid([0]) if valid else generator.write([0])
-    if valid and _n_valid(crystals) < n:
-        _LOG.warning(
-            "%s: %d of %d crystals are valid after %d tries",
-            formula or elements or "no formula",
-            _n_valid(crystals),
-            n,
-            len(crystals),
-        )
-    if selection.ranking is not None:
-        if not valid:
-            annotation.judge(crystals)
-        if energy is not None:
-            annotation.weigh(crystals, energy, relax=relax, device=settings.device)
-            annotation.relate(crystals, energy, formation=formation, hull=hull, device=settings.device)
-        ranking.rank([crystals], selection.ranking)
-    if selection == crystals_selection.Selection():
-        return crystals
-    kept = ranking.kept(
-        [crystal.rank for crystal in crystals],
-        [crystal.cluster for crystal in crystals],
-        [crystal.validity.valid for crystal in crystals],
-        selection,
-    )
-    return [crystals[i] for i in kept]
-
-
-def fingerprint(model: Model) -> str:
-    """A few characters that tell the weights of one model from another's."""
-    import torch
-
-    embedding = model.network.transformer.wte.weight.detach().to("cpu", torch.float32)
-    return hashlib.blake2b(embedding.numpy().tobytes(), digest_size=8).hexdigest()
