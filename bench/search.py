@@ -35,9 +35,10 @@ from crystallm.generation.interpretation import understand
 from crystallm.generation.request import Request, Settings
 from crystallm.models.load import load_model
 from crystallm.options import validated
-from crystallm.search_options import split
-from crystallm.searching import Search, best_first
 from crystallm.storage import files, run_folder
+from crystallm.structure_search.api import best_first
+from crystallm.structure_search.options import split
+from crystallm.structure_search.search import Search
 
 TIE = 1e-3
 MEASURES = {

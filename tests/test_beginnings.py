@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from crystallm.beginnings import Beginnings
 from crystallm.errors import InputError
 from crystallm.grammar import factory
 from crystallm.language import get_language
 from crystallm.orbits import language, parameters, vocabulary
+from crystallm.structure_search.prefixes import Beginnings
 
 LANGUAGE = language.OrbitsLanguage()
 RUTILE = "<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 0.30 2' <end>"

@@ -8,10 +8,11 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Structure
 
-from crystallm import cli, searching
+from crystallm import cli
 from crystallm.crystals import annotation
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping
+from crystallm.structure_search import search
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,7 +75,7 @@ def test_what_was_found_is_written_before_it_is_related(asked, tmp_path, monkeyp
 
 
 def test_an_energy_model_that_fails_is_told_of(asked, monkeypatch, capsys):
-    monkeypatch.setattr(searching, "GIVE_UP", 2)
+    monkeypatch.setattr(search, "GIVE_UP", 2)
     asked[asked.index("energies:morse")] = "energies:nan"
     assert cli.run([*asked, "--simulations", "30"]) == 0
     shown = capsys.readouterr().out

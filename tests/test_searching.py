@@ -14,17 +14,20 @@ from pathlib import Path
 import pytest
 
 import crystallm
-from crystallm import cli, searching
-from crystallm.beginnings import Beginnings
+from crystallm import cli
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
 from crystallm.generation.request import Request, Settings
 from crystallm.language import get_language
 from crystallm.models.load import load_model
-from crystallm.search_options import Options, split
-from crystallm.search_policies import Elites, Outcome, Proposal, Root
-from crystallm.searching import Search, best_first, descent, penalty
 from crystallm.storage.journal import Log
+from crystallm.structure_search import search as structure_search_search
+from crystallm.structure_search.api import best_first, descent
+from crystallm.structure_search.elite_policy import Elites
+from crystallm.structure_search.options import Options, split
+from crystallm.structure_search.policy import Outcome, Proposal, Root
+from crystallm.structure_search.prefixes import Beginnings
+from crystallm.structure_search.search import Search, penalty
 from crystallm.validity.verdict import Validity
 
 
@@ -218,7 +221,7 @@ def test_an_energy_model_that_dies_costs_the_crystals_it_dies_of(model):
 
 @pytest.mark.parametrize(("energy", "reason"), [("energies:nan", "nan"), ("energies:sleeper", "0.3 s")])
 def test_an_energy_model_that_never_answers_is_given_up(model, monkeypatch, energy, reason):
-    monkeypatch.setattr(searching, "GIVE_UP", 2)
+    monkeypatch.setattr(structure_search_search, "GIVE_UP", 2)
     search = a_search(model, energy=energy, simulations=400, energy_seconds=0.3, leaves=1)
     found = search.run()
     assert search.stopped.startswith(f"{energy} gave no energy for the last 2 crystals")
@@ -228,14 +231,14 @@ def test_an_energy_model_that_never_answers_is_given_up(model, monkeypatch, ener
 
 
 def test_a_search_without_an_end_in_sight_ends(model, monkeypatch):
-    monkeypatch.setattr(searching, "IDLE", 12)
+    monkeypatch.setattr(structure_search_search, "IDLE", 12)
     search = a_search(model, energy_calls=10_000, temperature=0.0, method="sampling")
     search.run()
     assert "gave no new valid crystal" in search.stopped
 
 
 def test_a_search_is_idle_by_simulations_not_by_texts(model, monkeypatch):
-    monkeypatch.setattr(searching, "IDLE", 12)
+    monkeypatch.setattr(structure_search_search, "IDLE", 12)
     search = a_search(model, energy_calls=10_000, temperature=0.0, rollouts=3, warm_up=1000)
     search.run()
     assert "gave no new valid crystal" in search.stopped
@@ -264,7 +267,7 @@ def test_all_tokens_may_be_sampled_in_python(parrot, monkeypatch):
             told.append(self.settings.top_k)
             return []
 
-    monkeypatch.setattr(searching, "Search", Asked)
+    monkeypatch.setattr(structure_search_search, "Search", Asked)
     for top_k in ({}, {"top_k": None}, {"top_k": 3}):
         assert (
             crystallm.search("TiO2", z=2, energy="energies:morse", model=parrot, device="cpu", **top_k) == []
@@ -280,7 +283,7 @@ def test_z_is_open_where_a_reduced_formula_says_nothing_of_it(parrot, monkeypatc
             told.append(self.request.z)
             return []
 
-    monkeypatch.setattr(searching, "Search", Asked)
+    monkeypatch.setattr(structure_search_search, "Search", Asked)
     for formula, z in (("TiO2", None), ("Ti2O4", None), ("TiO2", 1)):
         crystallm.search(formula, z=z, energy="energies:morse", model=parrot, device="cpu")
     assert told == ["auto", None, 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystallm.surrogate import CEILING, Surrogate
+from crystallm.structure_search.gaussian_process import CEILING, Surrogate
 
 
 def bowl(points):

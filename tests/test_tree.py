@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from crystallm import tree
-from crystallm.tree import Edge, Node, Rewards, learn, score, select, widest
+from crystallm.structure_search import mcts
+from crystallm.structure_search.mcts import Edge, Node, Rewards, learn, score, select, widest
 
 
 def grown(*children):
@@ -101,4 +101,4 @@ def test_children_are_the_likeliest_with_priors_that_add_up():
 
 
 def test_the_lowest_reward_is_what_a_loss_is():
-    assert tree.LOSS == -1.0
+    assert mcts.LOSS == -1.0

@@ -258,9 +258,9 @@ def test_an_energy_model_that_cannot_be_loaded_fails_the_job(parrot, tmp_path):
 
 
 def test_a_model_without_energies_ends_a_search_and_says_why(parrot, tmp_path, monkeypatch):
-    from crystallm import searching
+    from crystallm.structure_search import search as structure_search_search
 
-    monkeypatch.setattr(searching, "GIVE_UP", 1)
+    monkeypatch.setattr(structure_search_search, "GIVE_UP", 1)
     events = do(parrot, "energies:nan", Kept(tmp_path))
     cards = [data for name, data in events if name == "crystal"]
     assert cards

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crystallm.generation.generate import generate
     from crystallm.models.load import load_model
     from crystallm.models.model import Model
-    from crystallm.searching import search
+    from crystallm.structure_search.api import search
 
 # What spglib fails at is told by our errors; its own lines, from C, would stand between them on the terminal.
 os.environ.setdefault("SPGLIB_WARNING", "OFF")
@@ -38,7 +38,7 @@ __getattr__, __dir__ = public_names(
         "Model": "crystallm.models.model",
         "generate": "crystallm.generation.generate",
         "load_model": "crystallm.models.load",
-        "search": "crystallm.searching",
+        "search": "crystallm.structure_search.api",
         "analysis": "crystallm.analysis:",
         "cif": "crystallm.cif:",
         "elements": "crystallm.crystallography.elements:",

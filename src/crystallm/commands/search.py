@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from crystallm.crystals.crystal import Crystal
     from crystallm.generation.request import Request, Settings
     from crystallm.models.model import Model
-    from crystallm.search_options import Options
-    from crystallm.searching import Found, Search, State
+    from crystallm.structure_search.options import Options
+    from crystallm.structure_search.search import Found, Search, State
 
 LOG, SUMMARY = "search.jsonl", "search.json"
 TABLE_ROWS = 20
@@ -184,7 +184,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     from crystallm.generation.interpretation import understand
     from crystallm.generation.request import Request, Settings, opened
     from crystallm.options import validated
-    from crystallm.search_options import BOUNDS, split
+    from crystallm.structure_search.options import BOUNDS, split
 
     options = dict(options)
     n_workers = whole("workers", options.pop("workers", None), 1)
@@ -229,8 +229,8 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
     from crystallm.execution import mapping
     from crystallm.generation.generator import Generator
     from crystallm.models.load import load_model
-    from crystallm.searching import best_first
     from crystallm.storage import files
+    from crystallm.structure_search.api import best_first
 
     if asked.out is not None:
         files.check_place(asked.out)
@@ -271,8 +271,8 @@ def _run(
     asked: Asked, model: Model, options: Options, folder: Path | None, name: str, *, shown: bool
 ) -> Search:
     """One search, its crystals written as they are found."""
-    from crystallm.searching import Search
     from crystallm.storage import files, run_folder
+    from crystallm.structure_search.search import Search
 
     path = None
     if folder is not None:
@@ -301,7 +301,7 @@ def _run(
 def _question(asked: Asked, model: Model, options: Options) -> dict[str, Any]:
     """What decides the crystals: not for how long, on which device, or by how many processes."""
     from crystallm.models.model import fingerprint
-    from crystallm.search_options import BOUNDS
+    from crystallm.structure_search.options import BOUNDS
 
     return asked.settings.model_dump(exclude={"device", "batch_size"}) | {
         "command": "search",
@@ -379,8 +379,8 @@ def _finished(
 
 def _draw(lines: dict[str, Sequence[Found]], folder: Path) -> None:
     """How the lowest energy fell."""
-    from crystallm.searching import descent
     from crystallm.storage import files
+    from crystallm.structure_search.api import descent
     from crystallm.visualization import charts
 
     for name, label, by in (("calls", "energy calls", False), ("seconds", "seconds", True)):

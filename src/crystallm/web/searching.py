@@ -1,6 +1,7 @@
 """Searches as jobs: each in a thread beside the engine, its crystals told as they are found.
 
-A search writes with a writer of its own (see `crystallm.searching`), so that the engine's batches are those
+A search writes with a writer of its own (see `crystallm.structure_search.search`), so that the engine's
+batches are those
 of the other jobs alone, and judges and asks for energies in processes of its own, which stay for the next
 search. Behind each round it is told how far it is, where the lowest energy fell, and which crystals are new;
 between rounds it is ended, if its job is. Its rounds are in a log before they are told: one that was
@@ -22,14 +23,14 @@ from crystallm.errors import CrystallmError
 from crystallm.execution import mapping
 from crystallm.generation.request import Request, Settings
 from crystallm.options import validated
-from crystallm.search_options import split
-from crystallm.searching import Search
+from crystallm.structure_search.options import split
+from crystallm.structure_search.search import Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from crystallm.searching import Found, State
+    from crystallm.structure_search.search import Found, State
     from crystallm.web import asks
     from crystallm.web.jobs import Job
     from crystallm.web.runners import Runner

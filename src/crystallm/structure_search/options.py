@@ -12,17 +12,25 @@ from crystallm.options import validated
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
 Method = Literal["elites", "tree", "sampling"]
+
 SIMULATIONS = 200
 """Simulations where no other bound is given."""
+
 BOUNDS = ("simulations", "energy_calls", "minutes")
 """Options that say for how long, not how: a search may go on under others."""
+
 TREE = ("rule", "c", "width", "cutoff", "n_space_groups", "prior_temperature", "k")
+
 ELITES = ("warm_up", "explore", "redraw", "change", "warmth", "spread", "step")
+
 OWNED = dict.fromkeys(TREE, "tree") | dict.fromkeys(ELITES, "elites")
 """Options that one method alone looks at."""
+
 GREEDY = 0.1
 """Rate of random choices of the rule `greedy` where none is given."""
+
 RECIPES: dict[str, dict[str, Any]] = {
     "ours": {},
     "paper": {"method": "tree", "leaves": 1, "top_k": 10, "max_new_tokens": 1000},

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crystallm.language import Language
     from crystallm.sampling.sequence import RowState, Rules
 
+
 Ids = tuple[int, ...]
 
 

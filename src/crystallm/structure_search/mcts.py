@@ -27,12 +27,15 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.beginnings import Ids
     from crystallm.crystallography.space_groups import Floats
+    from crystallm.structure_search.prefixes import Ids
+
 
 Rule = Literal["puct", "uct", "greedy"]
+
 LOSS = -1.0
 """The lowest reward: of what is no valid crystal, has no energy, or is not known yet."""
+
 LARGEST = 700.0
 """Beyond it the exponential of a float overflows."""
 

@@ -1,0 +1,1 @@
+"""Search for crystals of low energy."""
