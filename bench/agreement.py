@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crystallm.benchmarks import csp
-from crystallm.benchmarks.known import known_structures, requests_for
+from crystallm.benchmarks.reference_sets import known_structures, requests_for
 from crystallm.crystals import ranking
 from crystallm.errors import TextError
 from crystallm.generation.generator import Generator

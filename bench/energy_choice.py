@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crystallm.benchmarks import csp
-from crystallm.benchmarks.known import known_structures, requests_for
+from crystallm.benchmarks.reference_sets import known_structures, requests_for
 from crystallm.crystals import ranking
 from crystallm.energy import calculations, relaxation
 from crystallm.energy.calculations import score

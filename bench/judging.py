@@ -21,7 +21,7 @@ from pymatgen.core.local_env import CrystalNN
 from pymatgen.io.cif import CifParser
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
-from crystallm.benchmarks.known import known_structures
+from crystallm.benchmarks.reference_sets import known_structures
 from crystallm.cif import structure_reader, writer
 from crystallm.crystallography import space_groups
 from crystallm.errors import CrystallmError

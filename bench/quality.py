@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from crystallm.benchmarks.known import known_structures, requests_for
+from crystallm.benchmarks.reference_sets import known_structures, requests_for
 from crystallm.errors import TextError
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Settings

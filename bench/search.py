@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crystallm.benchmarks.known import known_structures, requests_for, spread
+from crystallm.benchmarks.reference_sets import known_structures, requests_for, spread
 from crystallm.energy import calculations, relaxation
 from crystallm.execution import mapping, tasks
 from crystallm.generation.interpretation import understand

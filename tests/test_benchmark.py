@@ -10,8 +10,8 @@ import pytest
 from pyarrow import parquet
 
 from conftest import textbook
-from crystallm.benchmarks import csp_run
-from crystallm.benchmarks.known import Known, find_set
+from crystallm.benchmarks import csp_table
+from crystallm.benchmarks.reference_sets import Known, find_set
 from crystallm.cif import writer as cif_writer
 from crystallm.cli import run
 from crystallm.commands import benchmark
@@ -91,9 +91,9 @@ def test_polymorphs_of_a_set_are_compared_with_each_other():
     places = [[0, 0, 0], [0, 0, 0.4], [0, 0, 0.68], [0.5, 0.5, 0.2], [0.5, 0.5, 0.7]]
     other = Structure(Lattice.tetragonal(3.1, 6.4), ["Sr", "Ti", "O", "O", "O"], places)
     truths = [Known("a", cubic), Known("b", other), Known("c", textbook()["rutile"])]
-    samples = [[csp_run.Sampled(s.to(fmt="cif"))] for s in (other, cubic, cubic)]
-    rows = csp_run.judge(list(enumerate(truths)), samples, composition_test=False)
-    lines = {line.name: line for line in csp_run.tabulate(truths, rows, [1], composition_test=False)}
+    samples = [[csp_table.Sampled(s.to(fmt="cif"))] for s in (other, cubic, cubic)]
+    rows = csp_table.judge(list(enumerate(truths)), samples, composition_test=False)
+    lines = {line.name: line for line in csp_table.tabulate(truths, rows, [1], composition_test=False)}
     assert lines["all samples"].match_rate == 0
     assert lines["METRe, cRMSE"].match_rate == pytest.approx(2 / 3)
     assert lines["METRe, cRMSE"].rmse == pytest.approx(0.5 / 3, abs=1e-3)

@@ -11,8 +11,8 @@ from importlib.resources import files
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
-from crystallm.benchmarks import challenge
-from crystallm.benchmarks.challenge import Compound, judge, read_compounds
+from crystallm.benchmarks import known_compounds
+from crystallm.benchmarks.known_compounds import Compound, judge, read_compounds
 from crystallm.cif import writer as cif_writer
 from crystallm.commands import known
 from crystallm.errors import CrystallmError, InputError
@@ -68,13 +68,13 @@ def test_what_counts_for_whom(book, textbook_structures):
     everything = result.shares()
     assert (everything.n, everything.success) == (3, 1.0)
     assert everything.match == everything.loose == pytest.approx(2 / 3)
-    assert result.shares(seen=True) == challenge.Shares(1, 1.0, 1.0, 1.0)
-    assert result.shares(seen=False) == challenge.Shares(2, 1.0, 0.5, 0.5)
+    assert result.shares(seen=True) == known_compounds.Shares(1, 1.0, 1.0, 1.0)
+    assert result.shares(seen=False) == known_compounds.Shares(2, 1.0, 0.5, 0.5)
 
 
 def test_a_compound_without_samples_counts_as_not_found(book):
     result = judge(book, {})
-    assert result.shares() == challenge.Shares(3, 0.0, 0.0, 0.0)
+    assert result.shares() == known_compounds.Shares(3, 0.0, 0.0, 0.0)
     assert {(row.n, row.n_valid, row.rms, row.likeliest) for row in result.rows} == {(0, 0, None, None)}
 
 
@@ -132,7 +132,7 @@ def test_our_own_set_is_of_70_compounds_each_of_which_says_where_it_is_from():
 
 
 def test_every_compound_of_it_can_be_asked_for():
-    from crystallm.benchmarks.known import requests_for
+    from crystallm.benchmarks.reference_sets import requests_for
 
     structures = [compound.structure for compound in read_compounds()]
     for with_group in (False, True):

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystallm.benchmarks import unconditional
-from crystallm.benchmarks.unconditional import CUT_OFFS, CutOffs, Described
+from crystallm.benchmarks import fingerprints, unconditional
+from crystallm.benchmarks.fingerprints import Described
+from crystallm.benchmarks.unconditional import CUT_OFFS, CutOffs
 from crystallm.commands import generated as command
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
@@ -36,12 +37,12 @@ def described() -> tuple[list[Described], list[Described]]:
     """The golden crystals, generated and true; every third one as a structure, where it is one."""
     samples: list[Any] = [*GOLDEN["generated"], *GOLDEN["truth"]]
     for i in range(0, len(samples), 3):
-        if not unconditional._counts_of_rows(samples[i]):
+        if not fingerprints._counts_of_rows(samples[i]):
             continue
         crystal = _read(samples[i])
         samples[i] = samples[i] if crystal is None else crystal
     with mapping.kept():
-        found = unconditional.describe(samples)
+        found = fingerprints.describe(samples)
     return found[: len(GOLDEN["generated"])], found[len(GOLDEN["generated"]) :]
 
 
@@ -54,7 +55,7 @@ def _read(cif: str) -> Structure | None:
 
 def crystal(density: float, *, where: float = 0.0, valid: bool = True) -> Described:
     """A described crystal with fingerprints at `where` on the first axis of each."""
-    means, deviations = unconditional.scaler()
+    means, deviations = fingerprints.scaler()
     return Described(
         composition_valid=valid,
         structure_valid=valid,
@@ -102,7 +103,7 @@ def test_a_test_set_covers_itself(described) -> None:
 def test_noble_gases_have_no_fingerprint_and_cost_only_themselves() -> None:
     argon = Structure(Lattice.cubic(5.3), ["Ar", "Na", "Cl"], np.array([[0] * 3, [0.5] * 3, [0.5, 0.5, 0]]))
     salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
-    without, whole = unconditional.describe([argon, salt])
+    without, whole = fingerprints.describe([argon, salt])
     assert not without.readable
     assert without.structure_valid
     assert whole.readable
@@ -126,7 +127,7 @@ def test_the_order_of_the_crystals_changes_nothing() -> None:
 def test_blocks_of_distances_are_one_table(monkeypatch) -> None:
     samples, truths = [crystal(2, where=x) for x in (0, 1, 5)], [crystal(2, where=x) for x in (0.5, 4)]
     whole = unconditional.score(samples, truths, CutOffs(0.6, 10))
-    monkeypatch.setattr(unconditional, "BLOCK", 2)
+    monkeypatch.setattr(fingerprints, "BLOCK", 2)
     assert unconditional.score(samples, truths, CutOffs(0.6, 10)) == whole
     assert whole.structure_distance_recall == pytest.approx((0.5 + 1) / 2)
     assert whole.structure_distance_precision == pytest.approx((0.5 + 0.5 + 1) / 3)
@@ -149,7 +150,7 @@ def _describe_bare(sample: Structure | str) -> Described:
     from crystallm.structures import conversion
 
     task = {"sample": json.dumps(conversion.pack(sample)), "fingerprints": False}
-    return unconditional.from_record(unconditional.describe_record(task))
+    return fingerprints.from_record(fingerprints.describe_record(task))
 
 
 def test_what_makes_a_crystal_valid() -> None:
@@ -192,14 +193,14 @@ def test_a_fingerprint_that_costs_its_process_leaves_the_validities(monkeypatch)
         return [
             execution_tasks.Lost("took longer than 1 s")
             if task["fingerprints"]
-            else unconditional.describe_record(task)
+            else fingerprints.describe_record(task)
             for task in tasks
         ]
 
     monkeypatch.setattr(unconditional.pool, "run", run)
     monkeypatch.setattr(unconditional, "find_spec", lambda _: True)
     salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
-    first, nothing, second = unconditional.describe([salt, None, salt.copy()])
+    first, nothing, second = fingerprints.describe([salt, None, salt.copy()])
     assert asked == [1, 1]  # what is identical is described once
     assert first == second
     assert first.valid

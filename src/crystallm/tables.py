@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from crystallm.benchmarks.scores import Line
+    from crystallm.benchmarks.metrics import Line
     from crystallm.datasets.report import Report
     from crystallm.validity.collection import Summary
 

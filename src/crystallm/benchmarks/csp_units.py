@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crystallm import units
-from crystallm.benchmarks import csp_run
-from crystallm.benchmarks.csp_run import Sampled
-from crystallm.benchmarks.known import Known
+from crystallm.benchmarks import csp_table
+from crystallm.benchmarks.csp_table import Sampled
+from crystallm.benchmarks.reference_sets import Known
 from crystallm.errors import TextError
 from crystallm.execution import mapping
 from crystallm.execution.batching import FEWEST, Portion
@@ -116,7 +116,7 @@ def here(
             written = writer.write([i for _, block in group for i in block])
             for together in units.grouped(group, lambda one: n * len(one[1]), portion.sizes()):
                 entries = [i for _, block in together for i in block]
-                rows = csp_run.judge(
+                rows = csp_table.judge(
                     [(i, truths[i]) for i in entries],
                     list(itertools.islice(written, len(entries))),
                     workers=n_workers,
@@ -198,7 +198,7 @@ def work(task: Mapping[str, Any]) -> Rows:
             [_sampled(crystal) for crystal in next(written)] if asked else [] for asked in task["asked"]
         ]
     with mapping.kept():
-        return csp_run.judge(entries, samples, composition_test=task["smact"], agreement=task["agreement"])
+        return csp_table.judge(entries, samples, composition_test=task["smact"], agreement=task["agreement"])
 
 
 def _sampled(crystal: Any) -> Sampled:

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystallm.analysis.prototypes import PROTOTYPES, member, prototype_of
-from crystallm.benchmarks.known import spread
+from crystallm.benchmarks.reference_sets import spread
 from crystallm.crystallography import formula
 from crystallm.crystals.crystal import Crystal
 from crystallm.errors import CrystallmError, InputError, TextError

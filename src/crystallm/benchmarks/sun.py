@@ -36,7 +36,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks import novelty
-from crystallm.benchmarks.scores import RESAMPLES, WITHIN
+from crystallm.benchmarks.metrics import RESAMPLES, WITHIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -27,32 +27,22 @@ fingerprint. This module refuses to know who wrote the crystals.
 
 from __future__ import annotations
 
-import json
 import math
-import warnings
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from crystallm.errors import CrystallmError, InputError, install
-from crystallm.execution import mapping
-from crystallm.execution import tasks as execution_tasks
-from crystallm.structures import conversion
-from crystallm.validity import composition_tests
+from crystallm.benchmarks.fingerprints import BLOCK, describe, scaler
+from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from pymatgen.core import Structure
 
+    from crystallm.benchmarks.fingerprints import Described
     from crystallm.crystallography.space_groups import Floats
 
     Sample = Structure | str | None
-
-BLOCK = 512
-"""Generated crystals whose distances from all true ones are held at a time: 9,000 true ones make 40 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,39 +60,6 @@ class CutOffs:
 
 CUT_OFFS = {"perov_5": CutOffs(0.2, 4.0), "carbon_24": CutOffs(0.2, 4.0), "mp_20": CutOffs(0.4, 10.0)}
 """The paper's, by data set."""
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What is measured of one crystal; see the module.
-
-    Attributes:
-        composition_valid: whether its composition passes the SMACT test.
-        structure_valid: whether cell, volume and distances are those of a crystal.
-        density: g/cm^3; None where there is no crystal.
-        n_elements: number of elements; None likewise.
-        structure: fingerprint of the structure; None where it has none.
-        composition: fingerprint of the composition, not scaled; None likewise.
-        reason: what is wrong, or why a fingerprint is missing; "" for nothing.
-    """
-
-    composition_valid: bool = False
-    structure_valid: bool = False
-    density: float | None = None
-    n_elements: int | None = None
-    structure: tuple[float, ...] | None = None
-    composition: tuple[float, ...] | None = None
-    reason: str = ""
-
-    @property
-    def valid(self) -> bool:
-        """Both validities."""
-        return self.composition_valid and self.structure_valid
-
-    @property
-    def readable(self) -> bool:
-        """Whether it has both fingerprints."""
-        return self.structure is not None and self.composition is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,77 +143,6 @@ def evaluate(
     return score(found[: len(generated)], found[len(generated) :], cut_offs, n=n, seed=seed)
 
 
-def describe(
-    samples: Sequence[Sample],
-    *,
-    workers: int = 1,
-    seconds: float = 120.0,
-    memory_gb: float = 4.0,
-    on_done: Callable[[int], None] | None = None,
-) -> list[Described]:
-    """Validities, fingerprints and properties of crystals, in worker processes; arguments as `evaluate`.
-
-    What is identical is described once. A crystal whose fingerprint costs its process is judged without one.
-
-    Raises:
-        CrystallmError: as `evaluate`.
-    """
-    for module in ("smact", "matminer"):
-        if find_spec(module) is None:
-            raise CrystallmError(f"this benchmark needs {module}: {install('bench')}")
-    keys = [None if sample is None else json.dumps(conversion.pack(sample)) for sample in samples]
-    distinct = list(dict.fromkeys(key for key in keys if key is not None))
-    function = "crystallm.benchmarks.unconditional:describe_record"
-    limits: dict[str, Any] = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb}
-    tasks = [{"sample": key, "fingerprints": True} for key in distinct]
-    found = dict(zip(distinct, mapping.run(function, tasks, on_done=on_done, **limits), strict=True))
-    lost = {key: answer.reason for key, answer in found.items() if isinstance(answer, execution_tasks.Lost)}
-    again = mapping.run(function, [{"sample": key, "fingerprints": False} for key in lost], **limits)
-    for (key, reason), answer in zip(lost.items(), again, strict=True):
-        bare = {} if isinstance(answer, execution_tasks.Lost) else answer
-        found[key] = bare | {"reason": f"no fingerprint: {reason}"}
-    return [Described(reason="no crystal") if key is None else from_record(found[key]) for key in keys]
-
-
-def describe_record(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe one packed crystal, for a worker process; see `Described`."""
-    record = json.loads(task["sample"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen and matminer warn of each radius and property they lack
-        try:
-            crystal = conversion.unpack(record)
-        except CrystallmError as error:
-            counts = _counts_of_rows(record["text"]) if "text" in record else ()
-            passes = bool(counts) and composition_tests.passes_smact(counts)
-            return {"composition_valid": passes, "reason": f"no crystal: {error}"}
-        unsound = _unsound(crystal)
-        ordered = crystal.is_ordered
-        counts = tuple(sorted(crystal.composition.get_el_amt_dict().items()))
-        passes = ordered and composition_tests.passes_smact(counts)
-        reason = unsound or ("" if passes else "its composition fails the SMACT test")
-        answer: dict[str, Any] = {
-            "composition_valid": passes,
-            "structure_valid": not unsound,
-            "density": float(crystal.density),
-            "n_elements": len(crystal.composition),
-            "reason": reason,
-        }
-        if task["fingerprints"] and ordered and composition_tests.is_sensible(crystal):
-            _featurizers()  # a broken installation is no fault of the crystal
-            try:
-                answer |= _fingerprints(crystal)
-            except Exception as error:  # noqa: BLE001 - Voronoi tessellations fail in many ways; the reason says it
-                why = " ".join(str(error).split())[:120] or type(error).__name__
-                answer["reason"] = reason or f"no fingerprint: {why}"
-    return answer
-
-
-def from_record(record: Mapping[str, Any]) -> Described:
-    """What a record of `describe_record` says."""
-    prints = {name: tuple(record[name]) for name in ("structure", "composition") if record.get(name)}
-    return Described(**{**record, **prints})
-
-
 def score(
     generated: Sequence[Described],
     truths: Sequence[Described],
@@ -313,80 +199,6 @@ def _check(n_generated: int, n_true: int, n: int) -> None:
         raise InputError(f"{n_generated} generated and {n_true} true crystals: give at least one of each")
     if n < 1:
         raise InputError(f"n = {n}: the valid crystals that are drawn start at 1")
-
-
-# -- one crystal ---------------------------------------------------------------------------------------------
-
-
-def _unsound(crystal: Structure) -> str:
-    """Why a structure is not valid; "" if it is."""
-    if not composition_tests.is_sensible(crystal):
-        return "its cell is not sensible"
-    if not crystal.is_ordered:
-        return "its sites are shared"
-    if crystal.volume < composition_tests.SMALLEST:
-        return f"its volume is {crystal.volume:.2g} Å^3"
-    return composition_tests.overlap(crystal)
-
-
-def _counts_of_rows(text: str) -> tuple[tuple[str, float], ...]:
-    """Elements and numbers of atoms by the rows of a CIF whose atoms overlap; () if it is broken further."""
-    from crystallm.cif import block as cif_block
-
-    counts: dict[str, float] = {}
-    try:
-        block = cif_block.read(text)
-        for name in cif_block.LENGTHS + cif_block.ANGLES:
-            cif_block.number(block.tags.get(name, "none"))
-        for row in block.atoms():
-            for name in cif_block.POSITION:
-                cif_block.number(row.get(name, "none"))
-            size = cif_block.number(row.get("_atom_site_symmetry_multiplicity", "1"))
-            symbol = cif_block.row_symbol(row)
-            counts[symbol] = counts.get(symbol, 0) + size
-    except CrystallmError:
-        return ()
-    whole = all(count == round(count) > 0 for count in counts.values())
-    return tuple(sorted(counts.items())) if whole else ()
-
-
-def _fingerprints(crystal: Structure) -> dict[str, list[float]]:
-    """Both fingerprints of an ordered crystal.
-
-    Raises:
-        CrystallmError: an element has no Magpie values.
-        Exception: whatever CrystalNN makes of atoms that overlap.
-    """
-    import numpy as np
-
-    of_sites, of_compositions = _featurizers()
-    composition = of_compositions.featurize(crystal.composition)  # [132]
-    if not np.isfinite(composition).all():
-        raise CrystallmError(f"{crystal.composition.reduced_formula} has an element without Magpie values")
-    sites = [of_sites.featurize(crystal, i) for i in range(len(crystal))]  # [n_atoms, 61]
-    structure = np.mean(sites, axis=0)
-    if not np.isfinite(structure).all():
-        raise CrystallmError("CrystalNN's fingerprint is not finite")
-    return {"structure": structure.tolist(), "composition": [float(x) for x in composition]}
-
-
-@cache
-def _featurizers() -> tuple[Any, Any]:
-    from matminer.featurizers.composition.composite import ElementProperty
-    from matminer.featurizers.site.fingerprint import CrystalNNFingerprint
-
-    return CrystalNNFingerprint.from_preset("ops"), ElementProperty.from_preset("magpie", impute_nan=False)
-
-
-# -- many crystals -------------------------------------------------------------------------------------------
-
-
-def scaler() -> tuple[Floats, Floats]:
-    """Published means and standard deviations of the 132 Magpie features, each [132]."""
-    import numpy as np
-
-    known = json.loads((resources.files("crystallm") / "data" / "magpie_scaler.json").read_text("utf-8"))
-    return np.array(known["means"]), np.array(known["stds"])
 
 
 def _distances(

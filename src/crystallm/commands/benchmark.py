@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from crystallm.benchmarks.known import SETS, requests_for
+from crystallm.benchmarks.reference_sets import SETS, requests_for
 from crystallm.commands import (
     BatchSize,
     Cluster,
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from crystallm.benchmarks.csp_units import Given, Model
-    from crystallm.benchmarks.known import Known
-    from crystallm.benchmarks.scores import Line
+    from crystallm.benchmarks.metrics import Line
+    from crystallm.benchmarks.reference_sets import Known
     from crystallm.generation.request import Settings
     from crystallm.storage.run_folder import RunFolder
 
@@ -140,8 +140,8 @@ def csp(
     if own["data"] is None:
         raise InputError(f"no data: name one of {', '.join(SETS)}, or a file with a column 'cif'")
     numbers = _numbers(own["n"])
-    from crystallm.benchmarks import csp_run
-    from crystallm.benchmarks.known import find_set, read_known
+    from crystallm.benchmarks import csp_table
+    from crystallm.benchmarks.reference_sets import find_set, read_known
     from crystallm.storage import files, run_folder
 
     settings = sampling(options)
@@ -168,7 +168,7 @@ def csp(
     question |= {"data": Path(spec).name, "limit": own["limit"], "split": own["split"]}
     question |= {"composition_test": composition_test, "agreement": agreement, "entries": len(truths)}
     blocks = _blocks(len(truths), max(numbers))
-    keep = None if folder is None else run_folder.RunFolder(folder, question, len(blocks), csp_run.COLUMNS)
+    keep = None if folder is None else run_folder.RunFolder(folder, question, len(blocks), csp_table.COLUMNS)
     done = 0
 
     def compared(_: int) -> None:
@@ -185,14 +185,14 @@ def csp(
             shown=shown,
         )  # fmt: skip
         with progress("comparing with polymorphs", None, shown=shown) as advance:
-            lines = csp_run.tabulate(
+            lines = csp_table.tabulate(
                 truths, rows, numbers, composition_test=composition_test, workers=n_workers, on_done=compared,
                 executor=where,
             )  # fmt: skip
     title = f"{name}, {len(truths)} entries, {question.get('model') or Path(str(own['generated'])).name}"
     record = _record(lines, question)
     if folder is not None:
-        _keep(folder, title, lines, record, csp_run.growth(len(truths), rows, max(numbers)))
+        _keep(folder, title, lines, record, csp_table.growth(len(truths), rows, max(numbers)))
     if json:
         print_json([record])
     elif not quiet:
@@ -225,7 +225,7 @@ def _given(path: Path, truths: Sequence[Known], n: int) -> tuple[Given, dict[str
     Raises:
         InputError: no file is named after an entry.
     """
-    from crystallm.benchmarks.csp_run import Sampled
+    from crystallm.benchmarks.csp_table import Sampled
     from crystallm.benchmarks.csp_units import Given
     from crystallm.sources import collection
 

@@ -92,7 +92,7 @@ def unconditional(
         if options.get(name) is None:
             raise InputError(f"{what}: name a folder, an archive or a table with {name.upper()}, see --help")
     from crystallm.benchmarks import unconditional as benchmark
-    from crystallm.benchmarks.known import SETS, find_set
+    from crystallm.benchmarks.reference_sets import SETS, find_set
     from crystallm.sources import collection
     from crystallm.storage import files as storage_files
 

@@ -34,7 +34,7 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystallm.benchmarks.challenge import ChallengeResult, Shares
+    from crystallm.benchmarks.known_compounds import ChallengeResult, Shares
     from crystallm.benchmarks.structure_classes import ClassesResult, Score
     from crystallm.crystals.crystal import Crystal
     from crystallm.generation.request import Request, Settings
@@ -93,8 +93,8 @@ def challenge(
     ways = _ways(own["ask"])
     n_samples = whole("n", own["n"], 20)
     settings, target = _settings(options, own["out"])
-    from crystallm.benchmarks.challenge import judge, read_compounds
-    from crystallm.benchmarks.known import requests_for, spread
+    from crystallm.benchmarks.known_compounds import judge, read_compounds
+    from crystallm.benchmarks.reference_sets import requests_for, spread
     from crystallm.models.load import load_model
     from crystallm.storage import files
 

@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm.benchmarks import csp, scores
+from crystallm.benchmarks import csp, metrics
 from crystallm.cif import structure_reader
 from crystallm.crystals import ranking
 from crystallm.errors import CrystallmError
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.benchmarks.known import Known
+    from crystallm.benchmarks.reference_sets import Known
+
 
 COLUMNS = {
     "entry": "int32",
@@ -45,6 +46,7 @@ COLUMNS = {
 """Columns of the rows, with their pyarrow types. rms: normalised, null for no match, whatever the SMACT test
 says. fold_seconds: what it took to find the clusters of the block, shared among its samples. cif: what was
 compared."""
+
 MAX_PAIRS = 20_000
 """Samples of other entries that METRe may compare; some hundredths of a second each."""
 
@@ -141,7 +143,7 @@ def tabulate(
     workers: int = 1,
     on_done: Callable[[int], None] | None = None,
     executor: Executor | None = None,
-) -> list[scores.Line]:
+) -> list[metrics.Line]:
     """The table of a benchmark.
 
     Args:
@@ -165,9 +167,9 @@ def tabulate(
     valid = [[row["rms"] if row["valid"] else None for row in found] for found in by_entry]
     lines = []
     if composition_test:
-        lines += [scores.line("as the paper", k, scores.best_of(paper, k)) for k in n]
-    lines += [scores.line("all samples", k, scores.best_of(plain, k)) for k in n]
-    lines += [scores.line("valid samples", k, scores.best_of(valid, k)) for k in n]
+        lines += [metrics.line("as the paper", k, metrics.best_of(paper, k)) for k in n]
+    lines += [metrics.line("all samples", k, metrics.best_of(plain, k)) for k in n]
+    lines += [metrics.line("valid samples", k, metrics.best_of(valid, k)) for k in n]
     most = max(n)
     if most > 1 and any(row["fold_seconds"] is not None for row in rows):
         lines += _chosen(by_entry, most)
@@ -192,12 +194,12 @@ def growth(
         rms: list[list[float | None]] = [[] for _ in range(n_entries)]
         for row in rows:
             rms[row["entry"]].append(row["rms"] if row[column] else None)
-        found = [(k, sum(r is not None for r in scores.best_of(rms, k))) for k in numbers]
+        found = [(k, sum(r is not None for r in metrics.best_of(rms, k))) for k in numbers]
         curves[name] = [(float(k), 100 * matched / n_entries) for k, matched in found]
     return curves
 
 
-def _chosen(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[scores.Line]:
+def _chosen(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[metrics.Line]:
     """One answer from n samples, chosen without the truth; valid samples come first."""
     seconds = sum(row["fold_seconds"] or 0 for found in by_entry for row in found) / len(by_entry)
     likely = any(row["log_likelihood"] is not None for found in by_entry for row in found)
@@ -213,7 +215,7 @@ def _chosen(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[sco
             )
             best.append(found[ranks.index(1)]["rms"] if 1 in ranks else None)
         note = f"folding took {seconds:.2f} s an entry" if by == "agreement" else ""
-        lines.append(scores.line(f"one of {n}, by {by}", 1, best, note=note))
+        lines.append(metrics.line(f"one of {n}, by {by}", 1, best, note=note))
     return lines
 
 
@@ -226,7 +228,7 @@ def _with_polymorphs(
     workers: int,
     on_done: Callable[[int], None] | None,
     executor: Executor | None,
-) -> list[scores.Line]:
+) -> list[metrics.Line]:
     """METRe and cRMSE, for those n that the bound on comparisons allows."""
     groups: dict[tuple[str, int], list[int]] = defaultdict(list)
     for i, known in enumerate(truths):
@@ -249,8 +251,12 @@ def _with_polymorphs(
     others = {pair: [d.rms for d in row] for pair, row in zip(pairs, found, strict=True)}
     note = f"{len({i for i, _ in pairs})} entries have polymorphs in the set"
     return [
-        scores.line(
-            "METRe, cRMSE", k, scores.best_with_polymorphs(plain, others, k), worst=scores.NO_MATCH, note=note
+        metrics.line(
+            "METRe, cRMSE",
+            k,
+            metrics.best_with_polymorphs(plain, others, k),
+            worst=metrics.NO_MATCH,
+            note=note,
         )
         for k in allowed
     ]

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+
 RESAMPLES, CHUNK = 2000, 100
+
 WITHIN = (2.5, 97.5)
 """Percentiles that bound an interval."""
+
 NO_MATCH = 0.5
 """Distance that cRMSE gives a known structure without a match: the matcher's `stol`."""
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks import csp
-from crystallm.benchmarks.known import structure_of
+from crystallm.benchmarks.reference_sets import structure_of
 from crystallm.crystals.crystal import Crystal
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystallm.execution import mapping, tasks
@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from pymatgen.core.structure_matcher import StructureMatcher
 
     Sample = Crystal | str | None
-    """What a model wrote, a CIF of another program, or nothing that is a crystal."""
+
 
 SYMPREC = 0.1
 """Distance tolerance of the symmetry search, Å."""
+
 ANGLE_TOLERANCE = 5.0
 """Degrees; pymatgen's, and that of `validity`."""
+
 _SEEN = {"true": True, "false": False, "": None}
 
 
