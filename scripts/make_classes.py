@@ -1,4 +1,4 @@
-"""Make `src/crystallm/data/classes.csv`: compounds of the structure classes with their known cells.
+"""Make `src/crystallm/benchmarks/data/classes.csv`: compounds of the structure classes with their known cells.
 
     python scripts/make_classes.py CORPUS --read train.csv.gz ...
 
@@ -25,7 +25,7 @@ from pymatgen.core import Composition, Structure
 from crystallm.analysis.prototypes import PROTOTYPES, member
 from crystallm.benchmarks.structure_classes import COLUMNS
 
-OUT = Path(__file__).parent.parent / "src/crystallm/data/classes.csv"
+OUT = Path(__file__).parent.parent / "src/crystallm/benchmarks/data/classes.csv"
 PER_CLASS = 60
 MOLECULAR = frozenset("HCNOF")  # such a cation is what is left of a molecule, NH4 or CH3NH3, without its H
 

@@ -1,4 +1,4 @@
-"""Make `src/crystallm/data/well_known.csv`: 70 compounds that people know, and no bundled model.
+"""Make `src/crystallm/benchmarks/data/well_known.csv`: 70 compounds that people know, and no bundled model.
 
     python scripts/make_well_known.py CORPUS --read train.csv.gz ...
 
@@ -27,7 +27,7 @@ from crystallm.cif.parser import parse
 from crystallm.cif.writer import to_text
 from crystallm.sources.splits import read_rows
 
-OUT = Path(__file__).parent.parent / "src/crystallm/data/well_known.csv"
+OUT = Path(__file__).parent.parent / "src/crystallm/benchmarks/data/well_known.csv"
 COLUMNS = ("id", "source", "license", "formula", "space_group", "name", "cif")
 LICENSES = ("CC-BY-4.0", "CC0-1.0", "MIT", "AMCSD (cite)")
 SOURCES = ("mp", "mp_20", "mpts_52", "mp_electrodes", "amcsd", "cod", "aflow", "lemat_bulk", "oqmd", "wbm")

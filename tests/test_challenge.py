@@ -18,7 +18,7 @@ from crystallm.commands import known
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation.generate import generate
 
-OWN = files("crystallm") / "data" / "well_known.csv"
+OWN = files("crystallm.benchmarks") / "data" / "well_known.csv"
 
 
 def text_of(structure: Structure) -> str:

@@ -19,7 +19,7 @@ from crystallm.commands import known
 from crystallm.errors import InputError
 from crystals import published, told_otherwise
 
-OWN = files("crystallm") / "data" / "classes.csv"
+OWN = files("crystallm.benchmarks") / "data" / "classes.csv"
 SKEW = [[1, 1, 0], [0, 1, 0], [0, 1, 1]]
 DOUBLE = [[1, 0, 0], [0, 2, 0], [0, 0, 1]]
 LEFT = [[0, 1, 0], [1, 0, 0], [0, 0, 1]]

@@ -182,7 +182,7 @@ def read_references(
         raise InputError(f"no class {strange[0]!r}: there are {', '.join(PROTOTYPES)}")
     if limit is not None and limit < 1:
         raise InputError(f"limit = {limit}: write a whole number from 1")
-    place = Path(str(files("crystallm") / "data" / "classes.csv")) if path is None else Path(path)
+    place = Path(str(files("crystallm.benchmarks") / "data" / "classes.csv")) if path is None else Path(path)
     kept = [
         reference
         for reference in _read(place)
