@@ -1,4 +1,4 @@
-"""Make `src/crystallm/benchmarks/data/classes.csv`: compounds of the structure classes with their known cells.
+"""Make `src/crystallm/benchmarks/data/classes.csv`: known compounds of the structure classes.
 
     python scripts/make_classes.py CORPUS --read train.csv.gz ...
 

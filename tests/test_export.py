@@ -13,10 +13,12 @@ from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import cli, export, language, optimade
+from crystallm import cli, language
 from crystallm.crystals import crystal
 from crystallm.crystals import table as crystals_table
 from crystallm.errors import CrystallmError, InputError
+from crystallm.export import collection as export_collection
+from crystallm.export import optimade, writers
 from crystallm.sources import collection, parsing
 from crystallm.structures import conversion
 from crystallm.visualization import notebook_view
@@ -43,8 +45,8 @@ def fifty(tmp_path):
     + [pytest.param(to, marks=with_ase) for to in ("extxyz", "ase")],
 )
 def test_fifty_crystals_come_back_the_same(fifty, tmp_path, to):
-    found = export.export(fifty, to, tmp_path / "out")
-    assert found.path == tmp_path / f"out{export.FORMATS[to][0]}"
+    found = export_collection.export(fifty, to, tmp_path / "out")
+    assert found.path == tmp_path / f"out{writers.FORMATS[to][0]}"
     assert (found.n, found.skipped) == (50, ())
     matcher = StructureMatcher(ltol=1e-3, stol=1e-3, angle_tol=0.01, primitive_cell=False, scale=False)
     entries = {entry.id: entry for entry in collection.read(found.path)}
@@ -88,7 +90,8 @@ def test_what_is_known_of_a_crystal_goes_with_it(tmp_path, textbook_structures):
 
     run = run_folder(tmp_path, textbook_structures)
     out = {
-        to: export.export(run, to, tmp_path / f"x{to}").path for to in ("csv", "extxyz", "ase", "optimade")
+        to: export_collection.export(run, to, tmp_path / f"x{to}").path
+        for to in ("csv", "extxyz", "ase", "optimade")
     }
     with out["csv"].open() as file:
         rows = list(csv.DictReader(file))
@@ -111,22 +114,22 @@ def test_what_is_known_of_a_crystal_goes_with_it(tmp_path, textbook_structures):
 
 def test_what_cannot_go_is_named_and_the_rest_is_written(tmp_path, textbook_structures):
     run = run_folder(tmp_path, textbook_structures)
-    found = export.export(run, "poscar", tmp_path / "all")
+    found = export_collection.export(run, "poscar", tmp_path / "all")
     assert found.n == 5
     assert [name for name, _ in found.skipped] == ["0-9"]
-    found = export.export(run, "poscar", tmp_path / "valid", only_valid=True)
+    found = export_collection.export(run, "poscar", tmp_path / "valid", only_valid=True)
     assert ("0-1", "not valid: bonds") in found.skipped
     shared = Structure(Lattice.cubic(4), [{"Na": 0.5, "K": 0.5}, "Cl"], [[0, 0, 0], [0.5] * 3])
     (tmp_path / "mixed").mkdir()
     shared.to(filename=str(tmp_path / "mixed" / "mix.cif"))
     textbook_structures["rocksalt"].to(filename=str(tmp_path / "mixed" / "salt.cif"))
     for to in ("poscar", "extxyz", "optimade", "genbench"):
-        found = export.export(tmp_path / "mixed", to, tmp_path / f"m{to}")
+        found = export_collection.export(tmp_path / "mixed", to, tmp_path / f"m{to}")
         assert found.n == 1
         assert found.skipped[0][0] == "mix"
         assert "shared" in found.skipped[0][1]
     assert (tmp_path / "mgenbench" / "structures.txt").read_text() == "salt.cif\n"
-    assert export.export(tmp_path / "mixed", "cif", tmp_path / "mcif").n == 2
+    assert export_collection.export(tmp_path / "mixed", "cif", tmp_path / "mcif").n == 2
 
 
 @with_ase
@@ -134,10 +137,10 @@ def test_a_csv_tells_what_a_run_tells(tmp_path, textbook_structures):
     from ase.io import read
 
     run = run_folder(tmp_path, textbook_structures)
-    table = export.export(run, "csv", tmp_path / "x.csv").path
+    table = export_collection.export(run, "csv", tmp_path / "x.csv").path
     for to in ("extxyz", "pymatgen"):
-        export.export(run, to, tmp_path / f"a{export.FORMATS[to][0]}", only_valid=True)
-        found = export.export(table, to, tmp_path / f"b{export.FORMATS[to][0]}", only_valid=True)
+        export_collection.export(run, to, tmp_path / f"a{writers.FORMATS[to][0]}", only_valid=True)
+        found = export_collection.export(table, to, tmp_path / f"b{writers.FORMATS[to][0]}", only_valid=True)
         assert ("0-1", "not valid: bonds") in found.skipped
     frames = read(tmp_path / "b.extxyz", index=":")
     assert [frame.get_potential_energy() for frame in frames] == pytest.approx(
@@ -160,7 +163,7 @@ def test_a_csv_tells_what_a_run_tells(tmp_path, textbook_structures):
     ],
 )  # fmt: skip
 def test_cells_of_texts_have_the_types_of_their_columns(name, cell, fact):
-    found = export._fact(name, cell)
+    found = export_collection._fact(name, cell)
     assert (type(found), found) == (type(fact), fact)
 
 
@@ -172,7 +175,7 @@ def test_names_that_read_as_numbers_go_into_a_database(tmp_path, textbook_struct
     (tmp_path / "c").mkdir()
     for name in names:
         textbook_structures["rocksalt"].to(filename=str(tmp_path / "c" / f"{name}.cif"))
-    found = export.export(tmp_path / "c", "ase", tmp_path / "c.db")
+    found = export_collection.export(tmp_path / "c", "ase", tmp_path / "c.db")
     assert (found.n, found.skipped) == (6, ())
     told = {row.material_id for row in connect(found.path).select()}
     assert told == {"#2024_01_05", "#12", "#1e5", "#nan", "#True", "mp-1"}
@@ -184,7 +187,7 @@ def test_names_become_no_paths_and_stay_different(tmp_path, textbook_structures)
     text = textbook_structures["rocksalt"].to(fmt="cif")
     names = ["../../up", "a/b", "a_b", "", "ü" * 300]
     parquet.write_table(pa.Table.from_pylist([{"id": n, "cif": text} for n in names]), tmp_path / "t.parquet")
-    found = export.export(tmp_path / "t.parquet", "cif", tmp_path / "new" / "out")
+    found = export_collection.export(tmp_path / "t.parquet", "cif", tmp_path / "new" / "out")
     written = sorted(path.name for path in found.path.iterdir())
     assert len(written) == len(names)
     assert {"a_b.cif", "a_b-2.cif"} <= set(written)
@@ -203,7 +206,7 @@ def test_what_is_asked_wrongly_writes_nothing(fifty, tmp_path, monkeypatch, sour
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cifs.csv").write_text("mine")
     with pytest.raises(InputError, match=said):
-        export.export(tmp_path / source, to)
+        export_collection.export(tmp_path / source, to)
     assert (tmp_path / "cifs.csv").read_text() == "mine"
     assert not list(tmp_path.glob(".*"))
 
@@ -212,7 +215,7 @@ def test_a_collection_without_a_crystal_leaves_no_file(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "a.cif").write_text("data_\n_cell_length_a 3\n")
     with pytest.raises(InputError, match="no crystal that can be written"):
-        export.export(tmp_path / "c", "csv", tmp_path / "c.csv")
+        export_collection.export(tmp_path / "c", "csv", tmp_path / "c.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 

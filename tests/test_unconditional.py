@@ -197,8 +197,8 @@ def test_a_fingerprint_that_costs_its_process_leaves_the_validities(monkeypatch)
             for task in tasks
         ]
 
-    monkeypatch.setattr(unconditional.pool, "run", run)
-    monkeypatch.setattr(unconditional, "find_spec", lambda _: True)
+    monkeypatch.setattr(mapping, "run", run)
+    monkeypatch.setattr(fingerprints, "find_spec", lambda _: True)
     salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
     first, nothing, second = fingerprints.describe([salt, None, salt.copy()])
     assert asked == [1, 1]  # what is identical is described once
@@ -210,7 +210,7 @@ def test_a_fingerprint_that_costs_its_process_leaves_the_validities(monkeypatch)
 
 
 def test_a_lost_worker_costs_its_crystal_and_nothing_else(monkeypatch) -> None:
-    monkeypatch.setattr(unconditional, "find_spec", lambda _: True)
+    monkeypatch.setattr(fingerprints, "find_spec", lambda _: True)
     result = unconditional.evaluate(["data_x", None], ["data_y"], CUT_OFFS["mp_20"], seconds=1e-4)
     assert result.reasons == ("no fingerprint: took longer than 0.0001 s", "no crystal")
     assert result.validity == 0
@@ -223,7 +223,7 @@ def test_what_was_asked_wrongly_is_said_before_any_work(monkeypatch) -> None:
         unconditional.evaluate(["data_x"], ["data_x"], CUT_OFFS["mp_20"], n=0)
     for missing in ("smact", "matminer"):
         monkeypatch.setattr(
-            unconditional, "find_spec", lambda name, missing=missing: None if name == missing else True
+            fingerprints, "find_spec", lambda name, missing=missing: None if name == missing else True
         )
         with pytest.raises(CrystallmError, match=rf"needs {missing}: pip install 'crystallm\[bench\]'"):
             unconditional.evaluate(["data_x"], ["data_x"], CUT_OFFS["mp_20"])

@@ -204,5 +204,7 @@ def scaler() -> tuple[Floats, Floats]:
     """Published means and standard deviations of the 132 Magpie features, each [132]."""
     import numpy as np
 
-    known = json.loads((resources.files("crystallm.benchmarks") / "data" / "magpie_scaler.json").read_text("utf-8"))
+    known = json.loads(
+        (resources.files("crystallm.benchmarks") / "data" / "magpie_scaler.json").read_text("utf-8")
+    )
     return np.array(known["means"]), np.array(known["stds"])

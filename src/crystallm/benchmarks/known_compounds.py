@@ -196,7 +196,9 @@ def read_compounds(path: str | Path | None = None) -> list[Compound]:
         InputError: no such place, or one without crystals; a value of `seen` that is none.
         CrystallmError: a CIF that is no structure.
     """
-    place = Path(str(files("crystallm.benchmarks") / "data" / "well_known.csv")) if path is None else Path(path)
+    place = (
+        Path(str(files("crystallm.benchmarks") / "data" / "well_known.csv")) if path is None else Path(path)
+    )
     return [
         Compound(row_id, structure_of(cif, f"{str(place)!r}: {row_id}"), name, seen)
         for row_id, cif, name, seen in _entries(place)

@@ -49,7 +49,7 @@ def export(
         raise InputError("no crystals: name a run folder, an archive, a table or a CIF")
     if options.get("to") is None:
         raise InputError("no format: say --to cif, poscar, extxyz, ase, csv, pymatgen, optimade or genbench")
-    from crystallm import export as exporting
+    from crystallm.export import collection as exporting
 
     with progress("writing crystals", None, shown=not (quiet or json)) as advance:
         found = exporting.export(

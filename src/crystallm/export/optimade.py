@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
+
 API_VERSION = "1.2.0"
+
 PREFIX = "_crystallm_"
 """Of what is told beside the standard properties."""
+
 WHEN = "1970-01-01T00:00:00Z"
 """`last_modified` where nobody gives a time: equal crystals make equal bytes."""
 
