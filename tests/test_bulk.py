@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyarrow import parquet
 
-from crystallm import bulk
 from crystallm.cli import run
 from crystallm.commands.pace import Pace
 from crystallm.crystals.selection import Selection
@@ -20,6 +19,7 @@ from crystallm.errors import InputError
 from crystallm.execution import pool as execution_pool
 from crystallm.generation.request import Request, Settings
 from crystallm.models.load import load_model
+from crystallm.pipelines import generate
 from crystallm.sources import collection
 from crystallm.storage import run_folder
 from crystallm.validity import checks, verdict
@@ -40,9 +40,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are large and blocks small."""
-    monkeypatch.setattr(bulk, "LARGE", 10)
-    monkeypatch.setattr(bulk, "LARGE_BLOCK", 8)
-    monkeypatch.setattr(bulk, "SENT_TOGETHER", 8)
+    monkeypatch.setattr(generate, "LARGE", 10)
+    monkeypatch.setattr(generate, "LARGE_BLOCK", 8)
+    monkeypatch.setattr(generate, "SENT_TOGETHER", 8)
 
 
 def write_list(path: Path, n: int) -> Path:
@@ -75,7 +75,7 @@ def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 
 def test_blocks_hold_all_samples_once_in_their_order() -> None:
     requests = [Request(formula="C", n=n) for n in (3, 1, 9, 2, 4)]
-    found = list(bulk.blocks(requests, Selection(), 4))
+    found = list(generate.blocks(requests, Selection(), 4))
     assert [block.number for block in found] == list(range(5))
     assert [block.n for block in found] == [4, 4, 4, 4, 3]
     samples = [
@@ -91,7 +91,7 @@ def test_blocks_hold_all_samples_once_in_their_order() -> None:
 @pytest.mark.parametrize("selection", [Selection(valid=True, max_tries=20), Selection(best=1)])
 def test_what_is_counted_or_ranked_together_is_not_parted(selection: Selection) -> None:
     requests = [Request(formula="C", n=n) for n in (3, 1, 9, 2)]
-    found = list(bulk.blocks(requests, selection, 4))
+    found = list(generate.blocks(requests, selection, 4))
     assert [[piece.unit for piece in block.pieces] for block in found] == [[0, 1], [2], [3]]
     assert [piece.first for block in found for piece in block.pieces] == [
         sum(selection.tries(request.n) for request in requests[:i]) for i in range(4)
@@ -104,7 +104,7 @@ def test_a_parted_request_has_the_crystals_of_a_whole_one(
     asked = ["generate", "ZnS", "--z", "auto", "-n", "20", "--model", str(babbler), "--quiet"]
     asked += ["--constraints", "none", "--device", "cpu", "--out"]
     for size in (20, 7):
-        monkeypatch.setattr(bulk, "BLOCK", size)
+        monkeypatch.setattr(generate, "BLOCK", size)
         assert run([*asked, str(tmp_path / str(size))]) == 0
     one, other = (
         parquet.read_table(tmp_path / name / run_folder.RESULTS).to_pylist() for name in ("20", "7")
@@ -114,7 +114,7 @@ def test_a_parted_request_has_the_crystals_of_a_whole_one(
 
 
 def test_blocks_are_small_but_not_too_many() -> None:
-    assert [bulk.block_size(n) for n in (1, 1000, 30_000, 100_000, 10_000_000)] == [16, 16, 16, 50, 512]
+    assert [generate.block_size(n) for n in (1, 1000, 30_000, 100_000, 10_000_000)] == [16, 16, 16, 50, 512]
 
 
 @pytest.mark.parametrize(
@@ -132,16 +132,20 @@ def test_the_first_block_is_kept_before_many_more_are_written(
 
     monkeypatch.setattr(checks, "check_many", check_many)
     settings = Settings(constraints="none", batch_size=8, device="cpu", max_new_tokens=4)
-    todo = bulk.blocks([Request(formula=FORMULAS[i % 5], n=4) for i in range(150)], selection, bulk.BLOCK)
+    todo = generate.blocks(
+        [Request(formula=FORMULAS[i % 5], n=4) for i in range(150)], selection, generate.BLOCK
+    )
     written: list[int] = []
     model = load_model(babbler, device="cpu")
-    done = bulk.write(model, bulk.Writing(settings, selection, named=True), todo, progress=written.append)
+    done = generate.write(
+        model, generate.Writing(settings, selection, named=True), todo, progress=written.append
+    )
     first = next(done)
     assert first.block == 0
-    assert len(first.rows) == bulk.BLOCK
-    assert len(judged) <= bulk.BLOCK
+    assert len(first.rows) == generate.BLOCK
+    assert len(judged) <= generate.BLOCK
     # With `valid`, progress tells of valid ones, and there are none.
-    assert written[-1] <= bulk.BLOCK + settings.batch_size
+    assert written[-1] <= generate.BLOCK + settings.batch_size
 
 
 # -- a large run ---------------------------------------------------------------------------------------------
@@ -183,7 +187,7 @@ def test_a_large_run_has_the_rows_of_a_small_one(
 ) -> None:
     listed = write_list(tmp_path / "list.csv", 30)
     assert run(command(listed, babbler, tmp_path / "small", "-n", "2")) == 0
-    monkeypatch.setattr(bulk, "LARGE", 10)
+    monkeypatch.setattr(generate, "LARGE", 10)
     assert run(command(listed, babbler, tmp_path / "large", "-n", "2")) == 0
     same(parquet.read_table(tmp_path / "small" / run_folder.RESULTS).to_pylist(), rows_of(tmp_path / "large"))
 
@@ -192,7 +196,7 @@ def test_a_large_run_has_the_rows_of_a_small_one(
 def test_files_are_written_where_they_are_wanted(
     parrot: Path, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch, option: str, n_files: int
 ) -> None:
-    monkeypatch.setattr(bulk, "LARGE", 4)
+    monkeypatch.setattr(generate, "LARGE", 4)
     more = ("-n", "1", "--constraints", "full", *([option] if option else []))
     assert run(command(write_list(tmp_path / "list.csv", 5), parrot, tmp_path / "out", *more)) == 0
     rows = rows_of(tmp_path / "out")
@@ -257,7 +261,7 @@ def test_a_killed_run_loses_and_repeats_nothing(
     done = {path: path.stat().st_mtime_ns for path in kept}
     assert 4 <= len(done) < 15
     for name, value in LIMITS.items():
-        monkeypatch.setattr(bulk, name, value)
+        monkeypatch.setattr(generate, name, value)
     for name in ("killed", "whole"):
         assert run(asked(tmp_path / name)) == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done
@@ -278,13 +282,13 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
     pools: list[execution_pool.Pool] = []
     killed: list[int] = []
     lost: list[int] = []
-    start, lose, keep = execution_pool.Pool.__init__, bulk._Tasks.lose, run_folder.RunFolder.write_unit
+    start, lose, keep = execution_pool.Pool.__init__, generate._Tasks.lose, run_folder.RunFolder.write_unit
 
     def noted(self: execution_pool.Pool, *args: Any, **more: Any) -> None:
         start(self, *args, **more)
         pools.append(self)
 
-    def losing(self: bulk._Tasks, number: int) -> bool:
+    def losing(self: generate._Tasks, number: int) -> bool:
         lost.append(number)
         return lose(self, number)
 
@@ -296,7 +300,7 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
         keep(self, *args)
 
     monkeypatch.setattr(execution_pool.Pool, "__init__", noted)
-    monkeypatch.setattr(bulk._Tasks, "lose", losing)
+    monkeypatch.setattr(generate._Tasks, "lose", losing)
     monkeypatch.setattr(run_folder.RunFolder, "write_unit", killing)
     assert run(command(listed, babbler, tmp_path / "two", *asked, "--workers", "2")) == 0
     assert len(lost) == 1

@@ -239,8 +239,8 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
     (tmp_path / "list.csv").write_text("formula,z,n\nZnS,2,2\nTiO2,auto,2\nNaCl,4,1\n")
     hot = ("--model", parrot, "--temperature", 3)
     command = ("generate", "--formulas", "list.csv", "--valid", "--quiet", *hot)
-    monkeypatch.setattr("crystallm.bulk.BLOCK", 1)
-    monkeypatch.setattr("crystallm.units.JUDGED_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 1)
+    monkeypatch.setattr("crystallm.pipelines.blocks.JUDGED_TOGETHER", 1)
     monkeypatch.setattr("crystallm.generation.generator.JUDGED_TOGETHER", 1)
     assert crystallm(*command, "--out", "whole")[0] == 0
 
@@ -356,7 +356,7 @@ def test_a_request_does_not_depend_on_the_others_that_are_done_with_it(crystallm
 def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, tmp_path, monkeypatch):
     (tmp_path / "list.csv").write_text(REQUESTS)
     command = ("generate", "--formulas", "list.csv", "-n", 3, "--model", parrot, "--quiet")
-    monkeypatch.setattr("crystallm.bulk.BLOCK", 2)
+    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 2)
     assert crystallm(*command, "--out", "whole")[0] == 0
 
     from crystallm.storage import run_folder

@@ -155,8 +155,8 @@ def test_crystals_are_judged_as_here(address: str, tmp_path: Path) -> None:
 
 
 def test_crystals_are_written_as_here(address: str, parrot: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("crystallm.bulk.SENT_TOGETHER", 3)
-    monkeypatch.setattr("crystallm.bulk.BLOCK", 3)
+    monkeypatch.setattr("crystallm.pipelines.generate.SENT_TOGETHER", 3)
+    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 3)
     (tmp_path / "list.csv").write_text("formula,z,n\nTiO2,2,3\nNaCl,auto,2\nZnS,2,4\nC,8,1\n")
     command = ["generate", "--formulas", str(tmp_path / "list.csv"), "--model", str(parrot), "--seed", "3"]
     command += ["--quiet", "--rank", "agreement", "--batch-size", "2", "--device", "cpu", "--out"]
@@ -176,7 +176,7 @@ def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
     from distributed import Client
 
     for name, value in {"LARGE": 10, "LARGE_BLOCK": 4, "SENT_TOGETHER": 4}.items():
-        monkeypatch.setattr(f"crystallm.bulk.{name}", value)
+        monkeypatch.setattr(f"crystallm.pipelines.generate.{name}", value)
     (tmp_path / "list.csv").write_text("formula\n" + "TiO2\nC8\nNaCl\nZnS\n" * 12)
     command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "1", "--model", str(babbler)]
     command += ["--quiet", "--batch-size", "2", "--device", "cpu", "--constraints", "none", "--out"]
@@ -217,8 +217,8 @@ def test_one_formula_is_written_on_a_cluster_too(address: str, parrot: Path, cap
 def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     address: str, parrot: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr("crystallm.bulk.SENT_TOGETHER", 1)
-    monkeypatch.setattr("crystallm.bulk.BLOCK", 2)
+    monkeypatch.setattr("crystallm.pipelines.generate.SENT_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 2)
     (tmp_path / "list.csv").write_text("formula\nNa4Cl4\nTi2O4\n")
     command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "2", "--model", str(parrot)]
     command += ["--quiet", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path / "out")]
@@ -252,7 +252,7 @@ def test_the_benchmark_has_the_figures_that_it_has_here(
         writer.writerow(["material_id", "cif"])
         writer.writerows([name, structure.to(fmt="cif")] for name, structure in textbook().items())
     monkeypatch.setattr("crystallm.commands.benchmark.SAMPLES", 6)
-    monkeypatch.setattr("crystallm.benchmarks.csp_units.TOGETHER", 4)
+    monkeypatch.setattr("crystallm.pipelines.csp_benchmark.TOGETHER", 4)
     command = ["benchmark", "perov_5", "--data-dir", str(tmp_path / "sets"), "-n", "1,2", "--json"]
     command += ["--model", str(parrot), "--workers", "1", "--device", "cpu", "--out"]
     lines = []

@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 
-from crystallm import units
 from crystallm.execution import batching
 
 
@@ -44,7 +43,7 @@ def test_groups_follow_the_pace(clock):
             yield i
 
     groups = []
-    for group in units.grouped(items(), lambda _: 1, portion.sizes()):
+    for group in batching.grouped(items(), lambda _: 1, portion.sizes()):
         groups.append(group)
         portion.done(len(group))
         if len(groups) == 5:

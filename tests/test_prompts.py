@@ -8,11 +8,11 @@ import zipfile
 
 import pytest
 
-from crystallm import lists
 from crystallm.datasets import prepare, prompts
 from crystallm.datasets.options import Choices
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import interpretation
+from crystallm.pipelines import request_files
 
 CELLS = {
     "rocksalt": ("Na4Cl4", 225), "rutile": ("Ti2O4", 136), "perovskite": ("Sr1Ti1O3", 221),
@@ -59,7 +59,7 @@ def test_prompts_become_requests(tmp_path, book, ending, with_group):
     path = tmp_path / f"asked.{ending}"
     n, skipped = prompts.write(prompts.prompts(book, with_group=with_group), path)
     assert (n, [p.id for p in skipped]) == (5, ["noise"])
-    requests = lists.read_requests(path, n=3)
+    requests = request_files.read_requests(path, n=3)
     plans = [interpretation.understand(request) for request in requests]
     found = [("".join(f"{s}{k}" for s, k in plan.cell.composition), plan.space_group) for plan in plans]
     assert [cell for cell, _ in found] == [cell for cell, _ in CELLS.values()]
@@ -104,7 +104,7 @@ def test_longer_beginnings_stay_as_they_are(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a.txt", "data_")
         archive.writestr("b.txt", beginning)
-    free, long = lists.read_requests(tmp_path / "x.zip", n=1)
+    free, long = request_files.read_requests(tmp_path / "x.zip", n=1)
     assert (free.formula, free.prompt) == (None, None)
     assert long.prompt == beginning
 

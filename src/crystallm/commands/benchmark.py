@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Executor
 
-    from crystallm.benchmarks.csp_units import Given, Model
     from crystallm.benchmarks.metrics import Line
     from crystallm.benchmarks.reference_sets import Known
     from crystallm.generation.request import Settings
+    from crystallm.pipelines.csp_benchmark import Given, Model
     from crystallm.storage.run_folder import RunFolder
 
 SAMPLES = 100
@@ -205,10 +205,10 @@ def _written(
     truths: Sequence[Known], n: int, settings: Settings, *, with_group: bool, device: str
 ) -> tuple[Model, dict[str, Any]]:
     """What writes samples for some of the entries with a model, and what is asked of it."""
-    from crystallm.benchmarks.csp_units import Model
     from crystallm.generation.generator import Generator
     from crystallm.models.load import load_model
     from crystallm.models.model import fingerprint
+    from crystallm.pipelines.csp_benchmark import Model
 
     model = load_model(settings.model, device=device, dtype=settings.dtype)
     context = model.config.context if model.language.name == "orbits" else None
@@ -226,7 +226,7 @@ def _given(path: Path, truths: Sequence[Known], n: int) -> tuple[Given, dict[str
         InputError: no file is named after an entry.
     """
     from crystallm.benchmarks.csp_table import Sampled
-    from crystallm.benchmarks.csp_units import Given
+    from crystallm.pipelines.csp_benchmark import Given
     from crystallm.sources import collection
 
     found: dict[str, dict[int, str | None]] = defaultdict(dict)
@@ -268,7 +268,7 @@ def _rows(
     shown: bool,
 ) -> list[dict[str, Any]]:
     """A row for each sample of all entries; those of an unfinished run are not written again."""
-    from crystallm.benchmarks import csp_units
+    from crystallm.pipelines import csp_benchmark
 
     todo = sorted(range(len(blocks)) if folder is None else folder.open())
     before = len(truths) - sum(len(blocks[number]) for number in todo)
@@ -277,11 +277,11 @@ def _rows(
         found: Iterator[tuple[int, list[dict[str, Any]]]]
         chosen = {number: blocks[number] for number in todo}
         if where is None:
-            found = csp_units.here(
+            found = csp_benchmark.here(
                 truths, chosen, writer, n, n_workers=workers, smact=composition_test, agreement=agreement
             )
         else:
-            found = csp_units.there(
+            found = csp_benchmark.there(
                 where, truths, chosen, writer, n, smact=composition_test, agreement=agreement,
                 progress=lambda done: advance(before + done),
             )  # fmt: skip

@@ -93,9 +93,9 @@ def complete(
     folder = None if options.get("out") is None else Path(str(options.pop("out")))
     generator, selection = _asked(options)
     rows = _written(generator, selection, folder, options, shown=not (quiet or json))
-    from crystallm import units
+    from crystallm.crystals import table
 
-    kept = units.kept(rows, selection)
+    kept = table.kept(rows, selection)
     if json:
         print_json(kept)
     elif not quiet:
@@ -143,9 +143,9 @@ def _written(
     shown: bool,
 ) -> list[dict[str, Any]]:
     """The rows of all crystals; those of a finished run are read."""
-    from crystallm import units
     from crystallm.crystals.table import COLUMNS
     from crystallm.models.model import fingerprint
+    from crystallm.pipelines import blocks
     from crystallm.sources import collection
     from crystallm.storage import run_folder
     from crystallm.validity import collection as validity_collection
@@ -164,7 +164,7 @@ def _written(
             return folder.rows()
     n = generator.plans[0].request.n
     with progress("writing crystals", n, shown=shown) as advance:
-        (written,) = units.write(generator, [0], selection, numbers=[0], named=False, progress=advance)
+        (written,) = blocks.write(generator, [0], selection, numbers=[0], named=False, progress=advance)
     rows = [dict.fromkeys(COLUMNS) | row for row in written.rows]
     if folder is not None:
         folder.write_unit(0, rows, written.cifs)

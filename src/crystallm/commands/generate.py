@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from concurrent.futures import Executor
 
-    from crystallm.bulk import Block, Done
     from crystallm.crystals.selection import Selection
     from crystallm.generation.choices import Choice
     from crystallm.generation.request import Request, Settings
-    from crystallm.lists import Survey
     from crystallm.models.model import Model
+    from crystallm.pipelines.generate import Block, Done
+    from crystallm.pipelines.request_files import Survey
 
 TABLE_ROWS = 40
 """Crystals in the printed table, at most; the results have them all."""
@@ -216,9 +216,9 @@ def generate(
     }  # fmt: skip
     asked = _asked(merged(config, flags))
     written = _generate(asked, shown=not (quiet or json))
-    from crystallm import units
+    from crystallm.crystals import table
 
-    kept = (row for found in units.by_request(written.rows()) for row in units.kept(found, asked.selection))
+    kept = (row for found in table.by_request(written.rows()) for row in table.kept(found, asked.selection))
     if json:
         print_json(kept)
     elif not quiet:
@@ -235,12 +235,12 @@ def _asked(options: dict[str, Any]) -> Asked:
     Raises:
         InputError: options that are out of range or cannot stand together.
     """
-    from crystallm import lists
     from crystallm.crystallography import formula
     from crystallm.crystals.selection import Selection
     from crystallm.generation.interpretation import understand
     from crystallm.generation.request import Request, elements_of, opened
     from crystallm.options import validated
+    from crystallm.pipelines import request_files
 
     options = dict(options)
     out, formulas, cifs = (options.pop(name, None) for name in ("out", "formulas", "cifs"))
@@ -282,7 +282,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     path = Path(str(formulas))
 
     def requests(check: Callable[[Request], object]) -> Iterator[Request]:
-        return lists.checked(path, n=request.n, check=check)
+        return request_files.checked(path, n=request.n, check=check)
 
     return Asked(requests, None, settings, selection, place, cifs, folder)
 
@@ -371,9 +371,9 @@ class Run:
     @property
     def large(self) -> bool:
         """Whether rows stay in parts."""
-        from crystallm import bulk
+        from crystallm.pipelines import generate as pipelines_generate
 
-        return self.found.n_crystals > bulk.LARGE
+        return self.found.n_crystals > pipelines_generate.LARGE
 
     @property
     def cifs(self) -> bool:
@@ -382,10 +382,13 @@ class Run:
 
     def blocks(self) -> Iterator[Block]:
         """The run in its units of work."""
-        from crystallm import bulk, lists
+        from crystallm.pipelines import generate as pipelines_generate
+        from crystallm.pipelines import request_files
 
-        requests = lists.unchanged(self.asked.requests(lambda _: None), self.found)
-        return bulk.blocks(requests, self.asked.selection, bulk.block_size(self.found.n_crystals))
+        requests = request_files.unchanged(self.asked.requests(lambda _: None), self.found)
+        return pipelines_generate.blocks(
+            requests, self.asked.selection, pipelines_generate.block_size(self.found.n_crystals)
+        )
 
     def note(self) -> str:
         """How the request was read; "" if there may be several."""
@@ -451,10 +454,10 @@ def _generate(asked: Asked, *, shown: bool) -> Written:
 
 def _understood(asked: Asked, *, shown: bool) -> Run:
     """Load the model, and look at each request."""
-    from crystallm import lists
     from crystallm.generation.generator import Generator
     from crystallm.generation.request import elements_of
     from crystallm.models.load import load_model
+    from crystallm.pipelines import request_files
     from crystallm.thermodynamics.hull import Lacking
 
     # Where others write, there may be no GPU here: the requests are understood, and no more.
@@ -472,7 +475,7 @@ def _understood(asked: Asked, *, shown: bool) -> Run:
             if not (number := next(numbers)) % 1000:
                 advance(number)
 
-        run = Run(asked, model, lists.survey(asked.requests(check)))
+        run = Run(asked, model, request_files.survey(asked.requests(check)))
     if lacking is not None and lacking.said:
         sys.stderr.write(f"crystallm: {lacking.said}\n")
     return run
@@ -490,10 +493,10 @@ def _done(
         begin: called when all is ready.
         shown: whether progress is told.
     """
-    from crystallm import bulk
+    from crystallm.pipelines import generate as pipelines_generate
 
     asked = run.asked
-    writing = bulk.Writing(
+    writing = pipelines_generate.Writing(
         asked.settings,
         asked.selection,
         named=run.found.n_requests > 1,
@@ -509,7 +512,7 @@ def _done(
         begin()
         blocks = (block for block in run.blocks() if block.number in todo)
         if where is None:
-            yield from bulk.write(run.model, writing, blocks, progress=advance)
+            yield from pipelines_generate.write(run.model, writing, blocks, progress=advance)
             return
         place: dict[str, Any] = {}
         if asked.place.cluster is None:
@@ -517,7 +520,7 @@ def _done(
             # A GPU writes faster than one core judges.
             judges = max(1, (os.cpu_count() or 1) // n)
             place = {"devices": asked.place.devices, "judges": judges, "ahead": 2 * n}
-        yield from bulk.write_on(where, run.model, writing, blocks, progress=advance, **place)
+        yield from pipelines_generate.write_on(where, run.model, writing, blocks, progress=advance, **place)
 
 
 @contextlib.contextmanager
@@ -544,14 +547,14 @@ COUNTED = ("request", "valid", "rank", "cluster")
 
 def _counts(rows: Iterable[Mapping[str, Any]], selection: Selection) -> dict[str, int]:
     """What rows add up to."""
-    from crystallm import units
+    from crystallm.crystals import table
 
     counts = dict.fromkeys(("requests", "crystals", "valid", "kept"), 0)
-    for found in units.by_request(rows):
+    for found in table.by_request(rows):
         counts["requests"] += 1
         counts["crystals"] += len(found)
         counts["valid"] += sum(bool(row["valid"]) for row in found)
-        counts["kept"] += len(units.kept(found, selection))
+        counts["kept"] += len(table.kept(found, selection))
     return counts
 
 

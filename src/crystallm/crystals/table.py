@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import TYPE_CHECKING, TypeVar
+
+from crystallm.crystals import ranking
+from crystallm.crystals import selection as crystals_selection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+
 COLUMNS = {
     "request": "int32",
     "sample": "int32",
@@ -52,3 +62,19 @@ and energy unless energies were; `energy_reason` says why one is missing. So are
 e_above_hull. Where crystals were relaxed, those
 with an energy are: it, the cell, the volume and `cif` are of what they have become, all else is of what was
 written."""
+
+Row = TypeVar("Row", bound="Mapping[str, Any]")
+
+
+# -- rows ----------------------------------------------------------------------------------------------------
+
+
+def kept(rows: Sequence[Row], selection: crystals_selection.Selection) -> list[Row]:
+    """The rows of a request that are its answers, in their order."""
+    ranks, clusters = [row["rank"] for row in rows], [row["cluster"] for row in rows]
+    return [rows[i] for i in ranking.kept(ranks, clusters, [bool(row["valid"]) for row in rows], selection)]
+
+
+def by_request(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows of each request, as they stand one behind the other."""
+    return (list(found) for _, found in itertools.groupby(rows, key=lambda row: row["request"]))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 SECONDS = 5.0
@@ -47,3 +47,30 @@ class Portion:
         rate = n / max(now - self._begun, 1e-3)
         self.size = max(self._least, min(self._most, int(rate * SECONDS)))
         self._begun = now
+
+
+Item = TypeVar("Item")
+
+
+def grouped(
+    items: Iterable[Item], weight: Callable[[Item], int], sizes: int | Iterator[int]
+) -> Iterator[list[Item]]:
+    """Items in groups whose weights add up to a size at least; the last may be lighter. Drawn as needed.
+
+    Args:
+        items: in their order.
+        weight: of one.
+        sizes: of all groups, or of one after the other, drawn when a group begins.
+    """
+    wanted = itertools.repeat(sizes) if isinstance(sizes, int) else sizes
+    group: list[Item] = []
+    held = 0
+    size = next(wanted)
+    for item in items:
+        group.append(item)
+        held += weight(item)
+        if held >= size:
+            yield group
+            group, held, size = [], 0, next(wanted)
+    if group:
+        yield group

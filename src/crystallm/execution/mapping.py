@@ -17,7 +17,9 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import InputError, describe
+from crystallm.errors import CrystallmError, InputError, describe
+from crystallm.execution import mapping
+from crystallm.execution import tasks as execution_tasks
 from crystallm.execution.pool import Inline, Pool
 from crystallm.execution.tasks import Lost, LostError, StartError, resolve_function
 
@@ -275,3 +277,27 @@ def _kill(pools: dict[tuple[int, float], Pool]) -> None:
 
 
 _HERE = _Here()
+
+AHEAD = 1000
+"""Tasks that a cluster has at a time, done or not."""
+
+
+def finished(
+    executor: Executor, function: Callable[[Any], Any], tasks: Sequence[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], Any]]:
+    """(Task, value) as they finish; those that are lost are told of behind all others.
+
+    Raises:
+        CrystallmError: some were lost.
+    """
+    lost: list[str] = []
+    for i, found in mapping.stream(executor, function, tasks, ahead=AHEAD):
+        if isinstance(found, execution_tasks.Lost):
+            lost.append(found.reason)
+        else:
+            yield tasks[i], found
+    if lost:
+        raise CrystallmError(
+            f"{len(lost)} of {len(tasks)} tasks were lost on the cluster ({lost[0]}); with --out, the same "
+            "command does what is missing"
+        )

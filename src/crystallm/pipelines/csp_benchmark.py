@@ -11,14 +11,14 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from crystallm import units
 from crystallm.benchmarks import csp_table
 from crystallm.benchmarks.csp_table import Sampled
 from crystallm.benchmarks.reference_sets import Known
 from crystallm.errors import TextError
-from crystallm.execution import mapping
+from crystallm.execution import batching, mapping
 from crystallm.execution.batching import FEWEST, Portion
 from crystallm.generation.request import Request
+from crystallm.pipelines import blocks as pipelines_blocks
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
     Rows = list[dict[str, Any]]
 
+
 TOGETHER = 100
 """Samples that travel to a worker, or are written there, together."""
+
 WRITTEN_TOGETHER, JUDGED_TOGETHER = 2000, 1000
 """Samples that this process writes without a pause, at least, and judges together, at most."""
 
@@ -73,7 +75,7 @@ class Model:
 
     @cached_property
     def _same(self) -> dict[str, Any]:
-        return units.described(self.generator.model, self.generator.settings)
+        return pipelines_blocks.described(self.generator.model, self.generator.settings)
 
     def describe(self, entries: Sequence[int]) -> dict[str, Any]:
         """What a worker needs to write them."""
@@ -112,9 +114,9 @@ def here(
     """
     portion = Portion(JUDGED_TOGETHER, max(FEWEST, n_workers * n))
     with mapping.kept(n_workers, end=True):
-        for group in units.grouped(blocks.items(), lambda one: n * len(one[1]), WRITTEN_TOGETHER):
+        for group in batching.grouped(blocks.items(), lambda one: n * len(one[1]), WRITTEN_TOGETHER):
             written = writer.write([i for _, block in group for i in block])
-            for together in units.grouped(group, lambda one: n * len(one[1]), portion.sizes()):
+            for together in batching.grouped(group, lambda one: n * len(one[1]), portion.sizes()):
                 entries = [i for _, block in together for i in block]
                 rows = csp_table.judge(
                     [(i, truths[i]) for i in entries],
@@ -176,7 +178,7 @@ def there(
     missing = {number: -(-len(block) // size) for number, block in blocks.items()}
     found: dict[int, dict[int, Rows]] = {number: {} for number in blocks}
     done = 0
-    for task, rows in units.finished(executor, work, tasks):
+    for task, rows in mapping.finished(executor, work, tasks):
         number = task["block"]
         found[number][task["piece"]] = rows
         done += len(task["entries"])
@@ -192,7 +194,7 @@ def work(task: Mapping[str, Any]) -> Rows:
     if "samples" in task:
         samples = [[Sampled(*sample) for sample in row] for row in task["samples"]]
     else:
-        generator = units.generator_of(task, [Request(**request) for request in task["requests"]])
+        generator = pipelines_blocks.generator_of(task, [Request(**request) for request in task["requests"]])
         written = generator.write(range(len(task["requests"])))
         samples = [
             [_sampled(crystal) for crystal in next(written)] if asked else [] for asked in task["asked"]

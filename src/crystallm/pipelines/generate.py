@@ -14,13 +14,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crystallm import units
 from crystallm.crystals.selection import Selection
 from crystallm.errors import CrystallmError
-from crystallm.execution import mapping
+from crystallm.execution import batching, mapping
 from crystallm.execution import tasks as execution_tasks
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request, Settings
+from crystallm.pipelines import blocks as pipelines_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,24 +28,33 @@ if TYPE_CHECKING:
 
     from crystallm.models.model import Model
 
+
 LARGE = 10_000
 """A run of more crystals is large: its rows stay in parts, and no file is written for each crystal."""
+
 BLOCK, LARGE_BLOCK = 16, 512
 """Crystals of a block, at least and at most: what is under way is lost where a run is interrupted."""
+
 BLOCKS = 2000
 """Blocks of a run, at most, before they grow: each is a file."""
+
 WRITTEN_TOGETHER = 2048
 """Crystals that this process writes without a pause, at least: where the last of them are written, a batch
 is not full."""
+
 FIRST_TOGETHER = 256
 """The same at the beginning, and then twice as many each time: what is open is weighed for all of them
 before the first is written."""
+
 SENT_TOGETHER = 64
 """Crystals that travel to a worker together, at least; and as many as two batches have."""
+
 AHEAD = 256
 """Tasks that an executor of unknown size has at a time, done or not."""
+
 ATTEMPTS = 3
 """Times that a task is tried whose worker was lost."""
+
 MOST_LOST = 10
 """Tasks that were tried so often in vain, before the run is given up."""
 
@@ -158,7 +167,7 @@ def write(
     first = max(FIRST_TOGETHER, 2 * writing.settings.batch_size)
     sizes = (min(most, first * 2 ** min(k, 20)) for k in itertools.count())
     before = 0
-    for group in units.grouped(todo, lambda block: block.n, sizes):
+    for group in batching.grouped(todo, lambda block: block.n, sizes):
         pieces = [piece for block in group for piece in block.pieces]
         generator = Generator(
             model,
@@ -211,7 +220,7 @@ def write_on(
     Raises:
         CrystallmError: while drawing, behind all that could be done: blocks were lost.
     """
-    same = units.described(model, writing.settings) | {
+    same = pipelines_blocks.described(model, writing.settings) | {
         "selection": writing.selection.model_dump(),
         "named": writing.named,
         "cifs": writing.cifs,
@@ -222,7 +231,9 @@ def write_on(
     size = max(SENT_TOGETHER, 2 * writing.settings.batch_size)
     done = 0
     for task, found in _finished(
-        executor, (same | _packed(group) for group in units.grouped(todo, lambda block: block.n, size)), ahead
+        executor,
+        (same | _packed(group) for group in batching.grouped(todo, lambda block: block.n, size)),
+        ahead,
     ):
         for block in found:
             yield Done(**block)
@@ -235,7 +246,7 @@ def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The worker's side of `write_on`: blocks as plain values."""
     selection = Selection(**task["selection"])
     requests = [Request(**request) for request in task["requests"]]
-    generator = units.generator_of(task, requests, selection)
+    generator = pipelines_blocks.generator_of(task, requests, selection)
     writing = Writing(
         generator.settings, selection, named=task["named"], cifs=task["cifs"], nested=task["nested"]
     )
@@ -265,7 +276,7 @@ def _written(
     progress: Callable[[int], None] | None,
 ) -> Iterator[Done]:
     """Write blocks, told as so many of the generator's requests each."""
-    written = units.write(
+    written = pipelines_blocks.write(
         generator,
         range(len(numbers)),
         writing.selection,

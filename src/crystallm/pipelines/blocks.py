@@ -7,36 +7,30 @@ many requests there are (see `bulk`).
 
 from __future__ import annotations
 
-import itertools
 import os
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm.crystals import annotation, ranking
 from crystallm.crystals import selection as crystals_selection
-from crystallm.crystals.table import COLUMNS
-from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import mapping
+from crystallm.crystals.table import COLUMNS, kept
+from crystallm.errors import InputError
 from crystallm.execution import tasks as execution_tasks
-from crystallm.execution.batching import FEWEST, Portion
+from crystallm.execution.batching import FEWEST, Portion, grouped
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Settings
 from crystallm.models.model import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Executor
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from crystallm.crystals.crystal import Crystal
     from crystallm.generation.request import Request
     from crystallm.models.model import Model
 
-Row = TypeVar("Row", bound="Mapping[str, Any]")
-Item = TypeVar("Item")
+
 JUDGED_TOGETHER = 256
 """Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""
-AHEAD = 1000
-"""Tasks that a cluster has at a time, done or not."""
 
 
 class Written(NamedTuple):
@@ -162,65 +156,6 @@ def _model(name: str, device: str, dtype: str) -> Model:
     from crystallm.models.load import load_model
 
     return load_model(name, device=device, dtype=dtype)
-
-
-def grouped(
-    items: Iterable[Item], weight: Callable[[Item], int], sizes: int | Iterator[int]
-) -> Iterator[list[Item]]:
-    """Items in groups whose weights add up to a size at least; the last may be lighter. Drawn as needed.
-
-    Args:
-        items: in their order.
-        weight: of one.
-        sizes: of all groups, or of one after the other, drawn when a group begins.
-    """
-    wanted = itertools.repeat(sizes) if isinstance(sizes, int) else sizes
-    group: list[Item] = []
-    held = 0
-    size = next(wanted)
-    for item in items:
-        group.append(item)
-        held += weight(item)
-        if held >= size:
-            yield group
-            group, held, size = [], 0, next(wanted)
-    if group:
-        yield group
-
-
-def finished(
-    executor: Executor, function: Callable[[Any], Any], tasks: Sequence[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], Any]]:
-    """(Task, value) as they finish; those that are lost are told of behind all others.
-
-    Raises:
-        CrystallmError: some were lost.
-    """
-    lost: list[str] = []
-    for i, found in mapping.stream(executor, function, tasks, ahead=AHEAD):
-        if isinstance(found, execution_tasks.Lost):
-            lost.append(found.reason)
-        else:
-            yield tasks[i], found
-    if lost:
-        raise CrystallmError(
-            f"{len(lost)} of {len(tasks)} tasks were lost on the cluster ({lost[0]}); with --out, the same "
-            "command does what is missing"
-        )
-
-
-# -- rows ----------------------------------------------------------------------------------------------------
-
-
-def kept(rows: Sequence[Row], selection: crystals_selection.Selection) -> list[Row]:
-    """The rows of a request that are its answers, in their order."""
-    ranks, clusters = [row["rank"] for row in rows], [row["cluster"] for row in rows]
-    return [rows[i] for i in ranking.kept(ranks, clusters, [bool(row["valid"]) for row in rows], selection)]
-
-
-def by_request(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Rows of each request, as they stand one behind the other."""
-    return (list(found) for _, found in itertools.groupby(rows, key=lambda row: row["request"]))
 
 
 def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""The resumable run behind each command."""
