@@ -19,13 +19,13 @@ from crystallm.sampling.sequence import Draft, Options, Stop
 
 pytest.importorskip("fastapi", reason="the page needs fastapi")
 
-from crystallm.web.engine import FAILURES, Engine, Ticket
-from crystallm.web.jobs import BusyError, Jobs, view
-from crystallm.web.limits import Limits
+from crystallm.web.jobs.job import BusyError, view
+from crystallm.web.jobs.queue import Jobs
+from crystallm.web.jobs.runner import Runner
+from crystallm.web.jobs.store import Store, state_of
+from crystallm.web.jobs.text_engine import FAILURES, Engine, Ticket
 from crystallm.web.metrics import Metrics
-from crystallm.web.places import FullError, Places, origin
-from crystallm.web.runners import Runner
-from crystallm.web.store import Store, state_of
+from crystallm.web.rate_limits import FullError, Limits, Places, origin
 
 V, SECONDS = 40, 60
 OPTIONS = Options(Stop((3,)), top_k=None, max_new_tokens=12)

@@ -134,7 +134,7 @@ def test_a_server_whose_network_is_broken_ends_for_a_supervisor_to_start_it(parr
 
 
 def test_jobs_that_were_under_way_are_found_by_their_last_line(tmp_path):
-    from crystallm.web.store import Store
+    from crystallm.web.jobs.store import Store
 
     store = Store(tmp_path / "out")
     crystal = json.dumps(
@@ -162,7 +162,7 @@ def test_jobs_that_were_under_way_are_found_by_their_last_line(tmp_path):
 def test_a_line_is_kept_whole_or_not_at_all(tmp_path):
     import resource
 
-    from crystallm.web.store import EVENTS, Store
+    from crystallm.web.jobs.store import EVENTS, Store
 
     store = Store(tmp_path / "out")
     name = "full-full-full-f"
@@ -184,7 +184,7 @@ def test_a_line_is_kept_whole_or_not_at_all(tmp_path):
 
 
 def test_what_is_no_line_is_passed_over(tmp_path):
-    from crystallm.web.store import EVENTS, Store, state_of
+    from crystallm.web.jobs.store import EVENTS, Store, state_of
 
     store = Store(tmp_path / "out")
     name = "torn-torn-torn-t"
@@ -203,7 +203,7 @@ def test_old_jobs_are_forgotten(tmp_path):
     import os
     import time
 
-    from crystallm.web.store import Store
+    from crystallm.web.jobs.store import Store
 
     store = Store(tmp_path / "out")
     names = [f"job-{i:012d}" for i in range(6)]
@@ -219,7 +219,7 @@ def test_old_jobs_are_forgotten(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../etc", "", "a" * 15, "a" * 17, "a/b" * 5 + "c", "..............\n."])
 def test_no_name_leads_out_of_the_folder(name, tmp_path):
-    from crystallm.web.store import Store
+    from crystallm.web.jobs.store import Store
 
     store = Store(tmp_path / "out")
     (tmp_path / "ask.json").write_text("{}")

@@ -10,7 +10,7 @@ import pytest
 
 from crystallm.errors import CrystallmError
 from crystallm.structures import conversion
-from crystallm.web.jobs import view
+from crystallm.web.jobs.job import view
 from energies import Morse
 from served import MORSE, Served
 
@@ -181,16 +181,17 @@ class Kept:
 def do(parrot, energy, job, simulations=40, **limits):
     """The events of a search that is run here."""
     from crystallm.models.load import load_model
-    from crystallm.web import asks, searching
-    from crystallm.web.limits import Limits
+    from crystallm.web import schemas
+    from crystallm.web.jobs import search_job
+    from crystallm.web.jobs.runner import Runner
     from crystallm.web.metrics import Metrics
-    from crystallm.web.runners import Runner
+    from crystallm.web.rate_limits import Limits
 
     model = load_model(str(parrot), device="cpu")
     runner = Runner({model.name: model}, [energy], Limits(**limits), Metrics(), judges=1)
-    ask = asks.of_record(runner.checked(asks.of_record({**SEARCH, "simulations": simulations})))
+    ask = schemas.of_record(runner.checked(schemas.of_record({**SEARCH, "simulations": simulations})))
     try:
-        asyncio.run(searching.run(runner, job, ask))
+        asyncio.run(search_job.run(runner, job, ask))
     finally:
         runner.close()
         runner.searchers._pool.shutdown(wait=True)
@@ -281,19 +282,20 @@ def test_no_z_that_is_tried_passes_the_bound_on_atoms(parrot):
     import re
 
     from crystallm.models.load import load_model
-    from crystallm.web import asks, searching
-    from crystallm.web.limits import Limits
+    from crystallm.web import schemas
+    from crystallm.web.jobs import search_job
+    from crystallm.web.jobs.runner import Runner
     from crystallm.web.metrics import Metrics
-    from crystallm.web.runners import Runner
+    from crystallm.web.rate_limits import Limits
 
     model = load_model(str(parrot), device="cpu")
     open_z = {"formula": "TiO2", "z": "auto", "n": 8, "seed": 1}
     for atoms, most in ((3, 1), (8, 2)):
         runner = Runner({model.name: model}, [MORSE], Limits(atoms=atoms), Metrics(), judges=1)
         try:
-            generate = asks.of_record(runner.checked(asks.Generate(kind="generate", **open_z)))
-            search = asks.of_record(runner.checked(asks.Search(kind="search", **open_z)))
-            notes = [runner._planned(model, generate)[0], searching._search(runner, search).note]
+            generate = schemas.of_record(runner.checked(schemas.Generate(kind="generate", **open_z)))
+            search = schemas.of_record(runner.checked(schemas.Search(kind="search", **open_z)))
+            notes = [runner._planned(model, generate)[0], search_job._search(runner, search).note]
         finally:
             runner.close()
         for note in notes:
@@ -303,11 +305,11 @@ def test_no_z_that_is_tried_passes_the_bound_on_atoms(parrot):
 
 
 def test_a_server_without_energies_has_no_search():
-    from crystallm.web import runners
-    from crystallm.web.limits import Limits
+    from crystallm.web.jobs import runner as jobs_runner
     from crystallm.web.metrics import Metrics
+    from crystallm.web.rate_limits import Limits
 
-    runner = runners.Runner({}, [], Limits(), Metrics(), judges=1)
+    runner = jobs_runner.Runner({}, [], Limits(), Metrics(), judges=1)
     try:
         with pytest.raises(CrystallmError, match="no energy model") as error:
             runner._checked_energy(None, needed=True)

@@ -79,8 +79,8 @@ def serve(
     except ImportError as error:
         raise CrystallmError(f"the page needs {error.name}: {install('web')}") from None
     from crystallm.options import validated
-    from crystallm.web.limits import Limits
-    from crystallm.web.store import Store
+    from crystallm.web.jobs.store import Store
+    from crystallm.web.rate_limits import Limits
 
     where, at = str(options.get("host", "127.0.0.1")), _port(options.get("port", 8000))
     bounds = validated(Limits, _limits(options.get("limits")))
@@ -231,7 +231,7 @@ def _energies(value: Any) -> list[str]:
 
 def _hosts(where: str, value: Any) -> list[str]:
     """Names under which the server is reached; none for any."""
-    from crystallm.web.guard import LOCAL
+    from crystallm.web.security import LOCAL
 
     named = [] if value is None else _listed(value)
     if where in EVERYWHERE and not named:

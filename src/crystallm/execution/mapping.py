@@ -18,7 +18,6 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError, describe
-from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
 from crystallm.execution.pool import Inline, Pool
 from crystallm.execution.tasks import Lost, LostError, StartError, resolve_function
@@ -291,7 +290,7 @@ def finished(
         CrystallmError: some were lost.
     """
     lost: list[str] = []
-    for i, found in mapping.stream(executor, function, tasks, ahead=AHEAD):
+    for i, found in stream(executor, function, tasks, ahead=AHEAD):
         if isinstance(found, execution_tasks.Lost):
             lost.append(found.reason)
         else:

@@ -22,21 +22,22 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.tasks import LostError
 from crystallm.version import __version__
-from crystallm.web import asks, desk, reading
-from crystallm.web.guard import Guard, Keys
-from crystallm.web.jobs import BusyError, Job, Jobs, view
-from crystallm.web.limits import Limits
+from crystallm.web import formula_check, schemas
+from crystallm.web.jobs import crystal_tasks
+from crystallm.web.jobs.job import BusyError, Job, view
+from crystallm.web.jobs.queue import Jobs
+from crystallm.web.jobs.runner import Runner
+from crystallm.web.jobs.store import INTERRUPTED
 from crystallm.web.metrics import Metrics, resident_bytes
-from crystallm.web.places import FullError, Places, origin
-from crystallm.web.runners import Runner
-from crystallm.web.store import INTERRUPTED
+from crystallm.web.rate_limits import FullError, Limits, Places, origin
+from crystallm.web.security import Guard, Keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from crystallm.models.model import Model
-    from crystallm.web.guard import Application, Receive, Scope, Send
-    from crystallm.web.store import Store
+    from crystallm.web.jobs.store import Store
+    from crystallm.web.security import Application, Receive, Scope, Send
 
 _LOG = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -48,7 +49,7 @@ _MEDIA = {
 _ENOUGH_MESSAGE = 300  # characters of an error that are told
 
 AnyAsk = Annotated[
-    asks.Generate | asks.Search | asks.Relax | asks.Evaluate,
+    schemas.Generate | schemas.Search | schemas.Relax | schemas.Evaluate,
     Body(
         discriminator="kind",
         openapi_examples={
@@ -177,8 +178,8 @@ class Server:
                 name: getattr(limits, name)
                 for name in ("samples", "atoms", "structures", "simulations", "per_address")
             },
-            "elements": reading.about_elements(),
-            "space_groups": reading.about_groups(),
+            "elements": formula_check.about_elements(),
+            "space_groups": formula_check.about_groups(),
         }
 
     def check_writes(self) -> None:
@@ -249,7 +250,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part not in ("body", "query", *asks.KINDS)]
+        place = [str(part) for part in first["loc"] if part not in ("body", "query", *schemas.KINDS)]
         message = first["msg"][:1].lower() + first["msg"][1:]
         if first["type"] == "extra_forbidden":
             message = "there is no such field"
@@ -304,7 +305,7 @@ def _add_facts(app: FastAPI, server: Server) -> None:
         space_group: Annotated[str | None, Query(max_length=30)] = None,
     ) -> dict[str, Any]:
         """How a formula is understood: the cell, possible Z, which space groups can hold it, why not."""
-        return reading.read(formula, z or None, space_group or None, server.limits.atoms)
+        return formula_check.read(formula, z or None, space_group or None, server.limits.atoms)
 
 
 def _add_jobs(app: FastAPI, server: Server) -> None:
@@ -403,7 +404,7 @@ def _check_resumable(server: Server, job: Job) -> None:
             409, "the job began with other weights or another version than this server has: ask for it anew"
         )
     server.check_writes()
-    server.runner.checked(asks.of_record(job.ask))
+    server.runner.checked(schemas.of_record(job.ask))
 
 
 async def _ended(job: Job) -> None:
@@ -530,7 +531,7 @@ def _zipped(
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for one, forms in zip(solids, written, strict=True):
-            for form in desk.FORMS:
+            for form in crystal_tasks.FORMS:
                 archive.writestr(f"{form}/{_file_name(one)}.{_MEDIA[form][1]}", forms[form])
             if one.get("relaxed"):
                 archive.writestr(f"relaxed/{_file_name(one)}.cif", one["relaxed"]["cif"])

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 
-    from crystallm.web.limits import Limits
     from crystallm.web.metrics import Metrics
+    from crystallm.web.rate_limits import Limits
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -39,8 +42,11 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+
 _OPEN = ("/healthz", "/api/v1/about", "/api/v1/openapi.json")
+
 _LONGEST_PATH = 4000
+
 _LARGEST_HEAD = 32_768
 
 

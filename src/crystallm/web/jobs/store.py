@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+
 ID = re.compile(r"[A-Za-z0-9_-]{16}")
 """What a job's name looks like: nothing else becomes part of a path."""
+
 ASK, EVENTS, SEARCH_LOG = "ask.json", "events.jsonl", "search.jsonl"
+
 _TAIL = 4096  # bytes in which the last state of a job stands
+
 INTERRUPTED = "interrupted"
 """The state of a job that the end of the server has cut short: it can be gone on with."""
+
 OVER = ("done", "failed", "cancelled", INTERRUPTED)
 """States in which nothing more will happen, unless somebody goes on with an interrupted job."""
 

@@ -30,9 +30,10 @@ from crystallm.generation.request import Request, Settings, opened
 from crystallm.models.model import fingerprint
 from crystallm.options import validated
 from crystallm.version import __version__
-from crystallm.web import asks, desk, reading, searching
-from crystallm.web.engine import Engine, Ticket
-from crystallm.web.reading import FieldError
+from crystallm.web import formula_check, schemas
+from crystallm.web.formula_check import FieldError
+from crystallm.web.jobs import crystal_tasks, search_job
+from crystallm.web.jobs.text_engine import Engine, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -40,14 +41,17 @@ if TYPE_CHECKING:
     from crystallm.crystals.crystal import Crystal
     from crystallm.models.model import Model
     from crystallm.sampling.sequence import Draft, Sample
-    from crystallm.web.jobs import Job
-    from crystallm.web.limits import Limits
+    from crystallm.web.jobs.job import Job
     from crystallm.web.metrics import Metrics
+    from crystallm.web.rate_limits import Limits
 
     Drafts = list[tuple[Draft, Callable[[Sample], Crystal]]]
 
+
 JUDGE_SECONDS, PATTERN_SECONDS = 60.0, 60.0
+
 ENERGY_SECONDS = 60.0
+
 FOLD_SECONDS = 60.0
 
 
@@ -87,7 +91,7 @@ class Runner:
         self.engines = {
             name: Engine(model.network, batch_size, self._broke) for name, model in models.items()
         }
-        self.searchers = searching.Threads(limits.searches)
+        self.searchers = search_job.Threads(limits.searches)
         self.metrics = metrics
         n_judges = judges or max(1, min(8, (os.cpu_count() or 1) // 2))
         self._n_judges, self._n_weighers = n_judges, weighers
@@ -118,25 +122,25 @@ class Runner:
 
     async def run(self, job: Job) -> None:
         """Do a job of any kind."""
-        ask = asks.of_record(job.ask)
+        ask = schemas.of_record(job.ask)
         doing: dict[type[Any], Callable[[Job, Any], Coroutine[Any, Any, None]]] = {
-            asks.Generate: self._generate,
-            asks.Search: self._search,
-            asks.Relax: self._relax,
-            asks.Evaluate: self._evaluate,
+            schemas.Generate: self._generate,
+            schemas.Search: self._search,
+            schemas.Relax: self._relax,
+            schemas.Evaluate: self._evaluate,
         }
         await doing[type(ask)](job, ask)
 
     # -- what can be said of an ask before it becomes a job --------------------------------------------------
 
-    def checked(self, ask: asks.AnyAsk) -> dict[str, Any]:
+    def checked(self, ask: schemas.AnyAsk) -> dict[str, Any]:
         """An ask as it is kept, what was left open filled in.
 
         Raises:
             FieldError: it cannot be done, and which field says so.
         """
         record = ask.model_dump()
-        if isinstance(ask, asks.Relax | asks.Evaluate):
+        if isinstance(ask, schemas.Relax | schemas.Evaluate):
             if len(ask.structures) > self.limits.structures:
                 raise FieldError(
                     "structures",
@@ -148,27 +152,27 @@ class Runner:
             record["z"] = opened(Request(formula=ask.formula, z=ask.z)).z
             record["n"] = ask.n or self.limits.samples
             if ask.seed is None:
-                record["seed"] = secrets.randbelow(asks.LARGEST_SEED + 1)
-        if isinstance(ask, asks.Search):
+                record["seed"] = secrets.randbelow(schemas.LARGEST_SEED + 1)
+        if isinstance(ask, schemas.Search):
             self._check_search(ask)
-        needs_energy = isinstance(ask, asks.Relax | asks.Search)
-        if not isinstance(ask, asks.Evaluate):
+        needs_energy = isinstance(ask, schemas.Relax | schemas.Search)
+        if not isinstance(ask, schemas.Evaluate):
             record["energy"] = self._checked_energy(ask.energy, needed=needs_energy)
-        if isinstance(ask, asks.Generate) and ask.relax and ask.energy is None:
+        if isinstance(ask, schemas.Generate) and ask.relax and ask.energy is None:
             raise FieldError("relax", "relaxation needs an energy model: choose one")
         return record
 
-    def _check_writing(self, ask: asks.Generate | asks.Search) -> None:
+    def _check_writing(self, ask: schemas.Generate | schemas.Search) -> None:
         if ask.n is not None and ask.n > self.limits.samples:
             raise FieldError("n", f"n = {ask.n}: at most {self.limits.samples} crystals a job")
         if ask.model is not None and ask.model not in self.models:
             raise FieldError("model", f"no model {ask.model!r}: there are {', '.join(self.models)}")
-        if isinstance(ask, asks.Generate) and (ask.formula is None or ask.elements is not None):
+        if isinstance(ask, schemas.Generate) and (ask.formula is None or ask.elements is not None):
             self._check_system(ask)
         elif ask.formula is not None:
-            reading.read(ask.formula, ask.z, ask.space_group, self.limits.atoms)
+            formula_check.read(ask.formula, ask.z, ask.space_group, self.limits.atoms)
 
-    def _check_system(self, ask: asks.Generate) -> None:
+    def _check_system(self, ask: schemas.Generate) -> None:
         """Look whether an ask without a formula can be understood."""
         if ask.elements is None and ask.space_group is None:
             raise FieldError("formula", "write a formula, such as TiO2, or elements, such as Li-Fe-O")
@@ -178,7 +182,7 @@ class Runner:
             field = "space_group" if ask.elements is None else "elements"
             raise FieldError(field, str(error)) from None
 
-    def _check_search(self, ask: asks.Search) -> None:
+    def _check_search(self, ask: schemas.Search) -> None:
         if ask.simulations > self.limits.simulations:
             raise FieldError(
                 "simulations", f"simulations = {ask.simulations}: at most {self.limits.simulations}"
@@ -204,7 +208,7 @@ class Runner:
 
     # -- generate --------------------------------------------------------------------------------------------
 
-    async def _generate(self, job: Job, ask: asks.Generate) -> None:
+    async def _generate(self, job: Job, ask: schemas.Generate) -> None:
         model = self.models[ask.model or next(iter(self.models))]
         note, drafts = await asyncio.to_thread(self._planned, model, ask)
         known = await asyncio.to_thread(job.known)
@@ -245,7 +249,7 @@ class Runner:
                 group.create_task(finish())
         await self.rank(job, found, ask)
 
-    def _planned(self, model: Model, ask: asks.Generate) -> tuple[str, Drafts]:
+    def _planned(self, model: Model, ask: schemas.Generate) -> tuple[str, Drafts]:
         """How the request was read, and what is to be written for it."""
         settings = validated(
             Settings,
@@ -306,7 +310,7 @@ class Runner:
         source = crystal.source
         head: dict[str, Any] = {"number": number}
         known: dict[str, Any]
-        verdict = desk.told(crystal.validity) if judged else {}
+        verdict = crystal_tasks.told(crystal.validity) if judged else {}
         if source is not None:
             head |= {
                 "seed": source.seed,
@@ -316,7 +320,10 @@ class Runner:
             }
         try:
             known = await self._asked(
-                self._judges, "crystallm.web.desk:sheet", task | {"judge": not judged}, JUDGE_SECONDS
+                self._judges,
+                "crystallm.web.jobs.crystal_tasks:sheet",
+                task | {"judge": not judged},
+                JUDGE_SECONDS,
             )
             return head | known | verdict
         except LostError as error:
@@ -325,7 +332,7 @@ class Runner:
             return head | {"broken": reason.replace("judged", "read")} | verdict
         try:
             known = await self._asked(
-                self._judges, "crystallm.web.desk:sheet", task | {"judge": False}, JUDGE_SECONDS
+                self._judges, "crystallm.web.jobs.crystal_tasks:sheet", task | {"judge": False}, JUDGE_SECONDS
             )
         except LostError as error:
             known = {"broken": f"not read: {error.reason}"}
@@ -335,7 +342,7 @@ class Runner:
         self,
         job: Job,
         sheet: dict[str, Any],
-        ask: asks.Generate,
+        ask: schemas.Generate,
         best: list[float],
         step: int,
         *,
@@ -393,14 +400,14 @@ class Runner:
             if "lost" in record:
                 return {"energy": None, "energy_reason": record["lost"]}
             sheet = await self._asked(
-                self._judges, "crystallm.web.desk:relaxed", {"record": record}, JUDGE_SECONDS
+                self._judges, "crystallm.web.jobs.crystal_tasks:relaxed", {"record": record}, JUDGE_SECONDS
             )
         except LostError as error:
             return {"energy": None, "energy_reason": error.reason}
         return {"energy": record["energy"], "relaxed": sheet}
 
     async def rank(
-        self, job: Job, found: dict[int, dict[str, Any]], ask: asks.Generate | asks.Search
+        self, job: Job, found: dict[int, dict[str, Any]], ask: schemas.Generate | schemas.Search
     ) -> None:
         """Count equal crystals and put the best first."""
         numbers = sorted(found)
@@ -453,10 +460,10 @@ class Runner:
 
     # -- the other kinds -------------------------------------------------------------------------------------
 
-    async def _search(self, job: Job, ask: asks.Search) -> None:
-        await searching.run(self, job, ask)
+    async def _search(self, job: Job, ask: schemas.Search) -> None:
+        await search_job.run(self, job, ask)
 
-    async def _evaluate(self, job: Job, ask: asks.Evaluate) -> None:
+    async def _evaluate(self, job: Job, ask: schemas.Evaluate) -> None:
         known = await asyncio.to_thread(job.known)
         job.enter("running", total=len(ask.structures))
         told = {sheet["number"] for sheet in known["crystals"]}
@@ -466,7 +473,9 @@ class Runner:
             task = {"text": text, "what": ask.judge}
             try:
                 async with judging:
-                    sheet = await self._asked(self._judges, "crystallm.web.desk:judged", task, JUDGE_SECONDS)
+                    sheet = await self._asked(
+                        self._judges, "crystallm.web.jobs.crystal_tasks:judged", task, JUDGE_SECONDS
+                    )
             except LostError as error:
                 sheet = {"valid": False, "reasons": [f"not judged: {error.reason}"], "broken": error.reason}
             job.tell("crystal", {"number": number, **sheet})
@@ -477,7 +486,7 @@ class Runner:
                 if number not in told:
                     group.create_task(one(number, text))
 
-    async def _relax(self, job: Job, ask: asks.Relax) -> None:
+    async def _relax(self, job: Job, ask: schemas.Relax) -> None:
         known = await asyncio.to_thread(job.known)
         job.enter("running", total=len(ask.structures))
         told = {sheet["number"]: sheet for sheet in known["crystals"]}
@@ -489,7 +498,10 @@ class Runner:
             try:
                 async with judging:
                     sheet: dict[str, Any] = await self._asked(
-                        self._judges, "crystallm.web.desk:handed_in", {"text": text}, JUDGE_SECONDS
+                        self._judges,
+                        "crystallm.web.jobs.crystal_tasks:handed_in",
+                        {"text": text},
+                        JUDGE_SECONDS,
                     )
             except LostError as error:
                 sheet = {"broken": error.reason}
@@ -520,7 +532,10 @@ class Runner:
             LostError: it takes too long.
         """
         found: dict[str, Any] = await self._asked(
-            self._judges, "crystallm.web.desk:pattern", {"structure": structure}, PATTERN_SECONDS
+            self._judges,
+            "crystallm.web.jobs.crystal_tasks:pattern",
+            {"structure": structure},
+            PATTERN_SECONDS,
         )
         return found
 
@@ -535,7 +550,7 @@ class Runner:
             {name: sheet.get(name) for name in names} | {"energy": _own_energy(sheet)} for sheet in sheets
         ]
         found: list[dict[str, str]] = await self._asked(
-            self._judges, "crystallm.web.desk:files", {"sheets": packed}, PATTERN_SECONDS
+            self._judges, "crystallm.web.jobs.crystal_tasks:files", {"sheets": packed}, PATTERN_SECONDS
         )
         return found
 
@@ -554,7 +569,7 @@ class Runner:
             raise CrystallmError(str(error)) from None
 
 
-def _request(ask: asks.Generate) -> Request:
+def _request(ask: schemas.Generate) -> Request:
     """What an ask says of what is to be written."""
     names = ("formula", "elements", "elements_subset", "z", "n")
     group = None if ask.space_group is None else str(ask.space_group)

@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystallm.structure_search.search import Found, State
-    from crystallm.web import asks
-    from crystallm.web.jobs import Job
-    from crystallm.web.runners import Runner
+    from crystallm.web import schemas
+    from crystallm.web.jobs.job import Job
+    from crystallm.web.jobs.runner import Runner
+
 
 _LOG = logging.getLogger(__name__)
+
 ENERGY_SECONDS = 60.0
 """Limit for one energy."""
+
 SHARE = 0.8
 """Of a job's time in which a search begins rounds: so it ends with what it has, where the time is short."""
 
@@ -91,7 +94,7 @@ class _Stop:
             raise _StoppedError
 
 
-async def run(runner: Runner, job: Job, ask: asks.Search) -> None:
+async def run(runner: Runner, job: Job, ask: schemas.Search) -> None:
     """Do a search.
 
     Raises:
@@ -141,7 +144,7 @@ async def run(runner: Runner, job: Job, ask: asks.Search) -> None:
         job.search_log.unlink(missing_ok=True)
 
 
-def _search(runner: Runner, ask: asks.Search, log: Path | None = None) -> Search:
+def _search(runner: Runner, ask: schemas.Search, log: Path | None = None) -> Search:
     """The search that is asked for, as far as its log has it already."""
     model = runner.models[ask.model or next(iter(runner.models))]
     given = {
@@ -176,7 +179,7 @@ class _Telling:
         sheets: of the crystals that were told, by number.
     """
 
-    def __init__(self, runner: Runner, job: Job, ask: asks.Search, known: dict[str, Any]) -> None:
+    def __init__(self, runner: Runner, job: Job, ask: schemas.Search, known: dict[str, Any]) -> None:
         self.sheets: dict[int, dict[str, Any]] = {one["number"]: one for one in known["crystals"]}
         self._runner, self._job, self._ask = runner, job, ask
         self._state: State | None = None

@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
     from crystallm.validity.verdict import Validity
 
+
 FORMS = ("cif", "poscar", "extxyz")
 """Kinds of files that a crystal can be taken home in."""
+
 WAVELENGTH = "CuKa"
+
 TWO_THETA = (5.0, 90.0)
 """Degrees between which a powder pattern is computed."""
+
 MOST_DRAWN = 1500
 """Atoms and their images beyond which a cell is not drawn."""
+
 ASKED, CHOSEN, FORCED, SAMPLED = 0, 1, 2, 3
 """Where a token comes from: what was asked, what was chosen for `auto`, the rules, or chance."""
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from crystallm.network.transformer import GPT
     from crystallm.sampling.sequence import Draft, Sample
 
+
 _LOG = logging.getLogger(__name__)
+
 FAILURES = 3
 """Failures in a row, nothing being written between them, behind which an engine does not try again."""
 

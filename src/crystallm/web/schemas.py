@@ -12,6 +12,7 @@ LARGEST_SEED = 2**53 - 1
 Formula = Annotated[
     str, Field(min_length=1, max_length=200, description="As people write it: `TiO2`, `(NH4)2SO4`.")
 ]
+
 Z = Annotated[
     Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] | None,
     Field(
@@ -19,6 +20,7 @@ Z = Annotated[
         "numbers for a reduced formula, `TiO2`, and for a multiple, `Ti2O4`, the cell as written."
     ),
 ]
+
 Group = Annotated[
     Annotated[int, Field(ge=1, le=230)] | Annotated[str, Field(max_length=30)] | None,
     Field(
@@ -26,11 +28,14 @@ Group = Annotated[
         "spread over likely ones."
     ),
 ]
+
 Seed = Annotated[
     int | None,
     Field(ge=0, le=LARGEST_SEED, description="The same seed gives the same crystals; null draws one."),
 ]
+
 Name = Annotated[str, Field(min_length=1, max_length=100)]
+
 Energy = Annotated[
     Name | None, Field(description="Name of an energy model that this server offers; null for none.")
 ]
@@ -106,6 +111,7 @@ Structures = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=200_000)]],
     Field(min_length=1, description="CIFs, or standard texts."),
 ]
+
 _SALT = (
     "data_NaCl\n_symmetry_space_group_name_H-M 'F m -3 m'\n_cell_length_a 5.64\n_cell_length_b 5.64\n"
     "_cell_length_c 5.64\n_cell_angle_alpha 90\n_cell_angle_beta 90\n_cell_angle_gamma 90\nloop_\n"
@@ -137,6 +143,7 @@ class Evaluate(_Ask):
 
 
 AnyAsk = Generate | Search | Relax | Evaluate
+
 KINDS: dict[str, type[_Ask]] = {
     "generate": Generate,
     "search": Search,
