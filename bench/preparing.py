@@ -200,7 +200,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def kills(args: argparse.Namespace) -> None:
     """Kill at random moments, finish, compare."""
     with tempfile.TemporaryDirectory(dir=args.dir) as folder:
-        command = [sys.executable, "-c", "from crystallm.cli import main; main()"]
+        command = [sys.executable, "-c", "from crystallm.cli.app import main; main()"]
         command += ["prepare", args.data[0], "--quiet"]
         command += ["--workers", str(args.workers), "--out"]
         start = time.monotonic()

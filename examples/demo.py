@@ -15,7 +15,8 @@ from pathlib import Path
 from pyarrow import parquet
 from pymatgen.core import Structure
 
-from crystallm import cli, tables
+from crystallm.cli import crystal_tables
+from crystallm.cli.app import app
 from crystallm.storage import files, run_folder
 from crystallm.visualization import unit_cell
 
@@ -26,12 +27,12 @@ def main(folder: Path) -> int:
         shutil.rmtree(folder)
     requests = Path(__file__).with_name("demo.csv")
     energy = ["--energy", "chgnet"] if find_spec("chgnet") else []
-    code = cli.run(["generate", "--formulas", str(requests), *energy, "--out", str(folder)])
+    code = app.run(["generate", "--formulas", str(requests), *energy, "--out", str(folder)])
     if code:
         return code
     rows = parquet.read_table(folder / run_folder.RESULTS).to_pylist()
     drawn = set()
-    for row in tables.best_first(rows):
+    for row in crystal_tables.best_first(rows):
         if row["request"] in drawn or not row["cif"]:
             continue
         drawn.add(row["request"])

@@ -13,8 +13,8 @@ from conftest import textbook
 from crystallm.benchmarks import csp_table
 from crystallm.benchmarks.reference_sets import Known, find_set
 from crystallm.cif import writer as cif_writer
-from crystallm.cli import run
-from crystallm.commands import benchmark
+from crystallm.cli.app import run
+from crystallm.cli.commands import benchmark_csp
 from crystallm.errors import InputError
 from killed import kill_after
 
@@ -108,7 +108,7 @@ def test_a_killed_benchmark_goes_on_and_ends_with_the_same_table(sets, parrot, t
     done = kill_after(2, [*asked, str(tmp_path / "killed")], parts, at_most=4, patches=patches)
     assert 2 <= len(done) <= 4
     assert not (tmp_path / "killed" / "results.parquet").exists()
-    monkeypatch.setattr(benchmark, "SAMPLES", 2)
+    monkeypatch.setattr(benchmark_csp, "SAMPLES", 2)
     for name in ("killed", "whole"):
         assert run([*asked, str(tmp_path / name)]) == 0
     kept = [parquet.read_table(tmp_path / name / "results.parquet") for name in ("killed", "whole")]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyarrow import parquet
 
-from crystallm.cli import run
-from crystallm.commands.pace import Pace
+from crystallm.cli.app import run
+from crystallm.cli.console import Pace
 from crystallm.crystals.selection import Selection
 from crystallm.errors import InputError
 from crystallm.execution import pool as execution_pool

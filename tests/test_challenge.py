@@ -14,7 +14,7 @@ from pymatgen.core import Composition, Lattice, Structure
 from crystallm.benchmarks import known_compounds
 from crystallm.benchmarks.known_compounds import Compound, judge, read_compounds
 from crystallm.cif import writer as cif_writer
-from crystallm.commands import known
+from crystallm.cli.commands import benchmark_known
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation.generate import generate
 
@@ -190,7 +190,7 @@ def test_a_table_that_is_none_is_said_with_its_row(shelf):
 @pytest.mark.usefixtures("kept")
 def test_a_model_that_knows_the_book_finds_the_book(shelf, parrot, capsys):
     options = {"n": 2, "model": str(parrot), "temperature": 0.01, "workers": 1, "device": "cpu"}
-    known.challenge(str(shelf / "book.csv"), **options, out=shelf / "scores.json")
+    benchmark_known.challenge(str(shelf / "book.csv"), **options, out=shelf / "scores.json")
     out = capsys.readouterr().out
     kept = json.loads((shelf / "scores.json").read_text())
     for way in ("composition", "group"):
@@ -209,7 +209,7 @@ def test_a_model_that_knows_the_book_finds_the_book(shelf, parrot, capsys):
 
 @pytest.mark.usefixtures("kept")
 def test_one_way_of_asking_some_of_the_file_as_json(shelf, parrot, capsys):
-    known.challenge(
+    benchmark_known.challenge(
         str(shelf / "cifs"), n=1, ask="group", limit=2, model=str(parrot), workers=1, device="cpu", json=True
     )
     summary = json.loads(capsys.readouterr().out)
@@ -230,7 +230,7 @@ def test_one_way_of_asking_some_of_the_file_as_json(shelf, parrot, capsys):
 )
 def test_bad_options_are_one_line(options, says):
     with pytest.raises(InputError) as error:
-        known.challenge(**options)
+        benchmark_known.challenge(**options)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 

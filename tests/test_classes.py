@@ -15,7 +15,7 @@ from pymatgen.core import Composition, Lattice, Structure
 from crystallm.analysis.prototypes import PROTOTYPES, detect, member
 from crystallm.benchmarks.structure_classes import Reference, judge, read_references
 from crystallm.cif import parser, writer
-from crystallm.commands import known
+from crystallm.cli.commands import benchmark_known
 from crystallm.errors import InputError
 from crystals import published, told_otherwise
 
@@ -300,7 +300,7 @@ def own(tmp_path):
 
 def test_a_model_that_knows_the_book_knows_its_classes(own, parrot, capsys, tmp_path):
     options = {"n": 2, "model": str(parrot), "temperature": 0.01, "device": "cpu"}
-    known.classes(str(own), **options, out=tmp_path / "scores.json")
+    benchmark_known.classes(str(own), **options, out=tmp_path / "scores.json")
     out = capsys.readouterr().out
     kept = json.loads((tmp_path / "scores.json").read_text())
     assert kept["classes"]["all"]["rutile"]["found"] == 1.0
@@ -316,7 +316,7 @@ def test_a_model_that_knows_the_book_knows_its_classes(own, parrot, capsys, tmp_
 
 
 def test_one_class_as_json(own, parrot, capsys):
-    known.classes(str(own), classes="rutile", n=1, model=str(parrot), device="cpu", json=True)
+    benchmark_known.classes(str(own), classes="rutile", n=1, model=str(parrot), device="cpu", json=True)
     summary = json.loads(capsys.readouterr().out)
     assert summary["classes"]["all"].keys() == {"rutile"}
     assert summary["classes"]["unseen"] == {}
@@ -333,6 +333,6 @@ def test_one_class_as_json(own, parrot, capsys):
 )
 def test_bad_options_are_one_line(options, says):
     with pytest.raises(InputError) as error:
-        known.classes(**options)
+        benchmark_known.classes(**options)
     assert says in str(error.value)
     assert "\n" not in str(error.value)

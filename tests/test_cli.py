@@ -13,7 +13,7 @@ from pyarrow import parquet
 from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import cli
+from crystallm.cli.app import app
 from killed import kill_after
 
 
@@ -27,7 +27,7 @@ def crystallm(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(checks, "check_many", lambda texts, **_: [checks.check(text) for text in texts])
 
     def run(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
+        code = app.run([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -100,7 +100,7 @@ def test_who_interrupts_is_told_how_to_go_on(crystallm, monkeypatch, place, argu
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"crystallm.commands.{place}", interrupted)
+    monkeypatch.setattr(f"crystallm.cli.option_groups.{place}", interrupted)
     code, _, err = crystallm(*arguments)
     assert code == 130
     assert err.startswith(f"crystallm: interrupted{said}")
@@ -550,7 +550,7 @@ def test_a_broken_list_is_one_line(crystallm, tmp_path, text, says):
 
 
 def test_a_bug_is_one_line_too(crystallm, monkeypatch):
-    monkeypatch.setattr("crystallm.commands.generate._asked", lambda _: 1 / 0)
+    monkeypatch.setattr("crystallm.cli.commands.generate._asked", lambda _: 1 / 0)
     code, _, err = crystallm("generate", "TiO2")
     assert code == 1
     assert err.startswith("crystallm: internal error, ZeroDivisionError: division by zero")

@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from conftest import textbook
 from crystallm.cif import writer as cif_writer
-from crystallm.cli import run
+from crystallm.cli.app import run
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import cluster, job_queue, mapping, pool
 from crystallm.execution import tasks as execution_tasks
@@ -251,7 +251,7 @@ def test_the_benchmark_has_the_figures_that_it_has_here(
         writer = csv.writer(file)
         writer.writerow(["material_id", "cif"])
         writer.writerows([name, structure.to(fmt="cif")] for name, structure in textbook().items())
-    monkeypatch.setattr("crystallm.commands.benchmark.SAMPLES", 6)
+    monkeypatch.setattr("crystallm.cli.commands.benchmark_csp.SAMPLES", 6)
     monkeypatch.setattr("crystallm.pipelines.csp_benchmark.TOGETHER", 4)
     command = ["benchmark", "perov_5", "--data-dir", str(tmp_path / "sets"), "-n", "1,2", "--json"]
     command += ["--model", str(parrot), "--workers", "1", "--device", "cpu", "--out"]

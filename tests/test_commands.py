@@ -11,9 +11,9 @@ from typing import Literal, get_type_hints
 import pytest
 from pyarrow import parquet
 
-from crystallm import cli
-from crystallm.commands import training as training_command
-from crystallm.commands.training import Fields
+from crystallm.cli.app import app
+from crystallm.cli.commands import train as training_command
+from crystallm.cli.commands.train import Fields
 from crystallm.training import flops, loop, state
 from crystallm.training.loss import Losses
 from crystallm.training.recipe import Recipe
@@ -44,7 +44,7 @@ def crystallm(capsys, monkeypatch, tmp_path, textbook_structures):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
 
     def run(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
+        code = app.run([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

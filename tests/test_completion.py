@@ -11,7 +11,8 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
 import crystallm
-from crystallm import cli, language
+from crystallm import language
+from crystallm.cli.app import app
 from crystallm.errors import InputError
 from crystallm.generation import completion, template
 from crystallm.generation.completion import Completing
@@ -215,27 +216,27 @@ def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch
     model = ["--model", str(parrot), "--seed", "1"]
     # Titanium alone has more symmetry than rutile: the group is that of the known part.
     asked = ["complete", "part.cif", "--formula", "TiO2", "-n", "3", "--out", "whole", *model]
-    assert cli.run(asked) == 0
+    assert app.run(asked) == 0
     out = capsys.readouterr().out
     assert "O4 added" in out
     assert "3 crystals" in out
     for entry in collection.read("whole"):
         assert parsing.structure(entry.text, entry.format).composition.reduced_formula == "TiO2"
-    assert cli.run([*asked, "--quiet"]) == 0
+    assert app.run([*asked, "--quiet"]) == 0
     # What was asked is the crystal, not the name of its file.
     (tmp_path / "part.cif").rename("moved.cif")
     moved = ["moved.cif" if word == "part.cif" else word for word in asked]
-    assert cli.run([*moved, "--quiet"]) == 0
+    assert app.run([*moved, "--quiet"]) == 0
     part.scale_lattice(1.1 * part.volume)
     part.to(filename="part.cif")
-    assert cli.run([*asked, "--quiet"]) == 2
+    assert app.run([*asked, "--quiet"]) == 2
     assert "holds another run (part was" in capsys.readouterr().err
-    assert cli.run(["generate", "MgO", "--like", "salt.cif", "-n", "2", "--json", *model]) == 0
+    assert app.run(["generate", "MgO", "--like", "salt.cif", "-n", "2", "--json", *model]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["formula"] for row in rows} == {"Mg4O4"}
     assert {row["space_group"] for row in rows} == {"Fm-3m"}
     (tmp_path / "begin.txt").write_text("<crystal> Na 4 Cl 4\n")
-    assert cli.run(["generate", "--begin", "begin.txt", "-n", "1", "--json", *model]) == 0
+    assert app.run(["generate", "--begin", "begin.txt", "-n", "1", "--json", *model]) == 0
     (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert row["formula"] == "Na4Cl4"
     for arguments, said in (
@@ -248,7 +249,7 @@ def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch
         (["generate", "NaCl", "--begin", "begin.txt"], "--begin and formula"),
         (["generate", "NaCl", "--z", "2", "--like", "salt.cif"], "not z"),
     ):
-        assert cli.run([*arguments, *model]) == 2, arguments
+        assert app.run([*arguments, *model]) == 2, arguments
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1

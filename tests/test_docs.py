@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crystallm import cli
+from crystallm.cli.app import app
 from test_readme import place  # noqa: F401 - a fixture
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -63,7 +63,7 @@ def test_the_snippets_of_a_page_run(page, desk, capsys):
             # A minute of training for a minute of testing would be long.
             words = ["0.01" if before == "--minutes" else word for before, word in pairwise(words)]
             more = ["--workers", "1"] if words[0] in WORKERS else []
-            assert cli.run([*words, *more]) == 0, (line, capsys.readouterr().err)
+            assert app.run([*words, *more]) == 0, (line, capsys.readouterr().err)
     shutil.rmtree(desk / "cache", ignore_errors=True)
 
 

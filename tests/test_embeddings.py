@@ -11,9 +11,10 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from crystallm import cli, language
+from crystallm import language
 from crystallm.analysis import embeddings
 from crystallm.cif import tokenizer
+from crystallm.cli.app import app
 from crystallm.crystallography import elements
 from crystallm.errors import InputError
 from crystallm.models import load
@@ -115,7 +116,7 @@ def test_a_model_that_read_crystals_puts_like_elements_together():
 def test_the_command(tmp_path, monkeypatch, capsys, parrot):
     monkeypatch.chdir(tmp_path)
     asked = ["embeddings", str(parrot), "--of", "space-groups"]
-    assert cli.run([*asked, "--out", "g.csv", "--map", "g.png"]) == 0
+    assert app.run([*asked, "--out", "g.csv", "--map", "g.png"]) == 0
     assert "g.png" in capsys.readouterr().out
     with (tmp_path / "g.csv").open() as file:
         rows = list(csv.reader(file))
@@ -124,14 +125,14 @@ def test_the_command(tmp_path, monkeypatch, capsys, parrot):
     content = (tmp_path / "g.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert struct.unpack(">I", content[16:20])[0] > 300
-    assert cli.run([*asked, "--out", "g.parquet", "--json"]) == 0
+    assert app.run([*asked, "--out", "g.parquet", "--json"]) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(told[0]["nearest"]) == 3
     table = parquet.read_table("g.parquet").to_pylist()
     assert [row["element"] for row in table] == [row[0] for row in rows[1:]]
     assert float(rows[5][3]) == pytest.approx(table[4]["2"])
     for more, said in ((["--out", "g.txt"], ".csv or .parquet"), (["--map", "g.svg"], ".png")):
-        assert cli.run([*asked, *more]) == 2
+        assert app.run([*asked, *more]) == 2
         assert said in capsys.readouterr().err
     with pytest.raises(InputError, match="of = 'words'"):
         embeddings.vectors(load.load_model(parrot), "words")

@@ -12,7 +12,8 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 import energies
-from crystallm import cli, energy
+from crystallm import energy
+from crystallm.cli.app import app
 from crystallm.energy import zmq_client, zmq_server
 from crystallm.errors import CrystallmError, InputError
 
@@ -63,5 +64,5 @@ def test_a_server_that_is_not_there_costs_a_limit_and_is_named():
 
 def test_a_missing_package_is_told_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "zmq", None)
-    assert cli.run(["energy-server", "--model", "energies:odd", "--device", "cpu"]) == 1
+    assert app.run(["energy-server", "--model", "energies:odd", "--device", "cpu"]) == 1
     assert "pip install 'crystallm[zmq]'" in capsys.readouterr().err

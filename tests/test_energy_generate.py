@@ -11,7 +11,8 @@ from pyarrow import parquet
 from pymatgen.core import Structure
 
 import crystallm
-from crystallm import cli, energy
+from crystallm import energy
+from crystallm.cli.app import app
 from crystallm.crystals import annotation
 from crystallm.crystals.ranking import places
 from crystallm.crystals.selection import Selection
@@ -71,9 +72,9 @@ def test_generated_crystals_are_relaxed_and_ranked_by_energy(parrot, tmp_path, m
         "generate", "TiO2", "--z", "2", "-n", "4", "--model", str(parrot), "--seed", "1",
         "--energy", "energies:morse", "--device", "cpu", "--out",
     ]  # fmt: skip
-    assert cli.run([*asked, "plain"]) == 0
+    assert app.run([*asked, "plain"]) == 0
     assert "eV/atom" in capsys.readouterr().out
-    assert cli.run([*asked, "relaxed", "--relax"]) == 0
+    assert app.run([*asked, "relaxed", "--relax"]) == 0
     plain, relaxed = (
         parquet.read_table(f"{name}/results.parquet").to_pylist() for name in ("plain", "relaxed")
     )
@@ -94,18 +95,18 @@ def test_generated_crystals_are_relaxed_and_ranked_by_energy(parrot, tmp_path, m
     assert heights
     assert heights == sorted(heights)
     capsys.readouterr()
-    assert cli.run([*asked, "plain", "--json"]) == 0  # it is finished: nothing is asked again
+    assert app.run([*asked, "plain", "--json"]) == 0  # it is finished: nothing is asked again
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["rank"] for row in rows] == sorted(row["rank"] for row in plain)
-    assert cli.run([*asked, "plain", "--rank", "agreement"]) == 2
+    assert app.run([*asked, "plain", "--rank", "agreement"]) == 2
     assert "another run" in capsys.readouterr().err
 
 
 def test_what_cannot_be_asked_together_is_refused(capsys, monkeypatch):
-    assert cli.run(["generate", "TiO2", "--relax"]) == 2
+    assert app.run(["generate", "TiO2", "--relax"]) == 2
     assert "relax without energy: name a model" in capsys.readouterr().err
     from crystallm.energy import registry
 
     monkeypatch.setattr(registry, "find_spec", lambda _: None)
-    assert cli.run(["generate", "TiO2", "--energy", "chgnet"]) == CrystallmError.exit_code
+    assert app.run(["generate", "TiO2", "--energy", "chgnet"]) == CrystallmError.exit_code
     assert "pip install 'crystallm[energy]'" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Composition
 
-from crystallm import cli
+from crystallm.cli.app import app
 from crystallm.crystallography import elements
 from crystallm.energy import calculations
 from crystallm.errors import CrystallmError, InputError
@@ -131,7 +131,7 @@ def test_what_is_no_file_of_entries_is_refused(tmp_path, capsys, name, content, 
         path.write_text(content)
     with pytest.raises(CrystallmError, match=said):
         Hull(path)
-    assert cli.run(["search", "TiO2", "--energy", "energies:morse", "--hull", str(path)]) != 0
+    assert app.run(["search", "TiO2", "--energy", "energies:morse", "--hull", str(path)]) != 0
     assert said in capsys.readouterr().err
 
 
@@ -147,14 +147,14 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
     common = ["--energy", "energies:morse", "--model", str(parrot), "--seed", "1", "--device", "cpu"]
     told = ["--formation", "--hull", "e.csv"]
     asked = ["TiO2", "--z", "2", *common, *told]
-    assert cli.run(["generate", *asked, "-n", "2", "--out", "generated"]) == 0
+    assert app.run(["generate", *asked, "-n", "2", "--out", "generated"]) == 0
     shown = capsys.readouterr().out
     assert "formation" in shown
     assert "above hull" in shown
-    assert cli.run(["search", *asked, "--simulations", "4", "--out", "searched"]) == 0
+    assert app.run(["search", *asked, "--simulations", "4", "--out", "searched"]) == 0
     assert "above hull" in capsys.readouterr().out
     settled = ["relax", "generated/cifs", "--model", "energies:morse", "--steps", "10", "--workers", "1"]
-    assert cli.run([*settled, "--out", "relaxed", *told]) == 0
+    assert app.run([*settled, "--out", "relaxed", *told]) == 0
     assert "formation" in capsys.readouterr().out
     for folder in ("generated", "searched", "relaxed"):
         for row in parquet.read_table(tmp_path / folder / "results.parquet").to_pylist():
@@ -165,17 +165,17 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
     (tmp_path / "few.csv").write_text("composition,energy_per_atom\nO2,-1\n")
     few = ["--hull", "few.csv"]
     for asked in (["search", "TiO2"], ["generate", "TiO2", "--z", "auto"]):
-        assert cli.run([*asked, *common, *few, "--out", "refused"]) == 2
+        assert app.run([*asked, *common, *few, "--out", "refused"]) == 2
         assert "'few.csv' has no entry of the element Ti:" in capsys.readouterr().err
         assert not (tmp_path / "refused").exists()
     # Of a list, some formulas may have all of theirs: it is told which have not.
     (tmp_path / "formulas.csv").write_text("formula,z\nTiO2,2\nO2,1\nTi2O3,2\n")
-    assert cli.run(["generate", "--formulas", "formulas.csv", "-n", "1", *common, *few, "--out", "list"]) == 0
+    assert app.run(["generate", "--formulas", "formulas.csv", "-n", "1", *common, *few, "--out", "list"]) == 0
     told_first = capsys.readouterr().err.splitlines()[0]
     assert "'few.csv' has no entry of the element Ti: 2 formulas have no energy above" in told_first
-    assert cli.run([*settled, "--out", "bare", *few]) == 0
+    assert app.run([*settled, "--out", "bare", *few]) == 0
     rows = parquet.read_table(tmp_path / "bare/results.parquet").to_pylist()
     assert [row["energy"] is not None for row in rows] == [True] * len(rows)
     assert {row["e_above_hull"] for row in rows} == {None}
-    assert cli.run(["generate", "TiO2", "--formation"]) == 2
+    assert app.run(["generate", "TiO2", "--formation"]) == 2
     assert "formation without energy: name a model" in capsys.readouterr().err

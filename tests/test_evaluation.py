@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from conftest import textbook
 from crystallm.cif import writer
-from crystallm.cli import run
+from crystallm.cli.app import run
 from crystallm.errors import CrystallmError
 from crystallm.sources.entry import Entry
 from crystallm.validity import checks, collection

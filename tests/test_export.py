@@ -13,7 +13,8 @@ from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm import cli, language
+from crystallm import language
+from crystallm.cli.app import app
 from crystallm.crystals import crystal
 from crystallm.crystals import table as crystals_table
 from crystallm.errors import CrystallmError, InputError
@@ -279,13 +280,13 @@ def test_a_crystal_is_an_ase_atoms_object(textbook_structures):
 def test_the_command_tells_what_it_wrote(fifty, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (fifty / "torn.cif").write_text("data_\n_cell_length_a 3\n")
-    assert cli.run(["export", "cifs", "--to", "csv"]) == 0
+    assert app.run(["export", "cifs", "--to", "csv"]) == 0
     out = capsys.readouterr().out
     assert "50 crystals; cifs.csv" in out
     assert "torn left out: " in out
-    assert cli.run(["export", "cifs", "--to", "cif", "--out", "again", "--json"]) == 0
+    assert app.run(["export", "cifs", "--to", "cif", "--out", "again", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["path"], told["crystals"], told["skipped"][0]["id"]) == ("again", 50, "torn")
     for arguments in (["export"], ["export", "cifs"], ["export", "cifs", "--to", "odd"]):
-        assert cli.run(arguments) == 2
+        assert app.run(arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1

@@ -17,8 +17,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from crystallm import cli, language
+from crystallm import language
 from crystallm.cif import tokenizer
+from crystallm.cli.app import app
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.models import download, hub, huggingface, huggingface_tokenizer, load, model_card
 from crystallm.models import folder as models_folder
@@ -160,7 +161,7 @@ def test_the_published_golden_weights_go_there_and_back(tmp_path):
     golden = load.load_model(GOLDEN / "checkpoint_bias" / "ckpt.pt", device="cpu")
     folder = huggingface.write(golden, tmp_path / "hf")
     place = str(tmp_path / "back")
-    assert cli.run(["convert", str(folder), "--to", "safetensors", "--out", place, "--quiet"]) == 0
+    assert app.run(["convert", str(folder), "--to", "safetensors", "--out", place, "--quiet"]) == 0
     back = load.load_model(place, device="cpu")
     ids = torch.arange(20)[None]
     assert torch.equal(back.network(ids), golden.network(ids))
@@ -418,28 +419,28 @@ def test_archives_without_a_checkpoint_are_refused(tmp_path):
 def test_the_commands(tmp_path, monkeypatch, capsys, textbook_structures, shelf, published_file):
     monkeypatch.chdir(tmp_path)
     models_folder.save(random_model("orbits", "llama").network, tmp_path / "mine", card={"summary": "s"})
-    assert cli.run(["convert", "mine", "--to", "hf"]) == 0
+    assert app.run(["convert", "mine", "--to", "hf"]) == 0
     assert "mine-hf" in capsys.readouterr().out
     assert (
-        cli.run(["convert", "mine-hf", "--to", "safetensors", "--out", "again", "--dtype", "bfloat16"]) == 0
+        app.run(["convert", "mine-hf", "--to", "safetensors", "--out", "again", "--dtype", "bfloat16"]) == 0
     )
     assert load.load_model("again").card == {"summary": "s"}
     push = ["convert", "mine", "--to", "hf", "--push", "org/new", "--dtype", "bfloat16", "--quiet"]
-    assert cli.run(push) == 0
+    assert app.run(push) == 0
     weights = safetensors.torch.load(shelf.pushed["model.safetensors"])
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     capsys.readouterr()
     textbook_structures["rutile"].to(filename="rutile.cif")
-    assert cli.run(["convert", "rutile.cif", "--to", "orbits", "--out", "rutile.txt"]) == 0
+    assert app.run(["convert", "rutile.cif", "--to", "orbits", "--out", "rutile.txt"]) == 0
     assert (tmp_path / "rutile.txt").read_text().startswith("<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f")
-    assert cli.run(["convert", "rutile.txt", "--to", "cif", "--out", "standard.txt"]) == 0
+    assert app.run(["convert", "rutile.txt", "--to", "cif", "--out", "standard.txt"]) == 0
     assert (tmp_path / "standard.txt").read_text().startswith("data_Ti2O4\n")
-    assert cli.run(["convert", "standard.txt", "--to", "orbits"]) == 0
+    assert app.run(["convert", "standard.txt", "--to", "orbits"]) == 0
     assert capsys.readouterr().out == (tmp_path / "rutile.txt").read_text()
-    assert cli.run(["models", "--published"]) == 0
+    assert app.run(["models", "--published"]) == 0
     assert "crystallm_v1_minus_mpts_52_small" in capsys.readouterr().out
     monkeypatch.setitem(download.listed(), "record", f"{shelf.address}/record")
-    assert cli.run(["models", "--fetch", "crystallm_v1_small", "--json"]) == 0
+    assert app.run(["models", "--fetch", "crystallm_v1_small", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["path"].endswith("crystallm_v1_small.tar.gz")
     (tmp_path / "odd.txt").write_text("hello")
     (tmp_path / "odd.yaml").write_text("dtype: nn")
@@ -453,7 +454,7 @@ def test_the_commands(tmp_path, monkeypatch, capsys, textbook_structures, shelf,
         (["convert", "rutile.cif", "--to", "orbits", "--symprec", "-1"], "symprec = -1.0: write a length"),
         (["models", "--fetch", "gpt"], "no published model 'gpt'"),
     ):
-        assert cli.run(arguments) == 2, arguments
+        assert app.run(arguments) == 2, arguments
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1

@@ -10,9 +10,10 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from crystallm import cli, language
+from crystallm import language
 from crystallm.analysis import likelihood, token_roles
 from crystallm.cif import tokenizer
+from crystallm.cli.app import app
 from crystallm.errors import InputError
 from crystallm.models.load import load_model
 from crystallm.models.model import Model
@@ -156,7 +157,7 @@ def test_the_command_writes_a_table_and_a_file(parrot, tmp_path, textbook_struct
     for name in ("rutile", "rocksalt"):
         textbook_structures[name].to(filename=str(tmp_path / "c" / f"{name}.cif"))
     (tmp_path / "c" / "torn.cif").write_text("data_\n_cell_length_a 3\n")
-    assert cli.run(["score", "c", "--model", str(parrot), "--out", "s.csv"]) == 0
+    assert app.run(["score", "c", "--model", str(parrot), "--out", "s.csv"]) == 0
     out = capsys.readouterr().out
     assert "3 crystals, 2 scored" in out
     assert any(line.split()[:3] == ["rutile", "Ti2O4", "P4_2/mnm"] for line in out.splitlines())
@@ -165,7 +166,7 @@ def test_the_command_writes_a_table_and_a_file(parrot, tmp_path, textbook_struct
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(likelihood.COLUMNS)
     assert [row["id"] for row in rows] == ["rocksalt", "rutile", "torn"]
-    assert cli.run(["score", "c", "--model", str(parrot), "--out", "s.parquet", "--json"]) == 0
+    assert app.run(["score", "c", "--model", str(parrot), "--out", "s.parquet", "--json"]) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert parquet.read_table("s.parquet").to_pylist() == told
     assert float(rows[0]["nats"]) == pytest.approx(told[0]["nats"])
@@ -175,7 +176,7 @@ def test_the_command_writes_a_table_and_a_file(parrot, tmp_path, textbook_struct
         (["c", "--symprec", "0"], "symprec = 0.0"),
         (["nowhere"], "no file or folder 'nowhere'"),
     ):
-        assert cli.run(["score", *more]) == 2
+        assert app.run(["score", *more]) == 2
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1

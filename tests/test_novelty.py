@@ -16,7 +16,7 @@ from pymatgen.core import Lattice, Structure
 
 import crystals
 from crystallm.benchmarks import novelty
-from crystallm.commands import generated as command
+from crystallm.cli.commands import benchmark_generated as command
 from crystallm.errors import InputError
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks

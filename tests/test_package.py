@@ -93,8 +93,9 @@ def test_spglib_keeps_quiet_unless_asked(asked, quiet, monkeypatch):
 
 
 def test_what_gets_an_extra_is_said_in_one_place(monkeypatch):
-    from crystallm import cli
-    from crystallm.commands.relax import relax
+    from crystallm import errors
+    from crystallm.cli.app import app
+    from crystallm.cli.commands.relax import relax
 
     package = Path(crystallm.__file__).parent
     code = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
@@ -105,5 +106,5 @@ def test_what_gets_an_extra_is_said_in_one_place(monkeypatch):
     spelled = {name for name, text in code.items() if "pip install 'crystallm[" in text}
     # Elsewhere in the help of commands alone, which says what the one place says.
     assert all(name == "errors.py" or name.startswith("commands/") for name in spelled)
-    monkeypatch.setattr(cli, "install", lambda extra: f"conda install crystallm-{extra}")
-    assert "Needs conda install crystallm-energy. With --out" in cli._flowed(relax)
+    monkeypatch.setattr(errors, "install", lambda extra: f"conda install crystallm-{extra}")
+    assert "Needs conda install crystallm-energy. With --out" in app._flowed(relax)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crystallm import cli
+from crystallm.cli.app import app
 from crystallm.models import load
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
         more = (
             ["--workers", "1"] if short[0] in ("prepare", "prompts", "benchmark", "evaluate", "relax") else []
         )
-        assert cli.run([*short, *more]) == 0, (arguments, capsys.readouterr().err)
+        assert app.run([*short, *more]) == 0, (arguments, capsys.readouterr().err)
     assert (place / "out" / "rutile" / "results.parquet").exists()
     assert (place / "out" / "list" / "results.parquet").exists()
     if find_spec("ase") is not None:

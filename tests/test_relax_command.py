@@ -10,8 +10,8 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 
-from crystallm import cli
-from crystallm.commands.relax import COLUMNS
+from crystallm.cli.app import app
+from crystallm.cli.commands.relax import COLUMNS
 from crystallm.sources import collection
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
@@ -30,7 +30,7 @@ def crystallm(capsys, monkeypatch, tmp_path, textbook_structures):
     (tmp_path / "cifs" / "torn.cif").write_text("data_\n_cell_length_a 3\n")
 
     def run(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
+        code = app.run([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -171,7 +171,7 @@ def test_a_run_killed_before_its_crystals_are_ranked_goes_on(crystallm, polymorp
     assert crystallm(*asked)[0] == 130
     assert not (tmp_path / "out" / "results.parquet").exists()
     monkeypatch.setattr(run_folder.RunFolder, "finish", finish)
-    monkeypatch.setattr("crystallm.commands.relax._row", lambda *_: pytest.fail("relaxed again"))
+    monkeypatch.setattr("crystallm.cli.commands.relax._row", lambda *_: pytest.fail("relaxed again"))
     code, _, err = crystallm(*asked)
     assert (code, err) == (0, "")
     ranks = [row["rank"] for row in parquet.read_table("out/results.parquet").to_pylist()]

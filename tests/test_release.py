@@ -34,7 +34,7 @@ def test_the_wheel_holds_the_package_and_no_more(tmp_path):
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         (metadata,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
         (scripts,) = (n for n in wheel.namelist() if n.endswith(".dist-info/entry_points.txt"))
-        assert "crystallm = crystallm.cli:main" in wheel.read(scripts).decode()
+        assert "crystallm = crystallm.cli.app:main" in wheel.read(scripts).decode()
         assert "License-Expression: MIT" in wheel.read(metadata).decode()
     assert names == sources()
     for needed in (

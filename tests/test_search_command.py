@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Structure
 
-from crystallm import cli
+from crystallm.cli.app import app
 from crystallm.crystals import annotation
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping
@@ -31,7 +31,7 @@ def asked(parrot, tmp_path, monkeypatch):
 
 
 def test_a_search_writes_tables_crystals_and_plots_and_goes_further(asked, tmp_path, capsys):
-    assert cli.run([*asked, "--simulations", "8", "--against", "sampling", "--out", "run"]) == 0
+    assert app.run([*asked, "--simulations", "8", "--against", "sampling", "--out", "run"]) == 0
     shown = capsys.readouterr().out
     assert "eV/atom" in shown
     assert "plain sampling: 8 simulations" in shown
@@ -52,7 +52,7 @@ def test_a_search_writes_tables_crystals_and_plots_and_goes_further(asked, tmp_p
     )
     assert summary["against"]["method"] == "sampling"
     # The same folder goes further with a higher bound, and takes no other question.
-    assert cli.run([*asked, "--simulations", "12", "--out", "run", "--json"]) == 0
+    assert app.run([*asked, "--simulations", "12", "--out", "run", "--json"]) == 0
     best = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["rank"] for row in best] == list(range(1, len(best) + 1))
     further = parquet.read_table(run / "results.parquet").to_pylist()
@@ -60,7 +60,7 @@ def test_a_search_writes_tables_crystals_and_plots_and_goes_further(asked, tmp_p
         row["text"] for row in parquet.read_table(run / "sampling/results.parquet").to_pylist()
     ]  # the search begins with samples
     assert len(further) == 12
-    assert cli.run([*asked, "--simulations", "12", "--out", "run", "--method", "tree"]) == 2
+    assert app.run([*asked, "--simulations", "12", "--out", "run", "--method", "tree"]) == 2
     assert "holds another run (search was" in capsys.readouterr().err
 
 
@@ -69,7 +69,7 @@ def test_what_was_found_is_written_before_it_is_related(asked, tmp_path, monkeyp
         raise CrystallmError("no space left")
 
     monkeypatch.setattr(annotation, "relate", full)
-    assert cli.run([*asked, "--simulations", "4", "--formation", "--out", "run"]) == 1
+    assert app.run([*asked, "--simulations", "4", "--formation", "--out", "run"]) == 1
     assert "no space left" in capsys.readouterr().err
     assert len(parquet.read_table(tmp_path / "run/results.parquet").to_pylist()) == 4
 
@@ -77,12 +77,12 @@ def test_what_was_found_is_written_before_it_is_related(asked, tmp_path, monkeyp
 def test_an_energy_model_that_fails_is_told_of(asked, monkeypatch, capsys):
     monkeypatch.setattr(search, "GIVE_UP", 2)
     asked[asked.index("energies:morse")] = "energies:nan"
-    assert cli.run([*asked, "--simulations", "30"]) == 0
+    assert app.run([*asked, "--simulations", "30"]) == 0
     shown = capsys.readouterr().out
     assert "no valid crystal with an energy" in shown
     assert "stopped early: energies:nan gave no energy for the last" in shown
     asked[asked.index("energies:nan")] = "energies:unloadable"
-    assert cli.run(asked) == 1
+    assert app.run(asked) == 1
     assert "the weights are gone" in capsys.readouterr().err
 
 
@@ -100,7 +100,7 @@ def test_an_energy_model_that_fails_is_told_of(asked, monkeypatch, capsys):
     ],
 )
 def test_bad_questions_are_refused_in_one_line(asked, capsys, options, said):
-    assert cli.run([*asked, *options]) == 2
+    assert app.run([*asked, *options]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -108,16 +108,16 @@ def test_bad_questions_are_refused_in_one_line(asked, capsys, options, said):
 
 def test_an_energy_model_that_is_not_there_is_refused(asked, capsys):
     asked[asked.index("energies:morse")] = "dft"
-    assert cli.run(asked) == 2
+    assert app.run(asked) == 2
     assert "no energy model 'dft'" in capsys.readouterr().err
 
 
 def test_a_search_without_z_says_which_it_tries(asked, capsys):
     without = [part for part in asked if part not in ("--z", "2")]
-    assert cli.run([*without, "--simulations", "1"]) == 0
+    assert app.run([*without, "--simulations", "1"]) == 0
     assert capsys.readouterr().out.startswith("TiO2, Z = 2 (100 %)")
 
 
 def test_without_a_formula_there_is_nothing_to_search(capsys):
-    assert cli.run(["search"]) == 2
+    assert app.run(["search"]) == 2
     assert "search for what? Give a formula" in capsys.readouterr().err

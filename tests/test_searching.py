@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import crystallm
-from crystallm import cli
+from crystallm.cli.app import app
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
 from crystallm.generation.request import Request, Settings
@@ -375,7 +375,7 @@ def test_a_killed_search_goes_on_and_ends_like_one_never_killed(parrot, tmp_path
     done = log.read_bytes()
     assert 4 <= done.count(b"\n") < 24
     for name in ("killed", "whole"):
-        assert cli.run([*arguments, str(tmp_path / name)]) == 0
+        assert app.run([*arguments, str(tmp_path / name)]) == 0
     assert log.read_bytes()[: done.rfind(b"\n")] == done[: done.rfind(b"\n")]  # nothing is found twice
     killed, whole = (
         [json.loads(line) for line in (tmp_path / name / "search.jsonl").read_text().splitlines()]

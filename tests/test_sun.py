@@ -13,8 +13,8 @@ from pyarrow import parquet
 from pymatgen.core import Composition, Lattice, Structure
 
 import crystals
-from crystallm import cli
 from crystallm.benchmarks import sun
+from crystallm.cli.app import app
 from crystallm.energy import calculations
 from crystallm.energy.relaxation import Options
 from crystallm.errors import CrystallmError, InputError
@@ -173,7 +173,7 @@ def place(tmp_path, monkeypatch, textbook_structures):
 @pytest.fixture
 def crystallm(capsys, place):
     def run(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
+        code = app.run([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from crystallm import tables
+from crystallm.cli import console, crystal_tables
 from crystallm.datasets.report import Report
 
 
@@ -33,7 +33,7 @@ def test_the_best_of_each_request_comes_first():
         row(sample=3, log_likelihood=-5.0),
         row(sample=0, request=1, log_likelihood=-99.0),
     ]
-    assert [(r["request"], r["sample"]) for r in tables.best_first(rows)] == [
+    assert [(r["request"], r["sample"]) for r in crystal_tables.best_first(rows)] == [
         (0, 3),
         (0, 2),
         (0, 1),
@@ -44,7 +44,9 @@ def test_the_best_of_each_request_comes_first():
 
 def test_a_table_says_what_a_crystal_is_or_why_there_is_none(capsys):
     hexagonal = row(sample=2, space_group="P6_3mc", space_group_number=186, gamma=120.0, text="two")
-    tables.print_crystals([row(), row(sample=1), hexagonal, row(sample=3, **BROKEN)], "as asked", 1, 40)
+    crystal_tables.print_crystals(
+        [row(), row(sample=1), hexagonal, row(sample=3, **BROKEN)], "as asked", 1, 40
+    )
     out = capsys.readouterr().out
     assert "as asked" in out
     (rutile,) = [line for line in out.splitlines() if "P4_2/mnm (136)" in line]
@@ -64,7 +66,7 @@ def test_what_helps_is_told_where_large_cells_come_out_broken(capsys):
         ([row(n_atoms=8, valid=False)], False),  # size is not the matter
         ([row(**BROKEN)], False),
     ):
-        tables.print_crystals(rows, "as asked", 1, 40)
+        crystal_tables.print_crystals(rows, "as asked", 1, 40)
         found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("none is valid")]
         assert len(found) == told
         if told:
@@ -74,15 +76,15 @@ def test_what_helps_is_told_where_large_cells_come_out_broken(capsys):
 
 def test_a_narrow_terminal_still_shows_the_verdict(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(tables, "_MIN_WIDTH", 80)
-    tables.print_crystals([row(formula="Mg8Al16O32", sample=1234)], "as asked", 1, 40)
+    monkeypatch.setattr(console, "_MIN_WIDTH", 80)
+    crystal_tables.print_crystals([row(formula="Mg8Al16O32", sample=1234)], "as asked", 1, 40)
     lines = capsys.readouterr().out.splitlines()
     assert any("valid" in line and "4.59 4.59 2.96" in line for line in lines)
     assert max(map(len, lines)) <= 80
 
 
 def test_a_long_table_is_cut_and_says_so(capsys):
-    tables.print_crystals([row(sample=i, text=str(i)) for i in range(9)], "as asked", 1, 4)
+    crystal_tables.print_crystals([row(sample=i, text=str(i)) for i in range(9)], "as asked", 1, 4)
     assert "... and 5 more" in capsys.readouterr().out
 
 
@@ -90,7 +92,7 @@ def test_a_long_table_is_cut_and_says_so(capsys):
 def test_a_report_counts_crystals_tokens_and_refusals(capsys, n, said):
     reasons = {"encode: [no] symmetry": 3}
     report = Report("orbits", n + 7, {"train": n}, {"train": 10 * n}, {"encode": 3}, 4, reasons)
-    tables.print_report(report, Path("data"))
+    crystal_tables.print_report(report, Path("data"))
     out = capsys.readouterr().out
     assert said in out
     assert f"{n} of {n + 7} rows" in out

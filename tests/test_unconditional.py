@@ -19,7 +19,7 @@ from pymatgen.core import Lattice, Structure
 from crystallm.benchmarks import fingerprints, unconditional
 from crystallm.benchmarks.fingerprints import Described
 from crystallm.benchmarks.unconditional import CUT_OFFS, CutOffs
-from crystallm.commands import generated as command
+from crystallm.cli.commands import benchmark_generated as command
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks

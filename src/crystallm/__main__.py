@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crystallm.cli import main
+from crystallm.cli.app import main
 
 if __name__ == "__main__":
     main()

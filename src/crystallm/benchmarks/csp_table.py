@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
+    from crystallm.benchmarks.metrics import Line
     from crystallm.benchmarks.reference_sets import Known
 
 
@@ -260,3 +261,18 @@ def _with_polymorphs(
         )
         for k in allowed
     ]
+
+
+LINES = ("counted", "samples", "match rate %", "95 %", "RMSE", "95 %", "")
+"""Columns of a benchmark's table."""
+
+
+def line_cells(line: Line) -> tuple[str, ...]:
+    """A line of a benchmark as text, under LINES."""
+
+    def error(value: float) -> str:
+        return "-" if math.isnan(value) else f"{value:.4f}"
+
+    rates = " to ".join(f"{100 * x:.1f}" for x in line.match_interval)
+    errors = "-" if math.isnan(line.rmse) else " to ".join(error(x) for x in line.rmse_interval)
+    return line.name, str(line.n), f"{100 * line.match_rate:.2f}", rates, error(line.rmse), errors, line.note

@@ -7,25 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from crystallm.commands import (
-    ConfigFile,
-    Device,
-    Dtype,
-    Json,
-    ModelName,
-    Quiet,
-    merged,
-    print_json,
-    progress,
-    tolerance,
-)
+from crystallm.cli.console import print_json, progress
+from crystallm.cli.option_groups import ConfigFile, Device, Dtype, Json, ModelName, Quiet, merged, tolerance
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+
 TABLE_ROWS = 40
 """Crystals in the printed table, at most; the file has them all."""
+
 SHORT = {"composition": "comp.", "space_group": "group", "coordinates": "coord."}
 """Parts in the heads of the table, which is too wide otherwise."""
 
@@ -93,12 +85,12 @@ def _scored(options: Mapping[str, Any], symprec: float, *, shown: bool) -> list[
 
 
 def _print(rows: Sequence[Mapping[str, Any]], place: Path | None) -> None:
-    from crystallm import tables
     from crystallm.analysis.token_roles import PARTS
+    from crystallm.cli import console
 
     scored = [row for row in rows if row["nats"] is not None]
     others = [row for row in rows if row["nats"] is None]
-    table = tables.new_table("nats, whole and by part: the fewer, the more plausible")
+    table = console.new_table("nats, whole and by part: the fewer, the more plausible")
     for name in ("crystal", "formula", "space group"):
         table.add_column(name, overflow="fold", min_width=6)
     for name in ("tokens", "nats", *(SHORT.get(part, part) for part in PARTS), "perpl."):
@@ -106,20 +98,20 @@ def _print(rows: Sequence[Mapping[str, Any]], place: Path | None) -> None:
     for row in scored[:TABLE_ROWS]:
         numbers = [row["nats"], *(row[f"{part}_nats"] for part in PARTS)]
         table.add_row(
-            tables.plain(row["id"]),
+            console.plain(row["id"]),
             row["formula"],
             row["space_group"],
             str(row["n_tokens"]),
             *(f"{x:.1f}" for x in numbers),
             f"{row['perplexity']:.2f}",
         )
-    page = tables.page()
+    page = console.page()
     page.print(table)
     if len(scored) > TABLE_ROWS:
         page.print(f"... and {len(scored) - TABLE_ROWS} more")
     for row in others[:TABLE_ROWS]:
-        page.print(tables.plain(f"{row['id']}: {row['reason']}"), soft_wrap=True, highlight=False)
+        page.print(console.plain(f"{row['id']}: {row['reason']}"), soft_wrap=True, highlight=False)
     mean = sum(row["nats"] for row in scored) / len(scored) if scored else 0.0
     said = f"{len(rows)} crystals, {len(scored)} scored"
     said += f", {mean:.2f} nats a crystal" if scored else ""
-    page.print(tables.plain(f"{said}; {place or 'not kept: --out FILE keeps them'}"), highlight=False)
+    page.print(console.plain(f"{said}; {place or 'not kept: --out FILE keeps them'}"), highlight=False)

@@ -1,4 +1,4 @@
-"""How fast crystals are written now, and how long it takes still: live, or a line a minute in a log."""
+"""Tables, progress bars and JSON lines on the terminal."""
 
 from __future__ import annotations
 
@@ -6,15 +6,54 @@ import contextlib
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, if that is a terminal."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def without_nan(value: Any) -> Any:
+    """A value as JSON has it: None for what is no number, tuples as lists, all the way down."""
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - only NaN is not itself
+
+
+def print_json(rows: Iterable[dict[str, Any]]) -> None:
+    """Print rows as JSON, one a line."""
+    import json
+
+    for row in rows:
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
 
 WINDOW = 60.0
 """Seconds over which the pace is taken, at least."""
+
 STEPS = 8
 """Steps over which it is taken, at least: a block may take minutes."""
+
 EVERY = 60.0
 """Seconds between two lines where there is no terminal."""
 
@@ -99,3 +138,35 @@ def _lines(what: str, total: int, done: int, pace: Pace) -> Callable[[int], None
             sys.stderr.flush()
 
     return advance
+
+
+_MIN_WIDTH = 120
+"""Columns of a page when the output is no terminal: one of 80 cuts the cells."""
+
+
+def new_table(title: str | None = None) -> Table:
+    """A table in the look of all, its title set to the left."""
+    return Table(
+        title=None if title is None else plain(title),
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
+
+
+def plain(text: str) -> str:
+    """Text in which square brackets are brackets, not rich's marks."""
+    return text.replace("[", "\\[")
+
+
+class _Console(Console):
+    """A console that leaves it to the command line what is done when the reader has left."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def page() -> Console:
+    """Standard output, wide enough for tables where it is no terminal."""
+    console = _Console()
+    return console if console.is_terminal else _Console(width=max(console.width, _MIN_WIDTH))

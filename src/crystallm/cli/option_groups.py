@@ -6,7 +6,6 @@ Nothing heavy is imported here: every command's help comes from these files.
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +14,11 @@ from cyclopts import Parameter
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Executor
 
     from crystallm.generation.request import Settings
+
 
 ConfigFile = Annotated[
     Path | None,
@@ -26,33 +26,44 @@ ConfigFile = Annotated[
         name="--config", help="YAML file with options of this command; what stands on the command line wins."
     ),
 ]
+
 ModelName = Annotated[
     str | None,
     Parameter(help="Bundled or published name, folder, ckpt.pt or its archive, hf:org/name (default)."),
 ]
+
 Temperature = Annotated[
     float | None,
     Parameter(
         help="Below 1 the likely grows likelier, above 1 samples differ more; 0: likeliest only (1.0)."
     ),
 ]
+
 TopK = Annotated[int | None, Parameter(help="Sample from the k likeliest tokens (10); 0 for all.")]
+
 TopP = Annotated[
     float | None, Parameter(help="Sample from the likeliest tokens that together are as probable (1).")
 ]
+
 Seed = Annotated[int | None, Parameter(help="The same seed gives the same crystals (0).")]
+
 Constraints = Annotated[
     str | None, Parameter(help="full: crystallography and formula; syntax: the form alone; none (full).")
 ]
+
 Device = Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")]
+
 Dtype = Annotated[
     str | None, Parameter(help="float32, or bfloat16: faster for large networks (auto: float32).")
 ]
+
 BatchSize = Annotated[int | None, Parameter(help="Crystals written at a time (32).")]
+
 Formation = Annotated[
     bool | None,
     Parameter(negative=(), help="Formation energies, eV/atom, from the elements by the same energy model."),
 ]
+
 HullFile = Annotated[
     Path | None,
     Parameter(
@@ -60,6 +71,7 @@ HullFile = Annotated[
         help="File of entries (CSV, JSONL, JSON: composition, energy_per_atom): how far above their hull.",
     ),
 ]
+
 Cluster = Annotated[
     str | None,
     Parameter(
@@ -67,7 +79,9 @@ Cluster = Annotated[
         help="Work on a Dask cluster: its scheduler's address, or a YAML file; see crystallm cluster.",
     ),
 ]
+
 Json = Annotated[bool, Parameter(negative=(), help="Print JSON, one object a line, in place of a table.")]
+
 Quiet = Annotated[bool, Parameter(negative=(), help="Print nothing but errors.")]
 
 
@@ -106,21 +120,6 @@ def read_config(path: Path | None, known: Iterable[str]) -> dict[str, Any]:
         if name not in names:
             raise InputError(f"{path}: unknown option {name!r}: {hint(name, names)}")
     return options
-
-
-@contextlib.contextmanager
-def progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, if that is a terminal."""
-    if not (shown and sys.stderr.isatty()):
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.update(task, completed=done)
 
 
 @contextlib.contextmanager
@@ -174,20 +173,3 @@ def tolerance(value: Any) -> float:
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 10:
         raise InputError(f"symprec = {found!r}: write a length in Å between 0 and 10")
     return float(found)
-
-
-def without_nan(value: Any) -> Any:
-    """A value as JSON has it: None for what is no number, tuples as lists, all the way down."""
-    if isinstance(value, dict):
-        return {name: without_nan(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(part) for part in value]
-    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - only NaN is not itself
-
-
-def print_json(rows: Iterable[dict[str, Any]]) -> None:
-    """Print rows as JSON, one a line."""
-    import json
-
-    for row in rows:
-        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")

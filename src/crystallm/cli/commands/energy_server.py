@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from crystallm.commands import Device, Quiet  # noqa: TC001 - cyclopts reads the annotations
+from crystallm.cli.option_groups import Device, Quiet
 
 
 def energy_server(

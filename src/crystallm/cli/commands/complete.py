@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import (
+from crystallm.cli.console import print_json, progress
+from crystallm.cli.option_groups import (
     BatchSize,
     ConfigFile,
     Device,
@@ -20,8 +21,6 @@ from crystallm.commands import (
     TopK,
     TopP,
     merged,
-    print_json,
-    progress,
     sampling,
     tolerance,
     whole,
@@ -99,11 +98,11 @@ def complete(
     if json:
         print_json(kept)
     elif not quiet:
-        from crystallm import tables
+        from crystallm.cli import crystal_tables
 
-        tables.print_crystals(kept, generator.note(0), 1, 40)
+        crystal_tables.print_crystals(kept, generator.note(0), 1, 40)
         counts = {"crystals": len(rows), "valid": sum(row["valid"] for row in rows), "kept": len(kept)}
-        tables.print_summary(counts, folder)
+        crystal_tables.print_summary(counts, folder)
 
 
 def _asked(options: Mapping[str, Any]) -> tuple[Completing, Selection]:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json
+from crystallm.cli.console import print_json
+from crystallm.cli.option_groups import ConfigFile, Json, Quiet, merged
 from crystallm.errors import InputError
 
 NEAREST = 3
@@ -61,10 +62,10 @@ def embeddings(
     if json:
         print_json({"name": name, "nearest": others} for name, others in zip(names, near, strict=True))
     elif not quiet:
-        from crystallm import tables
+        from crystallm.cli import console
 
-        page = tables.page()
+        page = console.page()
         for name, others in zip(names, near, strict=True):
-            page.print(tables.plain(f"{name:12}{'  '.join(others)}"), highlight=False)
+            page.print(console.plain(f"{name:12}{'  '.join(others)}"), highlight=False)
         for place in places.values():
-            page.print(tables.plain(str(place)), highlight=False)
+            page.print(console.plain(str(place)), highlight=False)

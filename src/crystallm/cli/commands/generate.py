@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from crystallm.commands import (
+from crystallm.cli.console import paced, print_json, progress
+from crystallm.cli.option_groups import (
     BatchSize,
     Cluster,
     ConfigFile,
@@ -29,12 +30,9 @@ from crystallm.commands import (
     TopP,
     executor,
     merged,
-    print_json,
-    progress,
     sampling,
     whole,
 )
-from crystallm.commands.pace import paced
 from crystallm.errors import CrystallmError, InputError
 from crystallm.version import __version__
 
@@ -50,8 +48,10 @@ if TYPE_CHECKING:
     from crystallm.pipelines.generate import Block, Done
     from crystallm.pipelines.request_files import Survey
 
+
 TABLE_ROWS = 40
 """Crystals in the printed table, at most; the results have them all."""
+
 LONGEST = 7 * 24 * 3600.0
 """Seconds that a process of this machine may take for one task; a bound that nobody meets."""
 
@@ -222,11 +222,11 @@ def generate(
     if json:
         print_json(kept)
     elif not quiet:
-        from crystallm import tables
+        from crystallm.cli import crystal_tables
 
         lines = list(itertools.islice(kept, TABLE_ROWS) if written.large else kept)
-        tables.print_crystals(lines, written.note(), written.counts["requests"], TABLE_ROWS)
-        tables.print_summary(written.counts, asked.out, parted=written.large)
+        crystal_tables.print_crystals(lines, written.note(), written.counts["requests"], TABLE_ROWS)
+        crystal_tables.print_summary(written.counts, asked.out, parted=written.large)
 
 
 def _asked(options: dict[str, Any]) -> Asked:
@@ -569,7 +569,7 @@ def models(
     json: Json = False,
 ) -> None:
     """List the models that the package brings along, or get a published one."""
-    from crystallm import tables
+    from crystallm.cli import crystal_tables
     from crystallm.models import download
     from crystallm.models.load import list_models
 
@@ -586,13 +586,15 @@ def models(
         if json:
             print_json(rows)
         else:
-            tables.print_published(rows, str(download.listed()["source"]), str(download.listed()["licence"]))
+            crystal_tables.print_published(
+                rows, str(download.listed()["source"]), str(download.listed()["licence"])
+            )
         return
     found = [_described(name) for name in list_models()]
     if json:
         print_json(found)
     else:
-        tables.print_models(found)
+        crystal_tables.print_models(found)
 
 
 def _described(name: str) -> dict[str, Any]:

@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
 
-from crystallm.commands.benchmark import csp
-from crystallm.commands.cluster import cluster
-from crystallm.commands.complete import complete
-from crystallm.commands.convert import convert
-from crystallm.commands.embeddings import embeddings
-from crystallm.commands.energy_server import energy_server
-from crystallm.commands.evaluate import evaluate
-from crystallm.commands.export import export
-from crystallm.commands.generate import generate, models
-from crystallm.commands.generated import novelty, unconditional
-from crystallm.commands.hull import hull
-from crystallm.commands.known import challenge, classes
-from crystallm.commands.prepare import prepare, prompts
-from crystallm.commands.relax import relax
-from crystallm.commands.score import score
-from crystallm.commands.search import search
-from crystallm.commands.serve import serve
-from crystallm.commands.training import train
+from crystallm.cli.commands.benchmark_csp import csp
+from crystallm.cli.commands.benchmark_generated import novelty, unconditional
+from crystallm.cli.commands.benchmark_known import challenge, classes
+from crystallm.cli.commands.cluster import cluster
+from crystallm.cli.commands.complete import complete
+from crystallm.cli.commands.convert import convert
+from crystallm.cli.commands.embeddings import embeddings
+from crystallm.cli.commands.energy_server import energy_server
+from crystallm.cli.commands.evaluate import evaluate
+from crystallm.cli.commands.export import export
+from crystallm.cli.commands.generate import generate, models
+from crystallm.cli.commands.hull import hull
+from crystallm.cli.commands.prepare import prepare, prompts
+from crystallm.cli.commands.relax import relax
+from crystallm.cli.commands.score import score
+from crystallm.cli.commands.search import search
+from crystallm.cli.commands.serve import serve
+from crystallm.cli.commands.train import train
 from crystallm.errors import CrystallmError, InputError, install
 from crystallm.version import __version__
 
@@ -50,10 +50,14 @@ def _whole(arguments: ArgumentCollection) -> None:
 
 KEPT = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark")
 """Commands that go on where they were when they are given again."""
+
 UNKEPT = ("challenge", "classes", "novelty", "unconditional")
 """Benchmarks that begin anew."""
+
 _ORDER = itertools.count()
+
 options = Group("Parameters", validator=_whole)
+
 app = App(
     name="crystallm",
     help="Plausible crystal structures from a chemical formula, written by a language model of crystals.",
@@ -80,6 +84,7 @@ def _add(group: App, *commands: Callable[..., None]) -> None:
 
 
 _add(app, generate, search, complete, relax, evaluate, hull, score, export)
+
 benchmark = App(
     name="benchmark",
     help="Measure a model against known crystals.",
@@ -87,9 +92,13 @@ benchmark = App(
     group_parameters=options,
     sort_key=next(_ORDER),
 )
+
 benchmark.default(csp)  # `crystallm benchmark mp_20`
+
 _add(benchmark, csp, challenge, classes, novelty, unconditional)
+
 app.command(benchmark)
+
 _add(app, prepare, train, prompts, models, convert, embeddings, serve, energy_server, cluster)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress, without_nan
+from crystallm.cli.console import print_json, progress, without_nan
+from crystallm.cli.option_groups import ConfigFile, Json, Quiet, merged
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from crystallm.benchmarks.novelty import NoveltyResult, Rates
     from crystallm.benchmarks.unconditional import UnconditionalResult
     from crystallm.sources.entry import Entry
+
 
 UNCONDITIONAL = {
     "composition_validity": "composition valid, %",
@@ -33,6 +35,7 @@ UNCONDITIONAL = {
     "wasserstein_density": "Wasserstein distance of density, g/cm³",
     "wasserstein_elements": "Wasserstein distance of number of elements",
 }
+
 RATES = {
     "valid": "valid",
     "unique": "unique",
@@ -43,6 +46,7 @@ RATES = {
     "sun": "stable, unique, novel",
     "msun": "metastable, unique, novel",
 }
+
 COLUMNS = {
     "id": "string", "valid": "bool", "unique": "bool", "novel": "bool", "repeats": "string",
     "known": "string", "e_above_hull": "float64", "reason": "string",
@@ -344,14 +348,14 @@ def _print_novelty(name: str, result: NoveltyResult, *, with_energies: bool) -> 
 def _print_table(
     title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]
 ) -> None:
-    from crystallm import tables
+    from crystallm.cli import console as cli_console
 
-    table = tables.new_table(title)
+    table = cli_console.new_table(title)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")
     for line in lines:
         table.add_row(*line)
-    console = tables.page()
+    console = cli_console.page()
     console.print(table)
     for note in notes:
         console.print(note, highlight=False)

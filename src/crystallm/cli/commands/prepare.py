@@ -8,21 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import (
-    Cluster,
-    ConfigFile,
-    Json,
-    Quiet,
-    executor,
-    merged,
-    print_json,
-    progress,
-    whole,
-)
+from crystallm.cli.console import print_json, progress
+from crystallm.cli.option_groups import Cluster, ConfigFile, Json, Quiet, executor, merged, whole
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from crystallm.datasets.report import Report
+
 
 SHOWN = 5
 """Crystals without a prompt that are named."""
@@ -139,9 +131,9 @@ def prepare(
     if json:
         print_json([_record(report)])
     elif not quiet:
-        from crystallm import tables
+        from crystallm.cli import crystal_tables
 
-        tables.print_report(report, Path(str(options["out"])))
+        crystal_tables.print_report(report, Path(str(options["out"])))
 
 
 def prompts(
@@ -195,12 +187,12 @@ def prompts(
     if json:
         print_json([{"prompts": n, "skipped": {prompt.id: prompt.problem for prompt in skipped}}])
     elif not quiet:
-        from crystallm import tables
+        from crystallm.cli import console as cli_console
 
-        console = tables.page()
+        console = cli_console.page()
         console.print(f"{n:,} prompts in {options['out']}", highlight=False)
         for prompt in skipped[:SHOWN]:
-            console.print(tables.plain(f"  {prompt.id}: {prompt.problem}"), highlight=False)
+            console.print(cli_console.plain(f"  {prompt.id}: {prompt.problem}"), highlight=False)
         if len(skipped) > SHOWN:
             console.print(f"  and {len(skipped) - SHOWN:,} more without a prompt", highlight=False)
 

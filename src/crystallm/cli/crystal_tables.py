@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
+
+from crystallm.benchmarks.csp_table import LINES, line_cells
+from crystallm.cli.console import new_table, page, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,16 +18,19 @@ if TYPE_CHECKING:
     from crystallm.datasets.report import Report
     from crystallm.validity.collection import Summary
 
+
 _REASONS = 10
+
 _REASON = 90
+
 _RELATED = {"formation_energy": "formation", "e_above_hull": "above hull"}
 """Columns of energies counted from others, eV per atom, and their heads."""
+
 LARGE_CELL = 100
 """Atoms of a cell from which on a person is told what helps where no crystal is valid."""
+
 INDEPENDENT = 30
 """Independent atoms up to which crystals come out valid: docs/grammar.md has the figures."""
-_MIN_WIDTH = 120
-"""Columns of a page when the output is no terminal: one of 80 cuts the cells."""
 
 
 def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -329,21 +333,6 @@ def print_relaxed(
     )
 
 
-LINES = ("counted", "samples", "match rate %", "95 %", "RMSE", "95 %", "")
-"""Columns of a benchmark's table."""
-
-
-def line_cells(line: Line) -> tuple[str, ...]:
-    """A line of a benchmark as text, under LINES."""
-
-    def error(value: float) -> str:
-        return "-" if math.isnan(value) else f"{value:.4f}"
-
-    rates = " to ".join(f"{100 * x:.1f}" for x in line.match_interval)
-    errors = "-" if math.isnan(line.rmse) else " to ".join(error(x) for x in line.rmse_interval)
-    return line.name, str(line.n), f"{100 * line.match_rate:.2f}", rates, error(line.rmse), errors, line.note
-
-
 def print_lines(title: str, lines: Sequence[Line]) -> None:
     """Print the table of a benchmark."""
     table = new_table(title)
@@ -371,31 +360,3 @@ def _shortened(reasons: str) -> str:
     """The first of several reasons; results.parquet has all."""
     first = reasons.split("; ", maxsplit=1)[0]
     return first if len(first) <= _REASON else f"{first[: _REASON - 3]}..."
-
-
-def new_table(title: str | None = None) -> Table:
-    """A table in the look of all, its title set to the left."""
-    return Table(
-        title=None if title is None else plain(title),
-        title_justify="left",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-    )
-
-
-def plain(text: str) -> str:
-    """Text in which square brackets are brackets, not rich's marks."""
-    return text.replace("[", "\\[")
-
-
-class _Console(Console):
-    """A console that leaves it to the command line what is done when the reader has left."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-def page() -> Console:
-    """Standard output, wide enough for tables where it is no terminal."""
-    console = _Console()
-    return console if console.is_terminal else _Console(width=max(console.width, _MIN_WIDTH))

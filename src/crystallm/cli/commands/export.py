@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Json, Quiet, merged, print_json, progress
+from crystallm.cli.console import print_json, progress
+from crystallm.cli.option_groups import ConfigFile, Json, Quiet, merged
 from crystallm.errors import InputError
 
 SHOWN = 10
@@ -63,11 +64,11 @@ def export(
         skipped = [{"id": name, "reason": reason} for name, reason in found.skipped]
         print_json([{"path": str(found.path), "crystals": found.n, "skipped": skipped}])
     elif not quiet:
-        from crystallm import tables
+        from crystallm.cli import console
 
-        page = tables.page()
-        page.print(tables.plain(f"{found.n} crystals; {found.path}"), soft_wrap=True, highlight=False)
+        page = console.page()
+        page.print(console.plain(f"{found.n} crystals; {found.path}"), soft_wrap=True, highlight=False)
         for name, reason in found.skipped[:SHOWN]:
-            page.print(tables.plain(f"  {name} left out: {reason}"), soft_wrap=True, highlight=False)
+            page.print(console.plain(f"  {name} left out: {reason}"), soft_wrap=True, highlight=False)
         if len(found.skipped) > SHOWN:
             page.print(f"  ... and {len(found.skipped) - SHOWN} more", highlight=False)

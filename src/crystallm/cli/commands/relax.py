@@ -11,18 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from crystallm.commands import (
-    ConfigFile,
-    Device,
-    Formation,
-    HullFile,
-    Json,
-    Quiet,
-    merged,
-    print_json,
-    progress,
-    whole,
-)
+from crystallm.cli.console import print_json, progress
+from crystallm.cli.option_groups import ConfigFile, Device, Formation, HullFile, Json, Quiet, merged, whole
 from crystallm.errors import InputError
 from crystallm.version import __version__
 
@@ -33,6 +23,7 @@ if TYPE_CHECKING:
     from crystallm.execution.tasks import Lost
     from crystallm.sources.entry import Entry
     from crystallm.storage.run_folder import RunFolder
+
 
 COLUMNS = {
     "id": "string",
@@ -61,6 +52,7 @@ COLUMNS = {
 force left in eV/Å, volumes in Å^3, space groups as found within 0.01 Å. Cluster, its size and rank are
 those among the crystals of one reduced formula, and null unless the best ones were asked for. What was not
 relaxed has nulls, and the reason."""
+
 TABLE_ROWS = 40
 """Crystals in the printed table, at most; the results have them all."""
 
@@ -136,9 +128,9 @@ def relax(
     if json:
         print_json([{name: value for name, value in row.items() if name != "cif"} for row in rows])
     elif not quiet:
-        from crystallm import tables
+        from crystallm.cli import crystal_tables
 
-        tables.print_relaxed(rows, asked.out, TABLE_ROWS, n_rows=n_rows)
+        crystal_tables.print_relaxed(rows, asked.out, TABLE_ROWS, n_rows=n_rows)
 
 
 def _asked(options: dict[str, Any]) -> Asked:

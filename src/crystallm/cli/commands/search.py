@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from crystallm.commands import (
+from crystallm.cli.console import print_json
+from crystallm.cli.option_groups import (
     BatchSize,
     ConfigFile,
     Device,
@@ -24,7 +25,6 @@ from crystallm.commands import (
     TopK,
     TopP,
     merged,
-    print_json,
     whole,
 )
 from crystallm.errors import InputError
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from crystallm.structure_search.options import Options
     from crystallm.structure_search.search import Found, Search, State
 
+
 LOG, SUMMARY = "search.jsonl", "search.json"
+
 TABLE_ROWS = 20
 """Crystals in the printed table, at most; the results have them all."""
 
@@ -168,9 +170,9 @@ def search(
     if json:
         print_json(rows)
     elif not quiet:
-        from crystallm import tables
+        from crystallm.cli import crystal_tables
 
-        tables.print_search(rows, summary, asked.out, TABLE_ROWS)
+        crystal_tables.print_search(rows, summary, asked.out, TABLE_ROWS)
 
 
 def _asked(options: dict[str, Any]) -> Asked:

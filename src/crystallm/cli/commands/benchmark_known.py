@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from crystallm.commands import (
+from crystallm.cli.console import print_json, progress, without_nan
+from crystallm.cli.option_groups import (
     BatchSize,
     ConfigFile,
     Constraints,
@@ -23,11 +24,8 @@ from crystallm.commands import (
     TopK,
     TopP,
     merged,
-    print_json,
-    progress,
     sampling,
     whole,
-    without_nan,
 )
 from crystallm.errors import InputError
 
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from crystallm.crystals.crystal import Crystal
     from crystallm.generation.request import Request, Settings
     from crystallm.models.model import Model
+
 
 ASKED = {"composition": False, "group": True}
 """Ways to ask, and whether each names the space group."""
@@ -333,7 +332,7 @@ def print_challenge(title: str, results: Mapping[str, ChallengeResult]) -> None:
         title: above the table.
         results: for each way of asking, of the same compounds.
     """
-    from crystallm.tables import new_table, page, plain
+    from crystallm.cli.console import new_table, page, plain
 
     console = page()
     table = new_table(title)
@@ -373,7 +372,7 @@ def print_challenge(title: str, results: Mapping[str, ChallengeResult]) -> None:
 
 def print_classes(title: str, scores: Mapping[str, Mapping[str, Score]]) -> None:
     """Print the figures of each class, of all its formulas and of the unseen ones."""
-    from crystallm.tables import new_table, page
+    from crystallm.cli.console import new_table, page
 
     console = page()
     table = new_table(title)

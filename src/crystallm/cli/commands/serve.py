@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from crystallm.commands import BatchSize, ConfigFile, Device, merged, whole
+from crystallm.cli.option_groups import BatchSize, ConfigFile, Device, merged, whole
 from crystallm.errors import CrystallmError, InputError, install
 
 if TYPE_CHECKING:
     from crystallm.models.model import Model
 
+
 OFFERED = ("chgnet", "sevennet")
 """Energy models that are offered where they are installed."""
+
 LOOPBACK = ("127.0.0.1", "::1")
+
 EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not taken by default
 
 

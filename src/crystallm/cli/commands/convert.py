@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Quiet, merged, tolerance
+from crystallm.cli.option_groups import ConfigFile, Quiet, merged, tolerance
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from crystallm.language import Language
 
+
 MODELS = ("hf", "safetensors")
+
 TEXTS = ("orbits", "cif")
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Device, Quiet, merged, progress, stability
+from crystallm.cli.commands import stability
+from crystallm.cli.console import progress
+from crystallm.cli.option_groups import ConfigFile, Device, Quiet, merged
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from crystallm.energy.relaxation import Options
     from crystallm.sources.entry import Entry
+
 
 _Key = tuple[int, str]  # number and id of a crystal
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import ConfigFile, Json, Quiet, print_json, read_config
+from crystallm.cli.console import print_json
+from crystallm.cli.option_groups import ConfigFile, Json, Quiet, read_config
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
     Report = Callable[[Progress, Losses | None], None]
 
+
 Count = int | Literal["none"] | None
+
 Number = float | Literal["none"] | None
 
 
@@ -101,7 +104,9 @@ class Fields:
 
 
 _NONE_GIVEN = Fields()
+
 _PAUSE = 0.2  # seconds between two states of the running line
+
 # Seconds in which the first process says what went wrong, before torchrun ends it because another has ended.
 _GRACE = 2.0
 

@@ -9,19 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from crystallm.commands import (
-    Cluster,
-    ConfigFile,
-    Device,
-    HullFile,
-    Json,
-    Quiet,
-    executor,
-    merged,
-    print_json,
-    progress,
-    stability,
-)
+from crystallm.cli.commands import stability
+from crystallm.cli.console import print_json, progress
+from crystallm.cli.option_groups import Cluster, ConfigFile, Device, HullFile, Json, Quiet, executor, merged
 from crystallm.errors import InputError
 from crystallm.version import __version__
 
@@ -29,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from crystallm.validity.collection import Summary
+
 
 NAMES = {
     "readable": "a CIF can be read",
@@ -127,9 +118,9 @@ def evaluate(
     if json:
         print_json([record])
     elif not quiet:
-        from crystallm import tables
+        from crystallm.cli import crystal_tables
 
-        tables.print_judged(Path(str(options["path"])).name, summary, NAMES, folder)
+        crystal_tables.print_judged(Path(str(options["path"])).name, summary, NAMES, folder)
         if told is not None:
             stability.show(told)
 

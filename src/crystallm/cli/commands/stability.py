@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm.commands import whole
+from crystallm.cli.option_groups import whole
 from crystallm.errors import CrystallmError, InputError
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from crystallm.thermodynamics.hull import Hull
     from crystallm.visualization.html_report import Report
 
+
 COUNTS = "known.json"
 """File of a run folder."""
+
 SHARES = {
     "weighed": "have an energy",
     "converged": "relaxed to the end",
@@ -38,6 +40,7 @@ SHARES = {
     "sun": "S.U.N.: stable, unique, novel",
     "msun": "M.S.U.N.: metastable, unique, novel",
 }
+
 SPREADS = {"e_above_hull": ("energy above the hull, eV/atom", 3), "rmsd": ("moved by relaxing (RMSD), Å", 3)}
 """Names for a person, and digits."""
 
@@ -368,25 +371,26 @@ def notes(told: Told) -> list[str]:
 
 
 SHARE_HEADS = ("energies and novelty", "crystals", "%", "95 %")
+
 SPREAD_HEADS = ("over those that have one", "crystals", "median", "95 %", "mean", "95 %")
 
 
 def show(told: Told) -> None:
     """Print the tables."""
-    from crystallm import tables
+    from crystallm.cli import console as cli_console
 
-    console = tables.page()
+    console = cli_console.page()
     for heads, cells in zip((SHARE_HEADS, SPREAD_HEADS), lines(told.found), strict=True):
         if not cells:
             continue
-        table = tables.new_table()
+        table = cli_console.new_table()
         for i, head in enumerate(heads):
             table.add_column(head, justify="right" if i else "left")
         for line in cells:
             table.add_row(*line)
         console.print(table)
     for note in notes(told):
-        console.print(tables.plain(note), highlight=False)
+        console.print(cli_console.plain(note), highlight=False)
 
 
 def report(page: Report, told: Told, rows: Sequence[Mapping[str, Any]]) -> None:

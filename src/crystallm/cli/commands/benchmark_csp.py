@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from crystallm.benchmarks.reference_sets import SETS, requests_for
-from crystallm.commands import (
+from crystallm.cli.console import print_json, progress, without_nan
+from crystallm.cli.option_groups import (
     BatchSize,
     Cluster,
     ConfigFile,
@@ -26,10 +27,7 @@ from crystallm.commands import (
     TopP,
     executor,
     merged,
-    print_json,
-    progress,
     sampling,
-    without_nan,
 )
 from crystallm.errors import InputError
 from crystallm.version import __version__
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from crystallm.generation.request import Settings
     from crystallm.pipelines.csp_benchmark import Given, Model
     from crystallm.storage.run_folder import RunFolder
+
 
 SAMPLES = 100
 """Samples of a block, which is kept as a whole; one entry at least."""
@@ -196,9 +195,9 @@ def csp(
     if json:
         print_json([record])
     elif not quiet:
-        from crystallm import tables
+        from crystallm.cli import crystal_tables
 
-        tables.print_lines(title, lines)
+        crystal_tables.print_lines(title, lines)
 
 
 def _written(
@@ -315,13 +314,13 @@ def _keep(
     growth: dict[str, list[tuple[float, float]]],
 ) -> None:
     """Write scores and report."""
-    from crystallm import tables
+    from crystallm.benchmarks import csp_table
     from crystallm.storage import files
     from crystallm.visualization import charts
     from crystallm.visualization.html_report import Report
 
     report = Report(title)
-    report.table(tables.LINES, [tables.line_cells(line) for line in lines])
+    report.table(csp_table.LINES, [csp_table.line_cells(line) for line in lines])
     report.paragraph(
         "Intervals hold 95 % of the values over 2,000 bootstrap resamples of the entries. Match rates are "
         "over all entries. as the paper: samples with a sensible cell, whose composition passes the SMACT "

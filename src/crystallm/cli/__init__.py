@@ -1,0 +1,1 @@
+"""Options in, tables out; no logic of its own."""
