@@ -102,7 +102,7 @@ def test_polymorphs_of_a_set_are_compared_with_each_other():
 def test_a_killed_benchmark_goes_on_and_ends_with_the_same_table(sets, parrot, tmp_path, monkeypatch):
     asked = ["benchmark", "perov_5", "-n", "2", "--data-dir", str(sets), "--model", str(parrot)]
     asked += ["--workers", "1", "--quiet", "--device", "cpu", "--out"]
-    patches = "from crystallm.commands import benchmark; benchmark.SAMPLES = 2"
+    patches = "from crystallm.cli.commands import benchmark_csp as benchmark; benchmark.SAMPLES = 2"
     patches += "; from crystallm.benchmarks import csp_units; csp_units.JUDGED_TOGETHER = 2"
     parts = tmp_path / "killed" / "parts"
     done = kill_after(2, [*asked, str(tmp_path / "killed")], parts, at_most=4, patches=patches)

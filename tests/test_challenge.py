@@ -239,6 +239,6 @@ def test_the_modules_load_no_heavy_library():
     import subprocess
     import sys
 
-    code = "import sys, crystallm.commands.known; h = {'pymatgen.core', 'torch', 'spglib', 'numpy', 'rich'}; "
+    code = "import sys, crystallm.cli.commands.benchmark_known; h = {'pymatgen.core', 'torch', 'spglib', 'numpy', 'rich'}; "
     code += "print(sorted(h & sys.modules.keys()))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

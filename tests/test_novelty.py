@@ -246,9 +246,7 @@ def test_a_freak_costs_only_itself(some, monkeypatch) -> None:
     twins = [told(base, seed) for seed in range(7)]
     freak = base.copy()
     freak.perturb(0.01, seed=1)
-    mark = duplicates.reduce_record({"sample": json.dumps(conversion.pack(freak)), "judge": False})[
-        "primitive"
-    ]
+    mark = duplicates.reduce_record({"sample": json.dumps(conversion.pack(freak))})["primitive"]
 
     def is_lost(name: str, task: Any) -> bool:
         if name == "fold_record":

@@ -280,7 +280,7 @@ def test_the_command_says_what_it_lacks(tmp_path) -> None:
 
 
 def test_the_module_loads_no_heavy_library() -> None:
-    code = "import sys, crystallm.benchmarks.unconditional, crystallm.commands.generated; h = "
+    code = "import sys, crystallm.benchmarks.unconditional, crystallm.cli.commands.benchmark_generated; h = "
     code += "{'pymatgen.core', 'smact', 'matminer', 'torch', 'numpy', 'scipy', 'pandas', 'rich.table'}; "
     code += "print(sorted(h & sys.modules.keys()))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

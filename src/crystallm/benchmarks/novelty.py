@@ -27,14 +27,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import InputError
+from crystallm.errors import CrystallmError, InputError, quiet
 from crystallm.structures import conversion, duplicates, known_structures
 from crystallm.structures.known_structures import index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from crystallm.structures.duplicates import OnDone
@@ -159,7 +159,9 @@ def evaluate(
             raise InputError(f"{len(values)} {name} for {len(generated)} crystals: give one for each")
     crew = duplicates.Crew({"workers": workers, "seconds": seconds, "memory_gb": memory_gb}, on_done)
     keys = [None if sample is None else json.dumps(conversion.pack(sample)) for sample in generated]
-    crystals = duplicates.reduce_all(keys, crew, judge=valid is None)
+    crystals = duplicates.reduce_all(
+        keys, crew, function=f"{__name__}:check_and_reduce_record" if valid is None else duplicates.REDUCE
+    )
     verdicts = [c.valid for c in crystals] if valid is None else list(valid)
     repeats = duplicates.find_repeats(crystals, verdicts, crew)
     wanted = {c.formula for c in crystals if c.formula}
@@ -192,6 +194,20 @@ def evaluate(
         n_unreadable=rows.n_unreadable + unreadable,
         n_undecided=sum(bool(v.reason) for v in found),
     )
+
+
+def check_and_reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a packed crystal and reduce its cell, in a worker process; return a record of `Reduced`."""
+    from crystallm.validity import checks
+
+    reduced = duplicates.reduce_record(task)
+    record = json.loads(task["sample"])
+    with quiet():
+        try:
+            text = record.get("text") or conversion.unpack(record).to(fmt="cif")
+        except CrystallmError:
+            return reduced
+        return {**reduced, "valid": checks.check(text, what="auto").valid}
 
 
 def rates(verdicts: Sequence[Verdict], *, with_energies: bool) -> Rates:

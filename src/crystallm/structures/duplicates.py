@@ -66,7 +66,7 @@ class Reduced:
     """A crystal as it is compared.
 
     Attributes:
-        valid: the verdict of `validity`, False where it was not asked.
+        valid: the verdict of `validity`, where that was asked for; else False.
         formula: as `formula_of`; "" where it can't be compared.
         n_atoms: atoms of the primitive cell.
         primitive: the packed cell, as JSON; "" likewise.
@@ -81,9 +81,7 @@ class Reduced:
 
 
 def reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge a packed crystal and reduce its cell, for a worker process; a record of `Reduced`."""
-    from crystallm.validity import checks
-
+    """Reduce the cell of a packed crystal, in a worker process; return a record of `Reduced`."""
     record = json.loads(task["sample"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen warns of each radius and electronegativity it lacks
@@ -91,12 +89,12 @@ def reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
             crystal = conversion.unpack(record)
         except CrystallmError as error:
             return asdict(Reduced(reason=f"no crystal: {error}"))
-        valid = task["judge"] and checks.check(record.get("text") or crystal.to(fmt="cif"), what="auto").valid
         primitive = primitive_cell(crystal)
     if isinstance(primitive, str):
-        return asdict(Reduced(valid=valid, reason=primitive))
+        return asdict(Reduced(reason=primitive))
     formula = formula_of(crystal.composition.get_el_amt_dict())
-    return asdict(Reduced(valid, formula, len(primitive), json.dumps(conversion.pack(primitive)), reason=""))
+    packed = json.dumps(conversion.pack(primitive))
+    return asdict(Reduced(formula=formula, n_atoms=len(primitive), primitive=packed, reason=""))
 
 
 def primitive_cell(crystal: Structure) -> Structure | str:
@@ -111,12 +109,19 @@ def primitive_cell(crystal: Structure) -> Structure | str:
     return crystal.get_reduced_structure().get_primitive_structure()
 
 
-def reduce_all(keys: Sequence[str | None], crew: Crew, *, judge: bool) -> list[Reduced]:
-    """Crystals as they are compared; what is identical is reduced once."""
+REDUCE = f"{__name__}:reduce_record"
+
+
+def reduce_all(keys: Sequence[str | None], crew: Crew, *, function: str = REDUCE) -> list[Reduced]:
+    """Reduce the cells of crystals; what is identical is reduced once.
+
+    Args:
+        keys: packed crystals, as JSON; None for what is no crystal.
+        crew: worker processes.
+        function: full name of `reduce_record`, or of one that does more, such as checking validity.
+    """
     distinct = list(dict.fromkeys(key for key in keys if key is not None))
-    answers = crew.run(
-        f"{__name__}:reduce_record", [{"sample": key, "judge": judge} for key in distinct], "reading"
-    )
+    answers = crew.run(function, [{"sample": key} for key in distinct], "reading")
     found: dict[str | None, Reduced] = {None: Reduced()}
     for key, answer in zip(distinct, answers, strict=True):
         lost = isinstance(answer, execution_tasks.Lost)

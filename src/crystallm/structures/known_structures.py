@@ -56,7 +56,7 @@ def known_equals(
     limits = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb, "executor": executor}
     crew = Crew(limits, None)
     keys = [None if sample is None else json.dumps(conversion.pack(sample)) for sample in crystals]
-    found = reduce_all(keys, crew, judge=False)
+    found = reduce_all(keys, crew)
     rows = index(known, {crystal.formula for crystal in found if crystal.formula})
     matches, _ = find_matches(found, rows, crew)
     return [
