@@ -322,7 +322,7 @@ from crystallm.generation.generator import Generator, Settings
 from crystallm.generation.request import Request
 model = load_model("default", device="cpu")
 stage("model")
-import pymatgen.core, spglib, crystallm.crystal, crystallm.grammar, crystallm.decode
+import pymatgen.core, spglib, crystallm.crystals.crystal, crystallm.grammar.factory, crystallm.sampling.sample
 stage("libraries of crystals")
 (found,) = Generator(model, [Request(formula="TiO2", n=1)], Settings()).write([0])
 stage("writing")

@@ -39,7 +39,7 @@ cd "$place/work"  # away from the sources: what is imported is what was installe
 from pathlib import Path
 
 import crystallm
-from crystallm.plots import unit_cell
+from crystallm.visualization.unit_cell import unit_cell
 
 assert "site-packages" in crystallm.__file__, crystallm.__file__
 # Equal crystals are folded by pymatgen's matcher: of six samples of rutile, at least two are equal.

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 SCRIPT = """
 import sys, time
-from crystallm import cli, workers
-from crystallm.runs import RunFolder
+from crystallm.cli import app
+from crystallm.execution import mapping
+from crystallm.storage.run_folder import RunFolder
 write = RunFolder.write_unit
 RunFolder.write_unit = lambda *all: time.sleep(600) if all[1] >= {last} else write(*all)
 {patches}
-with workers.kept():
-    sys.exit(cli.run(sys.argv[1:]))
+with mapping.kept():
+    sys.exit(app.run(sys.argv[1:]))
 """
 SECONDS = 240
 """That a process may take to come so far, on a busy machine."""

@@ -242,9 +242,10 @@ def test_a_bad_row_in_the_middle_stops_a_large_run_before_it_begins(
 
 LIMITS = {"LARGE": 1000, "BLOCK": 200, "WRITTEN_TOGETHER": 400}
 PATCHES = f"""
-from crystallm import bulk, validity
-vars(bulk).update({LIMITS})
-validity.check_many = lambda texts, **_: [validity.check(text) for text in texts]  # seconds to start
+from crystallm.pipelines import generate
+from crystallm.validity import checks
+vars(generate).update({LIMITS})
+checks.check_many = lambda texts, **_: [checks.check(text) for text in texts]  # seconds to start
 """
 
 
@@ -322,21 +323,25 @@ def test_the_processes_take_the_devices_in_turn() -> None:
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from crystallm import bulk, cli, decode, validity
-bulk.LARGE = 1000
-verdict = validity.check("")
-validity.check_many = lambda texts, **_: [verdict for _ in texts]
+from crystallm.cli import app
+from crystallm.pipelines import generate
+from crystallm.sampling import sample as sampling
+from crystallm.sampling.sequence import Sample
+from crystallm.validity import checks
+generate.LARGE = 1000
+verdict = checks.check("")
+checks.check_many = lambda texts, **_: [verdict for _ in texts]
 
 def sample(network, prompts, *, indices, **_):
     # No network: each text ends at once, so that it is the handling of requests that is measured.
     for number, (prompt, index) in enumerate(zip(prompts, indices)):
         ids = (*prompt, *prompt)
-        yield decode.Sample(number, index, ids, len(prompt), (0.0,) * len(prompt), True)
+        yield Sample(number, index, ids, len(prompt), (0.0,) * len(prompt), True)
 
-decode.sample = sample
+sampling.sample = sample
 for n in (2_000, 20_000):
     Path("list.csv").write_text("formula\\n" + "NaCl\\nTiO2\\nZnS\\nSrTiO3\\nC8\\n" * (n // 5))
-    assert cli.run([*sys.argv[1:], "--out", str(n)]) == 0
+    assert app.run([*sys.argv[1:], "--out", str(n)]) == 0
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

@@ -384,11 +384,11 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
 def test_a_process_killed_in_the_middle_leaves_a_folder_that_can_go_on(parrot, tmp_path):
     (tmp_path / "list.csv").write_text("formula\n" + "Na4Cl4\n" * 10)
     options = ["--formulas", "list.csv", "-n", "1", "--out", "out", "--model", str(parrot)]
-    patches = "from crystallm import bulk; bulk.BLOCK = 1"
+    patches = "from crystallm.pipelines import generate; generate.BLOCK = 1"
     parts = tmp_path / "out" / "parts"
     done = kill_after(2, ["generate", *options], parts, at_most=2, patches=patches, cwd=tmp_path)
     assert [path.name for path in done] == ["00000.parquet", "00001.parquet"]
-    script = f"{patches}; from crystallm import cli, workers\nwith workers.kept():\n    cli.main()"
+    script = f"{patches}; from crystallm.cli import app; from crystallm.execution import mapping\nwith mapping.kept():\n    app.main()"
     command = [sys.executable, "-c", script, "generate", *options]
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stderr) == (0, "")

@@ -125,7 +125,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, monkeypatch)
     rows = [{"id": row["id"], "cif": row["text"]} for row in published()[:90]]
     parquet.write_table(Table.from_pylist(rows), tmp_path / "all.parquet")
     asked = ["evaluate", "all.parquet", "--workers", "1", "--quiet", "--out"]
-    patches = "from crystallm import evaluation; evaluation.BLOCK = 15"
+    patches = "from crystallm.validity import collection; collection.BLOCK = 15"
     parts = tmp_path / "killed" / "parts"
     done = kill_after(2, [*asked, "killed"], parts, at_most=4, patches=patches, cwd=tmp_path)
     assert 2 <= len(done) <= 4

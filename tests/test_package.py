@@ -67,7 +67,8 @@ CROWDED = """
 import sys
 import numpy as np, spglib
 import crystallm
-from crystallm import contacts, spacegroups
+from crystallm import spacegroups
+from crystallm.crystallography import cells
 rng = np.random.default_rng(0)
 for _ in range(1500):  # atoms near each other in cells of low symmetry: some are more than spglib can take
     group = spacegroups.get(int(rng.choice([12, 15, 63, 62, 14, 36, 164, 166, 8, 5])))
@@ -77,7 +78,7 @@ for _ in range(1500):  # atoms near each other in cells of low symmetry: some ar
         position = group.wyckoff[int(rng.integers(len(group.wyckoff)))]
         points.append(group.orbit(position.point(rng.random(len(position.free)) * 0.06)))
         numbers += [number] * len(points[-1])
-    cell = (contacts.lattice(group.complete_cell(free)), np.vstack(points), numbers)
+    cell = (cells.lattice(group.complete_cell(free)), np.vstack(points), numbers)
     spglib.get_symmetry_dataset(cell, symprec=0.1, angle_tolerance=5)
 """
 

@@ -544,7 +544,7 @@ def test_read_is_written_and_refused_and_duplicates(tmp_path_factory, cifs, data
 
 SCRIPT = """
 import sys, time
-from crystallm import prepare
+from crystallm.datasets import prepare
 from crystallm.datasets.options import Choices
 prepare.UNIT_ROWS = 7
 path, out, workers, most = sys.argv[1:]

@@ -20,7 +20,7 @@ COLUMNS = {"unit": "int32", "name": "string", "energy": "float64"}
 # A run of five units; it stops to wait for a kill at the unit given.
 WORK = """
 import sys, time
-from crystallm.runs import RunFolder
+from crystallm.storage.run_folder import RunFolder
 folder = RunFolder(sys.argv[1], {"seed": 1}, 5, {"unit": "int32", "name": "string", "energy": "float64"})
 for unit in sorted(folder.open()):
     print(unit, flush=True)

@@ -220,8 +220,8 @@ def test_shutdown_without_waiting_still_does_what_was_submitted() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="its processes know no parent that has gone")
 def test_a_process_ends_when_its_parent_is_killed_in_the_middle_of_a_task(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib; from crystallm import workers\n"
-        "with workers.Pool(1, seconds=600) as pool:\n"
+        "import sys, pathlib; from crystallm.execution.pool import Pool\n"
+        "with Pool(1, seconds=600) as pool:\n"
         "    pid = pool.submit('test_workers:behave', 1).result()[1]\n"
         "    pathlib.Path(sys.argv[1]).write_text(str(pid))\n"
         "    pool.submit('test_workers:behave', 'sleep').result()\n"
