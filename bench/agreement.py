@@ -23,7 +23,7 @@ from crystallm.benchmarks.reference_sets import known_structures, requests_for
 from crystallm.crystals import ranking
 from crystallm.errors import TextError
 from crystallm.generation.generator import Generator
-from crystallm.generation.request import Settings
+from crystallm.generation.request import SamplingOptions
 from crystallm.models import load
 from crystallm.validity import checks
 
@@ -57,7 +57,7 @@ def main() -> None:
     wanted = [request for request in requests if request is not None]
     if args.auto_group:
         wanted = [request.model_copy(update={"space_group": "auto"}) for request in wanted]
-    settings = Settings(
+    settings = SamplingOptions(
         model=args.model,
         temperature=args.temperature,
         top_k=args.top_k or None,
@@ -90,14 +90,14 @@ def main() -> None:
         report("judged", valid=sum(map(sum, valid)) / max(1, sum(map(len, valid))))
     result = csp.evaluate(truths, samples, n=(1, args.n), workers=args.workers)
     started = time.monotonic()
-    clusters = ranking.fold(structures, workers=args.workers)
+    clusters = ranking.cluster_duplicates(structures, workers=args.workers)
     found = [len({c for c in row if c is not None}) for row in clusters]
     report("folded", seconds=time.monotonic() - started, distinct=sum(found) / max(1, len(found)))
     show("first", [row[:1] for row in result.rms])
     for by in ("likelihood", "agreement", "both"):
         taken: list[Sequence[float | None]] = []
         for i, row in enumerate(result.rms):
-            ranks = ranking.places(clusters[i], likelihood[i], valid[i], by)
+            ranks = ranking.rank_samples(clusters[i], likelihood[i], valid[i], by)
             taken.append([row[ranks.index(1)]] if 1 in ranks else [])
         show(by, taken)
     show(f"any of {args.n}", result.rms)

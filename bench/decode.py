@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from crystallm.generation.generator import Generator
-from crystallm.generation.request import Request, Settings
+from crystallm.generation.request import Request, SamplingOptions
 from crystallm.language import get_language
 from crystallm.models.load import load_model
 from crystallm.models.model import Model
@@ -86,7 +86,7 @@ def ours(
         behind the prompts;
         tokens `read` by the network; `rows` read in all its `passes`; peak `memory` of this process, GiB.
     """
-    options = Settings(batch_size=batch, constraints=constraints, **settings)
+    options = SamplingOptions(batch_size=batch, constraints=constraints, **settings)
     generator = Generator(model, [Request(formula=formula, n=n) for formula in asked], options)
     with Counted() as counted:
         start, cpu = time.perf_counter(), time.process_time()

@@ -31,9 +31,9 @@ from crystallm.crystals import ranking
 from crystallm.energy import calculations, relaxation
 from crystallm.energy.calculations import score
 from crystallm.errors import CrystallmError, TextError
-from crystallm.execution.tasks import Lost
+from crystallm.execution.tasks import Failure
 from crystallm.generation.generator import Generator
-from crystallm.generation.request import Settings
+from crystallm.generation.request import SamplingOptions
 from crystallm.models import load
 from crystallm.storage import files, run_folder
 from crystallm.structures import conversion
@@ -80,13 +80,13 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
     model = load.load_model(args.model, device="cpu")
     requests = requests_for(truths, args.n, context=model.config.context)
     asked = [i for i, request in enumerate(requests) if request is not None]
-    settings = Settings(model=args.model, seed=args.seed, device="cpu", batch_size=128)
+    settings = SamplingOptions(model=args.model, seed=args.seed, device="cpu", batch_size=128)
     generator = Generator(model, [request for request in requests if request is not None], settings)
     found: list[list[dict[str, Any]]] = [[] for _ in truths]
     for i, crystals in zip(asked, generator.write(range(len(asked))), strict=True):
         for crystal in crystals:
             try:
-                structure = conversion.pack(crystal.structure)
+                structure = conversion.to_json(crystal.structure)
             except TextError:
                 structure = None
             found[i].append(
@@ -103,9 +103,11 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
         checks.check_many([row["judged"] for rows in found for row in rows], workers=args.workers)
     )
     structures = [
-        [row["structure"] and conversion.unpack(row["structure"]) for row in rows] for rows in found
+        [row["structure"] and conversion.from_json(row["structure"]) for row in rows] for rows in found
     ]
-    for rows, clusters in zip(found, ranking.fold(structures, workers=args.workers), strict=True):
+    for rows, clusters in zip(
+        found, ranking.cluster_duplicates(structures, workers=args.workers), strict=True
+    ):
         for row, cluster in zip(rows, clusters, strict=True):
             row["cluster"] = cluster
             row["valid"] = next(verdicts).valid
@@ -114,7 +116,7 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
 
 def order(rows: list[dict[str, Any]], by: Any) -> list[int]:
     """Samples of a composition, the best first."""
-    ranks = ranking.places(
+    ranks = ranking.rank_samples(
         [row["cluster"] for row in rows],
         [row["likelihood"] for row in rows],
         [row["valid"] for row in rows],
@@ -133,23 +135,27 @@ def weighed(args: argparse.Namespace, samples: list[list[dict[str, Any]]]) -> li
             if rows[i]["valid"]:
                 first.setdefault(rows[i]["cluster"], i)
         asked += [(k, i) for i in list(first.values())[: args.distinct]]
-    structures = [conversion.unpack(samples[k][i]["structure"]) for k, i in asked]
+    structures = [conversion.from_json(samples[k][i]["structure"]) for k, i in asked]
     found: list[list[float | None]] = [[None] * len(rows) for rows in samples]
     for (k, i), energy in zip(asked, score(structures, args.energy, workers=args.workers), strict=True):
-        found[k][i] = None if isinstance(energy, Lost) else energy
+        found[k][i] = None if isinstance(energy, Failure) else energy
     return found
 
 
 def relaxed(args: argparse.Namespace, structures: list[Structure]) -> list[dict[str, Any] | None]:
     """What becomes of crystals."""
-    options = relaxation.Options(steps=args.steps, fmax=args.fmax)
+    options = relaxation.RelaxOptions(steps=args.steps, fmax=args.fmax)
     found = calculations.relax_all(
         structures, args.energy, options, n_workers=args.workers, seconds=args.seconds
     )
     return [
         None
-        if isinstance(one, Lost)
-        else {"structure": conversion.pack(one.structure), "energy": one.energy, "converged": one.converged}
+        if isinstance(one, Failure)
+        else {
+            "structure": conversion.to_json(one.structure),
+            "energy": one.energy,
+            "converged": one.converged,
+        }
         for one in found
     ]
 
@@ -191,7 +197,7 @@ def main() -> None:
         part = range(start, min(start + GROUP, len(truths)))
 
         def work(part: range = part) -> list[Any]:
-            crystals = [conversion.unpack(samples[k][i]["structure"]) for k in part for i in lowest[k]]
+            crystals = [conversion.from_json(samples[k][i]["structure"]) for k in part for i in lowest[k]]
             crystals += [truths[k].get_primitive_structure() for k in part]
             return relaxed(args, crystals)
 
@@ -229,7 +235,7 @@ def tell(
     chosen[f"any of {args.n}"] = [[row["structure"] for row in rows] for rows in samples]
     print(f"\n{'choice':26} match rate, %   RMSE   ({len(truths)} entries)")
     for name, rows in chosen.items():
-        crystals = [[packed and conversion.unpack(packed) for packed in row] for row in rows]
+        crystals = [[packed and conversion.from_json(packed) for packed in row] for row in rows]
         most = max(map(len, crystals))
         result = csp.evaluate(truths, crystals, n=(most,), workers=args.workers)
         rate = result.match_rate[most]

@@ -38,7 +38,7 @@ import numpy as np
 from crystallm.cif import structure_reader, tokenizer
 from crystallm.cif import writer as cif_writer
 from crystallm.datasets import prepare
-from crystallm.datasets.options import Choices
+from crystallm.datasets.options import PrepareOptions
 from crystallm.sources import splits
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def scale(args: argparse.Namespace) -> None:
         os.waitpid(done, 0)
         clock = time.process_time if args.workers == 1 else time.monotonic
         times = [(0, clock())]
-        choices = Choices(
+        choices = PrepareOptions(
             language="none" if args.without_tokens else "orbits", split="random", deduplicate="none"
         )
         report = prepare.prepare(

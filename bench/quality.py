@@ -19,7 +19,7 @@ import torch
 from crystallm.benchmarks.reference_sets import known_structures, requests_for
 from crystallm.errors import TextError
 from crystallm.generation.generator import Generator
-from crystallm.generation.request import Settings
+from crystallm.generation.request import SamplingOptions
 from crystallm.models import load
 from crystallm.validity import checks
 
@@ -47,7 +47,7 @@ def main() -> None:
         r for r in requests_for(truths, 1, with_group=args.space_group, context=room) if r is not None
     ]
     for constraints in args.constraints:
-        settings = Settings(
+        settings = SamplingOptions(
             model=args.model,
             temperature=args.temperature,
             top_k=args.top_k,

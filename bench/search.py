@@ -31,8 +31,8 @@ import torch
 from crystallm.benchmarks.reference_sets import known_structures, requests_for, spread
 from crystallm.energy import calculations, relaxation
 from crystallm.execution import mapping, tasks
-from crystallm.generation.interpretation import understand
-from crystallm.generation.request import Request, Settings
+from crystallm.generation.interpretation import interpret
+from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.load import load_model
 from crystallm.options import validated
 from crystallm.storage import files, run_folder
@@ -54,7 +54,7 @@ def compositions(path: str, which: str, n: int, atoms: int) -> list[str]:
     """Cell compositions of a split, evenly spread."""
     truths = [t for t in known_structures(path, split=which, entries=40 * n) if len(t) <= atoms]
     asked = [r for r in requests_for(truths, 1) if r is not None and r.formula]
-    sizes = {r.formula: understand(r).cell for r in asked}
+    sizes = {r.formula: interpret(r).cell for r in asked}
     small = [f for f, cell in sizes.items() if cell and sum(k for _, k in cell.composition) <= atoms]
     return spread([f for f in small if f], n)
 
@@ -70,7 +70,7 @@ def unit(args: argparse.Namespace, model: Any, formula: str, seed: int, *, given
     )  # fmt: skip
     started, cpu = time.monotonic(), time.process_time()
     search = Search(
-        model, Request(formula=formula), options, validated(Settings, rest), log, workers=args.workers
+        model, Request(formula=formula), options, validated(SamplingOptions, rest), log, workers=args.workers
     )
     found = search.run()
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
@@ -79,10 +79,10 @@ def unit(args: argparse.Namespace, model: Any, formula: str, seed: int, *, given
     relaxed = calculations.relax_all(
         [crystal.structure for crystal in best],
         args.energy,
-        relaxation.Options(keep_symmetry=True),
+        relaxation.RelaxOptions(keep_symmetry=True),
         n_workers=args.workers,
     )
-    energies = [one.energy for one in relaxed if not isinstance(one, tasks.Lost)]
+    energies = [one.energy for one in relaxed if not isinstance(one, tasks.Failure)]
     return {
         "formula": formula, "seed": seed, "simulations": search.state.simulations,
         "calls": search.state.calls,
@@ -171,7 +171,7 @@ def timing(args: argparse.Namespace, model: Any) -> None:
         },
     )
     search = Search(
-        model, Request(formula=args.formula), options, validated(Settings, rest), workers=args.workers
+        model, Request(formula=args.formula), options, validated(SamplingOptions, rest), workers=args.workers
     )
     with mapping.kept(args.workers, end=True):
         started, before = time.monotonic(), os.times()

@@ -47,13 +47,13 @@ def network(dropout: float, device: torch.device, *, large: bool = False) -> GPT
     return GPT(config).to(device).train()
 
 
-def texts(n: int) -> shards.Split:
+def texts(n: int) -> shards.TokenSplit:
     """Random texts as long as those of MP-20."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(100, 700, size=n)
     starts = np.cumsum([0, *lengths], dtype=np.int64)
     stream = rng.integers(VOCABULARY, size=starts[-1]).astype(np.uint16)
-    return shards.Split(stream, starts, "cif", VOCABULARY)
+    return shards.TokenSplit(stream, starts, "cif", VOCABULARY)
 
 
 def written_gelu(x: torch.Tensor) -> torch.Tensor:

@@ -49,7 +49,7 @@ def free(ids: list[int]) -> npt.NDArray[np.uint16] | None:
     return found
 
 
-def marked(split: shards.Split, most: int) -> tuple[shards.Split, shards.Split]:
+def marked(split: shards.TokenSplit, most: int) -> tuple[shards.TokenSplit, shards.TokenSplit]:
     """Crystals that are walks through the rules, at most so many tokens, and whether each token is free."""
     texts, marks, n_tokens = [], [], 0
     for i in range(len(split)):
@@ -63,7 +63,7 @@ def marked(split: shards.Split, most: int) -> tuple[shards.Split, shards.Split]:
             break
     starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     one, two = (
-        shards.Split(np.concatenate(part), starts, "cif", split.vocab_size) for part in (texts, marks)
+        shards.TokenSplit(np.concatenate(part), starts, "cif", split.vocab_size) for part in (texts, marks)
     )
     return one, two
 

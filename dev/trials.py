@@ -94,7 +94,7 @@ def tell(crystal: description.Description, telling: str) -> Iterator[Told]:
 class Telling:
     """A split in another telling, with what each token tells."""
 
-    def __init__(self, split: shards.Split, telling: str, index: dict[str, int]) -> None:
+    def __init__(self, split: shards.TokenSplit, telling: str, index: dict[str, int]) -> None:
         streams, kinds = [], []
         for i in range(len(split)):
             crystal = language.from_ids(split.crystal(i).tolist())
@@ -102,8 +102,10 @@ class Telling:
             streams.append([index.setdefault(token, len(index)) for token, _ in pairs])
             kinds += [KINDS.index(kind) for _, kind in pairs]
         starts = np.cumsum([0, *map(len, streams)], dtype=np.int64)
-        self.split = shards.Split(np.concatenate(streams).astype(np.uint16), starts, "orbits", len(index))
-        self.kinds = shards.Split(np.array(kinds, dtype=np.uint16), starts, "orbits", len(KINDS))
+        self.split = shards.TokenSplit(
+            np.concatenate(streams).astype(np.uint16), starts, "orbits", len(index)
+        )
+        self.kinds = shards.TokenSplit(np.array(kinds, dtype=np.uint16), starts, "orbits", len(KINDS))
 
 
 KINDS = ("comp", "group", "orbits", "cell", "cell fine", "marker", "coord", "coord fine", "end")

@@ -173,7 +173,7 @@ def distances(
     )
 
     def distance(answer: Any) -> Distance:
-        if isinstance(answer, execution_tasks.Lost):
+        if isinstance(answer, execution_tasks.Failure):
             return Distance(None, f"not compared: {answer.reason}")
         return Distance(None, "no crystal") if answer is None else Distance(**answer)
 
@@ -205,10 +205,10 @@ def compare_pairs(
     tasks: dict[tuple[int, str], dict[str, Any]] = {}
     keys: list[list[tuple[int, str] | None]] = []
     for i, (truth, samples) in enumerate(zip(truths, candidates_by_entry, strict=True)):
-        packed = json.dumps(conversion.pack(truth) | {"symmetrise": options["symmetrise"]})
+        packed = json.dumps(conversion.to_json(truth) | {"symmetrise": options["symmetrise"]})
         keys.append([])
         for sample in samples:
-            key = None if sample is None else (i, json.dumps(conversion.pack(sample)))
+            key = None if sample is None else (i, json.dumps(conversion.to_json(sample)))
             keys[-1].append(key)
             if key is not None:
                 tasks.setdefault(key, {**options, "truth": packed, "sample": key[1]})
@@ -281,7 +281,7 @@ def compare(
 def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """`compare` on JSON, for a worker process."""
     try:
-        sample = conversion.unpack(json.loads(task["sample"]))
+        sample = conversion.from_json(json.loads(task["sample"]))
     except CrystallmError as error:
         return {"rms": None, "reason": f"no crystal: {error}"}
     counts = tuple(sorted(sample.composition.get_el_amt_dict().items()))
@@ -294,7 +294,7 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
 def truth_of(packed: str) -> Structure:
     """A truth out of a task, symmetrised if asked; the tasks of one entry come one after the other."""
     record = json.loads(packed)
-    structure = conversion.unpack(record)
+    structure = conversion.from_json(record)
     return symmetrised(structure) if record["symmetrise"] else structure
 
 

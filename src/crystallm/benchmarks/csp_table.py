@@ -105,7 +105,9 @@ def judge(
     clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
     seconds = None
     if agreement:
-        clusters = ranking.fold([[_structure(sample) for sample in row] for row in samples], workers=workers)
+        clusters = ranking.cluster_duplicates(
+            [[_structure(sample) for sample in row] for row in samples], workers=workers
+        )
         seconds = (time.monotonic() - started) / max(1, sum(map(len, samples)))
     return [
         {
@@ -208,7 +210,7 @@ def _chosen(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[met
     for by in ("agreement", "likelihood") if likely else ("agreement",):
         best: list[float | None] = []
         for found in by_entry:
-            ranks = ranking.places(
+            ranks = ranking.rank_samples(
                 [row["cluster"] for row in found[:n]],
                 [math.nan if (value := row["log_likelihood"]) is None else value for row in found[:n]],
                 [bool(row["valid"]) for row in found[:n]],

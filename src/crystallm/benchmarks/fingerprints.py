@@ -81,16 +81,18 @@ def describe(
     for module in ("smact", "matminer"):
         if find_spec(module) is None:
             raise CrystallmError(f"this benchmark needs {module}: {install('bench')}")
-    keys = [None if sample is None else json.dumps(conversion.pack(sample)) for sample in samples]
+    keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in samples]
     distinct = list(dict.fromkeys(key for key in keys if key is not None))
     function = "crystallm.benchmarks.fingerprints:describe_record"
     limits: dict[str, Any] = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb}
     tasks = [{"sample": key, "fingerprints": True} for key in distinct]
     found = dict(zip(distinct, mapping.run(function, tasks, on_done=on_done, **limits), strict=True))
-    lost = {key: answer.reason for key, answer in found.items() if isinstance(answer, execution_tasks.Lost)}
+    lost = {
+        key: answer.reason for key, answer in found.items() if isinstance(answer, execution_tasks.Failure)
+    }
     again = mapping.run(function, [{"sample": key, "fingerprints": False} for key in lost], **limits)
     for (key, reason), answer in zip(lost.items(), again, strict=True):
-        bare = {} if isinstance(answer, execution_tasks.Lost) else answer
+        bare = {} if isinstance(answer, execution_tasks.Failure) else answer
         found[key] = bare | {"reason": f"no fingerprint: {reason}"}
     return [Described(reason="no crystal") if key is None else from_record(found[key]) for key in keys]
 
@@ -101,7 +103,7 @@ def describe_record(task: Mapping[str, Any]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen and matminer warn of each radius and property they lack
         try:
-            crystal = conversion.unpack(record)
+            crystal = conversion.from_json(record)
         except CrystallmError as error:
             counts = _counts_of_rows(record["text"]) if "text" in record else ()
             passes = bool(counts) and composition_tests.passes_smact(counts)

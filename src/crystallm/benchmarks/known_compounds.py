@@ -213,7 +213,7 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
         return {"rms": None, "match": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen warns of each radius that it lacks
-        match = _matcher().fit(conversion.unpack(json.loads(task["sample"])), csp.truth_of(task["truth"]))
+        match = _matcher().fit(conversion.from_json(json.loads(task["sample"])), csp.truth_of(task["truth"]))
     return {"rms": found["rms"], "match": bool(match)}
 
 
@@ -274,7 +274,7 @@ def _groups(samples: Sequence[Sample], limits: Mapping[str, Any]) -> list[str | 
             groups.append(sample.space_group if sample.validity.valid else None)
         else:
             group = found.get(sample or "")
-            groups.append(None if isinstance(group, tasks.Lost) else group)
+            groups.append(None if isinstance(group, tasks.Failure) else group)
     return groups
 
 

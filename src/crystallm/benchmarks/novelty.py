@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystallm.structures.duplicates import OnDone
-    from crystallm.structures.known_structures import Sample
+    from crystallm.structures.known_structures import ComparedSample
 
 
 STABLE, METASTABLE = 0.0, 0.1
@@ -123,7 +123,7 @@ class NoveltyResult:
 
 
 def evaluate(
-    generated: Sequence[Sample],
+    generated: Sequence[ComparedSample],
     known: Iterable[tuple[str, str]],
     *,
     valid: Sequence[bool] | None = None,
@@ -158,7 +158,7 @@ def evaluate(
         if values is not None and len(values) != len(generated):
             raise InputError(f"{len(values)} {name} for {len(generated)} crystals: give one for each")
     crew = duplicates.Crew({"workers": workers, "seconds": seconds, "memory_gb": memory_gb}, on_done)
-    keys = [None if sample is None else json.dumps(conversion.pack(sample)) for sample in generated]
+    keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in generated]
     crystals = duplicates.reduce_all(
         keys, crew, function=f"{__name__}:check_and_reduce_record" if valid is None else duplicates.REDUCE
     )
@@ -204,7 +204,7 @@ def check_and_reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
     record = json.loads(task["sample"])
     with quiet():
         try:
-            text = record.get("text") or conversion.unpack(record).to(fmt="cif")
+            text = record.get("text") or conversion.from_json(record).to(fmt="cif")
         except CrystallmError:
             return reduced
         return {**reduced, "valid": checks.check(text, what="auto").valid}

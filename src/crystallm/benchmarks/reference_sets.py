@@ -135,7 +135,7 @@ def _requests(
     truths: Sequence[Structure], n: int, *, with_group: bool, context: int | None
 ) -> Iterator[Request | None]:
     from crystallm.cif import parser, writer
-    from crystallm.generation.interpretation import understand
+    from crystallm.generation.interpretation import interpret
     from crystallm.generation.request import Request
     from crystallm.grammar import factory
 
@@ -147,7 +147,7 @@ def _requests(
                 space_group=known.space_group if with_group else None,
                 n=n,
             )
-            group = understand(request).space_group
+            group = interpret(request).space_group
             factory.rules(
                 "orbits", known.composition, None if group is None else group.number, context=context
             )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystallm.benchmarks.metrics import Line
-    from crystallm.datasets.report import Report
+    from crystallm.datasets.report import PreparationReport
     from crystallm.validity.collection import Summary
 
 
@@ -211,7 +211,7 @@ def print_published(rows: Sequence[Mapping[str, Any]], source: str, licence: str
     page().print(table)
 
 
-def print_report(report: Report, folder: Path) -> None:
+def print_report(report: PreparationReport, folder: Path) -> None:
     """Print what became of the rows of a preparation.
 
     Args:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Executor
 
-    from crystallm.generation.request import Settings
+    from crystallm.generation.request import SamplingOptions
 
 
 ConfigFile = Annotated[
@@ -138,17 +138,17 @@ def executor(options: Mapping[str, Any]) -> Iterator[Executor | None]:
         yield connected
 
 
-def sampling(options: Mapping[str, Any]) -> Settings:
+def sampling(options: Mapping[str, Any]) -> SamplingOptions:
     """How to sample, of the options of a command; `top_k` 0 stands for all tokens.
 
     Raises:
         InputError: an option out of its range, or one that is none.
     """
-    from crystallm.generation.request import Settings
+    from crystallm.generation.request import SamplingOptions
     from crystallm.options import validated
 
     top_k = {"top_k": None} if options.get("top_k") == 0 else {}
-    return validated(Settings, {**options, **top_k})
+    return validated(SamplingOptions, {**options, **top_k})
 
 
 def whole(name: str, value: Any, default: int) -> int:

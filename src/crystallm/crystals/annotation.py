@@ -22,7 +22,7 @@ WEIGHED_BY_ONE = 8
 """Crystals for which a further process with an energy model is started."""
 
 
-def judge(crystals: Sequence[Crystal]) -> None:
+def validate(crystals: Sequence[Crystal]) -> None:
     """Set the verdicts on crystals, found in processes that may be lost."""
     from crystallm.validity import checks
 
@@ -33,7 +33,9 @@ def judge(crystals: Sequence[Crystal]) -> None:
         crystal.judge(verdict)
 
 
-def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, device: str = "auto") -> None:
+def compute_energies(
+    crystals: Sequence[Crystal], model: str, *, relax: bool = False, device: str = "auto"
+) -> None:
     """Set `energy` of crystals, or `energy_reason`, and on wish `relaxed`, in processes that may be lost.
 
     What is no crystal, or has no sensible cell, is not asked about: models take minutes for freaks. The space
@@ -50,7 +52,7 @@ def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, devic
     """
     from crystallm.energy import calculations, relaxation
     from crystallm.execution.devices import device_of
-    from crystallm.execution.tasks import Lost
+    from crystallm.execution.tasks import Failure
 
     asked: list[tuple[Crystal, Structure]] = []
     for crystal in crystals:
@@ -65,23 +67,23 @@ def weigh(crystals: Sequence[Crystal], model: str, *, relax: bool = False, devic
     n_workers = min(os.cpu_count() or 1, max(1, len(asked) // WEIGHED_BY_ONE)) if place == "cpu" else 1
     structures = [structure for _, structure in asked]
     if relax:
-        options = relaxation.Options(keep_symmetry=True)
+        options = relaxation.RelaxOptions(keep_symmetry=True)
         found = calculations.relax_all(structures, model, options, device=place, n_workers=n_workers)
         for (crystal, _), one in zip(asked, found, strict=True):
-            if isinstance(one, Lost):
+            if isinstance(one, Failure):
                 crystal.energy_reason = one.reason
             else:
                 crystal.energy, crystal.relaxed = one.energy, one.structure
         return
     energies = calculations.score(structures, model, device=place, workers=n_workers)
     for (crystal, _), energy in zip(asked, energies, strict=True):
-        if isinstance(energy, Lost):
+        if isinstance(energy, Failure):
             crystal.energy_reason = energy.reason
         else:
             crystal.energy = energy
 
 
-def relate(
+def add_relative_energies(
     crystals: Sequence[Crystal], model: str, *, formation: bool, hull: str | None, device: str = "auto"
 ) -> None:
     """Set `formation_energy` and `e_above_hull` of crystals that have energies, where these are wanted.
@@ -99,11 +101,11 @@ def relate(
     if not (formation or hull is not None):
         return
     from crystallm.execution.devices import device_of
-    from crystallm.thermodynamics.relative_energies import Relation
+    from crystallm.thermodynamics.relative_energies import RelativeEnergies
 
     where = device_of(device)
     place = str(where) if where.type == "cuda" else "cpu"
-    relation = Relation(model, formation=formation, hull=hull, device=place)
+    relation = RelativeEnergies(model, formation=formation, hull=hull, device=place)
     weighed = [
         (crystal, crystal.energy, structure.composition)
         for crystal in crystals

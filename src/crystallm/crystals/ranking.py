@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from crystallm.crystals.crystal import Crystal
-    from crystallm.crystals.selection import Ranking, Selection
+    from crystallm.crystals.selection import Ranking, SelectionOptions
 
 
 def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | None = None) -> None:
@@ -50,9 +50,11 @@ def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | N
         by: see the module.
         workers: processes at a time; one a core if None.
     """
-    folded = fold([[structure_of(crystal) for crystal in crystals] for crystals in requests], workers=workers)
+    folded = cluster_duplicates(
+        [[structure_of(crystal) for crystal in crystals] for crystals in requests], workers=workers
+    )
     for crystals, clusters in zip(requests, folded, strict=True):
-        ranks = places(
+        ranks = rank_samples(
             clusters,
             [crystal.log_likelihood for crystal in crystals],
             [crystal.validity.valid for crystal in crystals],
@@ -66,7 +68,7 @@ def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | N
             crystal.rank = place
 
 
-def fold(
+def cluster_duplicates(
     requests: Sequence[Sequence[Structure | None]],
     *,
     workers: int | None = None,
@@ -104,7 +106,7 @@ def fold(
             distinct: dict[str, list[int]] = {}
             packed = {}
             for j in members:
-                record = conversion.pack(structures[j])  # type: ignore[arg-type] # None is in no bucket
+                record = conversion.to_json(structures[j])  # type: ignore[arg-type] # None is in no bucket
                 distinct.setdefault(repr(record), []).append(j)
                 packed[repr(record)] = record
             for number, same in enumerate(distinct.values()):
@@ -122,10 +124,10 @@ def fold(
             seconds=seconds,
             memory_gb=memory_gb,
         )
-    except execution_tasks.StartError as error:
+    except execution_tasks.WorkerStartError as error:
         raise CrystallmError(f"crystals cannot be compared: {error}; pip install pymatgen-core") from error
     for (i, bucket, groups), numbers in zip(places_of, found, strict=True):
-        if isinstance(numbers, execution_tasks.Lost):
+        if isinstance(numbers, execution_tasks.Failure):
             continue
         for same, number in zip(groups, numbers, strict=True):
             for j in same:
@@ -133,7 +135,7 @@ def fold(
     return [_numbered(row) for row in keys]
 
 
-def places(
+def rank_samples(
     clusters: Sequence[int | None],
     log_likelihoods: Sequence[float],
     valid: Sequence[bool],
@@ -201,8 +203,11 @@ def _outer(group: Sequence[int], volumes: Sequence[float | None]) -> list[int]:
     return [i for i in group if (value := volumes[i]) is None or not least <= value <= most]
 
 
-def kept(
-    ranks: Sequence[int | None], clusters: Sequence[int | None], valid: Sequence[bool], selection: Selection
+def selected(
+    ranks: Sequence[int | None],
+    clusters: Sequence[int | None],
+    valid: Sequence[bool],
+    selection: SelectionOptions,
 ) -> list[int]:
     """Which crystals of a request are its answers, in their order.
 

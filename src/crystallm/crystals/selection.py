@@ -12,7 +12,7 @@ TRIES = 10
 """Crystals written for each valid one that is asked for, at most, where no other bound is given."""
 
 
-class Selection(BaseModel):
+class SelectionOptions(BaseModel):
     """What is kept of the crystals that are written, and in which order. Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -38,7 +38,7 @@ class Selection(BaseModel):
     `energy.hull`."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Selection:
+    def _fits_together(self) -> SelectionOptions:
         if self.energy is None and (self.relax or self.rank == "energy"):
             what = "relax" if self.relax else "rank = 'energy'"
             raise ValueError(f"{what} without energy: name a model, energy = 'chgnet' (--energy chgnet)")

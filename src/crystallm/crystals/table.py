@@ -69,10 +69,12 @@ Row = TypeVar("Row", bound="Mapping[str, Any]")
 # -- rows ----------------------------------------------------------------------------------------------------
 
 
-def kept(rows: Sequence[Row], selection: crystals_selection.Selection) -> list[Row]:
+def kept(rows: Sequence[Row], selection: crystals_selection.SelectionOptions) -> list[Row]:
     """The rows of a request that are its answers, in their order."""
     ranks, clusters = [row["rank"] for row in rows], [row["cluster"] for row in rows]
-    return [rows[i] for i in ranking.kept(ranks, clusters, [bool(row["valid"]) for row in rows], selection)]
+    return [
+        rows[i] for i in ranking.selected(ranks, clusters, [bool(row["valid"]) for row in rows], selection)
+    ]
 
 
 def by_request(rows: Iterable[Row]) -> Iterator[list[Row]]:

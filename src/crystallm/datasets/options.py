@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Same = Literal["id", "formula-group", "structure"]
 
 
-class Choices(BaseModel):
+class PrepareOptions(BaseModel):
     """What the steps of a preparation do. Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -54,7 +54,7 @@ class Choices(BaseModel):
     (0.2, 0.3, 5 degrees) among those of its reduced formula."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Choices:
+    def _fits_together(self) -> PrepareOptions:
         if self.min_volume is not None and self.max_volume is not None and self.min_volume > self.max_volume:
             raise ValueError(f"min_volume = {self.min_volume} is above max_volume = {self.max_volume}")
         for name, value in (("val", self.val), ("test", self.test)):

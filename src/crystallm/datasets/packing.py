@@ -20,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crystallm.datasets.shards import Ids, Joined, Split
+    from crystallm.datasets.shards import ConcatenatedSplit, Ids, TokenSplit
 
 
 IGNORE = -100  # target of a position that teaches nothing; what torch's cross entropy ignores
@@ -56,7 +56,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedBatch:
     """A batch before its tokens are read.
 
     Attributes:
@@ -73,7 +73,7 @@ class Planned:
     n_tokens: int
     n_taught: int
 
-    def fill(self, split: Split | Joined) -> Batch:
+    def fill(self, split: TokenSplit | ConcatenatedSplit) -> Batch:
         """Read the tokens."""
         if self.crystals is not None:
             return fill(split, self.crystals, self.window)
@@ -114,7 +114,7 @@ def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
     return closed + [content for _, content in open_windows]
 
 
-def fill(split: Split | Joined, windows: Sequence[Sequence[int]], window: int) -> Batch:
+def fill(split: TokenSplit | ConcatenatedSplit, windows: Sequence[Sequence[int]], window: int) -> Batch:
     """Arrays of packed windows."""
     shape = (len(windows), window)
     ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -139,7 +139,7 @@ def plan(
     context: int,
     rng: np.random.Generator | None,
     chosen: Ids | None = None,
-) -> list[Planned]:
+) -> list[PlannedBatch]:
     """Batches of packed crystals.
 
     Args:
@@ -152,7 +152,7 @@ def plan(
     """
     chosen = np.arange(len(lengths)) if chosen is None else chosen
     sizes = lengths[chosen]
-    found: list[Planned] = []
+    found: list[PlannedBatch] = []
     shorter, window = 0, min(SHORTEST_WINDOW, context)
     while shorter < context:
         members = chosen[(sizes > shorter) & (sizes <= window)]
@@ -166,20 +166,20 @@ def plan(
             rows = packed[i : i + n_rows]
             n_crystals = sum(map(len, rows))
             n_tokens = int(lengths[np.concatenate(rows)].sum())
-            found.append(Planned(window, rows, None, n_tokens, n_tokens - n_crystals))
+            found.append(PlannedBatch(window, rows, None, n_tokens, n_tokens - n_crystals))
         shorter, window = window, min(2 * window, context) if window < context else context + 1
     return found if rng is None else [found[i] for i in rng.permutation(len(found))]
 
 
-def cut(offsets: Ids, *, batch_tokens: int, window: int) -> list[Planned]:
+def cut(offsets: Ids, *, batch_tokens: int, window: int) -> list[PlannedBatch]:
     """Batches of pieces of the stream, in the order of their offsets."""
     n_rows = max(1, batch_tokens // window)
     parts = [offsets[i : i + n_rows] for i in range(0, len(offsets), n_rows)]
-    return [Planned(window, None, part, len(part) * window, len(part) * window) for part in parts]
+    return [PlannedBatch(window, None, part, len(part) * window, len(part) * window) for part in parts]
 
 
 def batches(
-    split: Split, *, batch_tokens: int, context: int, seed: int, epoch: int, shuffle: bool = True
+    split: TokenSplit, *, batch_tokens: int, context: int, seed: int, epoch: int, shuffle: bool = True
 ) -> Iterator[Batch]:
     """One pass over a split in packed windows, in an order that (seed, epoch) alone decides.
 

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.datasets import selection
-from crystallm.datasets.options import Choices
+from crystallm.datasets.options import PrepareOptions
 from crystallm.datasets.process_row import COLUMNS, refused
-from crystallm.datasets.selection import Known
+from crystallm.datasets.selection import Exclusions
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping, pool
 from crystallm.execution import tasks as execution_tasks
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from crystallm.datasets.report import Report
+    from crystallm.datasets.report import PreparationReport
 
 
 UNIT_ROWS, UNIT_BYTES = 500, 1_000_000
@@ -63,12 +63,12 @@ TREAT = "crystallm.datasets.process_row:treat_unit"
 def prepare(
     inputs: Sequence[str],
     out: str | Path,
-    choices: Choices | None = None,
+    choices: PrepareOptions | None = None,
     *,
     workers: int = 1,
     executor: Executor | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Report:
+) -> PreparationReport:
     """Turn collections into a data set folder, or finish one that was begun.
 
     Args:
@@ -87,7 +87,7 @@ def prepare(
     from crystallm.datasets import report as datasets_report
     from crystallm.datasets import writer
 
-    choices = choices or Choices()
+    choices = choices or PrepareOptions()
     folder = Path(out)
     files.check_place(folder)
     inputs = [str(spec) for spec in inputs]
@@ -112,7 +112,7 @@ def prepare(
     def parts(columns: Sequence[str]) -> Iterator[pa.Table]:
         return (_read_part(_part(folder, number), columns) for number in range(n_parts))
 
-    fates = selection.decide(
+    fates = selection.select_rows(
         parts, choices, known, lambda rows: _equal_to_known(rows, choices, known, workers, executor)
     )
     report = writer.write(
@@ -122,7 +122,7 @@ def prepare(
     return report
 
 
-def _question(inputs: Sequence[str], choices: Choices) -> dict[str, Any]:
+def _question(inputs: Sequence[str], choices: PrepareOptions) -> dict[str, Any]:
     """What is asked, as `run.json` keeps it: names in place of paths, so that a moved folder can go on."""
     named = []
     for spec in inputs:
@@ -135,7 +135,7 @@ def _question(inputs: Sequence[str], choices: Choices) -> dict[str, Any]:
     return {"command": "prepare", "version": __version__, "inputs": named, **record}
 
 
-def _settled(inputs: Sequence[str], choices: Choices) -> Choices:
+def _settled(inputs: Sequence[str], choices: PrepareOptions) -> PrepareOptions:
     """The choices with `auto` decided; a wrong last input is told before hours of work on the first.
 
     Raises:
@@ -219,7 +219,7 @@ class _Tasks:
 def _treat_all(
     inputs: Sequence[str],
     folder: Path,
-    choices: Choices,
+    choices: PrepareOptions,
     where: _Where,
     progress: Callable[[int], None] | None,
 ) -> int:
@@ -236,7 +236,7 @@ def _treat_all(
     tasks = _Tasks(units(rows), folder, choices.model_dump(mode="json"), passed)
     for drawn, value in mapping.stream(where.many, TREAT, tasks, ahead=where.ahead):
         number, unit, mark = tasks.open.pop(drawn)
-        lost = isinstance(value, execution_tasks.Lost)
+        lost = isinstance(value, execution_tasks.Failure)
         found = _one_by_one(unit, tasks.choices, where) if lost else value
         for record in found:
             record["ids"] = None if record["ids"] is None else base64.b64decode(record["ids"])
@@ -253,7 +253,7 @@ def _one_by_one(
     found: list[dict[str, Any]] = [{}] * len(rows)
     tasks = ({"choices": choices, "rows": [row]} for row in rows)
     for i, value in mapping.stream(where.single, TREAT, tasks, ahead=where.ahead):
-        if isinstance(value, execution_tasks.Lost):
+        if isinstance(value, execution_tasks.Failure):
             origin = {name: rows[i][name] for name in ("id", "source", "split")}
             found[i] = dict.fromkeys(COLUMNS) | origin | refused("lost", value.reason)
         else:
@@ -295,17 +295,19 @@ def _reading(path: Path) -> Any:
 # ------------------------------------------------------------------------------- what may not be in the data
 
 
-def _read_known(choices: Choices, executor: Executor, count: int) -> Known:
+def _read_known(choices: PrepareOptions, executor: Executor, count: int) -> Exclusions:
     """What the data may not hold.
 
     Raises:
         InputError: as `sources.read`.
     """
-    known = Known()
+    known = Exclusions()
     if not choices.exclude:
         return known
     by = choices.exclude_by
-    asked = Choices(language="none", symprec=choices.symprec, min_distance=0.0, exclude=("x",), exclude_by=by)
+    asked = PrepareOptions(
+        language="none", symprec=choices.symprec, min_distance=0.0, exclude=("x",), exclude_by=by
+    )
     asked = asked.model_copy(update={"deduplicate": "none"})
     for path in choices.exclude:
         rows = read_rows(path)
@@ -314,7 +316,7 @@ def _read_known(choices: Choices, executor: Executor, count: int) -> Known:
             continue
         tasks = ({"choices": asked.model_dump(mode="json"), "rows": unit} for unit in units(rows))
         for _, value in mapping.stream(executor, TREAT, tasks, ahead=2 * count + 2):
-            if isinstance(value, execution_tasks.Lost):
+            if isinstance(value, execution_tasks.Failure):
                 raise CrystallmError(f"{path!r} cannot be read in a worker process: {value.reason}")
             for record in value:
                 if "id" in by:
@@ -331,8 +333,8 @@ def _read_known(choices: Choices, executor: Executor, count: int) -> Known:
 
 def _equal_to_known(
     rows: Iterable[tuple[int, str, Mapping[str, Any]]],
-    choices: Choices,
-    known: Known,
+    choices: PrepareOptions,
+    known: Exclusions,
     count: int,
     executor: Executor | None,
 ) -> dict[int, str]:

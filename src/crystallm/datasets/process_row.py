@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm.datasets.options import Choices
+from crystallm.datasets.options import PrepareOptions
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ def treat_unit(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns:
         One record of COLUMNS a row, in their order; `ids` as base64, since records travel as JSON.
     """
-    choices = Choices(**task["choices"])
+    choices = PrepareOptions(**task["choices"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen warns of each radius and electronegativity it lacks
         return [treat(row, choices) for row in task["rows"]]
 
 
-def treat(row: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
+def treat(row: Mapping[str, Any], choices: PrepareOptions) -> dict[str, Any]:
     """Treat one row; never raises on what its text holds."""
     found: dict[str, Any] = dict.fromkeys(COLUMNS) | {"step": "", "reason": ""}
     found |= {name: row[name] for name in ("id", "source", "split")}
@@ -99,7 +99,7 @@ def refused(step: str, reason: str) -> dict[str, str]:
     return {"step": step, "reason": " ".join(reason.split())[:300]}
 
 
-def _filtered(structure: Structure, choices: Choices) -> tuple[str, str] | None:
+def _filtered(structure: Structure, choices: PrepareOptions) -> tuple[str, str] | None:
     """The step that refuses a structure and why, or None."""
     from crystallm.crystallography import elements
 
@@ -123,7 +123,7 @@ def _filtered(structure: Structure, choices: Choices) -> tuple[str, str] | None:
     return None
 
 
-def _encoded(structure: Structure, choices: Choices) -> dict[str, Any]:
+def _encoded(structure: Structure, choices: PrepareOptions) -> dict[str, Any]:
     from crystallm.language import get_language
 
     language = get_language(choices.language)
@@ -135,7 +135,7 @@ def _encoded(structure: Structure, choices: Choices) -> dict[str, Any]:
     return found | {"ids": base64.b64encode(content).decode("ascii")}
 
 
-def _as_cif(structure: Structure, row: Mapping[str, Any], choices: Choices) -> dict[str, Any]:
+def _as_cif(structure: Structure, row: Mapping[str, Any], choices: PrepareOptions) -> dict[str, Any]:
     from crystallm.cif import parser, writer
 
     found: dict[str, Any] = {}

@@ -94,16 +94,16 @@ def prompts(
     if split is not None:
         raise InputError(f"split = {split!r}: {str(source)!r} is no data set folder, all its rows are taken")
     from crystallm.datasets import prepare
-    from crystallm.datasets.options import Choices
+    from crystallm.datasets.options import PrepareOptions
     from crystallm.sources import splits
 
-    choices = Choices(language="none", symprec=symprec, deduplicate="formula-group", min_distance=0)
+    choices = PrepareOptions(language="none", symprec=symprec, deduplicate="formula-group", min_distance=0)
     record = choices.model_dump(mode="json")
     tasks = ({"choices": record, "rows": unit} for unit in prepare.units(splits.read_rows(str(source))))
     done = 0
     with prepare.local(workers) as executor:
         for rows in _in_order(mapping.stream(executor, prepare.TREAT, tasks, ahead=2 * workers + 2)):
-            if isinstance(rows, execution_tasks.Lost):
+            if isinstance(rows, execution_tasks.Failure):
                 raise CrystallmError(f"{str(source)!r} cannot be read in a worker process: {rows.reason}")
             for row in rows:
                 problem = f"{row['step']}: {row['reason']}" if row["step"] else ""

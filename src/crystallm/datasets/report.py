@@ -22,7 +22,7 @@ from crystallm.sources.splits import SPLITS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.datasets.options import Choices
+    from crystallm.datasets.options import PrepareOptions
 
 
 JSON, HTML = "report.json", "report.html"
@@ -38,7 +38,7 @@ ORDER = (
 
 
 @dataclass(frozen=True)
-class Report:
+class PreparationReport:
     """What became of the rows of a preparation.
 
     Attributes:
@@ -82,7 +82,7 @@ class Report:
         return sum(self.crystals.values())
 
 
-def read(folder: Path) -> Report:
+def read(folder: Path) -> PreparationReport:
     """The report of a data set folder.
 
     Raises:
@@ -94,7 +94,7 @@ def read(folder: Path) -> Report:
         record["space_groups"] = {int(number): n for number, n in record["space_groups"].items()}
         for name in ("lengths", "unused_tokens"):
             record[name] = tuple(record[name])
-        return Report(**record)
+        return PreparationReport(**record)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CrystallmError(f"{str(path)!r} is no report ({error}): prepare the data again") from None
 
@@ -117,7 +117,7 @@ class Counts:
 
 def make_report(
     counts: Counts, language: str, crystals: Sequence[int], tokens: Sequence[int], unreadable_known: int
-) -> Report:
+) -> PreparationReport:
     """Return the report of a data set from the counts of its rows."""
     from crystallm.crystallography import elements
     from crystallm.language import get_language
@@ -126,7 +126,7 @@ def make_report(
     unused = [token for i, token in enumerate(vocabulary) if not counts.used[i]]
     steps = {step: counts.steps[step] for step in ORDER if counts.steps[step]}
     duplicates = steps.pop(STEPS[DUPLICATE], 0)
-    return Report(
+    return PreparationReport(
         language=language,
         read=counts.read,
         crystals=dict(zip(SPLITS, crystals, strict=True)),
@@ -153,7 +153,9 @@ def _percentiles(lengths: Counter[int]) -> tuple[int, ...]:
     return tuple(values[int(np.searchsorted(below, place))] for place in places)
 
 
-def html(report: Report, choices: Choices, inputs: Sequence[str], lengths: Counter[int]) -> str:
+def html(
+    report: PreparationReport, choices: PrepareOptions, inputs: Sequence[str], lengths: Counter[int]
+) -> str:
     """The report as a page.
 
     Args:
@@ -164,7 +166,7 @@ def html(report: Report, choices: Choices, inputs: Sequence[str], lengths: Count
     """
     from crystallm.crystallography import space_groups as crystallography_space_groups
     from crystallm.visualization import charts
-    from crystallm.visualization.html_report import Report as Page
+    from crystallm.visualization.html_report import HtmlReport as Page
 
     page = Page(f"{report.written:,} crystals prepared")
     page.paragraph("From " + ", ".join(Path(name).name for name in inputs) + ".")

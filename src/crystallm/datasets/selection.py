@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from crystallm.datasets.options import Choices
+    from crystallm.datasets.options import PrepareOptions
 
     Parts = Callable[[Sequence[str]], Iterator[pa.Table]]
 
@@ -39,7 +39,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 @dataclass
-class Known:
+class Exclusions:
     """What the data may not hold.
 
     Attributes:
@@ -56,7 +56,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Fates:
+class RowSelection:
     """What becomes of each row.
 
     Attributes:
@@ -70,12 +70,12 @@ class Fates:
     reasons: Mapping[int, str]
 
 
-def decide(
+def select_rows(
     parts: Parts,
-    choices: Choices,
-    known: Known,
+    choices: PrepareOptions,
+    known: Exclusions,
     equal: Callable[[Iterator[tuple[int, str, Mapping[str, Any]]]], Mapping[int, str]],
-) -> Fates:
+) -> RowSelection:
     """Decide on all rows.
 
     Args:
@@ -130,7 +130,7 @@ def decide(
         split[:] = 0
         rows = np.flatnonzero(fate == KEPT)
         split[rows] = shuffled(_joined(orders, np.int64)[rows], choices.val, choices.test)
-    return Fates(fate, split, reasons)
+    return RowSelection(fate, split, reasons)
 
 
 def duplicates(
@@ -174,7 +174,7 @@ def shuffled(hashes: Numbers, val: float, test: float) -> npt.NDArray[np.uint8]:
     return found
 
 
-def _excluded(known: Known, identifier: str, formula: str, group: int | None) -> str:
+def _excluded(known: Exclusions, identifier: str, formula: str, group: int | None) -> str:
     if identifier in known.ids:
         return f"id: in {known.ids[identifier]}"
     pair = None if group is None else known.pairs.get((formula, group))
@@ -209,7 +209,7 @@ def _duplicate_reasons(parts: Parts, first: Numbers, kind: str) -> dict[int, str
 
 
 def _candidates(
-    parts: Parts, fate: npt.NDArray[np.uint8], known: Known
+    parts: Parts, fate: npt.NDArray[np.uint8], known: Exclusions
 ) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     start = 0
     for table in parts(("formula", "ids", "cif")):

@@ -77,7 +77,7 @@ class SplitWriter:
 
 
 @dataclass(frozen=True)
-class Split:
+class TokenSplit:
     """The crystals of one split.
 
     Attributes:
@@ -112,11 +112,11 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Joined:
+class ConcatenatedSplit:
     """Two splits as one: crystals and places of the second are counted on from the first's."""
 
-    one: Split
-    two: Split
+    one: TokenSplit
+    two: TokenSplit
 
     def __len__(self) -> int:
         return len(self.one) + len(self.two)
@@ -166,7 +166,7 @@ def facts(folder: str | Path) -> dict[str, Any]:
     return dict(found)
 
 
-def load(folder: str | Path, split: str) -> Split:
+def load(folder: str | Path, split: str) -> TokenSplit:
     """Map a split of a data set folder.
 
     Raises:
@@ -189,4 +189,4 @@ def load(folder: str | Path, split: str) -> Split:
         )
     empty = np.zeros(0, dtype="<u2")
     stream = np.memmap(base / f"{split}.bin", dtype="<u2", mode="r") if size else empty
-    return Split(stream, starts, about["language"], about["vocab_size"])
+    return TokenSplit(stream, starts, about["language"], about["vocab_size"])

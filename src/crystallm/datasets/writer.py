@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from crystallm.datasets.options import Choices
-    from crystallm.datasets.report import Report
+    from crystallm.datasets.options import PrepareOptions
+    from crystallm.datasets.report import PreparationReport
 
 
 ROWS = {
@@ -51,12 +51,12 @@ class _Files:
 def write(
     folder: Path,
     parts: Callable[[Sequence[str]], Iterator[pa.Table]],
-    fates: selection.Fates,
+    fates: selection.RowSelection,
     *,
-    choices: Choices,
+    choices: PrepareOptions,
     inputs: Sequence[str],
     unreadable_known: int = 0,
-) -> Report:
+) -> PreparationReport:
     """Write all files of a data set folder, `dataset.json` last.
 
     Args:
@@ -110,10 +110,10 @@ def write(
 
 def _write_part(
     table: pa.Table,
-    fates: selection.Fates,
+    fates: selection.RowSelection,
     counts: Counts,
     files: _Files,
-    choices: Choices,
+    choices: PrepareOptions,
 ) -> None:
     written: list[bytes] = []
     for record in table.to_pylist():
@@ -147,7 +147,7 @@ def _write_part(
     counts.used += np.bincount(np.frombuffer(b"".join(written), dtype="<u2"), minlength=len(counts.used))
 
 
-def _tell(content: bytes, number: int, others: shards.SplitWriter, choices: Choices) -> int:
+def _tell(content: bytes, number: int, others: shards.SplitWriter, choices: PrepareOptions) -> int:
     """Write equivalent descriptions of a training crystal; how many differ from its own."""
     from crystallm.orbits import augmentation
 

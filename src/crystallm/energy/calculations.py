@@ -11,10 +11,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import protocol, registry, worker
-from crystallm.energy.relaxation import Options, Relaxed
+from crystallm.energy.relaxation import Relaxed, RelaxOptions
 from crystallm.execution import mapping, pool
 from crystallm.execution import tasks as execution_tasks
-from crystallm.execution.tasks import Lost
+from crystallm.execution.tasks import Failure
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ RELAX_SECONDS = 600.0
 def relax_many(
     structures: Iterable[Structure | str],
     model: str = registry.DEFAULT,
-    options: Options | None = None,
+    options: RelaxOptions | None = None,
     *,
     device: str = "cpu",
     n_workers: int = 1,
     seconds: float = RELAX_SECONDS,
     bound: float = protocol.BOUND,
     executor: Executor | None = None,
-) -> Iterator[tuple[int, Relaxed | execution_tasks.Lost]]:
+) -> Iterator[tuple[int, Relaxed | execution_tasks.Failure]]:
     """Relax structures in processes that can be lost.
 
     Args:
@@ -58,11 +58,11 @@ def relax_many(
         InputError, CrystallmError: at once, there is no such model; while drawing, it cannot be loaded.
     """
     registry.require(model)
-    same = {"options": (options or Options()).model_dump(), "bound": bound}
-    tasks = ({"structure": conversion.pack(structure), **same} for structure in structures)
+    same = {"options": (options or RelaxOptions()).model_dump(), "bound": bound}
+    tasks = ({"structure": conversion.to_json(structure), **same} for structure in structures)
     function = worker.function_of("relaxing", model, device)
 
-    def relaxed() -> Iterator[tuple[int, Relaxed | execution_tasks.Lost]]:
+    def relaxed() -> Iterator[tuple[int, Relaxed | execution_tasks.Failure]]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(worker.plainly())
             where = executor
@@ -78,17 +78,17 @@ def relax_many(
 def relax_all(
     structures: Sequence[Structure],
     model: str = registry.DEFAULT,
-    options: Options | None = None,
+    options: RelaxOptions | None = None,
     *,
     device: str = "cpu",
     n_workers: int = 1,
     seconds: float = RELAX_SECONDS,
     bound: float = protocol.BOUND,
-) -> list[Relaxed | execution_tasks.Lost]:
+) -> list[Relaxed | execution_tasks.Failure]:
     """As `relax_many`, for a list, in processes that `workers.kept` keeps; equal ones are relaxed once."""
     registry.require(model)
-    same = {"options": (options or Options()).model_dump(), "bound": bound}
-    packed = [conversion.pack(structure) for structure in structures]
+    same = {"options": (options or RelaxOptions()).model_dump(), "bound": bound}
+    packed = [conversion.to_json(structure) for structure in structures]
     distinct = {repr(record): record for record in packed}
     with worker.plainly():
         found = mapping.run(
@@ -102,10 +102,10 @@ def relax_all(
     return [results[repr(record)] for record in packed]
 
 
-def _unpack_relaxed(found: Any) -> Relaxed | execution_tasks.Lost:
-    if isinstance(found, execution_tasks.Lost):
+def _unpack_relaxed(found: Any) -> Relaxed | execution_tasks.Failure:
+    if isinstance(found, execution_tasks.Failure):
         return found
-    return execution_tasks.Lost(found["lost"]) if "lost" in found else Relaxed.of_record(found)
+    return execution_tasks.Failure(found["lost"]) if "lost" in found else Relaxed.of_record(found)
 
 
 GROUP = 16
@@ -126,7 +126,7 @@ def score(
     bound: float = protocol.BOUND,
     executor: Executor | None = None,
     group: int = GROUP,
-) -> list[float | Lost]:
+) -> list[float | Failure]:
     """The energy of each crystal.
 
     Args:
@@ -148,12 +148,12 @@ def score(
     registry.require(model)
     keys: list[str] = []
     records: dict[str, dict[str, Any]] = {}
-    found: dict[str, float | Lost] = {}
+    found: dict[str, float | Failure] = {}
     for structure in structures:
-        record = conversion.pack(structure)
+        record = conversion.to_json(structure)
         keys.append(repr(record))
         if not structure.is_ordered:
-            found[keys[-1]] = Lost("partial occupancies have no energy")
+            found[keys[-1]] = Failure("partial occupancies have no energy")
         else:
             records.setdefault(keys[-1], record)
     size = max(1, min(group, -(-len(records) // workers)))
@@ -174,7 +174,7 @@ def score(
 
     again: list[list[str]] = []
     for together, answer in ask(groups):
-        if not isinstance(answer, Lost):
+        if not isinstance(answer, Failure):
             found |= {key: _value(one) for key, one in zip(together, answer, strict=True)}
         elif len(together) == 1:
             found[together[0]] = answer
@@ -182,12 +182,12 @@ def score(
             again += [[key] for key in together]
     if again:
         for (key,), answer in ask(again):
-            found[key] = answer if isinstance(answer, Lost) else _value(answer[0])
+            found[key] = answer if isinstance(answer, Failure) else _value(answer[0])
     return [found[key] for key in keys]
 
 
 _run: Callable[..., list[Any]] = mapping.run  # `workers` is a number within `score`
 
 
-def _value(answer: dict[str, Any]) -> float | Lost:
-    return Lost(answer["lost"]) if "lost" in answer else float(answer["energy"])
+def _value(answer: dict[str, Any]) -> float | Failure:
+    return Failure(answer["lost"]) if "lost" in answer else float(answer["energy"])

@@ -37,7 +37,7 @@ MAX_GROWTH = 8.0
 _SPGLIB = "SPGLIB_OLD_ERROR_HANDLING"
 
 
-class Options(BaseModel):
+class RelaxOptions(BaseModel):
     """How to relax. Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -80,28 +80,28 @@ class Relaxed:
     def record(self) -> dict[str, Any]:
         """The same as JSON."""
         return {
-            "before": conversion.pack(self.before),
-            "structure": conversion.pack(self.structure),
+            "before": conversion.to_json(self.before),
+            "structure": conversion.to_json(self.structure),
             "energy_before": self.energy_before,
             "energy": self.energy,
             "steps": self.steps,
             "converged": self.converged,
             "fmax": self.fmax,
-            "trajectory": [[conversion.pack(structure), energy] for structure, energy in self.trajectory],
+            "trajectory": [[conversion.to_json(structure), energy] for structure, energy in self.trajectory],
         }
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Relaxed:
         """What `record` gave."""
-        structures = {name: conversion.unpack(record[name]) for name in ("before", "structure")}
-        path = tuple((conversion.unpack(packed), energy) for packed, energy in record["trajectory"])
+        structures = {name: conversion.from_json(record[name]) for name in ("before", "structure")}
+        path = tuple((conversion.from_json(packed), energy) for packed, energy in record["trajectory"])
         return cls(**{**record, **structures, "trajectory": path})
 
 
 def relax(
     structure: Structure,
     model: EnergyModel,
-    options: Options | None = None,
+    options: RelaxOptions | None = None,
     *,
     bound: float = models.BOUND,
 ) -> Relaxed:
@@ -118,7 +118,7 @@ def relax(
             none; its symmetry is not found; the model lacks forces or stress.
         Exception: what the model raises.
     """
-    options = Options() if options is None else options
+    options = RelaxOptions() if options is None else options
     if not structure.is_ordered:
         raise CrystallmError("partial occupancies cannot be relaxed")
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import protocol, registry
 from crystallm.errors import CrystallmError, describe
-from crystallm.execution.tasks import StartError
+from crystallm.execution.tasks import WorkerStartError
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def plainly() -> Iterator[None]:
     """Tell why a process could not load its model without the name of its function."""
     try:
         yield
-    except StartError as error:
+    except WorkerStartError as error:
         raise CrystallmError(_START.sub("", str(error))) from None
 
 
@@ -79,7 +79,7 @@ def _loaded(model: str, device: str) -> EnergyModel:
 
 def _score(model: EnergyModel, task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`energy` (eV per atom) or `lost` (why there is none) of each of some packed structures."""
-    structures = [conversion.unpack(record) for record in task["structures"]]
+    structures = [conversion.from_json(record) for record in task["structures"]]
     try:
         found = model.predict(structures)
         return [_answer(prediction, task["bound"]) for _, prediction in zip(structures, found, strict=True)]
@@ -104,10 +104,10 @@ def _relax(model: EnergyModel, task: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a relaxed structure, see `relax`; or `lost`, why there is none."""
     from crystallm.energy import relaxation
 
-    options = relaxation.Options(**task["options"])
+    options = relaxation.RelaxOptions(**task["options"])
     try:
         return relaxation.relax(
-            conversion.unpack(task["structure"]), model, options, bound=task["bound"]
+            conversion.from_json(task["structure"]), model, options, bound=task["bound"]
         ).record()
     except CrystallmError as error:
         return {"lost": str(error)}

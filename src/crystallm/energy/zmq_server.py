@@ -83,7 +83,7 @@ def _energy(text: str, model: str, device: str, seconds: float) -> float:
         _LOG.warning("a request is no crystal: %s", error)
         return math.nan
     (found,) = calculations.score([structure], model, device=device, seconds=seconds)
-    if isinstance(found, tasks.Lost):
+    if isinstance(found, tasks.Failure):
         _LOG.warning("%s has no energy: %s", structure.formula, found.reason)
         return math.nan
     return found

@@ -21,7 +21,7 @@ FEWEST = 16
 """Crystals of the first portion, so that something is kept soon."""
 
 
-class Portion:
+class AdaptiveBatchSize:
     """The size of the next portion, after the pace of the last one.
 
     Args:

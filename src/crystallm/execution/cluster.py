@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.job_queue import MISSING, read_queue, start_jobs
-from crystallm.execution.tasks import LostError, StartError, name_of, resolve
+from crystallm.execution.tasks import TaskError, WorkerStartError, name_of, resolve
 from crystallm.version import __version__
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ TIMEOUT = 10.0
 _ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 
 
-class VersionError(StartError, InputError):
+class VersionError(WorkerStartError, InputError):
     """A worker has another version of this package than we have."""
 
 
@@ -159,9 +159,11 @@ class ClusterExecutor(Executor):
         elif inner.status == "error":
             error = inner.exception()
             if type(error).__name__ == "KilledWorker":
-                error = LostError(f"its worker died {error.allowed_failures + 1} times")
+                error = TaskError(f"its worker died {error.allowed_failures + 1} times")
         else:
-            error = StartError(f"the cluster {self._name} has gone; with --out, the same command goes on")
+            error = WorkerStartError(
+                f"the cluster {self._name} has gone; with --out, the same command goes on"
+            )
         with suppress(InvalidStateError):  # cancelled meanwhile
             if error is None:
                 outer.set_result(value)

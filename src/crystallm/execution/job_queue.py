@@ -23,7 +23,7 @@ MISSING = f"a cluster needs Dask: {install('cluster')}"
 _SINGLE = tuple(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
 
 
-class Queue(BaseModel):
+class JobQueueOptions(BaseModel):
     """What to ask a queueing system for. Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -75,7 +75,7 @@ class Queue(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Queue:
+    def _fits_together(self) -> JobQueueOptions:
         if self.jobs is not None and (self.maximum is not None or self.minimum):
             raise ValueError(f"jobs = {self.jobs} beside minimum or maximum: give one or the other")
         if self.minimum > (self.minimum if self.maximum is None else self.maximum):
@@ -118,7 +118,7 @@ class Queue(BaseModel):
         return found | self.options
 
 
-def read_queue(path: Path) -> Queue:
+def read_queue(path: Path) -> JobQueueOptions:
     """What a YAML file says of a queue.
 
     Raises:
@@ -128,13 +128,13 @@ def read_queue(path: Path) -> Queue:
     values = read_mapping(path, EXAMPLE)
     if values is None:
         raise InputError(f"{path} must hold names and values, such as {EXAMPLE!r}")
-    known = list(Queue.model_fields)
+    known = list(JobQueueOptions.model_fields)
     for name in values.keys() - known:
         raise InputError(
             f"{path}: unknown key {name!r}: {hint(name, known)}; dask-jobqueue's own go below 'options:'"
         )
     try:
-        return validated(Queue, values)
+        return validated(JobQueueOptions, values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -160,7 +160,7 @@ def job_script(spec: str) -> str:
         return str(job.job_script())
 
 
-def _cluster_class(queue: Queue) -> Any:
+def _cluster_class(queue: JobQueueOptions) -> Any:
     """dask-jobqueue's class for a queueing system."""
     try:
         import dask_jobqueue
@@ -179,7 +179,7 @@ def _refusing(spec: str) -> Iterator[None]:
 
 
 @contextmanager
-def start_jobs(queue: Queue, spec: str) -> Iterator[Any]:
+def start_jobs(queue: JobQueueOptions, spec: str) -> Iterator[Any]:
     """A scheduler in this process, and jobs of the queue for it, which end with the context."""
     kind = _cluster_class(queue)
     command = kind.job_cls.submit_command

@@ -20,26 +20,13 @@ from typing import TYPE_CHECKING, Any
 from crystallm.errors import CrystallmError, InputError, describe
 from crystallm.execution import tasks as execution_tasks
 from crystallm.execution.pool import Inline, Pool
-from crystallm.execution.tasks import Lost, LostError, StartError, resolve_function
+from crystallm.execution.tasks import Failure, TaskError, WorkerStartError, resolve_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     Function = Callable[..., Any] | str
 
-
-__all__ = [
-    "Inline",
-    "Lost",
-    "LostError",
-    "Pool",
-    "StartError",
-    "keeping",
-    "kept",
-    "run",
-    "run_group",
-    "stream",
-]
 
 GROUP = 20
 """Tasks of `run` that travel to an executor together, at most: to schedule one costs milliseconds."""
@@ -107,16 +94,16 @@ def _value(future: Future[Any]) -> Any:
     """The value of a future that is done, or `Lost`."""
     try:
         return future.result()
-    except StartError:
+    except WorkerStartError:
         raise
-    except LostError as error:
-        return Lost(error.reason)
+    except TaskError as error:
+        return Failure(error.reason)
     except CancelledError:
-        return Lost("cancelled")
+        return Failure("cancelled")
     except BrokenExecutor:
-        return Lost("the worker process died")
+        return Failure("the worker process died")
     except Exception as error:  # noqa: BLE001 - one task's failure is that task's result
-        return Lost(describe(error))
+        return Failure(describe(error))
 
 
 def run(
@@ -151,7 +138,7 @@ def run(
     """
     if workers < 1 or not seconds > 0:
         raise InputError(f"{workers=} and {seconds=} must both be positive")
-    results: list[Any] = [Lost("not run")] * len(tasks)
+    results: list[Any] = [Failure("not run")] * len(tasks)
     with closing(
         _results(function, tasks, executor, workers=workers, seconds=seconds, memory_gb=memory_gb)
     ) as found:
@@ -190,7 +177,7 @@ def _results(
         groups = [limits | {"tasks": list(tasks[k : k + size])} for k in range(0, len(tasks), size)]
         for number, answers in stream(executor, run_group, groups, ahead=len(groups)):
             for k in range(len(groups[number]["tasks"])):
-                yield number * size + k, answers if isinstance(answers, Lost) else _unpacked(answers[k])
+                yield number * size + k, answers if isinstance(answers, Failure) else _unpacked(answers[k])
 
 
 def run_group(group: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -206,11 +193,11 @@ def run_group(group: Mapping[str, Any]) -> list[dict[str, Any]]:
         results = run(
             group["function"], group["tasks"], seconds=group["seconds"], memory_gb=group["memory_gb"]
         )
-    return [{"lost": r.reason} if isinstance(r, Lost) else {"value": r} for r in results]
+    return [{"lost": r.reason} if isinstance(r, Failure) else {"value": r} for r in results]
 
 
 def _unpacked(answer: Mapping[str, Any]) -> Any:
-    return Lost(answer["lost"]) if "lost" in answer else answer["value"]
+    return Failure(answer["lost"]) if "lost" in answer else answer["value"]
 
 
 @contextmanager
@@ -291,7 +278,7 @@ def finished(
     """
     lost: list[str] = []
     for i, found in stream(executor, function, tasks, ahead=AHEAD):
-        if isinstance(found, execution_tasks.Lost):
+        if isinstance(found, execution_tasks.Failure):
             lost.append(found.reason)
         else:
             yield tasks[i], found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError
 from crystallm.execution.process import Process
-from crystallm.execution.tasks import LostError, StartError, name_of, resolve_function
+from crystallm.execution.tasks import TaskError, WorkerStartError, name_of, resolve_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ class Pool(Executor):
         """A process that has loaded the function: one that has it already, else any, else a new one."""
         with self._lock:
             if self._killed:
-                raise LostError("the pool was shut down")
+                raise TaskError("the pool was shut down")
             fitting = (process for process in self._idle if process.function == name)
             process = next(fitting, self._idle[-1] if self._idle else None)
             if process is None:
@@ -122,7 +122,7 @@ class Pool(Executor):
                 self._idle.remove(process)
         try:
             process.load(name)
-        except StartError:
+        except WorkerStartError:
             self._give_back(process)
             raise
         return process

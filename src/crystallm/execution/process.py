@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import describe
-from crystallm.execution.tasks import NUMBER, LostError, StartError, resolve
+from crystallm.execution.tasks import NUMBER, TaskError, WorkerStartError, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ class Process:
             error = f"exit code {self._process.wait()}"
         if error is not None:
             self.stop()
-            raise StartError(f"a worker process for {name} did not start: {error}")
+            raise WorkerStartError(f"a worker process for {name} did not start: {error}")
         self.function = name
 
     def ask(self, task: Any, seconds: float) -> Any:
@@ -101,13 +101,13 @@ class Process:
                 return answer["value"]
             reason = str(answer["error"])
             if not answer.get("last", False):
-                raise LostError(reason)
+                raise TaskError(reason)
         elif late:
             reason = f"took longer than {seconds:g} s"
         else:
             reason = f"the worker process died with code {self._process.wait()}"
         self.stop()
-        raise LostError(reason)
+        raise TaskError(reason)
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""

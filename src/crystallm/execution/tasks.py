@@ -20,7 +20,7 @@ NUMBER = "CRYSTALLM_PROCESS"
 """Name in the environment under which a process finds its number."""
 
 
-class LostError(CrystallmError):
+class TaskError(CrystallmError):
     """A task has no value: it crashed, passed a limit, or raised.
 
     Args:
@@ -32,7 +32,7 @@ class LostError(CrystallmError):
         self.reason = reason
 
 
-class StartError(CrystallmError):
+class WorkerStartError(CrystallmError):
     """A process could not even import what its tasks need: no other task will fare better."""
 
 
@@ -63,7 +63,7 @@ def number() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class Failure:
     """What stands in the place of a result that could not be had.
 
     Attributes:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from crystallm.crystallography.formula import Cell
     from crystallm.crystallography.space_groups import SpaceGroup
     from crystallm.generation.formula_units import Told
-    from crystallm.generation.request import Settings
+    from crystallm.generation.request import SamplingOptions
     from crystallm.models.model import Model
 
 
@@ -72,7 +72,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class OpenChoices:
     """What a request leaves open.
 
     Attributes:
@@ -92,7 +92,7 @@ def choices(
     model: Model,
     open_cells: Sequence[Cell],
     group: SpaceGroup | None,
-    settings: Settings,
+    settings: SamplingOptions,
     *,
     any_z: bool,
     any_group: bool,
@@ -114,12 +114,12 @@ def choices(
     Raises:
         InputError: nothing can be told to the network.
     """
-    question = Question(tuple(open_cells), group, any_z, any_group)
+    question = OpenChoices(tuple(open_cells), group, any_z, any_group)
     return choices_of_many(model, [question], settings)[0]
 
 
 def choices_of_many(
-    model: Model, questions: Sequence[Question], settings: Settings
+    model: Model, questions: Sequence[OpenChoices], settings: SamplingOptions
 ) -> list[tuple[list[Choice], str]]:
     """The same for many requests, whose Z are weighed together."""
     told = [_told(model, question) for question in questions]
@@ -133,7 +133,7 @@ def choices_of_many(
     ]
 
 
-def _told(model: Model, question: Question) -> list[Told]:
+def _told(model: Model, question: OpenChoices) -> list[Told]:
     """The cells of a question that can be told to the network, with their prompts."""
     number = _number(question)
     prompts = _prompts(model, [(cell, number) for cell in question.cells])
@@ -149,12 +149,12 @@ def _told(model: Model, question: Question) -> list[Told]:
     return kept
 
 
-def _number(question: Question) -> int | None:
+def _number(question: OpenChoices) -> int | None:
     return None if question.group is None else question.group.number
 
 
 def _choices(
-    model: Model, question: Question, settings: Settings, kept: Sequence[Told], log_p: Any
+    model: Model, question: OpenChoices, settings: SamplingOptions, kept: Sequence[Told], log_p: Any
 ) -> tuple[list[Choice], str]:
     """The choices of a question whose Z have been weighed."""
     number, group, any_z, any_group = _number(question), question.group, question.any_z, question.any_group
@@ -198,7 +198,7 @@ def _choices(
     return found, _summary(found, question.cells[0], group, any_z=any_z, any_group=any_group)
 
 
-def spread(weights: Sequence[float], seed: int, index: int, samples: Sequence[int]) -> list[int]:
+def assign_by_weight(weights: Sequence[float], seed: int, index: int, samples: Sequence[int]) -> list[int]:
     """Which choice each sample takes; see the module.
 
     Args:
@@ -230,7 +230,7 @@ def _prompts(model: Model, asked: Sequence[tuple[Cell, int | None]]) -> list[lis
 
 
 def _groups(
-    model: Model, cell: Cell, settings: Settings
+    model: Model, cell: Cell, settings: SamplingOptions
 ) -> Iterator[tuple[int, tuple[int, ...], float, float]]:
     """Space groups of a cell: number, prompt, weight, log-likelihood behind the composition."""
     counts = tuple(sorted(count for _, count in cell.composition))
@@ -254,7 +254,7 @@ def _groups(
             yield number, tuple(prompt), weight, common + log_group
 
 
-def _sampled(log_p: Any, settings: Settings) -> Any:
+def _sampled(log_p: Any, settings: SamplingOptions) -> Any:
     """The probabilities with which `decode.sample` draws from these tokens."""
     if settings.top_k is not None and settings.top_k < len(log_p):
         log_p = np.where(log_p < np.sort(log_p)[-settings.top_k], -np.inf, log_p)

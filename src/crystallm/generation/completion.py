@@ -14,7 +14,7 @@ from crystallm.crystallography import formula, space_groups
 from crystallm.errors import InputError
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request
-from crystallm.grammar.orbits.partial import MORE_UNITS, Known, KnownRules
+from crystallm.grammar.orbits.partial import MORE_UNITS, FixedPart, FixedPartGrammar
 from crystallm.orbits import description
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from crystallm.crystals.selection import Selection
+    from crystallm.crystals.selection import SelectionOptions
     from crystallm.generation.choices import Choice
-    from crystallm.generation.request import Settings
+    from crystallm.generation.request import SamplingOptions
     from crystallm.models.model import Model
     from crystallm.orbits.description import Description
 
@@ -37,7 +37,7 @@ MORE = 24
 
 def host(
     structure: Structure, wanted: str, *, z: int | None = None, keep: Kept = "all", symprec: float = 0.1
-) -> Known:
+) -> FixedPart:
     """What is known of a crystal if a part of it is.
 
     Args:
@@ -78,7 +78,7 @@ def _can_be(told: Description, wanted: str, z: int, keep: Kept) -> bool:
     return True
 
 
-def _known(told: Description, whole: tuple[tuple[str, int], ...], keep: Kept) -> Known:
+def _known(told: Description, whole: tuple[tuple[str, int], ...], keep: Kept) -> FixedPart:
     """What is known of a cell of this composition.
 
     Raises:
@@ -99,10 +99,10 @@ def _known(told: Description, whole: tuple[tuple[str, int], ...], keep: Kept) ->
         (orbit.element, indices[orbit.label], orbit.coordinates if keep == "all" else None)
         for orbit in told.orbits
     )
-    return Known(whole, told.space_group, known, cell)
+    return FixedPart(whole, told.space_group, known, cell)
 
 
-class Completing(Generator):
+class CompletionGenerator(Generator):
     """A model at work on a crystal of which a part is known.
 
     Args:
@@ -117,7 +117,12 @@ class Completing(Generator):
     """
 
     def __init__(
-        self, model: Model, known: Known, n: int, settings: Settings, selection: Selection | None = None
+        self,
+        model: Model,
+        known: FixedPart,
+        n: int,
+        settings: SamplingOptions,
+        selection: SelectionOptions | None = None,
     ) -> None:
         if model.language.name != "orbits":
             raise InputError(
@@ -134,5 +139,5 @@ class Completing(Generator):
         missing = formula.short("".join(f"{s}{n}" for s, n in self._known.missing.items() if n))
         return f"{super().note(unit)}; {missing} added"
 
-    def _rules(self, pairs: Any, chosen: Sequence[Choice]) -> KnownRules:  # noqa: ARG002 - one for all
-        return KnownRules(self._known, self.model.config.context)
+    def _rules(self, pairs: Any, chosen: Sequence[Choice]) -> FixedPartGrammar:  # noqa: ARG002 - one for all
+        return FixedPartGrammar(self._known, self.model.config.context)

@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from crystallm.generation.interpretation import Plan
-    from crystallm.generation.request import Settings
+    from crystallm.generation.interpretation import InterpretedRequest
+    from crystallm.generation.request import SamplingOptions
     from crystallm.grammar.cif.state import CifRules
-    from crystallm.grammar.composition import Wanted
+    from crystallm.grammar.composition import CompositionConstraint
     from crystallm.grammar.orbits.state import OrbitsRules
     from crystallm.models.model import Model
 
@@ -67,7 +67,7 @@ _LONGEST = 100  # tokens of a composition
 _NEGLIGIBLE = 1e-6  # a composition with less weight is not taken
 
 
-class Drawer:
+class CompositionSampler:
     """Draws compositions for samples, and keeps them for the next samples that share them.
 
     Args:
@@ -75,11 +75,11 @@ class Drawer:
         settings: seed, temperature, top_k and top_p count.
     """
 
-    def __init__(self, model: Model, settings: Settings) -> None:
+    def __init__(self, model: Model, settings: SamplingOptions) -> None:
         self._model, self._settings = model, settings
         self._drawn: dict[tuple[str, int, int], list[Choice]] = {}
 
-    def taken(self, plan: Plan, first: int, samples: Sequence[int]) -> list[Choice]:
+    def taken(self, plan: InterpretedRequest, first: int, samples: Sequence[int]) -> list[Choice]:
         """What each sample of a request is given.
 
         Args:
@@ -94,11 +94,11 @@ class Drawer:
         for block, together in itertools.groupby(samples, key=block_of):
             able = self.able(plan, first, block)
             weights = [choice.weight for choice in able]
-            taken = generation_choices.spread(weights, self._settings.seed, first, list(together))
+            taken = generation_choices.assign_by_weight(weights, self._settings.seed, first, list(together))
             found += [able[i] for i in taken]
         return found
 
-    def able(self, plan: Plan, first: int, block: int = 0) -> list[Choice]:
+    def able(self, plan: InterpretedRequest, first: int, block: int = 0) -> list[Choice]:
         """The compositions that samples of a block share, drawn when first needed; see `choices`."""
         key = plan.note, first, block
         if key not in self._drawn:
@@ -116,7 +116,13 @@ def block_of(sample: int) -> int:
 
 
 def choices(
-    model: Model, wanted: Wanted, settings: Settings, *, first: int, block: int, note: str
+    model: Model,
+    wanted: CompositionConstraint,
+    settings: SamplingOptions,
+    *,
+    first: int,
+    block: int,
+    note: str,
 ) -> list[Choice]:
     """Compositions for a block of the samples of a request, with weights.
 
@@ -149,7 +155,7 @@ def choices(
     )
 
 
-def check(model: Model, wanted: Wanted) -> None:
+def check(model: Model, wanted: CompositionConstraint) -> None:
     """Look whether the language has a word for the space group.
 
     Raises:
@@ -158,7 +164,9 @@ def check(model: Model, wanted: Wanted) -> None:
     model.language.prompt((("O", 2),), wanted.group)
 
 
-def _draw(model: Model, wanted: Wanted, settings: Settings, uniforms: Any) -> Iterator[Composition]:
+def _draw(
+    model: Model, wanted: CompositionConstraint, settings: SamplingOptions, uniforms: Any
+) -> Iterator[Composition]:
     """Compositions drawn under the rules, one for each row of random numbers, (N, _LONGEST) float64.
 
     What the rules bring to no end gives none.
@@ -203,7 +211,11 @@ def _draw(model: Model, wanted: Wanted, settings: Settings, uniforms: Any) -> It
 
 
 def _weighed(
-    model: Model, wanted: Wanted, settings: Settings, drawn: Mapping[Composition, int], note: str
+    model: Model,
+    wanted: CompositionConstraint,
+    settings: SamplingOptions,
+    drawn: Mapping[Composition, int],
+    note: str,
 ) -> list[Choice]:
     """Each composition with its share of the samples."""
     language = model.language
@@ -237,7 +249,7 @@ def _weighed(
 
 
 def _weight(
-    model: Model, wanted: Wanted, composition: Composition, log_p: Tensor, temperature: float
+    model: Model, wanted: CompositionConstraint, composition: Composition, log_p: Tensor, temperature: float
 ) -> tuple[float, float]:
     """Logarithm of the weight that the module describes, and the log-likelihood of what it weighs.
 
@@ -269,7 +281,7 @@ def _weight(
     return weight if temperature else 0.0, likelihood
 
 
-def _can_be_written(model: Model, composition: Composition, wanted: Wanted) -> bool:
+def _can_be_written(model: Model, composition: Composition, wanted: CompositionConstraint) -> bool:
     """Whether the context holds a text of this composition."""
     if len(model.language.prompt(composition, wanted.group)) >= model.config.context:
         return False
@@ -284,7 +296,7 @@ def _can_be_written(model: Model, composition: Composition, wanted: Wanted) -> b
     )
 
 
-def _rules(model: Model, wanted: Wanted) -> OrbitsRules | CifRules:
+def _rules(model: Model, wanted: CompositionConstraint) -> OrbitsRules | CifRules:
     """The rules of a text's beginning, up to its group."""
     rules = factory.rules(model.language.name, wanted=wanted)
     if rules is None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from crystallm.errors import InputError
 from crystallm.generation.generator import LOG, Generator, count_valid
-from crystallm.generation.interpretation import understand
-from crystallm.generation.request import Request, Settings, opened
+from crystallm.generation.interpretation import interpret
+from crystallm.generation.request import Request, SamplingOptions, with_default_z
 from crystallm.options import validated
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ def generate(
     }  # fmt: skip
     if like is not None and (formula is None or (z, space_group, prompt, elements) != (None,) * 4):
         raise InputError("like takes a formula, and neither z nor space_group nor elements nor prompt")
-    request = opened(validated(Request, asked))
+    request = with_default_z(validated(Request, asked))
     selection = validated(
-        crystals_selection.Selection,
+        crystals_selection.SelectionOptions,
         {
             "valid": valid,
             "max_tries": max_tries,
@@ -120,7 +120,7 @@ def generate(
         },
     )
     settings = validated(
-        Settings,
+        SamplingOptions,
         {
             "model": model.name if isinstance(model, Model) else str(model),
             "temperature": temperature,
@@ -137,7 +137,7 @@ def generate(
         from crystallm.energy.registry import require
 
         require(energy)
-    understand(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
+    interpret(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
     loaded = model if isinstance(model, Model) else load_model(model, device=device, dtype=dtype)
     if like is not None:
         from crystallm.generation import template
@@ -156,14 +156,16 @@ def generate(
         )
     if selection.ranking is not None:
         if not valid:
-            annotation.judge(crystals)
+            annotation.validate(crystals)
         if energy is not None:
-            annotation.weigh(crystals, energy, relax=relax, device=settings.device)
-            annotation.relate(crystals, energy, formation=formation, hull=hull, device=settings.device)
+            annotation.compute_energies(crystals, energy, relax=relax, device=settings.device)
+            annotation.add_relative_energies(
+                crystals, energy, formation=formation, hull=hull, device=settings.device
+            )
         ranking.rank([crystals], selection.ranking)
-    if selection == crystals_selection.Selection():
+    if selection == crystals_selection.SelectionOptions():
         return crystals
-    kept = ranking.kept(
+    kept = ranking.selected(
         [crystal.rank for crystal in crystals],
         [crystal.cluster for crystal in crystals],
         [crystal.validity.valid for crystal in crystals],

@@ -13,19 +13,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crystallm.errors import InputError, TextError
-from crystallm.execution.batching import Portion
-from crystallm.generation.interpretation import Plan, understand
+from crystallm.execution.batching import AdaptiveBatchSize
+from crystallm.generation.interpretation import InterpretedRequest, interpret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from crystallm.crystals.crystal import Crystal
-    from crystallm.crystals.selection import Selection
+    from crystallm.crystals.selection import SelectionOptions
     from crystallm.generation.choices import Choice
-    from crystallm.generation.compositions import Drawer
-    from crystallm.generation.request import Request, Settings
+    from crystallm.generation.compositions import CompositionSampler
+    from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
-    from crystallm.sampling.sequence import Draft, Options, RowState, Rules, Sample
+    from crystallm.sampling.sequence import Grammar, GrammarState, Options, Sample, SequenceRequest
 
 
 LOG = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class Generator:
         self,
         model: Model,
         requests: Sequence[Request],
-        settings: Settings,
-        selection: Selection | None = None,
+        settings: SamplingOptions,
+        selection: SelectionOptions | None = None,
         *,
         first: Sequence[int] | None = None,
         starts: Sequence[int] | None = None,
@@ -76,13 +76,13 @@ class Generator:
         self.model = model
         self.settings = settings
         full = settings.constraints == "full"
-        self.plans = [understand(request, fitting=full, most_atoms=most_atoms) for request in requests]
+        self.plans = [interpret(request, fitting=full, most_atoms=most_atoms) for request in requests]
         self._tries = [request.n if selection is None else selection.tries(request.n) for request in requests]
         self.first = [0, *itertools.accumulate(self._tries)][:-1] if first is None else list(first)
         self.starts = [0] * len(self.plans) if starts is None else list(starts)
         self._choices: dict[int, tuple[list[Choice], str]] = {}
         self._weighed: dict[Request, tuple[list[Choice], str]] = {}
-        self._drawer: Drawer | None = None
+        self._drawer: CompositionSampler | None = None
         for unit, plan in enumerate(self.plans):
             if not (plan.cells or plan.any_group or plan.wanted):
                 self._choices[unit] = ([self._only_choice(plan)], plan.note)
@@ -97,7 +97,7 @@ class Generator:
         """What samples of a request may be given, with weights; weighed by the network when first needed."""
         return self._open(unit)[0]
 
-    def rules(self, unit: int) -> Rules | None:
+    def rules(self, unit: int) -> Grammar | None:
         """What may be written behind each of these, and behind all that begins with one; None for anything.
 
         Raises:
@@ -169,7 +169,7 @@ class Generator:
 
         n_before = 0
         todo = list(units)
-        portion = Portion(JUDGED_TOGETHER)
+        portion = AdaptiveBatchSize(JUDGED_TOGETHER)
         while todo:
             group: list[int] = []
             while todo and sum(self.plans[unit].request.n for unit in group) < portion.size:
@@ -181,7 +181,7 @@ class Generator:
                 for j in range(self._further(unit, found[unit]))
             ]:
                 crystals = list(self._samples(pairs))
-                annotation.judge(crystals)
+                annotation.validate(crystals)
                 for (unit, _), crystal in zip(pairs, crystals, strict=True):
                     found[unit].append(crystal)
                 if progress is not None:
@@ -223,7 +223,7 @@ class Generator:
         )
         return (self._crystal(choice, sample) for choice, sample in zip(chosen, samples, strict=True))
 
-    def drafts(self, unit: int) -> list[tuple[Draft, Callable[[Sample], Crystal]]]:
+    def drafts(self, unit: int) -> list[tuple[SequenceRequest, Callable[[Sample], Crystal]]]:
         """The samples of a request, for whoever writes them elsewhere, one text after the other.
 
         Returns:
@@ -238,9 +238,11 @@ class Generator:
         pairs = [(unit, self.starts[unit] + j) for j in range(self.plans[unit].request.n)]
         chosen = self._chosen(pairs)
         rules, options = self._rules(pairs, chosen), self._options()
-        made: list[tuple[Draft, Callable[[Sample], Crystal]]] = [
+        made: list[tuple[SequenceRequest, Callable[[Sample], Crystal]]] = [
             (
-                sequence.Draft(choice.prompt, options, self.settings.seed, self.first[unit] + j, rules),
+                sequence.SequenceRequest(
+                    choice.prompt, options, self.settings.seed, self.first[unit] + j, rules
+                ),
                 partial(self._crystal, choice),
             )
             for (_, j), choice in zip(pairs, chosen, strict=True)
@@ -297,16 +299,18 @@ class Generator:
                 chosen += choices * len(samples)
                 continue
             weights = [choice.weight for choice in choices]
-            taken = generation_choices.spread(weights, self.settings.seed, self.first[unit], samples)
+            taken = generation_choices.assign_by_weight(
+                weights, self.settings.seed, self.first[unit], samples
+            )
             chosen += [choices[i] for i in taken]
         return chosen
 
-    def _compositions(self) -> Drawer:
+    def _compositions(self) -> CompositionSampler:
         """What draws compositions that are the network's to choose within what was asked."""
         from crystallm.generation import compositions
 
         if self._drawer is None:
-            self._drawer = compositions.Drawer(self.model, self.settings)
+            self._drawer = compositions.CompositionSampler(self.model, self.settings)
         return self._drawer
 
     def _open(self, unit: int) -> tuple[list[Choice], str]:
@@ -326,12 +330,12 @@ class Generator:
             for unit in units
             if unit not in self._choices and self.plans[unit].wanted is None
         }
-        new: dict[Request, generation_choices.Question] = {}
+        new: dict[Request, generation_choices.OpenChoices] = {}
         for unit, asked in left.items():
             if asked not in self._weighed:
                 plan = self.plans[unit]
                 cells = plan.cells or (() if plan.cell is None else (plan.cell,))
-                new[asked] = generation_choices.Question(
+                new[asked] = generation_choices.OpenChoices(
                     cells, plan.space_group, bool(plan.cells), plan.any_group
                 )
         if new:
@@ -339,7 +343,7 @@ class Generator:
             self._weighed.update(zip(new, found, strict=True))
         self._choices |= {unit: self._weighed[asked] for unit, asked in left.items()}
 
-    def _only_choice(self, plan: Plan) -> Choice:
+    def _only_choice(self, plan: InterpretedRequest) -> Choice:
         """What the network is given where nothing is to be chosen.
 
         Raises:
@@ -366,11 +370,11 @@ class Generator:
             )
         return Choice(tuple(ids), len(ids), plan.cell, number, plan.note)
 
-    def _rules(self, pairs: Sequence[tuple[int, int]], chosen: Sequence[Choice]) -> Rules | None:
+    def _rules(self, pairs: Sequence[tuple[int, int]], chosen: Sequence[Choice]) -> Grammar | None:
         """What may be written behind each prompt."""
         from crystallm.grammar import factory
 
-        found: dict[tuple[int, ...], Rules] = {}
+        found: dict[tuple[int, ...], Grammar] = {}
         for (unit, _), choice in zip(pairs, chosen, strict=True):
             if choice.prompt in found:
                 continue
@@ -402,10 +406,10 @@ def count_valid(crystals: Sequence[Crystal]) -> int:
 class _ByPrompt:
     """The rules of several requests, told apart by what they begin with."""
 
-    def __init__(self, rules: Mapping[tuple[int, ...], Rules]) -> None:
+    def __init__(self, rules: Mapping[tuple[int, ...], Grammar]) -> None:
         self._rules = rules
 
-    def start(self, prompt: Sequence[int]) -> RowState:
+    def start(self, prompt: Sequence[int]) -> GrammarState:
         begun = tuple(prompt)
         known = begun if begun in self._rules else max(self._beginning(begun), key=len, default=None)
         return _Free() if known is None else self._rules[known].start(prompt)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from crystallm.crystallography.formula import Cell
     from crystallm.crystallography.space_groups import SpaceGroup
     from crystallm.generation.request import Request
-    from crystallm.grammar.composition import Wanted
+    from crystallm.grammar.composition import CompositionConstraint
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class InterpretedRequest:
     """A request understood: what the network will be given.
 
     Attributes:
@@ -40,10 +40,10 @@ class Plan:
     note: str
     cells: tuple[formulas.Cell, ...] = ()
     any_group: bool = False
-    wanted: Wanted | None = None
+    wanted: CompositionConstraint | None = None
 
 
-def understand(request: Request, *, fitting: bool = True, most_atoms: int | None = None) -> Plan:
+def interpret(request: Request, *, fitting: bool = True, most_atoms: int | None = None) -> InterpretedRequest:
     """Read the formula and the space group of a request. Needs no model.
 
     Args:
@@ -61,7 +61,7 @@ def understand(request: Request, *, fitting: bool = True, most_atoms: int | None
             raise InputError("a prompt stands for the formula, z and the space group: give one or the other")
         if not request.prompt:
             raise InputError("the prompt is empty: leave it out to let the network begin")
-        return Plan(request, None, None, f"beginning with {request.prompt[:60]!r}")
+        return InterpretedRequest(request, None, None, f"beginning with {request.prompt[:60]!r}")
     if request.formula is None:
         if request.z is not None:
             raise InputError(f"z = {request.z} without a formula: say of what, such as TiO2")
@@ -82,16 +82,16 @@ def understand(request: Request, *, fitting: bool = True, most_atoms: int | None
         most = LARGE_CELL if most_atoms is None else most_atoms
         cells = candidate_cells(request.formula, group, fitting=fitting, most_atoms=most)
         note = f"z = auto, formula unit {cells[0].reduced_formula}{where}"
-        return Plan(request, None, group, note, cells, any_group)
+        return InterpretedRequest(request, None, group, note, cells, any_group)
     cell = formulas.cell(request.formula, request.z)
     if group is not None and fitting:
-        refuse_misfit(cell, group, by_z=request.z is not None)
-    return Plan(request, cell, group, f"{cell.note}{where}", (), any_group)
+        require_compatible(cell, group, by_z=request.z is not None)
+    return InterpretedRequest(request, cell, group, f"{cell.note}{where}", (), any_group)
 
 
-def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None) -> Plan:
+def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None) -> InterpretedRequest:
     """A request without a formula: of a chemical system, in a space group, or of anything."""
-    from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS, Wanted
+    from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS, CompositionConstraint
 
     if request.elements is None and request.elements_subset:
         raise InputError("elements_subset without elements: say of which, such as Li-Fe-O")
@@ -102,7 +102,7 @@ def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None
     group = requested_group(request)
     system = None if request.elements is None else formulas.system(request.elements)
     if group is None and system is None:
-        return Plan(request, None, None, "no formula: the network chooses")
+        return InterpretedRequest(request, None, None, "no formula: the network chooses")
     every = not request.elements_subset
     if system is not None and every and len(system) > MAX_ELEMENTS:
         raise InputError(
@@ -114,8 +114,10 @@ def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None
     if not fitting:
         raise InputError(f"{', '.join(asked)} without a formula takes the rules: leave constraints at full")
     most = MAX_ATOMS if most_atoms is None else min(most_atoms, MAX_ATOMS)
-    wanted = Wanted(system, every, None if group is None else group.number, most)
-    return Plan(request, None, group, f"{', '.join(asked)}: the network chooses the formula", wanted=wanted)
+    wanted = CompositionConstraint(system, every, None if group is None else group.number, most)
+    return InterpretedRequest(
+        request, None, group, f"{', '.join(asked)}: the network chooses the formula", wanted=wanted
+    )
 
 
 MAX_Z = 24
@@ -157,7 +159,7 @@ def candidate_cells(
     return tuple(found)
 
 
-def refuse_misfit(cell: Cell, group: SpaceGroup, *, by_z: bool) -> None:
+def require_compatible(cell: Cell, group: SpaceGroup, *, by_z: bool) -> None:
     """Say that a cell cannot fill a space group, and what can.
 
     Args:

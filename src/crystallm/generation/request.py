@@ -43,7 +43,7 @@ class Request(BaseModel):
     """Whether some of these elements may be left out."""
 
 
-def opened(request: Request) -> Request:
+def with_default_z(request: Request) -> Request:
     """What a person asks for who may have left Z out.
 
     A formula without Z that is a reduced one (`TiO2`) names a compound, and Z is `auto`; one that is a
@@ -84,7 +84,7 @@ def requested_group(request: Request) -> SpaceGroup | None:
     return space_groups.meant(request.space_group)
 
 
-class Settings(BaseModel):
+class SamplingOptions(BaseModel):
     """How to sample. Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

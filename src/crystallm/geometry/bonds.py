@@ -97,10 +97,10 @@ def _bonds(
 ) -> Iterator[tuple[int, int, bool]]:
     """Bonds of some atoms with others: one end, the other, and whether the length is reasonable."""
     _refuse_freaks(vectors, coords)
-    from crystallm.geometry.neighbors import Surroundings
+    from crystallm.geometry.neighbors import NeighborFinder
 
     try:
-        found = Surroundings(vectors, coords, symbols).of_each(atoms)
+        found = NeighborFinder(vectors, coords, symbols).of_each(atoms)
     except CrystallmError as error:
         raise CrystallmError(f"bonds: {error}") from None
     for i, (neighbours, lengths) in zip(atoms, found, strict=True):

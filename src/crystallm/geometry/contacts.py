@@ -61,7 +61,7 @@ def _cells(*bounds: int) -> Floats:
     return np.array(list(itertools.product(*ranges)), dtype=np.float64)
 
 
-class Atoms:
+class PlacedAtoms:
     """The atoms of a cell that is being written, orbit by orbit.
 
     All atoms of an orbit have the same surroundings, so its first one speaks for it.

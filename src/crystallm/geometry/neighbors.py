@@ -75,7 +75,7 @@ class _Cell(NamedTuple):
     corners: Floats  # [n_simplices, 3] of the cell, Å
 
 
-class Surroundings:
+class NeighborFinder:
     """The atoms of a crystal and their images, to be asked for the neighbours of some of them.
 
     Args:

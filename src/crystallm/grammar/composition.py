@@ -29,7 +29,7 @@ MAX_ELEMENTS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CompositionConstraint:
     """What is asked of a composition.
 
     Attributes:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from crystallm.grammar.cif.state import CifRules
-    from crystallm.grammar.composition import Wanted
+    from crystallm.grammar.composition import CompositionConstraint
     from crystallm.grammar.orbits.state import OrbitsRules
 
 
@@ -37,7 +37,7 @@ def rules(
     constraints: str = "full",
     context: int | None = None,
     *,
-    wanted: Wanted | None = None,
+    wanted: CompositionConstraint | None = None,
 ) -> OrbitsRules | CifRules | None:
     """Rules for what was asked; None where nothing is constrained.
 

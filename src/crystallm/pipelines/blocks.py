@@ -16,9 +16,9 @@ from crystallm.crystals import selection as crystals_selection
 from crystallm.crystals.table import COLUMNS, kept
 from crystallm.errors import InputError
 from crystallm.execution import tasks as execution_tasks
-from crystallm.execution.batching import FEWEST, Portion, grouped
+from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
 from crystallm.generation.generator import Generator
-from crystallm.generation.request import Settings
+from crystallm.generation.request import SamplingOptions
 from crystallm.models.model import fingerprint
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Written(NamedTuple):
 def write(
     generator: Generator,
     todo: Sequence[int],
-    selection: crystals_selection.Selection,
+    selection: crystals_selection.SelectionOptions,
     *,
     numbers: Sequence[int],
     named: bool,
@@ -78,18 +78,18 @@ def write(
         least = max(least, annotation.WEIGHED_BY_ONE * (os.cpu_count() or 1))
 
     def units() -> Iterator[Written]:
-        portion = Portion(JUDGED_TOGETHER, least)
+        portion = AdaptiveBatchSize(JUDGED_TOGETHER, least)
         for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), portion.sizes()):
             if not selection.valid:  # else they have been judged
-                annotation.judge([crystal for _, found in together for crystal in found])
+                annotation.validate([crystal for _, found in together for crystal in found])
             if selection.energy is not None:
-                annotation.weigh(
+                annotation.compute_energies(
                     [crystal for _, found in together for crystal in found],
                     selection.energy,
                     relax=selection.relax,
                     device=generator.settings.device,
                 )
-                annotation.relate(
+                annotation.add_relative_energies(
                     [crystal for _, found in together for crystal in found],
                     selection.energy,
                     formation=selection.formation,
@@ -111,7 +111,7 @@ def write(
 # -- what every task that writes needs -----------------------------------------------------------------------
 
 
-def described(model: Model, settings: Settings) -> dict[str, Any]:
+def described(model: Model, settings: SamplingOptions) -> dict[str, Any]:
     """What a worker needs to write as a generator here does, besides requests and their first indices."""
     from crystallm.models import load
 
@@ -127,7 +127,7 @@ def described(model: Model, settings: Settings) -> dict[str, Any]:
 def generator_of(
     task: Mapping[str, Any],
     requests: Sequence[Request],
-    selection: crystals_selection.Selection | None = None,
+    selection: crystals_selection.SelectionOptions | None = None,
 ) -> Generator:
     """The generator that a task describes, on the worker.
 
@@ -140,7 +140,7 @@ def generator_of(
     import torch
 
     torch.set_num_threads(1)  # workers stand side by side, one a core
-    settings = Settings(**task["settings"])
+    settings = SamplingOptions(**task["settings"])
     if devices := task.get("devices"):
         settings = settings.model_copy(update={"device": devices[execution_tasks.number() % len(devices)]})
     if settings.device.startswith("cuda:"):
@@ -176,7 +176,7 @@ def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) 
 
 
 def _name_files(
-    rows: Sequence[dict[str, Any]], selection: crystals_selection.Selection, *, named: bool
+    rows: Sequence[dict[str, Any]], selection: crystals_selection.SelectionOptions, *, named: bool
 ) -> dict[str, str]:
     """The CIFs of a request's answers by file name, which is noted in their rows."""
     cifs = {}

@@ -16,7 +16,7 @@ from crystallm.benchmarks.csp_table import Sampled
 from crystallm.benchmarks.reference_sets import Known
 from crystallm.errors import TextError
 from crystallm.execution import batching, mapping
-from crystallm.execution.batching import FEWEST, Portion
+from crystallm.execution.batching import FEWEST, AdaptiveBatchSize
 from crystallm.generation.request import Request
 from crystallm.pipelines import blocks as pipelines_blocks
 from crystallm.structures import conversion
@@ -112,7 +112,7 @@ def here(
     Returns:
         An iterator over (block, its rows), in their order. So many are judged together as take some seconds.
     """
-    portion = Portion(JUDGED_TOGETHER, max(FEWEST, n_workers * n))
+    portion = AdaptiveBatchSize(JUDGED_TOGETHER, max(FEWEST, n_workers * n))
     with mapping.kept(n_workers, end=True):
         for group in batching.grouped(blocks.items(), lambda one: n * len(one[1]), WRITTEN_TOGETHER):
             written = writer.write([i for _, block in group for i in block])
@@ -168,7 +168,8 @@ def there(
             "smact": smact,
             "agreement": agreement,
             "entries": [
-                (i, truths[i].id, conversion.pack(truths[i].structure)) for i in block[start : start + size]
+                (i, truths[i].id, conversion.to_json(truths[i].structure))
+                for i in block[start : start + size]
             ],
         }
         | writer.describe(block[start : start + size])
@@ -190,7 +191,7 @@ def there(
 
 def work(task: Mapping[str, Any]) -> Rows:
     """The worker's side of `there`."""
-    entries = [(i, Known(name, conversion.unpack(packed))) for i, name, packed in task["entries"]]
+    entries = [(i, Known(name, conversion.from_json(packed))) for i, name, packed in task["entries"]]
     if "samples" in task:
         samples = [[Sampled(*sample) for sample in row] for row in task["samples"]]
     else:

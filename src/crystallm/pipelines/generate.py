@@ -14,12 +14,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crystallm.crystals.selection import Selection
+from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CrystallmError
 from crystallm.execution import batching, mapping
 from crystallm.execution import tasks as execution_tasks
 from crystallm.generation.generator import Generator
-from crystallm.generation.request import Request, Settings
+from crystallm.generation.request import Request, SamplingOptions
 from crystallm.pipelines import blocks as pipelines_blocks
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ class Writing:
         nested: whether those of each block are in a folder of their own.
     """
 
-    settings: Settings
-    selection: Selection
+    settings: SamplingOptions
+    selection: SelectionOptions
     named: bool
     cifs: bool = True
     nested: bool = False
@@ -119,7 +119,7 @@ def block_size(n_crystals: int) -> int:
     return min(LARGE_BLOCK, max(BLOCK, n_crystals // BLOCKS))
 
 
-def blocks(requests: Iterable[Request], selection: Selection, size: int) -> Iterator[Block]:
+def blocks(requests: Iterable[Request], selection: SelectionOptions, size: int) -> Iterator[Block]:
     """Cut a run into blocks.
 
     Args:
@@ -244,7 +244,7 @@ def write_on(
 
 def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The worker's side of `write_on`: blocks as plain values."""
-    selection = Selection(**task["selection"])
+    selection = SelectionOptions(**task["selection"])
     requests = [Request(**request) for request in task["requests"]]
     generator = pipelines_blocks.generator_of(task, requests, selection)
     writing = Writing(
@@ -344,7 +344,7 @@ def _finished(
     drawn = _Tasks(tasks)
     n_lost, reason = 0, ""
     for number, found in mapping.stream(executor, write_task, drawn, ahead=ahead):
-        if not isinstance(found, execution_tasks.Lost):
+        if not isinstance(found, execution_tasks.Failure):
             yield drawn.take(number), found
         elif not drawn.lose(number):
             n_lost, reason = n_lost + 1, found.reason

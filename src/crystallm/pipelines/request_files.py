@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.generation.interpretation import understand
-from crystallm.generation.request import Request, opened
+from crystallm.generation.interpretation import interpret
+from crystallm.generation.request import Request, with_default_z
 from crystallm.options import validated
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def checked(path: Path, *, n: int, check: Callable[[Request], object]) -> Iterat
         found = True
         try:
             request = validated(Request, {"n": n, **values})
-            request = request if cells else opened(request)
+            request = request if cells else with_default_z(request)
             check(request)
         except InputError as error:
             raise InputError(f"{path}, {where}: {error}") from None
@@ -131,7 +131,7 @@ def read_requests(path: Path, *, n: int, fitting: bool = True) -> list[Request]:
     Raises:
         InputError, CrystallmError: as `checked`.
     """
-    return list(checked(path, n=n, check=lambda request: understand(request, fitting=fitting)))
+    return list(checked(path, n=n, check=lambda request: interpret(request, fitting=fitting)))
 
 
 def _below(path: Path) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crystallm.network.kv_cache import KVCache
     from crystallm.network.transformer import GPT
-    from crystallm.sampling.sequence import Draft, Options, Row, Sample
+    from crystallm.sampling.sequence import Options, Sample, SequenceRequest, TokenSequence
 
     Progress = Callable[[int, int], None]
 
@@ -33,10 +33,10 @@ _PREFILL_TOKENS = 8192  # of these, with padding, at most
 _KEPT_PREFILLS = 64  # distinct beginnings whose keys and values are kept for samples to come
 
 
-class Line(Protocol):
+class RequestQueue(Protocol):
     """Where drafts come from while others are being written. Called by the thread that writes."""
 
-    def take(self, *, wait: bool) -> Draft | None:
+    def take(self, *, wait: bool) -> SequenceRequest | None:
         """The next draft.
 
         Args:
@@ -46,7 +46,7 @@ class Line(Protocol):
             None if there is none now.
         """
 
-    def wanted(self, draft: Draft) -> bool:
+    def wanted(self, draft: SequenceRequest) -> bool:
         """Whether a draft that was taken is still to be written."""
 
 
@@ -72,14 +72,14 @@ class Decoder:
         self.batch_size = batch_size
         self.context = network.config.context
         self.device = network.transformer.wte.weight.device
-        self.rows: list[Row] = []
+        self.rows: list[TokenSequence] = []
         self.cache = network.new_cache(batch_size, min(_FIRST_CAPACITY, self.context))
         self.cache.set_lengths([])
         self._read: OrderedDict[tuple[int, ...], _Read] = OrderedDict()
         self._reader = ragged.Reader(network, compiled=compiled)
         self._chooser = token_sampler.Chooser(network.config.vocab_size)
 
-    def begin(self, row: Row, upcoming: Iterable[Row]) -> _Read:
+    def begin(self, row: TokenSequence, upcoming: Iterable[TokenSequence]) -> _Read:
         """Have the network read all that a row has but its last token, and that of others to come."""
         key = (row.n_prompt, *row.ids)
         if key not in self._read:
@@ -98,7 +98,7 @@ class Decoder:
         row.learn(row.n_prompt, found.log_probs)
         return found
 
-    def put(self, place: int, row: Row, begun: _Read) -> None:
+    def put(self, place: int, row: TokenSequence, begun: _Read) -> None:
         """Give a row that has begun a place in the cache."""
         self._make_room(len(row.ids))
         self.cache.fill_row(place, begun.cache, begun.row)
@@ -134,7 +134,7 @@ class Decoder:
                 row.learn(row.cached - len(run) + 1, own[:-1])
                 row.write(targets[place][-1], own[-1], self.context)
 
-    def peek(self, rows: Sequence[Row]) -> Tensor:
+    def peek(self, rows: Sequence[TokenSequence]) -> Tensor:
         """Logits (N, V) behind the last token of each of some rows, which are not kept; N at most a batch."""
         for number, row in enumerate(rows):
             self.put(number, row, self.begin(row, rows[number + 1 :]))
@@ -145,11 +145,11 @@ class Decoder:
         return logits
 
     @staticmethod
-    def _known(row: Row, run: Sequence[int]) -> list[int]:
+    def _known(row: TokenSequence, run: Sequence[int]) -> list[int]:
         """The tokens that come behind each of a run, as far as they are written."""
         return row.ids[row.cached + 1 : row.cached + 1 + len(run)]
 
-    def slide(self, row: Row) -> None:
+    def slide(self, row: TokenSequence) -> None:
         """Finish a text that has outgrown the context, with the last of its tokens as input at each step.
 
         Positions shift by one a step, so nothing cached stays right, and every step reads the whole window.
@@ -162,7 +162,7 @@ class Decoder:
                 (log_prob,) = log_probs(logits, [token])
             row.write(token, log_prob, self.context)
 
-    def _choose(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
+    def _choose(self, logits: Tensor, rows: Sequence[TokenSequence]) -> list[int]:
         """A token for each row, from the logits (N, V) behind its last one."""
         alike: dict[Options, list[int]] = {}
         for place, row in enumerate(rows):
@@ -186,7 +186,7 @@ class Decoder:
         if n_tokens > self.cache.capacity:
             self.cache.grow(min(max(2 * self.cache.capacity, n_tokens), self.context))
 
-    def _prefill(self, group: Mapping[tuple[int, ...], Row]) -> None:
+    def _prefill(self, group: Mapping[tuple[int, ...], TokenSequence]) -> None:
         rows = list(group.values())
         lengths = [len(row.ids) - 1 for row in rows]
         longest = max(lengths)
@@ -215,10 +215,10 @@ class Decoder:
 
 def decoded(
     decoder: Decoder,
-    take: Callable[[bool], Row | None],
-    wanted: Callable[[Row], bool],
+    take: Callable[[bool], TokenSequence | None],
+    wanted: Callable[[TokenSequence], bool],
     ahead: int,
-) -> Iterator[Row]:
+) -> Iterator[TokenSequence]:
     """Rows as they are finished.
 
     Args:
@@ -227,7 +227,7 @@ def decoded(
         wanted: whether a row is still to be written.
         ahead: rows that are taken before there is a place for them.
     """
-    waiting: deque[Row] = deque()
+    waiting: deque[TokenSequence] = deque()
 
     def drawn(*, wait: bool) -> bool:
         if (row := take(wait)) is None:
@@ -236,7 +236,7 @@ def decoded(
         waiting.append(row)
         return True
 
-    def next_row(wait: bool) -> Row | None:
+    def next_row(wait: bool) -> TokenSequence | None:
         """The next row, the ones that will soon have a place being known."""
         while True:
             while len(waiting) < ahead and drawn(wait=False):
@@ -270,7 +270,7 @@ def decoded(
         yield from done
 
 
-def in_order(found: Iterable[Row], progress: Progress | None) -> Iterator[Sample]:
+def in_order(found: Iterable[TokenSequence], progress: Progress | None) -> Iterator[Sample]:
     """Samples in the order of their prompts."""
     finished: dict[int, Sample] = {}
     n_tokens = n_given = 0

@@ -29,12 +29,12 @@ from crystallm.errors import CrystallmError, InputError
 from crystallm.sampling.decoder import PREFILL_ROWS, Decoder, decoded, in_order
 from crystallm.sampling.sequence import (
     BROKEN,
-    Draft,
+    Grammar,
     Options,
-    Row,
-    Rules,
     Sample,
+    SequenceRequest,
     Stop,
+    TokenSequence,
     check_options,
     check_text,
 )
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crystallm.network.transformer import GPT
-    from crystallm.sampling.decoder import Line
+    from crystallm.sampling.decoder import RequestQueue
 
     Progress = Callable[[int, int], None]
 
@@ -67,7 +67,7 @@ def sample(
     indices: Sequence[int] | None = None,
     batch_size: int = 32,
     max_new_tokens: int = 3000,
-    rules: Rules | None = None,
+    rules: Grammar | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Sample]:
     """Write one text behind each prompt.
@@ -99,9 +99,9 @@ def sample(
         raise InputError(f"{len(streams)} indices for {len(prompts)} prompts: give one for each")
     check_options(network, options, batch_size)
     for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True)):
-        check_text(network, number, Draft(prompt, options, seed, index))
+        check_text(network, number, SequenceRequest(prompt, options, seed, index))
     rows = (
-        Row.of(number, Draft(prompt, options, seed, index, rules))
+        TokenSequence.of(number, SequenceRequest(prompt, options, seed, index, rules))
         for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True))
     )
     decoder = Decoder(network, min(batch_size, max(len(prompts), 1)), compiled=len(prompts) >= _COMPILED_FOR)
@@ -109,7 +109,9 @@ def sample(
     return in_order(found, progress)
 
 
-def serve(network: GPT, line: Line, *, batch_size: int = 32) -> Iterator[tuple[Draft, Sample]]:
+def serve(
+    network: GPT, line: RequestQueue, *, batch_size: int = 32
+) -> Iterator[tuple[SequenceRequest, Sample]]:
     """Write what comes along a line, until it is closed.
 
     A text begins as soon as there is a place for it beside those being written; each is what `sample` writes
@@ -126,18 +128,18 @@ def serve(network: GPT, line: Line, *, batch_size: int = 32) -> Iterator[tuple[D
     Raises:
         CrystallmError: while drawing, if the network's numbers are not finite.
     """
-    drafts: dict[int, Draft] = {}
+    drafts: dict[int, SequenceRequest] = {}
     numbers = itertools.count()
 
-    def take(wait: bool) -> Row | None:
+    def take(wait: bool) -> TokenSequence | None:
         draft = line.take(wait=wait)
         if draft is None:
             return None
-        row = Row.of(next(numbers), draft)
+        row = TokenSequence.of(next(numbers), draft)
         drafts[row.number] = draft
         return row
 
-    def wanted(row: Row) -> bool:
+    def wanted(row: TokenSequence) -> bool:
         if line.wanted(drafts[row.number]):
             return True
         del drafts[row.number]
@@ -147,7 +149,7 @@ def serve(network: GPT, line: Line, *, batch_size: int = 32) -> Iterator[tuple[D
         yield drafts.pop(row.number), row.to_sample()
 
 
-def check(network: GPT, draft: Draft) -> None:
+def check(network: GPT, draft: SequenceRequest) -> None:
     """Refuse a draft that cannot be written.
 
     Raises:
@@ -187,7 +189,7 @@ class Writer:
         top_p: float | None = None,
         batch_size: int = 32,
         max_new_tokens: int = 3000,
-        rules: Rules | None = None,
+        rules: Grammar | None = None,
     ) -> None:
         self._network = network
         self._options = Options(stop, temperature, top_k, top_p, max_new_tokens)
@@ -218,12 +220,12 @@ class Writer:
         end = stop.end_ids
         rows = []
         for number, ((ids, n_prompt), index) in enumerate(zip(beginnings, indices, strict=True)):
-            draft = Draft(ids, self._options, seed, index, self._rules)
+            draft = SequenceRequest(ids, self._options, seed, index, self._rules)
             n_written = len(ids) - n_prompt
             ended = n_written >= len(end) and tuple(ids[-len(end) :]) == end
             finished = ended or (len(ids) >= context and not stop.slide)
             check_text(self._network, number, draft, finished=finished)
-            row = Row.of(number, draft)
+            row = TokenSequence.of(number, draft)
             row.n_prompt = n_prompt
             row.log_probs, row.forced = [math.nan] * n_written, [False] * n_written
             row.ended, row.finished = ended, finished
@@ -244,9 +246,9 @@ class Writer:
         """
         rows = []
         for number, (ids, n_prompt) in enumerate(beginnings):
-            draft = Draft(ids, self._options)
+            draft = SequenceRequest(ids, self._options)
             check_text(self._network, number, draft)
-            rows.append(Row.of(number, draft))
+            rows.append(TokenSequence.of(number, draft))
             rows[-1].n_prompt = n_prompt
         size = self._decoder.batch_size
         found = [self._decoder.peek(rows[k : k + size]) for k in range(0, len(rows), size)]

@@ -35,7 +35,7 @@ class Stop:
     """At the end of the context: drop the oldest tokens and go on (True), or leave the text unfinished."""
 
 
-class RowState(Protocol):
+class GrammarState(Protocol):
     """What the rules know about one text while it is written."""
 
     def allowed(self) -> Sequence[int] | None:
@@ -50,10 +50,10 @@ class RowState(Protocol):
         """
 
 
-class Rules(Protocol):
+class Grammar(Protocol):
     """Which tokens may come next in a text."""
 
-    def start(self, prompt: Sequence[int]) -> RowState:
+    def start(self, prompt: Sequence[int]) -> GrammarState:
         """A fresh state for a text that begins with `prompt`."""
 
 
@@ -100,18 +100,18 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False)
-class Draft:
+class SequenceRequest:
     """A text that is to be written, with all that decides it; as for `sample`."""
 
     prompt: Sequence[int]
     options: Options
     seed: int = 0
     index: int = 0
-    rules: Rules | None = None
+    rules: Grammar | None = None
 
 
 @dataclass(slots=True)
-class Row:
+class TokenSequence:
     """A text being written.
 
     Attributes:
@@ -135,7 +135,7 @@ class Row:
     options: Options
     ids: list[int]
     n_prompt: int
-    state: RowState | None
+    state: GrammarState | None
     uniforms: Iterator[float]
     log_probs: list[float] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)
@@ -145,7 +145,7 @@ class Row:
     finished: bool = False
 
     @classmethod
-    def of(cls, number: int, draft: Draft) -> Row:
+    def of(cls, number: int, draft: SequenceRequest) -> TokenSequence:
         """The row that begins with a draft's prompt."""
         return cls(
             number=number,
@@ -259,7 +259,7 @@ def check_options(network: GPT, options: Options, batch_size: int) -> None:
         raise InputError("stop.end_ids is empty: say which tokens end a text")
 
 
-def check_text(network: GPT, number: int, draft: Draft, *, finished: bool = False) -> None:
+def check_text(network: GPT, number: int, draft: SequenceRequest, *, finished: bool = False) -> None:
     """Refuse what cannot be continued.
 
     Args:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Log:
+class Journal:
     """A file of rounds.
 
     Args:

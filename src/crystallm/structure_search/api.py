@@ -6,8 +6,8 @@ import secrets
 from typing import TYPE_CHECKING, Any, Literal
 
 from crystallm.errors import InputError
-from crystallm.generation.interpretation import understand
-from crystallm.generation.request import Request, Settings, opened
+from crystallm.generation.interpretation import interpret
+from crystallm.generation.request import Request, SamplingOptions, with_default_z
 from crystallm.options import validated
 from crystallm.structure_search.options import split
 from crystallm.structure_search.search import LOG, Search
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from crystallm.crystals.crystal import Crystal
     from crystallm.models.model import Model
-    from crystallm.structure_search.search import Found
+    from crystallm.structure_search.search import SearchSample
 
 
-def best_first(found: Sequence[Found]) -> list[Crystal]:
+def best_first(found: Sequence[SearchSample]) -> list[Crystal]:
     """The valid crystals with an energy, each once, equal ones folded (see `answers`), the lowest first.
 
     Sets their clusters and ranks.
@@ -35,7 +35,7 @@ def best_first(found: Sequence[Found]) -> list[Crystal]:
     return ranked[:n_distinct]
 
 
-def descent(found: Sequence[Found], *, seconds: bool = False) -> list[tuple[float, float]]:
+def best_so_far(found: Sequence[SearchSample], *, seconds: bool = False) -> list[tuple[float, float]]:
     """The lowest energy so far by energy calls, or by seconds: where it fell, and the end.
 
     Args:
@@ -114,12 +114,12 @@ def search(
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     how, rest = split(recipe, given | options)  # None of `top_k` stands for all tokens
-    settings = validated(Settings, rest)
-    request = opened(validated(Request, {"formula": formula, "z": z, "space_group": space_group}))
+    settings = validated(SamplingOptions, rest)
+    request = with_default_z(validated(Request, {"formula": formula, "z": z, "space_group": space_group}))
     if workers < 1:
         raise InputError(f"{workers=} must be 1 or more")
     require(how.energy)
-    understand(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
+    interpret(request, fitting=constraints == "full")  # before a model is loaded, which takes longer
     loaded = model if isinstance(model, Model) else load_model(model, device=device, dtype=dtype)
     run = Search(loaded, request, how, settings, workers=workers)
     found = run.run()

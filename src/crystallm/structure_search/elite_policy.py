@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from crystallm.crystallography.space_groups import Floats
-    from crystallm.structure_search.options import Options
-    from crystallm.structure_search.policy import Outcome, Root
-    from crystallm.structure_search.prefixes import Beginnings, Ids
+    from crystallm.structure_search.options import SearchOptions
+    from crystallm.structure_search.policy import Outcome, SearchPrompt
+    from crystallm.structure_search.prefixes import Ids, PrefixExplorer
 
 
 TRIES = 8
@@ -60,7 +60,7 @@ UNIT = 8.0
 """Steps of a cell parameter that are one unit of length of a guess: 4 %."""
 
 
-class Elites:
+class ElitePolicy:
     """What the best crystals so far begin with.
 
     Crystals that differ in nothing but numbers are a family; of the published language all are one.
@@ -72,7 +72,9 @@ class Elites:
         beginnings: where choices are.
     """
 
-    def __init__(self, options: Options, seed: int, roots: Sequence[Root], beginnings: Beginnings) -> None:
+    def __init__(
+        self, options: SearchOptions, seed: int, roots: Sequence[SearchPrompt], beginnings: PrefixExplorer
+    ) -> None:
         self._options = options
         self._seed = seed
         self._roots = roots

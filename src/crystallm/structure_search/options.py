@@ -43,7 +43,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 one at a time, written with top-k = width to 1,000 tokens; `paper-long` is the paper's other setting."""
 
 
-class Options(BaseModel):
+class SearchOptions(BaseModel):
     """How to search. Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -101,7 +101,7 @@ class Options(BaseModel):
         return given
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Options:
+    def _fits_together(self) -> SearchOptions:
         if self.method == "sampling" and self.rollouts > 1:
             raise ValueError(f"rollouts = {self.rollouts} of plain sampling: ask for more simulations")
         if self.rule == "greedy" and self.c > 1:
@@ -119,7 +119,7 @@ class Options(BaseModel):
         return SIMULATIONS if self.simulations is None and unbounded else self.simulations
 
 
-def split(recipe: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+def split(recipe: str, given: Mapping[str, Any]) -> tuple[SearchOptions, dict[str, Any]]:
     """The options of a search, and what is left for `generation.Settings`.
 
     Args:
@@ -139,8 +139,8 @@ def split(recipe: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any
     if given.get("rule") == "greedy":
         gone.append("c")
     everything = {name: value for name, value in base.items() if name not in gone} | dict(given)
-    own = {name: everything.pop(name) for name in tuple(everything) if name in Options.model_fields}
-    options = validated(Options, own)
+    own = {name: everything.pop(name) for name in tuple(everything) if name in SearchOptions.model_fields}
+    options = validated(SearchOptions, own)
     if options.method == "tree" and "top_k" not in given:
         everything["top_k"] = options.width  # roll-outs stay among what the tree may choose
     return options, everything

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Root:
+class SearchPrompt:
     """A prompt, where a search may begin.
 
     Attributes:
@@ -90,7 +90,7 @@ class Sampling:
         roots: prompts.
     """
 
-    def __init__(self, seed: int, roots: Sequence[Root]) -> None:
+    def __init__(self, seed: int, roots: Sequence[SearchPrompt]) -> None:
         self._seed = seed
         self._roots = roots
         self._weights = [root.weight for root in roots]

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.language import Language
-    from crystallm.sampling.sequence import RowState, Rules
+    from crystallm.sampling.sequence import Grammar, GrammarState
 
 
 Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Beginnings:
+class PrefixExplorer:
     """How texts of a language may begin.
 
     Attributes:
@@ -36,7 +36,7 @@ class Beginnings:
     """
 
     language: Language
-    rules: Rules | None
+    rules: Grammar | None
     context: int
 
     def complete(self, ids: Sequence[int], n_prompt: int = 0) -> bool:
@@ -117,7 +117,7 @@ class Beginnings:
         options = self.options(ids)
         return bool(options) and all(family.group <= token < family.label for token in options or ())
 
-    def _forced(self, found: list[int], state: RowState, n_prompt: int) -> Ids:
+    def _forced(self, found: list[int], state: GrammarState, n_prompt: int) -> Ids:
         while not self.complete(found, n_prompt):
             allowed = state.allowed()
             if allowed is None or len(allowed) != 1:

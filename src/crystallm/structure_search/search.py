@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
 from crystallm.generation.generator import Generator
-from crystallm.storage.journal import Log
-from crystallm.structure_search.elite_policy import Elites
-from crystallm.structure_search.policy import Outcome, Root, Sampling
+from crystallm.storage.journal import Journal
+from crystallm.structure_search.elite_policy import ElitePolicy
+from crystallm.structure_search.policy import Outcome, Sampling, SearchPrompt
 from crystallm.structure_search.tree_policy import TreePolicy
 
 if TYPE_CHECKING:
@@ -35,23 +35,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystallm.crystals.crystal import Crystal
-    from crystallm.generation.request import Request, Settings
+    from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
     from crystallm.sampling.sample import Writer
     from crystallm.sampling.sequence import Sample
-    from crystallm.structure_search.options import Options
+    from crystallm.structure_search.options import SearchOptions
     from crystallm.structure_search.policy import Policy, Proposal
-    from crystallm.structure_search.prefixes import Beginnings
+    from crystallm.structure_search.prefixes import PrefixExplorer
 
 
 def policy(
-    options: Options, seed: int, roots: Sequence[Root], beginnings: Beginnings, writer: Writer
+    options: SearchOptions,
+    seed: int,
+    roots: Sequence[SearchPrompt],
+    beginnings: PrefixExplorer,
+    writer: Writer,
 ) -> Policy:
     """The policy that the options name."""
     if options.method == "tree":
         return TreePolicy(options, seed, roots, beginnings, writer)
     if options.method == "elites":
-        return Elites(options, seed, roots, beginnings)
+        return ElitePolicy(options, seed, roots, beginnings)
     return Sampling(seed, roots)
 
 
@@ -67,7 +71,7 @@ minutes alone."""
 
 
 @dataclass
-class Found:
+class SearchSample:
     """A text that a search has written.
 
     Attributes:
@@ -147,19 +151,19 @@ class Search:
 
     model: Model
     request: Request
-    options: Options
-    settings: Settings
+    options: SearchOptions
+    settings: SamplingOptions
     path: Path | None = None
     workers: int = 1
     most_atoms: int | None = None
     log_samples: bool = False
-    found: list[Found] = field(default_factory=list)
+    found: list[SearchSample] = field(default_factory=list)
     stopped: str = ""
 
     def __post_init__(self) -> None:
         from crystallm.sampling import sample as sampling_sample
         from crystallm.sampling import sequence
-        from crystallm.structure_search.prefixes import Beginnings
+        from crystallm.structure_search.prefixes import PrefixExplorer
 
         request = self.request.model_copy(update={"n": 1})
         generator = Generator(self.model, [request], self.settings, most_atoms=self.most_atoms)
@@ -178,10 +182,10 @@ class Search:
             max_new_tokens=settings.max_new_tokens,
             rules=rules,
         )
-        roots = [Root(choice.prompt, choice.weight) for choice in self._choices]
-        beginnings = Beginnings(language, rules, self.model.config.context)
+        roots = [SearchPrompt(choice.prompt, choice.weight) for choice in self._choices]
+        beginnings = PrefixExplorer(language, rules, self.model.config.context)
         self._policy: Policy = policy(self.options, settings.seed, roots, beginnings, self._writer)
-        self._log = Log(self.path)
+        self._log = Journal(self.path)
         self._by_text: dict[tuple[int, ...], int] = {}  # places in `found`
         self._by_form: dict[str, int] = {}
         self._simulations = self._calls = self._n_valid = self._silent = self._idle = 0
@@ -197,8 +201,8 @@ class Search:
     def run(
         self,
         *,
-        on_round: Callable[[State, Sequence[Found]], object] = lambda *_: None,
-    ) -> list[Found]:
+        on_round: Callable[[State, Sequence[SearchSample]], object] = lambda *_: None,
+    ) -> list[SearchSample]:
         """Search until a bound is met.
 
         Args:
@@ -215,7 +219,7 @@ class Search:
             self._go_on(on_round)
         return self.found
 
-    def _go_on(self, on_round: Callable[[State, Sequence[Found]], object]) -> None:
+    def _go_on(self, on_round: Callable[[State, Sequence[SearchSample]], object]) -> None:
         """Do what the log tells, and then more until a bound is met."""
         for lines in self._log.rounds:
             first = self._simulations
@@ -277,7 +281,7 @@ class Search:
             or (options.minutes is not None and self._before + seconds >= 60 * options.minutes)
         )
 
-    def _written(self, proposals: Sequence[Proposal]) -> list[list[Found]]:
+    def _written(self, proposals: Sequence[Proposal]) -> list[list[SearchSample]]:
         """Write and judge what is proposed."""
         from crystallm.crystals import annotation
         from crystallm.crystals.crystal import Crystal
@@ -305,13 +309,13 @@ class Search:
                 )
             )
         fresh = {crystal.ids: crystal for crystal in crystals if crystal.ids not in self._by_text}
-        annotation.judge(list(fresh.values()))
+        annotation.validate(list(fresh.values()))
         for crystal in crystals:
             known = self._by_text.get(crystal.ids)
             twin = fresh[crystal.ids] if known is None else self.found[known].crystal
             crystal.judge(twin.validity)
         found = [
-            Found(crystal, first + i // n, 0.0, asked[i][0].move, sample=sample)
+            SearchSample(crystal, first + i // n, 0.0, asked[i][0].move, sample=sample)
             for i, (crystal, sample) in enumerate(zip(crystals, written, strict=True))
         ]
         return [found[k : k + n] for k in range(0, len(found), n)]
@@ -329,15 +333,15 @@ class Search:
             space_group_weight=choice.space_group_weight,
         )
 
-    def _weigh(self, found: Sequence[Found]) -> None:
+    def _weigh(self, found: Sequence[SearchSample]) -> None:
         """Ask for the energies of valid crystals, each once; set `equals` of those that are known."""
         from crystallm.energy import calculations
         from crystallm.execution.devices import device_of
-        from crystallm.execution.tasks import Lost
+        from crystallm.execution.tasks import Failure
 
         here = len(self.found)
         new: dict[str, int] = {}  # places as they will be in `found`
-        asked: list[Found] = []
+        asked: list[SearchSample] = []
         for place, one in enumerate(found, start=here):
             if not one.crystal.validity.valid:
                 continue
@@ -362,7 +366,7 @@ class Search:
             group=1 if device == "cpu" else calculations.GROUP,
         )
         for one, energy in zip(asked, energies, strict=True):
-            if isinstance(energy, Lost):
+            if isinstance(energy, Failure):
                 one.crystal.energy_reason = energy.reason
             else:
                 one.crystal.energy = energy
@@ -374,8 +378,8 @@ class Search:
     def _take(
         self,
         proposals: Sequence[Proposal],
-        texts: Sequence[Sequence[Found]],
-        on_round: Callable[[State, Sequence[Found]], object],
+        texts: Sequence[Sequence[SearchSample]],
+        on_round: Callable[[State, Sequence[SearchSample]], object],
     ) -> None:
         """Count what a round gave, and let the policy learn it."""
         here = len(self.found)
@@ -387,7 +391,7 @@ class Search:
         self._policy.learn(proposals, [[_outcome(one) for one in some] for some in texts])
         on_round(self.state, self.found[here:])
 
-    def _count(self, one: Found) -> None:
+    def _count(self, one: SearchSample) -> None:
         """Add a text to what was found."""
         crystal, place = one.crystal, len(self.found)
         self.found.append(one)
@@ -400,7 +404,9 @@ class Search:
         if crystal.energy is not None and (self._best is None or crystal.energy < self._best):
             self._best = crystal.energy
 
-    def _restored(self, proposals: Sequence[Proposal], lines: Sequence[dict[str, Any]]) -> list[list[Found]]:
+    def _restored(
+        self, proposals: Sequence[Proposal], lines: Sequence[dict[str, Any]]
+    ) -> list[list[SearchSample]]:
         """What a round of the log has found.
 
         Raises:
@@ -431,11 +437,11 @@ class Search:
             crystal.judge(Validity(**{**verdict, "reasons": tuple(verdict["reasons"])}))
             crystal.energy, crystal.energy_reason = line["energy"], line["energy_reason"]
             place = {name: line[name] for name in ("simulation", "seconds", "move", "call", "equals")}
-            found.append(Found(crystal, **place, sample=_sample(line)))
+            found.append(SearchSample(crystal, **place, sample=_sample(line)))
         return [found[k : k + n] for k in range(0, len(found), n)]
 
 
-def _record(one: Found, proposal: Proposal, rollout: int) -> dict[str, Any]:
+def _record(one: SearchSample, proposal: Proposal, rollout: int) -> dict[str, Any]:
     """A line of the log."""
     crystal = one.crystal
     source: Any = crystal.source
@@ -458,7 +464,7 @@ def _record(one: Found, proposal: Proposal, rollout: int) -> dict[str, Any]:
     }
 
 
-def _how(one: Found) -> dict[str, Any]:
+def _how(one: SearchSample) -> dict[str, Any]:
     """What a line of the log has more, where it tells how its text was written."""
     sample: Any = one.sample
     return {
@@ -479,13 +485,13 @@ def _sample(line: dict[str, Any]) -> Sample | None:
     return Sample(number=0, **told, **runs, forced=tuple(map(bool, line["forced"])))
 
 
-def _outcome(one: Found) -> Outcome:
+def _outcome(one: SearchSample) -> Outcome:
     crystal = one.crystal
     known = one.equals is not None
-    return Outcome(crystal.ids, crystal.energy, penalty(crystal), known)
+    return Outcome(crystal.ids, crystal.energy, invalid_reward(crystal), known)
 
 
-def penalty(crystal: Crystal) -> float:
+def invalid_reward(crystal: Crystal) -> float:
     """The reward of a crystal without an energy: minus the share of bad bonds where nothing else is wrong."""
     verdict = crystal.validity
     sound = verdict.sensible and verdict.formula and verdict.multiplicity and verdict.space_group

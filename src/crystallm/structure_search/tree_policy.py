@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats
     from crystallm.sampling.sample import Writer
-    from crystallm.structure_search.options import Options
-    from crystallm.structure_search.policy import Outcome, Root
-    from crystallm.structure_search.prefixes import Beginnings, Ids
+    from crystallm.structure_search.options import SearchOptions
+    from crystallm.structure_search.policy import Outcome, SearchPrompt
+    from crystallm.structure_search.prefixes import Ids, PrefixExplorer
 
 
 class TreePolicy:
@@ -30,10 +30,10 @@ class TreePolicy:
 
     def __init__(
         self,
-        options: Options,
+        options: SearchOptions,
         seed: int,
-        roots: Sequence[Root],
-        beginnings: Beginnings,
+        roots: Sequence[SearchPrompt],
+        beginnings: PrefixExplorer,
         writer: Writer,
     ) -> None:
         self._options = options

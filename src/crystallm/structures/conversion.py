@@ -65,7 +65,7 @@ def to_atoms(structure: Structure) -> Any:
     )
 
 
-def pack(sample: Structure | str) -> dict[str, Any]:
+def to_json(sample: Structure | str) -> dict[str, Any]:
     """A structure or text as JSON.
 
     Raises:
@@ -85,7 +85,7 @@ def pack(sample: Structure | str) -> dict[str, Any]:
         ) from None
 
 
-def unpack(record: Mapping[str, Any]) -> Structure:
+def from_json(record: Mapping[str, Any]) -> Structure:
     """The structure of a record of `pack`.
 
     Raises:

@@ -86,14 +86,14 @@ def reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen warns of each radius and electronegativity it lacks
         try:
-            crystal = conversion.unpack(record)
+            crystal = conversion.from_json(record)
         except CrystallmError as error:
             return asdict(Reduced(reason=f"no crystal: {error}"))
         primitive = primitive_cell(crystal)
     if isinstance(primitive, str):
         return asdict(Reduced(reason=primitive))
     formula = formula_of(crystal.composition.get_el_amt_dict())
-    packed = json.dumps(conversion.pack(primitive))
+    packed = json.dumps(conversion.to_json(primitive))
     return asdict(Reduced(formula=formula, n_atoms=len(primitive), primitive=packed, reason=""))
 
 
@@ -124,7 +124,7 @@ def reduce_all(keys: Sequence[str | None], crew: Crew, *, function: str = REDUCE
     answers = crew.run(function, [{"sample": key} for key in distinct], "reading")
     found: dict[str | None, Reduced] = {None: Reduced()}
     for key, answer in zip(distinct, answers, strict=True):
-        lost = isinstance(answer, execution_tasks.Lost)
+        lost = isinstance(answer, execution_tasks.Failure)
         found[key] = Reduced(reason=f"not compared: {answer.reason}") if lost else Reduced(**answer)
     return [found[key] for key in keys]
 
@@ -183,11 +183,11 @@ def find_repeats(crystals: Sequence[Reduced], valid: Sequence[bool], crew: Crew)
         for bucket, new, answer in zip(
             buckets, chosen, crew.run(f"{__name__}:fold_record", tasks), strict=True
         ):
-            if isinstance(answer, execution_tasks.Lost) and len(new) > 1:
+            if isinstance(answer, execution_tasks.Failure) and len(new) > 1:
                 size[bucket] = max(1, len(new) // 8)
                 continue
             del waiting[bucket][: len(new)]
-            if isinstance(answer, execution_tasks.Lost):
+            if isinstance(answer, execution_tasks.Failure):
                 result.lost[new[0]] = f"not told from others: {answer.reason}"
                 continue
             size[bucket] = min(FOLDED, 2 * size[bucket])
@@ -212,7 +212,7 @@ Comparable = tuple["Structure", float]  # a primitive cell and its stretch
 @lru_cache(maxsize=512)
 def unpacked(packed: str) -> Comparable:
     """Return a packed primitive cell and its stretch."""
-    crystal = conversion.unpack(json.loads(packed))
+    crystal = conversion.from_json(json.loads(packed))
     return crystal, comparison.stretch(crystal.lattice)
 
 

@@ -64,7 +64,7 @@ def fold_record(task: Mapping[str, Any]) -> list[int]:
 def _primitive(record: Mapping[str, Any]) -> tuple[Structure, float] | None:
     """The primitive cell of a packed structure and its stretch; None for one that is not compared."""
     try:
-        structure = conversion.unpack(record)
+        structure = conversion.from_json(record)
     except CrystallmError:
         return None
     if len(structure) > comparison.MAX_ATOMS or not 0 < comparison.stretch(structure.lattice) < MAX_STRETCH:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from crystallm.structures.duplicates import Comparable
 
-    Sample = Structure | str | None
+    ComparedSample = Structure | str | None
 
 
 CRYSTALS, KNOWN = 8, 32
@@ -41,7 +41,7 @@ CRYSTALS, KNOWN = 8, 32
 
 
 def known_equals(
-    crystals: Sequence[Sample],
+    crystals: Sequence[ComparedSample],
     known: Iterable[tuple[str, str]],
     *,
     workers: int = 1,
@@ -55,7 +55,7 @@ def known_equals(
     """
     limits = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb, "executor": executor}
     crew = Crew(limits, None)
-    keys = [None if sample is None else json.dumps(conversion.pack(sample)) for sample in crystals]
+    keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in crystals]
     found = reduce_all(keys, crew)
     rows = index(known, {crystal.formula for crystal in found if crystal.formula})
     matches, _ = find_matches(found, rows, crew)
@@ -134,7 +134,7 @@ def find_matches(crystals: Sequence[Reduced], known: KnownSet, crew: Crew) -> tu
         answers = crew.run(f"{__name__}:match_record", _Tasks(crystals, known, parts), "comparing")
         again: list[_Part] = []
         for (formula, asked, numbers), answer in zip(parts, answers, strict=True):
-            if not isinstance(answer, execution_tasks.Lost):
+            if not isinstance(answer, execution_tasks.Failure):
                 unreadable.update((formula, numbers[k]) for k in answer["unreadable"])
                 for i, number in zip(asked, answer["match"], strict=True):
                     if number is not None:
@@ -163,7 +163,7 @@ def _known(text: str) -> Comparable | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            crystal = conversion.unpack({"text": text})
+            crystal = conversion.from_json({"text": text})
             primitive = primitive_cell(crystal)
         except (CrystallmError, ValueError):
             return None

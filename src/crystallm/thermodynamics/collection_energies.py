@@ -42,7 +42,7 @@ NO_MATCH = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class EnergyResult:
     """A crystal and its energy.
 
     Attributes:
@@ -62,15 +62,15 @@ class Weighed:
     reason: str = ""
 
 
-def weigh(
+def collection_energies(
     texts: Sequence[str],
     model: str,
     *,
-    options: relaxation.Options | None = None,
+    options: relaxation.RelaxOptions | None = None,
     device: str = "cpu",
     n_workers: int = 1,
     executor: Executor | None = None,
-) -> list[Weighed]:
+) -> list[EnergyResult]:
     """The energies of crystals, in processes that may be lost.
 
     Args:
@@ -84,13 +84,13 @@ def weigh(
     Raises:
         InputError, CrystallmError: there is no such model, or it cannot be loaded.
     """
-    found: dict[str, Weighed] = {}
+    found: dict[str, EnergyResult] = {}
     structures: dict[str, Structure] = {}
     for text in dict.fromkeys(texts):
         try:
             structures[text] = structure_reader.read_structure(text)
         except CrystallmError as error:
-            found[text] = Weighed(reason=f"no crystal: {error}")
+            found[text] = EnergyResult(reason=f"no crystal: {error}")
     given = list(structures.values())
     n = max(1, min(n_workers, len(given)))
     if options is None:
@@ -103,10 +103,12 @@ def weigh(
 
 def _as_written(
     structures: Sequence[Structure], model: str, *, device: str, n_workers: int, executor: Executor | None
-) -> list[Weighed]:
+) -> list[EnergyResult]:
     energies = calculations.score(structures, model, device=device, workers=n_workers, executor=executor)
     return [
-        Weighed(reason=energy.reason) if isinstance(energy, tasks.Lost) else Weighed(structure, energy)
+        EnergyResult(reason=energy.reason)
+        if isinstance(energy, tasks.Failure)
+        else EnergyResult(structure, energy)
         for structure, energy in zip(structures, energies, strict=True)
     ]
 
@@ -114,13 +116,13 @@ def _as_written(
 def _relaxed(
     structures: Sequence[Structure],
     model: str,
-    options: relaxation.Options,
+    options: relaxation.RelaxOptions,
     *,
     device: str,
     n_workers: int,
     executor: Executor | None,
-) -> list[Weighed]:
-    ends: Sequence[relaxation.Relaxed | tasks.Lost]
+) -> list[EnergyResult]:
+    ends: Sequence[relaxation.Relaxed | tasks.Failure]
     if executor is None:  # in processes that `workers.kept` keeps
         ends = calculations.relax_all(structures, model, options, device=device, n_workers=n_workers)
     else:
@@ -129,25 +131,25 @@ def _relaxed(
         )
         ends = [end for _, end in sorted(many, key=lambda pair: pair[0])]
     pairs = [
-        {"before": conversion.pack(end.before), "after": conversion.pack(end.structure)}
+        {"before": conversion.to_json(end.before), "after": conversion.to_json(end.structure)}
         for end in ends
-        if not isinstance(end, tasks.Lost)
+        if not isinstance(end, tasks.Failure)
     ]
     moved = iter(mapping.run(f"{__name__}:rmsd_record", pairs, workers=n_workers, executor=executor))
     found = []
     for end in ends:
-        if isinstance(end, tasks.Lost):
-            found.append(Weighed(reason=end.reason))
+        if isinstance(end, tasks.Failure):
+            found.append(EnergyResult(reason=end.reason))
             continue
         far = next(moved)
-        rmsd = None if isinstance(far, tasks.Lost) else float(far)
-        found.append(Weighed(end.structure, end.energy, end.energy_before, end.converged, rmsd))
+        rmsd = None if isinstance(far, tasks.Failure) else float(far)
+        found.append(EnergyResult(end.structure, end.energy, end.energy_before, end.converged, rmsd))
     return found
 
 
 def rmsd_record(task: Mapping[str, Any]) -> float:
     """`rmsd` of two packed structures, `before` and `after`, for a worker process."""
-    return rmsd(conversion.unpack(task["before"]), conversion.unpack(task["after"]))
+    return rmsd(conversion.from_json(task["before"]), conversion.from_json(task["after"]))
 
 
 def rmsd(before: Structure, after: Structure) -> float:

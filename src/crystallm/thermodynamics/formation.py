@@ -71,11 +71,11 @@ def element_energies(
         found = calculations.relax_all(
             [reference_crystals.element(symbol) for symbol in missing],
             model,
-            relaxation.Options(steps=STEPS, keep_symmetry=True),
+            relaxation.RelaxOptions(steps=STEPS, keep_symmetry=True),
             device=device,
         )
         for symbol, one in zip(missing, found, strict=True):
-            if isinstance(one, tasks.Lost):
+            if isinstance(one, tasks.Failure):
                 continue
             if one.converged:
                 known[symbol] = one.energy

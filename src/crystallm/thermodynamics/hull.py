@@ -113,7 +113,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-class Lacking:
+class MissingElements:
     """What the entries of a file lack for many formulas, of which others may have their energies above them.
 
     Args:

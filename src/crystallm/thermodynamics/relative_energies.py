@@ -22,7 +22,7 @@ COLUMNS = {"formation_energy": "float64", "e_above_hull": "float64"}
 """What is told, with pyarrow types, eV per atom."""
 
 
-class Relation:
+class RelativeEnergies:
     """Formation energies and energies above the hull.
 
     Args:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crystallm.datasets import packing
-from crystallm.datasets.shards import Ids, Joined, Split
+from crystallm.datasets.shards import ConcatenatedSplit, Ids, TokenSplit
 from crystallm.errors import InputError, TextError
 from crystallm.language import get_language
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from crystallm.datasets.packing import Planned
+    from crystallm.datasets.packing import PlannedBatch
     from crystallm.training.recipe import Recipe
 
 
@@ -31,7 +31,7 @@ _OPENING = 1000  # tokens of a crystal that are read for its space group
 
 
 @dataclass(frozen=True)
-class Step:
+class UpdateBatches:
     """What an update learns from.
 
     Attributes:
@@ -50,7 +50,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Epochs:
+class BatchSampler:
     """The epochs of a run.
 
     Attributes:
@@ -61,17 +61,17 @@ class Epochs:
     """
 
     recipe: Recipe
-    split: Split
-    mix: Split | None = None
-    others: Split | None = None
+    split: TokenSplit
+    mix: TokenSplit | None = None
+    others: TokenSplit | None = None
 
     @cached_property
-    def source(self) -> Split | Joined:
+    def source(self) -> TokenSplit | ConcatenatedSplit:
         """All crystals; those of `mix`, or `others`, stand behind the others."""
         behind = self.mix if self.others is None else self.others
-        return self.split if behind is None else Joined(self.split, behind)
+        return self.split if behind is None else ConcatenatedSplit(self.split, behind)
 
-    def _fitting(self, split: Split) -> Ids:
+    def _fitting(self, split: TokenSplit) -> Ids:
         """Numbers of the crystals that can be learned from."""
         return np.flatnonzero((split.lengths > 0) & (split.lengths <= self._longest))
 
@@ -119,7 +119,7 @@ class Epochs:
         """How many of `mix` stand beside n others."""
         return round(n * self.recipe.mix_share / (1 - self.recipe.mix_share))
 
-    def plan(self, epoch: int) -> list[Planned]:
+    def plan(self, epoch: int) -> list[PlannedBatch]:
         """The micro-batches of an epoch in their order."""
         recipe, context = self.recipe, self.recipe.context
         rng = np.random.default_rng([recipe.seed, epoch])
@@ -140,7 +140,7 @@ class Epochs:
         offsets = self.source.starts[_some(chosen, n_windows, rng)]
         return packing.cut(offsets, batch_tokens=recipe.batch_tokens, window=context)
 
-    def steps(self, epoch: int, batch: int, *, size: int, rank: int, n_ranks: int) -> Iterator[Step]:
+    def steps(self, epoch: int, batch: int, *, size: int, rank: int, n_ranks: int) -> Iterator[UpdateBatches]:
         """Updates without end from a place in the data on, as one of several processes sees them.
 
         Args:
@@ -150,7 +150,7 @@ class Epochs:
             rank: number of the process; micro-batch k of an update is for process k modulo `n_ranks`.
             n_ranks: number of processes.
         """
-        gathered: list[tuple[int, int, Planned]] = []
+        gathered: list[tuple[int, int, PlannedBatch]] = []
         while True:
             for number, planned in enumerate(self.plan(epoch)):
                 if number < batch:
@@ -161,9 +161,9 @@ class Epochs:
                     gathered = []
             epoch, batch = epoch + 1, 0
 
-    def _step(self, gathered: list[tuple[int, int, Planned]], rank: int, n_ranks: int) -> Step:
+    def _step(self, gathered: list[tuple[int, int, PlannedBatch]], rank: int, n_ranks: int) -> UpdateBatches:
         plans = [planned for _, _, planned in gathered]
-        return Step(
+        return UpdateBatches(
             [
                 (_seed(self.recipe.seed, epoch, number), planned.fill(self.source))
                 for epoch, number, planned in gathered[rank::n_ranks]
@@ -202,7 +202,7 @@ def drawn(numbers: Ids, weights: npt.NDArray[np.float64], rng: np.random.Generat
     return np.repeat(numbers[order], counts)
 
 
-def space_groups(split: Split, crystals: Ids) -> Ids:
+def space_groups(split: TokenSplit, crystals: Ids) -> Ids:
     """[n] number of the space group of each of these crystals.
 
     Raises:

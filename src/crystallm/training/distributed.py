@@ -26,7 +26,7 @@ _LONGEST = 600  # bytes of a message that one process tells the others
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """The processes of a run, as one of them sees them.
 
     Attributes:
@@ -133,7 +133,7 @@ def size() -> int:
 
 
 @contextlib.contextmanager
-def world(device: str = "auto") -> Iterator[World]:
+def world(device: str = "auto") -> Iterator[ProcessGroup]:
     """The processes of this run, connected for the length of the block.
 
     Args:
@@ -144,7 +144,7 @@ def world(device: str = "auto") -> Iterator[World]:
         CrystallmError: the processes do not find each other.
     """
     if size() == 1:
-        yield World(device_of(device))
+        yield ProcessGroup(device_of(device))
         return
     place = int(os.environ.get("LOCAL_RANK", "0"))
     where = device_of(device)
@@ -167,7 +167,7 @@ def world(device: str = "auto") -> Iterator[World]:
                 "--nproc-per-node N -m crystallm train ...`"
             ) from error
     try:
-        yield World(where, rank(), size())
+        yield ProcessGroup(where, rank(), size())
     finally:
         if owned:
             dist.destroy_process_group()

@@ -30,7 +30,7 @@ from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.storage import files
 from crystallm.training import distributed, flops, metrics, prefetch, state
-from crystallm.training.batch_sampler import Epochs
+from crystallm.training.batch_sampler import BatchSampler
 from crystallm.training.loss import Losses, validate
 from crystallm.training.metrics import METRICS
 from crystallm.training.recipe import FORM, Recipe, next_validation, rate
@@ -40,8 +40,8 @@ from crystallm.training.step import diverged, learn, optimizers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crystallm.training.batch_sampler import Step
-    from crystallm.training.distributed import World
+    from crystallm.training.batch_sampler import UpdateBatches
+    from crystallm.training.distributed import ProcessGroup
     from crystallm.training.loss import Features
 
     Report = Callable[[Progress, Losses | None], None]
@@ -106,7 +106,7 @@ def form_of(model: str) -> dict[str, Any]:
     return config.model_dump(include=set(FORM))
 
 
-def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, resume: bool) -> Run:
+def _prepared(recipe: Recipe, data: str | Path, place: Path, world: ProcessGroup, *, resume: bool) -> Run:
     """All that the loop works on, before its state is loaded; writes nothing."""
     split, held_out = shards.load(data, "train"), shards.load(data, "val")
     if resume:
@@ -142,7 +142,7 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
     recipe = recipe.model_copy(update={"dtype": _dtype(recipe.dtype, world.device)})
     scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.dtype == "float16")
     size = recipe.accumulate * world.size
-    epochs = Epochs(recipe, split, mix, _equivalents(data, split) if recipe.equivalents else None)
+    epochs = BatchSampler(recipe, split, mix, _equivalents(data, split) if recipe.equivalents else None)
     if recipe.rare:
         _ = epochs.weights  # so that data without space groups are refused now
     run = Run(recipe, network, optimizers(network, recipe), scaler, epochs, held_out, place, world, size)
@@ -154,7 +154,7 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: World, *, re
     return run
 
 
-def _equivalents(data: str | Path, split: shards.Split) -> shards.Split:
+def _equivalents(data: str | Path, split: shards.TokenSplit) -> shards.TokenSplit:
     """Other descriptions of the crystals of a split.
 
     Raises:
@@ -173,7 +173,7 @@ def _equivalents(data: str | Path, split: shards.Split) -> shards.Split:
     return others
 
 
-def _mixed(folder: str, split: shards.Split) -> shards.Split:
+def _mixed(folder: str, split: shards.TokenSplit) -> shards.TokenSplit:
     mix = shards.load(folder, "train")
     if (mix.language, mix.vocab_size) != (split.language, split.vocab_size):
         raise InputError(
@@ -245,7 +245,9 @@ def _share(recipe: Recipe, update: int, tokens: int, seconds: float) -> float:
     return tokens / recipe.tokens if recipe.tokens is not None else seconds / (60 * (recipe.minutes or 1))
 
 
-def _fed(step: Step, device: torch.device) -> tuple[Step, list[tuple[int, prefetch.Fed]]]:
+def _fed(
+    step: UpdateBatches, device: torch.device
+) -> tuple[UpdateBatches, list[tuple[int, prefetch.DeviceBatch]]]:
     return step, [(seed, prefetch.fed(batch, device, pinned=True)) for seed, batch in step.batches]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from crystallm.network.transformer import GPT
-    from crystallm.training.distributed import World
+    from crystallm.training.distributed import ProcessGroup
 
     Features = Callable[..., Tensor]
 
@@ -42,7 +42,7 @@ class Summed(NamedTuple):
 
 def summed_loss(
     network: GPT,
-    batch: packing.Batch | prefetch.Fed,
+    batch: packing.Batch | prefetch.DeviceBatch,
     device: torch.device,
     dtype: str,
     features: Features | None = None,
@@ -80,7 +80,11 @@ def _autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
 
 @torch.no_grad()
 def validate(
-    network: GPT, split: shards.Split, device: torch.device, dtype: str = "auto", world: World | None = None
+    network: GPT,
+    split: shards.TokenSplit,
+    device: torch.device,
+    dtype: str = "auto",
+    world: ProcessGroup | None = None,
 ) -> Losses:
     """Losses over all whole crystals of a split that fit the context, without dropout.
 
@@ -91,7 +95,7 @@ def validate(
         dtype: as for `summed_loss`.
         world: processes that share the work and get the same result; None for this one alone.
     """
-    world = world or distributed.World(device)
+    world = world or distributed.ProcessGroup(device)
     was_training, context = network.training, network.config.context
     network.eval()
     sums = torch.zeros(2, dtype=torch.float64)  # nats, tokens

@@ -31,7 +31,7 @@ for a kernel of its own (torch 2.13, a head of 256 by 1,410)."""
 
 
 @dataclass(frozen=True)
-class Fed:
+class DeviceBatch:
     """A batch as tensors on its device.
 
     Attributes:
@@ -50,7 +50,7 @@ class Fed:
     n_taught: int
 
 
-def fed(batch: packing.Batch, device: torch.device, *, pinned: bool = False) -> Fed:
+def fed(batch: packing.Batch, device: torch.device, *, pinned: bool = False) -> DeviceBatch:
     """A batch as tensors.
 
     The places of targets are found here, in numpy: on a GPU their number would have to be waited for.
@@ -68,7 +68,7 @@ def fed(batch: packing.Batch, device: torch.device, *, pinned: bool = False) -> 
         taught = torch.from_numpy(np.pad(places, (0, more)))
         targets = np.pad(targets[places], (0, more), constant_values=packing.IGNORE)
     segments = None if batch.segments is None else torch.from_numpy(batch.segments)
-    found = Fed(
+    found = DeviceBatch(
         torch.from_numpy(batch.ids),
         torch.from_numpy(batch.positions),
         segments,
@@ -81,15 +81,15 @@ def fed(batch: packing.Batch, device: torch.device, *, pinned: bool = False) -> 
     return found if pinned else moved(found, device)
 
 
-def moved(batch: Fed, device: torch.device) -> Fed:
+def moved(batch: DeviceBatch, device: torch.device) -> DeviceBatch:
     """The batch on a device."""
     if device.type == "cpu":
         return batch
     return _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
-def _each(batch: Fed, change: Callable[[Tensor], Tensor]) -> Fed:
-    return Fed(
+def _each(batch: DeviceBatch, change: Callable[[Tensor], Tensor]) -> DeviceBatch:
+    return DeviceBatch(
         change(batch.ids),
         change(batch.positions),
         None if batch.segments is None else change(batch.segments),

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from crystallm.datasets.shards import Split
+    from crystallm.datasets.shards import TokenSplit
     from crystallm.network.transformer import GPT
-    from crystallm.training.batch_sampler import Epochs
-    from crystallm.training.distributed import World
+    from crystallm.training.batch_sampler import BatchSampler
+    from crystallm.training.distributed import ProcessGroup
 
 
 RECIPE, STATE, MODEL, LAST = "recipe.json", "state.safetensors", "model", "last"
@@ -90,10 +90,10 @@ class Run:
     network: GPT
     optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
-    epochs: Epochs
-    held_out: Split
+    epochs: BatchSampler
+    held_out: TokenSplit
     folder: Path
-    world: World
+    world: ProcessGroup
     size: int
     averaged: GPT | None = None
     weights: Tensor | None = None

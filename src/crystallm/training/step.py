@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crystallm.network.transformer import GPT
-    from crystallm.training.batch_sampler import Step
+    from crystallm.training.batch_sampler import UpdateBatches
     from crystallm.training.loss import Features
-    from crystallm.training.prefetch import Fed
+    from crystallm.training.prefetch import DeviceBatch
 
 
 MOMENTUM = 0.95  # Muon's
@@ -65,7 +65,11 @@ def optimizers(network: GPT, recipe: Recipe) -> list[torch.optim.Optimizer]:
 
 
 def learn(
-    run: Run, progress: Progress, step: Step, batches: list[tuple[int, Fed]], features: Features
+    run: Run,
+    progress: Progress,
+    step: UpdateBatches,
+    batches: list[tuple[int, DeviceBatch]],
+    features: Features,
 ) -> float:
     """One step of the optimizer.
 

@@ -8,14 +8,14 @@ from crystallm.lazy import public_names
 
 if TYPE_CHECKING:
     from crystallm.validity.checks import check, check_many
-    from crystallm.validity.verdict import Facts, Validity
+    from crystallm.validity.verdict import StructureFacts, Validity
 
-__all__ = ["Facts", "Validity", "check", "check_many"]
+__all__ = ["StructureFacts", "Validity", "check", "check_many"]
 
 __getattr__, __dir__ = public_names(
     __name__,
     {
-        "Facts": "crystallm.validity.verdict",
+        "StructureFacts": "crystallm.validity.verdict",
         "Validity": "crystallm.validity.verdict",
         "check": "crystallm.validity.checks",
         "check_many": "crystallm.validity.checks",

@@ -34,7 +34,7 @@ from crystallm.validity.printed_checks import (
     multiplicity_faults,
     parse_composition,
 )
-from crystallm.validity.verdict import Facts, Validity, from_record, no_text
+from crystallm.validity.verdict import StructureFacts, Validity, from_record, no_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,14 +65,14 @@ def check(x: str | CrystalLike, *, what: What = "text") -> Validity:
         return no_text(error)
 
 
-def inspect(text: str, what: What = "text") -> tuple[Validity, Facts]:
+def inspect(text: str, what: What = "text") -> tuple[Validity, StructureFacts]:
     """Judge a text as `check` does, and tell what was seen of it."""
     as_printed = what == "text" or (what == "auto" and is_standard(text))
     if not as_printed:
         try:
             text = printed_anew(text)
         except CrystallmError as error:
-            return no_text(error), Facts(as_printed=False)
+            return no_text(error), StructureFacts(as_printed=False)
     draft = _Draft(text)
     draft.judge_print()
     draft.judge_structure()
@@ -164,7 +164,7 @@ def check_many(
     )
     verdicts: dict[str, Validity] = {}
     for text, answer in zip(distinct, answers, strict=True):
-        if isinstance(answer, tasks.Lost):
+        if isinstance(answer, tasks.Failure):
             draft = _Draft(text)
             draft.judge_print()
             draft.reasons.append(f"not judged: {answer.reason}")
@@ -205,7 +205,7 @@ class _Draft:
     bond_score: float | None = None
     space_group: bool = False
     reasons: list[str] = field(default_factory=list)
-    facts: Facts = field(default_factory=Facts)
+    facts: StructureFacts = field(default_factory=StructureFacts)
     block: Block = field(init=False)
 
     def __post_init__(self) -> None:
@@ -276,7 +276,7 @@ def _bond_score(cell: structure_reader.Cell) -> float:
     return bonds.score(*crystal, bonds.orbits(*crystal, cell.operators))
 
 
-def _facts(block: Block, cell: structure_reader.Cell) -> Facts:
+def _facts(block: Block, cell: structure_reader.Cell) -> StructureFacts:
     """What there is to see of a crystal, its symmetry (spglib) among it."""
     import numpy as np
     import spglib
@@ -291,7 +291,7 @@ def _facts(block: Block, cell: structure_reader.Cell) -> Facts:
     known = sorted(counts, key=lambda symbol: (symbol not in elements.symbols(), symbol))
     if all(symbol in elements.symbols() for symbol in known):
         known = elements.electronegativity_order(known)
-    return Facts(
+    return StructureFacts(
         cell_formula=None if "" in counts else formula.short("".join(f"{s}{counts[s]}" for s in known)),
         n_atoms=len(cell.symbols),
         volume_per_atom=abs(float(np.linalg.det(cell.vectors))) / len(cell.symbols),

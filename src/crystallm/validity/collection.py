@@ -143,9 +143,9 @@ def judge_record(task: Mapping[str, Any]) -> dict[str, Any]:
     return {"verdict": asdict(verdict), "facts": asdict(facts)}
 
 
-def _row(entry: Entry, answer: dict[str, Any] | tasks.Lost | None) -> dict[str, Any]:
+def _row(entry: Entry, answer: dict[str, Any] | tasks.Failure | None) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"id": entry.id, "readable": answer is not None}
-    if answer is None or isinstance(answer, tasks.Lost):
+    if answer is None or isinstance(answer, tasks.Failure):
         reason = f"not read: {entry.problem}" if answer is None else f"not judged: {answer.reason}"
         return row | dict.fromkeys(CHECKS, False) | {"reasons": reason}
     verdict, facts = answer["verdict"], answer["facts"]

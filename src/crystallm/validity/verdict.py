@@ -39,7 +39,7 @@ class Validity:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class StructureFacts:
     """What a judge has seen of a crystal; None where it could not be seen.
 
     Attributes:

@@ -26,7 +26,7 @@ figure { margin: 1rem 0; } figcaption { font-size: .9em; opacity: .8; }
 
 
 @dataclass
-class Report:
+class HtmlReport:
     """A report in the making.
 
     Attributes:

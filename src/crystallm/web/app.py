@@ -20,17 +20,17 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution.tasks import LostError
+from crystallm.execution.tasks import TaskError
 from crystallm.version import __version__
 from crystallm.web import formula_check, schemas
 from crystallm.web.jobs import crystal_tasks
 from crystallm.web.jobs.job import BusyError, Job, view
 from crystallm.web.jobs.queue import Jobs
-from crystallm.web.jobs.runner import Runner
+from crystallm.web.jobs.runner import JobRunner
 from crystallm.web.jobs.store import INTERRUPTED
 from crystallm.web.metrics import Metrics, resident_bytes
-from crystallm.web.rate_limits import FullError, Limits, Places, origin
-from crystallm.web.security import Guard, Keys
+from crystallm.web.rate_limits import Limits, NoSlotError, Slots, origin
+from crystallm.web.security import ApiKeys, Guard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -141,8 +141,8 @@ class Server:
     ) -> None:
         self.limits = limits or Limits()
         self.metrics = Metrics()
-        self.keys = Keys(keys)
-        self.runner = Runner(
+        self.keys = ApiKeys(keys)
+        self.runner = JobRunner(
             models,
             energies,
             self.limits,
@@ -152,8 +152,8 @@ class Server:
             batch_size=batch_size,
         )
         self.jobs = Jobs(store, self.limits, self.metrics, self.runner.run)
-        self.streams = Places(self.limits.streams, self.limits.streams_per_address)
-        self.files = Places(self.limits.files)
+        self.streams = Slots(self.limits.streams, self.limits.streams_per_address)
+        self.files = Slots(self.limits.files)
         self._said_proxy = False
         self.app: Application = Guard(_application(self), self.limits, self.metrics, hosts, self.keys)
 
@@ -269,8 +269,8 @@ def _add_errors(app: FastAPI) -> None:
     async def failed(_: Request, error: CrystallmError) -> JSONResponse:
         return _problem(503, str(error), **{"Retry-After": "30"})
 
-    @app.exception_handler(LostError)
-    async def lost(_: Request, error: LostError) -> JSONResponse:
+    @app.exception_handler(TaskError)
+    async def lost(_: Request, error: TaskError) -> JSONResponse:
         return _problem(503, f"this could not be worked out: {error.reason}")
 
     @app.exception_handler(StarletteHTTPException)
@@ -367,7 +367,7 @@ def _add_jobs(app: FastAPI, server: Server) -> None:
         address = server.address_of(request)
         try:
             server.streams.take(address)
-        except FullError:
+        except NoSlotError:
             raise BusyError("too many clients follow jobs: ask for the state from time to time", 10) from None
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isascii() and last.isdecimal() and len(last) < 9 else 0
@@ -465,7 +465,7 @@ def _add_crystals(app: FastAPI, server: Server) -> None:
         try:
             with server.files.one():
                 yield
-        except FullError:
+        except NoSlotError:
             raise BusyError("too many files are being made: try again in a few seconds", 5) from None
 
     def solid(one: dict[str, Any]) -> dict[str, Any]:

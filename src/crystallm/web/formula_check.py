@@ -11,7 +11,7 @@ from crystallm.crystallography import elements, space_groups, wyckoff_assignment
 from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
 from crystallm.generation import interpretation
-from crystallm.generation.request import Request, opened
+from crystallm.generation.request import Request, with_default_z
 from crystallm.visualization import unit_cell
 
 _POSITIONS = 3  # elements that a reason names
@@ -53,7 +53,7 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
         written = formulas.cell(formula)
     except InputError as error:
         raise FieldError("formula", str(error)) from None
-    unsaid = opened(Request(formula=formula)).z
+    unsaid = with_default_z(Request(formula=formula)).z
     z = unsaid if z is None else z
     group = None
     if space_group is not None and space_group != "auto":
@@ -79,7 +79,7 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
     )
     if group is not None and group.number not in holding:
         try:
-            interpretation.refuse_misfit(cells[0], group, by_z=z is not None)
+            interpretation.require_compatible(cells[0], group, by_z=z is not None)
         except InputError as error:
             message = str(error)
         if z == "auto":

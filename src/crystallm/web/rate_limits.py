@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class FullError(Exception):
+class NoSlotError(Exception):
     """There is no place."""
 
 
-class Places:
+class Slots:
     """Places that are taken for a while; used from one thread.
 
     Args:
@@ -42,7 +42,7 @@ class Places:
             FullError: there is none, or none for this address.
         """
         if self.n_taken >= self._most or self._taken[address] >= self._most_each:
-            raise FullError
+            raise NoSlotError
         self._taken[address] += 1
 
     def leave(self, address: str = "") -> None:

@@ -50,7 +50,7 @@ _LONGEST_PATH = 4000
 _LARGEST_HEAD = 32_768
 
 
-class Keys:
+class ApiKeys:
     """Keys of those who may use the API; kept as digests.
 
     Args:
@@ -84,7 +84,7 @@ class Guard:
     """
 
     def __init__(
-        self, inner: Application, limits: Limits, metrics: Metrics, hosts: Iterable[str], keys: Keys
+        self, inner: Application, limits: Limits, metrics: Metrics, hosts: Iterable[str], keys: ApiKeys
     ) -> None:
         self._inner = inner
         self._limits = limits

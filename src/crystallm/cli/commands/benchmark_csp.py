@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from crystallm.benchmarks.metrics import Line
     from crystallm.benchmarks.reference_sets import Known
-    from crystallm.generation.request import Settings
+    from crystallm.generation.request import SamplingOptions
     from crystallm.pipelines.csp_benchmark import Given, Model
     from crystallm.storage.run_folder import RunFolder
 
@@ -201,7 +201,7 @@ def csp(
 
 
 def _written(
-    truths: Sequence[Known], n: int, settings: Settings, *, with_group: bool, device: str
+    truths: Sequence[Known], n: int, settings: SamplingOptions, *, with_group: bool, device: str
 ) -> tuple[Model, dict[str, Any]]:
     """What writes samples for some of the entries with a model, and what is asked of it."""
     from crystallm.generation.generator import Generator
@@ -317,9 +317,9 @@ def _keep(
     from crystallm.benchmarks import csp_table
     from crystallm.storage import files
     from crystallm.visualization import charts
-    from crystallm.visualization.html_report import Report
+    from crystallm.visualization.html_report import HtmlReport
 
-    report = Report(title)
+    report = HtmlReport(title)
     report.table(csp_table.LINES, [csp_table.line_cells(line) for line in lines])
     report.paragraph(
         "Intervals hold 95 % of the values over 2,000 bootstrap resamples of the entries. Match rates are "

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from crystallm.benchmarks.known_compounds import ChallengeResult, Shares
     from crystallm.benchmarks.structure_classes import ClassesResult, Score
     from crystallm.crystals.crystal import Crystal
-    from crystallm.generation.request import Request, Settings
+    from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
 
 
@@ -224,7 +224,7 @@ def classes(
 # -- options -------------------------------------------------------------------------------------------------
 
 
-def _settings(options: dict[str, Any], out: Any) -> tuple[Settings, Path | None]:
+def _settings(options: dict[str, Any], out: Any) -> tuple[SamplingOptions, Path | None]:
     """How to sample, and where the scores go; both checked before any work."""
     from crystallm.storage import files
 
@@ -257,7 +257,7 @@ def _names(value: Any) -> list[str]:
 
 
 def _write(
-    model: Model, requests: Sequence[Request | None], settings: Settings, *, shown: bool
+    model: Model, requests: Sequence[Request | None], settings: SamplingOptions, *, shown: bool
 ) -> list[list[Crystal]]:
     """The crystals of each request; none where there is none."""
     from crystallm.generation.generator import Generator

@@ -31,8 +31,8 @@ from crystallm.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystallm.crystals.selection import Selection
-    from crystallm.generation.completion import Completing
+    from crystallm.crystals.selection import SelectionOptions
+    from crystallm.generation.completion import CompletionGenerator
 
 
 def complete(
@@ -105,9 +105,9 @@ def complete(
         crystal_tables.print_summary(counts, folder)
 
 
-def _asked(options: Mapping[str, Any]) -> tuple[Completing, Selection]:
+def _asked(options: Mapping[str, Any]) -> tuple[CompletionGenerator, SelectionOptions]:
     """What the options ask for, understood and held against the model."""
-    from crystallm.crystals.selection import Selection
+    from crystallm.crystals.selection import SelectionOptions
     from crystallm.generation import completion, template
     from crystallm.models.load import load_model
     from crystallm.options import validated
@@ -124,18 +124,19 @@ def _asked(options: Mapping[str, Any]) -> tuple[Completing, Selection]:
     n = whole("n", left.pop("n", None), 10)
     symprec = tolerance(left.pop("symprec", None))
     selection = validated(
-        Selection, {name: left.pop(name) for name in tuple(left) if name in Selection.model_fields}
+        SelectionOptions,
+        {name: left.pop(name) for name in tuple(left) if name in SelectionOptions.model_fields},
     )
     settings = sampling(left)
     part = template.read(str(path))
     known = completion.host(part, str(wanted), z=z, keep=keep, symprec=symprec)
     loaded = load_model(settings.model, device=settings.device, dtype=settings.dtype)
-    return completion.Completing(loaded, known, n, settings, selection), selection
+    return completion.CompletionGenerator(loaded, known, n, settings, selection), selection
 
 
 def _written(
-    generator: Completing,
-    selection: Selection,
+    generator: CompletionGenerator,
+    selection: SelectionOptions,
     place: Path | None,
     options: Mapping[str, Any],
     *,

@@ -210,12 +210,12 @@ def _report(
     name: str,
     summary: Summary,
     rows: Sequence[Mapping[str, Any]],
-    told: stability.Told | None,
+    told: stability.EvaluationResult | None,
 ) -> str:
     from crystallm.visualization import charts
-    from crystallm.visualization.html_report import Report
+    from crystallm.visualization.html_report import HtmlReport
 
-    report = Report(f"{name}: {summary.n:,} crystals judged")
+    report = HtmlReport(f"{name}: {summary.n:,} crystals judged")
     report.table(
         ("check", "crystals", "%"),
         [(NAMES[check], n, round(100 * n / summary.n, 2)) for check, n in summary.counts.items()],

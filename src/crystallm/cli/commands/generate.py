@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from concurrent.futures import Executor
 
-    from crystallm.crystals.selection import Selection
+    from crystallm.crystals.selection import SelectionOptions
     from crystallm.generation.choices import Choice
-    from crystallm.generation.request import Request, Settings
+    from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
     from crystallm.pipelines.generate import Block, Done
     from crystallm.pipelines.request_files import Survey
@@ -74,8 +74,8 @@ class Asked(NamedTuple):
 
     requests: Callable[[Callable[[Request], object]], Iterator[Request]]
     request: Request | None
-    settings: Settings
-    selection: Selection
+    settings: SamplingOptions
+    selection: SelectionOptions
     place: Place
     cifs: bool | None
     out: Path | None
@@ -236,9 +236,9 @@ def _asked(options: dict[str, Any]) -> Asked:
         InputError: options that are out of range or cannot stand together.
     """
     from crystallm.crystallography import formula
-    from crystallm.crystals.selection import Selection
-    from crystallm.generation.interpretation import understand
-    from crystallm.generation.request import Request, elements_of, opened
+    from crystallm.crystals.selection import SelectionOptions
+    from crystallm.generation.interpretation import interpret
+    from crystallm.generation.request import Request, elements_of, with_default_z
     from crystallm.options import validated
     from crystallm.pipelines import request_files
 
@@ -250,11 +250,11 @@ def _asked(options: dict[str, Any]) -> Asked:
     named = options.get("formula")
     _begin(options)
     one = {name: options.pop(name) for name in tuple(options) if name in Request.model_fields}
-    kept = {name: options.pop(name) for name in tuple(options) if name in Selection.model_fields}
+    kept = {name: options.pop(name) for name in tuple(options) if name in SelectionOptions.model_fields}
     if "hull" in kept:
         kept["hull"] = str(kept["hull"])
     settings = sampling(options)
-    selection = validated(Selection, kept)
+    selection = validated(SelectionOptions, kept)
     if selection.energy is not None:
         from crystallm.energy.registry import require
 
@@ -264,8 +264,8 @@ def _asked(options: dict[str, Any]) -> Asked:
     if formulas is None:
         if request.formula is not None and Path(request.formula).suffix and Path(request.formula).is_file():
             raise InputError(f"{request.formula!r} is a file, no formula: name it with --formulas")
-        request = opened(request)
-        understand(request, fitting=settings.constraints == "full")
+        request = with_default_z(request)
+        interpret(request, fitting=settings.constraints == "full")
     if selection.hull is not None:
         from crystallm.thermodynamics.hull import Hull
 
@@ -458,14 +458,14 @@ def _understood(asked: Asked, *, shown: bool) -> Run:
     from crystallm.generation.request import elements_of
     from crystallm.models.load import load_model
     from crystallm.pipelines import request_files
-    from crystallm.thermodynamics.hull import Lacking
+    from crystallm.thermodynamics.hull import MissingElements
 
     # Where others write, there may be no GPU here: the requests are understood, and no more.
     device, dtype = (asked.settings.device if asked.place.here else "cpu"), asked.settings.dtype
     model = load_model(asked.settings.model, device=device, dtype=dtype)
 
     numbers = itertools.count(1)
-    lacking = None if asked.selection.hull is None else Lacking(Path(asked.selection.hull))
+    lacking = None if asked.selection.hull is None else MissingElements(Path(asked.selection.hull))
     with progress("reading requests", None, shown=shown) as advance:
 
         def check(request: Request) -> None:
@@ -545,7 +545,7 @@ COUNTED = ("request", "valid", "rank", "cluster")
 """Columns that tell what is valid and what is kept."""
 
 
-def _counts(rows: Iterable[Mapping[str, Any]], selection: Selection) -> dict[str, int]:
+def _counts(rows: Iterable[Mapping[str, Any]], selection: SelectionOptions) -> dict[str, int]:
     """What rows add up to."""
     from crystallm.crystals import table
 

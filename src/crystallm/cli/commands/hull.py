@@ -20,7 +20,7 @@ from crystallm.errors import CrystallmError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from crystallm.energy.relaxation import Options
+    from crystallm.energy.relaxation import RelaxOptions
     from crystallm.sources.entry import Entry
 
 
@@ -145,7 +145,7 @@ def _weighed(
     advance: Callable[[int], None],
     *,
     model: str,
-    how: Options | None,
+    how: RelaxOptions | None,
     device: str,
     n_workers: int,
 ) -> Counter[str]:
@@ -179,7 +179,9 @@ def _weighed(
     with mapping.kept(n_workers, end=True):
         while block := list(itertools.islice(crystals, collection_energies.BLOCK)):
             texts = [str(entry.text) for _, entry in block]
-            found = collection_energies.weigh(texts, model, options=how, device=device, n_workers=n_workers)
+            found = collection_energies.collection_energies(
+                texts, model, options=how, device=device, n_workers=n_workers
+            )
             new: dict[_Key, dict[str, Any]] = {}
             for (number, entry), one in zip(block, found, strict=True):
                 if one.structure is None or one.energy is None:

@@ -13,7 +13,7 @@ from crystallm.cli.option_groups import Cluster, ConfigFile, Json, Quiet, execut
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from crystallm.datasets.report import Report
+    from crystallm.datasets.report import PreparationReport
 
 
 SHOWN = 5
@@ -101,7 +101,7 @@ def prepare(
     Rows that are put aside stand in rejected.parquet with step and reason; report.html counts and draws. A
     run that was killed goes on when it is started again.
     """
-    from crystallm.datasets.options import Choices
+    from crystallm.datasets.options import PrepareOptions
     from crystallm.options import validated
 
     own = {"inputs": list(inputs) or None, "out": out, "workers": workers, "cluster": cluster}
@@ -122,7 +122,7 @@ def prepare(
     for name in ("exclude", "exclude_by"):
         if name in asked:
             asked[name] = tuple(_several(asked[name]))
-    choices = validated(Choices, asked)
+    choices = validated(PrepareOptions, asked)
     from crystallm.datasets.prepare import prepare as run
 
     shown = not (quiet or json)
@@ -202,7 +202,7 @@ def _several(value: Any) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else [str(part) for part in value]
 
 
-def _record(report: Report) -> dict[str, Any]:
+def _record(report: PreparationReport) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(report) | {"written": report.written}

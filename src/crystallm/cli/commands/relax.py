@@ -19,8 +19,8 @@ from crystallm.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from crystallm.energy.relaxation import Options, Relaxed
-    from crystallm.execution.tasks import Lost
+    from crystallm.energy.relaxation import Relaxed, RelaxOptions
+    from crystallm.execution.tasks import Failure
     from crystallm.sources.entry import Entry
     from crystallm.storage.run_folder import RunFolder
 
@@ -62,7 +62,7 @@ class Asked(NamedTuple):
 
     path: str
     model: str
-    options: Options
+    options: RelaxOptions
     device: str
     workers: int
     seconds: float
@@ -141,14 +141,14 @@ def _asked(options: dict[str, Any]) -> Asked:
     """
     from crystallm.energy import registry as models
     from crystallm.energy.calculations import RELAX_SECONDS
-    from crystallm.energy.relaxation import Options
+    from crystallm.energy.relaxation import RelaxOptions
     from crystallm.options import validated
 
     path = options.get("path")
     if path is None:
         raise InputError("no crystals: name a folder, an archive, a table or a CIF")
-    known = {name: options[name] for name in Options.model_fields if name in options}
-    how = validated(Options, known)
+    known = {name: options[name] for name in RelaxOptions.model_fields if name in options}
+    how = validated(RelaxOptions, known)
     out = None if options.get("out") is None else Path(str(options["out"]))
     if how.trajectory and out is None:
         raise InputError("--trajectory needs --out: name a folder for the results")
@@ -232,12 +232,14 @@ def _ranked(rows: list[dict[str, Any]], asked: Asked) -> list[dict[str, Any]]:
 
     ranked = [dict(row) for row in rows]
     groups = list(_by_formula(ranked).values())
-    folded = ranking.fold(
+    folded = ranking.cluster_duplicates(
         [[parsing.structure(row["cif"]) for row in group] for group in groups], workers=asked.workers
     )
     for group, clusters in zip(groups, folded, strict=True):
         energies = [row["energy"] for row in group]
-        ranks = ranking.places(clusters, [math.nan] * len(group), [True] * len(group), "energy", energies)
+        ranks = ranking.rank_samples(
+            clusters, [math.nan] * len(group), [True] * len(group), "energy", energies
+        )
         for row, cluster, place in zip(group, clusters, ranks, strict=True):
             row |= {"cluster": cluster, "cluster_size": clusters.count(cluster), "rank": place}
     kept = {id(row) for row in _kept(ranked, asked.best or len(ranked))}
@@ -274,9 +276,9 @@ def _results(
 ) -> Iterator[tuple[int, dict[str, Any], Relaxed | None]]:
     """Number, row, and what became of each crystal, as they finish."""
     from crystallm.energy.calculations import relax_many
-    from crystallm.thermodynamics.relative_energies import Relation
+    from crystallm.thermodynamics.relative_energies import RelativeEnergies
 
-    relation = Relation(asked.model, formation=asked.formation, hull=asked.hull, device=asked.device)
+    relation = RelativeEnergies(asked.model, formation=asked.formation, hull=asked.hull, device=asked.device)
     drawn: list[tuple[int, str]] = []
     unread: list[tuple[int, dict[str, Any]]] = []
 
@@ -306,12 +308,12 @@ def _results(
         yield number, row, None
 
 
-def _row(file: str, name: str, found: Relaxed | Lost) -> tuple[dict[str, Any], Relaxed | None]:
+def _row(file: str, name: str, found: Relaxed | Failure) -> tuple[dict[str, Any], Relaxed | None]:
     from crystallm.crystallography import formula
     from crystallm.energy import relaxation
     from crystallm.execution import tasks
 
-    if isinstance(found, tasks.Lost):
+    if isinstance(found, tasks.Failure):
         return _lost(name, found.reason), None
     before, after = found.before, found.structure
     group = relaxation.space_group(after)

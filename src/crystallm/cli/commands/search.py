@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from crystallm.crystals.crystal import Crystal
-    from crystallm.generation.request import Request, Settings
+    from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
-    from crystallm.structure_search.options import Options
-    from crystallm.structure_search.search import Found, Search, State
+    from crystallm.structure_search.options import SearchOptions
+    from crystallm.structure_search.search import Search, SearchSample, State
 
 
 LOG, SUMMARY = "search.jsonl", "search.json"
@@ -50,9 +50,9 @@ class Asked(NamedTuple):
     """What the options ask for."""
 
     request: Request
-    options: Options
-    settings: Settings
-    against: Options | None
+    options: SearchOptions
+    settings: SamplingOptions
+    against: SearchOptions | None
     workers: int
     out: Path | None
     formation: bool
@@ -183,8 +183,8 @@ def _asked(options: dict[str, Any]) -> Asked:
             model, or not installed.
     """
     from crystallm.energy.registry import require
-    from crystallm.generation.interpretation import understand
-    from crystallm.generation.request import Request, Settings, opened
+    from crystallm.generation.interpretation import interpret
+    from crystallm.generation.request import Request, SamplingOptions, with_default_z
     from crystallm.options import validated
     from crystallm.structure_search.options import BOUNDS, split
 
@@ -201,10 +201,10 @@ def _asked(options: dict[str, Any]) -> Asked:
     recipe = str(options.pop("recipe", "ours"))
     zero = options.get("top_k") == 0  # stands for all tokens
     how, rest = split(recipe, {**options, **({"top_k": None} if zero else {})})
-    settings = validated(Settings, rest)
-    request = opened(validated(Request, one))
+    settings = validated(SamplingOptions, rest)
+    request = with_default_z(validated(Request, one))
     require(how.energy)
-    plan = understand(request, fitting=settings.constraints == "full")
+    plan = interpret(request, fitting=settings.constraints == "full")
     other = None
     if against is not None:
         kept = {*BOUNDS, "energy", "energy_seconds", "leaves"}
@@ -238,7 +238,7 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
         files.check_place(asked.out)
     model = load_model(asked.settings.model, device=asked.settings.device, dtype=asked.settings.dtype)
     Generator(model, [asked.request], asked.settings).check()
-    arms: dict[str, tuple[Options, Path | None]] = {asked.options.method: (asked.options, asked.out)}
+    arms: dict[str, tuple[SearchOptions, Path | None]] = {asked.options.method: (asked.options, asked.out)}
     if asked.against is not None:
         beside = None if asked.out is None else asked.out / "sampling"
         arms["plain sampling"] = (asked.against, beside)
@@ -251,7 +251,7 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
             ranked = best_first(run.found)
             results.append(_finished(run, ranked, folder))
             if asked.formation or asked.hull is not None:  # what may fail comes when all else is written
-                annotation.relate(
+                annotation.add_relative_energies(
                     [one.crystal for one in run.found],
                     options.energy,
                     formation=asked.formation,
@@ -270,7 +270,7 @@ def _searched(asked: Asked, *, shown: bool) -> tuple[list[dict[str, Any]], dict[
 
 
 def _run(
-    asked: Asked, model: Model, options: Options, folder: Path | None, name: str, *, shown: bool
+    asked: Asked, model: Model, options: SearchOptions, folder: Path | None, name: str, *, shown: bool
 ) -> Search:
     """One search, its crystals written as they are found."""
     from crystallm.storage import files, run_folder
@@ -290,7 +290,7 @@ def _run(
     search = Search(model, asked.request, options, asked.settings, path, asked.workers)
     with _live(name, shown=shown) as tell:
 
-        def on_round(state: State, found: Sequence[Found]) -> None:
+        def on_round(state: State, found: Sequence[SearchSample]) -> None:
             tell(state)
             if folder is not None:
                 for one in found:
@@ -300,7 +300,7 @@ def _run(
     return search
 
 
-def _question(asked: Asked, model: Model, options: Options) -> dict[str, Any]:
+def _question(asked: Asked, model: Model, options: SearchOptions) -> dict[str, Any]:
     """What decides the crystals: not for how long, on which device, or by how many processes."""
     from crystallm.models.model import fingerprint
     from crystallm.structure_search.options import BOUNDS
@@ -314,7 +314,7 @@ def _question(asked: Asked, model: Model, options: Options) -> dict[str, Any]:
     }
 
 
-def _file(one: Found) -> str | None:
+def _file(one: SearchSample) -> str | None:
     """The name of a crystal's file; None for what has none."""
     from crystallm.crystallography import formula
 
@@ -326,7 +326,7 @@ def _file(one: Found) -> str | None:
     )
 
 
-def _write_cif(folder: Path, one: Found) -> None:
+def _write_cif(folder: Path, one: SearchSample) -> None:
     from crystallm.storage import files
 
     name = _file(one)
@@ -379,14 +379,14 @@ def _finished(
     return best, summary
 
 
-def _draw(lines: dict[str, Sequence[Found]], folder: Path) -> None:
+def _draw(lines: dict[str, Sequence[SearchSample]], folder: Path) -> None:
     """How the lowest energy fell."""
     from crystallm.storage import files
-    from crystallm.structure_search.api import descent
+    from crystallm.structure_search.api import best_so_far
     from crystallm.visualization import charts
 
     for name, label, by in (("calls", "energy calls", False), ("seconds", "seconds", True)):
-        points = {arm: descent(found, seconds=by) for arm, found in lines.items()}
+        points = {arm: best_so_far(found, seconds=by) for arm, found in lines.items()}
         picture = charts.curves(points, labels=(label, "lowest energy (eV/atom)"))
         files.write_atomically(folder / f"best_by_{name}.png", picture)
 

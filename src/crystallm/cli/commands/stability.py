@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from crystallm.benchmarks.sun import Sun
-    from crystallm.energy.relaxation import Options
+    from crystallm.energy.relaxation import RelaxOptions
     from crystallm.sources.entry import Entry
     from crystallm.thermodynamics.hull import Hull
-    from crystallm.visualization.html_report import Report
+    from crystallm.visualization.html_report import HtmlReport
 
 
 COUNTS = "known.json"
@@ -60,7 +60,7 @@ class Asked:
     """
 
     model: str | None
-    relaxing: Options | None
+    relaxing: RelaxOptions | None
     hull: Hull | None
     hull_file: str | None
     known: tuple[str, ...] | None
@@ -170,16 +170,16 @@ def placed(model: str, options: Mapping[str, Any], workers: int) -> tuple[str, i
     return device, workers if device == "cpu" or options.get("workers") else 1
 
 
-def relaxing(options: Mapping[str, Any]) -> Options:
+def relaxing(options: Mapping[str, Any]) -> RelaxOptions:
     """How to relax.
 
     Raises:
         InputError: a number of steps that is none.
     """
-    from crystallm.energy.relaxation import Options
+    from crystallm.energy.relaxation import RelaxOptions
     from crystallm.thermodynamics.collection_energies import STEPS
 
-    return Options(steps=whole("steps", options.get("steps"), STEPS))
+    return RelaxOptions(steps=whole("steps", options.get("steps"), STEPS))
 
 
 def looked(entries: Iterable[Entry], asked: Asked) -> Iterator[Entry]:
@@ -187,9 +187,9 @@ def looked(entries: Iterable[Entry], asked: Asked) -> Iterator[Entry]:
     if asked.hull is None:
         yield from entries
         return
-    from crystallm.thermodynamics.hull import Lacking
+    from crystallm.thermodynamics.hull import MissingElements
 
-    lacking = Lacking(Path(str(asked.hull_file)), asked.hull, ("crystal", "crystals"))
+    lacking = MissingElements(Path(str(asked.hull_file)), asked.hull, ("crystal", "crystals"))
     for entry in entries:
         lacking.look(symbols(entry))
         yield entry
@@ -234,7 +234,7 @@ def weigh(
             row["energy_reason"] = "no sensible cell"
         else:
             chosen[i] = entry.text
-    found = collection_energies.weigh(
+    found = collection_energies.collection_energies(
         list(chosen.values()),
         asked.model,
         options=asked.relaxing,
@@ -272,7 +272,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class Told:
+class EvaluationResult:
     """What rows add up to, with what it rests on.
 
     Attributes:
@@ -290,7 +290,7 @@ class Told:
         return self.found.record() | {"asked": self.asked.question(), **self.counts}
 
 
-def told(rows: Sequence[Mapping[str, Any]], asked: Asked, counts: Mapping[str, int]) -> Told:
+def told(rows: Sequence[Mapping[str, Any]], asked: Asked, counts: Mapping[str, int]) -> EvaluationResult:
     """What the rows add up to."""
     from crystallm.benchmarks import sun
 
@@ -302,7 +302,7 @@ def told(rows: Sequence[Mapping[str, Any]], asked: Asked, counts: Mapping[str, i
         hull=asked.hull is not None,
         known=asked.known is not None,
     )
-    return Told(found, asked, counts)
+    return EvaluationResult(found, asked, counts)
 
 
 def keep_counts(folder: Path, counts: Mapping[str, int]) -> None:
@@ -354,7 +354,7 @@ def lines(found: Sun) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     return shares, spreads
 
 
-def notes(told: Told) -> list[str]:
+def notes(told: EvaluationResult) -> list[str]:
     """What there is to say below the tables."""
     said, counts = [], told.counts
     if counts:
@@ -375,7 +375,7 @@ SHARE_HEADS = ("energies and novelty", "crystals", "%", "95 %")
 SPREAD_HEADS = ("over those that have one", "crystals", "median", "95 %", "mean", "95 %")
 
 
-def show(told: Told) -> None:
+def show(told: EvaluationResult) -> None:
     """Print the tables."""
     from crystallm.cli import console as cli_console
 
@@ -393,7 +393,7 @@ def show(told: Told) -> None:
         console.print(cli_console.plain(note), highlight=False)
 
 
-def report(page: Report, told: Told, rows: Sequence[Mapping[str, Any]]) -> None:
+def report(page: HtmlReport, told: EvaluationResult, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add the tables, and how energies above the hull are spread, to a report."""
     page.heading("Energies and novelty")
     for heads, cells in zip((SHARE_HEADS, SPREAD_HEADS), lines(told.found), strict=True):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystallm.crystallography.space_groups import Floats
-    from crystallm.grammar.cif.wyckoff_grid import Sites, Subspace
+    from crystallm.grammar.cif.wyckoff_grid import WyckoffSites, WyckoffSubspace
 
     Rank = tuple[int, ...]
     Column = npt.NDArray[np.bool_] | tuple[int, ...]
@@ -32,7 +32,7 @@ class Placement:
 
     def __init__(
         self,
-        sites: Sites,
+        sites: WyckoffSites,
         limits: Mapping[int, Rank | None],
         after: Rank | None,
         atoms: Mapping[int, Floats],
@@ -41,7 +41,7 @@ class Placement:
         self._after = after
         self._atoms = atoms
         self._alive = [s for s in sites.spaces if (FREE if s.free else s.index) in limits]
-        self._options: list[tuple[Subspace, Column, bool]] | None = None
+        self._options: list[tuple[WyckoffSubspace, Column, bool]] | None = None
         self.rank: Rank = ()
 
     def mask(self) -> tuple[npt.NDArray[np.bool_], bool]:
@@ -76,12 +76,12 @@ class Placement:
         space = self._alive[0]
         return space.index, space.point([max(rank, 0) for rank in self.rank])
 
-    def _columns(self) -> list[tuple[Subspace, Column, bool]]:
+    def _columns(self) -> list[tuple[WyckoffSubspace, Column, bool]]:
         if self._options is None:
             self._options = [(space, *self._bounded(space, self.rank)) for space in self._alive]
         return self._options
 
-    def _column(self, space: Subspace, rank: Rank) -> Column:
+    def _column(self, space: WyckoffSubspace, rank: Rank) -> Column:
         """Values of a subspace's next coordinate, regardless of order."""
         axis = len(rank)
         chosen = [max(r, 0) for r in rank]
@@ -100,7 +100,7 @@ class Placement:
             good[space.occupied(chosen, placed)] = False
         return good
 
-    def _bounded(self, space: Subspace, rank: Rank) -> tuple[Column, bool]:
+    def _bounded(self, space: WyckoffSubspace, rank: Rank) -> tuple[Column, bool]:
         """Values of a subspace's next coordinate that keep the order and leave a value for those after it."""
         axis = len(rank)
         column = self._column(space, rank)
@@ -124,7 +124,7 @@ class Placement:
                 column[value] = False
         return column, minus
 
-    def _leads_on(self, space: Subspace, rank: Rank, is_low: bool) -> bool:
+    def _leads_on(self, space: WyckoffSubspace, rank: Rank, is_low: bool) -> bool:
         """Whether a coordinate at the edge of the order leaves a value for those after it."""
         if len(rank) == 3:
             return not is_low  # a point follows the one before it, and may stand at the limit itself

@@ -24,7 +24,7 @@ import numpy as np
 from crystallm.crystallography import elements, space_groups
 from crystallm.crystallography.wyckoff_assignment import fits, is_sum, position_counts, uses
 from crystallm.grammar.cif.coordinates import Placement
-from crystallm.grammar.cif.wyckoff_grid import FREE, GRID, Sites, sites
+from crystallm.grammar.cif.wyckoff_grid import FREE, GRID, WyckoffSites, sites
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,7 +96,7 @@ def multiplicities(number: int) -> tuple[int, ...]:
     return tuple(sorted({w.multiplicity for w in space_groups.get(number).wyckoff}))
 
 
-class Filling:
+class RowFilling:
     """Rows of one crystal as they are written.
 
     Args:
@@ -172,7 +172,7 @@ class Filling:
         is_easy = after is None and None in limits.values() and sum(self.left.values()) < _FEW
         return placement if is_easy or placement.is_possible() else None
 
-    def _limits(self, symbol: str, here: Sites) -> dict[int, Rank | None]:
+    def _limits(self, symbol: str, here: WyckoffSites) -> dict[int, Rank | None]:
         """For each position that a next row may take, the last rank such that the rest can be filled."""
         m = here.multiplicity
         counts = {s: n - (m if s == symbol else 0) for s, n in self.left.items()}
@@ -204,7 +204,7 @@ class Filling:
 
     def _limit(
         self,
-        here: Sites,
+        here: WyckoffSites,
         index: int,
         now: tuple[int, ...],
         later: tuple[int, ...],

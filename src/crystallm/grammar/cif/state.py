@@ -29,7 +29,7 @@ from crystallm.errors import InputError
 from crystallm.geometry import contacts
 from crystallm.grammar.base import BOND_REWRITES, CELL_REWRITES, REWRITES, behind
 from crystallm.grammar.cif.numbers import PHYSICAL, SENSIBLE, next_characters, parameter_limit, volume_limit
-from crystallm.grammar.cif.rows import Filling, multiplicities
+from crystallm.grammar.cif.rows import RowFilling, multiplicities
 from crystallm.grammar.cif.wyckoff_grid import GRID
 from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import SpaceGroup
     from crystallm.grammar.cif.coordinates import Placement
-    from crystallm.grammar.composition import Wanted
+    from crystallm.grammar.composition import CompositionConstraint
 
 
 WORK = 400
@@ -81,7 +81,7 @@ def _sum(counts: Mapping[str, int]) -> str:
     return f"'{written}'" if len(counts) > 1 else written
 
 
-class CifState:
+class CifGrammarState:
     """Where a text of the published language stands, and what may follow.
 
     Args:
@@ -103,7 +103,7 @@ class CifState:
         bond_rewrites: int = BOND_REWRITES,
         *,
         work: int = WORK,
-        wanted: Wanted | None = None,
+        wanted: CompositionConstraint | None = None,
     ) -> None:
         self._full = strength == "full"
         self._wanted = wanted if self._full else None
@@ -115,7 +115,7 @@ class CifState:
         self._symbol = ""  # element of the head line or the row being written
         self._written = ""  # the number being written, so far
         self._limit = (0, 0)  # and between what it must lie
-        self._filling: Filling | None = None  # the rows, in full strength
+        self._filling: RowFilling | None = None  # the rows, in full strength
         self._placement: Placement | None = None  # the coordinates of the row being written, likewise
         self._mask: npt.NDArray[np.bool_] | None = None  # what the next digits may be
         self._size = 0  # multiplicity of the row being written
@@ -133,7 +133,7 @@ class CifState:
         self._rewrites = list(rewrites)  # left
         self._bond_rewrites = bond_rewrites  # likewise
         self._work = work  # tokens that may still be taken back
-        self._atoms = contacts.Atoms(np.zeros((3, 3)))  # of the rows that are written
+        self._atoms = contacts.PlacedAtoms(np.zeros((3, 3)))  # of the rows that are written
         self._own = np.zeros((0, 3))  # atoms of the row being written, fractions
         if self._full and counts is not None:
             self.composition = {s: counts[s] for s in elements.electronegativity_order(counts)}
@@ -214,7 +214,7 @@ class CifState:
             options.append(_characters()["\n"])
         self._offer(options, self._take_head)
 
-    def _wanted_head(self, wanted: Wanted) -> list[int]:
+    def _wanted_head(self, wanted: CompositionConstraint) -> list[int]:
         """The same where something is asked of the composition."""
         ids = _element_ids()
         if not self._symbol:
@@ -337,8 +337,8 @@ class CifState:
             *block.ATOM_LOOP,
         ]
         if self._full:
-            self._filling = Filling(self.group.number, self.composition)
-            self._atoms = contacts.Atoms(cells.lattice(self._cell))
+            self._filling = RowFilling(self.group.number, self.composition)
+            self._atoms = contacts.PlacedAtoms(cells.lattice(self._cell))
         self._force("\n".join(lines) + "\n", self._row)
 
     # --- rows of atoms ---
@@ -518,7 +518,7 @@ class CifRules:
     group: int | None = None
     rewrites: tuple[int, int] = (REWRITES, CELL_REWRITES)
     bond_rewrites: int = BOND_REWRITES
-    wanted: Wanted | None = None
+    wanted: CompositionConstraint | None = None
 
     def __post_init__(self) -> None:
         if self.counts is not None and writer.formula_unit(dict(self.counts))[1] < 1:
@@ -532,13 +532,13 @@ class CifRules:
                 "the published vocabulary lacks P4_222, P6 and P432; the language 'orbits' has all 230"
             )
 
-    def start(self, prompt: Sequence[int]) -> CifState:
+    def start(self, prompt: Sequence[int]) -> CifGrammarState:
         """The state behind a prompt.
 
         Raises:
             InputError: the prompt breaks the rules.
         """
-        state = CifState(
+        state = CifGrammarState(
             self.strength, self.counts, self.group, self.rewrites, self.bond_rewrites, wanted=self.wanted
         )
         return behind(state, prompt)

@@ -55,7 +55,7 @@ _PLACES = np.arange(GRID)
 
 
 @dataclass(frozen=True, eq=False)
-class Subspace:
+class WyckoffSubspace:
     """Points of one Wyckoff position of a group, as far as one operator makes them.
 
     Attributes:
@@ -186,7 +186,7 @@ class Subspace:
 
 
 @dataclass(frozen=True, eq=False)
-class Sites:
+class WyckoffSites:
     """All points of one multiplicity in a group.
 
     Attributes:
@@ -198,7 +198,7 @@ class Sites:
     """
 
     multiplicity: int
-    spaces: tuple[Subspace, ...]
+    spaces: tuple[WyckoffSubspace, ...]
     fixed: tuple[int, ...]
     highest: Mapping[int, Rank]
     has_free: bool
@@ -236,16 +236,16 @@ class Sites:
         return max((space.n_good // space.width - n_placed.get(space.index, 0) for space in free), default=0)
 
     @cached_property
-    def _from_the_top(self) -> tuple[Subspace, ...]:
+    def _from_the_top(self) -> tuple[WyckoffSubspace, ...]:
         free = [space for space in self.spaces if space.free]
         return tuple(sorted(free, key=lambda space: (*space.leading, GRID), reverse=True))
 
 
 @cache
-def sites(number: int, multiplicity: int) -> Sites:
+def sites(number: int, multiplicity: int) -> WyckoffSites:
     """The sites of a multiplicity in a space group."""
     group = space_groups.get(number)
-    spaces: list[Subspace] = []
+    spaces: list[WyckoffSubspace] = []
     for index, position in enumerate(group.wyckoff):
         if position.multiplicity == multiplicity:
             spaces += _subspaces(group, index)
@@ -254,7 +254,7 @@ def sites(number: int, multiplicity: int) -> Sites:
     for space in spaces:
         if not space.free:
             highest[space.index] = max(highest.get(space.index, ()), space.leading)
-    return Sites(
+    return WyckoffSites(
         multiplicity=multiplicity,
         spaces=tuple(spaces),
         fixed=tuple(highest),
@@ -263,7 +263,7 @@ def sites(number: int, multiplicity: int) -> Sites:
     )
 
 
-def _subspaces(group: SpaceGroup, index: int) -> list[Subspace]:
+def _subspaces(group: SpaceGroup, index: int) -> list[WyckoffSubspace]:
     position = group.wyckoff[index]
     unit = space_groups.UNIT
     if len(position.free) == 3:
@@ -273,7 +273,7 @@ def _subspaces(group: SpaceGroup, index: int) -> list[Subspace]:
         shifts = np.rint(unit * (group.rotations @ position.offset + group.translations)).astype(np.int64)
         linear = (group.rotations @ matrix).reshape(len(shifts), -1)
         images = np.unique(np.hstack([linear, shifts % unit]), axis=0)
-    found: dict[tuple[object, ...], Subspace] = {}
+    found: dict[tuple[object, ...], WyckoffSubspace] = {}
     for row in images.tolist():
         columns = [row[j : -3 : len(position.free)] for j in range(len(position.free))]
         for free, slopes, offset in _forms(columns, [Fraction(v, unit) for v in row[-3:]]):
@@ -326,7 +326,7 @@ def _subspace(
     free: tuple[int, ...],
     slopes: list[list[Fraction]],
     offset: list[Fraction],
-) -> Subspace:
+) -> WyckoffSubspace:
     k = np.array(slopes, dtype=np.float64)
     o = GRID * np.array(offset, dtype=np.float64)
     move = group.rotations - np.eye(3)
@@ -342,4 +342,4 @@ def _subspace(
         on = np.abs((off + GRID / 2) % GRID - GRID / 2).max(axis=1) < 1e-3
         n_on_line = max(1, len(np.unique(np.round(images[on] % GRID, 3), axis=0)))
     moves = linear.any(axis=(1, 2))
-    return Subspace(index, free, k, o, linear[moves], constant[moves], n_on_line)
+    return WyckoffSubspace(index, free, k, o, linear[moves], constant[moves], n_on_line)

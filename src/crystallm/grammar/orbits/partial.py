@@ -18,7 +18,7 @@ from crystallm.crystallography import formula, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
 from crystallm.grammar import base
 from crystallm.grammar.orbits import token_options
-from crystallm.grammar.orbits.state import OrbitsState
+from crystallm.grammar.orbits.state import OrbitsGrammarState
 from crystallm.orbits import vocabulary
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MORE_UNITS = ": ask for more formula units"
 
 
 @dataclass(frozen=True)
-class Known:
+class FixedPart:
     """What is known of a crystal.
 
     Attributes:
@@ -88,7 +88,7 @@ class Known:
         return frozenset(index for _, index, _ in self.orbits if not wyckoff[index].free)
 
 
-class KnownState(OrbitsState):
+class KnownState(OrbitsGrammarState):
     """Where such a text stands.
 
     Args:
@@ -96,7 +96,7 @@ class KnownState(OrbitsState):
         context: tokens that the text may have; None for any number.
     """
 
-    def __init__(self, known: Known, context: int | None = None) -> None:
+    def __init__(self, known: FixedPart, context: int | None = None) -> None:
         super().__init__("full", dict(known.composition), known.space_group, context=context)
         self._known = known
 
@@ -203,10 +203,10 @@ class KnownState(OrbitsState):
 
 
 @dataclass(frozen=True)
-class KnownRules:
+class FixedPartGrammar:
     """Rules for a crystal of which a part is known, for `decode`."""
 
-    known: Known
+    known: FixedPart
     context: int | None = None
 
     def start(self, prompt: Sequence[int]) -> KnownState:

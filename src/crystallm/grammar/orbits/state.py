@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.crystallography.space_groups import Bools, Floats, SpaceGroup
-    from crystallm.grammar.composition import Wanted
+    from crystallm.grammar.composition import CompositionConstraint
 
 
 REWRITES = (base.REWRITES, base.CELL_REWRITES, base.ORBIT_REWRITES, base.GROUP_REWRITES)
 
-_NO_ATOMS = contacts.Atoms(np.zeros((3, 3)))  # none is added to these
+_NO_ATOMS = contacts.PlacedAtoms(np.zeros((3, 3)))  # none is added to these
 
 
 @dataclass
@@ -47,7 +47,7 @@ class _Placed:
     values: list[int] = field(default_factory=list)
 
 
-class OrbitsState:
+class OrbitsGrammarState:
     """Where a text of the orbits language stands, and what may follow.
 
     Args:
@@ -72,7 +72,7 @@ class OrbitsState:
         context: int | None = None,
         bond_rewrites: int = base.ODD_REWRITES,
         work: int | None = base.WORK,
-        wanted: Wanted | None = None,
+        wanted: CompositionConstraint | None = None,
     ) -> None:
         self.full = strength == "full"
         self._wanted = wanted if self.full else None
@@ -339,7 +339,7 @@ class OrbitsState:
         """Whether atoms on fixed positions meet."""
         group = self._known_group()
         parameters = description.cell_parameters(self.composition.items(), group, self.cell)
-        self._atoms = contacts.Atoms(cells.lattice(parameters))
+        self._atoms = contacts.PlacedAtoms(cells.lattice(parameters))
         fails = False
         for orbit in self.placed:
             if not group.wyckoff[orbit.index].free:
@@ -607,15 +607,15 @@ class OrbitsRules:
     context: int | None = None
     bond_rewrites: int = base.ODD_REWRITES
     work: int | None = base.WORK
-    wanted: Wanted | None = None
+    wanted: CompositionConstraint | None = None
 
-    def start(self, prompt: Sequence[int]) -> OrbitsState:
+    def start(self, prompt: Sequence[int]) -> OrbitsGrammarState:
         """The state behind a prompt.
 
         Raises:
             InputError: the prompt breaks the rules.
         """
-        state = OrbitsState(
+        state = OrbitsGrammarState(
             self.strength,
             self.counts,
             self.group,

@@ -36,7 +36,7 @@ ASKED, CHOSEN, FORCED, SAMPLED = 0, 1, 2, 3
 """Where a token comes from: what was asked, what was chosen for `auto`, the rules, or chance."""
 
 
-def sheet(task: Mapping[str, Any]) -> dict[str, Any]:
+def crystal_summary(task: Mapping[str, Any]) -> dict[str, Any]:
     """The sheet of a crystal that a network wrote.
 
     Args:
@@ -63,7 +63,7 @@ def sheet(task: Mapping[str, Any]) -> dict[str, Any]:
     if task.get("judge", True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found |= told(crystal.validity)
+            found |= validity_summary(crystal.validity)
     try:
         text = crystal.text if crystal.ended else ""
         structure = crystal.structure
@@ -72,7 +72,7 @@ def sheet(task: Mapping[str, Any]) -> dict[str, Any]:
         return found | {"text": crystal.written, "broken": str(error)}
 
 
-def told(verdict: Validity) -> dict[str, Any]:
+def validity_summary(verdict: Validity) -> dict[str, Any]:
     """What a sheet says of a verdict."""
     return {
         "valid": verdict.valid,
@@ -91,10 +91,10 @@ def judged(task: Mapping[str, Any]) -> dict[str, Any]:
     from crystallm.validity import checks
 
     verdict, facts = checks.inspect(task["text"], task["what"])
-    return told(verdict) | {"facts": asdict(facts)} | _handed_in(task["text"])
+    return validity_summary(verdict) | {"facts": asdict(facts)} | _handed_in(task["text"])
 
 
-def handed_in(task: Mapping[str, Any]) -> dict[str, Any]:
+def uploaded_summary(task: Mapping[str, Any]) -> dict[str, Any]:
     """The sheet of a crystal that somebody handed in, `text`, not judged."""
     return _handed_in(task["text"])
 
@@ -122,7 +122,7 @@ def relaxed(task: Mapping[str, Any]) -> dict[str, Any]:
     from crystallm.structures import conversion
 
     record = task["record"]
-    structure = conversion.unpack(record["structure"])
+    structure = conversion.from_json(record["structure"])
     group = relaxation.space_group(structure)
     found = described(structure, "")
     found |= {"space_group": group[0], "space_group_number": group[1]} if group else {}
@@ -148,7 +148,7 @@ def described(structure: Structure, text: str) -> dict[str, Any]:
         "volume": round(lattice.volume, 4),
         "volume_per_atom": round(lattice.volume / len(structure), 4),
         "density": _number(float(structure.density)),
-        "structure": conversion.pack(structure),
+        "structure": conversion.to_json(structure),
         "view": _view(structure),
     }
     return found | (_symmetry(text) if text else {})
@@ -226,7 +226,7 @@ def pattern(task: Mapping[str, Any]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = XRDCalculator(wavelength=WAVELENGTH).get_pattern(
-            conversion.unpack(task["structure"]), two_theta_range=TWO_THETA
+            conversion.from_json(task["structure"]), two_theta_range=TWO_THETA
         )
     peaks = [
         {
@@ -257,7 +257,7 @@ def file_of(one: Mapping[str, Any]) -> dict[str, str]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        structure = conversion.unpack(one["structure"])
+        structure = conversion.from_json(one["structure"])
         energy = one.get("energy")  # per atom; in a file that of the cell
         poscar = Poscar(structure.get_sorted_structure(), comment=one["formula"])
         return {

@@ -23,29 +23,29 @@ from crystallm.energy import calculations, relaxation, worker
 from crystallm.energy import protocol as energies
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import pool as execution_pool
-from crystallm.execution.tasks import LostError, StartError
+from crystallm.execution.tasks import TaskError, WorkerStartError
 from crystallm.generation.generator import Generator
-from crystallm.generation.interpretation import understand
-from crystallm.generation.request import Request, Settings, opened
+from crystallm.generation.interpretation import interpret
+from crystallm.generation.request import Request, SamplingOptions, with_default_z
 from crystallm.models.model import fingerprint
 from crystallm.options import validated
 from crystallm.version import __version__
 from crystallm.web import formula_check, schemas
 from crystallm.web.formula_check import FieldError
 from crystallm.web.jobs import crystal_tasks, search_job
-from crystallm.web.jobs.text_engine import Engine, Ticket
+from crystallm.web.jobs.text_engine import Engine, SamplingJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from crystallm.crystals.crystal import Crystal
     from crystallm.models.model import Model
-    from crystallm.sampling.sequence import Draft, Sample
+    from crystallm.sampling.sequence import Sample, SequenceRequest
     from crystallm.web.jobs.job import Job
     from crystallm.web.metrics import Metrics
     from crystallm.web.rate_limits import Limits
 
-    Drafts = list[tuple[Draft, Callable[[Sample], Crystal]]]
+    Drafts = list[tuple[SequenceRequest, Callable[[Sample], Crystal]]]
 
 
 JUDGE_SECONDS, PATTERN_SECONDS = 60.0, 60.0
@@ -55,7 +55,7 @@ ENERGY_SECONDS = 60.0
 FOLD_SECONDS = 60.0
 
 
-class Runner:
+class JobRunner:
     """Does jobs.
 
     Args:
@@ -91,7 +91,7 @@ class Runner:
         self.engines = {
             name: Engine(model.network, batch_size, self._broke) for name, model in models.items()
         }
-        self.searchers = search_job.Threads(limits.searches)
+        self.searchers = search_job.SearchThreads(limits.searches)
         self.metrics = metrics
         n_judges = judges or max(1, min(8, (os.cpu_count() or 1) // 2))
         self._n_judges, self._n_weighers = n_judges, weighers
@@ -149,7 +149,7 @@ class Runner:
         else:
             self._check_writing(ask)
             record["model"] = ask.model or next(iter(self.models))
-            record["z"] = opened(Request(formula=ask.formula, z=ask.z)).z
+            record["z"] = with_default_z(Request(formula=ask.formula, z=ask.z)).z
             record["n"] = ask.n or self.limits.samples
             if ask.seed is None:
                 record["seed"] = secrets.randbelow(schemas.LARGEST_SEED + 1)
@@ -177,7 +177,7 @@ class Runner:
         if ask.elements is None and ask.space_group is None:
             raise FieldError("formula", "write a formula, such as TiO2, or elements, such as Li-Fe-O")
         try:
-            understand(_request(ask), most_atoms=self.limits.atoms)
+            interpret(_request(ask), most_atoms=self.limits.atoms)
         except InputError as error:
             field = "space_group" if ask.elements is None else "elements"
             raise FieldError(field, str(error)) from None
@@ -252,7 +252,7 @@ class Runner:
     def _planned(self, model: Model, ask: schemas.Generate) -> tuple[str, Drafts]:
         """How the request was read, and what is to be written for it."""
         settings = validated(
-            Settings,
+            SamplingOptions,
             {
                 "model": model.name,
                 "temperature": ask.temperature,
@@ -274,7 +274,9 @@ class Runner:
         def tell(item: tuple[int, Sample] | str) -> None:
             loop.call_soon_threadsafe(arrived.put_nowait, item)
 
-        ticket = Ticket([draft for draft, _ in drafts], lambda number, sample: tell((number, sample)), tell)
+        ticket = SamplingJob(
+            [draft for draft, _ in drafts], lambda number, sample: tell((number, sample)), tell
+        )
         engine = self.engines[model.name]
         engine.put(ticket)
         try:
@@ -310,7 +312,7 @@ class Runner:
         source = crystal.source
         head: dict[str, Any] = {"number": number}
         known: dict[str, Any]
-        verdict = crystal_tasks.told(crystal.validity) if judged else {}
+        verdict = crystal_tasks.validity_summary(crystal.validity) if judged else {}
         if source is not None:
             head |= {
                 "seed": source.seed,
@@ -321,20 +323,23 @@ class Runner:
         try:
             known = await self._asked(
                 self._judges,
-                "crystallm.web.jobs.crystal_tasks:sheet",
+                "crystallm.web.jobs.crystal_tasks:crystal_summary",
                 task | {"judge": not judged},
                 JUDGE_SECONDS,
             )
             return head | known | verdict
-        except LostError as error:
+        except TaskError as error:
             reason = f"not judged: {error.reason}"
         if judged:
             return head | {"broken": reason.replace("judged", "read")} | verdict
         try:
             known = await self._asked(
-                self._judges, "crystallm.web.jobs.crystal_tasks:sheet", task | {"judge": False}, JUDGE_SECONDS
+                self._judges,
+                "crystallm.web.jobs.crystal_tasks:crystal_summary",
+                task | {"judge": False},
+                JUDGE_SECONDS,
             )
-        except LostError as error:
+        except TaskError as error:
             known = {"broken": f"not read: {error.reason}"}
         return head | known | {"valid": False, "reasons": [reason]}
 
@@ -366,7 +371,7 @@ class Runner:
         elif not checks.get("sensible", False):
             update["energy_reason"] = "no sensible cell"
         elif ask.relax:
-            options = relaxation.Options(keep_symmetry=True)
+            options = relaxation.RelaxOptions(keep_symmetry=True)
             async with turn:
                 update |= await self._relaxed(sheet["structure"], str(ask.energy), options)
         else:
@@ -384,14 +389,14 @@ class Runner:
         name = worker.function_of("scoring", model, "cpu")
         try:
             (answer,) = await self._asked(self._weighers, name, task, ENERGY_SECONDS)
-        except LostError as error:
+        except TaskError as error:
             return {"energy": None, "energy_reason": error.reason}
         if "lost" in answer:
             return {"energy": None, "energy_reason": answer["lost"]}
         return {"energy": answer["energy"]}
 
     async def _relaxed(
-        self, structure: dict[str, Any], model: str, options: relaxation.Options
+        self, structure: dict[str, Any], model: str, options: relaxation.RelaxOptions
     ) -> dict[str, Any]:
         task = {"structure": structure, "options": options.model_dump(), "bound": energies.BOUND}
         name = worker.function_of("relaxing", model, "cpu")
@@ -402,7 +407,7 @@ class Runner:
             sheet = await self._asked(
                 self._judges, "crystallm.web.jobs.crystal_tasks:relaxed", {"record": record}, JUDGE_SECONDS
             )
-        except LostError as error:
+        except TaskError as error:
             return {"energy": None, "energy_reason": error.reason}
         return {"energy": record["energy"], "relaxed": sheet}
 
@@ -422,7 +427,7 @@ class Runner:
                 clusters[number] = first + cluster
             first += len(members)
         listed = [clusters[number] for number in numbers]
-        ranks = ranking.places(
+        ranks = ranking.rank_samples(
             listed,
             [found[n].get("log_likelihood") or float("nan") for n in numbers],
             [bool(found[n].get("valid")) for n in numbers],
@@ -454,7 +459,7 @@ class Runner:
             numbers = await self._asked(
                 self._folders, "crystallm.structures.folding:fold_record", task, 2 * FOLD_SECONDS
             )
-        except LostError:
+        except TaskError:
             return same  # identical ones alone
         return [numbers[k] for k in same]
 
@@ -476,7 +481,7 @@ class Runner:
                     sheet = await self._asked(
                         self._judges, "crystallm.web.jobs.crystal_tasks:judged", task, JUDGE_SECONDS
                     )
-            except LostError as error:
+            except TaskError as error:
                 sheet = {"valid": False, "reasons": [f"not judged: {error.reason}"], "broken": error.reason}
             job.tell("crystal", {"number": number, **sheet})
             self.metrics.count("crystals", "Crystals written and judged.", kind="evaluate")
@@ -490,7 +495,7 @@ class Runner:
         known = await asyncio.to_thread(job.known)
         job.enter("running", total=len(ask.structures))
         told = {sheet["number"]: sheet for sheet in known["crystals"]}
-        options = relaxation.Options(steps=ask.steps, fmax=ask.fmax, keep_symmetry=ask.keep_symmetry)
+        options = relaxation.RelaxOptions(steps=ask.steps, fmax=ask.fmax, keep_symmetry=ask.keep_symmetry)
         judging = asyncio.Semaphore(max(2, self._n_judges))
         turn = asyncio.Semaphore(self._n_weighers)
 
@@ -499,11 +504,11 @@ class Runner:
                 async with judging:
                     sheet: dict[str, Any] = await self._asked(
                         self._judges,
-                        "crystallm.web.jobs.crystal_tasks:handed_in",
+                        "crystallm.web.jobs.crystal_tasks:uploaded_summary",
                         {"text": text},
                         JUDGE_SECONDS,
                     )
-            except LostError as error:
+            except TaskError as error:
                 sheet = {"broken": error.reason}
             job.tell("crystal", {"number": number, **sheet})
             return sheet
@@ -565,7 +570,7 @@ class Runner:
         pool.seconds = seconds  # read as the task is submitted: all of this runs on one event loop
         try:
             return await asyncio.wrap_future(pool.submit(name, task))
-        except StartError as error:
+        except WorkerStartError as error:
             raise CrystallmError(str(error)) from None
 
 

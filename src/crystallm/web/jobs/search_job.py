@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping
-from crystallm.generation.request import Request, Settings
+from crystallm.generation.request import Request, SamplingOptions
 from crystallm.options import validated
 from crystallm.structure_search.options import split
 from crystallm.structure_search.search import Search
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from crystallm.structure_search.search import Found, State
+    from crystallm.structure_search.search import SearchSample, State
     from crystallm.web import schemas
     from crystallm.web.jobs.job import Job
-    from crystallm.web.jobs.runner import Runner
+    from crystallm.web.jobs.runner import JobRunner
 
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ SHARE = 0.8
 """Of a job's time in which a search begins rounds: so it ends with what it has, where the time is short."""
 
 
-class Threads:
+class SearchThreads:
     """The threads in which searches are done, and the processes that they keep.
 
     Args:
@@ -94,7 +94,7 @@ class _Stop:
             raise _StoppedError
 
 
-async def run(runner: Runner, job: Job, ask: schemas.Search) -> None:
+async def run(runner: JobRunner, job: Job, ask: schemas.Search) -> None:
     """Do a search.
 
     Raises:
@@ -102,10 +102,10 @@ async def run(runner: Runner, job: Job, ask: schemas.Search) -> None:
             cannot be read.
     """
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[str | tuple[State, list[Found]] | None] = asyncio.Queue()
+    arrived: asyncio.Queue[str | tuple[State, list[SearchSample]] | None] = asyncio.Queue()
     stop = _Stop()
 
-    def tell(item: str | tuple[State, list[Found]]) -> None:
+    def tell(item: str | tuple[State, list[SearchSample]]) -> None:
         stop.check()
         loop.call_soon_threadsafe(arrived.put_nowait, item)
 
@@ -144,7 +144,7 @@ async def run(runner: Runner, job: Job, ask: schemas.Search) -> None:
         job.search_log.unlink(missing_ok=True)
 
 
-def _search(runner: Runner, ask: schemas.Search, log: Path | None = None) -> Search:
+def _search(runner: JobRunner, ask: schemas.Search, log: Path | None = None) -> Search:
     """The search that is asked for, as far as its log has it already."""
     model = runner.models[ask.model or next(iter(runner.models))]
     given = {
@@ -161,7 +161,7 @@ def _search(runner: Runner, ask: schemas.Search, log: Path | None = None) -> Sea
     options, rest = split(ask.recipe, given)
     group = None if ask.space_group is None else str(ask.space_group)
     request = validated(Request, {"formula": ask.formula, "z": ask.z, "space_group": group})
-    settings = validated(Settings, rest)
+    settings = validated(SamplingOptions, rest)
     most_atoms = runner.limits.atoms
     return Search(model, request, options, settings, log, most_atoms=most_atoms, log_samples=True)
 
@@ -179,7 +179,7 @@ class _Telling:
         sheets: of the crystals that were told, by number.
     """
 
-    def __init__(self, runner: Runner, job: Job, ask: schemas.Search, known: dict[str, Any]) -> None:
+    def __init__(self, runner: JobRunner, job: Job, ask: schemas.Search, known: dict[str, Any]) -> None:
         self.sheets: dict[int, dict[str, Any]] = {one["number"]: one for one in known["crystals"]}
         self._runner, self._job, self._ask = runner, job, ask
         self._state: State | None = None
@@ -191,7 +191,7 @@ class _Telling:
         self._by_call = {sheet["energy_call"]: number for number, sheet in self.sheets.items()}
         self._without: dict[str, int] = {}  # numbers of told crystals without an energy, by form
 
-    async def round(self, state: State, found: Sequence[Found]) -> None:
+    async def round(self, state: State, found: Sequence[SearchSample]) -> None:
         """Tell of a round: the curve and new crystals, in the order in which they were written."""
         new = [one for one in found if one.call is not None]
         for one in new:
@@ -234,7 +234,7 @@ class _Telling:
         seconds = SHARE * self._runner.limits.job_seconds
         return f"{done} of {ask.simulations} simulations in {seconds:g} s, the time for a search here"
 
-    def _wanted(self, one: Found) -> bool:
+    def _wanted(self, one: SearchSample) -> bool:
         """Whether a crystal is among the first n, or the n lowest so far."""
         most = self._ask.n or self._runner.limits.samples
         if len(self.sheets) < most:
@@ -243,7 +243,7 @@ class _Telling:
         lowest = sorted(s["energy"] for s in self.sheets.values() if s["energy"] is not None)
         return energy is not None and (len(lowest) < most or energy < lowest[most - 1])
 
-    async def _card(self, one: Found) -> None:
+    async def _card(self, one: SearchSample) -> None:
         crystal, sample = one.crystal, one.sample
         if sample is None:  # of a log, and there is none
             return
@@ -256,7 +256,7 @@ class _Telling:
         self._job.tell("crystal", sheet)
         self._runner.metrics.count("crystals", "Crystals written and judged.", kind="search")
 
-    def _mend(self, number: int, one: Found) -> None:
+    def _mend(self, number: int, one: SearchSample) -> None:
         """A crystal that had no energy before an interruption was asked about again."""
         update = {**_weighed(one), "number": number, "energy_reason": one.crystal.energy_reason}
         self.sheets[number] |= update
@@ -275,7 +275,7 @@ class _Telling:
             self._job.tell("update", changed)
 
 
-def _weighed(one: Found) -> dict[str, Any]:
+def _weighed(one: SearchSample) -> dict[str, Any]:
     """The energy of a crystal, and when it was asked."""
     return {
         "energy": one.crystal.energy,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from crystallm.network.transformer import GPT
-    from crystallm.sampling.sequence import Draft, Sample
+    from crystallm.sampling.sequence import Sample, SequenceRequest
 
 
 _LOG = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ FAILURES = 3
 """Failures in a row, nothing being written between them, behind which an engine does not try again."""
 
 
-class Ticket:
+class SamplingJob:
     """The texts of one request.
 
     Args:
@@ -37,7 +37,7 @@ class Ticket:
 
     def __init__(
         self,
-        drafts: Sequence[Draft],
+        drafts: Sequence[SequenceRequest],
         written: Callable[[int, Sample], None],
         failed: Callable[[str], None],
     ) -> None:
@@ -71,8 +71,8 @@ class Engine:
         self._network = network
         self._batch_size = batch_size
         self._news = threading.Condition()
-        self._turns: deque[Ticket] = deque()
-        self._writing: dict[Draft, Ticket] = {}
+        self._turns: deque[SamplingJob] = deque()
+        self._writing: dict[SequenceRequest, SamplingJob] = {}
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="crystallm-engine", daemon=True)
 
@@ -85,7 +85,7 @@ class Engine:
         """Texts that are being written."""
         return len(self._writing)
 
-    def put(self, ticket: Ticket) -> None:
+    def put(self, ticket: SamplingJob) -> None:
         """Let the texts of a request be written; its calls begin at once."""
         with self._news:
             if not self.broken:
@@ -94,7 +94,7 @@ class Engine:
                 return
         ticket.failed(self.broken)
 
-    def drop(self, ticket: Ticket) -> None:
+    def drop(self, ticket: SamplingJob) -> None:
         """Let go of a request, what is half written too."""
         with self._news:
             ticket.dropped = True
@@ -114,7 +114,7 @@ class Engine:
 
     # -- the line that `decode.serve` draws from, in the thread of the engine --------------------------------
 
-    def take(self, *, wait: bool) -> Draft | None:
+    def take(self, *, wait: bool) -> SequenceRequest | None:
         """The next draft of the ticket whose turn it is; see `decode.Line`."""
         with self._news:
             while wait and not self._turns and not self._closed:
@@ -128,7 +128,7 @@ class Engine:
             self._writing[draft] = ticket
             return draft
 
-    def wanted(self, draft: Draft) -> bool:
+    def wanted(self, draft: SequenceRequest) -> bool:
         """Whether its ticket was not dropped."""
         if not self._writing[draft].dropped:
             return True

@@ -1,0 +1,169 @@
+"""Match rate and RMSE: the paper's figures on 95 entries, and what makes a sample count."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pymatgen.core import Composition, Lattice, Structure
+
+from crystallm.benchmarks import csp
+from crystallm.cif import structure_reader
+from crystallm.errors import CrystallmError, InputError
+from crystallm.validity import composition_tests
+
+GOLDEN: dict[str, Any] = json.loads(
+    gzip.decompress((Path(__file__).parents[1] / "golden" / "csp.json.gz").read_bytes())
+)
+ENTRIES: list[dict[str, Any]] = GOLDEN["entries"]
+
+
+@pytest.fixture(scope="module")
+def rock_salt() -> Structure:
+    """NaCl, Fm-3m, a = 5.64 Å (Wyckoff, Crystal Structures)."""
+    return Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
+
+
+@pytest.mark.usefixtures("kept")
+def test_the_figures_are_the_papers() -> None:
+    truths = [structure_reader.read_structure(entry["truth"]) for entry in ENTRIES]
+    # Half of the samples as texts, half as structures: both come out alike.
+    samples = [
+        entry["samples"] if i % 2 else [structure_reader.read_structure(cif) for cif in entry["samples"]]
+        for i, entry in enumerate(ENTRIES)
+    ]
+    result = csp.evaluate(truths, samples, n=(1, 4), workers=2, symmetrise=False)
+    for entry, row, why in zip(ENTRIES, result.rms, result.reasons, strict=True):
+        assert row == tuple(r if r is None else pytest.approx(r, abs=1e-9) for r in entry["rms"]), why
+    assert result.n_entries == len(ENTRIES) == 95
+    for n in (1, 4):
+        assert result.match_rate[n] == pytest.approx(GOLDEN["expected"][str(n)]["match_rate"], abs=1e-12)
+        assert result.rmse[n] == pytest.approx(GOLDEN["expected"][str(n)]["rmse"], abs=1e-9)
+
+
+def test_scores_are_over_all_entries_and_the_best_of_the_first_n() -> None:
+    result = csp.score([[None, 0.3, 0.1], [0.2], [], [None, None]], n=(1, 2, 20))
+    assert result.match_rate == {1: 0.25, 2: 0.5, 20: 0.5}
+    assert result.rmse == pytest.approx({1: 0.2, 2: 0.25, 20: 0.15})
+    assert result.best(2) == (0.3, 0.2, None, None)
+    assert math.isnan(csp.score([[None]], n=(1,)).rmse[1])
+
+
+def test_a_sample_counts_only_if_it_is_a_sound_crystal(rock_salt: Structure) -> None:
+    def reason(sample: Structure, *, smact: bool = True) -> str:
+        rms, why = csp.compare(rock_salt, sample, composition_test=smact)
+        assert rms is None
+        return why
+
+    close = Structure(Lattice.cubic(4), ["Na", "Cl"], np.array([[0, 0, 0], [0.1, 0, 0]]))
+    assert reason(close) == "two atoms are 0.40 Å apart"
+    assert reason(Structure(Lattice.cubic(0.48), ["Na"], [[0] * 3])) == "its cell is not sensible"
+    acute = Lattice.from_parameters(5, 5, 5, 90, 90, 9)
+    assert reason(Structure(acute, ["Na"], [[0] * 3])) == "its cell is not sensible"
+    tiny = Lattice.from_parameters(0.5, 0.5, 0.5, 60, 60, 60)
+    assert reason(Structure(tiny, ["Na"], [[0] * 3])).startswith("its volume is 0.088")
+    odd = Structure(Lattice.cubic(6), ["Na", "Na", "Cl"], np.array([[0] * 3, [0.5] * 3, [0.5, 0, 0]]))
+    assert reason(odd) == "its composition fails the SMACT test"
+    assert reason(odd, smact=False) == "its formula is Na2Cl"
+    rms, why = csp.compare(rock_salt, rock_salt.copy())
+    assert rms == pytest.approx(0, abs=1e-9)
+    assert not why
+
+
+def test_a_match_sees_through_the_choice_of_cell(rock_salt: Structure) -> None:
+    sample = rock_salt.get_primitive_structure()
+    sample.apply_strain(0.05)
+    rms, _ = csp.compare(rock_salt, sample)
+    assert rms == pytest.approx(0, abs=1e-6)
+
+
+def test_the_composition_test_is_smacts_own() -> None:
+    from smact.screening import smact_validity
+
+    rng = np.random.default_rng(0)
+    symbols = (
+        "H Li C N O F Na Mg Al Si P S Cl K Ca Ti V Mn Fe Cu Zn Br Zr Sn I Ba La Pm Re Pb U He Xe".split()
+    )
+    verdicts = []
+    for _ in range(400):
+        chosen = rng.choice(symbols, size=rng.integers(1, 5), replace=False)
+        counts = {str(s): int(n) for s, n in zip(chosen, rng.integers(1, 7, len(chosen)), strict=True)}
+        verdict = composition_tests.passes_smact(tuple(sorted(counts.items())))
+        assert verdict == smact_validity(Composition(counts), oxidation_states_set="smact14"), counts
+        verdicts.append(verdict)
+    assert 100 < sum(verdicts) < 300
+
+
+@pytest.mark.usefixtures("kept")
+def test_truths_are_symmetrised_and_bad_samples_cost_only_themselves(rock_salt: Structure) -> None:
+    shaken = rock_salt.copy()
+    shaken.perturb(0.02, seed=1)  # less than symprec: the truth is rock salt again
+    samples = ["data_Na1 nonsense", None, rock_salt, rock_salt.copy()]
+    result = csp.evaluate([shaken], [samples], n=[1, 2, 3])
+    assert result.reasons[0][0].startswith("no crystal: the text has no")
+    assert result.reasons[0][1:] == ("no crystal", "", "")
+    assert result.rms[0][2] == result.rms[0][3] == pytest.approx(0, abs=1e-6)
+    assert result.match_rate == {1: 0.0, 2: 0.0, 3: 1.0}
+    raw = csp.evaluate([shaken], [samples[2:]], n=[1], symmetrise=False)
+    assert raw.rmse[1] > 1e-3
+
+
+@pytest.mark.usefixtures("kept")
+def test_equal_samples_are_compared_once(rock_salt: Structure) -> None:
+    done: list[int] = []
+    result = csp.evaluate([rock_salt], [[rock_salt.copy() for _ in range(20)]], on_done=done.append)
+    assert done == [0]
+    assert len(result.rms[0]) == 20
+    assert None not in result.rms[0]
+
+
+def test_a_comparison_that_takes_too_long_is_no_match(rock_salt: Structure) -> None:
+    result = csp.evaluate([rock_salt], [[rock_salt]], n=(1,), seconds=1e-4)
+    assert result.match_rate == {1: 0.0}
+    assert result.reasons == (("not compared: took longer than 0.0001 s",),)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [(0.6, 0.6, 1000, 90, 90, 90), (1000, 1000, 0.5, 90, 90, 90), (900, 2, 2, 11, 11, 11)],
+    ids=["needle", "plate", "splinter"],
+)
+def test_a_cell_far_from_the_truths_shape_is_told_apart_soon(
+    rock_salt: Structure, cell: tuple[float, ...]
+) -> None:
+    coords = np.random.default_rng(1).random((8, 3))
+    sample = Structure(Lattice.from_parameters(*cell), ["Na"] * 4 + ["Cl"] * 4, coords)
+    start = time.process_time()
+    assert csp.compare(rock_salt, sample)[0] is None
+    assert time.process_time() - start < 5
+
+
+def test_what_was_asked_wrongly_is_said_before_any_work(
+    rock_salt: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="0 truths"):
+        csp.evaluate([], [])
+    with pytest.raises(InputError, match="1 truths and 2 lists"):
+        csp.evaluate([rock_salt], [[], []])
+    with pytest.raises(InputError, match="start at 1"):
+        csp.evaluate([rock_salt], [[]], n=(0,))
+    with pytest.raises(InputError, match="can't compare int"):
+        csp.evaluate([rock_salt], [[3]], composition_test=False)  # type: ignore[list-item]
+    monkeypatch.setattr(csp, "find_spec", lambda _: None)
+    with pytest.raises(CrystallmError, match=r"pip install 'crystallm\[bench\]'"):
+        csp.evaluate([rock_salt], [[rock_salt]])
+
+
+def test_the_module_loads_no_heavy_library() -> None:
+    import subprocess
+
+    code = "import sys, crystallm.benchmarks.csp, crystallm.validity as v; h = "
+    code += "{'pymatgen.core', 'smact', 'torch', 'spglib', 'scipy'}; print(sorted(h & sys.modules.keys()))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -1,0 +1,395 @@
+"""Valid, unique, novel, stable: crystals told in another way are equal, and failures profit nobody."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import gzip
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pymatgen.core import Lattice, Structure
+
+import real_crystals
+from crystallm.benchmarks import novelty
+from crystallm.cli.commands import benchmark_generated as command
+from crystallm.errors import InputError
+from crystallm.execution import mapping
+from crystallm.execution import tasks as execution_tasks
+from crystallm.structures import comparison, conversion, duplicates, known_structures
+
+CELLS = (
+    [[1, 1, 0], [0, 1, 0], [0, 0, 2]],
+    [[0, 1, 0], [1, 0, 0], [0, 0, 1]],
+    [[1, 0, 0], [0, 1, 1], [0, 0, 1]],
+)
+
+
+def cif(structure: Structure) -> str:
+    return str(structure.to(fmt="cif"))
+
+
+def told(structure: Structure, seed: int = 0) -> Structure:
+    return real_crystals.told_otherwise(structure, np.random.default_rng(seed), CELLS[seed % 3])
+
+
+@pytest.fixture(scope="module")
+def some() -> list[Structure]:
+    """20 real crystals, no two of one formula."""
+    by_formula = {s.composition.reduced_formula: s for s in real_crystals.structures() if len(s) <= 12}
+    return list(by_formula.values())[:20]
+
+
+@pytest.fixture
+def in_process(monkeypatch) -> list[tuple[str, int]]:
+    """Workers that are no processes; what they were asked, function and number of tasks."""
+    asked: list[tuple[str, int]] = []
+
+    def run(function: str, tasks: Any, *, on_done: Any, **_: Any) -> list[Any]:
+        name = function.partition(":")[2]
+        asked.append((name, len(tasks)))
+        found = []
+        for i in range(len(tasks)):
+            found.append(
+                json.loads(json.dumps(execution_tasks.resolve(function)(json.loads(json.dumps(tasks[i])))))
+            )
+            on_done(i)
+        return found
+
+    monkeypatch.setattr(mapping, "run", run)
+    return asked
+
+
+def verdicts(result: novelty.NoveltyResult) -> list[tuple[bool, bool, bool]]:
+    return [(v.valid, v.unique, v.novel) for v in result.crystals]
+
+
+@pytest.mark.usefixtures("kept")
+def test_the_known_set_itself_is_not_novel_however_it_is_told(some) -> None:
+    known = [(f"k{i}", cif(structure)) for i, structure in enumerate(some)]
+    samples = [told(structure, i) if i % 2 else cif(structure) for i, structure in enumerate(some)]
+    result = novelty.evaluate(samples, known, workers=2, valid=[True] * len(some))
+    assert [v.known for v in result.crystals] == [identifier for identifier, _ in known]
+    assert result.overall.novel == 0
+    assert result.overall.unique == 1
+    assert result.overall.vun == 0
+    assert (result.n_known, result.n_compared, result.n_undecided) == (20, 20, 0)
+
+
+def test_a_crystal_told_in_another_cell_is_a_repeat(textbook_structures, in_process) -> None:
+    first = list(textbook_structures.values())
+    again = [told(structure, seed) for seed in range(3) for structure in first]
+    result = novelty.evaluate([*first, *again], [])
+    assert [v.repeats for v in result.crystals] == [None] * 5 + [0, 1, 2, 3, 4] * 3
+    assert result.overall.unique == pytest.approx(5 / 20)
+    assert result.overall.novel == result.overall.valid == 1
+    assert result.overall.vun == result.among_valid.vun == pytest.approx(5 / 20)
+    assert math.isnan(result.overall.sun)
+
+
+def test_polymorphs_are_different_crystals(in_process) -> None:
+    sphalerite = Structure.from_spacegroup("F-43m", Lattice.cubic(5.41), ["Zn", "S"], [[0] * 3, [0.25] * 3])
+    rock_salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.06), ["Zn", "S"], [[0] * 3, [0.5] * 3])
+    result = novelty.evaluate([sphalerite, rock_salt], [("zincblende", cif(told(sphalerite)))])
+    assert verdicts(result) == [(True, True, False), (True, True, True)]
+    assert result.crystals[0].known == "zincblende"
+
+
+def test_the_order_of_the_crystals_changes_no_rate(some, in_process) -> None:
+    samples: list[Any] = [*some[:6], *(told(s) for s in some[:3]), None, "data_x"]
+    energies = [0.0, 0.05, 0.2, None, -0.1, 0.1, 0.0, 0.05, 0.2, 0.0, None]
+    valid = [True] * 9 + [False] * 2
+    known = [("a", cif(some[1])), ("b", cif(some[4]))]
+    first = novelty.evaluate(samples, known, valid=valid, e_above_hull=energies)
+    order = np.random.default_rng(2).permutation(len(samples)).tolist()
+    second = novelty.evaluate(
+        [samples[i] for i in order],
+        known[::-1],
+        valid=[valid[i] for i in order],
+        e_above_hull=[energies[i] for i in order],
+    )
+    assert second.overall == first.overall
+    assert second.among_valid == first.among_valid
+    assert first.overall.n == 11
+    assert first.among_valid.n == 9
+    assert first.overall.vun == pytest.approx(4 / 11)
+
+
+def test_energies_give_the_stable_ones(textbook_structures, in_process) -> None:
+    samples = list(textbook_structures.values())
+    energies = [0.0, 0.1, 0.1001, -0.3, None]
+    result = novelty.evaluate(samples, [("salt", cif(samples[0]))], e_above_hull=energies)
+    assert [v.stable for v in result.crystals] == [True, False, False, True, False]
+    assert [v.metastable for v in result.crystals] == [True, True, False, True, False]
+    rates = result.overall
+    assert (rates.stable, rates.metastable, rates.sun, rates.msun) == pytest.approx((0.4, 0.6, 0.2, 0.4))
+
+
+def test_the_first_valid_one_of_equals_is_the_unique_one(some, in_process) -> None:
+    result = novelty.evaluate([some[0], told(some[0]), some[0].copy()], [], valid=[False, True, True])
+    assert [v.unique for v in result.crystals] == [False, True, False]
+    assert [v.repeats for v in result.crystals] == [1, None, 1]
+    assert result.overall.vun == pytest.approx(1 / 3)
+
+
+def test_crystals_are_judged_by_the_papers_checks(some, in_process) -> None:
+    squeezed = some[0].copy()
+    squeezed.scale_lattice(squeezed.volume * 0.1)
+    result = novelty.evaluate([some[0], cif(some[1]), squeezed], [])
+    assert [v.valid for v in result.crystals] == [True, True, False]
+    assert result.crystals[2].repeats == 0  # volumes are scaled to each other, as the matcher does by default
+
+
+def test_what_cannot_be_read_is_neither_unique_nor_novel(some, in_process) -> None:
+    shared = Structure(Lattice.cubic(4), [{"Na": 0.5, "K": 0.5}], [[0] * 3])
+    needle = Structure(Lattice.from_parameters(0.6, 0.6, 900, 90, 90, 90), ["Na"], [[0] * 3])
+    result = novelty.evaluate([None, "data_x nonsense", shared, needle, some[0]], [], valid=[True] * 5)
+    assert verdicts(result)[:4] == [(True, False, False)] * 4
+    assert [v.reason.split(":")[0] for v in result.crystals] == [
+        "no crystal",
+        "no crystal",
+        "its sites are shared",
+        "its cell is too long or too flat to be compared",
+        "",
+    ]
+    assert result.n_undecided == 4
+    assert result.overall.vun == pytest.approx(1 / 5)
+
+
+def test_known_crystals_that_cannot_be_read_are_counted(some, in_process) -> None:
+    text = cif(some[0])
+    cut = text[: text.index("_cell_length_b")] + text[text.index("_chemical_formula_sum") :]
+    known = [("cut", cut), ("empty", ""), ("whole", text)]
+    result = novelty.evaluate([some[0]], known)
+    assert (result.n_known, result.n_compared, result.n_unreadable) == (3, 2, 2)
+    assert result.crystals[0].known == "whole"
+
+
+def test_known_crystals_come_from_collections_of_any_kind(some, in_process, tmp_path) -> None:
+    record: dict[str, Any] = some[1].as_dict()
+    broken: dict[str, Any] = {"id": "broken", "structure": record | {"sites": []}}
+    items = [{"id": "json", "structure": record}, broken]
+    (tmp_path / "known.json").write_text(json.dumps(items))
+    (tmp_path / "known.cif").write_text(cif(some[0]))
+    known = novelty.read_known([tmp_path / "known.json", str(tmp_path / "known.cif")])
+    result = novelty.evaluate(some[:2], known, valid=[True] * 2)
+    assert [v.known for v in result.crystals] == ["known", "json"]
+    assert (result.n_known, result.n_compared, result.n_unreadable) == (3, 2, 1)
+
+
+def test_only_known_crystals_of_a_generated_formula_are_kept(some) -> None:
+    seen: list[int] = []
+    known = ((str(i), cif(some[i % 20])) for i in range(1040))
+    wanted = {comparison.formula_of(some[3].composition.get_el_amt_dict())}
+    found = known_structures.index(known, wanted, on_row=seen.append)
+    assert found.n_rows == 1040
+    assert seen == [1000]
+    assert found.rows.keys() == wanted
+    (formula,) = wanted
+    assert [identifier for identifier, _ in found.rows[formula]][:2] == ["3", "23"]
+    assert found.text(formula, 1) == cif(some[3])
+
+
+@pytest.mark.parametrize(
+    ("line", "formula"),
+    [
+        ("'Na4 Cl4'", "Cl1Na1"),
+        ('"Ba Ti O3"', "Ba1O3Ti1"),
+        ("SiO2", "O2Si1"),
+        ("Na2 Cl2 # two", None),
+        ("'Na0.5 K0.5 Cl1'", "Cl1K0.5Na0.5"),
+        ("'C H4 O H2'", "C1H6O1"),
+        ("?", None),
+    ],
+)
+def test_formulas_are_read_off_the_text(line: str, formula: str | None) -> None:
+    assert (
+        known_structures.formula_in(f"data_x\n_chemical_formula_sum   {line}\n_cell_length_a 3\n") == formula
+    )
+
+
+def test_a_formula_that_is_not_printed_is_that_of_the_structure(some) -> None:
+    text = cif(some[0])
+    bare = "\n".join(line for line in text.splitlines() if not line.startswith("_chemical_formula"))
+    assert known_structures.formula_in(bare) == known_structures.formula_in(text)
+    for structure in real_crystals.structures()[:100]:
+        assert known_structures.formula_in(cif(structure)) == comparison.formula_of(
+            structure.composition.get_el_amt_dict()
+        )
+
+
+def losing(monkeypatch, is_lost: Any) -> None:
+    """Workers that are no processes, and lose the tasks that `is_lost` says."""
+
+    def run(function: str, tasks: Any, *, on_done: Any, **_: Any) -> list[Any]:
+        name = function.partition(":")[2]
+        found = []
+        for i in range(len(tasks)):
+            lost = is_lost(name, tasks[i])
+            found.append(
+                execution_tasks.Failure("took longer than 1 s")
+                if lost
+                else execution_tasks.resolve(function)(tasks[i])
+            )
+            on_done(i)
+        return found
+
+    monkeypatch.setattr(mapping, "run", run)
+
+
+def test_a_freak_costs_only_itself(some, monkeypatch) -> None:
+    base = some[0]
+    twins = [told(base, seed) for seed in range(7)]
+    freak = base.copy()
+    freak.perturb(0.01, seed=1)
+    mark = duplicates.reduce_record({"sample": json.dumps(conversion.to_json(freak))})["primitive"]
+
+    def is_lost(name: str, task: Any) -> bool:
+        if name == "fold_record":
+            return mark in task["new"]
+        return name == "match_record" and mark in task["crystals"]
+
+    losing(monkeypatch, is_lost)
+    samples = [base, *twins[:4], freak, *twins[4:]]
+    result = novelty.evaluate(samples, [("k", cif(base))], valid=[True] * 9)
+    assert [v.repeats for v in result.crystals] == [None, 0, 0, 0, 0, None, 0, 0, 0]
+    assert [v.known for v in result.crystals] == ["k"] * 5 + [None] + ["k"] * 3
+    assert verdicts(result)[5] == (True, False, False)
+    assert result.crystals[5].reason == "not told from others: took longer than 1 s"
+    assert result.n_undecided == 1
+
+
+def test_a_known_crystal_that_cannot_be_compared_makes_nothing_novel(some, monkeypatch) -> None:
+    losing(monkeypatch, lambda name, _: name == "match_record")
+    result = novelty.evaluate([some[0], some[1], some[1].copy()], [("k", cif(some[1]))], valid=[True] * 3)
+    assert [v.novel for v in result.crystals] == [True, False, False]
+    assert result.crystals[2].reason == "not compared with all: took longer than 1 s"
+    assert result.n_undecided == 2
+
+
+def test_a_lost_worker_costs_its_crystal(some) -> None:
+    result = novelty.evaluate([some[0]], [], seconds=1e-4)
+    assert verdicts(result) == [(False, False, False)]
+    assert result.crystals[0].reason == "not compared: took longer than 0.0001 s"
+
+
+def test_identical_crystals_are_compared_once(some, in_process) -> None:
+    stages: dict[str, tuple[int, int]] = {}
+    result = novelty.evaluate(
+        [some[0].copy() for _ in range(30)],
+        [("k", cif(some[0]))] * 40,
+        valid=[True] * 30,
+        on_done=lambda stage, done, total: stages.update({stage: (done, total)}),
+    )
+    assert in_process == [("reduce_record", 1), ("match_record", 2)]  # 40 known ones: two blocks
+    assert [v.repeats for v in result.crystals] == [None] + [0] * 29
+    assert result.overall.novel == 0
+    assert stages == {"reading": (1, 1), "telling apart": (0, 0), "comparing": (2, 2)}
+
+
+def test_what_was_asked_wrongly_is_said_before_any_work(some) -> None:
+    with pytest.raises(InputError, match="no generated crystals"):
+        novelty.evaluate([], [])
+    with pytest.raises(InputError, match="2 verdicts for 1 crystals"):
+        novelty.evaluate(some[:1], [], valid=[True, True])
+    with pytest.raises(InputError, match="0 energies for 1 crystals"):
+        novelty.evaluate(some[:1], [], e_above_hull=[])
+    with pytest.raises(InputError, match="can't compare int"):
+        novelty.evaluate([3], [])  # type: ignore[list-item]
+
+
+# -- the command ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path, textbook_structures) -> Any:
+    """A folder of crystals, one of them empty, a file of known ones, and a file of energies."""
+    (tmp_path / "made").mkdir()
+    for name, structure in textbook_structures.items():
+        (tmp_path / "made" / f"{name}.cif").write_text(cif(structure))
+    (tmp_path / "made" / "again.cif").write_text(cif(told(textbook_structures["rutile"])))
+    (tmp_path / "made" / "empty.cif").touch()
+    with gzip.open(tmp_path / "known.csv.gz", "wt", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["material_id", "cif"], ["mp-2657", cif(textbook_structures["rutile"])]])
+    (tmp_path / "hull.csv").write_text("id,e_above_hull\nrutile,0.0\nagain,0.0\ndiamond,0.09\nempty,\n")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("kept")
+def test_the_command_scores_a_folder(place, in_process, capsys) -> None:
+    asked: dict[str, Any] = {"known": [str(place / "known.csv.gz")], "hull": place / "hull.csv"}
+    command.novelty(str(place / "made"), out=place / "a.json", json=True, **asked)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["n_known"] == printed["n_compared"] == printed["n_undecided"] == 1
+    assert printed["overall"]["n"] == 7
+    assert printed["overall"]["vun"] == pytest.approx(4 / 7)
+    assert printed["overall"]["sun"] == 0
+    assert printed["overall"]["msun"] == pytest.approx(1 / 7)
+    kept = json.loads((place / "a.json").read_text())
+    rows = {row["id"]: row for row in kept.pop("crystals")}
+    assert kept == printed
+    assert rows["again"]["known"] == "mp-2657"
+    assert rows["rutile"]["repeats"] == "again"  # by name, again comes first
+    assert rows["empty"]["reason"] == "the file is empty"
+    command.novelty(str(place / "made"), out=place / "a.parquet", **asked)
+    shown = capsys.readouterr().out
+    assert "1 known crystals, 1 of them of a generated formula" in shown
+    assert "stable, unique, novel" in shown
+    assert pq.read_table(place / "a.parquet").to_pylist() == list(rows.values())
+    command.novelty(str(place / "made"), known=asked["known"], quiet=True)
+    assert not capsys.readouterr().out
+
+
+def test_the_command_takes_its_options_from_a_file(place, in_process, capsys) -> None:
+    config = place / "options.yaml"
+    config.write_text(f"generated: {place / 'made'}\nknown: {place / 'known.csv.gz'}\nworkers: 1\n")
+    command.novelty(config=config, json=True)
+    assert json.loads(capsys.readouterr().out)["overall"]["sun"] is None
+    config.write_text("knwon: x\n")
+    with pytest.raises(InputError, match="did you mean known"):
+        command.novelty(config=config)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,energy\nrutile,0\n", "has columns id, energy: give it id, e_above_hull"),
+        ("id,e_above_hull\nrutile,low\n", "line 2: 'low' is no energy in eV/atom"),
+        ("id,e_above_hull\nrutile,nan\n", "line 2: 'nan' is no energy in eV/atom"),
+        ("id,e_above_hull\nrutile,0\nrutile,1\n", "line 3: 'rutile' stands there twice"),
+        ("id,e_above_hull\nsalt,0\n", "holds none of the crystals, such as 'rutile'"),
+    ],
+)
+def test_a_file_of_energies_says_what_is_wrong_with_it(tmp_path, content: str, message: str) -> None:
+    (tmp_path / "hull.csv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        command.read_hull(tmp_path / "hull.csv", ["rutile"])
+    with pytest.raises(InputError, match="cannot be read"):
+        command.read_hull(tmp_path / "none.csv", ["rutile"])
+
+
+def test_the_command_says_what_it_lacks(place) -> None:
+    made, known = str(place / "made"), [str(place / "known.csv.gz")]
+    with pytest.raises(InputError, match="no crystals"):
+        command.novelty()
+    with pytest.raises(InputError, match="with --known"):
+        command.novelty(made)
+    with pytest.raises(InputError, match="no file"):
+        command.novelty(made, known=[*known, "nowhere.csv"])
+    with pytest.raises(InputError, match=r"ends in \.json or \.parquet"):
+        command.novelty(made, known=known, out=place / "a.csv")
+    with pytest.raises(InputError, match="make it first"):
+        command.novelty(made, known=known, out=place / "none" / "a.json")
+
+
+def test_results_hold_all_that_the_rates_rest_on(some, in_process) -> None:
+    result = novelty.evaluate(some[:3], [], valid=[True, True, False])
+    assert novelty.rates(result.crystals, with_energies=False).vun == result.overall.vun
+    assert dataclasses.is_dataclass(result)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.n_known = 1  # type: ignore[misc]

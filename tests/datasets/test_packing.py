@@ -1,0 +1,239 @@
+"""Crystals are packed whole and once, in an order of their own; folders are whole or not there."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crystallm.datasets import packing, shards
+from crystallm.datasets.packing import IGNORE, PADDING
+from crystallm.datasets.shards import TokenSplit
+from crystallm.errors import InputError
+from crystallm.storage import run_folder
+from real_crystals import write_split
+
+patient = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+lengths = st.lists(st.integers(0, 300), max_size=80)
+
+
+def make_split(sizes: list[int]) -> TokenSplit:
+    """Crystals of these lengths; token number k of them all is k modulo 1000, so each is another text."""
+    starts = np.cumsum([0, *sizes], dtype=np.int64)
+    stream = (np.arange(starts[-1]) % 1000).astype(np.uint16)
+    return TokenSplit(stream, starts, "orbits", 1000)
+
+
+def crystals_of(batch: packing.Batch) -> list[list[int]]:
+    """The crystals that a batch holds, by its segments."""
+    return [
+        row_ids[row_segments == number].tolist()
+        for row_ids, row_segments in zip(batch.ids, batch.segments, strict=True)
+        for number in range(row_segments.max() + 1)
+    ]
+
+
+# --- packing ---
+
+
+@patient
+@given(lengths, st.integers(2, 400), st.integers(1, 2000), st.integers(0, 5), st.booleans())
+def test_every_crystal_that_fits_stands_whole_and_once_in_an_epoch(sizes, context, tokens, seed, shuffle):
+    split = make_split(sizes)
+    found = []
+    for batch in packing.batches(
+        split, batch_tokens=tokens, context=context, seed=seed, epoch=1, shuffle=shuffle
+    ):
+        rows, window = batch.ids.shape
+        assert window <= context
+        assert rows == 1 or rows * window <= tokens
+        assert batch.n_tokens == sum(map(len, crystals_of(batch)))
+        found += crystals_of(batch)
+    fitting = [split.crystal(i).tolist() for i in range(len(split)) if 0 < sizes[i] <= context]
+    assert sorted(found) == sorted(fitting)
+
+
+@patient
+@given(lengths, st.integers(2, 400), st.integers(1, 2000))
+def test_targets_positions_and_segments_are_those_of_each_crystal_alone(sizes, context, tokens):
+    for batch in packing.batches(make_split(sizes), batch_tokens=tokens, context=context, seed=0, epoch=0):
+        for array in (batch.ids, batch.targets, batch.positions, batch.segments):
+            assert array.dtype == np.int64
+        for ids, targets, positions, segments in zip(
+            batch.ids, batch.targets, batch.positions, batch.segments, strict=True
+        ):
+            for number in range(segments.max() + 1):
+                places = np.flatnonzero(segments == number)
+                assert (np.diff(places) == 1).all()  # side by side
+                assert positions[places].tolist() == list(range(len(places)))
+                assert targets[places[:-1]].tolist() == ids[places[1:]].tolist()
+                assert targets[places[-1]] == IGNORE
+            padding = segments == PADDING
+            assert (targets[padding] == IGNORE).all()
+            assert (ids[padding] == 0).all()
+            assert not padding[: len(ids) - padding.sum()].any()  # padding comes last
+
+
+@patient
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=400), st.integers(64, 200))
+def test_windows_are_full_enough(sizes, window):
+    packed = packing.pack(np.array(sizes), np.arange(len(sizes)), window)
+    assert all(sum(sizes[i] for i in content) <= window for content in packed)
+    assert sorted(i for content in packed for i in content) == list(range(len(sizes)))
+    # No two of the windows left open at the end could be one; those closed before were the fullest of 65.
+    rest = [sum(sizes[i] for i in content) for content in packed[-packing.OPEN_WINDOWS :]]
+    assert sum(total <= window // 2 for total in rest) <= 1
+
+
+def test_short_crystals_stand_in_short_windows():
+    split = make_split([20] * 30 + [100] * 10 + [900])
+    widths = {}
+    for batch in packing.batches(split, batch_tokens=256, context=1000, seed=0, epoch=0):
+        for crystal in crystals_of(batch):
+            widths.setdefault(len(crystal), set()).add(batch.ids.shape[1])
+    assert widths == {20: {64}, 100: {128}, 900: {1000}}
+
+
+def order(split: TokenSplit, **where: int) -> list[list[int]]:
+    return [batch.ids.tolist() for batch in packing.batches(split, batch_tokens=512, context=300, **where)]
+
+
+def test_the_order_is_that_of_seed_and_epoch_alone():
+    split = make_split(list(range(1, 200)))
+    first = order(split, seed=3, epoch=2)
+    assert order(split, seed=3, epoch=2) == first
+    assert order(split, seed=3, epoch=3) != first
+    assert order(split, seed=4, epoch=2) != first
+
+
+def test_without_shuffling_there_is_one_order():
+    split = make_split(list(range(1, 200)))
+    assert order(split, seed=0, epoch=0, shuffle=False) == order(split, seed=1, epoch=5, shuffle=False)
+
+
+def test_nothing_gives_no_batch():
+    assert order(make_split([]), seed=0, epoch=0) == []
+    assert order(make_split([301, 999]), seed=0, epoch=0) == []
+
+
+# --- files ---
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data set of three crystals, one of them empty."""
+    place = tmp_path / "data"
+    write_split(place, "train", [[1, 2, 3], [], [65535]])
+    write_split(place, "val", [])
+    (place / run_folder.FACTS).write_text('{"language": "orbits", "vocab_size": 65536}')
+    return place
+
+
+def test_what_was_written_is_read(folder):
+    split = shards.load(folder, "train")
+    assert [split.crystal(i).tolist() for i in range(len(split))] == [[1, 2, 3], [], [65535]]
+    assert split.lengths.tolist() == [3, 0, 1]
+    assert (split.language, split.vocab_size) == ("orbits", 65536)
+    assert (folder / "train.bin").read_bytes() == bytes([1, 0, 2, 0, 3, 0, 255, 255])
+    assert len(shards.load(folder, "val")) == 0
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["data"]
+
+
+@pytest.mark.parametrize("content", [b"\x01\x00" * 3, b"\x01\x00" * 5, b"\x01" * 7, b""])
+def test_a_stream_that_does_not_fit_its_index_is_refused(folder, content):
+    (folder / "train.bin").write_bytes(content)
+    with pytest.raises(InputError, match=f"train.bin .* has {len(content)} bytes, not 8: truncated"):
+        shards.load(folder, "train")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        np.array([0, 3, 2, 4]),
+        np.array([1, 4]),
+        np.array([], dtype=np.int64),
+        np.array([[0, 4]]),
+        np.array([0.0, 4.0]),
+        np.array(4),
+    ],
+)
+def test_an_index_that_is_none_is_refused(folder, index):
+    np.save(folder / "train.idx.npy", index)
+    with pytest.raises(InputError, match="train.idx.npy .* is no index of crystals"):
+        shards.load(folder, "train")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"noise" * 99])
+def test_a_damaged_index_is_refused(folder, content):
+    (folder / "train.idx.npy").write_bytes(content)
+    with pytest.raises(InputError, match="no split 'train'"):
+        shards.load(folder, "train")
+
+
+def test_a_pickle_is_not_loaded(folder):
+    np.save(folder / "train.idx.npy", np.array([0, None], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="no split 'train'"):
+        shards.load(folder, "train")
+
+
+@pytest.mark.parametrize("missing", ["train.bin", "train.idx.npy"])
+def test_a_split_that_is_not_there_is_refused(folder, missing):
+    (folder / missing).unlink()
+    with pytest.raises(InputError, match="no split 'train'"):
+        shards.load(folder, "train")
+    with pytest.raises(InputError, match="no split 'test'"):
+        shards.load(folder, "test")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no data set .*: make one with `crystallm prepare`"):
+        shards.load(tmp_path / "nowhere", "train")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"\xff\xfe", b"[1]", b"7", b"null", b"{}", b'{"language": "orbits"}', b'{"vocab_size": 9}',
+        b'{"language": 1, "vocab_size": 9}', b'{"language": "orbits", "vocab_size": "9"}',
+        b'{"language": "orbits", "vocab_size": 0}', b'{"language": "orbits", "vocab_size": 65537}',
+        b'{"language": "orbits", "vocab_size": true}', b"[" * 100_000,
+    ],
+)  # fmt: skip
+def test_foreign_json_is_refused(folder, content):
+    (folder / run_folder.FACTS).write_bytes(content)
+    with pytest.raises(InputError, match="make one with `crystallm prepare`") as caught:
+        shards.load(folder, "train")
+    assert "\n" not in str(caught.value)
+
+
+# --- folders ---
+
+
+def test_a_failure_leaves_the_old_split(folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail():
+        with shards.SplitWriter(folder, "train") as writer:
+            writer.add(b"\1\0")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_writer_counts(tmp_path):
+    with shards.SplitWriter(tmp_path, "train") as writer:
+        writer.add(b"\1\0\2\0")
+        writer.add(b"")
+        assert (writer.n_crystals, writer.n_tokens) == (2, 2)
+
+
+def test_facts_are_told_whole(folder):
+    (folder / run_folder.FACTS).write_text(
+        json.dumps({"language": "cif", "vocab_size": 371, "inputs": ["a.csv"]})
+    )
+    assert shards.facts(folder)["inputs"] == ["a.csv"]

@@ -1,0 +1,415 @@
+"""Units of work on a Dask cluster of two workers, and the scripts that a queue would be given."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask
+import pytest
+from distributed import LocalCluster
+from pyarrow import parquet
+
+from conftest import textbook
+from crystallm.cif import writer as cif_writer
+from crystallm.cli.app import run
+from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import cluster, job_queue, mapping, pool
+from crystallm.execution import tasks as execution_tasks
+from crystallm.storage import run_folder
+from misbehaving import behave, conforms, ends
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.usefixtures("kept", "undrawn")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a scheduler with two workers in processes of their own, which come back when they are killed."""
+    settings = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 1}
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        ) as local,
+    ):
+        yield local.scheduler_address
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Any:
+    """A function that writes the file of a queue and returns its path."""
+
+    def write(**values: Any) -> str:
+        import yaml
+
+        path = tmp_path / "queue.yaml"
+        asked = {"system": "slurm", "cores": 8, "memory": "16GB"} | values
+        path.write_text(yaml.safe_dump({name: value for name, value in asked.items() if value is not None}))
+        return str(path)
+
+    return write
+
+
+# -- tasks ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_conforms(address: str) -> None:
+    with cluster.connect(address) as executor:
+        conforms(executor, elsewhere=True)
+
+
+def note_and_wait(task: dict[str, Any]) -> int:
+    with (Path(task["folder"]) / str(os.getpid())).open("a") as file:
+        file.write(f"{task['number']}\n")
+    time.sleep(0.3)
+    return int(task["number"])
+
+
+def test_a_killed_worker_loses_no_task(address: str, tmp_path: Path) -> None:
+    tasks = [{"number": i, "folder": str(tmp_path)} for i in range(10)]
+    found: dict[int, Any] = {}
+    with cluster.connect(address) as executor:
+        for i, value in mapping.stream(executor, note_and_wait, tasks, ahead=10):
+            if not found:
+                victim = int(next(tmp_path.iterdir()).name)
+                os.kill(victim, signal.SIGKILL)
+            found[i] = value
+    assert found == {i: i for i in range(10)}
+    ran = [line for path in tmp_path.iterdir() for line in path.read_text().split()]
+    assert set(ran) == {str(i) for i in range(10)}
+    assert ends(victim)
+
+
+def test_limits_hold_on_workers_too(address: str) -> None:
+    with cluster.connect(address) as executor:
+        results = mapping.run("misbehaving:behave", ["sleep", 1, "die", 2], seconds=1.0, executor=executor)
+    assert [type(result) for result in results] == [
+        execution_tasks.Failure,
+        list,
+        execution_tasks.Failure,
+        list,
+    ]
+    assert results[0].reason == "took longer than 1 s"
+    assert results[2].reason == "the worker process died with code 7"
+
+
+def test_workers_of_another_version_are_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import crystallm
+
+    ours = crystallm.__version__
+    monkeypatch.setattr("crystallm.version.__version__", "9.9")
+    with cluster.connect(address) as executor, pytest.raises(InputError, match=f"{ours}, and here is 9.9"):
+        list(mapping.stream(executor, behave, [1], ahead=1))
+
+
+def test_a_cluster_that_goes_is_an_error_and_no_result(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=logging.CRITICAL) as local,
+        cluster.connect(local.scheduler_address) as executor,
+    ):
+        assert "has no workers yet" in caplog.text
+        future = executor.submit(behave, 1)
+        local.close()
+        with pytest.raises(execution_tasks.WorkerStartError, match="has gone"):
+            future.result(timeout=30)
+
+
+# -- commands ------------------------------------------------------------------------------------------------
+
+
+def rows_of(folder: Path, *, without: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    return parquet.read_table(folder / "results.parquet").drop_columns(list(without)).to_pylist()
+
+
+def same_rows(folder: Path, names: list[str], *, without: tuple[str, ...] = ()) -> None:
+    """The rows agree; floats to the digits that another size of batch leaves."""
+    found = [rows_of(folder / name, without=without) for name in names]
+    assert len(found[0]) == len(found[1]) > 0
+    for one, other in zip(*found, strict=True):
+        assert one.keys() == other.keys()
+        for column, value in one.items():
+            exact = not isinstance(value, float) or column == "rms"
+            assert other[column] == (value if exact else pytest.approx(value, rel=1e-4)), column
+
+
+def test_crystals_are_judged_as_here(address: str, tmp_path: Path) -> None:
+    place = tmp_path / "crystals"
+    place.mkdir()
+    for name, structure in textbook().items():
+        (place / f"text-{name}.cif").write_text(cif_writer.to_text(structure))
+        structure.to(filename=str(place / f"pymatgen-{name}.cif"))
+    (place / "empty.cif").write_text("")
+    command = ["evaluate", str(place), "--workers", "1", "--quiet", "--out"]
+    assert run([*command, str(tmp_path / "here")]) == 0
+    assert run([*command, str(tmp_path / "there"), "--cluster", address]) == 0
+    assert rows_of(tmp_path / "here") == rows_of(tmp_path / "there")
+    assert run([*command, str(tmp_path / "there"), "--cluster", "tcp://x:1"]) == 0  # nothing is left to do
+
+
+def test_crystals_are_written_as_here(address: str, parrot: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("crystallm.pipelines.generate.SENT_TOGETHER", 3)
+    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 3)
+    (tmp_path / "list.csv").write_text("formula,z,n\nTiO2,2,3\nNaCl,auto,2\nZnS,2,4\nC,8,1\n")
+    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "--model", str(parrot), "--seed", "3"]
+    command += ["--quiet", "--rank", "agreement", "--batch-size", "2", "--device", "cpu", "--out"]
+    assert run([*command, str(tmp_path / "here")]) == 0
+    assert run([*command, str(tmp_path / "there"), "--cluster", address]) == 0
+    same_rows(tmp_path, ["here", "there"])
+    names = [
+        sorted(path.name for path in (tmp_path / where / "cifs").iterdir()) for where in ("here", "there")
+    ]
+    assert names[0] == names[1]
+    assert (tmp_path / "here" / "run.json").read_bytes() == (tmp_path / "there" / "run.json").read_bytes()
+
+
+def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
+    address: str, babbler: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from distributed import Client
+
+    for name, value in {"LARGE": 10, "LARGE_BLOCK": 4, "SENT_TOGETHER": 4}.items():
+        monkeypatch.setattr(f"crystallm.pipelines.generate.{name}", value)
+    (tmp_path / "list.csv").write_text("formula\n" + "TiO2\nC8\nNaCl\nZnS\n" * 12)
+    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "1", "--model", str(babbler)]
+    command += ["--quiet", "--batch-size", "2", "--device", "cpu", "--constraints", "none", "--out"]
+    assert run([*command, str(tmp_path / "here")]) == 0
+    write_unit, killed = run_folder.RunFolder.write_unit, []
+
+    def killing(self: run_folder.RunFolder, *args: Any) -> None:
+        if not killed:
+            with Client(address, set_as_default=False) as client:
+                busy = [worker for worker, tasks in client.processing().items() if tasks]
+                # Where this process is slow, they may have done all there is: then an idle one is killed.
+                pids = client.run(os.getpid, workers=busy or None)
+            killed.extend(list(pids.values())[:1])
+            os.kill(killed[0], signal.SIGKILL)
+        write_unit(self, *args)
+
+    monkeypatch.setattr(run_folder.RunFolder, "write_unit", killing)
+    assert run([*command, str(tmp_path / "there"), "--cluster", address]) == 0
+    assert ends(killed[0])
+    rows = [parquet.read_table(tmp_path / name / "results").to_pylist() for name in ("here", "there")]
+    for one, other in zip(*rows, strict=True):
+        for column, value in one.items():
+            close = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
+            assert other[column] == close, column
+    assert [row["request"] for row in rows[1]] == list(range(48))
+
+
+def test_one_formula_is_written_on_a_cluster_too(address: str, parrot: Path, capsys: Any) -> None:
+    command = ["generate", "TiO2", "--z", "2", "-n", "3", "--valid", "--model", str(parrot), "--json"]
+    texts = []
+    for where in ([], ["--cluster", address]):
+        assert run([*command, *where]) == 0
+        texts.append([json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()])
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 3
+
+
+def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
+    address: str, parrot: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr("crystallm.pipelines.generate.SENT_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 2)
+    (tmp_path / "list.csv").write_text("formula\nNa4Cl4\nTi2O4\n")
+    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "2", "--model", str(parrot)]
+    command += ["--quiet", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path / "out")]
+
+    class Losing(pool.Inline):
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if 0 in args[0]["units"]:
+                return super().submit(behave, "raise")
+            return super().submit(function, *args, **kwargs)
+
+    from contextlib import nullcontext
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "connect", lambda _: nullcontext(Losing()))
+        assert run([*command, "--cluster", "tcp://x:1"]) == 1
+    assert "1 tasks were lost, each 3 times (ValueError: no such thing)" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out" / "parts").iterdir()] == ["00001.parquet"]
+    assert run(command) == 0
+    assert [row["request"] for row in rows_of(tmp_path / "out")] == [0, 0, 1, 1]
+
+
+def test_the_benchmark_has_the_figures_that_it_has_here(
+    address: str, parrot: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    import csv
+
+    place = tmp_path / "sets" / "perov_5"
+    place.mkdir(parents=True)
+    with (place / "test.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", "cif"])
+        writer.writerows([name, structure.to(fmt="cif")] for name, structure in textbook().items())
+    monkeypatch.setattr("crystallm.cli.commands.benchmark_csp.SAMPLES", 6)
+    monkeypatch.setattr("crystallm.pipelines.csp_benchmark.TOGETHER", 4)
+    command = ["benchmark", "perov_5", "--data-dir", str(tmp_path / "sets"), "-n", "1,2", "--json"]
+    command += ["--model", str(parrot), "--workers", "1", "--device", "cpu", "--out"]
+    lines = []
+    for name, where in (("here", []), ("there", ["--cluster", address])):
+        assert run([*command, str(tmp_path / name), *where]) == 0
+        lines.append(json.loads(capsys.readouterr().out)["lines"])
+    same_rows(tmp_path, ["here", "there"], without=("fold_seconds",))
+    assert [line["match_rate"] for line in lines[0]] == [line["match_rate"] for line in lines[1]]
+
+
+# -- what a cluster is ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["somewhere", "tcp://", "host:port", "https://a.b/c", ""])
+def test_what_is_neither_address_nor_file_is_refused(spec: str) -> None:
+    with pytest.raises(InputError, match="tcp://host:8786"), cluster.connect(spec):
+        pass
+
+
+def test_an_address_where_nobody_answers_is_one_line(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr(cluster, "TIMEOUT", 0.5)
+    (tmp_path / "a.cif").write_text("")
+    assert run(["evaluate", str(tmp_path), "--cluster", "tcp://127.0.0.1:9"]) == 1
+    error = capsys.readouterr().err
+    assert "no Dask scheduler answers at 'tcp://127.0.0.1:9' within 0.5 s" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("lacking", ["distributed", "dask_jobqueue"])
+def test_a_missing_package_is_one_line(lacking: str, queue: Any, monkeypatch: Any) -> None:
+    there = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name == lacking:
+            raise ImportError(name)
+        return there(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    spec = "127.0.0.1:9" if lacking == "distributed" else queue()
+    with pytest.raises(CrystallmError, match=r"pip install 'crystallm\[cluster\]'"), cluster.connect(spec):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("system", "sign", "directives"),
+    [
+        (
+            "slurm",
+            "SBATCH",
+            ["--cpus-per-task=8", "--mem=15G", "-t 04:00:00", "-p long", "-A chem"],
+        ),
+        (
+            "pbs",
+            "PBS",
+            ["-l select=1:ncpus=8:mem=15GB", "-l walltime=04:00:00", "-q long", "-A chem"],
+        ),
+        (
+            "lsf",
+            "BSUB",
+            ["-n 8", "-M 16000000", "-W 04:00", "-q long", '-P "chem"'],
+        ),
+    ],
+)
+def test_the_script_of_a_job(
+    system: str, sign: str, directives: list[str], queue: Any, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("LSF_ENVDIR", "/nowhere")
+    path = queue(
+        system=system,
+        jobs=10,
+        walltime="04:00:00",
+        queue="long",
+        account="chem",
+        job_extra_directives=["--exclusive"],
+        job_script_prologue=["module load python"],
+        interface="lo",
+        local_directory="/scratch",
+        python="/opt/python",
+        options={"scheduler_options": {"dashboard_address": ":8787"}, "death_timeout": 77},
+    )
+    assert run(["cluster", path]) == 0
+    script = capsys.readouterr().out.splitlines()
+    assert not {f"#{sign} {directive}" for directive in [*directives, "--exclusive"]} - set(script)
+    assert script.index("export OMP_NUM_THREADS=1") < script.index("module load python") < len(script) - 1
+    assert script[-1].startswith("/opt/python -m distributed.cli.dask_worker")
+    for option in ("--nworkers 8", "--nthreads 1", "--local-directory /scratch", "--interface lo"):
+        assert option in script[-1]
+    assert "--death-timeout 77" in script[-1]
+
+
+def test_fewer_processes_have_more_memory_each(queue: Any) -> None:
+    assert "--nworkers 2 " in job_queue.job_script(queue(processes=2, memory="16GiB"))
+    assert "--memory-limit 8.00GiB" in job_queue.job_script(queue(processes=2, memory="16GiB"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"walltme": "1"}, "unknown key 'walltme': did you mean walltime?"),
+        ({"zebra": 1}, "unknown key 'zebra': there are system"),
+        ({"system": "slrm"}, "system = 'slrm'"),
+        ({"cores": 0}, "cores = '0'"),
+        ({"cores": None}, "cores"),
+        ({"jobs": 2, "maximum": 3}, "jobs = 2 beside minimum or maximum"),
+        ({"minimum": 3}, "minimum = 3 without maximum"),
+        ({"minimum": 3, "maximum": 2}, "minimum = 3 is above maximum = 2"),
+        ({"processes": 9}, "processes = 9 are more than cores = 8"),
+        ({"account": "a", "project": "b"}, "account = 'a' and project = 'b'"),
+        ({"walltime": 43200}, 'write "12:00:00", in quotes'),
+        ({"options": {"cores": 3}}, "cores belongs one level up"),
+        ({"options": {"colour": "red"}}, "colour"),
+        ({"memory": "much"}, "dask-jobqueue refuses it"),
+    ],
+)
+def test_a_wrong_file_is_one_line(values: dict[str, Any], message: str, queue: Any, capsys: Any) -> None:
+    path = queue(**values)
+    assert run(["cluster", path]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert path in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\x00"])
+def test_what_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(InputError, match="x.yaml"):
+        job_queue.job_script(str(tmp_path / "x.yaml"))
+    with pytest.raises(CrystallmError, match="cannot be read"):
+        job_queue.job_script(str(tmp_path / "none.yaml"))
+
+
+def test_a_machine_without_the_queue_is_told(queue: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(CrystallmError, match="no 'sbatch' here"), cluster.connect(queue()):
+        pass
+
+
+@pytest.mark.parametrize("asked", [{"jobs": 1}, {"maximum": 1}])
+def test_jobs_of_a_queue_do_the_work(asked: Any, queue: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """A queue whose `sbatch` runs the script at once."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    # As the real one it keeps a copy: dask-jobqueue deletes its file at once.
+    start = f'cp "$1" sh\nsetsid bash sh > {tmp_path}/log 2>&1 &\necho $! > {tmp_path}/job\n'
+    (place / "sbatch").write_text(f"#!/bin/bash\ncd {tmp_path}\n{start}echo Submitted batch job $!\n")
+    (place / "scancel").write_text(f'#!/bin/bash\necho "$1" > {tmp_path}/cancelled\nkill -- -"$1"\n')
+    for file in place.iterdir():
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [Path(__file__).parents[1]])))
+    path = queue(cores=1, memory="2GB", **asked, options={"scheduler_options": {"host": "127.0.0.1"}})
+    with cluster.connect(path) as executor:
+        assert executor.submit(behave, 5).result(timeout=60)[0] == 5
+    assert (tmp_path / "cancelled").read_text() == (tmp_path / "job").read_text()

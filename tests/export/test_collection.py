@@ -1,0 +1,292 @@
+"""Crystals go out in every format and come back the same."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+from pymatgen.core import Lattice, Structure
+from pymatgen.core.structure_matcher import StructureMatcher
+
+from crystallm import language
+from crystallm.cli.app import app
+from crystallm.crystals import crystal
+from crystallm.crystals import table as crystals_table
+from crystallm.errors import CrystallmError, InputError
+from crystallm.export import collection as export_collection
+from crystallm.export import optimade, writers
+from crystallm.sources import collection, parsing
+from crystallm.structures import conversion
+from crystallm.visualization import notebook_view
+from real_crystals import published
+
+with_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
+with_optimade = pytest.mark.skipif(
+    importlib.util.find_spec("optimade") is None, reason="the package optimade is not installed"
+)
+
+
+@pytest.fixture
+def fifty(tmp_path):
+    """A folder of 50 real crystals as CIFs, by their numbers."""
+    (tmp_path / "cifs").mkdir()
+    for number, row in enumerate(published()[:50]):
+        (tmp_path / "cifs" / f"c{number:02d}.cif").write_text(row["cif"])
+    return tmp_path / "cifs"
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["cif", "poscar", "csv", "pymatgen", "optimade", "genbench"]
+    + [pytest.param(to, marks=with_ase) for to in ("extxyz", "ase")],
+)
+def test_fifty_crystals_come_back_the_same(fifty, tmp_path, to):
+    found = export_collection.export(fifty, to, tmp_path / "out")
+    assert found.path == tmp_path / f"out{writers.FORMATS[to][0]}"
+    assert (found.n, found.skipped) == (50, ())
+    matcher = StructureMatcher(ltol=1e-3, stol=1e-3, angle_tol=0.01, primitive_cell=False, scale=False)
+    entries = {entry.id: entry for entry in collection.read(found.path)}
+    assert sorted(entries) == [f"c{number:02d}" for number in range(50)]
+    for number, row in enumerate(published()[:50]):
+        before = parsing.structure(row["cif"])
+        entry = entries[f"c{number:02d}"]
+        after = parsing.structure(entry.text, entry.format)
+        assert after.composition == before.composition
+        assert np.allclose(after.lattice.parameters, before.lattice.parameters, atol=1e-4)
+        assert matcher.fit(after, before)
+
+
+def run_folder(place, textbook_structures):
+    """A run of two crystals with an energy, one that is no crystal, and one without a CIF of its own."""
+    orbits = language.get_language("orbits")
+    rows = []
+    for sample, structure in enumerate(textbook_structures.values()):
+        one = crystal.Crystal(
+            orbits,
+            orbits.encode(structure),
+            log_likelihood=-10.5 - sample,
+            source=crystal.Source("default", 7, 2**63 + 5, "a book"),
+        )
+        rows.append(one.row() | {"request": 0, "sample": sample, "energy": -3.25})
+        if sample == 1:
+            rows[-1] |= {"valid": False, "reasons": "bonds"}
+    broken = crystal.Crystal(orbits, [0, 1]).row() | {"request": 0, "sample": 9}
+    from crystallm.storage import files, tables
+
+    rows = [dict.fromkeys(crystals_table.COLUMNS) | row for row in [*rows, broken]]
+    files.write_atomically(place / "run" / "results.parquet", tables.as_parquet(rows, crystals_table.COLUMNS))
+    files.write_json(place / "run" / "run.json", {})
+    return place / "run"
+
+
+@with_ase
+def test_what_is_known_of_a_crystal_goes_with_it(tmp_path, textbook_structures):
+    from ase.db import connect
+    from ase.io import read
+
+    run = run_folder(tmp_path, textbook_structures)
+    out = {
+        to: export_collection.export(run, to, tmp_path / f"x{to}").path
+        for to in ("csv", "extxyz", "ase", "optimade")
+    }
+    with out["csv"].open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [f"0-{i}" for i in range(5)]
+    assert rows[0]["log_likelihood"] == "-10.5"
+    assert rows[0]["seed"] == "7"
+    assert rows[0]["formula"] == "Na4Cl4"
+    frames = read(out["extxyz"], index=":", format="extxyz")
+    assert frames[0].get_potential_energy() == pytest.approx(-3.25 * 8)
+    assert frames[0].info["energy_per_atom"] == pytest.approx(-3.25)
+    assert frames[1].info["reasons"] == "bonds"
+    database = connect(out["ase"], type="db")
+    (row,) = database.select(material_id="0-1")
+    assert row.energy == pytest.approx(-3.25 * 6)
+    assert (row.log_likelihood, row.crystal_index, row.valid) == (-11.5, f"#{2**63 + 5}", 0)
+    line = json.loads(out["optimade"].read_text().splitlines()[2])
+    assert line["attributes"]["_crystallm_log_likelihood"] == -10.5
+    assert line["attributes"]["chemical_formula_anonymous"] == "AB"
+
+
+def test_what_cannot_go_is_named_and_the_rest_is_written(tmp_path, textbook_structures):
+    run = run_folder(tmp_path, textbook_structures)
+    found = export_collection.export(run, "poscar", tmp_path / "all")
+    assert found.n == 5
+    assert [name for name, _ in found.skipped] == ["0-9"]
+    found = export_collection.export(run, "poscar", tmp_path / "valid", only_valid=True)
+    assert ("0-1", "not valid: bonds") in found.skipped
+    shared = Structure(Lattice.cubic(4), [{"Na": 0.5, "K": 0.5}, "Cl"], [[0, 0, 0], [0.5] * 3])
+    (tmp_path / "mixed").mkdir()
+    shared.to(filename=str(tmp_path / "mixed" / "mix.cif"))
+    textbook_structures["rocksalt"].to(filename=str(tmp_path / "mixed" / "salt.cif"))
+    for to in ("poscar", "extxyz", "optimade", "genbench"):
+        found = export_collection.export(tmp_path / "mixed", to, tmp_path / f"m{to}")
+        assert found.n == 1
+        assert found.skipped[0][0] == "mix"
+        assert "shared" in found.skipped[0][1]
+    assert (tmp_path / "mgenbench" / "structures.txt").read_text() == "salt.cif\n"
+    assert export_collection.export(tmp_path / "mixed", "cif", tmp_path / "mcif").n == 2
+
+
+@with_ase
+def test_a_csv_tells_what_a_run_tells(tmp_path, textbook_structures):
+    from ase.io import read
+
+    run = run_folder(tmp_path, textbook_structures)
+    table = export_collection.export(run, "csv", tmp_path / "x.csv").path
+    for to in ("extxyz", "pymatgen"):
+        export_collection.export(run, to, tmp_path / f"a{writers.FORMATS[to][0]}", only_valid=True)
+        found = export_collection.export(table, to, tmp_path / f"b{writers.FORMATS[to][0]}", only_valid=True)
+        assert ("0-1", "not valid: bonds") in found.skipped
+    frames = read(tmp_path / "b.extxyz", index=":")
+    assert [frame.get_potential_energy() for frame in frames] == pytest.approx(
+        [-3.25 * len(frame) for frame in frames]
+    )
+    ours, theirs = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    for one, other in zip(ours, theirs, strict=True):
+        del one["structure"], other["structure"]
+        assert one == other
+        assert (other["index"], other["log_likelihood"]) == (2**63 + 5, one["log_likelihood"])
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "fact"),
+    [
+        ("valid", "False", False), ("valid", "TRUE", True), ("valid", "perhaps", None), ("valid", True, True),
+        ("energy", "-3.5", -3.5), ("energy", "", None), ("energy", "low", None), ("energy", "nan", None),
+        ("seed", str(2**63 + 1), 2**63 + 1), ("rank", "3.0", 3), ("rank", "3.5", None), ("rank", "x", None),
+        ("reasons", "1.0", "1.0"), ("reasons", "", None), ("energy", -1.0, -1.0),
+    ],
+)  # fmt: skip
+def test_cells_of_texts_have_the_types_of_their_columns(name, cell, fact):
+    found = export_collection._fact(name, cell)
+    assert (type(found), found) == (type(fact), fact)
+
+
+@with_ase
+def test_names_that_read_as_numbers_go_into_a_database(tmp_path, textbook_structures):
+    from ase.db import connect
+
+    names = ["2024_01_05", "12", "1e5", "nan", "True", "mp-1"]
+    (tmp_path / "c").mkdir()
+    for name in names:
+        textbook_structures["rocksalt"].to(filename=str(tmp_path / "c" / f"{name}.cif"))
+    found = export_collection.export(tmp_path / "c", "ase", tmp_path / "c.db")
+    assert (found.n, found.skipped) == (6, ())
+    told = {row.material_id for row in connect(found.path).select()}
+    assert told == {"#2024_01_05", "#12", "#1e5", "#nan", "#True", "mp-1"}
+
+
+def test_names_become_no_paths_and_stay_different(tmp_path, textbook_structures):
+    import pyarrow as pa
+
+    text = textbook_structures["rocksalt"].to(fmt="cif")
+    names = ["../../up", "a/b", "a_b", "", "ü" * 300]
+    parquet.write_table(pa.Table.from_pylist([{"id": n, "cif": text} for n in names]), tmp_path / "t.parquet")
+    found = export_collection.export(tmp_path / "t.parquet", "cif", tmp_path / "new" / "out")
+    written = sorted(path.name for path in found.path.iterdir())
+    assert len(written) == len(names)
+    assert {"a_b.cif", "a_b-2.cif"} <= set(written)
+    assert not list(tmp_path.glob("**/up*"))
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "said"),
+    [
+        ("cifs", "xtal", "to = 'xtal': give one of cif"),
+        ("nothing", "cif", "no file or folder"),
+        ("cifs", "csv", "is there already"),
+    ],
+)
+def test_what_is_asked_wrongly_writes_nothing(fifty, tmp_path, monkeypatch, source, to, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifs.csv").write_text("mine")
+    with pytest.raises(InputError, match=said):
+        export_collection.export(tmp_path / source, to)
+    assert (tmp_path / "cifs.csv").read_text() == "mine"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_collection_without_a_crystal_leaves_no_file(tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "a.cif").write_text("data_\n_cell_length_a 3\n")
+    with pytest.raises(InputError, match="no crystal that can be written"):
+        export_collection.export(tmp_path / "c", "csv", tmp_path / "c.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+@with_optimade
+def test_optimade_records_hold_against_the_models(textbook_structures):
+    for name, structure in textbook_structures.items():
+        optimade.check(optimade.resource(name, structure, {"energy": -1.0}))
+    wrong = optimade.resource("x", textbook_structures["rutile"])
+    wrong["attributes"]["nsites"] = 2
+    with pytest.raises(CrystallmError, match="no OPTIMADE structure"):
+        optimade.check(wrong)
+
+
+def test_anonymous_formulas_go_on_behind_z():
+    assert [optimade._letter(i) for i in (0, 25, 26, 51, 52)] == ["A", "Z", "Aa", "Za", "Ab"]
+
+
+@with_ase
+def test_a_fact_cannot_break_a_frame(textbook_structures):
+    from io import StringIO
+
+    from ase.io import read
+
+    text = conversion.frame(
+        textbook_structures["rutile"], {"note": 'a "b"\n c', "n": 3, "ok": True, "no": None}
+    )
+    atoms = read(StringIO(text), format="extxyz")
+    assert (atoms.info["note"], atoms.info["n"], bool(atoms.info["ok"])) == ("a 'b' c", 3, True)
+    assert "no" not in atoms.info
+    assert len(atoms) == 6
+
+
+def test_a_crystal_draws_itself(textbook_structures):
+    orbits = language.get_language("orbits")
+    one = crystal.Crystal(orbits, orbits.encode(textbook_structures["perovskite"]))
+    html = one._repr_html_()
+    assert "P" in html
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")  # nothing is fetched
+    # Eight corners of Ti, twelve edges of O, one Sr in the middle; the picture stands without the script.
+    drawn = html.split("<script>")[0]
+    shown = re.findall(r"<title>(\w+)</title>", drawn)
+    assert sorted({symbol: shown.count(symbol) for symbol in shown}.items()) in (
+        [("O", 12), ("Sr", 1), ("Ti", 8)],
+        [("O", 6), ("Sr", 8), ("Ti", 1)],
+    )
+    assert drawn.count("<line") == 12
+    inside = [float(x) for x in re.findall(r'c[xy]="([-\d.]+)"', drawn)]
+    assert all(0 <= x <= notebook_view.SIZE for x in inside)
+    broken = crystal.Crystal(orbits, [0, 1])._repr_html_()
+    assert broken.startswith("<pre>&lt;Crystal, broken:")
+
+
+@with_ase
+def test_a_crystal_is_an_ase_atoms_object(textbook_structures):
+    orbits = language.get_language("orbits")
+    one = crystal.Crystal(orbits, orbits.encode(textbook_structures["rutile"]))
+    assert one.atoms.get_chemical_formula() == "O4Ti2"
+    assert np.allclose(one.atoms.cell.lengths(), one.structure.lattice.abc)
+
+
+def test_the_command_tells_what_it_wrote(fifty, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (fifty / "torn.cif").write_text("data_\n_cell_length_a 3\n")
+    assert app.run(["export", "cifs", "--to", "csv"]) == 0
+    out = capsys.readouterr().out
+    assert "50 crystals; cifs.csv" in out
+    assert "torn left out: " in out
+    assert app.run(["export", "cifs", "--to", "cif", "--out", "again", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["path"], told["crystals"], told["skipped"][0]["id"]) == ("again", 50, "torn")
+    for arguments in (["export"], ["export", "cifs"], ["export", "cifs", "--to", "odd"]):
+        assert app.run(arguments) == 2
+        assert capsys.readouterr().err.count("\n") == 1

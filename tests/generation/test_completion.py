@@ -1,0 +1,255 @@
+"""Crystals from a part of one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pymatgen.core import Lattice, Structure
+from pymatgen.core.structure_matcher import StructureMatcher
+
+import crystallm
+from crystallm import language
+from crystallm.cli.app import app
+from crystallm.errors import InputError
+from crystallm.generation import completion, template
+from crystallm.generation.completion import CompletionGenerator
+from crystallm.generation.request import SamplingOptions
+from crystallm.grammar.orbits.partial import KnownState
+from crystallm.models.model import Model
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
+from crystallm.orbits import description
+from crystallm.orbits import language as orbits_language
+from crystallm.sources import collection, parsing
+
+
+@pytest.fixture(scope="module")
+def guesser():
+    """A network that knows nothing: what it writes is what the rules leave."""
+    torch.manual_seed(0)
+    tongue = language.get_language("orbits")
+    config = ModelConfig(
+        language="orbits", vocab_size=len(tongue.vocabulary()), context=256, n_layer=1, n_head=2, n_embd=16
+    )
+    return Model("guesser", GPT(config).eval(), tongue, config)
+
+
+@pytest.fixture(scope="module")
+def kagome():
+    """ZrMn6Sn6, P6/mmm (HfFe6Ge6 type; Malaman et al., J. Magn. Magn. Mater. 202, 519, 1999)."""
+    return Structure.from_spacegroup(
+        "P6/mmm",
+        Lattice.hexagonal(5.46, 8.96),
+        ["Zr", "Mn", "Sn", "Sn", "Sn"],
+        [[0, 0, 0.5], [0.5, 0, 0.251], [1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 0.5], [0, 0, 0.163]],
+    )
+
+
+@pytest.fixture(scope="module")
+def host():
+    """A perovskite with a mobile frame: Pnma, so that cell and coordinates are free."""
+    return Structure.from_spacegroup(
+        "Pnma",
+        Lattice.orthorhombic(5.44, 7.64, 5.38),
+        ["Ca", "Ti", "O", "O"],
+        [[0.035, 0.25, 0.993], [0, 0, 0.5], [0.484, 0.25, 0.071], [0.289, 0.037, 0.711]],
+    )
+
+
+def test_a_crystal_like_another_keeps_group_and_positions(kagome, guesser):
+    tongue = language.get_language("orbits")
+    ids = template.like(kagome, "YMn6Ge6", tongue)
+    text = tongue.text(ids)
+    assert text.startswith("<crystal> Y 1 Mn 6 Ge 6 (P6/mmm) Y 1")
+    assert text.count("Ge 2") == 3
+    found = crystallm.generate("YMn6Ge6", like=kagome, n=4, model=guesser, seed=1)
+    for crystal in found:
+        if not crystal.ended:
+            continue
+        told = orbits_language.from_ids(crystal.ids)
+        before = description.describe(kagome)
+        assert told.space_group == before.space_group
+        assert sorted(orbit.label for orbit in told.orbits) == sorted(o.label for o in before.orbits)
+        assert dict(told.composition) == {"Y": 1, "Mn": 6, "Ge": 6}
+    assert sum(crystal.ended for crystal in found) >= 3
+
+
+def test_the_published_language_keeps_the_group_alone(kagome):
+    tongue = language.get_language("cif")
+    text = tongue.text(template.like(kagome, "Y Mn6 Ge6", tongue))
+    assert text.startswith("data_Y1Mn6Ge6\n")
+    assert text.endswith("_symmetry_space_group_name_H-M P6/mmm\n")
+
+
+def test_elements_of_equal_counts_are_matched_by_electronegativity(textbook_structures):
+    assert template._matched(textbook_structures["rocksalt"], "OMg") == {"Na": "Mg", "Cl": "O"}
+    assert template._matched(textbook_structures["perovskite"], "CaSnO3") == {
+        "Sr": "Ca",
+        "Ti": "Sn",
+        "O": "O",
+    }
+
+
+@pytest.mark.parametrize("removed", ["Ca", "O"])
+def test_known_atoms_stay_where_they_are(host, guesser, removed):
+    part = host.copy()
+    part.remove_species([removed])
+    known = completion.host(part, "CaTiO3")
+    assert dict(known.composition) == {"Ca": 4, "Ti": 4, "O": 12}
+    assert known.missing[removed] == {"Ca": 4, "O": 12}[removed]
+    settings = SamplingOptions(seed=2)
+    (found,) = CompletionGenerator(guesser, known, 6, settings).write([0])
+    assert sum(crystal.ended for crystal in found) >= 4
+    for crystal in found:
+        if not crystal.ended:
+            continue
+        whole = crystal.structure
+        assert whole.composition == host.composition
+        rest = whole.copy()
+        rest.remove_species([removed])
+        # The same crystal but for rounding: thousandths of an edge, 0.5 % of the volume.
+        assert StructureMatcher(ltol=0.02, stol=0.02, angle_tol=0.2, scale=False).fit(rest, part)
+        assert crystal.space_group_number == 62
+        distances = whole.distance_matrix + 9 * np.eye(len(whole))
+        assert distances.min() > 0.4
+
+
+def test_guests_stand_among_known_atoms_of_their_own_kind(host, guesser):
+    """An oxygen is missing: its position, like that of a known one, is of an element that is there."""
+    part = host.copy()
+    part.remove_sites([i for i, site in enumerate(host) if site.specie.symbol == "O"][:4])  # the 4c oxygen
+    known = completion.host(part, "CaTiO3")
+    assert known.missing == {"Ca": 0, "Ti": 0, "O": 4}
+    (found,) = CompletionGenerator(guesser, known, 6, SamplingOptions(seed=3)).write([0])
+    ended = [crystal for crystal in found if crystal.ended]
+    assert len(ended) >= 4
+    for crystal in ended:
+        told = orbits_language.from_ids(crystal.ids)
+        assert sum(int(o.label[:-1]) for o in told.orbits if o.element == "O") == 12
+        there = {(o.element, o.label, o.coordinates) for o in told.orbits}
+        group = crystallm.crystallography.space_groups.get(62)
+        for symbol, index, values in known.orbits:
+            assert (symbol, group.wyckoff[index].label, values) in there
+
+
+def test_orbits_alone_may_be_kept(host, guesser):
+    part = host.copy()
+    part.remove_species(["Ca"])
+    known = completion.host(part, "CaTiO3", keep="orbits")
+    assert known.cell is None
+    (found,) = CompletionGenerator(guesser, known, 4, SamplingOptions(seed=4)).write([0])
+    cells = {crystal.structure.lattice.abc for crystal in found if crystal.ended}
+    assert len(cells) > 1
+
+
+def test_what_is_offered_can_always_be_completed(host):
+    """Random choices among what the rules offer end in a crystal that holds all that is known."""
+    rng = np.random.default_rng(5)
+    part = host.copy()
+    part.remove_species(["O"])
+    known = completion.host(part, "CaTiO3")
+    prompt = orbits_language.prompt(known.composition, known.space_group)
+    for _ in range(40):
+        state = KnownState(known)
+        ids = list(prompt)
+        for token in prompt:
+            state.advance(token)
+            state.settle()
+        while options := state.allowed():
+            token = int(rng.choice(list(options)))
+            ids.append(token)
+            back = state.advance(token)
+            del ids[len(ids) - back :]
+        told = orbits_language.from_ids(ids)
+        counts = dict.fromkeys(("Ca", "Ti", "O"), 0)
+        for orbit in told.orbits:
+            counts[orbit.element] += int(orbit.label[:-1])
+        assert counts == {"Ca": 4, "Ti": 4, "O": 12}
+        assert told.cell == known.cell
+
+
+@pytest.mark.parametrize(
+    ("wanted", "z", "said"),
+    [
+        ("CaTiO3", None, "nothing is missing: the known part has all atoms of the formula$"),
+        ("CaTiO3", 4, "all atoms of the formula$"),
+        ("CaTiO3", 0, "z = 0 formula units"),
+        ("SrTiO3", None, "has no Ca"),
+        ("LiCaTiO3", 3, "1 atom of Ca more than the whole cell: Z = 4 is the least that works, ask for it"),
+        ("CaTiO4", 2, "2 atoms of Ca more than the whole cell: Z = 4 is the least"),
+        ("CaTiO4", 5, "cannot be added.*for so many atoms: Z = 4 is the least"),
+        ("Ca4Ti4O13", None, "O cannot be added.*for so many atoms: Z = 4 is the least that works"),
+    ],
+)
+def test_parts_that_cannot_be_completed_are_refused(host, wanted, z, said):
+    with pytest.raises(InputError, match=said):
+        completion.host(host, wanted, z=z)
+
+
+def test_models_of_the_published_language_are_refused(host):
+    tongue = language.get_language("cif")
+    config = ModelConfig(language="cif", vocab_size=371, context=64, n_layer=1, n_head=1, n_embd=8)
+    model = Model("theirs", GPT(config).eval(), tongue, config)
+    part = host.copy()
+    part.remove_species(["Ca"])
+    with pytest.raises(InputError, match="models of 'orbits'"):
+        CompletionGenerator(model, completion.host(part, "CaTiO3"), 1, SamplingOptions())
+
+
+def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch, capsys):
+    from crystallm.validity import checks
+
+    monkeypatch.setattr(
+        checks,
+        "check_many",
+        lambda texts, *, what="text", **_: [checks.check(text, what=what) for text in texts],
+    )
+    monkeypatch.chdir(tmp_path)
+    part = textbook_structures["rutile"].copy()
+    part.remove_species(["O"])
+    part.to(filename="part.cif")
+    textbook_structures["rocksalt"].to(filename="salt.cif")
+    kagome.to(filename="kagome.cif")
+    model = ["--model", str(parrot), "--seed", "1"]
+    # Titanium alone has more symmetry than rutile: the group is that of the known part.
+    asked = ["complete", "part.cif", "--formula", "TiO2", "-n", "3", "--out", "whole", *model]
+    assert app.run(asked) == 0
+    out = capsys.readouterr().out
+    assert "O4 added" in out
+    assert "3 crystals" in out
+    for entry in collection.read("whole"):
+        assert parsing.structure(entry.text, entry.format).composition.reduced_formula == "TiO2"
+    assert app.run([*asked, "--quiet"]) == 0
+    # What was asked is the crystal, not the name of its file.
+    (tmp_path / "part.cif").rename("moved.cif")
+    moved = ["moved.cif" if word == "part.cif" else word for word in asked]
+    assert app.run([*moved, "--quiet"]) == 0
+    part.scale_lattice(1.1 * part.volume)
+    part.to(filename="part.cif")
+    assert app.run([*asked, "--quiet"]) == 2
+    assert "holds another run (part was" in capsys.readouterr().err
+    assert app.run(["generate", "MgO", "--like", "salt.cif", "-n", "2", "--json", *model]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["formula"] for row in rows} == {"Mg4O4"}
+    assert {row["space_group"] for row in rows} == {"Fm-3m"}
+    (tmp_path / "begin.txt").write_text("<crystal> Na 4 Cl 4\n")
+    assert app.run(["generate", "--begin", "begin.txt", "-n", "1", "--json", *model]) == 0
+    (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert row["formula"] == "Na4Cl4"
+    for arguments, said in (
+        (["complete"], "no crystal: name the file"),
+        (["complete", "part.cif"], "no formula: say what"),
+        (["complete", "salt.cif", "--formula", "NaCl"], "nothing is missing"),
+        (["complete", "part.cif", "--formula", "TiO2", "--symprec", "0"], "symprec = 0.0: write a length"),
+        (["generate", "YMn6Ge6", "--like", "salt.cif"], "other proportions than NaCl"),
+        (["generate", "--like", "salt.cif"], "--like takes a formula"),
+        (["generate", "NaCl", "--begin", "begin.txt"], "--begin and formula"),
+        (["generate", "NaCl", "--z", "2", "--like", "salt.cif"], "not z"),
+    ):
+        assert app.run([*arguments, *model]) == 2, arguments
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1

@@ -1,0 +1,69 @@
+"""Where atoms stand too close, and where on a line they do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crystallm.crystallography import cells, space_groups
+from crystallm.geometry import contacts
+
+CELL = (5.1, 6.2, 4.4, 83.0, 97.0, 112.0)  # Å, degrees
+STEPS = 1000
+
+
+def orbit(group, index, values):
+    matrices, shifts = group.orbit_maps[index]
+    return (matrices @ np.array(values) + shifts) % 1.0
+
+
+@pytest.mark.parametrize("number", [1, 2, 14, 62, 136, 148, 166, 194, 216, 221, 227])
+def test_orbit_maps_are_orbits(number):
+    group = space_groups.get(number)
+    for index, position in enumerate(group.wyckoff):
+        values = (0.137, 0.291, 0.418)[: len(position.free)]
+        assert len(orbit(group, index, values)) == position.multiplicity
+        off = orbit(group, index, values) - group.orbit(position.point(values))
+        assert np.abs(off - np.rint(off)).max() < 1e-9
+
+
+@pytest.mark.parametrize("number", [1, 2, 14, 62, 136, 148, 166, 194, 216, 221, 227])
+def test_what_is_clear_does_not_meet(number):
+    """The roots of quadratics say of each value what distances say."""
+    rng = np.random.default_rng(number)
+    group = space_groups.get(number)
+    free = dict(zip(space_groups.PARAMETERS, CELL, strict=True))
+    free["a"] *= 1 + len(group.rotations) ** (1 / 3) / 2  # room for many atoms
+    cell = group.complete_cell({name: free[name] for name in group.free_cell})
+    shares = []
+    for index, position in enumerate(group.wyckoff):
+        if not position.free:
+            continue
+        atoms = contacts.PlacedAtoms(cells.lattice(cell))
+        atoms.add(rng.random((3, 3)), "O")
+        known = rng.integers(0, STEPS, len(position.free) - 1) / STEPS
+        matrices, shifts = group.orbit_maps[index]
+        ways = matrices[:, :, -1], matrices[:, :, :-1] @ known + shifts
+        clear = atoms.clear(ways, STEPS, "Ti")
+        meets = [atoms.meets(orbit(group, index, [*known, k / STEPS]), "Ti") for k in range(STEPS)]
+        assert clear.tolist() == [not x for x in meets]
+        shares.append(clear.mean())
+    assert max(shares) > 0
+
+
+def test_nothing_is_clear_in_a_cell_too_small_for_one_atom():
+    atoms = contacts.PlacedAtoms(cells.lattice((1.0, 9.0, 9.0, 90.0, 90.0, 90.0)))
+    ways = np.array([[0.0, 0.0, 1.0]]), np.zeros((1, 3))
+    assert not atoms.clear(ways, STEPS, "Cs").any()
+
+
+def test_atoms_are_added_beyond_the_room_there_is_at_first():
+    rng = np.random.default_rng(0)
+    atoms, points = contacts.PlacedAtoms(cells.lattice(CELL)), rng.random((75, 3))
+    for i in range(0, 75, 25):
+        atoms.add(points[i : i + 25], "HeLiBe"[2 * (i // 25) :][:2])
+    assert (atoms.points == points).all()
+    assert atoms.sizes == [25, 25, 25]
+    assert atoms._limits("O", 75)[[0, 30, 74]].tolist() == [
+        contacts.least_distance("O", symbol) for symbol in ("He", "Li", "Be")
+    ]

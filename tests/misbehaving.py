@@ -1,0 +1,89 @@
+"""Tasks that sleep, die, raise or write where they should not, and what every executor makes of them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crystallm.execution import mapping
+from crystallm.execution import tasks as execution_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Executor
+
+
+def behave(task: Any) -> Any:
+    match task:
+        case "sleep":
+            time.sleep(600)
+        case "die":
+            os._exit(7)
+        case "raise":
+            raise ValueError("no such thing")
+        case "hoard":
+            return len(bytearray(2**36))
+        case "chatter":
+            os.write(1, b"{}\n")
+    return [task, os.getpid()]
+
+
+def conforms(executor: Executor, *, elsewhere: bool) -> None:
+    """Values, order, exceptions, lazy drawing, early stop; and, in other processes, what dies."""
+    tasks: list[Any] = [0, "raise", 1, "chatter", 2]
+    tasks[3:3] = ["die"] if elsewhere else []
+    found = dict(mapping.stream(executor, behave, tasks, ahead=2))
+    assert [found[i][0] for i, task in enumerate(tasks) if task not in {"raise", "die"}] == [
+        0,
+        1,
+        "chatter",
+        2,
+    ]
+    assert found[1] == execution_tasks.Failure("ValueError: no such thing")
+    if elsewhere:
+        assert "died" in found[3].reason
+        assert os.getpid() not in {answer[1] for answer in found.values() if isinstance(answer, list)}
+
+    future = executor.submit(behave, "raise")
+    with pytest.raises((execution_tasks.TaskError, ValueError), match="no such thing"):
+        future.result(timeout=60)
+
+    drawn: list[int] = []
+
+    def endless() -> Iterator[int]:
+        for i in itertools.count():
+            drawn.append(i)
+            yield i
+
+    numbers = mapping.stream(executor, behave, endless(), ahead=3)
+    seen = []
+    for n, (i, answer) in enumerate(itertools.islice(numbers, 8), start=1):
+        assert answer[0] == i
+        assert len(drawn) <= n + 2  # drawn, less those handed out before this one, are 3 at most
+        seen.append(i)
+    assert len(set(seen)) == 8
+    numbers.close()
+    assert executor.submit(behave, 7).result(timeout=60)[0] == 7
+
+    results = mapping.run("misbehaving:behave", tasks, executor=executor)
+    assert [type(result) for result in results] == [type(found[i]) for i in range(len(tasks))]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ends(pid: int) -> bool:
+    """Whether a process is gone within a minute: whoever started it may be slow to notice its end."""
+    until = time.monotonic() + 60
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not alive(pid)

@@ -1,0 +1,491 @@
+"""Sampling: the same samples in any batch, their likelihoods, ends, limits and rules."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from crystallm.errors import CrystallmError, InputError
+from crystallm.network import kernels
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
+from crystallm.sampling.sample import check, sample, serve
+from crystallm.sampling.sequence import Options, Sample, SequenceRequest, Stop
+from crystallm.sampling.token_sampler import choose, mask_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+V = 60
+CONTEXT = 96
+NEWLINE, END = 7, 3
+# Each of the two languages ends and outgrows its context in its own way.
+CIF = Stop((NEWLINE, NEWLINE), slide=True)
+ORBITS = Stop((END,))
+
+
+@pytest.fixture(scope="module")
+def network() -> GPT:
+    """Random weights, so large that its distributions are peaked and depend on what came before."""
+    torch.manual_seed(1)
+    network = GPT(
+        ModelConfig(language="x", vocab_size=V, context=CONTEXT, n_layer=3, n_head=4, n_embd=64)
+    ).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(3)
+    return network
+
+
+def random_prompts(lengths: Sequence[int]) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randint(0, V, (n,), generator=generator).tolist() for n in lengths]
+
+
+PROMPTS = random_prompts([1, 1, 2, 5, 17, 40, 3, 60, 2, 9, 95, 4]) * 3
+
+
+def draw(network: GPT, prompts: Sequence[Sequence[int]], **options: Any) -> list[Sample]:
+    return list(sample(network, prompts, **{"stop": ORBITS, "top_k": 20, "max_new_tokens": 120, **options}))
+
+
+class OnlyEven:
+    """Rules of a toy language: `n` even tokens, then the end, and nothing behind it."""
+
+    def __init__(self, n: int, stop: Stop = ORBITS) -> None:
+        self.n = n
+        self.end = stop.end_ids
+
+    def start(self, prompt: Sequence[int]) -> OnlyEvenState:
+        return OnlyEvenState(self.n, self.end)
+
+
+class OnlyEvenState:
+    def __init__(self, n: int, end: tuple[int, ...]) -> None:
+        self.offers = [range(0, V, 2)] * n + [(token,) for token in end]
+
+    def allowed(self) -> Sequence[int] | None:
+        return self.offers[0]
+
+    def advance(self, token: int) -> None:
+        assert token in self.offers.pop(0)
+
+
+class Listed:
+    """Rules that offer the given lists, one after the other, the same for every text."""
+
+    def __init__(self, *offers: Sequence[int] | None) -> None:
+        self.offers = offers
+
+    def start(self, prompt: Sequence[int]) -> ListedState:
+        return ListedState(self.offers)
+
+
+class ListedState:
+    def __init__(self, offers: Sequence[Sequence[int] | None]) -> None:
+        self.left = list(offers)
+
+    def allowed(self) -> Sequence[int] | None:
+        return self.left[0]
+
+    def advance(self, token: int) -> None:
+        self.left.pop(0)
+
+
+@pytest.mark.parametrize("stop", [CIF, ORBITS], ids=["cif", "orbits"])
+@pytest.mark.parametrize("ruled", [False, True], ids=["free", "ruled"])
+def test_samples_do_not_depend_on_the_batch(network: GPT, stop: Stop, ruled: bool) -> None:
+    options = {"stop": stop, "rules": OnlyEven(11, stop) if ruled else None, "seed": 4, "max_new_tokens": 60}
+    one, *others = (draw(network, PROMPTS, batch_size=n, **options) for n in (1, 7, 32))
+    assert [s.number for s in one] == list(range(len(PROMPTS)))
+    for other in others:
+        assert [s.ids for s in other] == [s.ids for s in one]
+        assert [s.ended for s in other] == [s.ended for s in one]
+        assert [s.log_likelihood for s in other] == pytest.approx([s.log_likelihood for s in one], abs=1e-3)
+    # The comparison means something only if texts differ, in length too.
+    assert len({s.generated for s in one}) == len(PROMPTS)
+    assert len({len(s.ids) for s in one}) > 5
+
+
+def test_a_sample_depends_on_seed_index_and_prompt_alone(network: GPT) -> None:
+    prompt = PROMPTS[3]
+    many = draw(network, [prompt] * 12, seed=9)
+    assert len({s.ids for s in many}) == 12
+    again = draw(network, [prompt, PROMPTS[5], prompt], seed=9, indices=[7, 0, 2])
+    assert again[0].ids == many[7].ids
+    assert again[2].ids == many[2].ids
+    assert again[0].index == 7
+    assert draw(network, [prompt], seed=10)[0].ids != many[0].ids
+
+
+def test_the_global_random_state_is_left_alone(network: GPT) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    draw(network, PROMPTS[:3])
+    assert torch.equal(torch.rand(2), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rules", [None, OnlyEven(11)], ids=["free", "ruled"])
+def test_log_likelihood_is_the_unconstrained_networks(network: GPT, rules: OnlyEven | None) -> None:
+    for s in draw(network, PROMPTS[:8], temperature=0.7, top_k=3, top_p=0.9, rules=rules):
+        log_probs = network(torch.tensor([s.ids]))[0].log_softmax(-1)  # (T, V)
+        expected = [log_probs[s.n_prompt - 1 + i, token].item() for i, token in enumerate(s.generated)]
+        assert s.log_probs == pytest.approx(expected, abs=1e-4)
+        assert s.log_likelihood == pytest.approx(sum(expected), abs=1e-3)
+
+
+@torch.no_grad()
+def test_temperature_0_is_greedy(network: GPT) -> None:
+    a, b = draw(network, [PROMPTS[4]] * 2, temperature=0, max_new_tokens=15)
+    assert a.ids == b.ids
+    following = network(torch.tensor([a.ids]))[0].argmax(-1).tolist()
+    assert list(a.generated) == following[a.n_prompt - 1 : -1]
+
+
+def test_texts_end_with_generated_tokens_only(network: GPT) -> None:
+    newline_then_all = Listed((NEWLINE,), (NEWLINE,), (5,), (5,))
+    prompt = [1, NEWLINE]
+    (s,) = draw(network, [prompt], stop=CIF, rules=newline_then_all)
+    assert (s.ended, s.generated) == (True, (NEWLINE, NEWLINE))
+    (s,) = draw(network, [[1, END]], rules=Listed((4,), (END,)))
+    assert (s.ended, s.ids, s.n_prompt) == (True, (1, END, 4, END), 2)
+
+
+def test_texts_without_an_end_stop_at_the_limit(network: GPT) -> None:
+    for s in draw(network, PROMPTS[:4], max_new_tokens=6, stop=Stop((END,) * 7)):
+        assert (s.ended, len(s.generated)) == (False, 6)
+
+
+def test_a_row_that_reaches_the_context_stays_unfinished(network: GPT) -> None:
+    never = Stop((END,) * 99)
+    for s in draw(network, PROMPTS[:12], stop=never, max_new_tokens=500):
+        assert (s.ended, len(s.ids)) == (False, CONTEXT)
+
+
+@torch.no_grad()
+def test_a_sliding_row_drops_its_oldest_tokens_and_goes_on(network: GPT) -> None:
+    prompt = random_prompts([CONTEXT])[0]
+    (s,) = draw(network, [prompt], stop=Stop((END,) * 99, slide=True), temperature=0, max_new_tokens=12)
+    ids = list(prompt)
+    for _ in range(12):
+        ids.append(int(network(torch.tensor([ids[-CONTEXT:]]))[0, -1].argmax()))
+    assert list(s.ids) == ids
+    assert not s.ended
+
+
+def test_rules_hold_token_by_token(network: GPT) -> None:
+    for s in draw(network, PROMPTS[:9], rules=OnlyEven(11), temperature=2.0, top_k=None):
+        assert s.ended
+        assert all(token % 2 == 0 for token in s.generated[:-1])
+        assert len(s.generated) == 12
+
+
+def test_top_k_is_taken_among_the_allowed(network: GPT) -> None:
+    worst = torch.topk(network(torch.tensor([[1]]))[0, -1], 3, largest=False).indices.tolist()
+    drawn = {s.generated[0] for s in draw(network, [[1]] * 60, rules=Listed(worst, (END,)), top_k=2)}
+    assert drawn <= set(worst)
+    assert len(drawn) == 2
+
+
+def test_a_text_that_the_rules_leave_without_a_token_is_unfinished(network: GPT) -> None:
+    (s,) = draw(network, [[1, 2]], rules=Listed((4,), ()))
+    assert (s.ended, s.generated) == (False, (4,))
+    dead, alive = Listed(()), draw(network, [[1, 2]] * 3, rules=None)
+    assert [s.generated for s in draw(network, [[1, 2]] * 3, rules=dead)] == [()] * 3
+    assert all(s.generated for s in alive)
+
+
+def test_progress_counts_texts_and_tokens(network: GPT) -> None:
+    calls: list[tuple[int, int]] = []
+    samples = draw(network, PROMPTS[:10], batch_size=3, progress=lambda *counts: calls.append(counts))
+    assert [n for n, _ in calls] == list(range(1, 11))
+    assert calls[-1][1] == sum(len(s.generated) for s in samples)
+
+
+def test_prompts_are_read_once(network: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    features = GPT.features
+
+    def spy(self: GPT, ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        shapes.append(tuple(ids.shape))
+        return features(self, ids, **options)
+
+    monkeypatch.setattr(GPT, "features", spy)
+    draw(network, [PROMPTS[5]] * 20 + [PROMPTS[4]] * 20, batch_size=4, max_new_tokens=3)
+    assert [shape for shape in shapes if shape[1] > 1] == [(2, 39)]
+
+
+def test_no_prompts_no_samples(network: GPT) -> None:
+    assert draw(network, []) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"temperature": -0.1}, "temperature=-0.1"),
+        ({"temperature": math.nan}, "temperature=nan"),
+        ({"top_k": 0}, "top_k=0"),
+        ({"top_p": 0.0}, "top_p=0.0"),
+        ({"top_p": 1.5}, "top_p=1.5"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"seed": -1}, "not -1"),
+        ({"seed": 2**64}, "must lie in"),
+        ({"indices": [1, 2]}, "2 indices for 1 prompts"),
+        ({"stop": Stop(())}, "end_ids is empty"),
+        ({"prompts": [[]]}, "prompt 0 is empty"),
+        ({"prompts": [[1], [V]]}, "prompt 1 has a token outside 0 ... 59"),
+        ({"prompts": [[-1]]}, "outside"),
+        ({"prompts": [[1] * CONTEXT]}, "has 96 tokens, the context of 96 takes 95"),
+        ({"prompts": [[1] * (CONTEXT + 1)], "stop": CIF}, "takes 96"),
+    ],
+)
+def test_wrong_requests_are_refused_at_once(network: GPT, options: dict[str, Any], match: str) -> None:
+    arguments: dict[str, Any] = {"prompts": [[1]], "stop": ORBITS, **options}
+    with pytest.raises(InputError, match=match):
+        sample(network, arguments.pop("prompts"), **arguments)
+
+
+def test_a_network_in_training_mode_is_refused(network: GPT) -> None:
+    network.train()
+    try:
+        with pytest.raises(InputError, match="training mode"):
+            sample(network, [[1]], stop=ORBITS)
+    finally:
+        network.eval()
+
+
+def test_broken_weights_are_named() -> None:
+    network = GPT(ModelConfig(language="x", vocab_size=9, context=8, n_layer=1, n_head=1, n_embd=8)).eval()
+    with torch.no_grad():
+        network.transformer.ln_f.weight.fill_(math.nan)
+    with pytest.raises(CrystallmError, match="not finite"):
+        draw(network, [[1]])
+
+
+def frequencies(logits: list[float], **options: Any) -> list[float]:
+    """Shares of the tokens over evenly spread uniform numbers."""
+    n = 10_000
+    uniforms = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    tokens = choose(torch.tensor(logits).expand(n, -1), uniforms, **{"top_k": None, **options})
+    return (torch.bincount(tokens, minlength=len(logits)) / n).tolist()
+
+
+LOGITS = [math.log(p) for p in (0.1, 0.4, 0.2, 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.1, 0.4, 0.2, 0.3]),
+        ({"temperature": 0.5}, [0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3]),
+        ({"temperature": 1e-30}, [0, 1, 0, 0]),
+        ({"temperature": 0}, [0, 1, 0, 0]),
+        ({"top_k": 1}, [0, 1, 0, 0]),
+        ({"top_k": 2}, [0, 4 / 7, 0, 3 / 7]),
+        ({"top_k": 99}, [0.1, 0.4, 0.2, 0.3]),
+        ({"top_p": 0.01}, [0, 1, 0, 0]),
+        ({"top_p": 0.69}, [0, 4 / 7, 0, 3 / 7]),
+        ({"top_p": 0.71}, [0, 4 / 9, 2 / 9, 3 / 9]),
+        ({"top_p": 1.0}, [0.1, 0.4, 0.2, 0.3]),
+        ({"top_k": 3, "top_p": 0.5}, [0, 4 / 7, 0, 3 / 7]),
+    ],
+)
+def test_tokens_are_drawn_in_their_shares(options: dict[str, Any], expected: list[float]) -> None:
+    assert frequencies(LOGITS, **options) == pytest.approx(expected, abs=2e-4)
+
+
+def test_without_rules_texts_come_in_the_networks_shares(network: GPT) -> None:
+    """Pairs of tokens against their exact probabilities: chi-square over the likeliest, and the rest."""
+    prompt, n = [11, 5], 8000
+    with torch.no_grad():
+        first = torch.softmax(network(torch.tensor([prompt]))[0, -1].double(), -1)  # (V,)
+        behind = torch.tensor([[*prompt, token] for token in range(V)])
+        exact = first[:, None] * torch.softmax(network(behind)[:, -1].double(), -1)  # (V, V)
+    exact[END, :] = 0  # a text that has ended has no second token
+    found = torch.zeros(V, V)
+    for one in draw(network, [prompt] * n, top_k=None, max_new_tokens=2, batch_size=200, seed=3):
+        if len(one.generated) == 2:
+            found[one.generated] += 1
+    expected = n * exact.flatten()
+    likeliest = expected.argsort(descending=True)[:20]
+    chi = float(((found.flatten()[likeliest] - expected[likeliest]) ** 2 / expected[likeliest]).sum())
+    assert expected[likeliest].min() > 5
+    assert chi < 45.3  # 20 degrees of freedom, p = 0.001
+    rest = n * float(exact.sum()) - float(expected[likeliest].sum())
+    others = float(found.sum() - found.flatten()[likeliest].sum())
+    assert abs(others - rest) < 3.5 * math.sqrt(rest)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, math.nextafter(1.0, 0.0)])
+def test_no_uniform_number_draws_a_masked_token(uniform: float) -> None:
+    logits = mask_logits(
+        torch.randn(2, 50, generator=torch.Generator().manual_seed(0)), [(31,), range(10, 20)]
+    )
+    tokens = choose(logits, torch.full((2,), uniform, dtype=torch.float64), top_k=10)
+    assert tokens[0] == 31
+    assert 10 <= tokens[1] < 20
+
+
+def test_a_mask_leaves_free_rows_and_allowed_tokens_as_they_are() -> None:
+    logits = torch.arange(12.0).view(3, 4)
+    masked = mask_logits(logits, [None, (0, 3), (2,)])
+    inf = math.inf
+    assert masked.tolist() == [[0, 1, 2, 3], [4, -inf, -inf, 7], [-inf, -inf, 10, -inf]]
+    assert mask_logits(logits, [None] * 3) is logits
+
+
+class SecondThoughts:
+    """Rules that take the last three tokens back at the 5th and the 9th; `n` tokens in all."""
+
+    def start(self, prompt: Sequence[int]) -> SecondThoughtsState:
+        return SecondThoughtsState(len(prompt))
+
+
+class SecondThoughtsState:
+    def __init__(self, row: int) -> None:
+        self.length = 0
+        self.left = {5: 1 + row % 2, 9: 2}
+
+    def allowed(self) -> Sequence[int] | None:
+        return (END,) if self.length == 12 else [t for t in range(V) if t != END]
+
+    def advance(self, token: int) -> int:
+        self.length += 1
+        if self.left.get(self.length, 0):
+            self.left[self.length] -= 1
+            self.length -= 3
+            return 3
+        return 0
+
+
+def test_tokens_taken_back_leave_no_trace(network: GPT) -> None:
+    """What is written behind a taken-back token is as likely as the network says without it."""
+    prompts = PROMPTS[:9]
+    samples = draw(network, prompts, rules=SecondThoughts(), batch_size=4)
+    for prompt, found in zip(prompts, samples, strict=True):
+        if len(prompt) + 13 > CONTEXT:
+            continue
+        assert found.ended
+        assert len(found.generated) == 13
+        ids = torch.tensor([found.ids])
+        with torch.no_grad():
+            expected = torch.log_softmax(network(ids[:, :-1])[0], dim=-1)
+        expected = expected.gather(1, ids[0, 1:, None])[len(prompt) - 1 :, 0]
+        assert torch.allclose(torch.tensor(found.log_probs), expected, atol=1e-4)
+    again = draw(network, prompts, rules=SecondThoughts(), batch_size=1)
+    assert [s.ids for s in again] == [s.ids for s in samples]
+
+
+class OneAfterAnother:
+    """A line of drafts that is closed behind the last, and wants all but some."""
+
+    def __init__(self, drafts: Sequence[SequenceRequest], unwanted: Sequence[SequenceRequest] = ()) -> None:
+        self.left = list(drafts)
+        self.unwanted = set(unwanted)
+        self.waited = 0
+
+    def take(self, *, wait: bool) -> SequenceRequest | None:
+        self.waited += wait
+        return self.left.pop(0) if self.left else None
+
+    def wanted(self, draft: SequenceRequest) -> bool:
+        return draft not in self.unwanted
+
+
+def mixed_drafts() -> list[SequenceRequest]:
+    """Drafts that differ in options, seeds, lengths and rules, one beside the other."""
+    ways = [
+        Options(ORBITS, 1.0, 20, None, 60),
+        Options(ORBITS, 0.4, None, 0.9, 25),
+        Options(CIF, 0.0, 5, None, 40),
+        Options(ORBITS, 1.0, 20, None, 60),
+    ]
+    rules = [None, None, None, OnlyEven(11)]
+    return [
+        SequenceRequest(prompt, ways[i % 4], seed=i % 3, index=i, rules=rules[i % 4])
+        for i, prompt in enumerate(PROMPTS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(network: GPT) -> dict[SequenceRequest, Sample]:
+    """What `sample` gives for each of the mixed drafts when it is asked for nothing else."""
+    found = {}
+    for draft in mixed_drafts():
+        options = draft.options
+        (found[draft],) = sample(
+            network,
+            [draft.prompt],
+            stop=options.stop,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            max_new_tokens=options.max_new_tokens,
+            seed=draft.seed,
+            indices=[draft.index],
+            rules=draft.rules,
+        )
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_a_line_gives_what_sample_gives(
+    network: GPT, alone: dict[SequenceRequest, Sample], batch_size: int
+) -> None:
+    found = dict(serve(network, OneAfterAnother(list(alone)), batch_size=batch_size))
+    assert len(found) == len(alone)
+    for draft, one in alone.items():
+        assert found[draft].ids == one.ids
+        assert found[draft].forced == one.forced
+        assert found[draft].ended == one.ended
+
+
+def test_what_is_not_wanted_any_more_makes_place_for_the_others(network: GPT) -> None:
+    drafts = mixed_drafts()
+    dropped = drafts[::2]
+    line = OneAfterAnother(drafts, dropped)
+    found = [draft for draft, _ in serve(network, line, batch_size=4)]
+    assert sorted(found, key=drafts.index) == drafts[1::2]
+    assert line.waited >= 1  # it asked for more before it ended
+
+
+def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
+    ruled = Listed((4,), (5, 6, 7), (8,), (9,), (10, 11), (END,))
+    (one,) = draw(network, [[1, 2]], rules=ruled)
+    assert one.forced == (True, False, True, True, False, True)
+    (free,) = draw(network, [[1, 2]], max_new_tokens=5)
+    assert not any(free.forced)
+
+
+@pytest.mark.parametrize(
+    ("draft", "message"),
+    [
+        (SequenceRequest([], Options(ORBITS)), "is empty"),
+        (SequenceRequest([V], Options(ORBITS)), "outside 0"),
+        (SequenceRequest([1], Options(ORBITS, temperature=-1)), "temperature=-1 must be 0 or more"),
+        (SequenceRequest([1], Options(ORBITS, max_new_tokens=0)), "max_new_tokens=0"),
+        (SequenceRequest([1] * CONTEXT, Options(ORBITS)), "tokens, the context of"),
+        (SequenceRequest([1], Options(ORBITS), seed=-1), "seed and indices"),
+    ],
+)
+def test_a_draft_that_cannot_be_written_is_refused(
+    network: GPT, draft: SequenceRequest, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        check(network, draft)
+
+
+def test_a_few_texts_are_written_without_what_has_to_be_compiled(network, monkeypatch):
+    asked = []
+    monkeypatch.setattr(kernels, "available", lambda _: bool(asked.append(1)))
+    draw(network, [[1]] * 7, max_new_tokens=4)
+    assert not asked
+    draw(network, [[1]] * 8, max_new_tokens=4, batch_size=1)
+    assert asked

@@ -1,0 +1,94 @@
+"""Where a text has choices, what follows without one, and numbers that are changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from crystallm.errors import InputError
+from crystallm.grammar import factory
+from crystallm.language import get_language
+from crystallm.orbits import language, parameters, vocabulary
+from crystallm.structure_search.prefixes import PrefixExplorer
+
+LANGUAGE = language.OrbitsLanguage()
+RUTILE = "<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 0.30 2' <end>"
+
+
+@pytest.fixture
+def rutile():
+    rules = factory.rules("orbits", (("Ti", 2), ("O", 4)))
+    return PrefixExplorer(LANGUAGE, rules, 128)
+
+
+def test_what_the_rules_force_belongs_to_the_choice_before_it(rutile):
+    prompt = LANGUAGE.prompt((("Ti", 2), ("O", 4)))
+    group = vocabulary.families().group + 135
+    assert LANGUAGE.text(rutile.followed(prompt, (group,))).endswith("(P4_2/mnm) Ti")
+    ids = LANGUAGE.ids(RUTILE)
+    places = rutile.choices(ids, len(prompt))
+    # Nine choices in 16 tokens: elements and the end follow.
+    assert [LANGUAGE.text([ids[place]]) for place in places] == [
+        "(P4_2/mnm)", "2a", "4f", "V-5", ".7", "c-9", ".3", "0.30", "2'",
+    ]  # fmt: skip
+    assert rutile.followed(prompt, ids[len(prompt) :]) == tuple(ids)
+    short = PrefixExplorer(LANGUAGE, rutile.rules, 12)
+    assert short.choices(ids, len(prompt)) == [place for place in places if place < 12]
+    assert rutile.complete(ids)
+    assert not rutile.complete(ids[:-1])
+
+
+def test_a_wish_that_may_not_be_is_followed_as_far_as_it_may(rutile):
+    prompt = LANGUAGE.prompt((("Ti", 2), ("O", 4)))
+    wish = LANGUAGE.ids("(P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 c0 .0")
+    assert LANGUAGE.text(rutile.followed(prompt, wish)).endswith("c-9 .3")
+    with pytest.raises(InputError, match="may not come here"):
+        rutile.followed(LANGUAGE.ids("<crystal> Ti 3"), ())
+
+
+def test_the_place_of_the_space_group_is_known_in_both_languages(rutile):
+    prompt = LANGUAGE.prompt((("Ti", 2), ("O", 4)))
+    assert rutile.names_group(prompt)
+    assert not rutile.names_group(LANGUAGE.ids(RUTILE)[:7])
+    published = get_language("cif")
+    cif = PrefixExplorer(published, None, 1024)
+    assert cif.names_group(published.ids("data_Ti2O4\n_symmetry_space_group_name_H-M "))
+    assert not cif.names_group(published.ids("data_Ti2O4\n"))
+
+
+def test_without_rules_every_token_is_a_choice():
+    free = PrefixExplorer(LANGUAGE, None, 16)
+    assert free.choices(range(8), 5) == [5, 6, 7]
+    assert free.choices(range(40), 12) == [12, 13, 14, 15]  # no beginning fills the context
+    assert free.settled((1, 2)) == (1, 2)
+    assert free.complete(range(2, 18))  # the context is full
+
+
+def test_numbers_are_changed_where_they_stand():
+    ids = LANGUAGE.ids(RUTILE)
+    places = parameters.places(ids)
+    assert [LANGUAGE.text(ids[place : place + 2]) for place in places] == ["V-5 .7", "c-9 .3", "0.30 2'"]
+
+    def told(place, length):
+        found = parameters.changed(ids, place, length)
+        return None if found is None else LANGUAGE.text(found[place : place + 2])
+
+    assert told(places[0], 4.0) == "V-4 .1"  # -43 + 4 = -39; told as tens rounded down
+    assert told(places[0], 0.1) == "V-5 .8"  # one step at least
+    assert told(places[0], -0.1) == "V-5 .6"
+    assert told(places[1], -4.0) == "c-10 .9"
+    assert told(places[2], -1.0) == "0.29 8'"  # four thousandths
+    assert told(places[2], 175.0) == "0.00 2'"  # coordinates go round
+    assert told(places[0], 1e6) is None
+    assert told(places[1], -750.0) is None  # not into the family before it
+
+
+def test_numbers_move_together_and_the_short_way_round():
+    ids = LANGUAGE.ids(RUTILE)
+    other = parameters.moved(ids, [4, -4, 700])
+    assert LANGUAGE.text(other) == RUTILE.replace("V-5 .7", "V-4 .1").replace("c-9 .3", "c-10 .9").replace(
+        "0.30 2'", "0.00 2'"
+    )
+    assert parameters.apart(ids, other) == [4, -4, -300]
+    assert parameters.moved(ids, parameters.apart(ids, other)) == other
+    assert parameters.moved(ids, [10**6, 0, 0]) is None
+    assert parameters.units(ids) == [1.0, 1.0, parameters.COORDINATE]

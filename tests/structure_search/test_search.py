@@ -1,0 +1,391 @@
+"""Searches with an energy model of which one knows everything."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import crystallm
+from crystallm.cli.app import app
+from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import mapping
+from crystallm.generation.request import Request, SamplingOptions
+from crystallm.language import get_language
+from crystallm.models.load import load_model
+from crystallm.storage.journal import Journal
+from crystallm.structure_search import search as structure_search_search
+from crystallm.structure_search.api import best_first, best_so_far
+from crystallm.structure_search.elite_policy import ElitePolicy
+from crystallm.structure_search.options import SearchOptions, split
+from crystallm.structure_search.policy import Outcome, Proposal, SearchPrompt
+from crystallm.structure_search.prefixes import PrefixExplorer
+from crystallm.structure_search.search import Search, invalid_reward
+from crystallm.validity.verdict import Validity
+
+
+@pytest.fixture(scope="module", autouse=True)
+def asked(tmp_path_factory):
+    """Where `energies:told` notes what it is asked; processes are kept from test to test."""
+    path = tmp_path_factory.mktemp("asked") / "asked"
+    os.environ["CRYSTALLM_TEST_ASKED"] = str(path)
+    with mapping.kept(1, end=True):
+        yield path
+    del os.environ["CRYSTALLM_TEST_ASKED"]
+
+
+@pytest.fixture(scope="module")
+def model(parrot):
+    return load_model(str(parrot), device="cpu")
+
+
+def a_search(model, path=None, **given):
+    usual = {"energy": "energies:morse", "device": "cpu", "seed": 3, "temperature": 1.5, "top_k": None}
+    recipe = given.pop("recipe", "ours")
+    method = given.get("method", "elites" if recipe == "ours" else "tree")
+    # The parrot is too sure of itself for a tree with a cut-off.
+    own = {"elites": {"warm_up": 6}, "tree": {"cutoff": 1.0}, "sampling": {}}[method]
+    options, rest = split(recipe, {"leaves": 4, **usual, **own, **given})
+    return Search(model, Request(formula="TiO2", z=2), options, SamplingOptions(**rest), path)
+
+
+def texts(found):
+    return [(one.crystal.ids, one.crystal.energy, one.call, one.equals, one.move) for one in found]
+
+
+@pytest.mark.parametrize("method", ["elites", "tree", "sampling"])
+def test_the_same_seed_gives_the_same_search_and_a_log_gives_it_again(model, tmp_path, method):
+    first = a_search(model, method=method, simulations=20).run()
+    assert len(first) == 20
+    half = a_search(model, tmp_path / "log", method=method, simulations=12)
+    half.run()
+    content = (tmp_path / "log").read_bytes()
+    # A kill in the middle of a line: the round is done again, and the search goes further.
+    (tmp_path / "log").write_bytes(content + content.splitlines(keepends=True)[-1][:40])
+    rounds = []
+    whole = a_search(model, tmp_path / "log", method=method, simulations=20)
+    whole.run(on_round=lambda state, _: rounds.append(state.simulations))
+    assert rounds == [4, 8, 12, 16, 20]
+    assert texts(whole.found) == texts(first)
+    assert [one.crystal.log_likelihood for one in whole.found] == pytest.approx(
+        [one.crystal.log_likelihood for one in first]
+    )
+    assert [one.seconds for one in whole.found[:12]] == [one.seconds for one in half.found]
+    assert texts(a_search(model, method=method, simulations=20, seed=4).run()) != texts(first)
+
+
+def test_a_log_of_another_search_is_refused(model, tmp_path):
+    a_search(model, tmp_path / "log", simulations=8, method="tree").run()
+    with pytest.raises(CrystallmError, match="does not follow from this model and seed"):
+        a_search(model, tmp_path / "log", simulations=8, method="tree", seed=9).run()
+
+
+def test_a_damaged_log_is_cut_behind_its_last_whole_round(tmp_path):
+    log = Journal(tmp_path / "log")
+    log.append([{"a": 1}, {"a": 2}])
+    log.append([{"a": 3}, {"a": 4}])
+    whole = (tmp_path / "log").read_bytes()
+    for length in range(len(whole) // 2, len(whole)):
+        (tmp_path / "log").write_bytes(whole[:length])
+        again = Journal(tmp_path / "log")
+        assert len(again.rounds) == 1
+        again.append([{"a": 3}, {"a": 4}])
+        assert (tmp_path / "log").read_bytes() == whole
+    with pytest.raises(CrystallmError, match="cannot be read"):
+        Journal(tmp_path)
+    # Found crystals stand behind this damage: they are not cut off.
+    (tmp_path / "log").write_bytes(whole.replace(b'"a": 2', b'"a": "2'))
+    with pytest.raises(CrystallmError, match="damaged in round 0"):
+        Journal(tmp_path / "log")
+
+
+def test_two_processes_do_not_write_one_log(model, tmp_path):
+    pytest.importorskip("fcntl", reason="no locks of files here")
+    stale = Journal(tmp_path / "log")
+    with stale.held(), pytest.raises(CrystallmError, match="another process searches in .* --out"):
+        a_search(model, tmp_path / "log", simulations=4).run()
+    a_search(model, tmp_path / "log", simulations=4).run()
+    content = (tmp_path / "log").read_bytes()
+    assert content.count(b"\n") == 4
+    # Where there are no locks, what others have written since is left as it is.
+    with pytest.raises(CrystallmError, match="has changed since it was read"):
+        stale.append([{"a": 1}])
+    assert (tmp_path / "log").read_bytes() == content
+
+
+def test_equal_crystals_are_asked_once_and_energy_calls_are_a_bound(model, asked):
+    asked.unlink(missing_ok=True)
+    search = a_search(model, energy="energies:told", energy_calls=9, temperature=1.3, method="sampling")
+    found = search.run()
+    assert search.state.calls == 9
+    assert len(asked.read_text().splitlines()) == 9
+    calls = [one for one in found if one.call is not None]
+    assert [one.call for one in calls] == list(range(1, 10))
+    assert len({one.form for one in calls}) == 9
+    repeats = [one for one in found if one.equals is not None]
+    assert repeats  # the parrot repeats itself
+    for one in repeats:
+        assert found[one.equals].form == one.form
+        assert (found[one.equals].call, one.crystal.energy) != (None, None)
+        assert one.crystal.energy == found[one.equals].crystal.energy
+    best = best_first(found)
+    assert [crystal.rank for crystal in best] == list(range(1, len(best) + 1))
+    assert best[0].energy == min(one.crystal.energy for one in calls)
+    assert [crystal.energy for crystal in best] == sorted(crystal.energy for crystal in best)
+
+
+def test_elites_go_on_from_what_is_good(model):
+    search = a_search(model, simulations=60, explore=0.2, redraw=0.4, change=0.3)
+    found = search.run()
+    moves = [one.move for one in found]
+    assert set(moves[:6]) == {"sample"}
+    assert {"sample", "redraw", "change", "fit"} == set(moves)
+    ids = [one.crystal.ids for one in found if one.move in ("change", "fit")]
+    assert len(set(ids)) == len(ids)  # a change is new
+    points = best_so_far(found)
+    assert [energy for _, energy in points] == sorted((energy for _, energy in points), reverse=True)
+    assert points[-1] == (search.state.calls, search.state.best)
+
+
+def test_elites_go_on_from_texts_that_have_outgrown_the_context():
+    options = SearchOptions(warm_up=1, explore=0.0)
+    policy = ElitePolicy(
+        options, 0, [SearchPrompt((1, 2), 1.0)], PrefixExplorer(get_language("cif"), None, 16)
+    )
+    policy.learn([Proposal((1, 2), 0)], [[Outcome((1, 2, *range(38)), -1.0, 0.0)]])
+    found = policy.propose(1, 60)
+    assert {one.move for one in found} == {"redraw"}
+    assert {len(one.ids) for one in found} == set(range(2, 16))
+
+
+def test_the_tree_of_the_paper_grows_by_choices_and_keeps_its_width(model):
+    search = a_search(model, recipe="paper", simulations=16, width=3, temperature=1.0)
+    search.run()
+    root = search._policy.root
+    assert root.visits == 16
+    todo = [root]
+    n_nodes = 0
+    while todo:
+        node = todo.pop()
+        n_nodes += 1
+        assert node.pending == 0
+        for edge in node.edges or []:
+            assert edge.ids[: len(node.ids)] == node.ids
+            # What is forced belongs to the edge: behind it there is a choice, or nothing.
+            options = search._policy._beginnings.options(edge.ids)
+            assert len(options) != 1
+            if edge.node is not None:
+                todo.append(edge.node)
+        assert len(node.edges or []) <= 3
+        assert sum(edge.prior for edge in node.edges or []) == pytest.approx(1.0 if node.edges else 0.0)
+    assert n_nodes <= 17
+
+
+def test_the_width_at_the_space_group_is_its_own(model):
+    search = a_search(model, recipe="paper", simulations=1, n_space_groups=7)
+    assert len(search._policy.root.edges) == 7
+
+
+def test_z_may_be_left_open(model):
+    options, rest = split("ours", {"energy": "energies:morse", "simulations": 8, "device": "cpu", "seed": 1})
+    for how in (options, options.model_copy(update={"method": "tree"})):
+        found = Search(model, Request(formula="TiO2", z="auto"), how, SamplingOptions(**rest)).run()
+        assert {one.crystal.source.z_weight is None for one in found} == {False}
+
+
+def test_a_reward_without_an_energy_is_what_is_wrong_with_it():
+    def of(**wrong):
+        sound = {"sensible": True, "formula": True, "multiplicity": True, "space_group": True}
+        verdict = Validity(**{"bond_score": 0.75, "valid": False, "reasons": ("bad",), **sound, **wrong})
+        return invalid_reward(type("", (), {"validity": verdict})())
+
+    assert of() == -0.25
+    assert of(space_group=False) == -1.0
+    assert of(bond_score=None) == -1.0
+    assert of(bond_score=1.0, valid=True) == -1.0  # valid, and the energy model failed
+
+
+def test_an_energy_model_that_dies_costs_the_crystals_it_dies_of(model):
+    search = a_search(model, energy="energies:mortal", energy_calls=11, method="sampling")
+    found = search.run()
+    lost = [one for one in found if one.call and one.crystal.energy is None]
+    assert [one.call for one in lost] == [5, 10]
+    assert "exit" in lost[0].crystal.energy_reason or "died" in lost[0].crystal.energy_reason
+    assert search.stopped == ""
+
+
+@pytest.mark.parametrize(("energy", "reason"), [("energies:nan", "nan"), ("energies:sleeper", "0.3 s")])
+def test_an_energy_model_that_never_answers_is_given_up(model, monkeypatch, energy, reason):
+    monkeypatch.setattr(structure_search_search, "GIVE_UP", 2)
+    search = a_search(model, energy=energy, simulations=400, energy_seconds=0.3, leaves=1)
+    found = search.run()
+    assert search.stopped.startswith(f"{energy} gave no energy for the last 2 crystals")
+    assert reason in search.stopped
+    assert best_first(found) == []
+    assert best_so_far(found) == []
+
+
+def test_a_search_without_an_end_in_sight_ends(model, monkeypatch):
+    monkeypatch.setattr(structure_search_search, "IDLE", 12)
+    search = a_search(model, energy_calls=10_000, temperature=0.0, method="sampling")
+    search.run()
+    assert "gave no new valid crystal" in search.stopped
+
+
+def test_a_search_is_idle_by_simulations_not_by_texts(model, monkeypatch):
+    monkeypatch.setattr(structure_search_search, "IDLE", 12)
+    search = a_search(model, energy_calls=10_000, temperature=0.0, rollouts=3, warm_up=1000)
+    search.run()
+    assert "gave no new valid crystal" in search.stopped
+    assert search.state.simulations >= 12
+
+
+def test_what_had_no_energy_is_asked_again_once_the_model_is_mended(model, tmp_path):
+    def some(energy, simulations):
+        how = {"energy": energy, "simulations": simulations, "temperature": 1.0, "method": "sampling"}
+        return a_search(model, tmp_path / "log", **how).run()
+
+    lost = {one.form for one in some("energies:nan", 8) if one.call is not None}
+    again = [one for one in some("energies:morse", 24)[8:] if one.crystal.validity.valid and one.form in lost]
+    assert again
+    assert all(one.crystal.energy is not None for one in again)
+    # Going on once more, what has an energy by now is not asked a third time.
+    forms = [one.form for one in some("energies:morse", 40)[8:] if one.call is not None]
+    assert len(set(forms)) == len(forms)
+
+
+def test_all_tokens_may_be_sampled_in_python(parrot, monkeypatch):
+    told = []
+
+    class Asked(Search):
+        def run(self, **_):
+            told.append(self.settings.top_k)
+            return []
+
+    monkeypatch.setattr(structure_search_search, "Search", Asked)
+    for top_k in ({}, {"top_k": None}, {"top_k": 3}):
+        assert (
+            crystallm.search("TiO2", z=2, energy="energies:morse", model=parrot, device="cpu", **top_k) == []
+        )
+    assert told == [10, None, 3]
+
+
+def test_z_is_open_where_a_reduced_formula_says_nothing_of_it(parrot, monkeypatch):
+    told = []
+
+    class Asked(Search):
+        def run(self, **_):
+            told.append(self.request.z)
+            return []
+
+    monkeypatch.setattr(structure_search_search, "Search", Asked)
+    for formula, z in (("TiO2", None), ("Ti2O4", None), ("TiO2", 1)):
+        crystallm.search(formula, z=z, energy="energies:morse", model=parrot, device="cpu")
+    assert told == ["auto", None, 1]
+
+
+def test_python_gets_crystals_best_first_and_bad_questions_an_answer(parrot):
+    crystals = crystallm.search(
+        "TiO2", z=2, simulations=8, energy="energies:morse", model=parrot, seed=1, device="cpu"
+    )
+    assert crystals
+    assert [crystal.energy for crystal in crystals] == sorted(crystal.energy for crystal in crystals)
+    assert all(crystal.validity.valid for crystal in crystals)
+    for wrong, said in (
+        ({"recipe": "theirs"}, "no recipe 'theirs'"),
+        ({"width": 0}, "width = '0'"),
+        ({"wide": 3}, "unknown option 'wide'"),
+        ({"energy": "dft"}, "no energy model 'dft'"),
+        ({"z": 0}, "z"),
+        ({"space_group": "P77"}, "P77"),
+        ({"workers": 0}, "workers=0"),
+        ({"method": "sampling", "rollouts": 2}, "rollouts = 2 of plain sampling"),
+    ):
+        with pytest.raises(InputError, match=said):
+            crystallm.search("TiO2", **{"energy": "energies:morse", "model": "nowhere", **wrong})
+
+
+def test_options_of_recipes_give_way_to_what_is_asked():
+    options, rest = split("paper", {})
+    assert (options.method, options.width, options.c, options.most, options.leaves) == (
+        "tree",
+        10,
+        5.0,
+        200,
+        1,
+    )
+    assert rest == {"top_k": 10, "max_new_tokens": 1000}
+    options, rest = split("paper-long", {})
+    assert (options.width, options.c, options.most, rest["top_k"]) == (5, 1.0, 1000, 5)
+    assert split("paper-long", {"energy_calls": 50})[0].most is None
+    assert split("paper", {"width": 4})[1]["top_k"] == 4
+    assert SearchOptions(minutes=1.0).most is None
+    # Another method or rule has no use for what a recipe tells its own.
+    for method in ("elites", "sampling"):
+        assert split("paper-long", {"method": method})[0].method == method
+    assert split("paper-long", {"rule": "greedy"})[0].c == 0.1
+    assert split("paper-long", {"rule": "uct"})[0].c == 1.0
+    assert split("paper", {"rule": "greedy", "c": 0.3})[0].c == 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rule": "greedy"}, r"rule = 'greedy' says nothing to method = 'elites': .* \(--method tree\)"),
+        ({"width": 5, "method": "sampling"}, "width = 5 says nothing to method = 'sampling'"),
+        ({"explore": 0.25, "method": "tree"}, r"explore = 0.25 says nothing .* \(--method elites\)"),
+        ({"redraw": 0.0, "method": "sampling"}, "redraw = 0.0 says nothing to method = 'sampling'"),
+        ({"rule": "greedy", "method": "tree", "c": 5.0}, "c = 5.0 of greedy: write a rate"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        split("ours", given)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("chgnet") is None, reason="chgnet is not installed")
+def test_chgnet_finds_rutile_lowest(model):
+    found = a_search(model, energy="chgnet", simulations=8, leaves=8, temperature=1.2).run()
+    best = best_first(found)[0]
+    assert best.space_group == "P4_2/mnm"
+    assert -9.5 < best.energy < -9.0  # of the package's weights, near the known cell
+
+
+def test_a_killed_search_goes_on_and_ends_like_one_never_killed(parrot, tmp_path):
+    arguments = [
+        "search", "TiO2", "--z", "2", "--simulations", "24", "--leaves", "2", "--energy", "energies:told",
+        "--model", str(parrot), "--temperature", "1.5", "--seed", "5", "--device", "cpu", "--quiet", "--out",
+    ]  # fmt: skip
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    # It waits behind the eighth crystal, so that it cannot be done before it is killed.
+    environment = os.environ | {"PYTHONPATH": path, "CRYSTALLM_TEST_WAITS": "8"}
+    command = [sys.executable, "-m", "crystallm", *arguments]
+    process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment)
+    log = tmp_path / "killed" / "search.jsonl"
+    until = time.monotonic() + 300
+    while time.monotonic() < until and not (log.exists() and log.read_bytes().count(b"\n") >= 4):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = log.read_bytes()
+    assert 4 <= done.count(b"\n") < 24
+    for name in ("killed", "whole"):
+        assert app.run([*arguments, str(tmp_path / name)]) == 0
+    assert log.read_bytes()[: done.rfind(b"\n")] == done[: done.rfind(b"\n")]  # nothing is found twice
+    killed, whole = (
+        [json.loads(line) for line in (tmp_path / name / "search.jsonl").read_text().splitlines()]
+        for name in ("killed", "whole")
+    )
+    for line in (*killed, *whole):
+        del line["seconds"]
+    assert killed == whole
+    files = [sorted(p.name for p in (tmp_path / name / "cifs").iterdir()) for name in ("killed", "whole")]
+    assert files[0] == files[1]
+    assert len(files[0]) == sum(line["call"] is not None for line in whole)
