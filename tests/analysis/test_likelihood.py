@@ -94,7 +94,7 @@ def test_scores_are_those_that_sampling_tells_and_do_not_depend_on_the_batch(nam
         model.network,
         [texts[1][:1]],
         stop=sequence.Stop(model.language.end_ids),
-        rules=_Forced(texts[1]),
+        grammar=_Forced(texts[1]),
     )
     assert list(sample.ids) == texts[1]
     assert -sample.log_likelihood == pytest.approx(together[1].nats, rel=1e-4)

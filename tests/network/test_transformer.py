@@ -243,10 +243,10 @@ def test_dropout_acts_in_training_only() -> None:
 def test_dropout_drops_its_share_keeps_the_mean_and_follows_the_seed(dtype, share) -> None:
     x = torch.full((7, 11, 999), 2.0, dtype=dtype, requires_grad=True)
     torch.manual_seed(1)
-    found = attention.dropped(x, share)
+    found = attention.dropout(x, share)
     torch.manual_seed(1)
-    assert torch.equal(attention.dropped(x, share), found)
-    assert not torch.equal(attention.dropped(x, share), found)
+    assert torch.equal(attention.dropout(x, share), found)
+    assert not torch.equal(attention.dropout(x, share), found)
     assert found.dtype == dtype
     gone = found == 0
     assert gone.float().mean().item() == pytest.approx(share, abs=0.01)

@@ -12,9 +12,9 @@ from crystallm.errors import CrystallmError, InputError
 from crystallm.network import kernels
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
-from crystallm.sampling.sample import check, sample, serve
-from crystallm.sampling.sequence import Options, Sample, SequenceRequest, Stop
-from crystallm.sampling.token_sampler import choose, mask_logits
+from crystallm.sampling.sample import check_request, sample, serve
+from crystallm.sampling.sequence import DecodingOptions, Sample, SequenceRequest, Stop
+from crystallm.sampling.token_sampler import draw_tokens, mask_logits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +133,7 @@ def test_the_global_random_state_is_left_alone(network: GPT) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("rules", [None, OnlyEven(11)], ids=["free", "ruled"])
 def test_log_likelihood_is_the_unconstrained_networks(network: GPT, rules: OnlyEven | None) -> None:
-    for s in draw(network, PROMPTS[:8], temperature=0.7, top_k=3, top_p=0.9, rules=rules):
+    for s in draw(network, PROMPTS[:8], temperature=0.7, top_k=3, top_p=0.9, grammar=rules):
         log_probs = network(torch.tensor([s.ids]))[0].log_softmax(-1)  # (T, V)
         expected = [log_probs[s.n_prompt - 1 + i, token].item() for i, token in enumerate(s.generated)]
         assert s.log_probs == pytest.approx(expected, abs=1e-4)
@@ -151,9 +151,9 @@ def test_temperature_0_is_greedy(network: GPT) -> None:
 def test_texts_end_with_generated_tokens_only(network: GPT) -> None:
     newline_then_all = Listed((NEWLINE,), (NEWLINE,), (5,), (5,))
     prompt = [1, NEWLINE]
-    (s,) = draw(network, [prompt], stop=CIF, rules=newline_then_all)
+    (s,) = draw(network, [prompt], stop=CIF, grammar=newline_then_all)
     assert (s.ended, s.generated) == (True, (NEWLINE, NEWLINE))
-    (s,) = draw(network, [[1, END]], rules=Listed((4,), (END,)))
+    (s,) = draw(network, [[1, END]], grammar=Listed((4,), (END,)))
     assert (s.ended, s.ids, s.n_prompt) == (True, (1, END, 4, END), 2)
 
 
@@ -180,7 +180,7 @@ def test_a_sliding_row_drops_its_oldest_tokens_and_goes_on(network: GPT) -> None
 
 
 def test_rules_hold_token_by_token(network: GPT) -> None:
-    for s in draw(network, PROMPTS[:9], rules=OnlyEven(11), temperature=2.0, top_k=None):
+    for s in draw(network, PROMPTS[:9], grammar=OnlyEven(11), temperature=2.0, top_k=None):
         assert s.ended
         assert all(token % 2 == 0 for token in s.generated[:-1])
         assert len(s.generated) == 12
@@ -188,16 +188,16 @@ def test_rules_hold_token_by_token(network: GPT) -> None:
 
 def test_top_k_is_taken_among_the_allowed(network: GPT) -> None:
     worst = torch.topk(network(torch.tensor([[1]]))[0, -1], 3, largest=False).indices.tolist()
-    drawn = {s.generated[0] for s in draw(network, [[1]] * 60, rules=Listed(worst, (END,)), top_k=2)}
+    drawn = {s.generated[0] for s in draw(network, [[1]] * 60, grammar=Listed(worst, (END,)), top_k=2)}
     assert drawn <= set(worst)
     assert len(drawn) == 2
 
 
 def test_a_text_that_the_rules_leave_without_a_token_is_unfinished(network: GPT) -> None:
-    (s,) = draw(network, [[1, 2]], rules=Listed((4,), ()))
+    (s,) = draw(network, [[1, 2]], grammar=Listed((4,), ()))
     assert (s.ended, s.generated) == (False, (4,))
-    dead, alive = Listed(()), draw(network, [[1, 2]] * 3, rules=None)
-    assert [s.generated for s in draw(network, [[1, 2]] * 3, rules=dead)] == [()] * 3
+    dead, alive = Listed(()), draw(network, [[1, 2]] * 3, grammar=None)
+    assert [s.generated for s in draw(network, [[1, 2]] * 3, grammar=dead)] == [()] * 3
     assert all(s.generated for s in alive)
 
 
@@ -273,7 +273,7 @@ def frequencies(logits: list[float], **options: Any) -> list[float]:
     """Shares of the tokens over evenly spread uniform numbers."""
     n = 10_000
     uniforms = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    tokens = choose(torch.tensor(logits).expand(n, -1), uniforms, **{"top_k": None, **options})
+    tokens = draw_tokens(torch.tensor(logits).expand(n, -1), uniforms, **{"top_k": None, **options})
     return (torch.bincount(tokens, minlength=len(logits)) / n).tolist()
 
 
@@ -328,7 +328,7 @@ def test_no_uniform_number_draws_a_masked_token(uniform: float) -> None:
     logits = mask_logits(
         torch.randn(2, 50, generator=torch.Generator().manual_seed(0)), [(31,), range(10, 20)]
     )
-    tokens = choose(logits, torch.full((2,), uniform, dtype=torch.float64), top_k=10)
+    tokens = draw_tokens(logits, torch.full((2,), uniform, dtype=torch.float64), top_k=10)
     assert tokens[0] == 31
     assert 10 <= tokens[1] < 20
 
@@ -368,7 +368,7 @@ class SecondThoughtsState:
 def test_tokens_taken_back_leave_no_trace(network: GPT) -> None:
     """What is written behind a taken-back token is as likely as the network says without it."""
     prompts = PROMPTS[:9]
-    samples = draw(network, prompts, rules=SecondThoughts(), batch_size=4)
+    samples = draw(network, prompts, grammar=SecondThoughts(), batch_size=4)
     for prompt, found in zip(prompts, samples, strict=True):
         if len(prompt) + 13 > CONTEXT:
             continue
@@ -379,7 +379,7 @@ def test_tokens_taken_back_leave_no_trace(network: GPT) -> None:
             expected = torch.log_softmax(network(ids[:, :-1])[0], dim=-1)
         expected = expected.gather(1, ids[0, 1:, None])[len(prompt) - 1 :, 0]
         assert torch.allclose(torch.tensor(found.log_probs), expected, atol=1e-4)
-    again = draw(network, prompts, rules=SecondThoughts(), batch_size=1)
+    again = draw(network, prompts, grammar=SecondThoughts(), batch_size=1)
     assert [s.ids for s in again] == [s.ids for s in samples]
 
 
@@ -391,25 +391,25 @@ class OneAfterAnother:
         self.unwanted = set(unwanted)
         self.waited = 0
 
-    def take(self, *, wait: bool) -> SequenceRequest | None:
+    def next(self, *, wait: bool) -> SequenceRequest | None:
         self.waited += wait
         return self.left.pop(0) if self.left else None
 
-    def wanted(self, draft: SequenceRequest) -> bool:
+    def is_active(self, draft: SequenceRequest) -> bool:
         return draft not in self.unwanted
 
 
 def mixed_drafts() -> list[SequenceRequest]:
     """Drafts that differ in options, seeds, lengths and rules, one beside the other."""
     ways = [
-        Options(ORBITS, 1.0, 20, None, 60),
-        Options(ORBITS, 0.4, None, 0.9, 25),
-        Options(CIF, 0.0, 5, None, 40),
-        Options(ORBITS, 1.0, 20, None, 60),
+        DecodingOptions(ORBITS, 1.0, 20, None, 60),
+        DecodingOptions(ORBITS, 0.4, None, 0.9, 25),
+        DecodingOptions(CIF, 0.0, 5, None, 40),
+        DecodingOptions(ORBITS, 1.0, 20, None, 60),
     ]
     rules = [None, None, None, OnlyEven(11)]
     return [
-        SequenceRequest(prompt, ways[i % 4], seed=i % 3, index=i, rules=rules[i % 4])
+        SequenceRequest(prompt, ways[i % 4], seed=i % 3, index=i, grammar=rules[i % 4])
         for i, prompt in enumerate(PROMPTS)
     ]
 
@@ -430,7 +430,7 @@ def alone(network: GPT) -> dict[SequenceRequest, Sample]:
             max_new_tokens=options.max_new_tokens,
             seed=draft.seed,
             indices=[draft.index],
-            rules=draft.rules,
+            grammar=draft.grammar,
         )
     return found
 
@@ -458,7 +458,7 @@ def test_what_is_not_wanted_any_more_makes_place_for_the_others(network: GPT) ->
 
 def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
     ruled = Listed((4,), (5, 6, 7), (8,), (9,), (10, 11), (END,))
-    (one,) = draw(network, [[1, 2]], rules=ruled)
+    (one,) = draw(network, [[1, 2]], grammar=ruled)
     assert one.forced == (True, False, True, True, False, True)
     (free,) = draw(network, [[1, 2]], max_new_tokens=5)
     assert not any(free.forced)
@@ -467,19 +467,19 @@ def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
 @pytest.mark.parametrize(
     ("draft", "message"),
     [
-        (SequenceRequest([], Options(ORBITS)), "is empty"),
-        (SequenceRequest([V], Options(ORBITS)), "outside 0"),
-        (SequenceRequest([1], Options(ORBITS, temperature=-1)), "temperature=-1 must be 0 or more"),
-        (SequenceRequest([1], Options(ORBITS, max_new_tokens=0)), "max_new_tokens=0"),
-        (SequenceRequest([1] * CONTEXT, Options(ORBITS)), "tokens, the context of"),
-        (SequenceRequest([1], Options(ORBITS), seed=-1), "seed and indices"),
+        (SequenceRequest([], DecodingOptions(ORBITS)), "is empty"),
+        (SequenceRequest([V], DecodingOptions(ORBITS)), "outside 0"),
+        (SequenceRequest([1], DecodingOptions(ORBITS, temperature=-1)), "temperature=-1 must be 0 or more"),
+        (SequenceRequest([1], DecodingOptions(ORBITS, max_new_tokens=0)), "max_new_tokens=0"),
+        (SequenceRequest([1] * CONTEXT, DecodingOptions(ORBITS)), "tokens, the context of"),
+        (SequenceRequest([1], DecodingOptions(ORBITS), seed=-1), "seed and indices"),
     ],
 )
 def test_a_draft_that_cannot_be_written_is_refused(
     network: GPT, draft: SequenceRequest, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        check(network, draft)
+        check_request(network, draft)
 
 
 def test_a_few_texts_are_written_without_what_has_to_be_compiled(network, monkeypatch):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from crystallm.generation.compositions import CompositionSampler
     from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
-    from crystallm.sampling.sequence import Grammar, GrammarState, Options, Sample, SequenceRequest
+    from crystallm.sampling.sequence import DecodingOptions, Grammar, GrammarState, Sample, SequenceRequest
 
 
 LOG = logging.getLogger(__name__)
@@ -217,7 +217,7 @@ class Generator:
             [choice.prompt for choice in chosen],
             stop=options.stop,
             indices=[self.first[unit] + j for unit, j in pairs],
-            rules=self._rules(pairs, chosen),
+            grammar=self._rules(pairs, chosen),
             progress=None if progress is None else lambda done, _: progress(done),
             **self.settings.model_dump(include=_SAMPLING),
         )
@@ -248,14 +248,14 @@ class Generator:
             for (_, j), choice in zip(pairs, chosen, strict=True)
         ]
         for draft in {draft.prompt: draft for draft, _ in made}.values():
-            sampling_sample.check(self.model.network, draft)
+            sampling_sample.check_request(self.model.network, draft)
         return made
 
-    def _options(self) -> Options:
+    def _options(self) -> DecodingOptions:
         from crystallm.sampling import sequence
 
         language, settings = self.model.language, self.settings
-        return sequence.Options(
+        return sequence.DecodingOptions(
             sequence.Stop(language.end_ids, slide=language.name == "cif"),
             settings.temperature,
             settings.top_k,

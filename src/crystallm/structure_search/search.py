@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from crystallm.crystals.crystal import Crystal
     from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
-    from crystallm.sampling.sample import Writer
+    from crystallm.sampling.sample import PrefixSampler
     from crystallm.sampling.sequence import Sample
     from crystallm.structure_search.options import SearchOptions
     from crystallm.structure_search.policy import Policy, Proposal
@@ -49,7 +49,7 @@ def policy(
     seed: int,
     roots: Sequence[SearchPrompt],
     beginnings: PrefixExplorer,
-    writer: Writer,
+    writer: PrefixSampler,
 ) -> Policy:
     """The policy that the options name."""
     if options.method == "tree":
@@ -172,7 +172,7 @@ class Search:
         self.note = generator.note(0)
         rules = generator.rules(0)
         settings = self.settings
-        self._writer = sampling_sample.Writer(
+        self._writer = sampling_sample.PrefixSampler(
             self.model.network,
             stop=sequence.Stop(language.end_ids, slide=language.name == "cif"),
             temperature=settings.temperature,
@@ -180,7 +180,7 @@ class Search:
             top_p=settings.top_p,
             batch_size=settings.batch_size,
             max_new_tokens=settings.max_new_tokens,
-            rules=rules,
+            grammar=rules,
         )
         roots = [SearchPrompt(choice.prompt, choice.weight) for choice in self._choices]
         beginnings = PrefixExplorer(language, rules, self.model.config.context)

@@ -15,7 +15,7 @@ from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.sampling import sample as sampling_sample
 from crystallm.sampling import sequence
-from crystallm.sampling.sequence import Options, SequenceRequest, Stop
+from crystallm.sampling.sequence import DecodingOptions, SequenceRequest, Stop
 
 pytest.importorskip("fastapi", reason="the page needs fastapi")
 
@@ -28,7 +28,7 @@ from crystallm.web.metrics import Metrics
 from crystallm.web.rate_limits import Limits, NoSlotError, Slots, origin
 
 V, SECONDS = 40, 60
-OPTIONS = Options(Stop((3,)), top_k=None, max_new_tokens=12)
+OPTIONS = DecodingOptions(Stop((3,)), top_k=None, max_new_tokens=12)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_failure_costs_what_was_being_written_and_no_more(network, monkeypatch
     def failing(*args, **options):
         if next(failures, None):
             line = args[1]
-            assert line.take(wait=True)  # a text has been begun
+            assert line.next(wait=True)  # a text has been begun
             raise RuntimeError("no more memory")
         return serve(*args, **options)
 

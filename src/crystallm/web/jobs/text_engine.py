@@ -1,7 +1,7 @@
 """The thread that writes the texts of all requests, side by side in the same batches.
 
 Each request has a ticket; tickets take turns, a text each, so that a long one holds up no short one. A text
-is the same whatever is written beside it (see `decode`). Refuses to know what a text is for.
+is the same whatever is written beside it (see `sampling.sample`). Refuses to know what a text is for.
 """
 
 from __future__ import annotations
@@ -112,10 +112,10 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
 
-    # -- the line that `decode.serve` draws from, in the thread of the engine --------------------------------
+    # -- the queue that `sampling.sample.serve` reads, in the thread of the engine
 
-    def take(self, *, wait: bool) -> SequenceRequest | None:
-        """The next draft of the ticket whose turn it is; see `decode.Line`."""
+    def next(self, *, wait: bool) -> SequenceRequest | None:
+        """The next draft of the ticket whose turn it is; see `RequestQueue`."""
         with self._news:
             while wait and not self._turns and not self._closed:
                 self._news.wait()
@@ -128,7 +128,7 @@ class Engine:
             self._writing[draft] = ticket
             return draft
 
-    def wanted(self, draft: SequenceRequest) -> bool:
+    def is_active(self, draft: SequenceRequest) -> bool:
         """Whether its ticket was not dropped."""
         if not self._writing[draft].dropped:
             return True
