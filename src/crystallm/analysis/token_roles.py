@@ -1,4 +1,4 @@
-"""What each token of a text is about."""
+"""The part of a crystal that each token describes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PARTS = ("composition", "space_group", "orbits", "cell", "coordinates")
 
 
 def parts(language: Language, ids: Sequence[int]) -> list[str]:
-    """The part that each token of a whole text belongs to; the first, which is given, to the composition.
+    """Return the part of each token of a complete sequence; the first belongs to the composition.
 
     Raises:
-        InputError: no such language.
+        InputError: unknown language.
     """
     if language.name == "orbits":
         return _orbits_parts(ids)
@@ -33,22 +33,22 @@ def _orbits_parts(ids: Sequence[int]) -> list[str]:
     from crystallm.orbits.vocabulary import families
 
     family = families()
-    found = []
+    roles = []
     in_orbits = False
     for token in ids:
         if family.group <= token < family.label:
-            found.append("space_group")
+            roles.append("space_group")
             in_orbits = True
         elif token < family.group and token != family.end:
-            found.append("orbits" if in_orbits else "composition")
+            roles.append("orbits" if in_orbits else "composition")
         elif token == family.end or token >= family.coarse:
-            found.append("coordinates")
+            roles.append("coordinates")
         else:
-            found.append("orbits" if token < family.volume else "cell")
-    return found
+            roles.append("orbits" if token < family.volume else "cell")
+    return roles
 
 
-# By the first word of a line. What follows from the composition alone counts with it, and so on.
+# By the first word of a line. Lines that follow from the composition alone belong to it, and so on.
 _CIF_LINES = (
     ("_symmetry", "space_group"),
     ("_cell_formula_units", "composition"),
@@ -61,33 +61,33 @@ _CIF_LINES = (
 def _cif_parts(ids: Sequence[int]) -> list[str]:
     from crystallm.cif import tokenizer
 
-    found: list[str] = []
-    line: list[tuple[int, str]] = []  # tokens of the line at hand: place, text
-    loop = ""  # what the loop at hand belongs to
-    waiting: list[int] = []  # tokens of `loop_`, which belong to what follows
-    for place, token in enumerate(ids):
+    roles: list[str] = []
+    line: list[tuple[int, str]] = []  # position and text of each token of the current line
+    loop = ""  # part of the current loop
+    waiting: list[int] = []  # positions of `loop_` tokens, which belong to the next line
+    for position, token in enumerate(ids):
         text = tokenizer.decode([token])
-        found.append("composition")
-        line.append((place, text))
-        if text != "\n" and place < len(ids) - 1:
+        roles.append("composition")
+        line.append((position, text))
+        if text != "\n" and position < len(ids) - 1:
             continue
         words = "".join(piece for _, piece in line).split(" ")
         first = words[0].strip()
-        places, line = line, []
+        complete, line = line, []
         if first == "loop_":
-            waiting = [at for at, _ in places]
+            waiting = [i for i, _ in complete]
             loop = ""
             continue
         part = next((part for start, part in _CIF_LINES if first.startswith(start)), "")
         if part:
             loop = part
         elif loop == "orbits":  # a row: symbol, label, multiplicity; then numbers
-            n_blanks = 0 if len(places) > 1 else 3  # the end of the text is an empty line
-            for at, piece in places:
-                found[at] = "orbits" if n_blanks < 3 else "coordinates"
+            n_blanks = 0 if len(complete) > 1 else 3  # the text ends with an empty line
+            for i, piece in complete:
+                roles[i] = "orbits" if n_blanks < 3 else "coordinates"
                 n_blanks += piece == " "
             continue
-        for at in (*waiting, *(at for at, _ in places)):
-            found[at] = part or loop or "composition"
+        for i in (*waiting, *(i for i, _ in complete)):
+            roles[i] = part or loop or "composition"
         waiting = []
-    return found
+    return roles

@@ -31,7 +31,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystallm.analysis.prototypes import PROTOTYPES, member, prototype_of
+from crystallm.analysis.prototypes import PROTOTYPES, classify, prototype_of
 from crystallm.benchmarks.reference_sets import spread
 from crystallm.crystallography import formula
 from crystallm.crystals.crystal import Crystal
@@ -224,8 +224,8 @@ def _member_of(sample: Sample) -> Member | None:
         if isinstance(sample, str):
             from crystallm.cif import structure_reader
 
-            return member(structure_reader.read_structure(sample))
-        return member(sample.structure if isinstance(sample, Crystal) else sample)
+            return classify(structure_reader.read_structure(sample))
+        return classify(sample.structure if isinstance(sample, Crystal) else sample)
     except (CrystallmError, TextError):
         return None
 

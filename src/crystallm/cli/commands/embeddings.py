@@ -55,7 +55,9 @@ def embeddings(
         storage_tables.write_table(places["out"], *learned.rows(names, table))
     if "picture" in places:
         drawn = charts.named_points(
-            [name.removesuffix("_sg") for name in names], learned.flat(table), learned.kinds_of(names, what)
+            [name.removesuffix("_sg") for name in names],
+            learned.project(table),
+            learned.categories(names, what),
         )
         files.write_atomically(places["picture"], drawn)
     near = learned.nearest(names, table, NEAREST)
