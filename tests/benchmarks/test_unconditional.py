@@ -17,7 +17,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from crystallm.benchmarks import fingerprints, unconditional
-from crystallm.benchmarks.fingerprints import Described
+from crystallm.benchmarks.fingerprints import CrystalDescription
 from crystallm.benchmarks.unconditional import CUT_OFFS, CutOffs
 from crystallm.cli.commands import benchmark_generated as command
 from crystallm.errors import CrystallmError, InputError
@@ -33,7 +33,7 @@ needs_matminer = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def described() -> tuple[list[Described], list[Described]]:
+def described() -> tuple[list[CrystalDescription], list[CrystalDescription]]:
     """The golden crystals, generated and true; every third one as a structure, where it is one."""
     samples: list[Any] = [*GOLDEN["generated"], *GOLDEN["truth"]]
     for i in range(0, len(samples), 3):
@@ -53,10 +53,10 @@ def _read(cif: str) -> Structure | None:
         return None
 
 
-def crystal(density: float, *, where: float = 0.0, valid: bool = True) -> Described:
+def crystal(density: float, *, where: float = 0.0, valid: bool = True) -> CrystalDescription:
     """A described crystal with fingerprints at `where` on the first axis of each."""
     means, deviations = fingerprints.scaler()
-    return Described(
+    return CrystalDescription(
         composition_valid=valid,
         structure_valid=valid,
         density=density,
@@ -138,7 +138,7 @@ def test_blocks_of_distances_are_one_table(monkeypatch) -> None:
 
 
 def test_nothing_readable_gives_zeros_and_no_distances() -> None:
-    result = unconditional.score([Described(reason="no crystal")] * 3, [crystal(2)], CUT_OFFS["mp_20"])
+    result = unconditional.score([CrystalDescription(reason="no crystal")] * 3, [crystal(2)], CUT_OFFS["mp_20"])
     assert (result.n_readable, result.n_drawn, result.validity, result.coverage_recall) == (0, 0, 0, 0)
     assert result.coverage_precision_of_all == 0
     assert math.isnan(result.coverage_precision)
@@ -146,7 +146,7 @@ def test_nothing_readable_gives_zeros_and_no_distances() -> None:
     assert math.isnan(result.wasserstein_density)
 
 
-def _describe_bare(sample: Structure | str) -> Described:
+def _describe_bare(sample: Structure | str) -> CrystalDescription:
     from crystallm.structures import conversion
 
     task = {"sample": json.dumps(conversion.to_json(sample)), "fingerprints": False}
@@ -206,7 +206,7 @@ def test_a_fingerprint_that_costs_its_process_leaves_the_validities(monkeypatch)
     assert first.valid
     assert not first.readable
     assert first.reason == "no fingerprint: took longer than 1 s"
-    assert nothing == Described(reason="no crystal")
+    assert nothing == CrystalDescription(reason="no crystal")
 
 
 def test_a_lost_worker_costs_its_crystal_and_nothing_else(monkeypatch) -> None:
@@ -239,7 +239,7 @@ def test_the_command_scores_a_folder(monkeypatch, tmp_path, capsys) -> None:
         assert truths == GOLDEN["truth"][:2]
         assert samples == [*truths, None]
         assert options["n"] == 7
-        found = [crystal(2.0), crystal(3.0), Described(reason="no crystal")]
+        found = [crystal(2.0), crystal(3.0), CrystalDescription(reason="no crystal")]
         return unconditional.score(found, found[:2], cut_offs)
 
     monkeypatch.setattr(unconditional, "evaluate", evaluate)

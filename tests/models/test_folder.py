@@ -148,7 +148,7 @@ def test_a_save_that_fails_leaves_the_old_weights_and_no_rest(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(models_folder, "_write_json", full)
+    monkeypatch.setattr(models_folder, "write_json", full)
     with pytest.raises(CheckpointError, match="No space left"):
         save(network, folder)
     assert load(folder).config == network.config
@@ -185,7 +185,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
         torch.save(content, file)
     else:
         file.write_bytes(pickle.dumps(Bomb(mark)))
-    with pytest.raises(CheckpointError, match="no checkpoint of plain tensors") as error:
+    with pytest.raises(CheckpointError, match="not a checkpoint of plain tensors") as error:
         load(file)
     assert one_line(error)
     assert not mark.exists()

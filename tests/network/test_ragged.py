@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import crystallm
+import crystallm.network
 from crystallm.network import kernels, ragged
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
@@ -73,7 +73,7 @@ def assert_as_alone(net: GPT, steps: list[list[int]], tolerance: float = 1e-5) -
 @given(data=st.data())
 def test_rows_see_what_they_would_see_alone(form, way, data):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, "_copies", lambda _: way == "on a GPU")
+        patch.setattr(ragged, "_prefers_copies", lambda _: way == "on a GPU")
         if way != "compiled":
             patch.setattr(kernels, "available", lambda _: False)
         _rows_of_any_lengths(form, data)
@@ -127,7 +127,7 @@ def test_a_network_that_is_broken_is_told_of_by_compiled_attention_too():
 def test_what_is_not_compiled_is_read_with_torch(reason, monkeypatch):
     net = network("llama", torch.float64 if reason == "float64" else torch.float32)
     if reason != "float64":
-        monkeypatch.delattr(crystallm, "compiled", raising=False)
+        monkeypatch.delattr(crystallm.network, "numba_kernels", raising=False)
         monkeypatch.setitem(sys.modules, "crystallm.network.numba_kernels", None)
         kernels._numba_kernels.cache_clear()
     assert not kernels.available(net.transformer.wte.weight)
@@ -157,7 +157,7 @@ def test_a_long_row_sees_all_of_itself_beside_many_short_ones(without_numba):
 def test_rows_that_are_all_read_alone_see_what_they_would_see_alone(without_numba):
     steps = [[5, 60, 130, 90, 20], [30, 7, 2, 19, 3]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, "_CALL", 0.0)
+        patch.setattr(ragged, "_CALL_COST", 0.0)
         assert_as_alone(network("llama"), steps)
         net = network("gpt2")
         cache = net.new_cache(5, CONTEXT)
@@ -190,7 +190,7 @@ def test_nothing_is_copied_where_all_rows_are_alike():
     cache = net.new_cache(8, CONTEXT)
     cache.set_lengths([5] * 8)
     (group,) = ragged.plan_runs([[1]] * 8, cache).groups
-    assert (group.rows, group.taken, group.places) == (slice(0, 8), None, None)
+    assert (group.rows, group.valid, group.indices) == (slice(0, 8), None, None)
 
 
 @pytest.mark.parametrize("form", ["gpt2", "llama"])

@@ -99,7 +99,8 @@ class ListedState:
 @pytest.mark.parametrize("stop", [CIF, ORBITS], ids=["cif", "orbits"])
 @pytest.mark.parametrize("ruled", [False, True], ids=["free", "ruled"])
 def test_samples_do_not_depend_on_the_batch(network: GPT, stop: Stop, ruled: bool) -> None:
-    options = {"stop": stop, "rules": OnlyEven(11, stop) if ruled else None, "seed": 4, "max_new_tokens": 60}
+    grammar = OnlyEven(11, stop) if ruled else None
+    options = {"stop": stop, "grammar": grammar, "seed": 4, "max_new_tokens": 60}
     one, *others = (draw(network, PROMPTS, batch_size=n, **options) for n in (1, 7, 32))
     assert [s.number for s in one] == list(range(len(PROMPTS)))
     for other in others:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm.errors import CheckpointError
+from crystallm.errors import CheckpointError, CrystallmError
 from crystallm.models import huggingface
 from crystallm.models.build import WRAPPERS, parse_config, read_json
 from crystallm.storage.files import write_json
@@ -93,8 +93,9 @@ def save(
             shutil.rmtree(old)
         else:
             temporary.rename(folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {error.strerror or error}") from error
+    except (OSError, CrystallmError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{folder} cannot be written: {reason}") from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

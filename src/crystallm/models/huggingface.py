@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm.errors import CheckpointError
+from crystallm.errors import CheckpointError, CrystallmError
 from crystallm.models.build import read_json
 from crystallm.network.config import LAYER_NORM_EPS, ROTARY_BASE, ModelConfig
 from crystallm.storage.files import write_json
@@ -94,8 +94,9 @@ def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | 
         )
         write_json(folder / "card.json", model.card)
         (folder / "README.md").write_text(model_card.markdown(model), encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {error.strerror or error}") from error
+    except (OSError, CrystallmError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{folder} cannot be written: {reason}") from error
     return folder
 
 
