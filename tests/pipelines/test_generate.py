@@ -247,7 +247,7 @@ LIMITS = {"LARGE": 1000, "BLOCK": 200, "WRITTEN_TOGETHER": 400}
 PATCHES = f"""
 from crystallm.pipelines import blocks
 from crystallm.validity import checks
-vars(generate).update({LIMITS})
+vars(blocks).update({LIMITS})
 checks.check_many = lambda texts, **_: [checks.check(text) for text in texts]  # seconds to start
 """
 
@@ -283,18 +283,19 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
     listed = write_list(tmp_path / "list.csv", 64)
     asked = ("-n", "1", "--batch-size", "4")
     assert run(command(listed, babbler, tmp_path / "one", *asked)) == 0
-    pools: list[execution_pool.Pool] = []
+    pools: list[execution_pool.ProcessPool] = []
     killed: list[int] = []
-    lost: list[int] = []
-    start, lose, keep = execution_pool.Pool.__init__, blocks._Tasks.lose, run_folder.RunFolder.write_unit
+    n_tasks: list[int] = []
+    start, submit = execution_pool.ProcessPool.__init__, execution_pool.ProcessPool.submit_task
+    keep = run_folder.RunFolder.write_unit
 
-    def noted(self: execution_pool.Pool, *args: Any, **more: Any) -> None:
+    def noted(self: execution_pool.ProcessPool, *args: Any, **more: Any) -> None:
         start(self, *args, **more)
         pools.append(self)
 
-    def losing(self: blocks._Tasks, number: int) -> bool:
-        lost.append(number)
-        return lose(self, number)
+    def counted(self: execution_pool.ProcessPool, name: str, task: Any, limits: Any) -> Any:
+        n_tasks.append(len(task["blocks"]))
+        return submit(self, name, task, limits)
 
     def killing(self: run_folder.RunFolder, *args: Any) -> None:
         if not killed:
@@ -303,12 +304,15 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
             os.kill(busy._process.pid, signal.SIGKILL)
         keep(self, *args)
 
-    monkeypatch.setattr(execution_pool.Pool, "__init__", noted)
-    monkeypatch.setattr(blocks._Tasks, "lose", losing)
+    monkeypatch.setattr(execution_pool.ProcessPool, "__init__", noted)
+    monkeypatch.setattr(execution_pool.ProcessPool, "submit_task", counted)
     monkeypatch.setattr(run_folder.RunFolder, "write_unit", killing)
     assert run(command(listed, babbler, tmp_path / "two", *asked, "--workers", "2")) == 0
-    assert len(lost) == 1
+    n_blocks = sum(n_tasks)
     same(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"))
+    n_tasks.clear()
+    assert run(command(listed, babbler, tmp_path / "three", *asked, "--workers", "2")) == 0
+    assert n_blocks > sum(n_tasks)  # a task was run again
 
 
 def test_the_processes_take_the_devices_in_turn() -> None:

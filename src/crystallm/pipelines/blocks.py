@@ -9,15 +9,16 @@ where rows are kept.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CrystallmError
 from crystallm.execution import batching, mapping
-from crystallm.execution import tasks as execution_tasks
+from crystallm.execution.mapping import map_tasks
+from crystallm.execution.tasks import Failure
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.pipelines import samples
@@ -53,10 +54,10 @@ AHEAD = 256
 """Tasks that an executor of unknown size has at a time, done or not."""
 
 ATTEMPTS = 3
-"""Times that a task is tried whose worker was lost."""
+"""Attempts at a task whose worker fails."""
 
-MOST_LOST = 10
-"""Tasks that were tried so often in vain, before the run is given up."""
+MAX_FAILED = 10
+"""Tasks that fail for good before the run is given up."""
 
 
 class Piece(NamedTuple):
@@ -229,17 +230,27 @@ def write_on(
         "judges": judges,
     }
     size = max(SENT_TOGETHER, 2 * writing.settings.batch_size)
-    done = 0
-    for task, found in _finished(
-        executor,
-        (same | _packed(group) for group in batching.grouped(todo, lambda block: block.n, size)),
-        ahead,
-    ):
-        for block in found:
-            yield Done(**block)
-        done += sum(request["n"] for request in task["requests"])
-        if progress is not None:
-            progress(done)
+    tasks = (same | _packed(group) for group in batching.grouped(todo, lambda block: block.n, size))
+    n_done, failed = 0, []
+    # Without limits: tasks are large, and a GPU driver reserves more addresses than there is memory.
+    results = map_tasks(executor, write_task, tasks, ahead=ahead, limits=None, attempts=ATTEMPTS)
+    with contextlib.closing(results):
+        for task, value in results:
+            if isinstance(value, Failure):
+                failed.append(value.reason)
+                if len(failed) >= MAX_FAILED:
+                    break
+                continue
+            for block in value:
+                yield Done(**block)
+            n_done += sum(request["n"] for request in task["requests"])
+            if progress is not None:
+                progress(n_done)
+    if failed:
+        raise CrystallmError(
+            f"{len(failed)} tasks failed, each {ATTEMPTS} times ({failed[-1]}); with --out, the same command "
+            "does what is missing"
+        )
 
 
 def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -298,60 +309,3 @@ def _written(
 def _behind(before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
     """Progress that goes on where it was."""
     return lambda done: progress(before + done)
-
-
-class _Tasks:
-    """Tasks as an executor takes them: those that were lost once more, before the next.
-
-    Knows those alone that are under way. May go on after it has been exhausted, as one is lost again.
-    """
-
-    def __init__(self, tasks: Iterator[dict[str, Any]]) -> None:
-        self._tasks = tasks
-        self._again: deque[tuple[dict[str, Any], int]] = deque()
-        self._running: dict[int, tuple[dict[str, Any], int]] = {}
-        self._numbers = itertools.count()
-
-    def __iter__(self) -> _Tasks:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        task, attempt = self._again.popleft() if self._again else (next(self._tasks), 1)
-        self._running[next(self._numbers)] = task, attempt
-        return task
-
-    def take(self, number: int) -> dict[str, Any]:
-        """The task that was drawn as this one, which is done."""
-        return self._running.pop(number)[0]
-
-    def lose(self, number: int) -> bool:
-        """Note that a task was lost; False if it has been tried too often."""
-        task, attempt = self._running.pop(number)
-        if attempt >= ATTEMPTS:
-            return False
-        self._again.append((task, attempt + 1))
-        return True
-
-
-def _finished(
-    executor: Executor, tasks: Iterator[dict[str, Any]], ahead: int
-) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """(Task, its value) as they finish.
-
-    Raises:
-        CrystallmError: some were lost, behind all others; or too many.
-    """
-    drawn = _Tasks(tasks)
-    n_lost, reason = 0, ""
-    for number, found in mapping.stream(executor, write_task, drawn, ahead=ahead):
-        if not isinstance(found, execution_tasks.Failure):
-            yield drawn.take(number), found
-        elif not drawn.lose(number):
-            n_lost, reason = n_lost + 1, found.reason
-            if n_lost >= MOST_LOST:
-                break
-    if n_lost:
-        raise CrystallmError(
-            f"{n_lost} tasks were lost, each {ATTEMPTS} times ({reason}); with --out, the same command does "
-            "what is missing"
-        )

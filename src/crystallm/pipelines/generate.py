@@ -18,7 +18,7 @@ from crystallm.energy.registry import require
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import cluster, mapping
 from crystallm.execution.devices import devices_of, use_threads
-from crystallm.execution.pool import Pool
+from crystallm.execution.pool import ProcessPool
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.generation import generator as generators
 from crystallm.generation import template
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
 
 
 LOG = logging.getLogger(__name__)
-
-LONGEST_TASK = 7 * 24 * 3600.0
-"""Seconds that a worker process may take for one task: in effect, no limit."""
 
 Requests = Callable[[Callable[[Request], object]], Iterator[Request]]
 """Reads the requests of a run and calls a function, which may raise InputError, on each."""
@@ -329,8 +326,7 @@ def _executor(place: _Place, n_blocks: int) -> Iterator[Executor | None]:
         with cluster.connect(place.cluster) as connected:
             yield connected
     elif n_blocks and not place.here:
-        # No limit of memory: a GPU driver reserves more addresses than there is memory.
-        with Pool(place.workers, seconds=LONGEST_TASK, memory_gb=None) as pool:
+        with ProcessPool(place.workers) as pool:
             yield pool
     else:
         with mapping.kept(os.cpu_count() or 1, end=True):
