@@ -239,7 +239,7 @@ def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "connect", lambda _: nullcontext(Losing()))
         assert run([*command, "--cluster", "tcp://x:1"]) == 1
-    assert "1 tasks were lost, each 3 times (ValueError: no such thing)" in capsys.readouterr().err
+    assert "1 tasks failed, each 3 times (ValueError: no such thing)" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out" / "parts").iterdir()] == ["00001.parquet"]
     assert run(command) == 0
     assert [row["request"] for row in rows_of(tmp_path / "out")] == [0, 0, 1, 1]
