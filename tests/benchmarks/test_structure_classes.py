@@ -13,9 +13,9 @@ import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
 from crystallm.analysis.prototypes import PROTOTYPES, classify
-from crystallm.benchmarks.structure_classes import Reference, judge, read_references
+from crystallm.benchmarks.structure_classes import ClassReference, evaluate, read_references
 from crystallm.cif import parser, writer
-from crystallm.cli.commands import benchmark_known
+from crystallm.cli.app import run
 from crystallm.errors import InputError
 from real_crystals import published, told_otherwise
 
@@ -177,11 +177,11 @@ def scaled(crystal: Structure, a: float) -> Structure:
 def test_figures_are_those_worked_out_by_hand(crystals):
     rutile, perovskite = crystals["rutile"], crystals["perovskite"]
     references = [
-        Reference("TiO2", "rutile", 4.5, 3.0, split="train"),
-        Reference("SnO2", "rutile", 4.7, 3.2, split="test"),
-        Reference("SrTiO3", "perovskite", 4.0, split="val"),
-        Reference("BaTiO3", "perovskite", 4.0, split="train"),
-        Reference("CaTiO3", "perovskite", 3.8, split="train"),
+        ClassReference("TiO2", "rutile", 4.5, 3.0, split="train"),
+        ClassReference("SnO2", "rutile", 4.7, 3.2, split="test"),
+        ClassReference("SrTiO3", "perovskite", 4.0, split="val"),
+        ClassReference("BaTiO3", "perovskite", 4.0, split="train"),
+        ClassReference("CaTiO3", "perovskite", 3.8, split="train"),
     ]
     tin = rutile.copy()
     tin.replace_species({"Ti": "Sn"})
@@ -189,7 +189,7 @@ def test_figures_are_those_worked_out_by_hand(crystals):
     barium.replace_species({"Sr": "Ba"})
     swapped = perovskite.copy()
     swapped.replace_species({"Sr": "Ti", "Ti": "Ca"})
-    result = judge(
+    result = evaluate(
         references,
         {
             "TiO2": [rutile],
@@ -220,7 +220,7 @@ def test_figures_are_those_worked_out_by_hand(crystals):
 
 
 def test_what_was_not_found_has_no_figures():
-    result = judge([Reference("TiO2", "rutile", 4.6, 3.0)], {})
+    result = evaluate([ClassReference("TiO2", "rutile", 4.6, 3.0)], {})
     (score,) = result.scores().values()
     assert (score.n, score.found) == (1, 0.0)
     assert math.isnan(score.mae["a"])
@@ -229,15 +229,15 @@ def test_what_was_not_found_has_no_figures():
 
 
 def test_what_was_asked_wrongly_is_said():
-    titania = Reference("TiO2", "rutile", 4.6, 3.0)
+    titania = ClassReference("TiO2", "rutile", 4.6, 3.0)
     with pytest.raises(InputError, match="no formula"):
-        judge([], {})
-    with pytest.raises(InputError, match="'TiO2' stands there twice"):
-        judge([titania, titania], {})
+        evaluate([], {})
+    with pytest.raises(InputError, match="'TiO2' occurs twice"):
+        evaluate([titania, titania], {})
     with pytest.raises(InputError, match="crystals for 'SnO2', which is none of the 1"):
-        judge([titania], {"SnO2": []})
+        evaluate([titania], {"SnO2": []})
     with pytest.raises(InputError, match="no class 'quartz': there are rutile"):
-        judge([Reference("SiO2", "quartz", 4.9)], {})
+        evaluate([ClassReference("SiO2", "quartz", 4.9)], {})
 
 
 # -- our own compounds ---------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_some_of_them_can_be_taken():
         ("formula,class,a\nTiO2,quartz,4.6\n", "line 2: no class 'quartz'"),
         ("formula,class,a\nSrTiO3,perovskite,wide\n", "a = 'wide': write the length in Å"),
         ("formula,class,a,c\nTiO2,rutile,4.6,\n", "c = '': write the length in Å"),
-        ("formula,class,a\nO3SrTi,perovskite,3.9\n", "'O3SrTi' is no perovskite: write ABX3 in this order"),
+        ("formula,class,a\nO3SrTi,perovskite,3.9\n", "'O3SrTi' is not a perovskite: write ABX3"),
         ("formula,class,a\nXy2,rutile,3.9\n", "line 2:"),
         ("formula,class,a\n", "has no formula"),
     ],
@@ -289,6 +289,10 @@ def test_a_file_that_is_none_is_said_with_its_line(tmp_path, content, says):
 # -- the command ---------------------------------------------------------------------------------------------
 
 
+def command(*words: object) -> int:
+    return run(["benchmark", *map(str, words)])
+
+
 @pytest.fixture
 def own(tmp_path):
     path = tmp_path / "own.csv"
@@ -300,8 +304,8 @@ def own(tmp_path):
 
 
 def test_a_model_that_knows_the_book_knows_its_classes(own, parrot, capsys, tmp_path):
-    options = {"n": 2, "model": str(parrot), "temperature": 0.01, "device": "cpu"}
-    benchmark_known.classes(str(own), **options, out=tmp_path / "scores.json")
+    options = ("-n", 2, "--model", parrot, "--temperature", 0.01, "--device", "cpu")
+    assert command("classes", own, *options, "--out", tmp_path / "scores.json") == 0
     out = capsys.readouterr().out
     kept = json.loads((tmp_path / "scores.json").read_text())
     assert kept["classes"]["all"]["rutile"]["found"] == 1.0
@@ -317,7 +321,8 @@ def test_a_model_that_knows_the_book_knows_its_classes(own, parrot, capsys, tmp_
 
 
 def test_one_class_as_json(own, parrot, capsys):
-    benchmark_known.classes(str(own), classes="rutile", n=1, model=str(parrot), device="cpu", json=True)
+    options = ("--classes", "rutile", "-n", 1, "--model", parrot, "--device", "cpu", "--json")
+    assert command("classes", own, *options) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["classes"]["all"].keys() == {"rutile"}
     assert summary["classes"]["unseen"] == {}
@@ -326,14 +331,14 @@ def test_one_class_as_json(own, parrot, capsys):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"classes": "rutile,quartz"}, "no class 'quartz': there are rutile, spinel"),
-        ({"n": 0}, "n = 0: write a whole number from 1"),
-        ({"limit": 0}, "limit = 0: write a whole number from 1"),
-        ({"constraints": "some"}, "constraints = 'some'"),
+        (("--classes", "rutile,quartz"), "no class 'quartz': there are rutile, spinel"),
+        (("-n", 0), "n = '0': input should be greater than or equal to 1"),
+        (("--limit", 0), "limit = '0': input should be greater than or equal to 1"),
+        (("--constraints", "some"), "some"),
     ],
 )
-def test_bad_options_are_one_line(options, says):
-    with pytest.raises(InputError) as error:
-        benchmark_known.classes(**options)
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
+def test_bad_options_are_one_line(options, says, capsys):
+    assert command("classes", *options) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1

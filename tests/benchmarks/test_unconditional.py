@@ -19,7 +19,7 @@ from pymatgen.core import Lattice, Structure
 from crystallm.benchmarks import fingerprints, unconditional
 from crystallm.benchmarks.fingerprints import CrystalDescription
 from crystallm.benchmarks.unconditional import CUT_OFFS, CutOffs
-from crystallm.cli.commands import benchmark_generated as command
+from crystallm.cli.app import run
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
@@ -138,7 +138,9 @@ def test_blocks_of_distances_are_one_table(monkeypatch) -> None:
 
 
 def test_nothing_readable_gives_zeros_and_no_distances() -> None:
-    result = unconditional.score([CrystalDescription(reason="no crystal")] * 3, [crystal(2)], CUT_OFFS["mp_20"])
+    result = unconditional.score(
+        [CrystalDescription(reason="no crystal")] * 3, [crystal(2)], CUT_OFFS["mp_20"]
+    )
     assert (result.n_readable, result.n_drawn, result.validity, result.coverage_recall) == (0, 0, 0, 0)
     assert result.coverage_precision_of_all == 0
     assert math.isnan(result.coverage_precision)
@@ -229,6 +231,10 @@ def test_what_was_asked_wrongly_is_said_before_any_work(monkeypatch) -> None:
             unconditional.evaluate(["data_x"], ["data_x"], CUT_OFFS["mp_20"])
 
 
+def command(*words: object) -> int:
+    return run(["benchmark", *map(str, words)])
+
+
 def test_the_command_scores_a_folder(monkeypatch, tmp_path, capsys) -> None:
     (tmp_path / "made").mkdir()
     for i, cif in enumerate(GOLDEN["truth"][:2]):
@@ -247,40 +253,41 @@ def test_the_command_scores_a_folder(monkeypatch, tmp_path, capsys) -> None:
     truth.mkdir()
     for i, cif in enumerate(GOLDEN["truth"][:2]):
         (truth / f"{i}.cif").write_text(cif)
-    asked: dict[str, Any] = {"truth": str(truth), "cutoffs": "perov_5", "n": 7, "out": tmp_path / "a.json"}
-    command.unconditional(str(tmp_path / "made"), json=True, **asked)
+    asked = ("--truth", truth, "--cutoffs", "perov_5", "-n", 7, "--out", tmp_path / "a.json")
+    assert command("unconditional", tmp_path / "made", "--json", *asked) == 0
     printed = json.loads(capsys.readouterr().out)
     kept = json.loads((tmp_path / "a.json").read_text())
     assert printed["validity"] == pytest.approx(2 / 3)
     assert printed["coverage_precision"] == 1
     assert kept == printed | {"reasons": {"empty": "the file is empty"}}
-    command.unconditional(str(tmp_path / "made"), **asked)
+    assert command("unconditional", tmp_path / "made", *asked) == 0
     shown = capsys.readouterr().out
     assert "coverage precision of all, %" in shown
     assert "66.67" in shown
-    command.unconditional(str(tmp_path / "made"), quiet=True, **asked)
+    assert command("unconditional", tmp_path / "made", "--quiet", *asked) == 0
     assert not capsys.readouterr().out
 
 
-def test_the_command_says_what_it_lacks(tmp_path) -> None:
-    (tmp_path / "a.cif").write_text(GOLDEN["truth"][0])
-    place = str(tmp_path / "a.cif")
-    with pytest.raises(InputError, match="no crystals"):
-        command.unconditional()
-    with pytest.raises(InputError, match="no test set"):
-        command.unconditional(place)
-    with pytest.raises(InputError, match="write one of perov_5, carbon_24, mp_20 with --cutoffs"):
-        command.unconditional(place, truth=place)
-    with pytest.raises(InputError, match="ends in .json"):
-        command.unconditional(place, truth=place, cutoffs="mp_20", out=tmp_path / "a.txt")
-    config = tmp_path / "options.yaml"
-    config.write_text("generated: nowhere\ntruth: nowhere\ncutoffs: mp_21\n")
-    with pytest.raises(InputError, match="cutoffs = 'mp_21'"):
-        command.unconditional(config=config)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "no crystals"),
+        (("PLACE",), "no test set"),
+        (("PLACE", "--truth", "PLACE"), "write one of perov_5, carbon_24, mp_20 with --cutoffs"),
+        (("PLACE", "--truth", "PLACE", "--cutoffs", "mp_20", "--out", "a.txt"), "ends in .json"),
+        (("--config", "CONFIG"), "mp_21"),
+    ],
+)
+def test_the_command_says_what_it_lacks(tmp_path, capsys, options, says) -> None:
+    paths = {"PLACE": tmp_path / "a.cif", "CONFIG": tmp_path / "options.yaml"}
+    paths["PLACE"].write_text(GOLDEN["truth"][0])
+    paths["CONFIG"].write_text("generated: nowhere\ntruth: nowhere\ncutoffs: mp_21\n")
+    assert command("unconditional", *(paths.get(word, word) for word in options)) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_the_module_loads_no_heavy_library() -> None:
-    code = "import sys, crystallm.benchmarks.unconditional, crystallm.cli.commands.benchmark_generated; h = "
+    code = "import sys, crystallm.benchmarks.unconditional, crystallm.cli.commands.benchmark.generated; h = "
     code += "{'pymatgen.core', 'smact', 'matminer', 'torch', 'numpy', 'scipy', 'pandas', 'rich.table'}; "
     code += "print(sorted(h & sys.modules.keys()))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

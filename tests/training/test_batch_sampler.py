@@ -86,10 +86,10 @@ def test_windows_are_pieces_of_the_stream(windows):
     "more", [{}, {"replay_share": 0.3}, {"rare_group_exponent": 0.5}], ids=["alone", "mixed", "rare"]
 )
 def test_the_order_is_that_of_seed_and_epoch_alone(windows, more, monkeypatch):
-    if "rare" in more and windows == "random":
+    if "rare_group_exponent" in more and windows == "random":
         return
     monkeypatch.setattr(batch_sampler, "space_groups", lambda _, crystals: 1 + crystals % 7)
-    split, mix = numbered(60), numbered(30, 1, first=500) if "mix_share" in more else None
+    split, mix = numbered(60), numbered(30, 1, first=500) if "replay_share" in more else None
     recipe = Recipe(**SMALL, packing=windows, seed=1, **more)
 
     def order(recipe, epoch):

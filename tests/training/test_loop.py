@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from crystallm.datasets import packing, shards
 from crystallm.errors import CheckpointError, CrystallmError, InputError
-from crystallm.models import folder as models_folder
 from crystallm.models import load
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
@@ -237,15 +236,15 @@ def test_only_matrices_decay():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "give one of tokens, updates and minutes, the length of the schedule, not none"),
-        ({"max_minutes": 1, "max_updates": 1}, "not updates and minutes"),
-        ({"max_tokens": 9, "max_minutes": 1}, "not tokens and minutes"),
+        ({}, "give one of max_tokens, max_updates, max_minutes, the length of the schedule, not none"),
+        ({"max_minutes": 1, "max_updates": 1}, "not max_updates and max_minutes"),
+        ({"max_tokens": 9, "max_minutes": 1}, "not max_tokens and max_minutes"),
         ({"max_updates": 1, "n_layers": 2}, "n_layers"),
         ({"max_updates": 1, "n_embd": 30, "n_head": 4}, "n_embd=30 must be a multiple of n_head=4"),
-        ({"max_updates": 0}, "updates"),
+        ({"max_updates": 0}, "max_updates"),
         ({"max_minutes": float("inf"), "n_layer": 0}, "n_layer"),
         ({"max_updates": 1, "dtype": "float8"}, "dtype"),
-        ({"max_updates": 1, "packing": "whole"}, "windows"),
+        ({"max_updates": 1, "packing": "whole"}, "packing"),
         (
             {"max_updates": 1, "packing": "random", "rare_group_exponent": 0.5},
             "rare_group_exponent=0.5 weights crystals, but random",
@@ -296,10 +295,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, data, whole, 
 @pytest.mark.parametrize(
     ("holder", "name", "call"),
     [
-        (training_metrics, "log", 3),
+        (training_metrics, "append", 3),
         (training_state, "save", 3),
-        (models_folder, "save", 1),
-        (models_folder, "save", 4),
+        (loop, "save_model", 1),
+        (loop, "save_model", 4),
     ],
 )
 def test_a_run_that_died_while_it_wrote_ends_as_one_that_did_not(
@@ -324,12 +323,13 @@ def test_a_run_that_died_while_it_wrote_ends_as_one_that_did_not(
 
 KILLED = """
 import os, signal, sys
-from crystallm import training
-recipe = training.Recipe.model_validate_json(sys.argv[1])
+from crystallm.training.loop import train
+from crystallm.training.recipe import Recipe
+recipe = Recipe.model_validate_json(sys.argv[1])
 def report(progress, losses):
     if progress.update == 13:
         os.kill(os.getpid(), signal.SIGKILL)
-training.train(recipe, sys.argv[2], sys.argv[3], device="cpu", report=report)
+train(recipe, sys.argv[2], sys.argv[3], device="cpu", report=report)
 """
 
 
@@ -401,7 +401,7 @@ def test_a_loss_that_is_no_number_from_the_start_leaves_the_start(tmp_path, data
         return found._replace(unweighted=found.unweighted * math.inf)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_loss, "sum_losses", broken)
+        patch.setattr(step, "sum_losses", broken)
         with pytest.raises(CrystallmError, match="the loss is inf .* at update 0"):
             loop.train(LONG, data, tmp_path / "run", device="cpu")
     assert state(tmp_path / "run")[0]["update"] == 0
@@ -550,11 +550,15 @@ def test_weights_of_another_form_are_refused(tmp_path, data, whole):
 
 
 def test_training_needs_neither_pymatgen_nor_pyarrow():
-    names = "orbits", "tokenizer", "grammar", "decode", "model", "checkpoint", "dataset", "training"
+    names = (
+        "orbits.language", "tokenizer", "grammar.factory", "sampling.sample", "network.transformer",
+        "models.load", "datasets.shards", "training.loop",
+    )  # fmt: skip
     script = f"""
 import sys
-from crystallm import {", ".join(names)}
-orbits.vocabulary(), orbits.families(), orbits.prompt([("Ti", 2)], 136)
+import {", ".join(f"crystallm.{name}" for name in names)}
+from crystallm.language import get_language
+get_language("orbits").prompt([("Ti", 2)], 136)
 print(sorted({{"pymatgen", "pyarrow", "spglib"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -563,6 +567,6 @@ print(sorted({{"pymatgen", "pyarrow", "spglib"}} & set(sys.modules)))
 
 def test_a_new_run_has_gone_nowhere():
     assert vars(Progress()) == {
-        "share": 0.0, "update": 0, "epoch": 0, "batch": 0, "seconds": 0.0, "max_tokens": 0, "loss": math.inf,
+        "share": 0.0, "update": 0, "epoch": 0, "batch": 0, "seconds": 0.0, "tokens": 0, "loss": math.inf,
         "best": math.inf, "stale": 0, "operations": 0.0,
     }  # fmt: skip

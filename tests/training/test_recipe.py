@@ -49,7 +49,7 @@ def run(tmp_path, monkeypatch):
     data = write_data(tmp_path / "data", 0)
 
     def train(name="run", *, resume=False, data=data, stop=None, **fields):
-        budget = {"max_updates": None} if {"tokens", "minutes"} & fields.keys() else {}
+        budget = {"max_updates": None} if {"max_tokens", "max_minutes"} & fields.keys() else {}
         seen = []
 
         def report(progress, losses):

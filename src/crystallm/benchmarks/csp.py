@@ -4,7 +4,8 @@ For entry i with reference structure T_i and samples S_i1, S_i2, ... (in the ord
 
 - T_i is symmetrized first: what pymatgen's `CifWriter(T_i, symprec=0.1)` writes, read back.
 - S_ij counts if its cell is plausible (lengths in [0.5, 1000] Å, angles in [10, 170] degrees), its
-  composition passes the SMACT test, no two of its atoms are closer than 0.5 Å, and its volume is at least 0.1 Å^3.
+  composition passes the SMACT test, no two of its atoms are closer than 0.5 Å, and its volume is at least 0.1
+  Å^3.
 - r_ij is the root mean square distance of `StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3).get_rms_dist`
   between T_i and S_ij, normalized by (V / n_atoms)^(1/3); undefined where S_ij does not count or match.
 - match rate at n: the share of ALL entries with some r_ij, j <= n. RMSE at n: the mean over those entries of
@@ -239,8 +240,7 @@ def score(
 
 
 def symmetrize(structure: Structure) -> Structure:
-    """Return the structure that `CifWriter(structure, symprec=0.1)` writes, read back: the benchmark's
-    reference.
+    """Return the structure that `CifWriter(structure, symprec=0.1)` writes, read back.
 
     Unchanged if the symmetry search fails.
     """

@@ -170,9 +170,7 @@ def evaluate(
         duplicate = next(name for name in ids if ids.count(name) > 1)
         raise InputError(f"two compounds have the id {duplicate!r}: rename one")
     if unknown := set(crystals) - set(ids):
-        raise InputError(
-            f"crystals for {min(unknown)!r}, which is no id of the {len(ids)} compounds"
-        )
+        raise InputError(f"crystals for {min(unknown)!r}, which is no id of the {len(ids)} compounds")
     samples = [list(crystals.get(name, ())) for name in ids]
     limits: dict[str, Any] = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb}
     groups = iter(_groups([sample for row in samples for sample in row], limits))

@@ -9,15 +9,16 @@ their volumes scaled to each other. Of N generated crystals, each
 - is novel if it equals no reference structure;
 - is stable if its energy above the hull of known phases is e <= 0 eV/atom, metastable if e <= 0.1 eV/atom.
 
-Rates are over all N, and over the valid ones: valid, unique, novel, VUN (all three), stable, metastable, S.U.N.
-(stable, unique and novel), and M.S.U.N. (metastable, unique and novel). A crystal that could not be read or
-compared in time is neither unique nor novel, so that no rate profits from a failure; it counts as undecided.
+Rates are over all N, and over the valid ones: valid, unique, novel, VUN (all three), stable, metastable,
+S.U.N. (stable, unique and novel), and M.S.U.N. (metastable, unique and novel). A crystal that could not be
+read or compared in time is neither unique nor novel, so that no rate profits from a failure; it counts as
+undecided.
 
 The paper compares crystals of equal composition of the conventional cell. This requires a symmetry search of
 every reference structure, and separates a crystal from its own slight distortion, whose conventional cell may
-differ. Here crystals are compared if they share their reduced formula (see `structures.known_structures`). The
-matcher maps equal atoms one to one, so that no match is missed, and all matches of the paper are matches here. A
-reference structure with shared sites equals no ordered crystal.
+differ. Here crystals are compared if they share their reduced formula (see `structures.known_structures`).
+The matcher maps equal atoms one to one, so that no match is missed, and all matches of the paper are matches
+here. A reference structure with shared sites equals no ordered crystal.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class NoveltyCheck:
 class Rates:
     """Shares of n crystals, 0 to 1; NaN without crystals, or without the energies that a share needs.
 
-    vun: valid, unique and novel; sun, msun: stable or metastable, and unique and novel; others: see the module.
+    vun: valid, unique and novel; sun, msun: stable or metastable, and unique and novel; others: see the
+        module.
     """
 
     n: int
@@ -139,15 +141,15 @@ def evaluate(
     Args:
         generated: structures, CIFs, standard texts, or None for a sample that is not a crystal.
         known: ids and CIFs of the reference structures, streamed once; see `read_known`.
-        valid: validity of the generated crystals, if checked already; else `validity` checks standard texts as
-            they are, and all others symmetrized.
+        valid: validity of the generated crystals, if checked already; else `validity` checks standard texts
+            as they are, and all others symmetrized.
         e_above_hull: energy of each generated crystal above the hull of known phases, eV/atom; None for a
             crystal without one, or for no energies.
         workers: number of killable worker processes.
         seconds: limit of one task, a handful of comparisons.
         memory_gb: limit of one process, GiB.
-        on_done: called with a stage (`reading`, `telling apart`, `known`, `comparing`), the number done, and the
-            total (0 if unknown); from any thread.
+        on_done: called with a stage (`reading`, `telling apart`, `known`, `comparing`), the number done, and
+            the total (0 if unknown); from any thread.
 
     Raises:
         InputError: no generated crystals, or different numbers of crystals and values.

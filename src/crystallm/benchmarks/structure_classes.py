@@ -4,15 +4,16 @@ A crystal belongs to a class if, in the standard setting of spglib (0.1 Å, 5 de
 
 - it has the space group of the class, and its elements occupy the Wyckoff positions of the class, for one of
   the origins that the normalizer of the group makes equivalent;
-- X, the most electronegative element, is an anion former on the position of X (which excludes antiperovskites);
-- each cation has the coordination number of the class: n_X(nearest * a < d < farthest * a) equals it, and no X
+- X, the most electronegative element, is an anion former on the position of X (which excludes
+antiperovskites); - each cation has the coordination number of the class: n_X(nearest * a < d < farthest * a)
+equals it, and no X
   is nearer. This constrains free coordinates to the polyhedra of the class.
 
 StructureMatcher.fit_anonymous against a prototype is too lenient where a class is defined by symmetry: a
 tetragonal perovskite fits the cubic one, and so does a swap of cation and anion.
 
-For formula i, a_i is the mean over its samples of the class with the same element on each role; likewise c_i. A
-formula is found if there is such a sample. Over the found formulas, with the known A_i:
+For formula i, a_i is the mean over its samples of the class with the same element on each role; likewise c_i.
+A formula is found if there is such a sample. Over the found formulas, with the known A_i:
 
     MAE = mean |a_i - A_i|        R^2 = 1 - sum (a_i - A_i)^2 / sum (A_i - mean A)^2
 """
@@ -128,15 +129,13 @@ class ClassesResult:
         return {name: _score([row for row in rows if row.reference.name == name]) for name in names}
 
 
-def evaluate(
-    references: Sequence[ClassReference], crystals: Mapping[str, Sequence[Sample]]
-) -> ClassesResult:
+def evaluate(references: Sequence[ClassReference], crystals: Mapping[str, Sequence[Sample]]) -> ClassesResult:
     """Determine the class of each sample, and compare the cells of those of the formula's class.
 
     Args:
         references: compounds with known cells.
-        crystals: samples by formula as in the references: crystals of `generate`, structures, CIFs or standard
-            texts; None for a sample that is not a crystal. A missing formula has no sample.
+        crystals: samples by formula as in the references: crystals of `generate`, structures, CIFs or
+            standard texts; None for a sample that is not a crystal. A missing formula has no sample.
 
     Raises:
         InputError: no reference, a duplicate formula, an unknown class, or samples of an unknown formula.
@@ -266,7 +265,7 @@ def _reference(record: Mapping[str, str | None]) -> ClassReference:
     prototype = prototype_of(value["class"])
     if tuple(formula.parse(value["formula"]).values()) != prototype.counts:
         raise InputError(
-            f"{value['formula']!r} is not a formula of {prototype.name}: write {prototype.roles} in this order"
+            f"{value['formula']!r} is not a {prototype.name}: write {prototype.roles} in this order"
         )
     lengths: dict[str, float] = {}
     for name in prototype.lengths:

@@ -1,13 +1,14 @@
 """S.U.N.: share of generated crystals that are stable, unique and novel, with intervals.
 
-Of N generated crystals, unreadable ones included, let e be the energy above the hull of known phases (eV/atom).
-Unique and novel are those of `novelty` for the crystals whose energies were computed: relaxed, if requested.
+Of N generated crystals, unreadable ones included, let e be the energy above the hull of known phases
+(eV/atom). Unique and novel are those of `novelty` for the crystals whose energies were computed: relaxed, if
+requested.
 
     stable       e <= 0          S.U.N.     stable, unique and novel
     metastable   e <= b          M.S.U.N.   metastable, unique and novel        b = 0.1 eV/atom
 
-all over N. A crystal without energy, or with an element that the hull lacks, is neither stable nor metastable.
-Papers use different names, which changes values several times over:
+all over N. A crystal without energy, or with an element that the hull lacks, is neither stable nor
+metastable. Papers use different names, which changes values several times over:
 
 - MatterGen (Zeni et al., Nature 639, 624, 2025) calls stable what is metastable here: after relaxing,
   e <= 0.1 eV/atom above a hull of Materials Project, Alexandria and ICSD. Its S.U.N. is M.S.U.N. here; so is
@@ -17,12 +18,12 @@ Papers use different names, which changes values several times over:
   M.S.U.N. are the metastable ones that are not stable: M.S.U.N. minus S.U.N. here.
 
 MatterGen compares by pymatgen's StructureMatcher with the same tolerances; its default also ignores disorder
-(elements of similar size and electronegativity count as one), so that fewer crystals are unique and novel than
-here. Novelty refers only to the given reference structures.
+(elements of similar size and electronegativity count as one), so that fewer crystals are unique and novel
+than here. Novelty refers only to the given reference structures.
 
-Intervals of shares are Wilson's, as a bootstrap of zero successes has no width. Those of means and medians hold
-95 % of the values over 2,000 bootstrap resamples. Both take the result of each crystal as fixed: they do not
-include that a larger sample has more duplicates.
+Intervals of shares are Wilson's, as a bootstrap of zero successes has no width. Those of means and medians
+hold 95 % of the values over 2,000 bootstrap resamples. Both take the result of each crystal as fixed: they do
+not include that a larger sample has more duplicates.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ COLUMNS = {
     "relaxed_cif": "string",
 }
 """Additional columns of a checked crystal, with pyarrow types. Energies in eV per atom, `rmsd` in Å; see
-`thermodynamics.collection_energies` and `novelty.NoveltyCheck`. Null: not requested or failed; see the reasons."""
+`thermodynamics.collection_energies` and `novelty.NoveltyCheck`. Null: not requested, or see the reasons."""
 BOUND = 0.1
 """Maximum energy above the hull of a metastable crystal, eV/atom."""
 ROUNDING = 1e-6
@@ -91,8 +92,9 @@ class Sun:
     Attributes:
         n: N.
         bound: b, eV/atom.
-        shares: by name, as requested: `weighed` (with an energy), `converged` (relaxation converged), `placed`
-            (with an energy above the hull), `stable`, `metastable`, `unique`, `novel`, `sun`, `msun`.
+        shares: by name, as requested: `weighed` (with an energy), `converged` (relaxation converged),
+            `placed` (with an energy above the hull), `stable`, `metastable`, `unique`, `novel`, `sun`,
+            `msun`.
         e_above_hull: eV/atom; None without a hull.
         rmsd: Å; None without relaxation.
         reasons: why crystals have no energy, none above the hull, or were not compared, with counts, the most

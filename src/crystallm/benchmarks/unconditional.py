@@ -3,10 +3,10 @@
 CDVAE's task, as in the CrystaLLM paper. For N generated crystals G_i and M reference structures T_j:
 
 - composition validity: the share of all N whose composition passes the SMACT test
-  (`validity.composition_tests.passes_smact`). If atoms of a CIF overlap, so that no structure can be built, its
-  atom rows give the composition.
-- structure validity: the share of all N whose cell is plausible (lengths in [0.5, 1000] Å, angles in [10, 170]
-  degrees), with a volume of at least 0.1 Å^3 and no two atoms closer than 0.5 Å.
+  (`validity.composition_tests.passes_smact`). If atoms of a CIF overlap, so that no structure can be built,
+  its atom rows give the composition.
+- structure validity: the share of all N whose cell is plausible (lengths in [0.5, 1000] Å, angles in
+  [10, 170] degrees), with a volume of at least 0.1 Å^3 and no two atoms closer than 0.5 Å.
 - fingerprints: s = mean over the atoms of CrystalNN's `ops` site fingerprint; c = (Magpie composition
   fingerprint - mean) / standard deviation, with the published means and standard deviations. A crystal is
   readable if its cell is plausible and it has both: R generated crystals and Q references.
@@ -18,11 +18,13 @@ CDVAE's task, as in the CrystaLLM paper. For N generated crystals G_i and M refe
 - coverage recall: #{j: S_j <= cut-off and C_j <= cut-off} / Q.
 - coverage precision: #{i: S'_i <= cut-off and C'_i <= cut-off} / R as in the paper, which ignores unreadable
   crystals, and / N.
-- Wasserstein distance: of the densities (g/cm^3) and numbers of elements of n valid crystals (both validities;
+- Wasserstein distance: of the densities (g/cm^3) and numbers of elements of n valid crystals (both
+validities;
   all if there are fewer) from those of all references.
 
-matminer 0.10 and SMACT 4 give the results of matminer 0.9 and SMACT 2.5.5, with one difference: helium, neon and
-argon lack Magpie values, which matminer now replaces by means; here, crystals with them have no fingerprint.
+matminer 0.10 and SMACT 4 give the results of matminer 0.9 and SMACT 2.5.5, with one difference: helium, neon
+and argon lack Magpie values, which matminer now replaces by means; here, crystals with them have no
+fingerprint.
 """
 
 from __future__ import annotations
@@ -197,7 +199,7 @@ def score(
 
 def _check(n_generated: int, n_true: int, n: int) -> None:
     if not n_generated or not n_true:
-        raise InputError(f"{n_generated} generated crystals and {n_true} references: give at least one of each")
+        raise InputError(f"{n_generated} generated and {n_true} true crystals: give at least one of each")
     if n < 1:
         raise InputError(f"n = {n}: write a whole number of valid crystals from 1")
 
