@@ -136,7 +136,8 @@ def served(parrot, tmp_path_factory):
     from served import Served
 
     limits = (
-        "--limits=per_address=40,running=4,waiting=4,body_seconds=1.5,body=200000,samples=64,structures=3"
+        "--limits=max_jobs_per_address=40,max_running=4,max_waiting=4,body_timeout=1.5,"
+        "max_body_bytes=200000,max_samples=64,max_structures=3"
     )
     server = Served(parrot, tmp_path_factory.mktemp("served") / "out", limits)
     yield server

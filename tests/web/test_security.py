@@ -82,7 +82,7 @@ ASKS = {
     "many structures": {"kind": "evaluate", "structures": ["data_x"] * 9},
     "structures of numbers": {"kind": "relax", "structures": [1]},
     "structures by path": {"kind": "evaluate", "structures": ["x"], "path": "/etc"},
-    "judge unknown": {"kind": "evaluate", "structures": ["x"], "judge": "me"},
+    "check unknown": {"kind": "evaluate", "structures": ["x"], "read_as": "me"},
     "steps above": {"kind": "relax", "structures": ["x"], "steps": 10**6},
 }
 """Requests that cannot be done, by name."""
@@ -211,9 +211,9 @@ def test_streams_that_are_left(served):
     state = served.over(job)
     assert state["state"] == "done"
     deadline = time.monotonic() + 30
-    while b"crystallm_streams 0\n" not in served.get("/metrics").body and time.monotonic() < deadline:
+    while b"crystallm_streams 0.0\n" not in served.get("/metrics").body and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert b"crystallm_streams 0\n" in served.get("/metrics").body
+    assert b"crystallm_streams 0.0\n" in served.get("/metrics").body
 
 
 def test_nothing_is_given_back_as_markup(served):
@@ -229,3 +229,35 @@ def test_nothing_is_given_back_as_markup(served):
 
 def test_there_are_enough_of_them():
     assert len(BODIES) + len(ASKS) + len(PATHS) >= 60
+
+
+def test_a_server_with_keys_requires_one(closed):
+    ask = {**GOOD, "n": 1}
+    for wrong in ({}, {"Authorization": "Bearer no"}, {"Authorization": "Basic sesame-sesame-sesame"}):
+        answer = closed.post(ask, **wrong)
+        assert answer.status == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert closed.get("/metrics").status == 401
+    assert closed.get("/").status == 200  # the page is no secret, and has a field for the key
+    assert closed.get("/api/v1/about").json["keys"]
+    assert closed.get("/api/v1/openapi.json").status == 200  # from which the reference is drawn
+    key = {"Authorization": "Bearer sesame-sesame-sesame"}
+    assert closed.post(ask, **key).status == 202
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("localhost:1", 200), ("crystals.example", 200), ("evil.example", 421)]
+)
+def test_a_server_answers_to_its_names(host, status, closed):
+    assert closed.get("/healthz", Host=host).status == status
+
+
+def test_every_answer_forbids_foreign_content(served):
+    paths = ("/", "/api.html", "/js/main.js", "/api/v1/about", "/nothing", "/healthz", "/api/v1/jobs/nothing")
+    for path in paths:
+        headers = served.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers

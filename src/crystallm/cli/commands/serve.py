@@ -78,11 +78,12 @@ def serve(
     try:
         import uvicorn
 
-        from crystallm.web.app import Server
+        from crystallm.web.app import create_app
+        from crystallm.web.server import Server
     except ImportError as error:
         raise CrystallmError(f"the page needs {error.name}: {install('web')}") from None
     from crystallm.options import validated
-    from crystallm.web.jobs.store import Store
+    from crystallm.web.jobs.store import JobStore
     from crystallm.web.rate_limits import Limits
 
     where, at = str(options.get("host", "127.0.0.1")), _port(options.get("port", 8000))
@@ -90,24 +91,24 @@ def serve(
     known_keys = _keys(options.get("keys"))
     trusted = _proxies(behind=bool(options.get("behind_proxy", False)), value=options.get("proxies"))
     offered = _energies(options.get("energies"))
-    store = Store(Path(str(options.get("out", "out/serve"))))
+    store = JobStore(Path(str(options.get("out", "out/serve"))))
     loaded = _models(_listed(options.get("models", "default")), str(options.get("device", "auto")))
     n_judges = options.get("judges")
     server = Server(
         loaded,
         store,
-        energies=offered,
+        energy_models=offered,
         limits=bounds,
         hosts=_hosts(where, options.get("hosts")),
         keys=known_keys,
-        judges=None if n_judges is None else whole("judges", n_judges, 1),
+        check_workers=None if n_judges is None else whole("judges", n_judges, 1),
         batch_size=whole("batch_size", options.get("batch_size"), 32),
     )
     shown = f"[{where}]" if ":" in where else where
     sys.stderr.write(f"crystallm: http://{shown}:{at}/ (Ctrl-C ends it)\n")
     running = uvicorn.Server(
         uvicorn.Config(
-            server.app,
+            create_app(server),
             host=where,
             port=at,
             log_level="warning",
@@ -121,7 +122,7 @@ def serve(
             ws="none",
         )
     )
-    server.runner.on_broken = lambda: setattr(running, "should_exit", True)
+    server.services.on_broken = lambda: setattr(running, "should_exit", True)
     try:
         running.run()
     except SystemExit:
@@ -129,11 +130,11 @@ def serve(
             f"cannot listen at {shown}:{at}: is another program there? Take another --port"
         ) from None
     finally:
-        server.runner.close()
+        server.services.close()
     if not running.started:
         raise CrystallmError(f"cannot listen at {shown}:{at}: is another program there? Take another --port")
-    if server.runner.broken:  # told by the exit status as well, so that a supervisor starts it anew
-        raise CrystallmError(f"the network cannot write any more: {server.runner.broken}")
+    if server.services.broken:  # told by the exit status as well, so that a supervisor starts it anew
+        raise CrystallmError(f"the network cannot sample any more: {server.services.broken}")
 
 
 def _models(names: list[str], device: str) -> dict[str, Model]:
@@ -234,10 +235,10 @@ def _energies(value: Any) -> list[str]:
 
 def _hosts(where: str, value: Any) -> list[str]:
     """Names under which the server is reached; none for any."""
-    from crystallm.web.security import LOCAL
+    from crystallm.web.security import LOCAL_HOSTS
 
     named = [] if value is None else _listed(value)
     if where in EVERYWHERE and not named:
         return []  # whoever listens everywhere, and does not say under which names, is reached by any
     own = f"[{where}]" if ":" in where else where
-    return [*LOCAL, own, *named]
+    return [*LOCAL_HOSTS, own, *named]

@@ -1,0 +1,44 @@
+"""Limits, slots of addresses."""
+
+from __future__ import annotations
+
+import pytest
+
+from crystallm.web.rate_limits import Limits, NoSlotError, Slots, client_network
+
+
+def test_no_address_can_take_all_slots_and_it_has_more_streams_than_jobs():
+    limits = Limits()
+    assert 4 * limits.max_jobs_per_address <= limits.max_running + limits.max_waiting
+    assert 4 * limits.max_streams_per_address <= limits.max_streams
+    assert limits.max_streams_per_address >= 4 * limits.max_jobs_per_address
+
+
+def test_slots_are_counted_in_all_and_for_each_address():
+    places = Slots(3, 2)
+    places.take("a")
+    with places.hold("a"), pytest.raises(NoSlotError):
+        places.take("a")
+    places.take("b")
+    places.take("a")
+    with pytest.raises(NoSlotError):
+        places.take("c")
+    places.release("b")
+    places.take("c")
+    assert places.n_taken == 3
+
+
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1:a::1", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::/64"),
+        ("2001:db8:0:2::1", "2001:db8:0:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_an_ipv6_address_counts_by_its_network(host, counted):
+    assert client_network(host) == counted
