@@ -1,14 +1,14 @@
-"""Limits, slots of addresses."""
+"""ServerLimits, slots of addresses."""
 
 from __future__ import annotations
 
 import pytest
 
-from crystallm.web.rate_limits import Limits, NoSlotError, Slots, client_network
+from crystallm.web.rate_limits import NoSlotError, ServerLimits, Slots, client_network
 
 
 def test_no_address_can_take_all_slots_and_it_has_more_streams_than_jobs():
-    limits = Limits()
+    limits = ServerLimits()
     assert 4 * limits.max_jobs_per_address <= limits.max_running + limits.max_waiting
     assert 4 * limits.max_streams_per_address <= limits.max_streams
     assert limits.max_streams_per_address >= 4 * limits.max_jobs_per_address

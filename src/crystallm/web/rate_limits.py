@@ -1,4 +1,4 @@
-"""Limits of a server, and slots that are counted for each address. Does not depend on HTTP."""
+"""ServerLimits of a server, and slots that are counted for each address. Does not depend on HTTP."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def client_network(host: str) -> str:
     return str(ipaddress.ip_network((int(address), 64), strict=False))
 
 
-class Limits(BaseModel):
-    """Limits of a server. Frozen; rejects unknown keys."""
+class ServerLimits(BaseModel):
+    """ServerLimits of a server. Frozen; rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

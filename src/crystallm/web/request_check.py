@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.web.jobs.services import JobServices
-    from crystallm.web.rate_limits import Limits
+    from crystallm.web.rate_limits import ServerLimits
     from crystallm.web.schemas import GenerateRequest, JobRequest, SearchRequest
 
 
@@ -89,7 +89,7 @@ def _check_sampling(services: JobServices, request: GenerateRequest | SearchRequ
         formula_check.read(request.formula, request.z, request.space_group, limits.max_atoms)
 
 
-def _check_open_formula(request: GenerateRequest, limits: Limits) -> None:
+def _check_open_formula(request: GenerateRequest, limits: ServerLimits) -> None:
     """Check a request without a formula."""
     if request.elements is None and request.space_group is None:
         raise FieldError("formula", "write a formula, such as TiO2, or elements, such as Li-Fe-O")

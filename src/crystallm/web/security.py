@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 
     from crystallm.web.metrics import Metrics
-    from crystallm.web.rate_limits import Limits
+    from crystallm.web.rate_limits import ServerLimits
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -87,7 +87,7 @@ class Guard:
     """
 
     def __init__(
-        self, inner: Application, limits: Limits, metrics: Metrics, hosts: Iterable[str], keys: ApiKeys
+        self, inner: Application, limits: ServerLimits, metrics: Metrics, hosts: Iterable[str], keys: ApiKeys
     ) -> None:
         self._inner = inner
         self._limits = limits

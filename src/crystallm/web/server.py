@@ -13,7 +13,7 @@ from crystallm.web.jobs.queue import JobQueue
 from crystallm.web.jobs.runner import run_job
 from crystallm.web.jobs.services import JobServices
 from crystallm.web.metrics import Metrics
-from crystallm.web.rate_limits import Limits, Slots, client_network
+from crystallm.web.rate_limits import ServerLimits, Slots, client_network
 from crystallm.web.security import ApiKeys
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ class Server:
         store: JobStore,
         *,
         energy_models: Sequence[str] = (),
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
         hosts: Iterable[str] = (),
         keys: Iterable[str] = (),
         check_workers: int | None = None,
         energy_workers: int = 1,
         batch_size: int = 32,
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits or ServerLimits()
         self.hosts = tuple(hosts)
         self.keys = ApiKeys(keys)
         self.metrics = Metrics()

@@ -14,14 +14,14 @@ from crystallm.web.jobs.job import BusyError, combine_events
 from crystallm.web.jobs.queue import JobQueue
 from crystallm.web.jobs.store import JobStore, last_state
 from crystallm.web.metrics import Metrics
-from crystallm.web.rate_limits import Limits
+from crystallm.web.rate_limits import ServerLimits
 
 SECONDS = 60
 
 
 def jobs_of(tmp_path, runner, **limits):
     store = JobStore(tmp_path / "out")
-    return JobQueue(store, Limits(**limits), Metrics(), runner)
+    return JobQueue(store, ServerLimits(**limits), Metrics(), runner)
 
 
 async def ended(*jobs):

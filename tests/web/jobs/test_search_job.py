@@ -16,7 +16,7 @@ from crystallm.web.jobs import generate_job, search_job
 from crystallm.web.jobs.job import combine_events
 from crystallm.web.jobs.services import JobServices
 from crystallm.web.metrics import Metrics
-from crystallm.web.rate_limits import Limits
+from crystallm.web.rate_limits import ServerLimits
 from crystallm.web.request_check import check_request
 from crystallm.web.schemas import request_from_record
 from energies import Morse
@@ -176,7 +176,7 @@ def run_search(parrot, energy, job, simulations=40, **limits):
 
 def services_of(parrot, energy, **limits):
     model = load_model(str(parrot), device="cpu")
-    return JobServices({model.name: model}, [energy], Limits(**limits), Metrics(), check_workers=1)
+    return JobServices({model.name: model}, [energy], ServerLimits(**limits), Metrics(), check_workers=1)
 
 
 def test_an_interrupted_search_ends_like_one_that_was_not(parrot, tmp_path):

@@ -15,14 +15,14 @@ from crystallm.version import __version__
 from crystallm.web.jobs import services as web_services
 from crystallm.web.jobs.services import JobServices
 from crystallm.web.metrics import Metrics
-from crystallm.web.rate_limits import Limits
+from crystallm.web.rate_limits import ServerLimits
 from energies import Morse
 from served import MORSE
 
 
 @pytest.fixture(scope="module")
 def services():
-    services = JobServices({}, [MORSE], Limits(), Metrics(), check_workers=1)
+    services = JobServices({}, [MORSE], ServerLimits(), Metrics(), check_workers=1)
     yield services
     services.close()
 

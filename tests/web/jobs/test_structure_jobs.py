@@ -10,7 +10,7 @@ pytest.importorskip("fastapi", reason="the page needs fastapi")
 from crystallm.web.jobs.runner import run_job
 from crystallm.web.jobs.services import JobServices
 from crystallm.web.metrics import Metrics
-from crystallm.web.rate_limits import Limits
+from crystallm.web.rate_limits import ServerLimits
 from served import MORSE
 
 
@@ -51,7 +51,7 @@ class LocalJob:
 @pytest.fixture
 def services(monkeypatch):
     """Services whose summaries and energies need no process; one energy at a time."""
-    services = JobServices({}, [MORSE], Limits(), Metrics(), check_workers=1)
+    services = JobServices({}, [MORSE], ServerLimits(), Metrics(), check_workers=1)
     services.relaxed, services.summarised = [], []
     process = asyncio.Lock()
 

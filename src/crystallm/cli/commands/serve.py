@@ -84,10 +84,10 @@ def serve(
         raise CrystallmError(f"the page needs {error.name}: {install('web')}") from None
     from crystallm.options import validated
     from crystallm.web.jobs.store import JobStore
-    from crystallm.web.rate_limits import Limits
+    from crystallm.web.rate_limits import ServerLimits
 
     where, at = str(options.get("host", "127.0.0.1")), _port(options.get("port", 8000))
-    bounds = validated(Limits, _limits(options.get("limits")))
+    bounds = validated(ServerLimits, _limits(options.get("limits")))
     known_keys = _keys(options.get("keys"))
     trusted = _proxies(behind=bool(options.get("behind_proxy", False)), value=options.get("proxies"))
     offered = _energies(options.get("energies"))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from crystallm.web.jobs.store import JobStore
     from crystallm.web.metrics import Metrics
-    from crystallm.web.rate_limits import Limits
+    from crystallm.web.rate_limits import ServerLimits
 
 
 _LOG = logging.getLogger(__name__)
@@ -52,7 +52,11 @@ class JobQueue:
     """
 
     def __init__(
-        self, store: JobStore, limits: Limits, metrics: Metrics, runner: Callable[[Job], Awaitable[None]]
+        self,
+        store: JobStore,
+        limits: ServerLimits,
+        metrics: Metrics,
+        runner: Callable[[Job], Awaitable[None]],
     ) -> None:
         self.limits = limits
         self._store = store

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from crystallm.energy import calculations, protocol, worker
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping
-from crystallm.execution.pool import Pool
-from crystallm.execution.tasks import TaskError, WorkerStartError
+from crystallm.execution.pool import ProcessPool
+from crystallm.execution.tasks import DEFAULT_LIMITS, Limits, TaskError, WorkerStartError
 from crystallm.models.model import fingerprint
 from crystallm.version import __version__
 from crystallm.web.jobs import crystal_tasks
@@ -29,12 +29,18 @@ if TYPE_CHECKING:
     from crystallm.models.model import Model
     from crystallm.sampling.sequence import Sample, SequenceRequest
     from crystallm.web.metrics import Metrics
-    from crystallm.web.rate_limits import Limits
+    from crystallm.web.rate_limits import ServerLimits
 
     Function = Callable[..., Any] | str
 
-TASK_SECONDS = 60.0
-"""Limit for one task of a worker process: a summary, a check, an energy, a comparison of structures."""
+ENERGY_LIMITS = Limits(60.0, worker.MEMORY_GB)
+
+RELAX_LIMITS = Limits(calculations.RELAX_SECONDS, worker.MEMORY_GB)
+
+DUPLICATES_SECONDS = 60.0
+"""Time after which structures are not compared any more."""
+
+DUPLICATES_LIMITS = Limits(2 * DUPLICATES_SECONDS)
 
 
 class StopSignal:
@@ -104,7 +110,7 @@ class JobServices:
         self,
         models: Mapping[str, Model],
         energy_models: Sequence[str],
-        limits: Limits,
+        limits: ServerLimits,
         metrics: Metrics,
         *,
         check_workers: int | None = None,
@@ -123,9 +129,9 @@ class JobServices:
             name: TextEngine(model.network, batch_size, self._report_broken) for name, model in models.items()
         }
         self.search_threads = SearchThreads(limits.max_searches)
-        self._check_pool = Pool(self.check_workers, seconds=TASK_SECONDS)
-        self._energy_pool = Pool(energy_workers, seconds=TASK_SECONDS, memory_gb=worker.MEMORY_GB)
-        self._duplicate_pool = Pool(1, seconds=2 * TASK_SECONDS)
+        self._check_pool = ProcessPool(self.check_workers)
+        self._energy_pool = ProcessPool(energy_workers)
+        self._duplicate_pool = ProcessPool(1)
 
     def start(self) -> None:
         """Start the engines."""
@@ -244,7 +250,7 @@ class JobServices:
         task = {"structures": [structure], "bound": protocol.BOUND}
         name = worker.function_of("scoring", model, "cpu")
         try:
-            (answer,) = await self._call(self._energy_pool, name, task)
+            (answer,) = await self._call(self._energy_pool, name, task, ENERGY_LIMITS)
         except TaskError as error:
             return {"energy": None, "energy_reason": error.reason}
         if "lost" in answer:
@@ -256,7 +262,7 @@ class JobServices:
         task = {"structure": structure, "options": options.model_dump(), "bound": protocol.BOUND}
         name = worker.function_of("relaxing", model, "cpu")
         try:
-            record = await self._call(self._energy_pool, name, task, calculations.RELAX_SECONDS)
+            record = await self._call(self._energy_pool, name, task, RELAX_LIMITS)
             if "lost" in record:
                 return {"energy": None, "energy_reason": record["lost"]}
             summary = await self.check(crystal_tasks.relaxed_summary, {"record": record})
@@ -271,10 +277,10 @@ class JobServices:
         if len(distinct) == 1:
             return identical
         firsts = [structures[identical.index(k)] for k in range(len(distinct))]
-        task = {"structures": firsts, "seconds": TASK_SECONDS}
+        task = {"structures": firsts, "seconds": DUPLICATES_SECONDS}
         name = "crystallm.structures.folding:fold_record"
         try:
-            numbers = await self._call(self._duplicate_pool, name, task, 2 * TASK_SECONDS)
+            numbers = await self._call(self._duplicate_pool, name, task, DUPLICATES_LIMITS)
         except TaskError:
             return identical
         return [numbers[k] for k in identical]
@@ -286,11 +292,10 @@ class JobServices:
             TaskError: it fails, or takes too long.
             CrystallmError: the process does not start.
         """
-        return await self._call(self._check_pool, function, task)
+        return await self._call(self._check_pool, function, task, DEFAULT_LIMITS)
 
-    async def _call(self, pool: Pool, function: Function, task: Any, seconds: float = TASK_SECONDS) -> Any:
-        pool.seconds = seconds  # read as the task is submitted: all of this runs on one event loop
+    async def _call(self, pool: ProcessPool, function: Function, task: Any, limits: Limits) -> Any:
         try:
-            return await asyncio.wrap_future(pool.submit(function, task))
+            return await asyncio.wrap_future(pool.submit_task(function, task, limits))
         except WorkerStartError as error:
             raise CrystallmError(str(error)) from None
