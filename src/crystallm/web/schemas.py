@@ -55,7 +55,9 @@ class JobState(BaseModel):
 
 def _same(model: type[BaseModel], name: str, **changes: Any) -> Any:
     """Return the field of an option model, with a tighter bound, default or description of the API."""
-    return FieldInfo.merge_field_infos(copy.copy(model.model_fields[name]), FieldInfo(**changes))
+    field = model.model_fields[name]
+    changes.setdefault("description", field.description)
+    return FieldInfo.merge_field_infos(copy.copy(field), FieldInfo(**changes))
 
 
 Formula = Annotated[

@@ -20,11 +20,11 @@ def test_an_uploaded_cif_has_cell_orbits_and_checks(rocksalt):
     summary = crystal_tasks.uploaded_summary(task)
     assert summary["formula"] == "Na4Cl4"
     assert summary["z"] == 4
-    assert summary["volume"] == pytest.approx(4 * rocksalt.volume / (len(rocksalt) / 2), rel=1e-3)
+    assert summary["volume"] == pytest.approx(5.64**3, rel=1e-3)
     assert [orbit["wyckoff"] for orbit in summary["orbits"]] == ["4a", "4b"]
     assert summary["valid"]
     assert all(summary["checks"].values())
-    assert json.loads(json.dumps(summary)) == summary
+    json.dumps(summary, allow_nan=False)
     unchecked = crystal_tasks.uploaded_summary({**task, "read_as": None})
     assert "valid" not in unchecked
     assert unchecked["cif"] == summary["cif"]

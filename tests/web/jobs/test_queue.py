@@ -97,12 +97,12 @@ def test_a_job_is_over_even_if_the_disk_is_full(tmp_path, monkeypatch):
         assert job.state == "failed"
         assert "No space left" in combine_events(job.events)["message"]
         later = jobs_of(tmp_path, run)  # which has only what the disk has taken
-        found = await later.get(job.name)
+        found = await later.get(job.id)
         assert found.state == combine_events(found.events)["state"] == "interrupted"
         monkeypatch.setattr(JobStore, "append", append)
-        again = await jobs_of(tmp_path, run).get(job.name)
+        again = await jobs_of(tmp_path, run).get(job.id)
         assert again.state == "interrupted"
-        assert last_state(JobStore(tmp_path / "out").read(job.name).events) == "interrupted"
+        assert last_state(JobStore(tmp_path / "out").read(job.id).events) == "interrupted"
 
     asyncio.run(work())
 
@@ -112,7 +112,7 @@ def test_an_interrupted_job_takes_a_slot_to_be_resumed(tmp_path):
         begun = []
 
         async def run(job):
-            begun.append(job.name)
+            begun.append(job.id)
             job.add_event("crystal", {"number": len(begun)})
             if len(begun) < 2:
                 await asyncio.sleep(60)
@@ -123,7 +123,7 @@ def test_an_interrupted_job_takes_a_slot_to_be_resumed(tmp_path):
         await first.close()
         assert job.state == "interrupted"
         jobs = jobs_of(tmp_path, run, max_jobs_per_address=1)
-        kept = await jobs.get(job.name)
+        kept = await jobs.get(job.id)
         assert (kept.state, kept.origin) == ("interrupted", "of these weights")
         other = jobs.submit({"kind": "search"}, "there")
         with pytest.raises(BusyError, match="of your address"):
@@ -133,12 +133,12 @@ def test_an_interrupted_job_takes_a_slot_to_be_resumed(tmp_path):
         await asyncio.sleep(0.05)
         jobs.resume(kept, "there")
         jobs.resume(kept, "there")  # it is under way: nothing more happens
-        assert await jobs.get(job.name) is kept
-        told = [json.loads(line) async for _, line in jobs.follow(kept, 0)]
-        assert begun == [job.name] * 2
-        states = [one["data"]["state"] for one in told if one["event"] == "state"]
+        assert await jobs.get(job.id) is kept
+        events = [json.loads(line) async for _, line in jobs.follow(kept, 0)]
+        assert begun == [job.id] * 2
+        states = [one["data"]["state"] for one in events if one["event"] == "state"]
         assert states == ["queued", "running", "queued", "running", "done"]
-        assert [one["data"]["number"] for one in told if one["event"] == "crystal"] == [1, 2]
+        assert [one["data"]["number"] for one in events if one["event"] == "crystal"] == [1, 2]
         assert "message" not in combine_events(kept.events)
         with pytest.raises(ValueError, match="done"):
             jobs.resume(kept, "there")

@@ -28,23 +28,23 @@ def network():
 
 
 class Heard:
-    """What a ticket is told."""
+    """Records the callbacks of a sampling job."""
 
     def __init__(self, n: int, order: list[str], name: str = "") -> None:
         self.samples: dict[int, Sample] = {}
         self.reasons: list[str] = []
-        self.is_over = threading.Event()
+        self.finished = threading.Event()
         self.n, self.order, self.name = n, order, name
 
     def written(self, number, sample):
         self.samples[number] = sample
         self.order.append(self.name)
         if len(self.samples) == self.n:
-            self.over.set()
+            self.finished.set()
 
     def failed(self, reason):
         self.reasons.append(reason)
-        self.over.set()
+        self.finished.set()
 
 
 def sampling_job(heard, seed):
@@ -60,7 +60,7 @@ def test_jobs_take_turns_and_get_their_own_sequences(network):
     engine.put(sampling_job(short, 2))
     engine.start()
     for heard, seed in ((short, 2), (long, 1)):
-        assert heard.over.wait(SECONDS)
+        assert heard.finished.wait(SECONDS)
         alone = sample(
             network, [(1, 2)] * heard.n, stop=OPTIONS.stop, top_k=None, max_new_tokens=12, seed=seed
         )
@@ -83,7 +83,7 @@ def test_a_dropped_job_gets_no_more_samples(network):
         threading.Event().wait(0.01)
     engine.drop(first)
     engine.put(sampling_job(other, 2))
-    assert other.over.wait(SECONDS)
+    assert other.finished.wait(SECONDS)
     heard = len(dropped.samples)
     engine.close()
     assert len(dropped.samples) == heard < 5000
@@ -93,14 +93,14 @@ def test_broken_weights_fail_waiting_and_later_jobs(network):
     with torch.no_grad():
         network.lm_head.weight.fill_(float("nan"))
     ended = threading.Event()
-    engine = TextEngine(network, batch_size=2, ended=ended.set)
+    engine = TextEngine(network, batch_size=2, on_broken=ended.set)
     waiting = [Heard(5, []) for _ in range(MAX_FAILURES)]
     late = Heard(1, [])
     engine.start()
     for seed, heard in enumerate(waiting):
         assert not engine.broken
         engine.put(sampling_job(heard, seed))
-        assert heard.over.wait(SECONDS)
+        assert heard.finished.wait(SECONDS)
         assert len(heard.reasons) == 1
         assert "not finite" in heard.reasons[0]
     assert ended.wait(SECONDS)
@@ -128,7 +128,7 @@ def test_a_failure_ends_only_the_jobs_in_the_batch(network, monkeypatch):
     engine.put(sampling_job(spared, 7))
     engine.start()
     for heard in (*hit, spared):
-        assert heard.over.wait(SECONDS)
+        assert heard.finished.wait(SECONDS)
     assert [heard.reasons for heard in hit] == [["RuntimeError: no more memory"]] * 2
     assert sorted(spared.samples) == [0, 1, 2]
     assert not engine.broken
