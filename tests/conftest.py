@@ -136,9 +136,9 @@ def served(parrot, tmp_path_factory):
     from served import Served
 
     limits = (
-        "--limits=max_jobs_per_address=40,max_running=4,max_waiting=4,body_timeout=1.5,"
-        "max_body_bytes=200000,max_samples=64,max_structures=3"
+        *("--max-jobs-per-address=40", "--max-running=4", "--max-waiting=4", "--body-timeout=1.5"),
+        *("--max-body-bytes=200000", "--max-samples=64", "--max-structures=3"),
     )
-    server = Served(parrot, tmp_path_factory.mktemp("served") / "out", limits)
+    server = Served(parrot, tmp_path_factory.mktemp("served") / "out", *limits)
     yield server
     server.end()

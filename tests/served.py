@@ -63,7 +63,7 @@ class Served:
                     "--models",
                     str(model),
                 ),
-                *("--out", str(out), "--energies", MORSE, "--judges", "1", *options),
+                *("--out", str(out), "--energy-models", MORSE, "--check-workers", "1", *options),
             ],
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             stdout=self._log,

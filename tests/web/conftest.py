@@ -25,8 +25,8 @@ def closed(parrot, tmp_path_factory):
     """A server with keys, a name, and one place of each kind for an address."""
     folder = tmp_path_factory.mktemp("closed")
     (folder / "keys").write_text("# of a laboratory\nsesame-sesame-sesame\n")
-    limits = "--limits=max_jobs_per_address=1,max_streams_per_address=1,max_files=1"
-    options = ("--keys", str(folder / "keys"), limits, "--hosts", "crystals.example")
+    limits = ("--max-jobs-per-address=1", "--max-streams-per-address=1", "--max-files=1")
+    options = ("--keys", str(folder / "keys"), *limits, "--hosts", "crystals.example")
     server = Served(parrot, folder / "out", *options)
     yield server
     server.end()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.web.jobs.services import JobServices
-    from crystallm.web.rate_limits import ServerLimits
+    from crystallm.web.options import ServerLimits
     from crystallm.web.schemas import GenerateRequest, JobRequest, SearchRequest
 
 
@@ -71,7 +71,7 @@ def generation_request(request: GenerateRequest | SearchRequest) -> Request:
     if request.space_group is not None:
         values["space_group"] = str(request.space_group)
     if isinstance(request, schemas.GenerateRequest):
-        values |= {name: getattr(request, name) for name in ("elements", "elements_subset", "n")}
+        values |= {name: getattr(request, name) for name in ("elements", "allow_fewer_elements", "n")}
     return validated(Request, values)
 
 

@@ -121,7 +121,9 @@ class GenerateRequest(BaseModel):
     kind: Literal["generate"]
     formula: Formula | None = None
     elements: str | None = _same(Request, "elements", max_length=200)
-    elements_subset: bool = _same(Request, "elements_subset")
+    allow_fewer_elements: bool = _same(
+        Request, "allow_fewer_elements", description="Whether some of the elements may be missing."
+    )
     z: Z = None
     space_group: SpaceGroup = None
     n: int = _same(Request, "n", default=8)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 
     from crystallm.web.metrics import Metrics
-    from crystallm.web.rate_limits import ServerLimits
+    from crystallm.web.options import ServerLimits
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]

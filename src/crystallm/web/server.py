@@ -13,7 +13,8 @@ from crystallm.web.jobs.queue import JobQueue
 from crystallm.web.jobs.runner import run_job
 from crystallm.web.jobs.services import JobServices
 from crystallm.web.metrics import Metrics
-from crystallm.web.rate_limits import ServerLimits, Slots, client_network
+from crystallm.web.options import ServerLimits
+from crystallm.web.rate_limits import Slots, client_network
 from crystallm.web.security import ApiKeys
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The command `crystallm serve`."""
+"""The commands `crystallm serve` and `crystallm cluster`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+
+from crystallm.cli import app
+from crystallm.web.options import ServeOptions, ServerLimits
 
 
 def test_two_servers_cannot_share_a_port(served, parrot, tmp_path):
@@ -20,7 +23,7 @@ def test_two_servers_cannot_share_a_port(served, parrot, tmp_path):
         str(parrot),
     ]
     run = subprocess.run(
-        [*command, "--out", str(tmp_path / "out"), "--energies", "none"],
+        [*command, "--out", str(tmp_path / "out"), "--energy-models", "none"],
         capture_output=True,
         text=True,
         check=False,
@@ -32,20 +35,42 @@ def test_two_servers_cannot_share_a_port(served, parrot, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--limits", "samples=0"], "samples"),
-        (["--limits", "crystals=3"], "unknown option"),
-        (["--port", "70000"], "port = 70000"),
-        (["--energies", "nothing"], "no energy model 'nothing'"),
+        (["--max-samples", "0"], "max_samples = '0'"),
+        (["--max-crystals", "3"], "--max-crystals"),
+        (["--port", "70000"], "port = '70000'"),
+        (["--energy-models", "nothing"], "no energy model 'nothing'"),
         (["--models", "nowhere"], "nowhere"),
         (["--keys", "missing.txt"], "cannot be read"),
-        (["--proxies", "proxy.example"], "'proxy.example' is no address"),
+        (["--trusted-proxies", "proxy.example"], "'proxy.example' is not an address"),
     ],
 )
 def test_a_wrong_option_is_one_line(options, message, tmp_path, monkeypatch, capsys):
-    from crystallm.cli import app
-
+    pytest.importorskip("uvicorn", reason="the page needs uvicorn")
     monkeypatch.chdir(tmp_path)
     assert app.run(["serve", *options]) in (1, 2)
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_each_limit_is_a_flag_and_a_line_of_the_file(tmp_path, monkeypatch):
+    web_serve = pytest.importorskip("crystallm.web.serve", reason="the page needs fastapi")
+    calls = []
+    monkeypatch.setattr(web_serve, "serve", lambda options, limits, on_start: calls.append((options, limits)))
+    (tmp_path / "serve.yaml").write_text("port: 8001\nmax-atoms: 50\nenergy_models: none\n")
+    flags = ["--config", str(tmp_path / "serve.yaml"), "--max-atoms", "40", "--job-timeout", "2.5"]
+    assert app.run(["serve", *flags]) == 0
+    ((options, limits),) = calls
+    assert options == ServeOptions(config=tmp_path / "serve.yaml", port=8001, energy_models=None)
+    assert limits == ServerLimits(max_atoms=40, job_timeout=2.5)
+
+
+def test_cluster_prints_the_script_of_a_job(tmp_path, capsys):
+    pytest.importorskip("dask_jobqueue", reason="a cluster needs dask-jobqueue")
+    path = tmp_path / "slurm.yaml"
+    path.write_text("system: slurm\ncores: 3\nmemory: 6GB\njobs: 2\n")
+    assert app.run(["cluster", str(path)]) == 0
+    script = capsys.readouterr().out
+    assert script.startswith("#!")
+    assert "#SBATCH" in script
+    assert "--cpus-per-task=3" in script

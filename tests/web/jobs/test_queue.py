@@ -14,7 +14,7 @@ from crystallm.web.jobs.job import BusyError, combine_events
 from crystallm.web.jobs.queue import JobQueue
 from crystallm.web.jobs.store import JobStore, last_state
 from crystallm.web.metrics import Metrics
-from crystallm.web.rate_limits import ServerLimits
+from crystallm.web.options import ServerLimits
 
 SECONDS = 60
 

@@ -16,7 +16,7 @@ from crystallm.web.jobs import generate_job, search_job
 from crystallm.web.jobs.job import combine_events
 from crystallm.web.jobs.services import JobServices
 from crystallm.web.metrics import Metrics
-from crystallm.web.rate_limits import ServerLimits
+from crystallm.web.options import ServerLimits
 from crystallm.web.request_check import check_request
 from crystallm.web.schemas import request_from_record
 from energies import Morse

@@ -15,7 +15,7 @@ from crystallm.version import __version__
 from crystallm.web.jobs import services as web_services
 from crystallm.web.jobs.services import JobServices
 from crystallm.web.metrics import Metrics
-from crystallm.web.rate_limits import ServerLimits
+from crystallm.web.options import ServerLimits
 from energies import Morse
 from served import MORSE
 

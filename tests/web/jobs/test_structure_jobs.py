@@ -10,7 +10,7 @@ pytest.importorskip("fastapi", reason="the page needs fastapi")
 from crystallm.web.jobs.runner import run_job
 from crystallm.web.jobs.services import JobServices
 from crystallm.web.metrics import Metrics
-from crystallm.web.rate_limits import ServerLimits
+from crystallm.web.options import ServerLimits
 from served import MORSE
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from crystallm.web.jobs.store import JobStore
     from crystallm.web.metrics import Metrics
-    from crystallm.web.rate_limits import ServerLimits
+    from crystallm.web.options import ServerLimits
 
 
 _LOG = logging.getLogger(__name__)

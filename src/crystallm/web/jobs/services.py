@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from crystallm.models.model import Model
     from crystallm.sampling.sequence import Sample, SequenceRequest
     from crystallm.web.metrics import Metrics
-    from crystallm.web.rate_limits import ServerLimits
+    from crystallm.web.options import ServerLimits
 
     Function = Callable[..., Any] | str
 
