@@ -22,7 +22,7 @@ def relaxed(served):
 
 @pytest.fixture(scope="module")
 def closed(parrot, tmp_path_factory):
-    """A server with keys, a name, and one place of each kind for an address."""
+    """A server with keys, a name, and one slot of each kind for an address."""
     folder = tmp_path_factory.mktemp("closed")
     (folder / "keys").write_text("# of a laboratory\nsesame-sesame-sesame\n")
     limits = ("--max-jobs-per-address=1", "--max-streams-per-address=1", "--max-files=1")

@@ -14,8 +14,8 @@ def test_the_api_describes_itself(served):
     content = post["requestBody"]["content"]["application/json"]
     assert set(content["schema"]["discriminator"]["mapping"]) == {"generate", "search", "relax", "evaluate"}
     for example in content["examples"].values():
-        ask = example["value"]
-        answer = served.post({**ask, "energy": None, "n": 1})
+        request = example["value"]
+        answer = served.post({**request, "energy": None, "n": 1})
         assert answer.status == 202, answer.body
         assert served.over(answer.json["id"])["state"] == "done"
 
@@ -36,6 +36,8 @@ def test_the_client_of_the_documentation_works(served):
     text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     program = program.replace("http://127.0.0.1:8000", served.address)
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert len(re.findall(r"^\d \S+ (?:True|False)$", said, re.MULTILINE)) == 8
-    assert "_symmetry_space_group_name_H-M" in said
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert len(re.findall(r"^\d \S+ (?:True|False)$", output, re.MULTILINE)) == 8
+    assert "_symmetry_space_group_name_H-M" in output

@@ -20,7 +20,7 @@ def test_files_hold_the_crystal_of_the_summary(form, relaxation, served, relaxed
 
     from crystallm.structures import conversion
 
-    sheet = relaxed["crystals"][0]
+    summary = relaxed["crystals"][0]
     path = f"/api/v1/jobs/{relaxed['id']}/crystals/0/file?form={form}&relaxed={str(relaxation).lower()}"
     answer = served.get(path)
     assert answer.status == 200
@@ -36,7 +36,7 @@ def test_files_hold_the_crystal_of_the_summary(form, relaxation, served, relaxed
         assert atoms.get_potential_energy() / len(atoms) == pytest.approx(known.energy, abs=1e-5)
     else:
         found = Structure.from_str(text, fmt=form)
-    expected = conversion.from_json((sheet["relaxed"] if relaxation else sheet)["structure"])
+    expected = conversion.from_json((summary["relaxed"] if relaxation else summary)["structure"])
     assert len(found) == len(expected)
     assert found.volume == pytest.approx(expected.volume, rel=1e-4)
     matcher = StructureMatcher(ltol=1e-3, stol=1e-3, angle_tol=0.01, scale=False, primitive_cell=False)

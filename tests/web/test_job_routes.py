@@ -26,10 +26,10 @@ def test_a_cancelled_job_ends_at_once_and_keeps_its_crystals(served):
     for _, name, _ in served.events(job):
         if name == "crystal":
             break
-    state = served.ask("DELETE", f"/api/v1/jobs/{job}").json
+    state = served.send("DELETE", f"/api/v1/jobs/{job}").json
     assert state["state"] == "cancelled"
     assert 1 <= len(state["crystals"]) <= 64
-    assert served.ask("DELETE", f"/api/v1/jobs/{job}").json["state"] == "cancelled"  # again does no harm
+    assert served.send("DELETE", f"/api/v1/jobs/{job}").json["state"] == "cancelled"  # again does no harm
     assert served.done(RUTILE)["state"] == "done"
 
 
@@ -43,13 +43,13 @@ def test_jobs_queue_and_a_full_queue_gives_retry_after(served):
     for answer in refused:
         assert int(answer.headers["retry-after"]) >= 1
         assert "waiting already" in answer.error["message"]
-    places = [served.get(f"/api/v1/jobs/{job}").json["position"] for job in taken]
-    waiting = [place for place in places if place is not None]
+    positions = [served.get(f"/api/v1/jobs/{job}").json["position"] for job in taken]
+    waiting = [position for position in positions if position is not None]
     assert waiting == list(range(1, len(waiting) + 1))
-    told = next(data for _, name, data in served.events(taken[-1]) if name == "position")
-    assert told["position"] >= 1
+    event = next(data for _, name, data in served.events(taken[-1]) if name == "position")
+    assert event["position"] >= 1
     for job in reversed(taken):
-        assert served.ask("DELETE", f"/api/v1/jobs/{job}").json["state"] == "cancelled"
+        assert served.send("DELETE", f"/api/v1/jobs/{job}").json["state"] == "cancelled"
 
 
 def test_jobs_of_an_address_are_limited(closed):
@@ -61,7 +61,7 @@ def test_jobs_of_an_address_are_limited(closed):
     second = closed.post(slow, **key)
     assert second.status == 429
     assert "of your address" in second.error["message"]
-    closed.ask("DELETE", f"/api/v1/jobs/{first.json['id']}", headers=key)
+    closed.send("DELETE", f"/api/v1/jobs/{first.json['id']}", headers=key)
 
 
 def test_streams_of_an_address_and_files_are_limited(closed):
@@ -90,7 +90,7 @@ def test_streams_of_an_address_and_files_are_limited(closed):
     for thread in threads:
         thread.join()
     assert set(statuses) == {200, 429}
-    closed.ask("DELETE", job, headers=key)
+    closed.send("DELETE", job, headers=key)
 
 
 def test_many_clients_share_the_engine(served):

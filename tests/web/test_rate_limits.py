@@ -8,17 +8,17 @@ from crystallm.web.rate_limits import NoSlotError, Slots, client_network
 
 
 def test_slots_are_counted_in_all_and_for_each_address():
-    places = Slots(3, 2)
-    places.take("a")
-    with places.hold("a"), pytest.raises(NoSlotError):
-        places.take("a")
-    places.take("b")
-    places.take("a")
+    slots = Slots(3, 2)
+    slots.take("a")
+    with slots.hold("a"), pytest.raises(NoSlotError):
+        slots.take("a")
+    slots.take("b")
+    slots.take("a")
     with pytest.raises(NoSlotError):
-        places.take("c")
-    places.release("b")
-    places.take("c")
-    assert places.n_taken == 3
+        slots.take("c")
+    slots.release("b")
+    slots.take("c")
+    assert slots.n_taken == 3
 
 
 @pytest.mark.parametrize(

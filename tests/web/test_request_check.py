@@ -11,7 +11,7 @@ from web_requests import SEARCH
 
 
 @pytest.mark.parametrize(
-    ("ask", "field", "message"),
+    ("body", "field", "message"),
     [
         ({}, "formula", "write a formula, such as TiO2, or elements"),
         ({"elements": "Ti-Po"}, "elements", "has no token"),
@@ -20,8 +20,8 @@ from web_requests import SEARCH
         ({"space_group": "auto"}, "space_group", "leave it out"),
     ],
 )
-def test_a_wrong_request_without_a_formula_names_its_field(ask, field, message, served):
-    answer = served.post({"kind": "generate", **ask})
+def test_a_wrong_request_without_a_formula_names_its_field(body, field, message, served):
+    answer = served.post({"kind": "generate", **body})
     assert answer.status == 422
     assert answer.error["field"] == field
     assert message in answer.error["message"]
@@ -48,9 +48,9 @@ def test_a_wrong_search_names_its_field(wrong, field, served):
 
 
 def test_a_request_may_name_its_group_in_any_setting(served, parrot):
-    ask = {"kind": "generate", "formula": "SrTiO3", "z": 4, "space_group": "Pbnm", "n": 1, "seed": 2}
+    body = {"kind": "generate", "formula": "SrTiO3", "z": 4, "space_group": "Pbnm", "n": 1, "seed": 2}
     crystals = crystallm.generate("SrTiO3", z=4, space_group=62, n=1, seed=2, model=parrot)
-    assert [one["cif"] for one in served.done(ask)["crystals"]] == [one.cif for one in crystals]
+    assert [one["cif"] for one in served.done(body)["crystals"]] == [one.cif for one in crystals]
 
 
 def test_a_server_without_energy_models_has_no_search():

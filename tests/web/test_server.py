@@ -1,4 +1,4 @@
-"""What a server tells of itself, and clients behind proxies."""
+"""What a server offers, and clients that come through proxies."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def test_an_untrusted_proxy_is_logged_once(served):
     forwarded = {"X-Forwarded-For": "192.0.2.7"}
     for _ in range(2):
         assert served.post({**RUTILE, "n": 1}, **forwarded).status == 202
-    said = [line for line in served.log().splitlines() if "a proxy at 127.0.0.1 is not trusted" in line]
-    assert len(said) == 1
-    assert "--trusted-proxies" in said[0]
+    lines = [line for line in served.log().splitlines() if "the proxy at 127.0.0.1 is not trusted" in line]
+    assert len(lines) == 1
+    assert "--trusted-proxies" in lines[0]

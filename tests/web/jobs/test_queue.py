@@ -36,7 +36,7 @@ async def ended(*jobs):
 def test_a_job_cancelled_before_it_starts_is_over(tmp_path):
     async def work():
         async def run(job):
-            raise AssertionError("it has begun")
+            raise AssertionError("it has started")
 
         jobs = jobs_of(tmp_path, run, max_running=1)
         first, second = (jobs.submit({"kind": "generate"}, "here") for _ in range(2))
@@ -46,7 +46,7 @@ def test_a_job_cancelled_before_it_starts_is_over(tmp_path):
         await ended(first, second)
         assert (first.state, second.state) == ("cancelled", "cancelled")
         assert jobs.n_running == jobs.n_waiting == 0
-        jobs.submit({"kind": "generate"}, "here")  # the address has a place again
+        jobs.submit({"kind": "generate"}, "here")  # the address has a slot again
 
     asyncio.run(work())
 
@@ -109,12 +109,12 @@ def test_a_job_is_over_even_if_the_disk_is_full(tmp_path, monkeypatch):
 
 def test_an_interrupted_job_takes_a_slot_to_be_resumed(tmp_path):
     async def work():
-        begun = []
+        started = []
 
         async def run(job):
-            begun.append(job.id)
-            job.add_event("crystal", {"number": len(begun)})
-            if len(begun) < 2:
+            started.append(job.id)
+            job.add_event("crystal", {"number": len(started)})
+            if len(started) < 2:
                 await asyncio.sleep(60)
 
         first = jobs_of(tmp_path, run)
@@ -123,24 +123,24 @@ def test_an_interrupted_job_takes_a_slot_to_be_resumed(tmp_path):
         await first.close()
         assert job.state == "interrupted"
         jobs = jobs_of(tmp_path, run, max_jobs_per_address=1)
-        kept = await jobs.get(job.id)
-        assert (kept.state, kept.origin) == ("interrupted", "of these weights")
+        stored = await jobs.get(job.id)
+        assert (stored.state, stored.origin) == ("interrupted", "of these weights")
         other = jobs.submit({"kind": "search"}, "there")
         with pytest.raises(BusyError, match="of your address"):
-            jobs.resume(kept, "there")
-        assert kept.state == "interrupted"
+            jobs.resume(stored, "there")
+        assert stored.state == "interrupted"
         jobs.cancel(other)
         await asyncio.sleep(0.05)
-        jobs.resume(kept, "there")
-        jobs.resume(kept, "there")  # it is under way: nothing more happens
-        assert await jobs.get(job.id) is kept
-        events = [json.loads(line) async for _, line in jobs.follow(kept, 0)]
-        assert begun == [job.id] * 2
+        jobs.resume(stored, "there")
+        jobs.resume(stored, "there")  # it is queued or running: nothing more happens
+        assert await jobs.get(job.id) is stored
+        events = [json.loads(line) async for _, line in jobs.follow(stored, 0)]
+        assert started == [job.id] * 2
         states = [one["data"]["state"] for one in events if one["event"] == "state"]
         assert states == ["queued", "running", "queued", "running", "done"]
         assert [one["data"]["number"] for one in events if one["event"] == "crystal"] == [1, 2]
-        assert "message" not in combine_events(kept.events)
+        assert "message" not in combine_events(stored.events)
         with pytest.raises(ValueError, match="done"):
-            jobs.resume(kept, "there")
+            jobs.resume(stored, "there")
 
     asyncio.run(work())

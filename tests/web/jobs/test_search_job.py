@@ -40,13 +40,13 @@ def searched(served):
 def test_each_new_crystal_is_reported_with_its_energy(searched):
     events, state = searched
     assert state["state"] == "done"
-    told = [data for name, data in events if name == "crystal"]
-    assert len(told) > 1
-    assert [one["number"] for one in told] == list(range(len(told)))
-    assert [one["energy_call"] for one in told] == list(range(1, len(told) + 1))
-    assert [one["simulation"] for one in told] == sorted(one["simulation"] for one in told)
-    assert len({one["cif"] for one in told}) == len(told)
-    for one in told:
+    crystals = [data for name, data in events if name == "crystal"]
+    assert len(crystals) > 1
+    assert [one["number"] for one in crystals] == list(range(len(crystals)))
+    assert [one["energy_call"] for one in crystals] == list(range(1, len(crystals) + 1))
+    assert [one["simulation"] for one in crystals] == sorted(one["simulation"] for one in crystals)
+    assert len({one["cif"] for one in crystals}) == len(crystals)
+    for one in crystals:
         assert one["valid"]
         assert all(one["checks"].values())
         (known,) = Morse().predict([conversion.from_json(one["structure"])])
@@ -91,16 +91,16 @@ def test_searches_take_turns_and_other_jobs_pass_them(served):
     other = served.done({"kind": "generate", "formula": "NaCl", "z": 4, "n": 1, "seed": 1})
     assert other["state"] == "done"
     assert served.get(f"/api/v1/jobs/{first}").json["state"] == "running"
-    cancelled = served.ask("DELETE", f"/api/v1/jobs/{first}").json
+    cancelled = served.send("DELETE", f"/api/v1/jobs/{first}").json
     assert cancelled["state"] == "cancelled"
     assert cancelled["crystals"]
-    told = []
+    crystals = []
     for _, name, _ in served.events(second):
-        told.append(name)
+        crystals.append(name)
         if name == "progress":
             break
-    assert "crystal" in told
-    assert served.ask("DELETE", f"/api/v1/jobs/{second}").json["state"] == "cancelled"
+    assert "crystal" in crystals
+    assert served.send("DELETE", f"/api/v1/jobs/{second}").json["state"] == "cancelled"
     after = served.get(f"/api/v1/jobs/{first}").json
     assert after == cancelled  # nothing is reported after the end
 

@@ -19,7 +19,7 @@ def test_a_killed_server_loses_no_finished_crystal(parrot, tmp_path):
     server = Served(parrot, out)
     try:
         whole = server.done({"kind": "generate", "formula": "NaCl", "z": 4, "n": 2, "seed": 1})
-        ask = {
+        request = {
             "kind": "generate",
             "formula": "TiO2",
             "z": 2,
@@ -28,7 +28,7 @@ def test_a_killed_server_loses_no_finished_crystal(parrot, tmp_path):
             "energy": MORSE,
             "relax": True,
         }
-        job = server.post(ask).json["id"]
+        job = server.post(request).json["id"]
         seen = {}
         for _, name, data in server.events(job):
             if name == "crystal":
@@ -47,13 +47,13 @@ def test_a_killed_server_loses_no_finished_crystal(parrot, tmp_path):
         assert "resume it for the rest" in state["message"]
         found = {one["number"]: one for one in state["crystals"]}
         assert 59 not in found or "cif" in found[59]
-        for number, sheet in seen.items():
-            assert found[number]["cif"] == sheet["cif"]
-            assert server.get(f"/api/v1/jobs/{job}/crystals/{number}/file").body.decode() == sheet["cif"]
+        for number, summary in seen.items():
+            assert found[number]["cif"] == summary["cif"]
+            assert server.get(f"/api/v1/jobs/{job}/crystals/{number}/file").body.decode() == summary["cif"]
         assert server.get(f"/api/v1/jobs/{whole['id']}").json == whole
         events = list(server.events(job))
         assert events[-1][2]["state"] == "interrupted"
-        again = server.done({**ask, "n": 3, "energy": None, "relax": False})
+        again = server.done({**request, "n": 3, "energy": None, "relax": False})
         for one in again["crystals"]:
             if one["number"] in seen:
                 assert one["cif"] == seen[one["number"]]["cif"]
@@ -65,17 +65,17 @@ def test_a_killed_server_loses_no_finished_crystal(parrot, tmp_path):
 
 def test_interrupted_jobs_are_resumed_and_end_like_uninterrupted_ones(parrot, tmp_path):
     out = tmp_path / "out"
-    asks = [
+    requests = [
         {"kind": "search", "formula": "TiO2", "z": 2, "simulations": 120, "seed": 4},
         {"kind": "generate", "formula": "TiO2", "z": 2, "n": 40, "seed": 2, "energy": MORSE},
     ]
     server = Served(parrot, out)
     try:
         jobs = []
-        for ask in asks:
-            jobs.append(server.post(ask).json["id"])
+        for request in requests:
+            jobs.append(server.post(request).json["id"])
             next(number for number, name, _ in server.events(jobs[-1]) if name == "crystal")
-        foreign = server.post({**asks[1], "n": 60}).json["id"]
+        foreign = server.post({**requests[1], "n": 60}).json["id"]
     finally:
         server.kill()
     head = out / "jobs" / foreign / "request.json"
@@ -90,24 +90,24 @@ def test_interrupted_jobs_are_resumed_and_end_like_uninterrupted_ones(parrot, tm
             assert answer.json["state"] in ("queued", "running")
             assert answer.json["message"] is None
             assert server.resume(job).status == 202  # under way already: left as it is
-        for job, ask, cut in zip(jobs, asks, before, strict=True):
+        for job, request, cut in zip(jobs, requests, before, strict=True):
             ends = [data["state"] for _, name, data in server.events(job) if name == "state"]
             assert ends[-1] == "done"
             assert "interrupted" not in ends
             state = server.get(f"/api/v1/jobs/{job}").json
-            whole = server.done(ask)
+            whole = server.done(request)
             assert 0 < len(cut["crystals"]) < len(whole["crystals"])
             assert state["crystals"] == whole["crystals"]
             assert (state["note"], state["total"]) == (whole["note"], whole["total"])
             assert state["curve"][-1]["energy"] == whole["curve"][-1]["energy"]
-            if ask["kind"] == "search":
+            if request["kind"] == "search":
                 assert (state["curve"], state["progress"]) == (whole["curve"], whole["progress"])
         assert server.resume(jobs[0]).status == 409
         assert "done" in server.resume(jobs[0]).error["message"]
         assert server.resume(foreign).status == 409
         assert "other weights" in server.resume(foreign).error["message"]
         assert server.resume("a" * 16).status == 404
-        assert server.ask("POST", f"/api/v1/jobs/{foreign}/resume").status == 415
+        assert server.send("POST", f"/api/v1/jobs/{foreign}/resume").status == 415
     finally:
         server.end()
 
@@ -121,13 +121,13 @@ def test_a_server_with_a_broken_network_exits(parrot, tmp_path):
     with torch.no_grad():
         network.lm_head.weight.fill_(float("nan"))
     server = Served(folder.save(network, tmp_path / "broken"), tmp_path / "out")
-    ask = {"kind": "generate", "formula": "TiO2", "z": 2, "n": 2, "seed": 1}
+    request = {"kind": "generate", "formula": "TiO2", "z": 2, "n": 2, "seed": 1}
     try:
         for _ in range(2):
-            state = server.done(ask)
+            state = server.done(request)
             assert state["state"] == "failed"
             assert "not finite" in state["message"]
-        assert server.post(ask).status == 202
+        assert server.post(request).status == 202
         assert server.process.wait(60) == 1
         assert "the network cannot sample any more" in server.log()
     finally:
@@ -152,7 +152,7 @@ def test_unfinished_jobs_are_found_by_their_last_event(tmp_path):
         store.create(name, {"kind": "generate"}, 0.0)
         for line in lines:
             store.append(name, line)
-    assert {kept.id for kept in store.unfinished()} == {
+    assert {stored.id for stored in store.unfinished()} == {
         "running-running-",
         "queued-queued-qu",
         "nothing-nothing-",
@@ -192,8 +192,8 @@ def test_incomplete_lines_are_removed(tmp_path):
     path = tmp_path / "out" / "jobs" / name / EVENTS
     path.write_text(f"{first}\n{torn}\n7\n")
     assert state_of([first, torn]) == "running"
-    (kept,) = store.unfinished()
-    assert kept.events == [first]
+    (stored,) = store.unfinished()
+    assert stored.events == [first]
     assert path.read_text() == first + "\n"
 
 

@@ -16,15 +16,15 @@ from served import MORSE
 
 def test_uploaded_structures_are_checked_and_relaxed(served, textbook_structures):
     cifs = [textbook_structures["rocksalt"].to(fmt="cif"), "data_nothing\n"]
-    judged = served.done({"kind": "evaluate", "structures": cifs})
-    good, bad = judged["crystals"]
+    checked = served.done({"kind": "evaluate", "structures": cifs})
+    good, bad = checked["crystals"]
     assert good["valid"]
     assert good["space_group"] == "Fm-3m"
     assert not bad["valid"]
     assert bad["reasons"]
-    settled = served.done({"kind": "relax", "structures": cifs, "steps": 3})
-    assert settled["request"]["energy"] == MORSE
-    good, bad = settled["crystals"]
+    relaxed = served.done({"kind": "relax", "structures": cifs, "steps": 3})
+    assert relaxed["request"]["energy"] == MORSE
+    good, bad = relaxed["crystals"]
     assert good["relaxed"]["steps"] <= 3
     assert bad["energy"] is None
     assert bad["energy_reason"] == "no crystal"
