@@ -81,13 +81,16 @@ def write(
         portion = AdaptiveBatchSize(JUDGED_TOGETHER, least)
         for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), portion.sizes()):
             if not selection.valid:  # else they have been judged
-                annotation.validate([crystal for _, found in together for crystal in found])
+                annotation.validate(
+                    [crystal for _, found in together for crystal in found], generator.executor
+                )
             if selection.energy is not None:
                 annotation.compute_energies(
                     [crystal for _, found in together for crystal in found],
                     selection.energy,
                     relax=selection.relax,
                     device=generator.settings.device,
+                    executor=generator.executor,
                 )
                 annotation.add_relative_energies(
                     [crystal for _, found in together for crystal in found],
@@ -95,9 +98,10 @@ def write(
                     formation=selection.formation,
                     hull=selection.hull,
                     device=generator.settings.device,
+                    executor=generator.executor,
                 )
             if selection.ranking is not None:
-                ranking.rank([found for _, found in together], selection.ranking)
+                ranking.rank([found for _, found in together], selection.ranking, executor=generator.executor)
             for unit, crystals in together:
                 number = numbers[unit]
                 rows = _rows(number, generator.plans[unit].request, crystals, generator.starts[unit])
