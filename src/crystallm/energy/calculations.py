@@ -65,7 +65,7 @@ def relax_many(
     """
     registry.require(model)
     same = {"options": (options or RelaxOptions()).model_dump(), "bound": bound}
-    tasks = (
+    tasks: Iterator[dict[str, Any]] = (
         {"index": index, "structure": conversion.to_json(structure), **same}
         for index, structure in enumerate(structures)
     )
@@ -140,7 +140,7 @@ def score(
             records.setdefault(keys[-1], record)
     size = max(1, min(group, -(-len(records) // workers)))
     distinct = list(records)
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"keys": some, "structures": [records[key] for key in some], "bound": bound}
         for some in (distinct[start : start + size] for start in range(0, len(distinct), size))
     ]

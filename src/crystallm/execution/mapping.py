@@ -60,7 +60,7 @@ def map_tasks(
     limits: Limits | None = DEFAULT_LIMITS,
     attempts: int = 1,
     split: Callable[[Task], Sequence[Task]] | None = None,
-) -> Generator[tuple[Task, Any | Failure]]:
+) -> Generator[tuple[Task, Any]]:
     """Apply a function to tasks, which are drawn as needed, and yield values as they complete.
 
     Args:
@@ -73,7 +73,7 @@ def map_tasks(
         split: parts of a task, which are run in place of a task that failed; one part or none: it has failed.
 
     Returns:
-        An iterator over (task, its value or why it failed). Closing it cancels what has not begun.
+        An iterator over (task, its value or a `Failure`). Closing it cancels what has not begun.
 
     Raises:
         InputError: `ahead` or `attempts` is below 1.
@@ -98,8 +98,8 @@ def run_tasks(
     workers: int | None = None,
     limits: Limits | None = DEFAULT_LIMITS,
     on_done: Callable[[int], None] | None = None,
-) -> list[Any | Failure]:
-    """Apply a function to tasks and return the values in the order of the tasks; see `map_tasks`.
+) -> list[Any]:
+    """Apply a function to tasks and return values or failures in the order of the tasks; see `map_tasks`.
 
     Args:
         executor: where it runs; None opens a process pool for this call.
