@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from crystallm.crystals.crystal import Crystal
+    from crystallm.energy.options import EnergyOptions
 
 
 JUDGED_BY_ONE = 32
@@ -32,6 +33,37 @@ def validate(crystals: Sequence[Crystal], executor: Executor | None = None) -> N
     verdicts = checks.check_many([crystal.judged for crystal in crystals], workers=workers, executor=executor)
     for crystal, verdict in zip(crystals, verdicts, strict=True):
         crystal.judge(verdict)
+
+
+def add_energies(
+    crystals: Sequence[Crystal],
+    options: EnergyOptions,
+    *,
+    device: str = "auto",
+    executor: Executor | None = None,
+) -> None:
+    """Compute energies, and what is derived from them, as the options say; nothing without an energy model.
+
+    Args:
+        crystals: validated before.
+        options: which energies.
+        device: of the energy model.
+        executor: where to work; None opens processes for this call.
+
+    Raises:
+        InputError, CrystallmError: the model or a file cannot be loaded.
+    """
+    if options.energy is None:
+        return
+    compute_energies(crystals, options.energy, relax=options.relax, device=device, executor=executor)
+    add_relative_energies(
+        crystals,
+        options.energy,
+        formation=options.formation_energy,
+        hull=options.hull,
+        device=device,
+        executor=executor,
+    )
 
 
 def compute_energies(
