@@ -68,6 +68,17 @@ def kept() -> Iterator[None]:
 
 
 @pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of worker processes run in this process: to start one takes seconds."""
+    from contextlib import nullcontext
+
+    from crystallm.execution import mapping
+    from crystallm.execution.pool import Inline
+
+    monkeypatch.setattr(mapping, "open_executor", lambda *_: nullcontext((Inline(), 1)))
+
+
+@pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are laid out and not drawn, which takes longer than most of what is tested around them."""
     from crystallm.visualization import charts
@@ -136,8 +147,9 @@ def served(parrot, tmp_path_factory):
     from served import Served
 
     limits = (
-        "--limits=per_address=40,running=4,waiting=4,body_seconds=1.5,body=200000,samples=64,structures=3"
+        *("--max-jobs-per-address=40", "--max-running=4", "--max-waiting=4", "--body-timeout=1.5"),
+        *("--max-body-bytes=200000", "--max-samples=64", "--max-structures=3"),
     )
-    server = Served(parrot, tmp_path_factory.mktemp("served") / "out", limits)
+    server = Served(parrot, tmp_path_factory.mktemp("served") / "out", *limits)
     yield server
     server.end()

@@ -27,8 +27,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError, install
-from crystallm.execution import mapping
-from crystallm.execution.tasks import Failure
+from crystallm.execution.mapping import run_tasks
+from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import comparison, conversion
 from crystallm.validity.composition_tests import SMALLEST, is_sensible, overlap, passes_smact
 
@@ -78,6 +78,7 @@ def evaluate(
     workers: int = 1,
     seconds: float = 60.0,
     memory_gb: float = 4.0,
+    executor: Executor | None = None,
     symmetrise: bool = True,
     composition_test: bool = True,
     on_done: Callable[[int], None] | None = None,
@@ -92,6 +93,7 @@ def evaluate(
         workers: number of killable worker processes.
         seconds: limit of one comparison.
         memory_gb: limit of one process, GiB.
+        executor: in place of processes for this call.
         symmetrise: whether to symmetrize the references; False if they are already.
         composition_test: whether to require the SMACT test, as the paper does. Needs the extra `bench`.
         on_done: called with the index of each comparison after it, from a worker's thread.
@@ -110,6 +112,7 @@ def evaluate(
     by_entry = distances(
         truths,
         candidates_by_entry,
+        executor=executor,
         workers=workers,
         seconds=seconds,
         memory_gb=memory_gb,
@@ -169,8 +172,7 @@ def distances(
         candidates_by_entry,
         {"symmetrise": symmetrise, "smact": composition_test},
         workers=workers,
-        seconds=seconds,
-        memory_gb=memory_gb,
+        limits=Limits(seconds, memory_gb),
         on_done=on_done,
         executor=executor,
     )
@@ -188,17 +190,20 @@ def compare_pairs(
     truths: Sequence[Structure],
     candidates_by_entry: Sequence[Sequence[Sample]],
     options: Mapping[str, Any],
-    **limits: Any,
+    *,
+    executor: Executor | None = None,
+    **how: Any,
 ) -> list[list[Any]]:
     """Apply a function to every pair of a reference structure and a sample, in worker processes.
 
     Args:
-        function: name for `mapping.run`; its task holds `truth` (see `truth_of`), `sample` (JSON) and the
+        function: as for `run_tasks`; its task holds `truth` (see `truth_of`), `sample` (JSON) and the
             options.
         truths: reference structures.
         candidates_by_entry: samples of each entry.
         options: of each task; `symmetrise`: whether to symmetrize the reference.
-        limits: of `mapping.run`.
+        executor: in place of processes for this call.
+        how: further arguments of `run_tasks`.
 
     Returns:
         For each entry and sample the value of the function, or `Failure`; None for a sample that is None.
@@ -215,7 +220,8 @@ def compare_pairs(
             keys[-1].append(key)
             if key is not None:
                 tasks.setdefault(key, {**options, "truth": packed, "sample": key[1]})
-    answers = dict(zip(tasks, mapping.run(function, list(tasks.values()), **limits), strict=True))
+    values = run_tasks(executor, function, list(tasks.values()), **how)
+    answers = dict(zip(tasks, values, strict=True))
     return [[None if key is None else answers[key] for key in row] for row in keys]
 
 

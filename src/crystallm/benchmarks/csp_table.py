@@ -70,6 +70,7 @@ def check_samples(
     composition_test: bool = True,
     agreement: bool = True,
     on_done: Callable[[int], None] | None = None,
+    executor: Executor | None = None,
 ) -> list[dict[str, Any]]:
     """Check the samples of some entries and compare them with the references.
 
@@ -80,6 +81,7 @@ def check_samples(
         composition_test: whether to apply the SMACT test.
         agreement: whether to cluster equal samples, for the choice of one sample.
         on_done: as for `csp.evaluate`.
+        executor: where to work; None opens processes for this call.
 
     Returns:
         A row per sample, with COLUMNS.
@@ -93,16 +95,19 @@ def check_samples(
         workers=workers,
         composition_test=composition_test,
         on_done=on_done,
+        executor=executor,
     )
     texts = [sample.cif for row in samples for sample in row if sample.cif is not None]
-    validities = iter(checks.check_many(texts, workers=workers, what="auto"))
+    validities = iter(checks.check_many(texts, workers=workers, what="auto", executor=executor))
     valid = [[sample.cif is not None and next(validities).valid for sample in row] for row in samples]
     started = time.monotonic()
     clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
     seconds = None
     if agreement:
         clusters = ranking.cluster_duplicates(
-            [[_structure(sample) for sample in row] for row in samples], workers=workers
+            [[_structure(sample) for sample in row] for row in samples],
+            workers=workers,
+            executor=executor,
         )
         seconds = (time.monotonic() - started) / max(1, sum(map(len, samples)))
     return [

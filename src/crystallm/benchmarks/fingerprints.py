@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, install
-from crystallm.execution import mapping
-from crystallm.execution.tasks import Failure
+from crystallm.execution.mapping import run_tasks
+from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import conversion
 from crystallm.validity import composition_tests
 
@@ -83,12 +83,14 @@ def describe(
             raise CrystallmError(f"this benchmark needs {module}: {install('bench')}")
     keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in samples]
     distinct = list(dict.fromkeys(key for key in keys if key is not None))
-    function = "crystallm.benchmarks.fingerprints:describe_record"
-    limits: dict[str, Any] = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb}
+    how: dict[str, Any] = {"workers": workers, "limits": Limits(seconds, memory_gb)}
     tasks = [{"sample": key, "fingerprints": True} for key in distinct]
-    records = dict(zip(distinct, mapping.run(function, tasks, on_done=on_done, **limits), strict=True))
+    values = run_tasks(None, describe_record, tasks, on_done=on_done, **how)
+    records = dict(zip(distinct, values, strict=True))
     failed = {key: answer.reason for key, answer in records.items() if isinstance(answer, Failure)}
-    again = mapping.run(function, [{"sample": key, "fingerprints": False} for key in failed], **limits)
+    again = run_tasks(
+        None, describe_record, [{"sample": key, "fingerprints": False} for key in failed], **how
+    )
     for (key, reason), answer in zip(failed.items(), again, strict=True):
         record = {} if isinstance(answer, Failure) else answer
         records[key] = record | {"reason": f"no fingerprint: {reason}"}

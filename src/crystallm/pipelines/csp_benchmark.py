@@ -24,9 +24,11 @@ from crystallm.benchmarks.reference_sets import (
     read_references,
     requests_for,
 )
-from crystallm.errors import InputError, TextError
-from crystallm.execution import batching, mapping
-from crystallm.execution.batching import FEWEST, AdaptiveBatchSize
+from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
+from crystallm.execution.mapping import AHEAD, map_tasks
+from crystallm.execution.pool import ProcessPool, worker_pool
+from crystallm.execution.tasks import Failure
 from crystallm.generation.request import Request
 from crystallm.pipelines.samples import described, generator_of
 from crystallm.storage import files, run_folder
@@ -310,17 +312,17 @@ class _Run:
         def n_samples(block: tuple[int, Sequence[int]]) -> int:
             return self.n * len(block[1])
 
-        with mapping.kept(self.n_workers, end=True):
-            for group in batching.grouped(blocks.items(), n_samples, MIN_GENERATED):
+        with ProcessPool(self.n_workers) as pool:
+            for group in grouped(blocks.items(), n_samples, MIN_GENERATED):
                 samples = self.samples.generate([i for _, block in group for i in block])
-                for batch in batching.grouped(group, n_samples, batch_size.sizes()):
+                for batch in grouped(group, n_samples, batch_size.sizes()):
                     entries = [i for _, block in batch for i in block]
                     rows = csp_table.check_samples(
                         [(i, self.references[i]) for i in entries],
                         list(itertools.islice(samples, len(entries))),
-                        workers=self.n_workers,
                         composition_test=self.options.smact,
                         agreement=self.options.choose_by_agreement,
+                        executor=pool,
                     )
                     for number, block in batch:
                         own = set(block)
@@ -354,7 +356,11 @@ class _Run:
         n_pieces = {number: -(-len(block) // size) for number, block in blocks.items()}
         pieces: dict[int, dict[int, Rows]] = {number: {} for number in blocks}
         n_done = 0
-        for task, rows in mapping.finished(executor, check_task, tasks):
+        failures: list[Failure] = []
+        for task, rows in map_tasks(executor, check_task, tasks, ahead=AHEAD, limits=None):
+            if isinstance(rows, Failure):
+                failures.append(rows)
+                continue
             number = task["block"]
             pieces[number][task["piece"]] = rows
             n_done += len(task["entries"])
@@ -362,6 +368,11 @@ class _Run:
             if len(pieces[number]) == n_pieces[number]:
                 complete = pieces.pop(number)
                 yield number, [row for piece in sorted(complete) for row in complete[piece]]
+        if failures:
+            raise CrystallmError(
+                f"{len(failures)} of {len(tasks)} tasks failed on the cluster ({failures[0].reason}); with --out, "
+                "the same command does what is missing"
+            )
 
 
 def check_task(task: Mapping[str, Any]) -> Rows:
@@ -378,10 +389,13 @@ def check_task(task: Mapping[str, Any]) -> Rows:
             [_to_sample(crystal) for crystal in next(crystals)] if has_request else []
             for has_request in task["has_request"]
         ]
-    with mapping.kept():
-        return csp_table.check_samples(
-            entries, samples, composition_test=task["smact"], agreement=task["agreement"]
-        )
+    return csp_table.check_samples(
+        entries,
+        samples,
+        composition_test=task["smact"],
+        agreement=task["agreement"],
+        executor=worker_pool(),
+    )
 
 
 @contextmanager
