@@ -61,7 +61,7 @@ def test_the_snippets_of_a_page_run(page, desk, capsys):
                 continue
             assert words[0] == "crystallm", line
             # A minute of training for a minute of testing would be long.
-            words = ["0.01" if before == "--minutes" else word for before, word in pairwise(words)]
+            words = ["0.01" if before.endswith("minutes") else word for before, word in pairwise(words)]
             more = ["--workers", "1"] if words[0] in WORKERS else []
             assert app.run([*words, *more]) == 0, (line, capsys.readouterr().err)
     shutil.rmtree(desk / "cache", ignore_errors=True)

@@ -92,7 +92,7 @@ def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
         if arguments[0] == "relax" and find_spec("ase") is None:
             continue
         # Minutes of training, or hundreds of steps down a slope, for a minute of testing would be long.
-        quick = {"--minutes": "0.01", "--steps": "10"}
+        quick = {"--minutes": "0.01", "--max-minutes": "0.01", "--steps": "10"}
         short = [
             quick.get(previous, word) for previous, word in zip(["", *arguments], arguments, strict=False)
         ]

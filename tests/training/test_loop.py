@@ -24,7 +24,7 @@ from crystallm.training import loss as training_loss
 from crystallm.training import metrics as training_metrics
 from crystallm.training import state as training_state
 from crystallm.training.recipe import Recipe, learning_rate
-from crystallm.training.state import Progress
+from crystallm.training.state import TrainingProgress
 from real_crystals import write_split
 
 CPU = torch.device("cpu")
@@ -566,7 +566,7 @@ print(sorted({{"pymatgen", "pyarrow", "spglib"}} & set(sys.modules)))
 
 
 def test_a_new_run_has_gone_nowhere():
-    assert vars(Progress()) == {
+    assert vars(TrainingProgress()) == {
         "share": 0.0, "update": 0, "epoch": 0, "batch": 0, "seconds": 0.0, "tokens": 0, "loss": math.inf,
         "best": math.inf, "stale": 0, "operations": 0.0,
     }  # fmt: skip

@@ -277,7 +277,7 @@ class RaggedNetwork:
     def _norm_of(self, module: nn.Module) -> Function:
         return kernels.norm_of(module) if self._compiled else module
 
-    def _block(self, block: Any, linear: Callable[..., Function], *, fused: bool) -> _Block:
+    def _block(self, block: Any, linear: Callable[..., Function], *, fused: bool) -> _RaggedBlock:
         mlp = block.mlp
         gelu = fused and isinstance(mlp, MLP)
         wide, narrow = linear(mlp.c_fc, *(("gelu", "tanh") if gelu else ())), linear(mlp.c_proj)
@@ -287,11 +287,13 @@ class RaggedNetwork:
             return narrow(wide(x) if gelu else activate(wide(x)))
 
         norms = self._norm_of(block.ln_1), self._norm_of(block.ln_2)
-        return _Block(norms[0], linear(block.attn.c_attn), linear(block.attn.c_proj), norms[1], apply_mlp)
+        return _RaggedBlock(
+            norms[0], linear(block.attn.c_attn), linear(block.attn.c_proj), norms[1], apply_mlp
+        )
 
 
 @dataclass(frozen=True)
-class _Block:
+class _RaggedBlock:
     """Functions of (N, C) that make up a block of the network."""
 
     ln_1: Function

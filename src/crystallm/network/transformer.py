@@ -82,7 +82,7 @@ def _norm(config: ModelConfig) -> nn.Module:
     return nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and MLP, each applied to the normalized stream and added to it."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -113,7 +113,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.context, config.n_embd) if config.form == "gpt2" else None
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.h = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layer))
         self.ln_f = _norm(config)
 
 

@@ -10,12 +10,13 @@ import itertools
 import os
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks import csp_table
+from crystallm.benchmarks.csp_report import CspReport
 from crystallm.benchmarks.csp_table import CspSample
 from crystallm.benchmarks.reference_sets import (
     SETS,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from crystallm.benchmarks.metrics import Line
     from crystallm.benchmarks.options import CspOptions
     from crystallm.execution.place import ExecutionOptions
     from crystallm.execution.progress import Progress
@@ -111,23 +111,9 @@ class ModelSamples:
         }
 
 
-class CspBenchmarkResult(NamedTuple):
-    """Table of the benchmark.
-
-    Attributes:
-        title: data set, number of entries, and model or file.
-        lines: of the table.
-        record: table and options as JSON values.
-    """
-
-    title: str
-    lines: list[Line]
-    record: dict[str, Any]
-
-
 def run(
     options: CspOptions, sampling: SamplingOptions, execution: ExecutionOptions, *, progress: Progress
-) -> CspBenchmarkResult:
+) -> CspReport:
     """Run the benchmark, or resume it in the folder of the options.
 
     Raises:
@@ -149,7 +135,7 @@ def run(
     }  # fmt: skip
     n_workers = execution.workers or os.cpu_count() or 1
     with _executor(execution) as executor:
-        task = _Run(references, samples, options, executor, n_workers)
+        task = _EntryRun(references, samples, options, executor, n_workers)
         rows = task.rows(question, progress)
         with progress("comparing with polymorphs", None) as advance:
             done = itertools.count(1)
@@ -163,17 +149,10 @@ def run(
                 executor=executor,
             )
     source = question.get("model") or Path(str(options.generated)).name
-    title = f"{name}, {len(references)} entries, {source}"
-    record = {
-        "benchmark": "csp",
-        "n_entries": len(references),
-        "lines": [_without_nan(asdict(line)) for line in lines],
-        "question": question,
-    }
+    result = CspReport(f"{name}, {len(references)} entries, {source}", lines, question)
     if options.out is not None:
-        growth = csp_table.growth(len(references), rows, max(numbers))
-        _write_report(options.out, CspBenchmarkResult(title, lines, record), growth)
-    return CspBenchmarkResult(title, lines, record)
+        result.write(options.out, csp_table.growth(len(references), rows, max(numbers)))
+    return result
 
 
 # -- samples -------------------------------------------------------------------------------------------------
@@ -247,7 +226,7 @@ def _to_sample(crystal: Any) -> CspSample:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _EntryRun:
     """A run over all entries.
 
     Attributes:
@@ -338,7 +317,7 @@ class _Run:
             CrystallmError: after all others, if entries failed.
         """
         size = max(1, TASK_SAMPLES // self.n)
-        tasks = [
+        tasks: list[dict[str, Any]] = [
             {
                 "block": number,
                 "piece": start,
@@ -370,8 +349,8 @@ class _Run:
                 yield number, [row for piece in sorted(complete) for row in complete[piece]]
         if failures:
             raise CrystallmError(
-                f"{len(failures)} of {len(tasks)} tasks failed on the cluster ({failures[0].reason}); with --out, "
-                "the same command does what is missing"
+                f"{len(failures)} of {len(tasks)} tasks failed on the cluster ({failures[0].reason}); with "
+                "--out, the same command does what is missing"
             )
 
 
@@ -408,42 +387,3 @@ def _executor(execution: ExecutionOptions) -> Iterator[Executor | None]:
 
     with cluster.connect(execution.cluster) as executor:
         yield executor
-
-
-# -- report --------------------------------------------------------------------------------------------------
-
-
-def _write_report(
-    folder: Path, result: CspBenchmarkResult, growth: Mapping[str, Sequence[tuple[float, float]]]
-) -> None:
-    """Write scores.json and report.html."""
-    from crystallm.visualization import charts
-    from crystallm.visualization.html_report import HtmlReport
-
-    report = HtmlReport(result.title)
-    report.table(csp_table.LINES, [csp_table.line_cells(line) for line in result.lines])
-    report.paragraph(
-        "Intervals hold 95 % of the values over 2,000 bootstrap resamples of the entries. Match rates are "
-        "over all entries. as the paper: samples with a plausible cell, whose composition passes the SMACT "
-        "test; all samples: without that test; valid samples: those that pass all checks of `crystallm "
-        "evaluate`; one of n: a single sample, chosen without the reference structure; METRe and cRMSE: "
-        "arXiv 2509.12178."
-    )
-    if any(len(points) > 1 for points in growth.values()):
-        picture = charts.curves(growth, labels=("samples per entry", "match rate, %"))
-        report.picture(picture, "Match rate against the number of samples")
-    question = result.record["question"]
-    report.table(("option", "value"), [(name, str(value)) for name, value in question.items()])
-    files.write_json(folder / "scores.json", result.record)
-    files.write_atomically(folder / "report.html", report.html().encode())
-
-
-def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values as JSON has them: None for NaN, lists for tuples."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return [plain(part) for part in value]
-        return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - NaN only
-
-    return {name: plain(value) for name, value in values.items()}

@@ -32,7 +32,7 @@ from crystallm.training.batch_sampler import BatchSampler
 from crystallm.training.loss import Losses, validate
 from crystallm.training.metrics import METRICS
 from crystallm.training.recipe import ARCHITECTURE, Recipe, learning_rate, next_validation
-from crystallm.training.state import LAST, MODEL, RECIPE, STATE, Progress, Run
+from crystallm.training.state import LAST, MODEL, RECIPE, STATE, Run, TrainingProgress
 from crystallm.training.step import divergence_error, make_optimizers, train_step
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from crystallm.training.distributed import ProcessGroup
     from crystallm.training.loss import Features
 
-    Report = Callable[[Progress, Losses | None], None]
+    Report = Callable[[TrainingProgress, Losses | None], None]
 
 
 # ------------------------------------------------------------------------------------------------ set up
@@ -56,7 +56,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     report: Report | None = None,
-) -> Progress:
+) -> TrainingProgress:
     """Train a network, or resume an interrupted run.
 
     Under `torchrun` all processes call this function; only the first writes and reports.
@@ -81,7 +81,7 @@ def train(
     with distributed.processes(device) as world:
         with world.together():
             run = _prepare(recipe, data, folder, world, resume=resume)
-            progress = state.load(run) if resume else Progress()
+            progress = state.load(run) if resume else TrainingProgress()
         world.equalize_([parameter.data for parameter in run.network.parameters()])
         with world.together():
             if world.first:
@@ -203,7 +203,7 @@ def _resolve_dtype(dtype: str, device: torch.device) -> str:
 # -------------------------------------------------------------------------------------------------- loop
 
 
-def _loop(run: Run, progress: Progress, report: Report | None) -> Progress:
+def _loop(run: Run, progress: TrainingProgress, report: Report | None) -> TrainingProgress:
     recipe, world, config = run.recipe, run.world, run.network.config
     features: Features = torch.compile(run.network.features) if recipe.compile else run.network.features
     n_weights = run.network.num_parameters()
@@ -248,7 +248,7 @@ def _loop(run: Run, progress: Progress, report: Report | None) -> Progress:
     return progress
 
 
-def _is_finished(recipe: Recipe, progress: Progress) -> bool:
+def _is_finished(recipe: Recipe, progress: TrainingProgress) -> bool:
     return progress.share >= 1.0 or (recipe.patience is not None and progress.stale >= recipe.patience)
 
 
@@ -268,7 +268,9 @@ def _to_device(
     ]
 
 
-def _checkpoint(run: Run, progress: Progress, losses: Losses, board: metrics.TensorBoard | None) -> Progress:
+def _checkpoint(
+    run: Run, progress: TrainingProgress, losses: Losses, board: metrics.TensorBoard | None
+) -> TrainingProgress:
     """Write metrics, the models, and last the state, from which a killed run resumes."""
     is_best = losses.crystal < progress.best
     progress = replace(
@@ -287,7 +289,7 @@ def _checkpoint(run: Run, progress: Progress, losses: Losses, board: metrics.Ten
     return progress
 
 
-def _metrics_line(run: Run, progress: Progress, losses: Losses) -> dict[str, Any]:
+def _metrics_line(run: Run, progress: TrainingProgress, losses: Losses) -> dict[str, Any]:
     earlier = metrics.read(run.folder)[-1:] or [{"tokens": 0, "seconds": 0.0}]
     tokens, seconds = progress.tokens - earlier[0]["tokens"], progress.seconds - earlier[0]["seconds"]
     return {

@@ -39,8 +39,8 @@ MEMORY = 50  # updates over which the training loss is averaged
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Progress of a run.
+class TrainingProgress:
+    """TrainingProgress of a run.
 
     Attributes:
         share: done fraction of the schedule, 0 to 1.
@@ -116,7 +116,7 @@ class Run:
         return counts
 
 
-def save(run: Run, progress: Progress) -> None:
+def save(run: Run, progress: TrainingProgress) -> None:
     """Save the state: write a temporary file and rename it.
 
     Raises:
@@ -145,7 +145,7 @@ def save(run: Run, progress: Progress) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(run: Run) -> Progress:
+def load(run: Run) -> TrainingProgress:
     """Load the state in the folder of a run into it.
 
     Raises:
@@ -158,7 +158,7 @@ def load(run: Run) -> Progress:
     try:
         with safe_open(str(path), framework="pt") as stored:
             facts = {name: json.loads(fact) for name, fact in stored.metadata().items()}
-            progress = Progress(**facts["progress"])
+            progress = TrainingProgress(**facts["progress"])
             for name, parameter in run.network.named_parameters():
                 _fill(parameter.data, stored.get_tensor(f"weights.{name}"), name)
                 if not progress.update:

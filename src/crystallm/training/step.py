@@ -14,7 +14,7 @@ import torch
 from crystallm.errors import CrystallmError
 from crystallm.training.loss import sum_losses
 from crystallm.training.recipe import Recipe, learning_rate
-from crystallm.training.state import RECIPE, STATE, Progress, Run
+from crystallm.training.state import RECIPE, STATE, Run, TrainingProgress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,7 @@ def make_optimizers(network: GPT, recipe: Recipe) -> list[torch.optim.Optimizer]
 
 def train_step(
     run: Run,
-    progress: Progress,
+    progress: TrainingProgress,
     counts: UpdateBatches,
     batches: list[tuple[int, DeviceBatch]],
     features: Features,
@@ -116,7 +116,7 @@ def train_step(
     return float(loss)
 
 
-def _check_loss(run: Run, progress: Progress, loss: float, gradient: float) -> None:
+def _check_loss(run: Run, progress: TrainingProgress, loss: float, gradient: float) -> None:
     """Raise CrystallmError if loss or gradient norm are not finite, or the loss has jumped."""
     scaler = run.scaler
     overflow = scaler.is_enabled() and not math.isfinite(gradient) and scaler.get_scale() > _MIN_SCALE

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from crystallm.training.loss import Losses
-    from crystallm.training.state import Progress
+    from crystallm.training.state import TrainingProgress
 
-    Report = Callable[[Progress, Losses | None], None]
+    Report = Callable[[TrainingProgress, Losses | None], None]
 
 
 Count = int | Literal["none"] | None
@@ -158,7 +158,7 @@ def _run(
     *,
     resume: bool,
     talks: bool,
-) -> Progress:
+) -> TrainingProgress:
     from crystallm.options import validated
     from crystallm.training.recipe import Recipe
 
@@ -254,10 +254,10 @@ def _reporter(device: str, dtype: str) -> Report:
 
     shown = sys.stderr.isatty()
     peaks: list[float] = []  # operations a second of all devices; measured at the first update
-    last: list[Progress] = []  # at the last full line
+    last: list[TrainingProgress] = []  # at the last full line
     told = [-_PAUSE]  # seconds of training at the last line of any kind
 
-    def report(progress: Progress, losses: Losses | None) -> None:
+    def report(progress: TrainingProgress, losses: Losses | None) -> None:
         if not last:
             peaks.append(distributed.size() * flops.peak(devices.device_of(device), dtype)[0])
             last.append(progress)
