@@ -61,7 +61,9 @@ def page() -> str:
     text = PAGE.read_text(encoding="utf-8")
     for mark, table in (("packages", packages_table()), ("modules", modules_table())):
         pattern = rf"(<!-- {mark} -->\n).*?(<!-- end of {mark} -->)"
-        text, n = re.subn(pattern, lambda match, table=table: match[1] + table + "\n" + match[2], text, flags=re.DOTALL)
+        text, n = re.subn(
+            pattern, lambda match, table=table: match[1] + table + "\n" + match[2], text, flags=re.DOTALL
+        )
         if n != 1:
             raise SystemExit(f"{PAGE} has no marks for {mark}")
     return text

@@ -2,8 +2,8 @@
 
 python scripts/make_reference.py
 
-Commands come from the command line, options from the pydantic models, notebooks from examples/. A test compares the
-pages with what this script would write.
+Commands come from the command line, options from the pydantic models, notebooks from examples/. A test
+compares the pages with what this script would write.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def options_page() -> str:
         "",
         GENERATED,
         "",
-        "Commands, Python functions, YAML files and the HTTP API share these models. Unknown names are rejected.",
+        "Commands, Python, YAML files and the HTTP API share these models. Unknown names are rejected.",
     ]
     for module, names in model_names().items():
         for name in names:

@@ -1,7 +1,7 @@
 """Measure the source: sizes, imports, names, words. `python tests/house.py` rewrites `allowances.json`.
 
-`allowances.json` lists what exceeds a limit today. Tests fail if a listed number grows, if a new entry appears, or if an entry
-is no longer needed, so that the list only gets shorter.
+`allowances.json` lists what exceeds a limit today. Tests fail if a listed number grows, if a new entry
+appears, or if an entry is no longer needed, so that the list only gets shorter.
 """
 
 from __future__ import annotations
@@ -24,15 +24,33 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 WORDS = {
-    "refuses to know": "does not depend on", "losable": "killable", "beginnings?": "prefix", "numbers? that (?:is|are) none": "NaN",
-    "what is no": "invalid", "mend(?:s|ed|ing)?": "remedy, fix", "told": "given, reported", "sheets?": "summary", "desk": "crystal tasks",
-    "whoever": "callers, users", "so many": "n", "goes on where": "resumes", "go on where": "resume", "judge[sd]?|judging": "check",
-    "verdicts?": "validity", "weigh(?:s|ed|ing)?": "compute energies, estimate probabilities", "freaks?": "pathological cells",
-    "anew": "again", "taken back|takes back|take back": "backtrack", "odd bonds?": "implausible bonds", "fold(?:s|ed|ing)": "cluster",
-    "asks for|asked for|is asked|are asked|was asked|asking": "request", "sound (?:ones?|crystals?)": "valid",
-    "light tokens?": "low-weight tokens", "that is none|which is none": "invalid", "on wish": "optionally",
-}  # fmt: skip
-"""Words that are distinctive enough to search for, and what to write in their place (the glossary of CONTRIBUTING.md)."""
+    "refuses to know": "does not depend on",
+    "losable": "killable",
+    "beginnings?": "prefix",
+    "numbers? that (?:is|are) none": "NaN",
+    "what is no": "invalid",
+    "mend(?:s|ed|ing)?": "remedy, fix",
+    "told": "given, reported",
+    "sheets?": "summary",
+    "desk": "crystal tasks",
+    "whoever": "callers, users",
+    "so many": "n",
+    "goe?s? on where": "resumes",
+    "judge[sd]?|judging": "check",
+    "verdicts?": "validity",
+    "weigh(?:s|ed|ing)?": "compute energies, estimate probabilities",
+    "freaks?": "pathological cells",
+    "anew": "again",
+    "taken? back|takes back": "backtrack",
+    "odd bonds?": "implausible bonds",
+    "fold(?:s|ed|ing)": "cluster",
+    "(?:asks|asked|asking) for|(?:is|are|was|were) asked|asking": "request",
+    "sound (?:ones?|crystals?)": "valid",
+    "light tokens?": "low-weight tokens",
+    "(?:that|which) is none": "invalid",
+    "on wish": "optionally",
+}
+"""Words distinctive enough to search for, and what to write instead (the glossary of CONTRIBUTING.md)."""
 
 _WORDS = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 
@@ -92,11 +110,75 @@ def imports() -> dict[str, set[str]]:
     return graph
 
 
+def circles() -> dict[str, int]:
+    """Groups of modules that import each other, directly or over others, with their size."""
+    graph = imports()
+
+    def reachable(start: str) -> frozenset[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            new = graph[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        return frozenset(seen)
+
+    reach = {name: reachable(name) for name in graph}
+    groups = {tuple(sorted(m for m in reach[n] if n in reach[m])) for n in graph if n in reach[n]}
+    return {", ".join(group): len(group) for group in sorted(groups)}
+
+
+def option_declarations() -> dict[str, int]:
+    """Options that are declared more than once, with the number of declarations.
+
+    A declaration is a field of a pydantic model, or a parameter of a command that is no group of options.
+    """
+    classes = {
+        (name, inner): node
+        for name, path in modules().items()
+        for inner, node in definitions(path).items()
+        if isinstance(node, ast.ClassDef)
+    }
+    models = {"BaseModel"}
+    while True:
+        more = {node.name for node in classes.values() if models & {_last(base) for base in node.bases}}
+        if more <= models:
+            break
+        models |= more
+    places = defaultdict(list)
+    for (name, _), node in classes.items():
+        if node.name in models:
+            for line in node.body:
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
+                    places[line.target.id].append(f"{name}.{node.name}")
+    for name, path in modules().items():
+        if not name.startswith("cli.commands."):
+            continue
+        for node in tree(path).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                for argument in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]:
+                    if argument.annotation and not (models & _names(argument.annotation)):
+                        places[argument.arg].append(f"{name}.{node.name}")
+    return {option: len(homes) for option, homes in sorted(places.items()) if len(homes) > 1}
+
+
+def _last(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _names(node: ast.expr) -> set[str]:
+    return {_last(part) for part in ast.walk(node) if isinstance(part, ast.Attribute | ast.Name)}
+
+
 def docstrings(path: Path) -> list[str]:
     """Docstrings of a module, attribute docstrings among them, and help texts of options."""
     texts = []
     for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
             texts.append(node.value.value)
         elif isinstance(node, ast.keyword) and node.arg in ("help", "description"):
             texts += [
@@ -108,16 +190,20 @@ def docstrings(path: Path) -> list[str]:
 
 
 def words() -> dict[str, int]:
-    """How often words of the glossary's left column stand in README, docs, docstrings and help texts, by file."""
+    """Words of the glossary's left column in README, docs, docstrings and help texts: how often, by file."""
     counts = {}
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    pages = [page for page in pages if "Written by scripts/make_reference.py" not in page.read_text(encoding="utf-8")]
-    texts = {page: [_prose(page.read_text(encoding="utf-8"))] for page in pages if page.name != "architecture.md"}
+    texts = {page: [_prose(page.read_text(encoding="utf-8"))] for page in pages if not _is_generated(page)}
     texts |= {path: docstrings(path) for path in modules().values()}
     for path, parts in texts.items():
         if n := sum(len(_WORDS.findall(part)) for part in parts):
             counts[path.relative_to(ROOT).as_posix()] = n
     return counts
+
+
+def _is_generated(page: Path) -> bool:
+    """Whether a page repeats docstrings, which are counted where they stand."""
+    return page.name == "architecture.md" or "Written by scripts/" in page.read_text(encoding="utf-8")
 
 
 def _prose(page: str) -> str:
@@ -147,6 +233,12 @@ def excesses() -> dict[str, dict[str, int]]:
         files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         if len(files) > PACKAGE_FILES:
             kinds["packages"][folder.relative_to(PACKAGE).as_posix()] = len(files)
+    mirrored = {test_file(name) for name in modules()} | {ROOT / "tests" / "test_architecture.py"}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        if path not in mirrored and path.parent.name != "integration":
+            kinds["mirrors_nothing"][path.relative_to(ROOT).as_posix()] = 1
+    kinds["circles"] = circles()
+    kinds["option_declarations"] = option_declarations()
     kinds["words"] = words()
     return dict(kinds)
 
@@ -162,9 +254,13 @@ def complaints(kind: str) -> list[str]:
     measured = excesses().get(kind, {})
     allowed = json.loads(ALLOWANCES.read_text(encoding="utf-8")).get(kind, {})
     new = [f"{name}: {n}" for name, n in measured.items() if n > allowed.get(name, 0)]
-    return new + [f"{name}: within the limit, run python tests/house.py" for name in allowed if name not in measured]
+    return new + [
+        f"{name}: within the limit, run python tests/house.py" for name in allowed if name not in measured
+    ]
 
 
 if __name__ == "__main__":
-    text = json.dumps({kind: entries for kind, entries in excesses().items() if entries}, indent=1, sort_keys=True)
+    text = json.dumps(
+        {kind: entries for kind, entries in excesses().items() if entries}, indent=1, sort_keys=True
+    )
     ALLOWANCES.write_text(text + "\n", encoding="utf-8")

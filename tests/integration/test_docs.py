@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import renamed_options
 
+import renamed_options
 from tests.integration.test_readme import checks_here, readme_files  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ WORKERS = ("prepare", "prompts", "benchmark", "evaluate", "relax")
 
 
 @pytest.fixture
-def docs_files(readme_files, checks_here, monkeypatch):  # noqa: ARG001, F811 - pytest injects fixtures so
+def docs_files(readme_files, checks_here, monkeypatch):  # noqa: F811 - pytest injects fixtures so
     """README's files, and a crystal to complete."""
     from pymatgen.core import Structure
 
@@ -83,7 +83,9 @@ def anchors(path: Path) -> set[str]:
 
 def test_every_relative_include_of_a_page_exists():
     for page in PAGES:
-        for target in re.findall(r'^--8<-- "([^":]+)', (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE):
+        for target in re.findall(
+            r'^--8<-- "([^":]+)', (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE
+        ):
             assert (ROOT / target).is_file(), (page, target)
 
 
@@ -113,7 +115,9 @@ def test_generated_pages_are_up_to_date():
 
 
 def test_every_column_of_results_has_a_description():
-    rows = re.findall(r"^\| `(\w+)` \| \w+ \| (.*) \|$", (DOCS / "reference" / "files.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| \w+ \| (.*) \|$", (DOCS / "reference" / "files.md").read_text(), re.MULTILINE
+    )
     assert len(rows) > 30
     assert [name for name, content in rows if not content] == []
 

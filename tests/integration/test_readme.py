@@ -13,9 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import renamed_options
 import yaml
 
+import renamed_options
 from crystallm.models import load
 
 ROOT = Path(__file__).parents[2]
