@@ -89,6 +89,8 @@ def commands_page() -> str:
     pages: str = app.generate_docs(output_format="markdown", recursive=True)
     head = f"# Commands\n\n{GENERATED}\n\nEvery option can also stand in a YAML file that `--config` names."
     body = pages.split("\n", maxsplit=1)[1]
+    # cyclopts shows how Python was started: `crystallm generate -m pytest` in a test.
+    body = re.sub(r"^(crystallm(?: [\w-]+)*?) -m \S+", r"\1", body, flags=re.MULTILINE)
     return head + "\n" + _without_trailing_blanks(body)
 
 
