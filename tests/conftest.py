@@ -153,8 +153,9 @@ def served(parrot, tmp_path_factory):
     from served import Served
 
     limits = (
-        "--limits=per_address=40,running=4,waiting=4,body_seconds=1.5,body=200000,samples=64,structures=3"
+        *("--max-jobs-per-address=40", "--max-running=4", "--max-waiting=4", "--body-timeout=1.5"),
+        *("--max-body-bytes=200000", "--max-samples=64", "--max-structures=3"),
     )
-    server = Served(parrot, tmp_path_factory.mktemp("served") / "out", limits)
+    server = Served(parrot, tmp_path_factory.mktemp("served") / "out", *limits)
     yield server
     server.end()
