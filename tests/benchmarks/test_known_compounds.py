@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import Counter
 from importlib.resources import files
@@ -14,7 +13,6 @@ from pymatgen.core import Composition, Lattice, Structure
 from crystallm.benchmarks import known_compounds
 from crystallm.benchmarks.known_compounds import Compound, evaluate, read_compounds
 from crystallm.cif import writer as cif_writer
-from crystallm.cli.app import run
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation.generate import generate
 
@@ -29,9 +27,6 @@ def text_of(structure: Structure) -> str:
 def book(textbook_structures) -> list[Compound]:
     seen = {"rocksalt": True, "rutile": False, "wurtzite": False}
     return [Compound(name, textbook_structures[name], name, seen[name]) for name in seen]
-
-
-# -- judging -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("kept")
@@ -111,9 +106,6 @@ def test_what_was_asked_wrongly_is_said(book):
         evaluate(book, {"halite": []})
 
 
-# -- our own set ---------------------------------------------------------------------------------------------
-
-
 def test_our_own_set_is_of_70_compounds_each_of_which_says_where_it_is_from():
     with OWN.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -139,9 +131,6 @@ def test_every_compound_of_it_can_be_asked_for():
         requests = requests_for(structures, 1, with_group=with_group, context=1024)
         assert None not in requests
         assert max(sum(Composition(r.formula).values()) for r in requests if r is not None) <= 60
-
-
-# -- files ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -182,67 +171,3 @@ def test_a_table_that_is_none_is_said_with_its_row(shelf):
         read_compounds(shelf / "bare.csv")
     with pytest.raises(InputError, match="nowhere"):
         read_compounds(shelf / "nowhere")
-
-
-# -- the command ---------------------------------------------------------------------------------------------
-
-
-def command(*words: object) -> int:
-    return run(["benchmark", *map(str, words)])
-
-
-@pytest.mark.usefixtures("kept")
-def test_a_model_that_knows_the_book_finds_the_book(shelf, parrot, capsys):
-    options = ("-n", 2, "--model", parrot, "--temperature", 0.01, "--workers", 1, "--device", "cpu")
-    assert command("compounds", shelf / "book.csv", *options, "--out", shelf / "scores.json") == 0
-    out = capsys.readouterr().out
-    kept = json.loads((shelf / "scores.json").read_text())
-    for way in ("composition", "group"):
-        shares = kept["prompts"][way]
-        assert shares["all"] == {"n": 5, "success": 1.0, "match": 1.0, "loose_match": 1.0}
-        assert (shares["seen"]["n"], shares["unseen"]["n"]) == (3, 1)
-    assert len(kept["compounds"]) == 10
-    rows = [row for row in kept["compounds"] if row["id"] == "rutile"]
-    assert [row["prompt"] for row in rows] == ["composition", "group"]
-    assert {(row["space_group"], row["likeliest_group"], row["n_valid"]) for row in rows} == {
-        ("P4_2/mnm", "P4_2/mnm", 2)
-    }
-    assert "book.csv, 5 compounds, n = 2" in out
-    assert "rutile [book]" in out
-
-
-@pytest.mark.usefixtures("kept")
-def test_one_way_of_asking_some_of_the_file_as_json(shelf, parrot, capsys):
-    options = ("-n", 1, "--prompt-with", "group", "--limit", 2, "--workers", 1, "--device", "cpu", "--json")
-    assert command("compounds", shelf / "cifs", *options, "--model", parrot) == 0
-    summary = json.loads(capsys.readouterr().out)
-    assert summary["prompts"].keys() == {"group"}
-    assert summary["prompts"]["group"].keys() == {"all"}
-    assert summary["prompts"]["group"]["all"]["n"] == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (("--prompt-with", "poetry"), "poetry"),
-        (("-n", 0), "n = '0': input should be greater than or equal to 1"),
-        (("--limit", -1), "limit = '-1': input should be greater than or equal to 1"),
-        (("--temperature", -1.0), "temperature = "),
-        (("nowhere.csv",), "nowhere.csv"),
-    ],
-)
-def test_bad_options_are_one_line(options, says, capsys):
-    assert command("compounds", *options) == 2
-    error = capsys.readouterr().err
-    assert says in error
-    assert error.count("\n") == 1
-
-
-def test_the_modules_load_no_heavy_library():
-    import subprocess
-    import sys
-
-    code = "import sys, crystallm.cli.commands.benchmark.known; h = "
-    code += "{'pymatgen.core', 'torch', 'spglib', 'numpy', 'rich'}; "
-    code += "print(sorted(h & sys.modules.keys()))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

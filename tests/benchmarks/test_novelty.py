@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import gzip
 import json
 import math
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from pymatgen.core import Lattice, Structure
 
 import real_crystals
 from crystallm.benchmarks import novelty
-from crystallm.cli.app import run
-from crystallm.cli.commands.benchmark.generated import read_hull
 from crystallm.errors import InputError
 from crystallm.execution import mapping
 from crystallm.execution import tasks as execution_tasks
@@ -301,97 +296,6 @@ def test_what_was_asked_wrongly_is_said_before_any_work(some) -> None:
         novelty.evaluate(some[:1], [], e_above_hull=[])
     with pytest.raises(InputError, match="can't compare int"):
         novelty.evaluate([3], [])  # type: ignore[list-item]
-
-
-# -- the command ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def place(tmp_path, textbook_structures) -> Any:
-    """A folder of crystals, one of them empty, a file of known ones, and a file of energies."""
-    (tmp_path / "made").mkdir()
-    for name, structure in textbook_structures.items():
-        (tmp_path / "made" / f"{name}.cif").write_text(cif(structure))
-    (tmp_path / "made" / "again.cif").write_text(cif(told(textbook_structures["rutile"])))
-    (tmp_path / "made" / "empty.cif").touch()
-    with gzip.open(tmp_path / "known.csv.gz", "wt", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows([["material_id", "cif"], ["mp-2657", cif(textbook_structures["rutile"])]])
-    (tmp_path / "hull.csv").write_text("id,e_above_hull\nrutile,0.0\nagain,0.0\ndiamond,0.09\nempty,\n")
-    return tmp_path
-
-
-def command(*words: object) -> int:
-    return run(["benchmark", *map(str, words)])
-
-
-@pytest.mark.usefixtures("kept")
-def test_the_command_scores_a_folder(place, in_process, capsys) -> None:
-    asked = ("--known", place / "known.csv.gz", "--hull", place / "hull.csv")
-    assert command("novelty", place / "made", "--out", place / "a.json", "--json", *asked) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["n_known"] == printed["n_compared"] == printed["n_undecided"] == 1
-    assert printed["overall"]["n"] == 7
-    assert printed["overall"]["vun"] == pytest.approx(4 / 7)
-    assert printed["overall"]["sun"] == 0
-    assert printed["overall"]["msun"] == pytest.approx(1 / 7)
-    kept = json.loads((place / "a.json").read_text())
-    rows = {row["id"]: row for row in kept.pop("crystals")}
-    assert kept == printed
-    assert rows["again"]["known"] == "mp-2657"
-    assert rows["rutile"]["repeats"] == "again"  # by name, again comes first
-    assert rows["empty"]["reason"] == "the file is empty"
-    assert command("novelty", place / "made", "--out", place / "a.parquet", *asked) == 0
-    shown = capsys.readouterr().out
-    assert "1 known crystals, 1 of them of a generated formula" in shown
-    assert "stable, unique, novel" in shown
-    assert pq.read_table(place / "a.parquet").to_pylist() == list(rows.values())
-    assert command("novelty", place / "made", "--known", place / "known.csv.gz", "--quiet") == 0
-    assert not capsys.readouterr().out
-
-
-def test_the_command_takes_its_options_from_a_file(place, in_process, capsys) -> None:
-    config = place / "options.yaml"
-    config.write_text(f"generated: {place / 'made'}\nknown: {place / 'known.csv.gz'}\nworkers: 1\n")
-    assert command("novelty", "--config", config, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["overall"]["sun"] is None
-    config.write_text("knwon: x\n")
-    assert command("novelty", "--config", config) == 2
-    assert "did you mean known" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("id,energy\nrutile,0\n", "has columns id, energy: give it id, e_above_hull"),
-        ("id,e_above_hull\nrutile,low\n", "line 2: 'low' is not an energy in eV/atom"),
-        ("id,e_above_hull\nrutile,nan\n", "line 2: 'nan' is not an energy in eV/atom"),
-        ("id,e_above_hull\nrutile,0\nrutile,1\n", "line 3: 'rutile' occurs twice"),
-        ("id,e_above_hull\nsalt,0\n", "holds none of the crystals, such as 'rutile'"),
-    ],
-)
-def test_a_file_of_energies_says_what_is_wrong_with_it(tmp_path, content: str, message: str) -> None:
-    (tmp_path / "hull.csv").write_text(content)
-    with pytest.raises(InputError, match=message):
-        read_hull(tmp_path / "hull.csv", ["rutile"])
-    with pytest.raises(InputError, match="cannot be read"):
-        read_hull(tmp_path / "none.csv", ["rutile"])
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ((), "no crystals"),
-        (("MADE",), "with --known"),
-        (("MADE", "--known", "KNOWN", "nowhere.csv"), "no file"),
-        (("MADE", "--known", "KNOWN", "--out", "a.csv"), "ends in .json or .parquet"),
-        (("MADE", "--known", "KNOWN", "--out", "none/a.json"), "make it first"),
-    ],
-)
-def test_the_command_says_what_it_lacks(place, capsys, options, says) -> None:
-    paths = {"MADE": place / "made", "KNOWN": place / "known.csv.gz"}
-    assert command("novelty", *(paths.get(word, word) for word in options)) == 2
-    assert says in capsys.readouterr().err
 
 
 def test_results_hold_all_that_the_rates_rest_on(some, in_process) -> None:
