@@ -485,7 +485,7 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["TiO2", "--max-tries", "5"], 2, "max_tries = 5 without valid"),
         (["TiO2", "--best", "0"], 2, "best = '0'"),
         (["TiO2", "--rank", "beauty"], 2, "--rank"),
-        (["--prompt", "<crystal> Na 4 Na"], 2, "the prompt breaks the rules: 'Na' may not come here"),
+        (["--prompt", "<crystal> Na 4 Na"], 2, "the prompt breaks the rules: 'Na' is not allowed here"),
         (["TiO2", "--no-such-option"], 2, "no-such-option"),
         (["TiO2", "NaCl"], 2, "NaCl"),
         (["TiO2", "--model", "nowhere"], 1, "no model 'nowhere'"),

@@ -102,7 +102,7 @@ def test_the_rules_accept_equivalent_descriptions_as_they_do_canonical_ones():
 
     def walked(ids):
         read = language.from_ids(ids)
-        state = factory.rules("orbits", read.composition, read.space_group).start([])
+        state = factory.make_grammar("orbits", read.composition, read.space_group).start([])
         return all(token in state.allowed() and state.advance(token) == 0 for token in ids)
 
     ours, theirs, different = [], [], 0

@@ -16,7 +16,7 @@ RUTILE = "<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 0.30 2' <end>"
 
 @pytest.fixture
 def rutile():
-    rules = factory.rules("orbits", (("Ti", 2), ("O", 4)))
+    rules = factory.make_grammar("orbits", (("Ti", 2), ("O", 4)))
     return PrefixExplorer(LANGUAGE, rules, 128)
 
 
@@ -41,7 +41,7 @@ def test_a_wish_that_may_not_be_is_followed_as_far_as_it_may(rutile):
     prompt = LANGUAGE.prompt((("Ti", 2), ("O", 4)))
     wish = LANGUAGE.ids("(P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 c0 .0")
     assert LANGUAGE.text(rutile.followed(prompt, wish)).endswith("c-9 .3")
-    with pytest.raises(InputError, match="may not come here"):
+    with pytest.raises(InputError, match="is not allowed here"):
         rutile.followed(LANGUAGE.ids("<crystal> Ti 3"), ())
 
 

@@ -200,7 +200,7 @@ class _Reader:
         return _at(self.place, message)
 
 
-def _opening(read: _Reader) -> tuple[dict[str, int], int]:
+def _read_prompt(read: _Reader) -> tuple[dict[str, int], int]:
     """Read composition and space group."""
     symbols = elements.symbols()
     read.take("start", "<crystal>")
@@ -227,7 +227,7 @@ def from_ids(ids: Iterable[int]) -> Description:
     """
     read = _Reader(ids)
     symbols, labels = elements.symbols(), wyckoff_labels()
-    composition, number = _opening(read)
+    composition, number = _read_prompt(read)
     group = space_groups.get(number)
     pairs: list[tuple[str, str]] = []
     while not pairs or read.peek("element"):
@@ -257,23 +257,61 @@ def from_ids(ids: Iterable[int]) -> Description:
     return Description(tuple(composition.items()), group.number, tuple(orbits), tuple(cell))
 
 
+def encode(structure: Structure, symprec: float = 0.1) -> list[int]:
+    """Return the ids of a structure, from `<crystal>` to `<end>`.
+
+    Args:
+        structure: ordered, any cell.
+        symprec: distance tolerance of the symmetry search, Å.
+
+    Raises:
+        InputError: as `to_ids` and `describe`.
+        TextError: as `describe`.
+    """
+    return to_ids(describe(structure, symprec))
+
+
+def decode(ids: Iterable[int]) -> Structure:
+    """Return the structure that ids describe, its conventional cell.
+
+    Raises:
+        TextError: as `from_ids` and `to_structure`.
+    """
+    return to_structure(from_ids(ids))
+
+
 class OrbitsLanguage:
-    """This module behind the protocol of `language`."""
+    """The orbits language behind the Language protocol: the functions of this module."""
 
     name = "orbits"
 
+    slides = False
+    """What the context cannot hold is never sampled: its beginning is needed to the end."""
+
+    writes_cif = False
+
+    has_parameters = True
+
+    typical_length = 60
+
+    @property
+    def digits(self) -> tuple[str, ...]:
+        """The tokens with the hundredths of a coordinate."""
+        family = families()
+        return vocabulary()[family.coarse : family.fine]
+
     def vocabulary(self) -> tuple[str, ...]:
-        """All tokens, in the order of their ids."""
+        """Return all tokens, in the order of their ids."""
         return vocabulary()
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """The run of ids that, once generated, ends a crystal."""
+        """The id of `<end>`."""
         return (families().end,)
 
     @property
-    def light_ids(self) -> tuple[int, ...]:
-        """Elements and counts, which a prompt gives and the rules spread over the orbits, and last digits."""
+    def low_weight_ids(self) -> tuple[int, ...]:
+        """Elements and counts, which prompt and grammar give, and last digits."""
         family = families()
         return (
             *range(family.element, family.group),
@@ -282,35 +320,80 @@ class OrbitsLanguage:
         )
 
     def is_end(self, ids: Sequence[int]) -> bool:
-        """Whether ids end with the end of a crystal."""
+        """Return whether the last id is `<end>`."""
         return bool(ids) and ids[-1] == families().end
 
     def encode(self, structure: Structure, symprec: float = 0.1) -> list[int]:
-        """Ids of a structure; see `describe` for errors."""
-        return to_ids(describe(structure, symprec))
-
-    def opening(self, ids: Sequence[int]) -> tuple[dict[str, int], int]:
-        """Composition and number of the space group that a text begins with; see `from_ids` for errors."""
-        return _opening(_Reader(ids))
+        """Return the ids of a structure; see `encode` of the module."""
+        return encode(structure, symprec)
 
     def decode(self, ids: Iterable[int]) -> Structure:
-        """The structure that ids stand for; see `from_ids` and `to_structure` for errors."""
-        return to_structure(from_ids(ids))
+        """Return the structure that ids describe; see `decode` of the module."""
+        return decode(ids)
 
     def standard_text(self, ids: Iterable[int]) -> str:
-        """The standard text of what ids stand for, with the space group as written."""
+        """Return the standard text, with the space group that the ids name; see `from_ids` for errors."""
         return to_text(from_ids(ids))
 
     def prompt(
         self, composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None
     ) -> list[int]:
-        """The beginning of a text for what was asked."""
+        """Return the first ids of a crystal; see `prompt` of the module."""
         return prompt(composition, space_group)
 
+    def template_prompt(
+        self,
+        composition: Iterable[tuple[str, int]],
+        space_group: int,
+        orbits: Iterable[tuple[str, str]],
+    ) -> list[int]:
+        """Return the ids up to the last orbit."""
+        index = token_index()
+        tokens = (token for orbit in orbits for token in orbit)
+        return [*prompt(composition, space_group), *(index[token] for token in tokens)]
+
+    def read_prompt(self, ids: Sequence[int]) -> tuple[dict[str, int], int]:
+        """Return composition and number of the space group; see `from_ids` for errors."""
+        return _read_prompt(_Reader(ids))
+
+    def ends_composition(self, token: int) -> bool:
+        """Return whether a token is a space group, which follows the composition."""
+        return self.is_group_token(token)
+
+    def group_token(self, number: int) -> int | None:
+        """Return the id of a space group."""
+        return families().group + number - 1
+
+    def is_group_token(self, token: int) -> bool:
+        """Return whether a token is one of the 230 space groups."""
+        family = families()
+        return family.group <= token < family.label
+
+    def group_is_next(self, ids: Sequence[int], allowed: Sequence[int] | None) -> bool:  # noqa: ARG002
+        """Return whether all allowed tokens are space groups."""
+        return bool(allowed) and all(self.is_group_token(token) for token in allowed or ())
+
+    def token_roles(self, ids: Sequence[int]) -> list[str]:
+        """Return what each token is about, by its family and by what came before."""
+        family = families()
+        roles = []
+        in_orbits = False
+        for token in ids:
+            if family.group <= token < family.label:
+                roles.append("space_group")
+                in_orbits = True
+            elif token < family.group and token != family.end:
+                roles.append("orbits" if in_orbits else "composition")
+            elif token == family.end or token >= family.coarse:
+                roles.append("coordinates")
+            else:
+                roles.append("orbits" if token < family.volume else "cell")
+        return roles
+
     def text(self, ids: Iterable[int]) -> str:
-        """Tokens with a blank between them."""
+        """Return tokens with a blank between them."""
         return text(ids)
 
     def ids(self, text: str) -> list[int]:
-        """The ids of a text."""
+        """Return the ids of a text."""
         return ids(text)

@@ -79,7 +79,7 @@ class ElitePolicy:
         self._seed = seed
         self._roots = roots
         self._beginnings = beginnings
-        self._numbered = beginnings.language.name == "orbits"
+        self._numbered = beginnings.language.has_parameters
         self._sampling = Sampling(seed, roots)
         self._families: dict[Ids, list[tuple[float, Ids, int]]] = {}  # (energy, text, root), the lowest first
         self._proposed: set[Ids] = set()  # whole texts
