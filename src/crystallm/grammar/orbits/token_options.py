@@ -61,10 +61,10 @@ def counts(able: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=wyckoff_assignment.KEPT)
-def units(able: tuple[int, ...], hundreds: int) -> tuple[int, ...]:
-    """Ids of what stands behind the hundreds of these counts."""
+def last_digits(counts: tuple[int, ...], hundreds: int) -> tuple[int, ...]:
+    """Return the ids of the last two digits of the counts with these hundreds."""
     first = vocabulary.families().number
-    return tuple(first + n - hundreds for n in able if 0 <= n - hundreds < 100)
+    return tuple(first + n - hundreds for n in counts if 0 <= n - hundreds < 100)
 
 
 @lru_cache(maxsize=wyckoff_assignment.KEPT)
