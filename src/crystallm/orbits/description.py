@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crystallm.crystallography import elements, space_groups
+from crystallm.crystallography import cells, elements, space_groups
 from crystallm.errors import InputError, TextError
 from crystallm.orbits import canonical
 
@@ -169,8 +169,7 @@ def _images(description: Description) -> list[tuple[str, Floats]]:
 
 def _check_cell(angles: Sequence[float]) -> float:
     """(V / abc)^2 of a cell with these angles (degrees), which must be positive."""
-    x, y, z = (math.cos(math.radians(angle)) for angle in angles)
-    square = 1 - (x * x + y * y + z * z) + 2 * x * y * z
+    square = cells.squared_volume_factor(angles)
     if square <= 1e-6:
         raise TextError(f"no cell has the angles {tuple(angles)} degrees")
     return square
