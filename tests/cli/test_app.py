@@ -441,7 +441,7 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
 @pytest.mark.parametrize(
     ("arguments", "expected", "says"),
     [
-        (["XyO2"], 2, "Xy is no element"),
+        (["XyO2"], 2, "Xy is not an element"),
         (["PoO2"], 2, "Po (Z = 84) has no token"),
         ([""], 2, "the formula is empty"),
         (["tio2"], 2, "did you mean TiO2?"),
@@ -497,14 +497,14 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["--formulas", "list.csv"], 2, "--formulas needs --out"),
         (["NaCl", "--formulas", "list.csv", "--out", "out"], 2, "give one or the other"),
         (["--formulas", "file.csv", "--out", "out"], 2, "must name the columns"),
-        (["--formulas", "file.txt", "--out", "out"], 2, "file.txt, line 1: 'nothing' is no formula"),
+        (["--formulas", "file.txt", "--out", "out"], 2, "file.txt, line 1: 'nothing' is not a formula"),
         (["TiO2", "--workers", "0"], 2, "workers = 0"),
         (["TiO2", "--workers", "2", "--cluster", "tcp://x:1"], 2, "--cluster and --workers"),
         (["TiO2", "--threads", "0"], 2, "threads = 0"),
         (["TiO2", "--threads", "2", "--workers", "2"], 2, "--threads are those of this process"),
         (["TiO2", "--device", "cpu,cpu"], 2, "write each once"),
         (["TiO2", "--device", "cuda:0,cuda:1", "--workers", "1"], 2, "workers = 1 for 2 devices"),
-        (["--formulas", "list.csv", "--out", "out"], 2, "list.csv, line 3: 'Xx': Xx is no element"),
+        (["--formulas", "list.csv", "--out", "out"], 2, "list.csv, line 3: 'Xx': Xx is not an element"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(crystallm, parrot, tmp_path, arguments, expected, says):

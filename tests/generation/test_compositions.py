@@ -207,8 +207,8 @@ def test_a_crystal_says_what_was_asked_and_what_was_chosen(parrot_model):
     ("asked", "says"),
     [
         ({"elements": "Li-Po-O"}, "the element Po (Z = 84) has no token: the language covers H to Pu"),
-        ({"elements": "Li-Xx"}, "'Li-Xx': Xx is no element"),
-        ({"elements": "li-fe-o"}, "elements = 'li-fe-o': 'li' is no element: did you mean Li?"),
+        ({"elements": "Li-Xx"}, "'Li-Xx': Xx is not an element"),
+        ({"elements": "li-fe-o"}, "elements = 'li-fe-o': 'li' is not an element: did you mean Li?"),
         ({"elements": "Li2O"}, "elements = 'Li2O' has counts or brackets: write symbols alone"),
         ({"elements": "Li-Fe-*"}, "elements = 'Li-Fe-*' has counts or brackets"),
         ({"elements": " "}, "elements = '': write symbols with - between them, such as Li-Fe-O"),

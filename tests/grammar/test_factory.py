@@ -331,7 +331,7 @@ def test_order_yields_where_no_place_is_left_behind():
     """Atoms of P1 stand in order; behind the last place there is, the next one may stand before."""
     counts = {"He": 12}
     start = language.prompt(counts.items(), 1)
-    state = OrbitsGrammarState("full", counts, 1, retries=(0, 0, 0, 0))
+    state = OrbitsGrammarState(OrbitsGrammar("full", counts, 1, retries=(0, 0, 0, 0)))
     for token in [*start, *language.ids("He 1a " * 12 + "V50 .0 b0 .0 c0 .0 90° .0 90° .0 90° .0")]:
         state.advance(token)
     for last in range(10):
@@ -440,7 +440,7 @@ def test_options_that_are_the_same_are_one_object():
 @pytest.mark.parametrize(("ends", "back"), [((1, 0), 4), ((0, 0), 8)])
 def test_orbits_with_odd_bonds_are_taken_back_and_those_before_stay(monkeypatch, ends, back):
     def fault(atoms, number, *, bonds_too):
-        atoms.odd = [(1, 1), ends]
+        atoms.implausible = [(1, 1), ends]
         return faults.pop()
 
     monkeypatch.setattr(contacts.PlacedAtoms, "fault", fault)

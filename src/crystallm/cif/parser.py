@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
 
 from crystallm.cif.block import (
@@ -32,7 +31,7 @@ from crystallm.crystallography.cells import impossible
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from crystallm.crystallography.space_groups import SpaceGroup
 
@@ -283,23 +282,9 @@ def _check_operators(loops: dict[str, _Loop], group: SpaceGroup) -> None:
         return
     column = loop.tags.index(OPERATOR_LOOP[1])
     printed = [cells[column].replace(" ", "") for _, cells in loop.rows]
-    if printed not in (["x,y,z"], [operator.replace(" ", "") for operator in operators(group)]):
+    if printed not in (["x,y,z"], [operator.replace(" ", "") for operator in group.xyz_operators]):
         raise TextError(
             f"{len(printed)} symmetry operators: a text holds the identity alone, or all of {group.symbol} "
             f"(#{group.number}) in the setting of the texts",
             loop.line,
         )
-
-
-@cache
-def operators(group: SpaceGroup) -> tuple[str, ...]:
-    """Return the operators of a group as `-y, x-y, z+1/3`."""
-    pairs = zip(group.rotations.tolist(), group.translations.tolist(), strict=True)
-    return tuple(", ".join(map(_expression, rotation, translation)) for rotation, translation in pairs)
-
-
-def _expression(row: Sequence[int], shift: float) -> str:
-    terms = "".join(("+" if n > 0 else "-") + name for n, name in zip(row, "xyz", strict=True) if n)
-    part = round(shift * 12) % 12
-    divisor = gcd(part, 12)
-    return terms.removeprefix("+") + (f"+{part // divisor}/{12 // divisor}" if part else "")

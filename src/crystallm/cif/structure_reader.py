@@ -11,7 +11,7 @@ import re
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from crystallm.cif.block import (
@@ -27,12 +27,13 @@ from crystallm.cif.block import (
     read,
     row_symbol,
 )
+from crystallm.crystallography import space_groups
 from crystallm.crystallography.cells import pymatgen_vectors
 from crystallm.errors import CrystallmError, TextError, quiet
 from crystallm.geometry import bonds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pymatgen.core import Structure
 
@@ -49,22 +50,6 @@ def printed_group(block: Block) -> str | None:
     return None if symbol is None else "".join(symbol.split())
 
 
-@cache
-def group_operators(symbol: str) -> tuple[str, ...]:
-    """Return the operators of a group as CIF writes them.
-
-    Raises:
-        InputError: no such group.
-    """
-    from crystallm.crystallography import space_groups
-
-    group = space_groups.get(symbol)
-    return tuple(
-        _as_xyz(rotation, translation)
-        for rotation, translation in zip(group.rotations, group.translations, strict=True)
-    )
-
-
 @lru_cache(maxsize=1024)
 def _matrices(operators: tuple[str, ...]) -> Floats | None:
     """Return operators [n_ops, 3, 4] as pymatgen reads them; None if it cannot."""
@@ -75,18 +60,6 @@ def _matrices(operators: tuple[str, ...]) -> Floats | None:
         return np.array([SymmOp.from_xyz_str(xyz).affine_matrix[:3] for xyz in operators])
     except (ValueError, ZeroDivisionError, IndexError):
         return None
-
-
-def _as_xyz(rotation: Iterable[Iterable[int]], translation: Iterable[float]) -> str:
-    """Return an operator as CIF writes it: `-y, x-y, z+1/3` (translations are multiples of 1/24)."""
-    from fractions import Fraction
-
-    parts = []
-    for row, shift in zip(rotation, translation, strict=True):
-        term = "".join(f"{'+' if k > 0 else '-'}{axis}" for k, axis in zip(row, "xyz", strict=True) if k)
-        fraction = Fraction(round(float(shift) * 24) % 24, 24)
-        parts.append(term.removeprefix("+") + (f"+{fraction}" if fraction else ""))
-    return ", ".join(parts)
 
 
 def _operators(block: Block) -> tuple[str, ...]:
@@ -106,7 +79,7 @@ def _operators(block: Block) -> tuple[str, ...]:
     symbol = printed_group(block)
     if symbol is None:
         raise CrystallmError("the text has no space group")
-    return group_operators(symbol)
+    return space_groups.get(symbol).xyz_operators
 
 
 def _squeezed(operator: str) -> str:

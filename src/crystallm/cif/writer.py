@@ -26,7 +26,7 @@ from crystallm.crystallography import cells, elements
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pymatgen.core import Structure
 
@@ -188,7 +188,7 @@ def write(
         *(f"{tag} {value}" for tag, value in zip(block.CELL, printed, strict=True)),
         f"{block.NUMBER} {number}",
         f"{block.STRUCTURAL} {formula}",
-        f"{block.SUM} {_sum(counts)}",
+        f"{block.SUM} {sum_formula(counts)}",
         f"{block.VOLUME} {_print(cells.volume(cell))}",
         f"{block.Z} {int(units)}",
         "loop_",
@@ -204,9 +204,10 @@ def write(
     return "\n".join(lines) + "\n\n"
 
 
-def _sum(counts: dict[str, int]) -> str:
-    written = " ".join(f"{s}{counts[s]}" for s in elements.electronegativity_order(counts))
-    return f"'{written}'" if len(counts) > 1 else written
+def sum_formula(counts: Mapping[str, int]) -> str:
+    """Return the sum formula as printed, `'Na4 Cl4'`."""
+    formula = " ".join(f"{s}{counts[s]}" for s in elements.electronegativity_order(counts))
+    return f"'{formula}'" if len(counts) > 1 else formula
 
 
 def _print(value: float) -> str:
@@ -284,12 +285,12 @@ def to_cif(text: str) -> str:
         *(f"{tag}   {value:.4f}" for tag, value in zip(block.CELL, parsed.cell, strict=True)),
         f"{block.NUMBER}   {group.number}",
         f"{block.STRUCTURAL}   '{formula}'",
-        f"{block.SUM}   '{_sum(counts).strip(chr(39))}'",
+        f"{block.SUM}   '{sum_formula(counts).strip(chr(39))}'",
         f"{block.VOLUME}   {cells.volume(parsed.cell):.4f}",
         f"{block.Z}   {int(units)}",
         "loop_",
         *(f" {tag}" for tag in block.OPERATOR_LOOP),
-        *(f"  {i}  '{operator}'" for i, operator in enumerate(parser.operators(group), 1)),
+        *(f"  {i}  '{operator}'" for i, operator in enumerate(group.xyz_operators, 1)),
         "loop_",
         *(f" {tag}" for tag in block.ATOM_LOOP),
         *atoms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +12,9 @@ from crystallm.errors import InputError
 from crystallm.geometry import contacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from crystallm.grammar.composition import CompositionConstraint
 
 
 CONSTRAINTS = ("full", "syntax", "none")
@@ -47,31 +50,55 @@ NO_ATOMS = contacts.PlacedAtoms(np.zeros((3, 3)))
 """Before the cell is known; atoms are never added to it."""
 
 
+@dataclass(frozen=True)
+class GrammarOptions:
+    """The request that a grammar is for, and its retry budgets.
+
+    Attributes:
+        strength: `full` or `syntax`.
+        counts: the composition requested; None leaves it to the network.
+        group: number of the space group requested; None leaves it to the network.
+        retries: how often each part of a crystal is resampled, from the smallest part to the largest.
+        bond_retries: how often a complete crystal is resampled for its bonds alone.
+        max_backtracked: tokens that are resampled in all; None for any number.
+        context: tokens that a sequence may have; None for any number.
+        wanted: constraint on a composition that is left to the network; only for `full`.
+    """
+
+    strength: str
+    counts: Mapping[str, int] | None = None
+    group: int | None = None
+    retries: tuple[int, ...] = ()
+    bond_retries: int = 0
+    max_backtracked: int | None = MAX_BACKTRACKED
+    context: int | None = None
+    wanted: CompositionConstraint | None = None
+
+
 class BacktrackingState:
     """The state of a grammar: counts tokens, and takes back those that put atoms too close.
 
     Args:
+        options: request and retry budgets.
         vocabulary: tokens in the order of their ids, for messages.
-        retries: how often each part of a crystal may be resampled, from the smallest part to the largest.
-        bond_retries: how often a complete crystal may be resampled for its bonds alone.
-        max_backtracked: tokens that may be resampled in all; None for any number.
     """
 
-    def __init__(
-        self,
-        vocabulary: Sequence[str],
-        retries: Sequence[int],
-        bond_retries: int,
-        max_backtracked: int | None,
-    ) -> None:
+    def __init__(self, options: GrammarOptions, vocabulary: Sequence[str]) -> None:
+        self.full = options.strength == "full"
+        self.composition: dict[str, int] = {}
+        self._requested_counts = options.counts if self.full else None
+        self._requested_group = options.group
+        self._wanted = options.wanted if self.full else None
+        self._context = options.context
         self._vocabulary = vocabulary
         self._n_tokens = 0
         self._n_settled = 0  # tokens that may not be taken back
         self._n_back = 0  # tokens that the last one takes back
-        self._retry_budget = tuple(retries)
-        self._retries = list(retries)  # left
-        self._bond_retries = bond_retries  # left
-        self._backtrackable: float = inf if max_backtracked is None else max_backtracked  # left
+        self._retry_budget = options.retries
+        self._retries = list(options.retries)  # left
+        self._bond_retries = options.bond_retries  # left
+        most = options.max_backtracked
+        self._backtrackable: float = inf if most is None else most  # left
         self._atoms = NO_ATOMS  # of complete orbits
 
     def allowed(self) -> Sequence[int]:

@@ -58,7 +58,7 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, most_
     group = None
     if space_group is not None and space_group != "auto":
         try:
-            group = space_groups.meant(str(space_group))
+            group = space_groups.from_any_setting(str(space_group))
         except InputError as error:
             raise FieldError("space_group", str(error)) from None
     open_cells = _open(formula, unit, most_atoms)

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from crystallm.cif import block, tokenizer, writer
 from crystallm.crystallography import elements, space_groups
 from crystallm.crystallography.wyckoff_assignment import groups_for
-from crystallm.grammar.base import MAX_BACKTRACKED, BacktrackingState
+from crystallm.grammar.base import BacktrackingState
 from crystallm.grammar.cif.numbers import PHYSICAL, SENSIBLE, next_characters, parameter_limit, volume_limit
 from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from crystallm.crystallography.space_groups import SpaceGroup
+    from crystallm.grammar.base import GrammarOptions
     from crystallm.grammar.composition import CompositionConstraint
 
 
@@ -51,41 +52,14 @@ def group_numbers() -> dict[int, int]:
     return {token: space_groups.get(symbol).number for symbol, token in tokenizer.space_groups().items()}
 
 
-def _sum(counts: Mapping[str, int]) -> str:
-    """Return the sum formula as printed, `'Na4 Cl4'`."""
-    formula = " ".join(f"{s}{counts[s]}" for s in elements.electronegativity_order(counts))
-    return f"'{formula}'" if len(counts) > 1 else formula
-
-
 class CifHeaderState(BacktrackingState):
     """State up to the atom loop; `_begin_rows` continues.
 
     Each step offers a choice with the method that takes it, or forces a text with the step after it.
-
-    Args:
-        strength: `full` or `syntax`.
-        counts: the composition requested; None leaves it to the network.
-        group: the space group requested; None leaves it to the network.
-        retries: of a row, and of cell and rows, where atoms are too close.
-        bond_retries: of a complete crystal for its bonds alone.
-        wanted: constraint on a composition that is left to the network.
     """
 
-    def __init__(
-        self,
-        strength: str,
-        counts: Mapping[str, int] | None,
-        group: int | None,
-        *,
-        retries: tuple[int, int],
-        bond_retries: int,
-        wanted: CompositionConstraint | None,
-    ) -> None:
-        super().__init__(tokenizer.vocabulary(), retries, bond_retries, MAX_BACKTRACKED)
-        self._full = strength == "full"
-        self._wanted = wanted if self._full else None
-        self._requested_group = group
-        self.composition: dict[str, int] = {}
+    def __init__(self, options: GrammarOptions) -> None:
+        super().__init__(options, tokenizer.vocabulary())
         self.group: SpaceGroup = space_groups.get(1)
         self._cell: list[float] = []
         self._symbol = ""  # element of the head line or of the row at hand
@@ -98,7 +72,7 @@ class CifHeaderState(BacktrackingState):
         self._take: Callable[[int], None] | None = None
         self._n_choices = 0  # tokens that were a choice
         self._cell_start = 0  # tokens before the cell
-        if self._full and counts is not None:
+        if (counts := self._requested_counts) is not None:
             self.composition = {s: counts[s] for s in elements.electronegativity_order(counts)}
             self._force(writer.head(self.composition.items()) + "\n", self._properties)
         else:
@@ -150,13 +124,13 @@ class CifHeaderState(BacktrackingState):
             first = 0 if self._number else 1
             options += [digits()[d] for d in range(first, 10) if int(self._number or 0) * 10 + d <= room]
         if self._number or not self._symbol:
-            if not self._full:
+            if not self.full:
                 options += [i for s, i in ids.items() if s not in self.composition]
             elif len(self.composition) < MAX_ELEMENTS and n_atoms < MAX_ATOMS:
                 later = list(ids)[list(ids).index(self._symbol) + 1 :] if self._symbol else list(ids)
                 options += [ids[s] for s in later]
         # A text has at least one formula unit: the cell O1, half an O2, has no text.
-        if self._number and (not self._full or writer.formula_unit(self.composition)[1] >= 1):
+        if self._number and (not self.full or writer.formula_unit(self.composition)[1] >= 1):
             options.append(characters()["\n"])
         self._offer(options, self._take_head)
 
@@ -195,7 +169,7 @@ class CifHeaderState(BacktrackingState):
         self._force("\n".join(lines), self._group)
 
     def _group(self) -> None:
-        if not self._full:
+        if not self.full:
             options = list(group_numbers())
         elif self._requested_group is not None:
             options = [token for token, number in group_numbers().items() if number == self._requested_group]
@@ -239,7 +213,7 @@ class CifHeaderState(BacktrackingState):
             self._formulas()
             return
         name, tag = space_groups.PARAMETERS[done], block.CELL[done]
-        if self._full and name not in self.group.free_cell:
+        if self.full and name not in self.group.free_cell:
             known = dict(zip(space_groups.PARAMETERS, self._cell, strict=False))
             value = self.group.complete_cell(known)[done]
             self._cell.append(value)
@@ -249,11 +223,11 @@ class CifHeaderState(BacktrackingState):
 
     def _parameter_value(self) -> None:
         name = space_groups.PARAMETERS[len(self._cell)]
-        group = self.group if self._full else space_groups.get(1)
+        group = self.group if self.full else space_groups.get(1)
         known = dict(zip(space_groups.PARAMETERS, self._cell, strict=False))
         free = {p: known[p] for p in group.free_cell if p in known}
-        n_atoms = sum(self.composition.values()) if self._full else 1
-        limit = parameter_limit(group, n_atoms, free, name, PHYSICAL if self._full else SENSIBLE)
+        n_atoms = sum(self.composition.values()) if self.full else 1
+        limit = parameter_limit(group, n_atoms, free, name, PHYSICAL if self.full else SENSIBLE)
         self._offer_number(limit, self._take_parameter)
 
     def _take_parameter(self) -> None:
@@ -264,11 +238,11 @@ class CifHeaderState(BacktrackingState):
         lines = [
             f"{block.NUMBER} {self.group.number}",
             f"{block.STRUCTURAL} {writer.formula_unit(self.composition)[0]}",
-            f"{block.SUM} {_sum(self.composition)}",
+            f"{block.SUM} {writer.sum_formula(self.composition)}",
             f"{block.VOLUME} ",
         ]
         self._force("\n".join(lines), self._volume)
 
     def _volume(self) -> None:
-        group = self.group if self._full else space_groups.get(1)
+        group = self.group if self.full else space_groups.get(1)
         self._offer_number(volume_limit(group, self._cell), self._begin_rows)

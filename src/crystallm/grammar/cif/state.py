@@ -25,18 +25,17 @@ from crystallm.cif.language import missing_group
 from crystallm.crystallography import cells, space_groups
 from crystallm.errors import InputError
 from crystallm.geometry import contacts
-from crystallm.grammar.base import CELL_RETRIES, CRYSTAL_BOND_RETRIES, ORBIT_RETRIES, after
+from crystallm.grammar.base import CELL_RETRIES, CRYSTAL_BOND_RETRIES, ORBIT_RETRIES, GrammarOptions, after
 from crystallm.grammar.cif.header import CifHeaderState, characters, digits, element_ids, group_numbers
 from crystallm.grammar.cif.rows import RowFilling, multiplicities
 from crystallm.grammar.cif.wyckoff_grid import GRID
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
     from crystallm.grammar.cif.coordinates import Placement
-    from crystallm.grammar.composition import CompositionConstraint
 
 
 RETRIES = (ORBIT_RETRIES, CELL_RETRIES)
@@ -48,17 +47,8 @@ _ROW, _CELL = 0, 1
 class CifGrammarState(CifHeaderState):
     """State of a CIF text: the atom loop, after what `CifHeaderState` holds."""
 
-    def __init__(
-        self,
-        strength: str,
-        counts: Mapping[str, int] | None = None,
-        group: int | None = None,
-        *,
-        retries: tuple[int, int] = RETRIES,
-        bond_retries: int = CRYSTAL_BOND_RETRIES,
-        wanted: CompositionConstraint | None = None,
-    ) -> None:
-        super().__init__(strength, counts, group, retries=retries, bond_retries=bond_retries, wanted=wanted)
+    def __init__(self, options: GrammarOptions) -> None:
+        super().__init__(options)
         self._n_rows = 0
         self._filling: RowFilling | None = None  # the rows, in full strength
         self._placement: Placement | None = None  # the coordinates of the row at hand, likewise
@@ -77,7 +67,7 @@ class CifGrammarState(CifHeaderState):
             "loop_",
             *block.ATOM_LOOP,
         ]
-        if self._full:
+        if self.full:
             self._filling = RowFilling(self.group.number, self.composition)
             self._atoms = contacts.PlacedAtoms(cells.lattice(self._cell))
         self._force("\n".join(lines) + "\n", self._row)
@@ -226,27 +216,15 @@ class CifGrammarState(CifHeaderState):
 
 
 @dataclass(frozen=True)
-class CifGrammar:
+class CifGrammar(GrammarOptions):
     """The grammar of CIF texts for one request.
-
-    Attributes:
-        strength: `full` or `syntax`.
-        counts: the composition requested; None leaves it to the network.
-        group: number of the space group requested; None leaves it to the network.
-        retries: of a row, and of cell and rows together, where atoms are too close.
-        bond_retries: of a complete crystal for its bonds alone.
-        wanted: constraint on a composition that is left to the network.
 
     Raises:
         InputError: a composition without a text, or a space group without a token.
     """
 
-    strength: str
-    counts: Mapping[str, int] | None = None
-    group: int | None = None
-    retries: tuple[int, int] = RETRIES
+    retries: tuple[int, ...] = RETRIES
     bond_retries: int = CRYSTAL_BOND_RETRIES
-    wanted: CompositionConstraint | None = None
 
     def __post_init__(self) -> None:
         if self.counts is not None and writer.formula_unit(dict(self.counts))[1] < 1:
@@ -263,12 +241,4 @@ class CifGrammar:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        state = CifGrammarState(
-            self.strength,
-            self.counts,
-            self.group,
-            retries=self.retries,
-            bond_retries=self.bond_retries,
-            wanted=self.wanted,
-        )
-        return after(state, prompt)
+        return after(CifGrammarState(self), prompt)

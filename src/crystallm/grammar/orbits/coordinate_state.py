@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.crystallography.space_groups import Bools, Floats
+    from crystallm.grammar.base import GrammarOptions
 
 
 @dataclass
@@ -34,8 +35,8 @@ class OrbitsCoordinateState(OrbitsHeaderState):
     is limited to the values that leave its atoms room.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, options: GrammarOptions) -> None:
+        super().__init__(options)
         self.placed: list[PlacedOrbit] = []
         self._orbit = 0  # whose coordinates are at hand
         self._n_refused = 0  # orbits that were taken back because they met others

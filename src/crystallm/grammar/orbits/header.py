@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from crystallm.crystallography.space_groups import SpaceGroup
-    from crystallm.grammar.composition import CompositionConstraint
+    from crystallm.grammar.base import GrammarOptions
 
 
 class OrbitsHeaderState(BacktrackingState):
@@ -21,37 +21,10 @@ class OrbitsHeaderState(BacktrackingState):
 
     Each step is a pair of methods: one returns the allowed tokens, the other takes a token and sets the next
     step.
-
-    Args:
-        strength: `full` or `syntax`.
-        counts: the composition requested; None leaves it to the network.
-        group: the space group requested; None leaves it to the network.
-        retries: of the coordinates of one orbit, of the cell, of the Wyckoff positions and of the group.
-        context: tokens that the sequence may have; None for any number.
-        bond_retries: of what is complete for its bonds alone.
-        max_backtracked: tokens that may be taken back in all; None for any number.
-        wanted: constraint on a composition that is left to the network.
     """
 
-    def __init__(
-        self,
-        strength: str,
-        counts: dict[str, int] | None,
-        group: int | None,
-        *,
-        retries: tuple[int, int, int, int],
-        context: int | None,
-        bond_retries: int,
-        max_backtracked: int | None,
-        wanted: CompositionConstraint | None,
-    ) -> None:
-        super().__init__(vocabulary.vocabulary(), retries, bond_retries, max_backtracked)
-        self.full = strength == "full"
-        self._wanted = wanted if self.full else None
-        self._requested_counts = counts if self.full else None
-        self._requested_group = group
-        self._context = context
-        self.composition: dict[str, int] = {}
+    def __init__(self, options: GrammarOptions) -> None:
+        super().__init__(options, vocabulary.vocabulary())
         self.group: SpaceGroup | None = None
         self._pending = 0  # the first digits of the number at hand
         self._pending_symbol = ""  # the element whose count is at hand

@@ -17,7 +17,7 @@ from crystallm.crystallography import formula, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
 from crystallm.grammar import base
 from crystallm.grammar.orbits import token_options
-from crystallm.grammar.orbits.state import OrbitsGrammarState
+from crystallm.grammar.orbits.state import OrbitsGrammar, OrbitsGrammarState
 from crystallm.orbits import vocabulary
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class FixedPartState(OrbitsGrammarState):
     """
 
     def __init__(self, fixed: FixedPart, context: int | None = None) -> None:
-        super().__init__("full", dict(fixed.composition), fixed.space_group, context=context)
+        counts = dict(fixed.composition)
+        super().__init__(OrbitsGrammar("full", counts, fixed.space_group, context=context))
         self._fixed = fixed
 
     def _label_options(self) -> Sequence[int]:

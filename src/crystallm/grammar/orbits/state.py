@@ -11,7 +11,7 @@ Does not depend on networks, probabilities or structures.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,6 @@ from crystallm.orbits import description, vocabulary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystallm.grammar.composition import CompositionConstraint
-
-
 RETRIES = (base.ORBIT_RETRIES, base.CELL_RETRIES, base.WYCKOFF_RETRIES, base.GROUP_RETRIES)
 """Of the coordinates of one orbit; of cell, Wyckoff positions and group, each with all after it."""
 
@@ -37,30 +34,11 @@ _ORBIT, _CELL, _WYCKOFF, _GROUP = range(4)
 class OrbitsGrammarState(OrbitsCoordinateState):
     """State of an orbits sequence: elements and positions of the orbits, the cell, and what is taken back."""
 
-    def __init__(
-        self,
-        strength: str,
-        counts: dict[str, int] | None = None,
-        group: int | None = None,
-        *,
-        retries: tuple[int, int, int, int] = RETRIES,
-        context: int | None = None,
-        bond_retries: int = base.ORBIT_BOND_RETRIES,
-        max_backtracked: int | None = base.MAX_BACKTRACKED,
-        wanted: CompositionConstraint | None = None,
-    ) -> None:
-        if group is not None:
-            retries = (retries[_ORBIT], retries[_CELL], retries[_WYCKOFF] + retries[_GROUP], 0)
-        super().__init__(
-            strength,
-            counts,
-            group,
-            retries=retries,
-            context=context,
-            bond_retries=bond_retries,
-            max_backtracked=max_backtracked,
-            wanted=wanted,
-        )
+    def __init__(self, options: base.GrammarOptions) -> None:
+        if options.group is not None:  # it is never resampled, the orbits are instead
+            orbit, cell, wyckoff, group = options.retries
+            options = replace(options, retries=(orbit, cell, wyckoff + group, 0))
+        super().__init__(options)
         self.cell: list[int] = []
         self._left: dict[str, int] = {}  # atoms of each element still to place
         self._taken: frozenset[int] = frozenset()  # fixed positions in use
@@ -220,7 +198,7 @@ class OrbitsGrammarState(OrbitsCoordinateState):
         """
         free = [i for i, orbit in enumerate(self.placed) if self._n_free(orbit)]
         n_fixed = len(self.placed) - len(free)  # these are placed before the others
-        first = min(max(ends) for ends in self._atoms.odd) - n_fixed
+        first = min(max(ends) for ends in self._atoms.implausible) - n_fixed
         if first < 0:
             return False  # the cell is to blame
         later = [self.placed[i] for i in free[first:]]
@@ -263,17 +241,11 @@ class OrbitsGrammarState(OrbitsCoordinateState):
 
 
 @dataclass(frozen=True)
-class OrbitsGrammar:
-    """The grammar of orbits sequences for one request; see `OrbitsHeaderState` for the attributes."""
+class OrbitsGrammar(base.GrammarOptions):
+    """The grammar of orbits sequences for one request."""
 
-    strength: str
-    counts: dict[str, int] | None = None
-    group: int | None = None
-    retries: tuple[int, int, int, int] = RETRIES
-    context: int | None = None
+    retries: tuple[int, ...] = RETRIES
     bond_retries: int = base.ORBIT_BOND_RETRIES
-    max_backtracked: int | None = base.MAX_BACKTRACKED
-    wanted: CompositionConstraint | None = None
 
     def start(self, prompt: Sequence[int]) -> OrbitsGrammarState:
         """Return the state after a prompt.
@@ -281,14 +253,4 @@ class OrbitsGrammar:
         Raises:
             InputError: the prompt breaks the rules.
         """
-        state = OrbitsGrammarState(
-            self.strength,
-            self.counts,
-            self.group,
-            retries=self.retries,
-            context=self.context,
-            bond_retries=self.bond_retries,
-            max_backtracked=self.max_backtracked,
-            wanted=self.wanted,
-        )
-        return base.after(state, prompt)
+        return base.after(OrbitsGrammarState(self), prompt)
