@@ -84,7 +84,7 @@ def test_each_ranking_has_its_own_first():
     first = {by: rank_samples(clusters, likelihood, valid, by).index(1) for by in ("agreement", "likelihood")}
     assert first == {"agreement": 2, "likelihood": 0}
     # Places: cluster 0 third and first, 1 first and third, 2 second and second; of equal sums the likelier.
-    assert rank_samples(clusters, likelihood, valid, "both") == [1, 5, 3, 6, 4, 2]
+    assert rank_samples(clusters, likelihood, valid, "combined") == [1, 5, 3, 6, 4, 2]
 
 
 def test_distinct_crystals_come_before_repeats_and_what_is_no_crystal_has_no_rank():
@@ -141,7 +141,7 @@ def test_ranking_sets_what_a_table_shows(here, textbook_structures):
     [
         ({}, [0, 1, 2, 3]),
         ({"valid": True}, [0, 2]),
-        ({"rank": "both"}, [2, 0, 1, 3]),
+        ({"rank": "combined"}, [2, 0, 1, 3]),
         ({"best": 1}, [2]),
         ({"best": 9}, [2, 0]),  # the third is a repeat
         ({"best": 9, "valid": True}, [2, 0]),
@@ -155,9 +155,9 @@ def test_what_is_kept(selection, expected):
 
 
 def test_a_selection_says_what_it_means():
-    assert SelectionOptions().tries(7) == 7
-    assert SelectionOptions(valid=True).tries(7) == 70
-    assert SelectionOptions(valid=True, max_tries=5).tries(7) == 5
+    assert SelectionOptions().attempts(7) == 7
+    assert SelectionOptions(only_valid=True).attempts(7) == 70
+    assert SelectionOptions(only_valid=True, max_attempts=5).attempts(7) == 5
     assert (SelectionOptions().ranking, SelectionOptions(best=3).ranking) == (None, "agreement")
-    with pytest.raises(InputError, match="max_tries = 5 without valid"):
-        validated(SelectionOptions, {"max_tries": 5})
+    with pytest.raises(InputError, match="max_attempts = 5 without only_valid"):
+        validated(SelectionOptions, {"max_attempts": 5})

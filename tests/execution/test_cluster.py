@@ -160,10 +160,10 @@ def test_crystals_are_judged_as_here(address: str, tmp_path: Path) -> None:
 
 
 def test_crystals_are_written_as_here(address: str, parrot: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("crystallm.pipelines.generate.SENT_TOGETHER", 3)
-    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 3)
+    monkeypatch.setattr("crystallm.pipelines.blocks.SENT_TOGETHER", 3)
+    monkeypatch.setattr("crystallm.pipelines.blocks.BLOCK", 3)
     (tmp_path / "list.csv").write_text("formula,z,n\nTiO2,2,3\nNaCl,auto,2\nZnS,2,4\nC,8,1\n")
-    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "--model", str(parrot), "--seed", "3"]
+    command = ["generate", "--requests", str(tmp_path / "list.csv"), "--model", str(parrot), "--seed", "3"]
     command += ["--quiet", "--rank", "agreement", "--batch-size", "2", "--device", "cpu", "--out"]
     assert run([*command, str(tmp_path / "here")]) == 0
     assert run([*command, str(tmp_path / "there"), "--cluster", address]) == 0
@@ -181,9 +181,9 @@ def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
     from distributed import Client
 
     for name, value in {"LARGE": 10, "LARGE_BLOCK": 4, "SENT_TOGETHER": 4}.items():
-        monkeypatch.setattr(f"crystallm.pipelines.generate.{name}", value)
+        monkeypatch.setattr(f"crystallm.pipelines.blocks.{name}", value)
     (tmp_path / "list.csv").write_text("formula\n" + "TiO2\nC8\nNaCl\nZnS\n" * 12)
-    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "1", "--model", str(babbler)]
+    command = ["generate", "--requests", str(tmp_path / "list.csv"), "-n", "1", "--model", str(babbler)]
     command += ["--quiet", "--batch-size", "2", "--device", "cpu", "--constraints", "none", "--out"]
     assert run([*command, str(tmp_path / "here")]) == 0
     write_unit, killed = run_folder.RunFolder.write_unit, []
@@ -210,7 +210,7 @@ def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
 
 
 def test_one_formula_is_written_on_a_cluster_too(address: str, parrot: Path, capsys: Any) -> None:
-    command = ["generate", "TiO2", "--z", "2", "-n", "3", "--valid", "--model", str(parrot), "--json"]
+    command = ["generate", "TiO2", "--z", "2", "-n", "3", "--only-valid", "--model", str(parrot), "--json"]
     texts = []
     for where in ([], ["--cluster", address]):
         assert run([*command, *where]) == 0
@@ -222,10 +222,10 @@ def test_one_formula_is_written_on_a_cluster_too(address: str, parrot: Path, cap
 def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     address: str, parrot: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr("crystallm.pipelines.generate.SENT_TOGETHER", 1)
-    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 2)
+    monkeypatch.setattr("crystallm.pipelines.blocks.SENT_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.pipelines.blocks.BLOCK", 2)
     (tmp_path / "list.csv").write_text("formula\nNa4Cl4\nTi2O4\n")
-    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "2", "--model", str(parrot)]
+    command = ["generate", "--requests", str(tmp_path / "list.csv"), "-n", "2", "--model", str(parrot)]
     command += ["--quiet", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path / "out")]
 
     class Losing(pool.Inline):
@@ -239,7 +239,7 @@ def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "connect", lambda _: nullcontext(Losing()))
         assert run([*command, "--cluster", "tcp://x:1"]) == 1
-    assert "1 tasks were lost, each 3 times (ValueError: no such thing)" in capsys.readouterr().err
+    assert "1 tasks failed, each 3 times (ValueError: no such thing)" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out" / "parts").iterdir()] == ["00001.parquet"]
     assert run(command) == 0
     assert [row["request"] for row in rows_of(tmp_path / "out")] == [0, 0, 1, 1]

@@ -33,6 +33,7 @@ from crystallm.cli.commands.score import score
 from crystallm.cli.commands.search import search
 from crystallm.cli.commands.serve import serve
 from crystallm.cli.commands.train import train
+from crystallm.cli.option_groups import read_config_file, set_flags, validation_message
 from crystallm.errors import CrystallmError, InputError, install
 from crystallm.version import __version__
 
@@ -64,6 +65,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
     group_parameters=options,
+    config=(read_config_file,),
     suppress_keyboard_interrupt=False,
 )
 
@@ -80,6 +82,7 @@ def _flowed(command: Callable[..., None]) -> str:
 def _add(group: App, *commands: Callable[..., None]) -> None:
     """Add commands, which the help lists in this order."""
     for command in commands:
+        set_flags(command)
         group.command(command, help=_flowed(command), sort_key=next(_ORDER))
 
 
@@ -159,9 +162,11 @@ def _said(error: CycloptsError) -> str:
     """What a command line that cannot be read is told."""
     if isinstance(error.__cause__, InputError):
         return str(error.__cause__)
+    if (message := validation_message(error)) is not None:
+        return message
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         more = (
-            "; many formulas are named in a file, --formulas"
+            "; many formulas are named in a file, --requests"
             if "generate" in (error.command_chain or ())
             else ""
         )

@@ -14,6 +14,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
+
+    from crystallm.execution.progress import Progress
 
 
 @contextlib.contextmanager
@@ -46,6 +49,17 @@ def print_json(rows: Iterable[dict[str, Any]]) -> None:
 
     for row in rows:
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def progress_bars(*, shown: bool) -> Progress:
+    """Return what shows the phases of a run on standard error: with a rate, where the total is known."""
+
+    def phase(what: str, total: int | None, done: int = 0) -> AbstractContextManager[Callable[[int], None]]:
+        if total is None:
+            return progress(what, None, shown=shown)
+        return paced(what, total, done, shown=shown)
+
+    return phase
 
 
 WINDOW = 60.0

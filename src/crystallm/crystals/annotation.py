@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from crystallm.crystals.crystal import Crystal
+    from crystallm.energy.options import EnergyOptions
 
 
 JUDGED_BY_ONE = 32
@@ -31,6 +32,25 @@ def validate(crystals: Sequence[Crystal]) -> None:
     verdicts = checks.check_many([crystal.judged for crystal in crystals], workers=workers)
     for crystal, verdict in zip(crystals, verdicts, strict=True):
         crystal.judge(verdict)
+
+
+def add_energies(crystals: Sequence[Crystal], options: EnergyOptions, *, device: str = "auto") -> None:
+    """Compute energies, and what is derived from them, as the options say; nothing without an energy model.
+
+    Args:
+        crystals: validated before.
+        options: which energies.
+        device: of the energy model.
+
+    Raises:
+        InputError, CrystallmError: the model or a file cannot be loaded.
+    """
+    if options.energy is None:
+        return
+    compute_energies(crystals, options.energy, relax=options.relax, device=device)
+    add_relative_energies(
+        crystals, options.energy, formation=options.formation_energy, hull=options.hull, device=device
+    )
 
 
 def compute_energies(

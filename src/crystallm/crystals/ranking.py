@@ -164,7 +164,7 @@ def rank_samples(
         if cluster is not None:
             members.setdefault(cluster, []).append(i)
     odd = [False] * len(clusters)
-    if volumes and by in {"agreement", "both"}:
+    if volumes and by in {"agreement", "combined"}:
         for group in members.values():
             for i in _outer([i for i in group if valid[i]], volumes):
                 odd[i] = True
@@ -217,7 +217,7 @@ def selected(
         valid: verdicts.
         selection: what is asked for. Ranked crystals come by rank, others as they were written.
     """
-    found = [i for i, good in enumerate(valid) if good or not selection.valid]
+    found = [i for i, good in enumerate(valid) if good or not selection.only_valid]
     if selection.ranking is None:
         return found
     found.sort(key=lambda i: math.inf if (place := ranks[i]) is None else place)

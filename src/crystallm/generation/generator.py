@@ -77,7 +77,9 @@ class Generator:
         self.settings = settings
         full = settings.constraints == "full"
         self.plans = [interpret(request, fitting=full, most_atoms=most_atoms) for request in requests]
-        self._tries = [request.n if selection is None else selection.tries(request.n) for request in requests]
+        self._tries = [
+            request.n if selection is None else selection.attempts(request.n) for request in requests
+        ]
         self.first = [0, *itertools.accumulate(self._tries)][:-1] if first is None else list(first)
         self.starts = [0] * len(self.plans) if starts is None else list(starts)
         self._choices: dict[int, tuple[list[Choice], str]] = {}

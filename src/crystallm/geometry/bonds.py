@@ -161,7 +161,7 @@ def _reasonable_within_reach(one: str, other: str) -> tuple[float, float, float]
 def orbits(
     vectors: Floats, coords: Floats, symbols: Sequence[str], operators: Floats
 ) -> Iterator[tuple[int, int]]:
-    """Yield one atom of each orbit under the operators that are symmetries of the crystal, and the orbit size.
+    """Yield one atom of each orbit under those operators that are symmetries, and the orbit size.
 
     Atoms related by symmetry have equal neighborhoods. An operator (R, t) is a symmetry if R^T G R = G for
     the metric tensor G, and if it maps every atom to one of its element, both to within rounding. Where the
