@@ -237,7 +237,7 @@ def test_a_cif_is_a_text_too() -> None:
         (" P4_2/mnm", " 'P4_2/mnm", 9, "stray quotation mark"),
         ("_symmetry_space_group_name_H-M P4_2/mnm\n", "", None, "name_H-M is missing"),
         ("_cell_length_b 4.5937\n", "", None, "_cell_length_b is missing"),
-        ("length_b 4.5937", "length_a 4.5937", 11, "_cell_length_a stands twice"),
+        ("length_b 4.5937", "length_a 4.5937", 11, "_cell_length_a occurs twice"),
         ("length_b 4.5937", "length_b 4.59.37", 11, "not a number"),
         ("length_b 4.5937", "length_b nan", 11, "not a number"),
         ("length_b 4.5937", "length_b -4.5937", 10, "no cell has"),

@@ -468,7 +468,7 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["--elements", "Ti-O", "--template", "file.txt"], 2, "--template takes a formula, not elements"),
         (["TiO2", "--prompt", "x"], 2, "give one or the other"),
         (["--prompt", ""], 2, "the prompt is empty"),
-        (["--prompt", "no such words"], 2, "'no' is no token"),
+        (["--prompt", "no such words"], 2, "'no' is not a token"),
         (["--prompt", "<crystal> " + "C " * 200], 2, "has 201 tokens, and the context"),
         (["TiO2", "-n", "0"], 2, "n = '0'"),
         (["TiO2", "-n", "1000000000"], 2, "n = '1000000000'"),

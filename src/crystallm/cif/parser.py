@@ -124,7 +124,7 @@ def parse(text: str) -> ParsedText:
             tag, _, rest = line.partition(" ")
             value = rest.strip()
             if tag in values or tag in loops:
-                raise TextError(f"{tag} stands twice", number)
+                raise TextError(f"{tag} occurs twice", number)
             if loop is not None and not loop.rows and not value:
                 loop.tags.append(tag)
                 loops[tag] = loop

@@ -1,6 +1,6 @@
-"""Our language of crystals: canonical description <-> tokens.
+"""The orbits language: description <-> token ids, prompts, readable text.
 
-A text says only what symmetry leaves free, in this order:
+A sequence encodes what symmetry leaves free, in this order:
 
     <crystal>  composition of the conventional cell      Ti 2 O 4
                space group                               (P4_2/mnm)
@@ -9,10 +9,8 @@ A text says only what symmetry leaves free, in this order:
                free coordinates, orbit by orbit          0.30 5'
     <end>
 
-The numbers of the cell (see `descriptions`) are told as tens (rounded down: -7 is V-1 .3) and the rest. A
-coordinate is hundredths and thousandths of a cell edge. Counts from 100 on take a token for the hundreds.
-
-Refuses to know networks and sampling, and how a structure is described: `descriptions` does.
+Cell parameters (see `orbits.description`) are split into tens (rounded down: -7 is V-1 .3) and the rest, a
+coordinate into hundredths and thousandths of a cell edge. Counts from 100 on take a token for the hundreds.
 """
 
 from __future__ import annotations
@@ -32,8 +30,8 @@ from crystallm.orbits.description import (
 )
 from crystallm.orbits.vocabulary import (
     ANGLES,
+    PARAMETER_NAMES,
     TENS,
-    TOLD,
     Families,
     families,
     token_index,
@@ -47,18 +45,18 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 
-def _at(place: int, message: str) -> TextError:
-    """An error at a token, counted from 1."""
-    error = TextError(f"token {place}: {message}")
-    error.line = place
+def _at(position: int, message: str) -> TextError:
+    """Return an error at a token, counted from 1."""
+    error = TextError(f"token {position}: {message}")
+    error.line = position
     return error
 
 
 def text(ids: Iterable[int]) -> str:
-    """Tokens with a blank between them.
+    """Return tokens with a blank between them.
 
     Raises:
-        TextError: an id that the vocabulary does not hold.
+        TextError: an id outside the vocabulary.
     """
     tokens = vocabulary()
     ids = list(ids)
@@ -69,18 +67,18 @@ def text(ids: Iterable[int]) -> str:
 
 
 def ids(text: str) -> list[int]:
-    """The ids of a text as `text` writes it; blanks and line ends count alike.
+    """Return the ids of a text; blanks and line ends separate tokens.
 
     Raises:
-        TextError: a word that is no token.
+        TextError: a word that is not a token.
     """
     index = token_index()
-    found = []
+    result = []
     for position, word in enumerate(text.split(), 1):
         if word not in index:
-            raise _at(position, f"{word[:40]!r} is no token of the orbits language")
-        found.append(index[word])
-    return found
+            raise _at(position, f"{word[:40]!r} is not a token of the orbits language")
+        result.append(index[word])
+    return result
 
 
 def _count_ids(symbol: str, count: int) -> list[int]:
@@ -91,10 +89,10 @@ def _count_ids(symbol: str, count: int) -> list[int]:
 
 
 def composition_ids(composition: Iterable[tuple[str, int]]) -> list[int]:
-    """Ids of a cell composition, in the order given.
+    """Return the ids of a cell composition, in the order given.
 
     Raises:
-        InputError: an element without a token, or a count that is not written.
+        InputError: an element or a count without a token.
     """
     index = token_index()
     return [
@@ -105,127 +103,124 @@ def composition_ids(composition: Iterable[tuple[str, int]]) -> list[int]:
 
 
 def prompt(composition: Iterable[tuple[str, int]] | None = None, space_group: int | None = None) -> list[int]:
-    """The beginning of a text: nothing, a cell composition, or a composition and a space group.
+    """Return the ids of `<crystal>` and, where given, of a cell composition and a space group.
 
     Raises:
-        InputError: an element without a token, a count that is not written, no such space group, or a space
-            group without a composition.
+        InputError: an element or a count without a token, no such space group, or a space group without a
+            composition.
     """
     family = families()
-    found = [family.start]
+    result = [family.start]
     if composition is None:
         if space_group is not None:
             raise InputError(f"space group {space_group} without a formula: give one, such as TiO2")
-        return found
+        return result
     counts = dict(composition)
     if not counts:
         raise InputError("a composition without an element: write one, such as Na4Cl4")
     order = elements.electronegativity_order(counts)
-    found += composition_ids((symbol, counts[symbol]) for symbol in order)
+    result += composition_ids((symbol, counts[symbol]) for symbol in order)
     if space_group is not None:
-        found.append(family.group + space_groups.get(space_group).number - 1)
-    return found
+        result.append(family.group + space_groups.get(space_group).number - 1)
+    return result
 
 
 def to_ids(description: Description) -> list[int]:
-    """Ids of a crystal, from `<crystal>` to `<end>`.
+    """Return the ids of a crystal, from `<crystal>` to `<end>`.
 
     Raises:
-        InputError: an element, a count, a volume, a ratio or an angle of the cell that this language does not
-            write.
+        InputError: an element, a count, or a volume, ratio or angle of the cell without a token.
     """
     family, index = families(), token_index()
     group = space_groups.get(description.space_group)
-    found = prompt(description.composition, description.space_group)
+    result = prompt(description.composition, description.space_group)
     for orbit in description.orbits:
-        found += [index[orbit.element], index[orbit.label]]
+        result += [index[orbit.element], index[orbit.label]]
     for name, value in zip(group.free_cell, description.cell, strict=True):
-        tokens, written = TENS[name]
+        tokens, encoded = TENS[name]
         tens, rest = divmod(value, 10)
-        if tens not in written:
+        if tens not in encoded:
             raise InputError(_beyond(name, value))
-        found += [getattr(family, tokens) + tens - written[0], family.rest + rest]
+        result += [getattr(family, tokens) + tens - encoded[0], family.rest + rest]
     for orbit in description.orbits:
         for value in orbit.coordinates:
-            found += [family.coarse + value // 10, family.fine + value % 10]
-    return [*found, family.end]
+            result += [family.coarse + value // 10, family.fine + value % 10]
+    return [*result, family.end]
 
 
 def _beyond(name: str, value: int) -> str:
-    """What to say of a number of the cell that has no token."""
+    """Return the message for a cell parameter without a token."""
     if len(name) > 1:
-        return f"cell angle of {value / 10}°: this language writes {ANGLES[0]} to {ANGLES[-1]}°"
-    written = TENS[name][1]
-    least, most = (factor_of(steps) for steps in (10 * written[0], 10 * written[-1] + 9))
-    bounds = f"this language writes {least:.3g} to {most:.3g}"
+        return f"cell angle of {value / 10}°: this language has {ANGLES[0]} to {ANGLES[-1]}°"
+    encoded = TENS[name][1]
+    least, most = (factor_of(steps) for steps in (10 * encoded[0], 10 * encoded[-1] + 9))
+    bounds = f"this language has {least:.3g} to {most:.3g}"
     factor = factor_of(value)
     if name == "a":
         return f"cell volume of {factor:.4g} times that of its atoms: {bounds} times"
     return f"cell with {name}/a of {factor:.4g}: {bounds}"
 
 
-class _Reader:
-    """Takes ids one by one and complains with their place."""
+class _IdReader:
+    """Read ids one by one; errors name the position."""
 
     def __init__(self, ids: Iterable[int]) -> None:
         self.ids = list(ids)
-        self.place = 0
+        self.position = 0
 
     def peek(self, family: str) -> bool:
-        """Whether the next id belongs to a family."""
+        """Return whether the next id belongs to a family."""
         bounds = families()
         field = Families._fields.index(family)
-        return self.place < len(self.ids) and bounds[field] <= self.ids[self.place] < bounds[field + 1]
+        return self.position < len(self.ids) and bounds[field] <= self.ids[self.position] < bounds[field + 1]
 
     def take(self, family: str, what: str) -> int:
-        """The next id's index within its family."""
+        """Take the next id; return its index within the family."""
         if not self.peek(family):
             raise self.error(f"{what} expected")
-        self.place += 1
-        return self.ids[self.place - 1] - families()[Families._fields.index(family)]
+        self.position += 1
+        return self.ids[self.position - 1] - families()[Families._fields.index(family)]
 
     def error(self, message: str) -> TextError:
-        """The next token is wrong."""
+        """Return the error for the next token."""
         tokens = vocabulary()
-        if self.place >= len(self.ids):
-            error = TextError(f"the text ends after {self.place} tokens: {message}")
-            error.line = self.place
+        if self.position >= len(self.ids):
+            error = TextError(f"the text ends after {self.position} tokens: {message}")
+            error.line = self.position
             return error
-        i = self.ids[self.place]
+        i = self.ids[self.position]
         name = repr(tokens[i]) if 0 <= i < len(tokens) else f"id {i}"
-        return _at(self.place + 1, f"{message}, not {name}")
+        return _at(self.position + 1, f"{message}, not {name}")
 
-    def refuse(self, message: str) -> TextError:
-        """The token just taken is wrong."""
-        return _at(self.place, message)
+    def error_before(self, message: str) -> TextError:
+        """Return the error for the token just taken."""
+        return _at(self.position, message)
 
 
-def _read_prompt(read: _Reader) -> tuple[dict[str, int], int]:
-    """Read composition and space group."""
+def _read_prompt(read: _IdReader) -> tuple[dict[str, int], int]:
+    """Read composition and space group; see `from_ids` for errors."""
     symbols = elements.symbols()
     read.take("start", "<crystal>")
     composition: dict[str, int] = {}
     while not composition or read.peek("element"):
         symbol = symbols[read.take("element", "an element")]
         if symbol in composition:
-            raise read.refuse(f"{symbol} stands twice in the composition")
+            raise read.error_before(f"{symbol} occurs twice in the composition")
         hundreds = read.take("hundreds", "a count") + 1 if read.peek("hundreds") else 0
         count = 100 * hundreds + read.take("number", "a count")
         if not count:
-            raise read.refuse(f"0 atoms of {symbol}: a count from 1 expected")
+            raise read.error_before(f"0 atoms of {symbol}: a count from 1 expected")
         composition[symbol] = count
     return composition, read.take("group", "a space group") + 1
 
 
 def from_ids(ids: Iterable[int]) -> Description:
-    """Read the ids of a crystal.
-
-    The composition is taken as it stands: whether the orbits add up to it is for `validity` to say.
+    """Read the ids of a crystal; whether the orbits add up to the composition is not checked.
 
     Raises:
-        TextError: what is wrong and at which token.
+        TextError: gives the reason and the token.
     """
-    read = _Reader(ids)
+    read = _IdReader(ids)
     symbols, labels = elements.symbols(), wyckoff_labels()
     composition, number = _read_prompt(read)
     group = space_groups.get(number)
@@ -234,15 +229,15 @@ def from_ids(ids: Iterable[int]) -> Description:
         symbol = symbols[read.take("element", "an element")]
         label = labels[read.take("label", "a Wyckoff position")]
         if label not in group.by_label:
-            raise read.refuse(f"{group.symbol} has no Wyckoff position {label}")
-        if not group.by_label[label].free and any(label == other for _, other in pairs):
-            raise read.refuse(f"position {label} of {group.symbol} has no room for two orbits")
+            raise read.error_before(f"{group.symbol} has no Wyckoff position {label}")
+        if not group.by_label[label].free and any(label == placed for _, placed in pairs):
+            raise read.error_before(f"position {label} of {group.symbol} has no room for two orbits")
         pairs.append((symbol, label))
     cell = []
     for name in group.free_cell:
-        tokens, written = TENS[name]
-        what = TOLD.get(name, f"cell angle {name}")
-        tens = read.take(tokens, what) + written[0]
+        tokens, encoded = TENS[name]
+        what = PARAMETER_NAMES.get(name, f"cell angle {name}")
+        tens = read.take(tokens, what) + encoded[0]
         cell.append(10 * tens + read.take("rest", f"rest of {what}"))
     orbits = []
     for symbol, label in pairs:
@@ -252,7 +247,7 @@ def from_ids(ids: Iterable[int]) -> Description:
             values.append(10 * coarse + read.take("fine", "thousandths"))
         orbits.append(Orbit(symbol, label, tuple(values)))
     read.take("end", "<end>")
-    if read.place < len(read.ids):
+    if read.position < len(read.ids):
         raise read.error("nothing after <end>")
     return Description(tuple(composition.items()), group.number, tuple(orbits), tuple(cell))
 
@@ -354,7 +349,7 @@ class OrbitsLanguage:
 
     def read_prompt(self, ids: Sequence[int]) -> tuple[dict[str, int], int]:
         """Return composition and number of the space group; see `from_ids` for errors."""
-        return _read_prompt(_Reader(ids))
+        return _read_prompt(_IdReader(ids))
 
     def ends_composition(self, token: int) -> bool:
         """Return whether a token is a space group, which follows the composition."""
