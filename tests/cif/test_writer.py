@@ -361,5 +361,5 @@ def test_no_number_of_rows_takes_long(symbol: str, number: int, multiplicity: in
 
 def test_coordinates_that_are_no_numbers_are_refused():
     structure = Structure(Lattice.cubic(4.0), ["Na", "Cl"], [[0, 0, 0], [float("nan"), 0.5, 0.5]])
-    with pytest.raises(InputError, match="no numbers"):
+    with pytest.raises(InputError, match="NaN or infinity"):
         writer.to_text(structure)

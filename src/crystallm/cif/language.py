@@ -20,7 +20,7 @@ MAX_PROMPT = 1000
 
 
 class CifLanguage:
-    """The published language: CIF text, one token a keyword, element, space group, digit or sign."""
+    """The published language: CIF texts, one token per keyword, element, space group, digit or sign."""
 
     name = "cif"
 
@@ -37,7 +37,7 @@ class CifLanguage:
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """Two ends of line in a row."""
+        """The ids of two line ends."""
         return tuple(tokenizer.encode("\n\n"))
 
     @property
@@ -177,8 +177,7 @@ def _group_tag() -> tuple[int, ...]:
     return tuple(tokenizer.encode(f"{block.GROUP} "))
 
 
-# By the first word of a line. What follows from the composition alone counts with it, and so on.
-_CIF_LINES = (
+_ROLES = (  # by the first word of a line; other lines follow from the composition
     ("_symmetry", "space_group"),
     ("_cell_formula_units", "composition"),
     ("_cell", "cell"),
@@ -188,36 +187,35 @@ _CIF_LINES = (
 
 
 def _token_roles(ids: Sequence[int]) -> list[str]:
-    found: list[str] = []
-    line: list[tuple[int, str]] = []  # tokens of the line at hand: place, text
-    loop = ""  # what the loop at hand belongs to
-    waiting: list[int] = []  # tokens of `loop_`, which belong to what follows
-    for place, token in enumerate(ids):
+    roles: list[str] = []
+    line: list[tuple[int, str]] = []  # position and text of each token of the current line
+    current_loop = ""  # role of the current loop
+    waiting: list[int] = []  # positions of the tokens of `loop_`, which belong to what follows
+    for position, token in enumerate(ids):
         text = tokenizer.decode([token])
-        found.append("composition")
-        line.append((place, text))
-        if text != "\n" and place < len(ids) - 1:
+        roles.append("composition")
+        line.append((position, text))
+        if text != "\n" and position < len(ids) - 1:
             continue
-        words = "".join(piece for _, piece in line).split(" ")
-        first = words[0].strip()
-        places, line = line, []
+        first = "".join(piece for _, piece in line).split(" ")[0].strip()
+        tokens, line = line, []
         if first == "loop_":
-            waiting = [at for at, _ in places]
-            loop = ""
+            waiting = [i for i, _ in tokens]
+            current_loop = ""
             continue
-        part = next((part for start, part in _CIF_LINES if first.startswith(start)), "")
-        if part:
-            loop = part
-        elif loop == "orbits":  # a row: symbol, label, multiplicity; then numbers
-            n_blanks = 0 if len(places) > 1 else 3  # the end of the text is an empty line
-            for at, piece in places:
-                found[at] = "orbits" if n_blanks < 3 else "coordinates"
+        role = next((role for start, role in _ROLES if first.startswith(start)), "")
+        if role:
+            current_loop = role
+        elif current_loop == "orbits":  # a row: symbol, label, multiplicity; then numbers
+            n_blanks = 0 if len(tokens) > 1 else 3  # the end of the text is an empty line
+            for i, piece in tokens:
+                roles[i] = "orbits" if n_blanks < 3 else "coordinates"
                 n_blanks += piece == " "
             continue
-        for at in (*waiting, *(at for at, _ in places)):
-            found[at] = part or loop or "composition"
+        for i in (*waiting, *(i for i, _ in tokens)):
+            roles[i] = role or current_loop or "composition"
         waiting = []
-    return found
+    return roles
 
 
 def missing_group(symbol: str) -> InputError:
