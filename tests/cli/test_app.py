@@ -261,11 +261,7 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
     assert files("killed") == files("whole")
 
 
-def test_the_best_distinct_ones_are_kept(crystallm, parrot, monkeypatch):
-    from crystallm.execution import mapping
-    from crystallm.structures import folding
-
-    monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
+def test_the_best_distinct_ones_are_kept(crystallm, parrot, inline):
     hot = ("--model", parrot, "--temperature", 3, "--top-k", "none", "--seed", 3)
     code, out, _ = crystallm("generate", "ZnS", "--z", 2, "-n", 12, "--best", 2, *hot, "--out", "out")
     assert code == 0

@@ -10,15 +10,6 @@ from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CrystallmError, InputError
 from crystallm.language import get_language
 from crystallm.options import validated
-from crystallm.structures import folding
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Tasks of worker processes are done in this one: a process takes seconds to start."""
-    from crystallm.execution import mapping
-
-    monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
 
 
 def rock_salt(a: float, *, primitive: bool = False) -> Structure:
@@ -33,7 +24,7 @@ def cesium_chloride_type(a: float) -> Structure:
 # -- folding
 
 
-def test_equal_crystals_are_one_whatever_cell_they_are_told_in(here, textbook_structures):
+def test_equal_crystals_are_one_whatever_cell_they_are_told_in(inline, textbook_structures):
     rutile = textbook_structures["rutile"]
     found = ranking.cluster_duplicates(
         [[rock_salt(5.64), cesium_chloride_type(3.5), rock_salt(5.5, primitive=True), None, rutile]]
@@ -41,7 +32,7 @@ def test_equal_crystals_are_one_whatever_cell_they_are_told_in(here, textbook_st
     assert found == [[0, 1, 0, None, 2]]
 
 
-def test_requests_are_folded_apart(here):
+def test_requests_are_folded_apart(inline):
     assert ranking.cluster_duplicates(
         [[rock_salt(5.6)], [], [cesium_chloride_type(3.5), rock_salt(5.6)]]
     ) == [
@@ -67,7 +58,7 @@ def test_a_package_that_is_missing_is_told_and_no_comparison_lost(tmp_path, monk
     assert "\n" not in str(error.value)
 
 
-def test_a_needle_of_a_cell_equals_nothing_and_hinders_nobody(here):
+def test_a_needle_of_a_cell_equals_nothing_and_hinders_nobody(inline):
     needle = Structure(Lattice.orthorhombic(1.0, 1.0, 900.0), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     assert ranking.cluster_duplicates([[needle, rock_salt(5.6), needle.copy(), rock_salt(5.5)]]) == [
         [0, 1, 0, 1]
@@ -115,7 +106,7 @@ def test_for_a_cluster_stands_no_crystal_of_outlying_volume():
     assert ranks.index(1) == 0
 
 
-def test_ranking_sets_what_a_table_shows(here, textbook_structures):
+def test_ranking_sets_what_a_table_shows(inline, textbook_structures):
     language = get_language("orbits")
 
     def crystal(name, log_likelihood):

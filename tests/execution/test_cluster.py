@@ -20,8 +20,9 @@ from conftest import textbook
 from crystallm.cif import writer as cif_writer
 from crystallm.cli.app import run
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import cluster, job_queue, mapping, pool
-from crystallm.execution import tasks as execution_tasks
+from crystallm.execution import cluster, job_queue, pool
+from crystallm.execution.mapping import map_tasks, run_tasks
+from crystallm.execution.tasks import Failure, Limits, WorkerStartError
 from crystallm.storage import run_folder
 from misbehaving import behave, conforms, ends
 
@@ -82,11 +83,11 @@ def test_a_killed_worker_loses_no_task(address: str, tmp_path: Path) -> None:
     tasks = [{"number": i, "folder": str(tmp_path)} for i in range(10)]
     found: dict[int, Any] = {}
     with cluster.connect(address) as executor:
-        for i, value in mapping.stream(executor, note_and_wait, tasks, ahead=10):
+        for task, value in map_tasks(executor, note_and_wait, tasks, ahead=10, limits=None):
             if not found:
                 victim = int(next(tmp_path.iterdir()).name)
                 os.kill(victim, signal.SIGKILL)
-            found[i] = value
+            found[task["number"]] = value
     assert found == {i: i for i in range(10)}
     ran = [line for path in tmp_path.iterdir() for line in path.read_text().split()]
     assert set(ran) == {str(i) for i in range(10)}
@@ -95,11 +96,11 @@ def test_a_killed_worker_loses_no_task(address: str, tmp_path: Path) -> None:
 
 def test_limits_hold_on_workers_too(address: str) -> None:
     with cluster.connect(address) as executor:
-        results = mapping.run("misbehaving:behave", ["sleep", 1, "die", 2], seconds=1.0, executor=executor)
+        results = run_tasks(executor, behave, ["sleep", 1, "die", 2], limits=Limits(1.0))
     assert [type(result) for result in results] == [
-        execution_tasks.Failure,
+        Failure,
         list,
-        execution_tasks.Failure,
+        Failure,
         list,
     ]
     assert results[0].reason == "took longer than 1 s"
@@ -112,7 +113,7 @@ def test_workers_of_another_version_are_refused(address: str, monkeypatch: pytes
     ours = crystallm.__version__
     monkeypatch.setattr("crystallm.version.__version__", "9.9")
     with cluster.connect(address) as executor, pytest.raises(InputError, match=f"{ours}, and here is 9.9"):
-        list(mapping.stream(executor, behave, [1], ahead=1))
+        list(map_tasks(executor, behave, [1], ahead=1))
 
 
 def test_a_cluster_that_goes_is_an_error_and_no_result(caplog: pytest.LogCaptureFixture) -> None:
@@ -123,7 +124,7 @@ def test_a_cluster_that_goes_is_an_error_and_no_result(caplog: pytest.LogCapture
         assert "has no workers yet" in caplog.text
         future = executor.submit(behave, 1)
         local.close()
-        with pytest.raises(execution_tasks.WorkerStartError, match="has gone"):
+        with pytest.raises(WorkerStartError, match="has gone"):
             future.result(timeout=30)
 
 

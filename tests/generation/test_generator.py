@@ -146,14 +146,11 @@ def test_settings_refuse_unknown_keys_and_values():
 
 
 @pytest.fixture
-def here(monkeypatch):
-    """Tasks of worker processes are done in this one: a process takes seconds to start."""
-    from crystallm.execution import mapping
-    from crystallm.structures import folding
+def here(monkeypatch, inline):
+    """Crystals are checked in this process, too."""
     from crystallm.validity import checks
 
     monkeypatch.setattr(checks, "check_many", lambda texts, **_: [checks.check(text) for text in texts])
-    monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
 
 
 WILD = SamplingOptions(seed=3, temperature=5.0, top_k=None)

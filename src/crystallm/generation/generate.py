@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from typing import TYPE_CHECKING, Any, Literal
 
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
+from crystallm.execution.pool import ProcessPool
 from crystallm.generation.generator import LOG, Generator, count_valid
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
 
 if TYPE_CHECKING:
-    import os
+    from concurrent.futures import Executor
 
     from pymatgen.core import Structure
 
@@ -109,8 +111,10 @@ def generate(
 
         ids = templates.like(template, str(formula), model.language)
         request = Request(prompt=model.language.text(ids), n=n)
-    generator = Generator(model, [request], settings, selection)
-    (crystals,) = generator.write_valid([0]) if selection.only_valid else generator.write([0])
+    with ProcessPool(os.cpu_count() or 1) as pool:
+        generator = Generator(model, [request], settings, selection, executor=pool)
+        (crystals,) = generator.write_valid([0]) if selection.only_valid else generator.write([0])
+        _annotate(crystals, selection, device=settings.device, executor=pool)
     if selection.only_valid and count_valid(crystals) < n:
         LOG.warning(
             "%s: %d of %d crystals are valid after %d attempts",
@@ -119,7 +123,7 @@ def generate(
             n,
             len(crystals),
         )
-    return _select(crystals, selection, device=settings.device)
+    return _select(crystals, selection)
 
 
 def sampling_options(settings: SamplingOptions | None, **arguments: Any) -> SamplingOptions:
@@ -146,15 +150,23 @@ def sampling_options(settings: SamplingOptions | None, **arguments: Any) -> Samp
     return SamplingOptions.build(given | changed)
 
 
-def _select(crystals: list[Crystal], selection: SelectionOptions, *, device: str) -> list[Crystal]:
-    """Check, compute energies, rank and select as the options say."""
+def _annotate(
+    crystals: list[Crystal], selection: SelectionOptions, *, device: str, executor: Executor
+) -> None:
+    """Check, compute energies and rank as the options say."""
     from crystallm.crystals import annotation, ranking
 
     if selection.ranking is not None:
         if not selection.only_valid:
-            annotation.validate(crystals)
-        annotation.add_energies(crystals, selection, device=device)
-        ranking.rank([crystals], selection.ranking)
+            annotation.validate(crystals, executor)
+        annotation.add_energies(crystals, selection, device=device, executor=executor)
+        ranking.rank([crystals], selection.ranking, executor=executor)
+
+
+def _select(crystals: list[Crystal], selection: SelectionOptions) -> list[Crystal]:
+    """Select crystals as the options say."""
+    from crystallm.crystals import ranking
+
     if selection == SelectionOptions():
         return crystals
     kept = ranking.selected(

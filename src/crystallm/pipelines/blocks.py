@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CrystallmError
-from crystallm.execution import batching, mapping
+from crystallm.execution import batching
 from crystallm.execution.mapping import map_tasks
 from crystallm.execution.tasks import Failure
 from crystallm.generation.generator import Generator
@@ -148,7 +148,12 @@ def blocks(requests: Iterable[Request], selection: SelectionOptions, size: int) 
 
 
 def write(
-    model: Model, writing: Writing, todo: Iterable[Block], *, progress: Callable[[int], None] | None = None
+    model: Model,
+    writing: Writing,
+    todo: Iterable[Block],
+    *,
+    executor: Executor | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Iterator[Done]:
     """Write blocks in this process.
 
@@ -156,6 +161,7 @@ def write(
         model: loaded.
         writing: how.
         todo: which; drawn as they are needed.
+        executor: where crystals are checked; None opens processes for each check.
         progress: called with the number of crystals so far; with `valid`, of valid ones.
 
     Returns:
@@ -177,6 +183,7 @@ def write(
             writing.selection,
             first=[piece.first for piece in pieces],
             starts=[piece.start for piece in pieces],
+            executor=executor,
         )
         yield from _written(
             generator,
@@ -257,13 +264,12 @@ def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The worker's side of `write_on`: blocks as plain values."""
     selection = SelectionOptions(**task["selection"])
     requests = [Request(**request) for request in task["requests"]]
-    generator = samples.generator_of(task, requests, selection)
+    generator = samples.generator_of(task, requests, selection, checks=task["judges"])
     writing = Writing(
         generator.settings, selection, named=task["named"], cifs=task["cifs"], nested=task["nested"]
     )
     n_pieces = dict(zip(task["blocks"], task["pieces"], strict=True))
-    with mapping.kept(task["judges"]):
-        return [done._asdict() for done in _written(generator, writing, task["units"], n_pieces, None)]
+    return [done._asdict() for done in _written(generator, writing, task["units"], n_pieces, None)]
 
 
 def _packed(group: Sequence[Block]) -> dict[str, Any]:

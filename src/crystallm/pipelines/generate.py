@@ -16,7 +16,7 @@ from crystallm.crystallography import formula as formulas
 from crystallm.crystals import table
 from crystallm.energy.registry import require
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import cluster, mapping
+from crystallm.execution import cluster
 from crystallm.execution.devices import devices_of, use_threads
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.progress import Progress, no_progress
@@ -307,8 +307,8 @@ class _Run:
         ):
             begin()
             left = (block for block in self.cut() if block.number in todo)
-            if executor is None:
-                yield from blocks.write(self.model, writing, left, progress=advance)
+            if self.place.cluster is None and self.place.here:
+                yield from blocks.write(self.model, writing, left, executor=executor, progress=advance)
                 return
             bounds: dict[str, Any] = {}
             if self.place.cluster is None:
@@ -320,17 +320,14 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _executor(place: _Place, n_blocks: int) -> Iterator[Executor | None]:
-    """Open a cluster, or processes of this machine; None: this process samples, others check."""
+def _executor(place: _Place, n_blocks: int) -> Iterator[Executor]:
+    """Open a cluster, or processes of this machine, which check where this process samples."""
     if n_blocks and place.cluster is not None:
         with cluster.connect(place.cluster) as connected:
             yield connected
-    elif n_blocks and not place.here:
-        with ProcessPool(place.workers) as pool:
-            yield pool
     else:
-        with mapping.kept(os.cpu_count() or 1, end=True):
-            yield None
+        with ProcessPool(os.cpu_count() or 1 if place.here else place.workers) as pool:
+            yield pool
 
 
 def _hint(choices: Sequence[Choice]) -> str:

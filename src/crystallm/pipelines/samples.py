@@ -15,8 +15,9 @@ from crystallm.crystals import annotation, ranking
 from crystallm.crystals import selection as crystals_selection
 from crystallm.crystals.table import COLUMNS, kept
 from crystallm.errors import InputError
-from crystallm.execution import tasks as execution_tasks
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
+from crystallm.execution.pool import worker_pool
+from crystallm.execution.tasks import worker_index
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import SamplingOptions
 from crystallm.models.model import fingerprint
@@ -81,11 +82,15 @@ def write(
         portion = AdaptiveBatchSize(JUDGED_TOGETHER, least)
         for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), portion.sizes()):
             if not selection.only_valid:  # else they have been judged
-                annotation.validate([crystal for _, found in together for crystal in found])
+                annotation.validate(
+                    [crystal for _, found in together for crystal in found], generator.executor
+                )
             crystals = [crystal for _, found in together for crystal in found]
-            annotation.add_energies(crystals, selection, device=generator.settings.device)
+            annotation.add_energies(
+                crystals, selection, device=generator.settings.device, executor=generator.executor
+            )
             if selection.ranking is not None:
-                ranking.rank([found for _, found in together], selection.ranking)
+                ranking.rank([found for _, found in together], selection.ranking, executor=generator.executor)
             for unit, crystals in together:
                 number = numbers[unit]
                 rows = _rows(number, generator.plans[unit].request, crystals, generator.starts[unit])
@@ -116,10 +121,18 @@ def generator_of(
     task: Mapping[str, Any],
     requests: Sequence[Request],
     selection: crystals_selection.SelectionOptions | None = None,
+    *,
+    checks: int = 1,
 ) -> Generator:
     """The generator that a task describes, on the worker.
 
     Where the task names several `devices`, the processes of this machine take them in turn.
+
+    Args:
+        task: from `described`, with the indices of the samples.
+        requests: of the task.
+        selection: how many samples a request may take.
+        checks: processes beside the worker that check crystals.
 
     Raises:
         CheckpointError: the worker does not see the model.
@@ -130,15 +143,21 @@ def generator_of(
     torch.set_num_threads(1)  # workers stand side by side, one a core
     settings = SamplingOptions(**task["settings"])
     if devices := task.get("devices"):
-        settings = settings.model_copy(
-            update={"device": devices[execution_tasks.worker_index() % len(devices)]}
-        )
+        settings = settings.model_copy(update={"device": devices[worker_index() % len(devices)]})
     if settings.device.startswith("cuda:"):
         torch.cuda.set_device(settings.device)
     model = _model(task["model"], settings.device, settings.dtype)
     if fingerprint(model) != task["weights"]:
         raise InputError(f"the workers see other weights at {task['model']!r}: put the same ones there")
-    return Generator(model, requests, settings, selection, first=task["first"], starts=task.get("starts"))
+    return Generator(
+        model,
+        requests,
+        settings,
+        selection,
+        first=task["first"],
+        starts=task.get("starts"),
+        executor=worker_pool(checks),
+    )
 
 
 @lru_cache(maxsize=1)
