@@ -16,8 +16,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm.analysis.token_roles import PARTS, parts
 from crystallm.errors import CrystallmError, InputError
+from crystallm.language import TOKEN_ROLES
 from crystallm.sampling.sample import log_probs
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ COLUMNS = {
     "perplexity": "float64",
     **{
         f"{part}_{what}": kind
-        for part in PARTS
+        for part in TOKEN_ROLES
         for what, kind in (("nats", "float64"), ("tokens", "int32"), ("perplexity", "float64"))
     },
     "reason": "string",
@@ -92,8 +92,8 @@ def score(model: Model, sequences: Sequence[Sequence[int]]) -> list[LikelihoodSc
         batch = [order.pop() for _ in range(min(len(order), max(1, BATCH_TOKENS // longest)))]
         values = log_probs(model.network, [sequences[i] for i in batch])
         for i, own in zip(batch, values, strict=True):
-            sums = dict.fromkeys(PARTS, (0.0, 0))
-            for part, log_prob in zip(parts(model.language, sequences[i])[1:], own, strict=True):
+            sums = dict.fromkeys(TOKEN_ROLES, (0.0, 0))
+            for part, log_prob in zip(model.language.token_roles(sequences[i])[1:], own, strict=True):
                 nats, n = sums[part]
                 sums[part] = (nats - log_prob, n + 1)
             scores[i] = LikelihoodScore(math.fsum(-log_prob for log_prob in own), len(own), sums)
@@ -127,7 +127,7 @@ def _read(model: Model, entry: Entry, symprec: float) -> tuple[dict[str, Any], l
         return row | {"reason": f"not read: {entry.problem}"}, None
     try:
         ids = model.language.encode(parsing.structure(entry.text, entry.format), symprec)
-        composition, group = model.language.opening(ids)
+        composition, group = model.language.read_prompt(ids)
     except CrystallmError as error:
         return row | {"reason": str(error)}, None
     row["formula"] = formula.short("".join(f"{symbol}{count}" for symbol, count in composition.items()))

@@ -308,7 +308,7 @@ def _comparable(sample: Sample) -> Structure | str | None:
         structure = sample.structure
     except TextError:
         return None
-    return sample.written if sample.language.name == "cif" else structure
+    return sample.written if sample.language.writes_cif else structure
 
 
 @cache

@@ -145,7 +145,7 @@ def _requests(
                 n=n,
             )
             group = interpret(request).space_group
-            factory.rules(
+            factory.make_grammar(
                 "orbits", parsed.composition, None if group is None else group.number, context=context
             )
         except CrystallmError:

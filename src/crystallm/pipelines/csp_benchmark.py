@@ -174,7 +174,7 @@ def _samples(
 
     # The workers of a cluster sample; this machine, which may lack a GPU, only interprets the requests.
     model = load_model(sampling.model, device="cpu" if on_cluster else sampling.device, dtype=sampling.dtype)
-    context = model.config.context if model.language.name == "orbits" else None
+    context = None if model.language.slides else model.config.context
     structures = [reference.structure for reference in references]
     n = max(options.numbers)
     requests = requests_for(structures, n, with_group=options.space_group, context=context)
@@ -216,7 +216,7 @@ def _given(
 def _to_sample(crystal: Any) -> CspSample:
     try:
         # The paper's text is checked as it was printed; see Crystal.judged.
-        text = crystal.cif if crystal.language.name != "cif" else crystal.ended and crystal.judged
+        text = crystal.ended and crystal.judged if crystal.language.writes_cif else crystal.cif
     except TextError:
         text = None
     return CspSample(text or None, crystal.log_likelihood)

@@ -223,7 +223,7 @@ def space_groups(split: TokenSplit, crystals: Ids) -> Ids:
     groups = np.zeros(len(crystals), dtype=np.int64)
     for i, crystal in enumerate(crystals.tolist()):
         try:
-            groups[i] = language.opening(split.crystal(crystal)[:_PROMPT_TOKENS].tolist())[1]
+            groups[i] = language.read_prompt(split.crystal(crystal)[:_PROMPT_TOKENS].tolist())[1]
         except (TextError, InputError, IndexError, KeyError) as error:
             raise InputError(
                 f"crystal {crystal} of the data set has no space group ({error}): prepare the data again, or "

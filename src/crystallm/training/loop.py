@@ -145,7 +145,7 @@ def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup
     )
     if recipe.low_weight != 1.0:
         run.token_weights = torch.ones(split.vocab_size, device=world.device)
-        run.token_weights[list(get_language(split.language).light_ids)] = recipe.low_weight
+        run.token_weights[list(get_language(split.language).low_weight_ids)] = recipe.low_weight
     return run
 
 

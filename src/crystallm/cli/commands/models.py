@@ -174,7 +174,7 @@ def _convert_text(source: str, options: ConvertOptions) -> str:
     if path.suffix.lower() == ".txt":
         original = _language_of(path)
         ids = original.ids(path.read_text(encoding="utf-8"))
-        if original.name == "orbits" and language.name == "cif":
+        if language.writes_cif and not original.writes_cif:
             text = original.standard_text(ids)  # keeps the space group of the text
         else:
             text = language.text(language.encode(original.decode(ids), options.symprec))

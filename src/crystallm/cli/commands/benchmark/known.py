@@ -52,7 +52,7 @@ def compounds(
     _check_target(options.out)
     entries = spread(read_compounds(options.data), options.limit)
     model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
-    context = model.config.context if model.language.name == "orbits" else None
+    context = None if model.language.slides else model.config.context
     structures = [entry.structure for entry in entries]
     results: dict[str, CompoundsResult] = {}
     for prompt in PROMPTS if options.prompt_with == "both" else (options.prompt_with,):
