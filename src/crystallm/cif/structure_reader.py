@@ -8,7 +8,6 @@ the printed group. Repairs nothing: `cif.to_structure` is the reader that puts a
 from __future__ import annotations
 
 import re
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 from crystallm.cif.block import ANGLES, LENGTHS, POSITION, Block, number, read, row_symbol
 from crystallm.cif.block import read as read_block
 from crystallm.crystallography.cells import cell_vectors
-from crystallm.errors import CrystallmError, TextError, quiet
+from crystallm.errors import CrystallmError, TextError, quiet_libraries
 from crystallm.geometry import bonds
 
 if TYPE_CHECKING:
@@ -245,8 +244,7 @@ def structure(text: str) -> Structure:
     from pymatgen.core import Structure
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_libraries():
             parsed = Structure.from_str(text, fmt="cif")
     except Exception as error:  # noqa: BLE001 - of many types, on texts of any kind; the reason carries it
         why = (str(error) or type(error).__name__).splitlines()[-1][:120]
@@ -291,5 +289,5 @@ def read_structure(text: str) -> Structure:
     Raises:
         CrystallmError: it can't be read; the message says why.
     """
-    with quiet():
+    with quiet_libraries():
         return cell(read(text)).to_structure()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from crystallm.errors import CrystallmError, InputError, install
+from crystallm.errors import CrystallmError, InputError, install, one_line
 from crystallm.options import hint, read_mapping, validated
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _refusing(spec: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise InputError(f"{spec}: dask-jobqueue refuses it: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{spec}: dask-jobqueue refuses it: {one_line(error)}") from None
 
 
 @contextmanager

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 from crystallm.cif import structure_reader
 from crystallm.cif.block import ANGLES, LENGTHS, Block, number, read
 from crystallm.crystallography import elements, formula
-from crystallm.errors import CrystallmError, InputError, TextError, quiet
+from crystallm.errors import CrystallmError, InputError, TextError, quiet_libraries
 from crystallm.geometry import bonds
+from crystallm.geometry.symmetry_search import find_symmetry
 from crystallm.validity.printed_checks import (
     cell_faults,
     formula_faults,
@@ -109,7 +110,7 @@ def printed_anew(text: str) -> str:
 
     from crystallm.cif import writer
 
-    with quiet():
+    with quiet_libraries():
         try:
             structure = Structure.from_str(text, fmt="cif")
         except Exception as error:  # noqa: BLE001 - pymatgen raises many types on texts of any kind
@@ -220,7 +221,7 @@ class _Draft:
         wrong = cell_faults(self.block)
         self.sensible = not wrong
         self.reasons += wrong
-        with quiet():
+        with quiet_libraries():
             for name, wrong_print in (("formula", formula_faults), ("multiplicity", multiplicity_faults)):
                 wrong = wrong_print(self.block)
                 setattr(self, name, not wrong)
@@ -228,7 +229,7 @@ class _Draft:
 
     def judge_structure(self) -> None:
         """The checks on the crystal: one reading, one symmetry search, one neighbour search."""
-        with quiet():
+        with quiet_libraries():
             try:
                 cell = structure_reader.cell(self.block)
             except CrystallmError as error:
@@ -283,14 +284,8 @@ def _bond_score(cell: structure_reader.Cell) -> float:
 def _facts(block: Block, cell: structure_reader.Cell) -> StructureFacts:
     """What there is to see of a crystal, its symmetry (spglib) among it."""
     import numpy as np
-    import spglib
 
-    crystal: Any = (cell.vectors, cell.coords, cell.kinds)
-    try:
-        # The angle tolerance is pymatgen's; with spglib's own, others of the paper's verdicts come out.
-        found = spglib.get_symmetry_dataset(crystal, symprec=SYMPREC, angle_tolerance=5.0)
-    except Exception:  # noqa: BLE001 - spglib's errors differ between versions, and mean that it finds none
-        found = None
+    found = find_symmetry(cell.vectors, cell.coords, cell.kinds, SYMPREC)
     counts = Counter(cell.symbols)
     known = sorted(counts, key=lambda symbol: (symbol not in elements.symbols(), symbol))
     if all(symbol in elements.symbols() for symbol in known):

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from crystallm.errors import InputError
+from crystallm.errors import InputError, one_line
 from crystallm.sources import streams
 from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, too_large
 
@@ -162,7 +162,7 @@ def _refuse(path: Path, name: str, argument: Any, texts: deque[str]) -> NoReturn
     elif name in ("GLOBAL", "INST"):
         told = str(argument).replace(" ", ".")
     raise InputError(
-        f"{str(path)!r} holds {streams.one_line(told, 100)}, which is not plain data: refused. Nothing of it "
+        f"{str(path)!r} holds {one_line(told, 100)}, which is not plain data: refused. Nothing of it "
         "was run; save the crystals as CSV or Parquet"
     )
 
