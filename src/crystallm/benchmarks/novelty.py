@@ -165,7 +165,7 @@ def evaluate(
     )
     verdicts = [c.valid for c in crystals] if valid is None else list(valid)
     by_validity = sorted(range(len(crystals)), key=lambda i: not verdicts[i])
-    repeats = duplicates.find_duplicates(crystals, runner, order=by_validity)
+    repeats = duplicates.find_duplicates(crystals, runner, order=by_validity, head_first=False)
     wanted = {c.formula for c in crystals if c.formula}
     rows = index(known, wanted, on_row=lambda n: runner.report("known", n, 0))
     matches, unreadable = known_structures.find_matches(crystals, rows, runner)

@@ -42,7 +42,7 @@ MAX_STRETCH = 14.0
 
 
 @cache
-def matcher(tolerances: Tolerances = EQUAL, **options: bool) -> StructureMatcher:
+def matcher(tolerances: Tolerances = EQUAL, **options: Any) -> StructureMatcher:
     """Return a StructureMatcher with these tolerances; options as pymatgen's."""
     from pymatgen.core.structure_matcher import StructureMatcher
 

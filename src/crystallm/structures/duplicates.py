@@ -165,7 +165,8 @@ def compare_record(task: Mapping[str, Any]) -> list[int | None]:
     numbers: list[int | None] = []
     for text in task["new"]:
         structure = load_reduced(text)
-        number = next((i for i, head in enumerate(heads) if are_equal(structure, head)), None)
+        pairs = ((head, structure) if task["head_first"] else (structure, head) for head in heads)
+        number = next((i for i, pair in enumerate(pairs) if are_equal(*pair)), None)
         if number is None:
             heads.append(structure)
         numbers.append(number)
@@ -178,6 +179,7 @@ def find_duplicates(
     *,
     groups: Sequence[Hashable] | None = None,
     order: Sequence[int] | None = None,
+    head_first: bool = True,
 ) -> Matches:
     """Match each structure with the first one that it equals, formula by formula, side by side.
 
@@ -186,6 +188,7 @@ def find_duplicates(
         runner: of the tasks.
         groups: of each structure; only those of one group are compared.
         order: indices in the order in which the first of equal structures is chosen.
+        head_first: in which order the matcher gets a pair: its answer is not symmetric near its tolerances.
     """
 
     def cells(members: Sequence[int]) -> list[str]:
@@ -205,7 +208,10 @@ def find_duplicates(
     while left := sum(map(len, waiting.values())):
         runner.report("telling apart", total - left, total)
         chosen = {b: members[: size[b]] for b, members in waiting.items() if members}
-        tasks = [{"heads": cells(heads[bucket]), "new": cells(new)} for bucket, new in chosen.items()]
+        tasks = [
+            {"heads": cells(heads[bucket]), "new": cells(new), "head_first": head_first}
+            for bucket, new in chosen.items()
+        ]
         for (bucket, new), numbers in zip(chosen.items(), runner.run(compare_record, tasks), strict=True):
             if isinstance(numbers, Failure) and len(new) > 1:
                 size[bucket] = max(1, len(new) // 8)
