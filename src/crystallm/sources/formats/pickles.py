@@ -51,7 +51,7 @@ class _BoundedStream:
         )
 
 
-class _PlainUnpickler(pickle._Unpickler):  # type: ignore[misc, name-defined]  # noqa: SLF001 - see the module
+class _PlainUnpickler(pickle._Unpickler):  # noqa: SLF001 - see the module
     """Makes plain data alone."""
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
