@@ -140,7 +140,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, monkeypatch)
 
 def test_a_lost_worker_costs_one_verdict(monkeypatch):
     monkeypatch.setattr(collection, "SECONDS", 1e-4)
-    row, other = collection.judge([Entry("a", writer.to_text(textbook()["rutile"])), Entry("b", None, "why")])
+    row, other = collection.check_entries(
+        [Entry("a", writer.to_text(textbook()["rutile"])), Entry("b", None, "why")]
+    )
     assert row["reasons"].startswith("not judged: took longer")
     assert other["reasons"] == "not read: why"
     assert not row["valid"] and not other["valid"]  # noqa: PT018 - one claim on both
@@ -149,7 +151,7 @@ def test_a_lost_worker_costs_one_verdict(monkeypatch):
 def test_reasons_are_added_up_by_kind():
     texts = [writer.to_text(structure) for structure in textbook().values()]
     wrong = [text.replace(" 1.0\n", " 0.5\n") for text in texts]
-    rows = collection.judge([Entry(str(i), text) for i, text in enumerate([*texts, *wrong])])
+    rows = collection.check_entries([Entry(str(i), text) for i, text in enumerate([*texts, *wrong])])
     summary = collection.summarise(rows)
     assert summary.counts["valid"] == len(texts)
     assert max(summary.reasons.values()) >= 3
