@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pymatgen.core import Composition, Lattice, Structure
+from pymatgen.core import Lattice, Structure
 
 from crystallm.benchmarks import csp
 from crystallm.cif import structure_reader
 from crystallm.errors import CrystallmError, InputError
-from crystallm.validity import composition_tests
 
 GOLDEN: dict[str, Any] = json.loads(
     gzip.decompress((Path(__file__).parents[1] / "golden" / "csp.json.gz").read_bytes())
@@ -83,23 +82,6 @@ def test_a_match_sees_through_the_choice_of_cell(rock_salt: Structure) -> None:
     sample.apply_strain(0.05)
     rms, _ = csp.compare(rock_salt, sample)
     assert rms == pytest.approx(0, abs=1e-6)
-
-
-def test_the_composition_test_is_smacts_own() -> None:
-    from smact.screening import smact_validity
-
-    rng = np.random.default_rng(0)
-    symbols = (
-        "H Li C N O F Na Mg Al Si P S Cl K Ca Ti V Mn Fe Cu Zn Br Zr Sn I Ba La Pm Re Pb U He Xe".split()
-    )
-    verdicts = []
-    for _ in range(400):
-        chosen = rng.choice(symbols, size=rng.integers(1, 5), replace=False)
-        counts = {str(s): int(n) for s, n in zip(chosen, rng.integers(1, 7, len(chosen)), strict=True)}
-        verdict = composition_tests.passes_smact(tuple(sorted(counts.items())))
-        assert verdict == smact_validity(Composition(counts), oxidation_states_set="smact14"), counts
-        verdicts.append(verdict)
-    assert 100 < sum(verdicts) < 300
 
 
 @pytest.mark.usefixtures("kept")
