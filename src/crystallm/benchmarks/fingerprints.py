@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, install
+from crystallm.errors import CrystallmError, install, quiet_libraries
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import conversion
@@ -101,8 +100,7 @@ def describe(
 def describe_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """Describe a crystal of a JSON task, in a worker process; see `CrystalDescription`."""
     record = json.loads(task["sample"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen and matminer warn about missing radii and properties
+    with quiet_libraries():  # pymatgen and matminer warn about missing radii and properties
         try:
             crystal = conversion.from_json(record)
         except CrystallmError as error:

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,16 +25,16 @@ from typing import TYPE_CHECKING, Any
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.reference_sets import structure_of
 from crystallm.crystals.crystal import Crystal
-from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.errors import CrystallmError, InputError, TextError, quiet_libraries
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure, Limits
-from crystallm.structures import conversion
+from crystallm.geometry.symmetry_search import find_symmetry
+from crystallm.structures import comparison, conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pymatgen.core import Structure
-    from pymatgen.core.structure_matcher import StructureMatcher
 
     Sample = Crystal | str | None
 
@@ -209,9 +207,10 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
     if loose["rms"] is None:
         # A match within the tighter tolerances would be one within these.
         return {"rms": None, "match": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen warns about missing radii
-        match = _matcher().fit(conversion.from_json(json.loads(task["sample"])), csp.truth_of(task["truth"]))
+    with quiet_libraries():  # pymatgen warns about missing radii
+        match = comparison.matcher().fit(
+            conversion.from_json(json.loads(task["sample"])), csp.truth_of(task["truth"])
+        )
     return {"rms": loose["rms"], "match": bool(match)}
 
 
@@ -311,18 +310,10 @@ def _comparable(sample: Sample) -> Structure | str | None:
     return sample.written if sample.language.writes_cif else structure
 
 
-@cache
-def _matcher() -> StructureMatcher:
-    from pymatgen.core.structure_matcher import StructureMatcher
-
-    return StructureMatcher()
-
-
 def _space_group(structure: Structure) -> str:
-    import spglib
-
-    cell: Any = (structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers)
-    dataset = spglib.get_symmetry_dataset(cell, SYMPREC, ANGLE_TOLERANCE)
+    dataset = find_symmetry(
+        structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers, SYMPREC, ANGLE_TOLERANCE
+    )
     return "P1" if dataset is None else str(dataset.international)
 
 

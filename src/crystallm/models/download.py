@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -103,7 +103,7 @@ def fetch(
         part.rename(archive)
     except (OSError, HTTPException) as error:
         raise CrystallmError(
-            f"{name} cannot be downloaded ({_one_line(error)}): run the same command again to resume"
+            f"{name} cannot be downloaded ({one_line(error, 160)}): run the same command again to resume"
         ) from error
     return archive
 
@@ -132,7 +132,9 @@ def _file_record(record: str, file: str) -> dict[str, Any]:
         kind, md5 = str(entry["checksum"]).split(":")
         expected = {"url": str(entry["links"]["self"]), "size": int(entry["size"]), "md5": md5}
     except OSError as error:
-        raise CrystallmError(f"{record} cannot be reached ({_one_line(error)}): check the network") from None
+        raise CrystallmError(
+            f"{record} cannot be reached ({one_line(error, 160)}): check the network"
+        ) from None
     except (KeyError, ValueError, TypeError) as error:
         raise CrystallmError(f"{record} does not list {file} ({type(error).__name__}: {error})") from None
     if kind != "md5" or not re.fullmatch("[0-9a-f]{32}", md5):
@@ -158,7 +160,3 @@ def _download(url: str, part: Path, size: int, progress: Callable[[int, int], No
                 n_bytes += len(chunk)
                 if progress is not None:
                     progress(n_bytes, size)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CheckpointError, InputError
+from crystallm.errors import CheckpointError, InputError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def fetch(name: str) -> Path:
         )
     except Exception as error:  # the types depend on the version of huggingface_hub
         raise CheckpointError(
-            f"{match['name']} cannot be downloaded from the Hub: {_one_line(error)}"
+            f"{match['name']} cannot be downloaded from the Hub: {one_line(error)}"
         ) from error
     return Path(folder)
 
@@ -86,7 +86,7 @@ def push(
             api.upload_folder(repo_id=match["name"], folder_path=str(folder), commit_message="Upload model")
         except Exception as error:  # as above
             raise CheckpointError(
-                f"{match['name']} cannot be uploaded to the Hub: {_one_line(error)}"
+                f"{match['name']} cannot be uploaded to the Hub: {one_line(error)}"
             ) from error
     return f"{api.endpoint}/{match['name']}"
 
@@ -95,7 +95,3 @@ def _api(token: str | None = None) -> Any:
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

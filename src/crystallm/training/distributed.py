@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution.devices import device_of
+from crystallm.execution.devices import resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,10 +144,10 @@ def processes(device: str = "auto") -> Iterator[ProcessGroup]:
         CrystallmError: the processes cannot connect.
     """
     if size() == 1:
-        yield ProcessGroup(device_of(device))
+        yield ProcessGroup(resolve_device(device))
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    resolved = device_of(device)
+    resolved = resolve_device(device)
     if resolved.type == "cuda":
         if resolved.index is not None or local_rank >= torch.cuda.device_count():
             raise InputError(

@@ -20,8 +20,6 @@ from crystallm.benchmarks.fingerprints import CrystalDescription
 from crystallm.cli.app import run
 from crystallm.cli.commands.benchmark.generated import read_hull
 from crystallm.errors import InputError
-from crystallm.execution import mapping
-from crystallm.execution import tasks as execution_tasks
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -48,26 +46,6 @@ def told(structure: Structure, seed: int = 0) -> Structure:
 
 
 @pytest.fixture
-def in_process(monkeypatch) -> list[tuple[str, int]]:
-    """Workers that are no processes; what they were asked, function and number of tasks."""
-    asked: list[tuple[str, int]] = []
-
-    def run(function: str, tasks: Any, *, on_done: Any, **_: Any) -> list[Any]:
-        name = function.partition(":")[2]
-        asked.append((name, len(tasks)))
-        found = []
-        for i in range(len(tasks)):
-            found.append(
-                json.loads(json.dumps(execution_tasks.resolve(function)(json.loads(json.dumps(tasks[i])))))
-            )
-            on_done(i)
-        return found
-
-    monkeypatch.setattr(mapping, "run", run)
-    return asked
-
-
-@pytest.fixture
 def place(tmp_path, textbook_structures) -> Any:
     """A folder of crystals, one of them empty, a file of known ones, and a file of energies."""
     (tmp_path / "made").mkdir()
@@ -87,7 +65,7 @@ def command(*words: object) -> int:
 
 
 @pytest.mark.usefixtures("kept")
-def test_the_command_scores_a_folder(place, in_process, capsys) -> None:
+def test_the_command_scores_a_folder(place, inline, capsys) -> None:
     asked = ("--known", place / "known.csv.gz", "--hull", place / "hull.csv")
     assert command("novelty", place / "made", "--out", place / "a.json", "--json", *asked) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -111,7 +89,7 @@ def test_the_command_scores_a_folder(place, in_process, capsys) -> None:
     assert not capsys.readouterr().out
 
 
-def test_the_command_takes_its_options_from_a_file(place, in_process, capsys) -> None:
+def test_the_command_takes_its_options_from_a_file(place, inline, capsys) -> None:
     config = place / "options.yaml"
     config.write_text(f"generated: {place / 'made'}\nknown: {place / 'known.csv.gz'}\nworkers: 1\n")
     assert command("novelty", "--config", config, "--json") == 0
