@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from crystallm.models.load import load_model
     from crystallm.models.model import Model
     from crystallm.structure_search.api import search
+    from crystallm.structure_search.options import SearchOptions
 
 # What spglib fails at is told by our errors; its own lines, from C, would stand between them on the terminal.
 os.environ.setdefault("SPGLIB_WARNING", "OFF")
@@ -34,6 +35,7 @@ __all__ = [
     "Crystal",
     "Model",
     "SamplingOptions",
+    "SearchOptions",
     "SelectionOptions",
     "__version__",
     "generate",
@@ -48,6 +50,7 @@ __getattr__, __dir__ = public_names(
         "Crystal": "crystallm.crystals.crystal",
         "Model": "crystallm.models.model",
         "SamplingOptions": "crystallm.generation.request",
+        "SearchOptions": "crystallm.structure_search.options",
         "SelectionOptions": "crystallm.crystals.selection",
         "generate": "crystallm.generation.generate",
         "load_model": "crystallm.models.load",
