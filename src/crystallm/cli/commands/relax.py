@@ -158,9 +158,9 @@ def _asked(options: dict[str, Any]) -> Asked:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise InputError(f"seconds = {seconds!r}: write a positive number")
 
-    from crystallm.execution.devices import device_of
+    from crystallm.execution.devices import resolve_device
 
-    device = str(device_of(str(options.get("device", "auto"))))
+    device = str(resolve_device(str(options.get("device", "auto"))))
     n_workers = whole("workers", options.get("workers"), (os.cpu_count() or 1) if device == "cpu" else 1)
     formation, hull = bool(options.get("formation", False)), options.get("hull")
     if hull is not None:
