@@ -31,7 +31,7 @@ def asked(parrot, tmp_path, monkeypatch):
 
 
 def test_a_search_writes_tables_crystals_and_plots_and_goes_further(asked, tmp_path, capsys):
-    assert app.run([*asked, "--simulations", "8", "--against", "sampling", "--out", "run"]) == 0
+    assert app.run([*asked, "--simulations", "8", "--baseline", "sampling", "--out", "run"]) == 0
     shown = capsys.readouterr().out
     assert "eV/atom" in shown
     assert "plain sampling: 8 simulations" in shown
@@ -50,7 +50,7 @@ def test_a_search_writes_tables_crystals_and_plots_and_goes_further(asked, tmp_p
     assert summary["lowest"] == min(
         row["energy"] for row in parquet.read_table(run / "results.parquet").to_pylist() if row["energy"]
     )
-    assert summary["against"]["method"] == "sampling"
+    assert summary["baseline"]["method"] == "sampling"
     # The same folder goes further with a higher bound, and takes no other question.
     assert app.run([*asked, "--simulations", "12", "--out", "run", "--json"]) == 0
     best = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

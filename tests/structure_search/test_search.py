@@ -197,7 +197,7 @@ def test_z_may_be_left_open(model):
     options, rest = split("ours", {"energy": "energies:morse", "simulations": 8, "device": "cpu", "seed": 1})
     for how in (options, options.model_copy(update={"method": "tree"})):
         found = Search(model, Request(formula="TiO2", z="auto"), how, SamplingOptions(**rest)).run()
-        assert {one.crystal.source.z_weight is None for one in found} == {False}
+        assert {one.crystal.source.z_probability is None for one in found} == {False}
 
 
 def test_a_reward_without_an_energy_is_what_is_wrong_with_it():

@@ -35,7 +35,7 @@ def plan(services: JobServices, request: GenerateRequest) -> tuple[str, Drafts]:
     sampling = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
     options = validated(SamplingOptions, {**sampling, "model": model.name, "seed": request.seed or 0})
     generator = Generator(model, [generation_request(request)], options, most_atoms=services.limits.max_atoms)
-    return generator.note(0), generator.drafts(0)
+    return generator.note(0), generator.sequence_requests(0)
 
 
 class GenerateJob:
