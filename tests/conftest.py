@@ -8,12 +8,18 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pymatgen.core import Structure
+
+
+# A busy machine takes any time for an example; a test that is too slow shows elsewhere.
+settings.register_profile("crystallm", deadline=None)
+settings.load_profile("crystallm")
 
 
 def pytest_configure() -> None:

@@ -33,7 +33,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_holds_no_script(served):
 
 
 def test_the_client_of_the_documentation_works(served):
-    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "http.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     program = program.replace("http://127.0.0.1:8000", served.address)
     output = subprocess.run(

@@ -249,7 +249,7 @@ class Generator:
         """Return how each token sequence is sampled."""
         language, settings = self.model.language, self.settings
         return sequence.Options(
-            sequence.Stop(language.end_ids, slide=language.name == "cif"),
+            sequence.Stop(language.end_ids, slide=language.slides),
             settings.temperature,
             settings.top_k,
             settings.top_p,
@@ -294,7 +294,7 @@ class Generator:
         for (index, _), choice in zip(pairs, choices, strict=True):
             if choice.prompt in grammars:
                 continue
-            grammar = factory.rules(
+            grammar = factory.make_grammar(
                 self.model.language.name,
                 None if choice.cell is None else choice.cell.composition,
                 choice.space_group,

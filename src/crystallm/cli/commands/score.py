@@ -85,18 +85,18 @@ def _scored(options: Mapping[str, Any], symprec: float, *, shown: bool) -> list[
 
 
 def _print(rows: Sequence[Mapping[str, Any]], place: Path | None) -> None:
-    from crystallm.analysis.token_roles import PARTS
     from crystallm.cli import console
+    from crystallm.language import TOKEN_ROLES
 
     scored = [row for row in rows if row["nats"] is not None]
     others = [row for row in rows if row["nats"] is None]
     table = console.new_table("nats, whole and by part: the fewer, the more plausible")
     for name in ("crystal", "formula", "space group"):
         table.add_column(name, overflow="fold", min_width=6)
-    for name in ("tokens", "nats", *(SHORT.get(part, part) for part in PARTS), "perpl."):
+    for name in ("tokens", "nats", *(SHORT.get(part, part) for part in TOKEN_ROLES), "perpl."):
         table.add_column(name, justify="right", no_wrap=True)
     for row in scored[:TABLE_ROWS]:
-        numbers = [row["nats"], *(row[f"{part}_nats"] for part in PARTS)]
+        numbers = [row["nats"], *(row[f"{part}_nats"] for part in TOKEN_ROLES)]
         table.add_row(
             console.plain(row["id"]),
             row["formula"],

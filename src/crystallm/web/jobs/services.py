@@ -22,6 +22,7 @@ from crystallm.web.jobs.text_engine import SamplingJob, TextEngine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from crystallm.crystals.crystal import Crystal
     from crystallm.energy.relaxation import RelaxOptions
