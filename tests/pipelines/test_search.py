@@ -11,14 +11,7 @@ from pymatgen.core import Structure
 from crystallm.cli import app
 from crystallm.crystals import annotation
 from crystallm.errors import CrystallmError
-from crystallm.execution import mapping
 from crystallm.structure_search import search
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _warm():
-    with mapping.kept(1, end=True):
-        yield
 
 
 @pytest.fixture
@@ -69,7 +62,7 @@ def test_what_was_found_is_written_before_it_is_related(asked, tmp_path, monkeyp
         raise CrystallmError("no space left")
 
     monkeypatch.setattr(annotation, "add_relative_energies", full)
-    assert app.run([*asked, "--simulations", "4", "--formation", "--out", "run"]) == 1
+    assert app.run([*asked, "--simulations", "4", "--formation-energy", "--out", "run"]) == 1
     assert "no space left" in capsys.readouterr().err
     assert len(parquet.read_table(tmp_path / "run/results.parquet").to_pylist()) == 4
 
@@ -91,12 +84,12 @@ def test_an_energy_model_that_fails_is_told_of(asked, monkeypatch, capsys):
     [
         (["--width", "0"], "width = '0'"),
         (["--simulations", "0"], "simulations = '0'"),
-        (["--minutes", "-1"], "minutes = '-1.0'"),
-        (["--top-p", "2"], "top_p = '2.0'"),
-        (["--workers", "0"], "workers = 0"),
+        (["--minutes", "-1"], "minutes = '-1'"),
+        (["--top-p", "2"], "top_p = '2'"),
+        (["--workers", "0"], "workers = '0'"),
         (["--space-group", "Fm-3m"], "cannot fill Fm-3m"),
         (["--method", "sampling", "--rollouts", "2"], "rollouts = 2 of plain sampling"),
-        (["--recipe", "theirs"], "theirs"),
+        (["--preset", "theirs"], "theirs"),
     ],
 )
 def test_bad_questions_are_refused_in_one_line(asked, capsys, options, said):

@@ -55,8 +55,8 @@ class Choice:
         space_group: number; None if that is left to the network.
         note: one line for a person.
         weight: share of the samples.
-        z_probability: weight of its Z, None where Z was not to be chosen.
-        space_group_probability: weight of its group among those of its Z, None where that was not to be chosen.
+        z_probability: of its Z among the values tried; None where Z was not open.
+        space_group_probability: of its group among those of its Z; None where the group was not open.
         log_likelihood: of what was chosen, given what was asked for, in the network at temperature 1, nats.
     """
 

@@ -342,6 +342,7 @@ COUNTED = ("request", "valid", "rank", "cluster")
 
 
 def count_rows(rows: Iterable[Mapping[str, Any]], selection: SelectionOptions) -> dict[str, int]:
+    """Count the requests, crystals, valid and kept crystals of rows, which stand together by request."""
     counts = dict.fromkeys(("requests", "crystals", "valid", "kept"), 0)
     for group in table.by_request(rows):
         counts["requests"] += 1

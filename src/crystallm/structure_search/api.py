@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def best_first(samples: Sequence[SearchSample]) -> list[Crystal]:
-    """Return the distinct crystals that have an energy, the lowest first, and set their clusters and ranks."""
+    """Return the distinct crystals that have an energy, the lowest first; set their clusters and ranks."""
     from crystallm.crystals import ranking
 
     crystals = [s.crystal for s in samples if s.equals is None and s.crystal.energy is not None]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from crystallm.errors import InputError
 from crystallm.generation.request import SamplingOptions
 from crystallm.options import Flag, Options
 
@@ -114,8 +115,8 @@ class SearchOptions(Options):
             if group.model_fields_set and self.method != owner:
                 name = next(name for name in type(group).model_fields if name in group.model_fields_set)
                 raise ValueError(
-                    f"{name} = {getattr(group, name)!r} has no effect with method = {self.method!r}: leave it "
-                    f"out, or choose {owner!r} (--method {owner})"
+                    f"{name} = {getattr(group, name)!r} has no effect with method = {self.method!r}: "
+                    f"leave it out, or choose {owner!r} (--method {owner})"
                 )
         return self
 
@@ -140,8 +141,10 @@ def apply_preset(
     among the branches of the tree.
 
     Raises:
-        InputError: options that exclude each other.
+        InputError: no such preset, or options that exclude each other.
     """
+    if preset not in PRESETS:
+        raise InputError(f"no preset {preset!r}: there are {', '.join(PRESETS)}")
     search_defaults, sampling_defaults = PRESETS[preset]
     options = SearchOptions.build(search_defaults | options.model_dump(exclude_unset=True))
     if options.method == "tree":
