@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crystallm.datasets.options import PrepareOptions
-from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,8 +61,7 @@ def treat_unit(task: Mapping[str, Any]) -> list[dict[str, Any]]:
         One record of COLUMNS a row, in their order; `ids` as base64, since records travel as JSON.
     """
     choices = PrepareOptions(**task["choices"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen warns of each radius and electronegativity it lacks
+    with quiet_libraries():  # pymatgen warns of each radius and electronegativity it lacks
         return [treat(row, choices) for row in task["rows"]]
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any, Self
 
-from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError, one_line
 from crystallm.storage.files import saying, write_atomically
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ def read(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any
                 path, columns=None if columns is None else list(columns)
             ).to_pylist()
         except pa.ArrowInvalid as error:
-            raise CrystallmError(
-                f"{path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
-            ) from None
+            raise CrystallmError(f"{path} is damaged ({one_line(error)}): delete it and run again") from None
     return rows
 
 

@@ -240,18 +240,18 @@ class Search:
     def _compute_energies(self, samples: Sequence[SearchSample]) -> None:
         """Compute the energies of valid crystals, once for equal ones."""
         from crystallm.energy import calculations
-        from crystallm.execution.devices import device_of
+        from crystallm.execution.devices import energy_device
         from crystallm.execution.tasks import Failure
 
         new = self.results.set_equals(samples)
-        device = device_of(self.settings.device)
+        device = energy_device(self.settings.device)
         energies = calculations.score(
             [sample.crystal.structure for sample in new],
             self.options.energy,
-            device=str(device) if device.type == "cuda" else "cpu",
+            device=device,
             workers=self.workers,
             seconds=self.options.energy_timeout,
-            group=calculations.GROUP if device.type == "cuda" else 1,
+            group=1 if device == "cpu" else calculations.GROUP,
             executor=self.executor,
         )
         for sample, energy in zip(new, energies, strict=True):

@@ -29,10 +29,12 @@ def energy_server(
     `--energy tcp://127.0.0.1:5555` of generate asks it. Needs pip install 'crystallm[zmq]'.
     """
     from crystallm.energy import zmq_server
-    from crystallm.execution.devices import device_of
+    from crystallm.execution.devices import resolve_device
 
     def ready(at: str) -> None:
         if not quiet:
             sys.stderr.write(f"{model} answers at {at}\n")
 
-    zmq_server.serve(model, address, device=str(device_of(device or "auto")), seconds=seconds, ready=ready)
+    zmq_server.serve(
+        model, address, device=str(resolve_device(device or "auto")), seconds=seconds, ready=ready
+    )

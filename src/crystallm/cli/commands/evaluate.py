@@ -162,7 +162,7 @@ def _judged(
     ):
         for number, block in enumerate(validity_collection.blocks(collection.read_cifs(path), size)):
             if number in todo:
-                found = validity_collection.judge(
+                found = validity_collection.check_entries(
                     block,
                     what=what,
                     workers=workers,

@@ -158,9 +158,9 @@ def _asked(options: dict[str, Any]) -> Asked:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise InputError(f"seconds = {seconds!r}: write a positive number")
 
-    from crystallm.execution.devices import device_of
+    from crystallm.execution.devices import resolve_device
 
-    device = str(device_of(str(options.get("device", "auto"))))
+    device = str(resolve_device(str(options.get("device", "auto"))))
     n_workers = whole("workers", options.get("workers"), (os.cpu_count() or 1) if device == "cpu" else 1)
     formation, hull = bool(options.get("formation", False)), options.get("hull")
     if hull is not None:
@@ -229,10 +229,11 @@ def _ranked(rows: list[dict[str, Any]], asked: Asked) -> list[dict[str, Any]]:
     """The same rows with clusters and ranks, those of each reduced formula on their own; see `answers`."""
     from crystallm.crystals import ranking
     from crystallm.sources import parsing
+    from crystallm.structures import duplicates
 
     ranked = [dict(row) for row in rows]
     groups = list(_by_formula(ranked).values())
-    folded = ranking.cluster_duplicates(
+    folded = duplicates.cluster_duplicates(
         [[parsing.structure(row["cif"]) for row in group] for group in groups], workers=asked.workers
     )
     for group, clusters in zip(groups, folded, strict=True):

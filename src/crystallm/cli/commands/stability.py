@@ -162,10 +162,10 @@ def placed(model: str, options: Mapping[str, Any], workers: int) -> tuple[str, i
         InputError, CrystallmError: no such model or device.
     """
     from crystallm.energy import registry as models
-    from crystallm.execution.devices import device_of
+    from crystallm.execution.devices import resolve_device
 
     models.require(model)
-    where = device_of(str(options.get("device", "auto")))
+    where = resolve_device(str(options.get("device", "auto")))
     device = str(where) if where.type == "cuda" else "cpu"
     return device, workers if device == "cpu" or options.get("workers") else 1
 
