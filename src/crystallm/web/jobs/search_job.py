@@ -128,7 +128,7 @@ def build_search(services: JobServices, request: SearchRequest, log: Path | None
         options,
         sampling,
         log,
-        most_atoms=services.limits.max_atoms,
+        most_atoms=services.limits.max_cell_atoms,
         log_samples=True,
     )
 
