@@ -17,6 +17,7 @@ from crystallm.benchmarks import csp, metrics
 from crystallm.cif import structure_reader
 from crystallm.crystals import ranking
 from crystallm.errors import CrystallmError
+from crystallm.structures import duplicates
 from crystallm.validity import checks
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def check_samples(
     clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
     seconds = None
     if agreement:
-        clusters = ranking.cluster_duplicates(
+        clusters = duplicates.cluster_duplicates(
             [[_structure(sample) for sample in row] for row in samples],
             workers=workers,
             executor=executor,

@@ -93,7 +93,7 @@ class ModelSamples:
     def generate(self, entries: Sequence[int]) -> Iterator[Sequence[CspSample]]:
         """Generate the samples of some entries lazily."""
         indices = self.request_indices
-        crystals = self.generator.write([indices[i] for i in entries if i in indices])
+        crystals = self.generator.generate([indices[i] for i in entries if i in indices])
         return ([_to_sample(crystal) for crystal in next(crystals)] if i in indices else [] for i in entries)
 
     @cached_property
@@ -363,7 +363,7 @@ def check_task(task: Mapping[str, Any]) -> Rows:
         samples = [[CspSample(*sample) for sample in row] for row in task["samples"]]
     else:
         generator = generator_of(task, [Request(**request) for request in task["requests"]])
-        crystals = generator.write(range(len(task["requests"])))
+        crystals = generator.generate(range(len(task["requests"])))
         samples = [
             [_to_sample(crystal) for crystal in next(crystals)] if has_request else []
             for has_request in task["has_request"]

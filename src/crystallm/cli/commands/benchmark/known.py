@@ -162,7 +162,7 @@ def _generate(
     present = [request for request in requests if request is not None]
     generator = Generator(model, present, sampling)
     with progress("generating crystals", sum(request.n for request in present), shown=shown) as advance:
-        crystals = generator.write(range(len(present)), progress=advance)
+        crystals = generator.generate(range(len(present)), progress=advance)
         return [[] if request is None else next(crystals) for request in requests]
 
 
