@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -45,6 +46,20 @@ def hint(name: str, names: Sequence[str]) -> str:
 
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class NotDeciding:
+    """Marks a field that does not decide the results of a run: `device: Annotated[str, NOT_DECIDING]`."""
+
+
+NOT_DECIDING = NotDeciding()
+
+
+def deciding(options: BaseModel) -> dict[str, Any]:
+    """Return the values, as JSON, of those options that decide the results of a run."""
+    aside = {name for name, field in type(options).model_fields.items() if NOT_DECIDING in field.metadata}
+    return options.model_dump(mode="json", exclude=aside)
 
 
 Kind = TypeVar("Kind", bound=BaseModel)

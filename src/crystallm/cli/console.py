@@ -12,8 +12,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from crystallm.pipelines.reporter import Reporter
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
 
 @contextlib.contextmanager
@@ -29,6 +32,25 @@ def progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+class ConsoleReporter(Reporter):
+    """Shows the progress and warnings of a run on standard error.
+
+    Args:
+        shown: whether progress is shown; warnings always are.
+    """
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+
+    def progress(self, task: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+        """Return a context that shows a progress bar, if standard error is a terminal."""
+        return progress(task, total, shown=self._shown)
+
+    def warn(self, message: str) -> None:
+        """Print a warning of one line."""
+        sys.stderr.write(f"crystallm: {message}\n")
 
 
 def without_nan(value: Any) -> Any:

@@ -93,7 +93,7 @@ def prepare(
     inputs = [str(spec) for spec in inputs]
     question = _question(inputs, choices)
     if (folder / run_folder.CONFIG).exists():
-        run_folder.check_question(folder / run_folder.CONFIG, question)
+        run_folder.check_config(folder / run_folder.CONFIG, question)
         if (folder / run_folder.FACTS).exists():
             shutil.rmtree(folder / PARTS, ignore_errors=True)
             return datasets_report.read(folder)

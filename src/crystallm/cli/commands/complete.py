@@ -158,7 +158,7 @@ def _written(
             "part": validity_collection.survey(collection.read(str(options["path"])), named=False)[1],
             **{name: value for name, value in options.items() if name not in beside},
         }  # fmt: skip
-        folder = run_folder.RunFolder(place, question, 1, COLUMNS)
+        folder = run_folder.RunFolder(place, question, COLUMNS, n_units=1)
         if not folder.open():
             folder.finish()
             return folder.rows()

@@ -438,7 +438,7 @@ def _generate(asked: Asked, *, shown: bool) -> Written:
         everything = _done(run, sizes, set(range(len(sizes))), lambda: None, shown=shown)
         rows = [row for done in everything for row in done.rows]
         return Written(lambda: rows, _counts(rows, asked.selection), run.note, large=False)
-    folder = run_folder.RunFolder(asked.out, run.question(), len(sizes), COLUMNS, parted=run.large)
+    folder = run_folder.RunFolder(asked.out, run.question(), COLUMNS, n_units=len(sizes), parted=run.large)
     # Closed at once where a disk is full: no process goes on behind an error.
     with contextlib.closing(_done(run, sizes, folder.check(), folder.open, shown=shown)) as written:
         for done in written:

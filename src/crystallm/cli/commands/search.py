@@ -281,7 +281,7 @@ def _run(
         folder.mkdir(parents=True, exist_ok=True)
         question = _question(asked, model, options)
         if (folder / run_folder.CONFIG).exists():
-            run_folder.check_question(folder / run_folder.CONFIG, question)
+            run_folder.check_config(folder / run_folder.CONFIG, question)
         elif (folder / LOG).exists():
             raise InputError(f"{folder / LOG} is of another origin: choose another folder with --out")
         else:
