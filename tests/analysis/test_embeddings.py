@@ -14,7 +14,7 @@ from pyarrow import parquet
 from crystallm import language
 from crystallm.analysis import embeddings
 from crystallm.cif import tokenizer
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.crystallography import elements
 from crystallm.errors import InputError
 from crystallm.models import load

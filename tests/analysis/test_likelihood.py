@@ -13,7 +13,7 @@ from pyarrow import parquet
 from crystallm import language
 from crystallm.analysis import likelihood, token_roles
 from crystallm.cif import tokenizer
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.errors import InputError
 from crystallm.models.load import load_model
 from crystallm.models.model import Model

@@ -14,7 +14,7 @@ from pymatgen.core import Composition, Lattice, Structure
 
 import real_crystals
 from crystallm.benchmarks import sun
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.energy import calculations
 from crystallm.energy.relaxation import RelaxOptions
 from crystallm.errors import CrystallmError, InputError

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from crystallm.cli.app import app
+from crystallm.cli import app
 from killed import kill_after
 
 

@@ -13,7 +13,7 @@ from pymatgen.core import Lattice, Structure
 
 import energies
 from crystallm import energy
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.energy import zmq_client, zmq_server
 from crystallm.errors import CrystallmError, InputError
 

@@ -14,7 +14,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystallm import language
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.crystals import crystal
 from crystallm.crystals import table as crystals_table
 from crystallm.errors import CrystallmError, InputError

@@ -12,7 +12,7 @@ from pymatgen.core.structure_matcher import StructureMatcher
 
 import crystallm
 from crystallm import language
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.errors import InputError
 from crystallm.generation import completion, template
 from crystallm.generation.completion import CompletionGenerator

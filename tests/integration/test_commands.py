@@ -11,7 +11,7 @@ from typing import Literal, get_type_hints
 import pytest
 from pyarrow import parquet
 
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.cli.commands import train as training_command
 from crystallm.cli.commands.train import Fields
 from crystallm.training import flops, loop, state

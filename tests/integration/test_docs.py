@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crystallm.cli.app import app
+from crystallm.cli import app
 from tests.integration.test_readme import place  # noqa: F401 - a fixture
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -12,7 +12,7 @@ from pymatgen.core import Structure
 
 import crystallm
 from crystallm import energy
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.crystals import annotation
 from crystallm.crystals.ranking import rank_samples
 from crystallm.crystals.selection import SelectionOptions

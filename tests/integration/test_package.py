@@ -95,7 +95,7 @@ def test_spglib_keeps_quiet_unless_asked(asked, quiet, monkeypatch):
 
 def test_what_gets_an_extra_is_said_in_one_place(monkeypatch):
     from crystallm import errors
-    from crystallm.cli.app import app
+    from crystallm.cli import app
     from crystallm.cli.commands.relax import relax
 
     package = Path(crystallm.__file__).parent

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.models import load
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ import torch
 
 from crystallm import language
 from crystallm.cif import tokenizer
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.errors import CheckpointError, CrystallmError, InputError
 from crystallm.models import download, hub, huggingface, huggingface_tokenizer, load, model_card
 from crystallm.models import folder as models_folder

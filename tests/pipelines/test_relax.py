@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.pipelines.relax import COLUMNS
 from crystallm.sources import collection
 

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Structure
 
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.crystals import annotation
 from crystallm.errors import CrystallmError
 from crystallm.execution import mapping

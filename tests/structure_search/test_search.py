@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import crystallm
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import mapping
 from crystallm.generation.request import Request, SamplingOptions

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 from pymatgen.core import Composition
 
-from crystallm.cli.app import app
+from crystallm.cli import app
 from crystallm.crystallography import elements
 from crystallm.energy import calculations
 from crystallm.errors import CrystallmError, InputError

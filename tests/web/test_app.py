@@ -500,7 +500,7 @@ def test_two_servers_cannot_share_a_port(served, parrot, tmp_path):
     ],
 )
 def test_a_wrong_option_is_one_line(options, message, tmp_path, monkeypatch, capsys):
-    from crystallm.cli.app import app
+    from crystallm.cli import app
 
     monkeypatch.chdir(tmp_path)
     assert app.run(["serve", *options]) in (1, 2)

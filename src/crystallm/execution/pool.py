@@ -1,44 +1,52 @@
-"""Executors: worker processes, or this process."""
+"""Executors: worker processes that can be killed, or this process."""
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import os
 import threading
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError
 from crystallm.execution.process import Process
-from crystallm.execution.tasks import TaskError, WorkerStartError, name_of, resolve_function
+from crystallm.execution.tasks import (
+    DEFAULT_LIMITS,
+    TaskError,
+    WorkerStartError,
+    name_of,
+    resolve_function,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
-    Function = Callable[..., Any] | str
+    from crystallm.execution.tasks import Function, Limits
 
 
-class Pool(Executor):
-    """Processes of this machine that can be lost, as an executor.
+class ProcessPool(Executor):
+    """Worker processes of this machine, each task with limits of time and memory.
 
-    The process of a task is kept for further ones and started anew after a loss. Tasks and values travel as
-    JSON. Use it as a context manager: where its body is left by an exception, Ctrl-C too, all is killed.
+    A process serves further tasks of the same memory limit, and is replaced after a failure. Tasks and values
+    travel as JSON. Use it as a context manager: an exception that leaves the body, Ctrl-C for example, kills
+    all processes.
 
     Args:
-        workers: processes at a time; each holds its numerical libraries to one thread.
-        seconds: limit for one task, start of the process not counted.
-        memory_gb: limit of a process's address space, GiB (where the system knows one: Linux); None for
-            none. A GPU's driver asks for more addresses than any machine has memory.
+        workers: processes that work at the same time; each holds its numerical libraries to one thread.
+
+    Attributes:
+        workers: as given.
 
     Raises:
-        InputError: a number of workers or seconds that is not positive.
+        InputError: `workers` is below 1.
     """
 
-    def __init__(self, workers: int, *, seconds: float, memory_gb: float | None = 4.0) -> None:
-        if workers < 1 or not seconds > 0:
-            raise InputError(f"{workers=} and {seconds=} must both be positive")
-        self.seconds = seconds
-        self.memory_gb = memory_gb
+    def __init__(self, workers: int) -> None:
+        if workers < 1:
+            raise InputError(f"{workers=} must be positive")
+        self.workers = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="crystallm-pool")
         self._lock = threading.Lock()
         self._alive: set[Process] = set()
@@ -46,38 +54,39 @@ class Pool(Executor):
         self._killed = False
 
     def submit(self, function: Function, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function on one JSON value, with the default limits; see `submit_task`."""
+        if len(args) != 1 or kwargs:
+            raise InputError(f"a task is one JSON value, not {len(args) + len(kwargs)}: put them into a dict")
+        return self.submit_task(function, args[0])
+
+    def submit_task(self, function: Function, task: Any, limits: Limits = DEFAULT_LIMITS) -> Future[Any]:
         """Run a function on one JSON value.
 
         Args:
             function: of a module, which a fresh process can import; or its name, `package.module:name`.
-            args: the value.
-            kwargs: none.
+            task: the value.
+            limits: of this task.
 
         Returns:
-            A future of the function's value, a JSON value. Its exception is a LostError after a crash, a
-            limit or an exception of the function, and a StartError where the function cannot be imported.
+            A future of the function's value, a JSON value. Its exception is a TaskError after a crash, a
+            limit or an exception of the function, and a WorkerStartError if it cannot be imported.
 
         Raises:
-            InputError: a function that has no name to import it by; more or less than one value.
+            InputError: the function has no name to import it by.
+            BrokenExecutor: the pool was killed.
+            RuntimeError: the pool was shut down.
         """
-        if len(args) != 1 or kwargs:
-            raise InputError(f"a task is one JSON value, not {len(args) + len(kwargs)}: put them into a dict")
-        return self._threads.submit(self.call, name_of(function), args[0], self.seconds)
-
-    def call(self, name: str, task: Any, seconds: float) -> Any:
-        """The value of a function by name, with a limit of its own for this task; see `submit`."""
-        process = self._take(name)
-        try:
-            return process.ask(task, seconds)
-        finally:
-            self._give_back(process)
+        name = name_of(function)
+        if self._killed:
+            raise BrokenExecutor("the pool was killed")
+        return self._threads.submit(self._run, name, task, limits)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes when what was submitted is done.
+        """End the processes when all submitted tasks are done.
 
         Args:
             wait: return only then.
-            cancel_futures: let go of what has not begun.
+            cancel_futures: cancel the tasks that have not begun.
         """
         self._threads.shutdown(wait=False, cancel_futures=cancel_futures)
         if not wait:
@@ -89,7 +98,7 @@ class Pool(Executor):
             self.kill()
 
     def kill(self) -> None:
-        """End the processes now, whatever they are doing."""
+        """End the processes at once."""
         with self._lock:
             self._killed = True
             alive = list(self._alive)
@@ -98,25 +107,29 @@ class Pool(Executor):
             process.stop()
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is not None:
             self.kill()
         self.shutdown()
 
-    def _take(self, name: str) -> Process:
-        """A process that has loaded the function: one that has it already, else any, else a new one."""
+    def _run(self, name: str, task: Any, limits: Limits) -> Any:
+        process = self._take(name, limits.memory_gb)
+        try:
+            return process.run(task, limits.seconds)
+        finally:
+            self._give_back(process)
+
+    def _take(self, name: str, memory_gb: float | None) -> Process:
+        """Return a process of this memory limit that has loaded the function: an idle one or a new one."""
         with self._lock:
             if self._killed:
                 raise TaskError("the pool was shut down")
-            fitting = (process for process in self._idle if process.function == name)
-            process = next(fitting, self._idle[-1] if self._idle else None)
+            idle = [process for process in self._idle if process.memory_gb == memory_gb]
+            process = next((p for p in idle if p.function == name), idle[-1] if idle else None)
             if process is None:
-                taken = {other.number for other in self._alive}
-                process = Process(self.memory_gb, next(i for i in itertools.count() if i not in taken))
+                taken = {p.index for p in self._alive if p.memory_gb == memory_gb}
+                process = Process(memory_gb, next(i for i in itertools.count() if i not in taken))
                 self._alive.add(process)
             else:
                 self._idle.remove(process)
@@ -135,14 +148,38 @@ class Pool(Executor):
                 self._idle.append(process)
 
 
+@cache
+def worker_pool() -> ProcessPool:
+    """Return the pool of a worker whose tasks need processes themselves; it lasts as long as the worker."""
+    pool = ProcessPool(os.cpu_count() or 1)
+    atexit.register(pool.kill)
+    return pool
+
+
 class Inline(Executor):
     """Runs each call at once, in this process and without limits."""
 
     def submit(self, function: Function, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call the function now; what it raises is in the future."""
+        """Call the function now; the future holds what it raises."""
         future: Future[Any] = Future()
         try:
             future.set_result(resolve_function(function)(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - the future's reader decides
             future.set_exception(error)
         return future
+
+
+class Pool(ProcessPool):
+    """A process pool with limits of its own; to be replaced by `ProcessPool` and limits of each task."""
+
+    def __init__(self, workers: int, *, seconds: float, memory_gb: float | None = 4.0) -> None:
+        super().__init__(workers)
+        self.seconds, self.memory_gb = seconds, memory_gb
+
+    def submit(self, function: Function, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function with the limits of the pool."""
+        from crystallm.execution.tasks import Limits
+
+        if len(args) != 1 or kwargs:
+            raise InputError(f"a task is one JSON value, not {len(args) + len(kwargs)}: put them into a dict")
+        return self.submit_task(function, args[0], Limits(self.seconds, self.memory_gb or None))

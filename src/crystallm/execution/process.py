@@ -1,8 +1,8 @@
-"""A process that can be lost: one task at a time, with a limit of time and memory.
+"""One worker process that can be killed: a task at a time, with limits of time and memory.
 
-Tasks and values are JSON, one a line over a pipe, so nothing is pickled, the caller's script is not imported
-again, and threads of the caller (torch's, for one) are never forked. The process ends with its caller,
-however that dies. Refuses to know which tasks there are, and in which order they come: see `workers`.
+Tasks and values are JSON, one per line over a pipe. So nothing is pickled, the caller's script is not
+imported again, and threads of the caller (torch's, for example) are never forked. The process ends with its
+caller, even if that is killed.
 """
 
 from __future__ import annotations
@@ -17,61 +17,60 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import describe
-from crystallm.execution.tasks import NUMBER, TaskError, WorkerStartError, resolve
+from crystallm.execution.tasks import INDEX_VARIABLE, TaskError, WorkerStartError, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 START_SECONDS = 180.0
-"""How long a process may take to import what it needs, on a busy machine."""
+"""Limit for the imports of a process, on a busy machine."""
 
 
 class Process:
     """One process and the pipes to it. Used from one thread at a time, stopped from any.
 
     Args:
-        memory_gb: limit of its address space, GiB (where the system knows one: Linux); None for none.
-        number: among those that stand side by side, by which it may choose a device; see `number`.
+        memory_gb: limit of its address space, GiB, where the system has one; None for no limit.
+        index: among the processes of a pool; see `worker_index`.
 
     Attributes:
-        dead: whether it has been lost or stopped.
+        dead: whether it has failed or was stopped.
         function: name of the function that it has loaded; "" for none.
-        number: as given.
+        memory_gb: as given.
+        index: as given.
     """
 
-    def __init__(self, memory_gb: float | None, number: int = 0) -> None:
+    def __init__(self, memory_gb: float | None, index: int = 0) -> None:
         # One thread each: side by side, two OpenMP pools bring each other down to a tenth.
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         path = os.pathsep.join(folder for folder in sys.path if folder)
+        own = {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore", INDEX_VARIABLE: str(index)}
+        code = "from crystallm.execution.process import serve; serve()"
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from crystallm.execution.process import serve; serve()",
-                str(memory_gb or 0),
-            ],
+            [sys.executable, "-c", code, str(memory_gb or 0)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            env=os.environ | single | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore", NUMBER: str(number)},
+            env=os.environ | single | own,
         )
-        self.number = number
+        self.memory_gb = memory_gb
+        self.index = index
         self.dead = False
         self.function = ""
 
     def load(self, name: str) -> None:
-        """Let it import the function of the tasks to come, if it has not done so.
+        """Let it import the function of the next tasks, if it has not done so.
 
         Raises:
-            StartError: it cannot. The process is then stopped.
+            WorkerStartError: it cannot. The process is then stopped.
         """
         if name == self.function:
             return
-        self._say({"load": name})
-        line, late = self._line(START_SECONDS)
+        self._send({"load": name})
+        line, late = self._receive(START_SECONDS)
         if line:
             error = json.loads(line).get("error")
         elif late:
@@ -83,18 +82,14 @@ class Process:
             raise WorkerStartError(f"a worker process for {name} did not start: {error}")
         self.function = name
 
-    def ask(self, task: Any, seconds: float) -> Any:
-        """The function's value for this task.
-
-        Args:
-            task: a JSON value.
-            seconds: limit.
+    def run(self, task: Any, seconds: float) -> Any:
+        """Return the function's value for a task, a JSON value.
 
         Raises:
-            LostError: there is none. After a limit or a crash, `dead` is set.
+            TaskError: it failed. After a limit or a crash, `dead` is set.
         """
-        self._say({"task": task})
-        line, late = self._line(seconds)
+        self._send({"task": task})
+        line, late = self._receive(seconds)
         if line and not late:
             answer: dict[str, Any] = json.loads(line)
             if "error" not in answer:
@@ -110,26 +105,26 @@ class Process:
         raise TaskError(reason)
 
     def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process at once."""
         self.dead = True
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with suppress(OSError, ValueError):  # what it never read, it cannot be told any more
+                with suppress(OSError, ValueError):  # unread input cannot be flushed any more
                     pipe.close()
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         line = json.dumps(message) + "\n"
         assert self._process.stdin is not None  # noqa: S101 - it was opened as a pipe
-        with suppress(OSError, ValueError):  # it died between two tasks; reading its answer says so
+        with suppress(OSError, ValueError):  # it died between two tasks, which reading its answer reports
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
-    def _line(self, seconds: float) -> tuple[str, bool]:
-        """The next line it writes ("" at its end), and whether that took longer than the limit.
+    def _receive(self, seconds: float) -> tuple[str, bool]:
+        """Return the next line it writes ("" at its end), and whether that exceeded the limit.
 
-        Told by a clock, for the thread that ends the process may be late itself.
+        A clock decides on the limit, because the thread that kills the process may itself be late.
         """
         late = threading.Event()
         deadline = time.monotonic() + seconds
@@ -138,7 +133,7 @@ class Process:
             late.set()
             self._process.kill()
 
-        timer = threading.Timer(seconds, end)
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
         timer.daemon = True
         timer.start()
         try:
@@ -152,15 +147,15 @@ class Process:
 
 
 def serve() -> None:
-    """The process's side: read messages from standard input until it ends, write answers to another pipe."""
+    """Run in the process: read messages from standard input until it ends, write answers to another pipe."""
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not stand between the answers
+    os.dup2(2, 1)  # so that nothing a library prints gets between the answers
     memory_gb = sys.argv[1]
     function: Callable[[Any], Any] | None = None
 
-    def say(answer: dict[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
+    def answer(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
 
     for line in sys.stdin:
         message = json.loads(line)
@@ -169,31 +164,31 @@ def serve() -> None:
                 function = resolve(message["load"])
                 if float(memory_gb):
                     _limit_memory(float(memory_gb))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear it
-                say({"error": f"{type(error).__name__}: {error}"})
+            except Exception as error:  # noqa: BLE001 - the parent reports any error
+                answer({"error": f"{type(error).__name__}: {error}"})
                 return
-            say({})
+            answer({})
             continue
-        assert function is not None  # noqa: S101 - Process.load comes before Process.ask
+        assert function is not None  # noqa: S101 - Process.load comes before Process.run
         try:
-            say({"value": function(message["task"])})
-        except MemoryError:  # what is left of this process can't be trusted
-            say({"error": f"needed more than {memory_gb} GiB of memory", "last": True})
+            answer({"value": function(message["task"])})
+        except MemoryError:  # the state of this process can no longer be trusted
+            answer({"error": f"needed more than {memory_gb} GiB of memory", "last": True})
             return
-        except Exception as error:  # noqa: BLE001 - one task's failure is that task's result
-            say({"error": describe(error)})
+        except Exception as error:  # noqa: BLE001 - the failure of one task is its result
+            answer({"error": describe(error)})
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process when its parent is gone: that closes the pipe, but a task that hangs reads none."""
+    """End this process after its parent: that closes the pipe, but a task that hangs does not read it."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
 
 
 def _limit_memory(gigabytes: float) -> None:
-    """Bound the address space of this process, where the system has such a bound."""
-    with suppress(ImportError, OSError, ValueError):  # Windows has none, macOS refuses
+    """Limit the address space of this process, where the system has such a limit."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has none, macOS rejects it
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -1,7 +1,8 @@
-"""Tasks as functions by name, and what became of lost ones."""
+"""Tasks of worker processes: functions by name, limits, and failures."""
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,15 +17,52 @@ if TYPE_CHECKING:
     Function = Callable[..., Any] | str
 
 
-NUMBER = "CRYSTALLM_PROCESS"
-"""Name in the environment under which a process finds its number."""
+INDEX_VARIABLE = "CRYSTALLM_PROCESS"
+"""Environment variable with the index of a worker process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one task in a worker process.
+
+    Attributes:
+        seconds: time; starting the process and importing the function do not count.
+        memory_gb: address space of the process, GiB, where the system has such a limit (Linux); None for no
+            limit. A GPU driver maps more addresses than any machine has memory.
+
+    Raises:
+        InputError: a limit that is not positive.
+    """
+
+    seconds: float = 60.0
+    memory_gb: float | None = 4.0
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0 or not (self.memory_gb is None or self.memory_gb > 0):
+            raise InputError(f"seconds={self.seconds} and memory_gb={self.memory_gb} must both be positive")
+
+
+DEFAULT_LIMITS = Limits()
+
+UNLIMITED = Limits(math.inf, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Stands for the value of a task that failed.
+
+    Attributes:
+        reason: the limit that was exceeded, or the error that was raised, in a few words.
+    """
+
+    reason: str
 
 
 class TaskError(CrystallmError):
-    """A task has no value: it crashed, passed a limit, or raised.
+    """A task failed: its process crashed or exceeded a limit, or the function raised.
 
     Args:
-        reason: why, in a few words.
+        reason: in a few words.
     """
 
     def __init__(self, reason: str) -> None:
@@ -33,14 +71,14 @@ class TaskError(CrystallmError):
 
 
 class WorkerStartError(CrystallmError):
-    """A process could not even import what its tasks need: no other task will fare better."""
+    """A process cannot import the function of its tasks, so that every task would fail."""
 
 
-def name_of(function: Callable[..., Any] | str) -> str:
-    """The name by which another process can import a function, `package.module:name`.
+def name_of(function: Function) -> str:
+    """Return the name by which another process can import a function, `package.module:name`.
 
     Raises:
-        InputError: there is none: a lambda, a function inside another one, one of a script.
+        InputError: it has none: a lambda, a nested function, a function of a script.
     """
     if isinstance(function, str):
         return function
@@ -51,28 +89,17 @@ def name_of(function: Callable[..., Any] | str) -> str:
 
 
 def resolve(name: str) -> Callable[[Any], Any]:
-    """The function of a name that `name_of` gave."""
+    """Import the function of a name from `name_of`."""
     module, _, attribute = name.partition(":")
     function: Callable[[Any], Any] = attrgetter(attribute)(import_module(module))
     return function
 
 
-def number() -> int:
-    """Number of this process among those of its pool; 0 where it has none."""
-    return int(os.environ.get(NUMBER, "0"))
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What stands in the place of a result that could not be had.
-
-    Attributes:
-        reason: why, in a few words: the limit that was passed, or the error that was raised.
-    """
-
-    reason: str
-
-
 def resolve_function(function: Function) -> Callable[..., Any]:
     """Return the function of this name, or the function itself."""
     return resolve(function) if isinstance(function, str) else function
+
+
+def worker_index() -> int:
+    """Return the index of this process in its pool; 0 outside of a pool."""
+    return int(os.environ.get(INDEX_VARIABLE, "0"))

@@ -142,7 +142,9 @@ def generator_of(
     torch.set_num_threads(1)  # workers stand side by side, one a core
     settings = SamplingOptions(**task["settings"])
     if devices := task.get("devices"):
-        settings = settings.model_copy(update={"device": devices[execution_tasks.number() % len(devices)]})
+        settings = settings.model_copy(
+            update={"device": devices[execution_tasks.worker_index() % len(devices)]}
+        )
     if settings.device.startswith("cuda:"):
         torch.cuda.set_device(settings.device)
     model = _model(task["model"], settings.device, settings.dtype)
