@@ -68,6 +68,17 @@ def kept() -> Iterator[None]:
 
 
 @pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of worker processes run in this process: to start one takes seconds."""
+    from contextlib import nullcontext
+
+    from crystallm.execution import mapping
+    from crystallm.execution.pool import Inline
+
+    monkeypatch.setattr(mapping, "open_executor", lambda *_: nullcontext((Inline(), 1)))
+
+
+@pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are laid out and not drawn, which takes longer than most of what is tested around them."""
     from crystallm.visualization import charts

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crystallm.execution import mapping
-from crystallm.execution import tasks as execution_tasks
+from crystallm.execution.mapping import map_tasks, run_tasks
+from crystallm.execution.tasks import Failure, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,24 +32,30 @@ def behave(task: Any) -> Any:
     return [task, os.getpid()]
 
 
+def wait_for(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
 def conforms(executor: Executor, *, elsewhere: bool) -> None:
     """Values, order, exceptions, lazy drawing, early stop; and, in other processes, what dies."""
     tasks: list[Any] = [0, "raise", 1, "chatter", 2]
     tasks[3:3] = ["die"] if elsewhere else []
-    found = dict(mapping.stream(executor, behave, tasks, ahead=2))
+    results = map_tasks(executor, behave, tasks, ahead=2, limits=None)
+    found = {tasks.index(task): value for task, value in results}
     assert [found[i][0] for i, task in enumerate(tasks) if task not in {"raise", "die"}] == [
         0,
         1,
         "chatter",
         2,
     ]
-    assert found[1] == execution_tasks.Failure("ValueError: no such thing")
+    assert found[1] == Failure("ValueError: no such thing")
     if elsewhere:
         assert "died" in found[3].reason
         assert os.getpid() not in {answer[1] for answer in found.values() if isinstance(answer, list)}
 
     future = executor.submit(behave, "raise")
-    with pytest.raises((execution_tasks.TaskError, ValueError), match="no such thing"):
+    with pytest.raises((TaskError, ValueError), match="no such thing"):
         future.result(timeout=60)
 
     drawn: list[int] = []
@@ -59,7 +65,7 @@ def conforms(executor: Executor, *, elsewhere: bool) -> None:
             drawn.append(i)
             yield i
 
-    numbers = mapping.stream(executor, behave, endless(), ahead=3)
+    numbers = map_tasks(executor, behave, endless(), ahead=3, limits=None)
     seen = []
     for n, (i, answer) in enumerate(itertools.islice(numbers, 8), start=1):
         assert answer[0] == i
@@ -69,8 +75,8 @@ def conforms(executor: Executor, *, elsewhere: bool) -> None:
     numbers.close()
     assert executor.submit(behave, 7).result(timeout=60)[0] == 7
 
-    results = mapping.run("misbehaving:behave", tasks, executor=executor)
-    assert [type(result) for result in results] == [type(found[i]) for i in range(len(tasks))]
+    values = run_tasks(executor, behave, tasks)  # with limits, in a process beside a worker that has none
+    assert [type(value) for value in values] == [type(found[i]) for i in range(len(tasks))]
 
 
 def alive(pid: int) -> bool:

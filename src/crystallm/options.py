@@ -1,11 +1,15 @@
-"""Options in YAML files: names and values. Refuses to know what they are for."""
+"""Base class of all options, and options in YAML files. Does not depend on what the options are for.
+
+An option group is a frozen pydantic model whose attribute docstrings are its help. Command line, YAML files,
+Python and HTTP use the same class, so that a name, default, bound and help text stand in one place.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from crystallm.errors import CrystallmError, InputError
 
@@ -14,15 +18,108 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@dataclass(frozen=True)
+class Flag:
+    """Names of an option on the command line that its field name does not give: `Annotated[int, Flag("-n")]`.
+
+    Attributes:
+        more: further names, such as `-n` or `--samples`.
+        negative: whether there is a `--no-...` too.
+        name: in place of the field's own.
+        several: whether it takes all values that follow, as a field that is a tuple.
+    """
+
+    more: tuple[str, ...] = ()
+    negative: bool = False
+    name: str | None = None
+    several: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotDeciding:
+    """Marks a field that does not decide the results of a run: `device: Annotated[str, NOT_DECIDING]`."""
+
+
+NOT_DECIDING = NotDeciding()
+
+
+class Options(BaseModel):
+    """Base class of option groups: frozen, unknown names rejected; "none" stands for an allowed None."""
+
+    # Validators are built when first used: `--help` needs none.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _none(cls, value: object, info: ValidationInfo) -> object:
+        name = info.field_name
+        optional = name is not None and type(None) in get_args(cls.model_fields[name].annotation)
+        return None if optional and isinstance(value, str) and value == "none" else value
+
+    @classmethod
+    def defaults(cls) -> Self:
+        """Return the group with its default values, without building its validator: for quick `--help`."""
+        return cls.model_construct()
+
+    def deciding(self) -> dict[str, Any]:
+        """Return, as JSON values, the options that decide the results of a run."""
+        aside = {name for name, field in type(self).model_fields.items() if NOT_DECIDING in field.metadata}
+        return self.model_dump(mode="json", exclude=aside)
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> Self:
+        """Build the group from names and values.
+
+        Raises:
+            InputError: an unknown name, or a value out of its range; the message gives the first.
+        """
+        return validated(cls, values)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validated(kind: type[_Model], values: Mapping[str, Any]) -> _Model:
+    """Build any pydantic model; see `Options.build`, which is for option groups."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise InputError(error_line(error, list(kind.model_fields))) from None
+
+
+_WHOLE = ("int_parsing", "int_from_float", "int_type")
+
+
+def error_line(error: ValidationError, names: Sequence[str] = ()) -> str:
+    """Return the first error of a validation as one line: the name, the value and what it must be.
+
+    Args:
+        error: raised by pydantic.
+        names: of the options that exist, to suggest one of them for an unknown name.
+    """
+    first = error.errors()[0]
+    if not first["loc"]:
+        return str(first["ctx"]["error"] if "ctx" in first else first["msg"])
+    name = str(first["loc"][0])  # later parts name the union member that pydantic tried
+    if first["type"] == "extra_forbidden":
+        return f"unknown option {name!r}" + (f": {hint(name, names)}" if names else "")
+    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    message = "write a whole number" if first["type"] in _WHOLE else message[:1].lower() + message[1:]
+    return f"{name} = {str(first['input'])[:40]!r}: {message}"
+
+
 def read_mapping(path: Path, example: str) -> dict[str, Any] | None:
-    """What a YAML file holds, its keys as strings; None for nothing.
+    """Read names and values from a YAML file.
 
     Args:
         path: of the file.
-        example: a line that such a file may have, for whoever wrote something else.
+        example: a line that such a file may hold, for the error message.
+
+    Returns:
+        The mapping, its keys as strings; None for an empty file.
 
     Raises:
-        InputError: no YAML, or no mapping.
+        InputError: not YAML, or not a mapping.
         CrystallmError: the file cannot be read.
     """
     import yaml
@@ -41,44 +138,8 @@ def read_mapping(path: Path, example: str) -> dict[str, Any] | None:
 
 
 def hint(name: str, names: Sequence[str]) -> str:
-    """What somebody may have meant by a name that there is not."""
+    """Suggest the name that a misspelt one is closest to, or list all names."""
     import difflib
 
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-
-
-@dataclass(frozen=True, slots=True)
-class NotDeciding:
-    """Marks a field that does not decide the results of a run: `device: Annotated[str, NOT_DECIDING]`."""
-
-
-NOT_DECIDING = NotDeciding()
-
-
-def deciding(options: BaseModel) -> dict[str, Any]:
-    """Return the values, as JSON, of those options that decide the results of a run."""
-    aside = {name for name, field in type(options).model_fields.items() if NOT_DECIDING in field.metadata}
-    return options.model_dump(mode="json", exclude=aside)
-
-
-Kind = TypeVar("Kind", bound=BaseModel)
-
-
-def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Build a Request, Settings, or any such model.
-
-    Raises:
-        InputError: an unknown key, or a value out of its range; the message names the first.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:
-            raise InputError(str(first["ctx"]["error"] if "ctx" in first else first["msg"])) from None
-        name = str(first["loc"][0])  # what follows is which of several types was tried
-        if first["type"] == "extra_forbidden":
-            raise InputError(f"unknown option {name!r}: there are {', '.join(kind.model_fields)}") from None
-        said = first["msg"][:1].lower() + first["msg"][1:]
-        raise InputError(f"{name} = {str(first['input'])[:40]!r}: {said}") from None

@@ -92,8 +92,8 @@ def test_a_fraction_of_what_is_whole_is_refused_not_rounded(crystallm, arguments
             "; crystallm train --resume with the same",
         ),
         ("score._scored", ("score", "c", "--out", "s.csv"), "\n"),
-        ("generate._generate", ("generate", "TiO2"), "; with --out, the same command would go on\n"),
-        ("generate._generate", ("generate", "TiO2", "--out=o"), "; the same command goes on from here\n"),
+        ("blocks._generate", ("generate", "TiO2"), "; with --out, the same command would go on\n"),
+        ("blocks._generate", ("generate", "TiO2", "--out=o"), "; the same command goes on from here\n"),
     ],
 )
 def test_who_interrupts_is_told_how_to_go_on(crystallm, monkeypatch, place, arguments, said):
@@ -109,7 +109,7 @@ def test_who_interrupts_is_told_how_to_go_on(crystallm, monkeypatch, place, argu
 def test_a_list_in_the_place_of_a_formula_is_named(crystallm, tmp_path):
     (tmp_path / "list.csv").write_text("formula\nTiO2\n")
     code, _, err = crystallm("generate", "list.csv")
-    assert (code, err) == (2, "crystallm: 'list.csv' is a file, no formula: name it with --formulas\n")
+    assert (code, err) == (2, "crystallm: 'list.csv' is a file, not a formula: give it as --requests\n")
 
 
 def test_one_word_too_many_is_named(crystallm):
@@ -217,8 +217,8 @@ def test_z_and_group_may_be_left_to_the_networks_likelihood(crystallm, parrot):
 
 
 def test_writing_goes_on_until_enough_are_valid_and_all_is_kept(crystallm, parrot):
-    hot = ("--model", parrot, "--temperature", 5, "--top-k", 0, "--seed", 3)
-    command = ("generate", "ZnS", "--z", 2, "-n", 4, "--valid", "--max-tries", 60, *hot)
+    hot = ("--model", parrot, "--temperature", 5, "--top-k", "none", "--seed", 3)
+    command = ("generate", "ZnS", "--z", 2, "-n", 4, "--only-valid", "--max-attempts", 60, *hot)
     code, out, _ = crystallm(*command, "--out", "out")
     assert code == 0
     rows = rows_of("out")
@@ -238,9 +238,9 @@ def test_writing_goes_on_until_enough_are_valid_and_all_is_kept(crystallm, parro
 def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_path, monkeypatch):
     (tmp_path / "list.csv").write_text("formula,z,n\nZnS,2,2\nTiO2,auto,2\nNaCl,4,1\n")
     hot = ("--model", parrot, "--temperature", 3)
-    command = ("generate", "--formulas", "list.csv", "--valid", "--quiet", *hot)
-    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 1)
-    monkeypatch.setattr("crystallm.pipelines.blocks.JUDGED_TOGETHER", 1)
+    command = ("generate", "--requests", "list.csv", "--only-valid", "--quiet", *hot)
+    monkeypatch.setattr("crystallm.pipelines.blocks.BLOCK", 1)
+    monkeypatch.setattr("crystallm.pipelines.samples.JUDGED_TOGETHER", 1)
     monkeypatch.setattr("crystallm.generation.generator.JUDGED_TOGETHER", 1)
     assert crystallm(*command, "--out", "whole")[0] == 0
 
@@ -261,12 +261,8 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
     assert files("killed") == files("whole")
 
 
-def test_the_best_distinct_ones_are_kept(crystallm, parrot, monkeypatch):
-    from crystallm.execution import mapping
-    from crystallm.structures import folding
-
-    monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
-    hot = ("--model", parrot, "--temperature", 3, "--top-k", 0, "--seed", 3)
+def test_the_best_distinct_ones_are_kept(crystallm, parrot, inline):
+    hot = ("--model", parrot, "--temperature", 3, "--top-k", "none", "--seed", 3)
     code, out, _ = crystallm("generate", "ZnS", "--z", 2, "-n", 12, "--best", 2, *hot, "--out", "out")
     assert code == 0
     rows = rows_of("out")
@@ -313,7 +309,7 @@ def test_elements_and_a_group_stand_in_the_results(crystallm, parrot):
 
 def test_a_list_of_systems_and_formulas_gives_one_table(crystallm, parrot, tmp_path):
     (tmp_path / "list.csv").write_text("formula,elements,n\nNa4Cl4,,1\n,Ti-O,2\n,Na-Cl,1\n")
-    code, _, _ = crystallm("generate", "--formulas", "list.csv", "--out", "out", "--model", parrot)
+    code, _, _ = crystallm("generate", "--requests", "list.csv", "--out", "out", "--model", parrot)
     assert code == 0
     rows = rows_of("out")
     assert [row["asked_elements"] for row in rows] == [None, "Ti-O", "Ti-O", "Na-Cl"]
@@ -322,7 +318,7 @@ def test_a_list_of_systems_and_formulas_gives_one_table(crystallm, parrot, tmp_p
 
 def test_a_file_of_requests_gives_one_table(crystallm, parrot, tmp_path):
     (tmp_path / "list.csv").write_text(REQUESTS)
-    code, out, _ = crystallm("generate", "--formulas", "list.csv", "-n", 3, "--out", "out", "--model", parrot)
+    code, out, _ = crystallm("generate", "--requests", "list.csv", "-n", 3, "--out", "out", "--model", parrot)
     assert code == 0
     rows = rows_of("out")
     assert [(row["request"], row["sample"]) for row in rows] == [
@@ -355,8 +351,8 @@ def test_a_request_does_not_depend_on_the_others_that_are_done_with_it(crystallm
 
 def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, tmp_path, monkeypatch):
     (tmp_path / "list.csv").write_text(REQUESTS)
-    command = ("generate", "--formulas", "list.csv", "-n", 3, "--model", parrot, "--quiet")
-    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 2)
+    command = ("generate", "--requests", "list.csv", "-n", 3, "--model", parrot, "--quiet")
+    monkeypatch.setattr("crystallm.pipelines.blocks.BLOCK", 2)
     assert crystallm(*command, "--out", "whole")[0] == 0
 
     from crystallm.storage import run_folder
@@ -383,8 +379,8 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
 
 def test_a_process_killed_in_the_middle_leaves_a_folder_that_can_go_on(parrot, tmp_path):
     (tmp_path / "list.csv").write_text("formula\n" + "Na4Cl4\n" * 10)
-    options = ["--formulas", "list.csv", "-n", "1", "--out", "out", "--model", str(parrot)]
-    patches = "from crystallm.pipelines import generate; generate.BLOCK = 1"
+    options = ["--requests", "list.csv", "-n", "1", "--out", "out", "--model", str(parrot)]
+    patches = "from crystallm.pipelines import generate; blocks.BLOCK = 1"
     parts = tmp_path / "out" / "parts"
     done = kill_after(2, ["generate", *options], parts, at_most=2, patches=patches, cwd=tmp_path)
     assert [path.name for path in done] == ["00000.parquet", "00001.parquet"]
@@ -460,12 +456,12 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["--elements", "Li2O"], 2, "has counts or brackets"),
         (["TiO2", "--elements", "Ti-O"], 2, "give one or the other"),
         (
-            ["--elements", "Ti-O", "--formulas", "list.csv"],
+            ["--elements", "Ti-O", "--requests", "list.csv"],
             2,
-            "--formulas and elements: give one or the other",
+            "--requests and elements: give one or the other",
         ),
-        (["--elements-subset"], 2, "elements_subset without elements"),
-        (["--elements", "Ti-O", "--like", "file.txt"], 2, "--like takes a formula, not elements"),
+        (["--allow-fewer-elements"], 2, "allow_fewer_elements without elements"),
+        (["--elements", "Ti-O", "--template", "file.txt"], 2, "--template takes a formula, not elements"),
         (["TiO2", "--prompt", "x"], 2, "give one or the other"),
         (["--prompt", ""], 2, "the prompt is empty"),
         (["--prompt", "no such words"], 2, "'no' is no token"),
@@ -482,7 +478,7 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["NaClBrI", "--space-group", "Ia-3d"], 2, "no 24 or fewer formula units of"),
         (["NaClBrI", "--z", "auto", "--space-group", "Ia-3d"], 2, "no 24 or fewer formula units of"),
         (["--z", "auto"], 2, "without a formula"),
-        (["TiO2", "--max-tries", "5"], 2, "max_tries = 5 without valid"),
+        (["TiO2", "--max-attempts", "5"], 2, "max_attempts = 5 without only_valid"),
         (["TiO2", "--best", "0"], 2, "best = '0'"),
         (["TiO2", "--rank", "beauty"], 2, "--rank"),
         (["--prompt", "<crystal> Na 4 Na"], 2, "the prompt breaks the rules: 'Na' may not come here"),
@@ -493,18 +489,18 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["TiO2", "--out", "file.txt"], 1, "'file.txt' is a file"),
         (["TiO2", "--out", "/proc/nowhere"], 1, "cannot be written"),
         (["TiO2", "--config", "missing.yaml"], 1, "missing.yaml cannot be read"),
-        (["--formulas", "missing.csv", "--out", "out"], 1, "missing.csv cannot be read"),
-        (["--formulas", "list.csv"], 2, "--formulas needs --out"),
-        (["NaCl", "--formulas", "list.csv", "--out", "out"], 2, "give one or the other"),
-        (["--formulas", "file.csv", "--out", "out"], 2, "must name the columns"),
-        (["--formulas", "file.txt", "--out", "out"], 2, "file.txt, line 1: 'nothing' is no formula"),
+        (["--requests", "missing.csv", "--out", "out"], 1, "missing.csv cannot be read"),
+        (["--requests", "list.csv"], 2, "--requests needs --out"),
+        (["NaCl", "--requests", "list.csv", "--out", "out"], 2, "give one or the other"),
+        (["--requests", "file.csv", "--out", "out"], 2, "must name the columns"),
+        (["--requests", "file.txt", "--out", "out"], 2, "file.txt, line 1: 'nothing' is no formula"),
         (["TiO2", "--workers", "0"], 2, "workers = 0"),
         (["TiO2", "--workers", "2", "--cluster", "tcp://x:1"], 2, "--cluster and --workers"),
         (["TiO2", "--threads", "0"], 2, "threads = 0"),
         (["TiO2", "--threads", "2", "--workers", "2"], 2, "--threads are those of this process"),
         (["TiO2", "--device", "cpu,cpu"], 2, "write each once"),
         (["TiO2", "--device", "cuda:0,cuda:1", "--workers", "1"], 2, "workers = 1 for 2 devices"),
-        (["--formulas", "list.csv", "--out", "out"], 2, "list.csv, line 3: 'Xx': Xx is no element"),
+        (["--requests", "list.csv", "--out", "out"], 2, "list.csv, line 3: 'Xx': Xx is no element"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(crystallm, parrot, tmp_path, arguments, expected, says):
@@ -515,7 +511,7 @@ def test_bad_input_is_one_line_and_writes_nothing(crystallm, parrot, tmp_path, a
     before = files(tmp_path)
     if "--model" not in arguments:
         arguments = [*arguments, "--model", parrot]
-    if "--out" not in arguments and "--formulas" not in arguments:
+    if "--out" not in arguments and "--requests" not in arguments:
         arguments = [*arguments, "--out", "out"]
     code, out, err = crystallm("generate", *arguments)
     assert (code, out) == (expected, ""), err
@@ -543,7 +539,7 @@ def test_bad_input_is_one_line_and_writes_nothing(crystallm, parrot, tmp_path, a
 )
 def test_a_broken_list_is_one_line(crystallm, tmp_path, text, says):
     (tmp_path / "list.csv").write_bytes(text.encode("latin-1"))
-    code, out, err = crystallm("generate", "--formulas", "list.csv", "--out", "out")
+    code, out, err = crystallm("generate", "--requests", "list.csv", "--out", "out")
     assert (code, out) == (2, "")
     assert says in err
     assert err.count("\n") == 1
@@ -551,7 +547,7 @@ def test_a_broken_list_is_one_line(crystallm, tmp_path, text, says):
 
 
 def test_a_bug_is_one_line_too(crystallm, monkeypatch):
-    monkeypatch.setattr("crystallm.cli.commands.generate._asked", lambda _: 1 / 0)
+    monkeypatch.setattr("crystallm.cli.commands.blocks._asked", lambda _: 1 / 0)
     code, _, err = crystallm("generate", "TiO2")
     assert code == 1
     assert err.startswith("crystallm: internal error, ZeroDivisionError: division by zero")

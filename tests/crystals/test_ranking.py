@@ -10,15 +10,6 @@ from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CrystallmError, InputError
 from crystallm.language import get_language
 from crystallm.options import validated
-from crystallm.structures import folding
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Tasks of worker processes are done in this one: a process takes seconds to start."""
-    from crystallm.execution import mapping
-
-    monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
 
 
 def rock_salt(a: float, *, primitive: bool = False) -> Structure:
@@ -33,7 +24,7 @@ def cesium_chloride_type(a: float) -> Structure:
 # -- folding
 
 
-def test_equal_crystals_are_one_whatever_cell_they_are_told_in(here, textbook_structures):
+def test_equal_crystals_are_one_whatever_cell_they_are_told_in(inline, textbook_structures):
     rutile = textbook_structures["rutile"]
     found = ranking.cluster_duplicates(
         [[rock_salt(5.64), cesium_chloride_type(3.5), rock_salt(5.5, primitive=True), None, rutile]]
@@ -41,7 +32,7 @@ def test_equal_crystals_are_one_whatever_cell_they_are_told_in(here, textbook_st
     assert found == [[0, 1, 0, None, 2]]
 
 
-def test_requests_are_folded_apart(here):
+def test_requests_are_folded_apart(inline):
     assert ranking.cluster_duplicates(
         [[rock_salt(5.6)], [], [cesium_chloride_type(3.5), rock_salt(5.6)]]
     ) == [
@@ -67,7 +58,7 @@ def test_a_package_that_is_missing_is_told_and_no_comparison_lost(tmp_path, monk
     assert "\n" not in str(error.value)
 
 
-def test_a_needle_of_a_cell_equals_nothing_and_hinders_nobody(here):
+def test_a_needle_of_a_cell_equals_nothing_and_hinders_nobody(inline):
     needle = Structure(Lattice.orthorhombic(1.0, 1.0, 900.0), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     assert ranking.cluster_duplicates([[needle, rock_salt(5.6), needle.copy(), rock_salt(5.5)]]) == [
         [0, 1, 0, 1]
@@ -84,7 +75,7 @@ def test_each_ranking_has_its_own_first():
     first = {by: rank_samples(clusters, likelihood, valid, by).index(1) for by in ("agreement", "likelihood")}
     assert first == {"agreement": 2, "likelihood": 0}
     # Places: cluster 0 third and first, 1 first and third, 2 second and second; of equal sums the likelier.
-    assert rank_samples(clusters, likelihood, valid, "both") == [1, 5, 3, 6, 4, 2]
+    assert rank_samples(clusters, likelihood, valid, "combined") == [1, 5, 3, 6, 4, 2]
 
 
 def test_distinct_crystals_come_before_repeats_and_what_is_no_crystal_has_no_rank():
@@ -115,7 +106,7 @@ def test_for_a_cluster_stands_no_crystal_of_outlying_volume():
     assert ranks.index(1) == 0
 
 
-def test_ranking_sets_what_a_table_shows(here, textbook_structures):
+def test_ranking_sets_what_a_table_shows(inline, textbook_structures):
     language = get_language("orbits")
 
     def crystal(name, log_likelihood):
@@ -141,7 +132,7 @@ def test_ranking_sets_what_a_table_shows(here, textbook_structures):
     [
         ({}, [0, 1, 2, 3]),
         ({"valid": True}, [0, 2]),
-        ({"rank": "both"}, [2, 0, 1, 3]),
+        ({"rank": "combined"}, [2, 0, 1, 3]),
         ({"best": 1}, [2]),
         ({"best": 9}, [2, 0]),  # the third is a repeat
         ({"best": 9, "valid": True}, [2, 0]),
@@ -155,9 +146,9 @@ def test_what_is_kept(selection, expected):
 
 
 def test_a_selection_says_what_it_means():
-    assert SelectionOptions().tries(7) == 7
-    assert SelectionOptions(valid=True).tries(7) == 70
-    assert SelectionOptions(valid=True, max_tries=5).tries(7) == 5
+    assert SelectionOptions().attempts(7) == 7
+    assert SelectionOptions(only_valid=True).attempts(7) == 70
+    assert SelectionOptions(only_valid=True, max_attempts=5).attempts(7) == 5
     assert (SelectionOptions().ranking, SelectionOptions(best=3).ranking) == (None, "agreement")
-    with pytest.raises(InputError, match="max_tries = 5 without valid"):
-        validated(SelectionOptions, {"max_tries": 5})
+    with pytest.raises(InputError, match="max_attempts = 5 without only_valid"):
+        validated(SelectionOptions, {"max_attempts": 5})

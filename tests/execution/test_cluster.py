@@ -20,8 +20,9 @@ from conftest import textbook
 from crystallm.cif import writer as cif_writer
 from crystallm.cli.app import run
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import cluster, job_queue, mapping, pool
-from crystallm.execution import tasks as execution_tasks
+from crystallm.execution import cluster, job_queue, pool
+from crystallm.execution.mapping import map_tasks, run_tasks
+from crystallm.execution.tasks import Failure, Limits, WorkerStartError
 from crystallm.storage import run_folder
 from misbehaving import behave, conforms, ends
 
@@ -82,11 +83,11 @@ def test_a_killed_worker_loses_no_task(address: str, tmp_path: Path) -> None:
     tasks = [{"number": i, "folder": str(tmp_path)} for i in range(10)]
     found: dict[int, Any] = {}
     with cluster.connect(address) as executor:
-        for i, value in mapping.stream(executor, note_and_wait, tasks, ahead=10):
+        for task, value in map_tasks(executor, note_and_wait, tasks, ahead=10, limits=None):
             if not found:
                 victim = int(next(tmp_path.iterdir()).name)
                 os.kill(victim, signal.SIGKILL)
-            found[i] = value
+            found[task["number"]] = value
     assert found == {i: i for i in range(10)}
     ran = [line for path in tmp_path.iterdir() for line in path.read_text().split()]
     assert set(ran) == {str(i) for i in range(10)}
@@ -95,11 +96,11 @@ def test_a_killed_worker_loses_no_task(address: str, tmp_path: Path) -> None:
 
 def test_limits_hold_on_workers_too(address: str) -> None:
     with cluster.connect(address) as executor:
-        results = mapping.run("misbehaving:behave", ["sleep", 1, "die", 2], seconds=1.0, executor=executor)
+        results = run_tasks(executor, behave, ["sleep", 1, "die", 2], limits=Limits(1.0))
     assert [type(result) for result in results] == [
-        execution_tasks.Failure,
+        Failure,
         list,
-        execution_tasks.Failure,
+        Failure,
         list,
     ]
     assert results[0].reason == "took longer than 1 s"
@@ -112,7 +113,7 @@ def test_workers_of_another_version_are_refused(address: str, monkeypatch: pytes
     ours = crystallm.__version__
     monkeypatch.setattr("crystallm.version.__version__", "9.9")
     with cluster.connect(address) as executor, pytest.raises(InputError, match=f"{ours}, and here is 9.9"):
-        list(mapping.stream(executor, behave, [1], ahead=1))
+        list(map_tasks(executor, behave, [1], ahead=1))
 
 
 def test_a_cluster_that_goes_is_an_error_and_no_result(caplog: pytest.LogCaptureFixture) -> None:
@@ -123,7 +124,7 @@ def test_a_cluster_that_goes_is_an_error_and_no_result(caplog: pytest.LogCapture
         assert "has no workers yet" in caplog.text
         future = executor.submit(behave, 1)
         local.close()
-        with pytest.raises(execution_tasks.WorkerStartError, match="has gone"):
+        with pytest.raises(WorkerStartError, match="has gone"):
             future.result(timeout=30)
 
 
@@ -160,10 +161,10 @@ def test_crystals_are_judged_as_here(address: str, tmp_path: Path) -> None:
 
 
 def test_crystals_are_written_as_here(address: str, parrot: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("crystallm.pipelines.generate.SENT_TOGETHER", 3)
-    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 3)
+    monkeypatch.setattr("crystallm.pipelines.blocks.SENT_TOGETHER", 3)
+    monkeypatch.setattr("crystallm.pipelines.blocks.BLOCK", 3)
     (tmp_path / "list.csv").write_text("formula,z,n\nTiO2,2,3\nNaCl,auto,2\nZnS,2,4\nC,8,1\n")
-    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "--model", str(parrot), "--seed", "3"]
+    command = ["generate", "--requests", str(tmp_path / "list.csv"), "--model", str(parrot), "--seed", "3"]
     command += ["--quiet", "--rank", "agreement", "--batch-size", "2", "--device", "cpu", "--out"]
     assert run([*command, str(tmp_path / "here")]) == 0
     assert run([*command, str(tmp_path / "there"), "--cluster", address]) == 0
@@ -181,9 +182,9 @@ def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
     from distributed import Client
 
     for name, value in {"LARGE": 10, "LARGE_BLOCK": 4, "SENT_TOGETHER": 4}.items():
-        monkeypatch.setattr(f"crystallm.pipelines.generate.{name}", value)
+        monkeypatch.setattr(f"crystallm.pipelines.blocks.{name}", value)
     (tmp_path / "list.csv").write_text("formula\n" + "TiO2\nC8\nNaCl\nZnS\n" * 12)
-    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "1", "--model", str(babbler)]
+    command = ["generate", "--requests", str(tmp_path / "list.csv"), "-n", "1", "--model", str(babbler)]
     command += ["--quiet", "--batch-size", "2", "--device", "cpu", "--constraints", "none", "--out"]
     assert run([*command, str(tmp_path / "here")]) == 0
     write_unit, killed = run_folder.RunFolder.write_unit, []
@@ -210,7 +211,7 @@ def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
 
 
 def test_one_formula_is_written_on_a_cluster_too(address: str, parrot: Path, capsys: Any) -> None:
-    command = ["generate", "TiO2", "--z", "2", "-n", "3", "--valid", "--model", str(parrot), "--json"]
+    command = ["generate", "TiO2", "--z", "2", "-n", "3", "--only-valid", "--model", str(parrot), "--json"]
     texts = []
     for where in ([], ["--cluster", address]):
         assert run([*command, *where]) == 0
@@ -222,10 +223,10 @@ def test_one_formula_is_written_on_a_cluster_too(address: str, parrot: Path, cap
 def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     address: str, parrot: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr("crystallm.pipelines.generate.SENT_TOGETHER", 1)
-    monkeypatch.setattr("crystallm.pipelines.generate.BLOCK", 2)
+    monkeypatch.setattr("crystallm.pipelines.blocks.SENT_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.pipelines.blocks.BLOCK", 2)
     (tmp_path / "list.csv").write_text("formula\nNa4Cl4\nTi2O4\n")
-    command = ["generate", "--formulas", str(tmp_path / "list.csv"), "-n", "2", "--model", str(parrot)]
+    command = ["generate", "--requests", str(tmp_path / "list.csv"), "-n", "2", "--model", str(parrot)]
     command += ["--quiet", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path / "out")]
 
     class Losing(pool.Inline):
@@ -239,7 +240,7 @@ def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "connect", lambda _: nullcontext(Losing()))
         assert run([*command, "--cluster", "tcp://x:1"]) == 1
-    assert "1 tasks were lost, each 3 times (ValueError: no such thing)" in capsys.readouterr().err
+    assert "1 tasks failed, each 3 times (ValueError: no such thing)" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out" / "parts").iterdir()] == ["00001.parquet"]
     assert run(command) == 0
     assert [row["request"] for row in rows_of(tmp_path / "out")] == [0, 0, 1, 1]

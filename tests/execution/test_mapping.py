@@ -1,203 +1,120 @@
-"""Executors and worker processes that can be lost. The functions they run stand in this file."""
+"""Tasks on executors: order, failures, retries, splitting, limits and cancellation."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import signal
-import subprocess
-import sys
-import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import mapping
-from crystallm.execution import pool as execution_pool
-from crystallm.execution import tasks as execution_tasks
-from misbehaving import alive, behave, conforms, ends
+from crystallm.errors import InputError
+from crystallm.execution.mapping import map_tasks, run_tasks
+from crystallm.execution.pool import Inline, ProcessPool
+from crystallm.execution.tasks import UNLIMITED, Failure, Limits, WorkerStartError
+from misbehaving import behave, wait_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
-def test_each_task_has_its_result_in_order_and_a_lost_one_costs_only_itself() -> None:
-    tasks = [0, "die", 1, "sleep", 2, "raise", "chatter", 3]
-    results = mapping.run("misbehaving:behave", tasks, workers=2, seconds=1.0)
-    assert [r[0] for r in results if isinstance(r, list)] == [0, 1, 2, "chatter", 3]
-    lost = {
-        task: r.reason
-        for task, r in zip(tasks, results, strict=True)
-        if isinstance(r, execution_tasks.Failure)
-    }
-    assert lost == {
-        "die": "the worker process died with code 7",
-        "sleep": "took longer than 1 s",
-        "raise": "ValueError: no such thing",
-    }
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPool]:
+    with ProcessPool(2) as opened:
+        yield opened
 
 
-def test_workers_are_other_processes_and_live_on_between_tasks() -> None:
-    seen: list[int] = []
-    results = mapping.run("misbehaving:behave", list(range(6)), workers=1, on_done=seen.append)
-    pids = {pid for _, pid in results}
-    assert len(pids) == 1
-    assert os.getpid() not in pids
-    assert seen == list(range(6))
+def test_failures_of_every_kind_cost_one_task_its_value(pool: ProcessPool) -> None:
+    tasks = [1, "raise", "die", "sleep", 2]
+    values = run_tasks(pool, behave, tasks, limits=Limits(seconds=1.0))
+    assert [value[0] for value in (values[0], values[-1])] == [1, 2]
+    assert [value.reason for value in values[1:-1]] == [
+        "ValueError: no such thing",
+        "the worker process died with code 7",
+        "took longer than 1 s",
+    ]
+    assert len({value[1] for value in (values[0], values[-1])} - {os.getpid()}) >= 1
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/limits"), reason="the limit of memory is Linux's")  # noqa: PTH110
-def test_a_task_that_asks_for_64_gib_is_lost_with_the_reason() -> None:
-    results = mapping.run("misbehaving:behave", ["hoard", 1], memory_gb=2)
-    assert results[0] == execution_tasks.Failure("needed more than 2 GiB of memory")
-    assert results[1][0] == 1
+def test_a_limit_of_memory_belongs_to_the_task(pool: ProcessPool) -> None:
+    (failed,) = run_tasks(pool, behave, ["hoard"], limits=Limits(memory_gb=2))
+    assert failed == Failure("needed more than 2 GiB of memory")
+    ((task, value),) = map_tasks(pool, behave, ["unlimited"], ahead=1, limits=None)
+    assert value[0] == task == "unlimited"
 
 
-def test_nothing_to_do_starts_nothing() -> None:
-    assert mapping.run("no_such_module:f", []) == []
+def test_a_pool_keeps_processes_by_their_limit_of_memory(pool: ProcessPool) -> None:
+    limits = [Limits(memory_gb=3), Limits(memory_gb=5), Limits(memory_gb=3), UNLIMITED]
+    pids = [run_tasks(pool, behave, [0], limits=limit)[0][1] for limit in limits]
+    assert pids[0] == pids[2]
+    assert len(set(pids)) == 3
 
 
-def test_a_worker_that_cannot_start_is_an_error_that_names_the_cause() -> None:
-    with pytest.raises(CrystallmError, match="No module named 'no_such_module'"):
-        mapping.run("no_such_module:f", [1])
+def test_a_failed_task_is_tried_again_before_new_ones() -> None:
+    calls: list[int] = []
+
+    def flaky(task: int) -> int:
+        calls.append(task)
+        if calls.count(task) < 3:
+            raise ValueError(f"{task} fails")
+        return 10 * task
+
+    assert list(map_tasks(Inline(), flaky, [1, 2], ahead=1, attempts=3)) == [(1, 10), (2, 20)]
+    assert calls == [1, 1, 1, 2, 2, 2]
+    calls.clear()
+    found = list(map_tasks(Inline(), flaky, [1, 2], ahead=1, attempts=2))
+    assert found == [(1, Failure("ValueError: 1 fails")), (2, Failure("ValueError: 2 fails"))]
 
 
-@pytest.mark.parametrize("wrong", [{"workers": 0}, {"seconds": 0.0}, {"seconds": float("nan")}])
-def test_limits_must_be_positive(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="positive"):
-        mapping.run("misbehaving:behave", [1], **wrong)
+def test_a_failed_task_is_split_until_one_part_is_left() -> None:
+    def total(numbers: list[int]) -> int:
+        if 13 in numbers:
+            raise ValueError("unlucky")
+        return sum(numbers)
+
+    def halves(numbers: list[int]) -> list[list[int]]:
+        middle = len(numbers) // 2
+        return [part for part in (numbers[:middle], numbers[middle:]) if part]
+
+    found = list(map_tasks(Inline(), total, [[1, 2], [3, 13, 4, 5]], ahead=1, split=halves))
+    assert found == [([1, 2], 3), ([4, 5], 9), ([3], 3), ([13], Failure("ValueError: unlucky"))]
 
 
-# -- what every executor must do -----------------------------------------------------------------------------
-
-
-def test_a_pool_conforms() -> None:
-    with execution_pool.Pool(2, seconds=30) as pool:
-        conforms(pool, elsewhere=True)
-
-
-def test_this_process_conforms() -> None:
-    conforms(execution_pool.Inline(), elsewhere=False)
-
-
-def test_an_executor_of_threads_conforms() -> None:
+def test_limits_hold_beside_workers_that_have_none() -> None:
     with ThreadPoolExecutor(2) as threads:
-        conforms(threads, elsewhere=False)
+        values = run_tasks(threads, behave, [1, "raise", *range(200)], limits=Limits(seconds=30))
+    assert values[1] == Failure("ValueError: no such thing")
+    assert [value[0] for value in [values[0], *values[2:]]] == [1, *range(200)]
+    assert os.getpid() not in {value[1] for value in [values[0], *values[2:]]}
 
 
-def test_values_come_in_the_order_in_which_they_are_done() -> None:
-    with execution_pool.Pool(2, seconds=30) as pool:
-        assert [i for i, _ in mapping.stream(pool, wait_for, [0.8, 0.0, 0.1], ahead=3)] == [1, 2, 0]
+def test_a_pool_of_its_own_is_opened_where_none_is_given() -> None:
+    done: list[int] = []
+    values = run_tasks(None, behave, [5, 6], workers=2, on_done=done.append)
+    assert [value[0] for value in values] == [5, 6]
+    assert sorted(done) == [0, 1]
+    assert run_tasks(None, "no_such_module:f", []) == []
 
 
-def wait_for(seconds: float) -> float:
-    time.sleep(seconds)
-    return seconds
+def test_an_executor_that_cannot_start_is_an_error(pool: ProcessPool) -> None:
+    with pytest.raises(WorkerStartError, match="no_such_module"):
+        run_tasks(pool, "no_such_module:f", [1])
 
 
-def test_a_pool_keeps_its_process_for_other_functions_and_starts_one_after_a_loss() -> None:
-    with execution_pool.Pool(1, seconds=30) as pool:
-        pid = pool.submit(behave, 1).result()[1]
-        assert pool.submit(wait_for, 0).result() == 0
-        assert pool.submit(behave, 2).result()[1] == pid
-        with pytest.raises(execution_tasks.TaskError, match="died with code 7"):
-            pool.submit(behave, "die").result()
-        assert pool.submit(behave, 3).result()[1] != pid
+@pytest.mark.parametrize("wrong", [{"seconds": 0}, {"seconds": float("nan")}, {"memory_gb": -1}])
+def test_limits_that_are_not_positive_are_rejected(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="positive"):
+        Limits(**wrong)
 
 
-def test_a_pool_takes_functions_of_modules_and_one_value() -> None:
-    with execution_pool.Pool(1, seconds=30) as pool:
-        with pytest.raises(InputError, match="cannot be imported"):
-            pool.submit(lambda task: task, 1)
-        with pytest.raises(InputError, match="one JSON value"):
-            pool.submit(behave, 1, 2)
-        with pytest.raises(execution_tasks.WorkerStartError, match="no_such_module"):
-            pool.submit("no_such_module:f", 1).result()
-        assert pool.submit(behave, 3).result()[0] == 3
+@pytest.mark.parametrize("wrong", [{"ahead": 0}, {"ahead": 1, "attempts": 0}])
+def test_numbers_that_are_not_positive_are_rejected(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="positive"):
+        map_tasks(Inline(), behave, [], **wrong)
 
 
-def test_a_pool_that_is_left_by_an_exception_kills_what_runs() -> None:
-    started = time.monotonic()
-    futures: list[Future[Any]] = []
-    pids: list[int] = []
-
-    def interrupted() -> None:
-        with execution_pool.Pool(2, seconds=600) as pool:
-            pids.append(pool.submit(behave, 1).result()[1])
-            futures.extend(pool.submit(behave, "sleep") for _ in range(5))
-            time.sleep(0.3)
-            assert alive(pids[0])
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert time.monotonic() - started < 300  # the tasks would take 600 s
-    assert all(future.done() for future in futures)
-    assert ends(pids[0])
-
-
-def test_shutdown_without_waiting_still_does_what_was_submitted() -> None:
-    pool = execution_pool.Pool(1, seconds=30)
-    futures = [pool.submit(wait_for, 0.05) for _ in range(3)]
-    pool.shutdown(wait=False)
-    assert [future.result(timeout=30) for future in futures] == [0.05] * 3
-    with pytest.raises(RuntimeError):
-        pool.submit(wait_for, 0)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="its processes know no parent that has gone")
-def test_a_process_ends_when_its_parent_is_killed_in_the_middle_of_a_task(tmp_path: Path) -> None:
-    script = (
-        "import sys, pathlib; from crystallm.execution.pool import Pool\n"
-        "with Pool(1, seconds=600) as pool:\n"
-        "    pid = pool.submit('misbehaving:behave', 1).result()[1]\n"
-        "    pathlib.Path(sys.argv[1]).write_text(str(pid))\n"
-        "    pool.submit('misbehaving:behave', 'sleep').result()\n"
-    )
-    note = tmp_path / "pid"
-    path = os.pathsep.join(sys.path)
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script, str(note)], env=os.environ | {"PYTHONPATH": path}
-    )
-    until = time.monotonic() + 120
-    while not (note.exists() and note.read_text()) and time.monotonic() < until:
-        time.sleep(0.02)
-    pid = int(note.read_text())
-    time.sleep(0.3)  # in which it begins the second task
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    assert ends(pid)
-
-
-def test_within_kept_a_process_serves_one_run_after_another() -> None:
-    with mapping.kept():
-        first = mapping.run("misbehaving:behave", [1, "raise"], workers=4)
-        second = mapping.run("misbehaving:behave", [2])
-        assert first[0][1] == second[0][1]
-        assert first[1] == execution_tasks.Failure("ValueError: no such thing")
-    assert mapping.run("misbehaving:behave", [3])[0][1] != first[0][1]
-
-
-def test_a_broken_executor_is_a_loss_and_an_executor_that_cannot_start_an_error() -> None:
-    class Broken(ThreadPoolExecutor):
-        def submit(self, *_: Any, **__: Any) -> Any:
-            from concurrent.futures import BrokenExecutor
-
-            raise BrokenExecutor("gone")
-
-    with Broken(1) as broken:
-        assert dict(mapping.stream(broken, behave, [1], ahead=1)) == {
-            0: execution_tasks.Failure("the worker process died")
-        }
-    with execution_pool.Pool(1, seconds=30) as pool, pytest.raises(execution_tasks.WorkerStartError):
-        list(mapping.stream(pool, "no_such_module:f", [1], ahead=1))
-    with pytest.raises(InputError, match="ahead"):
-        mapping.stream(execution_pool.Inline(), behave, [1], ahead=0)
-
-
-def test_what_runs_when_a_stream_is_closed_is_cancelled() -> None:
+def test_tasks_are_drawn_as_needed_and_cancelled_when_closed() -> None:
     class Never(Executor):
         def __init__(self) -> None:
             self.futures: list[Future[Any]] = []
@@ -209,7 +126,27 @@ def test_what_runs_when_a_stream_is_closed_is_cancelled() -> None:
             return self.futures[-1]
 
     never = Never()
-    values = mapping.stream(never, behave, itertools.count(), ahead=4)
+    values = map_tasks(never, behave, itertools.count(), ahead=4, limits=None)
     assert next(values) == (0, "first")
     values.close()
     assert [future.cancelled() for future in never.futures] == [False, True, True, True]
+
+
+def test_values_come_as_they_complete(pool: ProcessPool) -> None:
+    results = map_tasks(pool, wait_for, [0.8, 0.0, 0.1], ahead=3)
+    assert [task for task, _ in results] == [0.0, 0.1, 0.8]
+
+
+def test_a_broken_executor_fails_its_tasks() -> None:
+    class Broken(ThreadPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise BrokenExecutor("gone")
+
+    with Broken(1) as broken:
+        assert run_tasks(broken, behave, [1]) == [Failure("the worker process died")]
+
+
+def test_a_killed_pool_fails_its_tasks() -> None:
+    pool = ProcessPool(1)
+    pool.kill()
+    assert run_tasks(pool, behave, [1]) == [Failure("the worker process died")]

@@ -65,7 +65,7 @@ def test_a_crystal_like_another_keeps_group_and_positions(kagome, guesser):
     text = tongue.text(ids)
     assert text.startswith("<crystal> Y 1 Mn 6 Ge 6 (P6/mmm) Y 1")
     assert text.count("Ge 2") == 3
-    found = crystallm.generate("YMn6Ge6", like=kagome, n=4, model=guesser, seed=1)
+    found = crystallm.generate("YMn6Ge6", template=kagome, n=4, model=guesser, seed=1)
     for crystal in found:
         if not crystal.ended:
             continue
@@ -231,12 +231,12 @@ def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch
     part.to(filename="part.cif")
     assert app.run([*asked, "--quiet"]) == 2
     assert "holds another run (part was" in capsys.readouterr().err
-    assert app.run(["generate", "MgO", "--like", "salt.cif", "-n", "2", "--json", *model]) == 0
+    assert app.run(["generate", "MgO", "--template", "salt.cif", "-n", "2", "--json", *model]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["formula"] for row in rows} == {"Mg4O4"}
     assert {row["space_group"] for row in rows} == {"Fm-3m"}
     (tmp_path / "begin.txt").write_text("<crystal> Na 4 Cl 4\n")
-    assert app.run(["generate", "--begin", "begin.txt", "-n", "1", "--json", *model]) == 0
+    assert app.run(["generate", "--prompt-file", "begin.txt", "-n", "1", "--json", *model]) == 0
     (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert row["formula"] == "Na4Cl4"
     for arguments, said in (
@@ -244,10 +244,10 @@ def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch
         (["complete", "part.cif"], "no formula: say what"),
         (["complete", "salt.cif", "--formula", "NaCl"], "nothing is missing"),
         (["complete", "part.cif", "--formula", "TiO2", "--symprec", "0"], "symprec = 0.0: write a length"),
-        (["generate", "YMn6Ge6", "--like", "salt.cif"], "other proportions than NaCl"),
-        (["generate", "--like", "salt.cif"], "--like takes a formula"),
-        (["generate", "NaCl", "--begin", "begin.txt"], "--begin and formula"),
-        (["generate", "NaCl", "--z", "2", "--like", "salt.cif"], "not z"),
+        (["generate", "YMn6Ge6", "--template", "salt.cif"], "other proportions than NaCl"),
+        (["generate", "--template", "salt.cif"], "--template takes a formula"),
+        (["generate", "NaCl", "--prompt-file", "begin.txt"], "--prompt-file and formula"),
+        (["generate", "NaCl", "--z", "2", "--template", "salt.cif"], "not z"),
     ):
         assert app.run([*arguments, *model]) == 2, arguments
         err = capsys.readouterr().err

@@ -12,6 +12,7 @@ import torch
 import crystallm
 from crystallm.cif import tokenizer
 from crystallm.crystallography import elements, space_groups
+from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation import compositions
 from crystallm.generation.generator import Generator
@@ -97,7 +98,7 @@ def test_the_bundled_model_writes_systems_and_groups(default):
 def test_of_a_subset_the_network_leaves_out_what_it_finds_unlikely(parrot_model):
     # The parrot knows rutile and the perovskite SrTiO3, and no crystal of Zn and O.
     crystals = crystallm.generate(
-        elements="Ti-O-Zn", elements_subset=True, n=8, model=parrot_model, seed=1, top_k=None
+        elements="Ti-O-Zn", allow_fewer_elements=True, n=8, model=parrot_model, seed=1, top_k=None
     )
     assert {tuple(composition_of(crystal)) for crystal in crystals} == {("Ti", "O")}
 
@@ -180,7 +181,9 @@ def test_a_sample_depends_on_its_place_alone(parrot_model, monkeypatch):
 
 
 def test_valid_crystals_are_sought_on_among_further_compositions(parrot_model):
-    crystals = crystallm.generate(elements="Na-Cl", n=3, valid=True, model=parrot_model, seed=0)
+    crystals = crystallm.generate(
+        elements="Na-Cl", n=3, selection=SelectionOptions(only_valid=True), model=parrot_model, seed=0
+    )
     assert len(crystals) == 3
     assert all(crystal.validity.valid for crystal in crystals)
 
@@ -199,7 +202,7 @@ def test_a_crystal_says_what_was_asked_and_what_was_chosen(parrot_model):
     asked = "elements Ti-O, P4_2/mnm (no. 136): the network chooses the formula"
     assert crystal.source.request == f"{asked}, Ti2O4 = 2 x TiO2"
     assert interpret(Request(elements="Ti O", space_group="136")).note == asked
-    some = interpret(Request(elements="Ti,O", elements_subset=True)).note
+    some = interpret(Request(elements="Ti,O", allow_fewer_elements=True)).note
     assert some == "elements Ti-O or some of them: the network chooses the formula"
 
 
@@ -217,7 +220,10 @@ def test_a_crystal_says_what_was_asked_and_what_was_chosen(parrot_model):
         ({"elements": "Ti-O", "z": 2}, "z = 2 without a formula: say of what"),
         ({"elements": "Ti-O", "prompt": "<crystal>"}, "a prompt stands for the formula"),
         ({"elements": "Ti-O", "space_group": "auto"}, "space group 'auto' without a formula: leave it out"),
-        ({"elements_subset": True}, "elements_subset without elements: say of which, such as Li-Fe-O"),
+        (
+            {"allow_fewer_elements": True},
+            "allow_fewer_elements without elements: say of which, such as Li-Fe-O",
+        ),
         ({"space_group": "Fm-3x"}, "no space group 'Fm-3x'"),
         ({"elements": "H-Li-B-C-N-O-F-Na-Mg"}, "9 elements in one crystal, known ones have up to 8"),
     ],
@@ -230,7 +236,7 @@ def test_what_cannot_be_asked_is_one_line(asked, says):
 
 
 def test_many_elements_may_be_named_where_some_are_left_out():
-    plan = interpret(Request(elements="H-Li-B-C-N-O-F-Na-Mg", elements_subset=True))
+    plan = interpret(Request(elements="H-Li-B-C-N-O-F-Na-Mg", allow_fewer_elements=True))
     assert plan.wanted == CompositionConstraint(
         tuple(elements.electronegativity_order("H Li B C N O F Na Mg".split())), every=False
     )

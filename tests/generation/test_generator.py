@@ -134,7 +134,7 @@ def test_a_request_says_how_it_was_read():
 
 
 def test_settings_refuse_unknown_keys_and_values():
-    with pytest.raises(InputError, match="unknown option 'temprature': there are model, temperature"):
+    with pytest.raises(InputError, match="unknown option 'temprature': did you mean temperature"):
         validated(SamplingOptions, {"temprature": 1.0})
     with pytest.raises(InputError, match="top_p = '0': input should be greater than 0"):
         validated(SamplingOptions, {"top_p": 0})
@@ -146,14 +146,11 @@ def test_settings_refuse_unknown_keys_and_values():
 
 
 @pytest.fixture
-def here(monkeypatch):
-    """Tasks of worker processes are done in this one: a process takes seconds to start."""
-    from crystallm.execution import mapping
-    from crystallm.structures import folding
+def here(monkeypatch, inline):
+    """Crystals are checked in this process, too."""
     from crystallm.validity import checks
 
     monkeypatch.setattr(checks, "check_many", lambda texts, **_: [checks.check(text) for text in texts])
-    monkeypatch.setattr(mapping, "run", lambda _, tasks, **__: [folding.fold_record(task) for task in tasks])
 
 
 WILD = SamplingOptions(seed=3, temperature=5.0, top_k=None)
@@ -161,7 +158,7 @@ WILD = SamplingOptions(seed=3, temperature=5.0, top_k=None)
 
 
 def test_writing_goes_on_until_enough_are_valid(model, here):
-    selection = SelectionOptions(valid=True, max_tries=60)
+    selection = SelectionOptions(only_valid=True, max_attempts=60)
     generator = Generator(model, [Request(formula="ZnS", z=2, n=4)], WILD, selection)
     seen = []
     (found,) = generator.write_valid([0], progress=seen.append)
@@ -175,7 +172,7 @@ def test_writing_goes_on_until_enough_are_valid(model, here):
 def test_the_valid_ones_do_not_depend_on_how_many_are_written_at_a_time(model, here, monkeypatch):
     def texts():
         requests = [Request(formula=name, z=2, n=3) for name in ("ZnS", "TiO2")]
-        generator = Generator(model, requests, WILD, SelectionOptions(valid=True, max_tries=40))
+        generator = Generator(model, requests, WILD, SelectionOptions(only_valid=True, max_attempts=40))
         return [[crystal.ids for crystal in found] for found in generator.write_valid([0, 1])]
 
     together = texts()
@@ -195,19 +192,23 @@ def test_a_bound_ends_a_search_in_vain(model, here, caplog, monkeypatch):
 
     bad = validity_verdict.Validity(True, True, True, 0.5, True, False, ("bonds",))  # noqa: FBT003
     monkeypatch.setattr(checks, "check_many", lambda texts, **_: [bad for _ in texts])
-    found = crystallm.generate("TiO2", n=2, valid=True, max_tries=5, model=model, seed=0)
+    found = crystallm.generate(
+        "TiO2", n=2, selection=SelectionOptions(only_valid=True, max_attempts=5), model=model, seed=0
+    )
     assert found == []
-    assert "TiO2: 0 of 2 crystals are valid after 5 tries" in caplog.text
+    assert "TiO2: 0 of 2 crystals are valid after 5 attempts" in caplog.text
 
 
 def test_python_gives_the_best_distinct_ones(model, here):
     options = {"model": model, "temperature": 3.0, "top_k": None, "seed": 3}
-    ranked = crystallm.generate("ZnS", z=2, n=12, rank="likelihood", **options)
+    ranked = crystallm.generate("ZnS", z=2, n=12, selection=SelectionOptions(rank="likelihood"), **options)
     assert len(ranked) == 12
     assert [crystal.rank for crystal in ranked if crystal.rank] == list(
         range(1, 1 + sum(crystal.rank is not None for crystal in ranked))
     )
-    best = crystallm.generate("ZnS", z=2, n=12, best=2, rank="likelihood", **options)
+    best = crystallm.generate(
+        "ZnS", z=2, n=12, selection=SelectionOptions(best=2, rank="likelihood"), **options
+    )
     assert [crystal.ids for crystal in best] == [crystal.ids for crystal in ranked[:2]]
     assert len({crystal.cluster for crystal in best}) == len(best)
     distinct = [

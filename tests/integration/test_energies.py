@@ -62,7 +62,7 @@ def test_crystals_get_energies_and_what_is_no_crystal_a_reason(parrot, babbler):
 
 def test_a_model_that_is_not_there_is_refused_before_anything_is_loaded():
     with pytest.raises(InputError, match="no energy model 'dft'"):
-        crystallm.generate("TiO2", energy="dft", model="nowhere")
+        crystallm.generate("TiO2", selection=SelectionOptions(energy="dft"), model="nowhere")
 
 
 @needs_ase

@@ -19,7 +19,7 @@ from crystallm.errors import InputError
 from crystallm.execution import pool as execution_pool
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.load import load_model
-from crystallm.pipelines import generate
+from crystallm.pipelines import blocks
 from crystallm.sources import collection
 from crystallm.storage import run_folder
 from crystallm.validity import checks, verdict
@@ -40,9 +40,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are large and blocks small."""
-    monkeypatch.setattr(generate, "LARGE", 10)
-    monkeypatch.setattr(generate, "LARGE_BLOCK", 8)
-    monkeypatch.setattr(generate, "SENT_TOGETHER", 8)
+    monkeypatch.setattr(blocks, "LARGE", 10)
+    monkeypatch.setattr(blocks, "LARGE_BLOCK", 8)
+    monkeypatch.setattr(blocks, "SENT_TOGETHER", 8)
 
 
 def write_list(path: Path, n: int) -> Path:
@@ -51,7 +51,7 @@ def write_list(path: Path, n: int) -> Path:
 
 
 def command(listed: Path, model: Path, out: Path, *more: str) -> list[str]:
-    asked = ["generate", "--formulas", str(listed), "--model", str(model), "--out", str(out), "--quiet"]
+    asked = ["generate", "--requests", str(listed), "--model", str(model), "--out", str(out), "--quiet"]
     rules = () if "--constraints" in more else ("--constraints", "none")
     return [*asked, "--device", "cpu", *rules, *more]
 
@@ -75,7 +75,7 @@ def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 
 def test_blocks_hold_all_samples_once_in_their_order() -> None:
     requests = [Request(formula="C", n=n) for n in (3, 1, 9, 2, 4)]
-    found = list(generate.blocks(requests, SelectionOptions(), 4))
+    found = list(blocks.blocks(requests, SelectionOptions(), 4))
     assert [block.number for block in found] == list(range(5))
     assert [block.n for block in found] == [4, 4, 4, 4, 3]
     samples = [
@@ -88,13 +88,15 @@ def test_blocks_hold_all_samples_once_in_their_order() -> None:
     assert samples == [(i, j, firsts[i]) for i, request in enumerate(requests) for j in range(request.n)]
 
 
-@pytest.mark.parametrize("selection", [SelectionOptions(valid=True, max_tries=20), SelectionOptions(best=1)])
+@pytest.mark.parametrize(
+    "selection", [SelectionOptions(only_valid=True, max_attempts=20), SelectionOptions(best=1)]
+)
 def test_what_is_counted_or_ranked_together_is_not_parted(selection: SelectionOptions) -> None:
     requests = [Request(formula="C", n=n) for n in (3, 1, 9, 2)]
-    found = list(generate.blocks(requests, selection, 4))
+    found = list(blocks.blocks(requests, selection, 4))
     assert [[piece.unit for piece in block.pieces] for block in found] == [[0, 1], [2], [3]]
     assert [piece.first for block in found for piece in block.pieces] == [
-        sum(selection.tries(request.n) for request in requests[:i]) for i in range(4)
+        sum(selection.attempts(request.n) for request in requests[:i]) for i in range(4)
     ]
 
 
@@ -104,7 +106,7 @@ def test_a_parted_request_has_the_crystals_of_a_whole_one(
     asked = ["generate", "ZnS", "--z", "auto", "-n", "20", "--model", str(babbler), "--quiet"]
     asked += ["--constraints", "none", "--device", "cpu", "--out"]
     for size in (20, 7):
-        monkeypatch.setattr(generate, "BLOCK", size)
+        monkeypatch.setattr(blocks, "BLOCK", size)
         assert run([*asked, str(tmp_path / str(size))]) == 0
     one, other = (
         parquet.read_table(tmp_path / name / run_folder.RESULTS).to_pylist() for name in ("20", "7")
@@ -114,12 +116,16 @@ def test_a_parted_request_has_the_crystals_of_a_whole_one(
 
 
 def test_blocks_are_small_but_not_too_many() -> None:
-    assert [generate.block_size(n) for n in (1, 1000, 30_000, 100_000, 10_000_000)] == [16, 16, 16, 50, 512]
+    assert [blocks.block_size(n) for n in (1, 1000, 30_000, 100_000, 10_000_000)] == [16, 16, 16, 50, 512]
 
 
 @pytest.mark.parametrize(
     "selection",
-    [SelectionOptions(), SelectionOptions(valid=True, max_tries=4), SelectionOptions(rank="both")],
+    [
+        SelectionOptions(),
+        SelectionOptions(only_valid=True, max_attempts=4),
+        SelectionOptions(rank="combined"),
+    ],
 )
 def test_the_first_block_is_kept_before_many_more_are_written(
     selection: SelectionOptions, babbler: Path, monkeypatch: pytest.MonkeyPatch
@@ -133,20 +139,16 @@ def test_the_first_block_is_kept_before_many_more_are_written(
 
     monkeypatch.setattr(checks, "check_many", check_many)
     settings = SamplingOptions(constraints="none", batch_size=8, device="cpu", max_new_tokens=4)
-    todo = generate.blocks(
-        [Request(formula=FORMULAS[i % 5], n=4) for i in range(150)], selection, generate.BLOCK
-    )
+    todo = blocks.blocks([Request(formula=FORMULAS[i % 5], n=4) for i in range(150)], selection, blocks.BLOCK)
     written: list[int] = []
     model = load_model(babbler, device="cpu")
-    done = generate.write(
-        model, generate.Writing(settings, selection, named=True), todo, progress=written.append
-    )
+    done = blocks.write(model, blocks.Writing(settings, selection, named=True), todo, progress=written.append)
     first = next(done)
     assert first.block == 0
-    assert len(first.rows) == generate.BLOCK
-    assert len(judged) <= generate.BLOCK
+    assert len(first.rows) == blocks.BLOCK
+    assert len(judged) <= blocks.BLOCK
     # With `valid`, progress tells of valid ones, and there are none.
-    assert written[-1] <= generate.BLOCK + settings.batch_size
+    assert written[-1] <= blocks.BLOCK + settings.batch_size
 
 
 # -- a large run ---------------------------------------------------------------------------------------------
@@ -188,16 +190,16 @@ def test_a_large_run_has_the_rows_of_a_small_one(
 ) -> None:
     listed = write_list(tmp_path / "list.csv", 30)
     assert run(command(listed, babbler, tmp_path / "small", "-n", "2")) == 0
-    monkeypatch.setattr(generate, "LARGE", 10)
+    monkeypatch.setattr(blocks, "LARGE", 10)
     assert run(command(listed, babbler, tmp_path / "large", "-n", "2")) == 0
     same(parquet.read_table(tmp_path / "small" / run_folder.RESULTS).to_pylist(), rows_of(tmp_path / "large"))
 
 
-@pytest.mark.parametrize(("option", "n_files"), [("--cifs", 5), ("--no-cifs", 0), (None, 0)])
+@pytest.mark.parametrize(("option", "n_files"), [("--write-cifs", 5), ("--no-write-cifs", 0), (None, 0)])
 def test_files_are_written_where_they_are_wanted(
     parrot: Path, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch, option: str, n_files: int
 ) -> None:
-    monkeypatch.setattr(generate, "LARGE", 4)
+    monkeypatch.setattr(blocks, "LARGE", 4)
     more = ("-n", "1", "--constraints", "full", *([option] if option else []))
     assert run(command(write_list(tmp_path / "list.csv", 5), parrot, tmp_path / "out", *more)) == 0
     rows = rows_of(tmp_path / "out")
@@ -243,9 +245,9 @@ def test_a_bad_row_in_the_middle_stops_a_large_run_before_it_begins(
 
 LIMITS = {"LARGE": 1000, "BLOCK": 200, "WRITTEN_TOGETHER": 400}
 PATCHES = f"""
-from crystallm.pipelines import generate
+from crystallm.pipelines import blocks
 from crystallm.validity import checks
-vars(generate).update({LIMITS})
+vars(blocks).update({LIMITS})
 checks.check_many = lambda texts, **_: [checks.check(text) for text in texts]  # seconds to start
 """
 
@@ -263,7 +265,7 @@ def test_a_killed_run_loses_and_repeats_nothing(
     done = {path: path.stat().st_mtime_ns for path in kept}
     assert 4 <= len(done) < 15
     for name, value in LIMITS.items():
-        monkeypatch.setattr(generate, name, value)
+        monkeypatch.setattr(blocks, name, value)
     for name in ("killed", "whole"):
         assert run(asked(tmp_path / name)) == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done
@@ -281,18 +283,19 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
     listed = write_list(tmp_path / "list.csv", 64)
     asked = ("-n", "1", "--batch-size", "4")
     assert run(command(listed, babbler, tmp_path / "one", *asked)) == 0
-    pools: list[execution_pool.Pool] = []
+    pools: list[execution_pool.ProcessPool] = []
     killed: list[int] = []
-    lost: list[int] = []
-    start, lose, keep = execution_pool.Pool.__init__, generate._Tasks.lose, run_folder.RunFolder.write_unit
+    n_tasks: list[int] = []
+    start, submit = execution_pool.ProcessPool.__init__, execution_pool.ProcessPool.submit_task
+    keep = run_folder.RunFolder.write_unit
 
-    def noted(self: execution_pool.Pool, *args: Any, **more: Any) -> None:
+    def noted(self: execution_pool.ProcessPool, *args: Any, **more: Any) -> None:
         start(self, *args, **more)
         pools.append(self)
 
-    def losing(self: generate._Tasks, number: int) -> bool:
-        lost.append(number)
-        return lose(self, number)
+    def counted(self: execution_pool.ProcessPool, name: str, task: Any, limits: Any) -> Any:
+        n_tasks.append(len(task["blocks"]))
+        return submit(self, name, task, limits)
 
     def killing(self: run_folder.RunFolder, *args: Any) -> None:
         if not killed:
@@ -301,12 +304,15 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
             os.kill(busy._process.pid, signal.SIGKILL)
         keep(self, *args)
 
-    monkeypatch.setattr(execution_pool.Pool, "__init__", noted)
-    monkeypatch.setattr(generate._Tasks, "lose", losing)
+    monkeypatch.setattr(execution_pool.ProcessPool, "__init__", noted)
+    monkeypatch.setattr(execution_pool.ProcessPool, "submit_task", counted)
     monkeypatch.setattr(run_folder.RunFolder, "write_unit", killing)
     assert run(command(listed, babbler, tmp_path / "two", *asked, "--workers", "2")) == 0
-    assert len(lost) == 1
+    n_blocks = sum(n_tasks)
     same(rows_of(tmp_path / "one"), rows_of(tmp_path / "two"))
+    n_tasks.clear()
+    assert run(command(listed, babbler, tmp_path / "three", *asked, "--workers", "2")) == 0
+    assert n_blocks > sum(n_tasks)  # a task was run again
 
 
 def test_the_processes_take_the_devices_in_turn() -> None:
@@ -325,11 +331,11 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 from crystallm.cli import app
-from crystallm.pipelines import generate
+from crystallm.pipelines import blocks
 from crystallm.sampling import sample as sampling
 from crystallm.sampling.sequence import Sample
 from crystallm.validity import checks
-generate.LARGE = 1000
+blocks.LARGE = 1000
 verdict = checks.check("")
 checks.check_many = lambda texts, **_: [verdict for _ in texts]
 
@@ -348,7 +354,7 @@ for n in (2_000, 20_000):
 
 
 def test_memory_does_not_grow_with_the_run(babbler: Path, tmp_path: Path) -> None:
-    asked = ["generate", "--formulas", "list.csv", "--model", str(babbler), "-n", "1", "--quiet"]
+    asked = ["generate", "--requests", "list.csv", "--model", str(babbler), "-n", "1", "--quiet"]
     asked += ["--device", "cpu", "--constraints", "none"]
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, *asked], cwd=tmp_path, capture_output=True, text=True, check=False

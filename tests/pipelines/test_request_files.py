@@ -56,12 +56,12 @@ def test_the_same_requests_are_the_same_in_any_file(tmp_path: Path) -> None:
 
 def test_a_list_may_name_elements_in_place_of_a_formula(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(
-        "formula,elements,space_group,elements_subset\nTiO2,,,\n,Li-Fe-O,,\n,Na-Cl,225,true\n"
+        "formula,elements,space_group,allow_fewer_elements\nTiO2,,,\n,Li-Fe-O,,\n,Na-Cl,225,true\n"
     )
     asked = [
         Request(formula="TiO2", z="auto"),
         Request(elements="Li-Fe-O"),
-        Request(elements="Na-Cl", space_group="225", elements_subset=True),
+        Request(elements="Na-Cl", space_group="225", allow_fewer_elements=True),
     ]
     assert request_files.read_requests(tmp_path / "a.csv", n=10) == asked
     (tmp_path / "b.csv").write_text("elements\nLi-Fe-O\n")
@@ -69,7 +69,7 @@ def test_a_list_may_name_elements_in_place_of_a_formula(tmp_path: Path) -> None:
     systems = [
         Request(elements="Li-O"),
         Request(elements="Li-S"),
-        Request(elements="Li-S", elements_subset=True),
+        Request(elements="Li-S", allow_fewer_elements=True),
     ]
     assert len({request_files.survey([request]).sha256 for request in systems}) == 3
 

@@ -170,12 +170,12 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
         assert not (tmp_path / "refused").exists()
     # Of a list, some formulas may have all of theirs: it is told which have not.
     (tmp_path / "formulas.csv").write_text("formula,z\nTiO2,2\nO2,1\nTi2O3,2\n")
-    assert app.run(["generate", "--formulas", "formulas.csv", "-n", "1", *common, *few, "--out", "list"]) == 0
+    assert app.run(["generate", "--requests", "formulas.csv", "-n", "1", *common, *few, "--out", "list"]) == 0
     told_first = capsys.readouterr().err.splitlines()[0]
     assert "'few.csv' has no entry of the element Ti: 2 formulas have no energy above" in told_first
     assert app.run([*settled, "--out", "bare", *few]) == 0
     rows = parquet.read_table(tmp_path / "bare/results.parquet").to_pylist()
     assert [row["energy"] is not None for row in rows] == [True] * len(rows)
     assert {row["e_above_hull"] for row in rows} == {None}
-    assert app.run(["generate", "TiO2", "--formation"]) == 2
+    assert app.run(["generate", "TiO2", "--formation-energy"]) == 2
     assert "formation without energy: name a model" in capsys.readouterr().err

@@ -26,8 +26,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError, install
-from crystallm.execution import mapping
-from crystallm.execution import tasks as execution_tasks
+from crystallm.execution.mapping import run_tasks
+from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import comparison, conversion
 from crystallm.validity.composition_tests import SMALLEST, is_sensible, overlap, passes_smact
 
@@ -77,6 +77,7 @@ def evaluate(
     workers: int = 1,
     seconds: float = 60.0,
     memory_gb: float = 4.0,
+    executor: Executor | None = None,
     symmetrise: bool = True,
     composition_test: bool = True,
     on_done: Callable[[int], None] | None = None,
@@ -91,6 +92,7 @@ def evaluate(
         workers: processes at a time, each of which can be lost.
         seconds: limit for one comparison.
         memory_gb: limit for one process, GiB.
+        executor: where to compare; None opens processes for this call.
         symmetrise: whether the truth is still to be symmetrised; False if that has been done.
         composition_test: whether to ask for the SMACT test, as the paper does. Needs the extra `bench`.
         on_done: called with the index of each comparison after it, from a worker's thread.
@@ -109,6 +111,7 @@ def evaluate(
     found = distances(
         truths,
         candidates_by_entry,
+        executor=executor,
         workers=workers,
         seconds=seconds,
         memory_gb=memory_gb,
@@ -166,14 +169,13 @@ def distances(
         candidates_by_entry,
         {"symmetrise": symmetrise, "smact": composition_test},
         workers=workers,
-        seconds=seconds,
-        memory_gb=memory_gb,
+        limits=Limits(seconds, memory_gb),
         on_done=on_done,
         executor=executor,
     )
 
     def distance(answer: Any) -> Distance:
-        if isinstance(answer, execution_tasks.Failure):
+        if isinstance(answer, Failure):
             return Distance(None, f"not compared: {answer.reason}")
         return Distance(None, "no crystal") if answer is None else Distance(**answer)
 
@@ -185,17 +187,20 @@ def compare_pairs(
     truths: Sequence[Structure],
     candidates_by_entry: Sequence[Sequence[Sample]],
     options: Mapping[str, Any],
-    **limits: Any,
+    *,
+    executor: Executor | None = None,
+    **how: Any,
 ) -> list[list[Any]]:
     """Apply a function to every pair of a known structure and a sample for it, in worker processes.
 
     Args:
-        function: as for `workers.run`; its task holds `truth` (see `truth_of`), `sample` (packed, JSON) and
+        function: as for `run_tasks`; its task holds `truth` (see `truth_of`), `sample` (packed, JSON) and
             the options.
         truths: the test entries.
         candidates_by_entry: for each entry its samples.
         options: of each task; `symmetrise`: whether the truth is still to be symmetrised.
-        limits: of `workers.run`.
+        executor: likewise.
+        how: arguments of `run_tasks`.
 
     Returns:
         For each entry, for each sample the function's value, or `Lost`; None for a sample that is None.
@@ -212,7 +217,8 @@ def compare_pairs(
             keys[-1].append(key)
             if key is not None:
                 tasks.setdefault(key, {**options, "truth": packed, "sample": key[1]})
-    answers = dict(zip(tasks, mapping.run(function, list(tasks.values()), **limits), strict=True))
+    values = run_tasks(executor, function, list(tasks.values()), **how)
+    answers = dict(zip(tasks, values, strict=True))
     return [[None if key is None else answers[key] for key in row] for row in keys]
 
 

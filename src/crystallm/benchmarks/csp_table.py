@@ -73,6 +73,7 @@ def judge(
     composition_test: bool = True,
     agreement: bool = True,
     on_done: Callable[[int], None] | None = None,
+    executor: Executor | None = None,
 ) -> list[dict[str, Any]]:
     """Judge the samples of some entries.
 
@@ -83,6 +84,7 @@ def judge(
         composition_test: whether to ask for the SMACT test too.
         agreement: whether to fold equal samples into clusters, from which one answer is chosen.
         on_done: as for `csp.evaluate`.
+        executor: where to work; None opens processes for this call.
 
     Returns:
         A row a sample, with COLUMNS.
@@ -97,16 +99,19 @@ def judge(
         workers=workers,
         composition_test=composition_test,
         on_done=on_done,
+        executor=executor,
     )
     texts = [sample.cif for row in samples for sample in row if sample.cif is not None]
-    verdicts = iter(checks.check_many(texts, workers=workers, what="auto"))
+    verdicts = iter(checks.check_many(texts, workers=workers, what="auto", executor=executor))
     valid = [[sample.cif is not None and next(verdicts).valid for sample in row] for row in samples]
     started = time.monotonic()
     clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
     seconds = None
     if agreement:
         clusters = ranking.cluster_duplicates(
-            [[_structure(sample) for sample in row] for row in samples], workers=workers
+            [[_structure(sample) for sample in row] for row in samples],
+            workers=workers,
+            executor=executor,
         )
         seconds = (time.monotonic() - started) / max(1, sum(map(len, samples)))
     return [

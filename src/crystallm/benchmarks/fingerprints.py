@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, install
-from crystallm.execution import mapping
-from crystallm.execution import tasks as execution_tasks
+from crystallm.execution.mapping import run_tasks
+from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import conversion
 from crystallm.validity import composition_tests
 
@@ -83,16 +83,14 @@ def describe(
             raise CrystallmError(f"this benchmark needs {module}: {install('bench')}")
     keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in samples]
     distinct = list(dict.fromkeys(key for key in keys if key is not None))
-    function = "crystallm.benchmarks.fingerprints:describe_record"
-    limits: dict[str, Any] = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb}
+    how: dict[str, Any] = {"workers": workers, "limits": Limits(seconds, memory_gb)}
     tasks = [{"sample": key, "fingerprints": True} for key in distinct]
-    found = dict(zip(distinct, mapping.run(function, tasks, on_done=on_done, **limits), strict=True))
-    lost = {
-        key: answer.reason for key, answer in found.items() if isinstance(answer, execution_tasks.Failure)
-    }
-    again = mapping.run(function, [{"sample": key, "fingerprints": False} for key in lost], **limits)
+    values = run_tasks(None, describe_record, tasks, on_done=on_done, **how)
+    found = dict(zip(distinct, values, strict=True))
+    lost = {key: answer.reason for key, answer in found.items() if isinstance(answer, Failure)}
+    again = run_tasks(None, describe_record, [{"sample": key, "fingerprints": False} for key in lost], **how)
     for (key, reason), answer in zip(lost.items(), again, strict=True):
-        bare = {} if isinstance(answer, execution_tasks.Failure) else answer
+        bare = {} if isinstance(answer, Failure) else answer
         found[key] = bare | {"reason": f"no fingerprint: {reason}"}
     return [Described(reason="no crystal") if key is None else from_record(found[key]) for key in keys]
 

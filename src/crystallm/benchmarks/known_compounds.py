@@ -29,7 +29,8 @@ from crystallm.benchmarks import csp
 from crystallm.benchmarks.reference_sets import structure_of
 from crystallm.crystals.crystal import Crystal
 from crystallm.errors import CrystallmError, InputError, TextError
-from crystallm.execution import mapping, tasks
+from crystallm.execution.mapping import run_tasks
+from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
@@ -173,9 +174,9 @@ def judge(
     if strange := set(crystals) - set(ids):
         raise InputError(f"crystals for {min(strange)!r}, which is none of the {len(ids)} compounds' ids")
     samples = [list(crystals.get(name, ())) for name in ids]
-    limits: dict[str, Any] = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb}
-    groups = iter(_groups([sample for row in samples for sample in row], limits))
-    compared = _compared(compounds, samples, limits, on_done)
+    how: dict[str, Any] = {"workers": workers, "limits": Limits(seconds, memory_gb)}
+    groups = iter(_groups([sample for row in samples for sample in row], how))
+    compared = _compared(compounds, samples, how, on_done)
     return ChallengeResult(
         tuple(
             _row(entry, row, [next(groups) for _ in row], found)
@@ -256,17 +257,22 @@ def _log_likelihood(sample: Sample) -> float:
     return sample.log_likelihood if isinstance(sample, Crystal) else -math.inf
 
 
-def _groups(samples: Sequence[Sample], limits: Mapping[str, Any]) -> list[str | None]:
+def _groups(samples: Sequence[Sample], how: Mapping[str, Any]) -> list[str | None]:
     """Space groups of the samples that are valid, None for the others; sets the verdicts on crystals."""
     from crystallm.validity import checks
 
     crystals = [sample for sample in samples if isinstance(sample, Crystal)]
-    for crystal, verdict in zip(
-        crystals, checks.check_many([crystal.judged for crystal in crystals], **limits), strict=True
-    ):
+    limits: Limits = how["limits"]
+    verdicts = checks.check_many(
+        [crystal.judged for crystal in crystals],
+        workers=how["workers"],
+        seconds=limits.seconds,
+        memory_gb=limits.memory_gb,
+    )
+    for crystal, verdict in zip(crystals, verdicts, strict=True):
         crystal.judge(verdict)
     texts = list(dict.fromkeys(sample for sample in samples if isinstance(sample, str)))
-    answers = mapping.run(f"{__name__}:group_record", texts, **limits)
+    answers = run_tasks(None, group_record, texts, **how)
     found = dict(zip(texts, answers, strict=True))
     groups: list[str | None] = []
     for sample in samples:
@@ -274,14 +280,14 @@ def _groups(samples: Sequence[Sample], limits: Mapping[str, Any]) -> list[str | 
             groups.append(sample.space_group if sample.validity.valid else None)
         else:
             group = found.get(sample or "")
-            groups.append(None if isinstance(group, tasks.Failure) else group)
+            groups.append(None if isinstance(group, Failure) else group)
     return groups
 
 
 def _compared(
     compounds: Sequence[Compound],
     samples: Sequence[Sequence[Sample]],
-    limits: Mapping[str, Any],
+    how: Mapping[str, Any],
     on_done: Callable[[int], None] | None,
 ) -> list[list[dict[str, Any]]]:
     """For each compound, for each sample its rms distance and whether it matches."""
@@ -291,7 +297,7 @@ def _compared(
         [[_to_compare(sample) for sample in row] for row in samples],
         {"symmetrise": True, "smact": False},
         on_done=on_done,
-        **limits,
+        **how,
     )
     none = {"rms": None, "match": False}
     return [[answer if isinstance(answer, dict) else none for answer in row] for row in answers]

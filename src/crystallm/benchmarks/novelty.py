@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError, quiet
+from crystallm.execution.tasks import Limits
 from crystallm.structures import conversion, duplicates, known_structures
 from crystallm.structures.known_structures import index
 
@@ -157,7 +158,7 @@ def evaluate(
     for name, values in (("verdicts", valid), ("energies", e_above_hull)):
         if values is not None and len(values) != len(generated):
             raise InputError(f"{len(values)} {name} for {len(generated)} crystals: give one for each")
-    crew = duplicates.Crew({"workers": workers, "seconds": seconds, "memory_gb": memory_gb}, on_done)
+    crew = duplicates.Crew(None, workers, Limits(seconds, memory_gb), on_done)
     keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in generated]
     crystals = duplicates.reduce_all(
         keys, crew, function=f"{__name__}:check_and_reduce_record" if valid is None else duplicates.REDUCE

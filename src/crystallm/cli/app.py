@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import logging
 import os
 import re
 import sys
@@ -22,17 +23,15 @@ from crystallm.cli.commands.cluster import cluster
 from crystallm.cli.commands.complete import complete
 from crystallm.cli.commands.convert import convert
 from crystallm.cli.commands.embeddings import embeddings
-from crystallm.cli.commands.energy_server import energy_server
-from crystallm.cli.commands.evaluate import evaluate
+from crystallm.cli.commands.energies import energy_server, hull, relax
+from crystallm.cli.commands.evaluate import evaluate, score
 from crystallm.cli.commands.export import export
 from crystallm.cli.commands.generate import generate, models
-from crystallm.cli.commands.hull import hull
 from crystallm.cli.commands.prepare import prepare, prompts
-from crystallm.cli.commands.relax import relax
-from crystallm.cli.commands.score import score
 from crystallm.cli.commands.search import search
 from crystallm.cli.commands.serve import serve
 from crystallm.cli.commands.train import train
+from crystallm.cli.option_groups import read_config_file, set_flags, validation_message
 from crystallm.errors import CrystallmError, InputError, install
 from crystallm.version import __version__
 
@@ -64,6 +63,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
     group_parameters=options,
+    config=(read_config_file,),
     suppress_keyboard_interrupt=False,
 )
 
@@ -80,6 +80,7 @@ def _flowed(command: Callable[..., None]) -> str:
 def _add(group: App, *commands: Callable[..., None]) -> None:
     """Add commands, which the help lists in this order."""
     for command in commands:
+        set_flags(command)
         group.command(command, help=_flowed(command), sort_key=next(_ORDER))
 
 
@@ -117,6 +118,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if logging.lastResort is not None:  # prints warnings on standard error
+        logging.lastResort.setFormatter(logging.Formatter("crystallm: %(message)s"))
     try:
         app(
             words,
@@ -159,9 +162,11 @@ def _said(error: CycloptsError) -> str:
     """What a command line that cannot be read is told."""
     if isinstance(error.__cause__, InputError):
         return str(error.__cause__)
+    if (message := validation_message(error)) is not None:
+        return message
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         more = (
-            "; many formulas are named in a file, --formulas"
+            "; many formulas are named in a file, --requests"
             if "generate" in (error.command_chain or ())
             else ""
         )

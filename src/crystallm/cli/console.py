@@ -12,11 +12,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from crystallm.pipelines.reporter import Reporter
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
+
+    from crystallm.execution.progress import Progress
 
 
 @contextlib.contextmanager
@@ -34,25 +34,6 @@ def progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[
         yield lambda done: bar.update(task, completed=done)
 
 
-class ConsoleReporter(Reporter):
-    """Shows the progress and warnings of a run on standard error.
-
-    Args:
-        shown: whether progress is shown; warnings always are.
-    """
-
-    def __init__(self, *, shown: bool) -> None:
-        self._shown = shown
-
-    def progress(self, task: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-        """Return a context that shows a progress bar, if standard error is a terminal."""
-        return progress(task, total, shown=self._shown)
-
-    def warn(self, message: str) -> None:
-        """Print a warning of one line."""
-        sys.stderr.write(f"crystallm: {message}\n")
-
-
 def without_nan(value: Any) -> Any:
     """A value as JSON has it: None for what is no number, tuples as lists, all the way down."""
     if isinstance(value, dict):
@@ -68,6 +49,17 @@ def print_json(rows: Iterable[dict[str, Any]]) -> None:
 
     for row in rows:
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def progress_bars(*, shown: bool) -> Progress:
+    """Return what shows the phases of a run on standard error: with a rate, where the total is known."""
+
+    def phase(what: str, total: int | None, done: int = 0) -> AbstractContextManager[Callable[[int], None]]:
+        if total is None:
+            return progress(what, None, shown=shown)
+        return paced(what, total, done, shown=shown)
+
+    return phase
 
 
 WINDOW = 60.0

@@ -9,10 +9,12 @@ from crystallm.errors import TextError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
 
     from pymatgen.core import Structure
 
     from crystallm.crystals.crystal import Crystal
+    from crystallm.energy.options import EnergyOptions
 
 
 JUDGED_BY_ONE = 32
@@ -22,19 +24,55 @@ WEIGHED_BY_ONE = 8
 """Crystals for which a further process with an energy model is started."""
 
 
-def validate(crystals: Sequence[Crystal]) -> None:
+def validate(crystals: Sequence[Crystal], executor: Executor | None = None) -> None:
     """Set the verdicts on crystals, found in processes that may be lost."""
     from crystallm.validity import checks
 
     # One process a core, but none for a handful: each takes seconds to start.
     workers = max(1, min(os.cpu_count() or 1, len(crystals) // JUDGED_BY_ONE))
-    verdicts = checks.check_many([crystal.judged for crystal in crystals], workers=workers)
+    verdicts = checks.check_many([crystal.judged for crystal in crystals], workers=workers, executor=executor)
     for crystal, verdict in zip(crystals, verdicts, strict=True):
         crystal.judge(verdict)
 
 
+def add_energies(
+    crystals: Sequence[Crystal],
+    options: EnergyOptions,
+    *,
+    device: str = "auto",
+    executor: Executor | None = None,
+) -> None:
+    """Compute energies, and what is derived from them, as the options say; nothing without an energy model.
+
+    Args:
+        crystals: validated before.
+        options: which energies.
+        device: of the energy model.
+        executor: where to work; None opens processes for this call.
+
+    Raises:
+        InputError, CrystallmError: the model or a file cannot be loaded.
+    """
+    if options.energy is None:
+        return
+    compute_energies(crystals, options.energy, relax=options.relax, device=device, executor=executor)
+    add_relative_energies(
+        crystals,
+        options.energy,
+        formation=options.formation_energy,
+        hull=options.hull,
+        device=device,
+        executor=executor,
+    )
+
+
 def compute_energies(
-    crystals: Sequence[Crystal], model: str, *, relax: bool = False, device: str = "auto"
+    crystals: Sequence[Crystal],
+    model: str,
+    *,
+    relax: bool = False,
+    device: str = "auto",
+    executor: Executor | None = None,
 ) -> None:
     """Set `energy` of crystals, or `energy_reason`, and on wish `relaxed`, in processes that may be lost.
 
@@ -46,6 +84,7 @@ def compute_energies(
         model: by name, see `energy.model`.
         relax: whether to relax each crystal first; the energy is then of what it has become.
         device: of the model; a GPU where `auto` finds one, else the CPU.
+        executor: where to work; None opens processes for this call.
 
     Raises:
         InputError, CrystallmError: there is no such model, or it cannot be loaded.
@@ -68,14 +107,16 @@ def compute_energies(
     structures = [structure for _, structure in asked]
     if relax:
         options = relaxation.RelaxOptions(keep_symmetry=True)
-        found = calculations.relax_all(structures, model, options, device=place, n_workers=n_workers)
+        found = calculations.relax_all(
+            structures, model, options, device=place, n_workers=n_workers, executor=executor
+        )
         for (crystal, _), one in zip(asked, found, strict=True):
             if isinstance(one, Failure):
                 crystal.energy_reason = one.reason
             else:
                 crystal.energy, crystal.relaxed = one.energy, one.structure
         return
-    energies = calculations.score(structures, model, device=place, workers=n_workers)
+    energies = calculations.score(structures, model, device=place, workers=n_workers, executor=executor)
     for (crystal, _), energy in zip(asked, energies, strict=True):
         if isinstance(energy, Failure):
             crystal.energy_reason = energy.reason
@@ -84,7 +125,13 @@ def compute_energies(
 
 
 def add_relative_energies(
-    crystals: Sequence[Crystal], model: str, *, formation: bool, hull: str | None, device: str = "auto"
+    crystals: Sequence[Crystal],
+    model: str,
+    *,
+    formation: bool,
+    hull: str | None,
+    device: str = "auto",
+    executor: Executor | None = None,
 ) -> None:
     """Set `formation_energy` and `e_above_hull` of crystals that have energies, where these are wanted.
 
@@ -94,6 +141,7 @@ def add_relative_energies(
         formation: whether formation energies are wanted.
         hull: file of entries, see `energy.hull`.
         device: of the model.
+        executor: where to relax the elements; None opens processes for this call.
 
     Raises:
         InputError, CrystallmError: a file that is none or cannot be read.
@@ -105,7 +153,7 @@ def add_relative_energies(
 
     where = device_of(device)
     place = str(where) if where.type == "cuda" else "cpu"
-    relation = RelativeEnergies(model, formation=formation, hull=hull, device=place)
+    relation = RelativeEnergies(model, formation=formation, hull=hull, device=place, executor=executor)
     weighed = [
         (crystal, crystal.energy, structure.composition)
         for crystal in crystals

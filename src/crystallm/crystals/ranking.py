@@ -32,6 +32,7 @@ from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
 
     from pymatgen.core import Structure
 
@@ -39,7 +40,13 @@ if TYPE_CHECKING:
     from crystallm.crystals.selection import Ranking, SelectionOptions
 
 
-def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | None = None) -> None:
+def rank(
+    requests: Sequence[Sequence[Crystal]],
+    by: Ranking,
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+) -> None:
     """Set `cluster`, `cluster_size` and `rank` of crystals.
 
     The best crystal has rank 1, the best that differs from it rank 2, and so on; behind all distinct ones
@@ -49,9 +56,12 @@ def rank(requests: Sequence[Sequence[Crystal]], by: Ranking, *, workers: int | N
         requests: for each request its crystals.
         by: see the module.
         workers: processes at a time; one a core if None.
+        executor: where to compare; None opens processes for this call.
     """
     folded = cluster_duplicates(
-        [[structure_of(crystal) for crystal in crystals] for crystals in requests], workers=workers
+        [[structure_of(crystal) for crystal in crystals] for crystals in requests],
+        workers=workers,
+        executor=executor,
     )
     for crystals, clusters in zip(requests, folded, strict=True):
         ranks = rank_samples(
@@ -74,6 +84,7 @@ def cluster_duplicates(
     workers: int | None = None,
     seconds: float = 120.0,
     memory_gb: float = 4.0,
+    executor: Executor | None = None,
 ) -> list[list[int | None]]:
     """Number the clusters of equal structures, those of each request on their own.
 
@@ -83,6 +94,7 @@ def cluster_duplicates(
         seconds: limit for the crystals of one request and formula. What has not been compared by half of it
             counts as different; where it is passed, only identical structures are folded.
         memory_gb: limit for one process, GiB.
+        executor: where to compare; None opens processes for this call.
 
     Returns:
         For each request, for each structure the number of its cluster, counted from 0 in the order of the
@@ -91,8 +103,8 @@ def cluster_duplicates(
     Raises:
         CrystallmError: no worker could be started, or one lacks what it takes to compare.
     """
-    from crystallm.execution import mapping
-    from crystallm.execution import tasks as execution_tasks
+    from crystallm.execution.mapping import run_tasks
+    from crystallm.execution.tasks import Failure, Limits, WorkerStartError
 
     tasks, places_of = [], []
     keys: list[list[Any]] = [[None] * len(structures) for structures in requests]
@@ -117,17 +129,17 @@ def cluster_duplicates(
                 places_of.append((i, bucket, list(distinct.values())))
     count = min(os.cpu_count() or 1 if workers is None else workers, max(1, len(tasks)))
     try:
-        found = mapping.run(
+        found = run_tasks(
+            executor,
             "crystallm.structures.folding:fold_record",
             tasks,
             workers=count,
-            seconds=seconds,
-            memory_gb=memory_gb,
+            limits=Limits(seconds, memory_gb),
         )
-    except execution_tasks.WorkerStartError as error:
+    except WorkerStartError as error:
         raise CrystallmError(f"crystals cannot be compared: {error}; pip install pymatgen-core") from error
     for (i, bucket, groups), numbers in zip(places_of, found, strict=True):
-        if isinstance(numbers, execution_tasks.Failure):
+        if isinstance(numbers, Failure):
             continue
         for same, number in zip(groups, numbers, strict=True):
             for j in same:
@@ -164,7 +176,7 @@ def rank_samples(
         if cluster is not None:
             members.setdefault(cluster, []).append(i)
     odd = [False] * len(clusters)
-    if volumes and by in {"agreement", "both"}:
+    if volumes and by in {"agreement", "combined"}:
         for group in members.values():
             for i in _outer([i for i in group if valid[i]], volumes):
                 odd[i] = True
@@ -217,7 +229,7 @@ def selected(
         valid: verdicts.
         selection: what is asked for. Ranked crystals come by rank, others as they were written.
     """
-    found = [i for i, good in enumerate(valid) if good or not selection.valid]
+    found = [i for i, good in enumerate(valid) if good or not selection.only_valid]
     if selection.ranking is None:
         return found
     found.sort(key=lambda i: math.inf if (place := ranks[i]) is None else place)

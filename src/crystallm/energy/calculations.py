@@ -1,31 +1,36 @@
-"""Energies of many crystals, from a model that may raise, hang, crash, or talk nonsense.
+"""Energies and relaxations of many structures, by a model that may raise, hang, crash or return nonsense.
 
-Each of these costs one crystal its energy, and nothing else: crystals are asked about in groups, in processes
-that can be lost; those of a group that was lost are asked about once more, each alone. Refuses to know what
-energies are for.
+Any of these costs one structure its energy and nothing else. Structures are computed in groups, in killable
+worker processes; those of a group that failed are computed once more, one by one.
 """
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import protocol, registry, worker
 from crystallm.energy.relaxation import Relaxed, RelaxOptions
-from crystallm.execution import mapping, pool
-from crystallm.execution import tasks as execution_tasks
+from crystallm.execution.mapping import map_tasks, open_executor
 from crystallm.execution.tasks import Failure
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Executor
 
     from pymatgen.core import Structure
 
 
 RELAX_SECONDS = 600.0
-"""Limit for one crystal."""
+"""Limit for relaxing one structure."""
+
+GROUP = 16
+"""Maximum number of structures whose energies are computed together."""
+
+SECONDS = 60.0
+"""Limit for a group, and for each structure of one that failed. CHGNet takes a second for 100 atoms on a
+core; a cell that takes a minute is pathological."""
 
 
 def relax_many(
@@ -38,82 +43,59 @@ def relax_many(
     seconds: float = RELAX_SECONDS,
     bound: float = protocol.BOUND,
     executor: Executor | None = None,
-) -> Iterator[tuple[int, Relaxed | execution_tasks.Failure]]:
-    """Relax structures in processes that can be lost.
+) -> Iterator[tuple[int, Relaxed | Failure]]:
+    """Relax structures in worker processes.
 
     Args:
-        structures: ordered ones, or CIFs, which the processes read; drawn as they are needed.
-        model: by name, see `model.load`; each process loads it.
+        structures: ordered ones, or CIFs, which the processes read; drawn as needed.
+        model: name, see `registry.load`; each process loads it.
         options: None for the defaults.
         device: where the processes run it.
-        n_workers: processes at a time.
-        seconds: limit for one structure; loading not counted.
-        bound: on |E|, eV per atom.
-        executor: where to run in place of processes of this machine.
+        n_workers: processes that work at the same time.
+        seconds: limit for one structure; loading the model does not count.
+        bound: on |E|, eV/atom.
+        executor: where to run; None opens processes for this call.
 
     Returns:
-        An iterator over (number of the structure, what became of it or why nothing), as they finish.
+        An iterator over (index of the structure, relaxed structure or why it failed), as they complete.
 
     Raises:
-        InputError, CrystallmError: at once, there is no such model; while drawing, it cannot be loaded.
+        InputError, CrystallmError: at once, if there is no such model; while iterating, if it cannot be
+            loaded.
     """
     registry.require(model)
     same = {"options": (options or RelaxOptions()).model_dump(), "bound": bound}
-    tasks = ({"structure": conversion.to_json(structure), **same} for structure in structures)
+    tasks: Iterator[dict[str, Any]] = (
+        {"index": index, "structure": conversion.to_json(structure), **same}
+        for index, structure in enumerate(structures)
+    )
     function = worker.function_of("relaxing", model, device)
+    limits = worker.limits(device, seconds)
 
-    def relaxed() -> Iterator[tuple[int, Relaxed | execution_tasks.Failure]]:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(worker.plainly())
-            where = executor
-            if where is None:
-                memory = worker.memory_gb(device) or None
-                where = stack.enter_context(pool.Pool(n_workers, seconds=seconds, memory_gb=memory))
-            for i, found in mapping.stream(where, function, tasks, ahead=2 * n_workers):
-                yield i, _unpack_relaxed(found)
+    def results() -> Iterator[tuple[int, Relaxed | Failure]]:
+        with (
+            worker.plain_errors(),
+            open_executor(executor, n_workers) as (opened, ahead),
+            closing(map_tasks(opened, function, tasks, ahead=ahead, limits=limits)) as values,
+        ):
+            for task, value in values:
+                yield task["index"], _relaxed(value)
 
-    return relaxed()
+    return results()
 
 
 def relax_all(
     structures: Sequence[Structure],
     model: str = registry.DEFAULT,
     options: RelaxOptions | None = None,
-    *,
-    device: str = "cpu",
-    n_workers: int = 1,
-    seconds: float = RELAX_SECONDS,
-    bound: float = protocol.BOUND,
-) -> list[Relaxed | execution_tasks.Failure]:
-    """As `relax_many`, for a list, in processes that `workers.kept` keeps; equal ones are relaxed once."""
-    registry.require(model)
-    same = {"options": (options or RelaxOptions()).model_dump(), "bound": bound}
-    packed = [conversion.to_json(structure) for structure in structures]
-    distinct = {repr(record): record for record in packed}
-    with worker.plainly():
-        found = mapping.run(
-            worker.function_of("relaxing", model, device),
-            [{"structure": record, **same} for record in distinct.values()],
-            workers=n_workers,
-            seconds=seconds,
-            memory_gb=worker.memory_gb(device),
-        )
-    results = dict(zip(distinct, map(_unpack_relaxed, found), strict=True))
-    return [results[repr(record)] for record in packed]
-
-
-def _unpack_relaxed(found: Any) -> Relaxed | execution_tasks.Failure:
-    if isinstance(found, execution_tasks.Failure):
-        return found
-    return execution_tasks.Failure(found["lost"]) if "lost" in found else Relaxed.of_record(found)
-
-
-GROUP = 16
-"""Crystals that are asked about together, at most."""
-
-SECONDS = 60.0
-"""Limit for a group, and for each crystal of one that was lost. CHGNet takes a second for 100 atoms on a
-core; what takes a minute is no cell that one wants."""
+    **how: Any,
+) -> list[Relaxed | Failure]:
+    """Relax structures, identical ones once, and return the results in their order; see `relax_many`."""
+    keys = [repr(conversion.to_json(structure)) for structure in structures]
+    distinct = dict(zip(keys, structures, strict=True))
+    values = dict(relax_many(distinct.values(), model, options, **how))
+    results = {key: values[index] for index, key in enumerate(distinct)}
+    return [results[key] for key in keys]
 
 
 def score(
@@ -127,20 +109,20 @@ def score(
     executor: Executor | None = None,
     group: int = GROUP,
 ) -> list[float | Failure]:
-    """The energy of each crystal.
+    """Compute the energies of structures, of identical ones once.
 
     Args:
-        structures: crystals; identical ones are asked about once.
-        model: by name, see `model.load`; each process loads it.
+        structures: in any order.
+        model: name, see `registry.load`; each process loads it.
         device: where the processes run it.
-        workers: processes at a time.
-        seconds: limit for a group, or for one crystal where a group passed it; loading not counted.
-        bound: on |E|, eV per atom.
-        executor: where to run in place of processes of this machine.
-        group: crystals that are asked about together, at most. Of 1, none is asked about twice.
+        workers: processes that work at the same time.
+        seconds: limit for a group, and for one structure of a group that failed; loading does not count.
+        bound: on |E|, eV/atom.
+        executor: where to run; None opens processes for this call.
+        group: maximum number of structures that are computed together.
 
     Returns:
-        For each structure its energy, eV per atom; or why there is none.
+        The energy of each structure, eV/atom; or why it has none.
 
     Raises:
         InputError, CrystallmError: there is no such model, or it cannot be loaded.
@@ -148,46 +130,44 @@ def score(
     registry.require(model)
     keys: list[str] = []
     records: dict[str, dict[str, Any]] = {}
-    found: dict[str, float | Failure] = {}
+    energies: dict[str, float | Failure] = {}
     for structure in structures:
         record = conversion.to_json(structure)
         keys.append(repr(record))
         if not structure.is_ordered:
-            found[keys[-1]] = Failure("partial occupancies have no energy")
+            energies[keys[-1]] = Failure("partial occupancies have no energy")
         else:
             records.setdefault(keys[-1], record)
     size = max(1, min(group, -(-len(records) // workers)))
-    asked = list(records)
-    groups = [asked[k : k + size] for k in range(0, len(asked), size)]
-
-    def ask(groups: Sequence[Sequence[str]]) -> Iterable[tuple[Sequence[str], Any]]:
-        with worker.plainly():
-            answers = _run(
-                worker.function_of("scoring", model, device),
-                [{"structures": [records[key] for key in together], "bound": bound} for together in groups],
-                workers=workers,
-                seconds=seconds,
-                memory_gb=worker.memory_gb(device),
-                executor=executor,
-            )
-        return zip(groups, answers, strict=True)
-
-    again: list[list[str]] = []
-    for together, answer in ask(groups):
-        if not isinstance(answer, Failure):
-            found |= {key: _value(one) for key, one in zip(together, answer, strict=True)}
-        elif len(together) == 1:
-            found[together[0]] = answer
-        else:
-            again += [[key] for key in together]
-    if again:
-        for (key,), answer in ask(again):
-            found[key] = answer if isinstance(answer, Failure) else _value(answer[0])
-    return [found[key] for key in keys]
+    distinct = list(records)
+    tasks: list[dict[str, Any]] = [
+        {"keys": some, "structures": [records[key] for key in some], "bound": bound}
+        for some in (distinct[start : start + size] for start in range(0, len(distinct), size))
+    ]
+    with worker.plain_errors(), open_executor(executor, workers, len(tasks)) as (opened, ahead):
+        for task, values in map_tasks(
+            opened,
+            worker.function_of("scoring", model, device),
+            tasks,
+            ahead=ahead,
+            limits=worker.limits(device, seconds),
+            split=_one_by_one,
+        ):
+            failed = isinstance(values, Failure)
+            energies |= {key: values if failed else _energy(values[i]) for i, key in enumerate(task["keys"])}
+    return [energies[key] for key in keys]
 
 
-_run: Callable[..., list[Any]] = mapping.run  # `workers` is a number within `score`
+def _relaxed(value: dict[str, Any] | Failure) -> Relaxed | Failure:
+    if isinstance(value, Failure):
+        return value
+    return Failure(value["lost"]) if "lost" in value else Relaxed.of_record(value)
 
 
-def _value(answer: dict[str, Any]) -> float | Failure:
-    return Failure(answer["lost"]) if "lost" in answer else float(answer["energy"])
+def _one_by_one(task: dict[str, Any]) -> list[dict[str, Any]]:
+    pairs = zip(task["keys"], task["structures"], strict=True)
+    return [task | {"keys": [key], "structures": [record]} for key, record in pairs]
+
+
+def _energy(value: dict[str, Any]) -> float | Failure:
+    return Failure(value["lost"]) if "lost" in value else float(value["energy"])

@@ -1,8 +1,8 @@
-"""What a process that can be lost does for energies: it loads a model once, and then asks it.
+"""Energies and relaxations inside a worker process, which loads the energy model once.
 
-A process loads the model as it imports the function of its tasks: the limit for its start holds for that, and
-a model that can't be loaded is an error of the whole run, not of one crystal. So the name of the function
-says which model: `crystallm.energy.worker:scoring.m5b22...`. Knows tasks as JSON; refuses to know whose.
+A process loads the model as it imports the function of its tasks. So the limit of its start holds for that,
+and a model that cannot be loaded is an error of the whole run, not of one crystal. The name of the function
+therefore names the model: `crystallm.energy.worker:scoring.m5b22...`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import protocol, registry
 from crystallm.errors import CrystallmError, describe
-from crystallm.execution.tasks import WorkerStartError
+from crystallm.execution.tasks import Limits, WorkerStartError
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
@@ -31,10 +31,13 @@ _START = re.compile(r"^a worker process for \S+ did not start: (?:InputError: |C
 
 
 class WithModel:
-    """A task with the model that the name of an attribute tells: m and the digits of its JSON.
+    """A function of an energy model and a task; an attribute names the model: m and the digits of its JSON.
 
     Args:
         function: from a model and a task to a value.
+
+    Raises:
+        AttributeError: the attribute does not name a model.
     """
 
     def __init__(self, function: Callable[[EnergyModel, Any], Any]) -> None:
@@ -48,24 +51,24 @@ class WithModel:
 
 
 def function_of(kind: str, model: str, device: str) -> str:
-    """The name by which a process loads a model and a function.
+    """Return the name by which a process loads a model and a function.
 
     Args:
         kind: `scoring` or `relaxing`.
-        model: see `model.load`.
+        model: see `registry.load`.
         device: likewise.
     """
     return f"{__name__}:{kind}.m{json.dumps([model, device]).encode().hex()}"
 
 
-def memory_gb(device: str) -> float:
-    """The limit of a process, GiB; 0 for none, where a GPU's driver asks for more addresses than that."""
-    return MEMORY_GB if device == "cpu" else 0.0
+def limits(device: str, seconds: float) -> Limits:
+    """Return the limits of a task; the driver of a GPU maps more addresses than any limit of memory."""
+    return Limits(seconds, MEMORY_GB if device == "cpu" else None)
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Tell why a process could not load its model without the name of its function."""
+def plain_errors() -> Iterator[None]:
+    """Report why a process could not load its model, without the name of its function."""
     try:
         yield
     except WorkerStartError as error:
@@ -78,30 +81,30 @@ def _loaded(model: str, device: str) -> EnergyModel:
 
 
 def _score(model: EnergyModel, task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`energy` (eV per atom) or `lost` (why there is none) of each of some packed structures."""
+    """Return `energy` (eV/atom) or `failed` (the reason) for each structure, given as JSON."""
     structures = [conversion.from_json(record) for record in task["structures"]]
     try:
-        found = model.predict(structures)
-        return [_answer(prediction, task["bound"]) for _, prediction in zip(structures, found, strict=True)]
-    except Exception:  # noqa: BLE001 - one of them can't be taken; the others can, each alone
-        return [_alone(model, structure, task["bound"]) for structure in structures]
+        predictions = model.predict(structures)
+        return [_record(energy, task["bound"]) for _, energy in zip(structures, predictions, strict=True)]
+    except Exception:  # noqa: BLE001 - one of them fails; the others are computed one by one
+        return [_score_one(model, structure, task["bound"]) for structure in structures]
 
 
-def _alone(model: EnergyModel, structure: Structure, bound: float) -> dict[str, Any]:
+def _score_one(model: EnergyModel, structure: Structure, bound: float) -> dict[str, Any]:
     try:
         (prediction,) = model.predict([structure])
-        return _answer(prediction, bound)
-    except Exception as error:  # noqa: BLE001 - it costs this crystal its energy
+        return _record(prediction, bound)
+    except Exception as error:  # noqa: BLE001 - this crystal has no energy
         return {"lost": describe(error)}
 
 
-def _answer(prediction: protocol.Prediction, bound: float) -> dict[str, Any]:
-    wrong = protocol.problem(prediction, bound)
-    return {"lost": wrong} if wrong else {"energy": float(prediction.energy)}
+def _record(prediction: protocol.Prediction, bound: float) -> dict[str, Any]:
+    problem = protocol.problem(prediction, bound)
+    return {"lost": problem} if problem else {"energy": float(prediction.energy)}
 
 
 def _relax(model: EnergyModel, task: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a relaxed structure, see `relax`; or `lost`, why there is none."""
+    """Return the record of a relaxed structure, or why it `failed`."""
     from crystallm.energy import relaxation
 
     options = relaxation.RelaxOptions(**task["options"])

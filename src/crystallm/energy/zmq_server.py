@@ -18,7 +18,8 @@ from crystallm.energy import calculations
 from crystallm.energy import registry as models
 from crystallm.energy.zmq_client import ADDRESS, POLL, import_zmq
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import mapping, tasks
+from crystallm.execution.pool import ProcessPool
+from crystallm.execution.tasks import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +54,7 @@ def serve(
     models.require(model)
     zmq = import_zmq()
     stop = threading.Event() if stop is None else stop
-    with zmq.Context() as context, context.socket(zmq.REP) as socket, mapping.kept(end=True):
+    with zmq.Context() as context, context.socket(zmq.REP) as socket, ProcessPool(1) as pool:
         socket.setsockopt(zmq.LINGER, 0)
         try:
             socket.bind(address)
@@ -66,14 +67,14 @@ def serve(
                 continue
             text = socket.recv().decode("utf-8", "replace")
             try:
-                energy = _energy(text, model, device, seconds)
+                energy = _energy(text, model, device, seconds, pool)
             except BaseException:  # no model can be loaded: whoever asked is told before the end
                 socket.send_string("nan")
                 raise
             socket.send_string(repr(energy))
 
 
-def _energy(text: str, model: str, device: str, seconds: float) -> float:
+def _energy(text: str, model: str, device: str, seconds: float, pool: ProcessPool) -> float:
     """Of the crystal of a CIF; NaN where there is none, which is logged."""
     from crystallm.sources import parsing
 
@@ -82,8 +83,8 @@ def _energy(text: str, model: str, device: str, seconds: float) -> float:
     except CrystallmError as error:
         _LOG.warning("a request is no crystal: %s", error)
         return math.nan
-    (found,) = calculations.score([structure], model, device=device, seconds=seconds)
-    if isinstance(found, tasks.Failure):
+    (found,) = calculations.score([structure], model, device=device, seconds=seconds, executor=pool)
+    if isinstance(found, Failure):
         _LOG.warning("%s has no energy: %s", structure.formula, found.reason)
         return math.nan
     return found

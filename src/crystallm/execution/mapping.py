@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Sized
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -60,7 +60,7 @@ def map_tasks(
     limits: Limits | None = DEFAULT_LIMITS,
     attempts: int = 1,
     split: Callable[[Task], Sequence[Task]] | None = None,
-) -> Generator[tuple[Task, Any | Failure]]:
+) -> Generator[tuple[Task, Any]]:
     """Apply a function to tasks, which are drawn as needed, and yield values as they complete.
 
     Args:
@@ -73,7 +73,7 @@ def map_tasks(
         split: parts of a task, which are run in place of a task that failed; one part or none: it has failed.
 
     Returns:
-        An iterator over (task, its value or why it failed). Closing it cancels what has not begun.
+        An iterator over (task, its value or a `Failure`). Closing it cancels what has not begun.
 
     Raises:
         InputError: `ahead` or `attempts` is below 1.
@@ -98,8 +98,8 @@ def run_tasks(
     workers: int | None = None,
     limits: Limits | None = DEFAULT_LIMITS,
     on_done: Callable[[int], None] | None = None,
-) -> list[Any | Failure]:
-    """Apply a function to tasks and return the values in the order of the tasks; see `map_tasks`.
+) -> list[Any]:
+    """Apply a function to tasks and return values or failures in the order of the tasks; see `map_tasks`.
 
     Args:
         executor: where it runs; None opens a process pool for this call.
@@ -113,26 +113,48 @@ def run_tasks(
         InputError: `workers` is below 1.
         WorkerStartError: a process cannot import the function.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"{workers=} must be positive")
     values: list[Any] = [Failure("not run")] * len(tasks)
     if not tasks:
         return values
-    if executor is None:
-        n = min(workers or 1, len(tasks))
-        place: Any = ProcessPool(n)
-        ahead = 2 * n
-    else:
-        place = nullcontext(executor)
-        # Each task under way may start a process: no more of them than requested.
-        size = executor.workers if isinstance(executor, ProcessPool) else AHEAD
-        ahead = 2 * size if workers is None or not isinstance(executor, ProcessPool) else min(workers, size)
-    with place as opened, closing(_map(opened, function, tasks, ahead=ahead, limits=limits)) as results:
+    with (
+        open_executor(executor, workers, len(tasks)) as (opened, ahead),
+        closing(_map(opened, function, tasks, ahead=ahead, limits=limits)) as results,
+    ):
         for index, _, value in results:
             values[index] = value
             if on_done is not None:
                 on_done(index)
     return values
+
+
+@contextmanager
+def open_executor(
+    executor: Executor | None, workers: int | None = None, n_tasks: int | None = None
+) -> Iterator[tuple[Executor, int]]:
+    """Yield an executor and how many tasks to draw ahead of those that are done.
+
+    Args:
+        executor: to use; None opens a process pool, which ends with the context.
+        workers: processes that work at the same time: by default one, or all of a given pool.
+        n_tasks: number of tasks, if known.
+
+    Raises:
+        InputError: `workers` is below 1.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"{workers=} must be positive")
+    if executor is None and _HERE.keeping:
+        executor, workers = _HERE.pool(), workers or 1
+    if executor is None:
+        n = max(1, min(workers or 1, n_tasks or AHEAD))
+        with ProcessPool(n) as pool:
+            yield pool, 2 * n
+    elif not isinstance(executor, ProcessPool):
+        yield executor, AHEAD
+    elif workers is None:
+        yield executor, 2 * executor.workers
+    else:  # each task under way may start a process: no more of them than requested
+        yield executor, min(workers, executor.workers)
 
 
 class _Item(NamedTuple):
@@ -239,13 +261,6 @@ def _retries(item: _Item, attempts: int, split: Callable[[Any], Sequence[Any]] |
     return [_Item(item.number, part, 1) for part in parts] if len(parts) > 1 else []
 
 
-GROUP = 20
-"""Tasks of `run` that travel to an executor together, at most: to schedule one costs milliseconds."""
-
-_PIECES = 64
-"""Groups into which `run` parts few tasks, so that many workers have something to do."""
-
-
 def stream(
     executor: Executor, function: Function, tasks: Iterable[Any], *, ahead: int
 ) -> Iterator[tuple[int, Any]]:
@@ -317,100 +332,6 @@ def _value(future: Future[Any]) -> Any:
         return Failure(describe(error))
 
 
-def run(
-    function: str,
-    tasks: Sequence[Any],
-    *,
-    workers: int = 1,
-    seconds: float = 60.0,
-    memory_gb: float = 4.0,
-    on_done: Callable[[int], None] | None = None,
-    executor: Executor | None = None,
-) -> list[Any]:
-    """Apply a function to every task in processes that can be lost.
-
-    Args:
-        function: `package.module:name` of a function from one JSON value to one JSON value.
-        tasks: JSON values, taken in order.
-        workers: processes at a time; each holds its numerical libraries to one thread.
-        seconds: limit for one task, start of the process not counted.
-        memory_gb: limit of a process's address space, GiB (where the system knows one: Linux).
-        on_done: called with the task's index after each.
-        executor: where to run in place of processes of this machine. A `Pool` and `Inline` take the tasks as
-            they are; any other knows no limits, so there each task runs in a process beside the worker.
-
-    Returns:
-        One result a task, in the order of the tasks; `Lost` where the process died, ran out of time or
-        memory, or the function raised.
-
-    Raises:
-        InputError: a number of workers or seconds that is not positive.
-        StartError: a worker could not even start.
-    """
-    if workers < 1 or not seconds > 0:
-        raise InputError(f"{workers=} and {seconds=} must both be positive")
-    results: list[Any] = [Failure("not run")] * len(tasks)
-    with closing(
-        _results(function, tasks, executor, workers=workers, seconds=seconds, memory_gb=memory_gb)
-    ) as found:
-        for i, result in found:
-            results[i] = result
-            if on_done is not None:
-                on_done(i)
-    return results
-
-
-def _results(
-    function: str,
-    tasks: Sequence[Any],
-    executor: Executor | None,
-    *,
-    workers: int,
-    seconds: float,
-    memory_gb: float,
-) -> Generator[tuple[int, Any]]:
-    """(Index, result) of each task, as they finish."""
-    if not tasks:
-        return
-    if executor is None and _HERE.keeping:
-        pool = _HERE.pool(memory_gb)
-        pool.seconds = seconds
-        # No more at a time than were asked for: for each, a process would be started.
-        yield from stream(pool, function, tasks, ahead=min(workers, _HERE.keeping))
-    elif executor is None:
-        with Pool(min(workers, len(tasks)), seconds=seconds, memory_gb=memory_gb) as pool:
-            yield from stream(pool, function, tasks, ahead=2 * workers)
-    elif isinstance(executor, Pool | Inline):
-        yield from stream(executor, function, tasks, ahead=len(tasks))
-    else:
-        size = max(1, min(GROUP, len(tasks) // _PIECES))
-        limits: dict[str, Any] = {"function": function, "seconds": seconds, "memory_gb": memory_gb}
-        groups = [limits | {"tasks": list(tasks[k : k + size])} for k in range(0, len(tasks), size)]
-        for number, answers in stream(executor, run_group, groups, ahead=len(groups)):
-            for k in range(len(groups[number]["tasks"])):
-                yield number * size + k, answers if isinstance(answers, Failure) else _unpacked(answers[k])
-
-
-def run_group(group: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`run` on a worker that knows no limits itself: in one process beside it, which is kept.
-
-    Args:
-        group: `function`, `tasks`, `seconds` and `memory_gb` as for `run`.
-
-    Returns:
-        For each task its `value`, or why it is `lost`.
-    """
-    with kept():
-        results = run(
-            group["function"], group["tasks"], seconds=group["seconds"], memory_gb=group["memory_gb"]
-        )
-    return [{"lost": r.reason} if isinstance(r, Failure) else {"value": r} for r in results]
-
-
-def _unpacked(answer: Mapping[str, Any]) -> Any:
-    return Failure(answer["lost"]) if "lost" in answer else answer["value"]
-
-
 @contextmanager
 def kept(processes: int = 1, *, end: bool = False) -> Iterator[Callable[[], None]]:
     """Within it, `run` keeps its processes for the next `run` of this thread, here or later.
@@ -446,15 +367,14 @@ class _Here(threading.local):
 
     def __init__(self) -> None:
         self.keeping = 0
-        self._pools: dict[tuple[int, float], Pool] = {}
+        self._pools: dict[int, ProcessPool] = {}
 
-    def pool(self, memory_gb: float) -> Pool:
-        """The pool whose processes have this limit."""
-        key = (self.keeping, memory_gb)
-        if key not in self._pools:
-            self._pools[key] = Pool(self.keeping, seconds=60.0, memory_gb=memory_gb)
-            atexit.register(self._pools[key].kill)
-        return self._pools[key]
+    def pool(self) -> ProcessPool:
+        """The pool of this thread."""
+        if self.keeping not in self._pools:
+            self._pools[self.keeping] = ProcessPool(self.keeping)
+            atexit.register(self._pools[self.keeping].kill)
+        return self._pools[self.keeping]
 
     def kill(self) -> None:
         """End them all."""
@@ -465,7 +385,7 @@ class _Here(threading.local):
         return partial(_kill, self._pools)
 
 
-def _kill(pools: dict[tuple[int, float], Pool]) -> None:
+def _kill(pools: dict[int, ProcessPool]) -> None:
     with suppress(KeyError):  # nothing is left; another thread may be at it, too
         while True:
             _, pool = pools.popitem()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import os
 import threading
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import cache
@@ -149,9 +148,9 @@ class ProcessPool(Executor):
 
 
 @cache
-def worker_pool() -> ProcessPool:
+def worker_pool(workers: int = 1) -> ProcessPool:
     """Return the pool of a worker whose tasks need processes themselves; it lasts as long as the worker."""
-    pool = ProcessPool(os.cpu_count() or 1)
+    pool = ProcessPool(workers)
     atexit.register(pool.kill)
     return pool
 

@@ -9,7 +9,7 @@ executor.
             yield UnitResult(number, rows_of(block))
 
     folder = RunFolder(path, RunFolder.configuration("evaluate", options, digest=digest), COLUMNS)
-    run_units(blocks, work, folder, size=len, progress=advance)
+    run_units(blocks, work, folder, task="checking crystals", size=len, progress=progress)
     folder.finish()
     rows = folder.rows()
 """
@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from crystallm.errors import CrystallmError
+from crystallm.execution.progress import no_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
+    from crystallm.execution.progress import Progress
     from crystallm.storage.run_folder import RunFolder
 
 
@@ -52,9 +54,11 @@ def run_units(
     work: Callable[[Iterator[tuple[int, Content]], Callable[[int], None]], Generator[UnitResult]],
     folder: RunFolder,
     *,
+    task: str,
+    total: int | None = None,
     size: Callable[[Content], int] = lambda _: 1,
     digest: Callable[[Content], str] | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> None:
     """Do the units that a run folder lacks, and store each as soon as it is done.
 
@@ -65,9 +69,11 @@ def run_units(
         work: from an iterator over (number, content) of units, and a function that may be called with how
             much of them is done, to the results in any order. Closed at once where a result cannot be stored.
         folder: of the run.
+        task: name of the work, such as `relaxing crystals`.
+        total: size of all units together; None where it is not known.
         size: of the content of a unit, in what the progress counts.
         digest: of the content of a unit; a unit that was done with another content is an error.
-        progress: called with how much is done, by this run and before.
+        progress: shows how much is done.
 
     Raises:
         InputError: the folder holds another run, or a unit of another content.
@@ -76,33 +82,39 @@ def run_units(
     folder.check()
     if folder.finished:
         return
-    todo = _Missing(units, folder, size, digest, progress)
-    numbered = iter(todo)
-    first = next(numbered, None)
-    if first is not None:
-        with contextlib.closing(work(itertools.chain([first], numbered), todo.report)) as results:
+    missing = _Missing(units, folder, size, digest)
+    todo = iter(missing)
+    first = next(todo, None)
+    if first is None:
+        return
+    with progress(task, total, missing.skipped) as advance:
+        missing.report_to(advance)
+        with contextlib.closing(work(itertools.chain([first], todo), missing.report)) as results:
             for result in results:
-                folder.write_unit(result.unit, result.rows, result.cifs, todo.digests.pop(result.unit, None))
-                todo.stored(result.unit)
-    deque(numbered, maxlen=0)  # what `work` left is not done
-    if todo.open:
-        n_open = len(todo.open)
-        raise CrystallmError(f"{n_open} of {todo.n_units} units of the run are not done: run it again")
+                digest_of_unit = missing.digests.pop(result.unit, None)
+                folder.write_unit(result.unit, result.rows, result.cifs, digest_of_unit)
+                missing.count(result.unit)
+    deque(todo, maxlen=0)  # what `work` has left is not done
+    if missing.open:
+        raise CrystallmError(
+            f"{len(missing.open)} of {missing.n_units} units of the run are not done: run it again"
+        )
 
 
 @dataclass
 class _Missing(Generic[Content]):
-    """The units that are still to be done, as they are drawn, and how much of the run is done."""
+    """The units that are still to be done, as they are drawn, and how much of them is done."""
 
     units: Iterable[Content]
     folder: RunFolder
     size: Callable[[Content], int]
     digest: Callable[[Content], str] | None
-    progress: Callable[[int], None]
     n_units: int = 0
+    skipped: int = 0  # size of the units that earlier runs have done
     open: dict[int, int] = field(default_factory=dict)  # sizes of the units under way, by number
     digests: dict[int, str] = field(default_factory=dict)  # the same for their digests
-    _before: int = 0  # done by earlier runs
+    _advance: Callable[[int], None] | None = None
+    _before: int = 0  # skipped before the first report
     _stored: int = 0
     _reported: int = 0
 
@@ -111,15 +123,18 @@ class _Missing(Generic[Content]):
             self.n_units = number + 1
             digest = None if self.digest is None else self.digest(content)
             if self.folder.has(number, digest):
-                self._before += self.size(content)
-                self.report(0)
+                self.skipped += self.size(content)
                 continue
             self.open[number] = self.size(content)
             if digest is not None:
                 self.digests[number] = digest
             yield number, content
 
-    def stored(self, number: int) -> None:
+    def report_to(self, advance: Callable[[int], None]) -> None:
+        """Report from now on how much this run has done."""
+        self._advance, self._before = advance, self.skipped
+
+    def count(self, number: int) -> None:
         """Count a unit that was stored."""
         self._stored += self.open.pop(number)
         self.report(self._stored)
@@ -127,4 +142,5 @@ class _Missing(Generic[Content]):
     def report(self, done: int) -> None:
         """Report how much of the units of this run is done; a smaller number than before has no effect."""
         self._reported = max(self._reported, done)
-        self.progress(self._before + self._reported)
+        if self._advance is not None:
+            self._advance(self.skipped - self._before + self._reported)

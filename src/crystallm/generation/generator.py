@@ -18,6 +18,7 @@ from crystallm.generation.interpretation import InterpretedRequest, interpret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from crystallm.crystals.crystal import Crystal
     from crystallm.crystals.selection import SelectionOptions
@@ -52,6 +53,7 @@ class Generator:
         starts: number of the first sample to write of each request, where others write those before; 0 if
             None. The indices are those of the whole request.
         most_atoms: of the cells that are tried where Z is to be chosen; None for as many as suit.
+        executor: where crystals are checked; None opens processes for each check.
 
     Attributes:
         plans: each request understood.
@@ -72,12 +74,16 @@ class Generator:
         first: Sequence[int] | None = None,
         starts: Sequence[int] | None = None,
         most_atoms: int | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
+        self.executor = executor
         full = settings.constraints == "full"
         self.plans = [interpret(request, fitting=full, most_atoms=most_atoms) for request in requests]
-        self._tries = [request.n if selection is None else selection.tries(request.n) for request in requests]
+        self._tries = [
+            request.n if selection is None else selection.attempts(request.n) for request in requests
+        ]
         self.first = [0, *itertools.accumulate(self._tries)][:-1] if first is None else list(first)
         self.starts = [0] * len(self.plans) if starts is None else list(starts)
         self._choices: dict[int, tuple[list[Choice], str]] = {}
@@ -181,7 +187,7 @@ class Generator:
                 for j in range(self._further(unit, found[unit]))
             ]:
                 crystals = list(self._samples(pairs))
-                annotation.validate(crystals)
+                annotation.validate(crystals, self.executor)
                 for (unit, _), crystal in zip(pairs, crystals, strict=True):
                     found[unit].append(crystal)
                 if progress is not None:

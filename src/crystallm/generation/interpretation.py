@@ -66,7 +66,7 @@ def interpret(request: Request, *, fitting: bool = True, most_atoms: int | None 
         if request.z is not None:
             raise InputError(f"z = {request.z} without a formula: say of what, such as TiO2")
         return _composition_open(request, fitting=fitting, most_atoms=most_atoms)
-    if request.elements is not None or request.elements_subset:
+    if request.elements is not None or request.allow_fewer_elements:
         raise InputError(
             f"elements = {request.elements!r} and the formula {request.formula!r}: give one or the other"
         )
@@ -93,8 +93,8 @@ def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None
     """A request without a formula: of a chemical system, in a space group, or of anything."""
     from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS, CompositionConstraint
 
-    if request.elements is None and request.elements_subset:
-        raise InputError("elements_subset without elements: say of which, such as Li-Fe-O")
+    if request.elements is None and request.allow_fewer_elements:
+        raise InputError("allow_fewer_elements without elements: say of which, such as Li-Fe-O")
     if request.space_group == "auto":
         raise InputError(
             "space group 'auto' without a formula: leave it out, the network chooses one for each crystal"
@@ -103,11 +103,11 @@ def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None
     system = None if request.elements is None else formulas.system(request.elements)
     if group is None and system is None:
         return InterpretedRequest(request, None, None, "no formula: the network chooses")
-    every = not request.elements_subset
+    every = not request.allow_fewer_elements
     if system is not None and every and len(system) > MAX_ELEMENTS:
         raise InputError(
             f"elements = {'-'.join(system)}: {len(system)} elements in one crystal, known ones have up to "
-            f"{MAX_ELEMENTS}: name fewer, or let some be left out (elements_subset)"
+            f"{MAX_ELEMENTS}: name fewer, or let some be left out (allow_fewer_elements)"
         )
     asked = [] if system is None else [f"elements {'-'.join(system)}{'' if every else ' or some of them'}"]
     asked += [] if group is None else [f"{group.symbol} (no. {group.number})"]

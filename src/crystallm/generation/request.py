@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
+from crystallm.options import Flag, Options
 
 if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import SpaceGroup
@@ -17,30 +18,27 @@ MAX_SAMPLES = 1_000_000
 """Crystals of one request, at most."""
 
 
-class Request(BaseModel):
-    """What to write. Frozen; refuses unknown keys."""
+class Request(Options):
+    """Which crystals to generate."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True
-    )
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
     formula: str | None = None
-    """As people write it; None leaves the composition to the network."""
-    z: int | Literal["auto"] | None = None
-    """Reduced formula units in the conventional cell; None: the cell is as written, which is seldom what a
-    person means who leaves it out, see `opened`; `auto`: samples are spread over the numbers that the network
-    finds likely."""
+    """Chemical formula: TiO2, '(NH4)2SO4'; Ti2O4 is a cell of two formula units. none: the model chooses."""
+    z: Annotated[int | Literal["auto"] | None, Flag(("-z",))] = None
+    """Formula units in the conventional cell; auto tries likely values. Default: auto for TiO2, the cell as
+    written for a multiple such as Ti2O4."""
     space_group: str | None = None
-    """Symbol or number; None leaves it to the network, sample by sample; `auto`: samples are spread over the
-    groups that the network finds likely."""
-    n: int = Field(default=10, ge=1, le=MAX_SAMPLES)
-    """Crystals."""
+    """Number or symbol: 136, P4_2/mnm, 'P 42/m n m'; auto: spread over likely groups. Default: the model
+    chooses for each sample."""
+    n: Annotated[int, Flag(("-n", "--samples"))] = Field(default=10, ge=1, le=MAX_SAMPLES)
+    """Number of crystals per request."""
     prompt: str | None = None
-    """A beginning of a text, in place of formula and space group."""
+    r"""Start of a token sequence in the model's language, in place of a formula; \n is a newline."""
     elements: str | None = None
-    """A chemical system, `Li-Fe-O`, in place of a formula: the network chooses how many atoms of each."""
-    elements_subset: bool = False
-    """Whether some of these elements may be left out."""
+    """Chemical system, such as Li-Fe-O, in place of a formula; the model chooses the counts."""
+    allow_fewer_elements: bool = False
+    """With --elements: some of them may be missing."""
 
 
 def with_default_z(request: Request) -> Request:
@@ -66,7 +64,7 @@ def elements_of(request: Request) -> tuple[str, ...]:
     """
     if request.formula is not None:
         return tuple(formulas.parse(request.formula))
-    if request.elements is None or request.elements_subset:
+    if request.elements is None or request.allow_fewer_elements:
         return ()
     return formulas.system(request.elements)
 
@@ -84,30 +82,28 @@ def requested_group(request: Request) -> SpaceGroup | None:
     return space_groups.meant(request.space_group)
 
 
-class SamplingOptions(BaseModel):
-    """How to sample. Frozen; refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+class SamplingOptions(Options):
+    """How to sample from a model."""
 
     model: str = "default"
-    """Name of a bundled model, a folder, or a published `ckpt.pt`."""
+    """Bundled or published name, folder, ckpt.pt or its archive, hf:org/name."""
     temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Logits are divided by it; 0 takes the likeliest token."""
+    """Divides the logits: below 1 favours likely tokens, above 1 adds variety; 0 takes the most likely."""
     top_k: int | None = Field(default=10, ge=1)
-    """Sample from the k likeliest tokens; None for all."""
+    """Sample from the k most likely tokens; none: from all."""
     top_p: float | None = Field(default=None, gt=0, le=1)
-    """Sample from the likeliest tokens that together hold this probability; None for all."""
+    """Sample from the most likely tokens that together reach this probability; none: from all."""
     seed: int = Field(default=0, ge=0, lt=2**64)
-    """With a sample's number, decides its random stream."""
+    """Seed of the random numbers; the same seed gives the same crystals (in float32)."""
     constraints: Literal["full", "syntax", "none"] = "full"
-    """`full`: only what can still become a crystal with the composition and group that were asked for.
-    `syntax`: only what keeps the form of a text. `none`: the network alone."""
+    """full: tokens that can still become a crystal with the requested composition and group; syntax: tokens
+    that keep the format; none: any token."""
     device: str = "auto"
-    """`auto` takes a GPU where there is one; `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """cpu, cuda, cuda:1, mps; auto takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the network. `auto` is float32, in which a crystal does not depend on what is written
-    beside it; bfloat16 is faster for large networks, and some crystals then do."""
+    """Precision of the network; auto is float32. bfloat16 is faster for large networks, but crystals then
+    may change with the batch size."""
     batch_size: int = Field(default=32, ge=1)
-    """Crystals written at a time."""
+    """Crystals sampled at a time."""
     max_new_tokens: int = Field(default=3000, ge=1)
-    """A crystal that has so many tokens and no end is left unfinished."""
+    """Tokens of one crystal, at most; a longer one is left unfinished."""

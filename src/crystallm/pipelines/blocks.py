@@ -1,190 +1,317 @@
-"""Requests written, judged, ranked and kept as rows and CIFs, and what an executor's workers need for it.
+"""A run of any number of requests, cut into blocks that are written one by one, here or on other processes.
 
-A unit is one request of a run. Its rows are the same wherever it is done: its samples have the indices that
-they have in the whole run. Knows what a row of results holds; refuses to know where rows are kept, and how
-many requests there are (see `bulk`).
+A block holds consecutive requests, and is what is done or not done of a run. Where blocks begin depends on
+the requests alone: neither on the size of batches nor on how many processes there are. A request of many
+crystals is parted between blocks, unless its crystals have to be seen together, to rank them or to count the
+valid ones. No more is held than the blocks under way: memory does not grow with the run. Refuses to know
+where rows are kept.
 """
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
+import contextlib
+import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crystallm.crystals import annotation, ranking
-from crystallm.crystals import selection as crystals_selection
-from crystallm.crystals.table import COLUMNS, kept
-from crystallm.errors import InputError
-from crystallm.execution import tasks as execution_tasks
-from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
+from crystallm.crystals.selection import SelectionOptions
+from crystallm.errors import CrystallmError
+from crystallm.execution import batching
+from crystallm.execution.mapping import map_tasks
+from crystallm.execution.tasks import Failure
 from crystallm.generation.generator import Generator
-from crystallm.generation.request import SamplingOptions
-from crystallm.models.model import fingerprint
+from crystallm.generation.request import Request, SamplingOptions
+from crystallm.pipelines import samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
 
-    from crystallm.crystals.crystal import Crystal
-    from crystallm.generation.request import Request
     from crystallm.models.model import Model
 
 
-JUDGED_TOGETHER = 256
-"""Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""
+LARGE = 10_000
+"""A run of more crystals is large: its rows stay in parts, and no file is written for each crystal."""
+
+BLOCK, LARGE_BLOCK = 16, 512
+"""Crystals of a block, at least and at most: what is under way is lost where a run is interrupted."""
+
+BLOCKS = 2000
+"""Blocks of a run, at most, before they grow: each is a file."""
+
+WRITTEN_TOGETHER = 2048
+"""Crystals that this process writes without a pause, at least: where the last of them are written, a batch
+is not full."""
+
+FIRST_TOGETHER = 256
+"""The same at the beginning, and then twice as many each time: what is open is weighed for all of them
+before the first is written."""
+
+SENT_TOGETHER = 64
+"""Crystals that travel to a worker together, at least; and as many as two batches have."""
+
+AHEAD = 256
+"""Tasks that an executor of unknown size has at a time, done or not."""
+
+ATTEMPTS = 3
+"""Attempts at a task whose worker fails."""
+
+MAX_FAILED = 10
+"""Tasks that fail for good before the run is given up."""
 
 
-class Written(NamedTuple):
-    """What a unit gave.
+class Piece(NamedTuple):
+    """Samples of one request that belong to one block.
 
     Attributes:
-        unit: number of the request.
-        rows: one a crystal, with the columns of `crystal.COLUMNS`.
-        cifs: of the request's answers, by file name.
+        unit: number of the request in the run.
+        request: as asked, but for so many crystals as the piece has.
+        first: index of the first sample of the whole request in the run.
+        start: number of the piece's first sample in the request.
     """
 
     unit: int
+    request: Request
+    first: int
+    start: int
+
+
+class Block(NamedTuple):
+    """What is written, kept and done again together."""
+
+    number: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def n(self) -> int:
+        """Crystals that are asked for."""
+        return sum(piece.request.n for piece in self.pieces)
+
+
+class Done(NamedTuple):
+    """What a block gave: rows with the columns of `crystal.COLUMNS`, CIFs by file name."""
+
+    block: int
     rows: list[dict[str, Any]]
     cifs: dict[str, str]
 
 
-def write(
-    generator: Generator,
-    todo: Sequence[int],
-    selection: crystals_selection.SelectionOptions,
-    *,
-    numbers: Sequence[int],
-    named: bool,
-    cifs: bool = True,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[Written]:
-    """Write units in this process.
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How all blocks of a run are written.
+
+    Attributes:
+        settings: how to sample.
+        selection: what is kept.
+        named: whether files are named after the request, too.
+        cifs: whether there are files.
+        nested: whether those of each block are in a folder of their own.
+    """
+
+    settings: SamplingOptions
+    selection: SelectionOptions
+    named: bool
+    cifs: bool = True
+    nested: bool = False
+
+
+def block_size(n_crystals: int) -> int:
+    """Crystals of a block in a run of so many."""
+    return min(LARGE_BLOCK, max(BLOCK, n_crystals // BLOCKS))
+
+
+def blocks(requests: Iterable[Request], selection: SelectionOptions, size: int) -> Iterator[Block]:
+    """Cut a run into blocks.
 
     Args:
-        generator: of the run's requests.
-        todo: which of them.
-        selection: what is kept.
-        numbers: of the generator's requests in the run.
-        named: whether files are named after the request too.
-        cifs: whether there are files.
-        progress: as for `Generator.write`.
+        requests: all of the run.
+        selection: what is kept of the crystals.
+        size: crystals of a block; a request that cannot be parted may make it larger.
+    """
+    whole = selection.only_valid or selection.ranking is not None
+    pieces: list[Piece] = []
+    number = held = first = 0
+    for unit, request in enumerate(requests):
+        start = 0
+        while start < request.n:
+            n = request.n if whole else min(request.n - start, size - held)
+            part = request if n == request.n else request.model_copy(update={"n": n})
+            pieces.append(Piece(unit, part, first, start))
+            start += n
+            held += n
+            if held >= size:
+                yield Block(number, tuple(pieces))
+                pieces, held, number = [], 0, number + 1
+        first += selection.attempts(request.n)
+    if pieces:
+        yield Block(number, tuple(pieces))
+
+
+def write(
+    model: Model,
+    writing: Writing,
+    todo: Iterable[Block],
+    *,
+    executor: Executor | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Done]:
+    """Write blocks in this process.
+
+    Args:
+        model: loaded.
+        writing: how.
+        todo: which; drawn as they are needed.
+        executor: where crystals are checked; None opens processes for each check.
+        progress: called with the number of crystals so far; with `valid`, of valid ones.
+
+    Returns:
+        An iterator over what they gave, in their order. The work is done as it is drawn from.
 
     Raises:
-        InputError: at once, if no rule can be made for a request.
+        InputError: while drawing, if no rule can be made for a request.
     """
-    writing = generator.write_valid if selection.valid else generator.write
-    written = writing(todo, progress=progress)
-    least = FEWEST
-    if selection.energy is not None:  # so many that each core has some to ask about
-        least = max(least, annotation.WEIGHED_BY_ONE * (os.cpu_count() or 1))
-
-    def units() -> Iterator[Written]:
-        portion = AdaptiveBatchSize(JUDGED_TOGETHER, least)
-        for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), portion.sizes()):
-            if not selection.valid:  # else they have been judged
-                annotation.validate([crystal for _, found in together for crystal in found])
-            if selection.energy is not None:
-                annotation.compute_energies(
-                    [crystal for _, found in together for crystal in found],
-                    selection.energy,
-                    relax=selection.relax,
-                    device=generator.settings.device,
-                )
-                annotation.add_relative_energies(
-                    [crystal for _, found in together for crystal in found],
-                    selection.energy,
-                    formation=selection.formation,
-                    hull=selection.hull,
-                    device=generator.settings.device,
-                )
-            if selection.ranking is not None:
-                ranking.rank([found for _, found in together], selection.ranking)
-            for unit, crystals in together:
-                number = numbers[unit]
-                rows = _rows(number, generator.plans[unit].request, crystals, generator.starts[unit])
-                files = _name_files(rows, selection, named=named) if cifs else {}
-                yield Written(number, rows, files)
-            portion.done(sum(len(found) for _, found in together))
-
-    return units()
+    most = max(WRITTEN_TOGETHER, 8 * writing.settings.batch_size)
+    first = max(FIRST_TOGETHER, 2 * writing.settings.batch_size)
+    sizes = (min(most, first * 2 ** min(k, 20)) for k in itertools.count())
+    before = 0
+    for group in batching.grouped(todo, lambda block: block.n, sizes):
+        pieces = [piece for block in group for piece in block.pieces]
+        generator = Generator(
+            model,
+            [piece.request for piece in pieces],
+            writing.settings,
+            writing.selection,
+            first=[piece.first for piece in pieces],
+            starts=[piece.start for piece in pieces],
+            executor=executor,
+        )
+        yield from _written(
+            generator,
+            writing,
+            [piece.unit for piece in pieces],
+            {block.number: len(block.pieces) for block in group},
+            None if progress is None else _behind(before, progress),
+        )
+        before += sum(block.n for block in group)
+        if progress is not None:
+            progress(before)
 
 
-# -- what every task that writes needs -----------------------------------------------------------------------
+def write_on(
+    executor: Executor,
+    model: Model,
+    writing: Writing,
+    todo: Iterable[Block],
+    *,
+    devices: Sequence[str] = (),
+    judges: int = 1,
+    ahead: int = AHEAD,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Done]:
+    """Write blocks on an executor's workers, each of which loads the model by its name.
+
+    A worker that is lost costs its blocks another time, on another one.
+
+    Args:
+        executor: where.
+        model: as for `write`; it writes nothing itself.
+        writing: as for `write`.
+        todo: as for `write`.
+        devices: which the processes of a pool take in turn; none: that of the settings.
+        judges: processes that judge beside each worker.
+        ahead: tasks that are drawn and not done, at most.
+        progress: called with the number of crystals so far that were asked for.
+
+    Returns:
+        An iterator over what the blocks gave, in any order.
+
+    Raises:
+        CrystallmError: while drawing, behind all that could be done: blocks were lost.
+    """
+    same = samples.described(model, writing.settings) | {
+        "selection": writing.selection.model_dump(),
+        "named": writing.named,
+        "cifs": writing.cifs,
+        "nested": writing.nested,
+        "devices": list(devices),
+        "judges": judges,
+    }
+    size = max(SENT_TOGETHER, 2 * writing.settings.batch_size)
+    tasks = (same | _packed(group) for group in batching.grouped(todo, lambda block: block.n, size))
+    n_done, failed = 0, []
+    # Without limits: tasks are large, and a GPU driver reserves more addresses than there is memory.
+    results = map_tasks(executor, write_task, tasks, ahead=ahead, limits=None, attempts=ATTEMPTS)
+    with contextlib.closing(results):
+        for task, value in results:
+            if isinstance(value, Failure):
+                failed.append(value.reason)
+                if len(failed) >= MAX_FAILED:
+                    break
+                continue
+            for block in value:
+                yield Done(**block)
+            n_done += sum(request["n"] for request in task["requests"])
+            if progress is not None:
+                progress(n_done)
+    if failed:
+        raise CrystallmError(
+            f"{len(failed)} tasks failed, each {ATTEMPTS} times ({failed[-1]}); with --out, the same command "
+            "does what is missing"
+        )
 
 
-def described(model: Model, settings: SamplingOptions) -> dict[str, Any]:
-    """What a worker needs to write as a generator here does, besides requests and their first indices."""
-    from crystallm.models import load
+def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The worker's side of `write_on`: blocks as plain values."""
+    selection = SelectionOptions(**task["selection"])
+    requests = [Request(**request) for request in task["requests"]]
+    generator = samples.generator_of(task, requests, selection, checks=task["judges"])
+    writing = Writing(
+        generator.settings, selection, named=task["named"], cifs=task["cifs"], nested=task["nested"]
+    )
+    n_pieces = dict(zip(task["blocks"], task["pieces"], strict=True))
+    return [done._asdict() for done in _written(generator, writing, task["units"], n_pieces, None)]
 
-    name = settings.model
-    bundled = name in load.list_models()
+
+def _packed(group: Sequence[Block]) -> dict[str, Any]:
+    """Blocks as plain values."""
+    pieces = [piece for block in group for piece in block.pieces]
     return {
-        "model": name if bundled else str(load.find(name).resolve()),
-        "weights": fingerprint(model),
-        "settings": settings.model_dump(),
+        "blocks": [block.number for block in group],
+        "pieces": [len(block.pieces) for block in group],
+        "units": [piece.unit for piece in pieces],
+        "requests": [piece.request.model_dump(exclude_none=True) for piece in pieces],
+        "first": [piece.first for piece in pieces],
+        "starts": [piece.start for piece in pieces],
     }
 
 
-def generator_of(
-    task: Mapping[str, Any],
-    requests: Sequence[Request],
-    selection: crystals_selection.SelectionOptions | None = None,
-) -> Generator:
-    """The generator that a task describes, on the worker.
-
-    Where the task names several `devices`, the processes of this machine take them in turn.
-
-    Raises:
-        CheckpointError: the worker does not see the model.
-        InputError: it sees another one of this name.
-    """
-    import torch
-
-    torch.set_num_threads(1)  # workers stand side by side, one a core
-    settings = SamplingOptions(**task["settings"])
-    if devices := task.get("devices"):
-        settings = settings.model_copy(
-            update={"device": devices[execution_tasks.worker_index() % len(devices)]}
-        )
-    if settings.device.startswith("cuda:"):
-        torch.cuda.set_device(settings.device)
-    model = _model(task["model"], settings.device, settings.dtype)
-    if fingerprint(model) != task["weights"]:
-        raise InputError(f"the workers see other weights at {task['model']!r}: put the same ones there")
-    return Generator(model, requests, settings, selection, first=task["first"], starts=task.get("starts"))
+def _written(
+    generator: Generator,
+    writing: Writing,
+    numbers: Sequence[int],
+    n_pieces: Mapping[int, int],
+    progress: Callable[[int], None] | None,
+) -> Iterator[Done]:
+    """Write blocks, told as so many of the generator's requests each."""
+    written = samples.write(
+        generator,
+        range(len(numbers)),
+        writing.selection,
+        numbers=numbers,
+        named=writing.named,
+        cifs=writing.cifs,
+        progress=progress,
+    )
+    for number, n in n_pieces.items():
+        rows: list[dict[str, Any]] = []
+        for found in itertools.islice(written, n):
+            rows += found.rows
+        if writing.nested:
+            for row in rows:
+                row["file"] = row["file"] and f"{number:05d}/{row['file']}"
+        yield Done(number, rows, {row["file"]: row["cif"] for row in rows if row["file"]})
 
 
-@lru_cache(maxsize=1)
-def _model(name: str, device: str, dtype: str) -> Model:
-    from crystallm.models.load import load_model
-
-    return load_model(name, device=device, dtype=dtype)
-
-
-def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) -> list[dict[str, Any]]:
-    """Rows of one request, the first one that of the sample with this number."""
-    rows = []
-    for sample, crystal in enumerate(crystals, start=start):
-        row = crystal.row() | {
-            "request": unit,
-            "sample": sample,
-            "asked_formula": request.formula,
-            "asked_elements": request.elements,
-            "asked_z": None if request.z == "auto" else request.z,
-            "asked_space_group": request.space_group,
-            "prompt": request.prompt,
-        }
-        rows.append({name: row.get(name) for name in COLUMNS})
-    return rows
-
-
-def _name_files(
-    rows: Sequence[dict[str, Any]], selection: crystals_selection.SelectionOptions, *, named: bool
-) -> dict[str, str]:
-    """The CIFs of a request's answers by file name, which is noted in their rows."""
-    cifs = {}
-    for row in kept(rows, selection):
-        if row["cif"]:
-            place = f"{row['request']:05d}-" if named else ""
-            row["file"] = f"{place}{row['formula']}-sg{row['space_group_number']}-{row['sample']:04d}.cif"
-            cifs[row["file"]] = row["cif"]
-    return cifs
+def _behind(before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
+    """Progress that goes on where it was."""
+    return lambda done: progress(before + done)

@@ -18,7 +18,7 @@ from crystallm.errors import TextError
 from crystallm.execution import batching, mapping
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize
 from crystallm.generation.request import Request
-from crystallm.pipelines import blocks as pipelines_blocks
+from crystallm.pipelines.samples import described, generator_of
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Model:
 
     @cached_property
     def _same(self) -> dict[str, Any]:
-        return pipelines_blocks.described(self.generator.model, self.generator.settings)
+        return described(self.generator.model, self.generator.settings)
 
     def describe(self, entries: Sequence[int]) -> dict[str, Any]:
         """What a worker needs to write them."""
@@ -195,7 +195,7 @@ def work(task: Mapping[str, Any]) -> Rows:
     if "samples" in task:
         samples = [[Sampled(*sample) for sample in row] for row in task["samples"]]
     else:
-        generator = pipelines_blocks.generator_of(task, [Request(**request) for request in task["requests"]])
+        generator = generator_of(task, [Request(**request) for request in task["requests"]])
         written = generator.write(range(len(task["requests"])))
         samples = [
             [_sampled(crystal) for crystal in next(written)] if asked else [] for asked in task["asked"]

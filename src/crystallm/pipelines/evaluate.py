@@ -5,9 +5,9 @@ With a folder the run is resumable: each block of crystals is stored as soon as 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from crystallm.benchmarks import sun
 from crystallm.energy import relaxation
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import mapping
+from crystallm.execution import cluster
+from crystallm.execution.pool import ProcessPool
+from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
-from crystallm.pipelines import hull as hull_entries
-from crystallm.pipelines.reporter import Reporter
+from crystallm.pipelines.hull import checked, energy_workers
 from crystallm.sources import collection
 from crystallm.storage.run_folder import RunFolder
 from crystallm.thermodynamics import collection_energies
@@ -28,9 +29,9 @@ from crystallm.validity import collection as validity
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
-    from contextlib import AbstractContextManager
 
-    from crystallm.pipelines.options import EvaluationOptions
+    from crystallm.execution.place import ExecutionOptions
+    from crystallm.pipelines.options import EvaluateOptions
     from crystallm.sources.entry import Entry
 
 
@@ -53,7 +54,7 @@ class EvaluationResult:
     """
 
     name: str
-    options: EvaluationOptions
+    options: EvaluateOptions
     rows: Sequence[Mapping[str, Any]]
     validity: validity.Summary
     sun: sun.Sun | None
@@ -70,50 +71,52 @@ class EvaluationResult:
         return record
 
 
-def evaluate(
-    path: str,
-    options: EvaluationOptions,
-    out: Path | None = None,
+def run(
+    options: EvaluateOptions,
+    execution: ExecutionOptions,
+    device: str = "auto",
     *,
-    workers: int,
-    device: str,
-    executor: AbstractContextManager[Executor | None],
-    reporter: Reporter = Reporter(),  # noqa: B008 - has no state
+    progress: Progress = no_progress,
 ) -> EvaluationResult:
     """Evaluate the crystals of a collection; nothing that one of them holds stops the run.
 
     Args:
-        path: of the collection, see `sources.read_cifs`.
-        options: what to evaluate.
-        out: folder of the results; None writes no file.
-        workers: processes at a time.
-        device: of the energy model, `cpu` or a GPU.
-        executor: opened where there is something to do; None in it: processes of this machine.
-        reporter: receives progress and warnings.
+        options: which collection, and what to evaluate.
+        execution: where.
+        device: of the energy model.
+        progress: shows how far the run is.
 
     Raises:
         InputError, CrystallmError: no such collection, energy model, hull or known set; the folder holds
             another run, or cannot be written.
     """
+    path = options.collection()
+    workers = execution.workers or os.cpu_count() or 1
+    if options.energy is not None:
+        device, workers = energy_workers(options.energy, device, execution.workers)
     for known in options.known:  # before hours of work on the crystals
         if next(collection.read(known), None) is None:
             raise InputError(f"{known!r} holds no row")
     hull = _read_hull(options)
-    entries = hull_entries.checked(
-        collection.read_cifs(path), hull, options.hull, relaxed=options.relax, warn=reporter.warn
-    )
+    entries = checked(collection.read_cifs(path), hull, options.hull, relaxed=options.relax)
     n_entries, digest = validity.survey(entries)
-    folder = _folder(out, options, digest)
-    run = _Blocks(options, hull, workers, device, executor)
+    folder = _folder(options, digest)
+    blocks = _Blocks(options, hull, workers, device, execution.cluster)
     size = validity.BLOCK if options.energy is None else collection_energies.BLOCK
-    with reporter.progress("checking crystals", n_entries) as advance:
-        blocks = validity.blocks(collection.read_cifs(path), size)
-        run_units(blocks, run.check, folder, size=len, progress=advance)
+    run_units(
+        validity.blocks(collection.read_cifs(path), size),
+        blocks.check,
+        folder,
+        task="checking crystals",
+        total=n_entries,
+        size=len,
+        progress=progress,
+    )
     counts: dict[str, int] = {}
     if options.compares and not folder.finished:
         rows = folder.rows()
         if rows:
-            with reporter.progress("comparing crystals", None) as advance:
+            with progress("comparing crystals", None) as advance:
                 rows, counts = sun.compare(
                     rows,
                     (entry.text for entry in collection.read_cifs(path)),
@@ -129,7 +132,7 @@ def evaluate(
     return _result(Path(path).name, options, folder.rows(), counts, hull)
 
 
-def _read_hull(options: EvaluationOptions) -> Hull | None:
+def _read_hull(options: EvaluateOptions) -> Hull | None:
     if options.hull is None:
         return None
     hull = Hull(Path(options.hull))
@@ -137,33 +140,31 @@ def _read_hull(options: EvaluationOptions) -> Hull | None:
     return hull
 
 
-def _folder(out: Path | None, options: EvaluationOptions, digest: str) -> RunFolder:
+def _folder(options: EvaluateOptions, digest: str) -> RunFolder:
     facts = {"digest": digest}
     if options.hull is not None:  # a hull with more entries is another one
         facts["hull_digest"] = hashlib.blake2b(Path(options.hull).read_bytes(), digest_size=16).hexdigest()
     columns = validity.COLUMNS | (sun.COLUMNS if options.compares else {})
-    return RunFolder(out, RunFolder.configuration("evaluate", options, **facts), columns)
+    return RunFolder(options.out, RunFolder.configuration("evaluate", options, **facts), columns)
 
 
 @dataclass(frozen=True, slots=True)
 class _Blocks:
     """How blocks of crystals are checked, and their energies computed."""
 
-    options: EvaluationOptions
+    options: EvaluateOptions
     hull: Hull | None
     workers: int
     device: str
-    executor: AbstractContextManager[Executor | None]
+    cluster: str | None
 
     def check(
         self, units: Iterator[tuple[int, list[Entry]]], advance: Callable[[int], None]
     ) -> Generator[UnitResult]:
         """Yield the rows of each block."""
         done = 0
-        with contextlib.ExitStack() as stack:
-            executor = stack.enter_context(self.executor)
-            if self.options.energy is not None:
-                stack.enter_context(mapping.kept(self.workers, end=True))
+        where = ProcessPool(self.workers) if self.cluster is None else cluster.connect(self.cluster)
+        with where as executor:
             for number, block in units:
                 rows = validity.judge(
                     block,
@@ -178,7 +179,7 @@ class _Blocks:
                 done += len(block)
 
     def _add_energies(
-        self, entries: Sequence[Entry], rows: Sequence[dict[str, Any]], executor: Executor | None
+        self, entries: Sequence[Entry], rows: Sequence[dict[str, Any]], executor: Executor
     ) -> list[dict[str, Any]]:
         """Return the rows with energies, and with columns for what is determined later.
 
@@ -241,7 +242,7 @@ def _stored_counts(folder: RunFolder) -> dict[str, int]:
 
 def _result(
     name: str,
-    options: EvaluationOptions,
+    options: EvaluateOptions,
     rows: Sequence[Mapping[str, Any]],
     counts: Mapping[str, int],
     hull: Hull | None,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from crystallm.storage import files
 from crystallm.visualization import charts
 from crystallm.visualization.html_report import HtmlReport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from crystallm.benchmarks.sun import Spread, Sun
     from crystallm.pipelines.evaluate import EvaluationResult
@@ -94,6 +96,12 @@ def notes(result: EvaluationResult) -> list[str]:
         )
     reasons = {} if result.sun is None else result.sun.reasons
     return lines + [f"  {n:,}  {reason}" for reason, n in reasons.items()]
+
+
+def write(result: EvaluationResult, folder: Path) -> None:
+    """Write the totals and the report of an evaluation into its folder."""
+    files.write_json(folder / "summary.json", result.record())
+    files.write_atomically(folder / "report.html", html(result).encode())
 
 
 def html(result: EvaluationResult) -> str:

@@ -1,357 +1,351 @@
-"""A run of any number of requests, cut into blocks that are written one by one, here or on other processes.
-
-A block holds consecutive requests, and is what is done or not done of a run. Where blocks begin depends on
-the requests alone: neither on the size of batches nor on how many processes there are. A request of many
-crystals is parted between blocks, unless its crystals have to be seen together, to rank them or to count the
-valid ones. No more is held than the blocks under way: memory does not grow with the run. Refuses to know
-where rows are kept.
-"""
+"""Generate crystals for all requests of a run: sample, check, rank and store them. Resumes with a folder."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections import deque
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crystallm.crystals.selection import SelectionOptions
-from crystallm.errors import CrystallmError
-from crystallm.execution import batching, mapping
-from crystallm.execution import tasks as execution_tasks
-from crystallm.generation.generator import Generator
-from crystallm.generation.request import Request, SamplingOptions
-from crystallm.pipelines import blocks as pipelines_blocks
+from crystallm.crystallography import formula as formulas
+from crystallm.crystals import table
+from crystallm.energy.registry import require
+from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import cluster
+from crystallm.execution.devices import devices_of, use_threads
+from crystallm.execution.pool import ProcessPool
+from crystallm.execution.progress import Progress, no_progress
+from crystallm.generation import generator as generators
+from crystallm.generation import template
+from crystallm.generation.interpretation import interpret
+from crystallm.generation.request import Request, elements_of, with_default_z
+from crystallm.language import get_language
+from crystallm.models import load
+from crystallm.models.model import fingerprint
+from crystallm.pipelines import blocks, request_files
+from crystallm.storage import files
+from crystallm.storage.run_folder import RunFolder
+from crystallm.thermodynamics.hull import Hull, MissingElements
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from concurrent.futures import Executor
 
+    from crystallm.crystals.selection import SelectionOptions
+    from crystallm.execution.place import ExecutionOptions
+    from crystallm.generation.choices import Choice
+    from crystallm.generation.request import SamplingOptions
     from crystallm.models.model import Model
+    from crystallm.pipelines.options import GenerateOptions
 
 
-LARGE = 10_000
-"""A run of more crystals is large: its rows stay in parts, and no file is written for each crystal."""
+LOG = logging.getLogger(__name__)
 
-BLOCK, LARGE_BLOCK = 16, 512
-"""Crystals of a block, at least and at most: what is under way is lost where a run is interrupted."""
-
-BLOCKS = 2000
-"""Blocks of a run, at most, before they grow: each is a file."""
-
-WRITTEN_TOGETHER = 2048
-"""Crystals that this process writes without a pause, at least: where the last of them are written, a batch
-is not full."""
-
-FIRST_TOGETHER = 256
-"""The same at the beginning, and then twice as many each time: what is open is weighed for all of them
-before the first is written."""
-
-SENT_TOGETHER = 64
-"""Crystals that travel to a worker together, at least; and as many as two batches have."""
-
-AHEAD = 256
-"""Tasks that an executor of unknown size has at a time, done or not."""
-
-ATTEMPTS = 3
-"""Times that a task is tried whose worker was lost."""
-
-MOST_LOST = 10
-"""Tasks that were tried so often in vain, before the run is given up."""
+Requests = Callable[[Callable[[Request], object]], Iterator[Request]]
+"""Reads the requests of a run and calls a function, which may raise InputError, on each."""
 
 
-class Piece(NamedTuple):
-    """Samples of one request that belong to one block.
+class GenerateResult(NamedTuple):
+    """What a run generated.
 
     Attributes:
-        unit: number of the request in the run.
-        request: as asked, but for so many crystals as the piece has.
-        first: index of the first sample of the whole request in the run.
-        start: number of the piece's first sample in the request.
+        rows: returns the rows of all crystals, each time it is called.
+        counts: `requests`, `crystals`, `valid` and `kept`.
+        note: returns how a single request was interpreted; "" for several.
+        large: whether the rows are stored in parts.
     """
 
-    unit: int
-    request: Request
-    first: int
-    start: int
+    rows: Callable[[], Iterable[dict[str, Any]]]
+    counts: dict[str, int]
+    note: Callable[[], str]
+    large: bool
 
 
-class Block(NamedTuple):
-    """What is written, kept and done again together."""
+def run(
+    request: Request,
+    sampling: SamplingOptions,
+    selection: SelectionOptions,
+    execution: ExecutionOptions,
+    options: GenerateOptions,
+    *,
+    progress: Progress = no_progress,
+) -> GenerateResult:
+    """Generate the crystals of a request, or of a file of requests.
 
-    number: int
-    pieces: tuple[Piece, ...]
+    Everything that can be rejected is rejected before the first crystal is sampled.
+
+    Raises:
+        InputError: options that are out of range or exclude each other, or an impossible request.
+        CrystallmError: a file cannot be read or written, or workers failed.
+    """
+    place = _place(sampling, execution, options)
+    sampling = sampling.model_copy(update={"device": place.devices[0]})
+    requests, single = _requests(request, sampling, selection, options)
+    if options.out is not None:
+        files.check_place(options.out)
+    model, survey = _survey(requests, sampling, selection, place, progress)
+    return _Run(requests, single, sampling, selection, options, place, model, survey).generate(progress)
+
+
+class _Place(NamedTuple):
+    """Where crystals are sampled: on a cluster, in worker processes of this machine, or in this process."""
+
+    cluster: str | None
+    workers: int
+    devices: tuple[str, ...]
 
     @property
-    def n(self) -> int:
-        """Crystals that are asked for."""
-        return sum(piece.request.n for piece in self.pieces)
+    def here(self) -> bool:
+        """Whether it is this process."""
+        return self.cluster is None and self.workers == 1
 
 
-class Done(NamedTuple):
-    """What a block gave: rows with the columns of `crystal.COLUMNS`, CIFs by file name."""
+def _place(sampling: SamplingOptions, execution: ExecutionOptions, options: GenerateOptions) -> _Place:
+    devices = devices_of(sampling.device)
+    if execution.cluster is not None and (execution.workers is not None or len(devices) > 1):
+        raise InputError("--cluster and --workers, or several devices: give one or the other")
+    workers = len(devices) if execution.workers is None else execution.workers
+    if workers < len(devices):
+        raise InputError(f"workers = {workers} for {len(devices)} devices: give at least one for each")
+    if options.threads is not None and (execution.cluster is not None or workers > 1):
+        raise InputError(
+            f"threads = {options.threads} are those of this process, workers have one: leave it out"
+        )
+    use_threads(options.threads)
+    return _Place(execution.cluster, workers, devices)
 
-    block: int
-    rows: list[dict[str, Any]]
-    cifs: dict[str, str]
+
+def _requests(
+    request: Request, sampling: SamplingOptions, selection: SelectionOptions, options: GenerateOptions
+) -> tuple[Requests, Request | None]:
+    """Return what reads the requests, and the request itself if there is no file."""
+    if selection.energy is not None:
+        require(selection.energy)
+    elements = () if request.formula is None else tuple(formulas.parse(request.formula))
+    if options.requests is None:
+        request = _with_prompt(request, sampling, options)
+        if request.formula is not None and Path(request.formula).suffix and Path(request.formula).is_file():
+            raise InputError(f"{request.formula!r} is a file, not a formula: give it as --requests")
+        request = with_default_z(request)
+        interpret(request, fitting=sampling.constraints == "full")
+        elements = elements or elements_of(request)
+    if selection.hull is not None:
+        Hull(Path(selection.hull)).require(elements)
+    if options.requests is None:
+        return partial(_check_single, request), request
+    given = sorted(request.model_fields_set - {"n"} | {"prompt_file", "template"} & options.model_fields_set)
+    if given:
+        raise InputError(f"--requests and {', '.join(given)}: give one or the other")
+    if options.out is None:
+        raise InputError("--requests needs --out: name a folder for the results")
+    path, n = options.requests, request.n
+    return (lambda check: request_files.checked(path, n=n, check=check)), None
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """How all blocks of a run are written.
+def _check_single(request: Request, check: Callable[[Request], object]) -> Iterator[Request]:
+    check(request)
+    yield request
 
-    Attributes:
-        settings: how to sample.
-        selection: what is kept.
-        named: whether files are named after the request, too.
-        cifs: whether there are files.
-        nested: whether those of each block are in a folder of their own.
-    """
 
-    settings: SamplingOptions
+def _with_prompt(request: Request, sampling: SamplingOptions, options: GenerateOptions) -> Request:
+    """Return the request with the prompt that a prompt file, or a template with the formula, stands for."""
+    given = [
+        name for name in ("z", "space_group", "elements", "prompt") if getattr(request, name) is not None
+    ]
+    if options.prompt_file is not None:
+        given += ["formula"] * (request.formula is not None) + ["template"] * (options.template is not None)
+        if given:
+            raise InputError(f"--prompt-file and {', '.join(given)}: give one or the other")
+        return request.model_copy(update={"prompt": _read_text(options.prompt_file)})
+    if options.template is not None:
+        if request.formula is None or given:
+            more = f", not {', '.join(given)}" if given else ""
+            raise InputError(
+                f"--template takes a formula{more}: crystallm generate YMn6Ge6 --template ZrMn6Sn6.cif"
+            )
+        language = get_language(load.language_of(sampling.model))
+        ids = template.like(template.read(str(options.template)), request.formula, language)
+        return request.model_copy(update={"formula": None, "prompt": language.text(ids)})
+    if request.prompt is not None:
+        return request.model_copy(update={"prompt": request.prompt.replace("\\n", "\n")})
+    return request
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CrystallmError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _survey(
+    requests: Requests,
+    sampling: SamplingOptions,
+    selection: SelectionOptions,
+    place: _Place,
+    progress: Progress,
+) -> tuple[Model, request_files.Survey]:
+    """Load the model and check every request with it."""
+    # Workers may have a GPU where this machine has none: here the model only checks requests.
+    device = sampling.device if place.here else "cpu"
+    model = load.load_model(sampling.model, device=device, dtype=sampling.dtype)
+    numbers = itertools.count(1)
+    missing = None if selection.hull is None else MissingElements(Path(selection.hull))
+    with progress("reading requests", None) as advance:
+
+        def check(request: Request) -> None:
+            generators.Generator(model, [request], sampling, selection).check()
+            if missing is not None:
+                missing.look(elements_of(request))
+            if not (number := next(numbers)) % 1000:
+                advance(number)
+
+        survey = request_files.survey(requests(check))
+    if missing is not None and missing.said:
+        LOG.warning("%s", missing.said)
+    return model, survey
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run whose requests have all been read and checked."""
+
+    requests: Requests
+    single: Request | None
+    sampling: SamplingOptions
     selection: SelectionOptions
-    named: bool
-    cifs: bool = True
-    nested: bool = False
+    options: GenerateOptions
+    place: _Place
+    model: Model
+    survey: request_files.Survey
 
+    @property
+    def large(self) -> bool:
+        """Whether rows stay in parts."""
+        return self.survey.n_crystals > blocks.LARGE
 
-def block_size(n_crystals: int) -> int:
-    """Crystals of a block in a run of so many."""
-    return min(LARGE_BLOCK, max(BLOCK, n_crystals // BLOCKS))
+    @property
+    def cifs(self) -> bool:
+        """Whether there is a file for each crystal."""
+        return not self.large if self.options.write_cifs is None else self.options.write_cifs
 
+    def cut(self) -> Iterator[blocks.Block]:
+        """Cut the run into blocks, the units of resumption."""
+        requests = request_files.unchanged(self.requests(lambda _: None), self.survey)
+        return blocks.blocks(requests, self.selection, blocks.block_size(self.survey.n_crystals))
 
-def blocks(requests: Iterable[Request], selection: SelectionOptions, size: int) -> Iterator[Block]:
-    """Cut a run into blocks.
+    def note(self) -> str:
+        """Describe how the single request was interpreted; "" for a file of requests."""
+        if self.single is None:
+            return ""
+        generator = generators.Generator(self.model, [self.single], self.sampling, self.selection)
+        return generator.note(0) + _hint(generator.choices(0))
 
-    Args:
-        requests: all of the run.
-        selection: what is kept of the crystals.
-        size: crystals of a block; a request that cannot be parted may make it larger.
-    """
-    whole = selection.valid or selection.ranking is not None
-    pieces: list[Piece] = []
-    number = held = first = 0
-    for unit, request in enumerate(requests):
-        start = 0
-        while start < request.n:
-            n = request.n if whole else min(request.n - start, size - held)
-            part = request if n == request.n else request.model_copy(update={"n": n})
-            pieces.append(Piece(unit, part, first, start))
-            start += n
-            held += n
-            if held >= size:
-                yield Block(number, tuple(pieces))
-                pieces, held, number = [], 0, number + 1
-        first += selection.tries(request.n)
-    if pieces:
-        yield Block(number, tuple(pieces))
+    def question(self) -> dict[str, Any]:
+        """Return the run configuration: what decides the crystals, not devices, batch size or folders."""
+        survey = self.survey
+        requests: Any = {
+            "requests": survey.n_requests,
+            "crystals": survey.n_crystals,
+            "sha256": survey.sha256,
+        }
+        if self.single is not None:
+            requests = [self.single.model_dump(exclude_defaults=True) | {"n": self.single.n}]
+        return self.sampling.model_dump(exclude={"device", "batch_size"}) | {
+            **self.selection.model_dump(exclude_defaults=True),
+            "command": "generate",
+            "version": __version__,
+            "weights": fingerprint(self.model),
+            "requests": requests,
+            "cifs": self.cifs,
+        }
 
+    def generate(self, progress: Progress) -> GenerateResult:
+        """Sample, check, rank and store the crystals of all blocks that the folder lacks."""
+        sizes = [block.n for block in self.cut()]
+        if self.options.out is None:
+            todo = set(range(len(sizes)))
+            rows = [
+                row for done in self._blocks_done(sizes, todo, lambda: None, progress) for row in done.rows
+            ]
+            return GenerateResult(lambda: rows, _counts(rows, self.selection), self.note, large=False)
+        folder = RunFolder(self.options.out, self.question(), len(sizes), table.COLUMNS, parted=self.large)
+        # Closed at once if writing fails, so that no worker continues after an error.
+        with contextlib.closing(self._blocks_done(sizes, folder.check(), folder.open, progress)) as results:
+            for done in results:
+                folder.write_unit(done.block, done.rows, done.cifs)
+        if not self.large:
+            folder.finish()
+            rows = folder.rows()
+            return GenerateResult(lambda: rows, _counts(rows, self.selection), self.note, large=False)
+        if not folder.finished:
+            folder.finish(_counts(folder.stream(COUNTED), self.selection))
+        return GenerateResult(folder.stream, folder.summary(), self.note, large=True)
 
-def write(
-    model: Model, writing: Writing, todo: Iterable[Block], *, progress: Callable[[int], None] | None = None
-) -> Iterator[Done]:
-    """Write blocks in this process.
-
-    Args:
-        model: loaded.
-        writing: how.
-        todo: which; drawn as they are needed.
-        progress: called with the number of crystals so far; with `valid`, of valid ones.
-
-    Returns:
-        An iterator over what they gave, in their order. The work is done as it is drawn from.
-
-    Raises:
-        InputError: while drawing, if no rule can be made for a request.
-    """
-    most = max(WRITTEN_TOGETHER, 8 * writing.settings.batch_size)
-    first = max(FIRST_TOGETHER, 2 * writing.settings.batch_size)
-    sizes = (min(most, first * 2 ** min(k, 20)) for k in itertools.count())
-    before = 0
-    for group in batching.grouped(todo, lambda block: block.n, sizes):
-        pieces = [piece for block in group for piece in block.pieces]
-        generator = Generator(
-            model,
-            [piece.request for piece in pieces],
-            writing.settings,
-            writing.selection,
-            first=[piece.first for piece in pieces],
-            starts=[piece.start for piece in pieces],
+    def _blocks_done(
+        self, sizes: Sequence[int], todo: set[int], begin: Callable[[], object], progress: Progress
+    ) -> Generator[blocks.Done]:
+        """Yield the results of the blocks to do; call `begin` when everything is ready."""
+        writing = blocks.Writing(
+            self.sampling,
+            self.selection,
+            named=self.survey.n_requests > 1,
+            cifs=self.cifs,
+            nested=self.large,
         )
-        yield from _written(
-            generator,
-            writing,
-            [piece.unit for piece in pieces],
-            {block.number: len(block.pieces) for block in group},
-            None if progress is None else _behind(before, progress),
-        )
-        before += sum(block.n for block in group)
-        if progress is not None:
-            progress(before)
+        what = "generating valid crystals" if self.selection.only_valid else "generating crystals"
+        before = self.survey.n_crystals - sum(sizes[number] for number in todo)
+        with (
+            _executor(self.place, len(todo)) as executor,
+            progress(what, self.survey.n_crystals, before) as advance,
+        ):
+            begin()
+            left = (block for block in self.cut() if block.number in todo)
+            if self.place.cluster is None and self.place.here:
+                yield from blocks.write(self.model, writing, left, executor=executor, progress=advance)
+                return
+            bounds: dict[str, Any] = {}
+            if self.place.cluster is None:
+                n = self.place.workers
+                # A GPU samples faster than one core checks.
+                judges = max(1, (os.cpu_count() or 1) // n)
+                bounds = {"devices": self.place.devices, "judges": judges, "ahead": 2 * n}
+            yield from blocks.write_on(executor, self.model, writing, left, progress=advance, **bounds)
 
 
-def write_on(
-    executor: Executor,
-    model: Model,
-    writing: Writing,
-    todo: Iterable[Block],
-    *,
-    devices: Sequence[str] = (),
-    judges: int = 1,
-    ahead: int = AHEAD,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[Done]:
-    """Write blocks on an executor's workers, each of which loads the model by its name.
-
-    A worker that is lost costs its blocks another time, on another one.
-
-    Args:
-        executor: where.
-        model: as for `write`; it writes nothing itself.
-        writing: as for `write`.
-        todo: as for `write`.
-        devices: which the processes of a pool take in turn; none: that of the settings.
-        judges: processes that judge beside each worker.
-        ahead: tasks that are drawn and not done, at most.
-        progress: called with the number of crystals so far that were asked for.
-
-    Returns:
-        An iterator over what the blocks gave, in any order.
-
-    Raises:
-        CrystallmError: while drawing, behind all that could be done: blocks were lost.
-    """
-    same = pipelines_blocks.described(model, writing.settings) | {
-        "selection": writing.selection.model_dump(),
-        "named": writing.named,
-        "cifs": writing.cifs,
-        "nested": writing.nested,
-        "devices": list(devices),
-        "judges": judges,
-    }
-    size = max(SENT_TOGETHER, 2 * writing.settings.batch_size)
-    done = 0
-    for task, found in _finished(
-        executor,
-        (same | _packed(group) for group in batching.grouped(todo, lambda block: block.n, size)),
-        ahead,
-    ):
-        for block in found:
-            yield Done(**block)
-        done += sum(request["n"] for request in task["requests"])
-        if progress is not None:
-            progress(done)
+@contextlib.contextmanager
+def _executor(place: _Place, n_blocks: int) -> Iterator[Executor]:
+    """Open a cluster, or processes of this machine, which check where this process samples."""
+    if n_blocks and place.cluster is not None:
+        with cluster.connect(place.cluster) as connected:
+            yield connected
+    else:
+        with ProcessPool(os.cpu_count() or 1 if place.here else place.workers) as pool:
+            yield pool
 
 
-def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The worker's side of `write_on`: blocks as plain values."""
-    selection = SelectionOptions(**task["selection"])
-    requests = [Request(**request) for request in task["requests"]]
-    generator = pipelines_blocks.generator_of(task, requests, selection)
-    writing = Writing(
-        generator.settings, selection, named=task["named"], cifs=task["cifs"], nested=task["nested"]
-    )
-    n_pieces = dict(zip(task["blocks"], task["pieces"], strict=True))
-    with mapping.kept(task["judges"]):
-        return [done._asdict() for done in _written(generator, writing, task["units"], n_pieces, None)]
+def _hint(choices: Sequence[Choice]) -> str:
+    """Return how to request the most likely Z alone; "" where no other is tried."""
+    likeliest = max(choices, key=lambda choice: choice.z_weight or 0.0)
+    cell, weight = likeliest.cell, likeliest.z_weight
+    return f"; --z {cell.z} generates cells of {cell.formula} alone" if cell and weight and weight < 1 else ""
 
 
-def _packed(group: Sequence[Block]) -> dict[str, Any]:
-    """Blocks as plain values."""
-    pieces = [piece for block in group for piece in block.pieces]
-    return {
-        "blocks": [block.number for block in group],
-        "pieces": [len(block.pieces) for block in group],
-        "units": [piece.unit for piece in pieces],
-        "requests": [piece.request.model_dump(exclude_none=True) for piece in pieces],
-        "first": [piece.first for piece in pieces],
-        "starts": [piece.start for piece in pieces],
-    }
+COUNTED = ("request", "valid", "rank", "cluster")
+"""Columns that decide what is valid and what is kept."""
 
 
-def _written(
-    generator: Generator,
-    writing: Writing,
-    numbers: Sequence[int],
-    n_pieces: Mapping[int, int],
-    progress: Callable[[int], None] | None,
-) -> Iterator[Done]:
-    """Write blocks, told as so many of the generator's requests each."""
-    written = pipelines_blocks.write(
-        generator,
-        range(len(numbers)),
-        writing.selection,
-        numbers=numbers,
-        named=writing.named,
-        cifs=writing.cifs,
-        progress=progress,
-    )
-    for number, n in n_pieces.items():
-        rows: list[dict[str, Any]] = []
-        for found in itertools.islice(written, n):
-            rows += found.rows
-        if writing.nested:
-            for row in rows:
-                row["file"] = row["file"] and f"{number:05d}/{row['file']}"
-        yield Done(number, rows, {row["file"]: row["cif"] for row in rows if row["file"]})
-
-
-def _behind(before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
-    """Progress that goes on where it was."""
-    return lambda done: progress(before + done)
-
-
-class _Tasks:
-    """Tasks as an executor takes them: those that were lost once more, before the next.
-
-    Knows those alone that are under way. May go on after it has been exhausted, as one is lost again.
-    """
-
-    def __init__(self, tasks: Iterator[dict[str, Any]]) -> None:
-        self._tasks = tasks
-        self._again: deque[tuple[dict[str, Any], int]] = deque()
-        self._running: dict[int, tuple[dict[str, Any], int]] = {}
-        self._numbers = itertools.count()
-
-    def __iter__(self) -> _Tasks:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        task, attempt = self._again.popleft() if self._again else (next(self._tasks), 1)
-        self._running[next(self._numbers)] = task, attempt
-        return task
-
-    def take(self, number: int) -> dict[str, Any]:
-        """The task that was drawn as this one, which is done."""
-        return self._running.pop(number)[0]
-
-    def lose(self, number: int) -> bool:
-        """Note that a task was lost; False if it has been tried too often."""
-        task, attempt = self._running.pop(number)
-        if attempt >= ATTEMPTS:
-            return False
-        self._again.append((task, attempt + 1))
-        return True
-
-
-def _finished(
-    executor: Executor, tasks: Iterator[dict[str, Any]], ahead: int
-) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """(Task, its value) as they finish.
-
-    Raises:
-        CrystallmError: some were lost, behind all others; or too many.
-    """
-    drawn = _Tasks(tasks)
-    n_lost, reason = 0, ""
-    for number, found in mapping.stream(executor, write_task, drawn, ahead=ahead):
-        if not isinstance(found, execution_tasks.Failure):
-            yield drawn.take(number), found
-        elif not drawn.lose(number):
-            n_lost, reason = n_lost + 1, found.reason
-            if n_lost >= MOST_LOST:
-                break
-    if n_lost:
-        raise CrystallmError(
-            f"{n_lost} tasks were lost, each {ATTEMPTS} times ({reason}); with --out, the same command does "
-            "what is missing"
-        )
+def _counts(rows: Iterable[Mapping[str, Any]], selection: SelectionOptions) -> dict[str, int]:
+    counts = dict.fromkeys(("requests", "crystals", "valid", "kept"), 0)
+    for group in table.by_request(rows):
+        counts["requests"] += 1
+        counts["crystals"] += len(group)
+        counts["valid"] += sum(bool(row["valid"]) for row in group)
+        counts["kept"] += len(table.kept(group, selection))
+    return counts

@@ -7,6 +7,7 @@ appended block by block, and sorted at the end.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 from collections import Counter
@@ -18,9 +19,9 @@ from crystallm.crystallography import elements
 from crystallm.energy import registry
 from crystallm.energy.relaxation import RelaxOptions
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import mapping
 from crystallm.execution.devices import device_of
-from crystallm.pipelines.reporter import Reporter
+from crystallm.execution.pool import ProcessPool
+from crystallm.execution.progress import Progress, no_progress
 from crystallm.sources import collection
 from crystallm.storage import journal
 from crystallm.structures.known_structures import formula_in
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     Rows = dict[Key, dict[str, Any]]
 
 
+LOG = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class HullResult:
     """The entries of a hull.
@@ -51,47 +55,47 @@ class HullResult:
     failures: Counter[str]
 
 
-def write_hull(
-    path: str,
+def run(
     options: HullOptions,
-    out: Path,
+    workers: int | None = None,
+    device: str = "auto",
     *,
-    workers: int,
-    device: str,
-    reporter: Reporter = Reporter(),  # noqa: B008 - has no state
+    progress: Progress = no_progress,
 ) -> HullResult:
     """Write the entries of a hull, or complete a file that was begun.
 
     Args:
-        path: of the collection of known crystals, see `sources.read_cifs`.
-        options: energy model, method and chemical systems.
-        out: file of the entries, `.jsonl`.
-        workers: processes at a time.
+        options: which crystals, the energy model and method, and the file of the entries.
+        workers: processes at a time; None: one for each core, or one on a GPU.
         device: of the energy model.
-        reporter: receives progress.
+        progress: shows how far the run is.
 
     Raises:
         InputError: the file holds something else; no crystal of the collection of chemical systems states its
             formula.
         CrystallmError: a file cannot be read or written; no crystal gives an entry.
     """
+    path, out = options.collection(), options.out
+    if out is None:
+        raise InputError("no file for the entries: see crystallm hull --help")
     if out.suffix.lower() != ".jsonl":
         raise InputError(f"out = {str(out)!r}: name a file that ends in .jsonl")
     if not out.absolute().parent.is_dir():
         raise InputError(f"no folder {str(out.parent)!r} for {out.name!r}: make it first")
+    device, workers = energy_workers(options.energy, device, workers)
     systems = None if options.chemical_systems is None else _chemical_systems(options.chemical_systems)
     rows = _stored(out, {"model": options.energy, "relaxed": options.relax})
     if rows:
         journal.write_records(out, _in_order(rows))  # without an incomplete last line
-    run = _Entries(options, out, rows, systems, workers, device)
-    with reporter.progress("computing energies", None) as advance:
-        run.add_crystals(path, advance)
-    run.add_elements()
+    entries = _Entries(options, out, rows, systems, workers, device)
+    with progress("computing energies", None) as advance:
+        entries.add_crystals(path, advance)
+    entries.add_elements()
     if not rows:
-        why = "; ".join(run.failures) or "none is of these chemical systems"
+        why = "; ".join(entries.failures) or "none is of these chemical systems"
         raise CrystallmError(f"{path!r} gives no entry: {why}")
     journal.write_records(out, _in_order(rows))
-    return HullResult(len(rows), run.failures)
+    return HullResult(len(rows), entries.failures)
 
 
 @dataclass
@@ -112,7 +116,7 @@ class _Entries:
         relax = RelaxOptions(steps=self.options.steps) if self.options.relax else None
         crystals = self._missing(path)
         done = 0
-        with mapping.kept(self.workers, end=True):
+        with ProcessPool(self.workers) as executor:
             while block := list(itertools.islice(crystals, collection_energies.BLOCK)):
                 energies = collection_energies.collection_energies(
                     [str(entry.text) for _, entry in block],
@@ -120,6 +124,7 @@ class _Entries:
                     options=relax,
                     device=self.device,
                     n_workers=self.workers,
+                    executor=executor,
                 )
                 new: Rows = {}
                 for (number, entry), result in zip(block, energies, strict=True):
@@ -242,7 +247,6 @@ def checked(
     hull_file: str | None,
     *,
     relaxed: bool,
-    warn: Callable[[str], None],
 ) -> Iterator[Entry]:
     """Yield the same entries, and warn at the end of what the hull lacks for them.
 
@@ -251,7 +255,6 @@ def checked(
         hull: None for none.
         hull_file: its path.
         relaxed: whether the crystals are relaxed before their energies are computed.
-        warn: receives each warning.
     """
     if hull is None:
         yield from entries
@@ -261,8 +264,8 @@ def checked(
         missing.look(entry_elements(entry))
         yield entry
     if missing.said:
-        warn(f"{missing.said}, which counts as not stable")
+        LOG.warning("%s, which counts as not stable", missing.said)
     if (not relaxed) in hull.relaxed:
         theirs, ours, off = ("were not", "are", "low") if relaxed else ("were", "are not", "high")
         message = f"the entries of {hull_file!r} {theirs} relaxed, these crystals {ours}"
-        warn(f"{message}: energies above the hull come out too {off}")
+        LOG.warning("%s: energies above the hull come out too %s", message, off)

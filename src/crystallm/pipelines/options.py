@@ -1,41 +1,72 @@
-"""Options of the runs over collections of crystals: evaluate, relax and hull."""
+"""Options of runs: input files, folders of results, and what is done with a collection of crystals."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from crystallm.options import NOT_DECIDING
+from crystallm.energy.options import EnergyModelOptions, RelativeEnergyOptions
+from crystallm.errors import InputError
+from crystallm.execution.place import DeviceOptions
+from crystallm.options import NOT_DECIDING, Flag, Options
 
 
-class EvaluationOptions(BaseModel):
+class GenerateOptions(Options):
+    """Files that a run of `crystallm generate` reads and writes."""
+
+    out: Path | None = None
+    """Folder for CIFs and results.parquet (or results/); none: nothing is saved."""
+    requests: Path | None = None
+    """File of requests: CSV or Parquet with columns formula (or elements)[,z][,space_group][,n]; .txt, a
+    formula a line; .csv.gz, .txt.gz. Needs --out."""
+    prompt_file: Path | None = None
+    """File with a prompt, in place of --prompt."""
+    template: Path | None = None
+    """Crystal whose space group and Wyckoff positions to keep, with the elements of the formula."""
+    write_cifs: Annotated[bool | None, Flag(negative=True)] = None
+    """Write a CIF for each crystal. Default: yes, up to 10,000 crystals."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of the network in this process; none: the cores it may use. Worker processes have one."""
+
+
+class CollectionOptions(Options):
+    """The collection of crystals that a command reads."""
+
+    path: Annotated[str | None, NOT_DECIDING] = None
+    """Folder or file of structures (see crystallm prepare --help), or an --out folder of another command."""
+
+    def collection(self) -> str:
+        """Return the path of the collection.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.path is None:
+            raise InputError("no crystals: name a folder, an archive, a table or a CIF")
+        return self.path
+
+
+class EvaluateOptions(CollectionOptions, EnergyModelOptions):
     """How to evaluate a collection: its validity, and on request energies, stability and novelty."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
+    out: Annotated[Path | None, NOT_DECIDING] = None
+    """Folder for report.html, summary.json and results.parquet."""
     read_as: Literal["auto", "text"] = "auto"
-    """`text`: check the CIF as printed, as the paper does; `auto`: the same for CIFs in the form of this
-    package, while all others are symmetrized first."""
-    energy: str | None = None
-    """Compute energies with chgnet, sevennet, or module:factory for any ASE calculator."""
-    relax: bool = False
-    """With --energy: relax the crystals first, and report how far the atoms move."""
+    """text: check what a CIF prints, as the paper does; auto: the same for CIFs in the form of this package,
+    while those of other programs are symmetrized first."""
     steps: int = Field(default=500, ge=1)
     """With --relax: maximum number of steps for a crystal."""
-    hull: str | None = None
-    """With --energy: file of entries (CSV, JSONL, JSON: composition, energy_per_atom), for energies above
-    their convex hull."""
     metastable_threshold: Annotated[float, NOT_DECIDING] = Field(default=0.1, ge=0, allow_inf_nan=False)
     """With --hull: crystals up to this energy above the hull are metastable, eV/atom."""
-    known: tuple[str, ...] = ()
+    known: Annotated[tuple[str, ...], Flag(several=True)] = ()
     """Folders or files of known crystals, to report novelty; with --hull also S.U.N."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> EvaluationOptions:
-        for name, owner in (("relax", "energy"), ("steps", "relax"), ("hull", "energy")):
-            if name in self.model_fields_set and getattr(self, name) and not getattr(self, owner):
-                raise ValueError(f"--{name} without --{owner}: give --{owner}, too (see --help)")
+    def _check_combination(self) -> EvaluateOptions:
+        if "steps" in self.model_fields_set and not self.relax:
+            raise ValueError("--steps without --relax: give --relax, too (see --help)")
         if "metastable_threshold" in self.model_fields_set and self.hull is None:
             raise ValueError("--metastable-threshold without --hull: give --hull, too (see --help)")
         return self
@@ -46,40 +77,55 @@ class EvaluationOptions(BaseModel):
         return self.energy is not None or bool(self.known)
 
 
-class HullOptions(BaseModel):
+class RelaxCollectionOptions(CollectionOptions, RelativeEnergyOptions):
+    """The energy model that relaxes a collection, and which of its crystals are kept."""
+
+    model: str = "chgnet"
+    """Energy model: chgnet, sevennet, or module:factory of any ASE calculator."""
+    best: int | None = Field(default=None, ge=1)
+    """Cluster equal crystals and keep at most this number of each formula, lowest energy first."""
+    out: Annotated[Path | None, NOT_DECIDING] = None
+    """Folder for CIFs and results.parquet; none: nothing is saved."""
+    timeout: Annotated[float, NOT_DECIDING] = Field(default=600.0, gt=0, allow_inf_nan=False)
+    """Time limit for one crystal, s."""
+
+
+class HullOptions(CollectionOptions):
     """How the energies of known crystals are computed, and of which."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
     energy: str = "chgnet"
-    """Energy model: chgnet, sevennet, or module:factory for any ASE calculator."""
+    """Energy model: chgnet, sevennet, or module:factory of any ASE calculator."""
     relax: bool = False
     """Relax the crystals first, as evaluate --relax does with others."""
     steps: int = Field(default=500, ge=1)
     """With --relax: maximum number of steps for a crystal."""
     chemical_systems: str | None = None
     """Folder or file of crystals: keep only their chemical systems, and those below them."""
+    out: Path | None = None
+    """File for the entries, .jsonl, which --hull reads."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> HullOptions:
+    def _check_combination(self) -> HullOptions:
         if "steps" in self.model_fields_set and not self.relax:
             raise ValueError("--steps without --relax: give --relax, too (see --help)")
         return self
 
 
-class RelaxCollectionOptions(BaseModel):
-    """The energy model that relaxes a collection, and what else is computed for its crystals."""
+class ScoreOptions(CollectionOptions, DeviceOptions):
+    """The model that scores a collection, and the file of the scores."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model: str = "default"
+    """Bundled or published name, folder, ckpt.pt or its archive, hf:org/name."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the network; auto is float32."""
+    symprec: float = Field(default=0.1, gt=0, lt=10)
+    """Tolerance of the symmetry search, Å."""
+    out: Path | None = None
+    """File for the scores: .csv or .parquet."""
 
-    model: str = "chgnet"
-    """Energy model: chgnet, sevennet, or module:factory for any ASE calculator."""
-    formation_energy: bool = False
-    """Compute formation energies, eV/atom, from the elements by the same energy model."""
-    hull: str | None = None
-    """File of entries (CSV, JSONL, JSON: composition, energy_per_atom), for energies above their convex
-    hull."""
-    best: int | None = Field(default=None, ge=1)
-    """Cluster equal crystals and keep at most this number of each formula, lowest energy first."""
-    timeout: Annotated[float, NOT_DECIDING] = Field(default=600.0, gt=0, allow_inf_nan=False)
-    """Time limit for one crystal, s."""
+    @field_validator("out")
+    @classmethod
+    def _check_ending(cls, out: Path | None) -> Path | None:
+        if out is not None and out.suffix.lower() not in (".csv", ".parquet"):
+            raise ValueError("name a file that ends in .csv or .parquet")
+        return out

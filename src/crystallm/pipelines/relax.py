@@ -16,9 +16,10 @@ from crystallm.crystals import ranking
 from crystallm.energy import relaxation
 from crystallm.energy.calculations import relax_many
 from crystallm.errors import InputError, quiet
+from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.execution.tasks import Failure
-from crystallm.pipelines.reporter import Reporter
+from crystallm.pipelines.hull import energy_workers
 from crystallm.sources import collection, parsing
 from crystallm.storage.run_folder import RunFolder
 from crystallm.structures import conversion
@@ -29,7 +30,8 @@ from crystallm.validity.collection import survey
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-    from crystallm.energy.relaxation import Relaxed, RelaxOptions
+    from crystallm.energy.options import RelaxOptions
+    from crystallm.energy.relaxation import Relaxed
     from crystallm.pipelines.options import RelaxCollectionOptions
     from crystallm.sources.entry import Entry
 
@@ -65,26 +67,22 @@ are those among the crystals of one reduced formula, and null unless the best on
 that was not relaxed has nulls, and the reason."""
 
 
-def relax_collection(
-    path: str,
+def run(
     options: RelaxCollectionOptions,
     relaxation_options: RelaxOptions,
-    out: Path | None = None,
+    workers: int | None = None,
+    device: str = "auto",
     *,
-    workers: int,
-    device: str,
-    reporter: Reporter = Reporter(),  # noqa: B008 - has no state
+    progress: Progress = no_progress,
 ) -> list[Row]:
     """Relax the crystals of a collection; nothing that one of them holds stops the run.
 
     Args:
-        path: of the collection, see `sources.read_cifs`.
-        options: energy model and selection.
+        options: which collection, which energy model, and what is kept.
         relaxation_options: how to relax.
-        out: folder of the results; None writes no file.
-        workers: processes at a time, each with the model.
+        workers: processes at a time, each with the model; None: one for each core, or one on a GPU.
         device: of the energy model.
-        reporter: receives progress.
+        progress: shows how far the run is.
 
     Returns:
         A row with COLUMNS for each crystal, in their order; see `best_rows` for those of `options.best`.
@@ -93,19 +91,27 @@ def relax_collection(
         InputError, CrystallmError: no such collection, energy model or hull; the folder holds another run, or
             cannot be written.
     """
-    if relaxation_options.trajectory and out is None:
+    path = options.collection()
+    if relaxation_options.trajectory and options.out is None:
         raise InputError("--trajectory needs --out: name a folder for the results")
+    device, workers = energy_workers(options.model, device, workers)
     if options.hull is not None:
         Hull(Path(options.hull))  # reject a bad file before anything is relaxed
     names = FileNames()
     n_entries, digest = survey(names.watch(collection.read_cifs(path)))
     config = RunFolder.configuration("relax", options, relaxation_options, digest=digest)
-    folder = RunFolder(out, config, COLUMNS)
-    run = _Crystals(
+    folder = RunFolder(options.out, config, COLUMNS)
+    crystals = _Crystals(
         options, relaxation_options, folder, names, workers=max(1, min(workers, n_entries)), device=device
     )
-    with reporter.progress("relaxing crystals", n_entries) as advance:
-        run_units(collection.read_cifs(path), run.relax, folder, progress=advance)
+    run_units(
+        collection.read_cifs(path),
+        crystals.relax,
+        folder,
+        task="relaxing crystals",
+        total=n_entries,
+        progress=progress,
+    )
     if options.best is not None and not folder.finished:
         rows = _ranked(folder.rows(), options.best, workers)
         for row in best_rows(rows, options.best):

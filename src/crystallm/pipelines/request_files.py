@@ -1,7 +1,7 @@
 """Files of requests, read as streams: a file of a million rows takes no more memory than one of ten.
 
     .csv, any other ending   columns [id,]formula[,z][,space_group][,n]; an id is for the reader of the file;
-                             elements[,elements_subset] beside the formula, or in its place;
+                             elements[,allow_fewer_elements] beside the formula, or in its place;
                              composition stands for formula
     .parquet                 the same columns
     .txt                     a formula a line
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-COLUMNS = ("id", "formula", "z", "space_group", "n", "elements", "elements_subset")
+COLUMNS = ("id", "formula", "z", "space_group", "n", "elements", "allow_fewer_elements")
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -85,7 +85,7 @@ def _line(request: Request) -> bytes:
         request.formula, request.z, request.space_group, request.n, request.prompt
     )  # fmt: skip
     if request.elements is not None:  # else the line stays what it was before there were any
-        asked = (*asked, request.elements, request.elements_subset)
+        asked = (*asked, request.elements, request.allow_fewer_elements)
     return f"{asked!r}\n".encode()
 
 

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.options import deciding
 from crystallm.storage.files import TEMPORARY, check_place, saying, write_atomically, write_json
 from crystallm.storage.tables import as_parquet, read_metadata, read_table
 from crystallm.version import __version__
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import pyarrow as pa
-    from pydantic import BaseModel
+
+    from crystallm.options import Options
 
 
 CONFIG = "run.json"
@@ -85,7 +85,7 @@ class RunFolder:
         self._summary: dict[str, Any] | None = None
 
     @staticmethod
-    def configuration(command: str, *options: BaseModel, **facts: Any) -> dict[str, Any]:
+    def configuration(command: str, *options: Options, **facts: Any) -> dict[str, Any]:
         """Return all that decides the results of a run: command, version, option values and other facts.
 
         Args:
@@ -95,7 +95,7 @@ class RunFolder:
         """
         values: dict[str, Any] = {"command": command, "version": __version__}
         for group in options:
-            values |= deciding(group)
+            values |= group.deciding()
         return values | facts
 
     def check(self) -> set[int]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from pymatgen.core.structure_matcher import StructureMatcher
 
 from crystallm.errors import CrystallmError
-from crystallm.execution import mapping
-from crystallm.execution import tasks as execution_tasks
+from crystallm.execution.mapping import run_tasks
+from crystallm.execution.tasks import DEFAULT_LIMITS, Failure, Limits
 from crystallm.structures import comparison, conversion
 from crystallm.structures.comparison import formula_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from pymatgen.core import Structure
 
@@ -38,8 +39,10 @@ FOLDED = 64
 class Crew:
     """Worker processes with their limits, and who hears of what is done."""
 
-    limits: Mapping[str, Any]
-    on_done: OnDone | None
+    executor: Executor | None = None
+    workers: int = 1
+    limits: Limits = DEFAULT_LIMITS
+    on_done: OnDone | None = None
 
     def run(self, function: str, tasks: Sequence[Any], stage: str = "") -> list[Any]:
         """Apply a function, given by its full name, to tasks."""
@@ -50,7 +53,9 @@ class Crew:
             if stage:
                 self.report(stage, len(done), len(tasks))
 
-        return mapping.run(function, tasks, on_done=count, **self.limits)
+        return run_tasks(
+            self.executor, function, tasks, workers=self.workers, limits=self.limits, on_done=count
+        )
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Tell how much of a stage is done."""
@@ -124,7 +129,7 @@ def reduce_all(keys: Sequence[str | None], crew: Crew, *, function: str = REDUCE
     answers = crew.run(function, [{"sample": key} for key in distinct], "reading")
     found: dict[str | None, Reduced] = {None: Reduced()}
     for key, answer in zip(distinct, answers, strict=True):
-        lost = isinstance(answer, execution_tasks.Failure)
+        lost = isinstance(answer, Failure)
         found[key] = Reduced(reason=f"not compared: {answer.reason}") if lost else Reduced(**answer)
     return [found[key] for key in keys]
 
@@ -183,11 +188,11 @@ def find_repeats(crystals: Sequence[Reduced], valid: Sequence[bool], crew: Crew)
         for bucket, new, answer in zip(
             buckets, chosen, crew.run(f"{__name__}:fold_record", tasks), strict=True
         ):
-            if isinstance(answer, execution_tasks.Failure) and len(new) > 1:
+            if isinstance(answer, Failure) and len(new) > 1:
                 size[bucket] = max(1, len(new) // 8)
                 continue
             del waiting[bucket][: len(new)]
-            if isinstance(answer, execution_tasks.Failure):
+            if isinstance(answer, Failure):
                 result.lost[new[0]] = f"not told from others: {answer.reason}"
                 continue
             size[bucket] = min(FOLDED, 2 * size[bucket])

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
-from crystallm.execution import tasks as execution_tasks
+from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import comparison, conversion
 from crystallm.structures.comparison import formula_of
 from crystallm.structures.duplicates import Crew, Equals, Reduced, equal, primitive_cell, reduce_all, unpacked
@@ -53,8 +53,7 @@ def known_equals(
 
     What could not be compared equals none.
     """
-    limits = {"workers": workers, "seconds": seconds, "memory_gb": memory_gb, "executor": executor}
-    crew = Crew(limits, None)
+    crew = Crew(executor, workers, Limits(seconds, memory_gb))
     keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in crystals]
     found = reduce_all(keys, crew)
     rows = index(known, {crystal.formula for crystal in found if crystal.formula})
@@ -134,7 +133,7 @@ def find_matches(crystals: Sequence[Reduced], known: KnownSet, crew: Crew) -> tu
         answers = crew.run(f"{__name__}:match_record", _Tasks(crystals, known, parts), "comparing")
         again: list[_Part] = []
         for (formula, asked, numbers), answer in zip(parts, answers, strict=True):
-            if not isinstance(answer, execution_tasks.Failure):
+            if not isinstance(answer, Failure):
                 unreadable.update((formula, numbers[k]) for k in answer["unreadable"])
                 for i, number in zip(asked, answer["match"], strict=True):
                     if number is not None:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from crystallm.cif import structure_reader
 from crystallm.energy import calculations, relaxation
 from crystallm.errors import CrystallmError
-from crystallm.execution import mapping, tasks
+from crystallm.execution.mapping import run_tasks
+from crystallm.execution.tasks import Failure
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
@@ -106,9 +107,7 @@ def _as_written(
 ) -> list[EnergyResult]:
     energies = calculations.score(structures, model, device=device, workers=n_workers, executor=executor)
     return [
-        EnergyResult(reason=energy.reason)
-        if isinstance(energy, tasks.Failure)
-        else EnergyResult(structure, energy)
+        EnergyResult(reason=energy.reason) if isinstance(energy, Failure) else EnergyResult(structure, energy)
         for structure, energy in zip(structures, energies, strict=True)
     ]
 
@@ -122,27 +121,22 @@ def _relaxed(
     n_workers: int,
     executor: Executor | None,
 ) -> list[EnergyResult]:
-    ends: Sequence[relaxation.Relaxed | tasks.Failure]
-    if executor is None:  # in processes that `workers.kept` keeps
-        ends = calculations.relax_all(structures, model, options, device=device, n_workers=n_workers)
-    else:
-        many = calculations.relax_many(
-            structures, model, options, device=device, n_workers=max(1, len(structures)), executor=executor
-        )
-        ends = [end for _, end in sorted(many, key=lambda pair: pair[0])]
+    ends = calculations.relax_all(
+        structures, model, options, device=device, n_workers=n_workers, executor=executor
+    )
     pairs = [
         {"before": conversion.to_json(end.before), "after": conversion.to_json(end.structure)}
         for end in ends
-        if not isinstance(end, tasks.Failure)
+        if not isinstance(end, Failure)
     ]
-    moved = iter(mapping.run(f"{__name__}:rmsd_record", pairs, workers=n_workers, executor=executor))
+    moved = iter(run_tasks(executor, rmsd_record, pairs, workers=n_workers))
     found = []
     for end in ends:
-        if isinstance(end, tasks.Failure):
+        if isinstance(end, Failure):
             found.append(EnergyResult(reason=end.reason))
             continue
         far = next(moved)
-        rmsd = None if isinstance(far, tasks.Failure) else float(far)
+        rmsd = None if isinstance(far, Failure) else float(far)
         found.append(EnergyResult(end.structure, end.energy, end.energy_before, end.converged, rmsd))
     return found
 

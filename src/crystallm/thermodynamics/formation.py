@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 from crystallm.energy import calculations, relaxation
 from crystallm.energy import registry as models
 from crystallm.errors import CrystallmError
-from crystallm.execution import tasks
+from crystallm.execution.tasks import Failure
 from crystallm.storage import files
 from crystallm.thermodynamics import reference_crystals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from concurrent.futures import Executor
 
     from pymatgen.core import Composition
 
@@ -46,7 +47,12 @@ def place(model: str) -> Path:
 
 
 def element_energies(
-    symbols: Iterable[str], model: str = models.DEFAULT, *, device: str = "cpu", file: Path | None = None
+    symbols: Iterable[str],
+    model: str = models.DEFAULT,
+    *,
+    device: str = "cpu",
+    file: Path | None = None,
+    executor: Executor | None = None,
 ) -> dict[str, float]:
     """Energies of elements in their reference crystals, eV per atom.
 
@@ -55,6 +61,7 @@ def element_energies(
         model: by name, see `model.load`.
         device: where it runs.
         file: that keeps them; by default `place`.
+        executor: where to relax; None opens processes for this call.
 
     Returns:
         Those that could be had: none of an element that the model refuses, or whose crystal it cannot relax.
@@ -73,9 +80,10 @@ def element_energies(
             model,
             relaxation.RelaxOptions(steps=STEPS, keep_symmetry=True),
             device=device,
+            executor=executor,
         )
         for symbol, one in zip(missing, found, strict=True):
-            if isinstance(one, tasks.Failure):
+            if isinstance(one, Failure):
                 continue
             if one.converged:
                 known[symbol] = one.energy

@@ -12,6 +12,7 @@ from crystallm.thermodynamics.hull import Hull
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from concurrent.futures import Executor
 
     from pymatgen.core import Composition
 
@@ -30,14 +31,24 @@ class RelativeEnergies:
         formation: whether formation energies are wanted.
         hull: file of entries, see `hull`; None for none.
         device: of the model.
+        executor: where to relax the elements; None opens processes for that.
 
     Raises:
         InputError, CrystallmError: as `hull.Hull`.
     """
 
-    def __init__(self, model: str, *, formation: bool, hull: str | None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        formation: bool,
+        hull: str | None,
+        device: str = "cpu",
+        executor: Executor | None = None,
+    ) -> None:
         self._model = model
         self._device = device
+        self._executor = executor
         self._formation = formation
         self._hull = None if hull is None else Hull(Path(hull))
         self._elements: dict[str, float] = {}
@@ -54,7 +65,7 @@ class RelativeEnergies:
             return
         symbols = {element.symbol for composition in compositions for element in composition.elements}
         if new := symbols - self._asked:
-            self._elements |= element_energies(new, self._model, device=self._device)
+            self._elements |= element_energies(new, self._model, device=self._device, executor=self._executor)
             self._asked |= new
 
     def told(self, composition: Composition, energy: float) -> dict[str, float | None]:

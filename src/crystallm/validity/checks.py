@@ -38,6 +38,7 @@ from crystallm.validity.verdict import StructureFacts, Validity, from_record, no
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from concurrent.futures import Executor
 
     from crystallm.validity.verdict import CrystalLike, What
 
@@ -127,7 +128,8 @@ def check_many(
     what: What = "text",
     workers: int = 1,
     seconds: float = 60.0,
-    memory_gb: float = 4.0,
+    memory_gb: float | None = 4.0,
+    executor: Executor | None = None,
 ) -> list[Validity]:
     """Judge many crystals in worker processes that can be lost.
 
@@ -137,6 +139,7 @@ def check_many(
         workers: processes at a time.
         seconds: limit for one crystal.
         memory_gb: limit for one process, GiB.
+        executor: where to check; None opens processes for this call.
 
     Returns:
         One verdict an item, in their order. Where a worker was lost, the verdicts on what is printed stand,
@@ -146,7 +149,8 @@ def check_many(
         InputError: as `check`, or limits that are not positive.
         CrystallmError: no worker could be started.
     """
-    from crystallm.execution import mapping, tasks
+    from crystallm.execution.mapping import run_tasks
+    from crystallm.execution.tasks import Failure, Limits
 
     texts: list[str | Validity] = []
     for x in items:
@@ -155,16 +159,16 @@ def check_many(
         except TextError as error:
             texts.append(no_text(error))
     distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
-    answers = mapping.run(
-        "crystallm.validity.checks:check_record",
+    answers = run_tasks(
+        executor,
+        check_record,
         [{"text": text, "what": what} for text in distinct],
         workers=workers,
-        seconds=seconds,
-        memory_gb=memory_gb,
+        limits=Limits(seconds, memory_gb),
     )
     verdicts: dict[str, Validity] = {}
     for text, answer in zip(distinct, answers, strict=True):
-        if isinstance(answer, tasks.Failure):
+        if isinstance(answer, Failure):
             draft = _Draft(text)
             draft.judge_print()
             draft.reasons.append(f"not judged: {answer.reason}")

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
-from crystallm.execution import mapping, tasks
+from crystallm.execution.mapping import run_tasks
+from crystallm.execution.tasks import Failure, Limits
 from crystallm.validity import checks
 from crystallm.validity import verdict as validity_verdict
 
@@ -125,13 +126,13 @@ def judge(
     """
     distinct = list(dict.fromkeys(entry.text for entry in entries if entry.text is not None))
     done = itertools.count(1)
-    answers = mapping.run(
-        "crystallm.validity.collection:judge_record",
+    answers = run_tasks(
+        executor,
+        judge_record,
         [{"text": text, "what": what} for text in distinct],
         workers=max(1, min(workers, len(distinct) // 16 + 1)),
-        seconds=SECONDS,
+        limits=Limits(SECONDS),
         on_done=None if on_done is None else lambda _: on_done(next(done)),
-        executor=executor,
     )
     rows = dict(zip(distinct, answers, strict=True))
     return [_row(entry, None if entry.text is None else rows[entry.text]) for entry in entries]
@@ -143,9 +144,9 @@ def judge_record(task: Mapping[str, Any]) -> dict[str, Any]:
     return {"verdict": asdict(verdict), "facts": asdict(facts)}
 
 
-def _row(entry: Entry, answer: dict[str, Any] | tasks.Failure | None) -> dict[str, Any]:
+def _row(entry: Entry, answer: dict[str, Any] | Failure | None) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"id": entry.id, "readable": answer is not None}
-    if answer is None or isinstance(answer, tasks.Failure):
+    if answer is None or isinstance(answer, Failure):
         reason = f"not read: {entry.problem}" if answer is None else f"not judged: {answer.reason}"
         return row | dict.fromkeys(CHECKS, False) | {"reasons": reason}
     verdict, facts = answer["verdict"], answer["facts"]

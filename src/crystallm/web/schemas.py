@@ -63,7 +63,7 @@ class Generate(_Ask):
         max_length=200,
         description="In place of a formula: a chemical system, `Li-Fe-O`; the network chooses the counts.",
     )
-    elements_subset: bool = Field(default=False, description="Whether some of these may be left out.")
+    allow_fewer_elements: bool = Field(default=False, description="Whether some of these may be left out.")
     z: Z = None
     space_group: Group = None
     n: int = Field(default=8, ge=1, description="Crystals.")

@@ -59,7 +59,7 @@ def complete(
         bool | None, Parameter(negative=(), help="Write on until n crystals are valid, and keep those.")
     ] = None,
     rank: Annotated[
-        Literal["agreement", "likelihood", "both"] | None,
+        Literal["agreement", "likelihood", "combined"] | None,
         Parameter(help="Fold equal crystals, count them, and put the best first."),
     ] = None,
     best: Annotated[int | None, Parameter(help="Keep so many distinct crystals.")] = None,
@@ -145,7 +145,7 @@ def _written(
     """The rows of all crystals; those of a finished run are read."""
     from crystallm.crystals.table import COLUMNS
     from crystallm.models.model import fingerprint
-    from crystallm.pipelines import blocks
+    from crystallm.pipelines import samples
     from crystallm.sources import collection
     from crystallm.storage import run_folder
     from crystallm.validity import collection as validity_collection
@@ -164,7 +164,7 @@ def _written(
             return folder.rows()
     n = generator.plans[0].request.n
     with progress("writing crystals", n, shown=shown) as advance:
-        (written,) = blocks.write(generator, [0], selection, numbers=[0], named=False, progress=advance)
+        (written,) = samples.write(generator, [0], selection, numbers=[0], named=False, progress=advance)
     rows = [dict.fromkeys(COLUMNS) | row for row in written.rows]
     if folder is not None:
         folder.write_unit(0, rows, written.cifs)

@@ -1,136 +1,162 @@
-"""`crystallm evaluate`: are these crystals sound? For our own results and for any other tool's."""
+"""`crystallm evaluate` and `crystallm score`: how valid, stable, new and likely crystals are."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
-from crystallm.cli.console import ConsoleReporter, print_json
-from crystallm.cli.option_groups import Cluster, ConfigFile, Device, HullFile, Json, Quiet, executor, merged
-from crystallm.errors import InputError
+from crystallm.cli.console import new_table, page, plain, print_json, progress_bars
+from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.execution.place import DeviceOptions, ExecutionOptions
+from crystallm.pipelines.options import EvaluateOptions, ScoreOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from crystallm.pipelines.evaluate import EvaluationResult
 
 
+TABLE_ROWS = 40
+"""Maximum number of crystals in the printed table; the file has them all."""
+
+
 def evaluate(
-    path: Annotated[
-        str | None,
-        Parameter(help="Folder or file of structures (see crystallm prepare --help); also an --out folder."),
-    ] = None,
+    path: str | None = None,
+    /,
     *,
-    out: Annotated[
-        Path | None, Parameter(help="Folder for report.html, summary.json and results.parquet.")
-    ] = None,
-    read_as: Annotated[
-        Literal["auto", "text"] | None,
-        Parameter(
-            help="text: check what is printed, as the paper; auto: the same for a standard text, others are "
-            "symmetrized first (auto)."
-        ),
-    ] = None,
-    energy: Annotated[
-        str | None,
-        Parameter(help="Energies too, by chgnet, sevennet, or module:factory for any ASE calculator."),
-    ] = None,
-    relax: Annotated[
-        bool | None,
-        Parameter(negative=(), help="With --energy: relax the crystals first, and tell how far they move."),
-    ] = None,
-    steps: Annotated[
-        int | None, Parameter(help="With --relax: steps for one crystal, at most (500).")
-    ] = None,
-    hull: HullFile = None,
-    metastable_threshold: Annotated[
-        float | None, Parameter(help="eV/atom above the hull, up to which a crystal is metastable (0.1).")
-    ] = None,
-    known: Annotated[
-        list[str] | None,
-        Parameter(
-            negative=(),
-            consume_multiple=True,
-            help="Folders or files of known crystals: which are new? With --hull, S.U.N. too.",
-        ),
-    ] = None,
-    device: Device = None,
-    workers: Annotated[int | None, Parameter(help="Processes (one a core).")] = None,
-    cluster: Cluster = None,
-    config: ConfigFile = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    options: Flat[EvaluateOptions] = EvaluateOptions.defaults(),
+    execution: Flat[ExecutionOptions] = ExecutionOptions.defaults(),
+    device: Flat[DeviceOptions] = DeviceOptions.defaults(),
+    output: Flat[OutputOptions] = OutputOptions.defaults(),
 ) -> None:
-    """Judge crystals: cell, formulas, multiplicities, space group, bond lengths, as the CrystaLLM paper does.
+    """Check crystals: cell, formulas, multiplicities, space group, bond lengths, as the CrystaLLM paper does.
 
-    crystallm evaluate out/rutile --out out/judged
+    crystallm evaluate out/rutile --out out/checked
 
-    With --out, results.parquet has a row a crystal with the reasons; a killed run started again goes on.
-    Nothing stops it: what cannot be read is counted and named.
+    With --out, results.parquet has a row per crystal with the reasons, and a killed run resumes when started
+    again. Files that cannot be read are counted and listed.
 
     crystallm evaluate out/new --energy chgnet --relax --hull hull.jsonl --known train.csv.gz --out out/sun
 
-    S.U.N.: stable (on the hull or below), unique among them, and not in the known set; M.S.U.N.: the same up
-    to --metastable-threshold, which is what MatterGen calls S.U.N. The hull's energies must be of the same
-    model and method; crystallm hull makes such a file.
+    S.U.N.: stable (on the hull or below), unique among them, and not in the known set. M.S.U.N.: the same up
+    to --metastable-threshold, which is what MatterGen calls S.U.N. The energies of the hull must come from
+    the same model and method; crystallm hull makes such a file.
     """
-    flags = {
-        "path": path, "out": out, "read_as": read_as, "workers": workers, "cluster": cluster,
-        "energy": energy,
-        "relax": relax, "steps": steps, "hull": hull, "metastable_threshold": metastable_threshold,
-        "known": known,
-        "device": device,
-    }  # fmt: skip
-    options = merged(config, flags)
-    path, out = options.pop("path", None), options.pop("out", None)
-    if path is None:
-        raise InputError("no crystals: name a folder, an archive, a table or a CIF")
-    n_workers, where, hosts = (options.pop(name, None) for name in ("workers", "device", "cluster"))
-    given = options.get("known", ())
-    from crystallm.options import validated
     from crystallm.pipelines import evaluate as pipeline
     from crystallm.pipelines import evaluate_report
-    from crystallm.pipelines import hull as hull_entries
-    from crystallm.pipelines.options import EvaluationOptions
-    from crystallm.storage import files
 
-    options["known"] = (given,) if isinstance(given, str) else tuple(given)
-    group = validated(EvaluationOptions, {k: str(v) if k == "hull" else v for k, v in options.items()})
-    place, n_workers = "cpu", int(n_workers or os.cpu_count() or 1)
-    if group.energy is not None:
-        place, n_workers = hull_entries.energy_workers(group.energy, where or "auto", workers)
-    folder = None if out is None else Path(str(out))
-    result = pipeline.evaluate(
-        str(path), group, folder, workers=n_workers, device=place, executor=executor({"cluster": hosts}),
-        reporter=ConsoleReporter(shown=not (quiet or json)),
-    )  # fmt: skip
-    if folder is not None:
-        files.write_json(folder / "summary.json", result.record())
-        files.write_atomically(folder / "report.html", evaluate_report.html(result).encode())
-    if json:
+    options = with_argument(options, "path", path)
+    result = pipeline.run(options, execution, device.device, progress=progress_bars(shown=output.progress))
+    if options.out is not None:
+        evaluate_report.write(result, options.out)
+    if output.as_json:
         print_json([result.record()])
-    elif not quiet:
-        _show(result, folder)
+    elif not output.quiet:
+        print_evaluation(result)
 
 
-def _show(result: EvaluationResult, folder: Path | None) -> None:
-    from crystallm.cli import console, crystal_tables
+def print_evaluation(result: EvaluationResult) -> None:
+    """Print the totals of an evaluation."""
     from crystallm.pipelines import evaluate_report
 
-    crystal_tables.print_judged(result.name, result.validity, evaluate_report.CHECKS, folder)
-    if result.sun is None:
-        return
-    for heads, lines in (
-        (evaluate_report.SHARE_HEADS, evaluate_report.share_lines(result.sun)),
-        (evaluate_report.SPREAD_HEADS, evaluate_report.spread_lines(result.sun)),
-    ):
-        if lines:
-            table = console.new_table()
-            for i, head in enumerate(heads):
-                table.add_column(head, justify="right" if i else "left")
-            for line in lines:
-                table.add_row(*line)
-            console.page().print(table)
-    for note in evaluate_report.notes(result):
-        console.page().print(console.plain(note), highlight=False)
+    summary = result.validity
+    lines = [
+        (evaluate_report.CHECKS[check], f"{n:,}", f"{100 * n / summary.n:.1f}")
+        for check, n in summary.counts.items()
+    ]
+    _print_table(("check", "crystals", "%"), lines, title=f"{result.name}: {summary.n:,} crystals")
+    console = page()
+    if summary.as_printed < summary.counts["readable"]:
+        others = summary.counts["readable"] - summary.as_printed
+        console.print(f"{others:,} were printed by other programs, and symmetrized before they were checked")
+    for reason, n in summary.reasons.items():
+        console.print(plain(f"  {n:,}  {reason}"), highlight=False)
+    if result.options.out is not None:
+        console.print(plain(f"report: {result.options.out / 'report.html'}"), highlight=False)
+    if result.sun is not None:
+        _print_table(evaluate_report.SHARE_HEADS, evaluate_report.share_lines(result.sun))
+        if spreads := evaluate_report.spread_lines(result.sun):
+            _print_table(evaluate_report.SPREAD_HEADS, spreads)
+        for note in evaluate_report.notes(result):
+            console.print(plain(note), highlight=False)
+
+
+def _print_table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: str | None = None) -> None:
+    table = new_table(title)
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="right" if i else "left")
+    for line in lines:
+        table.add_row(*line)
+    page().print(table)
+
+
+def score(
+    path: str | None = None,
+    /,
+    *,
+    options: Flat[ScoreOptions] = ScoreOptions.defaults(),
+    output: Flat[OutputOptions] = OutputOptions.defaults(),
+) -> None:
+    """Compute the log-likelihood of crystals under a model, in total and by part.
+
+    crystallm score out/rutile --out scores.csv
+
+    Nats (the lower, the more plausible) of composition, space group, orbits, cell and coordinates, each given
+    the tokens before it, in the canonical token sequence of the crystal. A crystal without one is listed with
+    the reason.
+    """
+    from crystallm.analysis import likelihood
+    from crystallm.models.load import load_model
+    from crystallm.sources import collection
+    from crystallm.storage import tables
+
+    options = with_argument(options, "path", path)
+    entries = collection.read(options.collection())
+    model = load_model(options.model, device=options.device, dtype=options.dtype)
+    rows = []
+    with progress_bars(shown=output.progress)("scoring crystals", None) as advance:
+        for row in likelihood.rows(model, entries, symprec=options.symprec):
+            rows.append(row)
+            advance(len(rows))
+    if options.out is not None:
+        tables.write_table(options.out, rows, likelihood.COLUMNS)
+    if output.as_json:
+        print_json(rows)
+    elif not output.quiet:
+        print_scores(rows, str(options.out or "not saved: --out FILE saves them"))
+
+
+_SHORT = {"composition": "comp.", "space_group": "group", "coordinates": "coord."}
+"""Parts in the heads of the table, which is too wide otherwise."""
+
+
+def print_scores(rows: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Print the scores of crystals, and where they are stored."""
+    from crystallm.analysis.token_roles import PARTS
+
+    scored = [row for row in rows if row["nats"] is not None]
+    others = [row for row in rows if row["nats"] is None]
+    table = new_table("nats, in total and by part: the fewer, the more plausible")
+    for name in ("crystal", "formula", "space group"):
+        table.add_column(name, overflow="fold", min_width=6)
+    for name in ("tokens", "nats", *(_SHORT.get(part, part) for part in PARTS), "perpl."):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in scored[:TABLE_ROWS]:
+        numbers = [row["nats"], *(row[f"{part}_nats"] for part in PARTS)]
+        table.add_row(
+            plain(row["id"]),
+            row["formula"],
+            row["space_group"],
+            str(row["n_tokens"]),
+            *(f"{x:.1f}" for x in numbers),
+            f"{row['perplexity']:.2f}",
+        )
+    console = page()
+    console.print(table)
+    if len(scored) > TABLE_ROWS:
+        console.print(f"... and {len(scored) - TABLE_ROWS} more")
+    for row in others[:TABLE_ROWS]:
+        console.print(plain(f"{row['id']}: {row['reason']}"), soft_wrap=True, highlight=False)
+    summary = f"{len(rows)} crystals, {len(scored)} scored"
+    if scored:
+        summary += f", {sum(row['nats'] for row in scored) / len(scored):.2f} nats a crystal"
+    console.print(plain(f"{summary}; {where}"), highlight=False)

@@ -576,7 +576,7 @@ class JobRunner:
 
 def _request(ask: schemas.Generate) -> Request:
     """What an ask says of what is to be written."""
-    names = ("formula", "elements", "elements_subset", "z", "n")
+    names = ("formula", "elements", "allow_fewer_elements", "z", "n")
     group = None if ask.space_group is None else str(ask.space_group)
     return validated(Request, {name: getattr(ask, name) for name in names} | {"space_group": group})
 

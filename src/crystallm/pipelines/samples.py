@@ -1,0 +1,197 @@
+"""Requests written, judged, ranked and kept as rows and CIFs, and what an executor's workers need for it.
+
+A unit is one request of a run. Its rows are the same wherever it is done: its samples have the indices that
+they have in the whole run. Knows what a row of results holds; refuses to know where rows are kept, and how
+many requests there are (see `bulk`).
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from crystallm.crystals import annotation, ranking
+from crystallm.crystals import selection as crystals_selection
+from crystallm.crystals.table import COLUMNS, kept
+from crystallm.errors import InputError
+from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
+from crystallm.execution.pool import worker_pool
+from crystallm.execution.tasks import worker_index
+from crystallm.generation.generator import Generator
+from crystallm.generation.request import SamplingOptions
+from crystallm.models.model import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from crystallm.crystals.crystal import Crystal
+    from crystallm.generation.request import Request
+    from crystallm.models.model import Model
+
+
+JUDGED_TOGETHER = 256
+"""Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""
+
+
+class Written(NamedTuple):
+    """What a unit gave.
+
+    Attributes:
+        unit: number of the request.
+        rows: one a crystal, with the columns of `crystal.COLUMNS`.
+        cifs: of the request's answers, by file name.
+    """
+
+    unit: int
+    rows: list[dict[str, Any]]
+    cifs: dict[str, str]
+
+
+def write(
+    generator: Generator,
+    todo: Sequence[int],
+    selection: crystals_selection.SelectionOptions,
+    *,
+    numbers: Sequence[int],
+    named: bool,
+    cifs: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Written]:
+    """Write units in this process.
+
+    Args:
+        generator: of the run's requests.
+        todo: which of them.
+        selection: what is kept.
+        numbers: of the generator's requests in the run.
+        named: whether files are named after the request too.
+        cifs: whether there are files.
+        progress: as for `Generator.write`.
+
+    Raises:
+        InputError: at once, if no rule can be made for a request.
+    """
+    writing = generator.write_valid if selection.only_valid else generator.write
+    written = writing(todo, progress=progress)
+    least = FEWEST
+    if selection.energy is not None:  # so many that each core has some to ask about
+        least = max(least, annotation.WEIGHED_BY_ONE * (os.cpu_count() or 1))
+
+    def units() -> Iterator[Written]:
+        portion = AdaptiveBatchSize(JUDGED_TOGETHER, least)
+        for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), portion.sizes()):
+            if not selection.only_valid:  # else they have been judged
+                annotation.validate(
+                    [crystal for _, found in together for crystal in found], generator.executor
+                )
+            crystals = [crystal for _, found in together for crystal in found]
+            annotation.add_energies(
+                crystals, selection, device=generator.settings.device, executor=generator.executor
+            )
+            if selection.ranking is not None:
+                ranking.rank([found for _, found in together], selection.ranking, executor=generator.executor)
+            for unit, crystals in together:
+                number = numbers[unit]
+                rows = _rows(number, generator.plans[unit].request, crystals, generator.starts[unit])
+                files = _name_files(rows, selection, named=named) if cifs else {}
+                yield Written(number, rows, files)
+            portion.done(sum(len(found) for _, found in together))
+
+    return units()
+
+
+# -- what every task that writes needs -----------------------------------------------------------------------
+
+
+def described(model: Model, settings: SamplingOptions) -> dict[str, Any]:
+    """What a worker needs to write as a generator here does, besides requests and their first indices."""
+    from crystallm.models import load
+
+    name = settings.model
+    bundled = name in load.list_models()
+    return {
+        "model": name if bundled else str(load.find(name).resolve()),
+        "weights": fingerprint(model),
+        "settings": settings.model_dump(),
+    }
+
+
+def generator_of(
+    task: Mapping[str, Any],
+    requests: Sequence[Request],
+    selection: crystals_selection.SelectionOptions | None = None,
+    *,
+    checks: int = 1,
+) -> Generator:
+    """The generator that a task describes, on the worker.
+
+    Where the task names several `devices`, the processes of this machine take them in turn.
+
+    Args:
+        task: from `described`, with the indices of the samples.
+        requests: of the task.
+        selection: how many samples a request may take.
+        checks: processes beside the worker that check crystals.
+
+    Raises:
+        CheckpointError: the worker does not see the model.
+        InputError: it sees another one of this name.
+    """
+    import torch
+
+    torch.set_num_threads(1)  # workers stand side by side, one a core
+    settings = SamplingOptions(**task["settings"])
+    if devices := task.get("devices"):
+        settings = settings.model_copy(update={"device": devices[worker_index() % len(devices)]})
+    if settings.device.startswith("cuda:"):
+        torch.cuda.set_device(settings.device)
+    model = _model(task["model"], settings.device, settings.dtype)
+    if fingerprint(model) != task["weights"]:
+        raise InputError(f"the workers see other weights at {task['model']!r}: put the same ones there")
+    return Generator(
+        model,
+        requests,
+        settings,
+        selection,
+        first=task["first"],
+        starts=task.get("starts"),
+        executor=worker_pool(checks),
+    )
+
+
+@lru_cache(maxsize=1)
+def _model(name: str, device: str, dtype: str) -> Model:
+    from crystallm.models.load import load_model
+
+    return load_model(name, device=device, dtype=dtype)
+
+
+def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) -> list[dict[str, Any]]:
+    """Rows of one request, the first one that of the sample with this number."""
+    rows = []
+    for sample, crystal in enumerate(crystals, start=start):
+        row = crystal.row() | {
+            "request": unit,
+            "sample": sample,
+            "asked_formula": request.formula,
+            "asked_elements": request.elements,
+            "asked_z": None if request.z == "auto" else request.z,
+            "asked_space_group": request.space_group,
+            "prompt": request.prompt,
+        }
+        rows.append({name: row.get(name) for name in COLUMNS})
+    return rows
+
+
+def _name_files(
+    rows: Sequence[dict[str, Any]], selection: crystals_selection.SelectionOptions, *, named: bool
+) -> dict[str, str]:
+    """The CIFs of a request's answers by file name, which is noted in their rows."""
+    cifs = {}
+    for row in kept(rows, selection):
+        if row["cif"]:
+            place = f"{row['request']:05d}-" if named else ""
+            row["file"] = f"{place}{row['formula']}-sg{row['space_group_number']}-{row['sample']:04d}.cif"
+            cifs[row["file"]] = row["cif"]
+    return cifs
