@@ -314,9 +314,9 @@ def test_a_hull_is_made_of_known_crystals_and_goes_on_where_it_was_killed(crysta
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("evaluate", "made", "--relax"), 2, "--relax without --energy"),
+        (("evaluate", "made", "--relax"), 2, "relax without energy"),
         (("evaluate", "made", *MORSE, "--steps", "9"), 2, "--steps without --relax"),
-        (("evaluate", "made", "--hull", "entries.csv"), 2, "--hull without --energy"),
+        (("evaluate", "made", "--hull", "entries.csv"), 2, "hull = 'entries.csv' without energy"),
         (
             ("evaluate", "made", *MORSE, "--metastable-threshold", "0.2"),
             2,
@@ -330,7 +330,7 @@ def test_a_hull_is_made_of_known_crystals_and_goes_on_where_it_was_killed(crysta
         (
             ("evaluate", "made", *MORSE, "--hull", "entries.csv", "--metastable-threshold", "-1"),
             2,
-            "metastable_threshold = '-1.0'",
+            "metastable_threshold = '-1'",
         ),
         (("evaluate", "made", *MORSE, "--hull", "none.csv"), 1, "'none.csv' cannot be read"),
         (

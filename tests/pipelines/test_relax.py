@@ -190,10 +190,10 @@ def test_rows_are_told_as_json(crystallm):
     [
         ((), 2, "no crystals: name a folder"),
         (("cifs", "--model", "dft"), 2, "no energy model 'dft'"),
-        (("cifs", *OPTIONS, "--fmax", "0"), 2, "fmax = '0.0'"),
+        (("cifs", *OPTIONS, "--fmax", "0"), 2, "fmax = '0'"),
         (("cifs", *OPTIONS, "--trajectory"), 2, "--trajectory needs --out"),
         (("cifs", *OPTIONS, "--best", "0"), 2, "best = '0'"),
-        (("cifs", *OPTIONS[:-1], "-1"), 2, "timeout = '-1.0'"),
+        (("cifs", *OPTIONS[:-1], "-1"), 2, "timeout = '-1'"),
         (("cifs", "--model", "energies:unloadable", "--workers", 1), 1, "the weights are gone"),
     ],
 )

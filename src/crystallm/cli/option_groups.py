@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def _show_default(value: object) -> str | None:
     """Return the default that the help shows; None for flags that are off and for options without one."""
-    return None if value is None or value is False else str(value)
+    return None if value is None or value is False or value == () else str(value)
 
 
 _Group = TypeVar("_Group", bound=Options)

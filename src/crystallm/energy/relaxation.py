@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import protocol as models
-from crystallm.energy.options import RelaxOptions
+from crystallm.energy.options import RelaxOptions as RelaxOptions  # noqa: PLC0414 - part of this interface
 from crystallm.errors import CrystallmError, install
 from crystallm.structures import conversion
 

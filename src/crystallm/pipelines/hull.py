@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.crystallography import elements
 from crystallm.energy import registry
-from crystallm.energy.relaxation import RelaxOptions
+from crystallm.energy.options import RelaxOptions
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.devices import device_of
 from crystallm.execution.pool import ProcessPool

@@ -48,7 +48,7 @@ class CollectionOptions(Options):
         return self.path
 
 
-class EvaluateOptions(CollectionOptions, EnergyModelOptions):
+class EvaluateOptions(EnergyModelOptions, CollectionOptions):
     """How to evaluate a collection: its validity, and on request energies, stability and novelty."""
 
     out: Annotated[Path | None, NOT_DECIDING] = None
@@ -77,7 +77,7 @@ class EvaluateOptions(CollectionOptions, EnergyModelOptions):
         return self.energy is not None or bool(self.known)
 
 
-class RelaxCollectionOptions(CollectionOptions, RelativeEnergyOptions):
+class RelaxCollectionOptions(RelativeEnergyOptions, CollectionOptions):
     """The energy model that relaxes a collection, and which of its crystals are kept."""
 
     model: str = "chgnet"
@@ -111,7 +111,7 @@ class HullOptions(CollectionOptions):
         return self
 
 
-class ScoreOptions(CollectionOptions, DeviceOptions):
+class ScoreOptions(DeviceOptions, CollectionOptions):
     """The model that scores a collection, and the file of the scores."""
 
     model: str = "default"
