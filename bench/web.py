@@ -150,7 +150,9 @@ def memory(port: int) -> float:
     """Resident memory of the server's process, MiB."""
     _, _, content = Client(port, Totals()).ask("GET", "/metrics")
     line = next(
-        line for line in content.decode().splitlines() if line.startswith("crystallm_resident_memory_bytes")
+        line
+        for line in content.decode().splitlines()
+        if line.startswith("crystallm_process_resident_memory_bytes")
     )
     return round(float(line.split()[1]) / 2**20, 1)
 
@@ -160,7 +162,12 @@ def start(out: Path, model: str) -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    limits = f"per_address={MOST_CLIENTS},streams={2 * MOST_CLIENTS},streams_per_address={2 * MOST_CLIENTS}"
+    limits = {
+        "max-jobs-per-address": MOST_CLIENTS,
+        "max-streams": 2 * MOST_CLIENTS,
+        "max-streams-per-address": 2 * MOST_CLIENTS,
+    }
+    flags = [f"--{name}={value}" for name, value in limits.items()]
     command = [
         sys.executable,
         "-m",
@@ -173,7 +180,7 @@ def start(out: Path, model: str) -> tuple[subprocess.Popen[bytes], int]:
         "--out",
         str(out),
     ]
-    server = subprocess.Popen([*command, "--energies", "none", "--limits", limits])
+    server = subprocess.Popen([*command, "--energy-models", "none", *flags])
     for _ in range(600):
         try:
             if Client(port, Totals()).ask("GET", "/healthz")[0] == 200:

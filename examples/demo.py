@@ -1,4 +1,4 @@
-"""The demo: crystals of compounds that people know, ranked by energy, CIFs, and a picture of each best one.
+"""Generate crystals of well-known compounds, rank them by energy, and draw the best of each.
 
 python examples/demo.py out/demo
 
@@ -22,7 +22,7 @@ from crystallm.visualization import unit_cell
 
 
 def main(folder: Path) -> int:
-    """Write the demo's crystals into a folder, in place of an earlier demo's."""
+    """Generate crystals into a folder and replace those of an earlier demo."""
     if (folder / run_folder.CONFIG).exists():
         shutil.rmtree(folder)
     requests = Path(__file__).with_name("demo.csv")

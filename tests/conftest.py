@@ -8,12 +8,18 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pymatgen.core import Structure
+
+
+# A busy machine takes any time for an example; a test that is too slow shows elsewhere.
+settings.register_profile("crystallm", deadline=None)
+settings.load_profile("crystallm")
 
 
 def pytest_configure() -> None:
@@ -147,8 +153,9 @@ def served(parrot, tmp_path_factory):
     from served import Served
 
     limits = (
-        "--limits=per_address=40,running=4,waiting=4,body_seconds=1.5,body=200000,samples=64,structures=3"
+        *("--max-jobs-per-address=40", "--max-running=4", "--max-waiting=4", "--body-timeout=1.5"),
+        *("--max-body-bytes=200000", "--max-samples=64", "--max-structures=3"),
     )
-    server = Served(parrot, tmp_path_factory.mktemp("served") / "out", limits)
+    server = Served(parrot, tmp_path_factory.mktemp("served") / "out", *limits)
     yield server
     server.end()

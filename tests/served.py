@@ -22,7 +22,7 @@ MORSE = "energies:morse"
 
 
 class Answer(NamedTuple):
-    """What the server said."""
+    """An answer of the server."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,7 +44,7 @@ class Served:
         model: folder of weights.
         out: folder of its jobs.
         options: further ones of the command line.
-        port: where it listens; a free one unless it takes the place of another server.
+        port: where it listens; a free one unless it replaces another server.
     """
 
     def __init__(self, model: Path, out: Path, *options: str, port: int | None = None) -> None:
@@ -63,7 +63,7 @@ class Served:
                     "--models",
                     str(model),
                 ),
-                *("--out", str(out), "--energies", MORSE, "--judges", "1", *options),
+                *("--out", str(out), "--energy-models", MORSE, "--check-workers", "1", *options),
             ],
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             stdout=self._log,
@@ -75,7 +75,7 @@ class Served:
             if self.process.poll() is not None:
                 break
             with contextlib.suppress(OSError):
-                if self.ask("GET", "/healthz").status == 200:
+                if self.send("GET", "/healthz").status == 200:
                     return
             time.sleep(0.1)
         self.end()
@@ -106,7 +106,7 @@ class Served:
                 self.process.wait()
         self._log.close()
 
-    def ask(
+    def send(
         self,
         method: str,
         path: str,
@@ -124,14 +124,14 @@ class Served:
             connection.close()
 
     def get(self, path: str, **headers: str) -> Answer:
-        return self.ask("GET", path, headers=headers)
+        return self.send("GET", path, headers=headers)
 
-    def post(self, ask: Any, **headers: str) -> Answer:
+    def post(self, request: Any, **headers: str) -> Answer:
         head = {"Content-Type": "application/json", **headers}
-        return self.ask("POST", "/api/v1/jobs", json.dumps(ask).encode(), head)
+        return self.send("POST", "/api/v1/jobs", json.dumps(request).encode(), head)
 
     def resume(self, job: str) -> Answer:
-        return self.ask("POST", f"/api/v1/jobs/{job}/resume", headers={"Content-Type": "application/json"})
+        return self.send("POST", f"/api/v1/jobs/{job}/resume", headers={"Content-Type": "application/json"})
 
     def events(self, job: str, after: int = 0) -> Iterator[tuple[int, str, Any]]:
         """(Number, event, data) of a job, until the server ends the stream."""
@@ -151,9 +151,9 @@ class Served:
         finally:
             connection.close()
 
-    def done(self, ask: Any) -> dict[str, Any]:
+    def done(self, request: Any) -> dict[str, Any]:
         """The state of a job when it is over."""
-        answer = self.post(ask)
+        answer = self.post(request)
         assert answer.status == 202, answer.body
         return self.over(answer.json["id"])
 

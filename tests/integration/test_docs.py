@@ -1,7 +1,8 @@
-"""The documentation's snippets are run as they stand there, page by page, with the parrot for a model."""
+"""The documentation's snippets run as printed, page by page, with the parrot as the model."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import shutil
@@ -12,79 +13,116 @@ from pathlib import Path
 
 import pytest
 
-from crystallm.cli import app
-from tests.integration.test_readme import place  # noqa: F401 - a fixture
+import renamed_options
+from tests.integration.test_readme import checks_here, readme_files  # noqa: F401 - fixtures
 
-DOCS = Path(__file__).parents[2] / "docs"
-pytestmark = pytest.mark.usefixtures("kept", "undrawn")
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
-# What a page would fetch, push or train for long stands in `console` blocks, which are not run.
+# Commands that download, push, need an extra or train for long are in `console` blocks, which are not run.
 SNIPPET = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WORKERS = ("prepare", "prompts", "benchmark", "evaluate", "relax")
 
 
 @pytest.fixture
-def desk(place, monkeypatch):  # noqa: F811 - pytest hands it over so
-    """The README's files, a host, and verdicts in this process: a worker takes seconds to start."""
+def docs_files(readme_files, checks_here, monkeypatch):  # noqa: F811 - pytest injects fixtures so
+    """README's files, and a crystal to complete."""
     from pymatgen.core import Structure
 
-    from crystallm.validity import checks
-
-    monkeypatch.setattr(
-        checks,
-        "check_many",
-        lambda texts, *, what="text", **_: [checks.check(text, what=what) for text in texts],
-    )
-    monkeypatch.setenv("CRYSTALLM_CACHE", str(place / "cache"))
+    monkeypatch.setenv("CRYSTALLM_CACHE", str(readme_files / "cache"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     frame = Structure.from_file("my_cifs/perovskite.cif")
     frame.remove_species(["O"])
     frame.replace_species({"Sr": "Ca"})
-    (place / "hosts").mkdir()
     frame.to(filename="my_cifs/frame.cif")
-    return place
+    return readme_files
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_snippets_of_a_page_run(page, desk, capsys):
-    """In their order; Python ones share their names, as somebody would paste them."""
+@pytest.mark.usefixtures("kept", "undrawn", "docs_files")
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if SNIPPET.search((DOCS / page).read_text(encoding="utf-8"))]
+)
+def test_the_snippets_of_a_page_run(page, capsys):
+    """In order; Python snippets share their names, as if pasted one after another."""
     names: dict[str, object] = {}
-    if page == "serve.md":
-        pytest.skip("its client runs against a server in test_web.py")
+    if page == "reference/http.md":
+        pytest.skip("tests/web/test_app.py runs its client against a server")
     for kind, code in SNIPPET.findall((DOCS / page).read_text(encoding="utf-8")):
         if kind == "python":
-            exec(compile(code, page, "exec"), names)  # noqa: S102 - that is what is tested
+            exec(compile(renamed_options.python(code), page, "exec"), names)  # noqa: S102 - the code of the page is the subject
             continue
         for line in code.splitlines():
             words = shlex.split(line, comments=True)
             if not words:
                 continue
             assert words[0] == "crystallm", line
-            # A minute of training for a minute of testing would be long.
+            # A minute of training would make the test a minute longer.
             words = ["0.01" if before == "--minutes" else word for before, word in pairwise(words)]
             more = ["--workers", "1"] if words[0] in WORKERS else []
-            assert app.run([*words, *more]) == 0, (line, capsys.readouterr().err)
-    shutil.rmtree(desk / "cache", ignore_errors=True)
+            assert renamed_options.run([*words, *more]) == 0, (line, capsys.readouterr().err)
+    shutil.rmtree("cache", ignore_errors=True)
 
 
 def test_every_page_is_in_the_site_and_every_link_leads_somewhere():
-    site = tomllib.loads((DOCS.parent / "zensical.toml").read_text(encoding="utf-8"))
+    site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
     listed = re.findall(r"'([\w/-]+\.md)'", str(site["project"]["nav"]))
     assert sorted(listed) == PAGES
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", (DOCS / page).read_text(encoding="utf-8")):
-            assert (DOCS / page).parent.joinpath(target).exists(), (page, target)
+        text = (DOCS / page).read_text(encoding="utf-8")
+        for target, anchor in re.findall(r"\]\(([^)#:\s]+\.(?:md|png))(?:#([^)]*))?\)", text):
+            path = (DOCS / page).parent.joinpath(target)
+            assert path.exists(), (page, target)
+            assert not anchor or anchor in anchors(path), (page, target, anchor)
 
 
-def test_names_of_the_reference_are_there():
+def anchors(path: Path) -> set[str]:
+    """Headings of a page as the site links them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+def test_every_relative_include_of_a_page_exists():
+    for page in PAGES:
+        for target in re.findall(
+            r'^--8<-- "([^":]+)', (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE
+        ):
+            assert (ROOT / target).is_file(), (page, target)
+
+
+def test_names_of_the_python_reference_exist_and_have_docstrings():
     from importlib import import_module
 
-    for name in re.findall(r"^::: ([\w.]+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE):
+    text = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    names = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
+    assert {"crystallm.structure_search.api.search", "crystallm.generation.generate.generate"} <= set(names)
+    for name in names:
         module, last = name.rsplit(".", maxsplit=1)
         assert getattr(import_module(module), last).__doc__, name
 
 
-def test_the_yaml_of_a_queue_is_one():
+def test_generated_pages_are_up_to_date():
+    """After a change of options, columns or notebooks: python scripts/make_reference.py."""
+    path = ROOT / "scripts" / "make_reference.py"
+    spec = importlib.util.spec_from_file_location("make_reference", path)
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    pages = script.pages()
+    assert len(pages) >= 9
+    stale = [path.name for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
+    assert stale == []
+
+
+def test_every_column_of_results_has_a_description():
+    rows = re.findall(
+        r"^\| `(\w+)` \| \w+ \| (.*) \|$", (DOCS / "reference" / "files.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) > 30
+    assert [name for name, content in rows if not content] == []
+
+
+def test_the_yaml_of_a_queue_is_valid():
     import yaml
 
     from crystallm.execution import job_queue

@@ -1,4 +1,4 @@
-"""The README's commands are run as they stand there, with a network that has learned a textbook by heart."""
+"""README's commands run as printed, with a small network trained on the test crystals."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import shlex
 import shutil
 import tarfile
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 
-from crystallm.cli import app
+import renamed_options
 from crystallm.models import load
 
 ROOT = Path(__file__).parents[2]
 
 
-def blocks(kind: str) -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def blocks(kind: str, page: str = "README.md") -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{kind}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -33,8 +32,8 @@ def commands() -> list[list[str]]:
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, parrot, textbook_structures):
-    """A folder in which the README's files are, and where the default model is the parrot."""
+def readme_files(tmp_path, monkeypatch, parrot, textbook_structures):
+    """A folder with the files that README and docs name; the default model is the parrot."""
     shutil.copytree(parrot, tmp_path / "weights" / "default")
     monkeypatch.setattr(load, "WEIGHTS", tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
@@ -63,53 +62,73 @@ def place(tmp_path, monkeypatch, parrot, textbook_structures):
         member = tarfile.TarInfo("rutile.cif")
         member.size = len(text)
         archive.addfile(member, io.BytesIO(text))
-    (recipe,) = blocks("yaml")
-    # As in the README, but smaller: it is the options that are tested, not the machine.
+    (recipe,) = blocks("yaml", "docs/how-to/train.md")
+    # The options are tested, not the machine, so the network is smaller than the documented one.
     small = yaml.safe_load(recipe) | {"n_layer": 1, "n_head": 2, "n_embd": 16, "context": 128}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(small))
     return tmp_path
 
 
-def test_the_python_of_the_readme_runs(place, capsys):
-    (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - that is what is tested
-    assert capsys.readouterr().out.startswith("P4_2/mnm 62.")
-
-
-@pytest.mark.usefixtures("kept")
-def test_the_commands_of_the_readme_run(place, monkeypatch, capsys):
+@pytest.fixture
+def checks_here(monkeypatch):
+    """Check crystals in this process: a worker process takes seconds to start and has tests of its own."""
     from crystallm.validity import checks
 
-    # Verdicts in this process: a worker process takes seconds to start, and has tests of its own.
     monkeypatch.setattr(
         checks,
         "check_many",
         lambda texts, *, what="text", **_: [checks.check(text, what=what) for text in texts],
     )
-    found = commands()
-    assert len(found) == 26
-    for arguments in found:
-        if arguments[0] == "relax" and find_spec("ase") is None:
-            continue
-        # Minutes of training, or hundreds of steps down a slope, for a minute of testing would be long.
-        quick = {"--minutes": "0.01", "--steps": "10"}
-        short = [
-            quick.get(previous, word) for previous, word in zip(["", *arguments], arguments, strict=False)
-        ]
-        # CHGNet takes longer to load than all the rest.
-        short = ["energies:morse" if word == "chgnet" else word for word in short]
-        if "--relax" in short and find_spec("ase") is None:
-            short.remove("--relax")
-        more = (
-            ["--workers", "1"] if short[0] in ("prepare", "prompts", "benchmark", "evaluate", "relax") else []
-        )
-        assert app.run([*short, *more]) == 0, (arguments, capsys.readouterr().err)
-    assert (place / "out" / "rutile" / "results.parquet").exists()
-    assert (place / "out" / "list" / "results.parquet").exists()
-    if find_spec("ase") is not None:
-        assert (place / "out" / "relaxed" / "results.parquet").exists()
-    for report in ("judged", "theirs", "mp_20"):
-        assert (place / "out" / report / "report.html").exists()
-    for run in ("run", "further"):
-        assert (place / run / "model" / "config.json").exists()
-        assert (place / run / "loss.png").exists()
+
+
+def test_readme_has_at_most_200_lines_and_both_make_targets():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    assert "\nmake demo\n" in text
+    assert "\nmake test\n" in text
+
+
+def test_every_link_of_readme_leads_to_a_file():
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.usefixtures("readme_files")
+def test_the_python_of_readme_runs(capsys):
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - the code of README is the subject
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"P4_2/mnm 62\.\d Å³, cluster of \d+", first)
+    assert second == "data_Ti2O4"
+
+
+@pytest.mark.usefixtures("kept", "checks_here")
+def test_the_commands_of_readme_run(readme_files, capsys):
+    lines = commands()
+    assert len(lines) == 5
+    for words in lines:
+        more = ["--workers", "1"] if words[0] == "evaluate" else []
+        assert renamed_options.run([*words, *more]) == 0, (words, capsys.readouterr().err)
+    out = readme_files / "out"
+    for name in ("rutile/results.parquet", "checked/report.html", "scores.csv", "rutile.extxyz"):
+        assert (out / name).exists(), name
+    assert len(list((out / "rutile" / "cifs").glob("*.cif"))) == 3
+
+
+def test_every_command_of_the_table_exists():
+    """The table of tasks names files that a reader has, so only names of commands and options are tested."""
+    from crystallm.cli.app import app as commands
+
+    helps: dict[str, str] = {}
+    rows = re.findall(r"^\|[^|]+\| `(crystallm [^`]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 12
+    for row in rows:
+        name, *words = shlex.split(row)[1:]
+        if name not in helps:
+            helps[name] = " ".join(
+                name for argument in commands[name].assemble_argument_collection() for name in argument.names
+            )
+        for word in words:
+            if word.startswith("--"):
+                known = helps[name].split()
+                assert word in known or renamed_options.OLD.get(word) in known, row

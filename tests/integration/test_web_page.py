@@ -161,7 +161,7 @@ def test_from_a_formula_to_a_cif(page, served, parrot):
     page.click("[data-tab=X-ray]")
     page.wait_for_selector("#pattern .peak", state="attached")
     page.click("[data-tab=Text]")
-    for kind in ("asked", "forced", "sampled"):
+    for kind in ("requested", "forced", "sampled"):
         assert page.query_selector_all(f"#written .{kind}")
     assert page.inner_text("#cif").split("\n", 2)[1] == crystals[0].cif.split("\n", 2)[1]
 
@@ -447,7 +447,7 @@ def test_it_fits_its_width_in_both_themes(width, scheme, browser, served):
     written(page)
     body = page.locator("body")
     assert body.bounding_box()["width"] <= width
-    for selector in (".ask", "#run", ".card"):
+    for selector in (".request", "#run", ".card"):
         box = page.locator(selector).first.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width

@@ -1,4 +1,4 @@
-"""Requests that no client should send: each is refused as its own fault, and the server goes on."""
+"""Requests that no client should send: each is rejected with a message, and the server stays up."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ BODIES = {
     "not a number": b'{"kind":"generate","formula":"TiO2","temperature":NaN}',
     "large": b'{"kind":"generate","formula":"' + b"A" * 300_000 + b'"}',
 }
-"""Bodies that are no request, by name."""
+"""Bodies that are not requests, by name."""
 
-ASKS = {
+REQUESTS = {
     "no kind": {"formula": "TiO2"},
     "unknown kind": {**GOOD, "kind": "train"},
     "kind of a list": {**GOOD, "kind": ["generate"]},
@@ -82,7 +82,7 @@ ASKS = {
     "many structures": {"kind": "evaluate", "structures": ["data_x"] * 9},
     "structures of numbers": {"kind": "relax", "structures": [1]},
     "structures by path": {"kind": "evaluate", "structures": ["x"], "path": "/etc"},
-    "judge unknown": {"kind": "evaluate", "structures": ["x"], "judge": "me"},
+    "check unknown": {"kind": "evaluate", "structures": ["x"], "read_as": "me"},
     "steps above": {"kind": "relax", "structures": ["x"], "steps": 10**6},
 }
 """Requests that cannot be done, by name."""
@@ -102,25 +102,25 @@ PATHS = {
     "long reading": "/api/v1/reading?formula=" + "Ti" * 300,
     "long address": "/api/v1/about?" + "a" * 5000,
 }
-"""Addresses with nothing behind them."""
+"""Addresses that do not exist."""
 
 
 @pytest.fixture(autouse=True)
-def _goes_on(served):
+def _stays_up(served):
     yield
     assert served.get("/healthz").json == {"status": "ok"}
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_body_that_is_no_request(name, served):
-    answer = served.ask("POST", JOBS, BODIES[name], JSON)
+def test_a_body_that_is_not_a_request(name, served):
+    answer = served.send("POST", JOBS, BODIES[name], JSON)
     assert answer.status in (400, 413, 422)
     assert answer.error["message"]
 
 
-@pytest.mark.parametrize("name", ASKS)
+@pytest.mark.parametrize("name", REQUESTS)
 def test_a_request_that_cannot_be_done(name, served):
-    answer = served.post(ASKS[name])
+    answer = served.post(REQUESTS[name])
     assert answer.status == 422
     assert 0 < len(answer.error["message"]) <= 300
     assert answer.headers["content-type"] == "application/json"  # so that no browser reads it as a page
@@ -128,7 +128,7 @@ def test_a_request_that_cannot_be_done(name, served):
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_an_address_with_nothing_behind_it(name, served):
+def test_an_address_that_does_not_exist(name, served):
     answer = served.get(PATHS[name])
     assert answer.status in (400, 404, 414, 422)
     assert b"root:" not in answer.body
@@ -136,8 +136,8 @@ def test_an_address_with_nothing_behind_it(name, served):
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
-def test_a_method_that_is_none(method, served):
-    assert 400 <= served.ask(method, JOBS, headers=JSON).status < 500
+def test_an_unknown_method(method, served):
+    assert 400 <= served.send(method, JOBS, headers=JSON).status < 500
 
 
 @pytest.mark.parametrize(
@@ -145,11 +145,11 @@ def test_a_method_that_is_none(method, served):
 )
 def test_what_a_form_of_another_site_could_send(kind, served):
     headers = {"Content-Type": kind} if kind else {}
-    assert served.ask("POST", JOBS, json.dumps(GOOD).encode(), headers).status == 415
+    assert served.send("POST", JOBS, json.dumps(GOOD).encode(), headers).status == 415
 
 
 def raw(served, *parts: bytes, pause: float = 0.0) -> bytes:
-    """What the server says to bytes as they are."""
+    """Return the answer of the server to bytes."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
         found = b""
         try:
@@ -197,7 +197,7 @@ def test_a_body_larger_than_it_says(served):
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
     ],
 )
-def test_a_head_that_is_none(head, served):
+def test_a_malformed_head(head, served):
     answer = raw(served, head)
     assert answer == b"" or answer.split()[1][:1] == b"4"
 
@@ -211,12 +211,12 @@ def test_streams_that_are_left(served):
     state = served.over(job)
     assert state["state"] == "done"
     deadline = time.monotonic() + 30
-    while b"crystallm_streams 0\n" not in served.get("/metrics").body and time.monotonic() < deadline:
+    while b"crystallm_streams 0.0\n" not in served.get("/metrics").body and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert b"crystallm_streams 0\n" in served.get("/metrics").body
+    assert b"crystallm_streams 0.0\n" in served.get("/metrics").body
 
 
-def test_nothing_is_given_back_as_markup(served):
+def test_nothing_is_returned_as_markup(served):
     for path in (
         f"/{SCRIPT}",
         f"/api/v1/reading?formula={SCRIPT}",
@@ -228,4 +228,36 @@ def test_nothing_is_given_back_as_markup(served):
 
 
 def test_there_are_enough_of_them():
-    assert len(BODIES) + len(ASKS) + len(PATHS) >= 60
+    assert len(BODIES) + len(REQUESTS) + len(PATHS) >= 60
+
+
+def test_a_server_with_keys_requires_one(closed):
+    request = {**GOOD, "n": 1}
+    for wrong in ({}, {"Authorization": "Bearer no"}, {"Authorization": "Basic sesame-sesame-sesame"}):
+        answer = closed.post(request, **wrong)
+        assert answer.status == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert closed.get("/metrics").status == 401
+    assert closed.get("/").status == 200  # the page is no secret, and has a field for the key
+    assert closed.get("/api/v1/about").json["keys"]
+    assert closed.get("/api/v1/openapi.json").status == 200  # from which the reference is drawn
+    key = {"Authorization": "Bearer sesame-sesame-sesame"}
+    assert closed.post(request, **key).status == 202
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("localhost:1", 200), ("crystals.example", 200), ("evil.example", 421)]
+)
+def test_a_server_answers_to_its_names(host, status, closed):
+    assert closed.get("/healthz", Host=host).status == status
+
+
+def test_every_answer_forbids_foreign_content(served):
+    paths = ("/", "/api.html", "/js/main.js", "/api/v1/about", "/nothing", "/healthz", "/api/v1/jobs/nothing")
+    for path in paths:
+        headers = served.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers

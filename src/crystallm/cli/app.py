@@ -19,7 +19,6 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTok
 from crystallm.cli.commands.benchmark_csp import csp
 from crystallm.cli.commands.benchmark_generated import novelty, unconditional
 from crystallm.cli.commands.benchmark_known import challenge, classes
-from crystallm.cli.commands.cluster import cluster
 from crystallm.cli.commands.complete import complete
 from crystallm.cli.commands.convert import convert
 from crystallm.cli.commands.embeddings import embeddings
@@ -29,7 +28,7 @@ from crystallm.cli.commands.export import export
 from crystallm.cli.commands.generate import generate, models
 from crystallm.cli.commands.prepare import prepare, prompts
 from crystallm.cli.commands.search import search
-from crystallm.cli.commands.serve import serve
+from crystallm.cli.commands.serve import cluster, serve
 from crystallm.cli.commands.train import train
 from crystallm.cli.option_groups import read_config_file, set_flags, validation_message
 from crystallm.errors import CrystallmError, InputError, install

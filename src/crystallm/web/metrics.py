@@ -1,71 +1,44 @@
-"""What a monitor reads, in the text format of Prometheus. Knows names and numbers."""
+"""Counters and gauges of a server, in the text format of Prometheus."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
-Labels = tuple[tuple[str, str], ...]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PREFIX = "crystallm"
 
 
 class Metrics:
-    """Counters that only grow, by name and labels."""
+    """Metrics of one server, in a registry of its own.
+
+    Attributes:
+        requests: HTTP answers, by status and kind (`api`, `page`).
+        jobs_submitted: accepted jobs, by kind.
+        jobs_resumed: interrupted jobs that were resumed, by kind.
+        jobs_finished: jobs that ended, by state.
+        crystals: crystals of all jobs, by kind of job.
+    """
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, Labels]] = Counter()
-        self._helps: dict[str, str] = {}
+        self._registry = CollectorRegistry()
+        ProcessCollector(namespace=PREFIX, registry=self._registry)
+        self.requests = self._counter("requests", "HTTP answers.", "status", "kind")
+        self.jobs_submitted = self._counter("jobs_submitted", "Accepted jobs.", "kind")
+        self.jobs_resumed = self._counter("jobs_resumed", "Interrupted jobs that were resumed.", "kind")
+        self.jobs_finished = self._counter("jobs_finished", "Jobs that ended.", "state")
+        self.crystals = self._counter("crystals", "Crystals generated, checked or relaxed.", "kind")
 
-    def count(self, name: str, text: str, by: float = 1, **labels: str) -> None:
-        """Add to a counter.
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace=PREFIX, registry=self._registry)
 
-        Args:
-            name: without prefix and `_total`.
-            text: what it counts.
-            by: how many.
-            labels: few and of few values.
-        """
-        self._helps[name] = text
-        self._counts[name, tuple(sorted(labels.items()))] += by  # type: ignore[assignment] # seconds are counted too
+    def add_gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Add a gauge whose value is computed when the metrics are read."""
+        Gauge(name, text, namespace=PREFIX, registry=self._registry).set_function(value)
 
-    def text(self, gauges: Mapping[str, tuple[str, float]]) -> str:
-        """The page that a monitor reads.
-
-        Args:
-            gauges: what is now: name -> (what it is, value).
-        """
-        lines = []
-        for name in sorted(self._helps):
-            lines += [
-                f"# HELP crystallm_{name}_total {self._helps[name]}",
-                f"# TYPE crystallm_{name}_total counter",
-            ]
-            for (other, labels), value in sorted(self._counts.items()):
-                if other == name:
-                    shown = ",".join(f'{key}="{_escaped(said)}"' for key, said in labels)
-                    lines.append(f"crystallm_{name}_total{f'{{{shown}}}' if shown else ''} {value:g}")
-        for name, (text, number) in sorted(gauges.items()):
-            lines += [
-                f"# HELP crystallm_{name} {text}",
-                f"# TYPE crystallm_{name} gauge",
-                f"crystallm_{name} {number:g}",
-            ]
-        return "\n".join(lines) + "\n"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def resident_bytes() -> int:
-    """Memory of this process, where the system tells (Linux); 0 elsewhere."""
-    import os
-    from pathlib import Path
-
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    def text(self) -> str:
+        """Return all metrics in the text format of Prometheus."""
+        return generate_latest(self._registry).decode()

@@ -1,115 +1,103 @@
-"""What may be asked for over HTTP. Knows shapes of requests; refuses to know how any is done."""
+"""Schemas of the HTTP API: requests, states of jobs, errors. Does not depend on how jobs are run."""
 
 from __future__ import annotations
 
+import copy
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
-LARGEST_SEED = 2**53 - 1
-"""Whole numbers above it are not exact in JavaScript."""
+from crystallm.energy.relaxation import RelaxOptions
+from crystallm.generation.request import Request, SamplingOptions
+
+MAX_SEED = 2**53 - 1
+"""Larger integers are not exact in JavaScript."""
+
+
+class ErrorDetail(BaseModel):
+    """An error in one line."""
+
+    message: str
+    field: str | None = Field(default=None, description="The field of the request that is wrong.")
+
+
+class Problem(BaseModel):
+    """The answer to a request that was rejected or failed."""
+
+    error: ErrorDetail
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem},
+    422: {"model": Problem},
+    429: {"model": Problem, "description": "Too many jobs; Retry-After gives the seconds to wait."},
+}
+
+
+class JobState(BaseModel):
+    """A job and its results so far."""
+
+    id: str
+    request: dict[str, Any] = Field(description="The request, with defaults filled in.")
+    created: float = Field(description="Seconds since 1970.")
+    state: Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+    position: int | None = Field(default=None, description="Position in the queue, from 1.")
+    total: int | None = Field(default=None, description="Expected crystals; simulations of a search.")
+    note: str | None = Field(default=None, description="How the request was interpreted.")
+    message: str | None = Field(default=None, description="Why the job failed.")
+    crystals: list[dict[str, Any]] = Field(default_factory=list)
+    curve: list[dict[str, Any]] = Field(default_factory=list, description="Lowest energy by step, eV/atom.")
+    progress: dict[str, Any] | None = Field(
+        default=None, description="Progress of a search: simulations, energy calls, texts, valid ones."
+    )
+
+
+def _same(model: type[BaseModel], name: str, **changes: Any) -> Any:
+    """Return the field of an option model, with a tighter bound, default or description of the API."""
+    field = model.model_fields[name]
+    changes.setdefault("description", field.description)
+    return FieldInfo.merge_field_infos(copy.copy(field), FieldInfo(**changes))
+
 
 Formula = Annotated[
-    str, Field(min_length=1, max_length=200, description="As people write it: `TiO2`, `(NH4)2SO4`.")
+    str, Field(min_length=1, max_length=200, description="Formula such as `TiO2` or `(NH4)2SO4`.")
 ]
 
 Z = Annotated[
     Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] | None,
     Field(
-        description="Reduced formula units in the conventional cell; `auto`: likely numbers; null: likely "
-        "numbers for a reduced formula, `TiO2`, and for a multiple, `Ti2O4`, the cell as written."
+        description="Reduced formula units in the conventional cell; `auto`: likely values; null: likely "
+        "values for a reduced formula (`TiO2`), the cell as written for a multiple (`Ti2O4`)."
     ),
 ]
 
-Group = Annotated[
+SpaceGroup = Annotated[
     Annotated[int, Field(ge=1, le=230)] | Annotated[str, Field(max_length=30)] | None,
     Field(
-        description="Number or symbol, of any setting (`Pbnm` is 62); null leaves it to the network; `auto`: "
-        "spread over likely ones."
+        description="Number, or symbol in any setting (`Pbnm` is 62); `auto`: likely groups; null: the model "
+        "chooses for each sample."
     ),
 ]
 
 Seed = Annotated[
     int | None,
-    Field(ge=0, le=LARGEST_SEED, description="The same seed gives the same crystals; null draws one."),
+    Field(ge=0, le=MAX_SEED, description="The same seed gives the same crystals; null draws one."),
 ]
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
-Energy = Annotated[
-    Name | None, Field(description="Name of an energy model that this server offers; null for none.")
+ModelName = Annotated[
+    Name | None, Field(description="One of the models of this server; null for the first of them.")
 ]
 
-
-class _Ask(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Generate(_Ask):
-    """Write crystals for a formula; without one, of a chemical system, or in a space group."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"kind": "generate", "formula": "TiO2", "z": 2, "space_group": "P4_2/mnm", "n": 4, "seed": 1}
-            ]
-        }
-    )
-
-    kind: Literal["generate"]
-    formula: Formula | None = None
-    elements: str | None = Field(
-        default=None,
-        max_length=200,
-        description="In place of a formula: a chemical system, `Li-Fe-O`; the network chooses the counts.",
-    )
-    allow_fewer_elements: bool = Field(default=False, description="Whether some of these may be left out.")
-    z: Z = None
-    space_group: Group = None
-    n: int = Field(default=8, ge=1, description="Crystals.")
-    temperature: float = Field(default=1.0, ge=0, le=10, description="0 takes the likeliest token.")
-    top_k: int | None = Field(
-        default=10, ge=1, le=100_000, description="Of the k likeliest tokens; null: all."
-    )
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: Seed = None
-    model: Name | None = Field(default=None, description="One of the models of this server; null: its first.")
-    energy: Energy = None
-    relax: bool = Field(default=False, description="With energy: relax each crystal, its symmetry kept.")
-
-
-class Search(_Ask):
-    """Look for crystals of low energy."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"kind": "search", "formula": "TiO2", "z": 2, "simulations": 100}]}
-    )
-
-    kind: Literal["search"]
-    formula: Formula
-    z: Z = None
-    space_group: Group = None
-    n: int | None = Field(
-        default=None,
-        ge=1,
-        description="So many distinct valid crystals are told, and of those found later the ones that are "
-        "among the n lowest; null: as many as a job may have.",
-    )
-    simulations: int = Field(default=100, ge=1, description="Crystals that may be tried.")
-    energy_calls: int | None = Field(
-        default=None, ge=1, description="End earlier, after so many crystals whose energy was asked."
-    )
-    recipe: Literal["ours", "paper", "paper-long"] = Field(
-        default="ours", description="`paper`: the tree search of the CrystaLLM paper."
-    )
-    seed: Seed = None
-    model: Name | None = None
-    energy: Energy = None
-
+EnergyModelName = Annotated[
+    Name | None, Field(description="One of the energy models of this server; null for none.")
+]
 
 Structures = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=200_000)]],
-    Field(min_length=1, description="CIFs, or standard texts."),
+    Field(min_length=1, description="CIFs, of this program or any other."),
 ]
 
 _SALT = (
@@ -119,39 +107,97 @@ _SALT = (
 )
 
 
-class Relax(_Ask):
-    """Bring crystals to the nearest minimum of an energy model."""
+def _config(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(frozen=True, extra="forbid", strict=True, json_schema_extra={"examples": [example]})
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"kind": "relax", "structures": [_SALT]}]})
+
+class GenerateRequest(BaseModel):
+    """Generate crystals of a formula, a chemical system or a space group."""
+
+    model_config = _config(
+        {"kind": "generate", "formula": "TiO2", "z": 2, "space_group": "P4_2/mnm", "n": 4, "seed": 1}
+    )
+
+    kind: Literal["generate"]
+    formula: Formula | None = None
+    elements: str | None = _same(Request, "elements", max_length=200)
+    allow_fewer_elements: bool = _same(
+        Request, "allow_fewer_elements", description="Whether some of the elements may be missing."
+    )
+    z: Z = None
+    space_group: SpaceGroup = None
+    n: int = _same(Request, "n", default=8)
+    temperature: float = _same(SamplingOptions, "temperature", le=10)
+    top_k: int | None = _same(SamplingOptions, "top_k", le=100_000)
+    top_p: float | None = _same(SamplingOptions, "top_p")
+    seed: Seed = None
+    model: ModelName = None
+    energy: EnergyModelName = None
+    relax: bool = Field(default=False, description="Relax each crystal and keep its symmetry; needs energy.")
+
+
+class SearchRequest(BaseModel):
+    """Search for crystals of low energy."""
+
+    model_config = _config({"kind": "search", "formula": "TiO2", "z": 2, "simulations": 100})
+
+    kind: Literal["search"]
+    formula: Formula
+    z: Z = None
+    space_group: SpaceGroup = None
+    n: int | None = Field(
+        default=None,
+        ge=1,
+        description="Report the first n distinct valid crystals, then only the n lowest energies; null: as "
+        "many as a job may have.",
+    )
+    simulations: int = Field(default=100, ge=1, description="Simulations.")
+    energy_calls: int | None = Field(default=None, ge=1, description="Stop after n computed energies.")
+    recipe: Literal["ours", "paper", "paper-long"] = Field(
+        default="ours", description="`paper`: the tree search of the CrystaLLM paper."
+    )
+    seed: Seed = None
+    model: ModelName = None
+    energy: EnergyModelName = None
+
+
+class RelaxRequest(BaseModel):
+    """Relax structures to the nearest minimum of an energy model."""
+
+    model_config = _config({"kind": "relax", "structures": [_SALT]})
 
     kind: Literal["relax"]
     structures: Structures
-    energy: Energy = None
-    steps: int = Field(default=200, ge=0, le=2000)
-    fmax: float = Field(default=0.05, gt=0, le=10, description="Largest force at which to stop, eV/Å.")
-    keep_symmetry: bool = False
+    energy: EnergyModelName = None
+    steps: int = _same(RelaxOptions, "steps", default=200, le=2000)
+    fmax: float = _same(RelaxOptions, "fmax", default=0.05, le=10)
+    keep_symmetry: bool = _same(RelaxOptions, "keep_symmetry", default=False)
 
 
-class Evaluate(_Ask):
-    """Judge crystals as the CrystaLLM paper does."""
+class EvaluateRequest(BaseModel):
+    """Check the validity of structures as the CrystaLLM paper does."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"kind": "evaluate", "structures": [_SALT]}]})
+    model_config = _config({"kind": "evaluate", "structures": [_SALT]})
 
     kind: Literal["evaluate"]
     structures: Structures
-    judge: Literal["auto", "text", "crystal"] = "auto"
+    read_as: Literal["auto", "text"] = Field(
+        default="auto",
+        description="`text`: check the CIF as it is printed; `auto`: only if this program printed it.",
+    )
 
 
-AnyAsk = Generate | Search | Relax | Evaluate
+JobRequest = GenerateRequest | SearchRequest | RelaxRequest | EvaluateRequest
 
-KINDS: dict[str, type[_Ask]] = {
-    "generate": Generate,
-    "search": Search,
-    "relax": Relax,
-    "evaluate": Evaluate,
+KINDS: dict[str, type[JobRequest]] = {
+    "generate": GenerateRequest,
+    "search": SearchRequest,
+    "relax": RelaxRequest,
+    "evaluate": EvaluateRequest,
 }
+"""Request schemas by kind."""
 
 
-def of_record(record: dict[str, Any]) -> Any:
-    """An ask that was kept as plain values."""
+def request_from_record(record: dict[str, Any]) -> JobRequest:
+    """Return the request that was stored as plain values."""
     return KINDS[record["kind"]](**record)

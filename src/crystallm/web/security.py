@@ -1,9 +1,12 @@
-"""What is let in, and what every answer carries. Knows HTTP; refuses to know what is asked for.
+"""What every request must satisfy, and the headers of every answer. Does not depend on the routes.
 
-- A request names a host of this server (a page of somebody else's name that points here is refused), has a
-  body of a bounded size that comes in bounded time, as JSON where it changes something (no form of another
-  site can send that), and a key where the server has keys.
-- An answer forbids scripts, styles and frames from anywhere else, and any script within a page.
+- A request names a host of this server (so that a foreign name cannot point here), has a body of bounded size
+  that arrives in bounded time, as JSON where it changes something (a form of another site cannot send that),
+  and an API key if the server has keys.
+- An answer forbids scripts, styles and frames from elsewhere, and inline scripts.
+
+Hosts are checked here and not by Starlette's TrustedHostMiddleware: its answer is not JSON and does not name
+the remedy.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 
     from crystallm.web.metrics import Metrics
-    from crystallm.web.rate_limits import Limits
+    from crystallm.web.options import ServerLimits
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -43,18 +46,18 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 
-_OPEN = ("/healthz", "/api/v1/about", "/api/v1/openapi.json")
+_OPEN_PATHS = ("/healthz", "/api/v1/about", "/api/v1/openapi.json")  # need no key
 
-_LONGEST_PATH = 4000
+_MAX_PATH = 4000
 
-_LARGEST_HEAD = 32_768
+_MAX_HEADER_BYTES = 32_768
 
 
 class ApiKeys:
-    """Keys of those who may use the API; kept as digests.
+    """API keys, stored as digests.
 
     Args:
-        keys: none for a server that is open to all who reach it.
+        keys: none for a server without keys.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
@@ -63,28 +66,28 @@ class ApiKeys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def fits(self, header: str) -> bool:
-        """Whether an `Authorization` header holds one of them."""
-        kind, _, key = header.partition(" ")
+    def accept(self, header: str) -> bool:
+        """Whether an `Authorization` header holds one of the keys."""
+        scheme, _, key = header.partition(" ")
         given = hashlib.sha256(key.strip().encode()).digest()
-        # All are compared, so that the time tells nothing.
-        found = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return kind.lower() == "bearer" and any(found)
+        # Compare with all, so that the time does not depend on which one fits.
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
+        return scheme.lower() == "bearer" and any(matches)
 
 
 class Guard:
-    """An ASGI application before another one; see the module.
+    """ASGI application that checks requests before it passes them to another one; see the module.
 
     Args:
-        inner: what it guards.
+        inner: the other application.
         limits: of bodies.
         metrics: where answers are counted.
-        hosts: names under which the server is reached; none for any.
-        keys: of those who may use the API.
+        hosts: accepted host names; none for any.
+        keys: API keys.
     """
 
     def __init__(
-        self, inner: Application, limits: Limits, metrics: Metrics, hosts: Iterable[str], keys: ApiKeys
+        self, inner: Application, limits: ServerLimits, metrics: Metrics, hosts: Iterable[str], keys: ApiKeys
     ) -> None:
         self._inner = inner
         self._limits = limits
@@ -97,11 +100,12 @@ class Guard:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._inner(scope, receive, send)
-            return  # there are no web sockets here
+            return  # no web sockets
 
-        async def sealed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._count(scope, message["status"])
+                kind = "api" if scope["path"].startswith("/api/") else "page"
+                self._metrics.requests.labels(str(message["status"]), kind).inc()
                 present = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
@@ -109,57 +113,64 @@ class Guard:
                 ]
             await send(message)
 
-        if refusal := self._refusal(scope):
-            await _refuse(sealed, *refusal)
+        if rejection := self._rejection(scope):
+            await _reject(send_with_headers, *rejection)
             return
         if scope["method"] in ("GET", "HEAD", "DELETE", "OPTIONS"):
-            await self._inner(scope, receive, sealed)
+            await self._inner(scope, receive, send_with_headers)
             return
         try:
-            body = await asyncio.wait_for(self._body(scope, receive), self._limits.body_seconds)
+            body = await asyncio.wait_for(self._body(scope, receive), self._limits.body_timeout)
         except TimeoutError:
-            await _refuse(sealed, 408, f"the body did not come within {self._limits.body_seconds:g} s")
+            message = f"the body did not arrive within {self._limits.body_timeout:g} s"
+            await _reject(send_with_headers, 408, message)
             return
         except ConnectionError:
             return
         if body is None:
-            await _refuse(sealed, 413, f"the body is larger than {self._limits.body:,} bytes")
+            await _reject(send_with_headers, 413, self._too_large())
             return
-        given: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def again() -> Message:
-            return given.pop() if given else await receive()
+        async def receive_body() -> Message:
+            return messages.pop() if messages else await receive()
 
-        await self._inner(scope, again, sealed)
+        await self._inner(scope, receive_body, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Why a request is not let in, seen from its head alone."""
+    def _rejection(self, scope: Scope) -> tuple[int, str] | None:
+        """Return status and message if the head of a request is not acceptable."""
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
         path = scope["path"]
-        if self._hosts and _name(headers.get("host", "")) not in self._hosts:
-            return 421, "this server does not go by that name: start it with --hosts to add one"
-        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _LONGEST_PATH:
-            return 414, f"an address of more than {_LONGEST_PATH} characters"
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > _LARGEST_HEAD:
-            return 431, f"headers of more than {_LARGEST_HEAD:,} bytes"
-        guarded = (path.startswith("/api/") or path == "/metrics") and path not in _OPEN
-        if self._keys and guarded and not self._keys.fits(headers.get("authorization", "")):
-            return 401, "this server asks for a key: send the header Authorization: Bearer KEY"
+        if self._hosts and _host_name(headers.get("host", "")) not in self._hosts:
+            return 421, "this server does not have that name: start it with --hosts to add one"
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _MAX_PATH:
+            return 414, f"the address has more than {_MAX_PATH} characters"
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
+            return 431, f"the headers have more than {_MAX_HEADER_BYTES:,} bytes"
+        guarded = (path.startswith("/api/") or path == "/metrics") and path not in _OPEN_PATHS
+        if self._keys and guarded and not self._keys.accept(headers.get("authorization", "")):
+            return 401, "this server needs a key: send the header Authorization: Bearer KEY"
         if scope["method"] in ("POST", "PUT", "PATCH"):
-            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json":
-                return 415, "send JSON, with the header Content-Type: application/json"
-            length = headers.get("content-length", "0")
-            if not length.isascii() or not length.isdecimal():
-                return 400, "the header Content-Length is no number"
-            if len(length) > 15 or int(length) > self._limits.body:
-                return 413, f"the body is larger than {self._limits.body:,} bytes"
+            return self._body_rejection(headers)
         return None
 
+    def _body_rejection(self, headers: dict[str, str]) -> tuple[int, str] | None:
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return 415, "send JSON, with the header Content-Type: application/json"
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdecimal():
+            return 400, "the header Content-Length is not a number"
+        if len(length) > 15 or int(length) > self._limits.max_body_bytes:
+            return 413, self._too_large()
+        return None
+
+    def _too_large(self) -> str:
+        return f"the body has more than {self._limits.max_body_bytes:,} bytes"
+
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None if it is too large."""
+        """Return the whole body; None if it is too large."""
         parts: list[bytes] = []
         size = 0
         while True:
@@ -168,25 +179,21 @@ class Guard:
                 raise ConnectionError(scope["path"])
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > self._limits.body:
+            if size > self._limits.max_body_bytes:
                 return None
             if not message.get("more_body", False):
                 return b"".join(parts)
 
-    def _count(self, scope: Scope, status: int) -> None:
-        kind = "api" if scope["path"].startswith("/api/") else "page"
-        self._metrics.count("requests", "Answers by status.", status=str(status), kind=kind)
 
-
-def _name(host: str) -> str:
-    """The name in a Host header, without the port."""
+def _host_name(host: str) -> str:
+    """Return the name in a Host header, without the port."""
     host = host.strip().lower()
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0]
 
 
-async def _refuse(send: Send, status: int, message: str) -> None:
+async def _reject(send: Send, status: int, message: str) -> None:
     body = json.dumps({"error": {"message": message, "field": None}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:

@@ -1,1 +1,1 @@
-"""Jobs: their queue, what is kept of them, and how each kind is done."""
+"""Jobs: their queue, their files, and how each kind is run."""

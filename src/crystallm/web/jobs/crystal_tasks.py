@@ -1,8 +1,8 @@
-"""What is found out on a crystal in a process that can be lost: its sheet, pattern and files.
+"""Tasks on crystals for worker processes: summaries, powder patterns and files.
 
-A sheet is all that a card of the page shows, as JSON. Lengths in Å, angles in degrees, volumes in Å^3,
-energies in eV per atom, log-likelihoods in nats. Functions here take one JSON value and give one, so that a
-crystal on which a library hangs costs itself alone. Refuses to know who asked.
+A summary is what the page shows of a crystal, as JSON: lengths in Å, angles in degrees, volumes in Å^3,
+energies in eV per atom, log-likelihoods in nats. Each function takes and returns one JSON value, so that a
+crystal on which a library hangs fails alone. Does not depend on jobs.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ if TYPE_CHECKING:
     from crystallm.validity.verdict import Validity
 
 
-FORMS = ("cif", "poscar", "extxyz")
-"""Kinds of files that a crystal can be taken home in."""
+FORMATS = ("cif", "poscar", "extxyz")
+"""Formats of the files of a crystal."""
 
-WAVELENGTH = "CuKa"
+RADIATION, WAVELENGTH = "CuKa", 1.54184
+"""Of powder patterns; the wavelength in Å, as pymatgen has it."""
 
 TWO_THETA = (5.0, 90.0)
-"""Degrees between which a powder pattern is computed."""
+"""Range of powder patterns, degrees."""
 
-MOST_DRAWN = 1500
-"""Atoms and their images beyond which a cell is not drawn."""
+MAX_DRAWN_ATOMS = 1500
+"""Largest number of drawn atoms, images included."""
 
-ASKED, CHOSEN, FORCED, SAMPLED = 0, 1, 2, 3
-"""Where a token comes from: what was asked, what was chosen for `auto`, the rules, or chance."""
+REQUESTED, CHOSEN, FORCED, SAMPLED = 0, 1, 2, 3
+"""Origin of a token: the request, the choice for `auto`, the grammar, or sampling."""
 
 
 def crystal_summary(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The sheet of a crystal that a network wrote.
+    """Summarise a sampled crystal.
 
     Args:
-        task: `language`, `ids`, `n_asked`, `n_prompt`, `forced`, `log_probs`, `log_likelihood`, `ended`, and
-            `judge`: whether it is to be judged.
+        task: `language`, `ids`, `n_requested` (tokens of the request), `n_prompt` (with chosen ones),
+            `forced`, `log_probs`, `log_likelihood`, `ended`, and `check`: whether to check its validity.
     """
     from crystallm.crystals.crystal import Crystal
     from crystallm.language import get_language
@@ -50,112 +51,109 @@ def crystal_summary(task: Mapping[str, Any]) -> dict[str, Any]:
     crystal = Crystal(
         language,
         task["ids"],
-        n_prompt=task["n_asked"],
+        n_prompt=task["n_requested"],
         log_likelihood=task["log_likelihood"],
         ended=task["ended"],
     )
-    found: dict[str, Any] = {
-        "log_likelihood": _number(task["log_likelihood"]),
+    summary: dict[str, Any] = {
+        "log_likelihood": _finite(task["log_likelihood"]),
         "n_tokens": len(task["ids"]),
         "ended": task["ended"],
         "tokens": _tokens(task, language.vocabulary()),
     }
-    if task.get("judge", True):
+    if task["check"]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found |= validity_summary(crystal.validity)
+            summary |= validity_summary(crystal.validity)
     try:
         text = crystal.text if crystal.ended else ""
-        structure = crystal.structure
-        return found | {"text": text, "cif": crystal.cif} | described(structure, text)
+        return summary | {"text": text, "cif": crystal.cif} | structure_summary(crystal.structure, text)
     except TextError as error:
-        return found | {"text": crystal.written, "broken": str(error)}
+        return summary | {"text": crystal.written, "broken": str(error)}
 
 
-def validity_summary(verdict: Validity) -> dict[str, Any]:
-    """What a sheet says of a verdict."""
+def validity_summary(validity: Validity) -> dict[str, Any]:
+    """Summarise the checks of a crystal."""
+    checks = ("sensible", "formula", "multiplicity", "space_group")
     return {
-        "valid": verdict.valid,
-        "reasons": list(verdict.reasons),
-        "checks": {
-            name: getattr(verdict, name) for name in ("sensible", "formula", "multiplicity", "space_group")
-        },
-        "bond_score": _number(verdict.bond_score),
+        "valid": validity.valid,
+        "reasons": list(validity.reasons),
+        "checks": {name: getattr(validity, name) for name in checks},
+        "bond_score": _finite(validity.bond_score),
     }
 
 
-def judged(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The sheet of a crystal that somebody handed in, `text`, judged as `what` says."""
+def uploaded_summary(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Summarise an uploaded structure.
+
+    Args:
+        task: `text`, a CIF, and `read_as`: how to check it (`what` of `validity.checks.inspect`), or None.
+    """
     from dataclasses import asdict
 
-    from crystallm.validity import checks
-
-    verdict, facts = checks.inspect(task["text"], task["what"])
-    return validity_summary(verdict) | {"facts": asdict(facts)} | _handed_in(task["text"])
-
-
-def uploaded_summary(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The sheet of a crystal that somebody handed in, `text`, not judged."""
-    return _handed_in(task["text"])
-
-
-def _handed_in(text: str) -> dict[str, Any]:
     from crystallm.cif import standard_structure, structure_reader, writer
     from crystallm.validity import checks
 
+    text = task["text"]
+    summary: dict[str, Any] = {}
+    if task["read_as"] is not None:
+        validity, facts = checks.inspect(text, task["read_as"])
+        summary = validity_summary(validity) | {"facts": asdict(facts)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            standard = (
-                text if checks.is_standard(text) else writer.to_text(structure_reader.read_structure(text))
-            )
-            return {"text": standard, "cif": writer.to_cif(standard)} | described(
-                standard_structure.to_structure(standard), standard
-            )
+            if not checks.is_standard(text):
+                text = writer.to_text(structure_reader.read_structure(text))
+            structure = standard_structure.to_structure(text)
+            return summary | {"text": text, "cif": writer.to_cif(text)} | structure_summary(structure, text)
         except CrystallmError as error:
-            return {"broken": str(error)}
+            return summary | {"broken": str(error)}
 
 
-def relaxed(task: Mapping[str, Any]) -> dict[str, Any]:
-    """What a crystal has become; `record` is that of `energy.relax.Relaxed`."""
+def relaxed_summary(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Summarise a relaxed structure.
+
+    Args:
+        task: `record`, of `energy.relaxation.Relaxed`.
+    """
     from crystallm.energy import relaxation
     from crystallm.structures import conversion
 
     record = task["record"]
     structure = conversion.from_json(record["structure"])
-    group = relaxation.space_group(structure)
-    found = described(structure, "")
-    found |= {"space_group": group[0], "space_group_number": group[1]} if group else {}
-    told = {name: record[name] for name in ("energy_before", "energy", "steps", "converged", "fmax")}
-    return found | told | {"cif": relaxation.to_cif(structure)}
+    summary = structure_summary(structure, "")
+    if group := relaxation.space_group(structure):
+        summary |= {"space_group": group[0], "space_group_number": group[1]}
+    summary |= {name: record[name] for name in ("energy_before", "energy", "steps", "converged", "fmax")}
+    return summary | {"cif": relaxation.to_cif(structure)}
 
 
-def described(structure: Structure, text: str) -> dict[str, Any]:
-    """What a structure is like: cell, atoms, picture; and its orbits, where there is a standard text."""
+def structure_summary(structure: Structure, text: str) -> dict[str, Any]:
+    """Summarise cell and atoms of a structure; with a standard CIF text, also its orbits."""
     from crystallm.crystallography import formula
     from crystallm.structures import conversion
 
     counts = {str(s): round(n) for s, n in structure.composition.get_el_amt_dict().items()}
-    made = formula.cell("".join(f"{symbol}{count}" for symbol, count in counts.items()))
+    cell = formula.cell("".join(f"{symbol}{count}" for symbol, count in counts.items()))
     lattice = structure.lattice
-    found: dict[str, Any] = {
-        "formula": made.formula,
-        "reduced_formula": made.reduced_formula,
-        "z": made.z,
+    summary: dict[str, Any] = {
+        "formula": cell.formula,
+        "reduced_formula": cell.reduced_formula,
+        "z": cell.z,
         "n_atoms": len(structure),
-        "composition": [list(pair) for pair in made.composition],
+        "composition": [list(pair) for pair in cell.composition],
         "cell": [round(value, 5) for value in lattice.parameters],
         "volume": round(lattice.volume, 4),
         "volume_per_atom": round(lattice.volume / len(structure), 4),
-        "density": _number(float(structure.density)),
+        "density": _finite(float(structure.density)),
         "structure": conversion.to_json(structure),
         "view": _view(structure),
     }
-    return found | (_symmetry(text) if text else {})
+    return summary | (_symmetry(text) if text else {})
 
 
 def _symmetry(text: str) -> dict[str, Any]:
-    """Space group and orbits of a standard text, each with its Wyckoff position."""
+    """Return space group and orbits of a standard text, each with its Wyckoff position."""
     from crystallm.cif import parser, standard_structure
     from crystallm.crystallography import space_groups
 
@@ -184,16 +182,16 @@ def _symmetry(text: str) -> dict[str, Any]:
 
 
 def _view(structure: Structure) -> dict[str, Any] | None:
-    """Atoms, those on faces repeated, and bonds, as they are drawn; None for a cell too large for that."""
+    """Return atoms, those on faces repeated, and bonds as they are drawn; None for too large a cell."""
     from crystallm.visualization import unit_cell
 
-    if len(structure) > MOST_DRAWN // 4:
+    if len(structure) > MAX_DRAWN_ATOMS // 4:
         return None
     try:
         symbols, points = unit_cell.drawn_atoms(structure)
     except ValueError:
         return None
-    if len(symbols) > MOST_DRAWN:
+    if len(symbols) > MAX_DRAWN_ATOMS:
         return None
     bonds = unit_cell.drawn_bonds(structure, symbols, points)
     return {
@@ -204,28 +202,28 @@ def _view(structure: Structure) -> dict[str, Any] | None:
 
 
 def _tokens(task: Mapping[str, Any], vocabulary: tuple[str, ...]) -> list[list[Any]]:
-    """(Text, where it comes from, its probability) of each token."""
-    n_prompt, n_asked = task["n_prompt"], task["n_asked"]
-    found: list[list[Any]] = []
-    for place, token in enumerate(task["ids"]):
-        if place < n_prompt:
-            found.append([vocabulary[token], ASKED if place < n_asked else CHOSEN, None])
+    """Return (text, origin, probability) of each token."""
+    n_prompt, n_requested = task["n_prompt"], task["n_requested"]
+    tokens: list[list[Any]] = []
+    for index, token in enumerate(task["ids"]):
+        if index < n_prompt:
+            tokens.append([vocabulary[token], REQUESTED if index < n_requested else CHOSEN, None])
             continue
-        forced = task["forced"][place - n_prompt]
-        chance = math.exp(min(0.0, task["log_probs"][place - n_prompt]))
-        found.append([vocabulary[token], FORCED if forced else SAMPLED, round(chance, 4)])
-    return found
+        forced = task["forced"][index - n_prompt]
+        probability = math.exp(min(0.0, task["log_probs"][index - n_prompt]))
+        tokens.append([vocabulary[token], FORCED if forced else SAMPLED, round(probability, 4)])
+    return tokens
 
 
-def pattern(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The powder X-ray pattern of a packed structure, by pymatgen, Cu K-alpha."""
+def powder_pattern(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Compute the powder X-ray pattern of `structure` with pymatgen, Cu K-alpha."""
     from pymatgen.analysis.diffraction.xrd import XRDCalculator
 
     from crystallm.structures import conversion
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = XRDCalculator(wavelength=WAVELENGTH).get_pattern(
+        pattern = XRDCalculator(wavelength=RADIATION).get_pattern(
             conversion.from_json(task["structure"]), two_theta_range=TWO_THETA
         )
     peaks = [
@@ -233,42 +231,41 @@ def pattern(task: Mapping[str, Any]) -> dict[str, Any]:
             "two_theta": round(float(x), 4),
             "intensity": round(float(y), 3),
             "d": round(float(d), 5),
-            "hkl": [list(map(int, one["hkl"])) for one in hkls],
+            "hkl": [list(map(int, plane["hkl"])) for plane in planes],
         }
-        for x, y, hkls, d in zip(found.x, found.y, found.hkls, found.d_hkls, strict=True)
+        for x, y, planes, d in zip(pattern.x, pattern.y, pattern.hkls, pattern.d_hkls, strict=True)
     ]
-    return {"radiation": "Cu Kα", "wavelength": 1.54184, "two_theta": list(TWO_THETA), "peaks": peaks}
+    return {"radiation": "Cu Kα", "wavelength": WAVELENGTH, "two_theta": list(TWO_THETA), "peaks": peaks}
 
 
-def files(task: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The crystal of each sheet in all forms.
+def crystal_files(task: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Write crystals in all formats.
 
     Args:
-        task: `sheets`, of each `cif`, `structure`, `formula`, and `energy` where it is known.
+        task: `crystals`, each with `cif`, `structure`, `formula`, and its `energy`, eV per atom, or None.
     """
-    return [file_of(one) for one in task["sheets"]]
-
-
-def file_of(one: Mapping[str, Any]) -> dict[str, str]:
-    """One crystal in all forms."""
     from pymatgen.io.vasp import Poscar
 
     from crystallm.structures import conversion
 
+    files = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        structure = conversion.from_json(one["structure"])
-        energy = one.get("energy")  # per atom; in a file that of the cell
-        poscar = Poscar(structure.get_sorted_structure(), comment=one["formula"])
-        return {
-            "cif": one["cif"],
-            "poscar": poscar.get_str(significant_figures=10),
-            "extxyz": conversion.frame(
-                structure, {"energy": None if energy is None else energy * len(structure)}
-            ),
-        }
+        for crystal in task["crystals"]:
+            structure = conversion.from_json(crystal["structure"])
+            energy = crystal["energy"]
+            cell_energy = None if energy is None else energy * len(structure)
+            poscar = Poscar(structure.get_sorted_structure(), comment=crystal["formula"])
+            files.append(
+                {
+                    "cif": crystal["cif"],
+                    "poscar": poscar.get_str(significant_figures=10),
+                    "extxyz": conversion.frame(structure, {"energy": cell_energy}),
+                }
+            )
+    return files
 
 
-def _number(value: float | None) -> float | None:
-    """A number that JSON has."""
+def _finite(value: float | None) -> float | None:
+    """Round a number; None for one that JSON does not have."""
     return None if value is None or not math.isfinite(value) else round(value, 6)

@@ -1,4 +1,4 @@
-"""One job: events, state, followers."""
+"""One job: its request, events and state, and the clients that wait for events."""
 
 from __future__ import annotations
 
@@ -10,131 +10,132 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
-from crystallm.web.jobs import store as stores
-from crystallm.web.jobs.store import OVER
+from crystallm.web.jobs.store import FINAL_STATES, last_state
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from crystallm.web.jobs.store import Store
+    from crystallm.web.jobs.store import JobStore, StoredJob
 
 
-LOG = logging.getLogger(__name__)
-
-SEARCH = "search"
-"""The kind of jobs of which few are done at a time."""
-
-REMEMBERED = 64  # finished jobs whose lines are kept in memory
+_LOG = logging.getLogger(__name__)
 
 
 class BusyError(CrystallmError):
-    """There is no place for a further job.
+    """The server has no slot for a request.
 
     Args:
         message: one line.
-        after: seconds after which to try again.
+        retry_after: seconds after which to try again.
     """
 
-    def __init__(self, message: str, after: int) -> None:
+    def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
-        self.after = after
+        self.retry_after = retry_after
 
 
 class Job:
-    """One job.
+    """A job.
 
     Args:
-        kept: as the disk has it.
-        address: from which it was asked, as jobs are counted.
-        store: where its lines are kept.
+        stored: as it is on disk.
+        address: client network for which it is counted.
+        store: of its events.
 
     Attributes:
-        name: by which it is asked for; nobody guesses it.
-        ask: what was asked, as plain values.
-        created: when, seconds since 1970.
-        origin: which server began it, as far as that decides the crystals.
-        lines: its events.
-        state: that of the last of them; "" before the first.
+        id: a name that cannot be guessed.
+        request: plain values, see `schemas`.
+        created: seconds since 1970.
+        origin: version and weights that decide its crystals.
+        events: JSON lines.
+        state: of the last state event; "" before the first.
+        task: that runs the job; None if it does not run.
+        cancelled: whether a client has cancelled it.
     """
 
-    def __init__(self, kept: stores.Kept, address: str, store: Store) -> None:
-        self.name, self.ask, self.created, self.lines, self.origin = kept
+    def __init__(self, stored: StoredJob, address: str, store: JobStore) -> None:
+        self.id, self.request, self.created, self.events, self.origin = stored
         self.address = address
-        self.state = stores.state_of(self.lines)
+        self.state = last_state(self.events)
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False
         self._store = store
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.state in OVER
+    def is_over(self) -> bool:
+        """Whether the state is final."""
+        return self.state in FINAL_STATES
 
     @property
     def search_log(self) -> Path:
-        """The file in which a search keeps what it needs to go on."""
-        return self._store.search_log(self.name)
+        """Journal of a search, from which it is resumed."""
+        return self._store.search_log(self.id)
 
-    def known(self) -> dict[str, Any]:
-        """What has been found so far, before an interruption too; see `view`."""
-        return view(self.lines)
+    def results(self) -> dict[str, Any]:
+        """Return the results so far, those before an interruption included; see `combine_events`."""
+        return combine_events(self.events)
 
-    def tell(self, event: str, data: dict[str, Any] | list[Any]) -> None:
-        """Note what has happened, on disk too, and tell who follows.
+    def add_event(self, event: str, data: dict[str, Any] | list[Any]) -> None:
+        """Store an event and wake the clients that follow the job.
 
         Raises:
             CrystallmError: the disk is full.
         """
         line = json.dumps({"event": event, "data": data}, ensure_ascii=False, separators=(",", ":"))
-        self._store.append(self.name, line)
-        self.lines.append(line)
-        self.stir()
+        self._store.append(self.id, line)
+        self.events.append(line)
+        self.notify()
 
-    def enter(self, state: str, **more: Any) -> None:
-        """Note a new state. That the disk is full does not keep it from those who follow."""
+    def set_state(self, state: str, **more: Any) -> None:
+        """Add a state event; if the disk is full, only for the clients that follow the job."""
         self.state = state
         data = {"state": state, "time": round(time.time(), 3), **more}
         try:
-            self.tell("state", data)
+            self.add_event("state", data)
         except CrystallmError as error:
-            LOG.warning("job %s: %s", self.name, error)
-            self.lines.append(json.dumps({"event": "state", "data": data}, separators=(",", ":")))
-            self.stir()
+            _LOG.warning("job %s: %s", self.id, error)
+            self.events.append(json.dumps({"event": "state", "data": data}, separators=(",", ":")))
+            self.notify()
 
-    def stir(self) -> None:
-        """Wake those who follow: something has changed."""
-        self._news.set()
-        self._news = asyncio.Event()
+    def notify(self) -> None:
+        """Wake the clients that follow the job."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-    async def news(self, seconds: float) -> None:
-        """Wait until something happens, or for so long."""
-        waiting = self._news
+    async def wait_for_change(self, seconds: float) -> None:
+        """Wait for `notify`, at most for the given time."""
+        changed = self._changed
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(waiting.wait(), seconds)
+            await asyncio.wait_for(changed.wait(), seconds)
 
 
-def view(lines: list[str]) -> dict[str, Any]:
-    """What the events of a job add up to: its state, note, crystals in their order, progress, curve."""
-    found: dict[str, Any] = {"state": "queued", "crystals": []}
+def combine_events(events: Sequence[str]) -> dict[str, Any]:
+    """Return what the events of a job add up to.
+
+    Returns:
+        `state` and `crystals` in order; if events gave them, `total`, `note`, `message`, `progress`, `curve`.
+    """
+    results: dict[str, Any] = {"state": "queued", "crystals": []}
     crystals: dict[int, dict[str, Any]] = {}
     curve: list[Any] = []
-    for line in lines:
+    for line in events:
         entry = json.loads(line)
         event, data = entry["event"], entry["data"]
         if event == "state":
-            found.pop("message", None)  # of an end that was none, since the job was gone on with
-            found |= {name: value for name, value in data.items() if name != "time"}
+            results.pop("message", None)  # of an interruption, if the job was resumed
+            results |= {name: value for name, value in data.items() if name != "time"}
         elif event == "crystal":
             crystals[data["number"]] = data
         elif event == "update":
-            for one in data:
-                crystals.setdefault(one["number"], {}).update(one)
+            for update in data:
+                crystals.setdefault(update["number"], {}).update(update)
         elif event == "progress":
-            found["progress"] = data
+            results["progress"] = data
         elif event == "curve":
             curve.append(data)
-    found["crystals"] = [crystals[number] for number in sorted(crystals)]
+    results["crystals"] = [crystals[number] for number in sorted(crystals)]
     if curve:
-        found["curve"] = curve
-    return found
+        results["curve"] = curve
+    return results

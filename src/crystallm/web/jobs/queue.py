@@ -1,16 +1,15 @@
-"""What is under way: jobs, the queue before them, and all that happens to them, told and kept as it happens.
+"""The queue of jobs, and the jobs that run, followed by clients and stored as events come.
 
-A job is a list of events, each one line of JSON, `{"event":..., "data":...}`; a client that follows it gets
-the lines, one that asks for its state what they add up to (`view`). The last event is a state in which
-nothing more will happen, unless that is `interrupted` and somebody goes on with the job. All of this runs on
-one event loop, without locks. Refuses to know how any kind of job is done: a runner does it, and says what
-happens by `Job.tell`.
+A job is a list of events, each one JSON line, `{"event":..., "data":...}`. A client that follows a job gets
+the lines; one that requests its state gets what they add up to (`combine_events`). All of this runs on one
+event loop, without locks. Does not depend on how a job is run: a runner does that and calls `Job.add_event`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import time
 from collections import Counter, OrderedDict, deque
@@ -18,37 +17,46 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.web.jobs import store as stores
-from crystallm.web.jobs.job import LOG, REMEMBERED, SEARCH, BusyError, Job
-from crystallm.web.jobs.store import INTERRUPTED
+from crystallm.web.jobs.job import BusyError, Job
+from crystallm.web.jobs.store import INTERRUPTED, StoredJob, is_final
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from crystallm.web.jobs.store import Store
+    from crystallm.web.jobs.store import JobStore
     from crystallm.web.metrics import Metrics
-    from crystallm.web.rate_limits import Limits
+    from crystallm.web.options import ServerLimits
 
+
+_LOG = logging.getLogger(__name__)
+
+_SEARCH = "search"  # the kind of which only a few run at a time
+
+_MAX_FINISHED = 64  # finished jobs whose events stay in memory
 
 _SWEEP_SECONDS = 600.0
 
-_USUAL_SECONDS = 4.0  # of a job, before any has been seen
+_TYPICAL_SECONDS = 4.0  # of a job, before any has run
 
-_CUT_SHORT = "the server ended before this job did: go on with it for the rest"
+_CUT_SHORT = "the server ended before this job did: resume it for the rest"
 
 
-class Jobs:
+class JobQueue:
     """All jobs of a server.
 
     Args:
-        store: where they are kept.
+        store: where they are stored.
         limits: of the server.
-        metrics: counters.
-        runner: does a job of any kind, and returns when it is done.
+        metrics: of the server.
+        runner: runs a job of any kind to its end.
     """
 
     def __init__(
-        self, store: Store, limits: Limits, metrics: Metrics, runner: Callable[[Job], Awaitable[None]]
+        self,
+        store: JobStore,
+        limits: ServerLimits,
+        metrics: Metrics,
+        runner: Callable[[Job], Awaitable[None]],
     ) -> None:
         self.limits = limits
         self._store = store
@@ -56,9 +64,9 @@ class Jobs:
         self._runner = runner
         self._waiting: deque[Job] = deque()
         self._active: dict[str, Job] = {}
-        self._past: OrderedDict[str, Job] = OrderedDict()
+        self._finished: OrderedDict[str, Job] = OrderedDict()
         self._by_address: Counter[str] = Counter()
-        self._mean = _USUAL_SECONDS
+        self._mean_seconds = _TYPICAL_SECONDS
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -68,17 +76,17 @@ class Jobs:
 
     @property
     def n_running(self) -> int:
-        """Jobs that are being done."""
+        """Jobs that run."""
         return len(self._active) - len(self._waiting)
 
     def open(self) -> None:
-        """Tell of jobs that a former server has left unfinished, and begin to forget old ones."""
-        for kept in self._store.unfinished():
-            Job(kept, "", self._store).enter(INTERRUPTED, message=_CUT_SHORT)
+        """Mark jobs that a former server left unfinished as interrupted, and start to delete old ones."""
+        for stored in self._store.unfinished():
+            Job(stored, "", self._store).set_state(INTERRUPTED, message=_CUT_SHORT)
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
-        """End what is under way; it is told as interrupted."""
+        """Interrupt all jobs."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._waiting.clear()
@@ -87,97 +95,95 @@ class Jobs:
             if job.task is not None:
                 job.task.cancel()
             else:
-                self._end(job, INTERRUPTED, message="the server ended before this job began")
+                self._end(job, INTERRUPTED, message="the server ended before this job started")
         await asyncio.gather(*(job.task for job in jobs if job.task is not None), return_exceptions=True)
 
-    def submit(self, ask: dict[str, Any], address: str, origin: str = "") -> Job:
-        """Take a job on.
+    def submit(self, request: dict[str, Any], address: str, origin: str = "") -> Job:
+        """Accept a job.
 
         Args:
-            ask: what is asked.
-            address: from which.
+            request: plain values.
+            address: client network from which it comes.
             origin: see `Job`.
 
         Raises:
-            BusyError: too many wait, or too many are of this address.
+            BusyError: too many jobs wait, or too many are of this address.
             CrystallmError: the disk is full.
         """
-        self._check_place(ask, address)
-        job = Job(stores.Kept(secrets.token_urlsafe(12), ask, time.time(), [], origin), address, self._store)
-        self._store.create(job.name, ask, job.created, origin)
-        self._metrics.count("jobs_submitted", "Jobs taken on.", kind=str(ask["kind"]))
-        self._queue(job)
+        self._require_slot(request, address)
+        stored = StoredJob(secrets.token_urlsafe(12), request, time.time(), [], origin)
+        self._store.create(stored.id, request, stored.created, origin)
+        self._metrics.jobs_submitted.labels(request["kind"]).inc()
+        job = Job(stored, address, self._store)
+        self._enqueue(job)
         return job
 
     def resume(self, job: Job, address: str) -> None:
-        """Go on with an interrupted job: it waits for its turn again, and keeps what it has found.
+        """Enqueue an interrupted job again; it keeps its results.
 
         Args:
-            job: one that is under way is left as it is.
-            address: that goes on with it.
+            job: left as it is if it is queued or running.
+            address: client network that resumes it.
 
         Raises:
             BusyError: as for `submit`.
             ValueError: it is over for good.
         """
-        if not job.over:
+        if not job.is_over:
             return
         if job.state != INTERRUPTED:
-            raise ValueError(f"a job that is {job.state} cannot be gone on with")
-        self._check_place(job.ask, address)
-        self._past.pop(job.name, None)
+            raise ValueError(f"a job that is {job.state} cannot be resumed")
+        self._require_slot(job.request, address)
+        self._finished.pop(job.id, None)
         job.address = address
-        self._metrics.count("jobs_resumed", "Interrupted jobs gone on with.", kind=str(job.ask["kind"]))
-        self._queue(job)
+        self._metrics.jobs_resumed.labels(job.request["kind"]).inc()
+        self._enqueue(job)
 
-    def _check_place(self, ask: dict[str, Any], address: str) -> None:
-        """Whether there is a place for a further job; raises a BusyError if not."""
-        after = self._after()
-        if self._by_address[address] >= self.limits.per_address:
-            raise BusyError(
-                f"{self.limits.per_address} jobs of your address are under way: wait until one is done", after
-            )
-        if len(self._waiting) >= self.limits.waiting and not self._has_place(ask):
-            raise BusyError(f"{len(self._waiting)} jobs are waiting already: try again later", after)
+    def _require_slot(self, request: dict[str, Any], address: str) -> None:
+        """Raise a BusyError if no further job can be accepted."""
+        n, n_waiting = self._by_address[address], len(self._waiting)
+        if n >= self.limits.max_jobs_per_address:
+            message = f"{n} jobs of your address are queued or running: wait until one ends"
+            raise BusyError(message, self._retry_after())
+        if n_waiting >= self.limits.max_waiting and not self._can_start(request):
+            raise BusyError(f"{n_waiting} jobs are waiting already: try again later", self._retry_after())
 
-    def _queue(self, job: Job) -> None:
-        """Let a job wait for its turn."""
-        job.enter("queued")
-        self._active[job.name] = job
+    def _enqueue(self, job: Job) -> None:
+        job.set_state("queued")
+        self._active[job.id] = job
         self._by_address[job.address] += 1
         self._waiting.append(job)
-        self._begin()
+        self._start_next()
 
-    async def get(self, name: str) -> Job | None:
-        """A job, under way or kept; None if there is none."""
-        if (job := self._known(name)) is not None:
+    async def get(self, job_id: str) -> Job | None:
+        """Return a job, active or stored; None if there is none."""
+        if (job := self._in_memory(job_id)) is not None:
             return job
-        kept = await asyncio.to_thread(self._store.read, name)
-        if kept is None:
+        stored = await asyncio.to_thread(self._store.read, job_id)
+        if stored is None:
             return None
-        if (job := self._known(name)) is not None:  # somebody else has read it meanwhile
+        if (job := self._in_memory(job_id)) is not None:  # read by another request meanwhile
             return job
-        job = Job(kept, "", self._store)
-        if not job.over:  # nobody is at it: the disk was full when it ended
-            job.enter(INTERRUPTED, message=_CUT_SHORT)
+        job = Job(stored, "", self._store)
+        if not job.is_over:  # not active: the disk was full when it ended
+            job.set_state(INTERRUPTED, message=_CUT_SHORT)
         self._remember(job)
         return job
 
-    def _known(self, name: str) -> Job | None:
-        """A job that is in memory."""
-        if name in self._active:
-            return self._active[name]
-        if name in self._past:
-            self._past.move_to_end(name)
-        return self._past.get(name)
+    def _in_memory(self, job_id: str) -> Job | None:
+        if job_id in self._active:
+            return self._active[job_id]
+        if job_id in self._finished:
+            self._finished.move_to_end(job_id)
+        return self._finished.get(job_id)
 
     def position(self, job: Job) -> int | None:
-        """Its place in the queue, from 1; None if it does not wait."""
+        """Return the position in the queue, from 1; None for a job that does not wait."""
         return self._waiting.index(job) + 1 if job in self._waiting else None
 
     def cancel(self, job: Job) -> None:
-        """End a job, unless it is over; what it has found stays."""
-        if job.over:
+        """Cancel a job unless it is over; its results stay."""
+        if job.is_over:
             return
         job.cancelled = True
         if job.task is not None:
@@ -185,103 +191,91 @@ class Jobs:
         elif job in self._waiting:
             self._waiting.remove(job)
             self._end(job, "cancelled")
-            self._stir_waiting()
+            self._notify_waiting()
 
-    async def follow(self, job: Job, after: int, seconds: float = 15.0) -> AsyncIterator[tuple[int, str]]:
-        """The events of a job as (number, line), those that have been first; no end that was none.
+    async def follow(self, job: Job, start: int, seconds: float = 15.0) -> AsyncIterator[tuple[int, str]]:
+        """Yield the events of a job as (number, line) until it is over.
 
         Args:
-            job: followed until it is over.
-            after: events that the client has already.
-            seconds: after which an empty line says that the connection stands; with the place in the queue,
-                where it waits.
+            job: to follow; final states before it was resumed are left out.
+            start: number of events that the client has already.
+            seconds: after which an empty line keeps the connection alive. The position in the queue is an
+                event without a number.
         """
-        place = min(after, len(job.lines))
-        told: int | None = None
+        n_sent = min(start, len(job.events))
+        sent_position: int | None = None
         while True:
-            while place < len(job.lines):
-                place += 1
-                line = job.lines[place - 1]
-                if place == len(job.lines) or not stores.is_end(line):
-                    yield place, line
-            if job.over:
+            while n_sent < len(job.events):
+                n_sent += 1
+                line = job.events[n_sent - 1]
+                if n_sent == len(job.events) or not is_final(line):
+                    yield n_sent, line
+            if job.is_over:
                 return
             position = self.position(job)
-            if position is not None and position != told:
-                told = position
+            if position is not None and position != sent_position:
+                sent_position = position
                 yield 0, json.dumps({"event": "position", "data": {"position": position}})
-            await job.news(seconds)
-            if len(job.lines) == place and self.position(job) == told:
+            await job.wait_for_change(seconds)
+            if len(job.events) == n_sent and self.position(job) == sent_position:
                 yield 0, ""
 
-    def _after(self) -> int:
-        """Seconds after which a place is likely to be free."""
-        turns = 1 + len(self._waiting) / self.limits.running
-        return max(1, min(120, round(self._mean * turns)))
+    def _retry_after(self) -> int:
+        """Return the seconds after which a slot is likely to be free."""
+        turns = 1 + len(self._waiting) / self.limits.max_running
+        return max(1, min(120, round(self._mean_seconds * turns)))
 
-    def _has_place(self, ask: dict[str, Any]) -> bool:
-        """Whether a job could begin now: searches are fewer at a time, and hold up no other kind."""
-        if self.n_running >= self.limits.running:
+    def _can_start(self, request: dict[str, Any]) -> bool:
+        """Whether a job could start now. Searches have fewer slots, and do not hold up other kinds."""
+        if self.n_running >= self.limits.max_running:
             return False
-        if ask["kind"] != SEARCH:
+        if request["kind"] != _SEARCH:
             return True
-        running = [job.ask["kind"] for job in self._active.values() if job.task is not None]
-        return running.count(SEARCH) < self.limits.searches
+        running = [job.request["kind"] for job in self._active.values() if job.task is not None]
+        return running.count(_SEARCH) < self.limits.max_searches
 
-    def _begin(self) -> None:
+    def _start_next(self) -> None:
         for job in tuple(self._waiting):
-            if not self._has_place(job.ask):
+            if not self._can_start(job.request):
                 continue
             self._waiting.remove(job)
-            job.task = asyncio.create_task(self._do(job))
-            job.task.add_done_callback(partial(self._left, job))
-        self._stir_waiting()
+            job.task = asyncio.create_task(self._run(job))
+            job.task.add_done_callback(partial(self._task_ended, job))
+        self._notify_waiting()
 
-    def _left(self, job: Job, _: asyncio.Task[None]) -> None:
-        """End a job whose task was cancelled before it could begin."""
-        if not job.over:
+    def _task_ended(self, job: Job, _: asyncio.Task[None]) -> None:
+        """End a job whose task was cancelled before it started."""
+        if not job.is_over:
             self._end(job, "cancelled" if job.cancelled else INTERRUPTED)
-            self._begin()
+            self._start_next()
 
-    def _stir_waiting(self) -> None:
+    def _notify_waiting(self) -> None:
         for job in self._waiting:
-            job.stir()
+            job.notify()
 
-    async def _do(self, job: Job) -> None:
-        begun = time.monotonic()
+    async def _run(self, job: Job) -> None:
+        start = time.monotonic()
         state: str = "done"
         more: dict[str, Any] = {}
         try:
-            job.enter("running")
-            async with asyncio.timeout(self.limits.job_seconds):
+            job.set_state("running")
+            async with asyncio.timeout(self.limits.job_timeout):
                 await self._runner(job)
         except asyncio.CancelledError:
             state = "cancelled" if job.cancelled else INTERRUPTED
         except TimeoutError:
             state = "failed"
-            more = {"message": f"took longer than {self.limits.job_seconds:g} s: ask for less"}
+            more = {"message": f"took longer than {self.limits.job_timeout:g} s: request less"}
         except Exception as error:  # noqa: BLE001 - a fault of one job must not end the server
-            state, more = "failed", self._told(job, error)
-        self._mean += 0.1 * (time.monotonic() - begun - self._mean)
+            state, more = "failed", _error_facts(job, error)
+        self._mean_seconds += 0.1 * (time.monotonic() - start - self._mean_seconds)
         self._end(job, state, **more)
-        self._begin()
-
-    @staticmethod
-    def _told(job: Job, error: BaseException) -> dict[str, Any]:
-        """What a client is told of an error."""
-        while isinstance(error, BaseExceptionGroup):  # of tasks that were done together
-            error = error.exceptions[0]
-        if isinstance(error, InputError):
-            return {"message": str(error), "field": getattr(error, "field", None)}
-        if isinstance(error, CrystallmError):
-            return {"message": str(error)}
-        LOG.error("job %s failed", job.name, exc_info=error)
-        return {"message": "internal error: the server's log tells what"}
+        self._start_next()
 
     def _end(self, job: Job, state: str, **more: Any) -> None:
-        job.enter(state, **more)
-        self._metrics.count("jobs_finished", "Jobs that are over.", state=state)
-        self._active.pop(job.name, None)
+        job.set_state(state, **more)
+        self._metrics.jobs_finished.labels(state).inc()
+        self._active.pop(job.id, None)
         self._by_address[job.address] -= 1
         if not self._by_address[job.address]:
             del self._by_address[job.address]
@@ -289,17 +283,27 @@ class Jobs:
 
     def _remember(self, job: Job) -> None:
         job.task = None
-        self._past[job.name] = job
-        while len(self._past) > REMEMBERED:
-            self._past.popitem(last=False)
+        self._finished[job.id] = job
+        while len(self._finished) > _MAX_FINISHED:
+            self._finished.popitem(last=False)
 
     async def _sweep(self) -> None:
         while True:
-            limits = self.limits
-            spared = set(self._active)
-            n = await asyncio.to_thread(self._store.sweep, limits.keep_hours, limits.keep_jobs, spared)
-            if n:
-                for name in list(self._past):
-                    if not self._store.has(name):
-                        del self._past[name]
+            hours, n, active = self.limits.keep_hours, self.limits.keep_jobs, set(self._active)
+            if await asyncio.to_thread(self._store.sweep, hours, n, active):
+                for job_id in list(self._finished):
+                    if not self._store.has(job_id):
+                        del self._finished[job_id]
             await asyncio.sleep(_SWEEP_SECONDS)
+
+
+def _error_facts(job: Job, error: BaseException) -> dict[str, Any]:
+    """Return the message of an error for clients, and the field that it names."""
+    while isinstance(error, BaseExceptionGroup):  # of concurrent tasks
+        error = error.exceptions[0]
+    if isinstance(error, InputError):
+        return {"message": str(error), "field": getattr(error, "field", None)}
+    if isinstance(error, CrystallmError):
+        return {"message": str(error)}
+    _LOG.error("job %s failed", job.id, exc_info=error)
+    return {"message": "internal error: see the log of the server"}

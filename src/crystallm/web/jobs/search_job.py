@@ -1,12 +1,10 @@
-"""Searches as jobs: each in a thread beside the engine, its crystals told as they are found.
+"""A search as a job, in a thread of its own.
 
-A search writes with a writer of its own (see `crystallm.structure_search.search`), so that the engine's
-batches are those
-of the other jobs alone, and judges and asks for energies in processes of its own, which stay for the next
-search. Behind each round it is told how far it is, where the lowest energy fell, and which crystals are new;
-between rounds it is ended, if its job is. Its rounds are in a log before they are told: one that was
-interrupted is built again from it, and what the log has and nobody was told is told first. Refuses to know
-how a search finds anything.
+A search samples apart from the engine, which serves the other jobs. It checks crystals and computes energies
+in processes of its own, which stay for the next search. After each round it reports its progress, where the
+lowest energy fell, and new crystals; between rounds it stops if its job has ended. Rounds are in a journal
+before they are reported. An interrupted search is rebuilt from it, and what was not reported comes first.
+Does not depend on how a search works.
 """
 
 from __future__ import annotations
@@ -14,26 +12,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
-from crystallm.execution import mapping
-from crystallm.generation.request import Request, SamplingOptions
+from crystallm.generation.request import SamplingOptions
 from crystallm.options import validated
 from crystallm.structure_search.options import split
 from crystallm.structure_search.search import Search
+from crystallm.web.jobs.ranking import rank
+from crystallm.web.jobs.services import StopSignal
+from crystallm.web.request_check import generation_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from crystallm.structure_search.search import SearchSample, State
-    from crystallm.web import schemas
     from crystallm.web.jobs.job import Job
-    from crystallm.web.jobs.runner import JobRunner
+    from crystallm.web.jobs.services import JobServices
+    from crystallm.web.schemas import SearchRequest
+
+    Item = str | tuple[State, list[SearchSample]]
 
 
 _LOG = logging.getLogger(__name__)
@@ -41,245 +40,210 @@ _LOG = logging.getLogger(__name__)
 ENERGY_SECONDS = 60.0
 """Limit for one energy."""
 
-SHARE = 0.8
-"""Of a job's time in which a search begins rounds: so it ends with what it has, where the time is short."""
-
-
-class SearchThreads:
-    """The threads in which searches are done, and the processes that they keep.
-
-    Args:
-        n: searches at a time.
-    """
-
-    def __init__(self, n: int) -> None:
-        self._pool = ThreadPoolExecutor(n, thread_name_prefix="crystallm-search")
-        self._kills: dict[int, Callable[[], None]] = {}  # by thread
-
-    def do(self, work: Callable[[], str], stop: _Stop) -> asyncio.Future[str]:
-        """Begin to search; `stop` ends the processes of the search as well."""
-
-        def begun() -> str:
-            with mapping.kept() as kill:
-                self._kills[threading.get_ident()] = stop.kill = kill
-                stop.check()
-                return work()
-
-        return asyncio.get_running_loop().run_in_executor(self._pool, begun)
-
-    def close(self) -> None:
-        """End the threads as soon as their rounds are done, and their processes now."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for kill in tuple(self._kills.values()):
-            kill()
+TIME_SHARE = 0.8
+"""Share of a job's time in which a search begins rounds, so that it ends in time, with results."""
 
 
 class _StoppedError(Exception):
-    """Nobody waits for the search any more."""
+    """The job has ended."""
 
 
-@dataclass
-class _Stop:
-    """Ends a search from another thread: its processes now, itself behind its round."""
-
-    kill: Callable[[], None] = lambda: None
-    _set: threading.Event = field(default_factory=threading.Event)
-
-    def set(self) -> None:
-        self._set.set()
-        self.kill()
-
-    def check(self) -> None:
-        if self._set.is_set():
-            raise _StoppedError
-
-
-async def run(runner: JobRunner, job: Job, ask: schemas.Search) -> None:
-    """Do a search.
+async def run(services: JobServices, job: Job, request: SearchRequest) -> None:
+    """Run a search.
 
     Raises:
-        CrystallmError: the energy model cannot be loaded, the results cannot be kept, or what was kept of it
-            cannot be read.
+        CrystallmError: the energy model cannot be loaded, the results cannot be stored, or the journal of the
+            search cannot be read.
     """
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[str | tuple[State, list[SearchSample]] | None] = asyncio.Queue()
-    stop = _Stop()
+    arrived: asyncio.Queue[Item | None] = asyncio.Queue()
+    stop = StopSignal()
 
-    def tell(item: str | tuple[State, list[SearchSample]]) -> None:
-        stop.check()
+    def put(item: Item) -> None:
+        if stop.is_set():
+            raise _StoppedError
         loop.call_soon_threadsafe(arrived.put_nowait, item)
 
     def work() -> str:
         try:
-            search = _search(runner, ask, job.search_log)
-            tell(search.note)
-            search.run(on_round=lambda state, found: tell((state, list(found))))
+            search = build_search(services, request, job.search_log)
+            put(search.note)
+            search.run(on_round=lambda state, samples: put((state, list(samples))))
         except CrystallmError as error:
             if str(job.search_log.parent) not in str(error):
                 raise
-            _LOG.error("job %s: %s", job.name, error)  # a client hears of no folder of ours
-            raise CrystallmError("what is kept of this search cannot be read or written: ask anew") from error
+            _LOG.error("job %s: %s", job.id, error)  # clients do not see our paths
+            message = "the journal of this search cannot be read or written: submit it again"
+            raise CrystallmError(message) from error
         return search.stopped
 
-    telling = _Telling(runner, job, ask, await asyncio.to_thread(job.known))
-    future = runner.searchers.do(work, stop)
+    report = SearchReport(services, job, request, await asyncio.to_thread(job.results))
+    future = services.search_threads.run(work, stop)
     future.add_done_callback(lambda _: arrived.put_nowait(None))
     note = ""
     try:
         while (item := await arrived.get()) is not None:
             if isinstance(item, str):
                 note = item
-                job.enter("running", note=note, total=ask.simulations)
+                job.set_state("running", note=note, total=request.simulations)
             else:
-                await telling.round(*item)
+                await report.add_round(*item)
         stopped = await future
     finally:
         if not future.done():
             stop.set()
             future.cancel()
-    await runner.rank(job, telling.sheets, ask)
-    if why := stopped or telling.short():
-        job.enter("running", note=f"{note}; ended early: {why}", total=ask.simulations)
-    with contextlib.suppress(OSError):  # it is done: nobody goes on with it
+    await rank(services, job, report.summaries, by_energy=True)
+    if reason := stopped or report.time_limit_reason():
+        job.set_state("running", note=f"{note}; ended early: {reason}", total=request.simulations)
+    with contextlib.suppress(OSError):  # done: it will not be resumed
         job.search_log.unlink(missing_ok=True)
 
 
-def _search(runner: JobRunner, ask: schemas.Search, log: Path | None = None) -> Search:
-    """The search that is asked for, as far as its log has it already."""
-    model = runner.models[ask.model or next(iter(runner.models))]
+def build_search(services: JobServices, request: SearchRequest, log: Path | None = None) -> Search:
+    """Return the search of a request, rebuilt from its journal if there is one."""
+    model = services.model(request.model)
     given = {
-        "simulations": ask.simulations,
-        "energy_calls": ask.energy_calls,
-        "minutes": SHARE * runner.limits.job_seconds / 60,
-        "energy": ask.energy,
+        "simulations": request.simulations,
+        "energy_calls": request.energy_calls,
+        "minutes": TIME_SHARE * services.limits.job_timeout / 60,
+        "energy": request.energy,
         "energy_seconds": ENERGY_SECONDS,
         "model": model.name,
-        "seed": ask.seed or 0,
-        "batch_size": runner.batch_size,
+        "seed": request.seed or 0,
+        "batch_size": services.batch_size,
         "device": "cpu",  # of the energy model, as for the other kinds
     }
-    options, rest = split(ask.recipe, given)
-    group = None if ask.space_group is None else str(ask.space_group)
-    request = validated(Request, {"formula": ask.formula, "z": ask.z, "space_group": group})
-    settings = validated(SamplingOptions, rest)
-    most_atoms = runner.limits.atoms
-    return Search(model, request, options, settings, log, most_atoms=most_atoms, log_samples=True)
+    options, rest = split(request.recipe, given)
+    return Search(
+        model,
+        generation_request(request),
+        options,
+        validated(SamplingOptions, rest),
+        log,
+        most_atoms=services.limits.max_atoms,
+        log_samples=True,
+    )
 
 
-class _Telling:
-    """What a job tells of a search: each thing once, whatever of it was told before an interruption.
+class SearchReport:
+    """Reports a search as events, each fact once, whatever was reported before an interruption.
 
     Args:
-        runner: of the job.
-        job: that tells.
-        ask: what was asked.
-        known: what was told, see `jobs.view`.
+        services: of the server.
+        job: that reports.
+        request: the search.
+        earlier: results that were reported already, see `combine_events`.
 
     Attributes:
-        sheets: of the crystals that were told, by number.
+        summaries: of the reported crystals, by number.
     """
 
-    def __init__(self, runner: JobRunner, job: Job, ask: schemas.Search, known: dict[str, Any]) -> None:
-        self.sheets: dict[int, dict[str, Any]] = {one["number"]: one for one in known["crystals"]}
-        self._runner, self._job, self._ask = runner, job, ask
+    def __init__(
+        self, services: JobServices, job: Job, request: SearchRequest, earlier: dict[str, Any]
+    ) -> None:
+        self.summaries: dict[int, dict[str, Any]] = {s["number"]: s for s in earlier["crystals"]}
+        self._services, self._job, self._request = services, job, request
         self._state: State | None = None
-        self._best: float | None = None
-        progress = known.get("progress") or {"simulations": 0, "energy_calls": 0}
-        self._told_simulations = progress["simulations"]
-        self._told_calls = max([progress["energy_calls"], *(s["energy_call"] for s in self.sheets.values())])
-        self._told_falls = {point["call"] for point in known.get("curve", ())}
-        self._by_call = {sheet["energy_call"]: number for number, sheet in self.sheets.items()}
-        self._without: dict[str, int] = {}  # numbers of told crystals without an energy, by form
+        self._lowest: float | None = None
+        progress = earlier.get("progress") or {"simulations": 0, "energy_calls": 0}
+        self._reported_simulations = progress["simulations"]
+        self._number_by_call = {s["energy_call"]: number for number, s in self.summaries.items()}
+        self._reported_calls = max([progress["energy_calls"], *self._number_by_call])
+        self._reported_curve = {point["call"] for point in earlier.get("curve", ())}
+        self._without_energy: dict[str, int] = {}  # numbers of reported crystals, by form
 
-    async def round(self, state: State, found: Sequence[SearchSample]) -> None:
-        """Tell of a round: the curve and new crystals, in the order in which they were written."""
-        new = [one for one in found if one.call is not None]
-        for one in new:
-            energy = one.crystal.energy
-            if energy is not None and (self._best is None or energy < self._best):
-                self._best = energy
-                if one.call in self._told_falls:
-                    continue
-                self._job.tell("curve", {"step": one.simulation + 1, "energy": energy, "call": one.call})
-        for one in new:
-            if (one.call or 0) <= self._told_calls:
-                if one.crystal.energy is None and one.call in self._by_call:
-                    self._without[one.form] = self._by_call[one.call]
-            elif (number := self._without.pop(one.form, None)) is not None:
-                self._mend(number, one)
-            elif self._wanted(one):
-                await self._card(one)
+    async def add_round(self, state: State, samples: Sequence[SearchSample]) -> None:
+        """Report a round: the curve, and new crystals in the order in which they were sampled."""
+        new = [sample for sample in samples if sample.call is not None]
+        self._add_curve(new)
+        for sample in new:
+            if (sample.call or 0) <= self._reported_calls:
+                if sample.crystal.energy is None and sample.call in self._number_by_call:
+                    self._without_energy[sample.form] = self._number_by_call[sample.call]
+            elif (number := self._without_energy.pop(sample.form, None)) is not None:
+                self._update_energy(number, sample)
+            elif self._is_reported(sample):
+                await self._add_crystal(sample)
         self._state = state
-        if state.simulations <= self._told_simulations:
+        if state.simulations <= self._reported_simulations:
             return
-        self._rank()
-        self._job.tell(
-            "progress",
-            {
-                "simulations": state.simulations,
-                "energy_calls": state.calls,
-                "texts": state.texts,
-                "valid": state.valid,
-                "energy": state.best,
-            },
-        )
+        self._update_ranks()
+        progress = {
+            "simulations": state.simulations,
+            "energy_calls": state.calls,
+            "texts": state.texts,
+            "valid": state.valid,
+            "energy": state.best,
+        }
+        self._job.add_event("progress", progress)
 
-    def short(self) -> str:
-        """Why a search that met no bound of its own has ended; "" for one that did."""
-        state, ask = self._state, self._ask
-        done = 0 if state is None else state.simulations
+    def time_limit_reason(self) -> str:
+        """Return why a search has ended before its own limits; "" for one that met them."""
+        state, request = self._state, self._request
+        n = 0 if state is None else state.simulations
         calls = 0 if state is None else state.calls
-        if done >= ask.simulations or (ask.energy_calls is not None and calls >= ask.energy_calls):
+        if n >= request.simulations or (request.energy_calls is not None and calls >= request.energy_calls):
             return ""
-        seconds = SHARE * self._runner.limits.job_seconds
-        return f"{done} of {ask.simulations} simulations in {seconds:g} s, the time for a search here"
+        seconds = TIME_SHARE * self._services.limits.job_timeout
+        return f"{n} of {request.simulations} simulations in {seconds:g} s, the time limit for a search"
 
-    def _wanted(self, one: SearchSample) -> bool:
+    def _add_curve(self, samples: Sequence[SearchSample]) -> None:
+        for sample in samples:
+            energy = sample.crystal.energy
+            if energy is None or (self._lowest is not None and energy >= self._lowest):
+                continue
+            self._lowest = energy
+            if sample.call not in self._reported_curve:
+                point = {"step": sample.simulation + 1, "energy": energy, "call": sample.call}
+                self._job.add_event("curve", point)
+
+    def _is_reported(self, sample: SearchSample) -> bool:
         """Whether a crystal is among the first n, or the n lowest so far."""
-        most = self._ask.n or self._runner.limits.samples
-        if len(self.sheets) < most:
+        max_n = self._request.n or self._services.limits.max_samples
+        if len(self.summaries) < max_n:
             return True
-        energy = one.crystal.energy
-        lowest = sorted(s["energy"] for s in self.sheets.values() if s["energy"] is not None)
-        return energy is not None and (len(lowest) < most or energy < lowest[most - 1])
+        energy = sample.crystal.energy
+        lowest = sorted(s["energy"] for s in self.summaries.values() if s["energy"] is not None)
+        return energy is not None and (len(lowest) < max_n or energy < lowest[max_n - 1])
 
-    async def _card(self, one: SearchSample) -> None:
-        crystal, sample = one.crystal, one.sample
-        if sample is None:  # of a log, and there is none
+    async def _add_crystal(self, sample: SearchSample) -> None:
+        crystal = sample.crystal
+        if sample.sample is None:  # a journal without samples
             return
-        number = len(self.sheets)
-        sheet = await self._runner.sheet(number, sample, crystal, judged=True)
-        sheet |= _weighed(one)
+        number = len(self.summaries)
+        summary = await self._services.summary(number, sample.sample, crystal, check=False)
+        summary |= _energy_facts(sample)
         if crystal.energy is None:
-            sheet["energy_reason"] = crystal.energy_reason
-        self.sheets[number] = sheet
-        self._job.tell("crystal", sheet)
-        self._runner.metrics.count("crystals", "Crystals written and judged.", kind="search")
+            summary["energy_reason"] = crystal.energy_reason
+        self.summaries[number] = summary
+        self._job.add_event("crystal", summary)
+        self._services.metrics.crystals.labels("search").inc()
 
-    def _mend(self, number: int, one: SearchSample) -> None:
-        """A crystal that had no energy before an interruption was asked about again."""
-        update = {**_weighed(one), "number": number, "energy_reason": one.crystal.energy_reason}
-        self.sheets[number] |= update
-        self._job.tell("update", [update])
+    def _update_energy(self, number: int, sample: SearchSample) -> None:
+        """Report the energy of a crystal that had none before an interruption."""
+        update = {**_energy_facts(sample), "number": number, "energy_reason": sample.crystal.energy_reason}
+        self.summaries[number] |= update
+        self._job.add_event("update", [update])
 
-    def _rank(self) -> None:
-        """The lowest first; only what has changed is told."""
-        with_energy = [sheet for sheet in self.sheets.values() if sheet["energy"] is not None]
-        with_energy.sort(key=lambda sheet: (sheet["energy"], sheet["number"]))
+    def _update_ranks(self) -> None:
+        """Rank by energy, and report the ranks that have changed."""
+        with_energy = [summary for summary in self.summaries.values() if summary["energy"] is not None]
+        with_energy.sort(key=lambda summary: (summary["energy"], summary["number"]))
         changed = []
-        for rank, sheet in enumerate(with_energy, start=1):
-            if sheet.get("rank") != rank:
-                sheet["rank"] = rank
-                changed.append({"number": sheet["number"], "rank": rank})
+        for position, summary in enumerate(with_energy, start=1):
+            if summary.get("rank") != position:
+                summary["rank"] = position
+                changed.append({"number": summary["number"], "rank": position})
         if changed:
-            self._job.tell("update", changed)
+            self._job.add_event("update", changed)
 
 
-def _weighed(one: SearchSample) -> dict[str, Any]:
-    """The energy of a crystal, and when it was asked."""
+def _energy_facts(sample: SearchSample) -> dict[str, Any]:
+    """Return the energy of a crystal, and in which simulation and call it was computed."""
     return {
-        "energy": one.crystal.energy,
-        "simulation": one.simulation + 1,
-        "energy_call": one.call,
-        "move": one.move,
+        "energy": sample.crystal.energy,
+        "simulation": sample.simulation + 1,
+        "energy_call": sample.call,
+        "move": sample.move,
     }

@@ -1,11 +1,11 @@
 """Jobs on disk, so that a restart loses no finished crystal.
 
-    folder/jobs/ID/ask.json       what was asked, and when
-    folder/jobs/ID/events.jsonl   all that happened, a line each: what the client that follows it is told
-    folder/jobs/ID/search.jsonl   what a search has to know to be gone on with (see `search_log`)
+    folder/jobs/ID/request.json   the request, when it came, and which server took it
+    folder/jobs/ID/events.jsonl   all events, a line each, as clients receive them
+    folder/jobs/ID/search.jsonl   journal of a search (see `storage.journal`)
 
-A line is appended as it happens, whole or not at all; what a kill has left that is no line is dropped when
-the job is read again. Knows lines; refuses to know what they say, but for the state of a job.
+A line is appended as a whole or not at all. An incomplete line that a kill has left is removed when the job
+is read again. Does not depend on the content of events, except for the state of a job.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from crystallm.errors import CrystallmError
 from crystallm.storage import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
 ID = re.compile(r"[A-Za-z0-9_-]{16}")
-"""What a job's name looks like: nothing else becomes part of a path."""
+"""Form of a job's id; nothing else becomes part of a path."""
 
-ASK, EVENTS, SEARCH_LOG = "ask.json", "events.jsonl", "search.jsonl"
+REQUEST, EVENTS, SEARCH_LOG = "request.json", "events.jsonl", "search.jsonl"
 
-_TAIL = 4096  # bytes in which the last state of a job stands
+_TAIL_BYTES = 4096  # enough for the last state event
 
 INTERRUPTED = "interrupted"
-"""The state of a job that the end of the server has cut short: it can be gone on with."""
+"""State of a job that was cut short by the end of the server; it can be resumed."""
 
-OVER = ("done", "failed", "cancelled", INTERRUPTED)
-"""States in which nothing more will happen, unless somebody goes on with an interrupted job."""
+FINAL_STATES = ("done", "failed", "cancelled", INTERRUPTED)
+"""States after which no event comes, unless an interrupted job is resumed."""
 
 
-class Kept(NamedTuple):
-    """A job as it is on disk; `origin` says which server it began on, as far as that decides the crystals."""
+class StoredJob(NamedTuple):
+    """A job on disk; `origin` names version and weights of the server that took it."""
 
     id: str
-    ask: dict[str, Any]
+    request: dict[str, Any]
     created: float
-    lines: list[str]
+    events: list[str]
     origin: str
 
 
-class Store:
+class JobStore:
     """The folder of a server.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
 
     Raises:
-        CrystallmError: it cannot be written.
+        CrystallmError: it is not writable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,130 +64,131 @@ class Store:
         self._jobs = folder / "jobs"
         self._jobs.mkdir(parents=True, exist_ok=True)
 
-    def create(self, name: str, ask: dict[str, Any], created: float, origin: str = "") -> None:
-        """Note what was asked; raises a CrystallmError where the disk is full."""
-        content = json.dumps({"ask": ask, "created": created, "origin": origin}, ensure_ascii=False)
-        try:
-            files.write_atomically(self._jobs / name / ASK, content.encode(), sync=False)
-        except CrystallmError:
-            self.delete(name)
-            raise
-
-    def append(self, name: str, line: str) -> None:
-        """Note what happened.
+    def create(self, job: str, request: dict[str, Any], created: float, origin: str = "") -> None:
+        """Store a request.
 
         Raises:
-            CrystallmError: the disk is full, or the folder is gone.
+            CrystallmError: the disk is full.
         """
-        left = (line + "\n").encode()
+        content = json.dumps({"request": request, "created": created, "origin": origin}, ensure_ascii=False)
         try:
-            with (self._jobs / name / EVENTS).open("ab", buffering=0) as file:
+            files.write_atomically(self._jobs / job / REQUEST, content.encode(), sync=False)
+        except CrystallmError:
+            self.delete(job)
+            raise
+
+    def append(self, job: str, line: str) -> None:
+        """Append an event.
+
+        Raises:
+            CrystallmError: the disk is full, or the folder was deleted.
+        """
+        rest = (line + "\n").encode()
+        try:
+            with (self._jobs / job / EVENTS).open("ab", buffering=0) as file:
                 end = file.tell()
                 try:
-                    while left:  # a disk that is nearly full takes a part, and fails at the rest
-                        left = left[file.write(left) :]
+                    while rest:  # a nearly full disk takes a part and fails at the rest
+                        rest = rest[file.write(rest) :]
                 except OSError:
                     file.truncate(end)
                     raise
         except OSError as error:
-            raise CrystallmError(f"the results cannot be kept: {error.strerror or error}") from error
+            raise CrystallmError(f"the results cannot be stored: {error.strerror or error}") from error
 
-    def read(self, name: str) -> Kept | None:
-        """A job; None if there is none of this name."""
-        if not ID.fullmatch(name):
+    def read(self, job: str) -> StoredJob | None:
+        """Return a job; None if there is none of this id."""
+        if not ID.fullmatch(job):
             return None
         try:
-            head = json.loads((self._jobs / name / ASK).read_text(encoding="utf-8"))
+            head = json.loads((self._jobs / job / REQUEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         text = ""
         with contextlib.suppress(OSError):
-            text = (self._jobs / name / EVENTS).read_text(encoding="utf-8", errors="replace")
+            text = (self._jobs / job / EVENTS).read_text(encoding="utf-8", errors="replace")
         *lines, rest = text.split("\n")
-        whole = [line for line in lines if _is_event(line)]
-        if rest or len(whole) < len(lines):  # cut off in the middle
-            with contextlib.suppress(CrystallmError):  # a full disk does not keep it from who reads
-                self._rewrite(name, whole)
-        return Kept(name, head["ask"], float(head["created"]), whole, str(head.get("origin", "")))
+        events = [line for line in lines if _is_event(line)]
+        if rest or len(events) < len(lines):  # an incomplete line
+            content = "".join(f"{line}\n" for line in events).encode()
+            with contextlib.suppress(CrystallmError):  # a full disk does not prevent reading
+                files.write_atomically(self._jobs / job / EVENTS, content, sync=False)
+        return StoredJob(job, head["request"], float(head["created"]), events, str(head["origin"]))
 
-    def search_log(self, name: str) -> Path:
-        """The file in which a search keeps what it needs to go on."""
-        return self._jobs / name / SEARCH_LOG
+    def search_log(self, job: str) -> Path:
+        """Return the path of a search's journal."""
+        return self._jobs / job / SEARCH_LOG
 
-    def has(self, name: str) -> bool:
-        """Whether a job is kept."""
-        return bool(ID.fullmatch(name)) and (self._jobs / name / ASK).exists()
+    def has(self, job: str) -> bool:
+        """Whether a job is stored."""
+        return bool(ID.fullmatch(job)) and (self._jobs / job / REQUEST).exists()
 
-    def _rewrite(self, name: str, lines: list[str]) -> None:
-        content = "".join(f"{line}\n" for line in lines)
-        files.write_atomically(self._jobs / name / EVENTS, content.encode(), sync=False)
-
-    def names(self) -> Iterator[str]:
-        """All jobs that are kept."""
+    def ids(self) -> Iterator[str]:
+        """Yield the ids of all stored jobs."""
         return (path.name for path in self._jobs.iterdir() if ID.fullmatch(path.name))
 
-    def delete(self, name: str) -> None:
-        """Forget a job."""
-        if ID.fullmatch(name):
-            shutil.rmtree(self._jobs / name, ignore_errors=True)
+    def delete(self, job: str) -> None:
+        """Delete a job."""
+        if ID.fullmatch(job):
+            shutil.rmtree(self._jobs / job, ignore_errors=True)
 
-    def unfinished(self) -> list[Kept]:
-        """Jobs that were under way when the server ended."""
-        open_ones = (self.read(name) for name in self.names() if not self._is_over(name))
-        return [kept for kept in open_ones if kept is not None]
+    def unfinished(self) -> list[StoredJob]:
+        """Return the jobs that were queued or running when the server ended."""
+        jobs = (self.read(job) for job in self.ids() if not self._is_over(job))
+        return [job for job in jobs if job is not None]
 
-    def _is_over(self, name: str) -> bool:
-        """Whether the last line says so; there may be gigabytes of others."""
+    def _is_over(self, job: str) -> bool:
+        """Whether the last event is a final state; only the end of the file is read."""
         try:
-            with (self._jobs / name / EVENTS).open("rb") as file:
-                file.seek(max(0, file.seek(0, 2) - _TAIL))
+            with (self._jobs / job / EVENTS).open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
                 *_, last, rest = [b"", *file.read().split(b"\n")]
         except OSError:
             return False
-        return not rest and state_of([last.decode(errors="replace")]) in OVER
+        return not rest and is_final(last.decode(errors="replace"))
 
-    def sweep(self, hours: float, most: int, spared: set[str]) -> int:
-        """Forget the oldest jobs.
+    def sweep(self, keep_hours: float, max_jobs: int, active: set[str]) -> int:
+        """Delete old jobs.
 
         Args:
-            hours: age from which they are forgotten.
-            most: jobs that are kept.
-            spared: jobs that are under way.
+            keep_hours: age from which jobs are deleted.
+            max_jobs: newest jobs that are kept.
+            active: ids of jobs that are never deleted.
 
         Returns:
-            How many.
+            Number of deleted jobs.
         """
         ages = []
-        for name in self.names():
+        for job in self.ids():
             with contextlib.suppress(OSError):
-                ages.append(((self._jobs / name / ASK).stat().st_mtime, name))
+                ages.append(((self._jobs / job / REQUEST).stat().st_mtime, job))
         ages.sort(reverse=True)
-        eldest = time.time() - hours * 3600
-        gone = [
-            name
-            for place, (when, name) in enumerate(ages)
-            if (place >= most or when < eldest) and name not in spared
+        oldest = time.time() - keep_hours * 3600
+        expired = [
+            job
+            for index, (created, job) in enumerate(ages)
+            if (index >= max_jobs or created < oldest) and job not in active
         ]
-        for name in gone:
-            self.delete(name)
-        return len(gone)
+        for job in expired:
+            self.delete(job)
+        return len(expired)
 
 
-def state_of(lines: list[str]) -> str:
-    """The state that the last line of that kind tells; "" for none."""
-    for line in reversed(lines):
+def last_state(events: Sequence[str]) -> str:
+    """Return the state of the last state event; "" for none."""
+    for line in reversed(events):
         if line.startswith('{"event":"state"') and _is_event(line):
             return str(json.loads(line)["data"]["state"])
     return ""
 
 
-def is_end(line: str) -> bool:
-    """Whether a line tells a state in which nothing more will happen."""
-    return state_of([line]) in OVER
+def is_final(event: str) -> bool:
+    """Whether an event is a final state."""
+    return last_state([event]) in FINAL_STATES
 
 
 def _is_event(line: str) -> bool:
-    """Whether a line is whole."""
+    """Whether a line is complete."""
     try:
         entry = json.loads(line)
     except ValueError:

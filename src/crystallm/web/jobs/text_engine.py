@@ -1,7 +1,7 @@
-"""The thread that writes the texts of all requests, side by side in the same batches.
+"""The thread that samples the token sequences of all requests, side by side in the same batches.
 
-Each request has a ticket; tickets take turns, a text each, so that a long one holds up no short one. A text
-is the same whatever is written beside it (see `decode`). Refuses to know what a text is for.
+Each request is a sampling job. Jobs take turns, one sequence each, so that a long one does not delay a short
+one. A sequence does not depend on those beside it (see `sampling.decoder`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from crystallm.sampling import sample as sampling_sample
+from crystallm.sampling.sample import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,154 +22,156 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-FAILURES = 3
-"""Failures in a row, nothing being written between them, behind which an engine does not try again."""
+MAX_FAILURES = 3
+"""Failures in a row, without a finished sequence between them, after which an engine stops."""
 
 
 class SamplingJob:
-    """The texts of one request.
+    """The token sequences of one request.
 
     Args:
-        drafts: in their order.
-        written: called by the engine's thread with the number of a draft and what was written.
-        failed: called by it with the reason, if they cannot be written.
+        sequences: in order.
+        on_sample: called by the engine's thread with the index of a sequence and its sample.
+        on_failure: called by it with the reason if they cannot be sampled.
     """
 
     def __init__(
         self,
-        drafts: Sequence[SequenceRequest],
-        written: Callable[[int, Sample], None],
-        failed: Callable[[str], None],
+        sequences: Sequence[SequenceRequest],
+        on_sample: Callable[[int, Sample], None],
+        on_failure: Callable[[str], None],
     ) -> None:
-        self.numbers = {draft: number for number, draft in enumerate(drafts)}
-        self.left = deque(drafts)
-        self.written = written
-        self.failed = failed
+        self.indices = {sequence: index for index, sequence in enumerate(sequences)}
+        self.waiting = deque(sequences)
+        self.on_sample = on_sample
+        self.on_failure = on_failure
         self.dropped = False
 
 
-class Engine:
-    """Writes texts until it is closed; see the module.
+class TextEngine:
+    """Samples until it is closed; see the module.
 
-    A failure costs the requests that are being written; those that wait are written anew.
+    A failure ends the jobs that are in the batch; waiting jobs are tried again.
 
     Args:
         network: in evaluation mode.
-        batch_size: texts written at a time.
-        ended: called by its thread when it has come to an end before it was closed.
+        batch_size: sequences sampled at a time.
+        on_broken: called by its thread if it stops after failures.
 
     Attributes:
-        broken: why it has come to an end; "" while it runs.
-        n_written: texts so far.
-        n_tokens: of these.
+        broken: why it has stopped; "" while it runs.
+        n_finished: sequences so far.
+        n_tokens: tokens of these.
     """
 
-    def __init__(self, network: GPT, batch_size: int = 32, ended: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, network: GPT, batch_size: int = 32, on_broken: Callable[[], None] = lambda: None
+    ) -> None:
         self.broken = ""
-        self._ended = ended
-        self.n_written = self.n_tokens = 0
+        self.n_finished = self.n_tokens = 0
+        self._on_broken = on_broken
         self._network = network
         self._batch_size = batch_size
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._turns: deque[SamplingJob] = deque()
-        self._writing: dict[SequenceRequest, SamplingJob] = {}
+        self._in_batch: dict[SequenceRequest, SamplingJob] = {}
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="crystallm-engine", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
     @property
-    def n_writing(self) -> int:
-        """Texts that are being written."""
-        return len(self._writing)
+    def n_in_batch(self) -> int:
+        """Sequences that are being sampled."""
+        return len(self._in_batch)
 
-    def put(self, ticket: SamplingJob) -> None:
-        """Let the texts of a request be written; its calls begin at once."""
-        with self._news:
+    def put(self, job: SamplingJob) -> None:
+        """Enqueue a job; its callbacks may be called at once."""
+        with self._changed:
             if not self.broken:
-                self._turns.append(ticket)
-                self._news.notify()
+                self._turns.append(job)
+                self._changed.notify()
                 return
-        ticket.failed(self.broken)
+        job.on_failure(self.broken)
 
-    def drop(self, ticket: SamplingJob) -> None:
-        """Let go of a request, what is half written too."""
-        with self._news:
-            ticket.dropped = True
-            if ticket in self._turns:
-                self._turns.remove(ticket)
+    def drop(self, job: SamplingJob) -> None:
+        """Drop a job, its sequences in the batch included."""
+        with self._changed:
+            job.dropped = True
+            if job in self._turns:
+                self._turns.remove(job)
 
     def close(self) -> None:
-        """End the thread behind the texts that are being written."""
-        with self._news:
+        """Stop the thread after the current step."""
+        with self._changed:
             self._closed = True
-            for ticket in tuple(self._writing.values()):  # which its thread changes
-                ticket.dropped = True
+            for job in tuple(self._in_batch.values()):  # which the thread changes
+                job.dropped = True
             self._turns.clear()
-            self._news.notify()
+            self._changed.notify()
         if self._thread.is_alive():
             self._thread.join()
 
-    # -- the line that `decode.serve` draws from, in the thread of the engine --------------------------------
+    # -- the queue of `sampling.sample.serve`, in the thread of the engine -----------------------------------
 
     def take(self, *, wait: bool) -> SequenceRequest | None:
-        """The next draft of the ticket whose turn it is; see `decode.Line`."""
-        with self._news:
+        """Return the next sequence of the job whose turn it is; see `sampling.sequence`."""
+        with self._changed:
             while wait and not self._turns and not self._closed:
-                self._news.wait()
+                self._changed.wait()
             if self._closed or not self._turns:
                 return None
-            ticket = self._turns.popleft()
-            draft = ticket.left.popleft()
-            if ticket.left:
-                self._turns.append(ticket)
-            self._writing[draft] = ticket
-            return draft
+            job = self._turns.popleft()
+            sequence = job.waiting.popleft()
+            if job.waiting:
+                self._turns.append(job)
+            self._in_batch[sequence] = job
+            return sequence
 
-    def wanted(self, draft: SequenceRequest) -> bool:
-        """Whether its ticket was not dropped."""
-        if not self._writing[draft].dropped:
+    def wanted(self, sequence: SequenceRequest) -> bool:
+        """Whether the job of a sequence was not dropped."""
+        if not self._in_batch[sequence].dropped:
             return True
-        del self._writing[draft]
+        del self._in_batch[sequence]
         return False
 
     def _run(self) -> None:
-        failures, before = 0, 0
+        n_failures, n_before = 0, 0
         while True:
             try:
-                self._write()
-            except Exception as error:  # noqa: BLE001 - who waits for a text has to hear of it, whatever it is
-                _LOG.exception("writing has failed")
-                failures = failures + 1 if self.n_written == before else 1
-                before = self.n_written
-                self._fail(f"{type(error).__name__}: {error}", for_good=failures == FAILURES)
+                self._sample()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the waiting jobs must learn of it
+                _LOG.exception("sampling has failed")
+                n_failures = n_failures + 1 if self.n_finished == n_before else 1
+                n_before = self.n_finished
+                self._fail(f"{type(error).__name__}: {error}", for_good=n_failures == MAX_FAILURES)
                 if self.broken:
-                    self._ended()
+                    self._on_broken()
                     return
             else:
                 return
 
-    def _write(self) -> None:
-        for draft, sample in sampling_sample.serve(self._network, self, batch_size=self._batch_size):
-            ticket = self._writing[draft]
-            self.n_written += 1
+    def _sample(self) -> None:
+        for sequence, sample in serve(self._network, self, batch_size=self._batch_size):
+            job = self._in_batch[sequence]
+            self.n_finished += 1
             self.n_tokens += len(sample.log_probs)
-            if not ticket.dropped:
-                ticket.written(ticket.numbers[draft], sample)
-            del self._writing[draft]
+            if not job.dropped:
+                job.on_sample(job.indices[sequence], sample)
+            del self._in_batch[sequence]
 
     def _fail(self, reason: str, *, for_good: bool) -> None:
-        """Let go of the requests that were being written; of all, if no other will be."""
-        with self._news:
-            hit = set(self._writing.values())
-            self._writing.clear()
+        """Fail the jobs in the batch; all jobs if the engine stops."""
+        with self._changed:
+            failed = set(self._in_batch.values())
+            self._in_batch.clear()
             if for_good:
                 self.broken = reason
-                hit.update(self._turns)
-            for ticket in hit:
-                ticket.dropped = True
-            self._turns = deque(ticket for ticket in self._turns if not ticket.dropped)
-        for ticket in hit:
-            ticket.failed(reason)
+                failed.update(self._turns)
+            for job in failed:
+                job.dropped = True
+            self._turns = deque(job for job in self._turns if not job.dropped)
+        for job in failed:
+            job.on_failure(reason)

@@ -23,7 +23,7 @@ export function setKey(value) {
   } catch { /* as above */ }
 }
 
-async function ask(path, options = {}) {
+async function send(path, options = {}) {
   const headers = { ...(options.headers ?? {}), ...(key ? { Authorization: `Bearer ${key}` } : {}) };
   let response;
   try {
@@ -33,21 +33,21 @@ async function ask(path, options = {}) {
     throw new Problem("the server does not answer: is it running?");
   }
   if (response.ok) return response;
-  const told = await response.json().catch(() => null);
-  throw new Problem(told?.error?.message ?? `the server said ${response.status}`, {
-    field: told?.error?.field ?? null,
+  const answer = await response.json().catch(() => null);
+  throw new Problem(answer?.error?.message ?? `the server answered ${response.status}`, {
+    field: answer?.error?.field ?? null,
     status: response.status,
     after: Number(response.headers.get("Retry-After")) || null,
   });
 }
 
-const json = async (path, options) => (await ask(path, options)).json();
+const json = async (path, options) => (await send(path, options)).json();
 
 export const about = () => json("api/v1/about");
 export const reading = (query, signal) => json(`api/v1/reading?${new URLSearchParams(query)}`, { signal });
 export const submit = (body) =>
   json("api/v1/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-/** Go on with a job that the end of the server has interrupted. */
+/** Resume a job that the end of the server has interrupted. */
 export const resume = (id) =>
   json(`api/v1/jobs/${id}/resume`, { method: "POST", headers: { "Content-Type": "application/json" } });
 export const cancel = (id) => json(`api/v1/jobs/${id}`, { method: "DELETE" });
@@ -55,7 +55,7 @@ export const pattern = (id, number, relaxed) => json(`api/v1/jobs/${id}/crystals
 
 /** Save what the server gives under this path as a file. */
 export async function download(path) {
-  const response = await ask(path);
+  const response = await send(path);
   const name = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? "crystal";
   const address = URL.createObjectURL(await response.blob());
   const link = document.createElement("a");
@@ -65,30 +65,30 @@ export async function download(path) {
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
 
-const TRIES = 6; // to follow events, before the state is asked for
+const TRIES = 6; // to follow events, before the state is requested
 const POLL = 5000; // milliseconds between one state and the next
 
-/** Whether to ask again is of no use: a proxy says 502 while its server starts anew. */
+/** Whether to try again is useless; a proxy answers 502 while its server restarts. */
 const isFinal = (error) => error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429;
 const over = (state) => !["queued", "running"].includes(state);
 const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /**
- * Follow a job until it is over, going on where the connection broke; where no events come, by its state.
- * @param {(event: string, data: any) => void} tell called with each event, each one once
+ * Follow a job until it is over, after a broken connection from the last event on; without events, by its state.
+ * @param {(event: string, data: any) => void} report called with each event, each one once
  */
-export async function follow(id, tell, signal) {
+export async function follow(id, report, signal) {
   let last = "0";
-  const told = { crystals: new Map(), curve: 0 };
+  const seen = { crystals: new Map(), curve: 0 };
   for (let failures = 0; failures <= TRIES && !signal.aborted;) {
     try {
-      const response = await ask(`api/v1/jobs/${id}/events`, { signal, headers: { "Last-Event-ID": last } });
+      const response = await send(`api/v1/jobs/${id}/events`, { signal, headers: { "Last-Event-ID": last } });
       for await (const { number, event, data } of events(response.body)) {
         failures = 0;
         if (number) last = number;
-        if (event === "crystal") told.crystals.set(data.number, "");
-        if (event === "curve") told.curve += 1;
-        tell(event, data);
+        if (event === "crystal") seen.crystals.set(data.number, "");
+        if (event === "curve") seen.curve += 1;
+        report(event, data);
         if (event === "state" && over(data.state)) return;
       }
     } catch (error) {
@@ -98,11 +98,11 @@ export async function follow(id, tell, signal) {
     }
     await wait(Math.min(400 * 2 ** failures, 10_000));
   }
-  await poll(id, tell, signal, told);
+  await poll(id, report, signal, seen);
 }
 
-/** Tell what a job's state has that was not told. */
-async function poll(id, tell, signal, told) {
+/** Report what is new in a job's state. */
+async function poll(id, report, signal, seen) {
   for (let failures = 0; !signal.aborted; await wait(POLL)) {
     let job;
     try {
@@ -115,17 +115,17 @@ async function poll(id, tell, signal, told) {
       continue;
     }
     for (const crystal of job.crystals) {
-      const before = told.crystals.get(crystal.number);
+      const before = seen.crystals.get(crystal.number);
       const now = JSON.stringify(crystal);
-      if (before === undefined) tell("crystal", crystal);
-      else if (before !== now) tell("update", [crystal]);
-      told.crystals.set(crystal.number, now);
+      if (before === undefined) report("crystal", crystal);
+      else if (before !== now) report("update", [crystal]);
+      seen.crystals.set(crystal.number, now);
     }
-    for (const point of job.curve.slice(told.curve)) tell("curve", point);
-    told.curve = job.curve.length;
-    if (job.progress) tell("progress", job.progress);
-    tell("state", { state: job.state, note: job.note, total: job.total, message: job.message });
-    if (job.position) tell("position", { position: job.position });
+    for (const point of job.curve.slice(seen.curve)) report("curve", point);
+    seen.curve = job.curve.length;
+    if (job.progress) report("progress", job.progress);
+    report("state", { state: job.state, note: job.note, total: job.total, message: job.message });
+    if (job.position) report("position", { position: job.position });
     if (over(job.state)) return;
   }
 }

@@ -1,4 +1,4 @@
-/* The cards of a run: one a crystal, in the order and selection that is asked for. */
+/* The cards of a run: one a crystal, sorted and filtered. */
 import { $, fill, h } from "./dom.js";
 import { Stage, picture } from "./scene.js";
 import { cell, group, number, plural } from "./typeset.js";
@@ -50,7 +50,7 @@ export class Cards {
     this.ghosts();
   }
 
-  /** A crystal that has just been judged. */
+  /** Add a crystal that has just been checked. */
   add(crystal) {
     this.crystals.set(crystal.number, crystal);
     const card = this.card(crystal);

@@ -1,4 +1,4 @@
-/* One crystal in full: 3D, facts and verdicts, symmetry, powder pattern, the text, files; and two side by side. */
+/* One crystal in full: 3D, facts and checks, symmetry, powder pattern, the text, files; and two side by side. */
 import * as api from "./api.js";
 import { shown, shownCell } from "./cards.js";
 import * as charts from "./charts.js";
@@ -7,7 +7,7 @@ import { large, legend } from "./scene.js";
 import { cell, formula, group, number, plural, sentence } from "./typeset.js";
 
 const CHECKS = { sensible: "sensible cell", formula: "formulas agree", multiplicity: "multiplicities add up", space_group: "printed group is found" };
-const KINDS = ["asked", "chosen", "forced", "sampled"];
+const KINDS = ["requested", "chosen", "forced", "sampled"];
 const FORMS = [["cif", "CIF", "with all symmetry operations"], ["poscar", "POSCAR", "for VASP"], ["extxyz", "extended XYZ", "for ASE, with the energy"]];
 
 /** What a crystal is, as its picture `now` shows it. */
@@ -93,10 +93,10 @@ function facts(job, crystal) {
     ]));
   }
   if (crystal.checks) {
-    const sound = crystal.bond_score === 1;
-    const bonds = crystal.bond_score === null || crystal.bond_score === undefined ? "unknown" : sound ? "" : "bad";
-    found.push(h("h3", {}, "Verdicts"), h("ul", { class: "verdicts" },
-      Object.entries(CHECKS).map(([name, said]) => h("li", { class: crystal.checks[name] ? "" : "bad" }, said)),
+    const reasonable = crystal.bond_score === 1;
+    const bonds = crystal.bond_score === null || crystal.bond_score === undefined ? "unknown" : reasonable ? "" : "bad";
+    found.push(h("h3", {}, "Checks"), h("ul", { class: "checks" },
+      Object.entries(CHECKS).map(([name, label]) => h("li", { class: crystal.checks[name] ? "" : "bad" }, label)),
       h("li", { class: bonds }, bonds === "bad" ? `bonds: ${number(100 * crystal.bond_score, 0)} % of a reasonable length` : "bonds of reasonable length")));
     if (crystal.reasons?.length) found.push(h("p", { class: "error" }, crystal.reasons.join("; ")));
   }
@@ -106,8 +106,8 @@ function facts(job, crystal) {
     ["rank", crystal.rank ? `#${crystal.rank}` : null],
     ["samples that agree", crystal.cluster_size ?? null],
     ["log-likelihood", crystal.log_likelihood === undefined ? null : `${number(crystal.log_likelihood, 2)} nats, ${plural(crystal.n_tokens, "token")}`],
-    ["asked", crystal.asked ? sentence(crystal.asked) : null],
-    ["model, seed, sample", crystal.model ? `${crystal.model}, ${crystal.seed}, ${crystal.index}` : null],
+    ["request", crystal.request ? sentence(crystal.request) : null],
+    ["model, seed, sample", crystal.model ? `${crystal.model}, ${crystal.seed}, ${crystal.sample_index}` : null],
   ];
   found.push(h("h3", {}, "Ranking and origin"), list(rest));
   return found;
@@ -160,17 +160,17 @@ function text(job, crystal) {
 }
 
 function files(job, crystal) {
-  const said = h("p", { class: "error", role: "alert" });
+  const message = h("p", { class: "error", role: "alert" });
   const button = (form, name, what, relaxed) => h("button", {
     type: "button", class: "quiet", data: { form, relaxed: String(relaxed) },
-    onclick: () => api.download(`api/v1/jobs/${job}/crystals/${crystal.number}/file?form=${form}&relaxed=${relaxed}`).then(() => { said.textContent = ""; }, (error) => { said.textContent = error.message; }),
+    onclick: () => api.download(`api/v1/jobs/${job}/crystals/${crystal.number}/file?form=${form}&relaxed=${relaxed}`).then(() => { message.textContent = ""; }, (error) => { message.textContent = error.message; }),
   }, name, h("small", {}, what));
   return [
     crystal.relaxed && h("h3", {}, "Relaxed"),
     crystal.relaxed && h("div", { class: "home" }, FORMS.map(([form, name, what]) => button(form, name, what, true))),
     h("h3", {}, crystal.relaxed ? "As written" : "This crystal"),
     h("div", { class: "home" }, FORMS.map(([form, name, what]) => button(form, name, what, false))),
-    said,
+    message,
   ];
 }
 
@@ -182,7 +182,7 @@ const ROWS = [
   ["energy, eV/atom", (one) => number(one.energy, 4), (one) => one.energy],
   ["log-likelihood", (one) => number(one.log_likelihood, 2), (one) => -one.log_likelihood],
   ["samples that agree", (one) => String(one.cluster_size ?? "–"), (one) => -one.cluster_size],
-  ["verdict", (one) => (one.valid ? "valid" : one.reasons?.join("; ") || "–"), null],
+  ["validity", (one) => (one.valid ? "valid" : one.reasons?.join("; ") || "–"), null],
   ["orbits, as written", (one) => one.orbits.map((orbit) => `${orbit.element} ${orbit.wyckoff}`).join(", "), null],
 ];
 

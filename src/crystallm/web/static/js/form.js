@@ -1,4 +1,4 @@
-/* What is asked: fields, how the formula is read while one types, errors beside fields, and the address. */
+/* The request form: fields, the formula as it is interpreted while one types, errors, and the address. */
 import * as api from "./api.js";
 import { $, fill, h, later } from "./dom.js";
 import { GroupField } from "./groups.js";
@@ -11,11 +11,11 @@ const FIELDS = ["formula", "z", "n", "space_group", "energy", "relax", "temperat
 const ADDRESS = { formula: "", z: "", space_group: "", n: "8", temperature: "1", energy: "", relax: "", search: "", simulations: "100", seed: "", model: "" };
 
 export class Form {
-  /** @param {(ask: object) => void} submit called with what is asked, the seed drawn */
+  /** @param {(request: object) => void} submit called with the request, its seed drawn */
   constructor(about, submit) {
     this.about = about;
     this.submit = submit;
-    this.form = $("ask");
+    this.form = $("request");
     this.groups = new GroupField($("space_group"), $("groups"), about.space_groups, () => this.changed("space_group"));
     this.table = build($("elements"), about.elements, (symbol) => this.add(symbol));
     this.read = later(220, () => this.reading());
@@ -54,8 +54,8 @@ export class Form {
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.showTable(false);
-      const ask = this.ask();
-      if (ask) this.submit(ask);
+      const request = this.request();
+      if (request) this.submit(request);
     });
   }
 
@@ -133,9 +133,9 @@ export class Form {
     const possible = new Set(found.z_possible);
     const values = [...new Set([...found.z_possible, ...Array.from({ length: 12 }, (_, i) => i + 1)])].sort((a, b) => a - b);
     if (chosen && chosen !== "auto" && !values.includes(Number(chosen))) values.push(Number(chosen));
-    const unsaid = found.z_unsaid === "auto" ? "likely ones" : "as written";
-    fill($("z"), h("option", { value: "" }, unsaid),
-      (found.z_unsaid !== "auto" || chosen === "auto") && h("option", { value: "auto" }, "auto: likely ones"),
+    const defaultLabel = found.default_z === "auto" ? "likely ones" : "as written";
+    fill($("z"), h("option", { value: "" }, defaultLabel),
+      (found.default_z !== "auto" || chosen === "auto") && h("option", { value: "auto" }, "auto: likely ones"),
       values.map((z) => h("option", { value: String(z), disabled: !possible.has(z) && String(z) !== chosen }, `${z}${possible.has(z) ? "" : " (does not fit)"}`)));
     $("z").value = chosen;
     if (found.group) this.groups.input.title = `${found.group.symbol}, number ${found.group.number}`;
@@ -154,8 +154,8 @@ export class Form {
     if (inside) inside.open = true;
   }
 
-  /** What the fields ask for; null, with the error shown, where one of them cannot be. */
-  ask() {
+  /** The request of the fields; null, with an error shown, if a field is wrong. */
+  request() {
     for (const name of FIELDS) this.error(name, "");
     const wrong = (name, message) => { this.error(name, message); $(name).focus(); return null; };
     const formula = $("formula").value.trim();
@@ -182,21 +182,21 @@ export class Form {
     return { kind: "generate", ...base, n, temperature: Number($("temperature").value), relax: energy !== null && $("relax").checked };
   }
 
-  /** An ask as the query of an address, which gives the same crystals again. */
-  static query(ask) {
-    const said = {
-      ...ask, z: ask.z ?? "", space_group: ask.space_group ?? "", energy: ask.energy ?? "", relax: ask.relax ? "1" : "",
-      search: ask.kind === "search" ? "1" : "", model: ask.model === "default" ? "" : ask.model ?? "",
+  /** A request as the query of an address, which gives the same crystals again. */
+  static query(request) {
+    const values = {
+      ...request, z: request.z ?? "", space_group: request.space_group ?? "", energy: request.energy ?? "", relax: request.relax ? "1" : "",
+      search: request.kind === "search" ? "1" : "", model: request.model === "default" ? "" : request.model ?? "",
     };
     const query = new URLSearchParams();
     for (const [name, usual] of Object.entries(ADDRESS)) {
-      const value = String(said[name] ?? usual);
+      const value = String(values[name] ?? usual);
       if (value !== usual) query.set(name, value);
     }
     return query;
   }
 
-  /** Fill the fields from an address; whether it asks for something. */
+  /** Fill the fields from an address; return whether it holds a request. */
   take(query) {
     for (const [name, usual] of Object.entries(ADDRESS)) {
       const value = query.get(name) ?? usual;
@@ -213,13 +213,13 @@ export class Form {
     return Boolean(query.get("formula"));
   }
 
-  /** What is said of an ask above its crystals. */
-  static title(ask) {
+  /** The title of a request above its crystals. */
+  static title(request) {
     // A job of another program may have no formula.
-    const parts = [ask.formula ? h("span", {}, typeset(ask.formula)) : `${ask.elements ?? "Any formula"}`];
-    if (ask.z === "auto") parts.push(", Z auto");
-    else if (ask.z) parts.push(`, Z = ${ask.z}`);
-    if (ask.space_group) parts.push(", ", ask.space_group === "auto" ? "groups auto" : typeof ask.space_group === "number" ? `no. ${ask.space_group}` : group(ask.space_group));
+    const parts = [request.formula ? h("span", {}, typeset(request.formula)) : `${request.elements ?? "Any formula"}`];
+    if (request.z === "auto") parts.push(", Z auto");
+    else if (request.z) parts.push(`, Z = ${request.z}`);
+    if (request.space_group) parts.push(", ", request.space_group === "auto" ? "groups auto" : typeof request.space_group === "number" ? `no. ${request.space_group}` : group(request.space_group));
     return parts;
   }
 }

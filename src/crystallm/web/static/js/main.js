@@ -1,4 +1,4 @@
-/* The page: what it is made of, and the address that says what is asked. */
+/* The page: what it is made of, and the address that holds the request. */
 import * as api from "./api.js";
 import { Cards } from "./cards.js";
 import { compare, open } from "./detail.js";
@@ -45,16 +45,16 @@ async function start() {
   let run;
   let routed; // the query that is shown: a fragment alone is no other request
   const cards = new Cards((crystal) => open(run.id, crystal), compare);
-  const form = new Form(about, (ask) => {
-    const query = Form.query(ask);
+  const form = new Form(about, (request) => {
+    const query = Form.query(request);
     history.pushState(null, "", `?${query}`);
     routed = location.search;
     $("seed").value = "";
-    run.begin(ask);
+    run.begin(request);
   });
   run = new Run(cards, form);
 
-  /** What the address asks for; a seed that it does not name is drawn, and then named. */
+  /** Run the request of the address; a missing seed is drawn and added to it. */
   const route = () => {
     routed = location.search;
     if (!form.take(new URLSearchParams(location.search))) {
@@ -63,12 +63,12 @@ async function start() {
       $("welcome").hidden = false;
       return;
     }
-    const ask = form.ask();
-    if (!ask) return;
+    const request = form.request();
+    if (!request) return;
     $("seed").value = "";
-    history.replaceState(null, "", `?${Form.query(ask)}`);
+    history.replaceState(null, "", `?${Form.query(request)}`);
     routed = location.search;
-    run.begin(ask);
+    run.begin(request);
   };
   addEventListener("popstate", () => location.search !== routed && route());
   route();

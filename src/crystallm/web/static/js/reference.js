@@ -23,7 +23,7 @@ const rows = (entries) => h("table", {},
 function body(operation, schemas) {
   const schema = operation.requestBody?.content?.["application/json"]?.schema;
   const kinds = (schema?.oneOf ?? schema?.anyOf ?? []).map(({ $ref }) => schemas[$ref.split("/").at(-1)]);
-  return kinds.map((one) => [h("h3", {}, `kind: ${one.properties.kind.const}`), h("p", { class: "said" }, one.description),
+  return kinds.map((one) => [h("h3", {}, `kind: ${one.properties.kind.const}`), h("p", { class: "summary" }, one.description),
     rows(Object.entries(one.properties).map(([name, property]) => [name, property, null, one.required?.includes(name)]))]);
 }
 
@@ -34,7 +34,7 @@ for (const [path, operations] of Object.entries(described.paths)) {
     const tag = operation.tags?.[0] ?? "other";
     const parameters = (operation.parameters ?? []).map((one) => [one.name, one.schema, one.description, one.required]);
     const block = h("details", {},
-      h("summary", {}, h("span", { class: "method" }, method.toUpperCase()), h("code", {}, path), h("span", { class: "said" }, (operation.description ?? "").split("\n")[0])),
+      h("summary", {}, h("span", { class: "method" }, method.toUpperCase()), h("code", {}, path), h("span", { class: "summary" }, (operation.description ?? "").split("\n")[0])),
       parameters.length ? rows(parameters) : null, body(operation, described.components.schemas));
     sections.set(tag, [...(sections.get(tag) ?? []), block]);
   }

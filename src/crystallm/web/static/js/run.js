@@ -9,15 +9,15 @@ import { plural, sentence } from "./typeset.js";
 
 const ENDS = {
   done: "",
-  cancelled: "Cancelled: what was written stays. ",
-  interrupted: "The server ended before this was done: what was written stays. ",
+  cancelled: "Cancelled: what was generated stays. ",
+  interrupted: "The server ended before this was done: what was generated stays. ",
   failed: "",
 };
 
 export class Run {
   /** @param {import("./cards.js").Cards} cards @param {Form} form */
   constructor(cards, form) {
-    Object.assign(this, { cards, form, id: null, ask: null, stop: null, curve: [], width: 0 });
+    Object.assign(this, { cards, form, id: null, request: null, stop: null, curve: [], width: 0 });
     $("cancel").addEventListener("click", () => this.cancel());
     $("resume").addEventListener("click", () => this.resume());
     $("zip").addEventListener("click", () => this.zip());
@@ -28,20 +28,20 @@ export class Run {
     });
   }
 
-  /** Ask the server, and follow what becomes of it. */
-  begin(ask) {
-    return this.go(ask, () => api.submit(ask));
+  /** Submit a request and follow its job. */
+  begin(request) {
+    return this.go(request, () => api.submit(request));
   }
 
-  /** Go on with what the end of the server has interrupted: what was told before is told again. */
+  /** Resume an interrupted job: its earlier events come again. */
   async resume() {
-    const { ask, id, stop } = this;
+    const { request, id, stop } = this;
     $("resume").disabled = true;
     $("job-error").hidden = true;
     try {
       const job = await api.resume(id);
       if (stop.signal.aborted) api.cancel(id).catch(() => {}); // left before the answer came
-      else await this.go(ask, async () => job);
+      else await this.go(request, async () => job);
     } catch (error) {
       if (!stop.signal.aborted) this.complain(error);
     } finally {
@@ -50,28 +50,28 @@ export class Run {
   }
 
   /** Follow a job from its first event on. */
-  async go(ask, send) {
+  async go(request, send) {
     this.leave();
     this.stop = new AbortController();
     const { signal } = this.stop;
-    this.ask = ask;
+    this.request = request;
     this.id = null;
-    this.total = ask.simulations ?? ask.n;
+    this.total = request.simulations ?? request.n;
     this.progress = null;
     this.state = "sent";
     this.curve = [];
     this.began = performance.now();
     $("welcome").hidden = true;
     $("run").hidden = false;
-    fill($("run-title"), Form.title(ask));
+    fill($("run-title"), Form.title(request));
     $("run-note").textContent = "";
     $("job-error").hidden = true;
     $("resume").hidden = true;
     $("curve").hidden = true;
     fill($("legend"));
     $("cards").dataset.job = "";
-    this.cards.clear(ask.n ?? 0);
-    this.words("Asking the server…");
+    this.cards.clear(request.n ?? 0);
+    this.words("Sending the request…");
     $("write").disabled = true;
     if ($("run").getBoundingClientRect().top > innerHeight * 0.7) $("run").scrollIntoView({ block: "start" });
     try {
@@ -83,7 +83,7 @@ export class Run {
       this.id = job.id;
       $("cards").dataset.job = job.id;
       $("cancel").hidden = false;
-      await api.follow(job.id, (event, data) => !signal.aborted && this.tell(event, data), signal);
+      await api.follow(job.id, (event, data) => !signal.aborted && this.handle(event, data), signal);
     } catch (error) {
       if (!signal.aborted) this.fail(error);
     } finally {
@@ -98,8 +98,8 @@ export class Run {
     $("write").disabled = false;
   }
 
-  tell(event, data) {
-    if (event === "position") this.words(data.position === 1 ? "Next in the queue" : `Place ${data.position} in the queue`);
+  handle(event, data) {
+    if (event === "position") this.words(data.position === 1 ? "Next in the queue" : `Number ${data.position} in the queue`);
     else if (event === "crystal") this.arrived(data);
     else if (event === "update") this.cards.update(data);
     else if (event === "curve") this.lower(data);
@@ -112,7 +112,7 @@ export class Run {
     if (data.note) fill($("run-note"), sentence(data.note));
     if (data.total) this.total = data.total;
     if (data.state === "queued") this.words("Waiting for its turn…");
-    if (data.state === "running") this.words(data.note && !this.progress ? "The network is writing…" : data.note ? "Ranking…" : "Preparing…");
+    if (data.state === "running") this.words(data.note && !this.progress ? "Generating…" : data.note ? "Ranking…" : "Preparing…");
     if (!(data.state in ENDS)) return;
     $("cancel").hidden = true;
     $("resume").hidden = data.state !== "interrupted";
@@ -127,7 +127,7 @@ export class Run {
     this.cards.add(crystal);
     if (crystal.composition && !$("legend").children.length) fill($("legend"), legend(crystal.composition.map(([symbol]) => symbol)));
     $("zip").disabled = false;
-    if (this.ask.kind !== "search") this.words(`${this.cards.crystals.size} of ${plural(this.total, "crystal")}: ${crystal.space_group ?? "no crystal"}${crystal.valid ? ", valid" : ""}`);
+    if (this.request.kind !== "search") this.words(`${this.cards.crystals.size} of ${plural(this.total, "crystal")}: ${crystal.space_group ?? "no crystal"}${crystal.valid ? ", valid" : ""}`);
   }
 
   lower(point) {
@@ -137,7 +137,7 @@ export class Run {
   }
 
   draw() {
-    if (!this.width) { // once: to ask for it makes the browser lay all cards out
+    if (!this.width) { // once: reading it makes the browser lay all cards out
       const { paddingLeft, paddingRight } = getComputedStyle($("curve"));
       this.width = $("curve").clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
     }
@@ -163,7 +163,7 @@ export class Run {
 
   words(text) {
     $("status").textContent = text;
-    const done = this.ask.kind === "search" ? this.progress?.simulations ?? 0 : this.cards.crystals.size;
+    const done = this.request.kind === "search" ? this.progress?.simulations ?? 0 : this.cards.crystals.size;
     const share = this.total ? done / this.total : 0;
     const bar = $("progress");
     bar.classList.remove("over");

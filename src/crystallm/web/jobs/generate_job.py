@@ -1,0 +1,122 @@
+"""Generation as a job: sample, summarise, compute energies, rank."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from crystallm.energy.relaxation import RelaxOptions
+from crystallm.generation.generator import Generator
+from crystallm.generation.request import SamplingOptions
+from crystallm.options import validated
+from crystallm.web.jobs.ranking import rank
+from crystallm.web.request_check import generation_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crystallm.crystals.crystal import Crystal
+    from crystallm.sampling.sequence import Sample, SequenceRequest
+    from crystallm.web.jobs.job import Job
+    from crystallm.web.jobs.services import JobServices
+    from crystallm.web.schemas import GenerateRequest
+
+    Drafts = list[tuple[SequenceRequest, Callable[[Sample], Crystal]]]
+
+
+async def run(services: JobServices, job: Job, request: GenerateRequest) -> None:
+    """Generate the crystals of a request that the job does not have yet."""
+    await GenerateJob(services, job, request).run()
+
+
+def plan(services: JobServices, request: GenerateRequest) -> tuple[str, Drafts]:
+    """Return how a request is interpreted, and for each sample its sequence and the way to its crystal."""
+    model = services.model(request.model)
+    sampling = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
+    options = validated(SamplingOptions, {**sampling, "model": model.name, "seed": request.seed or 0})
+    generator = Generator(model, [generation_request(request)], options, most_atoms=services.limits.max_atoms)
+    return generator.note(0), generator.drafts(0)
+
+
+class GenerateJob:
+    """A generation that is running.
+
+    Args:
+        services: of the server.
+        job: that reports.
+        request: what to generate.
+    """
+
+    def __init__(self, services: JobServices, job: Job, request: GenerateRequest) -> None:
+        self._services, self._job, self._request = services, job, request
+        self._summaries: dict[int, dict[str, Any]] = {}
+        self._lowest: float | None = None
+        self._ranking: asyncio.Task[None] | None = None
+        self._n_ranked = 0
+        # At most as many energies of this job wait as there are processes, so that jobs take turns.
+        self._energy_turn = asyncio.Semaphore(services.energy_workers)
+
+    async def run(self) -> None:
+        """Generate what is missing."""
+        note, drafts = await asyncio.to_thread(plan, self._services, self._request)
+        earlier = await asyncio.to_thread(self._job.results)
+        self._summaries = {summary["number"]: summary for summary in earlier["crystals"]}
+        self._lowest = min((point["energy"] for point in earlier.get("curve", ())), default=None)
+        missing = [number for number in range(len(drafts)) if number not in self._summaries]
+        self._job.set_state("running", note=note, total=self._request.n)
+        model = self._services.model(self._request.model).name
+        async with asyncio.TaskGroup() as group:
+            for summary in self._summaries.values():
+                if self._request.energy is not None and "energy" not in summary:  # interrupted before it
+                    group.create_task(self._add_energy(summary, len(self._summaries)))
+            sequences = [drafts[number][0] for number in missing]
+            async for index, sample in self._services.sample(model, sequences):
+                number = missing[index]
+                crystal = drafts[number][1](sample)
+                group.create_task(self._finish(number, sample, crystal, group))
+        await self._rank(self._summaries)
+
+    async def _finish(self, number: int, sample: Sample, crystal: Crystal, group: asyncio.TaskGroup) -> None:
+        """Report a sampled crystal and its energy."""
+        summary = await self._services.summary(number, sample, crystal)
+        self._job.add_event("crystal", summary)
+        self._services.metrics.crystals.labels("generate").inc()
+        self._summaries[number] = summary
+        n = len(self._summaries)
+        if self._request.energy is not None:
+            await self._add_energy(summary, n)
+        n = len(self._summaries)
+        is_ranking = self._ranking is not None and not self._ranking.done()
+        if not is_ranking and max(4, 2 * self._n_ranked) <= n < self._request.n:  # again at twice as many
+            self._n_ranked = n
+            self._ranking = group.create_task(self._rank(dict(self._summaries)))
+
+    async def _rank(self, summaries: dict[int, dict[str, Any]]) -> None:
+        await rank(self._services, self._job, summaries, by_energy=self._request.energy is not None)
+
+    async def _add_energy(self, summary: dict[str, Any], n_crystals: int) -> None:
+        """Compute the energy of a crystal, relaxed if requested, and report it.
+
+        Args:
+            summary: of the crystal; it gains what is computed.
+            n_crystals: crystals of the job when this one came.
+        """
+        model = str(self._request.energy)
+        update: dict[str, Any] = {"number": summary["number"], "energy": None}
+        if "structure" not in summary:
+            update["energy_reason"] = "no crystal"
+        elif not (summary.get("checks") or {}).get("sensible", False):
+            update["energy_reason"] = "no sensible cell"
+        else:
+            async with self._energy_turn:
+                if self._request.relax:
+                    options = RelaxOptions(keep_symmetry=True)
+                    update |= await self._services.relax(summary["structure"], model, options)
+                else:
+                    update |= await self._services.energy(summary["structure"], model)
+        summary |= update
+        self._job.add_event("update", [update])
+        energy = update["energy"]
+        if energy is not None and summary.get("valid") and (self._lowest is None or energy < self._lowest):
+            self._lowest = energy
+            self._job.add_event("curve", {"step": n_crystals, "energy": energy})

@@ -1,0 +1,57 @@
+"""Ranks and clusters of a job's crystals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystallm.crystals.ranking import rank_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystallm.web.jobs.job import Job
+    from crystallm.web.jobs.services import JobServices
+
+
+async def rank(
+    services: JobServices, job: Job, summaries: Mapping[int, Mapping[str, Any]], *, by_energy: bool
+) -> None:
+    """Cluster duplicates among crystals, rank them, and report both as an `update`.
+
+    Args:
+        services: of the server.
+        job: that reports.
+        summaries: of the crystals, by number.
+        by_energy: rank by energy; else by the size of the clusters.
+    """
+    numbers = sorted(summaries)
+    by_formula: dict[str, list[int]] = {}
+    for number in numbers:
+        if "structure" in summaries[number]:
+            by_formula.setdefault(summaries[number]["reduced_formula"], []).append(number)
+    clusters: dict[int, int | None] = dict.fromkeys(numbers)
+    first = 0
+    for members in by_formula.values():
+        found = await services.clusters([summaries[number]["structure"] for number in members])
+        clusters |= {number: first + cluster for number, cluster in zip(members, found, strict=True)}
+        first += len(members)
+    ordered = [summaries[number] for number in numbers]
+    listed = [clusters[number] for number in numbers]
+    ranks = rank_samples(
+        listed,
+        [summary.get("log_likelihood") or float("nan") for summary in ordered],
+        [bool(summary.get("valid")) for summary in ordered],
+        "energy" if by_energy else "agreement",
+        [summary.get("energy") for summary in ordered],
+        volumes=[(summary.get("relaxed") or summary).get("volume_per_atom") for summary in ordered],
+    )
+    updates = [
+        {
+            "number": number,
+            "cluster": cluster,
+            "cluster_size": None if cluster is None else listed.count(cluster),
+            "rank": rank,
+        }
+        for number, cluster, rank in zip(numbers, listed, ranks, strict=True)
+    ]
+    job.add_event("update", updates)

@@ -1,0 +1,301 @@
+"""What the jobs of a server share: models, sampling threads, worker pools, limits and metrics.
+
+Does not depend on the kinds of jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from crystallm.energy import calculations, protocol, worker
+from crystallm.errors import CrystallmError
+from crystallm.execution import mapping
+from crystallm.execution.pool import ProcessPool
+from crystallm.execution.tasks import DEFAULT_LIMITS, Limits, TaskError, WorkerStartError
+from crystallm.models.model import fingerprint
+from crystallm.version import __version__
+from crystallm.web.jobs import crystal_tasks
+from crystallm.web.jobs.text_engine import SamplingJob, TextEngine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from crystallm.crystals.crystal import Crystal
+    from crystallm.energy.relaxation import RelaxOptions
+    from crystallm.models.model import Model
+    from crystallm.sampling.sequence import Sample, SequenceRequest
+    from crystallm.web.metrics import Metrics
+    from crystallm.web.options import ServerLimits
+
+    Function = Callable[..., Any] | str
+
+ENERGY_LIMITS = Limits(60.0, worker.MEMORY_GB)
+
+RELAX_LIMITS = Limits(calculations.RELAX_SECONDS, worker.MEMORY_GB)
+
+DUPLICATES_SECONDS = 60.0
+"""Time after which structures are not compared any more."""
+
+DUPLICATES_LIMITS = Limits(2 * DUPLICATES_SECONDS)
+
+
+class StopSignal:
+    """Stops a search from another thread: its processes at once, itself after its round."""
+
+    def __init__(self) -> None:
+        self.kill: Callable[[], None] = lambda: None
+        self._stopped = threading.Event()
+
+    def set(self) -> None:
+        """Stop the search."""
+        self._stopped.set()
+        self.kill()
+
+    def is_set(self) -> bool:
+        """Whether the search is to stop."""
+        return self._stopped.is_set()
+
+
+class SearchThreads:
+    """Threads of searches, each with worker processes that stay for the next search.
+
+    Args:
+        n: searches at a time.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._threads = ThreadPoolExecutor(n, thread_name_prefix="crystallm-search")
+        self._kills: dict[int, Callable[[], None]] = {}  # by thread
+
+    def run(self, search: Callable[[], str], stop: StopSignal) -> asyncio.Future[str]:
+        """Run a search; `stop` ends its processes as well."""
+
+        def run_in_thread() -> str:
+            with mapping.kept() as kill:
+                self._kills[threading.get_ident()] = stop.kill = kill
+                return search()
+
+        return asyncio.get_running_loop().run_in_executor(self._threads, run_in_thread)
+
+    def close(self, *, wait: bool = False) -> None:
+        """End the processes now, and the threads as soon as their rounds are over."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for kill in tuple(self._kills.values()):
+            kill()
+        if wait:
+            self._threads.shutdown(wait=True)
+
+
+class JobServices:
+    """What jobs share; see the module.
+
+    Args:
+        models: loaded, by name; the first one is the default.
+        energy_models: names of the energy models that are offered.
+        limits: of the server.
+        metrics: of the server.
+        check_workers: processes for summaries and checks; None for half the cores, at most 8.
+        energy_workers: processes with an energy model.
+        batch_size: sequences that an engine, or a search, samples at a time.
+
+    Attributes:
+        on_broken: called, by another thread, when the network cannot sample any more.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        energy_models: Sequence[str],
+        limits: ServerLimits,
+        metrics: Metrics,
+        *,
+        check_workers: int | None = None,
+        energy_workers: int = 1,
+        batch_size: int = 32,
+    ) -> None:
+        self.models = dict(models)
+        self.energy_models = list(energy_models)
+        self.limits = limits
+        self.metrics = metrics
+        self.batch_size = batch_size
+        self.energy_workers = energy_workers
+        self.check_workers = check_workers or max(1, min(8, (os.cpu_count() or 1) // 2))
+        self.on_broken: Callable[[], None] = lambda: None
+        self.engines = {
+            name: TextEngine(model.network, batch_size, self._report_broken) for name, model in models.items()
+        }
+        self.search_threads = SearchThreads(limits.max_searches)
+        self._check_pool = ProcessPool(self.check_workers)
+        self._energy_pool = ProcessPool(energy_workers)
+        self._duplicate_pool = ProcessPool(1)
+
+    def start(self) -> None:
+        """Start the engines."""
+        for engine in self.engines.values():
+            engine.start()
+
+    def close(self) -> None:
+        """End the engines and all processes."""
+        for pool in (self._check_pool, self._energy_pool, self._duplicate_pool):
+            pool.kill()
+        self.search_threads.close()
+        for engine in self.engines.values():
+            engine.close()
+
+    def _report_broken(self) -> None:
+        self.on_broken()  # which is set after the engines were made
+
+    @property
+    def broken(self) -> str:
+        """Why the network cannot sample any more; "" if it can."""
+        return next((engine.broken for engine in self.engines.values() if engine.broken), "")
+
+    def model(self, name: str | None) -> Model:
+        """Return a model by name; the default one for None."""
+        return self.models[name or next(iter(self.models))]
+
+    def origin(self, request: Mapping[str, Any]) -> str:
+        """Return what else decides the crystals of a request: the version and the weights."""
+        if "model" not in request:
+            return __version__
+        model = self.models.get(request["model"])
+        return f"{__version__} {'' if model is None else fingerprint(model)}"
+
+    async def sample(
+        self, model: str, sequences: Sequence[SequenceRequest]
+    ) -> AsyncIterator[tuple[int, Sample]]:
+        """Yield (index, sample) of sequences as the engine finishes them.
+
+        Raises:
+            CrystallmError: the network fails.
+        """
+        if not sequences:
+            return
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[tuple[int, Sample] | str] = asyncio.Queue()
+
+        def put(item: tuple[int, Sample] | str) -> None:
+            loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+        job = SamplingJob(sequences, lambda index, sample: put((index, sample)), put)
+        engine = self.engines[model]
+        engine.put(job)
+        try:
+            for _ in sequences:
+                item = await arrived.get()
+                if isinstance(item, str):
+                    raise CrystallmError(f"the network failed: {item}")
+                yield item
+        finally:
+            engine.drop(job)
+
+    async def summary(
+        self, number: int, sample: Sample, crystal: Crystal, *, check: bool = True
+    ) -> dict[str, Any]:
+        """Return the summary of a crystal.
+
+        Args:
+            number: of the crystal in its job.
+            sample: from which it was made.
+            crystal: to summarise.
+            check: False if its validity was checked already.
+        """
+        source = crystal.source
+        head: dict[str, Any] = {"number": number}
+        if source is not None:
+            head |= {"seed": source.seed, "sample_index": source.index, "model": source.model}
+            head["request"] = source.request
+        task = {
+            "language": crystal.language.name,
+            "ids": list(crystal.ids),
+            "n_requested": crystal.n_prompt,
+            "n_prompt": sample.n_prompt,
+            "forced": [int(is_forced) for is_forced in sample.forced],
+            "log_probs": list(sample.log_probs),
+            "log_likelihood": crystal.log_likelihood,
+            "ended": crystal.ended,
+        }
+        checked: dict[str, Any] = {}
+        if check:
+            try:
+                summary = await self.check(crystal_tasks.crystal_summary, task | {"check": True})
+                return head | dict(summary)
+            except TaskError as error:
+                checked = {"valid": False, "reasons": [f"not checked: {error.reason}"]}
+        else:
+            checked = crystal_tasks.validity_summary(crystal.validity)
+        try:
+            summary = await self.check(crystal_tasks.crystal_summary, task | {"check": False})
+        except TaskError as error:
+            summary = {"broken": f"not read: {error.reason}"}
+        return head | dict(summary) | checked
+
+    async def uploaded_summary(self, text: str, read_as: str | None = None) -> dict[str, Any]:
+        """Return the summary of an uploaded structure, with checks if it says how to read it."""
+        task = {"text": text, "read_as": read_as}
+        try:
+            summary: dict[str, Any] = await self.check(crystal_tasks.uploaded_summary, task)
+        except TaskError as error:
+            summary = {"broken": error.reason}
+            if read_as is not None:
+                summary |= {"valid": False, "reasons": [f"not checked: {error.reason}"]}
+        return summary
+
+    async def energy(self, structure: dict[str, Any], model: str) -> dict[str, Any]:
+        """Return `energy`, eV per atom, or None with `energy_reason`."""
+        task = {"structures": [structure], "bound": protocol.BOUND}
+        name = worker.function_of("scoring", model, "cpu")
+        try:
+            (answer,) = await self._call(self._energy_pool, name, task, ENERGY_LIMITS)
+        except TaskError as error:
+            return {"energy": None, "energy_reason": error.reason}
+        if "lost" in answer:
+            return {"energy": None, "energy_reason": answer["lost"]}
+        return {"energy": answer["energy"]}
+
+    async def relax(self, structure: dict[str, Any], model: str, options: RelaxOptions) -> dict[str, Any]:
+        """Return `energy` and the summary `relaxed` of a relaxed structure, or None and `energy_reason`."""
+        task = {"structure": structure, "options": options.model_dump(), "bound": protocol.BOUND}
+        name = worker.function_of("relaxing", model, "cpu")
+        try:
+            record = await self._call(self._energy_pool, name, task, RELAX_LIMITS)
+            if "lost" in record:
+                return {"energy": None, "energy_reason": record["lost"]}
+            summary = await self.check(crystal_tasks.relaxed_summary, {"record": record})
+        except TaskError as error:
+            return {"energy": None, "energy_reason": error.reason}
+        return {"energy": record["energy"], "relaxed": summary}
+
+    async def clusters(self, structures: Sequence[dict[str, Any]]) -> list[int]:
+        """Return for each structure of one formula the number of its cluster of duplicates."""
+        distinct: dict[str, int] = {}
+        identical = [distinct.setdefault(repr(record), len(distinct)) for record in structures]
+        if len(distinct) == 1:
+            return identical
+        firsts = [structures[identical.index(k)] for k in range(len(distinct))]
+        task = {"structures": firsts, "seconds": DUPLICATES_SECONDS}
+        name = "crystallm.structures.folding:fold_record"
+        try:
+            numbers = await self._call(self._duplicate_pool, name, task, DUPLICATES_LIMITS)
+        except TaskError:
+            return identical
+        return [numbers[k] for k in identical]
+
+    async def check(self, function: Function, task: Mapping[str, Any]) -> Any:
+        """Run a crystal task in a worker process.
+
+        Raises:
+            TaskError: it fails, or takes too long.
+            CrystallmError: the process does not start.
+        """
+        return await self._call(self._check_pool, function, task, DEFAULT_LIMITS)
+
+    async def _call(self, pool: ProcessPool, function: Function, task: Any, limits: Limits) -> Any:
+        try:
+            return await asyncio.wrap_future(pool.submit_task(function, task, limits))
+        except WorkerStartError as error:
+            raise CrystallmError(str(error)) from None
