@@ -15,11 +15,9 @@ from pymatgen.core import Composition, Lattice, Structure
 import real_crystals
 from crystallm.benchmarks import sun
 from crystallm.cli import app
-from crystallm.energy import calculations
 from crystallm.energy.relaxation import RelaxOptions
-from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import mapping, pool
-from crystallm.execution import tasks as execution_tasks
+from crystallm.errors import InputError
+from crystallm.execution import pool
 from crystallm.thermodynamics import collection_energies
 from crystallm.thermodynamics.hull import Hull
 from energies import Morse
@@ -112,29 +110,6 @@ def test_how_far_atoms_move_is_told_in_angstroms():
 
 
 # -- the commands --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Workers that are no processes, for crystals that break nothing."""
-
-    def run(function, tasks, *, on_done=None, **_):
-        found = []
-        for i in range(len(tasks)):
-            try:
-                found.append(
-                    json.loads(
-                        json.dumps(execution_tasks.resolve(function)(json.loads(json.dumps(tasks[i]))))
-                    )
-                )
-            except (CrystallmError, ValueError) as error:
-                found.append(execution_tasks.Failure(str(error)))
-            if on_done is not None:
-                on_done(i)
-        return found
-
-    monkeypatch.setattr(mapping, "run", run)
-    monkeypatch.setattr(calculations, "_run", run)
 
 
 @pytest.fixture
@@ -235,7 +210,7 @@ def test_sun_of_a_folder_is_what_one_counts_and_a_killed_run_goes_on(crystallm, 
 
 
 @needs_ase
-def test_relaxed_crystals_are_compared_and_counted_as_they_have_become(crystallm, in_process):
+def test_relaxed_crystals_are_compared_and_counted_as_they_have_become(crystallm, inline):
     code, out, err = crystallm("hull", "made", *MORSE, "--out", "hull.jsonl")
     assert (code, err) == (0, "")
     assert "1  no crystal: the text has no _cell_length_b" in out
@@ -261,7 +236,7 @@ def test_relaxed_crystals_are_compared_and_counted_as_they_have_become(crystallm
 
 
 @needs_ase
-def test_what_is_new_is_told_without_energies(crystallm, in_process):
+def test_what_is_new_is_told_without_energies(crystallm, inline):
     code, out, err = crystallm("evaluate", "made", "--known", "known", "--workers", "1", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)["sun"]
@@ -274,7 +249,7 @@ def entries(path):
 
 
 @needs_ase
-def test_a_hull_is_made_of_known_crystals_and_goes_on_where_it_was_killed(crystallm, in_process, monkeypatch):
+def test_a_hull_is_made_of_known_crystals_and_goes_on_where_it_was_killed(crystallm, inline, monkeypatch):
     asked = ("hull", "made", *MORSE, "--chemical-systems", "made/rutile.cif")
     code, out, err = crystallm(*asked, "--out", "whole.jsonl")
     assert (code, err) == (0, "")
@@ -315,17 +290,17 @@ def test_a_hull_is_made_of_known_crystals_and_goes_on_where_it_was_killed(crysta
     ("arguments", "code", "said"),
     [
         (("evaluate", "made", "--relax"), 2, "relax without energy"),
-        (("evaluate", "made", *MORSE, "--steps", "9"), 2, "--steps without --relax"),
+        (("evaluate", "made", *MORSE, "--steps", "9"), 2, "steps = 9 without relax"),
         (("evaluate", "made", "--hull", "entries.csv"), 2, "hull = 'entries.csv' without energy"),
         (
             ("evaluate", "made", *MORSE, "--metastable-threshold", "0.2"),
             2,
-            "--metastable-threshold without --hull",
+            "without hull: set both",
         ),
         (
             ("evaluate", "made", *MORSE, "--metastable-threshold", "0"),
             2,
-            "--metastable-threshold without --hull",
+            "without hull: set both",
         ),
         (
             ("evaluate", "made", *MORSE, "--hull", "entries.csv", "--metastable-threshold", "-1"),
@@ -344,7 +319,7 @@ def test_a_hull_is_made_of_known_crystals_and_goes_on_where_it_was_killed(crysta
         (("hull", "made"), 2, "no file for the entries"),
         (("hull", "made", *MORSE, "--out", "hull.json"), 2, "name a file that ends in .jsonl"),
         (("hull", "made", *MORSE, "--out", "none/hull.jsonl"), 2, "make it first"),
-        (("hull", "made", *MORSE, "--steps", "5", "--out", "h.jsonl"), 2, "--steps without --relax"),
+        (("hull", "made", *MORSE, "--steps", "5", "--out", "h.jsonl"), 2, "steps = 5 without relax"),
         (
             ("hull", "made", *MORSE, "--chemical-systems", "made/torn.cif", "--out", "h.jsonl"),
             2,
@@ -382,7 +357,7 @@ def test_a_hull_says_whose_energies_it_has_where_it_knows(tmp_path):
 
 
 @needs_ase
-def test_an_executor_weighs_as_processes_do(place, in_process):
+def test_an_executor_weighs_as_processes_do(place, inline):
     texts = [Path("made/rutile.cif").read_text(), Path("made/torn.cif").read_text()]
     for options in (None, RelaxOptions(steps=3)):
         here = collection_energies.collection_energies(texts, "energies:morse", options=options)

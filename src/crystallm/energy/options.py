@@ -35,7 +35,7 @@ class RelativeEnergyOptions(HullFileOptions):
     """Report formation energies, eV/atom, from the elements by the same energy model."""
 
 
-class EnergyModelOptions(HullFileOptions):
+class EnergyModelOptions(Options):
     """Which energy model to use, if any."""
 
     energy: str | None = None
@@ -43,28 +43,57 @@ class EnergyModelOptions(HullFileOptions):
     relax: bool = False
     """Relax each crystal before its energy is computed."""
 
+
+class PreRelaxOptions(EnergyModelOptions):
+    """Which energy model to use for known or given crystals, which may be relaxed first."""
+
+    steps: int = Field(default=500, ge=1)
+    """With --relax: maximum number of steps for a crystal."""
+
     @model_validator(mode="after")
-    def _require_model(self) -> EnergyModelOptions:
-        given = {
-            "relax": self.relax,
-            "formation_energy": getattr(self, "formation_energy", False),
-            f"hull = {self.hull!r}": self.hull is not None,
-        }
-        first = next((text for text, is_set in given.items() if is_set), None)
-        if self.energy is None and first is not None:
-            raise ValueError(f"{first} without energy: name a model, energy = 'chgnet' (--energy chgnet)")
+    def _require_relax(self) -> PreRelaxOptions:
+        if "steps" in self.model_fields_set and not self.relax:
+            raise ValueError(f"steps = {self.steps} without relax: set both")
         return self
+
+    @property
+    def relaxation(self) -> RelaxOptions | None:
+        """How the crystals are relaxed; None if they are not."""
+        return RelaxOptions(steps=self.steps) if self.relax else None
 
 
 class EnergyOptions(EnergyModelOptions, RelativeEnergyOptions):
     """Which energy model to use, and what else to derive from its energies."""
 
+    @model_validator(mode="after")
+    def _require_model(self) -> EnergyOptions:
+        check_model(self, "relax", "formation_energy", "hull")
+        return self
 
-class ServerOptions(Options):
-    """A server of energies for other programs."""
+
+def check_model(options: EnergyModelOptions, *names: str) -> None:
+    """Check that options that need an energy model are given with one.
+
+    Raises:
+        ValueError: one of the options of these names is set, and `energy` is not.
+    """
+    first = next((name for name in names if getattr(options, name)), None)
+    if options.energy is None and first is not None:
+        value = getattr(options, first)
+        text = first if value is True else f"{first} = {value!r}"
+        raise ValueError(f"{text} without energy: name a model, energy = 'chgnet' (--energy chgnet)")
+
+
+class ChosenModelOptions(Options):
+    """The energy model of commands that cannot do without one."""
 
     model: str = "chgnet"
     """Energy model: chgnet, sevennet, or module:factory of any ASE calculator."""
+
+
+class ServerOptions(ChosenModelOptions):
+    """A server of energies for other programs."""
+
     address: str = "tcp://127.0.0.1:5555"
     """Address to listen at; tcp://*:5555 for other machines, too."""
     timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)

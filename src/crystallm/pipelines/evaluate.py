@@ -200,7 +200,7 @@ class _Blocks:
         energies = collection_energies.collection_energies(
             list(texts.values()),
             self.options.energy,
-            options=relaxation.RelaxOptions(steps=self.options.steps) if self.options.relax else None,
+            options=self.options.relaxation,
             device=self.device,
             n_workers=self.workers,
             executor=executor,

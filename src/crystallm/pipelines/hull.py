@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.crystallography import elements
 from crystallm.energy import registry
-from crystallm.energy.options import RelaxOptions
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.devices import device_of
 from crystallm.execution.pool import ProcessPool
@@ -78,16 +77,17 @@ def run(
     path, out = options.collection(), options.out
     if out is None:
         raise InputError("no file for the entries: see crystallm hull --help")
+    model = options.energy or registry.DEFAULT
     if out.suffix.lower() != ".jsonl":
         raise InputError(f"out = {str(out)!r}: name a file that ends in .jsonl")
     if not out.absolute().parent.is_dir():
         raise InputError(f"no folder {str(out.parent)!r} for {out.name!r}: make it first")
-    device, workers = energy_workers(options.energy, device, workers)
+    device, workers = energy_workers(model, device, workers)
     systems = None if options.chemical_systems is None else _chemical_systems(options.chemical_systems)
-    rows = _stored(out, {"model": options.energy, "relaxed": options.relax})
+    rows = _stored(out, {"model": model, "relaxed": options.relax})
     if rows:
         journal.write_records(out, _in_order(rows))  # without an incomplete last line
-    entries = _Entries(options, out, rows, systems, workers, device)
+    entries = _Entries(options, model, out, rows, systems, workers, device)
     with progress("computing energies", None) as advance:
         entries.add_crystals(path, advance)
     entries.add_elements()
@@ -103,6 +103,7 @@ class _Entries:
     """The entries of a file, and what is added to them."""
 
     options: HullOptions
+    model: str
     out: Path
     rows: Rows
     systems: Sequence[frozenset[str]] | None
@@ -113,15 +114,14 @@ class _Entries:
 
     def add_crystals(self, path: str, advance: Callable[[int], None]) -> None:
         """Add the crystals of a collection that have no entry, block by block."""
-        relax = RelaxOptions(steps=self.options.steps) if self.options.relax else None
         crystals = self._missing(path)
         done = 0
         with ProcessPool(self.workers) as executor:
             while block := list(itertools.islice(crystals, collection_energies.BLOCK)):
                 energies = collection_energies.collection_energies(
                     [str(entry.text) for _, entry in block],
-                    self.options.energy,
-                    options=relax,
+                    self.model,
+                    options=self.options.relaxation,
                     device=self.device,
                     n_workers=self.workers,
                     executor=executor,
@@ -142,7 +142,7 @@ class _Entries:
         """Add the reference crystals of the elements, which are always relaxed."""
         symbols = set().union(self.symbols, *(self.systems or ()))
         energies = formation.element_energies(
-            symbols & set(elements.symbols()), self.options.energy, device=self.device
+            symbols & set(elements.symbols()), self.model, device=self.device
         )
         for symbol, energy in energies.items():
             self.rows[-1, symbol] = self._row(-1, symbol, symbol, energy)
@@ -170,7 +170,7 @@ class _Entries:
             "id": name,
             "composition": formula.replace(" ", ""),
             "energy_per_atom": energy,
-            "model": self.options.energy,
+            "model": self.model,
             "relaxed": self.options.relax,
         }
 

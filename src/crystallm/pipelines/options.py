@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from crystallm.energy.options import EnergyModelOptions, RelativeEnergyOptions
+from crystallm.energy.options import (
+    ChosenModelOptions,
+    HullFileOptions,
+    PreRelaxOptions,
+    RelativeEnergyOptions,
+    check_model,
+)
 from crystallm.errors import InputError
 from crystallm.execution.place import DeviceOptions
 from crystallm.options import NOT_DECIDING, Flag, Options
@@ -48,7 +54,7 @@ class CollectionOptions(Options):
         return self.path
 
 
-class EvaluateOptions(EnergyModelOptions, CollectionOptions):
+class EvaluateOptions(PreRelaxOptions, HullFileOptions, CollectionOptions):
     """How to evaluate a collection: its validity, and on request energies, stability and novelty."""
 
     out: Annotated[Path | None, NOT_DECIDING] = None
@@ -56,8 +62,6 @@ class EvaluateOptions(EnergyModelOptions, CollectionOptions):
     read_as: Literal["auto", "text"] = "auto"
     """text: check what a CIF prints, as the paper does; auto: the same for CIFs in the form of this package,
     while those of other programs are symmetrized first."""
-    steps: int = Field(default=500, ge=1)
-    """With --relax: maximum number of steps for a crystal."""
     metastable_threshold: Annotated[float, NOT_DECIDING] = Field(default=0.1, ge=0, allow_inf_nan=False)
     """With --hull: crystals up to this energy above the hull are metastable, eV/atom."""
     known: Annotated[tuple[str, ...], Flag(several=True)] = ()
@@ -65,10 +69,9 @@ class EvaluateOptions(EnergyModelOptions, CollectionOptions):
 
     @model_validator(mode="after")
     def _check_combination(self) -> EvaluateOptions:
-        if "steps" in self.model_fields_set and not self.relax:
-            raise ValueError("--steps without --relax: give --relax, too (see --help)")
+        check_model(self, "relax", "hull")
         if "metastable_threshold" in self.model_fields_set and self.hull is None:
-            raise ValueError("--metastable-threshold without --hull: give --hull, too (see --help)")
+            raise ValueError(f"metastable_threshold = {self.metastable_threshold} without hull: set both")
         return self
 
     @property
@@ -77,11 +80,9 @@ class EvaluateOptions(EnergyModelOptions, CollectionOptions):
         return self.energy is not None or bool(self.known)
 
 
-class RelaxCollectionOptions(RelativeEnergyOptions, CollectionOptions):
+class RelaxCollectionOptions(RelativeEnergyOptions, ChosenModelOptions, CollectionOptions):
     """The energy model that relaxes a collection, and which of its crystals are kept."""
 
-    model: str = "chgnet"
-    """Energy model: chgnet, sevennet, or module:factory of any ASE calculator."""
     best: int | None = Field(default=None, ge=1)
     """Cluster equal crystals and keep at most this number of each formula, lowest energy first."""
     out: Annotated[Path | None, NOT_DECIDING] = None
@@ -90,25 +91,13 @@ class RelaxCollectionOptions(RelativeEnergyOptions, CollectionOptions):
     """Time limit for one crystal, s."""
 
 
-class HullOptions(CollectionOptions):
-    """How the energies of known crystals are computed, and of which."""
+class HullOptions(PreRelaxOptions, CollectionOptions):
+    """How the energies of known crystals are computed, and of which; without `energy` by chgnet."""
 
-    energy: str = "chgnet"
-    """Energy model: chgnet, sevennet, or module:factory of any ASE calculator."""
-    relax: bool = False
-    """Relax the crystals first, as evaluate --relax does with others."""
-    steps: int = Field(default=500, ge=1)
-    """With --relax: maximum number of steps for a crystal."""
     chemical_systems: str | None = None
     """Folder or file of crystals: keep only their chemical systems, and those below them."""
     out: Path | None = None
     """File for the entries, .jsonl, which --hull reads."""
-
-    @model_validator(mode="after")
-    def _check_combination(self) -> HullOptions:
-        if "steps" in self.model_fields_set and not self.relax:
-            raise ValueError("--steps without --relax: give --relax, too (see --help)")
-        return self
 
 
 class ScoreOptions(DeviceOptions, CollectionOptions):
