@@ -26,9 +26,10 @@ from crystallm.cif import parser as cif_parser
 from crystallm.cif import standard_structure, tokenizer, writer
 from crystallm.crystallography import elements, space_groups, wyckoff_assignment
 from crystallm.errors import CrystallmError
-from crystallm.grammar import base
-from crystallm.grammar.cif.state import CifRules
-from crystallm.grammar.orbits.state import REWRITES, OrbitsRules
+from crystallm.grammar.cif.state import RETRIES as CIF_RETRIES
+from crystallm.grammar.cif.state import CifGrammar
+from crystallm.grammar.orbits.state import RETRIES as ORBITS_RETRIES
+from crystallm.grammar.orbits.state import OrbitsGrammar
 from crystallm.orbits.language import OrbitsLanguage
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def fault(text: str, counts: dict[str, int], number: int) -> str:
 
 
 def walk(
-    rules: CifRules | OrbitsRules, rng: random.Random, policy: str = "uniform"
+    rules: CifGrammar | OrbitsGrammar, rng: random.Random, policy: str = "uniform"
 ) -> tuple[list[int], int, float]:
     """Tokens, number of choices (those taken back too), and seconds that the rules took.
 
@@ -132,8 +133,7 @@ def main() -> None:
     compositions = [c for c in published() if sum(c.values()) <= 120]
     n_tokens = n_choices = n_failed = 0
     spent = 0.0
-    cells = (base.REWRITES, base.CELL_REWRITES)
-    most = REWRITES if ours else cells
+    most = ORBITS_RETRIES if ours else CIF_RETRIES
     rewrites = most if options.apart else (0,) * len(most)
     for i in range(options.walks):
         group = groups[i % len(groups)]
@@ -143,7 +143,7 @@ def main() -> None:
         counts = rng.choice(fitting) if fitting and rng.random() < 0.5 else from_orbits(rng, group)
         if writer.formula_unit(counts)[1] < 1:
             continue
-        kind = OrbitsRules if ours else CifRules
+        kind = OrbitsGrammar if ours else CifGrammar
         ids, choices, seconds = walk(kind("full", counts, group.number, rewrites), rng, options.policy)
         text = OrbitsLanguage().standard_text(ids) if ours else tokenizer.decode(ids)
         if wrong := fault(text, counts, group.number):

@@ -22,7 +22,7 @@ from pymatgen.io.cif import CifParser
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
 from crystallm.benchmarks.reference_sets import known_structures
-from crystallm.cif import structure_reader, writer
+from crystallm.cif import writer
 from crystallm.crystallography import space_groups
 from crystallm.errors import CrystallmError
 from crystallm.geometry import bonds
@@ -37,7 +37,7 @@ IDENTITY = "1 'x, y, z'"
 def with_operators(text: str) -> str:
     """The text with all operators of its group in place of the identity."""
     symbol = text.split("_symmetry_space_group_name_H-M ")[1].split("\n", 1)[0]
-    operators = structure_reader.group_operators(space_groups.get(symbol).symbol)
+    operators = space_groups.get(symbol).xyz_operators
     return text.replace(IDENTITY, "\n".join(f"{i} '{xyz}'" for i, xyz in enumerate(operators, 1)))
 
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 def free(ids: list[int]) -> npt.NDArray[np.uint16] | None:
     """1 where the rules leave a choice, else 0; None for a crystal that the rules would write anew."""
     language = get_language("cif")
-    composition, _ = language.opening(ids)
+    composition, _ = language.read_prompt(ids)
     start = language.prompt(composition.items())
-    rules = factory.rules("cif", composition.items())
+    rules = factory.make_grammar("cif", composition.items())
     assert rules is not None  # noqa: S101 - the full ones
     found = np.zeros(len(ids), dtype=np.uint16)
     try:

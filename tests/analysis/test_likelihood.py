@@ -11,7 +11,7 @@ import torch
 from pyarrow import parquet
 
 from crystallm import language
-from crystallm.analysis import likelihood, token_roles
+from crystallm.analysis import likelihood
 from crystallm.cif import tokenizer
 from crystallm.cli import app
 from crystallm.errors import InputError
@@ -44,8 +44,8 @@ def book(textbook_structures):
 
 def told_in_parts(tongue, ids):
     """The tokens of each part, as a person reads them."""
-    found = {part: [] for part in token_roles.PARTS}
-    for part, token in zip(token_roles.parts(tongue, ids), ids, strict=True):
+    found = {part: [] for part in language.TOKEN_ROLES}
+    for part, token in zip(tongue.token_roles(ids), ids, strict=True):
         found[part].append(token)
     return {part: tongue.text(tokens) for part, tokens in found.items()}
 

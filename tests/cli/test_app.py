@@ -437,7 +437,7 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
 @pytest.mark.parametrize(
     ("arguments", "expected", "says"),
     [
-        (["XyO2"], 2, "Xy is no element"),
+        (["XyO2"], 2, "Xy is not an element"),
         (["PoO2"], 2, "Po (Z = 84) has no token"),
         ([""], 2, "the formula is empty"),
         (["tio2"], 2, "did you mean TiO2?"),
@@ -464,7 +464,7 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["--elements", "Ti-O", "--template", "file.txt"], 2, "--template takes a formula, not elements"),
         (["TiO2", "--prompt", "x"], 2, "give one or the other"),
         (["--prompt", ""], 2, "the prompt is empty"),
-        (["--prompt", "no such words"], 2, "'no' is no token"),
+        (["--prompt", "no such words"], 2, "'no' is not a token"),
         (["--prompt", "<crystal> " + "C " * 200], 2, "has 201 tokens, and the context"),
         (["TiO2", "-n", "0"], 2, "n = '0'"),
         (["TiO2", "-n", "1000000000"], 2, "n = '1000000000'"),
@@ -481,7 +481,7 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["TiO2", "--max-attempts", "5"], 2, "max_attempts = 5 without only_valid"),
         (["TiO2", "--best", "0"], 2, "best = '0'"),
         (["TiO2", "--rank", "beauty"], 2, "--rank"),
-        (["--prompt", "<crystal> Na 4 Na"], 2, "the prompt breaks the rules: 'Na' may not come here"),
+        (["--prompt", "<crystal> Na 4 Na"], 2, "the prompt breaks the rules: 'Na' is not allowed here"),
         (["TiO2", "--no-such-option"], 2, "no-such-option"),
         (["TiO2", "NaCl"], 2, "NaCl"),
         (["TiO2", "--model", "nowhere"], 1, "no model 'nowhere'"),
@@ -493,14 +493,14 @@ def test_a_broken_config_is_one_line(crystallm, tmp_path, text, says):
         (["--requests", "list.csv"], 2, "--requests needs --out"),
         (["NaCl", "--requests", "list.csv", "--out", "out"], 2, "give one or the other"),
         (["--requests", "file.csv", "--out", "out"], 2, "must name the columns"),
-        (["--requests", "file.txt", "--out", "out"], 2, "file.txt, line 1: 'nothing' is no formula"),
+        (["--requests", "file.txt", "--out", "out"], 2, "file.txt, line 1: 'nothing' is not a formula"),
         (["TiO2", "--workers", "0"], 2, "workers = 0"),
         (["TiO2", "--workers", "2", "--cluster", "tcp://x:1"], 2, "--cluster and --workers"),
         (["TiO2", "--threads", "0"], 2, "threads = 0"),
         (["TiO2", "--threads", "2", "--workers", "2"], 2, "--threads are those of this process"),
         (["TiO2", "--device", "cpu,cpu"], 2, "write each once"),
         (["TiO2", "--device", "cuda:0,cuda:1", "--workers", "1"], 2, "workers = 1 for 2 devices"),
-        (["--requests", "list.csv", "--out", "out"], 2, "list.csv, line 3: 'Xx': Xx is no element"),
+        (["--requests", "list.csv", "--out", "out"], 2, "list.csv, line 3: 'Xx': Xx is not an element"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(crystallm, parrot, tmp_path, arguments, expected, says):

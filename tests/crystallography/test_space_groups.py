@@ -106,19 +106,21 @@ def test_no_such_group(name):
     ],
 )  # fmt: skip
 def test_what_group_a_person_means(name, number):
-    assert space_groups.meant(name).number == number
+    assert space_groups.from_any_setting(name).number == number
 
 
 def test_each_symbol_means_its_own_group():
     for symbol in space_groups.symbols():
         plain = symbol.replace("_", "")
-        assert [space_groups.meant(name).symbol for name in (symbol, plain, plain.lower())] == [symbol] * 3
+        assert [space_groups.from_any_setting(name).symbol for name in (symbol, plain, plain.lower())] == [
+            symbol
+        ] * 3
 
 
 @pytest.mark.parametrize("name", ["Fm3q", "", "cubic", "231", "no. 231", "R-3m:R", "Pbnm2"])
 def test_no_group_is_meant(name):
     with pytest.raises(InputError, match="no space group"):
-        space_groups.meant(name)
+        space_groups.from_any_setting(name)
 
 
 def test_symbols_beside_atoms_stay_strict():

@@ -725,7 +725,9 @@ def test_training_crystals_are_told_in_other_ways_too(tmp_path, long):
     ours, others = crystals(tmp_path / "data", "train"), crystals(tmp_path / "data", shards.EQUIVALENTS)
     assert len(others) == 3 * len(ours) == report.equivalents
     for number, ids in enumerate(ours):
-        assert others[3 * number : 3 * number + 3] == augmentation.several(ids, 3, seed=0, number=number)
+        assert others[3 * number : 3 * number + 3] == augmentation.augmentations(
+            ids, 3, seed=0, number=number
+        )
     assert report.told_otherwise == sum(other != ours[i // 3] for i, other in enumerate(others)) > 0
     assert json.loads((tmp_path / "data" / "report.json").read_text())["equivalents"] == len(others)
     assert report.written == sum(report.crystals.values()) == len(rows_of(tmp_path / "data"))
@@ -741,7 +743,7 @@ def test_training_crystals_are_told_in_other_ways_too(tmp_path, long):
 def test_equivalents_of_a_run_that_failed_are_those_of_one_that_did_not(tmp_path, long, monkeypatch):
     choices = PrepareOptions(val=0.2, deduplicate="none", equivalents=2)
     prepare.prepare([long], tmp_path / "whole", choices)
-    several, left = augmentation.several, iter(range(20))
+    several, left = augmentation.augmentations, iter(range(20))
 
     def failing(*args, **more):
         next(left)

@@ -189,7 +189,7 @@ def test_a_cell_that_the_context_cannot_hold_is_not_tried():
     assert all(text_length.groups_within(some, 80) for some in counts)
     for z in range(1, 25):
         some = tuple(sorted([2 * z, z, 4 * z]))
-        assert text_length.can_be_written(some, 80) == bool(text_length.groups_within(some, 80))
+        assert text_length.fits_context(some, 80) == bool(text_length.groups_within(some, 80))
 
 
 @pytest.mark.parametrize("language", ["orbits", "cif"])

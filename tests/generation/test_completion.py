@@ -17,7 +17,7 @@ from crystallm.errors import InputError
 from crystallm.generation import completion, template
 from crystallm.generation.completion import CompletionGenerator
 from crystallm.generation.request import SamplingOptions
-from crystallm.grammar.orbits.partial import KnownState
+from crystallm.grammar.orbits.partial import FixedPartState
 from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
@@ -153,7 +153,7 @@ def test_what_is_offered_can_always_be_completed(host):
     known = completion.host(part, "CaTiO3")
     prompt = orbits_language.prompt(known.composition, known.space_group)
     for _ in range(40):
-        state = KnownState(known)
+        state = FixedPartState(known)
         ids = list(prompt)
         for token in prompt:
             state.advance(token)
@@ -174,7 +174,7 @@ def test_what_is_offered_can_always_be_completed(host):
 @pytest.mark.parametrize(
     ("wanted", "z", "said"),
     [
-        ("CaTiO3", None, "nothing is missing: the known part has all atoms of the formula$"),
+        ("CaTiO3", None, "nothing is missing: the fixed part has all atoms of the formula$"),
         ("CaTiO3", 4, "all atoms of the formula$"),
         ("CaTiO3", 0, "z = 0 formula units"),
         ("SrTiO3", None, "has no Ca"),

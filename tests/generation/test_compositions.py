@@ -79,7 +79,7 @@ def test_a_network_that_knows_nothing_writes_what_was_asked_for(language, system
         found = composition_of(crystal)
         assert system is None or set(found) == set(system.split("-"))
         assert sum(found.values()) <= SMALL
-        told, number = model.language.opening(crystal.ids)
+        told, number = model.language.read_prompt(crystal.ids)
         assert told == found
         assert group is None or number == int(group)
 
@@ -210,8 +210,8 @@ def test_a_crystal_says_what_was_asked_and_what_was_chosen(parrot_model):
     ("asked", "says"),
     [
         ({"elements": "Li-Po-O"}, "the element Po (Z = 84) has no token: the language covers H to Pu"),
-        ({"elements": "Li-Xx"}, "'Li-Xx': Xx is no element"),
-        ({"elements": "li-fe-o"}, "elements = 'li-fe-o': 'li' is no element: did you mean Li?"),
+        ({"elements": "Li-Xx"}, "'Li-Xx': Xx is not an element"),
+        ({"elements": "li-fe-o"}, "elements = 'li-fe-o': 'li' is not an element: did you mean Li?"),
         ({"elements": "Li2O"}, "elements = 'Li2O' has counts or brackets: write symbols alone"),
         ({"elements": "Li-Fe-*"}, "elements = 'Li-Fe-*' has counts or brackets"),
         ({"elements": " "}, "elements = '': write symbols with - between them, such as Li-Fe-O"),
@@ -264,5 +264,5 @@ def test_what_fills_a_group_need_not_be_likely(parrot_model):
     # The parrot has seen five groups; none of its crystals has elements in this one.
     group = space_groups.get("I4_1/amd").number
     for crystal in crystallm.generate(space_group=group, n=2, model=parrot_model, seed=0):
-        assert crystal.language.opening(crystal.ids)[1] == group
+        assert crystal.language.read_prompt(crystal.ids)[1] == group
         assert crystal.validity.multiplicity

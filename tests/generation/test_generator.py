@@ -89,7 +89,7 @@ def test_a_network_that_babbles_gives_broken_crystals_that_say_why():
 
 def test_what_is_wrong_is_said_before_a_model_is_loaded(monkeypatch):
     monkeypatch.setattr("crystallm.models.load.load_model", lambda *_, **__: pytest.fail("loaded"))
-    with pytest.raises(InputError, match="Xx is no element"):
+    with pytest.raises(InputError, match="Xx is not an element"):
         crystallm.generate("Xx", model="nowhere")
     with pytest.raises(InputError, match="no space group"):
         crystallm.generate("TiO2", space_group="P9", model="nowhere")

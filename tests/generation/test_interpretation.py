@@ -31,5 +31,5 @@ def test_what_is_said_stays() -> None:
 
 
 def test_no_formula_is_refused() -> None:
-    with pytest.raises(InputError, match="Xx is no element"):
+    with pytest.raises(InputError, match="Xx is not an element"):
         with_default_z(Request(formula="Xx2"))

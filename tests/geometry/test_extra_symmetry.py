@@ -13,7 +13,7 @@ from real_crystals import structures
 
 
 def parts(structure):
-    """What `surely_none` and spglib are told of a structure."""
+    """Arguments of `has_none` and of spglib for a structure."""
     numbers = np.array([site.specie.Z for site in structure])
     kinds = np.unique(numbers, return_inverse=True)[1]
     return structure.lattice.matrix, structure.frac_coords, numbers, kinds
@@ -39,7 +39,7 @@ def test_spglib_agrees_on_published_crystals():
     for structure, number in written_again():
         vectors, points, numbers, kinds = parts(structure)
         seen += 1
-        if extra_symmetry.surely_none(number, vectors, points, kinds):
+        if extra_symmetry.has_none(number, vectors, points, kinds):
             sure += 1
             found = spglib.get_symmetry_dataset((vectors, points, numbers), symprec=contacts.SYMPREC)
             assert found.number == number
@@ -53,7 +53,7 @@ def test_a_crystal_has_more_symmetry_than_a_subgroup_of_its_group():
         vectors, points, _, kinds = parts(structure)
         for subgroup in range(75, 231):
             if operators(subgroup) < operators(number):
-                assert not extra_symmetry.surely_none(subgroup, vectors, points, kinds)
+                assert not extra_symmetry.has_none(subgroup, vectors, points, kinds)
                 seen += 1
     assert seen > 20
 
@@ -76,4 +76,4 @@ def test_every_operator_of_a_group_is_one_of_its_lattice():
 def test_more_symmetry_is_never_overlooked(number, cell, points):
     points = np.array(points, dtype=float)
     kinds = np.zeros(len(points), dtype=int)
-    assert not extra_symmetry.surely_none(number, cells.lattice(cell), points, kinds)
+    assert not extra_symmetry.has_none(number, cells.lattice(cell), points, kinds)

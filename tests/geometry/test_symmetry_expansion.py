@@ -22,8 +22,8 @@ def both_ways(text: str) -> tuple[structure_reader.Cell | None, structure_reader
         for row in block.atoms()
     ]
     operators = structure_reader._operators(block)
-    at_once = structure_reader.at_once(list(parameters.values()), operators, sites)
-    return at_once, structure_reader.asked(parameters, operators, sites)
+    at_once = structure_reader.from_arrays(list(parameters.values()), operators, sites)
+    return at_once, structure_reader.from_pymatgen(parameters, operators, sites)
 
 
 def assert_equal(one: structure_reader.Cell, other: structure_reader.Cell) -> None:

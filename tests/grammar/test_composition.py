@@ -34,7 +34,7 @@ def walk(
         few: end as soon as that is allowed, else as late.
     """
     family, newline = vocabulary.families(), tokenizer.encode("\n")[0]
-    rules = factory.rules(language, wanted=wanted)
+    rules = factory.make_grammar(language, wanted=wanted)
     state = rules.start(BEGUN[language])
     while True:
         able = list(state.allowed())
@@ -110,16 +110,16 @@ def test_counts_are_those_that_a_group_has_positions_for():
 
 
 def test_what_is_asked_is_heeded_by_full_rules_alone():
-    state = factory.rules("orbits", constraints="syntax", wanted=CompositionConstraint(("Li",))).start(
+    state = factory.make_grammar("orbits", constraints="syntax", wanted=CompositionConstraint(("Li",))).start(
         BEGUN["orbits"]
     )
     assert len(state.allowed()) == len(SYMBOLS)
-    state = factory.rules("orbits", wanted=CompositionConstraint(("Li",))).start(BEGUN["orbits"])
+    state = factory.make_grammar("orbits", wanted=CompositionConstraint(("Li",))).start(BEGUN["orbits"])
     assert orbits_language.text(state.allowed()) == "Li"
 
 
 def test_hundreds_and_units_of_a_count_are_told_together():
-    state = factory.rules("orbits", wanted=CompositionConstraint(("O",), group=230)).start(
+    state = factory.make_grammar("orbits", wanted=CompositionConstraint(("O",), group=230)).start(
         orbits_language.ids("<crystal> O +100")
     )
     able = {int(word) + 100 for word in orbits_language.text(state.allowed()).split()}

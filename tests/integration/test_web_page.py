@@ -293,7 +293,7 @@ def test_the_periodic_table_and_the_list_of_groups(page):
 WRONG = (
     ("formula", "", "Write a formula"),
     ("formula", "tio2", "did you mean"),
-    ("formula", "Xy2", "Xy is no element"),
+    ("formula", "Xy2", "Xy is not an element"),
     ("formula", "PoO2", "no token"),
     ("formula", "Ti200O400", "at most"),
     ("space_group", "Fm7m", "no space group"),

@@ -41,7 +41,7 @@ def told(crystal, n, number=0):
     """So many descriptions of a description."""
     return [
         language.from_ids(ids)
-        for ids in augmentation.several(language.to_ids(crystal), n, seed=0, number=number)
+        for ids in augmentation.augmentations(language.to_ids(crystal), n, seed=0, number=number)
     ]
 
 
@@ -82,10 +82,10 @@ def test_positions_without_coordinates_change_their_letters():
 
 def test_seed_and_number_of_the_crystal_decide():
     ids = language.to_ids(description.describe(random_crystal(33, 0)))
-    found = augmentation.several(ids, 5, seed=1, number=7)
-    assert augmentation.several(ids, 5, seed=1, number=7) == found
-    assert augmentation.several(ids, 5, seed=2, number=7) != found
-    assert augmentation.several(ids, 5, seed=1, number=8) != found
+    found = augmentation.augmentations(ids, 5, seed=1, number=7)
+    assert augmentation.augmentations(ids, 5, seed=1, number=7) == found
+    assert augmentation.augmentations(ids, 5, seed=2, number=7) != found
+    assert augmentation.augmentations(ids, 5, seed=1, number=8) != found
 
 
 def test_where_a_description_fails_stands_the_canonical_one(monkeypatch):
@@ -94,7 +94,7 @@ def test_where_a_description_fails_stands_the_canonical_one(monkeypatch):
 
     monkeypatch.setattr(augmentation, "equivalent", fail)
     ids = language.to_ids(description.describe(random_crystal(62, 0)))
-    assert augmentation.several(ids, 2, seed=0, number=0) == [ids, ids]
+    assert augmentation.augmentations(ids, 2, seed=0, number=0) == [ids, ids]
 
 
 def test_the_rules_accept_equivalent_descriptions_as_they_do_canonical_ones():
@@ -102,13 +102,13 @@ def test_the_rules_accept_equivalent_descriptions_as_they_do_canonical_ones():
 
     def walked(ids):
         read = language.from_ids(ids)
-        state = factory.rules("orbits", read.composition, read.space_group).start([])
+        state = factory.make_grammar("orbits", read.composition, read.space_group).start([])
         return all(token in state.allowed() and state.advance(token) == 0 for token in ids)
 
     ours, theirs, different = [], [], 0
     for number, structure in enumerate(structures()[:150]):
         ids = language.to_ids(description.describe(structure))
-        (other,) = augmentation.several(ids, 1, seed=0, number=number)
+        (other,) = augmentation.augmentations(ids, 1, seed=0, number=number)
         description.to_structure(language.from_ids(other))
         different += other != ids
         ours.append(walked(ids))

@@ -83,7 +83,7 @@ def test_any_string_has_ids_or_is_refused(text: str) -> None:
     if not wrong:
         assert orbits_language.text(orbits_language.ids(text)).split() == words
         return
-    with pytest.raises(TextError, match=f"token {wrong[0]}: .* is no token") as caught:
+    with pytest.raises(TextError, match=f"token {wrong[0]}: .* is not a token") as caught:
         orbits_language.ids(text)
     assert caught.value.line == wrong[0]
 
@@ -152,7 +152,7 @@ def test_prompts_that_cannot_be_said_are_refused(composition, group, message) ->
         ([{"Na": 0.5}], [[0, 0, 0]], InputError, "Na0.5: sites shared by elements or partly empty"),
         ([{"Na": 0.5, "K": 0.5}], [[0, 0, 0]], InputError, "sites shared by elements"),
         ([], [], InputError, "no atom"),
-        (["Na"], [[float("nan"), 0, 0]], InputError, "no numbers"),
+        (["Na"], [[float("nan"), 0, 0]], InputError, "NaN or infinity"),
         (["Na", "Na"], [[0, 0, 0], [0.001, 0, 0]], TextError, "no symmetry"),
     ],
 )
@@ -171,17 +171,17 @@ def test_numbers_beyond_the_tokens_are_refused(monkeypatch) -> None:
         InputError, match=r"cell volume of 363.2 times that of its atoms: .* 0.0111 to 94.2 t"
     ):
         encode(Structure(Lattice.cubic(20), ["Na"], [[0, 0, 0]]))
-    with pytest.raises(InputError, match=r"cell with c/a of 66.69: this language writes 0.0235 to 44.5"):
+    with pytest.raises(InputError, match=r"cell with c/a of 66.69: this language has 0.0235 to 44.5"):
         encode(Structure(Lattice.tetragonal(3, 200), ["Na"], [[0, 0, 0]]))
     orbit = Orbit("Na", "1a", (0, 0, 0))
     flat = Description((("Na", 1),), 1, (orbit,), (0, 0, 0, 90, 900, 900))
-    with pytest.raises(InputError, match="cell angle of 9.0°: this language writes 10 to 170°"):
+    with pytest.raises(InputError, match="cell angle of 9.0°: this language has 10 to 170°"):
         orbits_language.to_ids(flat)
     low = Description((("Na", 1),), 1, (orbit,), (0, -751, 0, 900, 900, 900))
     with pytest.raises(InputError, match="cell with b/a of 0.0234: "):
         orbits_language.to_ids(low)
     monkeypatch.setattr(orbits_description, "MAX_COUNT", 3)
-    with pytest.raises(InputError, match="4 atoms of O in a cell: this language writes 1 to 3"):
+    with pytest.raises(InputError, match="4 atoms of O in a cell: this language has 1 to 3"):
         orbits_description.describe(orbits_description.to_structure(read(RUTILE)))
 
 
@@ -370,7 +370,7 @@ def test_the_standard_text_keeps_the_space_group_that_was_written() -> None:
         ("<crystal> ", "", 1, "token 1: <crystal> expected, not 'Ti'"),
         ("Ti 2 O 4 ", "", 2, r"token 2: an element expected, not '\(P4_2/mnm\)'"),
         ("Ti 2 O", "Ti O", 3, "token 3: a count expected, not 'O'"),
-        ("Ti 2 O 4", "Ti 2 Ti 4", 4, "token 4: Ti stands twice in the composition"),
+        ("Ti 2 O 4", "Ti 2 Ti 4", 4, "token 4: Ti occurs twice in the composition"),
         ("Ti 2 O 4", "Ti 0 O 4", 3, "token 3: 0 atoms of Ti"),
         ("(P4_2/mnm) Ti", "Sr", 7, "token 7: a count expected, not '2a'"),
         ("(P4_2/mnm)", "90°", 6, "token 6: a space group expected, not '90°'"),

@@ -121,7 +121,7 @@ def test_a_reduced_formula_leaves_z_open_where_it_is_no_prompt(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.txt", b"TiO2\nNaCl\nXx\n", r"a\.txt, line 3: 'Xx': Xx is no element"),
+        ("a.txt", b"TiO2\nNaCl\nXx\n", r"a\.txt, line 3: 'Xx': Xx is not an element"),
         ("a.txt", b"\n", r"write one formula a line$"),
         ("a.csv.gz", gzip.compress(b"formula\nTiO2\n")[:-6], "cannot be unpacked to its end"),
         ("a.csv.gz", b"formula\nTiO2\n", "cannot be unpacked"),
@@ -137,7 +137,7 @@ def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: bytes, sa
 
 def test_a_broken_row_of_a_table_is_named(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"formula": "TiO2"}, {"formula": "NaCl"}, {"formula": "Xx"}]
-    with pytest.raises(InputError, match="row 3: 'Xx': Xx is no element"):
+    with pytest.raises(InputError, match="row 3: 'Xx': Xx is not an element"):
         request_files.read_requests(as_parquet(tmp_path / "a.parquet", rows), n=1)
     with pytest.raises(InputError, match="there must be the columns"):
         request_files.read_requests(as_parquet(tmp_path / "b.parquet", [{"compound": "TiO2"}]), n=1)

@@ -16,7 +16,7 @@ RUTILE = "<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 0.30 2' <end>"
 
 @pytest.fixture
 def rutile():
-    rules = factory.rules("orbits", (("Ti", 2), ("O", 4)))
+    rules = factory.make_grammar("orbits", (("Ti", 2), ("O", 4)))
     return PrefixExplorer(LANGUAGE, rules, 128)
 
 
@@ -41,7 +41,7 @@ def test_a_wish_that_may_not_be_is_followed_as_far_as_it_may(rutile):
     prompt = LANGUAGE.prompt((("Ti", 2), ("O", 4)))
     wish = LANGUAGE.ids("(P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 c0 .0")
     assert LANGUAGE.text(rutile.followed(prompt, wish)).endswith("c-9 .3")
-    with pytest.raises(InputError, match="may not come here"):
+    with pytest.raises(InputError, match="is not allowed here"):
         rutile.followed(LANGUAGE.ids("<crystal> Ti 3"), ())
 
 
@@ -65,7 +65,7 @@ def test_without_rules_every_token_is_a_choice():
 
 def test_numbers_are_changed_where_they_stand():
     ids = LANGUAGE.ids(RUTILE)
-    places = parameters.places(ids)
+    places = parameters.positions(ids)
     assert [LANGUAGE.text(ids[place : place + 2]) for place in places] == ["V-5 .7", "c-9 .3", "0.30 2'"]
 
     def told(place, length):
@@ -84,11 +84,11 @@ def test_numbers_are_changed_where_they_stand():
 
 def test_numbers_move_together_and_the_short_way_round():
     ids = LANGUAGE.ids(RUTILE)
-    other = parameters.moved(ids, [4, -4, 700])
+    other = parameters.shifted(ids, [4, -4, 700])
     assert LANGUAGE.text(other) == RUTILE.replace("V-5 .7", "V-4 .1").replace("c-9 .3", "c-10 .9").replace(
         "0.30 2'", "0.00 2'"
     )
-    assert parameters.apart(ids, other) == [4, -4, -300]
-    assert parameters.moved(ids, parameters.apart(ids, other)) == other
-    assert parameters.moved(ids, [10**6, 0, 0]) is None
-    assert parameters.units(ids) == [1.0, 1.0, parameters.COORDINATE]
+    assert parameters.differences(ids, other) == [4, -4, -300]
+    assert parameters.shifted(ids, parameters.differences(ids, other)) == other
+    assert parameters.shifted(ids, [10**6, 0, 0]) is None
+    assert parameters.step_sizes(ids) == [1.0, 1.0, parameters.COORDINATE]

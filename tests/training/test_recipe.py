@@ -441,14 +441,14 @@ def test_light_tokens_teach_less_and_are_told_as_they_are(run, monkeypatch):
 
     fields = {"updates": 1, "validate_every": 1.0, "weight_decay": 0.0}
     plain, seen = run("plain", **fields)
-    monkeypatch.setattr(OrbitsLanguage, "light_ids", tuple(range(40)))
+    monkeypatch.setattr(OrbitsLanguage, "low_weight_ids", tuple(range(40)))
     nothing, told = run("nothing", light=0.0, **fields)
     assert told[0][0].loss == pytest.approx(seen[0][0].loss)
     torch.manual_seed(0)
     fresh = transformer.GPT(load.load(plain / state.LAST, device="cpu").config)
     before = dict(fresh.named_parameters())
     assert all(torch.equal(w, before[name]) for name, w in weights(nothing, state.LAST).items())
-    monkeypatch.setattr(OrbitsLanguage, "light_ids", tuple(range(20)))
+    monkeypatch.setattr(OrbitsLanguage, "low_weight_ids", tuple(range(20)))
     some, _ = run("some", light=0.5, **fields)
     found = [weights(place, state.LAST)["transformer.wte.weight"] for place in (plain, some)]
     assert not torch.equal(*found)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice
 
 from crystallm.cif import block, structure_reader
+from crystallm.crystallography import space_groups
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystallm.geometry import bonds
 from crystallm.validity import checks
@@ -117,9 +118,7 @@ def test_what_stands_on_one_point_or_nearly_so_is_told() -> None:
 
 
 def test_a_usable_cif_and_an_object_that_has_one_are_judged_as_the_text() -> None:
-    operators = "\n".join(
-        f"{i} '{xyz}'" for i, xyz in enumerate(structure_reader.group_operators("Fm-3m"), 1)
-    )
+    operators = "\n".join(f"{i} '{xyz}'" for i, xyz in enumerate(space_groups.get("Fm-3m").xyz_operators, 1))
     cif = ROCKSALT.replace("1 'x, y, z'", operators)
 
     class Salt:
@@ -220,7 +219,7 @@ def test_odd_bonds_are_seen_without_asking_for_all_bonds() -> None:
                 score = bonds.score(*crystal)
             except CrystallmError:
                 continue
-            odd = bool(bonds.odd(*crystal, range(len(cell.symbols))))
+            odd = bool(bonds.implausible(*crystal, range(len(cell.symbols))))
             assert odd == (score < 1)
             found[odd] += 1
     assert min(found[True], found[False]) > 20

@@ -41,7 +41,7 @@ def test_a_space_group_is_accepted_in_any_setting(written, number, served):
 @pytest.mark.parametrize(
     ("query", "field", "message"),
     [
-        ("formula=Xy2", "formula", "Xy is no element"),
+        ("formula=Xy2", "formula", "Xy is not an element"),
         ("formula=tio2", "formula", "did you mean"),
         ("formula=TiO2&z=0", "z", "whole number"),
         ("formula=TiO2&z=two", "z", "whole number"),

@@ -47,23 +47,18 @@ def vectors(model: Model, of: str) -> tuple[list[str], Floats]:
 
 
 def _tokens(model: Model, of: str) -> tuple[list[str], list[int]]:
-    from crystallm.cif import tokenizer
     from crystallm.crystallography import elements, space_groups
 
     vocabulary = {token: i for i, token in enumerate(model.language.vocabulary())}
-    cif = model.language.name == "cif"
     if of == "atoms":
         symbols = sorted(elements.symbols(), key=lambda symbol: elements.get(symbol).number)
         return list(symbols), [vocabulary[symbol] for symbol in symbols]
     if of == "digits":
-        digits = [str(i) for i in range(10)] if cif else [f"0.{i:02d}" for i in range(100)]
-        return digits, [vocabulary[digit] for digit in digits]
+        digits = model.language.digits
+        return list(digits), [vocabulary[digit] for digit in digits]
     if of == "space-groups":
-        known = tokenizer.space_groups()
-        groups = [space_groups.get(number).symbol for number in range(1, 231)]
-        groups = [symbol for symbol in groups if not cif or symbol in known]
-        ids = [known[symbol] if cif else vocabulary[f"({symbol})"] for symbol in groups]
-        return [f"{symbol}_sg" for symbol in groups], ids
+        tokens = {n: token for n in range(1, 231) if (token := model.language.group_token(n)) is not None}
+        return [f"{space_groups.get(n).symbol}_sg" for n in tokens], list(tokens.values())
     raise InputError(f"of = {of!r}: give one of {', '.join(KINDS)}")
 
 

@@ -19,8 +19,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm.analysis.token_roles import PARTS, parts
 from crystallm.errors import CrystallmError, InputError
+from crystallm.language import TOKEN_ROLES
 from crystallm.sampling.sample import token_losses
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ COLUMNS = {
     "perplexity": "float64",
     **{
         f"{part}_{what}": kind
-        for part in PARTS
+        for part in TOKEN_ROLES
         for what, kind in (("nats", "float64"), ("tokens", "int32"), ("perplexity", "float64"))
     },
     "reason": "string",
@@ -94,8 +94,8 @@ def score(model: Model, texts: Sequence[Sequence[int]]) -> list[Score]:
         longest = len(texts[order[-1]])
         batch = [order.pop() for _ in range(min(len(order), max(1, BATCH_TOKENS // longest)))]
         for i, losses in zip(batch, token_losses(model.network, [texts[i] for i in batch]), strict=True):
-            named = zip(parts(model.language, texts[i])[1:], losses, strict=True)
-            sums = dict.fromkeys(PARTS, (0.0, 0))
+            named = zip(model.language.token_roles(texts[i])[1:], losses, strict=True)
+            sums = dict.fromkeys(TOKEN_ROLES, (0.0, 0))
             for part, loss in named:
                 nats, n = sums[part]
                 sums[part] = (nats + loss, n + 1)
@@ -130,7 +130,7 @@ def _read(model: Model, entry: Entry, symprec: float) -> tuple[dict[str, Any], l
         return row | {"reason": f"not read: {entry.problem}"}, None
     try:
         ids = model.language.encode(parsing.structure(entry.text, entry.format), symprec)
-        composition, group = model.language.opening(ids)
+        composition, group = model.language.read_prompt(ids)
     except CrystallmError as error:
         return row | {"reason": str(error)}, None
     row["formula"] = formula.short("".join(f"{symbol}{count}" for symbol, count in composition.items()))

@@ -311,7 +311,7 @@ def _to_compare(sample: Sample) -> Structure | str | None:
         structure = sample.structure
     except TextError:
         return None
-    return sample.written if sample.language.name == "cif" else structure
+    return sample.written if sample.language.writes_cif else structure
 
 
 @cache

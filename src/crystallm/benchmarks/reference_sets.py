@@ -148,7 +148,7 @@ def _requests(
                 n=n,
             )
             group = interpret(request).space_group
-            factory.rules(
+            factory.make_grammar(
                 "orbits", known.composition, None if group is None else group.number, context=context
             )
         except CrystallmError:

@@ -1,6 +1,7 @@
-"""Tags and loops of a CIF as they stand, whatever they say: for judges, who may not stop at a broken text.
+"""CIF data items by name, and a data block as it stands: items, loops and rows.
 
-`cif_reader` is the reader that knows what a text has to be. This one refuses nothing but what is asked of it.
+The lenient reader: it accepts any text and leaves checks to its callers, such as the validity of broken
+texts. `cif.parser` is the strict reader of standard texts.
 """
 
 from __future__ import annotations
@@ -17,18 +18,47 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-LENGTHS = tuple(f"_cell_length_{x}" for x in "abc")
+LENGTHS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")
 
-ANGLES = tuple(f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma"))
+ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
 
-POSITION = tuple(f"_atom_site_fract_{x}" for x in "xyz")
+CELL = LENGTHS + ANGLES
+
+VOLUME, Z = "_cell_volume", "_cell_formula_units_Z"
+
+GROUP, NUMBER = "_symmetry_space_group_name_H-M", "_symmetry_Int_Tables_number"
+
+GROUP_NAMES = (GROUP, "_space_group_name_H-M_alt")
+"""Items with the symbol of the space group: the first is that of standard texts, and so below."""
+
+STRUCTURAL, SUM = "_chemical_formula_structural", "_chemical_formula_sum"
+
+PROPERTY_LOOP = (
+    "_atom_type_symbol",
+    "_atom_type_electronegativity",
+    "_atom_type_radius",
+    "_atom_type_ionic_radius",
+)
+
+OPERATOR_LOOP = ("_symmetry_equiv_pos_site_id", "_symmetry_equiv_pos_as_xyz")
+
+OPERATOR_NAMES = (OPERATOR_LOOP[1], "_space_group_symop_operation_xyz")
+"""Columns with symmetry operators."""
+
+SYMBOL, LABEL = "_atom_site_type_symbol", "_atom_site_label"
+
+MULTIPLICITY, OCCUPANCY = "_atom_site_symmetry_multiplicity", "_atom_site_occupancy"
+
+POSITION = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
+
+ATOM_LOOP = (SYMBOL, LABEL, MULTIPLICITY, *POSITION, OCCUPANCY)
 
 _TOKEN = re.compile(r"""'(.*?)'(?!\S)|"(.*?)"(?!\S)|([^\s'"]\S*|['"]\S*)""")
 
 
 @dataclass(slots=True)
 class Block:
-    """The first data block of a CIF, as it stands: nothing is asked of it yet."""
+    """The first data block of a CIF as it stands, unchecked."""
 
     name: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
@@ -36,14 +66,14 @@ class Block:
     """Column names and all their values, row after row."""
 
     def first(self, names: Sequence[str]) -> str | None:
-        """The value of the first of these tags that there is."""
+        """Return the value of the first of these tags that is present."""
         return next((self.tags[name] for name in names if name in self.tags), None)
 
     def rows(self, column: str) -> list[dict[str, str]]:
-        """The rows of the loop that holds this column; none where there is no such loop.
+        """Return the rows of the loop with this column; none if no loop has it.
 
         Raises:
-            CrystallmError: its values don't fill its rows.
+            CrystallmError: its values do not fill its rows.
         """
         for columns, values in self.loops:
             if column in columns:
@@ -58,11 +88,22 @@ class Block:
                 ]
         return []
 
-    def atoms(self) -> list[dict[str, str]]:
-        """The rows of the atom loop.
+    def operators(self) -> tuple[str, list[dict[str, str]]] | None:
+        """Return the column with the symmetry operators and the rows of its loop; None if there is none.
 
         Raises:
-            CrystallmError: there are none, or broken ones.
+            CrystallmError: its values do not fill its rows.
+        """
+        name = next(
+            (name for name in OPERATOR_NAMES if any(name in columns for columns, _ in self.loops)), None
+        )
+        return None if name is None else (name, self.rows(name))
+
+    def atoms(self) -> list[dict[str, str]]:
+        """Return the rows of the atom loop.
+
+        Raises:
+            CrystallmError: there are none, or their values do not fill them.
         """
         rows = self.rows(POSITION[0])
         if not rows:
@@ -71,11 +112,11 @@ class Block:
 
 
 def read(text: str) -> Block:
-    """Tags and loops of the first data block; values that stand nowhere are passed over."""
+    """Read tags and loops of the first data block; skip values without a tag or loop."""
     block = Block()
-    columns: list[str] = []  # of the loop that is being read
+    columns: list[str] = []  # of the current loop
     values: list[str] | None = None
-    tag: str | None = None  # that waits for its value
+    tag: str | None = None  # without a value so far
     for line in text.splitlines():
         for quoted, double, plain in _TOKEN.findall("" if line.startswith(("#", ";")) else line):
             if plain.startswith("#"):
@@ -101,10 +142,10 @@ def read(text: str) -> Block:
 
 
 def number(value: str) -> float:
-    """A CIF number, its uncertainty in parentheses left out.
+    """Return a CIF number without its uncertainty in parentheses.
 
     Raises:
-        CrystallmError: it is none, or not finite.
+        CrystallmError: it is not a number, or not finite.
     """
     try:
         number = float(value.split("(", maxsplit=1)[0])
@@ -116,10 +157,10 @@ def number(value: str) -> float:
 
 
 def symbol_of(value: str) -> str:
-    """The element of an atom row: `Na` of `Na`, `Na1+` or `Na0`.
+    """Return the element of an atom row: `Na` for `Na`, `Na1+` or `Na0`.
 
     Raises:
-        CrystallmError: it is none.
+        CrystallmError: it is not an element.
     """
     match = re.match(r"[A-Z][a-z]?", value)
     if match is None or match[0] not in elements.SYMBOLS_BY_NUMBER:
@@ -128,42 +169,9 @@ def symbol_of(value: str) -> str:
 
 
 def row_symbol(row: Mapping[str, str]) -> str:
-    """The element of an atom row, by its type or else its label.
+    """Return the element of an atom row, by its type or else its label.
 
     Raises:
-        CrystallmError: it is none.
+        CrystallmError: it is not an element.
     """
-    return symbol_of(row.get("_atom_site_type_symbol") or row.get("_atom_site_label", ""))
-
-
-CELL = (
-    "_cell_length_a",
-    "_cell_length_b",
-    "_cell_length_c",
-    "_cell_angle_alpha",
-    "_cell_angle_beta",
-    "_cell_angle_gamma",
-)
-
-GROUP, NUMBER = "_symmetry_space_group_name_H-M", "_symmetry_Int_Tables_number"
-
-STRUCTURAL, SUM = "_chemical_formula_structural", "_chemical_formula_sum"
-
-VOLUME, Z = "_cell_volume", "_cell_formula_units_Z"
-
-PROPERTY_LOOP = (
-    "_atom_type_symbol",
-    "_atom_type_electronegativity",
-    "_atom_type_radius",
-    "_atom_type_ionic_radius",
-)
-
-OPERATOR_LOOP = ("_symmetry_equiv_pos_site_id", "_symmetry_equiv_pos_as_xyz")
-
-SYMBOL, LABEL = "_atom_site_type_symbol", "_atom_site_label"
-
-MULTIPLICITY, OCCUPANCY = "_atom_site_symmetry_multiplicity", "_atom_site_occupancy"
-
-POSITION = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
-
-ATOM_LOOP = (SYMBOL, LABEL, MULTIPLICITY, *POSITION, OCCUPANCY)
+    return symbol_of(row.get(SYMBOL) or row.get(LABEL, ""))

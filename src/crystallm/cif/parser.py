@@ -1,7 +1,7 @@
-"""What a standard text of a crystal says, as it says it; the reading half of `crystallm.cif`.
+"""Strict parser of standard texts, with line numbers in its errors.
 
-A text is a small CIF: a head line with the composition, tags with values, loops. Any string gives a result or
-one error that names the line. This module builds nothing and judges nothing beyond that.
+A standard text is a small CIF: a head line with the composition, tags with values, loops. Any string gives a
+result or one error that names the line. The parser builds no structure and checks no chemistry.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
 
 from crystallm.cif.block import (
@@ -32,16 +31,16 @@ from crystallm.crystallography.cells import impossible
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from crystallm.crystallography.space_groups import SpaceGroup
 
 
 MAX_CHARACTERS = 200_000
-"""Texts that are longer are not read. The longest published one has some 5,000 characters."""
+"""Longer texts are rejected. The longest published one has some 5,000 characters."""
 
 MAX_ATOMS = 5_000
-"""Atoms of a conventional cell that are read or written, at most."""
+"""Most atoms of a conventional cell."""
 
 _ION = re.compile(r"([A-Z][a-z]?)([0-9]{0,6})")
 
@@ -53,7 +52,7 @@ _VALUE = re.compile(r"'([^']*)'(?!\S)|\"([^\"]*)\"(?!\S)|([^\s'\"]\S*)")
 
 
 class Row(NamedTuple):
-    """One row of the atom loop: an orbit by one of its atoms. Coordinates are fractions of the cell."""
+    """One row of the atom loop: an orbit by one of its atoms, in fractions of the cell."""
 
     symbol: str
     label: str
@@ -63,12 +62,12 @@ class Row(NamedTuple):
     z: float
     occupancy: float
     line: int
-    """Where it stands in the text, from 1."""
+    """Line number in the text, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedText:
-    """What a text says, as it says it.
+    """The content of a standard text, as printed.
 
     Attributes:
         composition: (symbol, count) of the head line.
@@ -76,7 +75,7 @@ class ParsedText:
         space_group_number: number of that symbol.
         cell: a, b, c (Å), alpha, beta, gamma (degrees).
         rows: of the atom loop.
-        printed_number: of the space group; here and below None where the text leaves it out.
+        printed_number: of the space group; here and below None where the text omits it.
         formula_sum: (symbol, count) of the sum formula.
         formula_structural: `Ca(AlO2)2`.
         z: formula units in the cell.
@@ -96,13 +95,13 @@ class ParsedText:
 
 
 def parse(text: str) -> ParsedText:
-    """What a standard text says, whatever the order of its lines.
+    """Parse a standard text, whatever the order of its lines.
 
-    Blank lines, comments and unknown tags are passed over. The symmetry loop may also hold the operators that
-    `to_cif` writes, so that its CIFs are read too.
+    Skips blank lines, comments and unknown tags. The symmetry loop may also hold the operators that `to_cif`
+    writes, so that its CIFs are read too.
 
     Raises:
-        TextError: not such a text; says what is wrong and in which line.
+        TextError: not a standard text; gives the reason and the line.
     """
     if len(text) > MAX_CHARACTERS:
         raise TextError(f"a text of {len(text)} characters: at most {MAX_CHARACTERS} are read")
@@ -125,7 +124,7 @@ def parse(text: str) -> ParsedText:
             tag, _, rest = line.partition(" ")
             value = rest.strip()
             if tag in values or tag in loops:
-                raise TextError(f"{tag} stands twice", number)
+                raise TextError(f"{tag} occurs twice", number)
             if loop is not None and not loop.rows and not value:
                 loop.tags.append(tag)
                 loops[tag] = loop
@@ -161,7 +160,7 @@ class _Loop(NamedTuple):
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines that say something, with their numbers from 1; blanks in a row are one blank."""
+    """Yield lines with content and their numbers from 1; runs of blanks are one blank."""
     for number, line in enumerate(text.split("\n"), 1):
         short = " ".join(line.split())
         if short and not short.startswith("#"):
@@ -169,14 +168,14 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _composition(text: str, line: int) -> tuple[tuple[str, int], ...]:
-    """(symbol, count) of `Na4Cl4` or `Na4 Cl4`."""
+    """Return (symbol, count) of `Na4Cl4` or `Na4 Cl4`."""
     counts: dict[str, int] = {}
     position = 0
     plain = text.replace(" ", "")
     while position < len(plain):
         match = _ION.match(plain, position)
         if match is None:
-            raise TextError(f"{text[:40]!r} is no composition: write Na4Cl4", line)
+            raise TextError(f"{text[:40]!r} is not a composition: write Na4Cl4", line)
         count = int(match[2] or 1)
         symbol = _element(match[1], line)
         if not 0 < count <= MAX_ATOMS:
@@ -200,14 +199,14 @@ def _unquoted(value: str, line: int) -> str:
 
 
 def _cells(line: str, width: int, number: int) -> list[str]:
-    """The values of a row; those in quotation marks may hold blanks."""
-    found = [match[1] or match[2] or match[3] or "" for match in _VALUE.finditer(line)]
+    """Return the values of a row; those in quotation marks may hold blanks."""
+    values = [match[1] or match[2] or match[3] or "" for match in _VALUE.finditer(line)]
     left = _VALUE.sub("", line).strip()
-    if left or len(found) != width:
+    if left or len(values) != width:
         raise TextError(
-            f"{line[:60]!r}: {len(found)} values where {width} belong, or a stray quotation mark", number
+            f"{line[:60]!r}: {len(values)} values where {width} belong, or a stray quotation mark", number
         )
-    return found
+    return values
 
 
 def _group(values: dict[str, tuple[int, str]]) -> SpaceGroup:
@@ -242,13 +241,13 @@ def _cell(values: dict[str, tuple[int, str]]) -> tuple[float, float, float, floa
 
 def _number(value: str, tag: str, line: int) -> float:
     if not _NUMERAL.fullmatch(value):
-        raise TextError(f"{tag} {value[:20]!r} is no number", line)
+        raise TextError(f"{tag} {value[:20]!r} is not a number", line)
     return float(value)
 
 
 def _whole(value: str, tag: str, line: int) -> int:
     if not _WHOLE.fullmatch(value):
-        raise TextError(f"{tag} {value[:20]!r} is no whole number", line)
+        raise TextError(f"{tag} {value[:20]!r} is not a whole number", line)
     return int(value)
 
 
@@ -260,19 +259,19 @@ def _rows(loops: dict[str, _Loop]) -> tuple[Row, ...]:
     loop = loops.get(SYMBOL)
     if loop is None:
         raise TextError(f"the loop of atoms, with {SYMBOL}, is missing")
-    place = {tag: i for i, tag in enumerate(loop.tags)}
+    column = {tag: i for i, tag in enumerate(loop.tags)}
     for tag in (MULTIPLICITY, *POSITION):
-        if tag not in place:
+        if tag not in column:
             raise TextError(f"the loop of atoms lacks {tag}", loop.line)
     if not loop.rows:
         raise TextError("the loop of atoms has no row", loop.line)
     rows = []
     for line, cells in loop.rows:
-        symbol = _element(cells[place[SYMBOL]], line)
-        multiplicity = _whole(cells[place[MULTIPLICITY]], MULTIPLICITY, line)
-        x, y, z = (_number(cells[place[tag]], tag, line) for tag in POSITION)
-        label = cells[place[LABEL]] if LABEL in place else symbol
-        occupancy = _number(cells[place[OCCUPANCY]], OCCUPANCY, line) if OCCUPANCY in place else 1.0
+        symbol = _element(cells[column[SYMBOL]], line)
+        multiplicity = _whole(cells[column[MULTIPLICITY]], MULTIPLICITY, line)
+        x, y, z = (_number(cells[column[tag]], tag, line) for tag in POSITION)
+        label = cells[column[LABEL]] if LABEL in column else symbol
+        occupancy = _number(cells[column[OCCUPANCY]], OCCUPANCY, line) if OCCUPANCY in column else 1.0
         rows.append(Row(symbol, label, multiplicity, x, y, z, occupancy, line))
     return tuple(rows)
 
@@ -282,24 +281,10 @@ def _check_operators(loops: dict[str, _Loop], group: SpaceGroup) -> None:
     if loop is None:
         return
     column = loop.tags.index(OPERATOR_LOOP[1])
-    written = [cells[column].replace(" ", "") for _, cells in loop.rows]
-    if written not in (["x,y,z"], [operator.replace(" ", "") for operator in operators(group)]):
+    printed = [cells[column].replace(" ", "") for _, cells in loop.rows]
+    if printed not in (["x,y,z"], [operator.replace(" ", "") for operator in group.xyz_operators]):
         raise TextError(
-            f"{len(written)} symmetry operators: a text holds the identity alone, or all of {group.symbol} "
+            f"{len(printed)} symmetry operators: a text holds the identity alone, or all of {group.symbol} "
             f"(#{group.number}) in the setting of the texts",
             loop.line,
         )
-
-
-@cache
-def operators(group: SpaceGroup) -> tuple[str, ...]:
-    """The operators of a group as `-y, x-y, z+1/3`."""
-    pairs = zip(group.rotations.tolist(), group.translations.tolist(), strict=True)
-    return tuple(", ".join(map(_expression, rotation, translation)) for rotation, translation in pairs)
-
-
-def _expression(row: Sequence[int], shift: float) -> str:
-    terms = "".join(("+" if n > 0 else "-") + name for n, name in zip(row, "xyz", strict=True) if n)
-    part = round(shift * 12) % 12
-    divisor = gcd(part, 12)
-    return terms.removeprefix("+") + (f"+{part // divisor}/{12 // divisor}" if part else "")

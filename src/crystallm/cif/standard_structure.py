@@ -1,4 +1,4 @@
-"""Standard text -> structure, rows moved onto Wyckoff positions."""
+"""Standard text -> structure, with rows moved onto Wyckoff positions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ if TYPE_CHECKING:
 
 
 SNAP = 1e-3
-"""How far a printed coordinate may be from its Wyckoff position (fraction). Rounding makes up to 1.5e-4 of
-it, in (x, 2x, z). In a cell of 10 Å it is 0.01 Å, a tenth of what the symmetry search lets pass."""
-
-
-# --- text -> structure, CIF ---
+"""Largest distance of a printed coordinate from its Wyckoff position (fraction). Rounding causes up to
+1.5e-4, in (x, 2x, z). In a cell of 10 Å it is 0.01 Å, a tenth of the tolerance of the symmetry search."""
 
 
 def to_structure(text: str) -> Structure:
-    """The conventional cell that the rows of a text describe, atoms in the order of the rows.
+    """Return the conventional cell that the rows of a text describe, atoms in the order of the rows.
+
+    Does not check the formulas against the rows.
 
     Raises:
-        TextError: not a text of a crystal, an atom that is only partly there, or a row whose position has not
-            the multiplicity that it prints. Whether the formulas agree with the rows is not asked.
+        TextError: not a standard text, a partly occupied site, or a row whose position does not have the
+            multiplicity printed.
     """
     from pymatgen.core import Lattice, Structure
 
@@ -41,13 +40,13 @@ def to_structure(text: str) -> Structure:
 
 
 def wyckoff_orbits(parsed: ParsedText) -> Iterator[tuple[Row, list[float], list[list[float]]]]:
-    """For each row the point moved onto its Wyckoff position, and all its images (fractions in [0, 1))."""
+    """Yield each row, its point moved onto the Wyckoff position, and all images (fractions in [0, 1))."""
     import numpy as np
 
     from crystallm.crystallography import space_groups
 
     group = space_groups.get(parsed.space_group_number)
-    where = f"{group.symbol} (#{group.number})"
+    group_name = f"{group.symbol} (#{group.number})"
     n_atoms = 0
     for row in parsed.rows:
         n_atoms += row.multiplicity
@@ -55,22 +54,22 @@ def wyckoff_orbits(parsed: ParsedText) -> Iterator[tuple[Row, list[float], list[
             raise TextError(f"more than {parser.MAX_ATOMS} atoms in the cell", row.line)
         if row.occupancy != 1:
             raise TextError(
-                f"{row.label[:20]}: occupancy {row.occupancy:g}; only whole atoms are read", row.line
+                f"{row.label[:20]}: occupancy {row.occupancy:g}; only full occupancy is read", row.line
             )
         printed = np.array([row.x, row.y, row.z])
         snapped = group.snap(printed, row.multiplicity, SNAP)
         if snapped is None:
             raise TextError(
                 f"{row.label[:20]} at ({row.x:g}, {row.y:g}, {row.z:g}) lies on no position of multiplicity "
-                f"{row.multiplicity} of {where}: the point has {len(group.orbit(printed, SNAP))} images",
+                f"{row.multiplicity} of {group_name}: the point has {len(group.orbit(printed, SNAP))} images",
                 row.line,
             )
         point = snapped[1] % 1.0
         orbit = group.orbit(point)
         if len(orbit) != row.multiplicity:
             raise TextError(
-                f"{row.label[:20]} at ({row.x:g}, {row.y:g}, {row.z:g}) has {len(orbit)} images in {where}, "
-                f"not {row.multiplicity}",
+                f"{row.label[:20]} at ({row.x:g}, {row.y:g}, {row.z:g}) has {len(orbit)} images in "
+                f"{group_name}, not {row.multiplicity}",
                 row.line,
             )
         yield row, point.tolist(), orbit.tolist()

@@ -1,8 +1,8 @@
-"""The crystal of a CIF, read as the judge of the paper reads it, and as collections mean it.
+"""Any CIF -> structure, exactly as pymatgen's CifParser reads it, most often faster.
 
-The operators act on the rows, and images within 1e-4 in fractional coordinates are one atom (pymatgen's
-`CifParser`, or the same by `unfold`). The symmetry loop of a standard text, the identity alone, stands for
-the printed group. Repairs nothing: `cif.to_structure` is the reader that puts atoms where they belong.
+The operators act on the rows, and images within 1e-4 in fractional coordinates are one atom. The symmetry
+loop of a standard text, the identity alone, stands for the printed group. Nothing is repaired:
+`standard_structure.to_structure` is the reader that moves atoms onto their Wyckoff positions.
 """
 
 from __future__ import annotations
@@ -11,17 +11,29 @@ import re
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from crystallm.cif.block import ANGLES, LENGTHS, POSITION, Block, number, read, row_symbol
-from crystallm.cif.block import read as read_block
-from crystallm.crystallography.cells import cell_vectors
+from crystallm.cif.block import (
+    CELL,
+    GROUP_NAMES,
+    LABEL,
+    OCCUPANCY,
+    OPERATOR_LOOP,
+    POSITION,
+    SYMBOL,
+    Block,
+    number,
+    read,
+    row_symbol,
+)
+from crystallm.crystallography import space_groups
+from crystallm.crystallography.cells import pymatgen_vectors
 from crystallm.errors import CrystallmError, TextError, quiet
 from crystallm.geometry import bonds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pymatgen.core import Structure
 
@@ -29,38 +41,18 @@ if TYPE_CHECKING:
 
 
 MAX_IMAGES = 10_000
-"""Atom rows times operators beyond which a text is not judged; real crystals stay below 3,000."""
-
-GROUP = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
-
-OPERATORS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+"""Most atom rows times operators of a text; real crystals stay below 3,000."""
 
 
 def printed_group(block: Block) -> str | None:
-    """The symbol that is printed, without blanks; None if there is none."""
-    symbol = block.first(GROUP)
+    """Return the printed symbol without blanks; None if there is none."""
+    symbol = block.first(GROUP_NAMES)
     return None if symbol is None else "".join(symbol.split())
-
-
-@cache
-def group_operators(symbol: str) -> tuple[str, ...]:
-    """The operators of a group as CIF writes them.
-
-    Raises:
-        InputError: no such group.
-    """
-    from crystallm.crystallography import space_groups
-
-    group = space_groups.get(symbol)
-    return tuple(
-        _as_xyz(rotation, translation)
-        for rotation, translation in zip(group.rotations, group.translations, strict=True)
-    )
 
 
 @lru_cache(maxsize=1024)
 def _matrices(operators: tuple[str, ...]) -> Floats | None:
-    """[n_ops, 3, 4] operators as pymatgen reads them, None where it does not."""
+    """Return operators [n_ops, 3, 4] as pymatgen reads them; None if it cannot."""
     import numpy as np
     from pymatgen.core import SymmOp
 
@@ -70,37 +62,24 @@ def _matrices(operators: tuple[str, ...]) -> Floats | None:
         return None
 
 
-def _as_xyz(rotation: Iterable[Iterable[int]], translation: Iterable[float]) -> str:
-    """An operator as CIF writes it: `-y, x-y, z+1/3` (translations are multiples of 1/24)."""
-    from fractions import Fraction
-
-    parts = []
-    for row, shift in zip(rotation, translation, strict=True):
-        term = "".join(f"{'+' if k > 0 else '-'}{axis}" for k, axis in zip(row, "xyz", strict=True) if k)
-        fraction = Fraction(round(float(shift) * 24) % 24, 24)
-        parts.append(term.removeprefix("+") + (f"+{fraction}" if fraction else ""))
-    return ", ".join(parts)
-
-
 def _operators(block: Block) -> tuple[str, ...]:
-    """The operators that make the crystal of the rows.
+    """Return the operators that generate the crystal from the rows.
 
     The loop of a standard text, `1 'x, y, z'` alone, stands for the printed group, and so does no loop at
-    all; any other loop is taken at its word.
+    all.
 
     Raises:
-        CrystallmError: the group has to be looked up and there is none of its name.
+        CrystallmError: the text has no group, or an unknown one.
     """
-    name = next((name for name in OPERATORS if any(name in columns for columns, _ in block.loops)), None)
-    if name is not None:
-        rows = block.rows(name)
+    if (loop := block.operators()) is not None:
+        name, rows = loop
         identity = len(rows) == 1 and len(rows[0]) == 2 and _squeezed(rows[0][name]) == "x,y,z"
         if rows and not identity:
             return tuple(row[name] for row in rows)
     symbol = printed_group(block)
     if symbol is None:
         raise CrystallmError("the text has no space group")
-    return group_operators(symbol)
+    return space_groups.get(symbol).xyz_operators
 
 
 def _squeezed(operator: str) -> str:
@@ -109,15 +88,15 @@ def _squeezed(operator: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A crystal as the checks want it.
+    """A crystal as arrays, for checks.
 
     Attributes:
         vectors: [3, 3] of the cell (rows), Å.
         coords: [n_atoms, 3] fractions.
-        kinds: [n_atoms] numbers that tell atoms of different elements (or mixtures) apart.
-        symbols: an element for each atom; "" for a site that is shared or partly filled.
-        operators: [n_ops, 3, 4] that made the atoms from the rows.
-        structure: the same, where pymatgen had to be asked.
+        kinds: [n_atoms] numbers, equal for atoms of the same element (or mixture).
+        symbols: the element of each atom; "" for a disordered site.
+        operators: [n_ops, 3, 4] that generated the atoms from the rows.
+        structure: the same, where pymatgen parsed the text.
     """
 
     vectors: Floats
@@ -128,7 +107,7 @@ class Cell:
     structure: Structure | None = None
 
     def to_structure(self) -> Structure:
-        """The same for pymatgen."""
+        """Return the crystal as a pymatgen structure."""
         if self.structure is not None:
             return self.structure
         from pymatgen.core import Structure
@@ -137,21 +116,21 @@ class Cell:
 
 
 def cell(block: Block) -> Cell:
-    """The crystal: the operators on the rows, images within 1e-4 merged.
+    """Apply the operators to the rows and merge images within 1e-4.
 
     Raises:
-        CrystallmError: something is missing, or it is no crystal, or too large a one.
+        CrystallmError: items are missing, or the crystal cannot be built or is too large.
     """
     parameters = {}
-    for name in LENGTHS + ANGLES:
+    for name in CELL:
         if name not in block.tags:
             raise CrystallmError(f"the text has no {name}")
         parameters[name] = number(block.tags[name])
     operators, rows = _operators(block), block.atoms()
     if len(rows) * len(operators) > MAX_IMAGES:
         raise CrystallmError(
-            f"{len(rows)} atom rows times {len(operators)} operators are more than the {MAX_IMAGES} images "
-            "that are judged"
+            f"{len(rows)} atom rows times {len(operators)} operators are more than the maximum of "
+            f"{MAX_IMAGES} images"
         )
     sites = []
     for row in rows:
@@ -160,50 +139,51 @@ def cell(block: Block) -> Cell:
         if missing:
             raise CrystallmError(f"the atom rows have no {missing[0]}")
         position = [number(row[name]) for name in POSITION]
-        sites.append((symbol, position, number(row.get("_atom_site_occupancy", "1"))))
-    cell = at_once(list(parameters.values()), operators, sites) or asked(parameters, operators, sites)
+        sites.append((symbol, position, number(row.get(OCCUPANCY, "1"))))
+    cell = from_arrays(list(parameters.values()), operators, sites) or from_pymatgen(
+        parameters, operators, sites
+    )
     if len(cell.symbols) > bonds.MAX_ATOMS:
         raise CrystallmError(
-            f"{len(cell.symbols)} atoms in the cell are more than the {bonds.MAX_ATOMS} judged"
+            f"{len(cell.symbols)} atoms in the cell are more than the maximum of {bonds.MAX_ATOMS}"
         )
     return cell
 
 
-def at_once(
+def from_arrays(
     parameters: Sequence[float], operators: tuple[str, ...], sites: Sequence[tuple[str, list[float], float]]
 ) -> Cell | None:
-    """The crystal without pymatgen's parser; None where that has to be asked (see `unfold`)."""
+    """Build a crystal without pymatgen's parser; None where only that can."""
     import numpy as np
 
     from crystallm.geometry import symmetry_expansion
 
-    matrices, vectors = _matrices(operators), cell_vectors(parameters)
+    matrices, vectors = _matrices(operators), pymatgen_vectors(parameters)
     if matrices is None or vectors is None or any(occupancy != 1 for _, _, occupancy in sites):
         return None
     symbols = [symbol for symbol, _, _ in sites]
-    found = symmetry_expansion.atoms(symbols, np.array([position for _, position, _ in sites]), matrices)
-    if found is None:
+    expanded = symmetry_expansion.atoms(symbols, np.array([position for _, position, _ in sites]), matrices)
+    if expanded is None:
         return None
-    coords, of_atoms = found
+    coords, of_atoms = expanded
     kinds = {symbol: number for number, symbol in enumerate(dict.fromkeys(of_atoms))}
     return Cell(vectors, coords, [kinds[symbol] for symbol in of_atoms], of_atoms, matrices)
 
 
-def asked(
+def from_pymatgen(
     parameters: Mapping[str, float], operators: Sequence[str], sites: Sequence[tuple[str, list[float], float]]
 ) -> Cell:
-    """What pymatgen's CifParser makes of cell, operators and rows.
+    """Build a crystal with pymatgen's CifParser from cell, operators and rows.
 
     Raises:
-        CrystallmError: it refuses them.
+        CrystallmError: it rejects them.
     """
     import numpy as np
     from pymatgen.io.cif import CifParser
 
     lines = ["data_crystal", *(f"{name} {value!r}" for name, value in parameters.items())]
-    lines += ["loop_", "_symmetry_equiv_pos_as_xyz", *(f"'{xyz}'" for xyz in operators)]
-    columns = ("_atom_site_type_symbol", "_atom_site_label", *POSITION, "_atom_site_occupancy")
-    lines += ["loop_", *columns]
+    lines += ["loop_", OPERATOR_LOOP[1], *(f"'{xyz}'" for xyz in operators)]
+    lines += ["loop_", SYMBOL, LABEL, *POSITION, OCCUPANCY]
     for i, (symbol, position, occupancy) in enumerate(sites):
         lines.append(" ".join((symbol, f"{symbol}{i}", *map(repr, position), repr(occupancy))))
     try:
@@ -214,7 +194,7 @@ def asked(
         why = re.sub(
             r"Occupancy ([\d.]+) exceeded tolerance\.?", r"atoms share a point, occupied \1 times", why
         )
-        raise CrystallmError(f"the crystal can't be built: {why}") from None
+        raise CrystallmError(f"the crystal cannot be built: {why}") from None
     kinds = list(dict.fromkeys(site.species for site in structure))
     return Cell(
         structure.lattice.matrix,
@@ -227,18 +207,18 @@ def asked(
 
 
 def structure(text: str) -> Structure:
-    """The crystal of a CIF as people have them: exactly what pymatgen's CifParser reads, most often faster.
+    """Read the crystal of any CIF: exactly what pymatgen's CifParser returns, without oxidation states.
 
-    A standard text, whose symmetry loop stands for its group, is read as such. Oxidation states are left out.
+    A standard text, whose symmetry loop stands for its group, is read as such.
 
     Raises:
-        CrystallmError: it is no crystal; says why.
+        CrystallmError: the text has no readable crystal; gives the reason.
     """
     from crystallm.cif import standard_structure
 
-    found = _quickly(text)
-    if found is not None:
-        return found
+    fast = _quickly(text)
+    if fast is not None:
+        return fast
     if text.startswith("data_") and "_atom_type_electronegativity" in text:
         with suppress(CrystallmError):
             return standard_structure.to_structure(text)
@@ -255,25 +235,26 @@ def structure(text: str) -> Structure:
 
 
 def _quickly(text: str) -> Structure | None:
-    """The crystal of a plain CIF; None where CifParser, or the reader of standard texts, has to be asked."""
+    """Read the crystal of a plain CIF; None where CifParser or the reader of standard texts is needed."""
     from pymatgen.core import Structure
 
     if "\n;" in text:  # a text field over several lines, in which anything may stand
         return None
-    block = read_block(text)
-    name = next((name for name in OPERATORS if any(name in columns for columns, _ in block.loops)), None)
-    if name is None:
-        return None
+    block = read(text)
     try:
-        operators = tuple(row[name] for row in block.rows(name))
+        loop = block.operators()
+        if loop is None:
+            return None
+        name, rows = loop
+        operators = tuple(row[name] for row in rows)
         if len(operators) == 1 and printed_group(block) not in (None, "P1"):
             return None
-        parameters = [number(block.tags[tag]) for tag in LENGTHS + ANGLES]
+        parameters = [number(block.tags[tag]) for tag in CELL]
         sites = [
             (
                 row_symbol(row),
                 [number(row[axis]) for axis in POSITION],
-                number(row.get("_atom_site_occupancy", "1")),
+                number(row.get(OCCUPANCY, "1")),
             )
             for row in block.atoms()
         ]
@@ -281,15 +262,15 @@ def _quickly(text: str) -> Structure | None:
         return None
     if not operators or len(sites) * len(operators) > MAX_IMAGES:
         return None
-    cell = at_once(parameters, operators, sites)
+    cell = from_arrays(parameters, operators, sites)
     return None if cell is None else Structure(cell.vectors, cell.symbols, cell.coords)
 
 
 def read_structure(text: str) -> Structure:
-    """The crystal of a standard text or CIF, read as the judge reads it (see the module).
+    """Read the crystal of a standard text or CIF as validity checks read it (see `cell`).
 
     Raises:
-        CrystallmError: it can't be read; the message says why.
+        CrystallmError: it cannot be read; gives the reason.
     """
     with quiet():
         return cell(read(text)).to_structure()

@@ -1,9 +1,9 @@
 """The tokens of the published language: text <-> ids.
 
 371 tokens (elements, digits, CIF keywords, symbols, space groups, `<unk>`) in the published order, so that
-published weights work. The longest token wins, with one rule beyond that: what follows
-`_symmetry_space_group_name_H-M ` is one token, a space group or `<unk>`. This module knows characters, not
-crystals: any string has ids, and whether they make a crystal is asked elsewhere.
+published weights work. The longest token wins, with one exception: what follows
+`_symmetry_space_group_name_H-M ` is one token, a space group or `<unk>`. Any string has ids, whether or not
+they describe a crystal.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _GROUP_MARK = "_sg"
 _BLANKS = re.compile(r"[ \t]+")
 
 _MEMO_LINE = 160
-"""Lines of a text are shorter; longer ones, which come from elsewhere, are not remembered."""
+"""Lines of a standard text are shorter; longer ones are not cached."""
 
 
 @cache
 def vocabulary() -> tuple[str, ...]:
-    """The tokens in the order of their ids; space groups end in `_sg`."""
+    """Return the tokens in the order of their ids; space groups end in `_sg`."""
     return tuple(json.loads((files("crystallm.cif") / "vocabulary.json").read_text(encoding="ascii")))
 
 
 @cache
 def space_groups() -> dict[str, int]:
-    """Id by symbol of the 227 space groups that have a token (P4_222, P6 and P432 have none)."""
+    """Return the ids of the 227 space groups with a token by symbol (P4_222, P6 and P432 have none)."""
     return {
         token.removesuffix(_GROUP_MARK): i
         for i, token in enumerate(vocabulary())
@@ -52,12 +52,12 @@ def space_groups() -> dict[str, int]:
 
 @cache
 def _strings() -> dict[int, str]:
-    """What each id writes."""
+    """Return the text of each id."""
     return {i: token.removesuffix(_GROUP_MARK) for i, token in enumerate(vocabulary())}
 
 
 class _Ids(dict[str, int]):
-    """Ids by token; what is no token is unknown."""
+    """Ids by token; any other text is unknown."""
 
     def __missing__(self, piece: str) -> int:
         return UNKNOWN
@@ -65,7 +65,7 @@ class _Ids(dict[str, int]):
 
 @cache
 def _scanner() -> tuple[re.Pattern[str], _Ids]:
-    """The expression that cuts a line, and the id of each piece that is a token.
+    """Return the expression that cuts a line, and the id of each piece that is a token.
 
     Digits, points and blanks, most of any text, are tried first (no longer token starts with one); then the
     others, the longest first. What is left over is cut into words and single characters, which have no id.
@@ -76,7 +76,7 @@ def _scanner() -> tuple[re.Pattern[str], _Ids]:
 
 
 def _cut(line: str) -> tuple[int, ...]:
-    """Ids of one line, without its end."""
+    """Return the ids of one line, without its end."""
     scanner, ids = _scanner()
     if "  " in line or "\t" in line:
         line = _BLANKS.sub(" ", line)
@@ -88,31 +88,30 @@ def _cut(line: str) -> tuple[int, ...]:
     return tuple(map(ids.__getitem__, scanner.findall(line)))
 
 
-_cut_and_remember = lru_cache(maxsize=1 << 16)(_cut)
+_cut_cached = lru_cache(maxsize=1 << 16)(_cut)
 
 
 def encode(text: str) -> list[int]:
-    """Ids of any text; what the language has no token for becomes `<unk>`.
+    """Return the ids of any text, with `<unk>` for what has no token.
 
-    Runs of blanks and tabs count as one blank. A text in one of the three space groups without a token has
-    `<unk>` in the place of its symbol.
+    Runs of blanks and tabs count as one blank. The three space groups without a token become `<unk>`.
     """
     newline = _scanner()[1]["\n"]
     ids: list[int] = []
     for line in text.split("\n"):
-        ids += _cut_and_remember(line) if len(line) <= _MEMO_LINE else _cut(line)
+        ids += _cut_cached(line) if len(line) <= _MEMO_LINE else _cut(line)
         ids.append(newline)
     ids.pop()
     return ids
 
 
 def forget() -> None:
-    """Drop the lines that `encode` remembers, at most 65,536 of them."""
-    _cut_and_remember.cache_clear()
+    """Clear the cache of `encode`, at most 65,536 lines."""
+    _cut_cached.cache_clear()
 
 
 def decode(ids: Iterable[int]) -> str:
-    """The text of ids.
+    """Return the text of ids.
 
     Raises:
         InputError: an id outside 0 ... 370.

@@ -1,7 +1,7 @@
-"""The published language of crystals: structure <-> standard text -> CIF for other programs.
+"""Structure -> standard text -> CIF for other programs.
 
 A standard text gives one atom of each orbit, its multiplicity and the space group, and numbers of four
-decimals; its symmetry loop holds the identity alone. From a structure: spglib's standardised conventional
+decimals; its symmetry loop holds the identity alone. From a structure: spglib's standardized conventional
 cell (default setting), then, with e the element of an orbit, m its size and r its points,
 
     representative of an orbit   min over r of (|x|, |y|, |z|)
@@ -9,9 +9,8 @@ cell (default setting), then, with e the element of an orbit, m its size and r i
     value printed                round(round(value, 8), 4)
 
 Back from a text: the operators of the printed group act on each row, after it was moved onto the Wyckoff
-position of the printed multiplicity, since rounding breaks ties such as (x, 2x, z). What a text says is read
-by `crystallm.cif.parser`. This module judges no crystal: sums that disagree, cells that do not fit their
-group and atoms on top of each other are told by `crystallm.validity`.
+position of the printed multiplicity, because rounding breaks ties such as (x, 2x, z). Sums that disagree,
+cells that do not fit their group and atoms on top of each other are left to `crystallm.validity`.
 """
 
 from __future__ import annotations
@@ -26,29 +25,25 @@ from crystallm.crystallography import cells, elements
 from crystallm.errors import InputError, TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pymatgen.core import Structure
 
 
-# --- structure -> text ---
-
-
 def to_text(structure: Structure, symprec: float = 0.1) -> str:
-    """The standard text of a structure.
+    """Return the standard text of a structure.
 
-    Oxidation states and other site properties are left out. Structures that differ by a rotation have the
-    same text.
+    Oxidation states and other site properties are left out. Rotated structures have the same text.
 
     Args:
         structure: a pymatgen Structure, ordered, any cell.
         symprec: distance tolerance of the symmetry search, Å.
 
     Raises:
-        InputError: a site that is not fully occupied by one element, an element without a token,
-            no atom or more than cif_reader.MAX_ATOMS, a cell without volume.
-        TextError: no text can say it: spglib finds no symmetry (atoms on top of each other), or the cell
-            holds less than one formula unit (a single O, of O2).
+        InputError: a disordered site, an element without a token, no atoms or more than `parser.MAX_ATOMS`, a
+            cell without volume.
+        TextError: spglib finds no symmetry (atoms on top of each other), or the cell holds less than one
+            formula unit (a single O, of O2).
     """
     import spglib
 
@@ -68,7 +63,7 @@ def to_text(structure: Structure, symprec: float = 0.1) -> str:
         raise InputError(
             f"{len(points)} atoms in the conventional cell: a text holds at most {parser.MAX_ATOMS}"
         )
-    # Orbits are known for the atoms as given; they lead by way of the primitive cell to the standardised one.
+    # Orbits are known for the given atoms; the primitive cell links them to the standardized one.
     orbit_of = dict(
         zip(found.mapping_to_primitive.tolist(), found.crystallographic_orbits.tolist(), strict=True)
     )
@@ -83,7 +78,7 @@ def to_text(structure: Structure, symprec: float = 0.1) -> str:
 
 
 def head(composition: Iterable[tuple[str, int]]) -> str:
-    """The head line of a cell composition, `data_Na4Cl4`, without the end of line.
+    """Return the head line of a cell composition, `data_Na4Cl4`, without the end of line.
 
     Raises:
         InputError: an element without a token, or no element.
@@ -95,7 +90,7 @@ def head(composition: Iterable[tuple[str, int]]) -> str:
 
 
 def properties(symbols: Iterable[str]) -> list[str]:
-    """Lines of the loop of atomic properties.
+    """Return the lines of the loop of atomic properties.
 
     Raises:
         InputError: an element without a token.
@@ -105,12 +100,12 @@ def properties(symbols: Iterable[str]) -> list[str]:
 
 
 def group_line(symbol: str) -> str:
-    """The line of the space group, without its end."""
+    """Return the line of the space group, without its end."""
     return f"{block.GROUP} {symbol}"
 
 
 def formula_unit(counts: dict[str, int]) -> tuple[str, float]:
-    """The reduced formula as the texts print it, and how many of it the counts make.
+    """Return the reduced formula as printed, and the number of formula units in these counts.
 
     Two last elements with less than 1.65 between their electronegativities are a polyanion where they share a
     divisor, `Ca(BO2)2`; diatomic elements and peroxides stay whole, so that one O is half a formula unit.
@@ -132,15 +127,15 @@ def _reduced(counts: dict[str, int], times: int = 1) -> tuple[str, int]:
         ions, n_ions = _reduced({s: counts[s] // factor for s in (inner, outer)})
         if difference < 1.65 and n_ions > 1:
             tail, order = f"({ions}){n_ions}", order[:-2]
-    written = ((s, counts[s] // factor * times) for s in order)
-    return "".join(f"{s}{n}" if n > 1 else s for s, n in written) + tail, factor
+    units = ((s, counts[s] // factor * times) for s in order)
+    return "".join(f"{s}{n}" if n > 1 else s for s, n in units) + tail, factor
 
 
 def _symbols(structure: Structure) -> list[str]:
     if not 0 < len(structure) <= parser.MAX_ATOMS:
         raise InputError(f"{len(structure)} atoms: a text holds 1 to {parser.MAX_ATOMS}")
-    if not isfinite(float(structure.frac_coords.sum())):  # spglib does not survive such numbers
-        raise InputError(f"{structure.formula}: coordinates that are no numbers")
+    if not isfinite(float(structure.frac_coords.sum())):  # which would crash spglib
+        raise InputError(f"{structure.formula}: coordinates with NaN or infinity")
     if not structure.is_ordered:
         raise InputError(f"{structure.formula}: sites shared by elements or partly empty have no text")
     return [str(species.symbol) for species in structure.species]
@@ -158,7 +153,7 @@ def write(
     cell: Sequence[float],
     orbits: Iterable[tuple[str, list[list[float]]]],
 ) -> str:
-    """The standard text of a crystal whose symmetry is known.
+    """Return the standard text of a crystal of known symmetry.
 
     Args:
         counts: atoms of each element in the cell.
@@ -172,14 +167,14 @@ def write(
     """
     rows = []
     for name, points in orbits:
-        # Compared to the last bit, as the published texts were: among points that are equal but for
-        # rounding errors, those errors choose.
+        # Compared to the last bit, as in the published texts: among points that are equal up to rounding
+        # errors, those errors decide.
         first = min(points, key=lambda point: [abs(value) for value in point])
         rows.append((name, len(points), first))
     rows.sort(key=lambda row: (_electronegativity(row[0]), -row[1], row[2]))
     formula, units = formula_unit(counts)
     if units < 1:
-        raise TextError(f"the cell holds {units} formula units of {formula}: no text has less than one")
+        raise TextError(f"the cell holds {units} formula units of {formula}: a text has at least one")
     printed = [_print(value) for value in cell]
     lines = [
         head(counts.items()),
@@ -188,7 +183,7 @@ def write(
         *(f"{tag} {value}" for tag, value in zip(block.CELL, printed, strict=True)),
         f"{block.NUMBER} {number}",
         f"{block.STRUCTURAL} {formula}",
-        f"{block.SUM} {_sum(counts)}",
+        f"{block.SUM} {sum_formula(counts)}",
         f"{block.VOLUME} {_print(cells.volume(cell))}",
         f"{block.Z} {int(units)}",
         "loop_",
@@ -204,9 +199,10 @@ def write(
     return "\n".join(lines) + "\n\n"
 
 
-def _sum(counts: dict[str, int]) -> str:
-    written = " ".join(f"{s}{counts[s]}" for s in elements.electronegativity_order(counts))
-    return f"'{written}'" if len(counts) > 1 else written
+def sum_formula(counts: Mapping[str, int]) -> str:
+    """Return the sum formula as printed, `'Na4 Cl4'`."""
+    formula = " ".join(f"{s}{counts[s]}" for s in elements.electronegativity_order(counts))
+    return f"'{formula}'" if len(counts) > 1 else formula
 
 
 def _print(value: float) -> str:
@@ -215,7 +211,7 @@ def _print(value: float) -> str:
 
 
 def _lattice(parameters: Sequence[float]) -> list[list[float]]:
-    """Vectors (rows, Å) of a cell: c along z, a in the plane of x and z."""
+    """Return the vectors (rows, Å) of a cell: c along z, a in the plane of x and z."""
     a, b, c = parameters[:3]
     alpha, beta, gamma = map(radians, parameters[3:])
     value = (cos(alpha) * cos(beta) - cos(gamma)) / (sin(alpha) * sin(beta))
@@ -228,11 +224,11 @@ def _lattice(parameters: Sequence[float]) -> list[list[float]]:
 
 
 def _arccos(value: float) -> float:
-    """Arc cosine by the arc sine, in the classical three ranges.
+    """Return the arc cosine by the arc sine, in the classical three ranges.
 
-    The last bit matters: spglib carries it on to the coordinates, where it chooses among the atoms of an
-    orbit that are equally near to the origin (see `to_text`). With this form 500 of 500 published texts come
-    out as they are; with the C library's `acos`, which rounds better, one has another atom of the same orbit.
+    The last bit matters: spglib passes it on to the coordinates, where it decides between atoms of an orbit
+    that are equally near to the origin (see `to_text`). This form reproduces 500 of 500 published texts; with
+    the C library's `acos`, which rounds better, one has another atom of the same orbit.
     """
     if abs(value) <= 0.5:
         return pi / 2 - asin(value)
@@ -242,7 +238,7 @@ def _arccos(value: float) -> float:
 
 
 def _parameters(lattice: list[list[float]]) -> tuple[float, ...]:
-    """a, b, c (Å), alpha, beta, gamma (degrees) of vectors (rows)."""
+    """Return a, b, c (Å), alpha, beta, gamma (degrees) of vectors (rows)."""
     lengths = [sqrt(_dot(v, v)) for v in lattice]
     angles = []
     for i, j in ((1, 2), (2, 0), (0, 1)):
@@ -256,10 +252,10 @@ def _dot(u: Sequence[float], v: Sequence[float]) -> float:
 
 
 def to_cif(text: str) -> str:
-    """A CIF that other programs read, with all operators of the space group.
+    """Return a CIF for other programs, with all operators of the space group.
 
-    Cell as printed; coordinates moved onto their Wyckoff positions and written to 8 decimals, so that images
-    of an atom coincide; formulas, volume and Z worked out from these.
+    Cell as printed; coordinates moved onto their Wyckoff positions, to 8 decimals, so that images of an atom
+    coincide; formulas, volume and Z computed from these.
 
     Raises:
         TextError: as `to_structure`; or the rows hold less than one formula unit (a single O, of O2).
@@ -276,7 +272,7 @@ def to_cif(text: str) -> str:
         atoms.append(f"  {row.symbol}  {row.symbol}{i}  {row.multiplicity}  {position}  1.0")
     formula, units = formula_unit(counts)
     if units < 1:
-        raise TextError(f"the rows hold {units} formula units of {formula}: no CIF has less than one")
+        raise TextError(f"the rows hold {units} formula units of {formula}: a CIF has at least one")
     lines = [
         "# written by crystallm",
         head(counts.items()),
@@ -284,12 +280,12 @@ def to_cif(text: str) -> str:
         *(f"{tag}   {value:.4f}" for tag, value in zip(block.CELL, parsed.cell, strict=True)),
         f"{block.NUMBER}   {group.number}",
         f"{block.STRUCTURAL}   '{formula}'",
-        f"{block.SUM}   '{_sum(counts).strip(chr(39))}'",
+        f"{block.SUM}   '{sum_formula(counts).strip(chr(39))}'",
         f"{block.VOLUME}   {cells.volume(parsed.cell):.4f}",
         f"{block.Z}   {int(units)}",
         "loop_",
         *(f" {tag}" for tag in block.OPERATOR_LOOP),
-        *(f"  {i}  '{operator}'" for i, operator in enumerate(parser.operators(group), 1)),
+        *(f"  {i}  '{operator}'" for i, operator in enumerate(group.xyz_operators, 1)),
         "loop_",
         *(f" {tag}" for tag in block.ATOM_LOOP),
         *atoms,

@@ -1,4 +1,8 @@
-"""Cell parameters and lattice vectors."""
+"""Cell parameters, lattice vectors and volumes.
+
+Parameters are a, b, c (Å), alpha, beta, gamma (degrees). `cif.writer` has vectors of its own: their last bit
+is part of the published texts.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,7 @@ if TYPE_CHECKING:
 
 
 def lattice(parameters: Sequence[float]) -> Floats:
-    """Vectors [3, 3] (rows, Å) of a cell given by a, b, c (Å), alpha, beta, gamma (degrees).
-
-    A cell without volume gives vectors that are no numbers.
-    """
+    """Return the vectors [3, 3] (rows, Å) of a cell; NaN for one without volume."""
     a, b, c = parameters[:3]
     cos_a, cos_b, cos_g = (math.cos(math.radians(angle)) for angle in parameters[3:])
     sin_g = math.sqrt(1 - cos_g**2)
@@ -28,23 +29,8 @@ def lattice(parameters: Sequence[float]) -> Floats:
     return np.array([[a, 0.0, 0.0], [b * cos_g, b * sin_g, 0.0], [c * x, c * y, c * z]])
 
 
-def volume(cell: Sequence[float]) -> float:
-    """Volume of a cell, Å^3; 0 where three such angles make none."""
-    a, b, c = cell[:3]
-    p, q, r = (cos(radians(angle)) for angle in cell[3:])
-    return a * b * c * sqrt(max(0.0, 1 + 2 * p * q * r - p * p - q * q - r * r))
-
-
-def impossible(cell: Sequence[float]) -> bool:
-    """Whether no cell has these lengths and angles, or next to no volume."""
-    lengths, angles = cell[:3], cell[3:]
-    possible = all(0 < x < inf for x in lengths) and all(0 < x < 180 for x in angles)
-    return not possible or not volume(cell) > 1e-9 * lengths[0] * lengths[1] * lengths[2]
-
-
-def cell_vectors(parameters: Sequence[float]) -> Floats | None:
-    """Vectors of a cell, Å; None for one so flat that pymatgen would refuse it, or none at all."""
-    import numpy as np
+def pymatgen_vectors(parameters: Sequence[float]) -> Floats | None:
+    """Return the vectors [3, 3] (rows, Å) of `pymatgen.core.Lattice`; None for a cell it rejects."""
     from pymatgen.core import Lattice
 
     if not all(x > 0 for x in parameters):
@@ -54,3 +40,26 @@ def cell_vectors(parameters: Sequence[float]) -> Floats | None:
         return None
     spacings = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
     return matrix if spacings.min() > 0.02 else None  # pymatgen's limit is 0.01 Å
+
+
+def volume(cell: Sequence[float]) -> float:
+    """Return the volume of a cell, Å^3; 0 if no cell has its angles."""
+    a, b, c = cell[:3]
+    p, q, r = (cos(radians(angle)) for angle in cell[3:])
+    return a * b * c * sqrt(max(0.0, 1 + 2 * p * q * r - p * p - q * q - r * r))
+
+
+def squared_volume_factor(angles: Sequence[float]) -> float:
+    """Return (V / abc)^2 of a cell with these angles (degrees); not positive if no cell has them.
+
+    As in `volume`, but summed in another order: decoded structures depend on its last bit.
+    """
+    x, y, z = (cos(radians(angle)) for angle in angles)
+    return 1 - (x * x + y * y + z * z) + 2 * x * y * z
+
+
+def impossible(cell: Sequence[float]) -> bool:
+    """Return whether no cell has these lengths and angles, or next to no volume."""
+    lengths, angles = cell[:3], cell[3:]
+    possible = all(0 < x < inf for x in lengths) and all(0 < x < 180 for x in angles)
+    return not possible or not volume(cell) > 1e-9 * lengths[0] * lengths[1] * lengths[2]

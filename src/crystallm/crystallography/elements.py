@@ -1,10 +1,9 @@
-"""Facts on the 89 elements that texts of crystals may hold: what a text prints, what judges need.
+"""The 89 elements with a token: symbols, radii, electronegativities, volumes.
 
-The table is the one that the published texts were written with: CrystaLLM (Antunes et al., Nat. Commun. 15,
-10570, 2024), whose numbers are those of pymatgen 2023.3.23. Later libraries hold other values (Mn's ionic
-radius, for one); the table rules, since networks have read its numbers. The volumes of atoms were fitted by
-`scripts/make_volumes.py`, and rule for the same reason: the texts of `orbits` tell cells by them. This module
-knows nothing of formulas, texts or structures, and needs no other library.
+The table is the one of the published texts: CrystaLLM (Antunes et al., Nat. Commun. 15, 10570, 2024), whose
+numbers are those of pymatgen 2023.3.23. Later libraries hold other values (Mn's ionic radius, for one), but
+networks were trained on these. The volumes of atoms were fitted by `scripts/make_volumes.py` and are fixed
+for the same reason: the orbits language encodes cells in units of them.
 """
 
 from __future__ import annotations
@@ -28,14 +27,15 @@ SYMBOLS_BY_NUMBER = (
     "Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db "
     "Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og "
 ).split()
-"""All 118 symbols, hydrogen first, to tell an element without a token from one that does not exist."""
+"""All 118 symbols, hydrogen first, to distinguish elements without a token from other strings."""
 
 DOUBLED = frozenset(
     [("H",), ("N",), ("O",), ("F",), ("Cl",)] + [(metal, "O") for metal in ("Li", "Na", "K", "Rb", "Cs", "H")]
 )
-"""Elements, by rising electronegativity, that in equal numbers are a molecule or ion of two like atoms, O2 or
-Na2O2, and are not reduced further: as in the texts' `_chemical_formula_structural` (pymatgen's
-Composition.reduced_formula). Calomel is Hg2Cl2 to a chemist and HgCl there: the texts rule."""
+"""Elements, by rising electronegativity, that in equal numbers form a molecule or ion of two like atoms, O2
+or Na2O2, and are not reduced further, as in pymatgen's Composition.reduced_formula. Calomel, Hg2Cl2 to a
+chemist,
+is HgCl there and so here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class Element:
         number: atomic number Z.
         electronegativity: Pauling's scale; NaN for He, Ne and Ar, which have none (so that no comparison
             with them holds, as in the bond score of the paper).
-        printed: electronegativity, radius (Å) and average ionic radius (Å) as the texts print them. For
+        printed: electronegativity, radius (Å) and average ionic radius (Å) as CIF texts print them. For
             He, Ne and Ar the first is Allen's value.
         atomic_radius: Slater's, Å; None where there is none (He, Ne, Kr, Xe).
         average_ionic_radius: mean of Shannon's radii over all oxidation states, Å; 0 where there are none.
         average_cationic_radius: the same over positive states, Å; 0 where there are none.
         average_anionic_radius: the same over negative states, Å; 0 where there are none.
-        volume: what an atom adds to the volume of a crystal, Å^3, whatever its neighbours: of real cells V,
+        volume: share of an atom in the volume of a crystal, Å^3, whatever its neighbors: for real cells V,
             sum(volumes) / V has a deviation of 21 %.
     """
 
@@ -70,7 +70,7 @@ class Element:
 
 @cache
 def _table() -> dict[str, Element]:
-    """The elements by symbol, in the order of their tokens."""
+    """Return the elements by symbol, in the order of their tokens."""
     rows = json.loads(
         (files("crystallm.crystallography") / "data" / "elements.json").read_text(encoding="ascii")
     )
@@ -82,15 +82,15 @@ def _table() -> dict[str, Element]:
 
 @cache
 def symbols() -> tuple[str, ...]:
-    """The 89 elements that have a token, in the order of the vocabulary."""
+    """Return the 89 elements with a token, in the order of the vocabulary."""
     return tuple(_table())
 
 
 def get(symbol: str) -> Element:
-    """The element of that symbol.
+    """Return the element of a symbol.
 
     Raises:
-        InputError: no such element, or one that no text can hold (Po, At, Rn, Fr, Ra, Am and heavier).
+        InputError: no such element, or one without a token (Po, At, Rn, Fr, Ra, Am and heavier).
     """
     element = _table().get(symbol)
     if element is not None:
@@ -116,7 +116,7 @@ def _rank() -> dict[str, int]:
 
 
 def electronegativity_order(symbols: Iterable[str]) -> list[str]:
-    """The symbols by rising electronegativity, equal values alphabetically, as in the texts' formulas.
+    """Return symbols by rising electronegativity, equal values alphabetically, as in printed formulas.
 
     Raises:
         InputError: a symbol without a token.

@@ -1,12 +1,12 @@
-"""A formula as people write it -> what the unit cell holds.
+"""Chemical formulas and systems: parse them, and compute what the unit cell holds.
 
     parse("(NH4)2SO4")     {"N": 2, "H": 8, "S": 1, "O": 4}
     cell("TiO2", z=2)      2 x TiO2 = Ti2O4
-    cell("Ti2O4")          the cell as written: Ti2O4 = 2 x TiO2
+    cell("Ti2O4")          the cell as given: Ti2O4 = 2 x TiO2
     system("O-Ti")         ("Ti", "O")
 
-Knows brackets, hydrates, subscripts and blanks; knows no charges, isotopes, fractions or names, and nothing
-of structures. The cell is the conventional one of the space group, as in the texts.
+Reads brackets, hydrates, subscripts and blanks, but no charges, isotopes, fractions or names. The cell is the
+conventional one of the space group.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 MAX_ATOMS = 2000
-"""Atoms in one cell, at most. The conventional cells that the networks have read hold far fewer."""
+"""Most atoms in one cell. The conventional cells of the training data hold far fewer."""
 
 _MAX_LENGTH = 500
 
-_MOST_MULTIPLIED = 100  # atoms of a formula in whole numbers that is proposed for one with fractions
+_MAX_MULTIPLIED = 100  # atoms of the formula in whole numbers that is suggested for one with fractions
 
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 
@@ -43,13 +43,13 @@ _DOTS = str.maketrans(dict.fromkeys("•⋅∙*⸱", "·"))
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What the conventional cell holds.
+    """The content of a conventional cell.
 
     Attributes:
         composition: (symbol, count) by rising electronegativity, counts of the whole cell.
         reduced_formula: one formula unit, `TiO2`.
         z: formula units in the cell.
-        note: how the formula was read, one line for a person.
+        note: how the formula was read, in one line.
     """
 
     composition: tuple[tuple[str, int], ...]
@@ -59,49 +59,48 @@ class Cell:
 
     @property
     def formula(self) -> str:
-        """The cell's formula, `Ti2O4`."""
-        return _written(self.composition)
+        """The formula of the cell, `Ti2O4`."""
+        return _format(self.composition)
 
     @property
     def n_atoms(self) -> int:
-        """Atoms in the cell."""
+        """Number of atoms in the cell."""
         return sum(count for _, count in self.composition)
 
 
 def cell(formula: str, z: int | None = None) -> Cell:
-    """What the cell holds.
+    """Return the cell of a formula.
 
     With `z` the cell holds z formula units, where a formula unit is the reduced formula, however the formula
-    was written: `TiO2` and `Ti2O4` with z = 2 are both Ti2O4. So is Z counted in a CIF. Without `z` the
-    formula is the cell as written. Diatomic elements and peroxides stay whole: z = 2 of `O2` is O4, of
-    `Na2O2` Na4O4.
+    is given: `TiO2` and `Ti2O4` with z = 2 are both Ti2O4, as Z counts in a CIF. Without `z` the formula is
+    the cell as given. Diatomic elements and peroxides stay whole: z = 2 of `O2` is O4, of `Na2O2` Na4O4.
 
     Raises:
-        InputError: not a formula, or z is no whole number from 1, or more than MAX_ATOMS atoms.
+        InputError: not a formula, z is not a positive integer, or more than MAX_ATOMS atoms.
     """
     unit, factor = _unit(formula)
-    reduced = _written(unit)
-    held = tuple((symbol, count * factor) for symbol, count in unit)
-    written = _written(held)
+    reduced = _format(unit)
+    content = tuple((symbol, count * factor) for symbol, count in unit)
+    given = _format(content)
     if z is None:
-        note = f"cell as written: {written}" + (f" = {factor} x {reduced}" if factor > 1 else "")
-        return _checked(Cell(held, reduced, factor, note), formula)
+        note = f"cell as given: {given}" + (f" = {factor} x {reduced}" if factor > 1 else "")
+        return _checked(Cell(content, reduced, factor, note), formula)
     if isinstance(z, bool) or not isinstance(z, int) or z < 1:
         raise InputError(f"z = {z!r} formula units: write a whole number from 1, such as z = 4")
     composition = tuple((symbol, count * z) for symbol, count in unit)
-    note = f"z = {z}: cell {_written(composition)}" + (f" = {z} x {reduced}" if z > 1 else "")
+    note = f"z = {z}: cell {_format(composition)}" + (f" = {z} x {reduced}" if z > 1 else "")
     if factor > 1:
-        note += f" (the formula unit of {written} is {reduced})"
+        note += f" (the formula unit of {given} is {reduced})"
     return _checked(Cell(composition, reduced, z, note), formula)
 
 
 def system(text: str) -> tuple[str, ...]:
-    """The elements of a chemical system, by rising electronegativity.
+    """Return the elements of a chemical system, by rising electronegativity.
 
-    `Li-Fe-O`, `Li,Fe,O`, `Li Fe O`, `LiFeO`.
+    Reads `Li-Fe-O`, `Li,Fe,O`, `Li Fe O`, `LiFeO`.
 
     Raises:
-        InputError: what is no element, or has no token; counts, which a formula has and a system has not.
+        InputError: not an element, an element without a token, or counts, which only a formula has.
     """
     shown = text.strip()[:60]
     if len(text) > _MAX_LENGTH or not shown:
@@ -110,25 +109,25 @@ def system(text: str) -> tuple[str, ...]:
     if re.search(r"[\d.*()\[\]]", plain):
         raise InputError(
             f"elements = {shown!r} has counts or brackets: write symbols alone, such as Li-Fe-O, "
-            "or ask for a formula"
+            "or give a formula"
         )
-    found: list[str] = []
+    members: list[str] = []
     for piece in re.split(r"[-\u2010-\u2015\u2212,;/+\s]+", plain):
         symbols = re.findall(r"[A-Z][a-z]?", piece)
         if "".join(symbols) != piece:
             raise InputError(
-                f"elements = {shown!r}: {piece[:20]!r} is no element"
+                f"elements = {shown!r}: {piece[:20]!r} is not an element"
                 f"{_hint(_respelled(piece)[:1]) or ': write symbols of the periodic table, such as Li-Fe-O'}"
             )
-        found += [_element(symbol, shown) for symbol in symbols]
-    if not found:
+        members += [_element(symbol, shown) for symbol in symbols]
+    if not members:
         raise InputError(f"elements = {shown!r}: write symbols with - between them, such as Li-Fe-O")
-    return tuple(elements.electronegativity_order(dict.fromkeys(found)))
+    return tuple(elements.electronegativity_order(dict.fromkeys(members)))
 
 
 @lru_cache(maxsize=256)
 def _unit(formula: str) -> tuple[tuple[tuple[str, int], ...], int]:
-    """The formula unit, (symbol, count) by rising electronegativity, and how many of it were written."""
+    """Return the formula unit, (symbol, count) by rising electronegativity, and the number of units given."""
     counts = parse(formula)
     order = elements.electronegativity_order(counts)
     factor = math.gcd(*counts.values())
@@ -138,12 +137,13 @@ def _unit(formula: str) -> tuple[tuple[tuple[str, int], ...], int]:
 
 
 def parse(text: str) -> dict[str, int]:
-    """Atoms of each element in a formula, in the order in which they are written.
+    """Return the atoms of each element in a formula, in the order of the formula.
 
-    `TiO2`, `Ti2 O4`, `TiO₂`, `TiO_2`, `(NH4)2SO4`, `[Cu(NH3)4]SO4`, `CaSO4·2H2O`, `CaSO4.2H2O`, `2TiO2`.
+    Reads `TiO2`, `Ti2 O4`, `TiO₂`, `TiO_2`, `(NH4)2SO4`, `[Cu(NH3)4]SO4`, `CaSO4·2H2O`, `CaSO4.2H2O`,
+    `2TiO2`.
 
     Raises:
-        InputError: with the part that cannot be read and, where one is near, what may be meant.
+        InputError: names the part that cannot be read and suggests similar formulas.
     """
     if len(text) > _MAX_LENGTH:
         raise InputError(
@@ -153,24 +153,13 @@ def parse(text: str) -> dict[str, int]:
     plain = _plain(text)
     if not plain:
         raise InputError("the formula is empty: write one, such as TiO2")
-    # A stack of open groups; at its bottom the part between two dots, whose leading number multiplies it.
+    # A stack of open groups; at its bottom the part between two dots, multiplied by its leading number.
     total: dict[str, int] = {}
     stack: list[tuple[str, dict[str, int]]] = [("", {})]
     multiplier: int | None = None
-    last: dict[str, int] | None = None  # what a count that comes next would multiply
+    last: dict[str, int] | None = None  # multiplied by a count that comes next
     counted = False
     position = 0
-
-    def close_part() -> None:
-        nonlocal multiplier
-        if len(stack) > 1:
-            raise InputError(f"{shown!r}: a bracket is not closed: {_OPEN[stack[-1][0]]!r} is missing")
-        if not stack[0][1]:
-            raise InputError(f"{shown!r}: a part without an element: write one, such as TiO2 or CaSO4·2H2O")
-        _add(total, stack[0][1], multiplier or 1)
-        stack[0] = ("", {})
-        multiplier = None
-
     while position < len(plain):
         match = _TOKEN.match(plain, position)
         if match is None:
@@ -190,35 +179,44 @@ def parse(text: str) -> dict[str, int]:
             elif len(stack) == 1 and multiplier is None and not stack[0][1]:
                 multiplier = count
             else:
-                raise InputError(f"{shown!r}: the number {number} stands after no element and no bracket")
+                raise InputError(f"{shown!r}: the number {number} does not follow an element or a bracket")
             last = None
         elif (mark := match["mark"]) == "·":
-            close_part()
-            last, counted = None, False
+            _add(total, _closed(stack, shown), multiplier or 1)
+            stack, multiplier, last, counted = [("", {})], None, None, False
         elif mark in _OPEN:
             stack.append((mark, {}))
             last, counted = None, False
         else:
             opened, group = stack.pop() if len(stack) > 1 else ("", {})
             if not opened or _OPEN[opened] != mark:
-                raise InputError(f"{shown!r}: the bracket {mark!r} closes none: write (NH4)2SO4")
+                raise InputError(f"{shown!r}: the bracket {mark!r} was not opened: write (NH4)2SO4")
             if not group:
                 raise InputError(f"{shown!r}: an empty bracket: write (NH4)2SO4")
             _add(stack[-1][1], group, 1)
             last, counted = group, False
-    close_part()
+    _add(total, _closed(stack, shown), multiplier or 1)
     return total
 
 
+def _closed(stack: list[tuple[str, dict[str, int]]], shown: str) -> dict[str, int]:
+    """Return the atoms of a part, of which no bracket may be open."""
+    if len(stack) > 1:
+        raise InputError(f"{shown!r}: a bracket is not closed: {_OPEN[stack[-1][0]]!r} is missing")
+    if not stack[0][1]:
+        raise InputError(f"{shown!r}: a part without an element: write one, such as TiO2 or CaSO4·2H2O")
+    return stack[0][1]
+
+
 def short(text: str) -> str:
-    """A formula that tells all counts, such as pymatgen's `Ca1 Ti1 O3`, as formulas are shown: `CaTiO3`."""
+    """Return a formula with all counts, such as pymatgen's `Ca1 Ti1 O3`, as it is printed: `CaTiO3`."""
     pieces = re.findall(r"([A-Z][a-z]?)([\d.]*)", text)
     shown = "".join(symbol + ("" if count == "1" else count) for symbol, count in pieces)
-    return _told_apart(shown)
+    return _separate_iodine(shown)
 
 
 def _plain(text: str) -> str:
-    """The formula in ASCII, with '·' between its parts."""
+    """Return the formula in ASCII, with '·' between its parts."""
     plain = unicodedata.normalize("NFKC", text.translate(_DOTS)).translate(_DOTS).strip()
     plain = re.sub(r"_\{?(\d+)\}?", r"\1", plain.replace("$", ""))
     # A dot is a decimal point between digits, save in a hydrate: CaSO4.2H2O, but Li0.5CoO2.
@@ -250,26 +248,28 @@ def _element(symbol: str, shown: str) -> str:
         return symbol
     if symbol in ("D", "T"):
         name = "deuterium" if symbol == "D" else "tritium"
-        raise InputError(f"{shown!r}: {symbol} ({name}) is an isotope, texts know elements only: write H")
+        raise InputError(
+            f"{shown!r}: {symbol} ({name}) is an isotope, and only elements have tokens: write H"
+        )
     if symbol in elements.SYMBOLS_BY_NUMBER:
         elements.get(symbol)  # raises: it has no token
     hint = _hint(_respelled(shown))
     if not hint:
         near = difflib.get_close_matches(symbol, elements.symbols(), n=4, cutoff=0.45)
         hint = _hint(near) or ": write symbols of the periodic table"
-    raise InputError(f"{shown!r}: {symbol} is no element{hint}")
+    raise InputError(f"{shown!r}: {symbol} is not an element{hint}")
 
 
 def _fractional(number: str, shown: str) -> InputError:
-    """An alloy, a partly filled site, or a hydrate with a dot that reads as a decimal point."""
+    """Return the error for an alloy, a disordered site, or a hydrate whose dot reads as a decimal point."""
     whole = _multiplied(shown)
-    mend = f"did you mean {whole}" if whole else "multiply the formula up (Li0.5CoO2 is LiCo2O4)"
-    mend += ", or write '·' between the parts of a hydrate"
-    return InputError(f"{shown!r}: {number} is no whole number of atoms: {mend}")
+    remedy = f"did you mean {whole}" if whole else "multiply the formula up (Li0.5CoO2 is LiCo2O4)"
+    remedy += ", or write '·' between the parts of a hydrate"
+    return InputError(f"{shown!r}: {number} is not a whole number of atoms: {remedy}")
 
 
 def _multiplied(shown: str) -> str | None:
-    """A formula with fractions in whole numbers, `Ti0.5Zr0.5O2` -> TiZrO4; None where many atoms come out."""
+    """Return a formula with fractions in whole numbers, `Ti0.5Zr0.5O2` -> TiZrO4; None above 100 atoms."""
     pieces = re.findall(r"([A-Z][a-z]?)(\d+/\d+|\d*\.?\d*)", _plain(shown))
     if "".join(symbol + count for symbol, count in pieces) != _plain(shown):
         return None
@@ -282,9 +282,9 @@ def _multiplied(shown: str) -> str | None:
     factor = math.lcm(*(count.denominator for count in counts.values()))
     if counts.keys() - set(elements.symbols()) or not all(counts.values()):
         return None
-    if factor * sum(counts.values()) > _MOST_MULTIPLIED:
+    if factor * sum(counts.values()) > _MAX_MULTIPLIED:
         return None
-    return _written((symbol, int(factor * count)) for symbol, count in counts.items())
+    return _format((symbol, int(factor * count)) for symbol, count in counts.items())
 
 
 def _unreadable(rest: str, shown: str) -> InputError:
@@ -297,7 +297,7 @@ def _unreadable(rest: str, shown: str) -> InputError:
         return _fractional(fraction[0], shown)
     hint = _hint(_respelled(shown)) if rest[:1].isalpha() else ": write one such as TiO2 or (NH4)2SO4"
     return InputError(
-        f"{shown!r} is no formula at {rest[:10]!r}{hint or ': symbols begin with a capital letter'}"
+        f"{shown!r} is not a formula at {rest[:10]!r}{hint or ': symbols begin with a capital letter'}"
     )
 
 
@@ -306,7 +306,7 @@ def _hint(names: list[str]) -> str:
 
 
 def _respelled(shown: str) -> list[str]:
-    """Formulas with the same letters in another case, fewest symbols first: `caco3` -> CaCo3, CaCO3."""
+    """Return formulas of the same letters in another case, fewest symbols first: `caco3` -> CaCo3, CaCO3."""
     pieces = re.findall(r"[A-Za-z]+|[^A-Za-z]+", shown)
     if sum(map(len, pieces)) > 40 or not shown.isascii():
         return []
@@ -319,26 +319,26 @@ def _respelled(shown: str) -> list[str]:
 
 
 def _spellings(letters: str) -> list[str]:
-    """All ways to read lower-case letters as symbols, at most 50."""
+    """Return the ways to read lower-case letters as symbols, at most 50."""
     table = set(elements.symbols())
-    found: list[list[str]] = [[""]]
+    spellings: list[list[str]] = [[""]]
     for end in range(1, len(letters) + 1):
         ways = []
         for size in (2, 1):
             symbol = letters[max(end - size, 0) : end].capitalize()
             if end >= size and symbol in table:
-                ways += [way + symbol for way in found[end - size]]
-        found.append(ways[:50])
-    return found[-1]
+                ways += [way + symbol for way in spellings[end - size]]
+        spellings.append(ways[:50])
+    return spellings[-1]
 
 
-def _written(composition: Iterable[tuple[str, int]]) -> str:
-    """The one way in which formulas are shown, in this order."""
-    return _told_apart("".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in composition))
+def _format(composition: Iterable[tuple[str, int]]) -> str:
+    """Return a formula as it is printed, in this order of elements."""
+    return _separate_iodine("".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in composition))
 
 
-def _told_apart(shown: str) -> str:
-    """The same with iodine before a single carbon, as CI reads as chlorine."""
+def _separate_iodine(shown: str) -> str:
+    """Return a formula with iodine before a single carbon, because CI reads as chlorine."""
     return re.sub(r"C(I\d*)(?![a-z])", r"\1C", shown)
 
 

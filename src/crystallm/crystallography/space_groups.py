@@ -2,9 +2,7 @@
 
 That setting is the Hall symbol with the smallest serial number of each type: unique axis b, cell choice 1,
 origin choice 1, hexagonal axes. Coordinates are fractional throughout. An operator (R, t) takes x to R x + t.
-
-The table is made by `scripts/make_spacegroups.py`. This module knows numbers and symbols; it refuses to know
-elements, structures and texts.
+The table is made by `scripts/make_spacegroups.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -36,9 +35,10 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 GENERIC = (0.12345, 0.28718, 0.39173)
-"""Values of free parameters that are special for no group."""
+"""Values of free parameters that are not special in any group."""
 
-UNIT = 24  # translations and offsets are stored as integers in 24ths
+UNIT = 24
+"""Translations and offsets are stored as integers in 24ths."""
 
 PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
 
@@ -75,17 +75,17 @@ class WyckoffPosition:
 
     @property
     def label(self) -> str:
-        """Multiplicity and letter as crystallographers write them, '4c'."""
+        """Multiplicity and letter, '4c'."""
         return f"{self.multiplicity}{self.letter}"
 
     def point(self, parameters: tuple[float, ...] | list[float]) -> Floats:
-        """The representative point [3] for values of the free parameters, in their order."""
+        """Return the representative point [3] for values of the free parameters, in their order."""
         values = np.zeros(3)
         values[list(self.free)] = parameters
         return np.asarray(self.matrix @ values + self.offset, dtype=np.float64)
 
     def residual(self, points: Floats) -> Floats:
-        """Largest difference of a coordinate between points [n, 3] and the representative subspace: [n]."""
+        """Return the largest differences [n] of points [n, 3] from the representative subspace."""
         values = np.zeros_like(points)
         if self.free:
             values[:, list(self.free)] = points[:, list(self.pivots)]
@@ -93,7 +93,7 @@ class WyckoffPosition:
 
 
 def apart(points: Floats, others: Floats) -> Floats:
-    """Largest difference of a coordinate (fraction) between points [..., 3], up to lattice vectors: [...]."""
+    """Return the largest difference of a coordinate (fraction) of points [..., 3], modulo lattice vectors."""
     off = points - others
     return np.asarray(np.abs(off - np.rint(off)).max(axis=-1), dtype=np.float64)
 
@@ -104,7 +104,7 @@ class SpaceGroup:
 
     Attributes:
         number: 1 to 230.
-        symbol: Hermann-Mauguin symbol as the texts print it, 'P4_2/mnm'.
+        symbol: Hermann-Mauguin symbol, 'P4_2/mnm'.
         rotations: [n_ops, 3, 3] integers; the identity comes first.
         translations: [n_ops, 3] fractions in [0, 1).
         wyckoff: positions, 'a' first, the general position last.
@@ -133,12 +133,18 @@ class SpaceGroup:
         return next(names for last, _, names in SYSTEMS if self.number <= last)
 
     def complete_cell(self, free: dict[str, float]) -> tuple[float, float, float, float, float, float]:
-        """All six cell parameters (Å, degrees) from the free ones."""
+        """Return all six cell parameters (Å, degrees) from the free ones."""
         a = free["a"]
         b = free.get("b", a)
         c = free.get("c", a)
         gamma = 120.0 if 143 <= self.number <= 194 else 90.0
         return a, b, c, free.get("alpha", 90.0), free.get("beta", 90.0), free.get("gamma", gamma)
+
+    @cached_property
+    def xyz_operators(self) -> tuple[str, ...]:
+        """The operators as CIF writes them: `-y, x-y, z+1/3`."""
+        pairs = zip(self.rotations.tolist(), self.translations.tolist(), strict=True)
+        return tuple(", ".join(map(_xyz, rotation, translation)) for rotation, translation in pairs)
 
     @cached_property
     def by_label(self) -> dict[str, WyckoffPosition]:
@@ -147,7 +153,7 @@ class SpaceGroup:
 
     @cached_property
     def orbit_maps(self) -> tuple[tuple[Floats, Floats], ...]:
-        """For each Wyckoff position the maps of its parameters onto the points of its orbit.
+        """For each Wyckoff position, the maps of its parameters onto the points of its orbit.
 
         Matrices [multiplicity, 3, n_free] and shifts [multiplicity, 3]: with values x of the free parameters,
         points matrices @ x + shifts, not wrapped, the representative first.
@@ -165,11 +171,11 @@ class SpaceGroup:
         return matrices.astype(np.float64), np.asarray(shifts, dtype=np.float64)
 
     def images(self, point: Floats) -> Floats:
-        """All images [n_ops, 3] of a point, one an operator, repeated ones too, not wrapped."""
+        """Return all images [n_ops, 3] of a point, one per operator, repeated ones included, not wrapped."""
         return np.asarray(self.rotations @ point + self.translations, dtype=np.float64)
 
     def orbit(self, point: Floats, tolerance: float = 1e-4) -> Floats:
-        """The distinct images [multiplicity, 3] of a point in [0, 1), that point first."""
+        """Return the distinct images [multiplicity, 3] of a point in [0, 1), the point itself first."""
         images = self.images(point) % 1.0
         kept: list[Floats] = []
         while len(images):
@@ -181,7 +187,7 @@ class SpaceGroup:
     def snap(
         self, point: Floats, multiplicity: int, tolerance: float
     ) -> tuple[WyckoffPosition, Floats] | None:
-        """The Wyckoff position of a multiplicity on which a point lies, and the point moved exactly onto it.
+        """Return the Wyckoff position of a multiplicity that a point lies on, and the point moved onto it.
 
         Args:
             point: [3] fractions.
@@ -189,7 +195,7 @@ class SpaceGroup:
             tolerance: largest difference of a coordinate (fraction).
 
         Returns:
-            The position and the nearest point [3] on it, or None where none is within the tolerance.
+            The position and the nearest point [3] on it; None if none is within the tolerance.
         """
         images = self.images(np.asarray(point, dtype=np.float64))
         best: tuple[float, WyckoffPosition, Floats] | None = None
@@ -205,6 +211,13 @@ class SpaceGroup:
                 back = np.linalg.solve(self.rotations[index], exact - self.translations[index])
                 best = (float(off[index]), position, np.asarray(back, dtype=np.float64))
         return None if best is None else (best[1], best[2])
+
+
+def _xyz(row: list[int], shift: float) -> str:
+    """Return one coordinate of an operator, `x-y+1/3`; translations are multiples of 1/24."""
+    terms = "".join(f"{'+' if n > 0 else '-'}{axis}" for n, axis in zip(row, "xyz", strict=True) if n)
+    fraction = Fraction(round(shift * UNIT) % UNIT, UNIT)
+    return terms.removeprefix("+") + (f"+{fraction}" if fraction else "")
 
 
 @cache
@@ -247,18 +260,18 @@ def _plain(symbol: str) -> str:
 
 @cache
 def _numbers() -> dict[str, int]:
-    """Numbers by symbol, exact ones and those without blanks and underscores."""
+    """Return numbers by symbol, as printed and without blanks and underscores."""
     exact = {row["symbol"]: int(number) for number, row in _table().items()}
     return {**{_plain(symbol): number for symbol, number in exact.items()}, **exact}
 
 
 def symbols() -> tuple[str, ...]:
-    """The 230 symbols in the order of their numbers."""
+    """Return the 230 symbols in the order of their numbers."""
     return tuple(row["symbol"] for row in _table().values())
 
 
 def get(group: int | str) -> SpaceGroup:
-    """The space group of a number (225, '225') or symbol ('P4_2/mnm', 'P42/mnm', 'P 42/m n m').
+    """Return the space group of a number (225, '225') or symbol ('P4_2/mnm', 'P42/mnm', 'P 42/m n m').
 
     Raises:
         InputError: no such group; names the nearest symbols.
@@ -266,7 +279,7 @@ def get(group: int | str) -> SpaceGroup:
     if type(group) is int and 1 <= group <= 230:
         return _get(group)
     name = str(group).strip()
-    # Cut, as Python refuses to read numbers of 4,301 digits.
+    # Cut, because int() rejects numbers of 4,301 digits.
     number = int(name[:9]) if name.isdecimal() else _numbers().get(name) or _numbers().get(_plain(name))
     if number is None:
         name = name[:40]
@@ -280,15 +293,15 @@ def get(group: int | str) -> SpaceGroup:
     return _get(number)
 
 
-def meant(name: str) -> SpaceGroup:
-    """The space group that a person names, in whatever setting.
+def from_any_setting(name: str) -> SpaceGroup:
+    """Return the space group of a symbol in any setting.
 
     Beyond what `get` reads: symbols of other settings (`Pbnm` is #62, `P2_1/n` #14), full ones (`P 1 21/c 1`)
-    and old ones (`Cmca` is #64, `Fm3m` #225), a setting behind (`Fd-3m:2`, `R-3mH`), another case where that
-    leaves no doubt (`fm-3m`), bars and subscripts of Unicode, and numbers as we print them (`no. 225`).
+    and old ones (`Cmca` is #64, `Fm3m` #225), a suffix for the setting (`Fd-3m:2`, `R-3mH`), another case if
+    unambiguous (`fm-3m`), bars and subscripts of Unicode, and numbers as we print them (`no. 225`).
 
-    It says which group is meant, not along which axes: for symbols beside atoms there is `get`. Rhombohedral
-    axes (`R-3m:R`) are refused, as their cell holds a third of the formula units.
+    Axes are not converted: use `get` for symbols that belong to coordinates. Rhombohedral axes (`R-3m:R`) are
+    rejected, because their cell holds a third of the formula units.
 
     Raises:
         InputError: no such group; names the nearest symbols.
@@ -311,24 +324,24 @@ def meant(name: str) -> SpaceGroup:
 
 @cache
 def _settings() -> dict[str, int]:
-    """Numbers by symbols of all settings, without blanks and underscores, and by these in small letters.
+    """Return numbers by symbols of all settings, without blanks and underscores, also in lower case.
 
-    What may mean two groups is left out.
+    Ambiguous symbols are left out.
     """
     import spglib
 
-    found: dict[str, set[int]] = defaultdict(set)
+    numbers: dict[str, set[int]] = defaultdict(set)
     for hall in range(1, 531):
         kind: Any = spglib.get_spacegroup_type(hall)
         names = {kind.international_short, kind.international_full, *kind.international.split(" = ")}
         for name in (way for symbol in names for way in _respelled(symbol.strip(), kind.number)):
-            found[_plain(name)].add(kind.number)
-            found[_plain(name).lower()].add(kind.number)
-    return {name: numbers.pop() for name, numbers in found.items() if len(numbers) == 1}
+            numbers[_plain(name)].add(kind.number)
+            numbers[_plain(name).lower()].add(kind.number)
+    return {name: own.pop() for name, own in numbers.items() if len(own) == 1}
 
 
 def _respelled(symbol: str, number: int) -> Iterator[str]:
-    """A symbol of spglib's in all ways that people write it."""
+    """Yield the common spellings of a symbol of spglib."""
     yield symbol
     if 3 <= number <= 15:  # P 1 2_1/n 1
         yield re.sub(r" 1(?= |$)", "", symbol)

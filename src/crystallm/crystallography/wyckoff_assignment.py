@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-KEPT = 1 << 16  # answers about counts, so that a million compositions do not fill the memory
+KEPT = 1 << 16
+"""Cached answers about counts, so that a million compositions do not fill the memory."""
 
 
 @cache
 def position_counts(number: int) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
-    """Multiplicities of positions with free coordinates, and (multiplicity, how many) of those without."""
+    """Return multiplicities of positions with free coordinates; (multiplicity, number) of the others."""
     group = space_groups.get(number)
     free = tuple(sorted({w.multiplicity for w in group.wyckoff if w.free}))
     fixed = Counter(w.multiplicity for w in group.wyckoff if not w.free)
@@ -27,7 +28,7 @@ def position_counts(number: int) -> tuple[tuple[int, ...], tuple[tuple[int, int]
 
 @lru_cache(maxsize=KEPT)
 def is_sum(count: int, parts: tuple[int, ...]) -> bool:
-    """Whether a count is a sum of parts, each used any number of times."""
+    """Return whether a count is a sum of parts, each used any number of times."""
     reach, within = 1, (2 << count) - 1  # bit n: n is a sum
     for part in parts:
         shift = part
@@ -38,15 +39,15 @@ def is_sum(count: int, parts: tuple[int, ...]) -> bool:
 
 
 def uses(count: int, fixed: tuple[tuple[int, int], ...]) -> Iterable[tuple[int, ...]]:
-    """How many orbits of each fixed multiplicity may serve a count, most first."""
+    """Yield numbers of orbits of each fixed multiplicity that a count may take, largest first."""
     return product(*(range(min(n, count // m), -1, -1) for m, n in fixed))
 
 
 @lru_cache(maxsize=KEPT)
 def fits(free: tuple[int, ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]) -> bool:
-    """Whether counts (sorted, one an element) can be filled together."""
+    """Return whether counts (sorted, one per element) can be filled together."""
     if all(is_sum(count, free) for count in counts):
-        return True  # so it is with no counts at all
+        return True  # with no counts at all, too
     parts = (*free, *(m for m, _ in fixed))
     if not all(is_sum(count, parts) for count in counts):
         return False
@@ -62,31 +63,31 @@ def fits(free: tuple[int, ...], fixed: tuple[tuple[int, int], ...], counts: tupl
 
 
 def can_hold(number: int, counts: Iterable[int]) -> bool:
-    """Whether a space group can hold a cell with these counts of its elements."""
+    """Return whether a space group can hold a cell with these counts of its elements."""
     free, fixed = position_counts(number)
     return fits(free, fixed, tuple(sorted(counts)))
 
 
 @lru_cache(maxsize=KEPT)
 def groups_for(counts: tuple[int, ...]) -> tuple[int, ...]:
-    """Numbers of the space groups that can hold a cell with these counts (sorted)."""
-    holding = (numbers for kind, numbers in _alike().items() if fits(*kind, counts))
+    """Return the numbers of the space groups that can hold a cell with these counts (sorted)."""
+    holding = (numbers for kind, numbers in _groups_by_positions().items() if fits(*kind, counts))
     return tuple(sorted(chain.from_iterable(holding)))
 
 
 @cache
-def _alike() -> dict[tuple[Any, Any], tuple[int, ...]]:
-    """Numbers of the space groups by `position_counts`."""
-    found: dict[tuple[Any, Any], tuple[int, ...]] = {}
+def _groups_by_positions() -> dict[tuple[Any, Any], tuple[int, ...]]:
+    """Return the numbers of the space groups by `position_counts`."""
+    groups: dict[tuple[Any, Any], tuple[int, ...]] = {}
     for number in range(1, 231):
         kind = position_counts(number)
-        found[kind] = (*found.get(kind, ()), number)
-    return found
+        groups[kind] = (*groups.get(kind, ()), number)
+    return groups
 
 
 @lru_cache(maxsize=KEPT)
 def _can_finish(number: int, taken: frozenset[int], first: int, left: int, later: tuple[int, ...]) -> bool:
-    """Whether the current element's `left` atoms and the later elements' counts still find place.
+    """Return whether positions are left for the atoms of the current element and of later ones.
 
     Args:
         number: space group.
@@ -113,9 +114,9 @@ def _can_finish(number: int, taken: frozenset[int], first: int, left: int, later
 def _supply(
     number: int, taken: frozenset[int], first: int
 ) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
-    """Positions not taken: multiplicities of those with free coordinates, and how many of those without.
+    """Return the open positions: multiplicities of those with free coordinates, and numbers of those without.
 
-    Both from the index `first` on; the third is as the second from the first position on. See `_can_finish`.
+    Both from the index `first` on; the third is like the second, from index 0 on. See `_can_finish`.
     """
     wyckoff = space_groups.get(number).wyckoff
     free = tuple(sorted({w.multiplicity for w in wyckoff[first:] if w.free}))
@@ -128,12 +129,12 @@ def _supply(
 def labels_allowed(
     number: int, taken: frozenset[int], first: int, left: int, later: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Indices of the Wyckoff positions that may hold the current element's next orbit."""
-    found = []
+    """Return the indices of the Wyckoff positions that the next orbit may take; see `_can_finish`."""
+    indices = []
     for index, position in enumerate(space_groups.get(number).wyckoff):
         if index < first or position.multiplicity > left or index in taken:
             continue
         now_taken = taken if position.free else taken | {index}
         if _can_finish(number, now_taken, index, left - position.multiplicity, later):
-            found.append(index)
-    return tuple(found)
+            indices.append(index)
+    return tuple(indices)

@@ -194,7 +194,7 @@ class Crystal:
         The paper's checks read the text as it was written, rounding and all. That is right for a network that
         writes `cif`; of another language the CIF is judged, which a person would get.
         """
-        if self.language.name == "cif":
+        if self.language.writes_cif:
             return self.written
         try:
             return self.cif
@@ -217,7 +217,7 @@ class Crystal:
         from dataclasses import replace
 
         try:
-            _ = self.structure if self.language.name == "cif" else self.cif
+            _ = self.structure if self.language.writes_cif else self.cif
         except TextError as error:
             return replace(verdict, valid=False, reasons=(str(error),))
         return verdict

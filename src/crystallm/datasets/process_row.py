@@ -129,7 +129,7 @@ def _encoded(structure: Structure, choices: PrepareOptions) -> dict[str, Any]:
     language = get_language(choices.language)
     ids = language.encode(structure, choices.symprec)
     content = np.array(ids, dtype="<u2").tobytes()
-    found = _symmetry(*language.opening(ids)) | {"n_tokens": len(ids), "digest": digest(content)}
+    found = _symmetry(*language.read_prompt(ids)) | {"n_tokens": len(ids), "digest": digest(content)}
     if len(ids) > choices.max_tokens:
         return found | refused("length", f"more than {choices.max_tokens} tokens")
     return found | {"ids": base64.b64encode(content).decode("ascii")}

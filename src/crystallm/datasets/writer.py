@@ -152,7 +152,7 @@ def _tell(content: bytes, number: int, others: shards.SplitWriter, choices: Prep
     from crystallm.orbits import augmentation
 
     ids = np.frombuffer(content, dtype="<u2").tolist()
-    found = augmentation.several(ids, choices.equivalents, seed=choices.seed, number=number)
+    found = augmentation.augmentations(ids, choices.equivalents, seed=choices.seed, number=number)
     for other in found:
         others.add(np.array(other, dtype="<u2").tobytes())
     return sum(other != ids for other in found)

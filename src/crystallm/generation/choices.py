@@ -234,7 +234,7 @@ def _groups(
 ) -> Iterator[tuple[int, tuple[int, ...], float, float]]:
     """Space groups of a cell: number, prompt, weight, log-likelihood behind the composition."""
     counts = tuple(sorted(count for _, count in cell.composition))
-    context = model.config.context if model.language.name == "orbits" else None
+    context = None if model.language.slides else model.config.context
     full = settings.constraints == "full"
     numbers = text_length.groups_within(counts, context) if full else range(1, 231)
     told = zip(numbers, _prompts(model, [(cell, number) for number in numbers]), strict=True)

@@ -29,12 +29,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystallm.crystallography import formula as formulas
-from crystallm.crystallography import wyckoff_assignment
 from crystallm.errors import CrystallmError
 from crystallm.generation import choices as generation_choices
 from crystallm.generation.choices import Choice
 from crystallm.grammar import factory, text_length
-from crystallm.orbits import vocabulary
 from crystallm.sampling import sample as sampling_sample
 from crystallm.sampling import token_sampler
 
@@ -45,9 +43,9 @@ if TYPE_CHECKING:
 
     from crystallm.generation.interpretation import InterpretedRequest
     from crystallm.generation.request import SamplingOptions
-    from crystallm.grammar.cif.state import CifRules
+    from crystallm.grammar.cif.state import CifGrammar
     from crystallm.grammar.composition import CompositionConstraint
-    from crystallm.grammar.orbits.state import OrbitsRules
+    from crystallm.grammar.orbits.state import OrbitsGrammar
     from crystallm.models.model import Model
 
     Composition = tuple[tuple[str, int], ...]
@@ -146,7 +144,7 @@ def choices(
         key = np.array([settings.seed, first + begin], dtype=np.uint64)
         stream = np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, 2 + turn])))
         drawn = Counter(_draw(model, wanted, settings, stream.random((DRAWS[later], _LONGEST))))
-        kept = {found: n for found, n in sorted(drawn.items()) if _can_be_written(model, found, wanted)}
+        kept = {found: n for found, n in sorted(drawn.items()) if _fits_context(model, found, wanted)}
         if kept:
             return _weighed(model, wanted, settings, kept, note)
     raise CrystallmError(
@@ -202,7 +200,7 @@ def _draw(
                 )
                 tokens = [able[place] for place in places.tolist()]
             for row, token in zip(rows, tokens, strict=True):
-                if _ends(model, token):
+                if model.language.ends_composition(token):
                     yield tuple(rules.start(text).composition.items())
                 else:
                     texts[row] = (*text, token)
@@ -272,40 +270,27 @@ def _weight(
         likelihood += float(log_p[place - 1, text[place]])
     if wanted.group is not None:
         told = language.prompt(composition, wanted.group)
-        place = len(told) - (1 if language.name == "orbits" else 2)  # `cif` has the end of the line behind it
+        place = next(i for i, token in enumerate(told) if language.is_group_token(token))
         weight += float(tempered[place - 1, told[place]])
         likelihood += float(torch.stack([log_p[i - 1, told[i]] for i in range(len(text), len(told))]).sum())
-    elif language.name == "orbits":
-        groups = [token for token in rules.start(text).allowed() or () if _ends(model, token)]
-        weight += float(torch.logsumexp(tempered[len(text) - 1][groups], dim=0))
+    else:
+        groups = [token for token in rules.start(text).allowed() or () if language.is_group_token(token)]
+        if groups:  # the prompt ends before the token that ends the composition
+            weight += float(torch.logsumexp(tempered[len(text) - 1][groups], dim=0))
     return weight if temperature else 0.0, likelihood
 
 
-def _can_be_written(model: Model, composition: Composition, wanted: CompositionConstraint) -> bool:
+def _fits_context(model: Model, composition: Composition, wanted: CompositionConstraint) -> bool:
     """Whether the context holds a text of this composition."""
     if len(model.language.prompt(composition, wanted.group)) >= model.config.context:
         return False
     counts, context = tuple(sorted(n for _, n in composition)), model.config.context
-    if model.language.name != "orbits" or not text_length.may_outgrow(counts, context):
-        return True
-    # Groups of much symmetry take the fewest tokens: where any does, one is soon found.
-    able = reversed(wyckoff_assignment.groups_for(counts)) if wanted.group is None else (wanted.group,)
-    return any(
-        text_length.frame_tokens(number, len(counts)) + text_length.fewest_tokens(number, counts) <= context
-        for number in able
-    )
+    return model.language.slides or text_length.fits_context(counts, context, wanted.group)
 
 
-def _rules(model: Model, wanted: CompositionConstraint) -> OrbitsRules | CifRules:
+def _rules(model: Model, wanted: CompositionConstraint) -> OrbitsGrammar | CifGrammar:
     """The rules of a text's beginning, up to its group."""
-    rules = factory.rules(model.language.name, wanted=wanted)
+    rules = factory.make_grammar(model.language.name, wanted=wanted)
     if rules is None:
         raise AssertionError("full rules are none")
     return rules
-
-
-def _ends(model: Model, token: int) -> bool:
-    """Whether a token ends a composition: a group, or the end of the head line."""
-    if model.language.name == "orbits":
-        return vocabulary.families().group <= token < vocabulary.families().label
-    return token == model.language.end_ids[0]

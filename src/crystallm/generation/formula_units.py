@@ -121,13 +121,13 @@ def _tried(
 def _fits(model: Model, cell: Cell, number: int | None) -> bool:
     """Whether the context holds some text of a cell, in this space group if there is one."""
     counts, context = tuple(sorted(count for _, count in cell.composition)), model.config.context
-    return model.language.name != "orbits" or text_length.can_be_written(counts, context, number)
+    return model.language.slides or text_length.fits_context(counts, context, number)
 
 
 def _going_on(model: Model, cell: Cell, prompt: Sequence[int], row: Tensor) -> float:
     """Log-probability that what comes behind a composition is what may."""
     import torch
 
-    rules = factory.rules(model.language.name, cell.composition, None, "full")
+    rules = factory.make_grammar(model.language.name, cell.composition, None, "full")
     allowed = None if rules is None else rules.start(prompt).allowed()
     return 0.0 if allowed is None else float(torch.logsumexp(row[list(allowed)], dim=0))

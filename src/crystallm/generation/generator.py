@@ -262,7 +262,7 @@ class Generator:
 
         language, settings = self.model.language, self.settings
         return sequence.Options(
-            sequence.Stop(language.end_ids, slide=language.name == "cif"),
+            sequence.Stop(language.end_ids, slide=language.slides),
             settings.temperature,
             settings.top_k,
             settings.top_p,
@@ -384,7 +384,7 @@ class Generator:
         for (unit, _), choice in zip(pairs, chosen, strict=True):
             if choice.prompt in found:
                 continue
-            rules = factory.rules(
+            rules = factory.make_grammar(
                 self.model.language.name,
                 None if choice.cell is None else choice.cell.composition,
                 choice.space_group,

@@ -79,7 +79,7 @@ def requested_group(request: Request) -> SpaceGroup | None:
         raise InputError(
             f"no space group {request.space_group[:30]!r}...: give a number or a symbol such as Fm-3m"
         )
-    return space_groups.meant(request.space_group)
+    return space_groups.from_any_setting(request.space_group)
 
 
 class SamplingOptions(Options):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from crystallm.crystallography import elements, formula
 from crystallm.errors import InputError
 from crystallm.orbits import description
-from crystallm.orbits import language as orbits_language
 
 if TYPE_CHECKING:
     import os
@@ -65,13 +64,8 @@ def like(structure: Structure, wanted: str, language: Language, symprec: float =
     other.replace_species(species)
     # The canonical description of the new crystal: other elements, another order, perhaps another origin.
     told = description.describe(other, symprec)
-    prompt = language.prompt(told.composition, told.space_group)
-    if language.name != "orbits":
-        return prompt
-    return [
-        *prompt,
-        *orbits_language.ids(" ".join(f"{orbit.element} {orbit.label}" for orbit in told.orbits)),
-    ]
+    orbits = [(orbit.element, orbit.label) for orbit in told.orbits]
+    return language.template_prompt(told.composition, told.space_group, orbits)
 
 
 def _matched(structure: Structure, wanted: str) -> dict[str, str]:

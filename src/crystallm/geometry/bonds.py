@@ -1,12 +1,11 @@
-"""Which atoms of a crystal are bonded, and whether the bonds have a length that chemistry knows.
+"""Bonded atoms, and whether the bond lengths are plausible.
 
-Bonds are those that CrystalNN finds (`crystallm.geometry.neighbors`), those of an atom with its own images
-left out.
-A bond is reasonable if 0.68 < d / d0 < 1.32 or, with hydrogen, d / d0 < 2.5. d is the distance of nearest
-images. d0 is the average cationic radius of the less and the average anionic radius of the more
-electronegative atom where the electronegativities differ by 1.7 or more, else the sum of the atomic radii
-(`crystallm.crystallography.elements`). The bond score of a crystal is the share of reasonable ones among
-its bonds, each counted from both ends. This module refuses to know of texts.
+Bonds are those of CrystalNN (`geometry.neighbors`) without bonds of an atom to its own images. A bond is
+reasonable if 0.68 < d / d0 < 1.32 or, with hydrogen, d / d0 < 2.5, where d is the distance of nearest images.
+d0 is the average cationic radius of the less and the average anionic radius of the more electronegative atom
+where the electronegativities differ by 1.7 or more, else the sum of the atomic radii
+(`crystallography.elements`). The bond score of a crystal is the share of reasonable bonds, each counted from
+both ends.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ if TYPE_CHECKING:
 
 
 MAX_ATOMS = 1000
-"""Atoms in the cell beyond which bonds are not looked for."""
+"""Most atoms of a cell whose bonds are searched."""
 
 VOLUME_PER_ATOM = (0.3, 500.0)
-"""Å^3 between which bonds are looked for; diamond has 5.7, solid xenon 58. Below, each atom has thousands of
-neighbours in reach; above, the search widens until it has seen them all."""
+"""Å^3 between which bonds are searched; diamond has 5.7, solid xenon 58. Below, each atom has thousands of
+neighbors in reach; above, the search widens until it includes all atoms."""
 
 MAX_POINTS = 20_000
-"""Atoms that the search around one atom may have to look at."""
+"""Most atoms in the search around one atom."""
 
 MAX_PAIRS = 100_000
-"""Pairs of atoms whose distances are looked at together."""
+"""Most pairs of atoms whose distances are computed together."""
 
-_DOUBT = 1e-6  # Å, more than arithmetic is wrong by
+_ROUNDING = 1e-6  # Å, above the error of arithmetic
 
 
 def score(
@@ -47,45 +46,44 @@ def score(
     symbols: Sequence[str],
     orbits: Iterable[tuple[int, int]] | None = None,
 ) -> float:
-    """Share of reasonable bonds of a crystal.
+    """Return the share of reasonable bonds of a crystal.
 
     Args:
         vectors: [3, 3] of the cell (rows), Å.
         coords: [n_atoms, 3] fractions.
-        symbols: an element for each atom.
-        orbits: one atom of each set with the same surroundings, and the size of the set; all atoms if None.
+        symbols: element of each atom.
+        orbits: one atom of each set with equal neighborhoods, and the size of the set; all atoms if None.
 
     Raises:
-        CrystallmError: it has no bonds between different atoms of the cell, an element without radius, or a
-            cell in which neighbours can't be sought in reasonable time.
+        CrystallmError: no bonds between different atoms of the cell, an element without radius, or a cell
+            too dense, too empty or too large for the search.
     """
     chosen = [(i, 1) for i in range(len(coords))] if orbits is None else list(orbits)
     sizes = dict(chosen)
-    good = total = 0
+    n_good = total = 0
     for i, _, reasonable in _bonds(vectors, coords, symbols, list(sizes)):
         total += sizes[i]
-        good += sizes[i] * reasonable
+        n_good += sizes[i] * reasonable
     if total == 0:
         raise CrystallmError("bonds: no atom has a bond with another atom of the cell")
-    return good / total
+    return n_good / total
 
 
-def odd(
+def implausible(
     vectors: Floats, coords: Floats, symbols: Sequence[str], atoms: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """Bonds of no reasonable length, with an atom at either end; asks for bonds only where there may be some.
+    """Return the bonds of no reasonable length as pairs of atoms; skip atoms that surely have none.
 
     Args:
         vectors: [3, 3] of the cell (rows), Å.
         coords: [n_atoms, 3] fractions.
-        symbols: an element for each atom.
-        atoms: one of each set with the same surroundings: those whose bonds are looked at.
+        symbols: element of each atom.
+        atoms: whose bonds are checked: one of each set with equal neighborhoods.
 
     Raises:
-        CrystallmError: an element without radius, or a cell in which neighbours can't be sought in reasonable
-            time.
+        CrystallmError: an element without radius, or a cell too dense, too empty or too large for the search.
     """
-    doubtful = _may_have_odd(vectors, coords, symbols, atoms)
+    doubtful = _may_be_implausible(vectors, coords, symbols, atoms)
     some = [i for i, doubt in zip(atoms, doubtful, strict=True) if doubt]
     if not some:
         return []
@@ -95,52 +93,53 @@ def odd(
 def _bonds(
     vectors: Floats, coords: Floats, symbols: Sequence[str], atoms: Sequence[int]
 ) -> Iterator[tuple[int, int, bool]]:
-    """Bonds of some atoms with others: one end, the other, and whether the length is reasonable."""
-    _refuse_freaks(vectors, coords)
+    """Yield the bonds of some atoms with others: both ends, and whether the length is reasonable."""
+    _require_searchable(vectors, coords)
     from crystallm.geometry.neighbors import NeighborFinder
 
     try:
-        found = NeighborFinder(vectors, coords, symbols).of_each(atoms)
+        finder = NeighborFinder(vectors, coords, symbols)
+        neighbors = finder.of_each(atoms)
     except CrystallmError as error:
         raise CrystallmError(f"bonds: {error}") from None
-    for i, (neighbours, lengths) in zip(atoms, found, strict=True):
-        for j, length in zip(neighbours.tolist(), lengths.tolist(), strict=True):
+    for i, (bonded, lengths) in zip(atoms, neighbors, strict=True):
+        for j, length in zip(bonded.tolist(), lengths.tolist(), strict=True):
             if j != i:
                 yield i, j, _reasonable(symbols[i], symbols[j], length)
 
 
-def _may_have_odd(
+def _may_be_implausible(
     vectors: Floats, coords: Floats, symbols: Sequence[str], atoms: Sequence[int]
 ) -> Sequence[bool]:
-    """Whether each of some atoms has another within reach of a bond, at no reasonable distance."""
+    """Return for each of some atoms whether another is in reach of a bond, at no reasonable distance."""
     import numpy as np
 
     if len(atoms) * len(coords) > MAX_PAIRS:
         return [True] * len(atoms)
     kinds = list(dict.fromkeys(symbols))
-    places = {symbol: place for place, symbol in enumerate(kinds)}
+    kind_of = {symbol: kind for kind, symbol in enumerate(kinds)}
     table = np.array([[_reasonable_within_reach(a, b) for b in kinds] for a in kinds])
     spacings = [1 / hypot(*column) for column in np.linalg.inv(vectors).T.tolist()]
-    # Of images up to 1.5 cells away along each axis the nearest is the nearest of all within 1.5 spacings.
+    # The nearest image among those up to 1.5 cells away along each axis is the nearest within 1.5 spacings.
     if not table[:, :, 2].max() < 1.5 * min(spacings):
         return [True] * len(atoms)
-    kind = np.array([places[symbol] for symbol in symbols])
+    kind = np.array([kind_of[symbol] for symbol in symbols])
     off = coords - coords[atoms][:, None]  # [n, n_atoms, 3]
-    ways = (off - np.rint(off)) @ vectors
+    vecs = (off - np.rint(off)) @ vectors
     shifts = _shifts() @ vectors  # [27, 3] Å
-    # |w + s|^2 = |w|^2 + 2 w . s + |s|^2
-    squares = (ways @ (2 * shifts.T) + np.einsum("ij,ij->i", shifts, shifts)).min(axis=2)
-    squares += np.einsum("ijk,ijk->ij", ways, ways)  # [n, n_atoms] Å^2
+    # |v + s|^2 = |v|^2 + 2 v . s + |s|^2
+    squares = (vecs @ (2 * shifts.T) + np.einsum("ij,ij->i", shifts, shifts)).min(axis=2)
+    squares += np.einsum("ijk,ijk->ij", vecs, vecs)  # [n, n_atoms] Å^2
     limits = (table * table)[kind[atoms]][:, kind]  # [n, n_atoms, 3]
-    far = (squares < limits[:, :, 2]) & ~((limits[:, :, 0] < squares) & (squares < limits[:, :, 1]))
-    far[range(len(atoms)), atoms] = False  # bonds of an atom with its own images do not count
-    found: list[bool] = far.any(axis=1).tolist()
-    return found
+    doubtful = (squares < limits[:, :, 2]) & ~((limits[:, :, 0] < squares) & (squares < limits[:, :, 1]))
+    doubtful[range(len(atoms)), atoms] = False  # bonds of an atom with its own images do not count
+    flags: list[bool] = doubtful.any(axis=1).tolist()
+    return flags
 
 
 @cache
 def _shifts() -> Floats:
-    """Those [27, 3] to a cell and its neighbours, fractions."""
+    """Return the shifts [27, 3] to a cell and its neighbors, fractions."""
     import numpy as np
 
     return np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))
@@ -148,31 +147,31 @@ def _shifts() -> Floats:
 
 @cache
 def _reasonable_within_reach(one: str, other: str) -> tuple[float, float, float]:
-    """Lengths between which a bond is surely reasonable, and from which on there is none, Å."""
+    """Return the lengths between which a bond is surely reasonable, and from which there is none, Å."""
     from crystallm.geometry.neighbors import reach
 
     try:
         expected = expected_length(one, other)
     except CrystallmError:
-        return inf, 0.0, reach(one, other) + _DOUBT  # whatever the length
+        return inf, 0.0, reach(one, other) + _ROUNDING  # whatever the length
     low, high = (0.0, 2.5) if "H" in (one, other) else (0.68, 1.32)
-    return low * expected + _DOUBT, high * expected - _DOUBT, reach(one, other) + _DOUBT
+    return low * expected + _ROUNDING, high * expected - _ROUNDING, reach(one, other) + _ROUNDING
 
 
 def orbits(
     vectors: Floats, coords: Floats, symbols: Sequence[str], operators: Floats
 ) -> Iterator[tuple[int, int]]:
-    """One atom of each orbit under those operators that are symmetries of the crystal, and the orbit's size.
+    """Yield one atom of each orbit under those operators that are symmetries, and the orbit size.
 
-    Atoms that symmetries carry onto each other have the same neighbours. An operator (R, t) is one if
-    R^T G R = G for the metric tensor G, and if it carries every atom to one of its element, both to within
-    arithmetic: where a text's cell contradicts its group, or its rounding has left images 1e-4 apart,
-    surroundings differ within a printed orbit, and each atom is looked at.
+    Atoms related by symmetry have equal neighborhoods. An operator (R, t) is a symmetry if R^T G R = G for
+    the metric tensor G, and if it maps every atom to one of its element, both to within rounding. Where the
+    cell contradicts the group, or printed digits leave images 1e-4 apart, neighborhoods differ within a
+    printed orbit, and each atom is an orbit of its own.
 
     Args:
         vectors: [3, 3] of the cell (rows), Å.
         coords: [n_atoms, 3] fractions.
-        symbols: an element for each atom.
+        symbols: element of each atom.
         operators: [n_ops, 3, 4] operators on fractional coordinates that may be symmetries.
     """
     import numpy as np
@@ -194,14 +193,14 @@ def orbits(
 
 
 def _reasonable(one: str, other: str, length: float) -> bool:
-    """Whether a bond of that length (Å) is plausible between two elements."""
+    """Return whether a bond of that length (Å) is plausible between two elements."""
     ratio = length / expected_length(one, other)
     return ratio < 2.5 if "H" in (one, other) else 0.68 < ratio < 1.32
 
 
 @cache
 def expected_length(one: str, other: str) -> float:
-    """Expected length of a bond between two elements, Å; d0 of the module, the same either way round.
+    """Return the expected length of a bond between two elements, Å: d0 of the module docstring, symmetric.
 
     Raises:
         CrystallmError: an element has no radius.
@@ -218,26 +217,24 @@ def expected_length(one: str, other: str) -> float:
     return expected
 
 
-def _refuse_freaks(vectors: Floats, coords: Floats) -> None:
-    """Refuse cells in which the neighbour search would run for minutes.
+def _require_searchable(vectors: Floats, coords: Floats) -> None:
+    """Raise CrystallmError for pathological cells, in which the neighbor search would run for minutes.
 
-    The search looks at the sphere of 7 Å around an atom and doubles the radius until the atom's Voronoi cell
-    is closed, which needs half the width of any empty layer. The cost is the number of atoms in that sphere.
-
-    Raises:
-        CrystallmError: too dense, too thin, too empty or too many atoms.
+    The search takes the sphere of 7 Å around an atom and doubles the radius until the Voronoi cell of the
+    atom is closed, which needs half the width of any empty layer. The cost is the number of atoms in that
+    sphere.
     """
     import numpy as np
 
     n_atoms = len(coords)
     if n_atoms > MAX_ATOMS:
-        raise CrystallmError(f"bonds: {n_atoms} atoms are more than the {MAX_ATOMS} that are judged")
+        raise CrystallmError(f"bonds: {n_atoms} atoms are more than the maximum of {MAX_ATOMS}")
     volume = abs(float(np.linalg.det(vectors))) / n_atoms
     low, high = VOLUME_PER_ATOM
     if not low <= volume <= high:
         raise CrystallmError(f"bonds: a volume of {volume:.3g} Å^3 per atom is not in [{low:g}, {high:g}]")
     ordered = np.sort(coords % 1, axis=0)  # [n_atoms, 3]
-    # The widest empty slab along each axis, as a fraction, and how far the cell's faces are apart, Å.
+    # The widest empty layer along each axis, as a fraction, and the distances of opposite cell faces, Å.
     gaps = ordered[0] + 1 - ordered[-1]
     if n_atoms > 1:
         gaps = np.maximum(gaps, (ordered[1:] - ordered[:-1]).max(axis=0))
@@ -248,4 +245,4 @@ def _refuse_freaks(vectors: Floats, coords: Floats) -> None:
         radius *= 2
     points = 4 / 3 * pi * radius**3 / volume
     if points > MAX_POINTS:
-        raise CrystallmError(f"bonds: an empty layer of {gap:.0f} Å parts the atoms")
+        raise CrystallmError(f"bonds: an empty layer of {gap:.0f} Å separates the atoms")

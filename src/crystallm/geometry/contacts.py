@@ -1,7 +1,7 @@
-"""Where atoms stand: closer than crystals allow, with bonds that chemistry does not know, in which symmetry.
+"""Contacts of atoms in a growing cell: too short, with implausible bonds, or of another space group.
 
-Knows points, cells and lengths of bonds; refuses to know tokens and structures. Needs numpy; asks spglib and
-looks at bonds where the libraries for it are there.
+Works on points, cells and expected bond lengths with numpy; uses spglib and the libraries for bonds where
+they are installed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 
 SHARE = 0.68
-"""Smallest distance of two atoms as a share of the expected length of their bond, from which on the paper's
-judge calls it reasonable. Of 1,492 crystals of the training corpus 0.6 % have a shorter one; the median of
-the shortest is 0.93."""
+"""Smallest distance of two atoms as a share of the expected length of their bond, above which the paper's
+checks call it reasonable. Of 1,492 crystals of the training corpus 0.6 % have a shorter one; the median of
+the
+shortest is 0.93."""
 
 SYMPREC = 0.1
-"""Å; with it `validity` asks spglib which group a crystal has."""
+"""Å; tolerance with which `validity` finds the group of a crystal."""
 
 VOLUMES = (4.0, 300.0)
 """Least and largest volume per atom, Å^3. The least of the same crystals is 4.4; 0.1 % have more than 275."""
@@ -36,12 +37,12 @@ _SHIFTS = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))  # (27, 
 
 _NO_SHIFT = 13  # of these
 
-_ROOM = 32  # atoms for which there is place at first
+_CAPACITY = 32  # atoms at first
 
 
 @cache
 def bond_length(one: str, other: str) -> float:
-    """Expected length of a bond, Å; 0 where none is known."""
+    """Return the expected length of a bond, Å; 0 if it is not known."""
     try:
         return bonds.expected_length(one, other)
     except CrystallmError:
@@ -50,38 +51,38 @@ def bond_length(one: str, other: str) -> float:
 
 @cache
 def least_distance(one: str, other: str) -> float:
-    """Distance of two atoms from which on they are not too close, Å; 0 where none is known."""
+    """Return the least distance of two atoms, Å; 0 if it is not known."""
     return SHARE * bond_length(one, other)
 
 
 @cache
 def _cells(*bounds: int) -> Floats:
-    """Shifts [n, 3] within least and greatest numbers of cells along each axis."""
+    """Return the shifts [n, 3] within least and greatest numbers of cells along each axis."""
     ranges = (range(low, high + 1) for low, high in zip(bounds[:3], bounds[3:], strict=True))
     return np.array(list(itertools.product(*ranges)), dtype=np.float64)
 
 
 class PlacedAtoms:
-    """The atoms of a cell that is being written, orbit by orbit.
+    """The atoms of a growing cell, orbit by orbit.
 
-    All atoms of an orbit have the same surroundings, so its first one speaks for it.
+    All atoms of an orbit have equal neighborhoods, so only the first one is checked.
 
     Args:
         vectors: [3, 3] of the cell (rows), Å.
 
     Attributes:
-        symbols: an element for each orbit.
-        sizes: and its number of atoms.
-        odd: orbits, by number, at either end of each bond that `fault` found odd.
+        symbols: element of each orbit.
+        sizes: number of atoms of each orbit.
+        implausible: indices of the orbits at both ends of each implausible bond that `fault` found.
     """
 
     def __init__(self, vectors: Floats) -> None:
         self.vectors = vectors
         self.symbols: list[str] = []
         self.sizes: list[int] = []
-        self.odd: list[tuple[int, int]] = []
-        self._places: Floats = np.zeros((_ROOM, 3))  # fractions, of the atoms and of room for more
-        self._kinds: Ints = np.zeros(_ROOM, dtype=np.int64)  # whose they are, by place in:
+        self.implausible: list[tuple[int, int]] = []
+        self._points: Floats = np.zeros((_CAPACITY, 3))  # fractions, of the atoms and of room for more
+        self._kinds: Ints = np.zeros(_CAPACITY, dtype=np.int64)  # their elements, by index in:
         self._elements: list[str] = []
         self._n_atoms = 0
         images = _SHIFTS @ vectors  # [27, 3] Å
@@ -96,7 +97,7 @@ class PlacedAtoms:
     @property
     def points(self) -> Floats:
         """[n_atoms, 3] fractions."""
-        return self._places[: self._n_atoms]
+        return self._points[: self._n_atoms]
 
     def add(self, own: Floats, symbol: str) -> None:
         """Add an orbit [n, 3], fractions."""
@@ -106,42 +107,42 @@ class PlacedAtoms:
         self.sizes.append(len(own))
 
     def _put(self, own: Floats, symbol: str) -> None:
-        """Write an orbit behind the atoms that are here, for now."""
-        n, behind = self._n_atoms, self._n_atoms + len(own)
-        if behind > len(self._places):
-            self._places = np.resize(self._places, (2 * behind, 3))
-            self._kinds = np.resize(self._kinds, 2 * behind)
+        """Store an orbit after the atoms, for now."""
+        n, end = self._n_atoms, self._n_atoms + len(own)
+        if end > len(self._points):
+            self._points = np.resize(self._points, (2 * end, 3))
+            self._kinds = np.resize(self._kinds, 2 * end)
         if symbol not in self._elements:
             self._elements.append(symbol)
-        self._places[n:behind] = own
-        self._kinds[n:behind] = self._elements.index(symbol)
+        self._points[n:end] = own
+        self._kinds[n:end] = self._elements.index(symbol)
 
-    def _limits(self, symbol: str, behind: int) -> Floats:
-        """How far an atom must keep from each of the first `behind` ones, Å."""
+    def _limits(self, symbol: str, end: int) -> Floats:
+        """Return the least distances of an atom to the first `end` atoms, Å."""
         by_kind = np.array([least_distance(symbol, other) for other in self._elements])
-        return np.asarray(by_kind[self._kinds[:behind]])
+        return np.asarray(by_kind[self._kinds[:end]])
 
     def meets(self, own: Floats, symbol: str) -> bool:
-        """Whether the atoms of another orbit [n, 3] would stand too close to each other or to those here."""
+        """Return whether the atoms of another orbit [n, 3] are too close to each other or to those placed."""
         if self._own < least_distance(symbol, symbol):
             return True
         self._put(own[1:], symbol)
-        behind = self._n_atoms + len(own) - 1
-        off = self._places[:behind] - own[0]
+        end = self._n_atoms + len(own) - 1
+        off = self._points[:end] - own[0]
         vectors = (off - np.rint(off)) @ self.vectors  # [n, 3] Å
         nearest = (vectors @ self._doubled + self._squares).min(axis=1)
         nearest += np.einsum("ij,ij->i", vectors, vectors)  # squares of distances
-        limits = self._limits(symbol, behind)
+        limits = self._limits(symbol, end)
         return bool((nearest < limits * limits).any())
 
-    def clear(self, ways: tuple[Floats, Floats], steps: int, symbol: str) -> Bools:
-        """Where on a line another orbit may stand without `meets`, as its last coordinate x goes round.
+    def clear(self, lines: tuple[Floats, Floats], steps: int, symbol: str) -> Bools:
+        """Return the values of the last coordinate x of another orbit for which it does not `meet` others.
 
         The atoms of the orbit are at shifts + x matrices, and d^2 < limit^2 of two that move at a constant
         rate holds between the two roots of a quadratic in x.
 
         Args:
-            ways: matrices and shifts [n, 3] of the atoms of the orbit, fractions.
+            lines: matrices and shifts [n, 3] of the atoms of the orbit, fractions.
             steps: in a cell edge.
             symbol: element of the orbit.
 
@@ -151,7 +152,7 @@ class PlacedAtoms:
         limit = least_distance(symbol, symbol)
         if self._own < limit:
             return np.zeros(steps, dtype=bool)
-        matrices, shifts = ways
+        matrices, shifts = lines
         n = self._n_atoms
         limits = np.full(n + len(shifts) - 1, limit)
         limits[:n] = self._limits(symbol, n)
@@ -162,7 +163,7 @@ class PlacedAtoms:
         return self._room(off, rates @ self.vectors, limits[:, None] ** 2, steps)
 
     def _cells_within(self, rates: Floats) -> Floats:
-        """The cells [n, 3] (Å) in which atoms that move so far (fractions) come by each other."""
+        """Return the cells [n, 3] (Å) in which atoms that move by these rates (fractions) may meet."""
         low = -1 - np.maximum(rates.max(axis=0, initial=0), 0)
         high = 1 - np.minimum(rates.min(axis=0, initial=0), 0)
         bounds = (*map(int, low.tolist()), *map(int, high.tolist()))
@@ -172,7 +173,7 @@ class PlacedAtoms:
 
     @staticmethod
     def _room(off: Floats, rate: Floats, limits_2: Floats, steps: int) -> Bools:
-        """Where x leaves all pairs far enough apart; as `clear`.
+        """Return where x leaves all pairs far enough apart, as `clear`.
 
         Args:
             off: [n, n_cells, 3] from one atom to the other at x = 0, Å.
@@ -192,54 +193,54 @@ class PlacedAtoms:
         hits = (half_2 > 0) & ~still
         middle, half = middle[hits], np.sqrt(half_2[hits])
         first = np.floor(steps * (middle - half)).astype(np.int64) + 1
-        behind = np.ceil(steps * (middle + half)).astype(np.int64)
+        end = np.ceil(steps * (middle + half)).astype(np.int64)
         first = np.minimum(np.maximum(first, 0), steps)
-        behind = np.maximum(first, np.minimum(behind, steps))
-        changes = np.bincount(first, minlength=steps + 1) - np.bincount(behind, minlength=steps + 1)
+        end = np.maximum(first, np.minimum(end, steps))
+        changes = np.bincount(first, minlength=steps + 1) - np.bincount(end, minlength=steps + 1)
         return np.asarray(changes.cumsum()[:steps] == 0)
 
     def fault(self, number: int, *, bonds_too: bool) -> str:
-        """What is wrong with the crystal, all its atoms being here.
+        """Return the fault of the complete crystal.
 
         Args:
-            number: of the space group that was written.
-            bonds_too: whether to look at bonds.
+            number: of the space group it should have.
+            bonds_too: whether to check bonds.
 
         Returns:
-            `group`, `bonds`, or "" for nothing.
+            `group`, `bonds`, or "" for none.
         """
         if not self.has_group(number):
             return "group"
-        return "bonds" if bonds_too and self.has_odd_bonds() else ""
+        return "bonds" if bonds_too and self.has_implausible_bonds() else ""
 
     def has_group(self, number: int) -> bool:
-        """Whether spglib finds this space group; True where it is not installed."""
+        """Return whether spglib finds this space group; True where it is not installed."""
         try:
             import spglib
         except ImportError:
             return True
         if not np.isfinite(self.vectors).all():
             return False
-        if extra_symmetry.surely_none(number, self.vectors, self.points, self._kinds[: self._n_atoms]):
+        if extra_symmetry.has_none(number, self.vectors, self.points, self._kinds[: self._n_atoms]):
             return True
         numbers = np.repeat([elements.get(symbol).number for symbol in self.symbols], self.sizes)
         cell: Any = (self.vectors, self.points, numbers)
         found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC, angle_tolerance=5)
         return found is not None and found.number == number
 
-    def has_odd_bonds(self) -> bool:
-        """Whether a bond has no reasonable length (see `bonds`); never where bonds cannot be told."""
+    def has_implausible_bonds(self) -> bool:
+        """Return whether a bond has no reasonable length (see `bonds`); False where bonds cannot be found."""
         symbols = np.repeat(self.symbols, self.sizes).tolist()
         firsts = np.cumsum([0, *self.sizes[:-1]])
         try:
-            found = bonds.odd(self.vectors, self.points, symbols, firsts.tolist())
+            pairs = bonds.implausible(self.vectors, self.points, symbols, firsts.tolist())
         except (CrystallmError, ImportError):
-            found = []
-        orbits = np.searchsorted(firsts, np.array(found, dtype=int).reshape(-1, 2), side="right") - 1
-        self.odd = [(one, other) for one, other in orbits.tolist()]
-        return bool(found)
+            pairs = []
+        orbits = np.searchsorted(firsts, np.array(pairs, dtype=int).reshape(-1, 2), side="right") - 1
+        self.implausible = [(first, second) for first, second in orbits.tolist()]
+        return bool(pairs)
 
     def keep(self, n_orbits: int) -> None:
-        """Forget all orbits behind the first ones."""
+        """Remove all orbits after the first ones."""
         del self.symbols[n_orbits:], self.sizes[n_orbits:]
         self._n_atoms = sum(self.sizes)

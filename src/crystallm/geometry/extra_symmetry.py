@@ -1,16 +1,14 @@
-"""Whether a crystal surely has no more symmetry than the space group it was made with.
+"""A fast proof that a crystal has no symmetry beyond the space group it was built with.
 
-A crystal made of orbits of a space group G has all of G. spglib, which takes atoms within a tolerance for
-one, finds G itself if nothing else carries the crystal onto itself. Where the lattice is cubic, hexagonal, or
-tetragonal and far from cubic, what else there could be is a short list: the rotations R of the lattice, each
-with those translations t = x_j - R x_i that carry an atom i of the rarest element onto one of its kind. If
-each (R, t) of them outside G leaves an atom `MARGIN` from all of its kind, the answer is yes, in a fraction
-of the time that spglib takes. Else spglib is to be asked.
+A crystal built from orbits of a space group G has all operators of G. spglib, which merges atoms within a
+tolerance, finds G itself if nothing else maps the crystal onto itself. Where the lattice is cubic, hexagonal,
+or tetragonal and far from cubic, the other candidates are a short list: the rotations R of the lattice, each
+with the translations t = x_j - R x_i that map an atom i of the rarest element onto one of its kind. If each
+of these (R, t) outside G leaves an atom at least `MARGIN` from all of its kind, the answer is yes, in a
+fraction of the time of spglib. Else spglib has to decide.
 
-An operator that spglib takes for one moves each atom to within 0.1 Å of another; with t fitted to atom i
-alone, to within 0.2 Å.
-
-Knows points, cells and groups; refuses to know elements and texts. Needs numpy.
+An operator that spglib accepts moves each atom to within 0.1 Å of another; with t fitted to atom i alone, to
+within 0.2 Å.
 """
 
 from __future__ import annotations
@@ -28,21 +26,21 @@ if TYPE_CHECKING:
 
 
 MARGIN = 0.3
-"""Å by which an operator has to miss."""
+"""Å by which an operator must miss."""
 
 CUBIC = 0.15
-"""Relative deviation from the ratios c / a of cubic lattices, 1 and sqrt(2), from which on a tetragonal
-lattice has no rotations beside its own, though spglib lets angles differ by 5 degrees."""
+"""Relative deviation from the ratios c / a of cubic lattices, 1 and sqrt(2), above which a tetragonal lattice
+has no other rotations, although spglib lets angles differ by 5 degrees."""
 
 MAX_PAIRS = 100_000
-"""Pairs of atoms that are compared at most; spglib is sooner done with more."""
+"""Most pairs of atoms that are compared; spglib is faster with more."""
 
 SAME = 1e-6
 
 
 @cache
 def _rotations(system: str) -> Ints:
-    """Rotations [n, 3, 3] of a lattice, on fractional coordinates: those with det(R) = -1 among them."""
+    """Return the rotations [n, 3, 3] of a lattice on fractional coordinates, det(R) = -1 included."""
     if system == "hexagonal":
         sixth = np.array([[1, -1, 0], [1, 0, 0], [0, 0, 1]])
         turns = [np.linalg.matrix_power(sixth, k) for k in range(6)]
@@ -60,9 +58,9 @@ def _rotations(system: str) -> Ints:
 
 @cache
 def _operators(number: int) -> tuple[Ints, Floats] | None:
-    """Rotations [n, 3, 3] of a group's lattice, and translations [n, m, 3] with which the group has each.
+    """Return the rotations [n, 3, 3] of the lattice of a group, and the translations [n, m, 3] of each.
 
-    Those of rotations that are not the group's are NaN. None where other rotations may come close.
+    Translations of rotations that the group does not have are NaN. None where other rotations may come close.
     """
     group = space_groups.get(number)
     system = group.crystal_system
@@ -77,19 +75,19 @@ def _operators(number: int) -> tuple[Ints, Floats] | None:
     ]
     most = max(map(len, own))
     if len(group.rotations) != sum(map(len, own)):
-        raise AssertionError(f"{group.symbol} has operators that its lattice has not")
+        raise AssertionError(f"{group.symbol} has operators that its lattice does not have")
     empty = np.full((most, 3), np.nan)
-    return rotations, np.array([found if len(found) else empty for found in own])
+    return rotations, np.array([shifts if len(shifts) else empty for shifts in own])
 
 
-def surely_none(number: int, vectors: Floats, points: Floats, kinds: Ints) -> bool:
-    """Whether no operator beside those of a group comes near to carrying a crystal onto itself.
+def has_none(number: int, vectors: Floats, points: Floats, kinds: Ints) -> bool:
+    """Return True if no operator outside a group maps a crystal nearly onto itself; False if unknown.
 
     Args:
-        number: of the group, which the crystal has.
+        number: of the group, a symmetry of the crystal.
         vectors: [3, 3] of the conventional cell (rows), Å.
         points: [n_atoms, 3] fractions.
-        kinds: [n_atoms] numbers from 0, one for each element.
+        kinds: [n_atoms] numbers from 0, one per element.
     """
     operators = _operators(number)
     if operators is None or (75 <= number <= 142 and _nearly_cubic(vectors)):
@@ -107,13 +105,13 @@ def surely_none(number: int, vectors: Floats, points: Floats, kinds: Ints) -> bo
         return True
     images = points @ rotations[which].transpose(0, 2, 1) + shifts[others][:, None]  # [n_others, n_atoms, 3]
     apart = images[:, :, None] - points  # [n_others, n_atoms, n_atoms, 3]
-    # A way shorter than the margin is the shortest one, in any cell that holds atoms.
-    ways = (apart - np.rint(apart)) @ vectors
-    near = (np.einsum("ijkl,ijkl->ijk", ways, ways) < MARGIN**2) & (kinds[:, None] == kinds)
+    # A vector shorter than the margin is the shortest one, in any cell that holds atoms.
+    gaps = (apart - np.rint(apart)) @ vectors
+    near = (np.einsum("ijkl,ijkl->ijk", gaps, gaps) < MARGIN**2) & (kinds[:, None] == kinds)
     return not near.any(axis=2).all(axis=1).any()
 
 
 def _nearly_cubic(vectors: Floats) -> bool:
-    """Whether a tetragonal cell is close to that of a cubic lattice."""
+    """Return whether a tetragonal cell is close to that of a cubic lattice."""
     ratio = float(vectors[2, 2] / vectors[0, 0])
     return any(abs(ratio / cubic - 1) < CUBIC for cubic in (1.0, 2**0.5))

@@ -1,12 +1,11 @@
-"""From the rows of a CIF to all atoms of its cell: what pymatgen's CifParser makes of them, all at once.
+"""All atoms of a cell from the rows and operators of a CIF, as pymatgen's CifParser expands them.
 
-Every operator acts on every row; what falls within 1e-4 in all fractional coordinates of an image before it
-is the same atom. Coordinates within 1e-4, relatively, of 1/3 or 2/3 are these. Atoms are sorted by rising
-electronegativity, those of an element by rows and operators, as `Structure.get_sorted_structure` has them.
+Every operator acts on every row; an image within 1e-4 in all fractional coordinates of an earlier one is the
+same atom. Coordinates within 1e-4, relatively, of 1/3 or 2/3 are set to these. Atoms are sorted by rising
+electronegativity, those of an element by rows and operators, as in `Structure.get_sorted_structure`.
 
-Texts are rounded to 1e-4, so images often lie just that far apart, and whether they are one atom is then a
-matter of how a sum is rounded. Such rows, shared and partly filled sites are left to CifParser itself: None
-is returned. Knows numbers and elements; refuses to know texts. Needs numpy.
+Texts are rounded to 1e-4, so images often lie just that far apart, and rounding of a sum decides whether they
+are one atom. Such rows, shared sites and disordered sites are left to CifParser: the result is None.
 """
 
 from __future__ import annotations
@@ -28,26 +27,26 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 """Difference in fractional coordinates below which two images are one atom."""
 
-DOUBT = 1e-9
-"""How near to the tolerance a difference may come before its rounding decides."""
+ROUNDING = 1e-9
+"""Distance from the tolerance within which rounding decides."""
 
-MOST = 4_000_000
-"""Pairs of images that are compared, at most."""
+MAX_PAIRS = 4_000_000
+"""Most pairs of images that are compared."""
 
 
 def atoms(symbols: Sequence[str], points: Floats, operators: Floats) -> tuple[Floats, list[str]] | None:
-    """All atoms of the cell.
+    """Return all atoms of the cell.
 
     Args:
-        symbols: an element for each row.
+        symbols: element of each row.
         points: [n_rows, 3] fractions.
         operators: [n_ops, 3, 4] rotations and translations on fractions.
 
     Returns:
-        Fractions [n_atoms, 3] in [0, 1), and an element for each atom; None where CifParser has to be asked.
+        Fractions [n_atoms, 3] in [0, 1) and the element of each atom; None where only CifParser decides.
     """
     n_rows, n_images = len(symbols), len(symbols) * len(operators)
-    if n_images * max(n_rows, n_images) > MOST:
+    if n_images * max(n_rows, n_images) > MAX_PAIRS:
         return None
     try:
         negativities = [elements.get(symbol).electronegativity for symbol in symbols]
@@ -65,7 +64,7 @@ def atoms(symbols: Sequence[str], points: Floats, operators: Floats) -> tuple[Fl
         return None
     images -= np.floor(images)
     coords: list[Floats] = []
-    found: list[str] = []
+    elements_of_atoms: list[str] = []
     order = sorted(range(n_rows), key=lambda row: (negativities[row], symbols[row]))
     for symbol in dict.fromkeys(symbols[row] for row in order):
         rows = [row for row in order if symbols[row] == symbol]
@@ -76,19 +75,19 @@ def atoms(symbols: Sequence[str], points: Floats, operators: Floats) -> tuple[Fl
             return None
         kept = own[first == np.arange(len(own))]
         coords.append(kept)
-        found += [symbol] * len(kept)
-    return np.vstack(coords), found
+        elements_of_atoms += [symbol] * len(kept)
+    return np.vstack(coords), elements_of_atoms
 
 
-def _near(one: Floats, other: Floats) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.bool_]], bool]:
-    """Which points [n, 3] and [m, 3] are one atom, [n, m]; and whether rounding decides on a pair."""
-    near = np.ones((len(one), len(other)), dtype=np.bool_)
+def _near(points: Floats, others: Floats) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.bool_]], bool]:
+    """Return which points [n, 3] and [m, 3] are one atom, [n, m], and whether rounding decides for a pair."""
+    near = np.ones((len(points), len(others)), dtype=np.bool_)
     doubt = np.zeros_like(near)
     for axis in range(3):
-        off = one[:, None, axis] - other[None, :, axis]
+        off = points[:, None, axis] - others[None, :, axis]
         off -= np.rint(off)
         np.abs(off, out=off)
-        near &= off < TOLERANCE + DOUBT
-        doubt |= off > TOLERANCE - DOUBT
+        near &= off < TOLERANCE + ROUNDING
+        doubt |= off > TOLERANCE - ROUNDING
     doubt &= near
     return near & ~doubt, bool(doubt.any())

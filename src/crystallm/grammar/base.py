@@ -1,53 +1,158 @@
-"""The state of a grammar, prompts, retry budgets, and what is taken back."""
+"""Shared parts of both grammars: backtracking with its retry budgets, and prompts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from crystallm.errors import InputError
+from crystallm.geometry import contacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from crystallm.grammar.composition import CompositionConstraint
 
 
 CONSTRAINTS = ("full", "syntax", "none")
 
-REWRITES = 4  # of one orbit's coordinates, where they put atoms too close
+ORBIT_RETRIES = 4
+"""Of the coordinates of one orbit that put atoms too close."""
 
-UNGUIDED = 2  # of these in a text, before an orbit's last coordinate is kept to values that leave atoms room
+UNGUIDED_RETRIES = 2
+"""Of these in a sequence, before the last coordinate of an orbit is limited to values with room."""
 
-CELL_REWRITES = 4  # of cell and coordinates together, where those do not help; of 100 cells the 5th cures 3
+CELL_RETRIES = 4
+"""Of cell and coordinates together, where that does not help; of 100 cells the fifth cures 3."""
 
-STRAY_CELLS = 1  # of these for another group than was written: 1 of 76 cures, the orbits have more symmetry
+STRAY_CELL_RETRIES = 1
+"""Of these for a wrong space group: of 76 one is cured, the orbits have more symmetry in any cell."""
 
-ORBIT_REWRITES = 2  # of the choice of Wyckoff positions and all behind it, where those do not help either
+WYCKOFF_RETRIES = 2
+"""Of the choice of Wyckoff positions and all after it, where these do not help either."""
 
-GROUP_REWRITES = 4  # of the space group and all behind it; of the orbits once more, if it was asked for
+GROUP_RETRIES = 4
+"""Of the space group and all after it; of the Wyckoff positions instead, if the group was requested."""
 
-BOND_REWRITES = 6  # of all these, for bonds alone: 4 % of real crystals have odd bonds, and are let be then
+CRYSTAL_BOND_RETRIES = 6
+"""Of a complete crystal for its bonds alone: 4 % of real crystals have implausible bonds."""
 
-ODD_REWRITES = (
-    10  # the same where only orbits with odd bonds and those behind are taken back, at half the cost
-)
+ORBIT_BOND_RETRIES = 10
+"""The same where only orbits with implausible bonds and those after them are resampled, at half the cost."""
 
-WORK = 400  # tokens taken back in a text, in all; 100 more cure 3 more of 1,000 crystals
+MAX_BACKTRACKED = 400
+"""Tokens that are resampled in one sequence; 100 more cure 3 more of 1,000 crystals."""
+
+NO_ATOMS = contacts.PlacedAtoms(np.zeros((3, 3)))
+"""Before the cell is known; atoms are never added to it."""
 
 
-class State(Protocol):
-    """What the automata of both languages have in common."""
+@dataclass(frozen=True)
+class GrammarOptions:
+    """The request that a grammar is for, and its retry budgets.
+
+    Attributes:
+        strength: `full` or `syntax`.
+        counts: the composition requested; None leaves it to the network.
+        group: number of the space group requested; None leaves it to the network.
+        retries: how often each part of a crystal is resampled, from the smallest part to the largest.
+        bond_retries: how often a complete crystal is resampled for its bonds alone.
+        max_backtracked: tokens that are resampled in all; None for any number.
+        context: tokens that a sequence may have; None for any number.
+        wanted: constraint on a composition that is left to the network; only for `full`.
+    """
+
+    strength: str
+    counts: Mapping[str, int] | None = None
+    group: int | None = None
+    retries: tuple[int, ...] = ()
+    bond_retries: int = 0
+    max_backtracked: int | None = MAX_BACKTRACKED
+    context: int | None = None
+    wanted: CompositionConstraint | None = None
+
+
+class BacktrackingState:
+    """The state of a grammar: counts tokens, and takes back those that put atoms too close.
+
+    Args:
+        options: request and retry budgets.
+        vocabulary: tokens in the order of their ids, for messages.
+    """
+
+    def __init__(self, options: GrammarOptions, vocabulary: Sequence[str]) -> None:
+        self.full = options.strength == "full"
+        self.composition: dict[str, int] = {}
+        self._requested_counts = options.counts if self.full else None
+        self._requested_group = options.group
+        self._wanted = options.wanted if self.full else None
+        self._context = options.context
+        self._vocabulary = vocabulary
+        self._n_tokens = 0
+        self._n_settled = 0  # tokens that may not be taken back
+        self._n_back = 0  # tokens that the last one takes back
+        self._retry_budget = options.retries
+        self._retries = list(options.retries)  # left
+        self._bond_retries = options.bond_retries  # left
+        most = options.max_backtracked
+        self._backtrackable: float = inf if most is None else most  # left
+        self._atoms = NO_ATOMS  # of complete orbits
+
+    def allowed(self) -> Sequence[int]:
+        """Return the allowed tokens; none after the end."""
+        raise NotImplementedError
 
     def advance(self, token: int) -> int:
-        """Take a token; see `decode.RowState`."""
-        ...
+        """Take a token.
+
+        Returns:
+            How many tokens, this one included, are taken back because they put atoms too close.
+
+        Raises:
+            InputError: it is not allowed here.
+        """
+        raise NotImplementedError
 
     def settle(self) -> None:
-        """Hold on to all that has been taken so far."""
-        ...
+        """Keep all tokens so far: none of them is taken back."""
+        self._n_settled = self._n_tokens
+
+    def _backtrack(self, n_tokens: int) -> bool:
+        """Take back the last tokens; return False if some are settled or too many were taken back before."""
+        if self._n_tokens - n_tokens < self._n_settled or n_tokens > self._backtrackable:
+            return False
+        self._backtrackable -= n_tokens
+        self._n_back = n_tokens
+        return True
+
+    def _retry(self, part: int, n_tokens: int) -> bool:
+        """Take back the last tokens if retries are left for this part of the crystal."""
+        if not self._retries[part] or not self._backtrack(n_tokens):
+            return False
+        self._retries[part] -= 1
+        return True
+
+    def _fault(self, number: int) -> str:
+        """Return what is wrong with the complete crystal; see `PlacedAtoms.fault`."""
+        fault = self._atoms.fault(number, bonds_too=self._bond_retries > 0)
+        self._bond_retries -= fault == "bonds"
+        return fault
+
+    def _refuse(self, token: int, allowed: Sequence[int]) -> InputError:
+        """Return the error for a token that is not allowed."""
+        name = self._vocabulary[token] if 0 <= token < len(self._vocabulary) else token
+        names = " ".join(repr(self._vocabulary[i]) for i in allowed[:5]) or "nothing"
+        return InputError(f"{name!r} is not allowed here; allowed: {names}{' ...' * (len(allowed) > 5)}")
 
 
-AnyState = TypeVar("AnyState", bound=State)
+AnyState = TypeVar("AnyState", bound=BacktrackingState)
 
 
-def behind(state: AnyState, prompt: Iterable[int]) -> AnyState:
-    """A state led through a prompt, of which nothing is taken back.
+def after(state: AnyState, prompt: Iterable[int]) -> AnyState:
+    """Return a state advanced through a prompt, of which nothing is taken back.
 
     Raises:
         InputError: the prompt breaks the rules.

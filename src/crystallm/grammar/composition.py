@@ -1,11 +1,9 @@
-"""Which composition a text may tell, where the network is to choose it and something was asked of it.
+"""Which compositions are allowed for a chemical system or a space group.
 
-Two things can be asked: a chemical system, of whose elements all must occur or only some, and a space group
-that must be able to hold the cell. Elements come by rising electronegativity, so an element that must occur
-may not be passed. After each count the group can hold what stands there so far; whatever that is, its general
-position takes further elements, so what is begun can be completed.
-
-Builds on the core in `grammar`; refuses to know tokens and networks.
+Two constraints are possible: a chemical system, of whose elements all must occur or only some, and a space
+group that must be able to hold the cell. Elements come by rising electronegativity, so an element that must
+occur cannot be skipped. After each count the group can hold the composition so far; the general position
+takes any further elements, so every prefix can be completed.
 """
 
 from __future__ import annotations
@@ -21,21 +19,21 @@ if TYPE_CHECKING:
 
 
 MAX_ATOMS = 1_000
-"""Of a cell: open collections hold up to 336 in the primitive one, 3,200 texts up to 208 in the conventional
-one."""
+"""Most atoms of a cell: open collections hold up to 336 in the primitive cell, 3,200 texts up to 208 in the
+conventional one."""
 
 MAX_ELEMENTS = 8
-"""That must occur together: the most in 47,335 structures of open collections."""
+"""Most elements of a composition, as in 47,335 structures of open collections."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompositionConstraint:
-    """What is asked of a composition.
+    """A constraint on a composition that is left to the network.
 
     Attributes:
-        elements: that it may hold, by rising electronegativity; None for any.
-        every: whether it must hold each of them.
-        group: number of the space group that must be able to hold it; None for any.
+        elements: allowed elements, by rising electronegativity; None for any.
+        every: whether each of them must occur.
+        group: number of the space group that must be able to hold the cell; None for any.
         most_atoms: of the cell.
     """
 
@@ -45,22 +43,22 @@ class CompositionConstraint:
     most_atoms: int = MAX_ATOMS
 
     def following(self, composition: Iterable[str]) -> tuple[str, ...]:
-        """Elements that may come next behind those of a composition, by rising electronegativity."""
+        """Return the elements that may follow those of a composition, by rising electronegativity."""
         able = _order() if self.elements is None else self.elements
-        written = list(composition)
-        if written:
+        present = list(composition)
+        if present:
             rank = _rank()
-            last = max(rank[symbol] for symbol in written)
+            last = max(rank[symbol] for symbol in present)
             able = tuple(symbol for symbol in able if rank[symbol] > last)
         return able[:1] if self._all_needed else able
 
     def may_end(self, composition: Iterable[str]) -> bool:
-        """Whether a composition has all elements that it must have."""
-        written = set(composition)
-        return bool(written) and not (self._all_needed and set(self.elements or ()) - written)
+        """Return whether a composition has all elements that must occur."""
+        present = set(composition)
+        return bool(present) and not (self._all_needed and set(self.elements or ()) - present)
 
     def counts(self, composition: Mapping[str, int], symbol: str) -> tuple[int, ...]:
-        """Counts that an element may have beside those of the others, ascending."""
+        """Return the counts that an element may have beside those of the others, ascending."""
         others = {s: n for s, n in composition.items() if s != symbol}
         missing = len(set(self.elements or ()) - {*others, symbol}) if self._all_needed else 0
         if self.group is None:
@@ -81,7 +79,7 @@ def _up_to(most: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=wyckoff_assignment.KEPT)
 def _counts(number: int, others: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """Counts that a group can hold beside others (sorted)."""
+    """Return the counts that a group can hold beside others (sorted)."""
     return tuple(n for n in range(1, most + 1) if wyckoff_assignment.can_hold(number, (*others, n)))
 
 
@@ -92,4 +90,4 @@ def _order() -> tuple[str, ...]:
 
 @cache
 def _rank() -> dict[str, int]:
-    return {symbol: place for place, symbol in enumerate(_order())}
+    return {symbol: rank for rank, symbol in enumerate(_order())}

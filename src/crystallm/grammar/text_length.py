@@ -1,4 +1,4 @@
-"""Fewest tokens of a cell in the orbits language; what fits the context."""
+"""Fewest tokens of a cell in the orbits language, and which cells fit the context."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def orbit_tokens(free: int) -> int:
-    """Tokens of the orbits language for one orbit whose position has so many free coordinates."""
+    """Return the tokens of an orbit whose position has n free coordinates."""
     return 2 + 2 * free
 
 
 @lru_cache(maxsize=KEPT)
 def _cheapest_sum(count: int, parts: tuple[tuple[int, int], ...]) -> float:
-    """Least cost of a count as a sum of parts (size, cost), each used any number of times; else infinite."""
+    """Return the least cost of a count as a sum of parts (size, cost), used any number of times; or inf."""
     costs: list[float] = [0.0]
     for total in range(1, count + 1):
         costs.append(min((costs[total - m] + c for m, c in parts if m <= total), default=inf))
@@ -32,9 +32,9 @@ def _cheapest_sum(count: int, parts: tuple[tuple[int, int], ...]) -> float:
 def _fewest(
     free: tuple[tuple[int, int], ...], fixed: tuple[tuple[int, int], ...], counts: tuple[int, ...]
 ) -> float:
-    """Fewest tokens for orbits that fill counts.
+    """Return the fewest tokens of orbits that fill counts.
 
-    Free positions are (multiplicity, tokens), fixed ones (multiplicity, how many).
+    Free positions are (multiplicity, tokens), fixed ones (multiplicity, number).
     """
     if not counts:
         return 0.0
@@ -55,14 +55,14 @@ def _fewest(
 def fewest_tokens(
     number: int, counts: tuple[int, ...], taken: frozenset[int] = frozenset(), first: int = 0, left: int = 0
 ) -> float:
-    """Fewest tokens of the orbits language for orbits that fill these counts; infinite if none do.
+    """Return the fewest tokens of orbits that fill these counts; inf if none do.
 
     Args:
         number: space group.
-        counts: of elements not begun, sorted.
+        counts: of elements without an orbit so far, sorted.
         taken: indices of fixed positions in use.
-        first: smallest Wyckoff index that the element at hand may still take (orbits stand in order).
-        left: atoms of the element at hand still to place.
+        first: smallest Wyckoff index that the current element may still take (orbits stand in order).
+        left: atoms of the current element still to place.
     """
     free: dict[int, int] = {}  # multiplicity -> tokens
     free_here: dict[int, int] = {}
@@ -91,35 +91,34 @@ def fewest_tokens(
     return best
 
 
-def frame_tokens(number: int, n_elements: int) -> int:
-    """Tokens of a text of the orbits language that are not its orbits': head, cell and end."""
+def _frame_tokens(number: int, n_elements: int) -> int:
+    """Return the tokens of a sequence that are not of its orbits: composition, group, cell, start and end."""
     return 1 + 3 * n_elements + 1 + 2 * len(space_groups.get(number).free_cell) + 1
 
 
+def sequence_tokens(number: int, counts: tuple[int, ...]) -> float:
+    """Return the fewest tokens of a sequence with these counts (sorted); inf if the group has no room."""
+    return _frame_tokens(number, len(counts)) + fewest_tokens(number, counts)
+
+
 def may_outgrow(counts: Iterable[int], context: int) -> bool:
-    """Whether a cell with these counts can be written in more tokens than the context holds, in any group."""
+    """Return whether the longest sequence of a cell with these counts, in any group, exceeds the context."""
     counts = tuple(counts)
-    return frame_tokens(1, len(counts)) + orbit_tokens(3) * sum(counts) > context
+    return _frame_tokens(1, len(counts)) + orbit_tokens(3) * sum(counts) > context
 
 
 def groups_within(counts: tuple[int, ...], context: int | None) -> tuple[int, ...]:
-    """Numbers of the groups that can hold these counts (sorted) in a text no longer than the context."""
-    found = groups_for(counts)
+    """Return the numbers of the groups that hold these counts (sorted) in a sequence within the context."""
+    groups = groups_for(counts)
     if context is None or not may_outgrow(counts, context):
-        return found
-    return tuple(n for n in found if frame_tokens(n, len(counts)) + fewest_tokens(n, counts) <= context)
+        return groups
+    return tuple(n for n in groups if sequence_tokens(n, counts) <= context)
 
 
-def can_be_written(counts: tuple[int, ...], context: int, number: int | None = None) -> bool:
-    """Whether some text with these counts (sorted) is no longer than the context.
-
-    Args:
-        counts: of a cell.
-        context: tokens.
-        number: of the space group; None for any.
-    """
+def fits_context(counts: tuple[int, ...], context: int, number: int | None = None) -> bool:
+    """Return whether some sequence with these counts (sorted), in a group or in any, fits the context."""
     if not may_outgrow(counts, context):
         return True
-    # The more symmetry, the fewer tokens, so that the last groups answer soonest.
-    asked = reversed(groups_for(counts)) if number is None else (number,)
-    return any(frame_tokens(n, len(counts)) + fewest_tokens(n, counts) <= context for n in asked)
+    # The more symmetry, the fewer tokens: try the last groups first.
+    groups = reversed(groups_for(counts)) if number is None else (number,)
+    return any(sequence_tokens(n, counts) <= context for n in groups)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.cif import tokenizer
 from crystallm.cif.block import GROUP
-from crystallm.errors import InputError
 
 if TYPE_CHECKING:
     from crystallm.language import Language
@@ -31,7 +30,7 @@ UNKNOWN = "<unk>"
 
 def special(language: Language) -> dict[str, str]:
     """Roles of tokens, by the names that Hugging Face has for them."""
-    if language.name == "orbits":
+    if len(language.end_ids) == 1:
         begin, end = (language.text([i]) for i in (*language.prompt()[:1], *language.end_ids))
         return {"bos_token": begin, "eos_token": end, "pad_token": end}
     # A crystal ends with two line ends in a row, which is no single token.
@@ -39,16 +38,9 @@ def special(language: Language) -> dict[str, str]:
 
 
 def content(language: Language) -> dict[str, Any]:
-    """What tokenizer.json holds.
-
-    Raises:
-        InputError: no such language.
-    """
-    parts = {"orbits": _orbits, "cif": _cif}.get(language.name)
-    if parts is None:
-        raise InputError(f"the language {language.name!r} has no tokenizer for Hugging Face")
+    """What tokenizer.json holds."""
     names = set(special(language).values())
-    built = parts(language)
+    built = _cif(language) if language.writes_cif else _words(language)
     added = [
         {
             "id": i,
@@ -72,7 +64,7 @@ def content(language: Language) -> dict[str, Any]:
     }
 
 
-def _orbits(language: Language) -> dict[str, Any]:
+def _words(language: Language) -> dict[str, Any]:
     return {
         "normalizer": None,
         "pre_tokenizer": {"type": "WhitespaceSplit"},

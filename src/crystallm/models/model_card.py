@@ -68,7 +68,7 @@ def markdown(model: Model, name: str = "ORG/NAME") -> str:
         "\n".join(head),
         _section("Intended use", card.get("intended_use")),
         _USE.format(name=name, prompt=model.language.text(model.language.prompt([("Ti", 2), ("O", 4)])),
-                    new=60 if model.language.name == "orbits" else 900),
+                    new=model.language.typical_length),
         _section("Training data", _data(card.get("data"))),
         _section("Left out of the training data", card.get("excluded")),
         _section("Training", card.get("training")),

@@ -1,8 +1,7 @@
-"""Crystals told in other equivalent ways, for networks that see their data many times.
+"""Equivalent descriptions of a crystal, for training.
 
-A description is canonical among those that the normaliser of its group and shifts along polar axes make
-equivalent (see `canonical`); here are the others. Their orbits stand in order, so that the rules hold for
-them as well. Knows the language `orbits`; refuses to know files and networks.
+`orbits.canonical` chooses one of the descriptions that the normaliser of the group and shifts along polar
+axes make equivalent; here are the others. Their orbits are sorted too, so they follow the same grammar.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
-    """The crystal told from another origin, perhaps along other axes, drawn at random.
+    """Describe the crystal from another origin, perhaps along other axes, drawn at random.
 
     Each point x of an orbit becomes W x + s + t, (W, s) of the proper part of the normaliser, which keeps
     cell and handedness, t along polar axes.
@@ -44,10 +43,10 @@ def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
         point = w @ position.point([value / description.STEPS for value in orbit.coordinates]) + s + shift
         index = maps[coset][group.wyckoff.index(position)]
         values = canonical.coordinates(group, index, point)
-        told = group.wyckoff[index].point([value / description.STEPS for value in values])
-        if len(group.orbit(told)) != position.multiplicity:
+        rounded = group.wyckoff[index].point([value / description.STEPS for value in values])
+        if len(group.orbit(rounded)) != position.multiplicity:
             raise TextError(
-                f"{orbit.element} on {orbit.label} lies too close to a position of lower multiplicity"
+                f"{orbit.element} on {orbit.label} is too close to a position of lower multiplicity"
             )
         items.append((ranks[orbit.element], index, values))
     symbols = list(ranks)
@@ -59,24 +58,24 @@ def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
     )
 
 
-def several(ids: Sequence[int], n: int, *, seed: int, number: int) -> list[list[int]]:
-    """So many descriptions of a crystal, drawn at random, equal ones among them where there are few.
+def augmentations(ids: Sequence[int], n: int, *, seed: int, number: int) -> list[list[int]]:
+    """Return n descriptions of a crystal, drawn at random; some are equal where there are few.
 
     Args:
         ids: the canonical description.
-        n: descriptions.
-        seed: of what is drawn.
-        number: of the crystal in its data set; with the seed it decides all.
+        n: number of descriptions.
+        seed: of the random draws.
+        number: of the crystal in its data set, part of the seed.
 
     Raises:
-        TextError: the ids of no crystal.
+        TextError: the ids describe no crystal.
     """
     crystal = language.from_ids(ids)
     rng = np.random.default_rng([seed, number])
-    found = []
+    sequences = []
     for _ in range(n):
         try:
-            found.append(language.to_ids(equivalent(crystal, rng)))
+            sequences.append(language.to_ids(equivalent(crystal, rng)))
         except TextError:  # the canonical one is as good
-            found.append(list(ids))
-    return found
+            sequences.append(list(ids))
+    return sequences

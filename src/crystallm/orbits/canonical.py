@@ -1,11 +1,9 @@
-"""One description of a crystal among the equivalent ones.
+"""The canonical one of all equivalent descriptions of a crystal.
 
-Among the descriptions that the proper part of a group's Euclidean normaliser makes equivalent (and, in polar
-groups, any shift along polar axes), the canonical one has the smallest (elements and letters, coordinates in
-thousandths of a cell edge). In a polar group the first orbit stands at 0 along the polar axes. Handedness is
-kept.
-
-Knows space groups and points; refuses to know tokens and structures. Needs numpy alone.
+Descriptions are equivalent under the proper part of the Euclidean normaliser of the group and, in polar
+groups, under any shift along polar axes. The canonical one has the smallest (elements and letters,
+coordinates in thousandths of a cell edge). In a polar group its first orbit is at 0 along the polar axes.
+Handedness is kept.
 """
 
 from __future__ import annotations
@@ -24,13 +22,13 @@ if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import Floats, SpaceGroup
 
 
-STEPS = 1000  # coordinates are told in thousandths of a cell edge
+STEPS = 1000  # of a coordinate in a cell edge
 
-TOLERANCE = 1e-3  # how far (fraction) a symmetrised atom may lie from its Wyckoff position
+TOLERANCE = 1e-3  # largest distance (fraction) of a symmetrized atom from its Wyckoff position
 
 
 def find_orbits(group: SpaceGroup, points: Floats) -> Iterator[tuple[int, Floats]]:
-    """Wyckoff index and exact representative point of each orbit among atoms of one element."""
+    """Yield Wyckoff index and exact representative point of each orbit among atoms of one element."""
     left = points
     while len(left):
         images = group.images(left[0])
@@ -44,7 +42,7 @@ def find_orbits(group: SpaceGroup, points: Floats) -> Iterator[tuple[int, Floats
 
 @cache
 def letter_maps(number: int) -> tuple[tuple[int, ...], ...]:
-    """For each coset of the normaliser, the Wyckoff index that each Wyckoff index becomes."""
+    """Return, for each coset of the normaliser, the Wyckoff index that each Wyckoff index becomes."""
     group = space_groups.get(number)
     maps = []
     for w, s in zip(*group.normaliser, strict=True):
@@ -62,7 +60,7 @@ def letter_maps(number: int) -> tuple[tuple[int, ...], ...]:
 def smallest(
     group: SpaceGroup, items: list[tuple[int, int, Floats]]
 ) -> list[tuple[int, int, tuple[int, ...]]]:
-    """The smallest of the equivalent descriptions of orbits (element rank, Wyckoff index, point)."""
+    """Return the smallest of the equivalent descriptions of orbits (element rank, Wyckoff index, point)."""
     maps = letter_maps(group.number)
     skeletons = [sorted((rank, row[index]) for rank, index, _ in items) for row in maps]
     least = min(skeletons)
@@ -85,7 +83,7 @@ def smallest(
 def _polar_shifts(
     group: SpaceGroup, items: list[tuple[int, int, Floats]], first: tuple[int, int]
 ) -> list[Floats]:
-    """Shifts [3] along polar axes that bring an image of an orbit of the first kind to 0 there."""
+    """Return shifts [3] along polar axes that bring an image of an orbit of the first kind to 0 there."""
     if not group.polar:
         return [np.zeros(3)]
     axes = list(group.polar)
@@ -100,7 +98,7 @@ def _polar_shifts(
 
 
 def coordinates(group: SpaceGroup, index: int, point: Floats) -> tuple[int, ...]:
-    """Free parameters in thousandths, the smallest among the images on the representative subspace."""
+    """Return free parameters in thousandths, the smallest among the images on the representative subspace."""
     position = group.wyckoff[index]
     if not position.free:
         return ()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-ANGLES = range(10, 171)  # whole degrees: what `validity` calls sensible
+ANGLES = range(10, 171)  # whole degrees, as `validity` accepts
 
 TENS = {
     "a": ("volume", range(-90, 91)),  # tens of steps: 0.011 to 94 times the volume of the atoms
@@ -23,9 +23,10 @@ TENS = {
     "beta": ("angle", ANGLES),
     "gamma": ("angle", ANGLES),
 }
-"""The family of the first token of each cell parameter, and which tens it tells."""
+"""The family of the first token of each cell parameter, and the tens that it encodes."""
 
-TOLD = {"a": "cell volume", "b": "cell ratio b/a", "c": "cell ratio c/a"}  # what that is, but for angles
+PARAMETER_NAMES = {"a": "cell volume", "b": "cell ratio b/a", "c": "cell ratio c/a"}
+"""Names of cell parameters in messages; angles have their own."""
 
 
 class Families(NamedTuple):
@@ -51,13 +52,13 @@ class Families(NamedTuple):
 @cache
 def wyckoff_labels() -> tuple[str, ...]:
     """Return the labels of all Wyckoff positions, by multiplicity and letter."""
-    found = {w.label for n in range(1, 231) for w in space_groups.get(n).wyckoff}
-    return tuple(sorted(found, key=lambda label: (int(label[:-1]), label[-1] == "A", label[-1])))
+    labels = {w.label for n in range(1, 231) for w in space_groups.get(n).wyckoff}
+    return tuple(sorted(labels, key=lambda label: (int(label[:-1]), label[-1] == "A", label[-1])))
 
 
 @cache
 def vocabulary() -> tuple[str, ...]:
-    """All tokens, in the order of their ids."""
+    """Return all tokens, in the order of their ids."""
     return tuple(itertools.chain.from_iterable(_family_tokens()))
 
 
@@ -79,7 +80,7 @@ def _family_tokens() -> Iterator[Sequence[str]]:
 
 @cache
 def families() -> Families:
-    """Where each family of tokens begins in the vocabulary."""
+    """Return the first id of each family of tokens."""
     sizes = [len(tokens) for tokens in _family_tokens()]
     return Families(*itertools.accumulate(sizes, initial=0))
 

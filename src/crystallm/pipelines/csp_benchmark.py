@@ -208,7 +208,7 @@ def _sampled(crystal: Any) -> Sampled:
     """What is judged of a crystal."""
     try:
         # The paper's text is judged as it was printed; see Crystal.judged.
-        text = crystal.cif if crystal.language.name != "cif" else crystal.ended and crystal.judged
+        text = crystal.ended and crystal.judged if crystal.language.writes_cif else crystal.cif
     except TextError:
         text = None
     return Sampled(text or None, crystal.log_likelihood)

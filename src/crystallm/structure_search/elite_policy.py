@@ -79,7 +79,7 @@ class ElitePolicy:
         self._seed = seed
         self._roots = roots
         self._beginnings = beginnings
-        self._numbered = beginnings.language.name == "orbits"
+        self._numbered = beginnings.language.has_parameters
         self._sampling = Sampling(seed, roots)
         self._families: dict[Ids, list[tuple[float, Ids, int]]] = {}  # (energy, text, root), the lowest first
         self._proposed: set[Ids] = set()  # whole texts
@@ -101,7 +101,7 @@ class ElitePolicy:
         """What crystals of a family have in common: all before the first number, and how many follow."""
         if not self._numbered:
             return ()
-        places = parameters.places(ids)
+        places = parameters.positions(ids)
         return (*(ids[: places[0]] if places else ids), -len(ids))
 
     def _one(self, number: int) -> Proposal:
@@ -130,7 +130,7 @@ class ElitePolicy:
 
     def _changes(self, ids: Ids, n_prompt: int, random: np.random.Generator) -> Iterator[Ids]:
         """A crystal with one of its numbers changed, in ever other ways."""
-        places = [place for place in parameters.places(ids) if place >= n_prompt]
+        places = [place for place in parameters.positions(ids) if place >= n_prompt]
         while places:
             length = self._options.step * math.exp(SPREAD * random.normal()) * random.normal()
             changed = parameters.changed(ids, places[int(random.integers(len(places)))], length)
@@ -143,15 +143,15 @@ class ElitePolicy:
         """Crystals near the good ones of a family, those first whose energies are guessed lowest."""
         known = family[:KNOWN]
         head = known[0][1]
-        units = np.array(parameters.units(head))
+        units = np.array(parameters.step_sizes(head))
         if not len(units):
             return
-        steps = np.array([parameters.apart(head, ids) for _, ids, _ in known], dtype=float)  # (n, d)
+        steps = np.array([parameters.differences(head, ids) for _, ids, _ in known], dtype=float)  # (n, d)
         guess = Surrogate(steps / (UNIT * units), np.array([energy for energy, _, _ in known]))
         near = _near(steps, self._options.step * units, self._options.spread, random)
         mean, deviation = guess.guess(near / (UNIT * units))
         for place in np.argsort(mean - float(random.integers(2)) * deviation, kind="stable").tolist():
-            if (found := parameters.moved(head, near[place].astype(int).tolist())) is not None:
+            if (found := parameters.shifted(head, near[place].astype(int).tolist())) is not None:
                 yield found
 
     def _new(self, wish: Ids, n_prompt: int) -> Ids | None:
@@ -160,7 +160,7 @@ class ElitePolicy:
             found = self._beginnings.followed(wish[:n_prompt], wish[n_prompt:], n_prompt)
         except InputError:
             return None
-        if found in self._proposed or not parameters.places(found):
+        if found in self._proposed or not parameters.positions(found):
             return None
         self._proposed.add(found)
         return found

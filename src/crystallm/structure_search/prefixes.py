@@ -8,12 +8,9 @@ Knows tokens and rules; refuses to know networks and what a choice is worth.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from crystallm.cif import block, tokenizer
 from crystallm.errors import InputError
-from crystallm.orbits import vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,11 +108,7 @@ class PrefixExplorer:
 
     def names_group(self, ids: Sequence[int]) -> bool:
         """Whether the space group comes next behind a beginning."""
-        if self.language.name == "cif":
-            return tuple(ids[-2:]) == _group_line()
-        family = vocabulary.families()
-        options = self.options(ids)
-        return bool(options) and all(family.group <= token < family.label for token in options or ())
+        return self.language.group_is_next(ids, self.options(ids))
 
     def _forced(self, found: list[int], state: GrammarState, n_prompt: int) -> Ids:
         while not self.complete(found, n_prompt):
@@ -125,12 +118,6 @@ class PrefixExplorer:
             found.append(allowed[0])
             _take(state, allowed[0])
         return tuple(found)
-
-
-@cache
-def _group_line() -> Ids:
-    """What stands before the group in the published language."""
-    return tuple(tokenizer.encode(f"{block.GROUP} "))
 
 
 def _take(state: Any, token: int) -> None:

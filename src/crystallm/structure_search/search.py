@@ -174,7 +174,7 @@ class Search:
         settings = self.settings
         self._writer = sampling_sample.Writer(
             self.model.network,
-            stop=sequence.Stop(language.end_ids, slide=language.name == "cif"),
+            stop=sequence.Stop(language.end_ids, slide=language.slides),
             temperature=settings.temperature,
             top_k=settings.top_k,
             top_p=settings.top_p,

@@ -212,7 +212,7 @@ def space_groups(split: TokenSplit, crystals: Ids) -> Ids:
     found = np.zeros(len(crystals), dtype=np.int64)
     for place, crystal in enumerate(crystals.tolist()):
         try:
-            found[place] = language.opening(split.crystal(crystal)[:_OPENING].tolist())[1]
+            found[place] = language.read_prompt(split.crystal(crystal)[:_OPENING].tolist())[1]
         except (TextError, InputError, IndexError, KeyError) as error:
             raise InputError(
                 f"crystal {crystal} of the data set has no space group ({error}): prepare the data again, or "

@@ -150,7 +150,7 @@ def _prepared(recipe: Recipe, data: str | Path, place: Path, world: ProcessGroup
         run.averaged = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     if recipe.light != 1.0:
         run.weights = torch.ones(split.vocab_size, device=world.device)
-        run.weights[list(get_language(split.language).light_ids)] = recipe.light
+        run.weights[list(get_language(split.language).low_weight_ids)] = recipe.light
     return run
 
 

@@ -128,7 +128,7 @@ def _group(space_group: str | int | None) -> SpaceGroup | None:
     if space_group is None or space_group == "auto":
         return None
     try:
-        return space_groups.meant(str(space_group))
+        return space_groups.from_any_setting(str(space_group))
     except InputError as error:
         raise FieldError("space_group", str(error)) from None
 

@@ -20,7 +20,7 @@ from crystallm.errors import InputError
 from crystallm.grammar.cif.coordinates import Placement
 from crystallm.grammar.cif.numbers import PHYSICAL, UNITS, next_characters, parameter_limit, volume_limit
 from crystallm.grammar.cif.rows import blocks
-from crystallm.grammar.cif.state import CifRules
+from crystallm.grammar.cif.state import CifGrammar
 from crystallm.grammar.cif.wyckoff_grid import GRID, sites
 from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS
 
@@ -84,7 +84,7 @@ def test_published_texts_are_walks_but_for_the_exceptions():
         parsed = parser.parse(row["text"])
         try:
             counts, number = dict(parsed.composition), parsed.space_group_number
-            state, choices = follow(CifRules("full", counts, number, bond_rewrites=0), row["ids"])
+            state, choices = follow(CifGrammar("full", counts, number, bond_retries=0), row["ids"])
         except (InputError, TakenBackError):
             failed.add(row["id"])
             continue
@@ -98,7 +98,7 @@ def test_published_texts_are_walks_but_for_the_exceptions():
 def test_published_texts_are_walks_when_nothing_is_asked(strength):
     for row in golden()[::7]:
         if strength == "syntax" or row["id"] not in EXCEPTIONS:
-            state, _ = follow(CifRules(strength, bond_rewrites=0), row["ids"])
+            state, _ = follow(CifGrammar(strength, bond_retries=0), row["ids"])
             assert not state.allowed()
 
 
@@ -114,7 +114,7 @@ def test_walks_end_in_the_crystal_asked_for(policy):
         counts = WALKS["from_orbits"](rng, group, 80)
         if writer.formula_unit(counts)[1] < 1:
             continue
-        ids, _, _ = WALKS["walk"](CifRules("full", counts, group.number, NEVER), rng, policy)
+        ids, _, _ = WALKS["walk"](CifGrammar("full", counts, group.number, NEVER), rng, policy)
         assert not WALKS["fault"](tokenizer.decode(ids), counts, group.number), (group.symbol, counts)
 
 
@@ -127,14 +127,14 @@ def test_walks_that_choose_their_group():
         {"C": 8},
     ):
         for _ in range(15):
-            text = written(CifRules("full", counts), rng)
+            text = written(CifGrammar("full", counts), rng)
             assert not WALKS["fault"](text, counts, parser.parse(text).space_group_number)
 
 
 def test_walks_with_nothing_asked_keep_the_limits():
     rng = random.Random(2)
     for _ in range(40):
-        state, ids = CifRules("full").start([]), []
+        state, ids = CifGrammar("full").start([]), []
         while tokenizer.decode(ids[-1:]) != "\n":  # the head line; uniform choices make it long
             ids.append(rng.choice(list(state.allowed())))
             state.advance(ids[-1])
@@ -158,7 +158,7 @@ def test_syntax_alone_gives_texts_that_can_be_read():
     rng = random.Random(3)
     prompt = tokenizer.encode("data_Ti2O4\n")
     for _ in range(60):
-        parsed = parser.parse(written(CifRules("syntax"), rng, prompt))
+        parsed = parser.parse(written(CifGrammar("syntax"), rng, prompt))
         assert parsed.printed_number == parsed.space_group_number
         known = {w.multiplicity for w in space_groups.get(parsed.space_group_number).wyckoff}
         assert {row.multiplicity for row in parsed.rows} <= known
@@ -168,7 +168,7 @@ def test_syntax_alone_gives_texts_that_can_be_read():
 
 
 def test_all_that_follows_is_forced():
-    state = CifRules("full", {"Ti": 2, "O": 4}, 136).start([])
+    state = CifGrammar("full", {"Ti": 2, "O": 4}, 136).start([])
     head = forced(state)
     assert head.startswith("data_Ti2O4\nloop_\n_atom_type_symbol\n")
     assert head.endswith("_symmetry_space_group_name_H-M P4_2/mnm\n_cell_length_a ")
@@ -207,28 +207,28 @@ RUTILE = "\n".join(
 
 
 def test_coordinates_follow_from_those_before():
-    rules = CifRules("full", {"Ti": 2, "O": 4}, 136)
+    rules = CifGrammar("full", {"Ti": 2, "O": 4}, 136)
     assert offered(rules, RUTILE) == "05"  # 2a: (0, 0, 0); 2b: (0, 0, 1/2)
     oxygen = RUTILE + "0000 1.0\nO O1 4 0.3053 0."
     assert offered(rules, oxygen) == "36"  # 4f: (x, x, 0); 4g: (x, -x, 0)
     assert offered(rules, oxygen + "3") == "0"
     assert forced(rules.start(tokenizer.encode(oxygen + "6"))) == "947 "
-    with pytest.raises(InputError, match=r"'4' may not come here; '0' may"):
+    with pytest.raises(InputError, match=r"'4' is not allowed here; allowed: '0'"):
         rules.start(tokenizer.encode(oxygen + "34"))
 
 
 def test_the_volume_may_differ_by_its_rounding_only():
-    rules = CifRules("full", {"Ti": 2, "O": 4}, 136)
+    rules = CifGrammar("full", {"Ti": 2, "O": 4}, 136)
     line = RUTILE.index("_cell_volume ")
     assert offered(rules, RUTILE[:line] + "_cell_volume 62.6") == "3"
     assert offered(rules, RUTILE[:line] + "_cell_volume 62.63") == "123456"
-    with pytest.raises(InputError, match="may not come here"):
+    with pytest.raises(InputError, match="is not allowed here"):
         rules.start(tokenizer.encode(RUTILE[:line] + "_cell_volume 62.64"))
 
 
 def test_a_position_without_free_coordinates_is_used_up():
     # In Pm-3m only 1a and 1b hold one atom: with Cs on one of them, Cl takes the other.
-    rules = CifRules("full", {"Cs": 1, "Cl": 1}, 221, NEVER)
+    rules = CifGrammar("full", {"Cs": 1, "Cl": 1}, 221, NEVER)
     for seed in range(20):
         rows = parser.parse(written(rules, random.Random(seed))).rows
         assert {(abs(r.x), abs(r.y), abs(r.z)) for r in rows} == {(0.0, 0.0, 0.0), (0.5, 0.5, 0.5)}
@@ -236,33 +236,33 @@ def test_a_position_without_free_coordinates_is_used_up():
 
 def test_the_first_row_leaves_room_for_those_behind_it():
     # Two atoms of one element on the two positions: the one at the origin has to come first.
-    rows = parser.parse(written(CifRules("full", {"Cs": 2}, 221, NEVER), random.Random(0))).rows
+    rows = parser.parse(written(CifGrammar("full", {"Cs": 2}, 221, NEVER), random.Random(0))).rows
     assert [(abs(r.x), r.y, r.z) for r in rows] == [(0.0, 0.0, 0.0), (0.5, 0.5, 0.5)] or rows[0].y == 0
 
 
 def test_lines_are_not_filled_beyond_what_they_hold():
     # In P6/mmm most of these atoms may end on (0, 0, z), which has room for some 200 orbits.
     counts = {"Ca": 192, "Al": 108, "Si": 192, "O": 384}
-    ids, _, _ = WALKS["walk"](CifRules("full", counts, 191, NEVER), random.Random(0))
+    ids, _, _ = WALKS["walk"](CifGrammar("full", counts, 191, NEVER), random.Random(0))
     assert not WALKS["fault"](tokenizer.decode(ids), counts, 191)
 
 
 def test_elements_of_equal_electronegativity_share_a_block():
     assert blocks(["I", "Rb", "K", "Ar", "He"]) == [["K", "Rb"], ["I"], ["Ar", "He"]]
     (row,) = [row for row in golden() if row["id"] == "mp-1110633"]  # Rb 8, then K 4
-    state, _ = follow(CifRules("full"), row["ids"])
+    state, _ = follow(CifGrammar("full"), row["ids"])
     assert not state.allowed()
 
 
 def test_atoms_too_close_are_taken_back():
     counts = {"Ti": 2, "O": 4}
     ids = tokenizer.encode(RUTILE + "0000 1.0\nO O1 4 0.0150 0.0150 0.000")
-    state = CifRules("full", counts, 136).start(ids[:-6])
+    state = CifGrammar("full", counts, 136).start(ids[:-6])
     for token in ids[-6:]:
         assert not state.advance(token)
     assert state.advance(tokenizer.encode("0")[0]) == 0  # the row began in the prompt, which is kept
     start = len(tokenizer.encode(RUTILE + "0000 1.0\nO O1 "))
-    state = CifRules("full", counts, 136).start(ids[:start])
+    state = CifGrammar("full", counts, 136).start(ids[:start])
     for token in ids[start:]:
         assert not state.advance(token)
     assert state.advance(tokenizer.encode("0")[0]) == len(ids) + 1 - start
@@ -271,12 +271,12 @@ def test_atoms_too_close_are_taken_back():
 
 def test_what_cannot_be_is_said_before_anything_is_written():
     with pytest.raises(InputError, match=r"0\.5 formula units of O2"):
-        CifRules("full", {"O": 1})
+        CifGrammar("full", {"O": 1})
     with pytest.raises(InputError, match="no token for the space group P6:"):
-        CifRules("full", {"O": 6}, 168)
-    with pytest.raises(InputError, match="'O' may not come here; 'Ti' may"):
-        CifRules("full", {"Ti": 2, "O": 4}).start(tokenizer.encode("data_O4"))
-    state = CifRules("full").start(tokenizer.encode("data_O1"))
+        CifGrammar("full", {"O": 6}, 168)
+    with pytest.raises(InputError, match="'O' is not allowed here; allowed: 'Ti'"):
+        CifGrammar("full", {"Ti": 2, "O": 4}).start(tokenizer.encode("data_O4"))
+    state = CifGrammar("full").start(tokenizer.encode("data_O1"))
     assert tokenizer.encode("\n")[0] not in state.allowed()
 
 

@@ -214,7 +214,7 @@ def _written(
     from crystallm.pipelines.csp_benchmark import Model
 
     model = load_model(settings.model, device=device, dtype=settings.dtype)
-    context = model.config.context if model.language.name == "orbits" else None
+    context = None if model.language.slides else model.config.context
     requests = requests_for([known.structure for known in truths], n, with_group=with_group, context=context)
     places = {i: place for place, i in enumerate(i for i, r in enumerate(requests) if r is not None)}
     generator = Generator(model, [request for request in requests if request is not None], settings)

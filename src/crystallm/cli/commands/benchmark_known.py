@@ -101,7 +101,7 @@ def challenge(
     if own["limit"] is not None:
         compounds = spread(compounds, whole("limit", own["limit"], 1))
     loaded = load_model(settings.model, device=settings.device, dtype=settings.dtype)
-    context = loaded.config.context if loaded.language.name == "orbits" else None
+    context = None if loaded.language.slides else loaded.config.context
     shown = not (quiet or json)
     results: dict[str, ChallengeResult] = {}
     for way in ways:

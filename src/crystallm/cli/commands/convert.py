@@ -125,7 +125,7 @@ def _text(source: str, to: str, options: dict[str, Any]) -> str:
     if path.suffix.lower() == ".txt":
         read = _language_of(path)
         ids = read.ids(path.read_text(encoding="utf-8"))
-        if read.name == "orbits" and to == "cif":
+        if language.writes_cif and not read.writes_cif:
             written = read.standard_text(ids)  # its space group stays as it was written
         else:
             written = language.text(language.encode(read.decode(ids), symprec))

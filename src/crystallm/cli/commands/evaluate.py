@@ -131,17 +131,17 @@ _SHORT = {"composition": "comp.", "space_group": "group", "coordinates": "coord.
 
 def print_scores(rows: Sequence[Mapping[str, Any]], where: str) -> None:
     """Print the scores of crystals, and where they are stored."""
-    from crystallm.analysis.token_roles import PARTS
+    from crystallm.language import TOKEN_ROLES
 
     scored = [row for row in rows if row["nats"] is not None]
     others = [row for row in rows if row["nats"] is None]
     table = new_table("nats, in total and by part: the fewer, the more plausible")
     for name in ("crystal", "formula", "space group"):
         table.add_column(name, overflow="fold", min_width=6)
-    for name in ("tokens", "nats", *(_SHORT.get(part, part) for part in PARTS), "perpl."):
+    for name in ("tokens", "nats", *(_SHORT.get(part, part) for part in TOKEN_ROLES), "perpl."):
         table.add_column(name, justify="right", no_wrap=True)
     for row in scored[:TABLE_ROWS]:
-        numbers = [row["nats"], *(row[f"{part}_nats"] for part in PARTS)]
+        numbers = [row["nats"], *(row[f"{part}_nats"] for part in TOKEN_ROLES)]
         table.add_row(
             plain(row["id"]),
             row["formula"],

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Placement:
-    """A point of an orbit being written, coordinate by coordinate.
+    """The point of an orbit, coordinate by coordinate.
 
     Args:
         sites: of its multiplicity.
-        limits: for each position that may be taken (FREE: all with free coordinates) the last rank that the
-            point may have, None for any.
+        limits: for each allowed position (FREE: all with free coordinates) the last rank that the point may
+            have, None for any.
         after: the rank that the point must follow, None for any.
         atoms: by index of the position with free coordinates, all its atoms so far [n, 3], grid steps.
     """
@@ -45,7 +45,7 @@ class Placement:
         self.rank: Rank = ()
 
     def mask(self) -> tuple[npt.NDArray[np.bool_], bool]:
-        """Values [GRID] that the next coordinate may be printed as, and whether `-0.0000` may stand."""
+        """Return the allowed values [GRID] of the next coordinate, and whether `-0.0000` is allowed."""
         mask, negative = np.zeros(GRID, dtype=np.bool_), False
         for _, column, minus in self._columns():
             if isinstance(column, tuple):
@@ -57,11 +57,11 @@ class Placement:
         return mask, negative
 
     def is_possible(self) -> bool:
-        """Whether any value may come next."""
+        """Return whether any value is allowed next."""
         return any(minus or _any(column) for _, column, minus in self._columns())
 
     def take(self, rank: int) -> None:
-        """Write a coordinate, one of those allowed."""
+        """Take an allowed coordinate."""
         value = max(rank, 0)
         self._alive = [
             space
@@ -72,7 +72,7 @@ class Placement:
         self._options = None
 
     def site(self) -> tuple[int, Floats]:
-        """Index of the position and the exact point [3] on it, grid steps, when all three are written."""
+        """Return the index of the position and the exact point [3] on it, grid steps."""
         space = self._alive[0]
         return space.index, space.point([max(rank, 0) for rank in self.rank])
 
@@ -82,7 +82,7 @@ class Placement:
         return self._options
 
     def _column(self, space: WyckoffSubspace, rank: Rank) -> Column:
-        """Values of a subspace's next coordinate, regardless of order."""
+        """Return the values of the next coordinate of a subspace, regardless of order."""
         axis = len(rank)
         chosen = [max(r, 0) for r in rank]
         if axis not in space.free:
@@ -101,7 +101,7 @@ class Placement:
         return good
 
     def _bounded(self, space: WyckoffSubspace, rank: Rank) -> tuple[Column, bool]:
-        """Values of a subspace's next coordinate that keep the order and leave a value for those after it."""
+        """Return the values of the next coordinate that keep the order and leave values for the others."""
         axis = len(rank)
         column = self._column(space, rank)
         zero = 0 in column if isinstance(column, tuple) else bool(column[0])
@@ -125,12 +125,12 @@ class Placement:
         return column, minus
 
     def _leads_on(self, space: WyckoffSubspace, rank: Rank, is_low: bool) -> bool:
-        """Whether a coordinate at the edge of the order leaves a value for those after it."""
+        """Return whether a coordinate at the edge of the order leaves values for those after it."""
         if len(rank) == 3:
-            return not is_low  # a point follows the one before it, and may stand at the limit itself
+            return not is_low  # a point follows the one before it, and may be at the limit itself
         if rank[-1] >= GRID or rank[-1] < -1:
             return False
-        # -1 and values at neither edge are looked at too: it is cheap and never wrong.
+        # -1 and values at neither edge are checked too: it is cheap and never wrong.
         known = self._column(space, rank[:-1])
         value = max(rank[-1], 0)
         if not (value in known if isinstance(known, tuple) else known[value]):

@@ -1,14 +1,12 @@
-"""Numbers of the published language, character by character: which may come next so that a limit is kept.
+"""Numbers of CIF texts, character by character, within bounds.
 
-A number is written with four decimals, 4.2005, and counted in units of the last, 42005. A limit is a pair
-(lowest, highest) of such units; whatever `next_characters` offers can be completed within it. The rest of the
-module says what the limits are: of cell parameters, so that those still to come find a place, and of the
-volume, which follows from the cell up to rounding.
+A number has four decimals, 4.2005, and counts in units of the last, 42005. Bounds are a pair (lowest,
+highest) of such units; every choice of `next_characters` can be completed within them. The bounds of cell
+parameters leave values for the parameters after them; those of the volume follow from the cell up to
+rounding.
 
 Equations: P = a b c, V = P f, f^2 = 1 + 2 cos(alpha) cos(beta) cos(gamma) - cos^2(alpha) - cos^2(beta)
 - cos^2(gamma) = sin^2(alpha) sin^2(beta) - (cos(gamma) - cos(alpha) cos(beta))^2.
-
-Refuses to know tokens, atoms and elements.
 """
 
 from __future__ import annotations
@@ -31,21 +29,21 @@ UNITS = 10_000
 """Units of the fourth decimal in 1."""
 
 END = "\n"
-"""What `next_characters` offers behind a complete number."""
+"""What `next_characters` returns after a complete number."""
 
 _SLACK = 1e-3
-"""Share of the least volume that is kept back at each angle still to write, so that a number of four decimals
-always fits into what is left."""
+"""Share of the least volume that is reserved for each angle still to come, so that a number of four decimals
+always fits."""
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What cells are written.
+class CellLimits:
+    """Bounds on generated cells.
 
     Attributes:
         length: lowest and highest edge, Å.
         angle: lowest and highest angle, degrees.
-        volume: lowest and highest volume an atom, Å^3.
+        volume: lowest and highest volume per atom, Å^3.
         flatness: lowest f, the volume over the product of the edges.
     """
 
@@ -55,27 +53,27 @@ class Limits:
     flatness: float
 
 
-PHYSICAL = Limits(length=(1.0, 200.0), angle=(30.0, 150.0), volume=(2.5, 700.0), flatness=0.1)
-"""Generous around what is known. 3,200 standard texts of the validation splits of MP-20, MPTS-52, Perov-5 and
-Carbon-24 hold edges of 1.53 to 109.0 Å, angles of 59.98 to 134.9 degrees, 5.42 to 603.5 Å^3 an atom and f
-from 0.708; among 47,335 structures of open collections 5 have less than 2.5 Å^3 an atom (their cells were
-never measured) and 1 has more than 700. All this is within what the paper's judges call sensible."""
+PHYSICAL = CellLimits(length=(1.0, 200.0), angle=(30.0, 150.0), volume=(2.5, 700.0), flatness=0.1)
+"""Generous for known crystals. 3,200 standard texts of the validation splits of MP-20, MPTS-52, Perov-5 and
+Carbon-24 hold edges of 1.53 to 109.0 Å, angles of 59.98 to 134.9 degrees, 5.42 to 603.5 Å^3 per atom and f
+from 0.708; among 47,335 structures of open collections 5 have less than 2.5 Å^3 per atom (their
+cells were never measured) and 1 has more than 700. All this is within what the paper's checks accept."""
 
-SENSIBLE = Limits(length=(0.5, 999.9999), angle=(10.0, 170.0), volume=(0.0, 999_000.0), flatness=0.01)
-"""For cells as a whole, atoms uncounted: what the paper's judges let pass ([0.5, 1000] Å, [10, 170] degrees),
-where it has a volume, and one of six digits at most, the most that readers of texts take."""
+SENSIBLE = CellLimits(length=(0.5, 999.9999), angle=(10.0, 170.0), volume=(0.0, 999_000.0), flatness=0.01)
+"""Without regard to atoms: what the paper's checks accept ([0.5, 1000] Å, [10, 170] degrees), with a volume
+of at most six digits, which readers of texts can parse."""
 
 
 def next_characters(prefix: str, lowest: int, highest: int) -> str:
-    """Characters that may follow the beginning of a number.
+    """Return the characters that may follow a prefix of a number.
 
     Args:
-        prefix: what is written so far, `12.3`.
-        lowest: of the numbers allowed, in units of the fourth decimal, not negative.
-        highest: likewise.
+        prefix: characters so far, `12.3`.
+        lowest: allowed number, in units of the fourth decimal, not negative.
+        highest: allowed number, likewise.
 
     Returns:
-        Digits, a point, or END; nothing only if no number within the limit begins so.
+        Digits, a point, or END; empty only if no number within the bounds has this prefix.
     """
     whole, point, decimals = prefix.partition(".")
     if point:
@@ -88,48 +86,48 @@ def next_characters(prefix: str, lowest: int, highest: int) -> str:
     if whole == "0":
         return "."
     longest = len(str(highest // UNITS))
-    found = []
+    characters = []
     for digit in "0123456789":
         value, more = int(whole + digit), longest - len(whole) - 1
         if whole + digit == "0":
             more = 0  # a number that begins with 0 is less than 1
         sizes = [UNITS * 10**n for n in range(more + 1)]
         if any(value * size <= highest and (value + 1) * size > lowest for size in sizes):
-            found.append(digit)
+            characters.append(digit)
     if whole and int(whole) * UNITS <= highest and (int(whole) + 1) * UNITS > lowest:
-        found.append(".")
-    return "".join(found)
+        characters.append(".")
+    return "".join(characters)
 
 
 def parameter_limit(
-    group: SpaceGroup, n_atoms: int, written: Mapping[str, float], name: str, limits: Limits
+    group: SpaceGroup, n_atoms: int, before: Mapping[str, float], name: str, limits: CellLimits
 ) -> tuple[int, int]:
-    """Limit of the next free cell parameter, such that those after it find a place.
+    """Return the bounds of the next free cell parameter, such that values are left for those after it.
 
     Args:
         group: space group.
         n_atoms: atoms in the cell.
-        written: the parameters before it, Å and degrees.
+        before: the parameters before it, Å and degrees.
         name: of the parameter, one of `group.free_cell`.
-        limits: what cells are written.
+        limits: bounds on the cell.
     """
-    angles = [written.get(p, 90.0) for p in PARAMETERS[3:]]
-    # The largest f that the group lets pass: its angles are free, 90 degrees, or 90, 90 and 120 degrees.
+    angles = [before.get(p, 90.0) for p in PARAMETERS[3:]]
+    # The largest f that the group allows: its angles are free, 90 degrees, or 90, 90 and 120 degrees.
     most = sin(radians(group.complete_cell({"a": 1.0})[5]))
     least_volume = limits.volume[0] * n_atoms
     if name in "abc":
         lowest = least_volume * (1 + 3 * _SLACK) / most
         highest = limits.volume[1] * n_atoms / most
         powers = _powers(group)
-        for p, value in written.items():
+        for p, value in before.items():
             lowest, highest = lowest / value ** powers[p], highest / value ** powers[p]
         for p in "abc":
-            if p in powers and p not in written and p != name:
+            if p in powers and p not in before and p != name:
                 lowest /= limits.length[1] ** powers[p]
                 highest /= limits.length[0] ** powers[p]
         root = 1 / powers[name]
         return _whole_units(max(limits.length[0], lowest**root), min(limits.length[1], highest**root))
-    edges = group.complete_cell({p: written[p] for p in "abc" if p in written})[:3]
+    edges = group.complete_cell({p: before[p] for p in "abc" if p in before})[:3]
     least = max(least_volume / (edges[0] * edges[1] * edges[2]), limits.flatness)
     if name == "gamma":
         u, v = cos(radians(angles[0])), cos(radians(angles[1]))
@@ -145,7 +143,7 @@ def parameter_limit(
 
 
 def volume_limit(group: SpaceGroup, cell: Sequence[float]) -> tuple[int, int]:
-    """Limit of a volume whose cell is known to four decimals.
+    """Return the bounds of the volume of a cell that is known to four decimals.
 
     The published texts print the volume of the cell before its parameters were rounded. So it lies within the
     volumes of all cells that round to the printed parameters; those that the group fixes are exact.
@@ -157,15 +155,15 @@ def volume_limit(group: SpaceGroup, cell: Sequence[float]) -> tuple[int, int]:
     free = [p for p in PARAMETERS if p in group.free_cell]
     half = 0.501 / UNITS  # the original rounds twice, first to eight decimals
     values = dict(zip(PARAMETERS, cell, strict=True))
-    found = []
+    volumes = []
     for signs in product((-half, half), repeat=len(free)):
         moved = group.complete_cell({p: values[p] + sign for p, sign in zip(free, signs, strict=True)})
-        found.append(cells.volume(moved))
-    return max(0, round(min(found) * UNITS)), round(max(found) * UNITS)
+        volumes.append(cells.volume(moved))
+    return max(0, round(min(volumes) * UNITS)), round(max(volumes) * UNITS)
 
 
 def _powers(group: SpaceGroup) -> dict[str, int]:
-    """How often each free edge stands in the product of the three."""
+    """Return the power of each free edge in the product of the three."""
     free = [p for p in "abc" if p in group.free_cell]
     return {p: 4 - len(free) if p == "a" else 1 for p in free}
 

@@ -1,15 +1,13 @@
-"""Rows of atoms in the published language: which orbit may come next so that the composition can be filled.
+"""Atom rows of CIF texts: which row may follow so that the composition can be filled.
 
-Rows stand by rising electronegativity of their element, then by falling multiplicity, then by x, y, z. So
-elements of equal electronegativity share a block in which their rows mix. A row tells its multiplicity, not
-its Wyckoff position: that follows from its coordinates, and with it which positions without free coordinates
-are left. A row may be written only if what is left can be filled by rows that follow it in this order:
+Rows are sorted by rising electronegativity of their element, then by falling multiplicity, then by x, y, z.
+Elements of equal electronegativity share a block in which their rows mix. A row prints its multiplicity, not
+its Wyckoff position, which follows from its coordinates, and so do the positions without free coordinates
+that are left. A row is allowed only if the rest can be filled by rows that follow it in this order:
 
-    multiplicity falls      all positions of smaller multiplicity that are open
-    multiplicity stays      those with a point behind the row; free ones as far as there is room
+    multiplicity falls      all open positions of smaller multiplicity
+    multiplicity stays      those with a point after the row; free ones as far as there is room
     later blocks            all that are open then
-
-Refuses to know texts and tokens.
 """
 
 from __future__ import annotations
@@ -36,10 +34,10 @@ if TYPE_CHECKING:
 
 
 _FEW = 100
-"""Atoms that no line is too short for."""
+"""Atoms for which every line is long enough."""
 
 _SPARE = 12
-"""Orbits on lines that are counted one by one where a cell has more atoms than the lines surely hold."""
+"""Orbits on lines that are counted one by one if a cell has more atoms than the lines surely hold."""
 
 
 @lru_cache(maxsize=1 << 18)
@@ -52,10 +50,10 @@ def _fills(
     free: tuple[int, ...],
     fixed: Numbers,
 ) -> bool:
-    """Whether counts can be filled of which some may use a part of the positions only.
+    """Return whether counts can be filled of which some may use only a part of the positions.
 
     Args:
-        now: counts, one an element, sorted.
+        now: counts, one per element, sorted.
         free_now: multiplicities of positions with free coordinates that these counts may use.
         fixed_now: positions without that they may use; the same multiplicities as in `fixed`.
         later: other counts, sorted.
@@ -77,27 +75,27 @@ def _fills(
 
 
 def blocks(symbols: Iterable[str]) -> list[list[str]]:
-    """Elements by rising electronegativity, those of equal value together (He, Ne and Ar have none)."""
-    found: list[list[str]] = []
+    """Return elements by rising electronegativity, those of equal value together (NaN for He, Ne and Ar)."""
+    groups: list[list[str]] = []
     before: float | None = None
     for symbol in elements.electronegativity_order(symbols):
         value = elements.get(symbol).electronegativity
         value = float("inf") if isnan(value) else value
         if value != before:
-            found.append([])
-        found[-1].append(symbol)
+            groups.append([])
+        groups[-1].append(symbol)
         before = value
-    return found
+    return groups
 
 
 @cache
 def multiplicities(number: int) -> tuple[int, ...]:
-    """The multiplicities of a group's positions, rising."""
+    """Return the multiplicities of the positions of a group, ascending."""
     return tuple(sorted({w.multiplicity for w in space_groups.get(number).wyckoff}))
 
 
 class RowFilling:
-    """Rows of one crystal as they are written.
+    """The rows of one crystal as they are generated.
 
     Args:
         number: space group.
@@ -121,27 +119,29 @@ class RowFilling:
         return not self._blocks
 
     def rows(self) -> dict[str, dict[int, Placement]]:
-        """What may come next: by element and multiplicity, the coordinates to be written."""
+        """Return the allowed next rows: by element and multiplicity, the coordinates to generate."""
         if self._rows is None:
             self._rows = {}
             for symbol in self._blocks[0] if self._blocks else ():
-                found = {m: p for m in multiplicities(self.number) if (p := self._row(symbol, m)) is not None}
-                if found:
-                    self._rows[symbol] = found
+                allowed = {
+                    m: p for m in multiplicities(self.number) if (p := self._row(symbol, m)) is not None
+                }
+                if allowed:
+                    self._rows[symbol] = allowed
         return self._rows
 
     def renew(self) -> None:
-        """Forget what is written of the next row."""
+        """Discard the coordinates of the next row."""
         self._rows = None
 
     def atoms(self, placement: Placement) -> Floats:
-        """All atoms [multiplicity, 3] of an orbit whose coordinates are written, grid steps."""
+        """Return all atoms [multiplicity, 3] of an orbit with all coordinates, grid steps."""
         group = space_groups.get(self.number)
         images = group.rotations @ placement.site()[1] + GRID * group.translations  # [n_ops, 3]
         return np.asarray(np.unique(np.round(images % GRID, 3) % GRID, axis=0), dtype=np.float64)
 
     def take(self, symbol: str, multiplicity: int, placement: Placement) -> None:
-        """Add a row whose coordinates are written."""
+        """Add a row with all coordinates."""
         index, _ = placement.site()
         if index in self._open:
             self._open.remove(index)
@@ -158,7 +158,7 @@ class RowFilling:
         self._rows = None
 
     def _row(self, symbol: str, multiplicity: int) -> Placement | None:
-        """Coordinates of a next row, None if there cannot be such a row."""
+        """Return the coordinates of a next row, None if it is not allowed."""
         before = self._multiplicity
         if multiplicity > self.left[symbol] or (before is not None and multiplicity > before):
             return None
@@ -173,29 +173,29 @@ class RowFilling:
         return placement if is_easy or placement.is_possible() else None
 
     def _limits(self, symbol: str, here: WyckoffSites) -> dict[int, Rank | None]:
-        """For each position that a next row may take, the last rank such that the rest can be filled."""
+        """Return, for each position open to a next row, the last rank such that the rest can be filled."""
         m = here.multiplicity
         counts = {s: n - (m if s == symbol else 0) for s, n in self.left.items()}
         now = tuple(sorted(counts[s] for s in self._blocks[0] if counts[s]))
         later = tuple(sorted(counts[s] for block in self._blocks[1:] for s in block))
         candidates = [i for i in here.fixed if i in self._open] + [FREE] * here.has_free
         supply = self._supply(sum(now) + sum(later))
-        found: dict[int, Rank | None] = {}
+        limits: dict[int, Rank | None] = {}
         for index in candidates:
             is_possible, limit = self._limit(here, index, now, later, supply)
             if is_possible:
-                found[index] = limit
-        return found
+                limits[index] = limit
+        return limits
 
     def _supply(self, n_atoms: int) -> tuple[tuple[int, ...], dict[int, int]]:
-        """Multiplicities of positions with free coordinates that hold any number of these atoms, and others.
+        """Return multiplicities of positions with free coordinates that hold all these atoms, and others.
 
-        The others, lines in a cell of hundreds of atoms, hold as many orbits as is said, and maybe more.
+        The others, lines in a cell of hundreds of atoms, surely hold the number of orbits that is returned.
         """
         unlimited, limited = [], {}
         for multiplicity in position_counts(self.number)[0]:
             n_rooms = sites(self.number, multiplicity).n_rooms(self._n_placed)
-            # One less than there are, since the row to be written may take one.
+            # One less than there are, because the next row may take one.
             if n_rooms is None or n_atoms // multiplicity < n_rooms:
                 unlimited.append(multiplicity)
             else:
@@ -210,7 +210,7 @@ class RowFilling:
         later: tuple[int, ...],
         supply: tuple[tuple[int, ...], dict[int, int]],
     ) -> tuple[bool, Rank | None]:
-        """Whether a row may take a position, and the last rank that it may have there (None: any)."""
+        """Return whether a row may take a position, and the last rank that it may have there (None: any)."""
         m = here.multiplicity
         group = space_groups.get(self.number)
         free, limited = supply
@@ -219,9 +219,9 @@ class RowFilling:
         fixed.update(group.wyckoff[i].multiplicity for i in self._open if i != index)
         numbers = tuple(sorted(fixed.items()))
 
-        def fills(n_behind: int, free_now: tuple[int, ...] = lower) -> bool:
-            """With so many positions of this multiplicity behind the row."""
-            usable = tuple((k, n if k < m else n_behind if k == m else 0) for k, n in numbers)
+        def fills(n_after: int, free_now: tuple[int, ...] = lower) -> bool:
+            """Return whether n positions of this multiplicity after the row suffice."""
+            usable = tuple((k, n if k < m else n_after if k == m else 0) for k, n in numbers)
             return _fills(now, free_now, usable, later=later, free=free, fixed=numbers)
 
         if fills(0):
@@ -231,13 +231,13 @@ class RowFilling:
             return False, None
         ends = sorted((here.highest[i] for i in here.fixed if i in self._open and i != index), reverse=True)
         best: Rank | None = None
-        # Ways to go on: without free coordinates; with any number of orbits that have them; with so many.
+        # Continue without free coordinates; with any number of orbits that have them; with n such orbits.
         for n_free in (0, *([n_rows] if m in free else range(1, limited.get(m, 0) + 1))):
             usable, more = ((*lower, m), 0) if n_free and m in free else (lower, n_free)
-            n_behind = next((n for n in range(len(ends) + 1) if fills(n + more, usable)), None)
-            if n_behind is None:
+            n_after = next((n for n in range(len(ends) + 1) if fills(n + more, usable)), None)
+            if n_after is None:
                 continue
-            bounds = [_before(ends[n_behind - 1])] if n_behind else []
+            bounds = [_before(ends[n_after - 1])] if n_after else []
             if n_free:
                 room = here.last_room(n_free, self._atoms)
                 if room is None:
@@ -248,6 +248,6 @@ class RowFilling:
 
 
 def _before(rank: Rank) -> Rank:
-    """The last rank before a point, in any way in which that point may be printed."""
+    """Return the last rank before a point, however the point may be printed."""
     x, y, z = rank
-    return (x, y, z - 1) if z else (x, y, -2)  # below -1, which is 0 with a sign
+    return (x, y, z - 1) if z else (x, y, -2)  # below -1, which is 0 with a minus sign

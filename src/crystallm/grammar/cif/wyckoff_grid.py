@@ -1,19 +1,17 @@
-"""Coordinates of atoms with four decimals: which values put an atom on a Wyckoff position.
+"""Wyckoff positions on the grid of printed coordinates: which values put an atom on a position.
 
-The points of a Wyckoff position are a set of subspaces, one an operator. A coordinate of a subspace is free,
+The points of a Wyckoff position are a set of subspaces, one per operator. A coordinate of a subspace is free,
 or follows from the free ones before it,
 
     x_i = sum_j k_ij x_j + o_i   (mod 1),
 
-and all is counted on a grid of 10,000 steps. A printed value v stands for [v - 1/2, v + 1/2], so a dependent
-coordinate may be printed as any v with |v - x_i| < (1 + sum_j |k_ij|) / 2. A printed point is refused where
-one of its images comes within the rounding of itself (the position has lower multiplicity there) or of an
-atom that was placed before.
+and all values are on a grid of 10,000 steps. A printed value v stands for [v - 1/2, v + 1/2], so a dependent
+coordinate may be printed as any v with |v - x_i| < (1 + sum_j |k_ij|) / 2. A printed point is not allowed
+where one of its images comes within the rounding of itself (the position has lower multiplicity there) or of
+an earlier atom.
 
 A rank orders printed values: the value in grid steps, and -1 for `-0.0000`, which the published texts have
 where a coordinate is a rounding error below zero, and sort before 0.0000.
-
-Refuses to know tokens, elements and compositions.
 """
 
 from __future__ import annotations
@@ -41,22 +39,20 @@ GRID = 10_000
 """Steps of a printed coordinate in 1."""
 
 FREE = -1
-"""Stands for all positions with free coordinates where those without are told apart by their index."""
+"""Index of all positions with free coordinates together; those without have their own index."""
 
 _NEAR = 9.5
-"""Atoms whose coordinates all differ by no more steps are one atom. Less would do to tell them apart, but the
-parameter of a position such as (x, 2x, z) is known to some steps only from what is printed, and a reader that
-moves the atom onto its position must not meet another. No known crystal is lost: the symmetry search behind
-the published texts joins what is closer than 0.1 Å, which is more than this in any cell up to 100 Å."""
+"""Atoms whose coordinates all differ by no more steps are one atom. Less would distinguish them, but the
+parameter of a position such as (x, 2x, z) is known only to some steps from the printed values, and a reader
+that moves the atom onto its position must not meet another. No known crystal is excluded: the symmetry search
+of the published texts merges atoms closer than 0.1 Å, which is more than this in any cell up to 100 Å."""
 
 _STRICT = 1e-6
-
-_PLACES = np.arange(GRID)
 
 
 @dataclass(frozen=True, eq=False)
 class WyckoffSubspace:
-    """Points of one Wyckoff position of a group, as far as one operator makes them.
+    """The points of one Wyckoff position that one operator generates.
 
     Attributes:
         index: of the Wyckoff position.
@@ -96,12 +92,12 @@ class WyckoffSubspace:
 
     @cached_property
     def n_good(self) -> int:
-        """How many these are."""
+        """Number of these values."""
         return int(self.first_good.sum())
 
     @property
     def width(self) -> int:
-        """Values of the first free coordinate that an orbit may block for others, and one; 1 on a plane."""
+        """Values of the first free coordinate that an orbit may block for others, plus one; 1 on a plane."""
         return 1 + self.n_on_line * (2 * int(_NEAR) + 1) if len(self.free) == 1 else 1
 
     @cached_property
@@ -111,7 +107,7 @@ class WyckoffSubspace:
 
     @cached_property
     def _operators(self) -> tuple[tuple[Floats, Floats, Floats, Floats, int, int], ...]:
-        """For each free coordinate the operators whose condition on a point ends with it."""
+        """For each free coordinate, the operators whose condition on a point ends with it."""
         groups = []
         for j in range(len(self.free)):
             chosen = self.linear[:, :, j].any(axis=1) & ~self.linear[:, :, j + 1 :].any(axis=(1, 2))
@@ -133,22 +129,22 @@ class WyckoffSubspace:
         return tuple(groups)
 
     def value(self, axis: int, chosen: Sequence[int]) -> float:
-        """x_i of a dependent axis for the coordinates before it, grid steps, not wrapped."""
+        """Return x_i of a dependent axis for the coordinates before it, grid steps, not wrapped."""
         offset, terms, _ = self.forms[axis]
         return offset + sum(k * chosen[j] for j, k in terms)
 
     def printed(self, axis: int, chosen: Sequence[int]) -> tuple[int, ...]:
-        """What a dependent coordinate may be printed as."""
+        """Return the values that a dependent coordinate may be printed as."""
         x, reach = self.value(axis, chosen), self.forms[axis][2] - _STRICT
         first = int(np.ceil(x - reach))
         return tuple(sorted(v % GRID for v in range(first, int(np.floor(x + reach)) + 1)))
 
     def point(self, chosen: Sequence[int]) -> Floats:
-        """The point [3] on the subspace, grid steps, with these free coordinates."""
+        """Return the point [3] on the subspace with these free coordinates, grid steps."""
         return np.asarray(self.slopes @ np.asarray(chosen, dtype=np.float64) + self.offset, dtype=np.float64)
 
     def special(self, j: int, before: Sequence[int]) -> Ints:
-        """Values of the j-th free coordinate that lower the multiplicity, for the free ones before it."""
+        """Return the values of the j-th free coordinate that lower the multiplicity, given the others."""
         linear, constant, lead, steepness, turns, width = self._operators[j]
         n = len(lead)
         if not n:
@@ -161,14 +157,14 @@ class WyckoffSubspace:
         op, turn = np.nonzero(
             off <= 2 * _NEAR
         )  # the steepest coordinate is 0 there, others may still come near
-        values = np.floor(exact[op, turn])[:, None] + np.arange(-width, width + 2)  # [found, window]
+        values = np.floor(exact[op, turn])[:, None] + np.arange(-width, width + 2)  # [n_hits, window]
         off = linear[op, None, :, j] * values[..., None] + rest[op, None]
         hit = (np.abs(off - GRID * np.rint(off / GRID)) <= _NEAR).all(axis=-1)
-        found = values[hit]
-        return np.asarray(found[(found >= 0) & (found < GRID)], dtype=np.int64)
+        values = values[hit]
+        return np.asarray(values[(values >= 0) & (values < GRID)], dtype=np.int64)
 
     def occupied(self, chosen: Sequence[int], atoms: Floats) -> Ints:
-        """Values of the last free coordinate that meet an atom [n, 3] of this position, grid steps."""
+        """Return the values of the last free coordinate that meet atoms [n, 3] of this position."""
         axis = self.free[-1]
         for i in range(axis):
             known = chosen[i] if i in self.free else self.value(i, chosen)
@@ -204,13 +200,13 @@ class WyckoffSites:
     has_free: bool
 
     def last_room(self, n: int, atoms: Mapping[int, Floats]) -> Rank | None:
-        """The last rank behind which n + 1 orbits with free coordinates surely find a place; None if none.
+        """Return the last rank after which n + 1 orbits with free coordinates surely fit; None for none.
 
-        A place is counted along the first free coordinate of a single subspace. On a line each orbit may
-        block as many values as it has points there, with their rounding; on a plane it blocks none.
+        Room is counted along the first free coordinate of a single subspace. On a line each orbit may block
+        as many values as it has points there, with their rounding; on a plane it blocks none.
         """
         best: Rank | None = None
-        for space in self._from_the_top:
+        for space in self._by_falling_rank:
             rest = (GRID,) * (2 - len(space.leading))
             if best is not None and best >= (*space.leading, GRID - 1, *rest):
                 break
@@ -225,10 +221,10 @@ class WyckoffSites:
         return best
 
     def n_rooms(self, n_placed: Mapping[int, int]) -> int | None:
-        """How many orbits surely find a place on one of the lines; None if there is a plane, which holds any.
+        """Return the number of orbits that surely fit on one of the lines; None for a plane, which holds any.
 
         Args:
-            n_placed: by index of the position, orbits that stand there.
+            n_placed: orbits on each position, by index.
         """
         free = [space for space in self.spaces if space.free]
         if any(len(space.free) > 1 for space in free):
@@ -236,14 +232,14 @@ class WyckoffSites:
         return max((space.n_good // space.width - n_placed.get(space.index, 0) for space in free), default=0)
 
     @cached_property
-    def _from_the_top(self) -> tuple[WyckoffSubspace, ...]:
+    def _by_falling_rank(self) -> tuple[WyckoffSubspace, ...]:
         free = [space for space in self.spaces if space.free]
         return tuple(sorted(free, key=lambda space: (*space.leading, GRID), reverse=True))
 
 
 @cache
 def sites(number: int, multiplicity: int) -> WyckoffSites:
-    """The sites of a multiplicity in a space group."""
+    """Return the sites of a multiplicity in a space group."""
     group = space_groups.get(number)
     spaces: list[WyckoffSubspace] = []
     for index, position in enumerate(group.wyckoff):
@@ -273,20 +269,20 @@ def _subspaces(group: SpaceGroup, index: int) -> list[WyckoffSubspace]:
         shifts = np.rint(unit * (group.rotations @ position.offset + group.translations)).astype(np.int64)
         linear = (group.rotations @ matrix).reshape(len(shifts), -1)
         images = np.unique(np.hstack([linear, shifts % unit]), axis=0)
-    found: dict[tuple[object, ...], WyckoffSubspace] = {}
+    subspaces: dict[tuple[object, ...], WyckoffSubspace] = {}
     for row in images.tolist():
         columns = [row[j : -3 : len(position.free)] for j in range(len(position.free))]
         for free, slopes, offset in _forms(columns, [Fraction(v, unit) for v in row[-3:]]):
             key = (free, *map(tuple, slopes), *offset)
-            if key not in found:
-                found[key] = _subspace(group, index, free, slopes, offset)
-    return list(found.values())
+            if key not in subspaces:
+                subspaces[key] = _subspace(group, index, free, slopes, offset)
+    return list(subspaces.values())
 
 
 def _forms(
     columns: list[list[int]], shift: list[Fraction]
 ) -> Iterator[tuple[tuple[int, ...], list[list[Fraction]], list[Fraction]]]:
-    """The points sum_j columns_j t_j + shift, t real, by their free axes, slopes and offsets."""
+    """Yield the points sum_j columns_j t_j + shift, t real, as free axes, slopes and offsets."""
     columns = [list(column) for column in columns]
     pivots: list[int] = []
     for axis in range(3):  # integer column operations, until each column begins below the one before it

@@ -1,10 +1,8 @@
-"""Which digits of a coordinate put an orbit where it may be: on points of its own, as many as its label says.
+"""Which digits of a coordinate keep an orbit on points of its own, as many as its multiplicity.
 
-Two points are one and the same where they are in the digits that are written: closer than half a step along
-each axis. Arithmetic is in ticks, the 24,000 parts of a cell edge of which steps and the offsets of symmetry
-operators are whole multiples.
-
-Knows Wyckoff positions and steps; refuses to know texts.
+Two points coincide if they do in the encoded digits: closer than half a step along each axis. Arithmetic is
+in ticks, the 24,000 parts of a cell edge, of which steps and the offsets of symmetry operators are whole
+multiples.
 """
 
 from __future__ import annotations
@@ -32,32 +30,32 @@ EDGE = STEP * description.STEPS
 NEAR = STEP / 2
 
 CROWD = 4
-"""Orbits on one Wyckoff position, from which on they may take all ten last digits from another one. Along its
-line of values an orbit meets another once for each direction, and itself once, within ten steps."""
+"""Orbits on one Wyckoff position from which they may take all ten last digits of another one. Along its line
+of values an orbit meets another once for each direction, and itself once, within ten steps."""
 
 DIGITS = tuple(range(10))
 
 
 @lru_cache(maxsize=100_000)
 def keeping(number: int, index: int, values: tuple[int, ...]) -> tuple[int, ...]:
-    """Last digits with which an orbit keeps its multiplicity.
+    """Return the last digits with which an orbit keeps its multiplicity.
 
     Args:
         number: space group.
         index: Wyckoff position.
-        values: coordinates so far, the last with a last digit of 0; those to come are special for nothing.
+        values: coordinates so far, the last with a last digit of 0; those to come are taken as generic.
     """
-    lost: set[int] = set()
-    for way in _ways(number, index, len(values)):
-        lost.update(_met(way, values))
-    return tuple(d for d in DIGITS if d not in lost) if lost else DIGITS
+    excluded: set[int] = set()
+    for pair in _pairs(number, index, len(values)):
+        excluded.update(_coinciding(pair, values))
+    return tuple(d for d in DIGITS if d not in excluded) if excluded else DIGITS
 
 
-def _met(way: tuple[Row, ...], values: tuple[int, ...]) -> Sequence[int]:
-    """Last digits with which the two points of a way are one."""
+def _coinciding(pair: tuple[Row, ...], values: tuple[int, ...]) -> Sequence[int]:
+    """Return the last digits with which a pair of points coincides."""
     first = values[-1]
     digits: Sequence[int] = DIGITS
-    for rates, last, rest in way:
+    for rates, last, rest in pair:
         start = rest + last * first
         for rate, value in zip(rates, values, strict=False):
             start += rate * value
@@ -68,17 +66,17 @@ def _met(way: tuple[Row, ...], values: tuple[int, ...]) -> Sequence[int]:
 
 
 def _beyond(start: float, last: int) -> bool:
-    """Whether no digit makes a coordinate of a way vanish that is `start` with a 0; told at once for all."""
+    """Return whether no digit makes a difference vanish that is `start` with a digit of 0."""
     span = 9 * abs(last)
     return 2 * NEAR + span < (start + NEAR) % EDGE < EDGE - span
 
 
 @cache
-def _ways(number: int, index: int, n_known: int) -> tuple[tuple[Row, ...], ...]:
-    """Ways from an orbit's first point to its others that vanish for some of its first `n_known` values."""
+def _pairs(number: int, index: int, n_known: int) -> tuple[tuple[Row, ...], ...]:
+    """Return the differences of the first point from others that vanish for some `n_known` first values."""
     matrices, shifts = space_groups.get(number).orbit_maps[index]
     generic = np.array(space_groups.GENERIC[n_known : matrices.shape[2]])
-    ways: dict[tuple[Row, ...], None] = {}  # each once, in order
+    pairs: dict[tuple[Row, ...], None] = {}  # each once, in order
     for matrix, shift in zip(matrices[1:] - matrices[0], shifts[1:] - shifts[0], strict=True):
         rests = np.round((shift + matrix[:, n_known:] @ generic) * EDGE, 3).tolist()
         rows: list[Row] = []
@@ -89,13 +87,13 @@ def _ways(number: int, index: int, n_known: int) -> tuple[tuple[Row, ...], ...]:
                 break  # apart, whatever the values
         else:
             rows.sort(key=lambda row: row[1] != 0)  # those without a digit decide soonest
-            ways[tuple(rows)] = None
-    return tuple(ways)
+            pairs[tuple(rows)] = None
+    return tuple(pairs)
 
 
 @cache
 def _maps(number: int, index: int) -> tuple[Ints, Ints]:
-    """`SpaceGroup.orbit_maps` of steps onto ticks."""
+    """Return `SpaceGroup.orbit_maps` of steps onto ticks."""
     matrices, shifts = space_groups.get(number).orbit_maps[index]
     return np.rint(matrices * STEP).astype(np.int64), np.rint(shifts * EDGE).astype(np.int64)
 
@@ -103,7 +101,7 @@ def _maps(number: int, index: int) -> tuple[Ints, Ints]:
 def apart(
     number: int, index: int, values: Sequence[int], kept: tuple[int, ...], others: Sequence[Sequence[int]]
 ) -> tuple[int, ...]:
-    """Those of some last digits with which an orbit is on no point of others on the same Wyckoff position.
+    """Return the last digits with which an orbit avoids the points of others on the same Wyckoff position.
 
     Args:
         number: space group.
@@ -119,18 +117,18 @@ def apart(
     span = 9 * np.abs(rates)
     low = (starts + int(NEAR)) % EDGE
     near = ((low <= 2 * NEAR + span) | (low >= EDGE - span)).all(axis=2)  # as not `_beyond`
-    lost: set[int] = set()
+    excluded: set[int] = set()
     for image, other in np.argwhere(near).tolist():
         off = starts[image, other] + rates[image] * np.array(kept)[:, None]  # [n_kept, 3]
         off = np.abs((off + EDGE // 2) % EDGE - EDGE // 2)
-        lost.update(d for d, most in zip(kept, off.max(axis=1).tolist(), strict=True) if most < NEAR)
-    return tuple(d for d in kept if d not in lost) if lost else kept
+        excluded.update(d for d, most in zip(kept, off.max(axis=1).tolist(), strict=True) if most < NEAR)
+    return tuple(d for d in kept if d not in excluded) if excluded else kept
 
 
 def full_tens(
     number: int, index: int, values: tuple[int, ...], others: Sequence[Sequence[int]]
 ) -> frozenset[int]:
-    """Tens of an orbit's last coordinate whose ten values put it on points of others or of its own.
+    """Return the tens of the last coordinate whose ten values all put an orbit on other points or its own.
 
     Args:
         number: space group.
@@ -163,6 +161,6 @@ def full_tens(
 
 @cache
 def fixed_points(number: int, index: int) -> Floats:
-    """The points [multiplicity, 3] of a position without free coordinates, fractions in [0, 1)."""
+    """Return the points [multiplicity, 3] of a position without free coordinates, fractions in [0, 1)."""
     _, shifts = space_groups.get(number).orbit_maps[index]
     return np.asarray(shifts % 1.0 % 1.0)

@@ -1,11 +1,10 @@
-"""Rules of the orbits language for a crystal of which a part is known: a host whose guests are to be found.
+"""The grammar of orbits sequences with a fixed part: a template structure with atoms missing.
 
-The known orbits are in every text; others are written between them, as the composition has atoms left.
-Where cell and coordinates are known too, they are written as they are. Everything else is as in
-`grammar_orbits`, and a choice can be completed as there: what is left of the composition fits beside all
-that is known, before a position is offered.
+The fixed orbits are in every sequence; others come between them while the composition has atoms left. Cell
+and coordinates are forced where they are fixed too. A position is allowed only if the missing atoms still
+fit beside all that is fixed, so every choice can be completed.
 
-Refuses to know structures: `completion` makes a `Known` of one.
+Does not depend on structures: `generation.completion` makes a `FixedPart` of one.
 """
 
 from __future__ import annotations
@@ -18,32 +17,30 @@ from crystallm.crystallography import formula, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
 from crystallm.grammar import base
 from crystallm.grammar.orbits import token_options
-from crystallm.grammar.orbits.state import OrbitsGrammarState
+from crystallm.grammar.orbits.state import OrbitsGrammar, OrbitsGrammarState
 from crystallm.orbits import vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    _Part = Callable[[int], int]
+    from collections.abc import Sequence
 
 
-MORE_UNITS = ": ask for more formula units"
-"""The mend where nobody knows how many."""
+MORE_UNITS = ": request more formula units"
+"""The remedy where the number is not known."""
 
 
 @dataclass(frozen=True)
 class FixedPart:
-    """What is known of a crystal.
+    """The fixed part of a crystal.
 
     Attributes:
-        composition: (element, count in the conventional cell) of the whole, in the order of the texts.
+        composition: (element, count in the conventional cell) of the whole, in the order of the language.
         space_group: number.
-        orbits: element, Wyckoff index and coordinates (thousandths) of each known orbit, in the order of the
-            texts; None for coordinates that are to be found.
-        cell: as in `orbits.Description`; None if it is to be found.
+        orbits: element, Wyckoff index and coordinates (thousandths) of each fixed orbit, in the order of the
+            language; None for coordinates that are left to the network.
+        cell: as in `orbits.Description`; None if it is left to the network.
 
     Raises:
-        InputError: the known orbits hold more of an element than there is, or the rest fits no positions.
+        InputError: the fixed orbits hold more of an element than the whole, or the rest fits no positions.
     """
 
     composition: tuple[tuple[str, int], ...]
@@ -58,23 +55,23 @@ class FixedPart:
         if short:
             atoms = "atom" if left[short[0]] == -1 else "atoms"
             raise InputError(
-                f"the known part holds {-left[short[0]]} {atoms} of {short[0]} more than the whole cell"
+                f"the fixed part holds {-left[short[0]]} {atoms} of {short[0]} more than the whole cell"
                 f"{MORE_UNITS}"
             )
         if not any(left.values()):
-            raise InputError("nothing is missing: the known part has all atoms of the formula")
+            raise InputError("nothing is missing: the fixed part has all atoms of the formula")
         free, fixed = wyckoff_assignment.position_counts(self.space_group)
-        taken = Counter(group.wyckoff[i].multiplicity for i in self.fixed)
+        taken = Counter(group.wyckoff[i].multiplicity for i in self.taken)
         open_ = tuple((m, n - taken[m]) for m, n in fixed)
         if not wyckoff_assignment.fits(free, open_, tuple(sorted(n for n in left.values() if n))):
             rest = formula.short("".join(f"{symbol}{n}" for symbol, n in left.items() if n))
             raise InputError(
-                f"{rest} cannot be added to the known part: {group.symbol} has no positions for so many atoms"
+                f"{rest} cannot be added to the fixed part: {group.symbol} has no positions for them"
             )
 
     @property
     def missing(self) -> dict[str, int]:
-        """Atoms of each element that are to be found."""
+        """Missing atoms of each element."""
         wyckoff = space_groups.get(self.space_group).wyckoff
         left = dict(self.composition)
         for symbol, index, _ in self.orbits:
@@ -82,137 +79,129 @@ class FixedPart:
         return left
 
     @property
-    def fixed(self) -> frozenset[int]:
-        """Indices of the known orbits' positions without free coordinates: no other orbit has room there."""
+    def taken(self) -> frozenset[int]:
+        """Indices of the positions without free coordinates in use: each has room for one orbit."""
         wyckoff = space_groups.get(self.space_group).wyckoff
         return frozenset(index for _, index, _ in self.orbits if not wyckoff[index].free)
 
 
-class KnownState(OrbitsGrammarState):
-    """Where such a text stands.
+class FixedPartState(OrbitsGrammarState):
+    """State of a sequence with a fixed part.
 
     Args:
-        known: what must be in it.
-        context: tokens that the text may have; None for any number.
+        fixed: the fixed part.
+        context: tokens that the sequence may have; None for any number.
     """
 
-    def __init__(self, known: FixedPart, context: int | None = None) -> None:
-        super().__init__("full", dict(known.composition), known.space_group, context=context)
-        self._known = known
+    def __init__(self, fixed: FixedPart, context: int | None = None) -> None:
+        counts = dict(fixed.composition)
+        super().__init__(OrbitsGrammar("full", counts, fixed.space_group, context=context))
+        self._fixed = fixed
 
-    def _orbit_label(self, token: int | None) -> Sequence[int]:
-        if token is not None:
-            return super()._orbit_label(token)
-        number, symbol = self._known.space_group, self.placed[-1].element
+    def _label_options(self) -> Sequence[int]:
+        number, symbol = self._fixed.space_group, self.placed[-1].element
         wyckoff = space_groups.get(number).wyckoff
-        written = [orbit.index for orbit in self.placed[:-1] if orbit.element == symbol]
-        needed = self._needed(symbol, written)
+        placed = [orbit.index for orbit in self.placed[:-1] if orbit.element == symbol]
+        needed = self._needed(symbol, placed)
         left = self._left[symbol] - sum(wyckoff[i].multiplicity for i in needed)
         if not left:
             return token_options.labels(number, tuple(needed[:1]))
-        first = written[-1] if written else 0
+        first = placed[-1] if placed else 0
         later = self._missing_later(symbol)
-        # What is known and not yet written stands where it stands.
-        taken = self._taken | self._known.fixed
-        found = wyckoff_assignment.labels_allowed(number, taken, first, left, later)
+        # Fixed orbits that come later keep their positions.
+        taken = self._taken | self._fixed.taken
+        fitting = wyckoff_assignment.labels_allowed(number, taken, first, left, later)
         if needed:
-            next_known = needed[0]
-            behind = wyckoff_assignment.labels_allowed(number, taken, max(first, next_known), left, later)
-            found = (*(i for i in found if i < next_known), *([next_known] if behind else []))
-            if next_known in wyckoff_assignment.labels_allowed(number, taken, first, left, later):
-                found = tuple(dict.fromkeys((*found, next_known)))
-        return token_options.labels(number, tuple(found))
+            next_fixed = needed[0]
+            after = wyckoff_assignment.labels_allowed(number, taken, max(first, next_fixed), left, later)
+            may_be_next = bool(after) or next_fixed in fitting
+            fitting = (*(i for i in fitting if i < next_fixed), *([next_fixed] if may_be_next else []))
+        return token_options.labels(number, tuple(fitting))
 
-    def _needed(self, symbol: str, written: Sequence[int]) -> list[int]:
-        """Indices of the known orbits of an element that are not written yet, sorted."""
-        left = Counter(index for name, index, _ in self._known.orbits if name == symbol)
-        left.subtract(Counter(written))
+    def _needed(self, symbol: str, placed: Sequence[int]) -> list[int]:
+        """Return the indices of the fixed orbits of an element that are still to come, sorted."""
+        left = Counter(index for name, index, _ in self._fixed.orbits if name == symbol)
+        left.subtract(Counter(placed))
         return sorted(index for index, n in left.items() for _ in range(max(n, 0)))
 
     def _missing_later(self, symbol: str) -> tuple[int, ...]:
-        """What is to be found of the elements behind one, sorted."""
-        names = [name for name, _ in self._known.composition]
-        behind = names[names.index(symbol) + 1 :]
-        return tuple(sorted(n for name, n in self._known.missing.items() if n and name in behind))
+        """Return the numbers of missing atoms of the elements after one, sorted."""
+        names = [name for name, _ in self._fixed.composition]
+        later = names[names.index(symbol) + 1 :]
+        return tuple(sorted(n for name, n in self._fixed.missing.items() if n and name in later))
 
     def _tens_options(self) -> Sequence[int]:
-        if self._known.cell is None:
+        if self._fixed.cell is None:
             return super()._tens_options()
-        place = len(self.cell)
-        first, written = token_options.tens_of(space_groups.get(self._known.space_group).free_cell[place])
-        return token_options.alone(first + self._known.cell[place] // 10 - written[0])
+        position = len(self.cell)
+        first, tens = token_options.tens_of(self._known_group().free_cell[position])
+        return token_options.alone(first + self._fixed.cell[position] // 10 - tens[0])
 
-    def _rest(self, token: int | None) -> Sequence[int]:
-        if token is not None or self._known.cell is None:
-            return super()._rest(token)
-        return token_options.alone(vocabulary.families().rest + self._known.cell[len(self.cell)] % 10)
+    def _rest_options(self) -> Sequence[int]:
+        if self._fixed.cell is None:
+            return super()._rest_options()
+        return token_options.alone(vocabulary.families().rest + self._fixed.cell[len(self.cell)] % 10)
 
-    def _coarse(self, token: int | None) -> Sequence[int]:
-        found = super()._coarse(token)
-        if token is not None:
-            return found
-        return self._within(found, vocabulary.families().coarse, lambda value: value // 10)
-
-    def _fine(self, token: int | None) -> Sequence[int]:
-        if token is not None:
-            return super()._fine(token)
-        due, must = self._due()
-        done = len(self.placed[self._orbit].values)
-        if due is not None and self._pending // 10 != due[done] // 10:
-            due = None  # below the known one already
-        found = super()._fine(None)
-        if due is None:
-            return found
-        return self._limited(found, vocabulary.families().fine, due[done] % 10, must=must)
-
-    def _within(self, found: Sequence[int], first: int, part: _Part) -> Sequence[int]:
+    def _coarse_options(self) -> Sequence[int]:
+        options = super()._coarse_options()
         due, must = self._due()
         if due is None:
-            return found
-        return self._limited(found, first, part(due[len(self.placed[self._orbit].values)]), must=must)
+            return options
+        value = due[len(self.placed[self._orbit].values)]
+        return self._limited(options, vocabulary.families().coarse + value // 10, must=must)
+
+    def _fine_options(self) -> Sequence[int]:
+        options = super()._fine_options()
+        due, must = self._due()
+        value = None if due is None else due[len(self.placed[self._orbit].values)]
+        if value is None or self._pending // 10 != value // 10:  # below the fixed value already
+            return options
+        return self._limited(options, vocabulary.families().fine + value % 10, must=must)
 
     @staticmethod
-    def _limited(found: Sequence[int], first: int, digit: int, *, must: bool) -> Sequence[int]:
-        """Options no larger than the known digit, or that alone."""
-        below = () if must else tuple(token for token in found if token <= first + digit)
-        return below or token_options.alone(first + digit)
+    def _limited(options: Sequence[int], token: int, *, must: bool) -> Sequence[int]:
+        """Return the options up to the token of the fixed value, or that alone."""
+        below = () if must else tuple(option for option in options if option <= token)
+        return below or token_options.alone(token)
 
     def _due(self) -> tuple[tuple[int, ...] | None, bool]:
-        """Coordinates of the next known orbit that may be written here, and whether no other may.
+        """Return the coordinates of the next fixed orbit that may come here, and whether no other may.
 
-        Orbits on one position stand in order, so what is new stands before the next known one or is behind
-        all known ones. None where nothing is known, or what is written is below that already.
+        Orbits on one position stand in order, so a new one comes before the next fixed one or after all fixed
+        ones. None where no coordinates are fixed, or the values so far are below them already.
         """
         orbit = self.placed[self._orbit]
         key = (orbit.element, orbit.index)
         run = [i for i, other in enumerate(self.placed) if (other.element, other.index) == key]
-        known = sorted(
-            values for *where, values in self._known.orbits if tuple(where) == key and values is not None
+        due = sorted(
+            values
+            for *position, values in self._fixed.orbits
+            if tuple(position) == key and values is not None
         )
         for i in run:
             values = tuple(self.placed[i].values)
-            if i < self._orbit and values in known:
-                known.remove(values)
-        if not known:
+            if i < self._orbit and values in due:
+                due.remove(values)
+        if not due:
             return None, False
-        must = sum(i >= self._orbit for i in run) <= len(known)
+        must = sum(i >= self._orbit for i in run) <= len(due)
         done = tuple(orbit.values)
-        if done != known[0][: len(done)]:
+        if done != due[0][: len(done)]:
             return None, False
-        return known[0], must
+        return due[0], must
 
 
 @dataclass(frozen=True)
 class FixedPartGrammar:
-    """Rules for a crystal of which a part is known, for `decode`."""
+    """The grammar of a crystal with a fixed part."""
 
-    known: FixedPart
+    fixed: FixedPart
     context: int | None = None
 
-    def start(self, prompt: Sequence[int]) -> KnownState:
-        """The state behind a prompt.
+    def start(self, prompt: Sequence[int]) -> FixedPartState:
+        """Return the state after a prompt.
 
         Raises:
             InputError: the prompt breaks the rules.
         """
-        return base.behind(KnownState(self.known, self.context), prompt)
+        return base.after(FixedPartState(self.fixed, self.context), prompt)
