@@ -12,7 +12,6 @@ import pytest
 from pyarrow import parquet
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.storage.files import write_atomically
 from crystallm.storage.run_folder import RunFolder
 
 COLUMNS = {"unit": "int32", "name": "string", "energy": "float64"}
@@ -158,20 +157,6 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert files(tmp_path) == before
     assert folder(tmp_path).open() == {1, 2}
-
-
-def test_an_old_file_survives_a_write_that_fails(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    write_atomically(path, b"old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CrystallmError, match="No space left on device"):
-        write_atomically(path, b"new")
-    assert files(tmp_path) == ["a.txt"]
-    assert path.read_bytes() == b"old"
 
 
 def test_damaged_files_are_named(tmp_path):

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystallm.benchmarks.metrics import Line
-    from crystallm.datasets.report import PreparationReport
 
 
 _REASONS = 10
@@ -208,46 +207,6 @@ def print_published(rows: Sequence[Mapping[str, Any]], source: str, licence: str
     for row in rows:
         table.add_row(row["name"], row["what"], "yes" if row["here"] else "-")
     page().print(table)
-
-
-def print_report(report: PreparationReport, folder: Path) -> None:
-    """Print what became of the rows of a preparation.
-
-    Args:
-        report: what is told.
-        folder: of the data set.
-    """
-    console = page()
-    table = new_table(f"{folder}: {report.written:,} of {report.read:,} rows")
-    table.add_column("split")
-    with_tokens = report.language != "none"
-    for name in ("crystals", "tokens", "tokens a crystal") if with_tokens else ("crystals",):
-        table.add_column(name, justify="right")
-    for split, n in report.crystals.items():
-        tokens = report.tokens[split]
-        numbers = (f"{tokens:,}", f"{tokens / n:.1f}" if n else "-") if with_tokens else ()
-        table.add_row(split, f"{n:,}", *numbers)
-    console.print(table)
-    if report.equivalents:
-        console.print(
-            f"{report.equivalents:,} equivalent descriptions of training crystals beside them",
-            highlight=False,
-        )
-    aside = sum(report.rejected.values())
-    if report.duplicates:
-        console.print(
-            f"{report.duplicates:,} duplicates left out (--deduplicate none keeps them)", highlight=False
-        )
-    if aside:
-        console.print(f"{aside:,} rows refused (rejected.parquet)", highlight=False)
-    for reason, n in list(report.reasons.items())[:_REASONS]:
-        console.print(plain(f"  {n:,}  {reason}"), highlight=False)
-    if report.unreadable_known:
-        console.print(
-            f"{report.unreadable_known:,} entries to exclude could not be read: only their ids count",
-            highlight=False,
-        )
-    console.print(f"report: {folder / 'report.html'}", highlight=False)
 
 
 def print_lines(title: str, lines: Sequence[Line]) -> None:
