@@ -39,7 +39,7 @@ def main() -> None:
         place = Path(name)
         _write_inputs(place, args.requests)
         command = [
-            sys.executable, "-m", "crystallm", "generate", "--formulas", str(place / "list.csv"), "-n", "1",
+            sys.executable, "-m", "crystallm", "generate", "--requests", str(place / "list.csv"), "-n", "1",
             "--model", str(place / "model"), "--out", str(place / "out"), "--device", "cpu", "--quiet",
             "--constraints", "none", "--batch-size", "256", "--workers", str(args.workers),
         ]  # fmt: skip

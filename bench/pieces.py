@@ -278,7 +278,7 @@ def vllm(options: Found) -> Iterator[Found]:
 
 
 def command(options: Found) -> Iterator[Found]:
-    """`crystallm generate --formulas` in processes that write, judge and keep, starts counted."""
+    """`crystallm generate --requests` in processes that write, judge and keep, starts counted."""
     import decode
 
     from crystallm.crystallography.formula import cell
@@ -294,7 +294,7 @@ def command(options: Found) -> Iterator[Found]:
             subprocess.run(
                 [
                     *(sys.executable, "-m", "crystallm", "generate", "--quiet", "-n", str(each)),
-                    *("--formulas", str(place / "asked.csv"), "--out", str(place / "out"), "--no-cifs"),
+                    *("--requests", str(place / "asked.csv"), "--out", str(place / "out"), "--no-write-cifs"),
                     *("--workers", str(options["processes"]), "--batch-size", str(options["batch"])),
                     *("--device", options.get("device", "cpu"), "--dtype", options["dtype"]),
                     *("--seed", str(repeat)),

@@ -27,7 +27,7 @@ def main(folder: Path) -> int:
         shutil.rmtree(folder)
     requests = Path(__file__).with_name("demo.csv")
     energy = ["--energy", "chgnet"] if find_spec("chgnet") else []
-    code = app.run(["generate", "--formulas", str(requests), *energy, "--out", str(folder)])
+    code = app.run(["generate", "--requests", str(requests), *energy, "--out", str(folder)])
     if code:
         return code
     rows = parquet.read_table(folder / run_folder.RESULTS).to_pylist()
