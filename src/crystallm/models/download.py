@@ -16,7 +16,6 @@ from functools import cache
 from http import HTTPStatus
 from http.client import HTTPException
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
@@ -24,6 +23,7 @@ from crystallm.storage.files import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 
 ENDING = ".tar.gz"

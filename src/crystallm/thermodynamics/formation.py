@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import calculations, relaxation
@@ -29,6 +28,7 @@ from crystallm.thermodynamics import reference_crystals
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from concurrent.futures import Executor
+    from pathlib import Path
 
     from pymatgen.core import Composition
 
