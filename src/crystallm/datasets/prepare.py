@@ -262,7 +262,7 @@ def read_crystals(
         CrystallmError: a worker process failed.
     """
     options = PrepareOptions(language="none", symprec=symprec, min_distance=0.0).model_dump(mode="json")
-    tasks = (
+    tasks: Iterator[Row] = (
         {"number": number, "options": options, "symmetry": symmetry, "rows": rows}
         for number, rows in enumerate(units(read_rows(path)))
     )
