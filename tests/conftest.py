@@ -74,14 +74,11 @@ def kept() -> Iterator[None]:
 
 
 @pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks of worker processes run in this process: to start one takes seconds."""
-    from contextlib import nullcontext
+def inline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Tasks of worker processes run in this process: to start one takes seconds. Names of their functions."""
+    from misbehaving import use_inline_pool
 
-    from crystallm.execution import mapping
-    from crystallm.execution.pool import Inline
-
-    monkeypatch.setattr(mapping, "open_executor", lambda *_: nullcontext((Inline(), 1)))
+    return use_inline_pool(monkeypatch)
 
 
 @pytest.fixture

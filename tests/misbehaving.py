@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from crystallm.execution.mapping import map_tasks, run_tasks
-from crystallm.execution.tasks import Failure, TaskError
+from crystallm.execution.pool import Inline
+from crystallm.execution.tasks import Failure, TaskError, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
 
@@ -77,6 +80,46 @@ def conforms(executor: Executor, *, elsewhere: bool) -> None:
 
     values = run_tasks(executor, behave, tasks)  # with limits, in a process beside a worker that has none
     assert [type(value) for value in values] == [type(found[i]) for i in range(len(tasks))]
+
+
+class InlinePool(Inline):
+    """Runs the tasks of a process pool in this process; `fails` decides which tasks fail instead.
+
+    Attributes:
+        calls: names of the functions, one per task.
+    """
+
+    calls: ClassVar[list[str]] = []
+    fails: ClassVar[Callable[[str, Any], bool]] = staticmethod(lambda name, task: False)
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def kill(self) -> None:
+        """Do nothing: there are no processes."""
+
+    def submit_task(self, function: Any, task: Any, limits: Any = None) -> Future[Any]:
+        """Run a task as a process would: values travel as JSON."""
+        name = name_of(function)
+        self.calls.append(name.partition(":")[2])
+        if self.fails(self.calls[-1], task):
+            future: Future[Any] = Future()
+            future.set_exception(TaskError("took longer than 1 s"))
+            return future
+        future = self.submit(name, json.loads(json.dumps(task)))
+        if future.exception() is None:
+            json.dumps(future.result())
+        return future
+
+
+def use_inline_pool(monkeypatch: pytest.MonkeyPatch, fails: Any = None) -> list[str]:
+    """Replace process pools that functions open for one call; return the list of calls."""
+    calls: list[str] = []
+    monkeypatch.setattr(InlinePool, "calls", calls)
+    if fails is not None:
+        monkeypatch.setattr(InlinePool, "fails", staticmethod(fails))
+    monkeypatch.setattr("crystallm.execution.mapping.ProcessPool", InlinePool)
+    return calls
 
 
 def alive(pid: int) -> bool:

@@ -1,6 +1,6 @@
-"""The errors that a person may see: one line, which quotes the value and says the mend.
+"""Errors for users, each one line that quotes the value and gives the remedy; warnings of libraries.
 
-Knows nothing of crystals. `exit_code` is what the command line returns for each.
+`exit_code` is what the command line returns for an error.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 
 def install(extra: str) -> str:
-    """The command that gets what an extra of this package needs: the mend where something is missing."""
+    """Return the command that installs an extra of this package: the remedy for a missing package."""
     return f"pip install 'crystallm[{extra}]'"
 
 
 class CrystallmError(Exception):
-    """Something was asked rightly but could not be done (exit code 1)."""
+    """A valid request that could not be met (exit code 1)."""
 
     exit_code = 1
 
 
 class InputError(CrystallmError, ValueError):
-    """Something was asked wrongly: a formula that is none, an unknown space group (exit code 2)."""
+    """An invalid request: a malformed formula, an unknown space group (exit code 2)."""
 
     exit_code = 2
 
 
 class TextError(CrystallmError, ValueError):
-    """A text that is not a crystal.
+    """A text that does not describe a crystal.
 
     Args:
         message: what is wrong, with the offending value.
@@ -44,17 +44,25 @@ class TextError(CrystallmError, ValueError):
 
 
 class CheckpointError(CrystallmError):
-    """Weights that are missing, truncated, or not a model of this kind."""
+    """Weights that are missing, truncated, or not of a supported model."""
 
 
 def describe(error: BaseException) -> str:
-    """An error in one short line."""
+    """Return type and text of an error, for a short message."""
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 
+def one_line(value: object, limit: int = 200) -> str:
+    """Return a text or an error as one printable line; the type of an error without text."""
+    text = " ".join(str(value)[: 2 * limit].split())[:limit]
+    if not text and isinstance(value, BaseException):
+        return type(value).__name__
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings that pymatgen and spglib have for nearly every odd crystal; verdicts say it."""
+def quiet_libraries() -> Iterator[None]:
+    """Suppress warnings, such as pymatgen's and spglib's for nearly every implausible crystal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -18,9 +18,8 @@ import real_crystals
 from crystallm.benchmarks import novelty
 from crystallm.cli.commands import benchmark_generated as command
 from crystallm.errors import InputError
-from crystallm.execution import mapping
-from crystallm.execution import tasks as execution_tasks
-from crystallm.structures import comparison, conversion, duplicates, known_structures
+from crystallm.structures import conversion, duplicates
+from misbehaving import use_inline_pool
 
 CELLS = (
     [[1, 1, 0], [0, 1, 0], [0, 0, 2]],
@@ -44,26 +43,6 @@ def some() -> list[Structure]:
     return list(by_formula.values())[:20]
 
 
-@pytest.fixture
-def in_process(monkeypatch) -> list[tuple[str, int]]:
-    """Workers that are no processes; what they were asked, function and number of tasks."""
-    asked: list[tuple[str, int]] = []
-
-    def run(function: str, tasks: Any, *, on_done: Any, **_: Any) -> list[Any]:
-        name = function.partition(":")[2]
-        asked.append((name, len(tasks)))
-        found = []
-        for i in range(len(tasks)):
-            found.append(
-                json.loads(json.dumps(execution_tasks.resolve(function)(json.loads(json.dumps(tasks[i])))))
-            )
-            on_done(i)
-        return found
-
-    monkeypatch.setattr(mapping, "run", run)
-    return asked
-
-
 def verdicts(result: novelty.NoveltyResult) -> list[tuple[bool, bool, bool]]:
     return [(v.valid, v.unique, v.novel) for v in result.crystals]
 
@@ -80,7 +59,7 @@ def test_the_known_set_itself_is_not_novel_however_it_is_told(some) -> None:
     assert (result.n_known, result.n_compared, result.n_undecided) == (20, 20, 0)
 
 
-def test_a_crystal_told_in_another_cell_is_a_repeat(textbook_structures, in_process) -> None:
+def test_a_crystal_told_in_another_cell_is_a_repeat(textbook_structures, inline) -> None:
     first = list(textbook_structures.values())
     again = [told(structure, seed) for seed in range(3) for structure in first]
     result = novelty.evaluate([*first, *again], [])
@@ -91,7 +70,7 @@ def test_a_crystal_told_in_another_cell_is_a_repeat(textbook_structures, in_proc
     assert math.isnan(result.overall.sun)
 
 
-def test_polymorphs_are_different_crystals(in_process) -> None:
+def test_polymorphs_are_different_crystals(inline) -> None:
     sphalerite = Structure.from_spacegroup("F-43m", Lattice.cubic(5.41), ["Zn", "S"], [[0] * 3, [0.25] * 3])
     rock_salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.06), ["Zn", "S"], [[0] * 3, [0.5] * 3])
     result = novelty.evaluate([sphalerite, rock_salt], [("zincblende", cif(told(sphalerite)))])
@@ -99,7 +78,7 @@ def test_polymorphs_are_different_crystals(in_process) -> None:
     assert result.crystals[0].known == "zincblende"
 
 
-def test_the_order_of_the_crystals_changes_no_rate(some, in_process) -> None:
+def test_the_order_of_the_crystals_changes_no_rate(some, inline) -> None:
     samples: list[Any] = [*some[:6], *(told(s) for s in some[:3]), None, "data_x"]
     energies = [0.0, 0.05, 0.2, None, -0.1, 0.1, 0.0, 0.05, 0.2, 0.0, None]
     valid = [True] * 9 + [False] * 2
@@ -119,7 +98,7 @@ def test_the_order_of_the_crystals_changes_no_rate(some, in_process) -> None:
     assert first.overall.vun == pytest.approx(4 / 11)
 
 
-def test_energies_give_the_stable_ones(textbook_structures, in_process) -> None:
+def test_energies_give_the_stable_ones(textbook_structures, inline) -> None:
     samples = list(textbook_structures.values())
     energies = [0.0, 0.1, 0.1001, -0.3, None]
     result = novelty.evaluate(samples, [("salt", cif(samples[0]))], e_above_hull=energies)
@@ -129,14 +108,14 @@ def test_energies_give_the_stable_ones(textbook_structures, in_process) -> None:
     assert (rates.stable, rates.metastable, rates.sun, rates.msun) == pytest.approx((0.4, 0.6, 0.2, 0.4))
 
 
-def test_the_first_valid_one_of_equals_is_the_unique_one(some, in_process) -> None:
+def test_the_first_valid_one_of_equals_is_the_unique_one(some, inline) -> None:
     result = novelty.evaluate([some[0], told(some[0]), some[0].copy()], [], valid=[False, True, True])
     assert [v.unique for v in result.crystals] == [False, True, False]
     assert [v.repeats for v in result.crystals] == [1, None, 1]
     assert result.overall.vun == pytest.approx(1 / 3)
 
 
-def test_crystals_are_judged_by_the_papers_checks(some, in_process) -> None:
+def test_crystals_are_judged_by_the_papers_checks(some, inline) -> None:
     squeezed = some[0].copy()
     squeezed.scale_lattice(squeezed.volume * 0.1)
     result = novelty.evaluate([some[0], cif(some[1]), squeezed], [])
@@ -144,7 +123,7 @@ def test_crystals_are_judged_by_the_papers_checks(some, in_process) -> None:
     assert result.crystals[2].repeats == 0  # volumes are scaled to each other, as the matcher does by default
 
 
-def test_what_cannot_be_read_is_neither_unique_nor_novel(some, in_process) -> None:
+def test_what_cannot_be_read_is_neither_unique_nor_novel(some, inline) -> None:
     shared = Structure(Lattice.cubic(4), [{"Na": 0.5, "K": 0.5}], [[0] * 3])
     needle = Structure(Lattice.from_parameters(0.6, 0.6, 900, 90, 90, 90), ["Na"], [[0] * 3])
     result = novelty.evaluate([None, "data_x nonsense", shared, needle, some[0]], [], valid=[True] * 5)
@@ -160,7 +139,7 @@ def test_what_cannot_be_read_is_neither_unique_nor_novel(some, in_process) -> No
     assert result.overall.vun == pytest.approx(1 / 5)
 
 
-def test_known_crystals_that_cannot_be_read_are_counted(some, in_process) -> None:
+def test_known_crystals_that_cannot_be_read_are_counted(some, inline) -> None:
     text = cif(some[0])
     cut = text[: text.index("_cell_length_b")] + text[text.index("_chemical_formula_sum") :]
     known = [("cut", cut), ("empty", ""), ("whole", text)]
@@ -169,7 +148,7 @@ def test_known_crystals_that_cannot_be_read_are_counted(some, in_process) -> Non
     assert result.crystals[0].known == "whole"
 
 
-def test_known_crystals_come_from_collections_of_any_kind(some, in_process, tmp_path) -> None:
+def test_known_crystals_come_from_collections_of_any_kind(some, inline, tmp_path) -> None:
     record: dict[str, Any] = some[1].as_dict()
     broken: dict[str, Any] = {"id": "broken", "structure": record | {"sites": []}}
     items = [{"id": "json", "structure": record}, broken]
@@ -181,66 +160,6 @@ def test_known_crystals_come_from_collections_of_any_kind(some, in_process, tmp_
     assert (result.n_known, result.n_compared, result.n_unreadable) == (3, 2, 1)
 
 
-def test_only_known_crystals_of_a_generated_formula_are_kept(some) -> None:
-    seen: list[int] = []
-    known = ((str(i), cif(some[i % 20])) for i in range(1040))
-    wanted = {comparison.formula_of(some[3].composition.get_el_amt_dict())}
-    found = known_structures.index(known, wanted, on_row=seen.append)
-    assert found.n_rows == 1040
-    assert seen == [1000]
-    assert found.rows.keys() == wanted
-    (formula,) = wanted
-    assert [identifier for identifier, _ in found.rows[formula]][:2] == ["3", "23"]
-    assert found.text(formula, 1) == cif(some[3])
-
-
-@pytest.mark.parametrize(
-    ("line", "formula"),
-    [
-        ("'Na4 Cl4'", "Cl1Na1"),
-        ('"Ba Ti O3"', "Ba1O3Ti1"),
-        ("SiO2", "O2Si1"),
-        ("Na2 Cl2 # two", None),
-        ("'Na0.5 K0.5 Cl1'", "Cl1K0.5Na0.5"),
-        ("'C H4 O H2'", "C1H6O1"),
-        ("?", None),
-    ],
-)
-def test_formulas_are_read_off_the_text(line: str, formula: str | None) -> None:
-    assert (
-        known_structures.formula_in(f"data_x\n_chemical_formula_sum   {line}\n_cell_length_a 3\n") == formula
-    )
-
-
-def test_a_formula_that_is_not_printed_is_that_of_the_structure(some) -> None:
-    text = cif(some[0])
-    bare = "\n".join(line for line in text.splitlines() if not line.startswith("_chemical_formula"))
-    assert known_structures.formula_in(bare) == known_structures.formula_in(text)
-    for structure in real_crystals.structures()[:100]:
-        assert known_structures.formula_in(cif(structure)) == comparison.formula_of(
-            structure.composition.get_el_amt_dict()
-        )
-
-
-def losing(monkeypatch, is_lost: Any) -> None:
-    """Workers that are no processes, and lose the tasks that `is_lost` says."""
-
-    def run(function: str, tasks: Any, *, on_done: Any, **_: Any) -> list[Any]:
-        name = function.partition(":")[2]
-        found = []
-        for i in range(len(tasks)):
-            lost = is_lost(name, tasks[i])
-            found.append(
-                execution_tasks.Failure("took longer than 1 s")
-                if lost
-                else execution_tasks.resolve(function)(tasks[i])
-            )
-            on_done(i)
-        return found
-
-    monkeypatch.setattr(mapping, "run", run)
-
-
 def test_a_freak_costs_only_itself(some, monkeypatch) -> None:
     base = some[0]
     twins = [told(base, seed) for seed in range(7)]
@@ -249,11 +168,11 @@ def test_a_freak_costs_only_itself(some, monkeypatch) -> None:
     mark = duplicates.reduce_record({"sample": json.dumps(conversion.to_json(freak))})["primitive"]
 
     def is_lost(name: str, task: Any) -> bool:
-        if name == "fold_record":
+        if name == "compare_record":
             return mark in task["new"]
-        return name == "match_record" and mark in task["crystals"]
+        return name == "match_record" and mark in task["generated"]
 
-    losing(monkeypatch, is_lost)
+    use_inline_pool(monkeypatch, is_lost)
     samples = [base, *twins[:4], freak, *twins[4:]]
     result = novelty.evaluate(samples, [("k", cif(base))], valid=[True] * 9)
     assert [v.repeats for v in result.crystals] == [None, 0, 0, 0, 0, None, 0, 0, 0]
@@ -264,7 +183,7 @@ def test_a_freak_costs_only_itself(some, monkeypatch) -> None:
 
 
 def test_a_known_crystal_that_cannot_be_compared_makes_nothing_novel(some, monkeypatch) -> None:
-    losing(monkeypatch, lambda name, _: name == "match_record")
+    use_inline_pool(monkeypatch, lambda name, _: name == "match_record")
     result = novelty.evaluate([some[0], some[1], some[1].copy()], [("k", cif(some[1]))], valid=[True] * 3)
     assert [v.novel for v in result.crystals] == [True, False, False]
     assert result.crystals[2].reason == "not compared with all: took longer than 1 s"
@@ -277,7 +196,7 @@ def test_a_lost_worker_costs_its_crystal(some) -> None:
     assert result.crystals[0].reason == "not compared: took longer than 0.0001 s"
 
 
-def test_identical_crystals_are_compared_once(some, in_process) -> None:
+def test_identical_crystals_are_compared_once(some, inline) -> None:
     stages: dict[str, tuple[int, int]] = {}
     result = novelty.evaluate(
         [some[0].copy() for _ in range(30)],
@@ -285,7 +204,7 @@ def test_identical_crystals_are_compared_once(some, in_process) -> None:
         valid=[True] * 30,
         on_done=lambda stage, done, total: stages.update({stage: (done, total)}),
     )
-    assert in_process == [("reduce_record", 1), ("match_record", 2)]  # 40 known ones: two blocks
+    assert inline == ["reduce_record", "match_record", "match_record"]  # 40 known ones: two blocks
     assert [v.repeats for v in result.crystals] == [None] + [0] * 29
     assert result.overall.novel == 0
     assert stages == {"reading": (1, 1), "telling apart": (0, 0), "comparing": (2, 2)}
@@ -300,9 +219,6 @@ def test_what_was_asked_wrongly_is_said_before_any_work(some) -> None:
         novelty.evaluate(some[:1], [], e_above_hull=[])
     with pytest.raises(InputError, match="can't compare int"):
         novelty.evaluate([3], [])  # type: ignore[list-item]
-
-
-# -- the command ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -321,7 +237,7 @@ def place(tmp_path, textbook_structures) -> Any:
 
 
 @pytest.mark.usefixtures("kept")
-def test_the_command_scores_a_folder(place, in_process, capsys) -> None:
+def test_the_command_scores_a_folder(place, inline, capsys) -> None:
     asked: dict[str, Any] = {"known": [str(place / "known.csv.gz")], "hull": place / "hull.csv"}
     command.novelty(str(place / "made"), out=place / "a.json", json=True, **asked)
     printed = json.loads(capsys.readouterr().out)
@@ -345,7 +261,7 @@ def test_the_command_scores_a_folder(place, in_process, capsys) -> None:
     assert not capsys.readouterr().out
 
 
-def test_the_command_takes_its_options_from_a_file(place, in_process, capsys) -> None:
+def test_the_command_takes_its_options_from_a_file(place, inline, capsys) -> None:
     config = place / "options.yaml"
     config.write_text(f"generated: {place / 'made'}\nknown: {place / 'known.csv.gz'}\nworkers: 1\n")
     command.novelty(config=config, json=True)
@@ -387,7 +303,7 @@ def test_the_command_says_what_it_lacks(place) -> None:
         command.novelty(made, known=known, out=place / "none" / "a.json")
 
 
-def test_results_hold_all_that_the_rates_rest_on(some, in_process) -> None:
+def test_results_hold_all_that_the_rates_rest_on(some, inline) -> None:
     result = novelty.evaluate(some[:3], [], valid=[True, True, False])
     assert novelty.rates(result.crystals, with_energies=False).vun == result.overall.vun
     assert dataclasses.is_dataclass(result)

@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pyarrow import parquet
-from pymatgen.core import Composition, Lattice, Structure
+from pymatgen.core import Composition, Structure
 
 import real_crystals
 from crystallm.benchmarks import sun
 from crystallm.cli import app
-from crystallm.energy.relaxation import RelaxOptions
 from crystallm.errors import InputError
-from crystallm.execution import pool
 from crystallm.thermodynamics import collection_energies
 from crystallm.thermodynamics.hull import Hull
 from energies import Morse
 
 needs_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
+
+
 MORSE = ("--energy", "energies:morse", "--workers", "1", "--device", "cpu")
 
 
@@ -94,29 +94,11 @@ def test_intervals_of_a_median_hold_it_and_shrink():
     assert sun.spread([0.3, None, 0.1]) == sun.spread([0.1, 0.3])
 
 
-def test_how_far_atoms_move_is_told_in_angstroms():
-    lattice = Lattice.cubic(4.0)
-    ideal = Structure(lattice, ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-    moved = Structure(lattice, ["Cs", "Cl"], [[0, 0, 0], [0.55, 0.5, 0.5]])
-    # 0.2 Å against each other, so that each is 0.1 Å from where it was in the frame of both.
-    assert collection_energies.rmsd(ideal, moved) == pytest.approx(0.1, rel=1e-6)
-    assert collection_energies.rmsd(ideal, ideal.copy()) == pytest.approx(0.0, abs=1e-9)
-    grown = ideal.copy()
-    grown.scale_lattice(80.0)
-    assert collection_energies.rmsd(ideal, grown) == pytest.approx(0.0, abs=1e-9)
-    other = Structure(Lattice.orthorhombic(2.0, 4.0, 8.0), ["Cs", "Cl"], [[0, 0, 0], [0.0, 0.0, 0.2]])
-    # The mean cell has the lengths 3, 4 and 6 Å.
-    assert collection_energies.rmsd(ideal, other) == pytest.approx(0.5 * (72 / 2) ** (1 / 3))
-
-
-# -- the commands --------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def place(tmp_path, monkeypatch, textbook_structures):
     """Crystals, one told twice, one that breaks the model, one that is none; known ones; a hull of them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CRYSTALLM_CACHE", str(tmp_path / "cache"))
     for folder in ("made", "known"):
         (tmp_path / folder).mkdir()
     for name, structure in textbook_structures.items():
@@ -156,6 +138,8 @@ def crystallm(capsys, place):
 
 
 ODD = ("--energy", "energies:odd", "--workers", "1", "--device", "cpu")
+
+
 ASKED = ("evaluate", "made", *ODD, "--hull", "entries.csv", "--out", "out", "--known", "known")
 
 
@@ -292,16 +276,8 @@ def test_a_hull_is_made_of_known_crystals_and_goes_on_where_it_was_killed(crysta
         (("evaluate", "made", "--relax"), 2, "relax without energy"),
         (("evaluate", "made", *MORSE, "--steps", "9"), 2, "steps = 9 without relax"),
         (("evaluate", "made", "--hull", "entries.csv"), 2, "hull = 'entries.csv' without energy"),
-        (
-            ("evaluate", "made", *MORSE, "--metastable-threshold", "0.2"),
-            2,
-            "without hull: set both",
-        ),
-        (
-            ("evaluate", "made", *MORSE, "--metastable-threshold", "0"),
-            2,
-            "without hull: set both",
-        ),
+        (("evaluate", "made", *MORSE, "--metastable-threshold", "0.2"), 2, "without hull: set both"),
+        (("evaluate", "made", *MORSE, "--metastable-threshold", "0"), 2, "without hull: set both"),
         (
             ("evaluate", "made", *MORSE, "--hull", "entries.csv", "--metastable-threshold", "-1"),
             2,
@@ -354,18 +330,3 @@ def test_a_hull_says_whose_energies_it_has_where_it_knows(tmp_path):
     other.check_model("chgnet")
     with pytest.raises(InputError, match="has energies of chgnet, not of sevennet"):
         own.check_model("sevennet")
-
-
-@needs_ase
-def test_an_executor_weighs_as_processes_do(place, inline):
-    texts = [Path("made/rutile.cif").read_text(), Path("made/torn.cif").read_text()]
-    for options in (None, RelaxOptions(steps=3)):
-        here = collection_energies.collection_energies(texts, "energies:morse", options=options)
-        there = collection_energies.collection_energies(
-            texts, "energies:morse", options=options, executor=pool.Inline()
-        )
-        assert here[0].energy is not None
-        assert (there[0].energy, there[0].rmsd) == pytest.approx((here[0].energy, here[0].rmsd), abs=1e-9)
-        assert there[1] == here[1] == collection_energies.EnergyResult(reason=here[1].reason)
-        assert here[1].reason.startswith("no crystal")
-    assert here[0].converged is False

@@ -1,71 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from pymatgen.core import Lattice, Structure
 
 from crystallm.crystals import ranking
 from crystallm.crystals.crystal import Crystal
 from crystallm.crystals.ranking import rank_samples, selected
 from crystallm.crystals.selection import SelectionOptions
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import InputError
 from crystallm.language import get_language
 from crystallm.options import validated
-
-
-def rock_salt(a: float, *, primitive: bool = False) -> Structure:
-    cell = Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-    return cell.get_primitive_structure() if primitive else cell
-
-
-def cesium_chloride_type(a: float) -> Structure:
-    return Structure(Lattice.cubic(a), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-
-
-# -- folding
-
-
-def test_equal_crystals_are_one_whatever_cell_they_are_told_in(inline, textbook_structures):
-    rutile = textbook_structures["rutile"]
-    found = ranking.cluster_duplicates(
-        [[rock_salt(5.64), cesium_chloride_type(3.5), rock_salt(5.5, primitive=True), None, rutile]]
-    )
-    assert found == [[0, 1, 0, None, 2]]
-
-
-def test_requests_are_folded_apart(inline):
-    assert ranking.cluster_duplicates(
-        [[rock_salt(5.6)], [], [cesium_chloride_type(3.5), rock_salt(5.6)]]
-    ) == [
-        [0],
-        [],
-        [0, 1],
-    ]
-
-
-def test_a_process_that_is_lost_costs_only_the_comparison():
-    # No process compares anything in a ten-thousandth of a second.
-    same = rock_salt(5.64)
-    assert ranking.cluster_duplicates([[same, rock_salt(5.5), same.copy()]], seconds=1e-4, workers=1) == [
-        [0, 1, 0]
-    ]
-
-
-def test_a_package_that_is_missing_is_told_and_no_comparison_lost(tmp_path, monkeypatch):
-    (tmp_path / "scipy.py").write_text("raise ModuleNotFoundError(\"No module named 'scipy'\", name='scipy')")
-    monkeypatch.syspath_prepend(tmp_path)  # this process has scipy already, its workers have not
-    with pytest.raises(CrystallmError, match="No module named 'scipy'; pip install pymatgen-core") as error:
-        ranking.cluster_duplicates([[rock_salt(5.64), rock_salt(5.5)]], workers=1)
-    assert "\n" not in str(error.value)
-
-
-def test_a_needle_of_a_cell_equals_nothing_and_hinders_nobody(inline):
-    needle = Structure(Lattice.orthorhombic(1.0, 1.0, 900.0), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-    assert ranking.cluster_duplicates([[needle, rock_salt(5.6), needle.copy(), rock_salt(5.5)]]) == [
-        [0, 1, 0, 1]
-    ]
-
-
-# -- ranking
 
 
 def test_each_ranking_has_its_own_first():
@@ -122,9 +65,6 @@ def test_ranking_sets_what_a_table_shows(inline, textbook_structures):
         (1, 2, 1),
         (None, None, None),
     ]
-
-
-# -- what is kept
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from conftest import textbook
 from crystallm.cif import writer as cif_writer
 from crystallm.cli.app import run
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import cluster, job_queue, pool
+from crystallm.execution import cluster, pool
 from crystallm.execution.mapping import map_tasks, run_tasks
 from crystallm.execution.tasks import Failure, Limits, WorkerStartError
 from crystallm.storage import run_folder
@@ -28,6 +28,7 @@ from misbehaving import behave, conforms, ends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
 
 pytestmark = pytest.mark.usefixtures("kept", "undrawn")
 
@@ -62,9 +63,6 @@ def queue(tmp_path: Path) -> Any:
         return str(path)
 
     return write
-
-
-# -- tasks ---------------------------------------------------------------------------------------------------
 
 
 def test_a_cluster_conforms(address: str) -> None:
@@ -126,9 +124,6 @@ def test_a_cluster_that_goes_is_an_error_and_no_result(caplog: pytest.LogCapture
         local.close()
         with pytest.raises(WorkerStartError, match="has gone"):
             future.result(timeout=30)
-
-
-# -- commands ------------------------------------------------------------------------------------------------
 
 
 def rows_of(folder: Path, *, without: tuple[str, ...] = ()) -> list[dict[str, Any]]:
@@ -269,9 +264,6 @@ def test_the_benchmark_has_the_figures_that_it_has_here(
     assert [line["match_rate"] for line in lines[0]] == [line["match_rate"] for line in lines[1]]
 
 
-# -- what a cluster is ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("spec", ["somewhere", "tcp://", "host:port", "https://a.b/c", ""])
 def test_what_is_neither_address_nor_file_is_refused(spec: str) -> None:
     with pytest.raises(InputError, match="tcp://host:8786"), cluster.connect(spec):
@@ -300,117 +292,3 @@ def test_a_missing_package_is_one_line(lacking: str, queue: Any, monkeypatch: An
     spec = "127.0.0.1:9" if lacking == "distributed" else queue()
     with pytest.raises(CrystallmError, match=r"pip install 'crystallm\[cluster\]'"), cluster.connect(spec):
         pass
-
-
-@pytest.mark.parametrize(
-    ("system", "sign", "directives"),
-    [
-        (
-            "slurm",
-            "SBATCH",
-            ["--cpus-per-task=8", "--mem=15G", "-t 04:00:00", "-p long", "-A chem"],
-        ),
-        (
-            "pbs",
-            "PBS",
-            ["-l select=1:ncpus=8:mem=15GB", "-l walltime=04:00:00", "-q long", "-A chem"],
-        ),
-        (
-            "lsf",
-            "BSUB",
-            ["-n 8", "-M 16000000", "-W 04:00", "-q long", '-P "chem"'],
-        ),
-    ],
-)
-def test_the_script_of_a_job(
-    system: str, sign: str, directives: list[str], queue: Any, capsys: Any, monkeypatch: Any
-) -> None:
-    monkeypatch.setenv("LSF_ENVDIR", "/nowhere")
-    path = queue(
-        system=system,
-        jobs=10,
-        walltime="04:00:00",
-        queue="long",
-        account="chem",
-        job_extra_directives=["--exclusive"],
-        job_script_prologue=["module load python"],
-        interface="lo",
-        local_directory="/scratch",
-        python="/opt/python",
-        options={"scheduler_options": {"dashboard_address": ":8787"}, "death_timeout": 77},
-    )
-    assert run(["cluster", path]) == 0
-    script = capsys.readouterr().out.splitlines()
-    assert not {f"#{sign} {directive}" for directive in [*directives, "--exclusive"]} - set(script)
-    assert script.index("export OMP_NUM_THREADS=1") < script.index("module load python") < len(script) - 1
-    assert script[-1].startswith("/opt/python -m distributed.cli.dask_worker")
-    for option in ("--nworkers 8", "--nthreads 1", "--local-directory /scratch", "--interface lo"):
-        assert option in script[-1]
-    assert "--death-timeout 77" in script[-1]
-
-
-def test_fewer_processes_have_more_memory_each(queue: Any) -> None:
-    assert "--nworkers 2 " in job_queue.job_script(queue(processes=2, memory="16GiB"))
-    assert "--memory-limit 8.00GiB" in job_queue.job_script(queue(processes=2, memory="16GiB"))
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"walltme": "1"}, "unknown key 'walltme': did you mean walltime?"),
-        ({"zebra": 1}, "unknown key 'zebra': there are system"),
-        ({"system": "slrm"}, "system = 'slrm'"),
-        ({"cores": 0}, "cores = '0'"),
-        ({"cores": None}, "cores"),
-        ({"jobs": 2, "maximum": 3}, "jobs = 2 beside minimum or maximum"),
-        ({"minimum": 3}, "minimum = 3 without maximum"),
-        ({"minimum": 3, "maximum": 2}, "minimum = 3 is above maximum = 2"),
-        ({"processes": 9}, "processes = 9 are more than cores = 8"),
-        ({"account": "a", "project": "b"}, "account = 'a' and project = 'b'"),
-        ({"walltime": 43200}, 'write "12:00:00", in quotes'),
-        ({"options": {"cores": 3}}, "cores belongs one level up"),
-        ({"options": {"colour": "red"}}, "colour"),
-        ({"memory": "much"}, "dask-jobqueue refuses it"),
-    ],
-)
-def test_a_wrong_file_is_one_line(values: dict[str, Any], message: str, queue: Any, capsys: Any) -> None:
-    path = queue(**values)
-    assert run(["cluster", path]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert path in error
-    assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\x00"])
-def test_what_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text(text)
-    with pytest.raises(InputError, match="x.yaml"):
-        job_queue.job_script(str(tmp_path / "x.yaml"))
-    with pytest.raises(CrystallmError, match="cannot be read"):
-        job_queue.job_script(str(tmp_path / "none.yaml"))
-
-
-def test_a_machine_without_the_queue_is_told(queue: Any, monkeypatch: Any) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(CrystallmError, match="no 'sbatch' here"), cluster.connect(queue()):
-        pass
-
-
-@pytest.mark.parametrize("asked", [{"jobs": 1}, {"maximum": 1}])
-def test_jobs_of_a_queue_do_the_work(asked: Any, queue: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    """A queue whose `sbatch` runs the script at once."""
-    place = tmp_path / "bin"
-    place.mkdir()
-    # As the real one it keeps a copy: dask-jobqueue deletes its file at once.
-    start = f'cp "$1" sh\nsetsid bash sh > {tmp_path}/log 2>&1 &\necho $! > {tmp_path}/job\n'
-    (place / "sbatch").write_text(f"#!/bin/bash\ncd {tmp_path}\n{start}echo Submitted batch job $!\n")
-    (place / "scancel").write_text(f'#!/bin/bash\necho "$1" > {tmp_path}/cancelled\nkill -- -"$1"\n')
-    for file in place.iterdir():
-        file.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [Path(__file__).parents[1]])))
-    path = queue(cores=1, memory="2GB", **asked, options={"scheduler_options": {"host": "127.0.0.1"}})
-    with cluster.connect(path) as executor:
-        assert executor.submit(behave, 5).result(timeout=60)[0] == 5
-    assert (tmp_path / "cancelled").read_text() == (tmp_path / "job").read_text()

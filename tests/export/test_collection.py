@@ -9,7 +9,6 @@ import re
 
 import numpy as np
 import pytest
-from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
@@ -17,18 +16,14 @@ from crystallm import language
 from crystallm.cli import app
 from crystallm.crystals import crystal
 from crystallm.crystals import table as crystals_table
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import InputError
 from crystallm.export import collection as export_collection
-from crystallm.export import optimade, writers
+from crystallm.export import writers
 from crystallm.sources import collection, parsing
-from crystallm.structures import conversion
 from crystallm.visualization import notebook_view
 from real_crystals import published
 
 with_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
-with_optimade = pytest.mark.skipif(
-    importlib.util.find_spec("optimade") is None, reason="the package optimade is not installed"
-)
 
 
 @pytest.fixture
@@ -155,47 +150,6 @@ def test_a_csv_tells_what_a_run_tells(tmp_path, textbook_structures):
 
 
 @pytest.mark.parametrize(
-    ("name", "cell", "fact"),
-    [
-        ("valid", "False", False), ("valid", "TRUE", True), ("valid", "perhaps", None), ("valid", True, True),
-        ("energy", "-3.5", -3.5), ("energy", "", None), ("energy", "low", None), ("energy", "nan", None),
-        ("seed", str(2**63 + 1), 2**63 + 1), ("rank", "3.0", 3), ("rank", "3.5", None), ("rank", "x", None),
-        ("reasons", "1.0", "1.0"), ("reasons", "", None), ("energy", -1.0, -1.0),
-    ],
-)  # fmt: skip
-def test_cells_of_texts_have_the_types_of_their_columns(name, cell, fact):
-    found = export_collection._fact(name, cell)
-    assert (type(found), found) == (type(fact), fact)
-
-
-@with_ase
-def test_names_that_read_as_numbers_go_into_a_database(tmp_path, textbook_structures):
-    from ase.db import connect
-
-    names = ["2024_01_05", "12", "1e5", "nan", "True", "mp-1"]
-    (tmp_path / "c").mkdir()
-    for name in names:
-        textbook_structures["rocksalt"].to(filename=str(tmp_path / "c" / f"{name}.cif"))
-    found = export_collection.export(tmp_path / "c", "ase", tmp_path / "c.db")
-    assert (found.n, found.skipped) == (6, ())
-    told = {row.material_id for row in connect(found.path).select()}
-    assert told == {"#2024_01_05", "#12", "#1e5", "#nan", "#True", "mp-1"}
-
-
-def test_names_become_no_paths_and_stay_different(tmp_path, textbook_structures):
-    import pyarrow as pa
-
-    text = textbook_structures["rocksalt"].to(fmt="cif")
-    names = ["../../up", "a/b", "a_b", "", "ü" * 300]
-    parquet.write_table(pa.Table.from_pylist([{"id": n, "cif": text} for n in names]), tmp_path / "t.parquet")
-    found = export_collection.export(tmp_path / "t.parquet", "cif", tmp_path / "new" / "out")
-    written = sorted(path.name for path in found.path.iterdir())
-    assert len(written) == len(names)
-    assert {"a_b.cif", "a_b-2.cif"} <= set(written)
-    assert not list(tmp_path.glob("**/up*"))
-
-
-@pytest.mark.parametrize(
     ("source", "to", "said"),
     [
         ("cifs", "xtal", "to = 'xtal': give one of cif"),
@@ -218,35 +172,6 @@ def test_a_collection_without_a_crystal_leaves_no_file(tmp_path):
     with pytest.raises(InputError, match="no crystal that can be written"):
         export_collection.export(tmp_path / "c", "csv", tmp_path / "c.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
-
-
-@with_optimade
-def test_optimade_records_hold_against_the_models(textbook_structures):
-    for name, structure in textbook_structures.items():
-        optimade.check(optimade.resource(name, structure, {"energy": -1.0}))
-    wrong = optimade.resource("x", textbook_structures["rutile"])
-    wrong["attributes"]["nsites"] = 2
-    with pytest.raises(CrystallmError, match="no OPTIMADE structure"):
-        optimade.check(wrong)
-
-
-def test_anonymous_formulas_go_on_behind_z():
-    assert [optimade._letter(i) for i in (0, 25, 26, 51, 52)] == ["A", "Z", "Aa", "Za", "Ab"]
-
-
-@with_ase
-def test_a_fact_cannot_break_a_frame(textbook_structures):
-    from io import StringIO
-
-    from ase.io import read
-
-    text = conversion.frame(
-        textbook_structures["rutile"], {"note": 'a "b"\n c', "n": 3, "ok": True, "no": None}
-    )
-    atoms = read(StringIO(text), format="extxyz")
-    assert (atoms.info["note"], atoms.info["n"], bool(atoms.info["ok"])) == ("a 'b' c", 3, True)
-    assert "no" not in atoms.info
-    assert len(atoms) == 6
 
 
 def test_a_crystal_draws_itself(textbook_structures):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from crystallm.errors import CheckpointError
+from crystallm.errors import CheckpointError, InputError
 from crystallm.models import folder as models_folder
 from crystallm.models import load as models_load
 from crystallm.models.folder import save
@@ -275,9 +275,9 @@ def test_missing_weights_and_names_are_refused(tmp_path: Path, folder: Path) -> 
         CheckpointError, match="no model 'nowhere': give a path, hf:org/name, or a bundled name"
     ):
         load_model("nowhere")
-    with pytest.raises(CheckpointError, match="no such device"):
+    with pytest.raises(InputError, match="no such device"):
         load(folder, device="abacus")
-    with pytest.raises(CheckpointError, match="device 'cuda:99' cannot be used"):
+    with pytest.raises(InputError, match="device 'cuda:99' cannot be used"):
         load(folder, device="cuda:99")
     (tmp_path / "run").mkdir()
     shutil.copytree(folder, tmp_path / "run" / "model")

@@ -11,15 +11,13 @@ from pyarrow import parquet
 from conftest import textbook
 from crystallm.cif import writer
 from crystallm.cli.app import run
-from crystallm.errors import CrystallmError
-from crystallm.sources.entry import Entry
 from crystallm.validity import checks, collection
 from killed import kill_after
 from real_crystals import published, told_otherwise
 
 pytestmark = pytest.mark.usefixtures("kept")
 
-# As ASE prints it: the newer tags, P1, no formula of its own.
+
 ASE_ROCKSALT = """data_image0
 _chemical_formula_structural       NaCl
 _chemical_formula_sum              "Na1 Cl1"
@@ -138,26 +136,6 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, monkeypatch)
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_lost_worker_costs_one_verdict(monkeypatch):
-    monkeypatch.setattr(collection, "SECONDS", 1e-4)
-    row, other = collection.judge([Entry("a", writer.to_text(textbook()["rutile"])), Entry("b", None, "why")])
-    assert row["reasons"].startswith("not judged: took longer")
-    assert other["reasons"] == "not read: why"
-    assert not row["valid"] and not other["valid"]  # noqa: PT018 - one claim on both
-
-
-def test_reasons_are_added_up_by_kind():
-    texts = [writer.to_text(structure) for structure in textbook().values()]
-    wrong = [text.replace(" 1.0\n", " 0.5\n") for text in texts]
-    rows = collection.judge([Entry(str(i), text) for i, text in enumerate([*texts, *wrong])])
-    summary = collection.summarise(rows)
-    assert summary.counts["valid"] == len(texts)
-    assert max(summary.reasons.values()) >= 3
-    assert summary.record()["shares"]["valid"] == 0.5
-    with pytest.raises(CrystallmError, match="no crystal"):
-        collection.summarise([])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -171,12 +149,3 @@ def test_what_is_asked_wrongly_is_one_line(capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error.lower()
     assert error.count("\n") == 1
-
-
-def test_the_digest_of_a_file_without_names_is_that_of_what_it_says():
-    here, there = Entry("here", ASE_ROCKSALT), Entry("there", ASE_ROCKSALT)
-    other = Entry("here", ASE_ROCKSALT.replace("Na1 Cl1", "Na1 Br1"))
-    assert collection.survey([here]) != collection.survey([there])
-    assert collection.survey([here], named=False) == collection.survey([there], named=False)
-    assert collection.survey([here], named=False) != collection.survey([other], named=False)
-    assert collection.survey([here, there], named=False)[0] == 2

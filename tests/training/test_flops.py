@@ -28,14 +28,14 @@ def _as_before():
 def test_a_share_of_processors_is_read(text, quota, tmp_path):
     path = tmp_path / "cpu.max"
     path.write_text(text)
-    assert devices._quota(path) == quota
-    assert devices._quota(tmp_path / "missing") == math.inf
+    assert devices._cpu_quota(path) == quota
+    assert devices._cpu_quota(tmp_path / "missing") == math.inf
 
 
 @pytest.mark.parametrize(("quota", "threads"), [(math.inf, 3), (8.0, 3), (2.5, 2), (0.2, 1)])
 def test_no_more_threads_than_a_container_may_use(quota, threads, monkeypatch):
     torch.set_num_threads(3)
-    monkeypatch.setattr(devices, "_quota", lambda: quota)
+    monkeypatch.setattr(devices, "_cpu_quota", lambda: quota)
     assert devices.use_threads(None) == torch.get_num_threads() == threads
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.crystallography import elements
 from crystallm.errors import InputError
+from crystallm.geometry.symmetry_search import find_symmetry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,9 @@ SYMPREC = 0.1
 
 ANGLE_TOLERANCE = 5.0
 """Degrees."""
+
+MIN_VOLUME = 1e-3
+"""Å^3; smaller cells are not standardized."""
 
 ANIONS = frozenset("H N O F P S Cl As Se Br Te I".split())
 """Elements that X may be."""
@@ -166,18 +170,11 @@ def member(structure: Structure) -> Member | None:
 
 
 def _standardised(structure: Structure) -> Any:
-    """Spglib's data set; None where it finds none."""
-    import numpy as np
-    import spglib
-
+    """Return spglib's dataset; None if it finds no symmetry."""
     matrix, coords = structure.lattice.matrix, structure.frac_coords
-    if not (np.isfinite(matrix).all() and np.isfinite(coords).all()) or structure.volume < 1e-3:
-        return None  # spglib does not survive such numbers
-    cell: Any = (matrix, coords, structure.atomic_numbers)
-    try:
-        return spglib.get_symmetry_dataset(cell, SYMPREC, ANGLE_TOLERANCE)
-    except Exception:  # noqa: BLE001 - spglib's errors differ between versions; none found, none told
+    if not structure.volume >= MIN_VOLUME:
         return None
+    return find_symmetry(matrix, coords, structure.atomic_numbers, SYMPREC, ANGLE_TOLERANCE)
 
 
 def _letters(structure: Structure, found: Any, symbol: str) -> str:

@@ -19,13 +19,12 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError, install
+from crystallm.errors import CrystallmError, InputError, install, quiet_libraries
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import comparison, conversion
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from pymatgen.core import Structure
-    from pymatgen.core.structure_matcher import StructureMatcher
 
     Sample = Structure | str | None
 
@@ -251,8 +249,7 @@ def symmetrised(structure: Structure) -> Structure:
 
     from crystallm.cif import structure_reader
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_libraries():
         try:
             text = str(CifWriter(structure, symprec=SYMPREC))
         except Exception:  # noqa: BLE001 - spglib and pymatgen raise many types where there is no dataset
@@ -269,8 +266,7 @@ def compare(
         The normalised rms distance, None where they do not match; and why the sample did not count ("" if it
         was compared).
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen warns of helium, of each radius it lacks, ...
+    with quiet_libraries():  # pymatgen warns of helium, of each radius it lacks, ...
         reason = _discounted(sample, composition_test)
         if reason:
             return None, reason
@@ -280,7 +276,7 @@ def compare(
         if comparison.too_stretched(sample, truth):
             return None, ""
         # The sample first, as in the original: the matcher is not symmetric, and a few results would differ.
-        found = _matcher().get_rms_dist(sample, truth)  # type: ignore[no-untyped-call]
+        found = comparison.matcher(comparison.CSP).get_rms_dist(sample, truth)  # type: ignore[no-untyped-call]
     return (None if found is None else float(found[0])), ""
 
 
@@ -302,14 +298,6 @@ def truth_of(packed: str) -> Structure:
     record = json.loads(packed)
     structure = conversion.from_json(record)
     return symmetrised(structure) if record["symmetrise"] else structure
-
-
-@cache
-def _matcher() -> StructureMatcher:
-    from pymatgen.core.structure_matcher import StructureMatcher
-
-    # stol is a share of (V / n_atoms)^(1/3), angle_tol in degrees, ltol a share of a length.
-    return StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)
 
 
 def _discounted(sample: Structure, composition_test: bool) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, install
+from crystallm.errors import CrystallmError, install, quiet_libraries
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import conversion
@@ -98,8 +97,7 @@ def describe(
 def describe_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """Describe one packed crystal, for a worker process; see `Described`."""
     record = json.loads(task["sample"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen and matminer warn of each radius and property they lack
+    with quiet_libraries():  # pymatgen and matminer warn of each radius and property they lack
         try:
             crystal = conversion.from_json(record)
         except CrystallmError as error:

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,16 +26,16 @@ from typing import TYPE_CHECKING, Any
 from crystallm.benchmarks import csp
 from crystallm.benchmarks.reference_sets import structure_of
 from crystallm.crystals.crystal import Crystal
-from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.errors import CrystallmError, InputError, TextError, quiet_libraries
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure, Limits
-from crystallm.structures import conversion
+from crystallm.geometry.symmetry_search import find_symmetry
+from crystallm.structures import comparison, conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pymatgen.core import Structure
-    from pymatgen.core.structure_matcher import StructureMatcher
 
     Sample = Crystal | str | None
 
@@ -212,9 +210,10 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
     if found["rms"] is None:
         # What fits within the tighter tolerances would have fitted within these.
         return {"rms": None, "match": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen warns of each radius that it lacks
-        match = _matcher().fit(conversion.from_json(json.loads(task["sample"])), csp.truth_of(task["truth"]))
+    with quiet_libraries():  # pymatgen warns of each radius that it lacks
+        match = comparison.matcher().fit(
+            conversion.from_json(json.loads(task["sample"])), csp.truth_of(task["truth"])
+        )
     return {"rms": found["rms"], "match": bool(match)}
 
 
@@ -314,18 +313,10 @@ def _to_compare(sample: Sample) -> Structure | str | None:
     return sample.written if sample.language.writes_cif else structure
 
 
-@cache
-def _matcher() -> StructureMatcher:
-    from pymatgen.core.structure_matcher import StructureMatcher
-
-    return StructureMatcher()
-
-
 def _space_group(structure: Structure) -> str:
-    import spglib
-
-    cell: Any = (structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers)
-    found = spglib.get_symmetry_dataset(cell, SYMPREC, ANGLE_TOLERANCE)
+    found = find_symmetry(
+        structure.lattice.matrix, structure.frac_coords, structure.atomic_numbers, SYMPREC, ANGLE_TOLERANCE
+    )
     return "P1" if found is None else str(found.international)
 
 

@@ -29,7 +29,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError, quiet
+from crystallm.errors import CrystallmError, InputError, quiet_libraries
 from crystallm.execution.tasks import Limits
 from crystallm.structures import conversion, duplicates, known_structures
 from crystallm.structures.known_structures import index
@@ -158,22 +158,23 @@ def evaluate(
     for name, values in (("verdicts", valid), ("energies", e_above_hull)):
         if values is not None and len(values) != len(generated):
             raise InputError(f"{len(values)} {name} for {len(generated)} crystals: give one for each")
-    crew = duplicates.Crew(None, workers, Limits(seconds, memory_gb), on_done)
+    runner = duplicates.ComparisonRunner(None, workers, Limits(seconds, memory_gb), on_done)
     keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in generated]
     crystals = duplicates.reduce_all(
-        keys, crew, function=f"{__name__}:check_and_reduce_record" if valid is None else duplicates.REDUCE
+        keys, runner, function=check_and_reduce_record if valid is None else duplicates.reduce_record
     )
     verdicts = [c.valid for c in crystals] if valid is None else list(valid)
-    repeats = duplicates.find_repeats(crystals, verdicts, crew)
+    by_validity = sorted(range(len(crystals)), key=lambda i: not verdicts[i])
+    repeats = duplicates.find_duplicates(crystals, runner, order=by_validity, head_first=False)
     wanted = {c.formula for c in crystals if c.formula}
-    rows = index(known, wanted, on_row=lambda n: crew.report("known", n, 0))
-    matches, unreadable = known_structures.find_matches(crystals, rows, crew)
+    rows = index(known, wanted, on_row=lambda n: runner.report("known", n, 0))
+    matches, unreadable = known_structures.find_matches(crystals, rows, runner)
     energies = [None] * len(keys) if e_above_hull is None else e_above_hull
     found = []
     for i, crystal in enumerate(crystals):
-        repeated, match = repeats.found.get(i), matches.found.get(i)
-        untold = crystal.reason or repeats.lost.get(i, "")
-        unmatched = crystal.reason or matches.lost.get(i, "")
+        repeated, match = repeats.matched.get(i), matches.matched.get(i)
+        untold = crystal.reason or repeats.failed.get(i, "")
+        unmatched = crystal.reason or matches.failed.get(i, "")
         found.append(
             Verdict(
                 valid=verdicts[i],
@@ -198,12 +199,12 @@ def evaluate(
 
 
 def check_and_reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Check a packed crystal and reduce its cell, in a worker process; return a record of `Reduced`."""
+    """Check a crystal and return the record of a `ReducedStructure`; runs in a worker process."""
     from crystallm.validity import checks
 
     reduced = duplicates.reduce_record(task)
     record = json.loads(task["sample"])
-    with quiet():
+    with quiet_libraries():
         try:
             text = record.get("text") or conversion.from_json(record).to(fmt="cif")
         except CrystallmError:

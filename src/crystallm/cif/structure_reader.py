@@ -8,7 +8,6 @@ loop of a standard text, the identity alone, stands for the printed group. Nothi
 from __future__ import annotations
 
 import re
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +28,7 @@ from crystallm.cif.block import (
 )
 from crystallm.crystallography import space_groups
 from crystallm.crystallography.cells import pymatgen_vectors
-from crystallm.errors import CrystallmError, TextError, quiet
+from crystallm.errors import CrystallmError, TextError, quiet_libraries
 from crystallm.geometry import bonds
 
 if TYPE_CHECKING:
@@ -225,8 +224,7 @@ def structure(text: str) -> Structure:
     from pymatgen.core import Structure
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_libraries():
             parsed = Structure.from_str(text, fmt="cif")
     except Exception as error:  # noqa: BLE001 - of many types, on texts of any kind; the reason carries it
         why = (str(error) or type(error).__name__).splitlines()[-1][:120]
@@ -272,5 +270,5 @@ def read_structure(text: str) -> Structure:
     Raises:
         CrystallmError: it cannot be read; gives the reason.
     """
-    with quiet():
+    with quiet_libraries():
         return cell(read(text)).to_structure()

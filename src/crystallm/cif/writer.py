@@ -23,6 +23,7 @@ from crystallm.cif.parser import parse
 from crystallm.cif.standard_structure import wyckoff_orbits
 from crystallm.crystallography import cells, elements
 from crystallm.errors import InputError, TextError
+from crystallm.geometry.symmetry_search import find_symmetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,16 +46,13 @@ def to_text(structure: Structure, symprec: float = 0.1) -> str:
         TextError: spglib finds no symmetry (atoms on top of each other), or the cell holds less than one
             formula unit (a single O, of O2).
     """
-    import spglib
-
     symbols = _symbols(structure)
     numbers = [elements.get(symbol).number for symbol in symbols]
     parameters = structure.lattice.parameters
     if cells.impossible(parameters):
         raise InputError(f"no cell has these lengths and angles: {parameters}")
-    found = spglib.get_symmetry_dataset(
-        (_lattice([round(p, 10) for p in parameters]), structure.frac_coords, numbers), symprec, 5.0
-    )
+    lattice = _lattice([round(p, 10) for p in parameters])
+    found = find_symmetry(lattice, structure.frac_coords, numbers, symprec)
     if found is None:
         raise TextError(f"spglib finds no symmetry at symprec = {symprec} Å: are atoms on top of each other?")
     names = [elements.SYMBOLS_BY_NUMBER[number - 1] for number in found.std_types]

@@ -90,7 +90,7 @@ def compute_energies(
         InputError, CrystallmError: there is no such model, or it cannot be loaded.
     """
     from crystallm.energy import calculations, relaxation
-    from crystallm.execution.devices import device_of
+    from crystallm.execution.devices import energy_device
     from crystallm.execution.tasks import Failure
 
     asked: list[tuple[Crystal, Structure]] = []
@@ -101,14 +101,13 @@ def compute_energies(
             crystal.energy_reason = "no sensible cell"
         else:
             asked.append((crystal, structure))
-    where = device_of(device)
-    place = str(where) if where.type == "cuda" else "cpu"
-    n_workers = min(os.cpu_count() or 1, max(1, len(asked) // WEIGHED_BY_ONE)) if place == "cpu" else 1
+    device = energy_device(device)
+    n_workers = min(os.cpu_count() or 1, max(1, len(asked) // WEIGHED_BY_ONE)) if device == "cpu" else 1
     structures = [structure for _, structure in asked]
     if relax:
         options = relaxation.RelaxOptions(keep_symmetry=True)
         found = calculations.relax_all(
-            structures, model, options, device=place, n_workers=n_workers, executor=executor
+            structures, model, options, device=device, n_workers=n_workers, executor=executor
         )
         for (crystal, _), one in zip(asked, found, strict=True):
             if isinstance(one, Failure):
@@ -116,7 +115,7 @@ def compute_energies(
             else:
                 crystal.energy, crystal.relaxed = one.energy, one.structure
         return
-    energies = calculations.score(structures, model, device=place, workers=n_workers, executor=executor)
+    energies = calculations.score(structures, model, device=device, workers=n_workers, executor=executor)
     for (crystal, _), energy in zip(asked, energies, strict=True):
         if isinstance(energy, Failure):
             crystal.energy_reason = energy.reason
@@ -148,12 +147,11 @@ def add_relative_energies(
     """
     if not (formation or hull is not None):
         return
-    from crystallm.execution.devices import device_of
+    from crystallm.execution.devices import energy_device
     from crystallm.thermodynamics.relative_energies import RelativeEnergies
 
-    where = device_of(device)
-    place = str(where) if where.type == "cuda" else "cpu"
-    relation = RelativeEnergies(model, formation=formation, hull=hull, device=place, executor=executor)
+    device = energy_device(device)
+    relation = RelativeEnergies(model, formation=formation, hull=hull, device=device, executor=executor)
     weighed = [
         (crystal, crystal.energy, structure.composition)
         for crystal in crystals

@@ -1,10 +1,6 @@
 """From many crystals to one answer: judged, equal ones folded and counted, the best first.
 
-Two crystals of a request are equal if pymatgen's StructureMatcher with its defaults (ltol 0.2, stol 0.3,
-angle_tol 5, volumes scaled to each other) fits their primitive cells; only crystals of one reduced formula
-are compared. A cluster is a crystal and all later ones that equal it. What is compared is compared in worker
-processes with a limit of time and memory (see `folding`); what they cannot tell apart in time counts as
-different.
+A cluster is a crystal of a request and all later ones that equal it; see `structures.duplicates`.
 
 Clusters are ranked, those with a valid crystal before all others, by
 
@@ -23,12 +19,9 @@ Refuses to know how crystals are written.
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
 from crystallm.crystals.annotation import structure_of
-from crystallm.errors import CrystallmError
-from crystallm.structures import conversion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,73 +71,11 @@ def rank(
             crystal.rank = place
 
 
-def cluster_duplicates(
-    requests: Sequence[Sequence[Structure | None]],
-    *,
-    workers: int | None = None,
-    seconds: float = 120.0,
-    memory_gb: float = 4.0,
-    executor: Executor | None = None,
-) -> list[list[int | None]]:
-    """Number the clusters of equal structures, those of each request on their own.
+def cluster_duplicates(requests: Sequence[Sequence[Structure | None]], **how: Any) -> list[list[int | None]]:
+    """Number the clusters of equal structures; see `structures.duplicates`."""
+    from crystallm.structures import duplicates
 
-    Args:
-        requests: for each request its structures; None for what is no crystal.
-        workers: processes at a time; one a core if None.
-        seconds: limit for the crystals of one request and formula. What has not been compared by half of it
-            counts as different; where it is passed, only identical structures are folded.
-        memory_gb: limit for one process, GiB.
-        executor: where to compare; None opens processes for this call.
-
-    Returns:
-        For each request, for each structure the number of its cluster, counted from 0 in the order of the
-        clusters' first structures; None for what is no crystal.
-
-    Raises:
-        CrystallmError: no worker could be started, or one lacks what it takes to compare.
-    """
-    from crystallm.execution.mapping import run_tasks
-    from crystallm.execution.tasks import Failure, Limits, WorkerStartError
-
-    tasks, places_of = [], []
-    keys: list[list[Any]] = [[None] * len(structures) for structures in requests]
-    for i, structures in enumerate(requests):
-        buckets: dict[str, list[int]] = {}
-        for j, structure in enumerate(structures):
-            if structure is not None:
-                buckets.setdefault(structure.composition.reduced_formula, []).append(j)
-        for bucket, members in buckets.items():
-            # A model that is sure of itself repeats itself: what is identical is sent once.
-            distinct: dict[str, list[int]] = {}
-            packed = {}
-            for j in members:
-                record = conversion.to_json(structures[j])  # type: ignore[arg-type] # None is in no bucket
-                distinct.setdefault(repr(record), []).append(j)
-                packed[repr(record)] = record
-            for number, same in enumerate(distinct.values()):
-                for j in same:
-                    keys[i][j] = (bucket, number)
-            if len(distinct) > 1:
-                tasks.append({"structures": list(packed.values()), "seconds": seconds / 2})
-                places_of.append((i, bucket, list(distinct.values())))
-    count = min(os.cpu_count() or 1 if workers is None else workers, max(1, len(tasks)))
-    try:
-        found = run_tasks(
-            executor,
-            "crystallm.structures.folding:fold_record",
-            tasks,
-            workers=count,
-            limits=Limits(seconds, memory_gb),
-        )
-    except WorkerStartError as error:
-        raise CrystallmError(f"crystals cannot be compared: {error}; pip install pymatgen-core") from error
-    for (i, bucket, groups), numbers in zip(places_of, found, strict=True):
-        if isinstance(numbers, Failure):
-            continue
-        for same, number in zip(groups, numbers, strict=True):
-            for j in same:
-                keys[i][j] = (bucket, number)
-    return [_numbered(row) for row in keys]
+    return duplicates.cluster_duplicates(requests, **how)
 
 
 def rank_samples(
@@ -244,9 +175,3 @@ def _volume(crystal: Crystal) -> float | None:
     """Volume per atom, Å^3, of what a crystal has become."""
     structure = structure_of(crystal)
     return None if structure is None else structure.volume / len(structure)
-
-
-def _numbered(keys: Sequence[Any]) -> list[int | None]:
-    """Numbers for keys, from 0 in the order in which they come; None stays."""
-    numbers: dict[Any, int] = {}
-    return [None if key is None else numbers.setdefault(key, len(numbers)) for key in keys]

@@ -23,7 +23,7 @@ import numpy as np
 
 from crystallm.crystallography import elements
 from crystallm.datasets.options import PrepareOptions
-from crystallm.errors import CrystallmError, quiet
+from crystallm.errors import CrystallmError, quiet_libraries
 from crystallm.language import get_language
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def process_rows(task: Mapping[str, Any]) -> list[dict[str, Any]]:
         One record with COLUMNS per row, in their order; `ids` as base64, since records travel as JSON.
     """
     options = PrepareOptions(**task["options"])
-    with quiet():
+    with quiet_libraries():
         return [process_row(row, options, symmetry=task["symmetry"]) for row in task["rows"]]
 
 

@@ -161,7 +161,7 @@ def score(
 def _relaxed(value: dict[str, Any] | Failure) -> Relaxed | Failure:
     if isinstance(value, Failure):
         return value
-    return Failure(value["lost"]) if "lost" in value else Relaxed.of_record(value)
+    return Failure(value["failed"]) if "failed" in value else Relaxed.of_record(value)
 
 
 def _one_by_one(task: dict[str, Any]) -> list[dict[str, Any]]:
@@ -170,4 +170,4 @@ def _one_by_one(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _energy(value: dict[str, Any]) -> float | Failure:
-    return Failure(value["lost"]) if "lost" in value else float(value["energy"])
+    return Failure(value["failed"]) if "failed" in value else float(value["energy"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crystallm.energy.protocol import Prediction
+from crystallm.errors import quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,10 +40,10 @@ class ChgnetModel:
     def __init__(self, device: str = "auto") -> None:
         from chgnet.model import CHGNet
 
-        from crystallm.execution.devices import device_of
+        from crystallm.execution.devices import resolve_device
 
         # An explicit device: CHGNet's own choice takes Apple's GPU, which lacks double precision.
-        where = device_of(device)
+        where = resolve_device(device)
         self._batch = 1 if where.type == "cpu" else BATCH
         with contextlib.redirect_stdout(io.StringIO()):  # it greets
             self._model: Any = CHGNet.load(use_device=str(where), verbose=False)
@@ -52,8 +52,7 @@ class ChgnetModel:
         """Energies, and by differentiation forces and stress; see `EnergyModel`."""
         if not structures:
             return []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_libraries():
             graphs = [self._model.graph_converter(structure) for structure in structures]
             found = self._model.predict_graph(graphs, task="efs" if forces else "e", batch_size=self._batch)
         answers = [found] if len(graphs) == 1 else found  # of one graph it gives no list

@@ -11,12 +11,11 @@ Refuses to know what is done with energies, and how a model can fail: see `scori
 from __future__ import annotations
 
 import inspect
-import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError, install
+from crystallm.errors import CrystallmError, InputError, install, quiet_libraries
 
 if TYPE_CHECKING:
     from crystallm.energy.protocol import EnergyModel
@@ -82,8 +81,7 @@ def load(name: str = DEFAULT, *, device: str = "auto") -> EnergyModel:
         return ZmqModel(name)
     path = _BUILT_IN[name][0] if name in _BUILT_IN else name
     module, _, attribute = path.partition(":")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what these packages import
+    with quiet_libraries():  # of what these packages import
         try:
             factory: Any = import_module(module)
             for part in attribute.split("."):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import protocol as models
 from crystallm.energy.options import RelaxOptions as RelaxOptions  # noqa: PLC0414 - part of this interface
-from crystallm.errors import CrystallmError, install
+from crystallm.errors import CrystallmError, install, quiet_libraries
+from crystallm.geometry.symmetry_search import find_symmetry
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ def relax(
     from crystallm.energy.ase_adapter import ModelCalculator, to_atoms
     from crystallm.structures.conversion import to_structure
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_libraries():
         atoms = to_atoms(structure)
         if options.keep_symmetry:
             _keep_symmetry(atoms)
@@ -178,8 +177,7 @@ def to_cif(structure: Structure) -> str:
     """A CIF of a relaxed structure in the setting of its space group; in P1 where none is found."""
     from pymatgen.io.cif import CifWriter
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_libraries():
         try:
             return str(CifWriter(structure, symprec=SYMPREC, significant_figures=6))
         except Exception:  # noqa: BLE001 - spglib and pymatgen fail in many ways at crystals near a higher symmetry
@@ -187,13 +185,12 @@ def to_cif(structure: Structure) -> str:
 
 
 def space_group(structure: Structure) -> tuple[str, int] | None:
-    """Symbol and number that spglib finds within SYMPREC; None for none."""
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            found = SpacegroupAnalyzer(structure, symprec=SYMPREC)
-            return str(found.get_space_group_symbol()), int(found.get_space_group_number())
-        except Exception:  # noqa: BLE001 - as above
-            return None
+    """Return symbol and number of the space group found within SYMPREC; None if there is none."""
+    kinds = {species: kind for kind, species in enumerate(dict.fromkeys(site.species for site in structure))}
+    symmetry = find_symmetry(
+        structure.lattice.matrix,
+        structure.frac_coords,
+        [kinds[site.species] for site in structure],
+        SYMPREC,
+    )
+    return None if symmetry is None else (str(symmetry.international), int(symmetry.number))

@@ -95,12 +95,12 @@ def _score_one(model: EnergyModel, structure: Structure, bound: float) -> dict[s
         (prediction,) = model.predict([structure])
         return _record(prediction, bound)
     except Exception as error:  # noqa: BLE001 - this crystal has no energy
-        return {"lost": describe(error)}
+        return {"failed": describe(error)}
 
 
 def _record(prediction: protocol.Prediction, bound: float) -> dict[str, Any]:
     problem = protocol.problem(prediction, bound)
-    return {"lost": problem} if problem else {"energy": float(prediction.energy)}
+    return {"failed": problem} if problem else {"energy": float(prediction.energy)}
 
 
 def _relax(model: EnergyModel, task: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _relax(model: EnergyModel, task: Mapping[str, Any]) -> dict[str, Any]:
             conversion.from_json(task["structure"]), model, options, bound=task["bound"]
         ).record()
     except CrystallmError as error:
-        return {"lost": str(error)}
+        return {"failed": str(error)}
 
 
 scoring = WithModel(_score)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from crystallm.energy.protocol import Prediction
-from crystallm.errors import CrystallmError, InputError, install
+from crystallm.errors import CrystallmError, InputError, install, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,8 +85,7 @@ class ZmqModel:
 def _cif(structure: Structure) -> str:
     from pymatgen.io.cif import CifWriter
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_libraries():
         return str(CifWriter(structure, significant_figures=10))
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.execution.job_queue import MISSING, read_queue, start_jobs
 from crystallm.execution.tasks import TaskError, WorkerStartError, name_of, resolve
 from crystallm.version import __version__
@@ -85,7 +85,7 @@ def _client(place: Any, spec: str) -> Any:
             "reached from here?"
         ) from None
     except (TypeError, ValueError) as error:  # tls:// without certificates, a scheme that there is not
-        raise InputError(f"cluster = {spec!r}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"cluster = {spec!r}: {one_line(error)}") from None
 
 
 class ClusterExecutor(Executor):

@@ -7,59 +7,59 @@ from pathlib import Path
 
 import torch
 
-from crystallm.errors import CheckpointError, InputError
+from crystallm.errors import InputError, one_line
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device of this name; "auto" is a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise CheckpointError(f"no such device: {str(device)!r}; try 'cpu', 'cuda' or 'auto'") from error
-    try:
-        torch.empty(0, device=found)
-    except (AssertionError, RuntimeError) as error:  # a torch that was built without, a driver that is none
-        why = str(error).splitlines()[0][:80]
-        raise CheckpointError(
-            f"device {str(device)!r} cannot be used ({why}): try 'cpu' or 'auto'"
-        ) from error
-    return found
-
-
-def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """Return the dtype of this name; "auto" is float32."""
-    names = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in names:
-        raise CheckpointError(f"no such dtype: {dtype!r}; use one of {', '.join(names)}")
-    return names[dtype]
-
-
-def device_of(device: str) -> torch.device:
-    """The device of that name; `auto` takes a GPU where there is one.
+    """Return the device of this name; "auto" is a GPU if there is one.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such device, or it cannot be used.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"no such device: {device!r}; try 'cpu', 'cuda' or 'auto'") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"no device {device!r} on this machine; try 'cpu' or 'auto'")
-    return found
+        raise InputError(f"no such device: {str(device)!r}; try 'cpu', 'cuda' or 'auto'") from error
+    try:
+        torch.empty(0, device=resolved)
+    except (AssertionError, RuntimeError) as error:  # torch was built without it, or its driver is missing
+        raise InputError(
+            f"device {str(device)!r} cannot be used ({one_line(error, 80)}): try 'cpu' or 'auto'"
+        ) from error
+    return resolved
 
 
-def devices_of(text: str) -> tuple[str, ...]:
-    """The devices that an option names: one, several with commas between, or `all` GPUs of this machine.
+def energy_device(device: str) -> str:
+    """Return the name of the device of energy models: that of the network if it is a CUDA GPU, else the CPU.
 
     Raises:
-        InputError: no GPU, a name that is none, or one that stands there twice.
+        InputError: as `resolve_device`.
+    """
+    resolved = resolve_device(device)
+    return str(resolved) if resolved.type == "cuda" else "cpu"
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """Return the dtype of this name; "auto" is float32.
+
+    Raises:
+        InputError: there is no such dtype.
+    """
+    names = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in names:
+        raise InputError(f"no such dtype: {dtype!r}; use one of {', '.join(names)}")
+    return names[dtype]
+
+
+def device_names(text: str) -> tuple[str, ...]:
+    """Return the devices of an option: one, several separated by commas, or `all` GPUs of this machine.
+
+    Raises:
+        InputError: there is no GPU, or a name is empty or occurs twice.
     """
     if text == "all":
         if not torch.cuda.is_available():
@@ -72,33 +72,27 @@ def devices_of(text: str) -> tuple[str, ...]:
 
 
 def use_threads(n: int | None) -> int:
-    """Let the network compute on so many threads of this process.
+    """Set the number of threads of the network in this process, and return it.
 
     Args:
-        n: how many; None: as many as torch takes by itself (`OMP_NUM_THREADS`, or else the cores that this
-            process may run on), but no more than a container's share of processors.
-
-    Returns:
-        How many there are now.
+        n: number; None: torch's own choice (`OMP_NUM_THREADS`, or else the cores that this process may run
+            on), but no more than a container's share of processors.
 
     Raises:
-        InputError: fewer than one.
+        InputError: n is below 1.
     """
     if n is None:
-        quota = _quota()
-        n = torch.get_num_threads()
-        if quota < n:
-            n = max(1, math.floor(quota))
+        n = max(1, min(torch.get_num_threads(), math.floor(min(_cpu_quota(), 1e6))))
     if n < 1:
         raise InputError(f"threads = {n}: write a whole number from 1")
     torch.set_num_threads(n)
     return n
 
 
-def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
-    """Processors' time that a container may use (Linux, cgroup 2); infinite where nothing is said of it."""
+def _cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
+    """Return how many processors a container may use (Linux, cgroup 2); infinity without a limit."""
     try:
-        most, period = path.read_text(encoding="ascii").split()
-        return math.inf if most == "max" else int(most) / int(period)
+        limit, period = path.read_text(encoding="ascii").split()
+        return math.inf if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError):
         return math.inf

@@ -37,6 +37,7 @@ class ProcessPool(Executor):
 
     Attributes:
         workers: as given.
+        killed: whether the processes were ended.
 
     Raises:
         InputError: `workers` is below 1.
@@ -50,7 +51,7 @@ class ProcessPool(Executor):
         self._lock = threading.Lock()
         self._alive: set[Process] = set()
         self._idle: list[Process] = []
-        self._killed = False
+        self.killed = False
 
     def submit(self, function: Function, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function on one JSON value, with the default limits; see `submit_task`."""
@@ -76,7 +77,7 @@ class ProcessPool(Executor):
             RuntimeError: the pool was shut down.
         """
         name = name_of(function)
-        if self._killed:
+        if self.killed:
             raise BrokenExecutor("the pool was killed")
         return self._threads.submit(self._run, name, task, limits)
 
@@ -99,7 +100,7 @@ class ProcessPool(Executor):
     def kill(self) -> None:
         """End the processes at once."""
         with self._lock:
-            self._killed = True
+            self.killed = True
             alive = list(self._alive)
         self._threads.shutdown(wait=False, cancel_futures=True)
         for process in alive:
@@ -122,7 +123,7 @@ class ProcessPool(Executor):
     def _take(self, name: str, memory_gb: float | None) -> Process:
         """Return a process of this memory limit that has loaded the function: an idle one or a new one."""
         with self._lock:
-            if self._killed:
+            if self.killed:
                 raise TaskError("the pool was shut down")
             idle = [process for process in self._idle if process.memory_gb == memory_gb]
             process = next((p for p in idle if p.function == name), idle[-1] if idle else None)

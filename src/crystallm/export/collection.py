@@ -20,7 +20,6 @@ import contextlib
 import math
 import re
 import shutil
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.crystals.table import COLUMNS
-from crystallm.errors import CrystallmError, InputError, install
+from crystallm.errors import CrystallmError, InputError, install, quiet_libraries
 from crystallm.export.writers import FACTS, FORMATS, Item, file_name
 
 if TYPE_CHECKING:
@@ -91,18 +90,17 @@ def export(
     try:
         _remove(new)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of elements without an electronegativity, and of long names
-            with writer(new) as write:
-                for found in _items(source, only_valid=only_valid, progress=progress):
-                    if not isinstance(found, Item):
-                        skipped.append(found)
-                        continue
-                    try:
-                        write(found)
-                        n += 1
-                    except CrystallmError as error:
-                        skipped.append((found.id, str(error)))
+        # pymatgen warns of elements without an electronegativity, and of long names.
+        with quiet_libraries(), writer(new) as write:
+            for found in _items(source, only_valid=only_valid, progress=progress):
+                if not isinstance(found, Item):
+                    skipped.append(found)
+                    continue
+                try:
+                    write(found)
+                    n += 1
+                except CrystallmError as error:
+                    skipped.append((found.id, str(error)))
         if not n:
             why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
             raise InputError(f"{str(source)!r} has no crystal that can be written{why}")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystallm.crystallography import elements
 from crystallm.errors import CrystallmError
 from crystallm.geometry import bonds, extra_symmetry
+from crystallm.geometry.symmetry_search import find_symmetry
 
 if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import Bools, Floats, Ints
@@ -215,17 +216,15 @@ class PlacedAtoms:
 
     def has_group(self, number: int) -> bool:
         """Return whether spglib finds this space group; True where it is not installed."""
-        try:
-            import spglib
-        except ImportError:
-            return True
         if not np.isfinite(self.vectors).all():
             return False
         if extra_symmetry.has_none(number, self.vectors, self.points, self._kinds[: self._n_atoms]):
             return True
         numbers = np.repeat([elements.get(symbol).number for symbol in self.symbols], self.sizes)
-        cell: Any = (self.vectors, self.points, numbers)
-        found = spglib.get_symmetry_dataset(cell, symprec=SYMPREC, angle_tolerance=5)
+        try:
+            found = find_symmetry(self.vectors, self.points, numbers, SYMPREC)
+        except ImportError:
+            return True
         return found is not None and found.number == number
 
     def has_implausible_bonds(self) -> bool:

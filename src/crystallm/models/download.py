@@ -18,7 +18,7 @@ from http.client import HTTPException
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.storage.files import cache_folder
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def fetch(
         part.rename(place)
     except (OSError, HTTPException) as error:
         raise CrystallmError(
-            f"{name} cannot be fetched ({_why(error)}): the same command goes on from here"
+            f"{name} cannot be fetched ({one_line(error, 160)}): the same command goes on from here"
         ) from error
     return place
 
@@ -133,7 +133,9 @@ def _told(record: str, file: str) -> dict[str, Any]:
         kind, md5 = str(found["checksum"]).split(":")
         told = {"url": str(found["links"]["self"]), "size": int(found["size"]), "md5": md5}
     except OSError as error:
-        raise CrystallmError(f"{record} cannot be reached ({_why(error)}): is there a network?") from None
+        raise CrystallmError(
+            f"{record} cannot be reached ({one_line(error, 160)}): is there a network?"
+        ) from None
     except (KeyError, ValueError, TypeError) as error:
         raise CrystallmError(f"{record} tells nothing of {file} ({type(error).__name__}: {error})") from None
     if kind != "md5" or not re.fullmatch("[0-9a-f]{32}", md5):
@@ -167,7 +169,3 @@ def _md5(path: Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _why(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CheckpointError, InputError
+from crystallm.errors import CheckpointError, InputError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ def fetch(name: str) -> Path:
             found["name"], revision=found["revision"], allow_patterns=list(WANTED)
         )
     except Exception as error:  # of many types, by its version; the reason carries it
-        raise CheckpointError(f"{found['name']} cannot be fetched from the Hub: {_why(error)}") from error
+        raise CheckpointError(f"{found['name']} cannot be fetched from the Hub: {one_line(error)}") from error
     return Path(folder)
 
 
@@ -88,7 +88,9 @@ def push(
                 repo_id=found["name"], folder_path=str(folder), commit_message="Write the model"
             )
         except Exception as error:  # as above
-            raise CheckpointError(f"{found['name']} cannot be written on the Hub: {_why(error)}") from error
+            raise CheckpointError(
+                f"{found['name']} cannot be written on the Hub: {one_line(error)}"
+            ) from error
     return f"{api.endpoint}/{found['name']}"
 
 
@@ -96,7 +98,3 @@ def _api(token: str | None = None) -> Any:
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
-
-
-def _why(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -26,6 +26,7 @@ import numpy as np
 
 from crystallm.crystallography import cells, elements, space_groups
 from crystallm.errors import InputError, TextError
+from crystallm.geometry.symmetry_search import find_symmetry
 from crystallm.orbits import canonical
 
 if TYPE_CHECKING:
@@ -206,11 +207,8 @@ def symmetry(structure: Structure, symprec: float = 0.1) -> Any:
         TextError: no symmetry.
         InputError: an element without a token.
     """
-    import spglib
-
     numbers = [elements.get(str(species.symbol)).number for species in structure.species]
-    cell: Any = (structure.lattice.matrix, structure.frac_coords, numbers)
-    found = spglib.get_symmetry_dataset(cell, symprec=symprec, angle_tolerance=5)
+    found = find_symmetry(structure.lattice.matrix, structure.frac_coords, numbers, symprec)
     if found is None:
         raise TextError(f"spglib finds no symmetry at {symprec=} Å: are atoms on top of each other?")
     return found

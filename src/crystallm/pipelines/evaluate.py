@@ -166,7 +166,7 @@ class _Blocks:
         where = ProcessPool(self.workers) if self.cluster is None else cluster.connect(self.cluster)
         with where as executor:
             for number, block in units:
-                rows = validity.judge(
+                rows = validity.check_entries(
                     block,
                     what=self.options.read_as,
                     workers=self.workers,

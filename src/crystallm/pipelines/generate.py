@@ -17,7 +17,7 @@ from crystallm.crystals import table
 from crystallm.energy.registry import require
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution import cluster
-from crystallm.execution.devices import devices_of, use_threads
+from crystallm.execution.devices import device_names, use_threads
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.generation import generator as generators
@@ -107,7 +107,7 @@ class _Place(NamedTuple):
 
 
 def _place(sampling: SamplingOptions, execution: ExecutionOptions, options: GenerateOptions) -> _Place:
-    devices = devices_of(sampling.device)
+    devices = device_names(sampling.device)
     if execution.cluster is not None and (execution.workers is not None or len(devices) > 1):
         raise InputError("--cluster and --workers, or several devices: give one or the other")
     workers = len(devices) if execution.workers is None else execution.workers

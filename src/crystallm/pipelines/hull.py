@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from crystallm.crystallography import elements
 from crystallm.energy import registry
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution.devices import device_of
+from crystallm.execution.devices import resolve_device
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.sources import collection
@@ -230,7 +230,7 @@ def energy_workers(model: str, device: str, workers: int | None) -> tuple[str, i
         InputError, CrystallmError: no such model or device, or a missing extra.
     """
     registry.require(model)
-    resolved = device_of(device)
+    resolved = resolve_device(device)
     on_gpu = resolved.type == "cuda"
     return str(resolved) if on_gpu else "cpu", workers or (1 if on_gpu else os.cpu_count() or 1)
 

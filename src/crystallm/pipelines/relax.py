@@ -15,7 +15,7 @@ from crystallm.crystallography import formula
 from crystallm.crystals import ranking
 from crystallm.energy import relaxation
 from crystallm.energy.calculations import relax_many
-from crystallm.errors import InputError, quiet
+from crystallm.errors import InputError, quiet_libraries
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.execution.tasks import Failure
@@ -184,7 +184,7 @@ class _Crystals:
 def _row(file: str, name: str, relaxed: Relaxed) -> Row:
     before, after = relaxed.before, relaxed.structure
     group_before, group = relaxation.space_group(before), relaxation.space_group(after)
-    with quiet():  # pymatgen sorts by electronegativity, and warns of elements without one
+    with quiet_libraries():  # pymatgen sorts by electronegativity, and warns of elements without one
         cell = formula.short(after.composition.formula)
     return dict.fromkeys(COLUMNS) | {
         "id": name,
@@ -249,7 +249,7 @@ def _by_formula(rows: Iterable[Row]) -> dict[str, list[Row]]:
     from pymatgen.core import Composition
 
     groups: dict[str, list[Row]] = {}
-    with quiet():
+    with quiet_libraries():
         for row in rows:
             if row["energy"] is not None:
                 groups.setdefault(Composition(row["formula"]).reduced_formula, []).append(row)

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, with_default_z
 from crystallm.options import validated
@@ -189,7 +189,7 @@ def _from_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     except OSError as error:
         raise CrystallmError(f"{path} cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:
-        raise InputError(f"{path} is no readable Parquet file: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is no readable Parquet file: {one_line(error)}") from None
 
 
 def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

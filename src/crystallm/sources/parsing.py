@@ -14,8 +14,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError, TextError, install
-from crystallm.sources import streams
+from crystallm.errors import CrystallmError, InputError, TextError, install, one_line, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,17 +48,16 @@ def structure(text: str, format: str = "cif") -> Structure:  # noqa: A002 - as i
     if parse is None:
         raise InputError(f"format = {format!r}: give one of {', '.join(_PARSERS)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_libraries():
             found = parse(text)
     except CrystallmError as error:
         if "\n" in str(error):
-            raise TextError(_line(error)) from None
+            raise TextError(one_line(error, 160)) from None
         raise
     except RecursionError:
         raise TextError("it is nested too deep") from None
     except Exception as error:  # noqa: BLE001 - parsers raise anything on bad text; the reason is kept
-        raise TextError(f"no crystal can be read: {_line(error)}") from None
+        raise TextError(f"no crystal can be read: {one_line(error, 160)}") from None
     return found
 
 
@@ -72,13 +70,8 @@ def to_cif(text: str, format: str) -> str:  # noqa: A002 - as in Entry
     found = structure(text, format)
     from pymatgen.io.cif import CifWriter
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_libraries():
         return str(CifWriter(found))
-
-
-def _line(error: Exception) -> str:
-    return streams.one_line(error, 160) or type(error).__name__
 
 
 def _cif(text: str) -> Structure:
@@ -103,7 +96,7 @@ def _poscar(text: str) -> Structure:
             found = Poscar.from_str(text, read_velocities=False).structure
         except BadPoscarWarning as error:
             unnamed = str(error).startswith("Elements")
-            raise TextError("its elements are not named" if unnamed else _line(error)) from None
+            raise TextError("its elements are not named" if unnamed else one_line(error, 160)) from None
     return _bare(found)
 
 

@@ -13,7 +13,7 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from crystallm.errors import InputError
+from crystallm.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,14 +45,7 @@ def telling(path: Path, *others: type[Exception]) -> Iterator[None]:
 
 def broken(path: Path, why: object) -> InputError:
     """What is said of a file that ends too early, or is damaged."""
-    told = one_line(why) or type(why).__name__
-    return InputError(f"{str(path)!r} cannot be read to its end ({told}): is it truncated?")
-
-
-def one_line(value: object, most: int = 200) -> str:
-    """What a file says, or is said of it, fit for a message."""
-    text = " ".join(str(value)[: 2 * most].split())[:most]
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return InputError(f"{str(path)!r} cannot be read to its end ({one_line(why)}): is it truncated?")
 
 
 def most_bytes(path: Path) -> int:

@@ -7,7 +7,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any, Self
 
-from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError, one_line
 from crystallm.storage.files import saying, write_atomically
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ def _readable(path: Path) -> Iterator[None]:
         try:
             yield
         except pa.ArrowInvalid as error:
-            raise CrystallmError(
-                f"{path} is damaged ({str(error).splitlines()[0]}): delete it and run again"
-            ) from None
+            raise CrystallmError(f"{path} is damaged ({one_line(error)}): delete it and run again") from None
 
 
 BATCH = 20_000

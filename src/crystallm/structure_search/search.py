@@ -336,7 +336,7 @@ class Search:
     def _weigh(self, found: Sequence[SearchSample]) -> None:
         """Ask for the energies of valid crystals, each once; set `equals` of those that are known."""
         from crystallm.energy import calculations
-        from crystallm.execution.devices import device_of
+        from crystallm.execution.devices import energy_device
         from crystallm.execution.tasks import Failure
 
         here = len(self.found)
@@ -355,8 +355,7 @@ class Search:
                 new[form] = place
                 asked.append(one)
                 one.call = self._calls + len(asked)
-        where = device_of(self.settings.device)
-        device = str(where) if where.type == "cuda" else "cpu"
+        device = energy_device(self.settings.device)
         energies = calculations.score(
             [one.crystal.structure for one in asked],
             self.options.energy,

@@ -1,23 +1,31 @@
-"""Clusters of equal structures, in worker processes."""
+"""Clusters of equal structures, found in worker processes.
+
+Two structures are equal if pymatgen's StructureMatcher (ltol 0.2, stol 0.3, angle_tol 5) fits their primitive
+cells, their volumes scaled to each other. Only structures of one reduced formula and number of atoms are
+compared, each with the first structure of every earlier cluster. Structures that cannot be compared, or not
+within the limits of a worker process, equal only identical ones.
+
+Worker processes import this module with all that a comparison needs. So a missing package ends the run, and
+no comparison fails in silence.
+"""
 
 from __future__ import annotations
 
 import json
-import warnings
+import os
 from dataclasses import asdict, dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pymatgen.core.structure_matcher import StructureMatcher
-
-from crystallm.errors import CrystallmError
-from crystallm.execution.mapping import run_tasks
-from crystallm.execution.tasks import DEFAULT_LIMITS, Failure, Limits
+from crystallm.errors import CrystallmError, quiet_libraries
+from crystallm.execution.mapping import open_executor, run_tasks
+from crystallm.execution.pool import Inline
+from crystallm.execution.tasks import DEFAULT_LIMITS, Failure, Limits, WorkerStartError
 from crystallm.structures import comparison, conversion
 from crystallm.structures.comparison import formula_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from concurrent.futures import Executor
 
     from pymatgen.core import Structure
@@ -25,27 +33,29 @@ if TYPE_CHECKING:
     OnDone = Callable[[str, int, int], None]
 
 
-LTOL, STOL, ANGLE_TOL = 0.2, 0.3, 5.0
-"""Shares of a length and of (V / n_atoms)^(1/3), degrees."""
-
 MAX_STRETCH = 1000.0
-"""L^3 / V of a reduced cell beyond which a crystal is not compared; see `matching.stretch`."""
+"""L^3 / V of a reduced cell beyond which a structure is not compared; no compound of the corpus has half."""
 
-FOLDED = 64
-"""Crystals of one formula that are told apart in one task; fewer after one was lost."""
+BLOCK = 64
+"""Structures of one formula that are compared in one task; fewer after one failed."""
+
+READ_BY_ONE = 32
+"""Structures for which one more process is started to reduce them."""
+
+MATCHER = comparison.matcher(primitive_cell=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
-    """Worker processes with their limits, and who hears of what is done."""
+class ComparisonRunner:
+    """Runs the tasks of comparisons and reports how many are done."""
 
     executor: Executor | None = None
     workers: int = 1
     limits: Limits = DEFAULT_LIMITS
     on_done: OnDone | None = None
 
-    def run(self, function: str, tasks: Sequence[Any], stage: str = "") -> list[Any]:
-        """Apply a function, given by its full name, to tasks."""
+    def run(self, function: Callable[[Any], Any] | str, tasks: Sequence[Any], stage: str = "") -> list[Any]:
+        """Apply a function to tasks, in worker processes."""
         done: list[int] = []  # of tasks; to append is atomic
 
         def count(number: int) -> None:
@@ -53,29 +63,28 @@ class Crew:
             if stage:
                 self.report(stage, len(done), len(tasks))
 
-        return run_tasks(
-            self.executor, function, tasks, workers=self.workers, limits=self.limits, on_done=count
-        )
+        workers = max(1, min(self.workers, len(tasks)))
+        return run_tasks(self.executor, function, tasks, workers=workers, limits=self.limits, on_done=count)
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """Tell how much of a stage is done."""
+        """Report how much of a stage is done."""
         if self.on_done is not None:
             self.on_done(stage, done, total)
 
 
-# -- each crystal for itself ---------------------------------------------------------------------------------
+# -- primitive cells -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Reduced:
-    """A crystal as it is compared.
+class ReducedStructure:
+    """A structure reduced to what is compared.
 
     Attributes:
-        valid: the verdict of `validity`, where that was asked for; else False.
-        formula: as `formula_of`; "" where it can't be compared.
+        valid: whether the checks of `validity` pass, where the caller's function checks them; else False.
+        formula: as `formula_of`; "" if it cannot be compared.
         n_atoms: atoms of the primitive cell.
-        primitive: the packed cell, as JSON; "" likewise.
-        reason: why it can't be compared; "" if it can.
+        primitive: the primitive cell as a JSON text; "" likewise.
+        reason: why it cannot be compared; "" if it can.
     """
 
     valid: bool = False
@@ -86,151 +95,225 @@ class Reduced:
 
 
 def reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Reduce the cell of a packed crystal, in a worker process; return a record of `Reduced`."""
-    record = json.loads(task["sample"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen warns of each radius and electronegativity it lacks
+    """Return the record of a ReducedStructure for `sample`, a JSON text; runs in a worker process."""
+    with quiet_libraries():  # pymatgen warns of each radius and electronegativity it lacks
         try:
-            crystal = conversion.from_json(record)
+            structure = conversion.from_json(json.loads(task["sample"]))
         except CrystallmError as error:
-            return asdict(Reduced(reason=f"no crystal: {error}"))
-        primitive = primitive_cell(crystal)
+            return asdict(ReducedStructure(reason=f"no crystal: {error}"))
+        primitive = primitive_cell(structure)
     if isinstance(primitive, str):
-        return asdict(Reduced(reason=primitive))
-    formula = formula_of(crystal.composition.get_el_amt_dict())
-    packed = json.dumps(conversion.to_json(primitive))
-    return asdict(Reduced(formula=formula, n_atoms=len(primitive), primitive=packed, reason=""))
+        return asdict(ReducedStructure(reason=primitive))
+    formula = formula_of(structure.composition.get_el_amt_dict())
+    cell = json.dumps(conversion.to_json(primitive))
+    return asdict(ReducedStructure(formula=formula, n_atoms=len(primitive), primitive=cell, reason=""))
 
 
-def primitive_cell(crystal: Structure) -> Structure | str:
-    """The primitive Niggli cell, or why there is none to compare."""
-    if not crystal.is_ordered:
+def primitive_cell(structure: Structure) -> Structure | str:
+    """Return the primitive Niggli cell, or why the structure is not compared."""
+    if not structure.is_ordered:
         return "its sites are shared"
-    if len(crystal) > comparison.MAX_ATOMS:
-        return f"{len(crystal)} atoms are more than the {comparison.MAX_ATOMS} that are compared"
-    if not 0 < comparison.stretch(crystal.lattice) < MAX_STRETCH:
+    if len(structure) > comparison.MAX_ATOMS:
+        return f"{len(structure)} atoms are more than the {comparison.MAX_ATOMS} that are compared"
+    if not 0 < comparison.stretch(structure.lattice) < MAX_STRETCH:
         return "its cell is too long or too flat to be compared"
-    # What the matcher would do first, each time; it is told to leave it out.
-    return crystal.get_reduced_structure().get_primitive_structure()
+    # As the matcher would reduce it in each comparison.
+    return structure.get_reduced_structure().get_primitive_structure()
 
 
-REDUCE = f"{__name__}:reduce_record"
-
-
-def reduce_all(keys: Sequence[str | None], crew: Crew, *, function: str = REDUCE) -> list[Reduced]:
-    """Reduce the cells of crystals; what is identical is reduced once.
+def reduce_all(
+    keys: Sequence[str | None],
+    runner: ComparisonRunner,
+    *,
+    function: Callable[[Any], Any] = reduce_record,
+) -> list[ReducedStructure]:
+    """Reduce the cells of structures, of identical ones once.
 
     Args:
-        keys: packed crystals, as JSON; None for what is no crystal.
-        crew: worker processes.
-        function: full name of `reduce_record`, or of one that does more, such as checking validity.
+        keys: structures as JSON texts; None for a sample without a structure.
+        runner: of the tasks.
+        function: `reduce_record`, or one that does more, such as checking validity.
     """
     distinct = list(dict.fromkeys(key for key in keys if key is not None))
-    answers = crew.run(function, [{"sample": key} for key in distinct], "reading")
-    found: dict[str | None, Reduced] = {None: Reduced()}
-    for key, answer in zip(distinct, answers, strict=True):
-        lost = isinstance(answer, Failure)
-        found[key] = Reduced(reason=f"not compared: {answer.reason}") if lost else Reduced(**answer)
-    return [found[key] for key in keys]
+    values = runner.run(function, [{"sample": key} for key in distinct], "reading")
+    reduced: dict[str | None, ReducedStructure] = {None: ReducedStructure()}
+    for key, value in zip(distinct, values, strict=True):
+        failed = isinstance(value, Failure)
+        reduced[key] = (
+            ReducedStructure(reason=f"not compared: {value.reason}") if failed else ReducedStructure(**value)
+        )
+    return [reduced[key] for key in keys]
 
 
-# -- which equal each other ----------------------------------------------------------------------------------
+# -- equal structures ----------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Equals:
-    """For crystals by index: the number of what they equal, or why that could not be found."""
+class Matches:
+    """For structures by index: the number of the one that each equals, or why it was not compared."""
 
-    found: dict[int, int] = field(default_factory=dict)
-    lost: dict[int, str] = field(default_factory=dict)
+    matched: dict[int, int] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
 
 
-def fold_record(task: Mapping[str, Any]) -> list[int | None]:
-    """For each new crystal, the number of the head that it equals, for a worker process.
+def compare_record(task: Mapping[str, Any]) -> list[int | None]:
+    """Return the number of the head that each new structure equals; runs in a worker process.
 
-    Heads are numbered on by new crystals that equal none; None stands for these.
+    A new structure that equals none gets None, and becomes the next head.
     """
-    heads = [unpacked(packed) for packed in task["heads"]]
-    answer: list[int | None] = []
-    for packed in task["new"]:
-        crystal = unpacked(packed)
-        number = next((i for i, head in enumerate(heads) if equal(crystal, head)), None)
+    heads = [load_reduced(text) for text in task["heads"]]
+    numbers: list[int | None] = []
+    for text in task["new"]:
+        structure = load_reduced(text)
+        pairs = ((head, structure) if task["head_first"] else (structure, head) for head in heads)
+        number = next((i for i, pair in enumerate(pairs) if are_equal(*pair)), None)
         if number is None:
-            heads.append(crystal)
-        answer.append(number)
-    return answer
+            heads.append(structure)
+        numbers.append(number)
+    return numbers
 
 
-def find_repeats(crystals: Sequence[Reduced], valid: Sequence[bool], crew: Crew) -> Equals:
-    """The first equal of each crystal that has one, told apart formula by formula, side by side."""
+def find_duplicates(
+    structures: Sequence[ReducedStructure],
+    runner: ComparisonRunner,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    order: Sequence[int] | None = None,
+    head_first: bool = True,
+) -> Matches:
+    """Match each structure with the first one that it equals, formula by formula, side by side.
+
+    Args:
+        structures: reduced.
+        runner: of the tasks.
+        groups: of each structure; only those of one group are compared.
+        order: indices in the order in which the first of equal structures is chosen.
+        head_first: in which order the matcher gets a pair: its answer is not symmetric near its tolerances.
+    """
 
     def cells(members: Sequence[int]) -> list[str]:
-        return [crystals[i].primitive for i in members]
+        return [structures[i].primitive for i in members]
 
-    result = Equals()
-    firsts: dict[str, int] = {}  # by primitive cell: what is identical needs no comparison
-    waiting: dict[tuple[str, int], list[int]] = {}
-    for i in sorted(range(len(crystals)), key=lambda i: not valid[i]):
-        crystal = crystals[i]
-        if not crystal.reason and firsts.setdefault(crystal.primitive, i) == i:
-            waiting.setdefault((crystal.formula, crystal.n_atoms), []).append(i)
+    matches = Matches()
+    group = [None] * len(structures) if groups is None else groups
+    firsts: dict[Hashable, int] = {}  # by primitive cell: identical ones need no comparison
+    waiting: dict[Hashable, list[int]] = {}
+    for i in range(len(structures)) if order is None else order:
+        one = structures[i]
+        if not one.reason and firsts.setdefault((group[i], one.primitive), i) == i:
+            waiting.setdefault((group[i], one.formula, one.n_atoms), []).append(i)
     heads = {bucket: [members.pop(0)] for bucket, members in waiting.items()}
-    size = dict.fromkeys(waiting, FOLDED)
+    size = dict.fromkeys(waiting, BLOCK)
     total = sum(map(len, waiting.values()))
     while left := sum(map(len, waiting.values())):
-        crew.report("telling apart", total - left, total)
-        buckets = [bucket for bucket, members in waiting.items() if members]
-        chosen = [waiting[bucket][: size[bucket]] for bucket in buckets]
+        runner.report("telling apart", total - left, total)
+        chosen = {b: members[: size[b]] for b, members in waiting.items() if members}
         tasks = [
-            {"heads": cells(heads[bucket]), "new": cells(new)}
-            for bucket, new in zip(buckets, chosen, strict=True)
+            {"heads": cells(heads[bucket]), "new": cells(new), "head_first": head_first}
+            for bucket, new in chosen.items()
         ]
-        for bucket, new, answer in zip(
-            buckets, chosen, crew.run(f"{__name__}:fold_record", tasks), strict=True
-        ):
-            if isinstance(answer, Failure) and len(new) > 1:
+        for (bucket, new), numbers in zip(chosen.items(), runner.run(compare_record, tasks), strict=True):
+            if isinstance(numbers, Failure) and len(new) > 1:
                 size[bucket] = max(1, len(new) // 8)
                 continue
             del waiting[bucket][: len(new)]
-            if isinstance(answer, Failure):
-                result.lost[new[0]] = f"not told from others: {answer.reason}"
+            if isinstance(numbers, Failure):
+                matches.failed[new[0]] = f"not told from others: {numbers.reason}"
                 continue
-            size[bucket] = min(FOLDED, 2 * size[bucket])
-            for i, number in zip(new, answer, strict=True):
+            size[bucket] = min(BLOCK, 2 * size[bucket])
+            for i, number in zip(new, numbers, strict=True):
                 if number is None:
                     heads[bucket].append(i)
                 else:
-                    result.found[i] = heads[bucket][number]
-    crew.report("telling apart", total, total)
-    for i, crystal in enumerate(crystals):
-        first = firsts.get(crystal.primitive, i)
+                    matches.matched[i] = heads[bucket][number]
+    runner.report("telling apart", total, total)
+    for i, one in enumerate(structures):
+        first = firsts.get((group[i], one.primitive), i)
         if first != i:
-            result.found[i] = result.found.get(first, first)
-    return result
+            matches.matched[i] = matches.matched.get(first, first)
+    return matches
+
+
+def cluster_duplicates(
+    requests: Sequence[Sequence[Structure | None]],
+    *,
+    workers: int | None = None,
+    seconds: float = 120.0,
+    memory_gb: float = 4.0,
+    executor: Executor | None = None,
+) -> list[list[int | None]]:
+    """Number the clusters of equal structures, those of each request separately.
+
+    Args:
+        requests: for each request its structures; None for a sample without a structure.
+        workers: maximum number of processes that work at the same time; None for one per core.
+        seconds: limit for one task, some comparisons.
+        memory_gb: limit for one process, GiB.
+        executor: where to compare; None opens processes for this call.
+
+    Returns:
+        For each request, for each structure the number of its cluster, counted from 0 in the order of the
+        clusters' first structures; None for a sample without a structure.
+
+    Raises:
+        CrystallmError: no worker process could be started, or a package is missing there.
+    """
+    flat = [(i, structure) for i, row in enumerate(requests) for structure in row]
+    keys = [None if structure is None else json.dumps(conversion.to_json(structure)) for _, structure in flat]
+    if not any(keys):
+        return [[None] * len(row) for row in requests]
+    groups = [i for i, _ in flat]
+    n = os.cpu_count() or 1 if workers is None else workers
+    limits = Limits(seconds, memory_gb)
+    try:
+        with open_executor(executor, n) as (opened, _):
+            few = max(1, min(n, len(set(keys)) // READ_BY_ONE))
+            reduced = reduce_all(keys, ComparisonRunner(opened, few, limits))
+            runner = ComparisonRunner(opened, n, limits)
+            matches = find_duplicates(reduced, runner, groups=groups)
+    except WorkerStartError as error:
+        raise CrystallmError(f"crystals cannot be compared: {error}; pip install pymatgen-core") from error
+    numbers: dict[Hashable, int] = {}
+    counts = [0] * len(requests)
+    clusters: list[list[int | None]] = [[] for _ in requests]
+    for i, (group, key) in enumerate(zip(groups, keys, strict=True)):
+        if key is None:
+            clusters[group].append(None)
+            continue
+        # Structures that are not compared equal identical ones.
+        first = (group, key) if reduced[i].reason else matches.matched.get(i, i)
+        if first not in numbers:
+            numbers[first] = counts[group]
+            counts[group] += 1
+        clusters[group].append(numbers[first])
+    return clusters
+
+
+def cluster_record(task: Mapping[str, Any]) -> list[int]:
+    """Number the clusters of `structures`, given as JSON; runs in a worker process."""
+    (clusters,) = cluster_duplicates(
+        [[conversion.from_json(record) for record in task["structures"]]], executor=Inline()
+    )
+    return [cluster for cluster in clusters if cluster is not None]
 
 
 # -- in a worker process -------------------------------------------------------------------------------------
 
-Comparable = tuple["Structure", float]  # a primitive cell and its stretch
+Comparable = tuple["Structure", float]
+"""A primitive cell and its stretch."""
 
 
 @lru_cache(maxsize=512)
-def unpacked(packed: str) -> Comparable:
-    """Return a packed primitive cell and its stretch."""
-    crystal = conversion.from_json(json.loads(packed))
-    return crystal, comparison.stretch(crystal.lattice)
+def load_reduced(text: str) -> Comparable:
+    """Return the primitive cell of a JSON text, and its stretch."""
+    structure = conversion.from_json(json.loads(text))
+    return structure, comparison.stretch(structure.lattice)
 
 
-def equal(one: Comparable, other: Comparable) -> bool:
+def are_equal(first: Comparable, second: Comparable) -> bool:
     """Return whether two primitive cells are equal; those of very different shape are not compared."""
-    (crystal, stretch), (head, its) = one, other
-    if len(crystal) != len(head) or max(stretch, its) > comparison.MAX_STRETCH * min(stretch, its):
+    stretches = first[1], second[1]
+    if len(first[0]) != len(second[0]) or max(stretches) > comparison.MAX_STRETCH * min(stretches):
         return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return bool(_matcher().fit(crystal, head, skip_structure_reduction=True))
-
-
-@cache
-def _matcher() -> StructureMatcher:
-    return StructureMatcher(ltol=LTOL, stol=STOL, angle_tol=ANGLE_TOL, primitive_cell=False)
+    with quiet_libraries():
+        return bool(MATCHER.fit(first[0], second[0], skip_structure_reduction=True))

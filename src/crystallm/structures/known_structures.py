@@ -1,32 +1,35 @@
-"""Which generated crystals equal each other, and which equal known ones.
+"""Known structures by formula, and which of them equal generated ones.
 
-Two crystals are equal if `StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5)` fits their primitive cells,
-their volumes scaled to each other; crystals of one reduced formula alone are compared (see `known_set`). All
-that is compared is compared in worker processes with limits; this module is imported there with all that it
-takes, so that a package that is missing ends the work and loses no comparison in silence.
-
-Refuses to know what follows from it: `novelty` does.
+What equal means is defined in `duplicates`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import warnings
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError
+from crystallm.cif import structure_reader
+from crystallm.errors import CrystallmError, quiet_libraries
+from crystallm.execution.mapping import map_tasks, open_executor
 from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import comparison, conversion
 from crystallm.structures.comparison import formula_of
-from crystallm.structures.duplicates import Crew, Equals, Reduced, equal, primitive_cell, reduce_all, unpacked
+from crystallm.structures.duplicates import (
+    ComparisonRunner,
+    Matches,
+    ReducedStructure,
+    are_equal,
+    load_reduced,
+    primitive_cell,
+    reduce_all,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
     from pymatgen.core import Structure
@@ -36,12 +39,12 @@ if TYPE_CHECKING:
     ComparedSample = Structure | str | None
 
 
-CRYSTALS, KNOWN = 8, 32
-"""Generated and known crystals of one task."""
+GENERATED, KNOWN = 8, 32
+"""Generated and known structures of one task."""
 
 
 def known_equals(
-    crystals: Sequence[ComparedSample],
+    samples: Sequence[ComparedSample],
     known: Iterable[tuple[str, str]],
     *,
     workers: int = 1,
@@ -49,125 +52,23 @@ def known_equals(
     memory_gb: float = 4.0,
     executor: Executor | None = None,
 ) -> list[str | None]:
-    """For each crystal the id of the first known one that it equals, or None.
+    """Return for each sample the id of the first known structure that it equals, or None.
 
-    What could not be compared equals none.
+    A sample that could not be compared equals none.
     """
-    crew = Crew(executor, workers, Limits(seconds, memory_gb))
-    keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in crystals]
-    found = reduce_all(keys, crew)
-    rows = index(known, {crystal.formula for crystal in found if crystal.formula})
-    matches, _ = find_matches(found, rows, crew)
+    with open_executor(executor, workers) as (opened, _):
+        runner = ComparisonRunner(opened, workers, Limits(seconds, memory_gb))
+        keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in samples]
+        reduced = reduce_all(keys, runner)
+        rows = index(known, {one.formula for one in reduced if one.formula})
+        matches, _ = find_matches(reduced, rows, runner)
     return [
-        rows.rows[crystal.formula][matches.found[i]][0] if i in matches.found else None
-        for i, crystal in enumerate(found)
+        rows.rows[one.formula][matches.matched[i]][0] if i in matches.matched else None
+        for i, one in enumerate(reduced)
     ]
 
 
-# -- which are known -----------------------------------------------------------------------------------------
-
-
-def match_record(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Which known crystals equal the generated ones, for a worker process.
-
-    Returns:
-        `match`: for each generated one the number of the first that does, or None; `unreadable`: numbers of
-        known ones that are no crystal.
-    """
-    crystals = [unpacked(packed) for packed in task["crystals"]]
-    match: list[int | None] = [None] * len(crystals)
-    unreadable = []
-    for number, text in enumerate(task["known"]):
-        known = _known(text)
-        if known is None:
-            unreadable.append(number)
-            continue
-        for i, crystal in enumerate(crystals):
-            if match[i] is None and equal(crystal, known):
-                match[i] = number
-    return {"match": match, "unreadable": unreadable}
-
-
-_Part = tuple[str, tuple[int, ...], range]
-"""Of the comparisons: a formula, generated crystals by index, known ones by number."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Tasks(Sequence[dict[str, Any]]):
-    """Tasks of `match_record`, each made when it is asked for: texts are unpacked one task at a time."""
-
-    crystals: Sequence[Reduced]
-    known: KnownSet
-    parts: Sequence[_Part]
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __getitem__(self, number: Any) -> Any:
-        formula, members, numbers = self.parts[number]
-        return {
-            "crystals": [self.crystals[i].primitive for i in members],
-            "known": [self.known.text(formula, k) for k in numbers],
-        }
-
-
-def find_matches(crystals: Sequence[Reduced], known: KnownSet, crew: Crew) -> tuple[Equals, int]:
-    """The number of the first known crystal of its formula that each equals, and how many can't be read."""
-    firsts: dict[str, int] = {}
-    buckets: dict[str, list[int]] = {}
-    for i, crystal in enumerate(crystals):
-        if crystal.formula in known.rows and firsts.setdefault(crystal.primitive, i) == i:
-            buckets.setdefault(crystal.formula, []).append(i)
-    parts: list[_Part] = []
-    for formula, members in buckets.items():
-        n_rows = len(known.rows[formula])
-        # The tasks of a block of known crystals stand together, so that a worker reads each of them once.
-        for start in range(0, n_rows, KNOWN):
-            numbers = range(start, min(start + KNOWN, n_rows))
-            blocks = range(0, len(members), CRYSTALS)
-            parts += [(formula, tuple(members[at : at + CRYSTALS]), numbers) for at in blocks]
-    result = Equals()
-    unreadable: set[tuple[str, int]] = set()
-    # What was lost is asked again, a crystal at a time: a freak among them costs itself alone.
-    for last in (False, True):
-        answers = crew.run(f"{__name__}:match_record", _Tasks(crystals, known, parts), "comparing")
-        again: list[_Part] = []
-        for (formula, asked, numbers), answer in zip(parts, answers, strict=True):
-            if not isinstance(answer, Failure):
-                unreadable.update((formula, numbers[k]) for k in answer["unreadable"])
-                for i, number in zip(asked, answer["match"], strict=True):
-                    if number is not None:
-                        result.found[i] = min(result.found.get(i, numbers[number]), numbers[number])
-            elif last or len(asked) == 1:
-                result.lost |= dict.fromkeys(asked, f"not compared with all: {answer.reason}")
-            else:
-                again += [(formula, (i,), numbers) for i in asked]
-        parts = again
-        if not parts:
-            break
-    for i in result.found:  # one equal is enough
-        result.lost.pop(i, None)
-    for i, crystal in enumerate(crystals):
-        first = firsts.get(crystal.primitive, i)
-        if first in result.found:
-            result.found[i] = result.found[first]
-        elif first in result.lost:
-            result.lost[i] = result.lost[first]
-    return result, len(unreadable)
-
-
-@lru_cache(maxsize=4 * KNOWN)
-def _known(text: str) -> Comparable | None:
-    """A known crystal as it is compared; None for one that can't be read or compared."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            crystal = conversion.from_json({"text": text})
-            primitive = primitive_cell(crystal)
-        except (CrystallmError, ValueError):
-            return None
-    return None if isinstance(primitive, str) else (primitive, comparison.stretch(primitive.lattice))
-
+# -- known structures by formula -----------------------------------------------------------------------------
 
 _SUM = re.compile(
     r"""^_chemical_formula_sum[ \t]+(?:'([^'\n]*)'|"([^"\n]*)"|([^\s'"][^\n]*))""", re.MULTILINE
@@ -178,46 +79,46 @@ _TERM = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
 
 @dataclass(slots=True)
 class KnownSet:
-    """Known crystals by formula: those alone whose formula is wanted, their texts packed."""
+    """Known structures by formula: those of the requested formulas alone, their CIFs compressed."""
 
     n_rows: int = 0
-    """Known crystals that were streamed."""
+    """Known structures that were read."""
     n_unreadable: int = 0
-    """Those whose formula could not be found."""
+    """Those without a formula."""
     rows: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
-    """For each formula, ids and packed texts in their order."""
+    """For each formula, ids and compressed CIFs in their order."""
 
     def text(self, formula: str, number: int) -> str:
-        """The CIF of a row."""
+        """Return the CIF of a row."""
         return zlib.decompress(self.rows[formula][number][1]).decode()
 
 
 def index(
-    known: Iterable[tuple[str, str]], wanted: Container[str], *, on_row: Callable[[int], None] | None = None
+    known: Iterable[tuple[str, str]], formulas: Container[str], *, on_row: Callable[[int], None] | None = None
 ) -> KnownSet:
-    """File known crystals under their formulas, in one pass; what is not wanted is forgotten at once.
+    """File known structures by formula, in one pass; others than the requested ones are not kept.
 
     Args:
         known: ids and CIFs.
-        wanted: formulas as `formula_of` and `formula_in` give them.
+        formulas: those to keep, as `formula_of` and `formula_in` return them.
         on_row: called with the number of rows so far, every thousand.
     """
-    found = KnownSet()
+    known_set = KnownSet()
     for identifier, text in known:
-        found.n_rows += 1
+        known_set.n_rows += 1
         formula = formula_in(text)
         if formula is None:
-            found.n_unreadable += 1
-        elif formula in wanted:
+            known_set.n_unreadable += 1
+        elif formula in formulas:
             # Level 1: a quarter of the size for 20 microseconds.
-            found.rows.setdefault(formula, []).append((identifier, zlib.compress(text.encode(), 1)))
-        if on_row is not None and not found.n_rows % 1000:
-            on_row(found.n_rows)
-    return found
+            known_set.rows.setdefault(formula, []).append((identifier, zlib.compress(text.encode(), 1)))
+        if on_row is not None and not known_set.n_rows % 1000:
+            on_row(known_set.n_rows)
+    return known_set
 
 
 def formula_in(text: str) -> str | None:
-    """The reduced formula of a CIF by its printed sum, else of its structure; None if it has none."""
+    """Return the reduced formula of a CIF by its printed sum, else of its structure; None if it has none."""
     match = _SUM.search(text)
     if match is not None:
         printed = next(group for group in match.groups() if group is not None)
@@ -228,10 +129,118 @@ def formula_in(text: str) -> str | None:
         rest = _TERM.sub("", printed)
         if counts and not rest.strip(" \t\r,"):
             return formula_of(counts)
-    from crystallm.cif import structure_reader
-
     try:
         structure = structure_reader.read_structure(text)
     except CrystallmError:
         return None
     return formula_of(structure.composition.get_el_amt_dict())
+
+
+# -- generated structures that equal known ones --------------------------------------------------------------
+
+
+def find_matches(
+    structures: Sequence[ReducedStructure], known: KnownSet, runner: ComparisonRunner
+) -> tuple[Matches, int]:
+    """Match each structure with the first known one of its formula that it equals.
+
+    Returns:
+        The matches, by number of the known structure of that formula; how many known ones cannot be read.
+    """
+    firsts: dict[str, int] = {}
+    buckets: dict[str, list[int]] = {}
+    for i, one in enumerate(structures):
+        if one.formula in known.rows and firsts.setdefault(one.primitive, i) == i:
+            buckets.setdefault(one.formula, []).append(i)
+    tasks = list(_ranges(buckets, known))
+    matches = Matches()
+    unreadable: set[tuple[str, int]] = set()
+    done = 0
+    with open_executor(runner.executor, runner.workers, len(tasks)) as (executor, ahead):
+        for task, value in map_tasks(
+            executor,
+            match_record,
+            (_with_texts(task, structures, known) for task in tasks),
+            ahead=ahead,
+            limits=runner.limits,
+            split=_one_by_one,  # so that a pathological one costs only itself
+        ):
+            formula, members, start = task["formula"], task["members"], task["start"]
+            if isinstance(value, Failure):
+                matches.failed |= dict.fromkeys(members, f"not compared with all: {value.reason}")
+            else:
+                unreadable.update((formula, start + number) for number in value["unreadable"])
+                for i, number in zip(members, value["match"], strict=True):
+                    if number is not None:
+                        first = matches.matched.get(i, start + number)
+                        matches.matched[i] = min(first, start + number)
+            done += 1
+            runner.report("comparing", min(done, len(tasks)), len(tasks))
+    for i in matches.matched:  # one equal is enough
+        matches.failed.pop(i, None)
+    for i, one in enumerate(structures):
+        first = firsts.get(one.primitive, i)
+        if first in matches.matched:
+            matches.matched[i] = matches.matched[first]
+        elif first in matches.failed:
+            matches.failed[i] = matches.failed[first]
+    return matches, len(unreadable)
+
+
+def _ranges(buckets: Mapping[str, Sequence[int]], known: KnownSet) -> Iterator[dict[str, Any]]:
+    """Yield the tasks of `match_record` without their texts."""
+    for formula, members in buckets.items():
+        n_rows = len(known.rows[formula])
+        # The tasks of a block of known structures are neighbours, so that a worker reads each of them once.
+        for start in range(0, n_rows, KNOWN):
+            end = min(start + KNOWN, n_rows)
+            for at in range(0, len(members), GENERATED):
+                some = list(members[at : at + GENERATED])
+                yield {"formula": formula, "members": some, "start": start, "end": end}
+
+
+def _with_texts(
+    task: dict[str, Any], structures: Sequence[ReducedStructure], known: KnownSet
+) -> dict[str, Any]:
+    """Add the texts of a task, as it is drawn: they are decompressed one task at a time."""
+    return task | {
+        "generated": [structures[i].primitive for i in task["members"]],
+        "known": [known.text(task["formula"], number) for number in range(task["start"], task["end"])],
+    }
+
+
+def _one_by_one(task: dict[str, Any]) -> list[dict[str, Any]]:
+    pairs = zip(task["members"], task["generated"], strict=True)
+    return [task | {"members": [i], "generated": [text]} for i, text in pairs]
+
+
+def match_record(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Match `generated` structures with `known` ones; runs in a worker process.
+
+    Returns:
+        `match`: for each generated structure the number of the first known one that it equals, or None;
+        `unreadable`: numbers of the known ones that cannot be read or compared.
+    """
+    generated = [load_reduced(text) for text in task["generated"]]
+    match: list[int | None] = [None] * len(generated)
+    unreadable = []
+    for number, text in enumerate(task["known"]):
+        known = _known(text)
+        if known is None:
+            unreadable.append(number)
+            continue
+        for i, structure in enumerate(generated):
+            if match[i] is None and are_equal(structure, known):
+                match[i] = number
+    return {"match": match, "unreadable": unreadable}
+
+
+@lru_cache(maxsize=4 * KNOWN)
+def _known(text: str) -> Comparable | None:
+    """Return the primitive cell of a CIF and its stretch; None if it cannot be read or compared."""
+    with quiet_libraries():
+        try:
+            primitive = primitive_cell(conversion.from_json({"text": text}))
+        except (CrystallmError, ValueError):
+            return None
+    return None if isinstance(primitive, str) else (primitive, comparison.stretch(primitive.lattice))

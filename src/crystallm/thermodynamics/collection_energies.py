@@ -14,16 +14,15 @@ crystals are stable, and where they come from.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.cif import structure_reader
 from crystallm.energy import calculations, relaxation
-from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError, quiet_libraries
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure
-from crystallm.structures import conversion
+from crystallm.structures import comparison, conversion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,8 +37,8 @@ BLOCK = 50
 STEPS = 500
 """In which a crystal is relaxed, at most; MatterGen's number."""
 
-NO_MATCH = 0.5
-"""The matcher's `stol`, and r where nothing matches."""
+NO_MATCH = comparison.RELAXED.position
+"""r where nothing matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +153,9 @@ def rmsd(before: Structure, after: Structure) -> float:
         after: the same atoms, relaxed.
     """
     from pymatgen.core import Lattice
-    from pymatgen.core.structure_matcher import StructureMatcher
 
-    matcher: Any = StructureMatcher(
-        ltol=0.5, stol=NO_MATCH, angle_tol=10, scale=False, attempt_supercell=True
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    matcher: Any = comparison.matcher(comparison.RELAXED, scale=False, attempt_supercell=True)
+    with quiet_libraries():
         found = matcher.get_rms_dist(before, after)
     both = (before.lattice.parameters, after.lattice.parameters)
     volume = Lattice.from_parameters(*((x + y) / 2 for x, y in zip(*both, strict=True))).volume  # Å^3

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution.devices import device_of
+from crystallm.execution.devices import resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,10 +144,10 @@ def world(device: str = "auto") -> Iterator[ProcessGroup]:
         CrystallmError: the processes do not find each other.
     """
     if size() == 1:
-        yield ProcessGroup(device_of(device))
+        yield ProcessGroup(resolve_device(device))
         return
     place = int(os.environ.get("LOCAL_RANK", "0"))
-    where = device_of(device)
+    where = resolve_device(device)
     if where.type == "cuda":
         if where.index is not None or place >= torch.cuda.device_count():
             raise InputError(

@@ -1,4 +1,4 @@
-"""Is this text a sound crystal? The checks of the paper on one crystal, and on many in worker processes.
+"""Check whether a text is a valid crystal, as the CrystaLLM paper does; many in worker processes.
 
 For a text with head line H, sum formula S, structural formula F, printed group G, cell (a, b, c, alpha, beta,
 gamma) and atom rows (element e_k, multiplicity m_k, position):
@@ -10,10 +10,9 @@ gamma) and atom rows (element e_k, multiplicity m_k, position):
 - space group: spglib (symprec 0.1 Å) finds G.
 - valid: all of these, with a bond score of 1.
 
-The crystal is read as the paper's judge reads it: G's operators act on the rows, and images within 1e-4 in
-fractional coordinates are one atom (pymatgen's `CifParser`). A text whose rounded coordinates double an atom
-is thus not valid here, even where `crystallm.cif` can still read it. This module refuses to know who wrote
-a text, and repairs none.
+The crystal is read as in the paper: the operators of G act on the rows, and images within 1e-4 in fractional
+coordinates are one atom (pymatgen's `CifParser`). So a text whose rounded coordinates double an atom is not
+valid here, even if `crystallm.cif` can read it. No text is repaired.
 """
 
 from __future__ import annotations
@@ -26,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 from crystallm.cif import structure_reader
 from crystallm.cif.block import ANGLES, LENGTHS, Block, number, read
 from crystallm.crystallography import elements, formula
-from crystallm.errors import CrystallmError, InputError, TextError, quiet
+from crystallm.errors import CrystallmError, InputError, TextError, quiet_libraries
 from crystallm.geometry import bonds
+from crystallm.geometry.symmetry_search import find_symmetry
 from crystallm.validity.printed_checks import (
     cell_faults,
     formula_faults,
@@ -48,17 +48,17 @@ SYMPREC = 0.1
 
 
 def check(x: str | CrystalLike, *, what: What = "text") -> Validity:
-    """Judge one crystal, in this process and without a limit of time; `check_many` has one.
+    """Check one crystal in this process, without a limit of time; `check_many` has one.
 
     Args:
         x: standard text, CIF text, or an object with `.cif`. A standard text holds the identity alone in its
             symmetry loop; the printed group's operators take its place.
-        what: `text`, as the paper: what is printed, which may contradict itself. `crystal`: the crystal that
-            the CIF tells, in whatever setting, symmetrised and printed anew. `auto`: the text if it is a
-            standard text, the crystal if another program has printed it its own way.
+        what: `text`, as in the paper: the text as printed, which may contradict itself. `crystal`: the
+            crystal of the CIF, in any setting, symmetrised and printed as a standard text. `auto`: the text
+            if it is a standard text, else the crystal.
 
     Raises:
-        InputError: x is neither a string nor has a `.cif`. Any text, however broken, gets its verdict.
+        InputError: x is neither a string nor has a `.cif`. Any text, however broken, has a result.
     """
     try:
         return inspect(_text(x), what)[0]
@@ -67,24 +67,24 @@ def check(x: str | CrystalLike, *, what: What = "text") -> Validity:
 
 
 def inspect(text: str, what: What = "text") -> tuple[Validity, StructureFacts]:
-    """Judge a text as `check` does, and tell what was seen of it."""
+    """Check a text as `check` does, and return the facts of its structure as well."""
     as_printed = what == "text" or (what == "auto" and is_standard(text))
     if not as_printed:
         try:
-            text = printed_anew(text)
+            text = as_standard(text)
         except CrystallmError as error:
             return no_text(error), StructureFacts(as_printed=False)
-    draft = _Draft(text)
-    draft.judge_print()
-    draft.judge_structure()
-    return draft.verdict(), replace(draft.facts, as_printed=as_printed)
+    checks = _Checks(text)
+    checks.check_print()
+    checks.check_structure()
+    return checks.result(), replace(checks.facts, as_printed=as_printed)
 
 
 def is_standard(text: str) -> bool:
-    """Whether a CIF has the form of a standard text; else another program has printed it its own way.
+    """Return whether a CIF has the form of a standard text rather than that of another program.
 
-    That is: the composition of the cell with all its counts in the head line, the same in the sum formula,
-    and rows with multiplicities.
+    A standard text has the composition of the cell with all its counts in the head line, the same in the sum
+    formula, and rows with multiplicities.
     """
     block = read(text)
     head = re.fullmatch(r"(?:[A-Z][a-z]?[0-9]+)+", block.name or "")
@@ -96,20 +96,20 @@ def is_standard(text: str) -> bool:
         )
         return same and "_atom_site_symmetry_multiplicity" in block.atoms()[0]
     except CrystallmError:
-        return True  # a standard text that is broken
+        return True  # a broken standard text
 
 
-def printed_anew(text: str) -> str:
-    """The crystal of a CIF in any setting, symmetrised (0.1 Å) and printed as `cif.to_cif` does.
+def as_standard(text: str) -> str:
+    """Return the crystal of a CIF in any setting, symmetrised (0.1 Å), as `cif.writer.to_cif` prints it.
 
     Raises:
-        CrystallmError: it cannot be read, or is none that a standard text can tell.
+        CrystallmError: it cannot be read, or written as a standard text.
     """
     from pymatgen.core import Structure
 
     from crystallm.cif import writer
 
-    with quiet():
+    with quiet_libraries():
         try:
             structure = Structure.from_str(text, fmt="cif")
         except Exception as error:  # noqa: BLE001 - pymatgen raises many types on texts of any kind
@@ -131,23 +131,23 @@ def check_many(
     memory_gb: float | None = 4.0,
     executor: Executor | None = None,
 ) -> list[Validity]:
-    """Judge many crystals in worker processes that can be lost.
+    """Check many crystals in killable worker processes.
 
     Args:
         items: as for `check`.
-        what: of each is judged, likewise.
-        workers: processes at a time.
+        what: likewise.
+        workers: processes that work at the same time.
         seconds: limit for one crystal.
         memory_gb: limit for one process, GiB.
         executor: where to check; None opens processes for this call.
 
     Returns:
-        One verdict an item, in their order. Where a worker was lost, the verdicts on what is printed stand,
-        and the reason says why the others are missing.
+        One result per item, in their order. If a process failed, the checks on the printed text hold, and
+        the last reason says why the others are missing.
 
     Raises:
         InputError: as `check`, or limits that are not positive.
-        CrystallmError: no worker could be started.
+        CrystallmError: no worker process could be started.
     """
     from crystallm.execution.mapping import run_tasks
     from crystallm.execution.tasks import Failure, Limits
@@ -159,36 +159,36 @@ def check_many(
         except TextError as error:
             texts.append(no_text(error))
     distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
-    answers = run_tasks(
+    records = run_tasks(
         executor,
         check_record,
         [{"text": text, "what": what} for text in distinct],
         workers=workers,
         limits=Limits(seconds, memory_gb),
     )
-    verdicts: dict[str, Validity] = {}
-    for text, answer in zip(distinct, answers, strict=True):
-        if isinstance(answer, Failure):
-            draft = _Draft(text)
-            draft.judge_print()
-            draft.reasons.append(f"not judged: {answer.reason}")
-            verdicts[text] = draft.verdict()
+    results: dict[str, Validity] = {}
+    for text, record in zip(distinct, records, strict=True):
+        if isinstance(record, Failure):
+            checks = _Checks(text)
+            checks.check_print()
+            checks.reasons.append(f"not judged: {record.reason}")
+            results[text] = checks.result()
         else:
-            verdicts[text] = from_record(answer)
-    return [verdicts[text] if isinstance(text, str) else text for text in texts]
+            results[text] = from_record(record)
+    return [results[text] if isinstance(text, str) else text for text in texts]
 
 
 def check_record(task: Mapping[str, Any]) -> dict[str, Any]:
-    """`check` as a JSON record, for a worker process."""
+    """Return the result of `check` as a JSON record; runs in a worker process."""
     return asdict(check(task["text"], what=task["what"]))
 
 
 def _text(x: str | CrystalLike) -> str:
-    """The text to judge.
+    """Return the text to check.
 
     Raises:
-        InputError: there is none in this kind of object.
-        TextError: the object is no crystal, and knows it.
+        InputError: an object of this type has none.
+        TextError: the object cannot be written as a CIF.
     """
     text = x if isinstance(x, str) else getattr(x, "judged", None) or getattr(x, "cif", None)
     if not isinstance(text, str):
@@ -199,8 +199,8 @@ def _text(x: str | CrystalLike) -> str:
 
 
 @dataclass(slots=True)
-class _Draft:
-    """A verdict in the making."""
+class _Checks:
+    """The checks of one text and their results so far."""
 
     text: str
     sensible: bool = False
@@ -215,20 +215,20 @@ class _Draft:
     def __post_init__(self) -> None:
         self.block = read(self.text)
 
-    def judge_print(self) -> None:
-        """The checks on what is printed, which cost next to nothing."""
+    def check_print(self) -> None:
+        """Run the checks on the printed text, which take no time."""
         wrong = cell_faults(self.block)
         self.sensible = not wrong
         self.reasons += wrong
-        with quiet():
+        with quiet_libraries():
             for name, wrong_print in (("formula", formula_faults), ("multiplicity", multiplicity_faults)):
                 wrong = wrong_print(self.block)
                 setattr(self, name, not wrong)
                 self.reasons += wrong
 
-    def judge_structure(self) -> None:
-        """The checks on the crystal: one reading, one symmetry search, one neighbour search."""
-        with quiet():
+    def check_structure(self) -> None:
+        """Run the checks on the structure: one reading, one symmetry search, one neighbour search."""
+        with quiet_libraries():
             try:
                 cell = structure_reader.cell(self.block)
             except CrystallmError as error:
@@ -248,7 +248,8 @@ class _Draft:
             if self.bond_score < 1:
                 self.reasons.append(f"bonds: {self.bond_score:.3f} of them have a reasonable length")
 
-    def verdict(self) -> Validity:
+    def result(self) -> Validity:
+        """Return the results of all checks."""
         valid = (
             self.sensible
             and self.formula
@@ -269,10 +270,10 @@ class _Draft:
 
 
 def _bond_score(cell: structure_reader.Cell) -> float:
-    """See `bonds.score`.
+    """Return the share of reasonable bonds; see `bonds.score`.
 
     Raises:
-        CrystallmError: likewise, or a site that is no atom of one element.
+        CrystallmError: likewise, or a site is not one atom of one element.
     """
     if "" in cell.symbols:
         raise CrystallmError(f"bonds: site {cell.symbols.index('')} is shared or partly filled")
@@ -281,16 +282,10 @@ def _bond_score(cell: structure_reader.Cell) -> float:
 
 
 def _facts(block: Block, cell: structure_reader.Cell) -> StructureFacts:
-    """What there is to see of a crystal, its symmetry (spglib) among it."""
+    """Return the facts of a structure, its symmetry among them."""
     import numpy as np
-    import spglib
 
-    crystal: Any = (cell.vectors, cell.coords, cell.kinds)
-    try:
-        # The angle tolerance is pymatgen's; with spglib's own, others of the paper's verdicts come out.
-        found = spglib.get_symmetry_dataset(crystal, symprec=SYMPREC, angle_tolerance=5.0)
-    except Exception:  # noqa: BLE001 - spglib's errors differ between versions, and mean that it finds none
-        found = None
+    found = find_symmetry(cell.vectors, cell.coords, cell.kinds, SYMPREC)
     counts = Counter(cell.symbols)
     known = sorted(counts, key=lambda symbol: (symbol not in elements.symbols(), symbol))
     if all(symbol in elements.symbols() for symbol in known):
@@ -306,7 +301,7 @@ def _facts(block: Block, cell: structure_reader.Cell) -> StructureFacts:
 
 
 def _shortest(cell: structure_reader.Cell) -> float:
-    """Shortest distance of two atoms in the cell, Å, found where it is less than half an edge."""
+    """Return the shortest distance of two atoms in the cell, Å, if it is below half an edge."""
     import numpy as np
 
     shortest = np.inf
@@ -317,7 +312,7 @@ def _shortest(cell: structure_reader.Cell) -> float:
 
 
 def _wrong_group(printed: str | None, found: str | None) -> list[str]:
-    """What is wrong with the printed group."""
+    """Return what is wrong with the printed group."""
     if printed is None:
         return ["space group: none is printed"]
     if found is None:

@@ -1,8 +1,4 @@
-"""The judgement of a whole collection of crystals: a row for each, and what they add up to.
-
-Crystals are judged in blocks, in worker processes that may be lost. Knows verdicts; refuses to know who wrote
-the crystals, and where the rows are kept.
-"""
+"""Check a whole collection of crystals, in worker processes: a row for each, and a summary."""
 
 from __future__ import annotations
 
@@ -16,23 +12,23 @@ from crystallm.errors import CrystallmError
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure, Limits
 from crystallm.validity import checks
-from crystallm.validity import verdict as validity_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
     from crystallm.sources.entry import Entry
+    from crystallm.validity.verdict import What
 
 
 BLOCK = 2000
-"""Crystals that are judged between two writes; processes start anew for each block."""
+"""Crystals that are checked between two writes."""
 
 SECONDS = 60.0
 """Limit for one crystal."""
 
 CHECKS = ("sensible", "formula", "multiplicity", "space_group", "bonds", "valid")
-"""Columns that are verdicts, as the paper's table has them. `bonds`: all of a reasonable length."""
+"""Columns of results, as in the paper's table. `bonds`: all have a reasonable length."""
 
 COLUMNS = {
     "id": "string",
@@ -53,20 +49,20 @@ COLUMNS = {
     "printed_group": "string",
     "found_group": "string",
 }
-"""Columns of the table of judged crystals, with their pyarrow types. Lengths in Å, angles in degrees, volume
-in Å^3. What could not be seen is null; `reasons` says why. See `validity.Facts`."""
+"""Columns of the table of checked crystals, with their pyarrow types. Lengths in Å, angles in degrees, volume
+in Å^3. What could not be read is null; `reasons` says why. See `StructureFacts`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the verdicts on a collection add up to.
+    """Summary of the checks of a collection.
 
     Attributes:
-        n: crystals, those that could not be read too.
+        n: number of crystals, with those that could not be read.
         counts: for `readable` and each of CHECKS, how many passed.
-        as_printed: of the readable, how many were judged as their text prints them.
+        as_printed: number of readable crystals that were checked as printed.
         mean_bond_score: over those that have one; None if none has.
-        reasons: the most frequent reasons, their numbers and names left out, and how often each stood.
+        reasons: the most frequent reasons without numbers and names, and how often each occurs.
     """
 
     n: int
@@ -76,16 +72,16 @@ class Summary:
     reasons: dict[str, int]
 
     def record(self) -> dict[str, Any]:
-        """The same as plain values, with shares from 0 to 1."""
+        """Return the summary as plain values, with shares from 0 to 1."""
         return asdict(self) | {"shares": {name: count / self.n for name, count in self.counts.items()}}
 
 
 def survey(entries: Iterable[Entry], *, named: bool = True) -> tuple[int, str]:
-    """How many entries there are, and a digest of all that they say.
+    """Return the number of entries and a digest of their content.
 
     Args:
         entries: read once.
-        named: whether their names count; if not, what a file says is the same wherever it lies.
+        named: whether the digest depends on their names.
     """
     digest, n = hashlib.blake2b(digest_size=16), 0
     for n, entry in enumerate(entries, start=1):  # noqa: B007 - the last number is the count
@@ -96,70 +92,73 @@ def survey(entries: Iterable[Entry], *, named: bool = True) -> tuple[int, str]:
 
 
 def blocks(entries: Iterable[Entry], size: int | None = None) -> Iterator[list[Entry]]:
-    """Entries in the blocks in which they are judged: of BLOCK, or another size."""
+    """Yield entries in the blocks in which they are checked: of BLOCK, or another size."""
     rest = iter(entries)
     return iter(lambda: list(itertools.islice(rest, BLOCK if size is None else size)), [])
 
 
-def judge(
+def check_entries(
     entries: Sequence[Entry],
     *,
-    what: validity_verdict.What = "auto",
+    what: What = "auto",
     workers: int = 1,
     on_done: Callable[[int], None] | None = None,
     executor: Executor | None = None,
 ) -> list[dict[str, Any]]:
-    """Judge crystals.
+    """Check crystals.
 
     Args:
         entries: of a collection.
-        what: of a text is judged; see `validity.check`.
-        workers: processes at a time.
-        on_done: called after each distinct crystal with how many are done.
-        executor: where to judge, a cluster's for one; None: processes of this machine.
+        what: of a text is checked; see `validity.check`.
+        workers: processes that work at the same time.
+        on_done: called after each distinct crystal with the number of those done.
+        executor: where to check; None opens processes for this call.
 
     Returns:
-        A row an entry, with COLUMNS.
+        A row per entry, with COLUMNS.
 
     Raises:
-        CrystallmError: no worker could be started.
+        CrystallmError: no worker process could be started.
     """
     distinct = list(dict.fromkeys(entry.text for entry in entries if entry.text is not None))
     done = itertools.count(1)
-    answers = run_tasks(
+    records = run_tasks(
         executor,
-        judge_record,
+        check_record,
         [{"text": text, "what": what} for text in distinct],
         workers=max(1, min(workers, len(distinct) // 16 + 1)),
         limits=Limits(SECONDS),
         on_done=None if on_done is None else lambda _: on_done(next(done)),
     )
-    rows = dict(zip(distinct, answers, strict=True))
+    rows = dict(zip(distinct, records, strict=True))
     return [_row(entry, None if entry.text is None else rows[entry.text]) for entry in entries]
 
 
-def judge_record(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Verdict and facts of one text, for a worker process."""
-    verdict, facts = checks.inspect(task["text"], task["what"])
-    return {"verdict": asdict(verdict), "facts": asdict(facts)}
+judge = check_entries
 
 
-def _row(entry: Entry, answer: dict[str, Any] | Failure | None) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"id": entry.id, "readable": answer is not None}
-    if answer is None or isinstance(answer, Failure):
-        reason = f"not read: {entry.problem}" if answer is None else f"not judged: {answer.reason}"
+def check_record(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return validity and facts of one text; runs in a worker process."""
+    validity, facts = checks.inspect(task["text"], task["what"])
+    return {"validity": asdict(validity), "facts": asdict(facts)}
+
+
+def _row(entry: Entry, record: dict[str, Any] | Failure | None) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"id": entry.id, "readable": record is not None}
+    if record is None or isinstance(record, Failure):
+        reason = f"not read: {entry.problem}" if record is None else f"not judged: {record.reason}"
         return row | dict.fromkeys(CHECKS, False) | {"reasons": reason}
-    verdict, facts = answer["verdict"], answer["facts"]
-    row |= {name: verdict[name] for name in CHECKS if name != "bonds"}
-    row |= {"bonds": verdict["bond_score"] == 1, "bond_score": verdict["bond_score"]}
-    row |= {"reasons": "; ".join(verdict["reasons"])}
+    validity, facts = record["validity"], record["facts"]
+    row |= {name: validity[name] for name in CHECKS if name != "bonds"}
+    row |= {"bonds": validity["bond_score"] == 1, "bond_score": validity["bond_score"]}
+    row |= {"reasons": "; ".join(validity["reasons"])}
     row |= {name: facts[name] for name in COLUMNS if name in facts}
     row["readable"] = facts["n_atoms"] is not None
     return row | dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), facts["cell"] or (), strict=False))
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], n_reasons: int = 10) -> Summary:
-    """Add up the rows of `judge`.
+    """Return the summary of the rows of `check_entries`.
 
     Raises:
         CrystallmError: there are none.
@@ -180,7 +179,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], n_reasons: int = 10) -> Summary
 
 
 def _kind(reason: str) -> str:
-    """A reason without what belongs to one crystal only."""
+    """Return a reason without the values of one crystal."""
     if reason.startswith("space group: ") and "is found" in reason:
         none = "none is found" in reason
         return "space group: " + ("none is found" if none else "another one is found than is printed")

@@ -1,4 +1,4 @@
-"""SMACT test, overlapping atoms, sensible cells."""
+"""Tests of compositions and cells: SMACT, overlapping atoms, sensible cells."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ if TYPE_CHECKING:
 
 
 CLOSEST = 0.5
-"""Å below which two atoms are one too many."""
+"""Minimum distance of two atoms, Å."""
 
 SMALLEST = 0.1
-"""Å^3, smallest volume of a cell."""
-
-
-# -- what a sample must be to count --------------------------------------------------------------------------
+"""Minimum volume of a cell, Å^3."""
 
 
 def is_sensible(crystal: Structure) -> bool:
-    """Whether lengths lie in [0.5, 1000] Å and angles in [10, 170] degrees."""
+    """Return whether lengths lie in [0.5, 1000] Å and angles in [10, 170] degrees."""
     lattice = crystal.lattice
     return all(0.5 <= x <= 1000 for x in lattice.abc) and all(10 <= x <= 170 for x in lattice.angles)
 
 
 def overlap(crystal: Structure) -> str:
-    """Which distance of two atoms is too small; "" if none is."""
+    """Return which distance of two atoms is too small; "" if none is."""
     import numpy as np
 
     distances = crystal.distance_matrix  # [n_atoms, n_atoms], Å
@@ -37,11 +34,11 @@ def overlap(crystal: Structure) -> str:
 
 @cache
 def passes_smact(counts: tuple[tuple[str, float], ...]) -> bool:
-    """The SMACT test of a composition, with the oxidation states of SMACT's 2014 list.
+    """Return whether a composition passes the SMACT test, with the oxidation states of SMACT's 2014 list.
 
-    It gives what `smact.screening.smact_validity(..., oxidation_states_set="smact14")` gives, which tries
-    every combination of oxidation states. Here: if all positive elements are less electronegative than all
-    negative ones, some electronegativity parts them; try each, and collect the sums of charge in reach.
+    The result is that of `smact.screening.smact_validity(..., oxidation_states_set="smact14")`, which tries
+    every combination of oxidation states. If all positive elements are less electronegative than all negative
+    ones, an electronegativity separates them: try each, and collect the possible sums of charges.
 
     Args:
         counts: element symbols and their whole numbers of atoms.
@@ -74,7 +71,7 @@ def _metals() -> frozenset[str]:
 
 @cache
 def _oxidation(symbol: str) -> tuple[tuple[int, ...], float | None]:
-    """Oxidation states (SMACT's list of 2014) and Pauling electronegativity of an element."""
+    """Return oxidation states (SMACT's list of 2014) and Pauling electronegativity of an element."""
     from smact import Element
 
     element = Element(symbol)

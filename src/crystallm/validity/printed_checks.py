@@ -1,4 +1,4 @@
-"""Checks on what a text prints."""
+"""Checks on the printed text: cell, formulas, multiplicities."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Composition
 
 
-# -- the checks on what is printed ---------------------------------------------------------------------------
-
-
 def cell_faults(block: Block) -> list[str]:
-    """Printed cell parameters out of bounds. Missing ones are another matter: they break the reading."""
+    """Return the printed cell parameters that are out of bounds. Missing ones make a text unreadable."""
     wrong = []
     for names, low, high, unit in ((LENGTHS, 0.5, 1000.0, "Å"), (ANGLES, 10.0, 170.0, "degrees")):
         for name in names:
@@ -30,10 +27,10 @@ def cell_faults(block: Block) -> list[str]:
 
 
 def parse_composition(formula: str | None, where: str) -> Composition:
-    """The composition of a printed formula.
+    """Return the composition of a printed formula.
 
     Raises:
-        CrystallmError: it is missing or none.
+        CrystallmError: it is missing, malformed or empty.
     """
     from pymatgen.core import Composition
 
@@ -41,7 +38,7 @@ def parse_composition(formula: str | None, where: str) -> Composition:
         raise CrystallmError(f"the text has no {where}")
     try:
         composition = Composition(formula)
-    except Exception:  # noqa: BLE001 - pymatgen raises half a dozen types on what is no formula
+    except Exception:  # noqa: BLE001 - pymatgen raises half a dozen types on malformed formulas
         raise CrystallmError(f"the {where} {formula[:40]!r} is not a formula") from None
     if not composition:
         raise CrystallmError(f"the {where} {formula[:40]!r} is empty")

@@ -1,4 +1,4 @@
-"""Verdicts on crystals, and what they rest on."""
+"""Results of the checks of a crystal, and the facts of its structure."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 
 What = Literal["text", "crystal", "auto"]
-"""What of a CIF is judged; see `check`."""
+"""What of a CIF is checked; see `check`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """The verdicts on one crystal; see the module for what each means.
+    """Results of the checks of one crystal; `checks` defines them.
 
     Attributes:
         sensible: the printed cell is within bounds.
         formula: the three printed formulas agree.
         multiplicity: the atom rows add up to the sum formula.
-        bond_score: share of reasonable bonds, 0 to 1; None where it could not be found.
-        space_group: the printed group is the one found.
-        valid: all of it, and every bond reasonable.
-        reasons: what is wrong, one short sentence each; empty if and only if valid.
+        bond_score: share of reasonable bonds, 0 to 1; None if it could not be computed.
+        space_group: the printed group is the one that spglib finds.
+        valid: all of these, and every bond is reasonable.
+        reasons: what is wrong, a short sentence each; empty if and only if valid.
     """
 
     sensible: bool
@@ -40,16 +40,16 @@ class Validity:
 
 @dataclass(frozen=True, slots=True)
 class StructureFacts:
-    """What a judge has seen of a crystal; None where it could not be seen.
+    """Facts of a structure; None for what could not be read.
 
     Attributes:
         cell_formula: composition of the cell, `Na4Cl4`.
         n_atoms: atoms in the cell.
         volume_per_atom: Å^3.
         cell: a, b, c (Å), alpha, beta, gamma (degrees).
-        printed_group: symbol of the space group that the text prints.
-        found_group: symbol of the one that spglib finds.
-        as_printed: whether the text itself was judged; False for a crystal that was printed anew.
+        printed_group: symbol of the printed space group.
+        found_group: symbol of the space group that spglib finds.
+        as_printed: whether the text itself was checked; False for a crystal written as a standard text first.
     """
 
     cell_formula: str | None = None
@@ -62,21 +62,21 @@ class StructureFacts:
 
 
 class CrystalLike(Protocol):
-    """What can be judged beside a string. Where it has a text `judged`, that is taken before `cif`."""
+    """An object that can be checked like a string; a text `judged` takes precedence over `cif`."""
 
     @property
     def cif(self) -> str:
-        """A CIF with the symmetry operators, as other programs read it; may raise TextError."""
+        """Return a CIF with the symmetry operators, as other programs read it; may raise TextError."""
         ...
 
 
 def from_record(record: Mapping[str, Any]) -> Validity:
-    """The verdict of a record that `check_record` made."""
+    """Return the result of a record of `check_record`."""
     return Validity(**{**record, "reasons": tuple(record["reasons"])})
 
 
 def no_text(error: CrystallmError) -> Validity:
-    """Return the verdict on a text that cannot be read."""
+    """Return the result of a text that cannot be read."""
     return Validity(
         sensible=False,
         formula=False,

@@ -151,7 +151,7 @@ def energy_server(
     Other commands use it with `--energy tcp://127.0.0.1:5555`. Needs pip install 'crystallm[zmq]'.
     """
     from crystallm.energy import zmq_server
-    from crystallm.execution.devices import device_of
+    from crystallm.execution.devices import resolve_device
 
     def ready(address: str) -> None:
         if not output.quiet:
@@ -160,7 +160,7 @@ def energy_server(
     zmq_server.serve(
         options.model,
         options.address,
-        device=str(device_of(device.device)),
+        device=str(resolve_device(device.device)),
         seconds=options.timeout,
         ready=ready,
     )

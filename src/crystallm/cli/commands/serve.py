@@ -44,7 +44,7 @@ def cluster(
 
     The file has system (slurm, pbs, lsf), cores and memory of a job, and jobs or maximum. As needed it has
     minimum, processes, walltime, queue, account, job_extra_directives, job_script_prologue, interface,
-    log_directory, local_directory, python, and under options other arguments of dask-jobqueue.
+    log_directory, local_directory, python, and other arguments of dask-jobqueue.
     """
     from crystallm.execution.job_queue import job_script
 

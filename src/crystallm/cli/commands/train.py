@@ -256,7 +256,7 @@ def _reporter(device: str, dtype: str) -> Report:
 
     def report(progress: Progress, losses: Losses | None) -> None:
         if not last:
-            peaks.append(distributed.size() * flops.peak(devices.device_of(device), dtype)[0])
+            peaks.append(distributed.size() * flops.peak(devices.resolve_device(device), dtype)[0])
             last.append(progress)
         if losses is None and (not shown or progress.seconds - told[0] < _PAUSE):
             return

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import InputError
+from crystallm.errors import InputError, one_line
 from crystallm.sources import streams
 from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, single_format, stem, too_large
 from crystallm.sources.formats.cif_and_poscar import entries
@@ -113,7 +113,7 @@ def _telling(path: Path) -> Iterator[None]:
         with streams.telling(path, *_WRONG):
             yield
     except (RuntimeError, NotImplementedError) as error:  # a password, or a packing that Python lacks
-        raise InputError(f"{str(path)!r} cannot be read: {streams.one_line(error)}") from error
+        raise InputError(f"{str(path)!r} cannot be read: {one_line(error)}") from error
 
 
 class _Header(tarfile.TarInfo):

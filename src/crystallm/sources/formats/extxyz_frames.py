@@ -9,7 +9,7 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from crystallm.errors import InputError
+from crystallm.errors import InputError, one_line
 from crystallm.sources import streams
 from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, too_large
 
@@ -60,7 +60,7 @@ def read_frames(path: Path) -> Iterator[Entry]:
 def _number(line: bytes, path: Path) -> int:
     told = line.strip()
     if not told.isdigit() or len(told) > 9 or int(told) > MAX_ATOMS:
-        shown = streams.one_line(told.decode("latin-1"), 30)
+        shown = one_line(told.decode("latin-1"), 30)
         raise InputError(
             f"{str(path)!r} is no XYZ file: a frame begins with {shown!r} in place of its number of atoms"
         )

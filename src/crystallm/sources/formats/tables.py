@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import InputError
+from crystallm.errors import InputError, one_line
 from crystallm.sources import streams
 from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, stem, too_large
 
@@ -137,7 +137,7 @@ def _form(path: Path, names: Sequence[str]) -> _Form:
     if found is None:
         raise InputError(
             f"{str(path)!r} has no column 'cif', nor 'structure', nor those of OPTIMADE; its columns: "
-            f"{streams.one_line(', '.join(names)) or 'none'}"
+            f"{one_line(', '.join(names)) or 'none'}"
         )
     return found
 
@@ -188,5 +188,5 @@ def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[tuple[_Form
                 for record in batch.to_pylist():
                     yield form, record
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        why = streams.one_line(error)
+        why = one_line(error)
         raise InputError(f"{str(path)!r} is no readable Parquet file ({why}): is it truncated?") from error

@@ -8,10 +8,9 @@ crystal on which a library hangs fails alone. Does not depend on jobs.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, TextError
+from crystallm.errors import CrystallmError, TextError, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,8 +61,7 @@ def crystal_summary(task: Mapping[str, Any]) -> dict[str, Any]:
         "tokens": _tokens(task, language.vocabulary()),
     }
     if task["check"]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_libraries():
             summary |= validity_summary(crystal.validity)
     try:
         text = crystal.text if crystal.ended else ""
@@ -99,8 +97,7 @@ def uploaded_summary(task: Mapping[str, Any]) -> dict[str, Any]:
     if task["read_as"] is not None:
         validity, facts = checks.inspect(text, task["read_as"])
         summary = validity_summary(validity) | {"facts": asdict(facts)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_libraries():
         try:
             if not checks.is_standard(text):
                 text = writer.to_text(structure_reader.read_structure(text))
@@ -221,8 +218,7 @@ def powder_pattern(task: Mapping[str, Any]) -> dict[str, Any]:
 
     from crystallm.structures import conversion
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_libraries():
         pattern = XRDCalculator(wavelength=RADIATION).get_pattern(
             conversion.from_json(task["structure"]), two_theta_range=TWO_THETA
         )
@@ -249,8 +245,7 @@ def crystal_files(task: Mapping[str, Any]) -> list[dict[str, str]]:
     from crystallm.structures import conversion
 
     files = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_libraries():
         for crystal in task["crystals"]:
             structure = conversion.from_json(crystal["structure"])
             energy = crystal["energy"]

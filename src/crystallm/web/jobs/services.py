@@ -37,10 +37,7 @@ ENERGY_LIMITS = Limits(60.0, worker.MEMORY_GB)
 
 RELAX_LIMITS = Limits(calculations.RELAX_SECONDS, worker.MEMORY_GB)
 
-DUPLICATES_SECONDS = 60.0
-"""Time after which structures are not compared any more."""
-
-DUPLICATES_LIMITS = Limits(2 * DUPLICATES_SECONDS)
+DUPLICATES_LIMITS = Limits(120.0)
 
 
 class StopSignal:
@@ -253,8 +250,8 @@ class JobServices:
             (answer,) = await self._call(self._energy_pool, name, task, ENERGY_LIMITS)
         except TaskError as error:
             return {"energy": None, "energy_reason": error.reason}
-        if "lost" in answer:
-            return {"energy": None, "energy_reason": answer["lost"]}
+        if "failed" in answer:
+            return {"energy": None, "energy_reason": answer["failed"]}
         return {"energy": answer["energy"]}
 
     async def relax(self, structure: dict[str, Any], model: str, options: RelaxOptions) -> dict[str, Any]:
@@ -263,8 +260,8 @@ class JobServices:
         name = worker.function_of("relaxing", model, "cpu")
         try:
             record = await self._call(self._energy_pool, name, task, RELAX_LIMITS)
-            if "lost" in record:
-                return {"energy": None, "energy_reason": record["lost"]}
+            if "failed" in record:
+                return {"energy": None, "energy_reason": record["failed"]}
             summary = await self.check(crystal_tasks.relaxed_summary, {"record": record})
         except TaskError as error:
             return {"energy": None, "energy_reason": error.reason}
@@ -277,10 +274,9 @@ class JobServices:
         if len(distinct) == 1:
             return identical
         firsts = [structures[identical.index(k)] for k in range(len(distinct))]
-        task = {"structures": firsts, "seconds": DUPLICATES_SECONDS}
-        name = "crystallm.structures.folding:fold_record"
+        name = "crystallm.structures.duplicates:cluster_record"
         try:
-            numbers = await self._call(self._duplicate_pool, name, task, DUPLICATES_LIMITS)
+            numbers = await self._call(self._duplicate_pool, name, {"structures": firsts}, DUPLICATES_LIMITS)
         except TaskError:
             return identical
         return [numbers[k] for k in identical]

@@ -1,0 +1,29 @@
+"""Reference crystals of the elements."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from crystallm.crystallography import elements
+from crystallm.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("kept")
+
+
+needs_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
+
+
+@needs_ase
+def test_every_element_of_the_language_has_a_reference_crystal():
+    from crystallm.thermodynamics import reference_crystals
+
+    for symbol in elements.symbols():
+        structure = reference_crystals.element(symbol)
+        assert {site.specie.symbol for site in structure} == {symbol}
+        assert 5 < structure.volume / len(structure) < 125, symbol  # of diamond, and of caesium
+        lengths = structure.get_neighbor_list(5.5)[3]
+        assert 0.7 < lengths.min() < 5.4, symbol
+    with pytest.raises(InputError, match="no reference crystal of 'Xx'"):
+        reference_crystals.element("Xx")
