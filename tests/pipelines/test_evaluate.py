@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, monkeypatch)
     [
         ([], "no crystals"),
         (["nowhere"], "no file or folder 'nowhere'"),
-        (["x.cif", "--read-as", "all"], "read-as"),
+        (["x.cif", "--read-as", "all"], "read_as"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_line(capsys, arguments, message):
