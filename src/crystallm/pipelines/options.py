@@ -17,13 +17,19 @@ from crystallm.energy.options import (
 from crystallm.errors import InputError
 from crystallm.execution.place import DeviceOptions
 from crystallm.options import NOT_DECIDING, Flag, Options
+from crystallm.structure_search.options import Preset
 
 
-class GenerateOptions(Options):
+class OutOptions(Options):
+    """Where the results of a run are stored."""
+
+    out: Annotated[Path | None, NOT_DECIDING] = None
+    """Folder for CIFs and results.parquet; the same command resumes there. none: nothing is saved."""
+
+
+class GenerateOptions(OutOptions):
     """Files that a run of `crystallm generate` reads and writes."""
 
-    out: Path | None = None
-    """Folder for CIFs and results.parquet (or results/); none: nothing is saved."""
     requests: Path | None = None
     """File of requests: CSV or Parquet with columns formula (or elements)[,z][,space_group][,n]; .txt, a
     formula a line; .csv.gz, .txt.gz. Needs --out."""
@@ -35,6 +41,26 @@ class GenerateOptions(Options):
     """Write a CIF for each crystal. Default: yes, up to 10,000 crystals."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of the network in this process; none: the cores it may use. Worker processes have one."""
+
+
+class CompleteOptions(OutOptions):
+    """How a part of a crystal is completed."""
+
+    n: Annotated[int, Flag(("-n", "--samples"))] = Field(default=10, ge=1)
+    """Number of crystals."""
+    keep: Literal["all", "orbits"] = "all"
+    """all: keep cell and coordinates of the given part; orbits: its Wyckoff positions only."""
+    symprec: float = Field(default=0.1, gt=0, lt=10)
+    """Tolerance of the symmetry search, Å."""
+
+
+class SearchRunOptions(OutOptions):
+    """How a search is run and compared."""
+
+    preset: Preset = "default"
+    """paper: the tree search of CrystaLLM with its settings."""
+    baseline: Literal["sampling"] | None = None
+    """Then run plain sampling under the same limits; both are in the plots."""
 
 
 class CollectionOptions(Options):
@@ -54,11 +80,9 @@ class CollectionOptions(Options):
         return self.path
 
 
-class EvaluateOptions(PreRelaxOptions, HullFileOptions, CollectionOptions):
+class EvaluateOptions(PreRelaxOptions, HullFileOptions, OutOptions, CollectionOptions):
     """How to evaluate a collection: its validity, and on request energies, stability and novelty."""
 
-    out: Annotated[Path | None, NOT_DECIDING] = None
-    """Folder for report.html, summary.json and results.parquet."""
     read_as: Literal["auto", "text"] = "auto"
     """text: check what a CIF prints, as the paper does; auto: the same for CIFs in the form of this package,
     while those of other programs are symmetrized first."""
@@ -80,13 +104,11 @@ class EvaluateOptions(PreRelaxOptions, HullFileOptions, CollectionOptions):
         return self.energy is not None or bool(self.known)
 
 
-class RelaxCollectionOptions(RelativeEnergyOptions, ChosenModelOptions, CollectionOptions):
+class RelaxCollectionOptions(RelativeEnergyOptions, ChosenModelOptions, OutOptions, CollectionOptions):
     """The energy model that relaxes a collection, and which of its crystals are kept."""
 
     best: int | None = Field(default=None, ge=1)
     """Cluster equal crystals and keep at most this number of each formula, lowest energy first."""
-    out: Annotated[Path | None, NOT_DECIDING] = None
-    """Folder for CIFs and results.parquet; none: nothing is saved."""
     timeout: Annotated[float, NOT_DECIDING] = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Time limit for one crystal, s."""
 

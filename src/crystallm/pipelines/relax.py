@@ -22,7 +22,7 @@ from crystallm.execution.tasks import Failure
 from crystallm.pipelines.hull import energy_workers
 from crystallm.sources import collection, parsing
 from crystallm.storage.run_folder import RunFolder
-from crystallm.structures import conversion
+from crystallm.structures import conversion, duplicates
 from crystallm.thermodynamics.hull import Hull
 from crystallm.thermodynamics.relative_energies import RelativeEnergies
 from crystallm.validity.collection import survey
@@ -213,7 +213,7 @@ def _ranked(rows: Sequence[Row], best: int, workers: int) -> list[Row]:
     """Return the rows with clusters and ranks within each reduced formula; only the best have files."""
     ranked = [dict(row) for row in rows]
     groups = list(_by_formula(ranked).values())
-    clusters_of = ranking.cluster_duplicates(
+    clusters_of = duplicates.cluster_duplicates(
         [[parsing.structure(row["cif"]) for row in group] for group in groups], workers=workers
     )
     for group, clusters in zip(groups, clusters_of, strict=True):
