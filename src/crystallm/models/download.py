@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from functools import cache
 from http import HTTPStatus
 from http.client import HTTPException
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError, one_line
+from crystallm.storage.files import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 
 ENDING = ".tar.gz"
@@ -48,7 +48,7 @@ def names() -> tuple[str, ...]:
 
 def folder() -> Path:
     """Return the folder of downloaded models."""
-    return Path(os.environ.get("CRYSTALLM_CACHE") or Path.home() / ".cache" / "crystallm") / "models"
+    return cache_folder("models")
 
 
 def path(name: str) -> Path:
