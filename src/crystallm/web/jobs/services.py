@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import calculations, protocol, worker
 from crystallm.errors import CrystallmError
-from crystallm.execution import mapping
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.tasks import DEFAULT_LIMITS, Limits, TaskError, WorkerStartError
 from crystallm.models.model import fingerprint
+from crystallm.structures import conversion
+from crystallm.structures.duplicates import cluster_duplicates
 from crystallm.version import __version__
 from crystallm.web.jobs import crystal_tasks
 from crystallm.web.jobs.text_engine import SamplingJob, TextEngine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from crystallm.crystals.crystal import Crystal
     from crystallm.energy.relaxation import RelaxOptions
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 ENERGY_LIMITS = Limits(60.0, worker.MEMORY_GB)
 
 RELAX_LIMITS = Limits(calculations.RELAX_SECONDS, worker.MEMORY_GB)
-
-DUPLICATES_LIMITS = Limits(120.0)
 
 
 class StopSignal:
@@ -66,23 +66,29 @@ class SearchThreads:
 
     def __init__(self, n: int) -> None:
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="crystallm-search")
-        self._kills: dict[int, Callable[[], None]] = {}  # by thread
+        self._pools: dict[int, ProcessPool] = {}  # by thread
 
-    def run(self, search: Callable[[], str], stop: StopSignal) -> asyncio.Future[str]:
-        """Run a search; `stop` ends its processes as well."""
+    def run(self, search: Callable[[Executor], str], stop: StopSignal) -> asyncio.Future[str]:
+        """Run a search with the pool of its thread; `stop` ends its processes as well."""
 
         def run_in_thread() -> str:
-            with mapping.kept() as kill:
-                self._kills[threading.get_ident()] = stop.kill = kill
-                return search()
+            thread = threading.get_ident()
+            pool = self._pools.setdefault(thread, ProcessPool(1))
+
+            def kill() -> None:
+                self._pools.pop(thread, None)
+                pool.kill()
+
+            stop.kill = kill
+            return search(pool)
 
         return asyncio.get_running_loop().run_in_executor(self._threads, run_in_thread)
 
     def close(self, *, wait: bool = False) -> None:
         """End the processes now, and the threads as soon as their rounds are over."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for kill in tuple(self._kills.values()):
-            kill()
+        for pool in tuple(self._pools.values()):
+            pool.kill()
         if wait:
             self._threads.shutdown(wait=True)
 
@@ -267,19 +273,14 @@ class JobServices:
             return {"energy": None, "energy_reason": error.reason}
         return {"energy": record["energy"], "relaxed": summary}
 
-    async def clusters(self, structures: Sequence[dict[str, Any]]) -> list[int]:
-        """Return for each structure of one formula the number of its cluster of duplicates."""
-        distinct: dict[str, int] = {}
-        identical = [distinct.setdefault(repr(record), len(distinct)) for record in structures]
-        if len(distinct) == 1:
-            return identical
-        firsts = [structures[identical.index(k)] for k in range(len(distinct))]
-        name = "crystallm.structures.duplicates:cluster_record"
-        try:
-            numbers = await self._call(self._duplicate_pool, name, {"structures": firsts}, DUPLICATES_LIMITS)
-        except TaskError:
-            return identical
-        return [numbers[k] for k in identical]
+    async def clusters(self, structures: Sequence[dict[str, Any] | None]) -> list[int | None]:
+        """Return for each structure the number of its cluster of duplicates; None for None."""
+
+        def compare() -> list[int | None]:
+            row = [None if record is None else conversion.from_json(record) for record in structures]
+            return cluster_duplicates([row], workers=1, executor=self._duplicate_pool)[0]
+
+        return await asyncio.to_thread(compare)
 
     async def check(self, function: Function, task: Mapping[str, Any]) -> Any:
         """Run a crystal task in a worker process.
