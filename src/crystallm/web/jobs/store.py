@@ -140,7 +140,7 @@ class JobStore:
         return not rest and is_final(last.decode(errors="replace"))
 
     def sweep(self, keep_hours: float, max_jobs: int, active: set[str]) -> int:
-        """Delete jobs older than `keep_hours` or beyond the newest `max_jobs` but active ones; return how many."""
+        """Delete jobs older than `keep_hours` or not among the newest `max_jobs`; return how many."""
         ages = []
         for job in self.ids():
             with contextlib.suppress(OSError):
