@@ -43,7 +43,8 @@ from crystallm.visualization.unit_cell import unit_cell
 
 assert "site-packages" in crystallm.__file__, crystallm.__file__
 # Equal crystals are folded by pymatgen's matcher: of six samples of rutile, at least two are equal.
-folded = crystallm.generate("TiO2", z=2, space_group="P4_2/mnm", n=6, rank="agreement", seed=1)
+folded = crystallm.generate("TiO2", z=2, space_group="P4_2/mnm", n=6, seed=1,
+                            selection=crystallm.SelectionOptions(rank="agreement"))
 assert max(c.cluster_size or 0 for c in folded) > 1, [c.cluster_size for c in folded]
 
 crystals = crystallm.generate("MgAl2O4", z=8, space_group="Fd-3m", n=3, seed=1)

@@ -13,7 +13,8 @@ from crystallm.cli import app
 OLD = {
     "--only-valid": "--valid", "--max-attempts": "--max-tries", "--requests": "--formulas",
     "--allow-fewer-elements": "--elements-subset", "--template": "--like", "--prompt-file": "--begin",
-    "--max-minutes": "--minutes", "--choose-by-agreement": "--agreement", "--no-choose-by-agreement": "--no-agreement",
+    "--max-minutes": "--minutes",
+    "--choose-by-agreement": "--agreement", "--no-choose-by-agreement": "--no-agreement",
 }  # fmt: skip
 
 

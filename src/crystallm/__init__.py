@@ -17,10 +17,13 @@ from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from crystallm.crystals.crystal import Crystal
+    from crystallm.crystals.selection import SelectionOptions
     from crystallm.generation.generate import generate
+    from crystallm.generation.request import SamplingOptions
     from crystallm.models.load import load_model
     from crystallm.models.model import Model
     from crystallm.structure_search.api import search
+    from crystallm.structure_search.options import SearchOptions
 
 # What spglib fails at is told by our errors; its own lines, from C, would stand between them on the terminal.
 os.environ.setdefault("SPGLIB_WARNING", "OFF")
@@ -28,7 +31,17 @@ os.environ.setdefault("SPGLIB_WARNING", "OFF")
 # them, two that spin wrote 1.0 texts/s where two that sleep wrote 10 to 23 (`cif`, 60 tokens of each).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__all__ = ["Crystal", "Model", "__version__", "generate", "load_model", "search"]
+__all__ = [
+    "Crystal",
+    "Model",
+    "SamplingOptions",
+    "SearchOptions",
+    "SelectionOptions",
+    "__version__",
+    "generate",
+    "load_model",
+    "search",
+]
 
 __getattr__, __dir__ = public_names(
     __name__,
@@ -36,6 +49,9 @@ __getattr__, __dir__ = public_names(
         "__version__": "crystallm.version",
         "Crystal": "crystallm.crystals.crystal",
         "Model": "crystallm.models.model",
+        "SamplingOptions": "crystallm.generation.request",
+        "SearchOptions": "crystallm.structure_search.options",
+        "SelectionOptions": "crystallm.crystals.selection",
         "generate": "crystallm.generation.generate",
         "load_model": "crystallm.models.load",
         "search": "crystallm.structure_search.api",

@@ -60,7 +60,7 @@ def test_people_write_freely(text, counts):
         ("LiNi1/3Mn1/3Co1/3O2", "1/3 is not a whole number.*did you mean Li3NiMnCoO6"),
         ("YBa2Cu3O6.93", "6.93 is not a whole number of atoms: multiply"),
         ("Li1/0O", "1/0 is not a whole number"),
-        ("Fe2O3/SiO2", "no formula at '/SiO2'"),
+        ("Fe2O3/SiO2", "not a formula at '/SiO2'"),
         ("Al2O3.2SiO2", "3.2 is not a whole number.*'·'"),
         ("Ti0O2", "0 atoms"),
         ("Ti02", "letter O"),
@@ -80,9 +80,9 @@ def test_people_write_freely(text, counts):
         ("NH4+", "charges"),
         ("Fe3+", "charges .*neutral cell in whole numbers, such as Fe2O3"),
         ("Li1-xCoO2", "charges and ranges"),
-        ("TiO2!", "no formula at '!'"),
-        ("Ti\nO2;", "no formula at ';'"),
-        ("rutile", "no formula"),
+        ("TiO2!", "not a formula at '!'"),
+        ("Ti\nO2;", "not a formula at ';'"),
+        ("rutile", "not a formula"),
     ],
 )
 def test_what_is_no_formula_is_refused_in_one_line(text, says):

@@ -7,10 +7,11 @@ import pytest
 from crystallm.errors import InputError
 from crystallm.grammar import factory
 from crystallm.language import get_language
-from crystallm.orbits import language, parameters, vocabulary
+from crystallm.orbits import language, vocabulary
 from crystallm.structure_search.prefixes import PrefixExplorer
 
 LANGUAGE = language.OrbitsLanguage()
+
 RUTILE = "<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 0.30 2' <end>"
 
 
@@ -61,34 +62,3 @@ def test_without_rules_every_token_is_a_choice():
     assert free.choices(range(40), 12) == [12, 13, 14, 15]  # no beginning fills the context
     assert free.settled((1, 2)) == (1, 2)
     assert free.complete(range(2, 18))  # the context is full
-
-
-def test_numbers_are_changed_where_they_stand():
-    ids = LANGUAGE.ids(RUTILE)
-    places = parameters.positions(ids)
-    assert [LANGUAGE.text(ids[place : place + 2]) for place in places] == ["V-5 .7", "c-9 .3", "0.30 2'"]
-
-    def told(place, length):
-        found = parameters.changed(ids, place, length)
-        return None if found is None else LANGUAGE.text(found[place : place + 2])
-
-    assert told(places[0], 4.0) == "V-4 .1"  # -43 + 4 = -39; told as tens rounded down
-    assert told(places[0], 0.1) == "V-5 .8"  # one step at least
-    assert told(places[0], -0.1) == "V-5 .6"
-    assert told(places[1], -4.0) == "c-10 .9"
-    assert told(places[2], -1.0) == "0.29 8'"  # four thousandths
-    assert told(places[2], 175.0) == "0.00 2'"  # coordinates go round
-    assert told(places[0], 1e6) is None
-    assert told(places[1], -750.0) is None  # not into the family before it
-
-
-def test_numbers_move_together_and_the_short_way_round():
-    ids = LANGUAGE.ids(RUTILE)
-    other = parameters.shifted(ids, [4, -4, 700])
-    assert LANGUAGE.text(other) == RUTILE.replace("V-5 .7", "V-4 .1").replace("c-9 .3", "c-10 .9").replace(
-        "0.30 2'", "0.00 2'"
-    )
-    assert parameters.differences(ids, other) == [4, -4, -300]
-    assert parameters.shifted(ids, parameters.differences(ids, other)) == other
-    assert parameters.shifted(ids, [10**6, 0, 0]) is None
-    assert parameters.step_sizes(ids) == [1.0, 1.0, parameters.COORDINATE]

@@ -83,7 +83,7 @@ def cell(formula: str, z: int | None = None) -> Cell:
     content = tuple((symbol, count * factor) for symbol, count in unit)
     given = _format(content)
     if z is None:
-        note = f"cell as given: {given}" + (f" = {factor} x {reduced}" if factor > 1 else "")
+        note = f"cell as written: {given}" + (f" = {factor} x {reduced}" if factor > 1 else "")
         return _checked(Cell(content, reduced, factor, note), formula)
     if isinstance(z, bool) or not isinstance(z, int) or z < 1:
         raise InputError(f"z = {z!r} formula units: write a whole number from 1, such as z = 4")

@@ -122,4 +122,4 @@ def _add_server_routes(app: FastAPI, server: Server) -> None:
         space_group: Annotated[str | None, Query(max_length=30)] = None,
     ) -> dict[str, Any]:
         """How a formula is interpreted: the cell, possible Z, which space groups can hold it."""
-        return formula_check.read(formula, z or None, space_group or None, server.limits.max_atoms)
+        return formula_check.read(formula, z or None, space_group or None, server.limits.max_cell_atoms)

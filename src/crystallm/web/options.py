@@ -43,7 +43,7 @@ class ServerLimits(Options):
 
     max_samples: int = Field(default=100, ge=1)
     """Crystals of one job."""
-    max_atoms: int = Field(default=200, ge=1)
+    max_cell_atoms: int = Field(default=200, ge=1)
     """Atoms of a cell."""
     max_structures: int = Field(default=50, ge=1)
     """Structures uploaded with one job."""

@@ -94,7 +94,7 @@ class Server:
             "keys": bool(self.keys),
             "limits": {
                 "samples": limits.max_samples,
-                "atoms": limits.max_atoms,
+                "atoms": limits.max_cell_atoms,
                 "structures": limits.max_structures,
                 "simulations": limits.max_simulations,
                 "per_address": limits.max_jobs_per_address,

@@ -57,12 +57,12 @@ def test_each_limit_is_a_flag_and_a_line_of_the_file(tmp_path, monkeypatch):
     web_serve = pytest.importorskip("crystallm.web.serve", reason="the page needs fastapi")
     calls = []
     monkeypatch.setattr(web_serve, "serve", lambda options, limits, on_start: calls.append((options, limits)))
-    (tmp_path / "serve.yaml").write_text("port: 8001\nmax-atoms: 50\nenergy_models: none\n")
-    flags = ["--config", str(tmp_path / "serve.yaml"), "--max-atoms", "40", "--job-timeout", "2.5"]
+    (tmp_path / "serve.yaml").write_text("port: 8001\nmax-cell-atoms: 50\nenergy_models: none\n")
+    flags = ["--config", str(tmp_path / "serve.yaml"), "--max-cell-atoms", "40", "--job-timeout", "2.5"]
     assert app.run(["serve", *flags]) == 0
     ((options, limits),) = calls
     assert options == ServeOptions(config=tmp_path / "serve.yaml", port=8001, energy_models=None)
-    assert limits == ServerLimits(max_atoms=40, job_timeout=2.5)
+    assert limits == ServerLimits(max_cell_atoms=40, job_timeout=2.5)
 
 
 def test_cluster_prints_the_script_of_a_job(tmp_path, capsys):

@@ -262,7 +262,7 @@ def test_a_search_ends_early_when_time_is_short(parrot, tmp_path):
 def test_no_z_exceeds_the_limit_on_atoms(parrot):
     open_z = {"formula": "TiO2", "z": "auto", "n": 8, "seed": 1}
     for atoms, max_z in ((3, 1), (8, 2)):
-        services = services_of(parrot, MORSE, max_atoms=atoms)
+        services = services_of(parrot, MORSE, max_cell_atoms=atoms)
         try:
             generate, search = (
                 request_from_record(check_request(services, request_from_record({"kind": kind, **open_z})))

@@ -34,7 +34,9 @@ def plan(services: JobServices, request: GenerateRequest) -> tuple[str, Drafts]:
     model = services.model(request.model)
     sampling = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
     options = validated(SamplingOptions, {**sampling, "model": model.name, "seed": request.seed or 0})
-    generator = Generator(model, [generation_request(request)], options, most_atoms=services.limits.max_atoms)
+    generator = Generator(
+        model, [generation_request(request)], options, most_atoms=services.limits.max_cell_atoms
+    )
     return generator.note(0), generator.drafts(0)
 
 

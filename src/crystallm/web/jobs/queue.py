@@ -99,12 +99,7 @@ class JobQueue:
         await asyncio.gather(*(job.task for job in jobs if job.task is not None), return_exceptions=True)
 
     def submit(self, request: dict[str, Any], address: str, origin: str = "") -> Job:
-        """Accept a job.
-
-        Args:
-            request: plain values.
-            address: client network from which it comes.
-            origin: see `Job`.
+        """Accept a request, as plain values, of a client network; `origin` as for `Job`.
 
         Raises:
             BusyError: too many jobs wait, or too many are of this address.
@@ -119,11 +114,7 @@ class JobQueue:
         return job
 
     def resume(self, job: Job, address: str) -> None:
-        """Enqueue an interrupted job again; it keeps its results.
-
-        Args:
-            job: left as it is if it is queued or running.
-            address: client network that resumes it.
+        """Enqueue an interrupted job again, with its results; a queued or running one is left as it is.
 
         Raises:
             BusyError: as for `submit`.

@@ -121,7 +121,7 @@ def build_search(services: JobServices, request: SearchRequest, log: Path | None
         options,
         validated(SamplingOptions, rest),
         log,
-        most_atoms=services.limits.max_atoms,
+        most_atoms=services.limits.max_cell_atoms,
         log_samples=True,
     )
 

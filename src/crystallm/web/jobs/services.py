@@ -17,6 +17,8 @@ from crystallm.execution import mapping
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.tasks import DEFAULT_LIMITS, Limits, TaskError, WorkerStartError
 from crystallm.models.model import fingerprint
+from crystallm.structures import conversion
+from crystallm.structures.duplicates import cluster_duplicates
 from crystallm.version import __version__
 from crystallm.web.jobs import crystal_tasks
 from crystallm.web.jobs.text_engine import SamplingJob, TextEngine
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 ENERGY_LIMITS = Limits(60.0, worker.MEMORY_GB)
 
 RELAX_LIMITS = Limits(calculations.RELAX_SECONDS, worker.MEMORY_GB)
-
-DUPLICATES_LIMITS = Limits(120.0)
 
 
 class StopSignal:
@@ -267,19 +267,14 @@ class JobServices:
             return {"energy": None, "energy_reason": error.reason}
         return {"energy": record["energy"], "relaxed": summary}
 
-    async def clusters(self, structures: Sequence[dict[str, Any]]) -> list[int]:
-        """Return for each structure of one formula the number of its cluster of duplicates."""
-        distinct: dict[str, int] = {}
-        identical = [distinct.setdefault(repr(record), len(distinct)) for record in structures]
-        if len(distinct) == 1:
-            return identical
-        firsts = [structures[identical.index(k)] for k in range(len(distinct))]
-        name = "crystallm.structures.duplicates:cluster_record"
-        try:
-            numbers = await self._call(self._duplicate_pool, name, {"structures": firsts}, DUPLICATES_LIMITS)
-        except TaskError:
-            return identical
-        return [numbers[k] for k in identical]
+    async def clusters(self, structures: Sequence[dict[str, Any] | None]) -> list[int | None]:
+        """Return for each structure the number of its cluster of duplicates; None for None."""
+
+        def compare() -> list[int | None]:
+            row = [None if record is None else conversion.from_json(record) for record in structures]
+            return cluster_duplicates([row], workers=1, executor=self._duplicate_pool)[0]
+
+        return await asyncio.to_thread(compare)
 
     async def check(self, function: Function, task: Mapping[str, Any]) -> Any:
         """Run a crystal task in a worker process.
