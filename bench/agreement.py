@@ -66,7 +66,7 @@ def main() -> None:
         device="cpu",
     )
     started = time.monotonic()
-    written = list(Generator(model, wanted, settings).write(range(len(wanted))))
+    written = list(Generator(model, wanted, settings).generate(range(len(wanted))))
     report("written", seconds=time.monotonic() - started)
     structures: list[list[Any]] = [[] for _ in truths]
     likelihood: list[list[float]] = [[] for _ in truths]

@@ -90,7 +90,7 @@ def ours(
     generator = Generator(model, [Request(formula=formula, n=n) for formula in asked], options)
     with Counted() as counted:
         start, cpu = time.perf_counter(), time.process_time()
-        crystals = [crystal for found in generator.write(range(len(asked))) for crystal in found]
+        crystals = [crystal for found in generator.generate(range(len(asked))) for crystal in found]
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     return {
         "crystals": len(crystals),

@@ -83,7 +83,7 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
     settings = SamplingOptions(model=args.model, seed=args.seed, device="cpu", batch_size=128)
     generator = Generator(model, [request for request in requests if request is not None], settings)
     found: list[list[dict[str, Any]]] = [[] for _ in truths]
-    for i, crystals in zip(asked, generator.write(range(len(asked))), strict=True):
+    for i, crystals in zip(asked, generator.generate(range(len(asked))), strict=True):
         for crystal in crystals:
             try:
                 structure = conversion.to_json(crystal.structure)

@@ -324,7 +324,7 @@ model = load_model("default", device="cpu")
 stage("model")
 import pymatgen.core, spglib, crystallm.crystals.crystal, crystallm.grammar.factory, crystallm.sampling.sample
 stage("libraries of crystals")
-(found,) = Generator(model, [Request(formula="TiO2", n=1)], Settings()).write([0])
+(found,) = Generator(model, [Request(formula="TiO2", n=1)], Settings()).generate([0])
 stage("writing")
 found[0].validity
 stage("judging")

@@ -57,7 +57,7 @@ def main() -> None:
         )
         generator = Generator(model, requests, settings)
         started = time.monotonic()
-        crystals = [found[0] for found in generator.write(range(len(requests)))]
+        crystals = [found[0] for found in generator.generate(range(len(requests)))]
         seconds = time.monotonic() - started
         parsed, right, asked = 0, [], 0
         for plan, crystal in zip(generator.plans, crystals, strict=True):

@@ -72,6 +72,8 @@ def validated(kind: type[_Model], values: Mapping[str, Any]) -> _Model:
         raise InputError(error_line(error, list(kind.model_fields))) from None
 
 
+_UNION_MEMBERS = {"int", "float", "str", "bool", "none"}
+
 _WHOLE = ("int_parsing", "int_from_float", "int_type")
 
 
@@ -85,7 +87,9 @@ def error_line(error: ValidationError, names: Sequence[str] = ()) -> str:
     first = error.errors()[0]
     if not first["loc"]:
         return str(first["ctx"]["error"] if "ctx" in first else first["msg"])
-    name = str(first["loc"][0])  # later parts name the union member that pydantic tried
+    # Nested groups come before the name, the union member that pydantic tried after it.
+    parts = [str(part) for part in first["loc"] if str(part).isidentifier() and part not in _UNION_MEMBERS]
+    name = parts[-1] if parts else str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return f"unknown option {name!r}" + (f": {hint(name, names)}" if names else "")
     message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]

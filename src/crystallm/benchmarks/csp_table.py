@@ -19,6 +19,7 @@ from crystallm.benchmarks import csp, metrics
 from crystallm.cif import structure_reader
 from crystallm.crystals import ranking
 from crystallm.errors import CrystallmError
+from crystallm.structures import duplicates
 from crystallm.validity import checks
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def judge(
     clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
     seconds = None
     if agreement:
-        clusters = ranking.cluster_duplicates(
+        clusters = duplicates.cluster_duplicates(
             [[_structure(sample) for sample in row] for row in samples],
             workers=workers,
             executor=executor,

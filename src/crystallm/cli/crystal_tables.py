@@ -69,7 +69,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     title = plain(note) if n_requests == 1 else f"{n_requests} requests"
     with_energy = any(row.get("energy") is not None or row.get("energy_reason") for row in rows)
     more = [name for name in _RELATED if any(row.get(name) is not None for row in rows)]
-    with_z = any(row.get("z_weight") is not None for row in rows)
+    with_z = any(row.get("z_probability") is not None for row in rows)
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("formula", overflow="fold")
     if with_z:
@@ -91,8 +91,8 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
         sample = f"{row['request']}.{row['sample']}" if n_requests > 1 else str(row["sample"])
         times = row.get("cluster_size") or len(equal)
         z = "-" if broken else str(row.get("z"))
-        if row.get("z_weight") is not None:
-            z += f" ({100 * row['z_weight']:.0f} %)"
+        if row.get("z_probability") is not None:
+            z += f" ({100 * row['z_probability']:.0f} %)"
         table.add_row(
             "-" if broken else row["formula"],
             *([z] if with_z else []),
@@ -160,7 +160,7 @@ def print_search(
         print_crystals(rows, summary["note"], 1, limit)
     else:
         console.print(plain(f"{summary['note']}: no valid crystal with an energy"))
-    for name, part in (("", summary), ("plain sampling: ", summary.get("against"))):
+    for name, part in (("", summary), ("plain sampling: ", summary.get("baseline"))):
         if part is not None:
             console.print(plain(f"{name}{_search_told(part)}"), soft_wrap=True, highlight=False)
     if summary["stopped"]:

@@ -7,17 +7,22 @@ from pydantic import model_validator
 from crystallm.options import Options
 
 
-class EnergyOptions(Options):
-    """Which energy model to use, and what else to derive from its energies."""
+class RelativeEnergyOptions(Options):
+    """What to derive from energies."""
+
+    formation_energy: bool = False
+    """Report formation energies, eV/atom, from the elements by the same energy model."""
+    hull: str | None = None
+    """File of entries (CSV, JSONL, JSON: composition, energy_per_atom): report energies above their hull."""
+
+
+class EnergyOptions(RelativeEnergyOptions):
+    """Which energy model to use, and what to derive from its energies."""
 
     energy: str | None = None
     """Energy model: chgnet, sevennet, or module:factory of any ASE calculator."""
     relax: bool = False
     """Relax each crystal first, its symmetry kept."""
-    formation_energy: bool = False
-    """Report formation energies, eV/atom, from the elements by the same energy model."""
-    hull: str | None = None
-    """File of entries (CSV, JSONL, JSON: composition, energy_per_atom): report energies above their hull."""
 
     @model_validator(mode="after")
     def _require_model(self) -> EnergyOptions:

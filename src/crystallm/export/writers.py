@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 FACTS = (
-    "asked_formula", "space_group", "space_group_number", "log_likelihood", "valid", "reasons", "bond_score",
-    "rank", "cluster_size", "energy", "model", "seed", "index",
+    "requested_formula", "space_group", "space_group_number", "log_likelihood", "valid", "reasons",
+    "bond_score", "rank", "cluster_size", "energy", "model", "seed", "sample_index",
 )  # fmt: skip
 """Properties that are written with a crystal of a run, if known; `energy` in eV/atom."""
 
@@ -154,7 +154,7 @@ def _database(place: Path) -> Iterator[Callable[[Item], None]]:
         yield write
 
 
-_TAKEN = {"id", "energy", "seed", "index", "formula"}
+_TAKEN = {"id", "energy", "seed", "sample_index", "formula"}
 
 
 def _cell(value: Any) -> Any:

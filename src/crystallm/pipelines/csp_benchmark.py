@@ -70,7 +70,7 @@ class Model:
 
     def write(self, entries: Sequence[int]) -> Iterator[Sequence[Sampled]]:
         """Write the samples of some entries, as they are drawn."""
-        written = self.generator.write([self.places[i] for i in entries if i in self.places])
+        written = self.generator.generate([self.places[i] for i in entries if i in self.places])
         return ([_sampled(crystal) for crystal in next(written)] if i in self.places else [] for i in entries)
 
     @cached_property
@@ -196,7 +196,7 @@ def work(task: Mapping[str, Any]) -> Rows:
         samples = [[Sampled(*sample) for sample in row] for row in task["samples"]]
     else:
         generator = generator_of(task, [Request(**request) for request in task["requests"]])
-        written = generator.write(range(len(task["requests"])))
+        written = generator.generate(range(len(task["requests"])))
         samples = [
             [_sampled(crystal) for crystal in next(written)] if asked else [] for asked in task["asked"]
         ]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from crystallm.options import Flag, Options
+from crystallm.structure_search.options import Preset
 
 
-class GenerateOptions(Options):
-    """Files that a run of `crystallm generate` reads and writes."""
+class OutOptions(Options):
+    """Where the results of a run are stored."""
 
     out: Path | None = None
-    """Folder for CIFs and results.parquet (or results/); none: nothing is saved."""
+    """Folder for CIFs and results.parquet; the same command resumes there. none: nothing is saved."""
+
+
+class GenerateOptions(OutOptions):
+    """Files that a run of `crystallm generate` reads and writes."""
+
     requests: Path | None = None
     """File of requests: CSV or Parquet with columns formula (or elements)[,z][,space_group][,n]; .txt, a
     formula a line; .csv.gz, .txt.gz. Needs --out."""
@@ -26,3 +32,23 @@ class GenerateOptions(Options):
     """Write a CIF for each crystal. Default: yes, up to 10,000 crystals."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of the network in this process; none: the cores it may use. Worker processes have one."""
+
+
+class CompleteOptions(OutOptions):
+    """How a part of a crystal is completed."""
+
+    n: Annotated[int, Flag(("-n", "--samples"))] = Field(default=10, ge=1)
+    """Number of crystals."""
+    keep: Literal["all", "orbits"] = "all"
+    """all: keep cell and coordinates of the given part; orbits: its Wyckoff positions only."""
+    symprec: float = Field(default=0.1, gt=0, lt=10)
+    """Tolerance of the symmetry search, Å."""
+
+
+class SearchRunOptions(OutOptions):
+    """How a search is run and compared."""
+
+    preset: Preset = "default"
+    """paper: the tree search of CrystaLLM with its settings."""
+    baseline: Literal["sampling"] | None = None
+    """Then run plain sampling under the same limits; both are in the plots."""

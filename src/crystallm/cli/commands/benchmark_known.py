@@ -265,7 +265,7 @@ def _write(
     asked = [request for request in requests if request is not None]
     generator = Generator(model, asked, settings)
     with progress("writing crystals", sum(request.n for request in asked), shown=shown) as advance:
-        written = generator.write(range(len(asked)), progress=advance)
+        written = generator.generate(range(len(asked)), progress=advance)
         return [[] if request is None else next(written) for request in requests]
 
 

@@ -12,7 +12,7 @@ from crystallm.cli.option_groups import Flat, Json, OutputOptions, with_argument
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.execution.place import ExecutionOptions
 from crystallm.generation.request import Request, SamplingOptions
-from crystallm.pipelines.options import GenerateOptions
+from crystallm.pipelines.options import GenerateOptions, OutOptions
 
 if TYPE_CHECKING:
     from crystallm.pipelines.generate import GenerateResult
@@ -52,7 +52,7 @@ def generate(
 
 
 def show_crystals(
-    result: GenerateResult, selection: SelectionOptions, options: GenerateOptions, output: OutputOptions
+    result: GenerateResult, selection: SelectionOptions, options: OutOptions, output: OutputOptions
 ) -> None:
     """Print the selected crystals of a run, as JSON or as a table with a summary."""
     from crystallm.crystals import table

@@ -229,10 +229,11 @@ def _ranked(rows: list[dict[str, Any]], asked: Asked) -> list[dict[str, Any]]:
     """The same rows with clusters and ranks, those of each reduced formula on their own; see `answers`."""
     from crystallm.crystals import ranking
     from crystallm.sources import parsing
+    from crystallm.structures import duplicates
 
     ranked = [dict(row) for row in rows]
     groups = list(_by_formula(ranked).values())
-    folded = ranking.cluster_duplicates(
+    folded = duplicates.cluster_duplicates(
         [[parsing.structure(row["cif"]) for row in group] for group in groups], workers=asked.workers
     )
     for group, clusters in zip(groups, folded, strict=True):

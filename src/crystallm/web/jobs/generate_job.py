@@ -37,7 +37,7 @@ def plan(services: JobServices, request: GenerateRequest) -> tuple[str, Drafts]:
     generator = Generator(
         model, [generation_request(request)], options, most_atoms=services.limits.max_cell_atoms
     )
-    return generator.note(0), generator.drafts(0)
+    return generator.note(0), generator.sequence_requests(0)
 
 
 class GenerateJob:

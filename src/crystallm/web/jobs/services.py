@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import calculations, protocol, worker
 from crystallm.errors import CrystallmError
-from crystallm.execution import mapping
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.tasks import DEFAULT_LIMITS, Limits, TaskError, WorkerStartError
 from crystallm.models.model import fingerprint
@@ -25,6 +24,7 @@ from crystallm.web.jobs.text_engine import SamplingJob, TextEngine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from crystallm.crystals.crystal import Crystal
     from crystallm.energy.relaxation import RelaxOptions
@@ -66,23 +66,29 @@ class SearchThreads:
 
     def __init__(self, n: int) -> None:
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="crystallm-search")
-        self._kills: dict[int, Callable[[], None]] = {}  # by thread
+        self._pools: dict[int, ProcessPool] = {}  # by thread
 
-    def run(self, search: Callable[[], str], stop: StopSignal) -> asyncio.Future[str]:
-        """Run a search; `stop` ends its processes as well."""
+    def run(self, search: Callable[[Executor], str], stop: StopSignal) -> asyncio.Future[str]:
+        """Run a search with the pool of its thread; `stop` ends its processes as well."""
 
         def run_in_thread() -> str:
-            with mapping.kept() as kill:
-                self._kills[threading.get_ident()] = stop.kill = kill
-                return search()
+            thread = threading.get_ident()
+            pool = self._pools.setdefault(thread, ProcessPool(1))
+
+            def kill() -> None:
+                self._pools.pop(thread, None)
+                pool.kill()
+
+            stop.kill = kill
+            return search(pool)
 
         return asyncio.get_running_loop().run_in_executor(self._threads, run_in_thread)
 
     def close(self, *, wait: bool = False) -> None:
         """End the processes now, and the threads as soon as their rounds are over."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for kill in tuple(self._kills.values()):
-            kill()
+        for pool in tuple(self._pools.values()):
+            pool.kill()
         if wait:
             self._threads.shutdown(wait=True)
 
