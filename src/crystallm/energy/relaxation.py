@@ -12,9 +12,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from crystallm.energy import protocol as models
+from crystallm.energy.options import RelaxOptions as RelaxOptions  # noqa: PLC0414 - part of this interface
 from crystallm.errors import CrystallmError, install, quiet_libraries
 from crystallm.geometry.symmetry_search import find_symmetry
 from crystallm.structures import conversion
@@ -35,22 +34,6 @@ MAX_GROWTH = 8.0
 """Maximum ratio of volumes: a cell twice as long in each direction is another crystal, or none."""
 
 _SPGLIB = "SPGLIB_OLD_ERROR_HANDLING"
-
-
-class RelaxOptions(BaseModel):
-    """How to relax."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    steps: int = Field(default=200, ge=0)
-    """At most."""
-    fmax: float = Field(default=0.05, gt=0)
-    """Largest force at which to stop, eV/Å; of the cell, the derivative by its strain over the number of
-    atoms, as ASE has it."""
-    keep_symmetry: bool = False
-    """Keep the space group that the structure has (ASE's FixSymmetry); else it may go or come."""
-    trajectory: bool = False
-    """Keep the structures of all steps."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from functools import cache
 from http import HTTPStatus
 from http.client import HTTPException
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError, one_line
+from crystallm.storage.files import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 
 ENDING = ".tar.gz"
@@ -50,7 +50,7 @@ def names() -> tuple[str, ...]:
 
 def folder() -> Path:
     """Where fetched models are."""
-    return Path(os.environ.get("CRYSTALLM_CACHE") or Path.home() / ".cache" / "crystallm") / "models"
+    return cache_folder("models")
 
 
 def path(name: str) -> Path:

@@ -74,7 +74,7 @@ def run(
             **selection.model_dump(exclude_unset=True),
             **options.model_dump(exclude={"out"}, exclude_unset=True),
         }
-        folder = RunFolder(options.out, question, 1, COLUMNS)
+        folder = RunFolder(options.out, question, COLUMNS, n_units=1)
     if folder is not None and not folder.open():
         folder.finish()
         rows = folder.rows()

@@ -275,7 +275,9 @@ class _Run:
                 row for done in self._blocks_done(sizes, todo, lambda: None, progress) for row in done.rows
             ]
             return GenerateResult(lambda: rows, count_rows(rows, self.selection), self.note, large=False)
-        folder = RunFolder(self.options.out, self.question(), len(sizes), table.COLUMNS, parted=self.large)
+        folder = RunFolder(
+            self.options.out, self.question(), table.COLUMNS, n_units=len(sizes), parted=self.large
+        )
         # Closed at once if writing fails, so that no worker continues after an error.
         with contextlib.closing(self._blocks_done(sizes, folder.check(), folder.open, progress)) as results:
             for done in results:

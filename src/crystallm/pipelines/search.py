@@ -131,7 +131,7 @@ class _Arm:
             question = self._question(model, request, sampling)
             path = self.folder / LOG
             if (self.folder / run_folder.CONFIG).exists():
-                run_folder.check_question(self.folder / run_folder.CONFIG, question)
+                run_folder.check_config(self.folder / run_folder.CONFIG, question)
             elif path.exists():
                 raise InputError(f"{path} is of another origin: choose another folder with --out")
             else:

@@ -6,7 +6,7 @@ x_i the share of element i among the atoms, E_i its energy in its reference crys
 is relaxed with the model, its symmetry kept; where it cannot be, it has none, and no formation energy either.
 They are kept in a file, since they are the same for ever:
 
-    ~/.cache/crystallm/references/MODEL.json      {"Ti": -7.9, ...}   (or below $XDG_CACHE_HOME)
+    ~/.cache/crystallm/references/MODEL.json      {"Ti": -7.9, ...}   (see `cache_folder`)
 
 Delete the file of a model that has changed under the same name.
 """
@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import calculations, relaxation
@@ -30,6 +28,7 @@ from crystallm.thermodynamics import reference_crystals
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from concurrent.futures import Executor
+    from pathlib import Path
 
     from pymatgen.core import Composition
 
@@ -42,8 +41,7 @@ STEPS = 1000
 
 def place(model: str) -> Path:
     """Return the file with the energies of the elements by a model."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "crystallm" / "references" / f"{re.sub('[^A-Za-z0-9._-]+', '_', model)}.json"
+    return files.cache_folder("references") / f"{re.sub('[^A-Za-z0-9._-]+', '_', model)}.json"
 
 
 def element_energies(

@@ -167,7 +167,11 @@ def csp(
     question |= {"data": Path(spec).name, "limit": own["limit"], "split": own["split"]}
     question |= {"composition_test": composition_test, "agreement": agreement, "entries": len(truths)}
     blocks = _blocks(len(truths), max(numbers))
-    keep = None if folder is None else run_folder.RunFolder(folder, question, len(blocks), csp_table.COLUMNS)
+    keep = (
+        None
+        if folder is None
+        else run_folder.RunFolder(folder, question, csp_table.COLUMNS, n_units=len(blocks))
+    )
     done = 0
 
     def compared(_: int) -> None:
