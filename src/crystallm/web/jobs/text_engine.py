@@ -29,10 +29,8 @@ MAX_FAILURES = 3
 class SamplingJob:
     """The token sequences of one request.
 
-    Args:
-        sequences: in order.
-        on_sample: called by the engine's thread with the index of a sequence and its sample.
-        on_failure: called by it with the reason if they cannot be sampled.
+    The thread of the engine calls `on_sample` with the index of a sequence and its sample, or `on_failure`
+    with the reason.
     """
 
     def __init__(
