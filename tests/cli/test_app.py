@@ -74,8 +74,8 @@ def test_rutile_by_formula_z_and_group(crystallm, parrot, textbook_structures, t
         (("generate", "TiO2", "-n", "1.5"), "-n 1.5: write a whole number"),
         (("benchmark", "perov_5", "--limit", "2.5"), "--limit 2.5: write a whole number"),
         (
-            ("train", "--updates", "1.5", "--dataset", "d", "--out", "o"),
-            "--updates 1.5: write a whole number",
+            ("train", "--max-updates", "1.5", "--dataset", "d", "--out", "o"),
+            "--max-updates 1.5: write a whole number",
         ),
     ],
 )

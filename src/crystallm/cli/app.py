@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
 
-from crystallm.cli.commands.benchmark_csp import csp
-from crystallm.cli.commands.benchmark_generated import novelty, unconditional
-from crystallm.cli.commands.benchmark_known import challenge, classes
+from crystallm.cli.commands.benchmark.csp import csp
+from crystallm.cli.commands.benchmark.generated import novelty, unconditional
+from crystallm.cli.commands.benchmark.known import classes, compounds
 from crystallm.cli.commands.complete import complete
-from crystallm.cli.commands.convert import convert
-from crystallm.cli.commands.embeddings import embeddings
 from crystallm.cli.commands.energies import energy_server, hull, relax
 from crystallm.cli.commands.evaluate import evaluate, score
 from crystallm.cli.commands.export import export
-from crystallm.cli.commands.generate import generate, models
+from crystallm.cli.commands.generate import generate
+from crystallm.cli.commands.models import convert, embeddings, models
 from crystallm.cli.commands.prepare import prepare, prompts
 from crystallm.cli.commands.search import search
 from crystallm.cli.commands.serve import cluster, serve
@@ -49,7 +48,7 @@ def _whole(arguments: ArgumentCollection) -> None:
 KEPT = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark")
 """Commands that go on where they were when they are given again."""
 
-UNKEPT = ("challenge", "classes", "novelty", "unconditional")
+UNKEPT = ("compounds", "classes", "novelty", "unconditional")
 """Benchmarks that begin anew."""
 
 _ORDER = itertools.count()
@@ -95,7 +94,7 @@ benchmark = App(
 
 benchmark.default(csp)  # `crystallm benchmark mp_20`
 
-_add(benchmark, csp, challenge, classes, novelty, unconditional)
+_add(benchmark, csp, compounds, classes, novelty, unconditional)
 
 app.command(benchmark)
 

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from crystallm.benchmarks.csp_table import LINES, line_cells
-from crystallm.cli.console import new_table, page, plain
+from crystallm.cli.console import page, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from crystallm.benchmarks.metrics import Line
 
 
 _REASONS = 10
@@ -179,44 +177,6 @@ def _search_told(summary: Mapping[str, Any]) -> str:
     return said
 
 
-def print_models(models: Sequence[Mapping[str, Any]]) -> None:
-    """Print the models there are."""
-    console = page()
-    if not models:
-        console.print("no model is bundled: give --model a folder of weights or a ckpt.pt")
-        return
-    table = new_table()
-    for name in ("name", "language", "parameters", "context", "what it is"):
-        table.add_column(name, justify="right" if name in ("parameters", "context") else "left")
-    for model in models:
-        table.add_row(
-            plain(model["name"]),
-            model["language"],
-            f"{model['parameters'] / 1e6:.1f} M",
-            str(model["context"]),
-            plain(str(model["card"].get("summary", ""))),
-        )
-    console.print(table)
-
-
-def print_published(rows: Sequence[Mapping[str, Any]], source: str, licence: str) -> None:
-    """Print the published models, and where they are from."""
-    table = new_table(f"{source} ({licence})")
-    for name in ("name", "what it is", "here"):
-        table.add_column(name, no_wrap=name == "name")
-    for row in rows:
-        table.add_row(row["name"], row["what"], "yes" if row["here"] else "-")
-    page().print(table)
-
-
-def print_lines(title: str, lines: Sequence[Line]) -> None:
-    """Print the table of a benchmark."""
-    table = new_table(title)
-    for i, name in enumerate(LINES):
-        table.add_column(name, justify="left" if i in (0, len(LINES) - 1) else "right")
-    for line in lines:
-        table.add_row(*map(plain, line_cells(line)))
-    page().print(table)
 
 
 def _energy(row: Mapping[str, Any], name: str = "energy") -> str:
