@@ -61,7 +61,7 @@ class Counted:
 
     def __enter__(self) -> Self:
         self.steps = self.tokens = self.rows = 0
-        self._runs_of = ragged.runs_of
+        self._runs_of = ragged.plan_runs
 
         def counting(tokens: Sequence[Sequence[int]], cache: Any, **how: Any) -> ragged.Runs:
             self.steps += 1
@@ -69,11 +69,11 @@ class Counted:
             self.tokens += sum(map(len, tokens))
             return self._runs_of(tokens, cache, **how)
 
-        ragged.runs_of = counting
+        ragged.plan_runs = counting
         return self
 
     def __exit__(self, *_: object) -> None:
-        ragged.runs_of = self._runs_of
+        ragged.plan_runs = self._runs_of
 
 
 def ours(
@@ -90,7 +90,7 @@ def ours(
     generator = Generator(model, [Request(formula=formula, n=n) for formula in asked], options)
     with Counted() as counted:
         start, cpu = time.perf_counter(), time.process_time()
-        crystals = [crystal for found in generator.write(range(len(asked))) for crystal in found]
+        crystals = [crystal for found in generator.generate(range(len(asked))) for crystal in found]
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     return {
         "crystals": len(crystals),

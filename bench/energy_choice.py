@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crystallm.benchmarks import csp
-from crystallm.benchmarks.reference_sets import known_structures, requests_for
+from crystallm.benchmarks.reference_sets import read_references, requests_for
 from crystallm.crystals import ranking
 from crystallm.energy import calculations, relaxation
 from crystallm.energy.calculations import score
@@ -83,7 +83,7 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
     settings = SamplingOptions(model=args.model, seed=args.seed, device="cpu", batch_size=128)
     generator = Generator(model, [request for request in requests if request is not None], settings)
     found: list[list[dict[str, Any]]] = [[] for _ in truths]
-    for i, crystals in zip(asked, generator.write(range(len(asked))), strict=True):
+    for i, crystals in zip(asked, generator.generate(range(len(asked))), strict=True):
         for crystal in crystals:
             try:
                 structure = conversion.to_json(crystal.structure)
@@ -181,7 +181,7 @@ def main() -> None:
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     same_question(args)
-    truths = known_structures(args.data, entries=args.entries)
+    truths = [entry.structure for entry in read_references(args.data, entries=args.entries)]
     samples = kept(args.out / "written.json", lambda: written(args, truths))
     energies = kept(args.out / "energies.json", lambda: weighed(args, samples))
     for rows, values in zip(samples, energies, strict=True):

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crystallm.benchmarks.reference_sets import known_structures, requests_for, spread
+from crystallm.benchmarks.reference_sets import read_references, requests_for, spread
 from crystallm.energy import calculations, relaxation
 from crystallm.execution import mapping, tasks
 from crystallm.generation.interpretation import interpret
@@ -52,7 +52,11 @@ MEASURES = {
 
 def compositions(path: str, which: str, n: int, atoms: int) -> list[str]:
     """Cell compositions of a split, evenly spread."""
-    truths = [t for t in known_structures(path, split=which, entries=40 * n) if len(t) <= atoms]
+    truths = [
+        t
+        for t in [entry.structure for entry in read_references(path, split=which, entries=40 * n)]
+        if len(t) <= atoms
+    ]
     asked = [r for r in requests_for(truths, 1) if r is not None and r.formula]
     sizes = {r.formula: interpret(r).cell for r in asked}
     small = [f for f, cell in sizes.items() if cell and sum(k for _, k in cell.composition) <= atoms]

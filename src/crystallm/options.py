@@ -26,11 +26,21 @@ class Flag:
         more: further names, such as `-n` or `--samples`.
         negative: whether there is a `--no-...` too.
         name: in place of the field's own.
+        several: whether it takes all values that follow, as a field that is a tuple.
     """
 
     more: tuple[str, ...] = ()
     negative: bool = False
     name: str | None = None
+    several: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotDeciding:
+    """Marks a field that does not decide the results of a run: `device: Annotated[str, NOT_DECIDING]`."""
+
+
+NOT_DECIDING = NotDeciding()
 
 
 class Options(BaseModel):
@@ -50,6 +60,11 @@ class Options(BaseModel):
     def defaults(cls) -> Self:
         """Return the group with its default values, without building its validator: for quick `--help`."""
         return cls.model_construct()
+
+    def deciding(self) -> dict[str, Any]:
+        """Return, as JSON values, the options that decide the results of a run."""
+        aside = {name for name, field in type(self).model_fields.items() if NOT_DECIDING in field.metadata}
+        return self.model_dump(mode="json", exclude=aside)
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:
@@ -72,6 +87,8 @@ def validated(kind: type[_Model], values: Mapping[str, Any]) -> _Model:
         raise InputError(error_line(error, list(kind.model_fields))) from None
 
 
+_UNION_MEMBERS = {"int", "float", "str", "bool", "none"}
+
 _WHOLE = ("int_parsing", "int_from_float", "int_type")
 
 
@@ -85,7 +102,9 @@ def error_line(error: ValidationError, names: Sequence[str] = ()) -> str:
     first = error.errors()[0]
     if not first["loc"]:
         return str(first["ctx"]["error"] if "ctx" in first else first["msg"])
-    name = str(first["loc"][0])  # later parts name the union member that pydantic tried
+    # Nested groups come before the name, the union member that pydantic tried after it.
+    parts = [str(part) for part in first["loc"] if str(part).isidentifier() and part not in _UNION_MEMBERS]
+    name = parts[-1] if parts else str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return f"unknown option {name!r}" + (f": {hint(name, names)}" if names else "")
     message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]

@@ -74,8 +74,8 @@ def test_rutile_by_formula_z_and_group(crystallm, parrot, textbook_structures, t
         (("generate", "TiO2", "-n", "1.5"), "-n 1.5: write a whole number"),
         (("benchmark", "perov_5", "--limit", "2.5"), "--limit 2.5: write a whole number"),
         (
-            ("train", "--updates", "1.5", "--dataset", "d", "--out", "o"),
-            "--updates 1.5: write a whole number",
+            ("train", "--max-updates", "1.5", "--dataset", "d", "--out", "o"),
+            "--max-updates 1.5: write a whole number",
         ),
     ],
 )
@@ -208,7 +208,7 @@ def test_z_and_group_may_be_left_to_the_networks_likelihood(crystallm, parrot):
     assert code == 0
     rows = rows_of("out")
     assert {row["z"] for row in rows} == {2}  # the only cell of ZnS that it has read
-    assert all(0.5 < row["z_weight"] <= 1 and 0 < row["space_group_weight"] <= 1 for row in rows)
+    assert all(0.5 < row["z_probability"] <= 1 and 0 < row["space_group_probability"] <= 1 for row in rows)
     assert [row["asked_z"] for row in rows] == [None] * 4
     said = " ".join(out.split())
     assert re.search(r"ZnS, Z = 2 \(\d+ %\).*space group = auto: P6_3mc \(\d+ %\)", said)
@@ -241,7 +241,7 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
     command = ("generate", "--requests", "list.csv", "--only-valid", "--quiet", *hot)
     monkeypatch.setattr("crystallm.pipelines.blocks.BLOCK", 1)
     monkeypatch.setattr("crystallm.pipelines.samples.JUDGED_TOGETHER", 1)
-    monkeypatch.setattr("crystallm.generation.generator.JUDGED_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.generation.generator.CHECKED_TOGETHER", 1)
     assert crystallm(*command, "--out", "whole")[0] == 0
 
     from crystallm.storage import run_folder
@@ -342,10 +342,11 @@ def test_a_request_does_not_depend_on_the_others_that_are_done_with_it(crystallm
     requests = [Request(formula=formula, n=2) for formula in ("Na4Cl4", "Ti2O4", "Zn2S2")]
     generator = Generator(load_model(parrot), requests, SamplingOptions())
     together = {
-        unit: [c.ids for c in found] for unit, found in zip(range(3), generator.write([0, 1, 2]), strict=True)
+        unit: [c.ids for c in found]
+        for unit, found in zip(range(3), generator.generate([0, 1, 2]), strict=True)
     }
     for unit in range(3):
-        (alone,) = generator.write([unit])
+        (alone,) = generator.generate([unit])
         assert [crystal.ids for crystal in alone] == together[unit]
 
 

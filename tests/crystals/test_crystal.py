@@ -43,7 +43,7 @@ def test_a_crystal_is_one_thing_in_every_form(rutile, textbook_structures):
 
 def test_its_row_fills_the_columns_that_a_run_does_not(rutile):
     row = rutile.row()
-    asked = {"asked_formula", "asked_elements", "asked_z", "asked_space_group", "prompt"}
+    asked = {"requested_formula", "requested_elements", "requested_z", "requested_space_group", "prompt"}
     run_knows = {"request", "sample", "file"} | asked
     assert set(row) == set(COLUMNS) - run_knows
     assert (row["formula"], row["reduced_formula"], row["n_atoms"]) == ("Ti2O4", "TiO2", 6)
@@ -51,7 +51,7 @@ def test_its_row_fills_the_columns_that_a_run_does_not(rutile):
     assert row["c"] == pytest.approx(2.958, abs=0.006)
     assert row["gamma"] == pytest.approx(90)
     assert row["volume_per_atom"] == pytest.approx(4.594**2 * 2.958 / 6, rel=0.01)
-    assert (row["model"], row["seed"], row["index"], row["log_likelihood"]) == ("m", 3, 7, -12.5)
+    assert (row["model"], row["seed"], row["sample_index"], row["log_likelihood"]) == ("m", 3, 7, -12.5)
     assert (row["valid"], row["reasons"]) == (True, "")
 
 

@@ -224,7 +224,7 @@ def test_the_likelihood_of_a_chosen_group_is_that_of_a_sampled_one(model):
     # The same crystal, its group sampled or chosen: one number.
     def write(**more):
         request = Request(formula="ZnS", z=2, n=1, **more)
-        return next(Generator(model, [request], SamplingOptions(top_k=1)).write([0]))[0]
+        return next(Generator(model, [request], SamplingOptions(top_k=1)).generate([0]))[0]
 
     plain, chosen = write(), write(space_group="auto")
     assert plain.ids == chosen.ids
@@ -255,15 +255,15 @@ def test_crystals_are_spread_over_z_and_say_so(model):
     generator = Generator(
         model, [request, request.model_copy(update={"n": 3})], SamplingOptions(seed=2, top_k=None)
     )
-    first, second = generator.write([0, 1])
+    first, second = generator.generate([0, 1])
     for crystal in [*first, *second]:
         counts = crystal.structure.composition.get_el_amt_dict()
         assert counts["Zn"] == counts["S"]
-        assert 0 < crystal.source.z_weight <= 1
+        assert 0 < crystal.source.z_probability <= 1
         assert "of z = auto" in crystal.source.request
     assert [crystal.row()["z"] for crystal in first].count(2) >= 4  # it has read of no other
     assert "Z = 2 (" in generator.note(0)
-    (again,) = generator.write([1])
+    (again,) = generator.generate([1])
     assert [crystal.ids for crystal in again] == [crystal.ids for crystal in second]
 
 

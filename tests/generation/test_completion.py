@@ -100,7 +100,7 @@ def test_known_atoms_stay_where_they_are(host, guesser, removed):
     assert dict(known.composition) == {"Ca": 4, "Ti": 4, "O": 12}
     assert known.missing[removed] == {"Ca": 4, "O": 12}[removed]
     settings = SamplingOptions(seed=2)
-    (found,) = CompletionGenerator(guesser, known, 6, settings).write([0])
+    (found,) = CompletionGenerator(guesser, known, 6, settings).generate([0])
     assert sum(crystal.ended for crystal in found) >= 4
     for crystal in found:
         if not crystal.ended:
@@ -122,7 +122,7 @@ def test_guests_stand_among_known_atoms_of_their_own_kind(host, guesser):
     part.remove_sites([i for i, site in enumerate(host) if site.specie.symbol == "O"][:4])  # the 4c oxygen
     known = completion.host(part, "CaTiO3")
     assert known.missing == {"Ca": 0, "Ti": 0, "O": 4}
-    (found,) = CompletionGenerator(guesser, known, 6, SamplingOptions(seed=3)).write([0])
+    (found,) = CompletionGenerator(guesser, known, 6, SamplingOptions(seed=3)).generate([0])
     ended = [crystal for crystal in found if crystal.ended]
     assert len(ended) >= 4
     for crystal in ended:
@@ -139,7 +139,7 @@ def test_orbits_alone_may_be_kept(host, guesser):
     part.remove_species(["Ca"])
     known = completion.host(part, "CaTiO3", keep="orbits")
     assert known.cell is None
-    (found,) = CompletionGenerator(guesser, known, 4, SamplingOptions(seed=4)).write([0])
+    (found,) = CompletionGenerator(guesser, known, 4, SamplingOptions(seed=4)).generate([0])
     cells = {crystal.structure.lattice.abc for crystal in found if crystal.ended}
     assert len(cells) > 1
 

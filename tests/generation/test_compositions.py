@@ -54,7 +54,7 @@ def written(model: Model, n: int, seed: int, **asked) -> list[crystallm.Crystal]
     """Crystals in small cells, so that what knows nothing writes some that are soon read."""
     requests = [Request(n=n, **asked)]
     generator = Generator(model, requests, SamplingOptions(seed=seed, top_k=None), most_atoms=SMALL)
-    return next(generator.write([0]))
+    return next(generator.generate([0]))
 
 
 def composition_of(crystal: crystallm.Crystal) -> dict[str, int]:
@@ -166,16 +166,16 @@ def test_a_sample_depends_on_its_place_alone(parrot_model, monkeypatch):
     monkeypatch.setattr(compositions, "TOGETHER", (2, 3))
     settings = SamplingOptions(seed=4, temperature=1.5)
     requests = [Request(space_group="225", n=2), Request(elements="Ti-O", n=8), Request(formula="C8", n=1)]
-    once = list(Generator(parrot_model, requests, settings).write([0, 1, 2]))
-    few = Generator(parrot_model, requests, settings.model_copy(update={"batch_size": 1})).write([1])
+    once = list(Generator(parrot_model, requests, settings).generate([0, 1, 2]))
+    few = Generator(parrot_model, requests, settings.model_copy(update={"batch_size": 1})).generate([1])
     assert [c.ids for c in next(few)] == [c.ids for c in once[1]]
     # A part of the request on its own, as a worker writes it.
-    part = Generator(parrot_model, [Request(elements="Ti-O", n=3)], settings, first=[2], starts=[4]).write(
+    part = Generator(parrot_model, [Request(elements="Ti-O", n=3)], settings, first=[2], starts=[4]).generate(
         [0]
     )
     assert [c.ids for c in next(part)] == [c.ids for c in once[1][4:7]]
     shorter = [requests[0], Request(elements="Ti-O", n=2)]
-    assert [c.ids for c in next(Generator(parrot_model, shorter, settings).write([1]))] == [
+    assert [c.ids for c in next(Generator(parrot_model, shorter, settings).generate([1]))] == [
         c.ids for c in once[1][:2]
     ]
 

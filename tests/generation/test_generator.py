@@ -52,10 +52,10 @@ def test_a_crystal_says_where_it_comes_from(model):
 def test_a_reduced_formula_is_tried_in_likely_cells(model):
     (crystal,) = crystallm.generate("ZnS", n=1, model=model, seed=5)
     assert crystal.structure.composition.get_el_amt_dict() == {"Zn": 2, "S": 2}
-    assert crystal.source.z_weight > 0.9
+    assert crystal.source.z_probability > 0.9
     (one,) = crystallm.generate("ZnS", z=1, n=1, model=model, seed=5)
     assert one.source.request == "z = 1: cell ZnS"
-    assert one.source.z_weight is None
+    assert one.source.z_probability is None
 
 
 def test_without_a_seed_one_is_drawn_that_gives_the_same_again(model):
@@ -112,13 +112,15 @@ def test_a_group_without_a_token_is_refused(babbler):
 
 def test_requests_are_numbered_through(model):
     requests = [Request(formula="C8", n=3), Request(formula="Na4Cl4", n=2)]
-    first, second = Generator(model, requests, SamplingOptions(seed=9)).write([0, 1])
+    first, second = Generator(model, requests, SamplingOptions(seed=9)).generate([0, 1])
     assert [crystal.source.index for crystal in [*first, *second]] == [0, 1, 2, 3, 4]
 
 
 def test_progress_counts_crystals(model):
     seen = []
-    list(Generator(model, [Request(formula="C8", n=5)], SamplingOptions()).write([0], progress=seen.append))
+    list(
+        Generator(model, [Request(formula="C8", n=5)], SamplingOptions()).generate([0], progress=seen.append)
+    )
     assert seen == [1, 2, 3, 4, 5]
 
 
@@ -161,7 +163,7 @@ def test_writing_goes_on_until_enough_are_valid(model, here):
     selection = SelectionOptions(only_valid=True, max_attempts=60)
     generator = Generator(model, [Request(formula="ZnS", z=2, n=4)], WILD, selection)
     seen = []
-    (found,) = generator.write_valid([0], progress=seen.append)
+    (found,) = generator.generate_valid([0], progress=seen.append)
     assert sum(crystal.validity.valid for crystal in found) == 4
     assert found[-1].validity.valid
     assert len(found) > 4
@@ -173,10 +175,10 @@ def test_the_valid_ones_do_not_depend_on_how_many_are_written_at_a_time(model, h
     def texts():
         requests = [Request(formula=name, z=2, n=3) for name in ("ZnS", "TiO2")]
         generator = Generator(model, requests, WILD, SelectionOptions(only_valid=True, max_attempts=40))
-        return [[crystal.ids for crystal in found] for found in generator.write_valid([0, 1])]
+        return [[crystal.ids for crystal in found] for found in generator.generate_valid([0, 1])]
 
     together = texts()
-    monkeypatch.setattr(generation_generator, "JUDGED_TOGETHER", 1)
+    monkeypatch.setattr(generation_generator, "CHECKED_TOGETHER", 1)
     monkeypatch.setattr(Generator, "_further", _one_more)
     assert texts() == together
 
@@ -243,7 +245,9 @@ def test_crystals_of_the_bundled_model_do_not_depend_on_the_batch():
     written = [
         [
             crystal.ids
-            for found in Generator(model, requests, SamplingOptions(seed=3, batch_size=size)).write(range(4))
+            for found in Generator(model, requests, SamplingOptions(seed=3, batch_size=size)).generate(
+                range(4)
+            )
             for crystal in found
         ]
         for size in (1, 5, 17)

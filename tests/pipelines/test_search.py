@@ -11,14 +11,7 @@ from pymatgen.core import Structure
 from crystallm.cli import app
 from crystallm.crystals import annotation
 from crystallm.errors import CrystallmError
-from crystallm.execution import mapping
 from crystallm.structure_search import search
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _warm():
-    with mapping.kept(1, end=True):
-        yield
 
 
 @pytest.fixture
@@ -31,7 +24,7 @@ def asked(parrot, tmp_path, monkeypatch):
 
 
 def test_a_search_writes_tables_crystals_and_plots_and_goes_further(asked, tmp_path, capsys):
-    assert app.run([*asked, "--simulations", "8", "--against", "sampling", "--out", "run"]) == 0
+    assert app.run([*asked, "--simulations", "8", "--baseline", "sampling", "--out", "run"]) == 0
     shown = capsys.readouterr().out
     assert "eV/atom" in shown
     assert "plain sampling: 8 simulations" in shown
@@ -50,7 +43,7 @@ def test_a_search_writes_tables_crystals_and_plots_and_goes_further(asked, tmp_p
     assert summary["lowest"] == min(
         row["energy"] for row in parquet.read_table(run / "results.parquet").to_pylist() if row["energy"]
     )
-    assert summary["against"]["method"] == "sampling"
+    assert summary["baseline"]["method"] == "sampling"
     # The same folder goes further with a higher bound, and takes no other question.
     assert app.run([*asked, "--simulations", "12", "--out", "run", "--json"]) == 0
     best = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -69,7 +62,7 @@ def test_what_was_found_is_written_before_it_is_related(asked, tmp_path, monkeyp
         raise CrystallmError("no space left")
 
     monkeypatch.setattr(annotation, "add_relative_energies", full)
-    assert app.run([*asked, "--simulations", "4", "--formation", "--out", "run"]) == 1
+    assert app.run([*asked, "--simulations", "4", "--formation-energy", "--out", "run"]) == 1
     assert "no space left" in capsys.readouterr().err
     assert len(parquet.read_table(tmp_path / "run/results.parquet").to_pylist()) == 4
 
@@ -91,12 +84,12 @@ def test_an_energy_model_that_fails_is_told_of(asked, monkeypatch, capsys):
     [
         (["--width", "0"], "width = '0'"),
         (["--simulations", "0"], "simulations = '0'"),
-        (["--minutes", "-1"], "minutes = '-1.0'"),
-        (["--top-p", "2"], "top_p = '2.0'"),
-        (["--workers", "0"], "workers = 0"),
+        (["--minutes", "-1"], "minutes = '-1'"),
+        (["--top-p", "2"], "top_p = '2'"),
+        (["--workers", "0"], "workers = '0'"),
         (["--space-group", "Fm-3m"], "cannot fill Fm-3m"),
         (["--method", "sampling", "--rollouts", "2"], "rollouts = 2 of plain sampling"),
-        (["--recipe", "theirs"], "theirs"),
+        (["--preset", "theirs"], "theirs"),
     ],
 )
 def test_bad_questions_are_refused_in_one_line(asked, capsys, options, said):

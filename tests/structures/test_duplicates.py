@@ -7,7 +7,7 @@ from pymatgen.core import Lattice, Structure
 
 from crystallm.errors import CrystallmError
 from crystallm.execution.pool import Inline
-from crystallm.structures import conversion, duplicates
+from crystallm.structures import duplicates
 
 
 def rock_salt(a: float, *, primitive: bool = False) -> Structure:
@@ -67,8 +67,3 @@ def test_clusters_do_not_depend_on_the_size_of_blocks(monkeypatch, textbook_stru
     assert expected == [[0] * 6 + [1] * 2]
     monkeypatch.setattr(duplicates, "BLOCK", 1)
     assert duplicates.cluster_duplicates([structures], executor=Inline()) == expected
-
-
-def test_a_record_of_structures_is_clustered_in_a_worker():
-    records = [conversion.to_json(s) for s in (rock_salt(5.6), cesium_chloride_type(3.5), rock_salt(5.5))]
-    assert duplicates.cluster_record({"structures": records}) == [0, 1, 0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import logging
 import os
 import re
 import sys
@@ -15,20 +16,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
 
-from crystallm.cli.commands.benchmark_csp import csp
-from crystallm.cli.commands.benchmark_generated import novelty, unconditional
-from crystallm.cli.commands.benchmark_known import challenge, classes
+from crystallm.cli.commands.benchmark.csp import csp
+from crystallm.cli.commands.benchmark.generated import novelty, unconditional
+from crystallm.cli.commands.benchmark.known import classes, compounds
 from crystallm.cli.commands.complete import complete
-from crystallm.cli.commands.convert import convert
-from crystallm.cli.commands.embeddings import embeddings
-from crystallm.cli.commands.energy_server import energy_server
-from crystallm.cli.commands.evaluate import evaluate
+from crystallm.cli.commands.energies import energy_server, hull, relax
+from crystallm.cli.commands.evaluate import evaluate, score
 from crystallm.cli.commands.export import export
-from crystallm.cli.commands.generate import generate, models
-from crystallm.cli.commands.hull import hull
+from crystallm.cli.commands.generate import generate
+from crystallm.cli.commands.models import convert, embeddings, models
 from crystallm.cli.commands.prepare import prepare, prompts
-from crystallm.cli.commands.relax import relax
-from crystallm.cli.commands.score import score
 from crystallm.cli.commands.search import search
 from crystallm.cli.commands.serve import cluster, serve
 from crystallm.cli.commands.train import train
@@ -51,7 +48,7 @@ def _whole(arguments: ArgumentCollection) -> None:
 KEPT = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark")
 """Commands that go on where they were when they are given again."""
 
-UNKEPT = ("challenge", "classes", "novelty", "unconditional")
+UNKEPT = ("compounds", "classes", "novelty", "unconditional")
 """Benchmarks that begin anew."""
 
 _ORDER = itertools.count()
@@ -97,7 +94,7 @@ benchmark = App(
 
 benchmark.default(csp)  # `crystallm benchmark mp_20`
 
-_add(benchmark, csp, challenge, classes, novelty, unconditional)
+_add(benchmark, csp, compounds, classes, novelty, unconditional)
 
 app.command(benchmark)
 
@@ -119,6 +116,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if logging.lastResort is not None:  # prints warnings on standard error
+        logging.lastResort.setFormatter(logging.Formatter("crystallm: %(message)s"))
     try:
         app(
             words,

@@ -32,16 +32,16 @@ class Source:
         seed: of the run.
         index: of the sample in the run; with the seed, names its random stream.
         request: what was asked, one line for a person.
-        z_weight: where Z was chosen, the network's weight of this one among those that were tried.
-        space_group_weight: where the space group was chosen, the weight of this one among those of this Z.
+        z_probability: where Z was chosen, its probability among the values tried.
+        space_group_probability: where the space group was chosen, its probability among those of this Z.
     """
 
     model: str
     seed: int
     index: int
     request: str
-    z_weight: float | None = None
-    space_group_weight: float | None = None
+    z_probability: float | None = None
+    space_group_probability: float | None = None
 
 
 class Crystal:
@@ -241,10 +241,10 @@ class Crystal:
             "e_above_hull": self.e_above_hull,
         }
         if self.source is not None:
-            row |= {"model": self.source.model, "seed": self.source.seed, "index": self.source.index}
+            row |= {"model": self.source.model, "seed": self.source.seed, "sample_index": self.source.index}
             row |= {
-                "z_weight": self.source.z_weight,
-                "space_group_weight": self.source.space_group_weight,
+                "z_probability": self.source.z_probability,
+                "space_group_probability": self.source.space_group_probability,
             }
         try:
             structure, cif_text = self.structure, self.cif

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 COLUMNS = {
     "request": "int32",
     "sample": "int32",
-    "asked_formula": "string",
-    "asked_elements": "string",
-    "asked_z": "int32",
-    "asked_space_group": "string",
+    "requested_formula": "string",
+    "requested_elements": "string",
+    "requested_z": "int32",
+    "requested_space_group": "string",
     "prompt": "string",
-    "z_weight": "float64",
-    "space_group_weight": "float64",
+    "z_probability": "float64",
+    "space_group_probability": "float64",
     "formula": "string",
     "reduced_formula": "string",
     "z": "int32",
@@ -50,7 +50,7 @@ COLUMNS = {
     "e_above_hull": "float64",
     "model": "string",
     "seed": "uint64",
-    "index": "uint64",
+    "sample_index": "uint64",
     "file": "string",
     "text": "string",
     "cif": "string",
@@ -66,7 +66,15 @@ written."""
 Row = TypeVar("Row", bound="Mapping[str, Any]")
 
 
-# -- rows ----------------------------------------------------------------------------------------------------
+def request_columns(request: Any) -> dict[str, Any]:
+    """Return what a row holds of its `generation.request.Request`."""
+    return {
+        "requested_formula": request.formula,
+        "requested_elements": request.elements,
+        "requested_z": None if request.z == "auto" else request.z,
+        "requested_space_group": request.space_group,
+        "prompt": request.prompt,
+    }
 
 
 def kept(rows: Sequence[Row], selection: crystals_selection.SelectionOptions) -> list[Row]:

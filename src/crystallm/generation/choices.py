@@ -55,8 +55,8 @@ class Choice:
         space_group: number; None if that is left to the network.
         note: one line for a person.
         weight: share of the samples.
-        z_weight: weight of its Z, None where Z was not to be chosen.
-        space_group_weight: weight of its group among those of its Z, None where that was not to be chosen.
+        z_probability: of its Z among the values tried; None where Z was not open.
+        space_group_probability: of its group among those of its Z; None where the group was not open.
         log_likelihood: of what was chosen, given what was asked for, in the network at temperature 1, nats.
     """
 
@@ -66,8 +66,8 @@ class Choice:
     space_group: int | None
     note: str
     weight: float = 1.0
-    z_weight: float | None = None
-    space_group_weight: float | None = None
+    z_probability: float | None = None
+    space_group_probability: float | None = None
     log_likelihood: float = 0.0
 
 
@@ -158,12 +158,14 @@ def _choices(
 ) -> tuple[list[Choice], str]:
     """The choices of a question whose Z have been weighed."""
     number, group, any_z, any_group = _number(question), question.group, question.any_z, question.any_group
-    z_weights = _tempered(log_p, settings.temperature) if any_z else np.ones(1)
+    z_probabilities = _tempered(log_p, settings.temperature) if any_z else np.ones(1)
     found: list[Choice] = []
-    for (cell, prompt), log_z, z_weight in zip(kept, log_p.tolist(), z_weights.tolist(), strict=True):
-        if z_weight < _NEGLIGIBLE:
+    for (cell, prompt), log_z, z_probability in zip(
+        kept, log_p.tolist(), z_probabilities.tolist(), strict=True
+    ):
+        if z_probability < _NEGLIGIBLE:
             continue
-        of_z = f"; {_percent(z_weight)} of z = auto" if any_z else ""
+        of_z = f"; {_percent(z_probability)} of z = auto" if any_z else ""
         if not any_group:
             where = "" if group is None else f", {group.symbol} (no. {group.number})"
             found.append(
@@ -173,8 +175,8 @@ def _choices(
                     cell=cell,
                     space_group=number,
                     note=f"{cell.note}{where}{of_z}",
-                    weight=z_weight,
-                    z_weight=z_weight if any_z else None,
+                    weight=z_probability,
+                    z_probability=z_probability if any_z else None,
                     log_likelihood=log_z,
                 )
             )
@@ -189,9 +191,9 @@ def _choices(
                     cell=cell,
                     space_group=chosen,
                     note=f"{cell.note}, {symbol} (no. {chosen}){of_z}{of_group}",
-                    weight=z_weight * weight,
-                    z_weight=z_weight if any_z else None,
-                    space_group_weight=weight,
+                    weight=z_probability * weight,
+                    z_probability=z_probability if any_z else None,
+                    space_group_probability=weight,
                     log_likelihood=log_z + log_group,
                 )
             )
@@ -243,7 +245,7 @@ def _groups(
     n_composition = len(model.language.prompt(cell.composition, None))
     pair = (model.language.prompt(cell.composition, 1), model.language.prompt(cell.composition, 2))
     place = next(i for i, (one, other) in enumerate(zip(*pair, strict=True)) if one != other)
-    (rows,) = sample.log_probs(model.network, [pair[0][:place]])
+    (rows,) = sample.next_token_log_probs(model.network, [pair[0][:place]])
     common = sum(float(rows[i - 1, pair[0][i]]) for i in range(n_composition, place))
     log_p = np.array([float(rows[-1, prompt[place]]) for prompt in prompts.values()])
     weights = _sampled(log_p, settings)
@@ -284,7 +286,7 @@ def _summary(
         by_z: dict[str, float] = {}
         for choice in found:
             made = choice.cell
-            by_z[str(made.z if made else "")] = choice.z_weight or 0.0
+            by_z[str(made.z if made else "")] = choice.z_probability or 0.0
         parts = [f"{cell.reduced_formula}, Z = {_listed(by_z)}"]
     if any_group:
         by_group: dict[str, float] = {}

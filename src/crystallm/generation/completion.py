@@ -139,5 +139,5 @@ class CompletionGenerator(Generator):
         missing = formula.short("".join(f"{s}{n}" for s, n in self._known.missing.items() if n))
         return f"{super().note(unit)}; {missing} added"
 
-    def _rules(self, pairs: Any, chosen: Sequence[Choice]) -> FixedPartGrammar:  # noqa: ARG002 - one for all
+    def _grammar(self, pairs: Any, chosen: Sequence[Choice]) -> FixedPartGrammar:  # noqa: ARG002 - one for all
         return FixedPartGrammar(self._known, self.model.config.context)

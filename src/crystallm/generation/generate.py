@@ -113,7 +113,7 @@ def generate(
         request = Request(prompt=model.language.text(ids), n=n)
     with ProcessPool(os.cpu_count() or 1) as pool:
         generator = Generator(model, [request], settings, selection, executor=pool)
-        (crystals,) = generator.write_valid([0]) if selection.only_valid else generator.write([0])
+        (crystals,) = generator.generate_valid([0]) if selection.only_valid else generator.generate([0])
         _annotate(crystals, selection, device=settings.device, executor=pool)
     if selection.only_valid and count_valid(crystals) < n:
         LOG.warning(

@@ -1,7 +1,4 @@
-"""From requests to crystals: choices, prompts, rules, sampling. What the command line and Python call.
-
-Knows how the parts fit together, and none of their insides. Writes no files.
-"""
+"""Generate crystals for requests with a model: choices, prompts, grammar, sampling. Writes no files."""
 
 from __future__ import annotations
 
@@ -12,62 +9,66 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from crystallm.errors import InputError, TextError
+from crystallm.crystals import annotation
+from crystallm.crystals.crystal import Crystal, Source
+from crystallm.errors import InputError
 from crystallm.execution.batching import AdaptiveBatchSize
+from crystallm.generation import compositions
+from crystallm.generation.assignment import ChoiceAssignment, only_choice
 from crystallm.generation.interpretation import InterpretedRequest, interpret
+from crystallm.grammar import factory
+from crystallm.sampling import sample as sampling
+from crystallm.sampling import sequence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from crystallm.crystals.crystal import Crystal
     from crystallm.crystals.selection import SelectionOptions
     from crystallm.generation.choices import Choice
-    from crystallm.generation.compositions import CompositionSampler
     from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
-    from crystallm.sampling.sequence import Grammar, GrammarState, Options, Sample, SequenceRequest
 
 
 LOG = logging.getLogger(__name__)
 
-JUDGED_TOGETHER = 256
-"""Crystals that are judged together, at most; fewer where these take more than seconds."""
+CHECKED_TOGETHER = 256
+"""Crystals that are checked together, at most; fewer where checks take more than seconds."""
 
 _SAMPLING = {"temperature", "top_k", "top_p", "seed", "batch_size", "max_new_tokens"}
-"""The settings that `decode.sample` takes as they are."""
+"""Settings that `sampling.sample` takes as they are."""
 
 
 class Generator:
-    """A model at work on a list of requests.
+    """A model that generates crystals for a list of requests.
 
-    Sample j of request i has the index (samples that the requests before i may take) + j, so a crystal
-    depends on the list, the settings and its place only, not on which requests are done together or again.
+    Sample j of request i has the index (samples that the requests before i may take) + j. A crystal depends
+    on the list, the settings and its index only, not on which requests are generated together or again.
 
     Args:
         model: loaded.
-        requests: all of the run.
+        requests: all of the run, interpreted or not.
         settings: how to sample.
-        selection: how many samples a request may take; by default as many as it asks for.
-        first: index of the first sample of each request, for requests that are part of a longer list.
-        starts: number of the first sample to write of each request, where others write those before; 0 if
-            None. The indices are those of the whole request.
-        most_atoms: of the cells that are tried where Z is to be chosen; None for as many as suit.
+        selection: how many samples a request may take; by default its n.
+        first: index of the first sample of each request, for a part of a longer list.
+        starts: number of the first sample of each request where earlier ones are generated elsewhere; 0 by
+            default. Indices are those of the whole request.
+        most_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
         executor: where crystals are checked; None opens processes for each check.
 
     Attributes:
-        plans: each request understood.
+        plans: each request interpreted.
         first: index of the first sample of each.
-        starts: number of the first sample to write of each.
+        starts: number of the first sample of each.
 
     Raises:
-        InputError: a request that cannot be understood or written, or whose prompt fills the context.
+        InputError: an impossible request, or one whose prompt fills the context.
     """
 
     def __init__(
         self,
         model: Model,
-        requests: Sequence[Request],
+        requests: Sequence[Request | InterpretedRequest],
         settings: SamplingOptions,
         selection: SelectionOptions | None = None,
         *,
@@ -80,188 +81,174 @@ class Generator:
         self.settings = settings
         self.executor = executor
         full = settings.constraints == "full"
-        self.plans = [interpret(request, fitting=full, most_atoms=most_atoms) for request in requests]
-        self._tries = [
-            request.n if selection is None else selection.attempts(request.n) for request in requests
+        self.plans = [
+            request
+            if isinstance(request, InterpretedRequest)
+            else interpret(request, fitting=full, most_atoms=most_atoms)
+            for request in requests
         ]
-        self.first = [0, *itertools.accumulate(self._tries)][:-1] if first is None else list(first)
+        counts = [plan.request.n for plan in self.plans]
+        self._attempts = counts if selection is None else [selection.attempts(n) for n in counts]
+        self.first = [0, *itertools.accumulate(self._attempts)][:-1] if first is None else list(first)
         self.starts = [0] * len(self.plans) if starts is None else list(starts)
-        self._choices: dict[int, tuple[list[Choice], str]] = {}
-        self._weighed: dict[Request, tuple[list[Choice], str]] = {}
-        self._drawer: CompositionSampler | None = None
-        for unit, plan in enumerate(self.plans):
-            if not (plan.cells or plan.any_group or plan.wanted):
-                self._choices[unit] = ([self._only_choice(plan)], plan.note)
+        self._assignment = ChoiceAssignment(model, self.plans, settings, self.first)
 
-    def note(self, unit: int) -> str:
-        """How a request was read and, where something was left to choose, what is tried with which weight."""
-        if self.plans[unit].wanted is not None:
-            return self.plans[unit].note  # each sample has a composition of its own
-        return self._open(unit)[1]
+    def note(self, index: int) -> str:
+        """Describe how a request was interpreted and, where it leaves something open, what is tried."""
+        if self.plans[index].wanted is not None:
+            return self.plans[index].note  # each sample has a composition of its own
+        return self._assignment.choices(index)[1]
 
-    def choices(self, unit: int) -> list[Choice]:
-        """What samples of a request may be given, with weights; weighed by the network when first needed."""
-        return self._open(unit)[0]
+    def choices(self, index: int) -> list[Choice]:
+        """Return what the samples of a request may be given, with weights."""
+        return self._assignment.choices(index)[0]
 
-    def rules(self, unit: int) -> Grammar | None:
-        """What may be written behind each of these, and behind all that begins with one; None for anything.
+    def grammar(self, index: int) -> sequence.Grammar | None:
+        """Return what may follow the prompts of a request, and their continuations; None for anything.
 
         Raises:
-            InputError: no rule can be made for the request.
+            InputError: there is no grammar for the request.
         """
-        choices = self.choices(unit)
-        return self._rules([(unit, 0)] * len(choices), choices)
+        choices = self.choices(index)
+        return self._grammar([(index, 0)] * len(choices), choices)
 
     def check(self) -> None:
-        """Look whether each request can be written; of several Z, the smallest.
+        """Check that each request can be generated; of several Z, the smallest.
 
         Raises:
-            InputError: there are no rules for one, or its prompt fills the context.
+            InputError: there is no grammar for one, or its prompt fills the context.
         """
-        for unit, plan in enumerate(self.plans):
+        for index, plan in enumerate(self.plans):
             if plan.wanted is not None:
-                from crystallm.generation import compositions
-
                 compositions.check(self.model, plan.wanted)
             elif plan.cells:
-                smallest = self._only_choice(replace(plan, cell=plan.cells[0]))
-                self._rules([(unit, 0)], [smallest])
-            elif unit in self._choices:
-                self._rules([(unit, 0)], self._choices[unit][0][:1])
+                smallest = only_choice(self.model, replace(plan, cell=plan.cells[0]))
+                self._grammar([(index, 0)], [smallest])
+            elif not plan.any_group:
+                self._grammar([(index, 0)], self.choices(index)[:1])
 
-    def write(
-        self, units: Sequence[int], *, progress: Callable[[int], None] | None = None
+    def generate(
+        self, indices: Sequence[int], *, progress: Callable[[int], None] | None = None
     ) -> Iterator[list[Crystal]]:
-        """Write the crystals of some requests.
-
-        Requests are put together until a batch is full.
+        """Generate the crystals of some requests, with full batches across requests.
 
         Args:
-            units: which requests.
-            progress: called with the number of crystals written so far, those of `units` alone counted.
+            indices: of the requests.
+            progress: called with the number of crystals so far.
 
         Returns:
-            An iterator over the lists of crystals, one list a unit, in the order of `units`, each list in the
-            order of the samples. The work is done as it is drawn from.
+            An iterator over the lists of crystals, one per request, in the order of `indices` and of the
+            samples. Works as it is advanced.
 
         Raises:
-            InputError: at once, if no rule can be made for a request.
+            InputError: at once, if there is no grammar for a request.
         """
-        counts = [self.plans[unit].request.n for unit in units]
-        places = zip(units, counts, strict=True)
-        found = self._samples(
-            [(unit, self.starts[unit] + j) for unit, n in places for j in range(n)], progress
-        )
-        return (list(itertools.islice(found, n)) for n in counts)
+        counts = [self.plans[index].request.n for index in indices]
+        pairs = [
+            (index, self.starts[index] + j)
+            for index, n in zip(indices, counts, strict=True)
+            for j in range(n)
+        ]
+        crystals = self._crystals(pairs, progress)
+        return (list(itertools.islice(crystals, n)) for n in counts)
 
-    def write_valid(
-        self, units: Sequence[int], *, progress: Callable[[int], None] | None = None
+    def generate_valid(
+        self, indices: Sequence[int], *, progress: Callable[[int], None] | None = None
     ) -> Iterator[list[Crystal]]:
-        """Write and judge the crystals of some requests until each has as many valid ones as it asks for.
+        """Generate and check the crystals of some requests until each has its n valid ones.
 
         Args:
-            units: which requests.
+            indices: of the requests.
             progress: called with the number of valid crystals so far.
 
         Returns:
-            An iterator over the lists of crystals, one list a unit, in the order of `units`: all that were
-            written, broken ones too, up to the last valid one that was needed, or to the bound of the
-            selection. They do not depend on how many were written at a time.
+            An iterator over the lists of crystals, one per request, in the order of `indices`: all samples up
+            to the last valid one that was needed, or to the limit of the selection. They do not depend on how
+            many were sampled at a time.
 
         Raises:
-            InputError: while drawing, if no rule can be made for a request.
+            InputError: while iterating, if there is no grammar for a request.
         """
-        from crystallm.crystals import annotation
-
         n_before = 0
-        todo = list(units)
-        portion = AdaptiveBatchSize(JUDGED_TOGETHER)
+        todo = list(indices)
+        batch = AdaptiveBatchSize(CHECKED_TOGETHER)
         while todo:
             group: list[int] = []
-            while todo and sum(self.plans[unit].request.n for unit in group) < portion.size:
+            while todo and sum(self.plans[index].request.n for index in group) < batch.size:
                 group.append(todo.pop(0))
-            found: dict[int, list[Crystal]] = {unit: [] for unit in group}
+            crystals: dict[int, list[Crystal]] = {index: [] for index in group}
             while pairs := [
-                (unit, len(found[unit]) + j)
-                for unit in group
-                for j in range(self._further(unit, found[unit]))
+                (index, len(crystals[index]) + j)
+                for index in group
+                for j in range(self._next_batch_size(index, crystals[index]))
             ]:
-                crystals = list(self._samples(pairs))
-                annotation.validate(crystals, self.executor)
-                for (unit, _), crystal in zip(pairs, crystals, strict=True):
-                    found[unit].append(crystal)
+                new = list(self._crystals(pairs))
+                annotation.validate(new, self.executor)
+                for (index, _), crystal in zip(pairs, new, strict=True):
+                    crystals[index].append(crystal)
                 if progress is not None:
-                    valid = (min(count_valid(found[unit]), self.plans[unit].request.n) for unit in group)
-                    progress(n_before + sum(valid))
-            for unit in group:
-                n = self.plans[unit].request.n
-                n_before += min(count_valid(found[unit]), n)
-                valid_so_far = itertools.accumulate(crystal.validity.valid for crystal in found[unit])
-                last = next((j for j, count in enumerate(valid_so_far) if count == n), len(found[unit]))
-                yield found[unit][: last + 1]
-            portion.done(sum(map(len, found.values())))
+                    progress(n_before + sum(self._n_valid(index, crystals[index]) for index in group))
+            for index in group:
+                n_before += self._n_valid(index, crystals[index])
+                yield _until_nth_valid(crystals[index], self.plans[index].request.n)
+            batch.done(sum(map(len, crystals.values())))
 
-    def _further(self, unit: int, found: Sequence[Crystal]) -> int:
-        """How many crystals to write next, so that few too many and few rounds are likely."""
-        n_valid = count_valid(found)
-        missing = self.plans[unit].request.n - n_valid
+    def _n_valid(self, index: int, crystals: Sequence[Crystal]) -> int:
+        return min(count_valid(crystals), self.plans[index].request.n)
+
+    def _next_batch_size(self, index: int, crystals: Sequence[Crystal]) -> int:
+        """Return the number of samples to draw next, from the acceptance rate so far."""
+        n_valid = count_valid(crystals)
+        missing = self.plans[index].request.n - n_valid
         if missing <= 0:
             return 0
-        share = (n_valid + 1) / (len(found) + 1)
-        return min(math.ceil(missing / share), self._tries[unit] - len(found))
+        share = (n_valid + 1) / (len(crystals) + 1)
+        return min(math.ceil(missing / share), self._attempts[index] - len(crystals))
 
-    def _samples(
+    def _crystals(
         self, pairs: Sequence[tuple[int, int]], progress: Callable[[int], None] | None = None
     ) -> Iterator[Crystal]:
-        """Crystals of (unit, number of the sample in it), in this order."""
-        from crystallm.sampling import sample as sampling_sample
-
-        chosen = self._chosen(pairs)
-        options = self._options()
-        samples = sampling_sample.sample(
+        """Yield the crystal of each (index of a request, number of the sample in it)."""
+        choices = self._assignment.assign(pairs)
+        samples = sampling.sample(
             self.model.network,
-            [choice.prompt for choice in chosen],
-            stop=options.stop,
-            indices=[self.first[unit] + j for unit, j in pairs],
-            rules=self._rules(pairs, chosen),
+            [choice.prompt for choice in choices],
+            stop=self.sequence_options().stop,
+            indices=[self.first[index] + j for index, j in pairs],
+            grammar=self._grammar(pairs, choices),
             progress=None if progress is None else lambda done, _: progress(done),
             **self.settings.model_dump(include=_SAMPLING),
         )
-        return (self._crystal(choice, sample) for choice, sample in zip(chosen, samples, strict=True))
+        return (self.crystal(choice, sample) for choice, sample in zip(choices, samples, strict=True))
 
-    def drafts(self, unit: int) -> list[tuple[SequenceRequest, Callable[[Sample], Crystal]]]:
-        """The samples of a request, for whoever writes them elsewhere, one text after the other.
-
-        Returns:
-            For each sample what is to be written, and what makes a crystal of that.
+    def sequence_requests(
+        self, index: int
+    ) -> list[tuple[sequence.SequenceRequest, Callable[[sequence.Sample], Crystal]]]:
+        """Return the samples of a request, to be sampled elsewhere, and what makes a crystal of each.
 
         Raises:
-            InputError: no rule can be made for the request, or its texts cannot be written.
+            InputError: there is no grammar for the request, or its sequences cannot be sampled.
         """
-        from crystallm.sampling import sample as sampling_sample
-        from crystallm.sampling import sequence
-
-        pairs = [(unit, self.starts[unit] + j) for j in range(self.plans[unit].request.n)]
-        chosen = self._chosen(pairs)
-        rules, options = self._rules(pairs, chosen), self._options()
-        made: list[tuple[SequenceRequest, Callable[[Sample], Crystal]]] = [
-            (
-                sequence.SequenceRequest(
-                    choice.prompt, options, self.settings.seed, self.first[unit] + j, rules
-                ),
-                partial(self._crystal, choice),
+        pairs = [(index, self.starts[index] + j) for j in range(self.plans[index].request.n)]
+        choices = self._assignment.assign(pairs)
+        grammar, options = self._grammar(pairs, choices), self.sequence_options()
+        requests = [
+            sequence.SequenceRequest(
+                choice.prompt, options, self.settings.seed, self.first[index] + j, grammar
             )
-            for (_, j), choice in zip(pairs, chosen, strict=True)
+            for (_, j), choice in zip(pairs, choices, strict=True)
         ]
-        for draft in {draft.prompt: draft for draft, _ in made}.values():
-            sampling_sample.check(self.model.network, draft)
-        return made
+        for request in {request.prompt: request for request in requests}.values():
+            sampling.check_request(self.model.network, request)
+        return [
+            (request, partial(self.crystal, choice))
+            for request, choice in zip(requests, choices, strict=True)
+        ]
 
-    def _options(self) -> Options:
-        from crystallm.sampling import sequence
-
+    def sequence_options(self) -> sequence.DecodingOptions:
+        """Return how each token sequence is sampled."""
         language, settings = self.model.language, self.settings
-        return sequence.Options(
+        return sequence.DecodingOptions(
             sequence.Stop(language.end_ids, slide=language.slides),
             settings.temperature,
             settings.top_k,
@@ -269,139 +256,62 @@ class Generator:
             settings.max_new_tokens,
         )
 
-    def _crystal(self, choice: Choice, sample: Sample) -> Crystal:
-        """What a sample is, written for a choice."""
-        from crystallm.crystals.crystal import Crystal, Source
-
-        return Crystal(
-            self.model.language,
+    def crystal(self, choice: Choice, sample: sequence.Sample) -> Crystal:
+        """Return the crystal of a token sequence that was sampled for a choice."""
+        return self.make_crystal(
+            choice,
             sample.ids,
-            n_prompt=choice.n_asked,
+            index=sample.index,
             log_likelihood=sample.log_likelihood + choice.log_likelihood,
             ended=sample.ended,
+        )
+
+    def make_crystal(
+        self, choice: Choice, ids: Sequence[int], *, index: int, log_likelihood: float, ended: bool
+    ) -> Crystal:
+        """Return the crystal of token ids; see `Crystal`."""
+        return Crystal(
+            self.model.language,
+            ids,
+            n_prompt=choice.n_asked,
+            log_likelihood=log_likelihood,
+            ended=ended,
             source=Source(
                 self.model.name,
                 self.settings.seed,
-                sample.index,
+                index,
                 choice.note,
-                z_weight=choice.z_weight,
-                space_group_weight=choice.space_group_weight,
+                z_probability=choice.z_probability,
+                space_group_probability=choice.space_group_probability,
             ),
         )
 
-    def _chosen(self, pairs: Sequence[tuple[int, int]]) -> list[Choice]:
-        """What each sample is given."""
-        from crystallm.generation import choices as generation_choices
-
-        self._weigh(dict.fromkeys(unit for unit, _ in pairs))
-        chosen: list[Choice] = []
-        for unit, together in itertools.groupby(pairs, key=lambda pair: pair[0]):
-            samples = [j for _, j in together]
-            if self.plans[unit].wanted is not None:
-                chosen += self._compositions().taken(self.plans[unit], self.first[unit], samples)
+    def _grammar(
+        self, pairs: Sequence[tuple[int, int]], choices: Sequence[Choice]
+    ) -> sequence.Grammar | None:
+        """Return what may follow each prompt; None for anything."""
+        grammars: dict[tuple[int, ...], sequence.Grammar] = {}
+        for (index, _), choice in zip(pairs, choices, strict=True):
+            if choice.prompt in grammars:
                 continue
-            choices, _ = self._open(unit)
-            if len(choices) == 1:
-                chosen += choices * len(samples)
-                continue
-            weights = [choice.weight for choice in choices]
-            taken = generation_choices.assign_by_weight(
-                weights, self.settings.seed, self.first[unit], samples
-            )
-            chosen += [choices[i] for i in taken]
-        return chosen
-
-    def _compositions(self) -> CompositionSampler:
-        """What draws compositions that are the network's to choose within what was asked."""
-        from crystallm.generation import compositions
-
-        if self._drawer is None:
-            self._drawer = compositions.CompositionSampler(self.model, self.settings)
-        return self._drawer
-
-    def _open(self, unit: int) -> tuple[list[Choice], str]:
-        """The choices of a request, and what to say of them; weighed by the network when first needed."""
-        plan = self.plans[unit]
-        if plan.wanted is not None:
-            return self._compositions().able(plan, self.first[unit]), plan.note
-        self._weigh([unit])
-        return self._choices[unit]
-
-    def _weigh(self, units: Iterable[int]) -> None:
-        """Weigh what requests leave open, all that has not been weighed before together."""
-        from crystallm.generation import choices as generation_choices
-
-        left = {
-            unit: self.plans[unit].request.model_copy(update={"n": 1})
-            for unit in units
-            if unit not in self._choices and self.plans[unit].wanted is None
-        }
-        new: dict[Request, generation_choices.OpenChoices] = {}
-        for unit, asked in left.items():
-            if asked not in self._weighed:
-                plan = self.plans[unit]
-                cells = plan.cells or (() if plan.cell is None else (plan.cell,))
-                new[asked] = generation_choices.OpenChoices(
-                    cells, plan.space_group, bool(plan.cells), plan.any_group
-                )
-        if new:
-            found = generation_choices.choices_of_many(self.model, list(new.values()), self.settings)
-            self._weighed.update(zip(new, found, strict=True))
-        self._choices |= {unit: self._weighed[asked] for unit, asked in left.items()}
-
-    def _only_choice(self, plan: InterpretedRequest) -> Choice:
-        """What the network is given where nothing is to be chosen.
-
-        Raises:
-            InputError: the language cannot say it, or it leaves no room in the context.
-        """
-        from crystallm.generation.choices import Choice
-
-        language = self.model.language
-        number = None if plan.space_group is None else plan.space_group.number
-        if plan.request.prompt is not None:
-            try:
-                ids = language.ids(plan.request.prompt)
-            except TextError as error:
-                raise InputError(
-                    f"the prompt is no text of the language {language.name!r}: {error}"
-                ) from None
-        else:
-            ids = language.prompt(None if plan.cell is None else plan.cell.composition, number)
-        context = self.model.config.context
-        if len(ids) >= context:
-            raise InputError(
-                f"the prompt ({plan.note}) has {len(ids)} tokens, and the context of the model "
-                f"{self.model.name!r} holds {context}: ask for less, or take a model with a longer one"
-            )
-        return Choice(tuple(ids), len(ids), plan.cell, number, plan.note)
-
-    def _rules(self, pairs: Sequence[tuple[int, int]], chosen: Sequence[Choice]) -> Grammar | None:
-        """What may be written behind each prompt."""
-        from crystallm.grammar import factory
-
-        found: dict[tuple[int, ...], Grammar] = {}
-        for (unit, _), choice in zip(pairs, chosen, strict=True):
-            if choice.prompt in found:
-                continue
-            rules = factory.make_grammar(
+            grammar = factory.make_grammar(
                 self.model.language.name,
                 None if choice.cell is None else choice.cell.composition,
                 choice.space_group,
                 self.settings.constraints,
                 self.model.config.context,
             )
-            if rules is None:
+            if grammar is None:
                 continue
-            if self.plans[unit].request.prompt is not None:
+            if self.plans[index].request.prompt is not None:
                 try:
-                    rules.start(choice.prompt)
+                    grammar.start(choice.prompt)
                 except InputError as error:
                     raise InputError(
-                        f"the prompt breaks the rules: {error}; or take constraints none"
+                        f"the prompt breaks the grammar: {error}; or set constraints to none"
                     ) from None
-            found[choice.prompt] = rules
-        return _ByPrompt(found) if found else None
+            grammars[choice.prompt] = grammar
+        return GrammarByPrompt(grammars) if grammars else None
 
 
 def count_valid(crystals: Sequence[Crystal]) -> int:
@@ -409,27 +319,37 @@ def count_valid(crystals: Sequence[Crystal]) -> int:
     return sum(crystal.validity.valid for crystal in crystals)
 
 
-class _ByPrompt:
-    """The rules of several requests, told apart by what they begin with."""
-
-    def __init__(self, rules: Mapping[tuple[int, ...], Grammar]) -> None:
-        self._rules = rules
-
-    def start(self, prompt: Sequence[int]) -> GrammarState:
-        begun = tuple(prompt)
-        known = begun if begun in self._rules else max(self._beginning(begun), key=len, default=None)
-        return _Free() if known is None else self._rules[known].start(prompt)
-
-    def _beginning(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        """The prompts that a text begins with."""
-        return (prompt for prompt in self._rules if ids[: len(prompt)] == prompt)
+def _until_nth_valid(crystals: list[Crystal], n: int) -> list[Crystal]:
+    """Return the crystals up to the n-th valid one; all if there are fewer."""
+    so_far = itertools.accumulate(crystal.validity.valid for crystal in crystals)
+    last = next((j for j, count in enumerate(so_far) if count == n), len(crystals))
+    return crystals[: last + 1]
 
 
-class _Free:
-    """No rule: all tokens may come next."""
+class GrammarByPrompt:
+    """The grammars of several requests, told apart by their prompts."""
+
+    def __init__(self, grammars: Mapping[tuple[int, ...], sequence.Grammar]) -> None:
+        self._grammars = grammars
+
+    def start(self, prompt: Sequence[int]) -> sequence.GrammarState:
+        """Return the state after a prompt or a longer prefix."""
+        prefix = tuple(prompt)
+        if prefix not in self._grammars:
+            known = (ids for ids in self._grammars if prefix[: len(ids)] == ids)
+            longest = max(known, key=len, default=None)
+            if longest is None:
+                return Unconstrained()
+            prefix = longest
+        return self._grammars[prefix].start(prompt)
+
+
+class Unconstrained:
+    """No grammar: all tokens are allowed."""
 
     def allowed(self) -> Sequence[int] | None:
+        """Return None: all tokens."""
         return None
 
     def advance(self, token: int) -> None:
-        pass
+        """Accept any token."""

@@ -18,19 +18,29 @@ MAX_SAMPLES = 1_000_000
 """Crystals of one request, at most."""
 
 
-class Request(Options):
-    """Which crystals to generate."""
+class FormulaOptions(Options):
+    """What a cell holds."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     formula: str | None = None
-    """Chemical formula: TiO2, '(NH4)2SO4'; Ti2O4 is a cell of two formula units. none: the model chooses."""
+    """Chemical formula: TiO2, '(NH4)2SO4'; Ti2O4 is a cell of two formula units."""
     z: Annotated[int | Literal["auto"] | None, Flag(("-z",))] = None
     """Formula units in the conventional cell; auto tries likely values. Default: auto for TiO2, the cell as
     written for a multiple such as Ti2O4."""
+
+
+class CellOptions(FormulaOptions):
+    """What a cell holds, and its space group."""
+
     space_group: str | None = None
     """Number or symbol: 136, P4_2/mnm, 'P 42/m n m'; auto: spread over likely groups. Default: the model
     chooses for each sample."""
+
+
+class Request(CellOptions):
+    """Which crystals to generate."""
+
     n: Annotated[int, Flag(("-n", "--samples"))] = Field(default=10, ge=1, le=MAX_SAMPLES)
     """Number of crystals per request."""
     prompt: str | None = None

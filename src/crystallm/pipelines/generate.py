@@ -274,8 +274,10 @@ class _Run:
             rows = [
                 row for done in self._blocks_done(sizes, todo, lambda: None, progress) for row in done.rows
             ]
-            return GenerateResult(lambda: rows, _counts(rows, self.selection), self.note, large=False)
-        folder = RunFolder(self.options.out, self.question(), len(sizes), table.COLUMNS, parted=self.large)
+            return GenerateResult(lambda: rows, count_rows(rows, self.selection), self.note, large=False)
+        folder = RunFolder(
+            self.options.out, self.question(), table.COLUMNS, n_units=len(sizes), parted=self.large
+        )
         # Closed at once if writing fails, so that no worker continues after an error.
         with contextlib.closing(self._blocks_done(sizes, folder.check(), folder.open, progress)) as results:
             for done in results:
@@ -283,9 +285,9 @@ class _Run:
         if not self.large:
             folder.finish()
             rows = folder.rows()
-            return GenerateResult(lambda: rows, _counts(rows, self.selection), self.note, large=False)
+            return GenerateResult(lambda: rows, count_rows(rows, self.selection), self.note, large=False)
         if not folder.finished:
-            folder.finish(_counts(folder.stream(COUNTED), self.selection))
+            folder.finish(count_rows(folder.stream(COUNTED), self.selection))
         return GenerateResult(folder.stream, folder.summary(), self.note, large=True)
 
     def _blocks_done(
@@ -332,8 +334,8 @@ def _executor(place: _Place, n_blocks: int) -> Iterator[Executor]:
 
 def _hint(choices: Sequence[Choice]) -> str:
     """Return how to request the most likely Z alone; "" where no other is tried."""
-    likeliest = max(choices, key=lambda choice: choice.z_weight or 0.0)
-    cell, weight = likeliest.cell, likeliest.z_weight
+    likeliest = max(choices, key=lambda choice: choice.z_probability or 0.0)
+    cell, weight = likeliest.cell, likeliest.z_probability
     return f"; --z {cell.z} generates cells of {cell.formula} alone" if cell and weight and weight < 1 else ""
 
 
@@ -341,7 +343,8 @@ COUNTED = ("request", "valid", "rank", "cluster")
 """Columns that decide what is valid and what is kept."""
 
 
-def _counts(rows: Iterable[Mapping[str, Any]], selection: SelectionOptions) -> dict[str, int]:
+def count_rows(rows: Iterable[Mapping[str, Any]], selection: SelectionOptions) -> dict[str, int]:
+    """Count the requests, crystals, valid and kept crystals of rows, which stand together by request."""
     counts = dict.fromkeys(("requests", "crystals", "valid", "kept"), 0)
     for group in table.by_request(rows):
         counts["requests"] += 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm.crystals import annotation, ranking
 from crystallm.crystals import selection as crystals_selection
-from crystallm.crystals.table import COLUMNS, kept
+from crystallm.crystals.table import COLUMNS, kept, request_columns
 from crystallm.errors import InputError
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
 from crystallm.execution.pool import worker_pool
@@ -72,7 +72,7 @@ def write(
     Raises:
         InputError: at once, if no rule can be made for a request.
     """
-    writing = generator.write_valid if selection.only_valid else generator.write
+    writing = generator.generate_valid if selection.only_valid else generator.generate
     written = writing(todo, progress=progress)
     least = FEWEST
     if selection.energy is not None:  # so many that each core has some to ask about
@@ -171,15 +171,14 @@ def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) 
     """Rows of one request, the first one that of the sample with this number."""
     rows = []
     for sample, crystal in enumerate(crystals, start=start):
-        row = crystal.row() | {
-            "request": unit,
-            "sample": sample,
-            "asked_formula": request.formula,
-            "asked_elements": request.elements,
-            "asked_z": None if request.z == "auto" else request.z,
-            "asked_space_group": request.space_group,
-            "prompt": request.prompt,
-        }
+        row = (
+            crystal.row()
+            | request_columns(request)
+            | {
+                "request": unit,
+                "sample": sample,
+            }
+        )
         rows.append({name: row.get(name) for name in COLUMNS})
     return rows
 

@@ -1,6 +1,6 @@
 """Where a search writes next: plain sampling, a tree, or what the best crystals so far begin with.
 
-A policy proposes beginnings, a round of several at a time, and learns what came of each before the next
+A policy proposes prefixes, a round of several at a time, and learns what came of each before the next
 round. What it proposes depends on its options, the seed and what it has learned, on nothing else, so that a
 search that was cut off is built again from its log.
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from crystallm.crystallography.space_groups import Floats
-    from crystallm.structure_search.options import SearchOptions
+    from crystallm.structure_search.options import EliteOptions
     from crystallm.structure_search.policy import Outcome, SearchPrompt
     from crystallm.structure_search.prefixes import Ids, PrefixExplorer
 
@@ -66,26 +66,26 @@ class ElitePolicy:
     Crystals that differ in nothing but numbers are a family; of the published language all are one.
 
     Args:
-        options: warm_up, explore, redraw, change, warmth, spread, step.
+        options: of the method.
         seed: of the search.
         roots: prompts.
-        beginnings: where choices are.
+        prefixes: where choices are.
     """
 
     def __init__(
-        self, options: SearchOptions, seed: int, roots: Sequence[SearchPrompt], beginnings: PrefixExplorer
+        self, options: EliteOptions, seed: int, roots: Sequence[SearchPrompt], prefixes: PrefixExplorer
     ) -> None:
         self._options = options
         self._seed = seed
         self._roots = roots
-        self._beginnings = beginnings
-        self._numbered = beginnings.language.has_parameters
+        self._prefixes = prefixes
+        self._numbered = prefixes.language.has_parameters
         self._sampling = Sampling(seed, roots)
         self._families: dict[Ids, list[tuple[float, Ids, int]]] = {}  # (energy, text, root), the lowest first
         self._proposed: set[Ids] = set()  # whole texts
 
     def propose(self, first: int, n: int) -> list[Proposal]:
-        """Prompts, and beginnings of good crystals; see `Policy`."""
+        """Prompts, and prefixes of good crystals; see `Policy`."""
         return [self._one(number) for number in range(first, first + n)]
 
     def learn(self, proposals: Sequence[Proposal], outcomes: Sequence[Sequence[Outcome]]) -> None:
@@ -106,19 +106,19 @@ class ElitePolicy:
 
     def _one(self, number: int) -> Proposal:
         random, options = random_stream(self._seed, number), self._options
-        if number < options.warm_up or not self._families or random.random() < options.explore:
+        if number < options.warm_up or not self._families or random.random() < options.explore_share:
             return self._sampling.one(random)
         family = self._drawn_family(random)
-        _, ids, root = family[drawn(np.exp(-np.arange(len(family)) / options.spread), random)]
+        _, ids, root = family[drawn(np.exp(-np.arange(len(family)) / options.rank_scale), random)]
         n_prompt = len(self._roots[root].prompt)
         move = random.random()
-        if self._numbered and move >= options.redraw:
-            fits = move >= options.redraw + options.change and len(family) >= FEW
+        if self._numbered and move >= options.resample_share:
+            fits = move >= options.resample_share + options.mutation_share and len(family) >= FEW
             wishes = self._fitting(family, random) if fits else self._changes(ids, n_prompt, random)
             for wish in itertools.islice(wishes, TRIES):
                 if (found := self._new(wish, n_prompt)) is not None:
                     return Proposal(found, root, "fit" if fits else "change")
-        places = self._beginnings.choices(ids, n_prompt)
+        places = self._prefixes.choices(ids, n_prompt)
         if not places:
             return self._sampling.one(random)
         return Proposal(ids[: places[int(random.integers(len(places)))]], root, "redraw")
@@ -126,13 +126,13 @@ class ElitePolicy:
     def _drawn_family(self, random: np.random.Generator) -> list[tuple[float, Ids, int]]:
         families = list(self._families.values())
         lowest = np.array([family[0][0] for family in families])
-        return families[drawn(np.exp((lowest.min() - lowest) / self._options.warmth), random)]
+        return families[drawn(np.exp((lowest.min() - lowest) / self._options.energy_scale), random)]
 
     def _changes(self, ids: Ids, n_prompt: int, random: np.random.Generator) -> Iterator[Ids]:
         """A crystal with one of its numbers changed, in ever other ways."""
         places = [place for place in parameters.positions(ids) if place >= n_prompt]
         while places:
-            length = self._options.step * math.exp(SPREAD * random.normal()) * random.normal()
+            length = self._options.mutation_step * math.exp(SPREAD * random.normal()) * random.normal()
             changed = parameters.changed(ids, places[int(random.integers(len(places)))], length)
             if changed is not None:
                 yield changed
@@ -148,7 +148,7 @@ class ElitePolicy:
             return
         steps = np.array([parameters.differences(head, ids) for _, ids, _ in known], dtype=float)  # (n, d)
         guess = Surrogate(steps / (UNIT * units), np.array([energy for energy, _, _ in known]))
-        near = _near(steps, self._options.step * units, self._options.spread, random)
+        near = _near(steps, self._options.mutation_step * units, self._options.rank_scale, random)
         mean, deviation = guess.guess(near / (UNIT * units))
         for place in np.argsort(mean - float(random.integers(2)) * deviation, kind="stable").tolist():
             if (found := parameters.shifted(head, near[place].astype(int).tolist())) is not None:
@@ -157,7 +157,7 @@ class ElitePolicy:
     def _new(self, wish: Ids, n_prompt: int) -> Ids | None:
         """As much of a text as the rules let through; None if that is none of its numbers, or not new."""
         try:
-            found = self._beginnings.followed(wish[:n_prompt], wish[n_prompt:], n_prompt)
+            found = self._prefixes.followed(wish[:n_prompt], wish[n_prompt:], n_prompt)
         except InputError:
             return None
         if found in self._proposed or not parameters.positions(found):

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.crystallography.space_groups import Floats
-    from crystallm.sampling.sample import Writer
-    from crystallm.structure_search.options import SearchOptions
+    from crystallm.sampling.sample import PrefixSampler
+    from crystallm.structure_search.options import TreeOptions
     from crystallm.structure_search.policy import Outcome, SearchPrompt
     from crystallm.structure_search.prefixes import Ids, PrefixExplorer
 
@@ -21,30 +21,30 @@ class TreePolicy:
     """The tree search of the paper; see `tree`.
 
     Args:
-        options: rule, c, width, cutoff, n_space_groups, prior_temperature, k.
+        options: of the tree.
         seed: of the search.
         roots: prompts; of several, each is a child of the root, its weight the prior.
-        beginnings: where choices are.
+        prefixes: where choices are.
         writer: tells the network's probabilities.
     """
 
     def __init__(
         self,
-        options: SearchOptions,
+        options: TreeOptions,
         seed: int,
         roots: Sequence[SearchPrompt],
-        beginnings: PrefixExplorer,
-        writer: Writer,
+        prefixes: PrefixExplorer,
+        writer: PrefixSampler,
     ) -> None:
         self._options = options
         self._seed = seed
         self._prompts = [len(root.prompt) for root in roots]
-        self._beginnings = beginnings
+        self._prefixes = prefixes
         self._writer = writer
-        self._rewards = mcts.Rewards(options.k)
+        self._rewards = mcts.Rewards(options.reward_slope)
         self._root_of: dict[int, int] = {}
         self.root = mcts.Node(())
-        starts = [beginnings.settled(root.prompt, len(root.prompt)) for root in roots]
+        starts = [prefixes.settled(root.prompt, len(root.prompt)) for root in roots]
         if len(roots) == 1:
             self.root.ids = starts[0]
             self._open([(self.root, 0)])
@@ -59,7 +59,10 @@ class TreePolicy:
         found = []
         for number in range(first, first + n):
             node = mcts.select(
-                self.root, self._options.rule, self._options.c, random_stream(self._seed, number)
+                self.root,
+                self._options.selection_rule,
+                self._options.exploration,
+                random_stream(self._seed, number),
             )
             found.append(Proposal(node.ids, self._place(node), "tree", node))
         return found
@@ -94,23 +97,23 @@ class TreePolicy:
         todo = list(range(len(nodes)))
         while todo:
             for i in tuple(todo):
-                if self._beginnings.complete(trunks[i], self._prompts[nodes[i][1]]):
+                if self._prefixes.complete(trunks[i], self._prompts[nodes[i][1]]):
                     nodes[i][0].edges = []
                     todo.remove(i)
-            offered = [self._beginnings.options(trunks[i]) for i in todo]
+            offered = [self._prefixes.options(trunks[i]) for i in todo]
             dead = [
                 i for i, options in zip(todo, offered, strict=True) if options is not None and not options
             ]
             for i in dead:
                 nodes[i][0].edges = []
             kept = [(i, options) for i, options in zip(todo, offered, strict=True) if i not in dead]
-            peeked = self._writer.peek([(trunks[i], self._prompts[nodes[i][1]]) for i, _ in kept])
+            peeked = self._writer.next_log_probs([(trunks[i], self._prompts[nodes[i][1]]) for i, _ in kept])
             todo = []
             for (i, options), log_probs in zip(kept, peeked.double().cpu().numpy(), strict=True):
                 n_prompt = self._prompts[nodes[i][1]]
                 tokens, priors = self._wide(log_probs, options, trunks[i])
-                children = [self._beginnings.followed(trunks[i], (token,), n_prompt) for token in tokens]
-                if len(children) == 1 and not self._beginnings.complete(children[0], n_prompt):
+                children = [self._prefixes.followed(trunks[i], (token,), n_prompt) for token in tokens]
+                if len(children) == 1 and not self._prefixes.complete(children[0], n_prompt):
                     trunks[i] = children[0]
                     todo.append(i)
                     continue
@@ -119,21 +122,9 @@ class TreePolicy:
                 ]
 
     def _wide(
-        self, log_probs: Floats, options: Sequence[int] | None, ids: Ids
+        self, log_probs: Floats, allowed: Sequence[int] | None, ids: Ids
     ) -> tuple[list[int], list[float]]:
-        asked = self._options
-        if asked.n_space_groups and self._beginnings.names_group(ids):
-            return mcts.widest(
-                log_probs,
-                options,
-                width=asked.n_space_groups,
-                cutoff=1.0,
-                temperature=asked.prior_temperature,
-            )
-        return mcts.widest(
-            log_probs,
-            options,
-            width=asked.width,
-            cutoff=asked.cutoff,
-            temperature=asked.prior_temperature,
-        )
+        options = self._options
+        if options.n_space_groups and self._prefixes.names_group(ids):
+            return mcts.widest(log_probs, allowed, width=options.n_space_groups, cutoff=1.0)
+        return mcts.widest(log_probs, allowed, width=options.width, cutoff=options.prior_cutoff)

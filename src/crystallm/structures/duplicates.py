@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, quiet_libraries
 from crystallm.execution.mapping import open_executor, run_tasks
-from crystallm.execution.pool import Inline
 from crystallm.execution.tasks import DEFAULT_LIMITS, Failure, Limits, WorkerStartError
 from crystallm.structures import comparison, conversion
 from crystallm.structures.comparison import formula_of
@@ -287,14 +286,6 @@ def cluster_duplicates(
             counts[group] += 1
         clusters[group].append(numbers[first])
     return clusters
-
-
-def cluster_record(task: Mapping[str, Any]) -> list[int]:
-    """Number the clusters of `structures`, given as JSON; runs in a worker process."""
-    (clusters,) = cluster_duplicates(
-        [[conversion.from_json(record) for record in task["structures"]]], executor=Inline()
-    )
-    return [cluster for cluster in clusters if cluster is not None]
 
 
 # -- in a worker process -------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from crystallm.energy.relaxation import RelaxOptions
 from crystallm.generation.request import Request, SamplingOptions
+from crystallm.structure_search.options import Preset
 
 MAX_SEED = 2**53 - 1
 """Larger integers are not exact in JavaScript."""
@@ -153,9 +154,7 @@ class SearchRequest(BaseModel):
     )
     simulations: int = Field(default=100, ge=1, description="Simulations.")
     energy_calls: int | None = Field(default=None, ge=1, description="Stop after n computed energies.")
-    recipe: Literal["ours", "paper", "paper-long"] = Field(
-        default="ours", description="`paper`: the tree search of the CrystaLLM paper."
-    )
+    preset: Preset = Field(default="default", description="`paper`: the tree search of the CrystaLLM paper.")
     seed: Seed = None
     model: ModelName = None
     energy: EnergyModelName = None

@@ -16,29 +16,12 @@ if TYPE_CHECKING:
 async def rank(
     services: JobServices, job: Job, summaries: Mapping[int, Mapping[str, Any]], *, by_energy: bool
 ) -> None:
-    """Cluster duplicates among crystals, rank them, and report both as an `update`.
-
-    Args:
-        services: of the server.
-        job: that reports.
-        summaries: of the crystals, by number.
-        by_energy: rank by energy; else by the size of the clusters.
-    """
+    """Cluster duplicates, rank crystals by energy or else cluster size, and report both as an `update`."""
     numbers = sorted(summaries)
-    by_formula: dict[str, list[int]] = {}
-    for number in numbers:
-        if "structure" in summaries[number]:
-            by_formula.setdefault(summaries[number]["reduced_formula"], []).append(number)
-    clusters: dict[int, int | None] = dict.fromkeys(numbers)
-    first = 0
-    for members in by_formula.values():
-        found = await services.clusters([summaries[number]["structure"] for number in members])
-        clusters |= {number: first + cluster for number, cluster in zip(members, found, strict=True)}
-        first += len(members)
     ordered = [summaries[number] for number in numbers]
-    listed = [clusters[number] for number in numbers]
+    clusters = await services.clusters([summary.get("structure") for summary in ordered])
     ranks = rank_samples(
-        listed,
+        clusters,
         [summary.get("log_likelihood") or float("nan") for summary in ordered],
         [bool(summary.get("valid")) for summary in ordered],
         "energy" if by_energy else "agreement",
@@ -49,9 +32,9 @@ async def rank(
         {
             "number": number,
             "cluster": cluster,
-            "cluster_size": None if cluster is None else listed.count(cluster),
+            "cluster_size": None if cluster is None else clusters.count(cluster),
             "rank": rank,
         }
-        for number, cluster, rank in zip(numbers, listed, ranks, strict=True)
+        for number, cluster, rank in zip(numbers, clusters, ranks, strict=True)
     ]
     job.add_event("update", updates)

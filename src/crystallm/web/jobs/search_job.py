@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
 from crystallm.generation.request import SamplingOptions
-from crystallm.options import validated
-from crystallm.structure_search.options import split
+from crystallm.structure_search.options import SearchOptions, apply_preset
 from crystallm.structure_search.search import Search
 from crystallm.web.jobs.ranking import rank
 from crystallm.web.jobs.services import StopSignal
@@ -25,9 +24,10 @@ from crystallm.web.request_check import generation_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
     from pathlib import Path
 
-    from crystallm.structure_search.search import SearchSample, State
+    from crystallm.structure_search.results import SearchSample, State
     from crystallm.web.jobs.job import Job
     from crystallm.web.jobs.services import JobServices
     from crystallm.web.schemas import SearchRequest
@@ -64,9 +64,10 @@ async def run(services: JobServices, job: Job, request: SearchRequest) -> None:
             raise _StoppedError
         loop.call_soon_threadsafe(arrived.put_nowait, item)
 
-    def work() -> str:
+    def work(executor: Executor) -> str:
         try:
             search = build_search(services, request, job.search_log)
+            search.executor = executor
             put(search.note)
             search.run(on_round=lambda state, samples: put((state, list(samples))))
         except CrystallmError as error:
@@ -103,23 +104,29 @@ async def run(services: JobServices, job: Job, request: SearchRequest) -> None:
 def build_search(services: JobServices, request: SearchRequest, log: Path | None = None) -> Search:
     """Return the search of a request, rebuilt from its journal if there is one."""
     model = services.model(request.model)
-    given = {
-        "simulations": request.simulations,
-        "energy_calls": request.energy_calls,
-        "minutes": TIME_SHARE * services.limits.job_timeout / 60,
-        "energy": request.energy,
-        "energy_seconds": ENERGY_SECONDS,
-        "model": model.name,
-        "seed": request.seed or 0,
-        "batch_size": services.batch_size,
-        "device": "cpu",  # of the energy model, as for the other kinds
-    }
-    options, rest = split(request.recipe, given)
+    options = SearchOptions.build(
+        {
+            "simulations": request.simulations,
+            "energy_calls": request.energy_calls,
+            "minutes": TIME_SHARE * services.limits.job_timeout / 60,
+            "energy": request.energy,
+            "energy_timeout": ENERGY_SECONDS,
+        }
+    )
+    sampling = SamplingOptions.build(
+        {
+            "model": model.name,
+            "seed": request.seed or 0,
+            "batch_size": services.batch_size,
+            "device": "cpu",  # of the energy model, as for the other kinds
+        }
+    )
+    options, sampling = apply_preset(request.preset, options, sampling)
     return Search(
         model,
         generation_request(request),
         options,
-        validated(SamplingOptions, rest),
+        sampling,
         log,
         most_atoms=services.limits.max_cell_atoms,
         log_samples=True,
@@ -127,13 +134,7 @@ def build_search(services: JobServices, request: SearchRequest, log: Path | None
 
 
 class SearchReport:
-    """Reports a search as events, each fact once, whatever was reported before an interruption.
-
-    Args:
-        services: of the server.
-        job: that reports.
-        request: the search.
-        earlier: results that were reported already, see `combine_events`.
+    """Reports a search as events, each fact once, `earlier` results before an interruption included.
 
     Attributes:
         summaries: of the reported crystals, by number.

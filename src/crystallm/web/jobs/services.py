@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import calculations, protocol, worker
 from crystallm.errors import CrystallmError
-from crystallm.execution import mapping
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.tasks import DEFAULT_LIMITS, Limits, TaskError, WorkerStartError
 from crystallm.models.model import fingerprint
+from crystallm.structures import conversion
+from crystallm.structures.duplicates import cluster_duplicates
 from crystallm.version import __version__
 from crystallm.web.jobs import crystal_tasks
 from crystallm.web.jobs.text_engine import SamplingJob, TextEngine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from crystallm.crystals.crystal import Crystal
     from crystallm.energy.relaxation import RelaxOptions
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 ENERGY_LIMITS = Limits(60.0, worker.MEMORY_GB)
 
 RELAX_LIMITS = Limits(calculations.RELAX_SECONDS, worker.MEMORY_GB)
-
-DUPLICATES_LIMITS = Limits(120.0)
 
 
 class StopSignal:
@@ -58,31 +58,33 @@ class StopSignal:
 
 
 class SearchThreads:
-    """Threads of searches, each with worker processes that stay for the next search.
-
-    Args:
-        n: searches at a time.
-    """
+    """Threads of n searches, each with worker processes that stay for the next search."""
 
     def __init__(self, n: int) -> None:
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="crystallm-search")
-        self._kills: dict[int, Callable[[], None]] = {}  # by thread
+        self._pools: dict[int, ProcessPool] = {}  # by thread
 
-    def run(self, search: Callable[[], str], stop: StopSignal) -> asyncio.Future[str]:
-        """Run a search; `stop` ends its processes as well."""
+    def run(self, search: Callable[[Executor], str], stop: StopSignal) -> asyncio.Future[str]:
+        """Run a search with the pool of its thread; `stop` ends its processes as well."""
 
         def run_in_thread() -> str:
-            with mapping.kept() as kill:
-                self._kills[threading.get_ident()] = stop.kill = kill
-                return search()
+            thread = threading.get_ident()
+            pool = self._pools.setdefault(thread, ProcessPool(1))
+
+            def kill() -> None:
+                self._pools.pop(thread, None)
+                pool.kill()
+
+            stop.kill = kill
+            return search(pool)
 
         return asyncio.get_running_loop().run_in_executor(self._threads, run_in_thread)
 
     def close(self, *, wait: bool = False) -> None:
         """End the processes now, and the threads as soon as their rounds are over."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for kill in tuple(self._kills.values()):
-            kill()
+        for pool in tuple(self._pools.values()):
+            pool.kill()
         if wait:
             self._threads.shutdown(wait=True)
 
@@ -129,6 +131,7 @@ class JobServices:
         self._check_pool = ProcessPool(self.check_workers)
         self._energy_pool = ProcessPool(energy_workers)
         self._duplicate_pool = ProcessPool(1)
+        self._duplicate_thread = ThreadPoolExecutor(1, thread_name_prefix="crystallm-duplicates")
 
     def start(self) -> None:
         """Start the engines."""
@@ -139,6 +142,7 @@ class JobServices:
         """End the engines and all processes."""
         for pool in (self._check_pool, self._energy_pool, self._duplicate_pool):
             pool.kill()
+        self._duplicate_thread.shutdown(wait=False, cancel_futures=True)
         self.search_threads.close()
         for engine in self.engines.values():
             engine.close()
@@ -165,11 +169,7 @@ class JobServices:
     async def sample(
         self, model: str, sequences: Sequence[SequenceRequest]
     ) -> AsyncIterator[tuple[int, Sample]]:
-        """Yield (index, sample) of sequences as the engine finishes them.
-
-        Raises:
-            CrystallmError: the network fails.
-        """
+        """Yield (index, sample) of sequences as the engine finishes them; CrystallmError if it fails."""
         if not sequences:
             return
         loop = asyncio.get_running_loop()
@@ -193,14 +193,7 @@ class JobServices:
     async def summary(
         self, number: int, sample: Sample, crystal: Crystal, *, check: bool = True
     ) -> dict[str, Any]:
-        """Return the summary of a crystal.
-
-        Args:
-            number: of the crystal in its job.
-            sample: from which it was made.
-            crystal: to summarise.
-            check: False if its validity was checked already.
-        """
+        """Return the summary of crystal `number` of a job; `check=False` if it was checked already."""
         source = crystal.source
         head: dict[str, Any] = {"number": number}
         if source is not None:
@@ -267,27 +260,17 @@ class JobServices:
             return {"energy": None, "energy_reason": error.reason}
         return {"energy": record["energy"], "relaxed": summary}
 
-    async def clusters(self, structures: Sequence[dict[str, Any]]) -> list[int]:
-        """Return for each structure of one formula the number of its cluster of duplicates."""
-        distinct: dict[str, int] = {}
-        identical = [distinct.setdefault(repr(record), len(distinct)) for record in structures]
-        if len(distinct) == 1:
-            return identical
-        firsts = [structures[identical.index(k)] for k in range(len(distinct))]
-        name = "crystallm.structures.duplicates:cluster_record"
-        try:
-            numbers = await self._call(self._duplicate_pool, name, {"structures": firsts}, DUPLICATES_LIMITS)
-        except TaskError:
-            return identical
-        return [numbers[k] for k in identical]
+    async def clusters(self, structures: Sequence[dict[str, Any] | None]) -> list[int | None]:
+        """Return for each structure the number of its cluster of duplicates; None for None."""
+
+        def compare() -> list[int | None]:
+            row = [None if record is None else conversion.from_json(record) for record in structures]
+            return cluster_duplicates([row], workers=1, executor=self._duplicate_pool)[0]
+
+        return await asyncio.get_running_loop().run_in_executor(self._duplicate_thread, compare)
 
     async def check(self, function: Function, task: Mapping[str, Any]) -> Any:
-        """Run a crystal task in a worker process.
-
-        Raises:
-            TaskError: it fails, or takes too long.
-            CrystallmError: the process does not start.
-        """
+        """Run a crystal task in a worker process; TaskError if it fails, CrystallmError if none starts."""
         return await self._call(self._check_pool, function, task, DEFAULT_LIMITS)
 
     async def _call(self, pool: ProcessPool, function: Function, task: Any, limits: Limits) -> Any:

@@ -1,0 +1,119 @@
+"""Which choice, a cell, space group and prompt, each sample of a request takes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from crystallm.errors import InputError, TextError
+from crystallm.generation.choices import Choice, OpenChoices, assign_by_weight, choices_of_many
+from crystallm.generation.compositions import CompositionSampler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from crystallm.generation.interpretation import InterpretedRequest
+    from crystallm.generation.request import Request, SamplingOptions
+    from crystallm.models.model import Model
+
+
+class ChoiceAssignment:
+    """The choices of a list of requests, and which sample takes which.
+
+    What a request leaves open is weighted by the network when it is first needed, for all requests that need
+    it at the same time together.
+
+    Args:
+        model: loaded.
+        requests: interpreted.
+        settings: how to sample.
+        first: index of the first sample of each request.
+
+    Raises:
+        InputError: a request that the language cannot express, or whose prompt fills the context.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        requests: Sequence[InterpretedRequest],
+        settings: SamplingOptions,
+        first: Sequence[int],
+    ) -> None:
+        self._model = model
+        self._requests = requests
+        self._settings = settings
+        self._first = first
+        self._compositions = CompositionSampler(model, settings)
+        self._choices: dict[int, tuple[list[Choice], str]] = {}
+        self._by_request: dict[Request, tuple[list[Choice], str]] = {}
+        for index, request in enumerate(requests):
+            if not (request.cells or request.any_group or request.wanted):
+                self._choices[index] = ([only_choice(model, request)], request.note)
+
+    def choices(self, index: int) -> tuple[list[Choice], str]:
+        """Return the choices of a request with their weights, and how the request was interpreted."""
+        request = self._requests[index]
+        if request.wanted is not None:
+            return self._compositions.able(request, self._first[index]), request.note
+        self._weight([index])
+        return self._choices[index]
+
+    def assign(self, samples: Sequence[tuple[int, int]]) -> list[Choice]:
+        """Return the choice of each (index of a request, number of the sample in it)."""
+        self._weight(dict.fromkeys(index for index, _ in samples))
+        assigned: list[Choice] = []
+        for index, group in itertools.groupby(samples, key=lambda pair: pair[0]):
+            numbers = [number for _, number in group]
+            if self._requests[index].wanted is not None:
+                assigned += self._compositions.taken(self._requests[index], self._first[index], numbers)
+                continue
+            choices, _ = self._choices[index]
+            if len(choices) == 1:
+                assigned += choices * len(numbers)
+                continue
+            weights = [choice.weight for choice in choices]
+            taken = assign_by_weight(weights, self._settings.seed, self._first[index], numbers)
+            assigned += [choices[i] for i in taken]
+        return assigned
+
+    def _weight(self, indices: Iterable[int]) -> None:
+        """Estimate the probabilities of what requests leave open; equal requests share the result."""
+        left = {
+            index: self._requests[index].request.model_copy(update={"n": 1})
+            for index in indices
+            if index not in self._choices and self._requests[index].wanted is None
+        }
+        new: dict[Request, OpenChoices] = {}
+        for index, key in left.items():
+            if key not in self._by_request:
+                request = self._requests[index]
+                cells = request.cells or (() if request.cell is None else (request.cell,))
+                new[key] = OpenChoices(cells, request.space_group, bool(request.cells), request.any_group)
+        if new:
+            results = choices_of_many(self._model, list(new.values()), self._settings)
+            self._by_request.update(zip(new, results, strict=True))
+        self._choices |= {index: self._by_request[key] for index, key in left.items()}
+
+
+def only_choice(model: Model, request: InterpretedRequest) -> Choice:
+    """Return the choice of a request that leaves nothing open but what the network samples itself.
+
+    Raises:
+        InputError: the language cannot express it, or its prompt fills the context.
+    """
+    language, context = model.language, model.config.context
+    number = None if request.space_group is None else request.space_group.number
+    if request.request.prompt is None:
+        ids = language.prompt(None if request.cell is None else request.cell.composition, number)
+    else:
+        try:
+            ids = language.ids(request.request.prompt)
+        except TextError as error:
+            raise InputError(f"the prompt is not in the language {language.name!r}: {error}") from None
+    if len(ids) >= context:
+        raise InputError(
+            f"the prompt ({request.note}) has {len(ids)} tokens, and the context of the model {model.name!r} "
+            f"holds {context}: shorten it, or choose a model with a longer context"
+        )
+    return Choice(tuple(ids), len(ids), request.cell, number, request.note)

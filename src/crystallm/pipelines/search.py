@@ -1,0 +1,247 @@
+"""A search in a run folder: its log, CIFs, tables and plots. Resumes from the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from crystallm.crystallography import formula as formulas
+from crystallm.crystals import annotation, table
+from crystallm.energy.registry import require
+from crystallm.errors import InputError
+from crystallm.execution.pool import ProcessPool
+from crystallm.generation.generator import Generator
+from crystallm.generation.interpretation import interpret
+from crystallm.generation.request import CellOptions, Request, with_default_z
+from crystallm.models.load import load_model
+from crystallm.models.model import fingerprint
+from crystallm.storage import files, run_folder
+from crystallm.storage import tables as storage_tables
+from crystallm.structure_search.api import best_first, best_so_far
+from crystallm.structure_search.options import BOUNDS, SearchOptions, apply_preset
+from crystallm.structure_search.search import Search
+from crystallm.thermodynamics.hull import Hull
+from crystallm.version import __version__
+from crystallm.visualization import charts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from crystallm.crystals.crystal import Crystal
+    from crystallm.energy.options import RelativeEnergyOptions
+    from crystallm.generation.interpretation import InterpretedRequest
+    from crystallm.generation.request import SamplingOptions
+    from crystallm.models.model import Model
+    from crystallm.pipelines.options import SearchRunOptions
+    from crystallm.structure_search.results import SearchSample, State
+
+    Show = Callable[[str], AbstractContextManager[Callable[[State], None]]]
+    """Opens what shows the progress of a search of this name."""
+
+
+LOG, SUMMARY = "search.jsonl", "search.json"
+
+COLUMNS = table.COLUMNS | {
+    "simulation": "int32", "move": "string", "call": "int32", "equals": "int32", "seconds": "float64"
+}  # fmt: skip
+
+
+class SearchResult(NamedTuple):
+    """Rows of the distinct crystals, best first, and a summary as in search.json."""
+
+    rows: list[dict[str, Any]]
+    summary: dict[str, Any]
+
+
+def run(
+    cell: CellOptions,
+    options: SearchOptions,
+    sampling: SamplingOptions,
+    relative: RelativeEnergyOptions,
+    run_options: SearchRunOptions,
+    *,
+    workers: int = 1,
+    show: Show,
+) -> SearchResult:
+    """Search for the crystals of lowest energy, then run the baseline if there is one.
+
+    Raises:
+        InputError: options that are out of range or exclude each other, or an impossible request.
+        CrystallmError: a model cannot be loaded, a file cannot be read or written.
+    """
+    if cell.formula is None:
+        raise InputError("search for what? Give a formula: crystallm search TiO2 --z 2")
+    options, sampling = apply_preset(run_options.preset, options, sampling)
+    request = with_default_z(Request.build(cell.model_dump(exclude_unset=True)))
+    require(options.energy)
+    interpreted = interpret(request, fitting=sampling.constraints == "full")
+    if relative.hull is not None:
+        _check_hull(Path(relative.hull), interpreted)
+    if run_options.out is not None:
+        files.check_place(run_options.out)
+    model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
+    Generator(model, [interpreted], sampling).check()
+    arms: dict[str, _Arm] = {options.method: _Arm(options.method, options, run_options.out)}
+    if run_options.baseline is not None:
+        folder = None if run_options.out is None else run_options.out / "sampling"
+        arms["plain sampling"] = _Arm("plain sampling", options.baseline(), folder)
+    samples: dict[str, Sequence[SearchSample]] = {}
+    results: list[SearchResult] = []
+    with ProcessPool(workers) as pool:
+        for name, arm in arms.items():
+            search = arm.prepare(model, request, sampling, workers)
+            search.executor = pool
+            with show(name) as advance:
+                arm.search(search, advance)
+            samples[name] = search.samples
+            results.append(_finish(search, arm.folder, relative))
+    if run_options.out is not None:
+        _draw(samples, run_options.out)
+    result = results[0]
+    if len(results) > 1:
+        result = SearchResult(result.rows, result.summary | {"baseline": results[1].summary})
+        if run_options.out is not None:
+            files.write_json(run_options.out / SUMMARY, result.summary)
+    return result
+
+
+def _check_hull(path: Path, request: InterpretedRequest) -> None:
+    """Reject entries that are invalid or lack an element before anything is sampled."""
+    entries = Hull(path)
+    for cell in (request.cell, *request.cells):
+        if cell is not None:
+            entries.require(symbol for symbol, _ in cell.composition)
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """One of the searches of a run, with its folder."""
+
+    name: str
+    options: SearchOptions
+    folder: Path | None
+
+    def prepare(self, model: Model, request: Request, sampling: SamplingOptions, workers: int) -> Search:
+        """Return the search, as far as its log has it."""
+        path = None
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            question = self._question(model, request, sampling)
+            path = self.folder / LOG
+            if (self.folder / run_folder.CONFIG).exists():
+                run_folder.check_config(self.folder / run_folder.CONFIG, question)
+            elif path.exists():
+                raise InputError(f"{path} is of another origin: choose another folder with --out")
+            else:
+                files.write_json(self.folder / run_folder.CONFIG, question)
+        return Search(model, request, self.options, sampling, path, workers)
+
+    def _question(self, model: Model, request: Request, sampling: SamplingOptions) -> dict[str, Any]:
+        """Return the run configuration: what decides the crystals, not limits, devices or workers."""
+        return sampling.model_dump(exclude={"device", "batch_size"}) | {
+            "command": "search",
+            "version": __version__,
+            "weights": fingerprint(model),
+            "request": request.model_dump(exclude={"n", "prompt"}),
+            "search": self.options.model_dump(exclude={*BOUNDS, "energy_timeout"}),
+        }
+
+    def search(self, search: Search, advance: Callable[[State], None]) -> None:
+        """Run the search, and write each new crystal as a CIF."""
+
+        def on_round(state: State, samples: Sequence[SearchSample]) -> None:
+            advance(state)
+            for sample in samples if self.folder is not None else ():
+                _write_cif(self.folder, sample)  # type: ignore[arg-type]
+
+        search.run(on_round=on_round)
+
+
+def _file_name(sample: SearchSample) -> str | None:
+    """Return the name of a crystal's CIF; None for invalid crystals and repeats."""
+    crystal = sample.crystal
+    if not crystal.validity.valid or sample.equals is not None:
+        return None
+    formula = formulas.short(crystal.structure.formula)
+    return f"{formula}-sg{crystal.space_group_number}-{sample.call or 0:05d}.cif"
+
+
+def _write_cif(folder: Path, sample: SearchSample) -> None:
+    name = _file_name(sample)
+    if name is not None and not (folder / "cifs" / name).exists():
+        files.write_atomically(folder / "cifs" / name, sample.crystal.cif.encode(), sync=False)
+
+
+def _finish(search: Search, folder: Path | None, relative: RelativeEnergyOptions) -> SearchResult:
+    """Rank and store the results, then compute relative energies, which may fail, and store them too."""
+    ranked = best_first(search.samples)
+    result = _store(search, ranked, folder)
+    if not (relative.formation_energy or relative.hull is not None):
+        return result
+    annotation.add_relative_energies(
+        [sample.crystal for sample in search.samples],
+        search.options.energy,
+        formation=relative.formation_energy,
+        hull=relative.hull,
+        device=search.settings.device,
+        executor=search.executor,
+    )
+    return _store(search, ranked, folder)
+
+
+def _store(search: Search, ranked: Sequence[Crystal], folder: Path | None) -> SearchResult:
+    rows = [_row(search.request, index, sample) for index, sample in enumerate(search.samples)]
+    index_of = {id(sample.crystal): index for index, sample in enumerate(search.samples)}
+    best = [rows[index_of[id(crystal)]] for crystal in ranked]
+    summary = _summary(search, len(best))
+    if folder is not None:
+        files.write_atomically(folder / run_folder.RESULTS, storage_tables.as_parquet(rows, COLUMNS))
+        files.write_json(folder / SUMMARY, summary)
+    return SearchResult(best, summary)
+
+
+def _row(request: Request, index: int, sample: SearchSample) -> dict[str, Any]:
+    row = (
+        sample.crystal.row()
+        | table.request_columns(request)
+        | {
+            "request": 0,
+            "sample": index,
+            "simulation": sample.simulation,
+            "move": sample.move,
+            "call": sample.call,
+            "equals": sample.equals,
+            "seconds": sample.seconds,
+            "file": _file_name(sample),
+        }
+    )
+    return {name: row.get(name) for name in COLUMNS}
+
+
+def _summary(search: Search, n_distinct: int) -> dict[str, Any]:
+    state = search.state
+    failed = [s.crystal.energy_reason for s in search.samples if s.call and s.crystal.energy is None]
+    return {
+        "note": search.note,
+        "method": search.options.method,
+        "simulations": state.simulations,
+        "energy_calls": state.calls,
+        "texts": state.texts,
+        "valid": state.valid,
+        "distinct": n_distinct,
+        "lowest": state.best,
+        "seconds": state.seconds,
+        "without_energy": len(failed),
+        "why": failed[-1] if failed else None,
+        "stopped": search.stopped or None,
+    }
+
+
+def _draw(samples: Mapping[str, Sequence[SearchSample]], folder: Path) -> None:
+    """Plot the lowest energy so far over energy calls and over time."""
+    for name, label, by in (("calls", "energy calls", False), ("seconds", "seconds", True)):
+        points = {arm: best_so_far(of_arm, seconds=by) for arm, of_arm in samples.items()}
+        picture = charts.curves(points, labels=(label, "lowest energy (eV/atom)"))
+        files.write_atomically(folder / f"best_by_{name}.png", picture)

@@ -1,0 +1,74 @@
+"""Option groups: validation, messages, YAML."""
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from crystallm.errors import CrystallmError, InputError
+from crystallm.options import Flag, Options, hint, read_mapping
+
+
+class Inner(Options):
+    """A nested group."""
+
+    width: int = Field(default=10, ge=1)
+    """Width."""
+
+
+class Group(Options):
+    """A group."""
+
+    z: Annotated[int | Literal["auto"] | None, Flag(("-z",))] = None
+    """Formula units."""
+    rules: Literal["full", "none"] = "full"
+    """Rules."""
+    inner: Inner = Inner()
+    """Nested."""
+
+
+def test_none_stands_for_no_value_where_that_is_allowed():
+    assert Group.build({"z": "none"}).z is None
+    assert Group.build({"rules": "none"}).rules == "none"
+    assert Group.build({"z": "3"}).z == 3
+    assert Group.build({"z": "auto"}).z == "auto"
+    assert Group.defaults() == Group()
+    assert Group.defaults().model_fields_set == set()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"z": "2.5"}, "z = '2.5': write a whole number"),
+        ({"zz": 1}, "unknown option 'zz': did you mean z?"),
+        ({"rules": "ful"}, "rules = 'ful': input should be 'full' or 'none'"),
+        ({"inner": {"width": 0}}, "width = '0': input should be greater than or equal to 1"),
+    ],
+)
+def test_the_first_error_is_one_line_with_name_and_value(values, message):
+    with pytest.raises(InputError) as caught:
+        Group.build(values)
+    assert str(caught.value) == message
+
+
+def test_groups_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Group().z = 3
+
+
+def test_yaml_must_be_a_mapping(tmp_path):
+    path = tmp_path / "options.yaml"
+    path.write_text("z: 3\n1: x\n")
+    assert read_mapping(path, "z: 2") == {"z": 3, "1": "x"}
+    path.write_text("")
+    assert read_mapping(path, "z: 2") is None
+    path.write_text("- z\n")
+    with pytest.raises(InputError, match="must hold names and values, such as 'z: 2'"):
+        read_mapping(path, "z: 2")
+    with pytest.raises(CrystallmError, match="cannot be read"):
+        read_mapping(tmp_path / "missing.yaml", "z: 2")
+
+
+def test_a_misspelt_name_gets_a_suggestion():
+    assert hint("tempratur", ["temperature", "top_k"]) == "did you mean temperature?"
+    assert hint("x", ["temperature", "top_k"]) == "there are temperature, top_k"
