@@ -1,4 +1,4 @@
-"""Crystals brought to the nearest minimum of an energy model: cell and atoms, by ASE.
+"""Relax a crystal to the nearest minimum of an energy model, cell and atoms, with ASE.
 
 FIRE (Bitzek et al. 2006) on the atoms and the logarithm of the deformation (ASE's FrechetCellFilter). A
 structure that runs away, or whose energy is no number, is given up with the reason. Refuses to know where
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 
 SYMPREC = 0.01
-"""Å, for the symmetry that is kept, told and printed. Relaxed atoms stand more exactly than written ones, and
-0.1 Å, as elsewhere here, would move them back."""
+"""Tolerance of the symmetry that is kept, reported and printed, Å. Relaxed positions are more exact
+than printed ones, and 0.1 Å, as elsewhere, would move them back."""
 
 MAX_GROWTH = 8.0
-"""Times by which the volume may grow or shrink: a cell twice as long each way is another crystal, or none."""
+"""Maximum ratio of volumes: a cell twice as long in each direction is another crystal, or none."""
 
 _SPGLIB = "SPGLIB_OLD_ERROR_HANDLING"
 
 
 @dataclass(frozen=True, slots=True)
 class Relaxed:
-    """What became of a structure.
+    """Result of a relaxation.
 
     Attributes:
         before: the structure as it was given.
@@ -61,7 +61,7 @@ class Relaxed:
     trajectory: tuple[tuple[Structure, float], ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """The same as JSON."""
+        """Return the result as JSON."""
         return {
             "before": conversion.to_json(self.before),
             "structure": conversion.to_json(self.structure),
@@ -75,7 +75,7 @@ class Relaxed:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Relaxed:
-        """What `record` gave."""
+        """Return the result of a record."""
         structures = {name: conversion.from_json(record[name]) for name in ("before", "structure")}
         path = tuple((conversion.from_json(packed), energy) for packed, energy in record["trajectory"])
         return cls(**{**record, **structures, "trajectory": path})
@@ -111,8 +111,8 @@ def relax(
         raise CrystallmError(f"relaxation needs ase: {install('energy')}") from None
     import numpy as np
 
-    from crystallm.energy.ase_adapter import ModelCalculator, to_atoms
-    from crystallm.structures.conversion import to_structure
+    from crystallm.energy.ase_adapter import ModelCalculator
+    from crystallm.structures.conversion import to_atoms, to_structure
 
     with quiet_libraries():
         atoms = to_atoms(structure)
@@ -124,7 +124,7 @@ def relax(
         energies: list[float] = []
 
         def look() -> None:
-            """After each step, and before the first."""
+            """Called before the first step and after each."""
             growth = atoms.get_volume() / volume
             if not 1 / MAX_GROWTH < growth < MAX_GROWTH:
                 raise CrystallmError(f"the cell runs away: {growth:.3g} times its volume")
@@ -151,7 +151,7 @@ def relax(
 
 @contextlib.contextmanager
 def _spglib_as_it_was() -> Iterator[None]:
-    """Undo what ASE 3.29 leaves in the environment, where spglib then raises for no symmetry all over."""
+    """Undo what ASE 3.29 sets in the environment, after which spglib raises if it finds no symmetry."""
     before = os.environ.get(_SPGLIB)
     try:
         yield
@@ -161,7 +161,7 @@ def _spglib_as_it_was() -> Iterator[None]:
 
 
 def _keep_symmetry(atoms: Any) -> None:
-    """Make atoms as symmetric as they are within SYMPREC, and hold them to it."""
+    """Symmetrize atoms within SYMPREC, and constrain them to this symmetry."""
     from ase.constraints import FixSymmetry
     from ase.spacegroup.symmetrize import refine_symmetry
 
@@ -174,7 +174,7 @@ def _keep_symmetry(atoms: Any) -> None:
 
 
 def to_cif(structure: Structure) -> str:
-    """A CIF of a relaxed structure in the setting of its space group; in P1 where none is found."""
+    """Return a CIF of a relaxed structure in the setting of its space group; in P1 if none is found."""
     from pymatgen.io.cif import CifWriter
 
     with quiet_libraries():

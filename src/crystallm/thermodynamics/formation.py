@@ -1,4 +1,4 @@
-"""Formation energies: of a crystal, counted from those of its elements by the same model.
+"""Formation energies of crystals, relative to their elements by the same energy model.
 
     E_f = E - sum_i x_i E_i        eV per atom
 
@@ -8,7 +8,7 @@ They are kept in a file, since they are the same for ever:
 
     ~/.cache/crystallm/references/MODEL.json      {"Ti": -7.9, ...}   (see `cache_folder`)
 
-Whoever changes a model behind the same name deletes its file.
+Delete the file of a model that has changed under the same name.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 STEPS = 1000
-"""In which a reference crystal has to be relaxed: its energy is kept for ever."""
+"""Maximum number of steps to relax a reference crystal, whose energy is stored."""
 
 
 def place(model: str) -> Path:
-    """The file with a model's energies of the elements."""
+    """Return the file with the energies of the elements by a model."""
     return files.cache_folder("references") / f"{re.sub('[^A-Za-z0-9._-]+', '_', model)}.json"
 
 
@@ -52,7 +52,7 @@ def element_energies(
     file: Path | None = None,
     executor: Executor | None = None,
 ) -> dict[str, float]:
-    """Energies of elements in their reference crystals, eV per atom.
+    """Return the energies of elements in their reference crystals, eV/atom.
 
     Args:
         symbols: of the elements.
@@ -93,7 +93,7 @@ def element_energies(
 
 
 def formation_energy(composition: Composition, energy: float, elements: Mapping[str, float]) -> float | None:
-    """Formation energy, eV per atom; None where an element has no energy.
+    """Return the formation energy, eV/atom; None if an element has no energy.
 
     Args:
         composition: of the crystal.
