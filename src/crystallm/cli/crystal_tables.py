@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 _REASONS = 10
 
 _REASON = 90
@@ -175,8 +174,6 @@ def _search_told(summary: Mapping[str, Any]) -> str:
     if summary["without_energy"]:
         said += f"; {summary['without_energy']} without an energy, the last since: {summary['why']}"
     return said
-
-
 
 
 def _energy(row: Mapping[str, Any], name: str = "energy") -> str:

@@ -255,9 +255,7 @@ class _EntryRun:
         blocks = [range(start, min(start + size, n_entries)) for start in range(0, n_entries, size)]
         folder = None
         if self.options.out is not None:
-            folder = run_folder.RunFolder(
-                self.options.out, question, csp_table.COLUMNS, n_units=len(blocks)
-            )
+            folder = run_folder.RunFolder(self.options.out, question, csp_table.COLUMNS, n_units=len(blocks))
             folder.check()
         missing = sorted(range(len(blocks)) if folder is None else folder.open())
         n_done = n_entries - sum(len(blocks[number]) for number in missing)
