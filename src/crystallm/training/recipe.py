@@ -9,7 +9,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from crystallm.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,10 +51,8 @@ REMOVED = {"ema": None, "soft_numbers": 0.0}
 _RECIPES = Path(__file__).parent / "recipes"
 
 
-class Recipe(BaseModel):
-    """Options of a training run. Frozen; rejects unknown names; saved beside the weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+class Recipe(Options):
+    """Options of a training run, saved beside the weights."""
 
     language: str | None = None
     """Language that the data set must have; None: any."""
