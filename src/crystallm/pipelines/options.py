@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from crystallm.options import Flag, Options
-from crystallm.structure_search.options import Preset
 
 
 class OutOptions(Options):
@@ -48,7 +47,5 @@ class CompleteOptions(OutOptions):
 class SearchRunOptions(OutOptions):
     """How a search is run and compared."""
 
-    preset: Preset = "default"
-    """paper: the tree search of CrystaLLM with its settings."""
     baseline: Literal["sampling"] | None = None
     """Then run plain sampling under the same limits; both are in the plots."""
