@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crystallm.benchmarks import csp
-from crystallm.benchmarks.reference_sets import known_structures, requests_for
+from crystallm.benchmarks.reference_sets import read_references, requests_for
 from crystallm.crystals import ranking
 from crystallm.errors import TextError
 from crystallm.generation.generator import Generator
@@ -50,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load.load_model(args.model, device="cpu")
-    truths = known_structures(args.data, split=args.split, entries=args.entries)
+    truths = [entry.structure for entry in read_references(args.data, split=args.split, entries=args.entries)]
     room = model.config.context if model.language.name == "orbits" else None
     requests = requests_for(truths, args.n, context=room)
     asked = [i for i, request in enumerate(requests) if request is not None]

@@ -61,7 +61,7 @@ class Counted:
 
     def __enter__(self) -> Self:
         self.steps = self.tokens = self.rows = 0
-        self._runs_of = ragged.runs_of
+        self._runs_of = ragged.plan_runs
 
         def counting(tokens: Sequence[Sequence[int]], cache: Any, **how: Any) -> ragged.Runs:
             self.steps += 1
@@ -69,11 +69,11 @@ class Counted:
             self.tokens += sum(map(len, tokens))
             return self._runs_of(tokens, cache, **how)
 
-        ragged.runs_of = counting
+        ragged.plan_runs = counting
         return self
 
     def __exit__(self, *_: object) -> None:
-        ragged.runs_of = self._runs_of
+        ragged.plan_runs = self._runs_of
 
 
 def ours(

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crystallm.benchmarks import csp
-from crystallm.benchmarks.reference_sets import known_structures, requests_for
+from crystallm.benchmarks.reference_sets import read_references, requests_for
 from crystallm.crystals import ranking
 from crystallm.energy import calculations, relaxation
 from crystallm.energy.calculations import score
@@ -181,7 +181,7 @@ def main() -> None:
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     same_question(args)
-    truths = known_structures(args.data, entries=args.entries)
+    truths = [entry.structure for entry in read_references(args.data, entries=args.entries)]
     samples = kept(args.out / "written.json", lambda: written(args, truths))
     energies = kept(args.out / "energies.json", lambda: weighed(args, samples))
     for rows, values in zip(samples, energies, strict=True):

@@ -21,7 +21,7 @@ from pymatgen.core.local_env import CrystalNN
 from pymatgen.io.cif import CifParser
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
-from crystallm.benchmarks.reference_sets import known_structures
+from crystallm.benchmarks.reference_sets import read_references
 from crystallm.cif import writer
 from crystallm.crystallography import space_groups
 from crystallm.errors import CrystallmError
@@ -112,7 +112,10 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     for data in args.data:
-        texts = [writer.to_text(structure) for structure in known_structures(data, entries=args.entries)]
+        texts = [
+            writer.to_text(structure)
+            for structure in [entry.structure for entry in read_references(data, entries=args.entries)]
+        ]
         pairs = [(plainly(text), ours(text)) for text in texts]
         scores = sum(  # of texts
             (a is None) != (b is None) or (a is not None and b is not None and abs(a - b) > 1e-6)

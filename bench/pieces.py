@@ -158,23 +158,23 @@ class _watched:  # noqa: N801 - used like a function
                 return self.timed("linear", make(*args))
 
             self.stack.enter_context(mock.patch.object(ragged, maker, made))
-        for maker in ("_padded", "_by_row"):
+        for maker in ("_torch_attention", "_compiled_attention"):
             make = getattr(ragged, maker)
 
             def attending(*args: Any, make: Any = make) -> Any:
                 return self.timed("attention", make(*args))
 
             self.stack.enter_context(mock.patch.object(ragged, maker, attending))
-        patch(ragged, "runs_of", "plan of a pass")
-        patch(token_sampler, "log_probs", "choosing")
+        patch(ragged, "plan_runs", "plan of a pass")
+        patch(token_sampler, "token_log_probs", "choosing")
         self.stack.enter_context(
             mock.patch.object(
-                token_sampler.Chooser,
-                "choose",
-                self.timed("choosing", token_sampler.Chooser.choose),
+                token_sampler.TokenSampler,
+                "draw",
+                self.timed("choosing", token_sampler.TokenSampler.draw),
             )
         )
-        patch(ragged.Reader, "__init__", "packing")
+        patch(ragged.RaggedNetwork, "__init__", "packing")
         rules_of = generator.Generator._rules  # noqa: SLF001 - the one place where rules come from
 
         def rules(*args: Any) -> Any:
@@ -218,7 +218,7 @@ def products(options: Found) -> Iterator[Found]:
 
     model = _model(options)
     network = model.network
-    reader = ragged.Reader(network)
+    reader = ragged.RaggedNetwork(network)
     n, width, weights = options["batch"], network.config.n_embd, network.num_parameters()
     dtype = getattr(torch, options["dtype"])
     x, y = torch.randn(n, width, dtype=dtype), torch.randn(n, width, dtype=dtype)

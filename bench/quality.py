@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from crystallm.benchmarks.reference_sets import known_structures, requests_for
+from crystallm.benchmarks.reference_sets import read_references, requests_for
 from crystallm.errors import TextError
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import SamplingOptions
@@ -41,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load.load_model(args.model, device="cpu")
-    truths = known_structures(args.data, split=args.split, entries=args.entries)
+    truths = [entry.structure for entry in read_references(args.data, split=args.split, entries=args.entries)]
     room = model.config.context if model.language.name == "orbits" else None
     requests = [
         r for r in requests_for(truths, 1, with_group=args.space_group, context=room) if r is not None

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from crystallm.benchmarks.reference_sets import known_structures, requests_for, spread
+from crystallm.benchmarks.reference_sets import read_references, requests_for, spread
 from crystallm.energy import calculations, relaxation
-from crystallm.execution import mapping, tasks
+from crystallm.execution import tasks
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.load import load_model
@@ -52,7 +52,11 @@ MEASURES = {
 
 def compositions(path: str, which: str, n: int, atoms: int) -> list[str]:
     """Cell compositions of a split, evenly spread."""
-    truths = [t for t in known_structures(path, split=which, entries=40 * n) if len(t) <= atoms]
+    truths = [
+        t
+        for t in [entry.structure for entry in read_references(path, split=which, entries=40 * n)]
+        if len(t) <= atoms
+    ]
     asked = [r for r in requests_for(truths, 1) if r is not None and r.formula]
     sizes = {r.formula: interpret(r).cell for r in asked}
     small = [f for f, cell in sizes.items() if cell and sum(k for _, k in cell.composition) <= atoms]
@@ -173,10 +177,9 @@ def timing(args: argparse.Namespace, model: Any) -> None:
     search = Search(
         model, Request(formula=args.formula), options, validated(SamplingOptions, rest), workers=args.workers
     )
-    with mapping.kept(args.workers, end=True):
-        started, before = time.monotonic(), os.times()
-        search.run()
-        seconds = time.monotonic() - started
+    started, before = time.monotonic(), os.times()
+    search.run()
+    seconds = time.monotonic() - started
     after = os.times()
     own, theirs = after.user + after.system, after.children_user + after.children_system
     own, theirs = own - before.user - before.system, theirs - before.children_user - before.children_system
@@ -241,10 +244,9 @@ def main() -> None:
         timing(args, model)
         return
     formulas = compositions(args.corpus, args.split, args.compositions, args.atoms)
-    with mapping.kept(args.workers, end=True):
-        sampled = args.sampling or args.out / "sampling"
-        theirs = arm(args, model, formulas, sampled, {"method": "sampling"})
-        ours = arm(args, model, formulas, args.out / "search", _settings(args.set))
+    sampled = args.sampling or args.out / "sampling"
+    theirs = arm(args, model, formulas, sampled, {"method": "sampling"})
+    ours = arm(args, model, formulas, args.out / "search", _settings(args.set))
     compare(ours, theirs, args.seeds)
 
 

@@ -31,7 +31,7 @@ from crystallm.network.attention import segment_mask
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.training import flops, prefetch
-from crystallm.training.loss import summed_loss
+from crystallm.training.loss import sum_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def our_step(net: GPT, device: torch.device, *, compiled: bool = False) -> Calla
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
 
     def step(batch: packing.Batch) -> None:
-        found = summed_loss(net, batch, device, "bfloat16", features)
+        found = sum_losses(net, batch, device, "bfloat16", features)
         (found.weighed / found.n).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
@@ -154,7 +154,7 @@ def on_gpu(args: argparse.Namespace) -> None:
         net = network(args.dropout, device, large=args.large)
         step = our_step(net, device, compiled=args.compile)
         weights, speeds, shares = net.num_parameters(), [], []
-        with prefetch.ahead((planned, planned.fill(split)) for planned in plans) as ready:
+        with prefetch.prefetched((planned, planned.fill(split)) for planned in plans) as ready:
             tokens, attended, start = 0, 0, time.perf_counter()
             for number, (planned, batch) in enumerate(ready):
                 step(batch)
@@ -165,7 +165,7 @@ def on_gpu(args: argparse.Namespace) -> None:
                     if number > 10:
                         speeds.append(tokens / seconds)
                         shares.append(
-                            flops.operations(net.config, weights, tokens, attended) / seconds / peak
+                            flops.count_operations(net.config, weights, tokens, attended) / seconds / peak
                         )
                     tokens, attended, start = 0, 0, time.perf_counter()
         low, middle, high = quartiles(speeds)

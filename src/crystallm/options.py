@@ -26,11 +26,21 @@ class Flag:
         more: further names, such as `-n` or `--samples`.
         negative: whether there is a `--no-...` too.
         name: in place of the field's own.
+        several: whether it takes all values that follow, as a field that is a tuple.
     """
 
     more: tuple[str, ...] = ()
     negative: bool = False
     name: str | None = None
+    several: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotDeciding:
+    """Marks a field that does not decide the results of a run: `device: Annotated[str, NOT_DECIDING]`."""
+
+
+NOT_DECIDING = NotDeciding()
 
 
 class Options(BaseModel):
@@ -50,6 +60,11 @@ class Options(BaseModel):
     def defaults(cls) -> Self:
         """Return the group with its default values, without building its validator: for quick `--help`."""
         return cls.model_construct()
+
+    def deciding(self) -> dict[str, Any]:
+        """Return, as JSON values, the options that decide the results of a run."""
+        aside = {name for name, field in type(self).model_fields.items() if NOT_DECIDING in field.metadata}
+        return self.model_dump(mode="json", exclude=aside)
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:

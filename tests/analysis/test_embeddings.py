@@ -52,7 +52,7 @@ def test_each_name_has_the_vector_of_its_token(model, of, n, first):
 def test_elements_stand_in_the_order_of_the_periodic_table_and_in_its_blocks():
     numbers = [elements.get(symbol).number for symbol in elements.symbols()]
     assert len(numbers) == 89
-    blocks = dict(zip(elements.symbols(), embeddings.kinds_of(elements.symbols(), "atoms"), strict=True))
+    blocks = dict(zip(elements.symbols(), embeddings.categories(elements.symbols(), "atoms"), strict=True))
     for block, symbols in (
         ("s block", "H He Li Mg K Ba"),
         ("p block", "B Ne Al Ar Ga Kr In Xe Tl Bi"),
@@ -64,7 +64,7 @@ def test_elements_stand_in_the_order_of_the_periodic_table_and_in_its_blocks():
 
 def test_groups_are_told_by_their_crystal_system():
     names = ["P1_sg", "P2_1/c_sg", "Pnma_sg", "I4/mmm_sg", "R-3m_sg", "P6_3/mmc_sg", "Fm-3m_sg"]
-    assert embeddings.kinds_of(names, "space-groups") == [system for _, system in embeddings.SYSTEMS]
+    assert embeddings.categories(names, "space-groups") == [system for _, system in embeddings.SYSTEMS]
 
 
 def test_the_map_keeps_what_lies_in_a_plane_and_does_not_depend_on_lengths():
@@ -72,13 +72,13 @@ def test_the_map_keeps_what_lies_in_a_plane_and_does_not_depend_on_lengths():
     angles = rng.uniform(0, 2 * np.pi, 12)
     plane = np.linalg.qr(rng.normal(size=(7, 2)))[0].T  # two axes at right angles in seven dimensions
     points = np.column_stack([np.cos(angles), np.sin(angles)]) @ plane
-    found = embeddings.flat(points * rng.uniform(1, 9, (12, 1)))
+    found = embeddings.project(points * rng.uniform(1, 9, (12, 1)))
 
     def distances(x):
         return np.linalg.norm(x[:, None] - x[None], axis=2)
 
     assert np.allclose(distances(found), distances(points))
-    assert np.allclose(found, embeddings.flat(points))
+    assert np.allclose(found, embeddings.project(points))
     names = [str(i) for i in range(12)]
     near = embeddings.nearest(names, points, 1)
     apart = distances(points) + 9 * np.eye(12)

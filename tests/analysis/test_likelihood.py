@@ -1,4 +1,4 @@
-"""What a network makes of given crystals."""
+"""Log-likelihoods of given crystals."""
 
 from __future__ import annotations
 
@@ -37,48 +37,6 @@ def untrained(name, context=1024):
     return Model("untrained", network, tongue, config)
 
 
-@pytest.fixture(scope="module")
-def book(textbook_structures):
-    return {name: language.get_language("orbits").encode(s) for name, s in textbook_structures.items()}
-
-
-def told_in_parts(tongue, ids):
-    """The tokens of each part, as a person reads them."""
-    found = {part: [] for part in language.TOKEN_ROLES}
-    for part, token in zip(tongue.token_roles(ids), ids, strict=True):
-        found[part].append(token)
-    return {part: tongue.text(tokens) for part, tokens in found.items()}
-
-
-def test_every_token_of_our_language_has_its_part(book):
-    tongue = language.get_language("orbits")
-    assert told_in_parts(tongue, book["rutile"]) == {
-        "composition": "<crystal> Ti 2 O 4",
-        "space_group": "(P4_2/mnm)",
-        "orbits": "Ti 2a O 4f",
-        "cell": tongue.text(book["rutile"][10:14]),
-        "coordinates": "0.30 6' <end>",
-    }
-
-
-def test_every_token_of_the_published_language_has_its_part():
-    row = published()[0]
-    tongue = language.get_language("cif")
-    ids = tokenizer.encode(row["text"])
-    found = told_in_parts(tongue, ids)
-    lines = row["text"].split("\n")
-    begin = lines.index("_atom_site_occupancy") + 1
-    rows = [line.split(" ") for line in lines[begin:] if line]
-    assert found["orbits"].endswith("".join(" ".join(r[:3]) + " " for r in rows))
-    assert found["coordinates"] == "".join(" ".join(r[3:]) + "\n" for r in rows) + "\n"
-    cell = [line for line in lines if line.startswith(("_cell_l", "_cell_a", "_cell_v"))]
-    assert found["cell"] == "".join(f"{line}\n" for line in cell)
-    assert found["composition"].startswith(lines[0])
-    assert "_chemical_formula_sum" in found["composition"]
-    assert found["space_group"].endswith("loop_\n_symmetry_equiv_pos_site_id\n"
-                                         "_symmetry_equiv_pos_as_xyz\n1 'x, y, z'\n")  # fmt: skip
-
-
 @pytest.mark.parametrize("name", ["orbits", "cif"])
 def test_scores_are_those_that_sampling_tells_and_do_not_depend_on_the_batch(name, textbook_structures):
     model = untrained(name)
@@ -94,7 +52,7 @@ def test_scores_are_those_that_sampling_tells_and_do_not_depend_on_the_batch(nam
         model.network,
         [texts[1][:1]],
         stop=sequence.Stop(model.language.end_ids),
-        rules=_Forced(texts[1]),
+        grammar=_Forced(texts[1]),
     )
     assert list(sample.ids) == texts[1]
     assert -sample.log_likelihood == pytest.approx(together[1].nats, rel=1e-4)
@@ -180,3 +138,45 @@ def test_the_command_writes_a_table_and_a_file(parrot, tmp_path, textbook_struct
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def book(textbook_structures):
+    return {name: language.get_language("orbits").encode(s) for name, s in textbook_structures.items()}
+
+
+def told_in_parts(tongue, ids):
+    """The tokens of each part, as a person reads them."""
+    found = {part: [] for part in language.TOKEN_ROLES}
+    for part, token in zip(tongue.token_roles(ids), ids, strict=True):
+        found[part].append(token)
+    return {part: tongue.text(tokens) for part, tokens in found.items()}
+
+
+def test_every_token_of_our_language_has_its_part(book):
+    tongue = language.get_language("orbits")
+    assert told_in_parts(tongue, book["rutile"]) == {
+        "composition": "<crystal> Ti 2 O 4",
+        "space_group": "(P4_2/mnm)",
+        "orbits": "Ti 2a O 4f",
+        "cell": tongue.text(book["rutile"][10:14]),
+        "coordinates": "0.30 6' <end>",
+    }
+
+
+def test_every_token_of_the_published_language_has_its_part():
+    row = published()[0]
+    tongue = language.get_language("cif")
+    ids = tokenizer.encode(row["text"])
+    found = told_in_parts(tongue, ids)
+    lines = row["text"].split("\n")
+    begin = lines.index("_atom_site_occupancy") + 1
+    rows = [line.split(" ") for line in lines[begin:] if line]
+    assert found["orbits"].endswith("".join(" ".join(r[:3]) + " " for r in rows))
+    assert found["coordinates"] == "".join(" ".join(r[3:]) + "\n" for r in rows) + "\n"
+    cell = [line for line in lines if line.startswith(("_cell_l", "_cell_a", "_cell_v"))]
+    assert found["cell"] == "".join(f"{line}\n" for line in cell)
+    assert found["composition"].startswith(lines[0])
+    assert "_chemical_formula_sum" in found["composition"]
+    assert found["space_group"].endswith("loop_\n_symmetry_equiv_pos_site_id\n"
+                                         "_symmetry_equiv_pos_as_xyz\n1 'x, y, z'\n")  # fmt: skip

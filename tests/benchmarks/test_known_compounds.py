@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import Counter
 from importlib.resources import files
@@ -12,9 +11,8 @@ import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
 from crystallm.benchmarks import known_compounds
-from crystallm.benchmarks.known_compounds import Compound, judge, read_compounds
+from crystallm.benchmarks.known_compounds import Compound, evaluate, read_compounds
 from crystallm.cif import writer as cif_writer
-from crystallm.cli.commands import benchmark_known
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation.generate import generate
 
@@ -31,9 +29,6 @@ def book(textbook_structures) -> list[Compound]:
     return [Compound(name, textbook_structures[name], name, seen[name]) for name in seen]
 
 
-# -- judging -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("kept")
 def test_what_counts_for_whom(book, textbook_structures):
     rock_salt, rutile = (textbook_structures[name] for name in ("rocksalt", "rutile"))
@@ -45,7 +40,7 @@ def test_what_counts_for_whom(book, textbook_structures):
     # Within the looser tolerances alone: at equal volume, c is 27 % longer.
     stretched = rutile.copy()
     stretched.lattice = Lattice.tetragonal(4.594 / 1.27**0.5, 2.958 * 1.27)
-    result = judge(
+    result = evaluate(
         book,
         {
             "rocksalt": [
@@ -68,18 +63,18 @@ def test_what_counts_for_whom(book, textbook_structures):
     everything = result.shares()
     assert (everything.n, everything.success) == (3, 1.0)
     assert everything.match == everything.loose == pytest.approx(2 / 3)
-    assert result.shares(seen=True) == known_compounds.Shares(1, 1.0, 1.0, 1.0)
-    assert result.shares(seen=False) == known_compounds.Shares(2, 1.0, 0.5, 0.5)
+    assert result.shares(seen=True) == known_compounds.CompoundShares(1, 1.0, 1.0, 1.0)
+    assert result.shares(seen=False) == known_compounds.CompoundShares(2, 1.0, 0.5, 0.5)
 
 
 def test_a_compound_without_samples_counts_as_not_found(book):
-    result = judge(book, {})
-    assert result.shares() == known_compounds.Shares(3, 0.0, 0.0, 0.0)
+    result = evaluate(book, {})
+    assert result.shares() == known_compounds.CompoundShares(3, 0.0, 0.0, 0.0)
     assert {(row.n, row.n_valid, row.rms, row.likeliest) for row in result.rows} == {(0, 0, None, None)}
 
 
 def test_no_compounds_have_no_shares(textbook_structures):
-    result = judge([Compound("a", textbook_structures["diamond"])], {})
+    result = evaluate([Compound("a", textbook_structures["diamond"])], {})
     shares = result.shares(seen=True)
     assert shares.n == 0
     assert math.isnan(shares.match)
@@ -88,7 +83,7 @@ def test_no_compounds_have_no_shares(textbook_structures):
 @pytest.mark.usefixtures("kept")
 def test_crystals_of_a_model_are_judged_and_the_likeliest_valid_one_names_its_group(book, parrot):
     crystals = generate("ZnS", z=2, n=6, model=parrot, seed=0, temperature=1.5)
-    (row,) = judge([book[2]], {"wurtzite": crystals}).rows
+    (row,) = evaluate([book[2]], {"wurtzite": crystals}).rows
     valid = [crystal for crystal in crystals if crystal.validity.valid]
     assert row.n_valid == len(valid) > 0
     assert row.likeliest == max(valid, key=lambda crystal: crystal.log_likelihood).space_group
@@ -98,20 +93,17 @@ def test_crystals_of_a_model_are_judged_and_the_likeliest_valid_one_names_its_gr
 
 def test_a_comparison_that_takes_too_long_is_no_match(book):
     text = text_of(book[0].structure)
-    (row,) = judge(book[:1], {"rocksalt": [text]}, seconds=1e-4).rows
+    (row,) = evaluate(book[:1], {"rocksalt": [text]}, seconds=1e-4).rows
     assert (row.n, row.n_valid, row.first_match) == (1, 0, None)
 
 
 def test_what_was_asked_wrongly_is_said(book):
     with pytest.raises(InputError, match="no known compound"):
-        judge([], {})
+        evaluate([], {})
     with pytest.raises(InputError, match="two compounds have the id 'rutile': rename one"):
-        judge([book[1], book[1]], {})
+        evaluate([book[1], book[1]], {})
     with pytest.raises(InputError, match="crystals for 'halite', which is none of the 3"):
-        judge(book, {"halite": []})
-
-
-# -- our own set ---------------------------------------------------------------------------------------------
+        evaluate(book, {"halite": []})
 
 
 def test_our_own_set_is_of_70_compounds_each_of_which_says_where_it_is_from():
@@ -139,9 +131,6 @@ def test_every_compound_of_it_can_be_asked_for():
         requests = requests_for(structures, 1, with_group=with_group, context=1024)
         assert None not in requests
         assert max(sum(Composition(r.formula).values()) for r in requests if r is not None) <= 60
-
-
-# -- files ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -175,71 +164,10 @@ def test_a_table_that_is_none_is_said_with_its_row(shelf):
     with pytest.raises(InputError, match="odd.csv', row 0: seen = 'perhaps': write true or false"):
         read_compounds(shelf / "odd.csv")
     (shelf / "noise.csv").write_text("id,cif\nfirst,noise\n")
-    with pytest.raises(CrystallmError, match="first is no structure"):
+    with pytest.raises(CrystallmError, match="first is not a structure"):
         read_compounds(shelf / "noise.csv")
     (shelf / "bare.csv").write_text("id,cif\n")
     with pytest.raises(InputError, match="holds no row"):
         read_compounds(shelf / "bare.csv")
     with pytest.raises(InputError, match="nowhere"):
         read_compounds(shelf / "nowhere")
-
-
-# -- the command ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("kept")
-def test_a_model_that_knows_the_book_finds_the_book(shelf, parrot, capsys):
-    options = {"n": 2, "model": str(parrot), "temperature": 0.01, "workers": 1, "device": "cpu"}
-    benchmark_known.challenge(str(shelf / "book.csv"), **options, out=shelf / "scores.json")
-    out = capsys.readouterr().out
-    kept = json.loads((shelf / "scores.json").read_text())
-    for way in ("composition", "group"):
-        shares = kept["asked"][way]
-        assert shares["all"] == {"n": 5, "success": 1.0, "match": 1.0, "loose_match": 1.0}
-        assert (shares["seen"]["n"], shares["unseen"]["n"]) == (3, 1)
-    assert len(kept["compounds"]) == 10
-    rows = [row for row in kept["compounds"] if row["id"] == "rutile"]
-    assert [row["asked"] for row in rows] == ["composition", "group"]
-    assert {(row["space_group"], row["likeliest_group"], row["n_valid"]) for row in rows} == {
-        ("P4_2/mnm", "P4_2/mnm", 2)
-    }
-    assert "book.csv, 5 compounds, n = 2" in out
-    assert "rutile [book]" in out
-
-
-@pytest.mark.usefixtures("kept")
-def test_one_way_of_asking_some_of_the_file_as_json(shelf, parrot, capsys):
-    benchmark_known.challenge(
-        str(shelf / "cifs"), n=1, ask="group", limit=2, model=str(parrot), workers=1, device="cpu", json=True
-    )
-    summary = json.loads(capsys.readouterr().out)
-    assert summary["asked"].keys() == {"group"}
-    assert summary["asked"]["group"].keys() == {"all"}
-    assert summary["asked"]["group"]["all"]["n"] == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"ask": "politely"}, "ask = 'politely': write composition, group or both"),
-        ({"n": 0}, "n = 0: write a whole number from 1"),
-        ({"limit": -1}, "limit = -1: write a whole number"),
-        ({"temperature": -1.0}, "temperature = "),
-        ({"data": "nowhere.csv"}, "nowhere.csv"),
-    ],
-)
-def test_bad_options_are_one_line(options, says):
-    with pytest.raises(InputError) as error:
-        benchmark_known.challenge(**options)
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_the_modules_load_no_heavy_library():
-    import subprocess
-    import sys
-
-    code = "import sys, crystallm.cli.commands.benchmark_known; h = "
-    code += "{'pymatgen.core', 'torch', 'spglib', 'numpy', 'rich'}; "
-    code += "print(sorted(h & sys.modules.keys()))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

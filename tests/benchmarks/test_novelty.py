@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import gzip
 import json
 import math
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from pymatgen.core import Lattice, Structure
 
 import real_crystals
 from crystallm.benchmarks import novelty
-from crystallm.cli.commands import benchmark_generated as command
 from crystallm.errors import InputError
 from crystallm.structures import conversion, duplicates
 from misbehaving import use_inline_pool
@@ -219,88 +215,6 @@ def test_what_was_asked_wrongly_is_said_before_any_work(some) -> None:
         novelty.evaluate(some[:1], [], e_above_hull=[])
     with pytest.raises(InputError, match="can't compare int"):
         novelty.evaluate([3], [])  # type: ignore[list-item]
-
-
-@pytest.fixture
-def place(tmp_path, textbook_structures) -> Any:
-    """A folder of crystals, one of them empty, a file of known ones, and a file of energies."""
-    (tmp_path / "made").mkdir()
-    for name, structure in textbook_structures.items():
-        (tmp_path / "made" / f"{name}.cif").write_text(cif(structure))
-    (tmp_path / "made" / "again.cif").write_text(cif(told(textbook_structures["rutile"])))
-    (tmp_path / "made" / "empty.cif").touch()
-    with gzip.open(tmp_path / "known.csv.gz", "wt", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows([["material_id", "cif"], ["mp-2657", cif(textbook_structures["rutile"])]])
-    (tmp_path / "hull.csv").write_text("id,e_above_hull\nrutile,0.0\nagain,0.0\ndiamond,0.09\nempty,\n")
-    return tmp_path
-
-
-@pytest.mark.usefixtures("kept")
-def test_the_command_scores_a_folder(place, inline, capsys) -> None:
-    asked: dict[str, Any] = {"known": [str(place / "known.csv.gz")], "hull": place / "hull.csv"}
-    command.novelty(str(place / "made"), out=place / "a.json", json=True, **asked)
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["n_known"] == printed["n_compared"] == printed["n_undecided"] == 1
-    assert printed["overall"]["n"] == 7
-    assert printed["overall"]["vun"] == pytest.approx(4 / 7)
-    assert printed["overall"]["sun"] == 0
-    assert printed["overall"]["msun"] == pytest.approx(1 / 7)
-    kept = json.loads((place / "a.json").read_text())
-    rows = {row["id"]: row for row in kept.pop("crystals")}
-    assert kept == printed
-    assert rows["again"]["known"] == "mp-2657"
-    assert rows["rutile"]["repeats"] == "again"  # by name, again comes first
-    assert rows["empty"]["reason"] == "the file is empty"
-    command.novelty(str(place / "made"), out=place / "a.parquet", **asked)
-    shown = capsys.readouterr().out
-    assert "1 known crystals, 1 of them of a generated formula" in shown
-    assert "stable, unique, novel" in shown
-    assert pq.read_table(place / "a.parquet").to_pylist() == list(rows.values())
-    command.novelty(str(place / "made"), known=asked["known"], quiet=True)
-    assert not capsys.readouterr().out
-
-
-def test_the_command_takes_its_options_from_a_file(place, inline, capsys) -> None:
-    config = place / "options.yaml"
-    config.write_text(f"generated: {place / 'made'}\nknown: {place / 'known.csv.gz'}\nworkers: 1\n")
-    command.novelty(config=config, json=True)
-    assert json.loads(capsys.readouterr().out)["overall"]["sun"] is None
-    config.write_text("knwon: x\n")
-    with pytest.raises(InputError, match="did you mean known"):
-        command.novelty(config=config)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("id,energy\nrutile,0\n", "has columns id, energy: give it id, e_above_hull"),
-        ("id,e_above_hull\nrutile,low\n", "line 2: 'low' is no energy in eV/atom"),
-        ("id,e_above_hull\nrutile,nan\n", "line 2: 'nan' is no energy in eV/atom"),
-        ("id,e_above_hull\nrutile,0\nrutile,1\n", "line 3: 'rutile' stands there twice"),
-        ("id,e_above_hull\nsalt,0\n", "holds none of the crystals, such as 'rutile'"),
-    ],
-)
-def test_a_file_of_energies_says_what_is_wrong_with_it(tmp_path, content: str, message: str) -> None:
-    (tmp_path / "hull.csv").write_text(content)
-    with pytest.raises(InputError, match=message):
-        command.read_hull(tmp_path / "hull.csv", ["rutile"])
-    with pytest.raises(InputError, match="cannot be read"):
-        command.read_hull(tmp_path / "none.csv", ["rutile"])
-
-
-def test_the_command_says_what_it_lacks(place) -> None:
-    made, known = str(place / "made"), [str(place / "known.csv.gz")]
-    with pytest.raises(InputError, match="no crystals"):
-        command.novelty()
-    with pytest.raises(InputError, match="with --known"):
-        command.novelty(made)
-    with pytest.raises(InputError, match="no file"):
-        command.novelty(made, known=[*known, "nowhere.csv"])
-    with pytest.raises(InputError, match=r"ends in \.json or \.parquet"):
-        command.novelty(made, known=known, out=place / "a.csv")
-    with pytest.raises(InputError, match="make it first"):
-        command.novelty(made, known=known, out=place / "none" / "a.json")
 
 
 def test_results_hold_all_that_the_rates_rest_on(some, inline) -> None:

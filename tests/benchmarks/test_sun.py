@@ -98,7 +98,7 @@ def test_intervals_of_a_median_hold_it_and_shrink():
 def place(tmp_path, monkeypatch, textbook_structures):
     """Crystals, one told twice, one that breaks the model, one that is none; known ones; a hull of them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CRYSTALLM_CACHE", str(tmp_path / "cache"))
     for folder in ("made", "known"):
         (tmp_path / folder).mkdir()
     for name, structure in textbook_structures.items():
@@ -177,11 +177,11 @@ def test_sun_of_a_folder_is_what_one_counts_and_a_killed_run_goes_on(crystallm, 
     assert not rows["torn"]["unique"] and not rows["torn"]["novel"]  # noqa: PT018 - one claim on both
     # Figures of a finished run need no work; what its rows rest on cannot change.
     monkeypatch.setattr(sun, "compare", None)
-    code, out, _ = crystallm(*ASKED, "--stable-below", "0.02")
+    code, out, _ = crystallm(*ASKED, "--metastable-threshold", "0.02")
     assert code == 0
     assert "metastable: ≤ 0.02 eV/atom" in out
     assert "novel: against 1 known crystals" in out
-    assert "of energies:odd by the same method is not known" in out
+    assert "does not say whether its energies are of energies:odd" in out
     assert "S.U.N.: stable, unique, novel" in Path("out/report.html").read_text(encoding="utf-8")
     code, _, err = crystallm(*ASKED, "made")
     assert code == 2
@@ -203,7 +203,7 @@ def test_relaxed_crystals_are_compared_and_counted_as_they_have_become(crystallm
     assert code == 0
     said = "the entries of 'hull.jsonl' were not relaxed, these crystals are"
     assert err == f"crystallm: {said}: energies above the hull come out too low\n"
-    assert "same method" not in out  # of these entries it is known
+    assert "by the same method" not in out  # of these entries it is known
     (row,) = parquet.read_table("out/results.parquet").to_pylist()
     assert row["converged"]
     assert row["energy"] < row["energy_before"]
@@ -234,7 +234,7 @@ def entries(path):
 
 @needs_ase
 def test_a_hull_is_made_of_known_crystals_and_goes_on_where_it_was_killed(crystallm, inline, monkeypatch):
-    asked = ("hull", "made", *MORSE, "--systems", "made/rutile.cif")
+    asked = ("hull", "made", *MORSE, "--chemical-systems", "made/rutile.cif")
     code, out, err = crystallm(*asked, "--out", "whole.jsonl")
     assert (code, err) == (0, "")
     assert out == "4 entries in whole.jsonl, 0 crystals without one\n"
@@ -273,30 +273,34 @@ def test_a_hull_is_made_of_known_crystals_and_goes_on_where_it_was_killed(crysta
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("evaluate", "made", "--relax"), 2, "--relax without --energy"),
-        (("evaluate", "made", *MORSE, "--steps", "9"), 2, "--steps without --relax"),
-        (("evaluate", "made", "--hull", "entries.csv"), 2, "--hull without --energy"),
-        (("evaluate", "made", *MORSE, "--stable-below", "0.2"), 2, "--stable-below without --hull"),
-        (("evaluate", "made", *MORSE, "--stable-below", "0"), 2, "--stable-below without --hull"),
+        (("evaluate", "made", "--relax"), 2, "relax without energy"),
+        (("evaluate", "made", *MORSE, "--steps", "9"), 2, "steps = 9 without relax"),
+        (("evaluate", "made", "--hull", "entries.csv"), 2, "hull = 'entries.csv' without energy"),
+        (("evaluate", "made", *MORSE, "--metastable-threshold", "0.2"), 2, "without hull: set both"),
+        (("evaluate", "made", *MORSE, "--metastable-threshold", "0"), 2, "without hull: set both"),
         (
-            ("evaluate", "made", *MORSE, "--hull", "entries.csv", "--stable-below", "-1"),
+            ("evaluate", "made", *MORSE, "--hull", "entries.csv", "--metastable-threshold", "-1"),
             2,
-            "stable_below = -1.0: write an energy from 0",
+            "metastable_threshold = '-1'",
         ),
         (("evaluate", "made", *MORSE, "--hull", "none.csv"), 1, "'none.csv' cannot be read"),
         (
             ("evaluate", "made", *MORSE, "--relax", "--steps", "0"),
             2,
-            "steps = 0: write a whole number from 1",
+            "steps = '0'",
         ),
         (("evaluate", "made", "--known", "known", "nowhere"), 2, "no file or folder 'nowhere'"),
         (("evaluate", "made", "--energy", "dft"), 2, "no energy model 'dft'"),
         (("hull",), 2, "no crystals"),
-        (("hull", "made"), 2, "no place for the entries"),
+        (("hull", "made"), 2, "no file for the entries"),
         (("hull", "made", *MORSE, "--out", "hull.json"), 2, "name a file that ends in .jsonl"),
         (("hull", "made", *MORSE, "--out", "none/hull.jsonl"), 2, "make it first"),
-        (("hull", "made", *MORSE, "--steps", "5", "--out", "h.jsonl"), 2, "--steps without --relax"),
-        (("hull", "made", *MORSE, "--systems", "made/torn.cif", "--out", "h.jsonl"), 2, "says its formula"),
+        (("hull", "made", *MORSE, "--steps", "5", "--out", "h.jsonl"), 2, "steps = 5 without relax"),
+        (
+            ("hull", "made", *MORSE, "--chemical-systems", "made/torn.cif", "--out", "h.jsonl"),
+            2,
+            "states its formula",
+        ),
         (("hull", "made/torn.cif", *MORSE, "--out", "h.jsonl"), 1, "gives no entry"),
         (("hull", "made", *MORSE, "--out", "notes.jsonl"), 2, "line 1: not of crystallm hull"),
     ],

@@ -6,34 +6,31 @@ import dataclasses
 import gzip
 import json
 import math
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Structure
 
 from crystallm.benchmarks import fingerprints, unconditional
-from crystallm.benchmarks.fingerprints import Described
+from crystallm.benchmarks.fingerprints import CrystalDescription
 from crystallm.benchmarks.unconditional import CUT_OFFS, CutOffs
-from crystallm.cli.commands import benchmark_generated as command
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import mapping
-from crystallm.execution import tasks as execution_tasks
 
 GOLDEN: dict[str, Any] = json.loads(
     gzip.decompress((Path(__file__).parents[1] / "golden" / "unconditional.json.gz").read_bytes())
 )
+
+
 needs_matminer = pytest.mark.skipif(
     find_spec("matminer") is None, reason="fingerprints need matminer: pip install 'crystallm[bench]'"
 )
 
 
 @pytest.fixture(scope="module")
-def described() -> tuple[list[Described], list[Described]]:
+def described() -> tuple[list[CrystalDescription], list[CrystalDescription]]:
     """The golden crystals, generated and true; every third one as a structure, where it is one."""
     samples: list[Any] = [*GOLDEN["generated"], *GOLDEN["truth"]]
     for i in range(0, len(samples), 3):
@@ -41,8 +38,7 @@ def described() -> tuple[list[Described], list[Described]]:
             continue
         crystal = _read(samples[i])
         samples[i] = samples[i] if crystal is None else crystal
-    with mapping.kept():
-        found = fingerprints.describe(samples)
+    found = fingerprints.describe(samples)
     return found[: len(GOLDEN["generated"])], found[len(GOLDEN["generated"]) :]
 
 
@@ -53,10 +49,10 @@ def _read(cif: str) -> Structure | None:
         return None
 
 
-def crystal(density: float, *, where: float = 0.0, valid: bool = True) -> Described:
+def crystal(density: float, *, where: float = 0.0, valid: bool = True) -> CrystalDescription:
     """A described crystal with fingerprints at `where` on the first axis of each."""
     means, deviations = fingerprints.scaler()
-    return Described(
+    return CrystalDescription(
         composition_valid=valid,
         structure_valid=valid,
         density=density,
@@ -98,18 +94,6 @@ def test_a_test_set_covers_itself(described) -> None:
     assert result.wasserstein_density == result.wasserstein_elements == 0
 
 
-@needs_matminer
-@pytest.mark.usefixtures("kept")
-def test_noble_gases_have_no_fingerprint_and_cost_only_themselves() -> None:
-    argon = Structure(Lattice.cubic(5.3), ["Ar", "Na", "Cl"], np.array([[0] * 3, [0.5] * 3, [0.5, 0.5, 0]]))
-    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
-    without, whole = fingerprints.describe([argon, salt])
-    assert not without.readable
-    assert without.structure_valid
-    assert whole.readable
-    assert whole.valid
-
-
 def test_the_order_of_the_crystals_changes_nothing() -> None:
     rng = np.random.default_rng(1)
     samples = [crystal(rng.uniform(1, 9), where=rng.uniform(0, 3), valid=bool(i % 4)) for i in range(40)]
@@ -138,82 +122,14 @@ def test_blocks_of_distances_are_one_table(monkeypatch) -> None:
 
 
 def test_nothing_readable_gives_zeros_and_no_distances() -> None:
-    result = unconditional.score([Described(reason="no crystal")] * 3, [crystal(2)], CUT_OFFS["mp_20"])
+    result = unconditional.score(
+        [CrystalDescription(reason="no crystal")] * 3, [crystal(2)], CUT_OFFS["mp_20"]
+    )
     assert (result.n_readable, result.n_drawn, result.validity, result.coverage_recall) == (0, 0, 0, 0)
     assert result.coverage_precision_of_all == 0
     assert math.isnan(result.coverage_precision)
     assert math.isnan(result.structure_distance_recall)
     assert math.isnan(result.wasserstein_density)
-
-
-def _describe_bare(sample: Structure | str) -> Described:
-    from crystallm.structures import conversion
-
-    task = {"sample": json.dumps(conversion.to_json(sample)), "fingerprints": False}
-    return fingerprints.from_record(fingerprints.describe_record(task))
-
-
-def test_what_makes_a_crystal_valid() -> None:
-    far = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
-    salt = _describe_bare(Structure(Lattice.cubic(3.5), ["Cs", "Cl"], far))
-    assert salt.valid
-    assert not salt.reason
-    assert salt.n_elements == 2
-    assert salt.density == pytest.approx(168.358 / 6.02214 / 3.5**3 * 10, rel=1e-3)  # g/cm^3
-    near = _describe_bare(Structure(Lattice.cubic(3.5), ["Cs", "Cl"], far * 0.1))
-    assert near.composition_valid
-    assert near.reason == "two atoms are 0.30 Å apart"
-    odd = _describe_bare(Structure(Lattice.cubic(5), ["Na", "Na", "Cl"], np.vstack([far, [[0.5, 0, 0]]])))
-    assert odd.structure_valid
-    assert odd.reason == "its composition fails the SMACT test"
-    flat = _describe_bare(Structure(Lattice.from_parameters(5, 5, 5, 90, 90, 9), ["Na"], [[0] * 3]))
-    assert flat.reason == "its cell is not sensible"
-    tiny = Lattice.from_parameters(0.5, 0.5, 0.5, 60, 60, 60)
-    assert _describe_bare(Structure(tiny, ["Na"], [[0] * 3])).reason == "its volume is 0.088 Å^3"
-    shared = _describe_bare(Structure(Lattice.cubic(4), [{"Na": 0.5, "K": 0.5}], [[0] * 3]))
-    assert shared.reason == "its sites are shared"
-    assert not shared.composition_valid
-
-
-def test_atoms_on_top_of_each_other_leave_the_composition() -> None:
-    heap = next(cif for cif in GOLDEN["generated"] if _read(cif) is None)
-    found = _describe_bare(heap)
-    assert found.composition_valid
-    assert not found.structure_valid
-    assert found.reason.startswith("no crystal: ")
-    broken = _describe_bare(heap[: heap.index("_cell_angle_gamma")])
-    assert not broken.composition_valid
-
-
-def test_a_fingerprint_that_costs_its_process_leaves_the_validities(monkeypatch) -> None:
-    asked = []
-
-    def run(function: str, tasks: list[Any], **_: Any) -> list[Any]:
-        asked.append(len(tasks))
-        return [
-            execution_tasks.Failure("took longer than 1 s")
-            if task["fingerprints"]
-            else fingerprints.describe_record(task)
-            for task in tasks
-        ]
-
-    monkeypatch.setattr(mapping, "run", run)
-    monkeypatch.setattr(fingerprints, "find_spec", lambda _: True)
-    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
-    first, nothing, second = fingerprints.describe([salt, None, salt.copy()])
-    assert asked == [1, 1]  # what is identical is described once
-    assert first == second
-    assert first.valid
-    assert not first.readable
-    assert first.reason == "no fingerprint: took longer than 1 s"
-    assert nothing == Described(reason="no crystal")
-
-
-def test_a_lost_worker_costs_its_crystal_and_nothing_else(monkeypatch) -> None:
-    monkeypatch.setattr(fingerprints, "find_spec", lambda _: True)
-    result = unconditional.evaluate(["data_x", None], ["data_y"], CUT_OFFS["mp_20"], seconds=1e-4)
-    assert result.reasons == ("no fingerprint: took longer than 0.0001 s", "no crystal")
-    assert result.validity == 0
 
 
 def test_what_was_asked_wrongly_is_said_before_any_work(monkeypatch) -> None:
@@ -227,60 +143,3 @@ def test_what_was_asked_wrongly_is_said_before_any_work(monkeypatch) -> None:
         )
         with pytest.raises(CrystallmError, match=rf"needs {missing}: pip install 'crystallm\[bench\]'"):
             unconditional.evaluate(["data_x"], ["data_x"], CUT_OFFS["mp_20"])
-
-
-def test_the_command_scores_a_folder(monkeypatch, tmp_path, capsys) -> None:
-    (tmp_path / "made").mkdir()
-    for i, cif in enumerate(GOLDEN["truth"][:2]):
-        (tmp_path / "made" / f"{i}.cif").write_text(cif)
-    (tmp_path / "made" / "empty.cif").touch()
-
-    def evaluate(samples: list[Any], truths: list[Any], cut_offs: CutOffs, **options: Any) -> Any:
-        assert truths == GOLDEN["truth"][:2]
-        assert samples == [*truths, None]
-        assert options["n"] == 7
-        found = [crystal(2.0), crystal(3.0), Described(reason="no crystal")]
-        return unconditional.score(found, found[:2], cut_offs)
-
-    monkeypatch.setattr(unconditional, "evaluate", evaluate)
-    truth = tmp_path / "truth"
-    truth.mkdir()
-    for i, cif in enumerate(GOLDEN["truth"][:2]):
-        (truth / f"{i}.cif").write_text(cif)
-    asked: dict[str, Any] = {"truth": str(truth), "cutoffs": "perov_5", "n": 7, "out": tmp_path / "a.json"}
-    command.unconditional(str(tmp_path / "made"), json=True, **asked)
-    printed = json.loads(capsys.readouterr().out)
-    kept = json.loads((tmp_path / "a.json").read_text())
-    assert printed["validity"] == pytest.approx(2 / 3)
-    assert printed["coverage_precision"] == 1
-    assert kept == printed | {"reasons": {"empty": "the file is empty"}}
-    command.unconditional(str(tmp_path / "made"), **asked)
-    shown = capsys.readouterr().out
-    assert "coverage precision of all, %" in shown
-    assert "66.67" in shown
-    command.unconditional(str(tmp_path / "made"), quiet=True, **asked)
-    assert not capsys.readouterr().out
-
-
-def test_the_command_says_what_it_lacks(tmp_path) -> None:
-    (tmp_path / "a.cif").write_text(GOLDEN["truth"][0])
-    place = str(tmp_path / "a.cif")
-    with pytest.raises(InputError, match="no crystals"):
-        command.unconditional()
-    with pytest.raises(InputError, match="no test set"):
-        command.unconditional(place)
-    with pytest.raises(InputError, match="write one of perov_5, carbon_24, mp_20 with --cutoffs"):
-        command.unconditional(place, truth=place)
-    with pytest.raises(InputError, match="ends in .json"):
-        command.unconditional(place, truth=place, cutoffs="mp_20", out=tmp_path / "a.txt")
-    config = tmp_path / "options.yaml"
-    config.write_text("generated: nowhere\ntruth: nowhere\ncutoffs: mp_21\n")
-    with pytest.raises(InputError, match="cutoffs = 'mp_21'"):
-        command.unconditional(config=config)
-
-
-def test_the_module_loads_no_heavy_library() -> None:
-    code = "import sys, crystallm.benchmarks.unconditional, crystallm.cli.commands.benchmark_generated; h = "
-    code += "{'pymatgen.core', 'smact', 'matminer', 'torch', 'numpy', 'scipy', 'pandas', 'rich.table'}; "
-    code += "print(sorted(h & sys.modules.keys()))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -252,8 +252,8 @@ def test_the_benchmark_has_the_figures_that_it_has_here(
         writer = csv.writer(file)
         writer.writerow(["material_id", "cif"])
         writer.writerows([name, structure.to(fmt="cif")] for name, structure in textbook().items())
-    monkeypatch.setattr("crystallm.cli.commands.benchmark_csp.SAMPLES", 6)
-    monkeypatch.setattr("crystallm.pipelines.csp_benchmark.TOGETHER", 4)
+    monkeypatch.setattr("crystallm.pipelines.csp_benchmark.BLOCK_SAMPLES", 6)
+    monkeypatch.setattr("crystallm.pipelines.csp_benchmark.TASK_SAMPLES", 4)
     command = ["benchmark", "perov_5", "--data-dir", str(tmp_path / "sets"), "-n", "1,2", "--json"]
     command += ["--model", str(parrot), "--workers", "1", "--device", "cpu", "--out"]
     lines = []

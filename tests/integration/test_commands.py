@@ -66,7 +66,7 @@ def test_from_a_collection_to_weights_that_generate(crystallm, tmp_path):
         "data",
         "--out",
         "run",
-        "--updates",
+        "--max-updates",
         3,
         "--json",
         "--device",
@@ -86,7 +86,8 @@ def test_from_a_collection_to_weights_that_generate(crystallm, tmp_path):
 
 def test_crystals_told_in_equivalent_ways_teach(crystallm, tmp_path):
     prepare = ("prepare", "book.csv", "book.csv=val", "--out", "data", "--workers", 1)
-    train = ("train", "recipe.yaml", *DATA, "--tokens", 300, "--equivalents", 0.5, "--device", "cpu")
+    train = ("train", "recipe.yaml", *DATA, "--max-tokens", 300, "--device", "cpu")
+    train += ("--augmentation-share", 0.5)
     code, out, err = crystallm(*prepare, "--equivalents", 2, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["equivalents"] == 10
@@ -112,7 +113,7 @@ def trained(monkeypatch):
 
     def train(recipe, data, out, **more):
         asked.append((recipe, data, out, more))
-        return state.Progress(share=1.0)
+        return state.TrainingProgress(share=1.0)
 
     monkeypatch.setattr(loop, "train", train)
     return asked
@@ -121,37 +122,49 @@ def trained(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["default"], {"n_embd": 256, "tokens": 60_000_000, "updates": None, "equivalents": 0.9, "seed": 0}),
         (
-            ["default", "--updates", 7, "--equivalents", 0, "--no-bias"],
-            {"tokens": None, "updates": 7, "equivalents": 0.0, "learning_rate": 0.0035},
+            ["default"],
+            {"n_embd": 256, "max_tokens": 60_000_000, "max_updates": None, "augmentation_share": 0.9},
         ),
-        (["default", "--config", "more.yaml"], {"minutes": None, "tokens": 500, "n_embd": 64, "seed": 3}),
         (
-            ["default", "--config", "more.yaml", "--seed", 4, "--minutes", 2, "--equivalents", 0],
-            {"minutes": 2.0, "tokens": None, "seed": 4},
+            ["default", "--max-updates", 7, "--augmentation-share", 0, "--no-bias"],
+            {"max_tokens": None, "max_updates": 7, "augmentation_share": 0.0, "learning_rate": 0.0035},
         ),
-        (["recipe.yaml", "--updates", 2, "--spike", "none"], {"n_embd": 16, "spike": None}),
-        (["--tokens", 9], {"n_embd": 512, "patience": None, "learning_rate": 1e-3}),
         (
-            ["--tokens", 9, "--init-from", "PARROT"],
+            ["default", "--config", "more.yaml"],
+            {"max_minutes": None, "max_tokens": 500, "n_embd": 64, "seed": 3},
+        ),
+        (
+            ["default", "--config", "more.yaml", "--seed", 4, "--max-minutes", 2, "--augmentation-share", 0],
+            {"max_minutes": 2.0, "max_tokens": None, "seed": 4},
+        ),
+        (
+            ["recipe.yaml", "--max-updates", 2, "--max-loss-jump", "none"],
+            {"n_embd": 16, "max_loss_jump": None},
+        ),
+        (["--max-tokens", 9], {"n_embd": 512, "patience": None, "learning_rate": 1e-3}),
+        (
+            ["--max-tokens", 9, "--init-from", "PARROT"],
             {
                 "n_layer": 2, "n_head": 2, "n_embd": 48, "context": 128, "learning_rate": 3e-4, "warmup": 100,
-                "patience": 5, "final_rate": 0.01,
+                "patience": 5, "final_learning_rate_fraction": 0.01,
             },
         ),
         (
-            ["--tokens", 9, "--init-from", "PARROT", "--learning-rate", 0.1, "--patience", "none"],
-            {"learning_rate": 0.1, "patience": None, "final_rate": 0.01},
+            ["--max-tokens", 9, "--init-from", "PARROT", "--learning-rate", 0.1, "--patience", "none"],
+            {"learning_rate": 0.1, "patience": None, "final_learning_rate_fraction": 0.01},
         ),
-        (["recipe.yaml", "--tokens", 9, "--init-from", "PARROT"], {"n_layer": 1, "n_embd": 16, "warmup": 1}),
+        (
+            ["recipe.yaml", "--max-tokens", 9, "--init-from", "PARROT"],
+            {"n_layer": 1, "n_embd": 16, "warmup": 1},
+        ),
     ],
 )  # fmt: skip
 def test_a_flag_wins_over_the_file_and_that_over_the_default(
     crystallm, tmp_path, parrot, trained, arguments, expected
 ):
     (tmp_path / "more.yaml").write_text(
-        "tokens: 500\nn_embd: 64\nseed: 3\ndataset: data\nout: run\ndevice: cpu\n"
+        "max_tokens: 500\nn_embd: 64\nseed: 3\ndataset: data\nout: run\ndevice: cpu\n"
     )
     arguments = [parrot if argument == "PARROT" else argument for argument in arguments]
     where = [] if "more.yaml" in arguments else DATA
@@ -178,10 +191,10 @@ def test_a_terminal_is_told_how_it_goes(monkeypatch, capsys):
     monkeypatch.setattr(flops, "peak", lambda *_: (1e9, "measured"))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     report = training_command._reporter("cpu", "auto")
-    report(state.Progress(0.25, 5, 0, 5, 10.0, 5_000, 3.0, operations=1e9), None)
-    report(state.Progress(0.5, 10, 0, 10, 20.0, 15_000, 2.5, operations=4e9), None)
-    report(state.Progress(0.5, 10, 0, 10, 20.0, 15_000, 2.5, 70.0, operations=4e9), Losses(2.0, 70.0))
-    report(state.Progress(1.0, 20, 0, 20, 7220.0, 16_000, 2.5, 70.0, 1, 5e9), Losses(2.0, 71.0))
+    report(state.TrainingProgress(0.25, 5, 0, 5, 10.0, 5_000, 3.0, operations=1e9), None)
+    report(state.TrainingProgress(0.5, 10, 0, 10, 20.0, 15_000, 2.5, operations=4e9), None)
+    report(state.TrainingProgress(0.5, 10, 0, 10, 20.0, 15_000, 2.5, 70.0, operations=4e9), Losses(2.0, 70.0))
+    report(state.TrainingProgress(1.0, 20, 0, 20, 7220.0, 16_000, 2.5, 70.0, 1, 5e9), Losses(2.0, 71.0))
     out = capsys.readouterr().err
     running, full = out.split("\n")[0].split("\r")[2:4]
     line = (
@@ -230,11 +243,11 @@ def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
         (["prompts", "gone", "--out", "x.csv"], 2, "gone"),
         (["train"], 2, "--dataset is missing"),
         (["train", *DATA[:2]], 2, "--out is missing"),
-        (["train", "--dataset", "missing", "--out", "run", "--updates", "1"], 2, "missing"),
-        (["train", *DATA], 2, "give one of tokens, updates and minutes"),
-        (["train", *DATA, "--minutes", "-1"], 2, "minutes"),
-        (["train", "default", *DATA, "--minutes", "9"], 2, "give tokens, or equivalents = 0"),
-        (["train", *DATA, "--minutes", "1", "--updates", "3"], 2, "not updates and minutes"),
+        (["train", "--dataset", "missing", "--out", "run", "--max-updates", "1"], 2, "missing"),
+        (["train", *DATA], 2, "give one of max_tokens, max_updates, max_minutes"),
+        (["train", *DATA, "--max-minutes", "-1"], 2, "minutes"),
+        (["train", "default", *DATA, "--max-minutes", "9"], 2, "give max_tokens, or augmentation_share = 0"),
+        (["train", *DATA, "--max-minutes", "1", "--max-updates", "3"], 2, "not max_updates and max_minutes"),
         (["train", *DATA, "--resume", "--seed", "1"], 2, "keeps the recipe of the run: leave seed out"),
         (["train", "default", *DATA, "--resume"], 2, "leave default out"),
         (["train", *DATA, "--config", "bad.yaml"], 2, "did you mean n_layer?"),
@@ -243,14 +256,14 @@ def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
         (["train", "paper", *DATA], 2, "one of default, orbits-carbon_24"),
         (["train", ".", "--out", "run"], 2, "--dataset is missing"),
         (["train", ".", *DATA], 2, "a data set is named with --dataset ."),
-        (["train", "recipe.yaml", *DATA, "--windows", "whole"], 2, "windows"),
+        (["train", "recipe.yaml", *DATA, "--packing", "whole"], 2, "packing"),
         (["train", "recipe.yaml", *DATA, "--init-from", "nowhere"], 1, "no model 'nowhere'"),
         (["benchmark", "csp"], 2, "no data"),
         (["benchmark", "csp", "book.csv", "-n", "zero"], 2, "n = 'zero'"),
-        (["benchmark", "csp", "book.csv", "--entries", "0"], 2, "entries = 0"),
+        (["benchmark", "csp", "book.csv", "--entries", "0"], 2, "limit = '0'"),
         (["benchmark", "csp", "book.csv", "--split", "test"], 2, "no row of the split 'test'"),
         (["benchmark", "csp", "book.csv", "--model", "nowhere"], 1, "no model 'nowhere'"),
-        (["benchmark", "csp", "noise.csv"], 1, "first is no structure"),
+        (["benchmark", "csp", "noise.csv"], 1, "first is not a structure"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_writes_nothing(crystallm, tmp_path, arguments, expected, says):

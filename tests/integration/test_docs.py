@@ -57,7 +57,7 @@ def test_the_snippets_of_a_page_run(page, capsys):
                 continue
             assert words[0] == "crystallm", line
             # A minute of training would make the test a minute longer.
-            words = ["0.01" if before == "--max-minutes" else word for before, word in pairwise(words)]
+            words = ["0.01" if before.endswith("minutes") else word for before, word in pairwise(words)]
             more = ["--workers", "1"] if words[0] in WORKERS else []
             assert renamed_options.run([*words, *more]) == 0, (line, capsys.readouterr().err)
     shutil.rmtree("cache", ignore_errors=True)

@@ -96,7 +96,7 @@ def test_spglib_keeps_quiet_unless_asked(asked, quiet, monkeypatch):
 def test_what_gets_an_extra_is_said_in_one_place(monkeypatch):
     from crystallm import errors
     from crystallm.cli import app
-    from crystallm.cli.commands.relax import relax
+    from crystallm.cli.commands.energies import relax
 
     package = Path(crystallm.__file__).parent
     code = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}

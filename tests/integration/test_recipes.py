@@ -50,11 +50,11 @@ def test_a_recipe_of_the_paper_says_what_the_paper_says(name):
     form = {"small": (8, 8, 512, 1024), "large": (16, 16, 1024, 2048)}[size]
     assert (recipe.n_layer, recipe.n_head, recipe.n_embd, recipe.context) == form
     tokens, updates = PAPER.get(data, (1_310_720, 100_000 if size == "small" else 48_000))
-    assert (recipe.batch_tokens * recipe.accumulate, recipe.updates) == (tokens, updates)
+    assert (recipe.batch_tokens * recipe.gradient_accumulation, recipe.max_updates) == (tokens, updates)
     assert recipe.batch_tokens % recipe.context == 0
-    assert (recipe.learning_rate, recipe.final_rate, recipe.warmup) == (1e-3, 0.1, 100)
-    assert (recipe.beta2, recipe.weight_decay, recipe.clip, recipe.dropout) == (0.99, 0.1, 1.0, 0.1)
-    assert (recipe.windows, recipe.language) == ("random", "cif")
+    assert (recipe.learning_rate, recipe.final_learning_rate_fraction, recipe.warmup) == (1e-3, 0.1, 100)
+    assert (recipe.beta2, recipe.weight_decay, recipe.gradient_clip, recipe.dropout) == (0.99, 0.1, 1.0, 0.1)
+    assert (recipe.packing, recipe.language) == ("random", "cif")
 
 
 @pytest.mark.parametrize("part", ["recipe-1.json", state.RECIPE])
@@ -71,17 +71,17 @@ def test_both_parts_of_the_bundled_model_were_trained_much_like_what_we_recommen
 
 def test_the_default_recipe_prepares_what_it_draws_from():
     recipe = read("default")
-    assert (recipe.equivalents, recipe.dropout, recipe.tokens) == (0.9, 0.1, 60_000_000)
+    assert (recipe.augmentation_share, recipe.dropout, recipe.max_tokens) == (0.9, 0.1, 60_000_000)
     assert "--equivalents 6" in RECIPES["default"].read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(metrics, "picture", lambda _: None)
+    monkeypatch.setattr(metrics, "plot", lambda _: None)
     recipe, rng = read(name), np.random.default_rng(0)
     for split in ("train", "val"):
         write_split(tmp_path / "data", split, [rng.integers(40, size=30) for _ in range(20)])
-    if recipe.equivalents:
+    if recipe.augmentation_share:
         write_split(tmp_path / "data", shards.EQUIVALENTS, [rng.integers(40, size=30) for _ in range(40)])
     assert recipe.language is not None
     size = len(get_language(recipe.language).vocabulary())
@@ -89,9 +89,9 @@ def test_a_recipe_runs(tmp_path, monkeypatch, name):
     (tmp_path / "data" / run_folder.FACTS).write_text(json.dumps(facts))
     # Time is what is saved here: all else is as the recipe has it.
     small = {"n_layer": 1, "n_embd": 2 * recipe.n_head, "context": 32, "batch_tokens": 64} | {
-        "accumulate": min(2, recipe.accumulate), "validate_every": 1.0,
+        "gradient_accumulation": min(2, recipe.gradient_accumulation), "validate_every": 1.0,
     } | dict.fromkeys(BUDGET)  # fmt: skip
-    small |= {"tokens": 3 * 60} if recipe.equivalents else {"updates": 3}  # two crystals of 30 an update
+    small |= {"max_tokens": 3 * 60} if recipe.augmentation_share else {"max_updates": 3}
     smaller = Recipe(**recipe.model_dump() | small)
     end = loop.train(smaller, tmp_path / "data", tmp_path / "run", device="cpu")
     assert (end.update, end.tokens > 0) == (3, True)

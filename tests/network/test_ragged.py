@@ -1,9 +1,6 @@
-"""Rows that go on by different numbers of tokens see what they would see alone."""
+"""Rows with different numbers of new tokens give the features of separate rows."""
 
 from __future__ import annotations
-
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -11,12 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import crystallm
 from crystallm.network import kernels, ragged
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 
 VOCABULARY, CONTEXT = 50, 160
+
+
 WIDE = ModelConfig(language="cif", vocab_size=VOCABULARY, n_layer=1, n_head=8, n_embd=512)
 
 
@@ -43,7 +41,7 @@ def write(net: GPT, steps: list[list[int]], seed: int = 0) -> tuple[list[list[in
     """Rows that grow by so many tokens at each step, and what the network made of the last of each."""
     rng = np.random.default_rng(seed)
     n_rows = len(steps[0])
-    reader, cache = ragged.Reader(net), net.new_cache(n_rows, CONTEXT)
+    reader, cache = ragged.RaggedNetwork(net), net.new_cache(n_rows, CONTEXT)
     cache.set_lengths([0] * n_rows)
     rows: list[list[int]] = [[] for _ in range(n_rows)]
     last: list[torch.Tensor] = []
@@ -73,7 +71,7 @@ def assert_as_alone(net: GPT, steps: list[list[int]], tolerance: float = 1e-5) -
 @given(data=st.data())
 def test_rows_see_what_they_would_see_alone(form, way, data):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, "_copies", lambda _: way == "on a GPU")
+        patch.setattr(ragged, "_prefers_copies", lambda _: way == "on a GPU")
         if way != "compiled":
             patch.setattr(kernels, "available", lambda _: False)
         _rows_of_any_lengths(form, data)
@@ -83,67 +81,6 @@ def _rows_of_any_lengths(form, data):
     n_rows = data.draw(st.integers(1, 12))
     step = st.lists(st.sampled_from([1, 1, 1, 2, 3, 7, 30]), min_size=n_rows, max_size=n_rows)
     assert_as_alone(network(form), data.draw(st.lists(step, min_size=1, max_size=5)))
-
-
-def test_threads_share_the_rows(monkeypatch):
-    steps = [[150, 2, 70, 1, 1, 30, 5], [1, 12, 13, 1, 3, 1, 1]]
-    whole = write(network("llama"), steps)
-    plan = np.array([[0, 1, 13, 26, 27, 30, 31], steps[1], steps[0]])
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(kernels, "_SHARED", 0)
-    parts = kernels._parts(plan)
-    assert [first for first, _ in parts] == [0, *(last for _, last in parts[:-1])]
-    assert (len(parts), parts[-1][1]) == (3, 7)
-    shared = write(network("llama"), steps)
-    for one, other in zip(whole[1], shared[1], strict=True):
-        assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_compiled_norm_and_gate_are_those_of_torch(dtype):
-    net = network("llama", dtype)
-    block = net.transformer.h[0]
-    x = (3 * torch.randn(7, 32)).to(dtype)
-    torch.testing.assert_close(kernels.norm_of(block.ln_1)(x), block.ln_1(x))
-    wide = torch.cat(
-        [(8 * torch.randn(7, 256)).to(dtype), torch.tensor([[-200.0, 200, 0, 1] * 64], dtype=dtype)]
-    )
-    torch.testing.assert_close(kernels.between_of(block.mlp)(wide), block.mlp.between(wide))
-    x[3, 5] = torch.nan
-    assert kernels.norm_of(block.ln_1)(x)[3].isnan().all()
-
-
-def test_a_network_that_is_broken_is_told_of_by_compiled_attention_too():
-    net = network("llama")
-    net.transformer.wte.weight.data[7] = torch.nan
-    reader, cache = ragged.Reader(net), net.new_cache(2, CONTEXT)
-    cache.set_lengths([0, 0])
-    with torch.inference_mode():
-        found = reader.features(reader.runs([[1, 7], [1, 2]], cache), cache)
-    assert found.isnan().all(dim=1).tolist() == [False, True, False, False]
-
-
-@pytest.mark.parametrize("reason", ["without numba", "float64"])
-def test_what_is_not_compiled_is_read_with_torch(reason, monkeypatch):
-    net = network("llama", torch.float64 if reason == "float64" else torch.float32)
-    if reason != "float64":
-        monkeypatch.delattr(crystallm, "compiled", raising=False)
-        monkeypatch.setitem(sys.modules, "crystallm.network.numba_kernels", None)
-        kernels._found.cache_clear()
-    assert not kernels.available(net.transformer.wte.weight)
-    assert_as_alone(net, [[20, 3, 9, 1], [1, 5, 1, 1]])
-    kernels._found.cache_clear()
-
-
-def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch, caplog):
-    def fail(*_):
-        raise ModuleNotFoundError("No module named 'somewhere.else'")
-
-    monkeypatch.setattr(kernels, "_found", lambda: types.SimpleNamespace(attend=fail))
-    kernels._works.cache_clear()
-    assert_as_alone(network("llama"), [[20, 3, 9, 1], [1, 5, 1, 1]])
-    assert "(ModuleNotFoundError: No module named 'somewhere.else')" in caplog.text
-    kernels._works.cache_clear()
 
 
 def test_a_long_row_sees_all_of_itself_beside_many_short_ones(without_numba):
@@ -157,12 +94,12 @@ def test_a_long_row_sees_all_of_itself_beside_many_short_ones(without_numba):
 def test_rows_that_are_all_read_alone_see_what_they_would_see_alone(without_numba):
     steps = [[5, 60, 130, 90, 20], [30, 7, 2, 19, 3]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, "_CALL", 0.0)
+        patch.setattr(ragged, "_CALL_COST", 0.0)
         assert_as_alone(network("llama"), steps)
         net = network("gpt2")
         cache = net.new_cache(5, CONTEXT)
         cache.set_lengths(steps[0])
-        assert len(ragged.runs_of([[1] * n for n in steps[1]], cache).groups) == 5
+        assert len(ragged.plan_runs([[1] * n for n in steps[1]], cache).groups) == 5
         assert_as_alone(net, steps)
 
 
@@ -170,7 +107,7 @@ def test_the_long_row_is_read_apart():
     net = network("llama")
     cache = net.new_cache(31, CONTEXT)
     cache.set_lengths([150] + [3] * 30)
-    first, *others = ragged.runs_of([[1]] * 31, cache).groups
+    first, *others = ragged.plan_runs([[1]] * 31, cache).groups
     assert first.width < 150
     assert [group.width for group in others] == [151]
 
@@ -180,7 +117,7 @@ def test_rows_of_all_lengths_are_each_read_once():
     cached, runs = rng.permutation(np.arange(10, 1000, 40)), rng.integers(2, 20, size=25)
     cache = net.new_cache(len(cached))
     cache.set_lengths(cached.tolist())
-    groups = ragged.runs_of([[1] * n for n in runs], cache).groups
+    groups = ragged.plan_runs([[1] * n for n in runs], cache).groups
     assert [group.rows for group in groups] == [slice(row, row + 1) for row in range(len(cached))]
     assert [group.width for group in groups] == (cached + runs).tolist()
 
@@ -189,8 +126,8 @@ def test_nothing_is_copied_where_all_rows_are_alike():
     net = network("llama")
     cache = net.new_cache(8, CONTEXT)
     cache.set_lengths([5] * 8)
-    (group,) = ragged.runs_of([[1]] * 8, cache).groups
-    assert (group.rows, group.taken, group.places) == (slice(0, 8), None, None)
+    (group,) = ragged.plan_runs([[1]] * 8, cache).groups
+    assert (group.rows, group.valid, group.indices) == (slice(0, 8), None, None)
 
 
 @pytest.mark.parametrize("form", ["gpt2", "llama"])

@@ -10,12 +10,9 @@ import pytest
 from pyarrow import parquet
 
 from conftest import textbook
-from crystallm.benchmarks import csp_table
-from crystallm.benchmarks.reference_sets import Known, find_set
 from crystallm.cif import writer as cif_writer
 from crystallm.cli.app import run
-from crystallm.cli.commands import benchmark_csp
-from crystallm.errors import InputError
+from crystallm.pipelines import csp_benchmark
 from killed import kill_after
 
 pytestmark = pytest.mark.usefixtures("kept")
@@ -83,51 +80,17 @@ def test_crystals_of_others_are_scored_over_all_entries(sets, tmp_path, capsys):
     assert len(fewer) < len(lines)
 
 
-def test_polymorphs_of_a_set_are_compared_with_each_other():
-    """Samples of two entries of one formula, told the wrong way round: METRe sees that both were written."""
-    from pymatgen.core import Lattice, Structure
-
-    cubic = textbook()["perovskite"]
-    places = [[0, 0, 0], [0, 0, 0.4], [0, 0, 0.68], [0.5, 0.5, 0.2], [0.5, 0.5, 0.7]]
-    other = Structure(Lattice.tetragonal(3.1, 6.4), ["Sr", "Ti", "O", "O", "O"], places)
-    truths = [Known("a", cubic), Known("b", other), Known("c", textbook()["rutile"])]
-    samples = [[csp_table.Sampled(s.to(fmt="cif"))] for s in (other, cubic, cubic)]
-    rows = csp_table.judge(list(enumerate(truths)), samples, composition_test=False)
-    lines = {line.name: line for line in csp_table.tabulate(truths, rows, [1], composition_test=False)}
-    assert lines["all samples"].match_rate == 0
-    assert lines["METRe, cRMSE"].match_rate == pytest.approx(2 / 3)
-    assert lines["METRe, cRMSE"].rmse == pytest.approx(0.5 / 3, abs=1e-3)
-
-
 def test_a_killed_benchmark_goes_on_and_ends_with_the_same_table(sets, parrot, tmp_path, monkeypatch):
     asked = ["benchmark", "perov_5", "-n", "2", "--data-dir", str(sets), "--model", str(parrot)]
     asked += ["--workers", "1", "--quiet", "--device", "cpu", "--out"]
-    patches = "from crystallm.cli.commands import benchmark_csp as benchmark; benchmark.SAMPLES = 2"
-    patches += "; from crystallm.benchmarks import csp_units; csp_units.JUDGED_TOGETHER = 2"
+    patches = "from crystallm.pipelines import csp_benchmark; csp_benchmark.BLOCK_SAMPLES = 2"
+    patches += "; csp_benchmark.MAX_CHECKED = 2"
     parts = tmp_path / "killed" / "parts"
     done = kill_after(2, [*asked, str(tmp_path / "killed")], parts, at_most=4, patches=patches)
     assert 2 <= len(done) <= 4
     assert not (tmp_path / "killed" / "results.parquet").exists()
-    monkeypatch.setattr(benchmark_csp, "SAMPLES", 2)
+    monkeypatch.setattr(csp_benchmark, "BLOCK_SAMPLES", 2)
     for name in ("killed", "whole"):
         assert run([*asked, str(tmp_path / name)]) == 0
     kept = [parquet.read_table(tmp_path / name / "results.parquet") for name in ("killed", "whole")]
     assert kept[0].drop_columns("fold_seconds") == kept[1].drop_columns("fold_seconds")
-
-
-def test_where_a_set_is_looked_for_is_said(sets, monkeypatch):
-    monkeypatch.delenv("CRYSTALLM_DATA", raising=False)
-    with pytest.raises(InputError, match="where is mp_20"):
-        find_set("mp_20")
-    with pytest.raises(InputError, match="test.csv.gz"):
-        find_set("mp_20", folder=sets)
-    monkeypatch.setenv("CRYSTALLM_DATA", str(sets))
-    assert find_set("perov_5").name == "test.csv"
-
-
-def test_an_archive_of_other_names_is_refused(sets, tmp_path, capsys):
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "rutile.cif").write_text("data_x\n")
-    code = run(["benchmark", "perov_5", "--data-dir", str(sets), "--generated", str(tmp_path / "theirs")])
-    assert code == 2
-    assert "rocksalt__1.cif" in capsys.readouterr().err

@@ -88,15 +88,15 @@ def test_crystals_of_all_programs_are_judged_and_nothing_stops_it(folder, tmp_pa
     assert not rows["pymatgen-rutile"]["as_printed"]
     assert rows["ase"]["volume_per_atom"] == pytest.approx(3.988**3 / np.sqrt(2) / 2, rel=1e-3)
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "21 crystals judged" in html
+    assert "21 crystals evaluated" in html
     assert html.count("data:image/png;base64,") == 4
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
 
 
 def test_what_is_printed_and_the_crystal_itself_are_two_questions(tmp_path, capsys):
     textbook()["rocksalt"].to(filename=str(tmp_path / "p1.cif"))  # eight atoms in P1
-    assert judged(capsys, tmp_path, "--judge", "text")["counts"]["space_group"] == 0
-    assert judged(capsys, tmp_path, "--judge", "crystal")["counts"]["space_group"] == 1
+    assert judged(capsys, tmp_path, "--read-as", "text")["counts"]["space_group"] == 0
+    assert judged(capsys, tmp_path, "--read-as", "auto")["counts"]["space_group"] == 1
 
 
 def test_the_verdict_does_not_depend_on_setting_and_origin():
@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, monkeypatch)
     [
         ([], "no crystals"),
         (["nowhere"], "no file or folder 'nowhere'"),
-        (["x.cif", "--judge", "all"], "judge"),
+        (["x.cif", "--read-as", "all"], "read_as"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_line(capsys, arguments, message):

@@ -11,11 +11,11 @@ from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 
 from crystallm.cli import app
-from crystallm.cli.commands.relax import COLUMNS
+from crystallm.pipelines.relax import COLUMNS
 from crystallm.sources import collection
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
-OPTIONS = ("--model", "energies:odd", "--workers", "1", "--device", "cpu", "--seconds", "20")
+OPTIONS = ("--model", "energies:odd", "--workers", "1", "--device", "cpu", "--timeout", "20")
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_a_run_killed_before_its_crystals_are_ranked_goes_on(crystallm, polymorp
     assert crystallm(*asked)[0] == 130
     assert not (tmp_path / "out" / "results.parquet").exists()
     monkeypatch.setattr(run_folder.RunFolder, "finish", finish)
-    monkeypatch.setattr("crystallm.cli.commands.relax._row", lambda *_: pytest.fail("relaxed again"))
+    monkeypatch.setattr("crystallm.pipelines.relax._row", lambda *_: pytest.fail("relaxed again"))
     code, _, err = crystallm(*asked)
     assert (code, err) == (0, "")
     ranks = [row["rank"] for row in parquet.read_table("out/results.parquet").to_pylist()]
@@ -190,10 +190,10 @@ def test_rows_are_told_as_json(crystallm):
     [
         ((), 2, "no crystals: name a folder"),
         (("cifs", "--model", "dft"), 2, "no energy model 'dft'"),
-        (("cifs", *OPTIONS, "--fmax", "0"), 2, "fmax = '0.0'"),
+        (("cifs", *OPTIONS, "--fmax", "0"), 2, "fmax = '0'"),
         (("cifs", *OPTIONS, "--trajectory"), 2, "--trajectory needs --out"),
-        (("cifs", *OPTIONS, "--best", "0"), 2, "best = 0"),
-        (("cifs", *OPTIONS[:-1], "-1"), 2, "seconds = -1.0: write a positive number"),
+        (("cifs", *OPTIONS, "--best", "0"), 2, "best = '0'"),
+        (("cifs", *OPTIONS[:-1], "-1"), 2, "timeout = '-1'"),
         (("cifs", "--model", "energies:unloadable", "--workers", 1), 1, "the weights are gone"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from crystallm.errors import CrystallmError, InputError
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
-from crystallm.sampling.sample import Writer, sample
+from crystallm.sampling.sample import PrefixSampler, sample
 from crystallm.sampling.sequence import Stop
 
 V, END = 40, 3
@@ -30,7 +30,7 @@ def network():
 
 @pytest.fixture
 def writer(network):
-    return Writer(network, stop=STOP, top_k=None, max_new_tokens=40, batch_size=4)
+    return PrefixSampler(network, stop=STOP, top_k=None, max_new_tokens=40, batch_size=4)
 
 
 PROMPTS = [[5], [6, 7], [8, 9, 10], [5], [11], [12]]
@@ -73,7 +73,7 @@ def test_a_text_that_fills_the_context_stays_as_it_is(network, writer):
     with pytest.raises(InputError, match="prompt 0 has 65 tokens, the context of 64 takes 64"):
         writer.sample([([5] * 65, 1)], seed=0, indices=[0])
     # A window that slides goes on behind its context.
-    sliding = Writer(network, stop=Stop((END,), slide=True), top_k=None, max_new_tokens=66)
+    sliding = PrefixSampler(network, stop=Stop((END,), slide=True), top_k=None, max_new_tokens=66)
     (found,) = sliding.sample([(cut, 1)], seed=8, indices=[0])
     assert len(found.ids) > 64
 
@@ -81,19 +81,19 @@ def test_a_text_that_fills_the_context_stays_as_it_is(network, writer):
 def test_peeking_tells_the_networks_probabilities_and_disturbs_nothing(network, writer):
     beginnings = [([5, 9, 11], 1), ([5], 1), ([6, 7], 2), ([6, 7, 1, 2, 4, 8, 9], 2), ([30], 1)]
     before = list(writer.sample([([5], 1)], seed=1, indices=[0]))
-    peeked = writer.peek(beginnings)
+    peeked = writer.next_log_probs(beginnings)
     assert peeked.shape == (5, V)
     for (ids, _), row in zip(beginnings, peeked, strict=True):
         with torch.inference_mode():
             expected = network(torch.tensor([ids]))[0, -1].log_softmax(dim=-1)
         assert torch.allclose(row, expected, atol=1e-4)
     assert [one.ids for one in writer.sample([([5], 1)], seed=1, indices=[0])] == [before[0].ids]
-    assert writer.peek([]).shape == (0, V)
+    assert writer.next_log_probs([]).shape == (0, V)
 
 
 def test_a_beginning_is_read_once(network, writer, monkeypatch):
     ids = [5, 9, 11, 12, 13]
-    writer.peek([(ids, 1)])
+    writer.next_log_probs([(ids, 1)])
 
     def not_again(*_, **__):
         raise AssertionError("it was read before")
@@ -105,13 +105,13 @@ def test_a_beginning_is_read_once(network, writer, monkeypatch):
 def test_what_is_out_of_range_is_refused(network, writer):
     for options, said in (({"top_k": 0}, "top_k=0"), ({"batch_size": 0}, "batch_size=0")):
         with pytest.raises(InputError, match=said):
-            Writer(network, stop=STOP, **options)
+            PrefixSampler(network, stop=STOP, **options)
     with pytest.raises(InputError, match="prompt 0 is empty"):
         writer.sample([([], 0)], seed=0, indices=[0])
     with pytest.raises(InputError, match="the context of 64 takes 63"):
-        writer.peek([([5] * 64, 1)])
+        writer.next_log_probs([([5] * 64, 1)])
     broken = GPT(network.config).eval()
     with torch.no_grad():
         broken.transformer.ln_f.weight.fill_(math.nan)
     with pytest.raises(CrystallmError, match="its weights are broken"):
-        Writer(broken, stop=STOP).peek([([5], 1)])
+        PrefixSampler(broken, stop=STOP).next_log_probs([([5], 1)])

@@ -1,4 +1,4 @@
-"""Sampling: the same samples in any batch, their likelihoods, ends, limits and rules."""
+"""Sampling: the same samples in any batch, likelihoods, grammars, queues, errors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,26 @@ from crystallm.errors import CrystallmError, InputError
 from crystallm.network import kernels
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
-from crystallm.sampling.sample import check, sample, serve
-from crystallm.sampling.sequence import Options, Sample, SequenceRequest, Stop
-from crystallm.sampling.token_sampler import choose, mask_logits
+from crystallm.sampling.sample import check_request, sample, serve
+from crystallm.sampling.sequence import DecodingOptions, Sample, SequenceRequest, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
 V = 60
+
+
 CONTEXT = 96
+
+
 NEWLINE, END = 7, 3
+
+
 # Each of the two languages ends and outgrows its context in its own way.
 CIF = Stop((NEWLINE, NEWLINE), slide=True)
+
+
 ORBITS = Stop((END,))
 
 
@@ -99,7 +107,8 @@ class ListedState:
 @pytest.mark.parametrize("stop", [CIF, ORBITS], ids=["cif", "orbits"])
 @pytest.mark.parametrize("ruled", [False, True], ids=["free", "ruled"])
 def test_samples_do_not_depend_on_the_batch(network: GPT, stop: Stop, ruled: bool) -> None:
-    options = {"stop": stop, "rules": OnlyEven(11, stop) if ruled else None, "seed": 4, "max_new_tokens": 60}
+    grammar = OnlyEven(11, stop) if ruled else None
+    options = {"stop": stop, "grammar": grammar, "seed": 4, "max_new_tokens": 60}
     one, *others = (draw(network, PROMPTS, batch_size=n, **options) for n in (1, 7, 32))
     assert [s.number for s in one] == list(range(len(PROMPTS)))
     for other in others:
@@ -133,7 +142,7 @@ def test_the_global_random_state_is_left_alone(network: GPT) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("rules", [None, OnlyEven(11)], ids=["free", "ruled"])
 def test_log_likelihood_is_the_unconstrained_networks(network: GPT, rules: OnlyEven | None) -> None:
-    for s in draw(network, PROMPTS[:8], temperature=0.7, top_k=3, top_p=0.9, rules=rules):
+    for s in draw(network, PROMPTS[:8], temperature=0.7, top_k=3, top_p=0.9, grammar=rules):
         log_probs = network(torch.tensor([s.ids]))[0].log_softmax(-1)  # (T, V)
         expected = [log_probs[s.n_prompt - 1 + i, token].item() for i, token in enumerate(s.generated)]
         assert s.log_probs == pytest.approx(expected, abs=1e-4)
@@ -148,26 +157,6 @@ def test_temperature_0_is_greedy(network: GPT) -> None:
     assert list(a.generated) == following[a.n_prompt - 1 : -1]
 
 
-def test_texts_end_with_generated_tokens_only(network: GPT) -> None:
-    newline_then_all = Listed((NEWLINE,), (NEWLINE,), (5,), (5,))
-    prompt = [1, NEWLINE]
-    (s,) = draw(network, [prompt], stop=CIF, rules=newline_then_all)
-    assert (s.ended, s.generated) == (True, (NEWLINE, NEWLINE))
-    (s,) = draw(network, [[1, END]], rules=Listed((4,), (END,)))
-    assert (s.ended, s.ids, s.n_prompt) == (True, (1, END, 4, END), 2)
-
-
-def test_texts_without_an_end_stop_at_the_limit(network: GPT) -> None:
-    for s in draw(network, PROMPTS[:4], max_new_tokens=6, stop=Stop((END,) * 7)):
-        assert (s.ended, len(s.generated)) == (False, 6)
-
-
-def test_a_row_that_reaches_the_context_stays_unfinished(network: GPT) -> None:
-    never = Stop((END,) * 99)
-    for s in draw(network, PROMPTS[:12], stop=never, max_new_tokens=500):
-        assert (s.ended, len(s.ids)) == (False, CONTEXT)
-
-
 @torch.no_grad()
 def test_a_sliding_row_drops_its_oldest_tokens_and_goes_on(network: GPT) -> None:
     prompt = random_prompts([CONTEXT])[0]
@@ -180,7 +169,7 @@ def test_a_sliding_row_drops_its_oldest_tokens_and_goes_on(network: GPT) -> None
 
 
 def test_rules_hold_token_by_token(network: GPT) -> None:
-    for s in draw(network, PROMPTS[:9], rules=OnlyEven(11), temperature=2.0, top_k=None):
+    for s in draw(network, PROMPTS[:9], grammar=OnlyEven(11), temperature=2.0, top_k=None):
         assert s.ended
         assert all(token % 2 == 0 for token in s.generated[:-1])
         assert len(s.generated) == 12
@@ -188,17 +177,9 @@ def test_rules_hold_token_by_token(network: GPT) -> None:
 
 def test_top_k_is_taken_among_the_allowed(network: GPT) -> None:
     worst = torch.topk(network(torch.tensor([[1]]))[0, -1], 3, largest=False).indices.tolist()
-    drawn = {s.generated[0] for s in draw(network, [[1]] * 60, rules=Listed(worst, (END,)), top_k=2)}
+    drawn = {s.generated[0] for s in draw(network, [[1]] * 60, grammar=Listed(worst, (END,)), top_k=2)}
     assert drawn <= set(worst)
     assert len(drawn) == 2
-
-
-def test_a_text_that_the_rules_leave_without_a_token_is_unfinished(network: GPT) -> None:
-    (s,) = draw(network, [[1, 2]], rules=Listed((4,), ()))
-    assert (s.ended, s.generated) == (False, (4,))
-    dead, alive = Listed(()), draw(network, [[1, 2]] * 3, rules=None)
-    assert [s.generated for s in draw(network, [[1, 2]] * 3, rules=dead)] == [()] * 3
-    assert all(s.generated for s in alive)
 
 
 def test_progress_counts_texts_and_tokens(network: GPT) -> None:
@@ -269,38 +250,6 @@ def test_broken_weights_are_named() -> None:
         draw(network, [[1]])
 
 
-def frequencies(logits: list[float], **options: Any) -> list[float]:
-    """Shares of the tokens over evenly spread uniform numbers."""
-    n = 10_000
-    uniforms = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    tokens = choose(torch.tensor(logits).expand(n, -1), uniforms, **{"top_k": None, **options})
-    return (torch.bincount(tokens, minlength=len(logits)) / n).tolist()
-
-
-LOGITS = [math.log(p) for p in (0.1, 0.4, 0.2, 0.3)]
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, [0.1, 0.4, 0.2, 0.3]),
-        ({"temperature": 0.5}, [0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3]),
-        ({"temperature": 1e-30}, [0, 1, 0, 0]),
-        ({"temperature": 0}, [0, 1, 0, 0]),
-        ({"top_k": 1}, [0, 1, 0, 0]),
-        ({"top_k": 2}, [0, 4 / 7, 0, 3 / 7]),
-        ({"top_k": 99}, [0.1, 0.4, 0.2, 0.3]),
-        ({"top_p": 0.01}, [0, 1, 0, 0]),
-        ({"top_p": 0.69}, [0, 4 / 7, 0, 3 / 7]),
-        ({"top_p": 0.71}, [0, 4 / 9, 2 / 9, 3 / 9]),
-        ({"top_p": 1.0}, [0.1, 0.4, 0.2, 0.3]),
-        ({"top_k": 3, "top_p": 0.5}, [0, 4 / 7, 0, 3 / 7]),
-    ],
-)
-def test_tokens_are_drawn_in_their_shares(options: dict[str, Any], expected: list[float]) -> None:
-    assert frequencies(LOGITS, **options) == pytest.approx(expected, abs=2e-4)
-
-
 def test_without_rules_texts_come_in_the_networks_shares(network: GPT) -> None:
     """Pairs of tokens against their exact probabilities: chi-square over the likeliest, and the rest."""
     prompt, n = [11, 5], 8000
@@ -323,66 +272,6 @@ def test_without_rules_texts_come_in_the_networks_shares(network: GPT) -> None:
     assert abs(others - rest) < 3.5 * math.sqrt(rest)
 
 
-@pytest.mark.parametrize("uniform", [0.0, 0.5, math.nextafter(1.0, 0.0)])
-def test_no_uniform_number_draws_a_masked_token(uniform: float) -> None:
-    logits = mask_logits(
-        torch.randn(2, 50, generator=torch.Generator().manual_seed(0)), [(31,), range(10, 20)]
-    )
-    tokens = choose(logits, torch.full((2,), uniform, dtype=torch.float64), top_k=10)
-    assert tokens[0] == 31
-    assert 10 <= tokens[1] < 20
-
-
-def test_a_mask_leaves_free_rows_and_allowed_tokens_as_they_are() -> None:
-    logits = torch.arange(12.0).view(3, 4)
-    masked = mask_logits(logits, [None, (0, 3), (2,)])
-    inf = math.inf
-    assert masked.tolist() == [[0, 1, 2, 3], [4, -inf, -inf, 7], [-inf, -inf, 10, -inf]]
-    assert mask_logits(logits, [None] * 3) is logits
-
-
-class SecondThoughts:
-    """Rules that take the last three tokens back at the 5th and the 9th; `n` tokens in all."""
-
-    def start(self, prompt: Sequence[int]) -> SecondThoughtsState:
-        return SecondThoughtsState(len(prompt))
-
-
-class SecondThoughtsState:
-    def __init__(self, row: int) -> None:
-        self.length = 0
-        self.left = {5: 1 + row % 2, 9: 2}
-
-    def allowed(self) -> Sequence[int] | None:
-        return (END,) if self.length == 12 else [t for t in range(V) if t != END]
-
-    def advance(self, token: int) -> int:
-        self.length += 1
-        if self.left.get(self.length, 0):
-            self.left[self.length] -= 1
-            self.length -= 3
-            return 3
-        return 0
-
-
-def test_tokens_taken_back_leave_no_trace(network: GPT) -> None:
-    """What is written behind a taken-back token is as likely as the network says without it."""
-    prompts = PROMPTS[:9]
-    samples = draw(network, prompts, rules=SecondThoughts(), batch_size=4)
-    for prompt, found in zip(prompts, samples, strict=True):
-        if len(prompt) + 13 > CONTEXT:
-            continue
-        assert found.ended
-        assert len(found.generated) == 13
-        ids = torch.tensor([found.ids])
-        with torch.no_grad():
-            expected = torch.log_softmax(network(ids[:, :-1])[0], dim=-1)
-        expected = expected.gather(1, ids[0, 1:, None])[len(prompt) - 1 :, 0]
-        assert torch.allclose(torch.tensor(found.log_probs), expected, atol=1e-4)
-    again = draw(network, prompts, rules=SecondThoughts(), batch_size=1)
-    assert [s.ids for s in again] == [s.ids for s in samples]
-
-
 class OneAfterAnother:
     """A line of drafts that is closed behind the last, and wants all but some."""
 
@@ -391,25 +280,25 @@ class OneAfterAnother:
         self.unwanted = set(unwanted)
         self.waited = 0
 
-    def take(self, *, wait: bool) -> SequenceRequest | None:
+    def next(self, *, wait: bool) -> SequenceRequest | None:
         self.waited += wait
         return self.left.pop(0) if self.left else None
 
-    def wanted(self, draft: SequenceRequest) -> bool:
+    def is_active(self, draft: SequenceRequest) -> bool:
         return draft not in self.unwanted
 
 
 def mixed_drafts() -> list[SequenceRequest]:
     """Drafts that differ in options, seeds, lengths and rules, one beside the other."""
     ways = [
-        Options(ORBITS, 1.0, 20, None, 60),
-        Options(ORBITS, 0.4, None, 0.9, 25),
-        Options(CIF, 0.0, 5, None, 40),
-        Options(ORBITS, 1.0, 20, None, 60),
+        DecodingOptions(ORBITS, 1.0, 20, None, 60),
+        DecodingOptions(ORBITS, 0.4, None, 0.9, 25),
+        DecodingOptions(CIF, 0.0, 5, None, 40),
+        DecodingOptions(ORBITS, 1.0, 20, None, 60),
     ]
     rules = [None, None, None, OnlyEven(11)]
     return [
-        SequenceRequest(prompt, ways[i % 4], seed=i % 3, index=i, rules=rules[i % 4])
+        SequenceRequest(prompt, ways[i % 4], seed=i % 3, index=i, grammar=rules[i % 4])
         for i, prompt in enumerate(PROMPTS)
     ]
 
@@ -430,7 +319,7 @@ def alone(network: GPT) -> dict[SequenceRequest, Sample]:
             max_new_tokens=options.max_new_tokens,
             seed=draft.seed,
             indices=[draft.index],
-            rules=draft.rules,
+            grammar=draft.grammar,
         )
     return found
 
@@ -456,30 +345,22 @@ def test_what_is_not_wanted_any_more_makes_place_for_the_others(network: GPT) ->
     assert line.waited >= 1  # it asked for more before it ended
 
 
-def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
-    ruled = Listed((4,), (5, 6, 7), (8,), (9,), (10, 11), (END,))
-    (one,) = draw(network, [[1, 2]], rules=ruled)
-    assert one.forced == (True, False, True, True, False, True)
-    (free,) = draw(network, [[1, 2]], max_new_tokens=5)
-    assert not any(free.forced)
-
-
 @pytest.mark.parametrize(
     ("draft", "message"),
     [
-        (SequenceRequest([], Options(ORBITS)), "is empty"),
-        (SequenceRequest([V], Options(ORBITS)), "outside 0"),
-        (SequenceRequest([1], Options(ORBITS, temperature=-1)), "temperature=-1 must be 0 or more"),
-        (SequenceRequest([1], Options(ORBITS, max_new_tokens=0)), "max_new_tokens=0"),
-        (SequenceRequest([1] * CONTEXT, Options(ORBITS)), "tokens, the context of"),
-        (SequenceRequest([1], Options(ORBITS), seed=-1), "seed and indices"),
+        (SequenceRequest([], DecodingOptions(ORBITS)), "is empty"),
+        (SequenceRequest([V], DecodingOptions(ORBITS)), "outside 0"),
+        (SequenceRequest([1], DecodingOptions(ORBITS, temperature=-1)), "temperature=-1 must be 0 or more"),
+        (SequenceRequest([1], DecodingOptions(ORBITS, max_new_tokens=0)), "max_new_tokens=0"),
+        (SequenceRequest([1] * CONTEXT, DecodingOptions(ORBITS)), "tokens, the context of"),
+        (SequenceRequest([1], DecodingOptions(ORBITS), seed=-1), "seed and indices"),
     ],
 )
 def test_a_draft_that_cannot_be_written_is_refused(
     network: GPT, draft: SequenceRequest, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        check(network, draft)
+        check_request(network, draft)
 
 
 def test_a_few_texts_are_written_without_what_has_to_be_compiled(network, monkeypatch):

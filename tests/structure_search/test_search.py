@@ -96,29 +96,9 @@ def test_a_log_of_another_search_is_refused(model, tmp_path):
         a_search(model, tmp_path / "log", simulations=8, method="tree", seed=9).run()
 
 
-def test_a_damaged_log_is_cut_behind_its_last_whole_round(tmp_path):
-    log = Journal(tmp_path / "log")
-    log.append([{"a": 1}, {"a": 2}])
-    log.append([{"a": 3}, {"a": 4}])
-    whole = (tmp_path / "log").read_bytes()
-    for length in range(len(whole) // 2, len(whole)):
-        (tmp_path / "log").write_bytes(whole[:length])
-        again = Journal(tmp_path / "log")
-        assert len(again.rounds) == 1
-        again.append([{"a": 3}, {"a": 4}])
-        assert (tmp_path / "log").read_bytes() == whole
-    with pytest.raises(CrystallmError, match="cannot be read"):
-        Journal(tmp_path)
-    # Found crystals stand behind this damage: they are not cut off.
-    (tmp_path / "log").write_bytes(whole.replace(b'"a": 2', b'"a": "2'))
-    with pytest.raises(CrystallmError, match="damaged in round 0"):
-        Journal(tmp_path / "log")
-
-
 def test_two_processes_do_not_write_one_log(model, tmp_path):
-    pytest.importorskip("fcntl", reason="no locks of files here")
     stale = Journal(tmp_path / "log")
-    with stale.held(), pytest.raises(CrystallmError, match="another process searches in .* --out"):
+    with stale.held(), pytest.raises(CrystallmError, match="another process writes .* --out"):
         a_search(model, tmp_path / "log", simulations=4).run()
     a_search(model, tmp_path / "log", simulations=4).run()
     content = (tmp_path / "log").read_bytes()

@@ -40,7 +40,7 @@ def test_a_hull_without_an_element_tells_nothing_and_says_so_once(hull_file, cap
 @needs_ase
 def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CRYSTALLM_CACHE", str(tmp_path / "cache"))
     # O2 of Morse pairs: known here, so that only titanium is relaxed.
     kept = tmp_path / "cache/crystallm/references/energies_morse.json"
     kept.parent.mkdir(parents=True)

@@ -19,7 +19,7 @@ from crystallm.training.batch_sampler import BatchSampler
 from crystallm.training.recipe import Recipe
 from real_crystals import published
 
-SMALL = {"updates": 1, "context": 100, "batch_tokens": 200}
+SMALL = {"max_updates": 1, "context": 100, "batch_tokens": 200}
 
 
 def split_of(texts, language="orbits", vocab_size=60000):
@@ -65,7 +65,7 @@ def test_packed_epochs_are_those_of_the_data_set():
 @pytest.mark.parametrize("windows", ["starts", "random"])
 def test_windows_are_pieces_of_the_stream(windows):
     split = stream(100)
-    found = batches(BatchSampler(Recipe(**SMALL | {"context": 20}, windows=windows), split), 0)
+    found = batches(BatchSampler(Recipe(**SMALL | {"context": 20}, packing=windows), split), 0)
     ids = np.concatenate([batch.ids for batch in found])
     assert ids.shape == (700 // 20, 20)  # as many windows as the stream holds
     assert all(len(batch.ids) <= 200 // 20 for batch in found)
@@ -82,13 +82,15 @@ def test_windows_are_pieces_of_the_stream(windows):
 
 
 @pytest.mark.parametrize("windows", ["packed", "starts", "random"])
-@pytest.mark.parametrize("more", [{}, {"mix_share": 0.3}, {"rare": 0.5}], ids=["alone", "mixed", "rare"])
+@pytest.mark.parametrize(
+    "more", [{}, {"replay_share": 0.3}, {"rare_group_exponent": 0.5}], ids=["alone", "mixed", "rare"]
+)
 def test_the_order_is_that_of_seed_and_epoch_alone(windows, more, monkeypatch):
-    if "rare" in more and windows == "random":
+    if "rare_group_exponent" in more and windows == "random":
         return
     monkeypatch.setattr(batch_sampler, "space_groups", lambda _, crystals: 1 + crystals % 7)
-    split, mix = numbered(60), numbered(30, 1, first=500) if "mix_share" in more else None
-    recipe = Recipe(**SMALL, windows=windows, seed=1, **more)
+    split, mix = numbered(60), numbered(30, 1, first=500) if "replay_share" in more else None
+    recipe = Recipe(**SMALL, packing=windows, seed=1, **more)
 
     def order(recipe, epoch):
         return [batch.ids.tolist() for batch in batches(BatchSampler(recipe, split, mix), epoch)]
@@ -103,9 +105,9 @@ def test_the_order_is_that_of_seed_and_epoch_alone(windows, more, monkeypatch):
 
 @pytest.mark.parametrize("windows", ["packed", "random"])
 def test_processes_share_out_the_micro_batches(windows):
-    found = BatchSampler(Recipe(**SMALL, windows=windows), numbered(70))
-    alone = found.steps(0, 0, size=4, rank=0, n_ranks=1)
-    both = [found.steps(0, 0, size=4, rank=rank, n_ranks=2) for rank in range(2)]
+    found = BatchSampler(Recipe(**SMALL, packing=windows), numbered(70))
+    alone = found.updates(0, 0, size=4, rank=0, n_ranks=1)
+    both = [found.updates(0, 0, size=4, rank=rank, n_ranks=2) for rank in range(2)]
     for _ in range(20):  # over several epochs
         whole, *parts = next(alone), *map(next, both)
         assert len({(s.epoch, s.batch, s.n_tokens, s.n_taught, s.attended) for s in (whole, *parts)}) == 1
@@ -119,10 +121,10 @@ def test_processes_share_out_the_micro_batches(windows):
 
 def test_a_run_goes_on_from_any_place():
     found = BatchSampler(Recipe(**SMALL), numbered(70))
-    steps = found.steps(0, 0, size=3, rank=0, n_ranks=1)
+    steps = found.updates(0, 0, size=3, rank=0, n_ranks=1)
     for _ in range(12):
         before = next(steps)
-    after = next(found.steps(before.epoch, before.batch, size=3, rank=0, n_ranks=1))
+    after = next(found.updates(before.epoch, before.batch, size=3, rank=0, n_ranks=1))
     expected = next(steps)
     assert [seed for seed, _ in after.batches] == [seed for seed, _ in expected.batches]
     assert [b.ids.tolist() for _, b in after.batches] == [b.ids.tolist() for _, b in expected.batches]
@@ -135,7 +137,7 @@ def test_rare_groups_are_drawn_more_often(monkeypatch):
     groups = np.array([225] * 900 + [62] * 90 + [1] * 10)
     monkeypatch.setattr(batch_sampler, "space_groups", lambda *_: groups)
     split = split_of([np.full(5, 1 + i) for i in range(1000)])
-    found = BatchSampler(Recipe(**SMALL, rare=0.5), split)
+    found = BatchSampler(Recipe(**SMALL, rare_group_exponent=0.5), split)
     raw = np.sqrt(1000 / np.array([900, 90, 10]))
     expected = raw / (raw * [0.9, 0.09, 0.01]).sum()  # draws of a crystal of each group
     counts = np.zeros(1000)
@@ -154,7 +156,8 @@ def test_without_weights_each_is_drawn_once():
     numbers = np.arange(57)
     for seed in range(20):
         assert (
-            sorted(batch_sampler.drawn(numbers, np.ones(57), np.random.default_rng(seed))) == numbers.tolist()
+            sorted(batch_sampler.draw_by_weight(numbers, np.ones(57), np.random.default_rng(seed)))
+            == numbers.tolist()
         )
 
 
@@ -162,7 +165,7 @@ def test_without_weights_each_is_drawn_once():
 @pytest.mark.parametrize("n_older", [5, 400])
 def test_older_crystals_are_a_share_of_each_epoch(windows, n_older):
     split, mix = numbered(300), numbered(n_older, 1, first=1001)
-    found = BatchSampler(Recipe(**SMALL, windows=windows, mix_share=0.25), split, mix)
+    found = BatchSampler(Recipe(**SMALL, packing=windows, replay_share=0.25), split, mix)
     if windows == "packed":
         numbers = np.array(held(batches(found, 0)))
         assert sorted(numbers[numbers < 1000]) == list(range(1, 301))
@@ -197,7 +200,7 @@ def told_otherwise(split: TokenSplit, longer: int | None = None) -> TokenSplit:
 
 def with_others(n, n_epochs, share, **fields):
     split = numbered(n)
-    length = {"updates": None, "tokens": n_epochs * len(split.stream), "equivalents": share}
+    length = {"max_updates": None, "max_tokens": n_epochs * len(split.stream), "augmentation_share": share}
     return BatchSampler(Recipe(**SMALL | length | fields), split, None, told_otherwise(split))
 
 
@@ -226,7 +229,7 @@ def test_the_end_of_a_run_tells_crystals_canonically():
 
 def test_rare_groups_are_drawn_more_often_in_all_their_ways(monkeypatch):
     monkeypatch.setattr(batch_sampler, "space_groups", lambda *_: np.array([225] * 90 + [1] * 10))
-    found = with_others(100, 10, 1.0, rare=0.5)
+    found = with_others(100, 10, 1.0, rare_group_exponent=0.5)
     numbers = np.concatenate([held(batches(found, epoch)) for epoch in range(10)])
     assert len(numbers) == 1000
     assert set(numbers[numbers % 1000 > 90] // 1000) == {0, 1, 2, 3}
@@ -243,11 +246,11 @@ def test_a_description_that_is_too_long_is_left_out():
 
 def test_a_run_with_equivalents_goes_on_from_any_place():
     found = with_others(70, 4, 0.5)
-    steps = found.steps(0, 0, size=3, rank=0, n_ranks=1)
+    steps = found.updates(0, 0, size=3, rank=0, n_ranks=1)
     places = [next(steps) for _ in range(60)]
     assert places[-1].epoch > 3
     for number in (5, 25, 40):
-        after = found.steps(places[number].epoch, places[number].batch, size=3, rank=0, n_ranks=1)
+        after = found.updates(places[number].epoch, places[number].batch, size=3, rank=0, n_ranks=1)
         for expected, step in zip(places[number + 1 :], after, strict=False):
             assert [b.ids.tolist() for _, b in step.batches] == [b.ids.tolist() for _, b in expected.batches]
 

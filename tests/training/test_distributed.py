@@ -51,12 +51,10 @@ def work(where, recipe, data, folder, resume, failing, told):
     """One process of a run. `failing`: the update at which it fails, and how."""
     os.environ |= where
     torch.set_num_threads(1)
-    training_metrics.picture = lambda _: None
+    training_metrics.plot = lambda _: None
     update, how = failing
     if how == "raise":
-        from crystallm.training import loss as training_loss
-
-        real, calls = training_loss.summed_loss, []
+        real, calls = step.sum_losses, []
 
         def broken(*arguments, **more):
             calls.append(1)
@@ -64,16 +62,16 @@ def work(where, recipe, data, folder, resume, failing, told):
                 raise ValueError("this one\nfails")
             return real(*arguments, **more)
 
-        training_loss.summed_loss = broken
+        step.sum_losses = broken
     if how == "die":
-        real_learn = step.learn
+        real_step = loop.train_step
 
         def dying(run, progress, *arguments):
             if progress.update == update:
                 os._exit(9)
-            return real_learn(run, progress, *arguments)
+            return real_step(run, progress, *arguments)
 
-        step.learn = dying
+        loop.train_step = dying
 
     def report(progress, _):
         told.put((progress.update, progress.loss))
@@ -118,13 +116,13 @@ def weights(folder, kind=state.LAST):
 
 def metrics(folder):
     timed = "seconds", "tokens_per_second"
-    return [{k: v for k, v in line.items() if k not in timed} for line in training_metrics.lines(folder)]
+    return [{k: v for k, v in line.items() if k not in timed} for line in training_metrics.read(folder)]
 
 
 def test_two_processes_learn_what_one_does_with_twice_the_micro_batches(tmp_path, data):
-    recipe = TINY | {"updates": 20, "validate_every": 0.25, "ema": 0.9}
-    one = launch(1, recipe | {"accumulate": 4}, data, tmp_path / "one")
-    two = launch(2, recipe | {"accumulate": 2}, data, tmp_path / "two")
+    recipe = TINY | {"max_updates": 20, "validate_every": 0.25}
+    one = launch(1, recipe | {"gradient_accumulation": 4}, data, tmp_path / "one")
+    two = launch(2, recipe | {"gradient_accumulation": 2}, data, tmp_path / "two")
     assert [update for update, _ in one] == [update for update, _ in two] == list(range(1, 21))
     assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], abs=1e-5)
     first, second = metrics(tmp_path / "one"), metrics(tmp_path / "two")
@@ -135,16 +133,16 @@ def test_two_processes_learn_what_one_does_with_twice_the_micro_batches(tmp_path
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, data):
-    recipe = TINY | {"accumulate": 2, "updates": 8, "validate_every": 0.5, "dropout": 0.2}
+    recipe = TINY | {"gradient_accumulation": 2, "max_updates": 8, "validate_every": 0.5, "dropout": 0.2}
     launch(1, recipe, data, tmp_path / "whole")
-    found = launch(2, recipe | {"accumulate": 1}, data, tmp_path / "run", failing=(1, 6, "die"))
+    found = launch(2, recipe | {"gradient_accumulation": 1}, data, tmp_path / "run", failing=(1, 6, "die"))
     assert metrics(tmp_path / "run")[-1]["update"] == 4
     (said,) = [line for line in found if isinstance(line, str)]
     assert said.startswith("0: CrystallmError: another process of this run has ended")
     assert "\n" not in said
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_metrics, "picture", lambda _: None)
-        loop.train(Recipe(updates=1), data, tmp_path / "run", device="cpu", resume=True)
+        patch.setattr(training_metrics, "plot", lambda _: None)
+        loop.train(Recipe(max_updates=1), data, tmp_path / "run", device="cpu", resume=True)
     whole, parts = metrics(tmp_path / "whole"), metrics(tmp_path / "run")
     assert [line["update"] for line in parts] == [4, 8]
     assert [line["val_loss"] for line in whole] == pytest.approx([x["val_loss"] for x in parts], abs=2e-5)
@@ -155,20 +153,20 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, data):
 
 
 def test_a_failure_of_one_process_ends_all_with_the_same_line(tmp_path, data):
-    found = launch(2, TINY | {"updates": 8}, data, tmp_path / "run", failing=(1, 3, "raise"))
+    found = launch(2, TINY | {"max_updates": 8}, data, tmp_path / "run", failing=(1, 3, "raise"))
     said = sorted(line for line in found if isinstance(line, str))
     expected = "CrystallmError: process 1: internal error, ValueError: this one fails"
     assert said == [f"0: {expected}", f"1: {expected}"]
 
 
 def test_what_is_asked_wrongly_is_one_line_of_all(tmp_path, data):
-    found = launch(2, TINY | {"updates": 8}, tmp_path / "nowhere", tmp_path / "run")
+    found = launch(2, TINY | {"max_updates": 8}, tmp_path / "nowhere", tmp_path / "run")
     assert len({line.partition(": ")[2] for line in found}) == 1
     assert "InputError: no data set in" in found[0]
 
 
 def test_torchrun_starts_the_command(tmp_path, data):
-    (tmp_path / "recipe.yaml").write_text(json.dumps(TINY | {"updates": 3}))
+    (tmp_path / "recipe.yaml").write_text(json.dumps(TINY | {"max_updates": 3}))
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
         "crystallm", "train", str(tmp_path / "recipe.yaml"), "--dataset", str(data), "--out",
@@ -183,7 +181,7 @@ def test_torchrun_starts_the_command(tmp_path, data):
 # --- killed at any moment ---
 
 FULL = TINY | {
-    "updates": 24, "validate_every": 0.125, "dropout": 0.2, "ema": 0.8, "accumulate": 2,
+    "max_updates": 24, "validate_every": 0.125, "dropout": 0.2, "gradient_accumulation": 2,
 }  # fmt: skip
 
 

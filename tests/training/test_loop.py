@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from crystallm.datasets import packing, shards
 from crystallm.errors import CheckpointError, CrystallmError, InputError
-from crystallm.models import folder as models_folder
 from crystallm.models import load
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
@@ -23,10 +22,9 @@ from crystallm.storage import run_folder
 from crystallm.training import loop, step
 from crystallm.training import loss as training_loss
 from crystallm.training import metrics as training_metrics
-from crystallm.training import recipe as training_recipe
 from crystallm.training import state as training_state
-from crystallm.training.recipe import Recipe
-from crystallm.training.state import Progress
+from crystallm.training.recipe import Recipe, learning_rate
+from crystallm.training.state import TrainingProgress
 from real_crystals import write_split
 
 CPU = torch.device("cpu")
@@ -51,7 +49,7 @@ def plain_texts() -> list[np.ndarray]:
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     """Drawing one takes longer than all that these runs learn."""
-    monkeypatch.setattr(training_metrics, "picture", lambda _: None)
+    monkeypatch.setattr(training_metrics, "plot", lambda _: None)
 
 
 def write_data(folder, **splits):
@@ -118,7 +116,7 @@ def assert_same_run(one, other):
 def test_a_tiny_network_learns_a_tiny_set(tmp_path):
     texts = plain_texts()
     data = write_data(tmp_path / "data", train=texts, val=texts)
-    recipe = Recipe(**TINY | {"n_embd": 32, "dropout": 0.0, "updates": 80})
+    recipe = Recipe(**TINY | {"n_embd": 32, "dropout": 0.0, "max_updates": 80})
     seen = []
     end = loop.train(
         recipe, data, tmp_path / "run", device="cpu", report=lambda p, losses: seen.append((p, losses))
@@ -141,7 +139,7 @@ def test_a_tiny_network_learns_a_tiny_set(tmp_path):
 
 def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path, data):
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
-        recipe = Recipe(**TINY, dropout=0.2, updates=6, validate_every=0.5, seed=seed)
+        recipe = Recipe(**TINY, dropout=0.2, max_updates=6, validate_every=0.5, seed=seed)
         loop.train(recipe, data, tmp_path / name, device="cpu")
     assert_same_run(tmp_path / "one", tmp_path / "two")
     assert metrics(tmp_path / "one") != metrics(tmp_path / "three")
@@ -149,7 +147,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path, data):
 
 def test_bfloat16_learns_too(tmp_path):
     data = write_data(tmp_path / "data", train=plain_texts(), val=plain_texts())
-    recipe = Recipe(**TINY | {"dtype": "auto"}, updates=30, validate_every=0.5)
+    recipe = Recipe(**TINY | {"dtype": "auto"}, max_updates=30, validate_every=0.5)
     loop.train(recipe, data, tmp_path / "run", device="cpu")
     first, last = metrics(tmp_path / "run")
     assert last["val_loss"] < 0.7 * first["val_loss"]
@@ -168,7 +166,7 @@ def test_packed_crystals_do_not_see_each_other(taught):
     total, n_windows = 0.0, 0
     for batch in packing.batches(split, batch_tokens=400, context=100, seed=0, epoch=0):
         with torch.set_grad_enabled(taught):  # which takes another way through attention
-            loss, _, n = training_loss.summed_loss(net, batch, CPU, "float32")
+            loss, _, n = training_loss.sum_losses(net, batch, CPU, "float32")
         rows = list(zip(batch.ids, batch.segments, strict=True))
         inside = [ids[segments == k] for ids, segments in rows for k in range(segments.max() + 1)]
         assert n == sum(len(text) - 1 for text in inside)
@@ -195,8 +193,8 @@ def test_validation_is_the_mean_over_crystals_and_over_tokens():
 
 
 def test_the_rate_rises_then_falls_as_a_cosine():
-    recipe = Recipe(learning_rate=2.0, final_rate=0.1, warmup=4, updates=100)
-    assert [training_recipe.rate(recipe, update, 0.0) for update in range(6)] == [
+    recipe = Recipe(learning_rate=2.0, final_learning_rate_fraction=0.1, warmup=4, max_updates=100)
+    assert [learning_rate(recipe, update, 0.0) for update in range(6)] == [
         0.5,
         1.0,
         1.5,
@@ -204,12 +202,10 @@ def test_the_rate_rises_then_falls_as_a_cosine():
         2.0,
         2.0,
     ]
-    assert training_recipe.rate(recipe, 50, 0.5) == pytest.approx(1.1)
-    assert training_recipe.rate(recipe, 50, 0.25) == pytest.approx(0.2 + 0.9 * (1 + math.sqrt(0.5)))
-    assert (
-        training_recipe.rate(recipe, 100, 1.0) == training_recipe.rate(recipe, 100, 1.2) == pytest.approx(0.2)
-    )
-    assert training_recipe.rate(recipe.model_copy(update={"warmup": 0}), 0, 0.0) == 2.0
+    assert learning_rate(recipe, 50, 0.5) == pytest.approx(1.1)
+    assert learning_rate(recipe, 50, 0.25) == pytest.approx(0.2 + 0.9 * (1 + math.sqrt(0.5)))
+    assert learning_rate(recipe, 100, 1.0) == learning_rate(recipe, 100, 1.2) == pytest.approx(0.2)
+    assert learning_rate(recipe.model_copy(update={"warmup": 0}), 0, 0.0) == 2.0
 
 
 def test_minutes_are_those_of_training_alone(tmp_path, data, monkeypatch):
@@ -222,15 +218,15 @@ def test_minutes_are_those_of_training_alone(tmp_path, data, monkeypatch):
             next(clock)
         return validate(*arguments, **more)
 
-    monkeypatch.setattr(training_loss, "validate", slow)
-    recipe = Recipe(**TINY, minutes=0.2, validate_every=0.25)
+    monkeypatch.setattr(loop, "validate", slow)
+    recipe = Recipe(**TINY, max_minutes=0.2, validate_every=0.25)
     end = loop.train(recipe, data, tmp_path / "run", device="cpu")
     assert (end.update, end.seconds, end.share) == (12, 12.0, 1.0)
     assert [line["update"] for line in metrics(tmp_path / "run")] == [3, 6, 9, 12]
 
 
 def test_only_matrices_decay():
-    (only,) = step.optimizers(network(), Recipe(updates=1, weight_decay=0.3))
+    (only,) = step.make_optimizers(network(), Recipe(max_updates=1, weight_decay=0.3))
     decayed, kept = only.param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
     assert {p.dim() for p in decayed["params"]} == {2}
@@ -240,17 +236,19 @@ def test_only_matrices_decay():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "give one of tokens, updates and minutes, the length of the schedule, not none"),
-        ({"minutes": 1, "updates": 1}, "not updates and minutes"),
-        ({"tokens": 9, "minutes": 1}, "not tokens and minutes"),
-        ({"updates": 1, "n_layers": 2}, "n_layers"),
-        ({"updates": 1, "n_embd": 30, "n_head": 4}, "n_embd=30 must be a multiple of n_head=4"),
-        ({"updates": 0}, "updates"),
-        ({"minutes": float("inf"), "n_layer": 0}, "n_layer"),
-        ({"updates": 1, "dtype": "float8"}, "dtype"),
-        ({"updates": 1, "windows": "whole"}, "windows"),
-        ({"updates": 1, "ema": 1.0}, "ema"),
-        ({"updates": 1, "windows": "random", "rare": 0.5}, "rare=0.5 weighs crystals, and random windows"),
+        ({}, "give one of max_tokens, max_updates, max_minutes, the length of the schedule, not none"),
+        ({"max_minutes": 1, "max_updates": 1}, "not max_updates and max_minutes"),
+        ({"max_tokens": 9, "max_minutes": 1}, "not max_tokens and max_minutes"),
+        ({"max_updates": 1, "n_layers": 2}, "n_layers"),
+        ({"max_updates": 1, "n_embd": 30, "n_head": 4}, "n_embd=30 must be a multiple of n_head=4"),
+        ({"max_updates": 0}, "max_updates"),
+        ({"max_minutes": float("inf"), "n_layer": 0}, "n_layer"),
+        ({"max_updates": 1, "dtype": "float8"}, "dtype"),
+        ({"max_updates": 1, "packing": "whole"}, "packing"),
+        (
+            {"max_updates": 1, "packing": "random", "rare_group_exponent": 0.5},
+            "rare_group_exponent=0.5 weights crystals, but random",
+        ),
     ],
 )
 def test_a_recipe_that_is_none_is_refused(fields, message):
@@ -260,12 +258,12 @@ def test_a_recipe_that_is_none_is_refused(fields, message):
 
 def test_a_recipe_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
-        Recipe(updates=1).seed = 2
+        Recipe(max_updates=1).seed = 2
 
 
 # --- killed runs ---
 
-LONG = Recipe(**TINY, dropout=0.2, updates=20, validate_every=0.25)  # validates at 5, 10, 15 and 20
+LONG = Recipe(**TINY, dropout=0.2, max_updates=20, validate_every=0.25)  # validates at 5, 10, 15 and 20
 
 
 @pytest.fixture
@@ -289,7 +287,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, data, whole, 
     for number, update in enumerate(updates):
         with pytest.raises(KeyboardInterrupt):
             loop.train(LONG, data, place, device="cpu", resume=number > 0, report=stop_at(update))
-    other = Recipe(updates=1)  # the one in the folder counts
+    other = Recipe(max_updates=1)  # the one in the folder counts
     assert loop.train(other, data, place, device="cpu", resume=True).update == 20
     assert_same_run(place, whole)
 
@@ -297,10 +295,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, data, whole, 
 @pytest.mark.parametrize(
     ("holder", "name", "call"),
     [
-        (training_metrics, "log", 3),
+        (training_metrics, "append", 3),
         (training_state, "save", 3),
-        (models_folder, "save", 1),
-        (models_folder, "save", 4),
+        (loop, "save_model", 1),
+        (loop, "save_model", 4),
     ],
 )
 def test_a_run_that_died_while_it_wrote_ends_as_one_that_did_not(
@@ -325,12 +323,13 @@ def test_a_run_that_died_while_it_wrote_ends_as_one_that_did_not(
 
 KILLED = """
 import os, signal, sys
-from crystallm import training
-recipe = training.Recipe.model_validate_json(sys.argv[1])
+from crystallm.training.loop import train
+from crystallm.training.recipe import Recipe
+recipe = Recipe.model_validate_json(sys.argv[1])
 def report(progress, losses):
     if progress.update == 13:
         os.kill(os.getpid(), signal.SIGKILL)
-training.train(recipe, sys.argv[2], sys.argv[3], device="cpu", report=report)
+train(recipe, sys.argv[2], sys.argv[3], device="cpu", report=report)
 """
 
 
@@ -369,21 +368,19 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
 
     def spoil():
         if poison == "validation":
-            monkeypatch.setattr(
-                training_loss, "validate", lambda *_: training_loss.Losses(math.nan, math.nan)
-            )
+            monkeypatch.setattr(loop, "validate", lambda *_: training_loss.Losses(math.nan, math.nan))
             return
-        real = training_loss.summed_loss
+        real = training_loss.sum_losses
 
         def broken(*arguments, **more):
             found = real(*arguments, **more)
-            loss = found.weighed
+            loss = found.weighted
             if poison == "loss":
-                return found._replace(whole=found.whole * math.nan)
+                return found._replace(unweighted=found.unweighted * math.nan)
             # sqrt has an infinite slope at 0: a finite loss whose gradient is none
-            return found._replace(weighed=loss + torch.sqrt(loss - loss))
+            return found._replace(weighted=loss + torch.sqrt(loss - loss))
 
-        monkeypatch.setattr(training_loss, "summed_loss", broken)
+        monkeypatch.setattr(step, "sum_losses", broken)
 
     with pytest.raises(CrystallmError, match=r"loss is .* at update \d+; the last good state is") as caught:
         loop.train(LONG, data, place, device="cpu", report=report)
@@ -397,14 +394,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
 
 
 def test_a_loss_that_is_no_number_from_the_start_leaves_the_start(tmp_path, data, monkeypatch):
-    real = training_loss.summed_loss
+    real = training_loss.sum_losses
 
     def broken(*arguments, **more):
         found = real(*arguments, **more)
-        return found._replace(whole=found.whole * math.inf)
+        return found._replace(unweighted=found.unweighted * math.inf)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_loss, "summed_loss", broken)
+        patch.setattr(step, "sum_losses", broken)
         with pytest.raises(CrystallmError, match="the loss is inf .* at update 0"):
             loop.train(LONG, data, tmp_path / "run", device="cpu")
     assert state(tmp_path / "run")[0]["update"] == 0
@@ -477,17 +474,17 @@ def test_a_damaged_state_is_refused(data, whole, kind):
         recipe = LONG.model_copy(update={"n_embd": 32})
         (whole / training_state.RECIPE).write_text(recipe.model_dump_json())
     else:
-        save_file(state(whole)[1], str(path), metadata={"progress": '{"updates": 3}'})
+        save_file(state(whole)[1], str(path), metadata={"progress": '{"max_updates": 3}'})
     with pytest.raises(CheckpointError, match="does not hold the state of this run") as caught:
         loop.train(LONG, data, whole, device="cpu", resume=True)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"updates": 20, "depth": 3}', None])
+@pytest.mark.parametrize("content", ["", "{}", '{"max_updates": 20, "depth": 3}', None])
 def test_a_damaged_recipe_is_refused(data, whole, content):
     path = whole / training_state.RECIPE
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(CheckpointError, match="recipe.json' is no recipe") as caught:
+    with pytest.raises(CheckpointError, match="recipe.json' is not a recipe") as caught:
         loop.train(LONG, data, whole, device="cpu", resume=True)
     assert "\n" not in str(caught.value)
 
@@ -531,17 +528,17 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, data):
 def test_a_run_may_start_from_the_weights_of_a_model(tmp_path):
     texts = plain_texts()
     data = write_data(tmp_path / "data", train=texts, val=texts)
-    recipe = Recipe(**TINY | {"n_embd": 32, "dropout": 0.0, "updates": 80})
+    recipe = Recipe(**TINY | {"n_embd": 32, "dropout": 0.0, "max_updates": 80})
     first = loop.train(recipe, data, tmp_path / "first", device="cpu")
     model = str(tmp_path / "first" / "model")
-    further = recipe.model_copy(update={"init_from": model, "updates": 4, "learning_rate": 1e-4})
+    further = recipe.model_copy(update={"init_from": model, "max_updates": 4, "learning_rate": 1e-4})
     end = loop.train(further, data, tmp_path / "further", device="cpu")
     assert end.best == pytest.approx(first.best, rel=0.05)  # where random weights have three times as much
     assert training_state.read_recipe(tmp_path / "further").init_from == model
 
 
 def test_weights_of_another_form_are_refused(tmp_path, data, whole):
-    other = Recipe(**TINY | {"n_embd": 8, "updates": 2, "init_from": str(whole / "model")})
+    other = Recipe(**TINY | {"n_embd": 8, "max_updates": 2, "init_from": str(whole / "model")})
     with pytest.raises(InputError, match="has n_embd = 16, this run 8"):
         loop.train(other, data, tmp_path / "run", device="cpu")
     with pytest.raises(CheckpointError, match="nowhere"):
@@ -553,11 +550,15 @@ def test_weights_of_another_form_are_refused(tmp_path, data, whole):
 
 
 def test_training_needs_neither_pymatgen_nor_pyarrow():
-    names = "orbits", "tokenizer", "grammar", "decode", "model", "checkpoint", "dataset", "training"
+    names = (
+        "orbits.language", "tokenizer", "grammar.factory", "sampling.sample", "network.transformer",
+        "models.load", "datasets.shards", "training.loop",
+    )  # fmt: skip
     script = f"""
 import sys
-from crystallm import {", ".join(names)}
-orbits.vocabulary(), orbits.families(), orbits.prompt([("Ti", 2)], 136)
+import {", ".join(f"crystallm.{name}" for name in names)}
+from crystallm.language import get_language
+get_language("orbits").prompt([("Ti", 2)], 136)
 print(sorted({{"pymatgen", "pyarrow", "spglib"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -565,7 +566,7 @@ print(sorted({{"pymatgen", "pyarrow", "spglib"}} & set(sys.modules)))
 
 
 def test_a_new_run_has_gone_nowhere():
-    assert vars(Progress()) == {
+    assert vars(TrainingProgress()) == {
         "share": 0.0, "update": 0, "epoch": 0, "batch": 0, "seconds": 0.0, "tokens": 0, "loss": math.inf,
         "best": math.inf, "stale": 0, "operations": 0.0,
     }  # fmt: skip

@@ -45,7 +45,7 @@ def test_multiplicities_that_do_not_add_up(text):
 
 
 @pytest.mark.parametrize(
-    ("formula", "reason"), [(None, "has no"), ("", "has no"), ("Qq2", "is not a formula")]
+    ("formula", "reason"), [(None, "has no"), ("", "has no"), ("Na(", "is not a formula")]
 )
 def test_a_formula_that_cannot_be_read(formula, reason):
     with pytest.raises(CrystallmError, match=reason):

@@ -1,14 +1,13 @@
-"""What a network has learned of elements, numbers and space groups: the vectors of their tokens, and a map.
+"""Learned embeddings of elements, numbers and space groups: tables, maps, nearest neighbours.
 
-Tables have the form of the original's: the name of a token in the column `element`, whatever it is of, then a
-column for each component, `0` to `C - 1`; elements by atomic number, groups with `_sg` behind their symbol.
+Tables have the original's form: the name of a token in the column `element`, of whatever kind, then a column
+per component, `0` to `C - 1`; elements by atomic number, space groups with the suffix `_sg`.
 
-    atoms          elements that have a token
+    atoms          elements with a token
     digits         of `cif`: 0 to 9; of `orbits`: the hundredths of a cell edge, 0.00 to 0.99
-    space-groups   those that have a token, by number
+    space-groups   space groups with a token, by number
 
-The map shows the two directions in which the vectors, each of length 1, differ most (principal components):
-distances are those of directions, and the same vectors give the same picture.
+Maps show the first two principal components of the vectors, normalized to length 1.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ SYSTEMS = (
     (2, "triclinic"), (15, "monoclinic"), (74, "orthorhombic"), (142, "tetragonal"), (167, "trigonal"),
     (194, "hexagonal"), (230, "cubic"),
 )  # fmt: skip
-"""The last number of each crystal system."""
+"""Last space group number of each crystal system."""
 
 
 def vectors(model: Model, of: str) -> tuple[list[str], Floats]:
-    """Names of tokens and their vectors [n_tokens, C].
+    """Return names and embeddings [n_tokens, C] of the tokens of a kind.
 
     Raises:
-        InputError: of something else than `KINDS`.
+        InputError: `of` is none of `KINDS`.
     """
     names, ids = _tokens(model, of)
     table = model.network.transformer.wte.weight.detach().float().cpu()
@@ -63,29 +62,29 @@ def _tokens(model: Model, of: str) -> tuple[list[str], list[int]]:
 
 
 def rows(names: Sequence[str], table: Floats) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """A row for each token, and the columns with their pyarrow types."""
+    """Return a row per token, and the columns with their pyarrow types."""
     columns = {"element": "string"} | {str(i): "float64" for i in range(table.shape[1])}
-    found = [
+    token_rows = [
         {"element": name} | {str(i): float(x) for i, x in enumerate(vector)}
         for name, vector in zip(names, table, strict=True)
     ]
-    return found, columns
+    return token_rows, columns
 
 
-def flat(table: Floats) -> Floats:
-    """Places [n_tokens, 2] on the map."""
+def project(table: Floats) -> Floats:
+    """Return the first two principal components [n_tokens, 2] of the normalized vectors [n_tokens, C]."""
     lengths = np.linalg.norm(table, axis=1, keepdims=True)
     directions = table / np.where(lengths > 0, lengths, 1.0)
     centred = directions - directions.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     axes = axes[:2]
-    # The sign of an axis is by chance: the largest component is made positive.
+    # The sign of an axis is arbitrary: make the largest component positive.
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
     return np.asarray(centred @ (axes * np.sign(largest)).T)
 
 
-def kinds_of(names: Sequence[str], of: str) -> list[str]:
-    """What each token is coloured by: block of the periodic table, crystal system, tenth of the edge."""
+def categories(names: Sequence[str], of: str) -> list[str]:
+    """Return the category of each token: block of the periodic table, crystal system, tenth of the edge."""
     if of == "atoms":
         return [_block(name) for name in names]
     if of == "space-groups":
@@ -102,16 +101,16 @@ def _block(symbol: str) -> str:
     number = elements.get(symbol).number
     if 57 <= number <= 71 or 89 <= number <= 103:
         return "f block"
-    # Behind each noble gas: alkali and alkaline earth metal, then the d block, then the p block.
-    before = max(gas for gas in (0, 2, 10, 18, 36, 54, 86) if gas < number)
-    place = number - before - (14 if before in (54, 86) and number - before > 16 else 0)
-    if number <= 2 or place <= 2:
+    # After each noble gas: alkali and alkaline earth metal, then the d block, then the p block.
+    noble_gas = max(gas for gas in (0, 2, 10, 18, 36, 54, 86) if gas < number)
+    column = number - noble_gas - (14 if noble_gas in (54, 86) and number - noble_gas > 16 else 0)
+    if number <= 2 or column <= 2:
         return "s block"
-    return "d block" if before >= 18 and place <= 12 else "p block"
+    return "d block" if noble_gas >= 18 and column <= 12 else "p block"
 
 
 def nearest(names: Sequence[str], table: Floats, n: int) -> list[list[str]]:
-    """The n names with the smallest angle to each, the nearest first."""
+    """Return for each vector the names of the n others with the smallest angle to it, nearest first."""
     lengths = np.linalg.norm(table, axis=1, keepdims=True)
     directions = table / np.where(lengths > 0, lengths, 1.0)
     cosines = directions @ directions.T

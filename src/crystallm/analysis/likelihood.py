@@ -1,16 +1,13 @@
-"""How plausible a network finds given crystals: log-likelihoods, whole and by part of the text.
+"""Log-likelihoods of given crystals under a model, in total and by part.
 
-With t_1 ... t_n the tokens of a crystal's canonical text (t_1, its beginning, is given) and p the network's
-probabilities at temperature 1, without rules,
+With t_1 ... t_n the tokens of a crystal's canonical sequence (t_1, its start, is given) and p the network's
+probabilities at temperature 1, without grammar,
 
     nats = -sum_{i > 1} log p(t_i | t_1 ... t_{i-1})        perplexity = exp(nats / tokens)
 
-and every token belongs to one part: composition, space group, orbits (which element on which position), cell,
-or coordinates. What a part costs is told given all parts before it, so that `nats` without the composition is
-the surprise at the crystal given its formula. Numbers of different languages, and of models with different
-tables of tokens, compare by crystal only, not by token.
-
-Knows texts and networks; refuses to know files and which crystal is the better one.
+Every token belongs to one part: composition, space group, orbits (which element on which position), cell, or
+coordinates. The nats of a part are conditional on all earlier parts, so that `nats` without the composition
+is -log p(crystal | formula). Compare different languages or vocabularies per crystal, not per token.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
 from crystallm.language import TOKEN_ROLES
-from crystallm.sampling.sample import token_losses
+from crystallm.sampling.sample import log_probs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,10 +28,10 @@ if TYPE_CHECKING:
 
 
 BATCH_TOKENS = 16_384
-"""Tokens that go through the network together, padding included."""
+"""Maximum number of tokens of a batch, padding included."""
 
-TOGETHER = 512
-"""Crystals that are sorted by length before they are put together."""
+SORTED = 512
+"""Number of crystals that are sorted by length before they are batched."""
 
 COLUMNS = {
     "id": "string",
@@ -51,16 +48,16 @@ COLUMNS = {
     },
     "reason": "string",
 }
-"""Columns of a table of scores, with their pyarrow types. What was not scored has nulls, and the reason."""
+"""Columns of a table of scores, with pyarrow types. Crystals without a score have nulls and a reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """What a network makes of one crystal.
+class LikelihoodScore:
+    """Negative log-likelihood of one crystal.
 
     Attributes:
-        nats: of the whole text, natural units.
-        n_tokens: that were judged.
+        nats: of the whole sequence, natural units.
+        n_tokens: number of tokens in `nats`.
         parts: (nats, tokens) of each part.
     """
 
@@ -70,58 +67,58 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """Of a token of the text."""
+        """Perplexity per token; NaN without tokens."""
         return math.exp(self.nats / self.n_tokens) if self.n_tokens else math.nan
 
 
-def score(model: Model, texts: Sequence[Sequence[int]]) -> list[Score]:
-    """Log-likelihoods of whole texts.
+def score(model: Model, sequences: Sequence[Sequence[int]]) -> list[LikelihoodScore]:
+    """Score complete token sequences.
 
     Args:
         model: loaded.
-        texts: tokens of each crystal, end included.
+        sequences: tokens of each crystal, end included.
 
     Raises:
-        InputError: a text of fewer than two tokens, or longer than the context.
+        InputError: a sequence has fewer than two tokens, or more than the context.
     """
     context = model.config.context
-    for ids in texts:
+    for ids in sequences:
         if not 2 <= len(ids) <= context:
             raise InputError(f"a text of {len(ids)} tokens: the model {model.name!r} reads 2 to {context}")
-    found: dict[int, Score] = {}
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    scores: dict[int, LikelihoodScore] = {}
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     while order:
-        longest = len(texts[order[-1]])
+        longest = len(sequences[order[-1]])
         batch = [order.pop() for _ in range(min(len(order), max(1, BATCH_TOKENS // longest)))]
-        for i, losses in zip(batch, token_losses(model.network, [texts[i] for i in batch]), strict=True):
-            named = zip(model.language.token_roles(texts[i])[1:], losses, strict=True)
+        values = log_probs(model.network, [sequences[i] for i in batch])
+        for i, own in zip(batch, values, strict=True):
             sums = dict.fromkeys(TOKEN_ROLES, (0.0, 0))
-            for part, loss in named:
+            for part, log_prob in zip(model.language.token_roles(sequences[i])[1:], own, strict=True):
                 nats, n = sums[part]
-                sums[part] = (nats + loss, n + 1)
-            found[i] = Score(math.fsum(losses), len(losses), sums)
-    return [found[i] for i in range(len(texts))]
+                sums[part] = (nats - log_prob, n + 1)
+            scores[i] = LikelihoodScore(math.fsum(-log_prob for log_prob in own), len(own), sums)
+    return [scores[i] for i in range(len(sequences))]
 
 
 def rows(model: Model, entries: Iterable[Entry], *, symprec: float = 0.1) -> Iterator[dict[str, Any]]:
-    """A row with `COLUMNS` for each crystal of a collection, in its order.
+    """Yield a row with `COLUMNS` for each crystal of a collection, in order.
 
     Args:
         model: loaded.
-        entries: to score.
+        entries: crystals to score.
         symprec: distance tolerance of the symmetry search, Å.
     """
     waiting: list[tuple[dict[str, Any], list[int] | None]] = []
     for entry in entries:
         waiting.append(_read(model, entry, symprec))
-        if len(waiting) == TOGETHER:
+        if len(waiting) == SORTED:
             yield from _scored(model, waiting)
             waiting = []
     yield from _scored(model, waiting)
 
 
 def _read(model: Model, entry: Entry, symprec: float) -> tuple[dict[str, Any], list[int] | None]:
-    """A row without numbers, and the tokens of its crystal if it has a text."""
+    """Return a row without scores, and the tokens of its crystal if it can be encoded."""
     from crystallm.crystallography import formula, space_groups
     from crystallm.sources import parsing
 
@@ -143,19 +140,19 @@ def _read(model: Model, entry: Entry, symprec: float) -> tuple[dict[str, Any], l
 
 def _scored(model: Model, read: Sequence[tuple[dict[str, Any], list[int] | None]]) -> list[dict[str, Any]]:
     scores = iter(score(model, [ids for _, ids in read if ids is not None]))
-    found = []
+    scored = []
     for row, ids in read:
         if ids is None:
-            found.append(row)
+            scored.append(row)
             continue
-        one = next(scores)
-        told: dict[str, Any] = {
-            "nats": one.nats,
-            "nats_per_token": one.nats / one.n_tokens,
-            "perplexity": one.perplexity,
+        result = next(scores)
+        columns: dict[str, Any] = {
+            "nats": result.nats,
+            "nats_per_token": result.nats / result.n_tokens,
+            "perplexity": result.perplexity,
         }
-        for part, (nats, n) in one.parts.items():
-            told |= {f"{part}_nats": nats, f"{part}_tokens": n}
-            told[f"{part}_perplexity"] = math.exp(nats / n) if n else None
-        found.append(row | told)
-    return found
+        for part, (nats, n) in result.parts.items():
+            columns |= {f"{part}_nats": nats, f"{part}_tokens": n}
+            columns[f"{part}_perplexity"] = math.exp(nats / n) if n else None
+        scored.append(row | columns)
+    return scored

@@ -1,4 +1,4 @@
-"""Structure classes: rutile, spinel, perovskite and others."""
+"""Detect the structure class of a crystal: rutile, spinel, elpasolite, pyrochlore, perovskite."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ SYMPREC = 0.1
 """Distance tolerance of the symmetry search, Å."""
 
 ANGLE_TOLERANCE = 5.0
-"""Degrees."""
+"""Angle tolerance of the symmetry search, degrees."""
 
 MIN_VOLUME = 1e-3
 """Å^3; smaller cells are not standardized."""
 
 ANIONS = frozenset("H N O F P S Cl As Se Br Te I".split())
-"""Elements that X may be."""
+"""Elements allowed as X."""
 
 MAX_ATOMS = 1000
-"""Atoms beyond which a crystal is not looked at."""
+"""Maximum number of atoms of a crystal; larger ones have no class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """The X around a cation: so many with nearest * a < d < farthest * a, and none nearer."""
+    """Coordination of a cation: `number` X with nearest * a < d < farthest * a, and none nearer."""
 
     number: int
     nearest: float
@@ -49,13 +49,13 @@ class Prototype:
 
     Attributes:
         name: of the class.
-        roles: formula of the class, and of its cations and X in this order.
+        roles: formula of the class: its cations and X in this order.
         space_group: number.
         z: formula units in the conventional cell.
         counts: atoms of each role in the formula.
         positions: for each choice of origin, the Wyckoff letters of each role.
-        shells: for each cation role, the X around it.
-        lengths: the free ones.
+        shells: coordination of each cation.
+        lengths: free cell lengths.
     """
 
     name: str
@@ -68,9 +68,9 @@ class Prototype:
     lengths: tuple[str, ...] = ("a",)
 
 
-# The shells hold all compounds of the classes in 47,335 structures of open collections, with a tenth to spare
-# at the ends; what they cut off are molecules (SeI2 in P4_2/mnm, two neighbours at 0.33 a) and other types.
-# Where there is no free coordinate (perovskite) they are the exact distances, with play for rounding.
+# The shells include all compounds of the classes in 47,335 structures of open collections, with a margin of a
+# tenth at the ends. They exclude molecules (SeI2 in P4_2/mnm, two neighbours at 0.33 a) and other types.
+# Without free coordinates (perovskite) they are the exact distances, with a margin for rounding.
 PROTOTYPES = {
     prototype.name: prototype
     for prototype in (
@@ -111,8 +111,8 @@ class Member:
 
     Attributes:
         name: of the class.
-        elements: on the roles of the class, in their order; of the two like roles of an elpasolite the less
-            electronegative element comes first.
+        elements: of each role, in order; of the two equal roles of an elpasolite the less electronegative
+            element comes first.
         a: Å.
         c: Å.
     """
@@ -124,44 +124,38 @@ class Member:
 
     @property
     def formula(self) -> str:
-        """The formula with the elements in the order of the roles: `Cs2NaTbCl6`."""
+        """Formula with the elements in the order of the roles: `Cs2NaTbCl6`."""
         counts = PROTOTYPES[self.name].counts
         return "".join(f"{s}{n}" if n > 1 else s for s, n in zip(self.elements, counts, strict=True))
 
 
-def detect(structure: Structure) -> str | None:
-    """Name of the class that a crystal is of, in whatever cell it is told; None for no class."""
-    found = member(structure)
-    return None if found is None else found.name
-
-
-def member(structure: Structure) -> Member | None:
-    """The class, and what is where; None for no class."""
+def classify(structure: Structure) -> Member | None:
+    """Return the class of a structure, in any cell, with the element of each role; None for no class."""
     if not structure.is_ordered or not 0 < len(structure) <= MAX_ATOMS:
         return None
     counts = Counter(str(species.symbol) for species in structure.species)
     divisor = math.gcd(*counts.values())
     unit = {symbol: count // divisor for symbol, count in counts.items()}
-    likely = [p for p in PROTOTYPES.values() if sorted(p.counts) == sorted(unit.values())]
+    candidates = [p for p in PROTOTYPES.values() if sorted(p.counts) == sorted(unit.values())]
     try:
         order = elements.electronegativity_order(unit)
-    except InputError:  # an element beyond the languages
+    except InputError:  # an element without a token
         return None
-    if not likely or order[-1] not in ANIONS:
+    if not candidates or order[-1] not in ANIONS:
         return None
-    found = _standardised(structure)
-    if found is None:
+    symmetry = _symmetry(structure)
+    if symmetry is None:
         return None
-    for prototype in likely:
-        if found.number != prototype.space_group:
+    for prototype in candidates:
+        if symmetry.number != prototype.space_group:
             continue
         for cations in permutations(order[:-1]):
             placed = (*cations, order[-1])
             if tuple(unit[symbol] for symbol in placed) != prototype.counts:
                 continue
-            letters = tuple(_letters(structure, found, symbol) for symbol in placed)
-            if letters in prototype.positions and _in_shells(found, prototype, placed):
-                lattice = found.std_lattice
+            letters = tuple(_letters(structure, symmetry, symbol) for symbol in placed)
+            if letters in prototype.positions and _in_shells(symmetry, prototype, placed):
+                lattice = symmetry.std_lattice
                 return Member(prototype.name, placed, float(lattice[0, 0]), float(lattice[2, 2]))
     return None
 
@@ -169,7 +163,7 @@ def member(structure: Structure) -> Member | None:
 # -- one crystal ---------------------------------------------------------------------------------------------
 
 
-def _standardised(structure: Structure) -> Any:
+def _symmetry(structure: Structure) -> Any:
     """Return spglib's dataset; None if it finds no symmetry."""
     matrix, coords = structure.lattice.matrix, structure.frac_coords
     if not structure.volume >= MIN_VOLUME:
@@ -177,31 +171,35 @@ def _standardised(structure: Structure) -> Any:
     return find_symmetry(matrix, coords, structure.atomic_numbers, SYMPREC, ANGLE_TOLERANCE)
 
 
-def _letters(structure: Structure, found: Any, symbol: str) -> str:
-    """Wyckoff letters of an element, in alphabetical order."""
-    pairs = zip(structure.species, found.wyckoffs, strict=True)
+def _letters(structure: Structure, symmetry: Any, symbol: str) -> str:
+    """Return the Wyckoff letters of an element, in alphabetical order."""
+    pairs = zip(structure.species, symmetry.wyckoffs, strict=True)
     return "".join(sorted({letter for species, letter in pairs if species.symbol == symbol}))
 
 
-def _in_shells(found: Any, prototype: Prototype, placed: Sequence[str]) -> bool:
-    """Whether each cation has its X around it."""
+def _in_shells(symmetry: Any, prototype: Prototype, placed: Sequence[str]) -> bool:
+    """Return whether each cation has the coordination of its role."""
     import numpy as np
 
-    a = found.std_lattice[0, 0]
-    steps = np.array(list(np.ndindex(5, 5, 5))) - 2  # [125, 3] cells around
-    x = found.std_positions[found.std_types == elements.get(placed[-1]).number]  # [n_x, 3]
+    a = symmetry.std_lattice[0, 0]
+    steps = np.array(list(np.ndindex(5, 5, 5))) - 2  # [125, 3] neighbouring cells
+    x = symmetry.std_positions[symmetry.std_types == elements.get(placed[-1]).number]  # [n_x, 3]
     for symbol, shell in zip(placed, prototype.shells, strict=False):  # X has no shell
-        atom = found.std_positions[found.std_types == elements.get(symbol).number][0]
+        atom = symmetry.std_positions[symmetry.std_types == elements.get(symbol).number][0]
         vectors = (x - atom)[:, None, :] + steps  # [n_x, 125, 3]
-        distances = np.linalg.norm(vectors @ found.std_lattice, axis=-1) / a
-        inner, outer = (distances < shell.nearest).sum(), (distances < shell.farthest).sum()
-        if inner or outer != shell.number:
+        distances = np.linalg.norm(vectors @ symmetry.std_lattice, axis=-1) / a
+        n_inner, n_outer = (distances < shell.nearest).sum(), (distances < shell.farthest).sum()
+        if n_inner or n_outer != shell.number:
             return False
     return True
 
 
 def prototype_of(name: str) -> Prototype:
-    """Return the prototype of this name, or raise InputError with the names there are."""
+    """Return the prototype of this name.
+
+    Raises:
+        InputError: unknown name.
+    """
     try:
         return PROTOTYPES[name]
     except KeyError:

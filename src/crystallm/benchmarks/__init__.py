@@ -1,4 +1,1 @@
-"""The paper's benchmarks: crystals that a model wrote against crystals that are known.
-
-Each module scores what it is given; none of them runs a model.
-"""
+"""Benchmarks: generated crystals against reference structures. No module here runs a model."""

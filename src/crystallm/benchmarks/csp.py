@@ -1,18 +1,19 @@
-"""Crystal structure prediction: how often a known structure is among the samples for its composition.
+"""Crystal structure prediction: how often a reference structure is among the samples for its composition.
 
-For entry i with true structure T_i and samples S_i1, S_i2, ... (in the order they were written):
+For entry i with reference structure T_i and samples S_i1, S_i2, ... (in the order of generation):
 
-- T_i is symmetrised first: what pymatgen's `CifWriter(T_i, symprec=0.1)` writes, read back.
-- S_ij counts if its cell is sensible (lengths in [0.5, 1000] Å, angles in [10, 170] degrees), its composition
-  passes the SMACT test, no two of its atoms are closer than 0.5 Å, and its volume is at least 0.1 Å^3.
+- T_i is symmetrized first: what pymatgen's `CifWriter(T_i, symprec=0.1)` writes, read back.
+- S_ij counts if its cell is plausible (lengths in [0.5, 1000] Å, angles in [10, 170] degrees), its
+  composition passes the SMACT test, no two of its atoms are closer than 0.5 Å, and its volume is at least 0.1
+  Å^3.
 - r_ij is the root mean square distance of `StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3).get_rms_dist`
-  between T_i and S_ij, normalised by (V / n_atoms)^(1/3); none where S_ij does not count or match.
+  between T_i and S_ij, normalized by (V / n_atoms)^(1/3); undefined where S_ij does not count or match.
 - match rate at n: the share of ALL entries with some r_ij, j <= n. RMSE at n: the mean over those entries of
   min_{j <= n} r_ij.
 
-The SMACT test asks for one oxidation state an element (SMACT's list of 2014, `smact14`), such that the
+The SMACT test requires one oxidation state per element (SMACT's list of 2014, `smact14`) such that the
 charges add up to zero and every positive element is less electronegative than every negative one. One-element
-and all-metal compositions pass. This module refuses to know who wrote the samples.
+and all-metal compositions pass.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 SYMPREC = 0.1
-"""Å, of the symmetrised truth."""
+"""Distance tolerance of the symmetrization, Å."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,10 @@ class CspResult:
     Attributes:
         n_entries: number of test entries, the denominator of every match rate.
         match_rate: for each n, the share of entries with a match among their first n samples, 0 to 1.
-        rmse: for each n, the mean over matched entries of their smallest normalised rms distance; NaN where
-            nothing matched.
-        rms: for each entry, for each sample, its normalised rms distance to the truth; None: no match.
-        reasons: for each entry, for each sample, why it did not count ("" if it was compared).
+        rmse: for each n, the mean over matched entries of their smallest normalized rms distance; NaN without
+            matches.
+        rms: for each entry and sample, the normalized rms distance to the reference; None: no match.
+        reasons: for each entry and sample, why it did not count ("" if it was compared).
     """
 
     n_entries: int
@@ -63,7 +64,7 @@ class CspResult:
     reasons: tuple[tuple[str, ...], ...]
 
     def best(self, n: int) -> tuple[float | None, ...]:
-        """For each entry the smallest rms distance among its first n samples; None: no match."""
+        """Return the smallest rms distance among the first n samples of each entry; None: no match."""
         return tuple(min((r for r in row[:n] if r is not None), default=None) for row in self.rms)
 
 
@@ -80,33 +81,33 @@ def evaluate(
     composition_test: bool = True,
     on_done: Callable[[int], None] | None = None,
 ) -> CspResult:
-    """Match rate and RMSE of samples against the known structures.
+    """Compute match rate and RMSE of samples against reference structures.
 
     Args:
-        truths: the test entries, as their data set holds them.
-        candidates_by_entry: for each entry its samples, in the order in which they were written: structures,
-            CIFs, standard texts, or None for a sample that is no crystal.
-        n: how many samples an entry may use, one or several numbers.
-        workers: processes at a time, each of which can be lost.
-        seconds: limit for one comparison.
-        memory_gb: limit for one process, GiB.
-        executor: where to compare; None opens processes for this call.
-        symmetrise: whether the truth is still to be symmetrised; False if that has been done.
-        composition_test: whether to ask for the SMACT test, as the paper does. Needs the extra `bench`.
+        truths: reference structures, as in their data set.
+        candidates_by_entry: samples of each entry in the order of generation: structures, CIFs, standard
+            texts, or None for a sample that is not a crystal.
+        n: numbers of samples per entry.
+        workers: number of killable worker processes.
+        seconds: limit of one comparison.
+        memory_gb: limit of one process, GiB.
+        executor: in place of processes for this call.
+        symmetrise: whether to symmetrize the references; False if they are already.
+        composition_test: whether to require the SMACT test, as the paper does. Needs the extra `bench`.
         on_done: called with the index of each comparison after it, from a worker's thread.
 
     Raises:
-        InputError: no entries, as many truths as lists of samples there are not, or an n below 1.
+        InputError: no entries, different numbers of references and lists of samples, or an n below 1.
         CrystallmError: SMACT is not installed, or no worker could be started.
     """
     if not truths or len(truths) != len(candidates_by_entry):
         raise InputError(
-            f"{len(truths)} truths and {len(candidates_by_entry)} lists of samples: give one list an entry, "
-            "and at least one entry"
+            f"{len(truths)} reference structures and {len(candidates_by_entry)} lists of samples: give one "
+            "list per entry, and at least one entry"
         )
     if not n or min(n) < 1:
         raise InputError(f"n = {tuple(n)}: numbers of samples start at 1")
-    found = distances(
+    by_entry = distances(
         truths,
         candidates_by_entry,
         executor=executor,
@@ -117,18 +118,20 @@ def evaluate(
         composition_test=composition_test,
         on_done=on_done,
     )
-    counted = [[d if d.passes_smact or not composition_test else _refused(d) for d in row] for row in found]
-    return score([[d.rms for d in row] for row in counted], n, [[d.reason for d in row] for row in counted])
+    if composition_test:
+        by_entry = [[d if d.passes_smact else _exclude(d) for d in row] for row in by_entry]
+    rms = [[d.rms for d in row] for row in by_entry]
+    return score(rms, n, [[d.reason for d in row] for row in by_entry])
 
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """How far a sample is from the truth.
+    """Distance between a sample and its reference structure.
 
     Attributes:
-        rms: normalised rms distance; None: no match.
-        reason: why it was not compared ("" if it was).
-        passes_smact: whether its composition passes the SMACT test; True where it was not asked.
+        rms: normalized rms distance; None: no match.
+        reason: why they were not compared ("" if they were).
+        passes_smact: whether the composition passes the SMACT test; True if not tested.
     """
 
     rms: float | None
@@ -136,7 +139,7 @@ class Distance:
     passes_smact: bool = True
 
 
-def _refused(distance: Distance) -> Distance:
+def _exclude(distance: Distance) -> Distance:
     return replace(distance, rms=None, reason=distance.reason or "its composition fails the SMACT test")
 
 
@@ -152,9 +155,9 @@ def distances(
     on_done: Callable[[int], None] | None = None,
     executor: Executor | None = None,
 ) -> list[list[Distance]]:
-    """Distances of samples from the known structures, whatever the SMACT test says.
+    """Compute distances between samples and reference structures, regardless of the SMACT test.
 
-    Arguments as `evaluate`; `executor`: where to compare, in place of processes of this machine.
+    Arguments as for `evaluate`; `executor`: in place of processes of this machine.
 
     Raises:
         CrystallmError: as `evaluate`.
@@ -189,22 +192,22 @@ def compare_pairs(
     executor: Executor | None = None,
     **how: Any,
 ) -> list[list[Any]]:
-    """Apply a function to every pair of a known structure and a sample for it, in worker processes.
+    """Apply a function to every pair of a reference structure and a sample, in worker processes.
 
     Args:
-        function: as for `run_tasks`; its task holds `truth` (see `truth_of`), `sample` (packed, JSON) and
-            the options.
-        truths: the test entries.
-        candidates_by_entry: for each entry its samples.
-        options: of each task; `symmetrise`: whether the truth is still to be symmetrised.
-        executor: likewise.
-        how: arguments of `run_tasks`.
+        function: as for `run_tasks`; its task holds `truth` (see `truth_of`), `sample` (JSON) and the
+            options.
+        truths: reference structures.
+        candidates_by_entry: samples of each entry.
+        options: of each task; `symmetrise`: whether to symmetrize the reference.
+        executor: in place of processes for this call.
+        how: further arguments of `run_tasks`.
 
     Returns:
-        For each entry, for each sample the function's value, or `Lost`; None for a sample that is None.
+        For each entry and sample the value of the function, or `Failure`; None for a sample that is None.
     """
-    # One task for each distinct pair of truth and sample: a model that is sure of itself repeats itself. The
-    # tasks of an entry stand together, so that a worker reads and symmetrises its truth once.
+    # One task per distinct pair, as a model may repeat a sample. Tasks of an entry are consecutive, so that a
+    # worker reads and symmetrizes its reference once.
     tasks: dict[tuple[int, str], dict[str, Any]] = {}
     keys: list[list[tuple[int, str] | None]] = []
     for i, (truth, samples) in enumerate(zip(truths, candidates_by_entry, strict=True)):
@@ -223,27 +226,27 @@ def compare_pairs(
 def score(
     rms: Sequence[Sequence[float | None]], n: Sequence[int], reasons: Sequence[Sequence[str]] | None = None
 ) -> CspResult:
-    """The scores that follow from the rms distance of every sample of every entry (None: no match)."""
+    """Compute scores from the rms distances of all samples of all entries (None: no match)."""
     rates: dict[int, float] = {}
     errors: dict[int, float] = {}
     for k in n:
         best = [min(row) for values in rms if (row := [r for r in values[:k] if r is not None])]
         rates[k] = len(best) / len(rms)
         errors[k] = math.fsum(best) / len(best) if best else math.nan
-    why = reasons if reasons is not None else [[""] * len(row) for row in rms]
+    given = reasons if reasons is not None else [[""] * len(row) for row in rms]
     return CspResult(
         n_entries=len(rms),
         match_rate=rates,
         rmse=errors,
         rms=tuple(tuple(row) for row in rms),
-        reasons=tuple(tuple(row) for row in why),
+        reasons=tuple(tuple(row) for row in given),
     )
 
 
-def symmetrised(structure: Structure) -> Structure:
-    """The structure that `CifWriter(structure, symprec=0.1)` writes, read back: the benchmark's truth.
+def symmetrize(structure: Structure) -> Structure:
+    """Return the structure that `CifWriter(structure, symprec=0.1)` writes, read back.
 
-    Where the symmetry search finds nothing, the structure as it is.
+    Unchanged if the symmetry search fails.
     """
     from pymatgen.io.cif import CifWriter
 
@@ -260,28 +263,28 @@ def symmetrised(structure: Structure) -> Structure:
 def compare(
     truth: Structure, sample: Structure, *, composition_test: bool = True
 ) -> tuple[float | None, str]:
-    """Compare one sample with a symmetrised truth, in this process and without a limit of time.
+    """Compare a sample with a symmetrized reference, in this process and without time limit.
 
     Returns:
-        The normalised rms distance, None where they do not match; and why the sample did not count ("" if it
-        was compared).
+        The normalized rms distance, None without a match; and why the sample did not count ("" if it was
+        compared).
     """
-    with quiet_libraries():  # pymatgen warns of helium, of each radius it lacks, ...
-        reason = _discounted(sample, composition_test)
+    with quiet_libraries():  # pymatgen warns about missing radii
+        reason = _exclusion(sample, composition_test)
         if reason:
             return None, reason
-        # The matcher wants a one-to-one map of like atoms between primitive cells.
+        # The matcher maps equal atoms of primitive cells one to one.
         if sample.composition.reduced_formula != truth.composition.reduced_formula:
             return None, f"its formula is {sample.composition.reduced_formula}"
         if comparison.too_stretched(sample, truth):
             return None, ""
-        # The sample first, as in the original: the matcher is not symmetric, and a few results would differ.
-        found = comparison.matcher(comparison.CSP).get_rms_dist(sample, truth)  # type: ignore[no-untyped-call]
-    return (None if found is None else float(found[0])), ""
+        # The sample first, as in the original: the matcher is not symmetric, which changes a few results.
+        match = comparison.matcher(comparison.CSP).get_rms_dist(sample, truth)  # type: ignore[no-untyped-call]
+    return (None if match is None else float(match[0])), ""
 
 
 def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
-    """`compare` on JSON, for a worker process."""
+    """Compare the structures of a JSON task, in a worker process."""
     try:
         sample = conversion.from_json(json.loads(task["sample"]))
     except CrystallmError as error:
@@ -294,14 +297,14 @@ def compare_record(task: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4)
 def truth_of(packed: str) -> Structure:
-    """A truth out of a task, symmetrised if asked; the tasks of one entry come one after the other."""
+    """Return the reference structure of a task, symmetrized if requested."""
     record = json.loads(packed)
     structure = conversion.from_json(record)
-    return symmetrised(structure) if record["symmetrise"] else structure
+    return symmetrize(structure) if record["symmetrise"] else structure
 
 
-def _discounted(sample: Structure, composition_test: bool) -> str:
-    """Why a sample does not count; "" if it does."""
+def _exclusion(sample: Structure, composition_test: bool) -> str:
+    """Return why a sample does not count; "" if it does."""
     if not is_sensible(sample):
         return "its cell is not sensible"
     if not sample.is_ordered:

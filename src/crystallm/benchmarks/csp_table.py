@@ -1,10 +1,8 @@
-"""A benchmark of crystal structure prediction from end to end: samples judged in blocks, then one table.
+"""Table of the crystal structure prediction benchmark: check samples in blocks, then tabulate.
 
-A row is a sample: how far it is from the truth, whether it is valid, which samples of its entry it equals.
-The rows of a block need nothing of other blocks, so that a run may be killed and go on. `tabulate` makes the
-table out of all rows; what depends on samples of other entries (METRe) is compared there.
-
-Refuses to know where samples come from: a model, or an archive that others wrote.
+A row is a sample: its distance to the reference, its validity, its cluster among the samples of the entry.
+Rows of a block do not depend on other blocks, so that a killed run can resume. `tabulate` computes the table
+from all rows, and METRe, which depends on samples of other entries.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from crystallm.benchmarks.metrics import Line
-    from crystallm.benchmarks.reference_sets import Known
+    from crystallm.benchmarks.reference_sets import ReferenceStructure
 
 
 COLUMNS = {
@@ -45,30 +43,29 @@ COLUMNS = {
     "log_likelihood": "float64",
     "cif": "string",
 }
-"""Columns of the rows, with their pyarrow types. rms: normalised, null for no match, whatever the SMACT test
-says. fold_seconds: what it took to find the clusters of the block, shared among its samples. cif: what was
-compared."""
+"""Columns of the rows, with pyarrow types. rms: normalized, null without a match, regardless of the SMACT
+test. fold_seconds: time per sample of finding the clusters of the block. cif: the text that was compared."""
 
 MAX_PAIRS = 20_000
-"""Samples of other entries that METRe may compare; some hundredths of a second each."""
+"""Maximum number of comparisons for METRe; some hundredths of a second each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
-    """A sample of an entry, as it comes from wherever it was written.
+class CspSample:
+    """A sample of an entry, from a model or another program.
 
     Attributes:
-        cif: its text; None where it is no crystal.
-        log_likelihood: of the text; NaN where it is not known.
+        cif: None if it is not a crystal.
+        log_likelihood: NaN if unknown.
     """
 
     cif: str | None
     log_likelihood: float = math.nan
 
 
-def judge(
-    entries: Sequence[tuple[int, Known]],
-    samples: Sequence[Sequence[Sampled]],
+def check_samples(
+    entries: Sequence[tuple[int, ReferenceStructure]],
+    samples: Sequence[Sequence[CspSample]],
     *,
     workers: int = 1,
     composition_test: bool = True,
@@ -76,26 +73,25 @@ def judge(
     on_done: Callable[[int], None] | None = None,
     executor: Executor | None = None,
 ) -> list[dict[str, Any]]:
-    """Judge the samples of some entries.
+    """Check the samples of some entries and compare them with the references.
 
     Args:
-        entries: their numbers in the benchmark, and what is known of them.
-        samples: for each entry, in the order in which they were written.
-        workers: processes at a time.
-        composition_test: whether to ask for the SMACT test too.
-        agreement: whether to fold equal samples into clusters, from which one answer is chosen.
+        entries: indices in the benchmark and reference structures.
+        samples: of each entry, in the order of generation.
+        workers: number of processes.
+        composition_test: whether to apply the SMACT test.
+        agreement: whether to cluster equal samples, for the choice of one sample.
         on_done: as for `csp.evaluate`.
         executor: where to work; None opens processes for this call.
 
     Returns:
-        A row a sample, with COLUMNS.
+        A row per sample, with COLUMNS.
 
     Raises:
         CrystallmError: SMACT is not installed, or no worker could be started.
     """
-    truths = [known.structure for _, known in entries]
-    found = csp.distances(
-        truths,
+    distances = csp.distances(
+        [reference.structure for _, reference in entries],
         [[sample.cif for sample in row] for row in samples],
         workers=workers,
         composition_test=composition_test,
@@ -103,8 +99,8 @@ def judge(
         executor=executor,
     )
     texts = [sample.cif for row in samples for sample in row if sample.cif is not None]
-    verdicts = iter(checks.check_many(texts, workers=workers, what="auto", executor=executor))
-    valid = [[sample.cif is not None and next(verdicts).valid for sample in row] for row in samples]
+    validities = iter(checks.check_many(texts, workers=workers, what="auto", executor=executor))
+    valid = [[sample.cif is not None and next(validities).valid for sample in row] for row in samples]
     started = time.monotonic()
     clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
     seconds = None
@@ -118,23 +114,23 @@ def judge(
     return [
         {
             "entry": number,
-            "id": known.id,
+            "id": reference.id,
             "sample": j,
-            "rms": found[i][j].rms,
-            "passes_smact": found[i][j].passes_smact,
-            "reason": found[i][j].reason,
+            "rms": distances[i][j].rms,
+            "passes_smact": distances[i][j].passes_smact,
+            "reason": distances[i][j].reason,
             "valid": valid[i][j],
             "cluster": clusters[i][j],
             "fold_seconds": seconds,
             "log_likelihood": None if math.isnan(sample.log_likelihood) else sample.log_likelihood,
             "cif": sample.cif,
         }
-        for i, ((number, known), row) in enumerate(zip(entries, samples, strict=True))
+        for i, ((number, reference), row) in enumerate(zip(entries, samples, strict=True))
         for j, sample in enumerate(row)
     ]
 
 
-def _structure(sample: Sampled) -> Structure | None:
+def _structure(sample: CspSample) -> Structure | None:
     if sample.cif is None:
         return None
     try:
@@ -144,7 +140,7 @@ def _structure(sample: Sampled) -> Structure | None:
 
 
 def tabulate(
-    truths: Sequence[Known],
+    references: Sequence[ReferenceStructure],
     rows: Sequence[Mapping[str, Any]],
     n: Sequence[int],
     *,
@@ -153,83 +149,83 @@ def tabulate(
     on_done: Callable[[int], None] | None = None,
     executor: Executor | None = None,
 ) -> list[metrics.Line]:
-    """The table of a benchmark.
+    """Compute the table of the benchmark.
 
     Args:
-        truths: all entries: the denominator.
-        rows: of `judge`, of all entries.
+        references: of all entries: the denominator.
+        rows: of `check_samples`, of all entries.
         n: numbers of samples.
-        composition_test: whether the rows hold the SMACT test's verdict.
-        workers: processes at a time, for METRe.
+        composition_test: whether the SMACT test was applied.
+        workers: number of processes for METRe.
         on_done: called after each comparison of METRe.
-        executor: where METRe compares; None: processes of this machine.
+        executor: for METRe; None: processes of this machine.
 
     Returns:
-        Lines: as the paper, all samples, valid ones; one answer out of the largest n by agreement and by
-        likelihood; METRe with cRMSE.
+        Lines: as the paper, all samples, valid samples; one of the largest n by agreement and by likelihood;
+        METRe with cRMSE.
     """
-    by_entry: list[list[Mapping[str, Any]]] = [[] for _ in truths]
+    by_entry: list[list[Mapping[str, Any]]] = [[] for _ in references]
     for row in rows:
         by_entry[row["entry"]].append(row)
-    plain = [[row["rms"] for row in found] for found in by_entry]
-    paper = [[row["rms"] if row["passes_smact"] else None for row in found] for found in by_entry]
-    valid = [[row["rms"] if row["valid"] else None for row in found] for found in by_entry]
+    plain = [[row["rms"] for row in own] for own in by_entry]
+    paper = [[row["rms"] if row["passes_smact"] else None for row in own] for own in by_entry]
+    valid = [[row["rms"] if row["valid"] else None for row in own] for own in by_entry]
     lines = []
     if composition_test:
         lines += [metrics.line("as the paper", k, metrics.best_of(paper, k)) for k in n]
     lines += [metrics.line("all samples", k, metrics.best_of(plain, k)) for k in n]
     lines += [metrics.line("valid samples", k, metrics.best_of(valid, k)) for k in n]
-    most = max(n)
-    if most > 1 and any(row["fold_seconds"] is not None for row in rows):
-        lines += _chosen(by_entry, most)
-    lines += _with_polymorphs(truths, by_entry, plain, n, workers=workers, on_done=on_done, executor=executor)
+    if max(n) > 1 and any(row["fold_seconds"] is not None for row in rows):
+        lines += _one_of_n(by_entry, max(n))
+    options: dict[str, Any] = {"workers": workers, "on_done": on_done, "executor": executor}
+    lines += _with_polymorphs(references, by_entry, plain, n, **options)
     return lines
 
 
 def growth(
-    n_entries: int, rows: Sequence[Mapping[str, Any]], most: int
+    n_entries: int, rows: Sequence[Mapping[str, Any]], max_n: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """How match rates (%) grow with the number of samples, as points by name of what counts.
+    """Return match rates (%) against the number of samples, as points by name of the samples counted.
 
     Args:
-        n_entries: all entries: the denominator.
-        rows: of `judge`, of all entries.
-        most: samples an entry.
+        n_entries: number of all entries: the denominator.
+        rows: of `check_samples`, of all entries.
+        max_n: samples per entry.
     """
     counts = {"as the paper": "passes_smact", "valid samples": "valid"}
-    numbers = [k for k in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500, 1000) if k < most] + [most]
+    numbers = [k for k in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500, 1000) if k < max_n] + [max_n]
     curves: dict[str, list[tuple[float, float]]] = {}
     for name, column in counts.items():
         rms: list[list[float | None]] = [[] for _ in range(n_entries)]
         for row in rows:
             rms[row["entry"]].append(row["rms"] if row[column] else None)
-        found = [(k, sum(r is not None for r in metrics.best_of(rms, k))) for k in numbers]
-        curves[name] = [(float(k), 100 * matched / n_entries) for k, matched in found]
+        matched = [(k, sum(r is not None for r in metrics.best_of(rms, k))) for k in numbers]
+        curves[name] = [(float(k), 100 * n_matched / n_entries) for k, n_matched in matched]
     return curves
 
 
-def _chosen(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[metrics.Line]:
-    """One answer from n samples, chosen without the truth; valid samples come first."""
-    seconds = sum(row["fold_seconds"] or 0 for found in by_entry for row in found) / len(by_entry)
-    likely = any(row["log_likelihood"] is not None for found in by_entry for row in found)
+def _one_of_n(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[metrics.Line]:
+    """Return lines of one sample out of n, chosen without the reference; valid samples come first."""
+    seconds = sum(row["fold_seconds"] or 0 for own in by_entry for row in own) / len(by_entry)
+    has_likelihoods = any(row["log_likelihood"] is not None for own in by_entry for row in own)
     lines = []
-    for by in ("agreement", "likelihood") if likely else ("agreement",):
+    for by in ("agreement", "likelihood") if has_likelihoods else ("agreement",):
         best: list[float | None] = []
-        for found in by_entry:
+        for own in by_entry:
             ranks = ranking.rank_samples(
-                [row["cluster"] for row in found[:n]],
-                [math.nan if (value := row["log_likelihood"]) is None else value for row in found[:n]],
-                [bool(row["valid"]) for row in found[:n]],
+                [row["cluster"] for row in own[:n]],
+                [math.nan if (value := row["log_likelihood"]) is None else value for row in own[:n]],
+                [bool(row["valid"]) for row in own[:n]],
                 by,
             )
-            best.append(found[ranks.index(1)]["rms"] if 1 in ranks else None)
+            best.append(own[ranks.index(1)]["rms"] if 1 in ranks else None)
         note = f"folding took {seconds:.2f} s an entry" if by == "agreement" else ""
         lines.append(metrics.line(f"one of {n}, by {by}", 1, best, note=note))
     return lines
 
 
 def _with_polymorphs(
-    truths: Sequence[Known],
+    references: Sequence[ReferenceStructure],
     by_entry: Sequence[Sequence[Mapping[str, Any]]],
     plain: Sequence[Sequence[float | None]],
     n: Sequence[int],
@@ -238,26 +234,25 @@ def _with_polymorphs(
     on_done: Callable[[int], None] | None,
     executor: Executor | None,
 ) -> list[metrics.Line]:
-    """METRe and cRMSE, for those n that the bound on comparisons allows."""
+    """Return METRe and cRMSE, for each n with at most MAX_PAIRS comparisons."""
     groups: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for i, known in enumerate(truths):
-        # Structures match with one formula and as many atoms in their primitive cells.
-        primitive = known.structure.get_primitive_structure()
+    for i, reference in enumerate(references):
+        # Only structures with equal formula and size of the primitive cell can match.
+        primitive = reference.structure.get_primitive_structure()
         groups[primitive.composition.reduced_formula, len(primitive)].append(i)
     pairs = [(i, j) for group in groups.values() for i in group for j in group if i != j]
     allowed = [k for k in n if sum(len(by_entry[j][:k]) for _, j in pairs) <= MAX_PAIRS]
     if not allowed:
         return []
-    most = max(allowed)
-    found = csp.distances(
-        [truths[i].structure for i, _ in pairs],
-        [[row["cif"] for row in by_entry[j][:most]] for _, j in pairs],
+    distances = csp.distances(
+        [references[i].structure for i, _ in pairs],
+        [[row["cif"] for row in by_entry[j][: max(allowed)]] for _, j in pairs],
         workers=workers,
         composition_test=False,
         on_done=on_done,
         executor=executor,
     )
-    others = {pair: [d.rms for d in row] for pair, row in zip(pairs, found, strict=True)}
+    others = {pair: [d.rms for d in row] for pair, row in zip(pairs, distances, strict=True)}
     note = f"{len({i for i, _ in pairs})} entries have polymorphs in the set"
     return [
         metrics.line(
@@ -276,7 +271,7 @@ LINES = ("counted", "samples", "match rate %", "95 %", "RMSE", "95 %", "")
 
 
 def line_cells(line: Line) -> tuple[str, ...]:
-    """A line of a benchmark as text, under LINES."""
+    """Format a line under the columns LINES."""
 
     def error(value: float) -> str:
         return "-" if math.isnan(value) else f"{value:.4f}"

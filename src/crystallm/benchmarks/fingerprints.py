@@ -1,4 +1,4 @@
-"""Fingerprints of structures and compositions."""
+"""Fingerprints, validity and properties of crystals for `unconditional`."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 
 BLOCK = 512
-"""Generated crystals whose distances from all true ones are held at a time: 9,000 true ones make 40 MB."""
+"""Number of generated crystals compared at a time; with 9,000 references, 40 MB of distances."""
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """What is measured of one crystal; see the module.
+class CrystalDescription:
+    """Validity, fingerprints and properties of one crystal; see `unconditional`.
 
     Attributes:
         composition_valid: whether its composition passes the SMACT test.
-        structure_valid: whether cell, volume and distances are those of a crystal.
-        density: g/cm^3; None where there is no crystal.
-        n_elements: number of elements; None likewise.
-        structure: fingerprint of the structure; None where it has none.
-        composition: fingerprint of the composition, not scaled; None likewise.
-        reason: what is wrong, or why a fingerprint is missing; "" for nothing.
+        structure_valid: whether cell, volume and distances are plausible.
+        density: g/cm^3; None if not a crystal.
+        n_elements: number of elements; None if not a crystal.
+        structure: fingerprint of the structure; None if missing.
+        composition: fingerprint of the composition, not scaled; None if missing.
+        reason: why it is not valid, or a fingerprint is missing; "" if neither.
     """
 
     composition_valid: bool = False
@@ -53,7 +53,7 @@ class Described:
 
     @property
     def valid(self) -> bool:
-        """Both validities."""
+        """Whether composition and structure are valid."""
         return self.composition_valid and self.structure_valid
 
     @property
@@ -69,13 +69,13 @@ def describe(
     seconds: float = 120.0,
     memory_gb: float = 4.0,
     on_done: Callable[[int], None] | None = None,
-) -> list[Described]:
-    """Validities, fingerprints and properties of crystals, in worker processes; arguments as `evaluate`.
+) -> list[CrystalDescription]:
+    """Describe crystals in worker processes; arguments as for `unconditional.evaluate`.
 
-    What is identical is described once. A crystal whose fingerprint costs its process is judged without one.
+    Identical samples are described once. A crystal whose fingerprint fails is described without one.
 
     Raises:
-        CrystallmError: as `evaluate`.
+        CrystallmError: as for `unconditional.evaluate`.
     """
     for module in ("smact", "matminer"):
         if find_spec(module) is None:
@@ -85,58 +85,61 @@ def describe(
     how: dict[str, Any] = {"workers": workers, "limits": Limits(seconds, memory_gb)}
     tasks = [{"sample": key, "fingerprints": True} for key in distinct]
     values = run_tasks(None, describe_record, tasks, on_done=on_done, **how)
-    found = dict(zip(distinct, values, strict=True))
-    lost = {key: answer.reason for key, answer in found.items() if isinstance(answer, Failure)}
-    again = run_tasks(None, describe_record, [{"sample": key, "fingerprints": False} for key in lost], **how)
-    for (key, reason), answer in zip(lost.items(), again, strict=True):
-        bare = {} if isinstance(answer, Failure) else answer
-        found[key] = bare | {"reason": f"no fingerprint: {reason}"}
-    return [Described(reason="no crystal") if key is None else from_record(found[key]) for key in keys]
+    records = dict(zip(distinct, values, strict=True))
+    failed = {key: answer.reason for key, answer in records.items() if isinstance(answer, Failure)}
+    again = run_tasks(
+        None, describe_record, [{"sample": key, "fingerprints": False} for key in failed], **how
+    )
+    for (key, reason), answer in zip(failed.items(), again, strict=True):
+        record = {} if isinstance(answer, Failure) else answer
+        records[key] = record | {"reason": f"no fingerprint: {reason}"}
+    missing = CrystalDescription(reason="no crystal")
+    return [missing if key is None else from_record(records[key]) for key in keys]
 
 
 def describe_record(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe one packed crystal, for a worker process; see `Described`."""
+    """Describe a crystal of a JSON task, in a worker process; see `CrystalDescription`."""
     record = json.loads(task["sample"])
-    with quiet_libraries():  # pymatgen and matminer warn of each radius and property they lack
+    with quiet_libraries():  # pymatgen and matminer warn about missing radii and properties
         try:
             crystal = conversion.from_json(record)
         except CrystallmError as error:
             counts = _counts_of_rows(record["text"]) if "text" in record else ()
             passes = bool(counts) and composition_tests.passes_smact(counts)
             return {"composition_valid": passes, "reason": f"no crystal: {error}"}
-        unsound = _unsound(crystal)
+        invalid = _invalid_reason(crystal)
         ordered = crystal.is_ordered
         counts = tuple(sorted(crystal.composition.get_el_amt_dict().items()))
         passes = ordered and composition_tests.passes_smact(counts)
-        reason = unsound or ("" if passes else "its composition fails the SMACT test")
+        reason = invalid or ("" if passes else "its composition fails the SMACT test")
         answer: dict[str, Any] = {
             "composition_valid": passes,
-            "structure_valid": not unsound,
+            "structure_valid": not invalid,
             "density": float(crystal.density),
             "n_elements": len(crystal.composition),
             "reason": reason,
         }
         if task["fingerprints"] and ordered and composition_tests.is_sensible(crystal):
-            _featurizers()  # a broken installation is no fault of the crystal
+            _featurizers()  # a broken installation raises here, not as a fault of the crystal
             try:
                 answer |= _fingerprints(crystal)
-            except Exception as error:  # noqa: BLE001 - Voronoi tessellations fail in many ways; the reason says it
+            except Exception as error:  # noqa: BLE001 - Voronoi tessellations fail in many ways
                 why = " ".join(str(error).split())[:120] or type(error).__name__
                 answer["reason"] = reason or f"no fingerprint: {why}"
     return answer
 
 
-def from_record(record: Mapping[str, Any]) -> Described:
-    """What a record of `describe_record` says."""
+def from_record(record: Mapping[str, Any]) -> CrystalDescription:
+    """Build a description from a record of `describe_record`."""
     prints = {name: tuple(record[name]) for name in ("structure", "composition") if record.get(name)}
-    return Described(**{**record, **prints})
+    return CrystalDescription(**{**record, **prints})
 
 
 # -- one crystal ---------------------------------------------------------------------------------------------
 
 
-def _unsound(crystal: Structure) -> str:
-    """Why a structure is not valid; "" if it is."""
+def _invalid_reason(crystal: Structure) -> str:
+    """Return why a structure is not valid; "" if it is."""
     if not composition_tests.is_sensible(crystal):
         return "its cell is not sensible"
     if not crystal.is_ordered:
@@ -147,7 +150,7 @@ def _unsound(crystal: Structure) -> str:
 
 
 def _counts_of_rows(text: str) -> tuple[tuple[str, float], ...]:
-    """Elements and numbers of atoms by the rows of a CIF whose atoms overlap; () if it is broken further."""
+    """Count the atoms in the rows of a CIF whose atoms overlap; () if the CIF is invalid otherwise."""
     from crystallm.cif import block as cif_block
 
     counts: dict[str, float] = {}
@@ -163,16 +166,16 @@ def _counts_of_rows(text: str) -> tuple[tuple[str, float], ...]:
             counts[symbol] = counts.get(symbol, 0) + size
     except CrystallmError:
         return ()
-    whole = all(count == round(count) > 0 for count in counts.values())
-    return tuple(sorted(counts.items())) if whole else ()
+    are_whole = all(count == round(count) > 0 for count in counts.values())
+    return tuple(sorted(counts.items())) if are_whole else ()
 
 
 def _fingerprints(crystal: Structure) -> dict[str, list[float]]:
-    """Both fingerprints of an ordered crystal.
+    """Compute both fingerprints of an ordered crystal.
 
     Raises:
         CrystallmError: an element has no Magpie values.
-        Exception: whatever CrystalNN makes of atoms that overlap.
+        Exception: of any type, from CrystalNN for overlapping atoms.
     """
     import numpy as np
 
@@ -199,10 +202,10 @@ def _featurizers() -> tuple[Any, Any]:
 
 
 def scaler() -> tuple[Floats, Floats]:
-    """Published means and standard deviations of the 132 Magpie features, each [132]."""
+    """Return the published means and standard deviations of the Magpie features, each [132]."""
     import numpy as np
 
-    known = json.loads(
+    published = json.loads(
         (resources.files("crystallm.benchmarks") / "data" / "magpie_scaler.json").read_text("utf-8")
     )
-    return np.array(known["means"]), np.array(known["stds"])
+    return np.array(published["means"]), np.array(published["stds"])

@@ -1,16 +1,17 @@
-"""What distances between samples and known structures add up to: match rates and errors, with intervals.
+"""Match rates and errors from distances between samples and reference structures, with intervals.
 
-For entry i and sample j, r_ij is the normalised rms distance of `csp`, none where they do not match.
+For entry i and sample j, r_ij is the normalized rms distance of `csp`, if they match.
 
 - match rate at n: the share of ALL entries with some r_ij, j <= n. RMSE at n: the mean over those entries of
   min_{j <= n} r_ij.
-- One answer from n: of n samples one is chosen without knowledge of the truth, and counts alone.
-- METRe at n (arXiv 2509.12178): the share of known structures that match any of the first n samples of any
-  entry of their formula: with several polymorphs of a formula in a set, a model should write them all. cRMSE:
-  the mean over all known structures of their smallest distance, with `stol` = 0.5 where nothing matches, so
-  that a model cannot improve by matching less.
+- One of n: a single sample out of n, chosen without the reference structure.
+- METRe at n (arXiv 2509.12178): the share of reference structures that match any of the first n samples of
+any
+  entry of their formula: a model should generate all polymorphs in the set. cRMSE: the mean over all
+  reference structures of their smallest distance, with `stol` = 0.5 for those without a match, so that a
+  model cannot improve by matching less.
 
-Intervals hold 95 % of the values over 2,000 bootstrap resamples of the entries. Refuses to know structures.
+Intervals hold 95 % of the values over 2,000 bootstrap resamples of the entries.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 RESAMPLES, CHUNK = 2000, 100
 
 WITHIN = (2.5, 97.5)
-"""Percentiles that bound an interval."""
+"""Percentiles of an interval."""
 
 NO_MATCH = 0.5
-"""Distance that cRMSE gives a known structure without a match: the matcher's `stol`."""
+"""Distance of a reference structure without a match in cRMSE: the matcher's `stol`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,13 @@ class Line:
     """A line of a benchmark's table.
 
     Attributes:
-        name: what counts: `as the paper`, `all samples`, `valid samples`, `by agreement`, ...
-        n: samples an entry.
+        name: samples counted: `as the paper`, `all samples`, `valid samples`, `by agreement`, ...
+        n: samples per entry.
         match_rate: 0 to 1.
-        match_interval: of the rate.
-        rmse: NaN where nothing matches.
-        rmse_interval: of the RMSE; NaN likewise.
-        note: what there is to say, such as its cost.
+        match_interval: of the match rate.
+        rmse: NaN without matches.
+        rmse_interval: NaN without matches.
+        note: remark, such as the cost.
     """
 
     name: str
@@ -67,37 +68,37 @@ def line(
     worst: float | None = None,
     note: str = "",
 ) -> Line:
-    """A line from the smallest distance of each entry (None: no match).
+    """Return a line from the smallest distance of each entry (None: no match).
 
     Args:
         name: of the line.
-        n: samples an entry.
-        best: one an entry, and all entries: the rate's denominator.
-        worst: distance of an entry without a match in the mean; None leaves it out.
+        n: samples per entry.
+        best: smallest distances of all entries.
+        worst: distance counted for an entry without a match; None leaves it out of the mean.
         note: of the line.
     """
     values = np.array([math.nan if r is None else r for r in best], dtype=np.float64)  # [n_entries]
     rng = np.random.default_rng(0)
-    drawn = [
+    resampled = [
         _scores(values[rng.integers(len(values), size=(CHUNK, len(values)))], worst)
         for _ in range(RESAMPLES // CHUNK)
     ]
-    rates, means = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    rates, means = (np.concatenate(parts) for parts in zip(*resampled, strict=True))
     rate, mean = (float(score[0]) for score in _scores(values[None], worst))
-    known = means[~np.isnan(means)]
+    finite = means[~np.isnan(means)]
     return Line(
         name=name,
         n=n,
         match_rate=rate,
         match_interval=_interval(rates),
         rmse=mean,
-        rmse_interval=_interval(known) if len(known) else (math.nan, math.nan),
+        rmse_interval=_interval(finite) if len(finite) else (math.nan, math.nan),
         note=note,
     )
 
 
 def best_of(rms: Sequence[Sequence[float | None]], n: int) -> list[float | None]:
-    """For each entry the smallest distance among its first n samples; None: no match."""
+    """Return the smallest distance among the first n samples of each entry; None: no match."""
     return [min((r for r in row[:n] if r is not None), default=None) for row in rms]
 
 
@@ -106,24 +107,23 @@ def best_with_polymorphs(
     others: Mapping[tuple[int, int], Sequence[float | None]],
     n: int,
 ) -> list[float | None]:
-    """For each known structure its smallest distance to the first n samples of any entry of its formula.
+    """Return the smallest distance of each structure to the first n samples of any entry of its formula.
 
     Args:
         rms: distances between each entry's structure and its own samples.
-        others: by (i, j), those between the structure of entry i and the samples of entry j.
-        n: samples an entry.
+        others: by (i, j), distances between the structure of entry i and the samples of entry j.
+        n: samples per entry.
     """
     best = best_of(rms, n)
     for (i, _), row in others.items():
-        found = [r for r in (best[i], *row[:n]) if r is not None]
-        best[i] = min(found, default=None)
+        best[i] = min((r for r in (best[i], *row[:n]) if r is not None), default=None)
     return best
 
 
 def _scores(
     values: NDArray[np.float64], worst: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Match rates and mean distances [k] of sets of entries [k, n]; NaN marks an entry without a match."""
+    """Return match rates and mean distances [k] of sets of entries [k, n]; NaN is an entry without match."""
     matched = ~np.isnan(values)
     n_matched = matched.sum(axis=1)
     total = np.where(matched, values, 0.0).sum(axis=1)

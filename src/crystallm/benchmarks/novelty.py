@@ -1,25 +1,24 @@
-"""How many generated crystals are valid, unique and novel; with energies, how many are stable, too.
+"""Shares of generated crystals that are valid, unique, novel and, with energies, stable.
 
 Two crystals are equal if `StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5)` fits their primitive cells,
-their volumes scaled to each other. Of N generated crystals, each one
+their volumes scaled to each other. Of N generated crystals, each
 
 - is valid if the checks of `crystallm.validity` pass, or as the caller says;
-- is unique if it is the first of its equals. Valid crystals come before all others, each in the order given;
-  a crystal is compared with the first ones of earlier equals only;
-- is novel if it equals no crystal of the known set;
+- is unique if it is the first of its duplicates. Valid crystals come before all others, in the given order; a
+  crystal is compared only with the first of each earlier cluster;
+- is novel if it equals no reference structure;
 - is stable if its energy above the hull of known phases is e <= 0 eV/atom, metastable if e <= 0.1 eV/atom.
 
-Rates are over all N, and again over the valid ones alone: valid, unique, novel, VUN (all three), stable,
-metastable, S.U.N. (stable, unique and novel), and the same of the metastable ones. What could not be read or
-compared in time is neither unique nor novel: no rate profits from a failure. It is counted as undecided.
+Rates are over all N, and over the valid ones: valid, unique, novel, VUN (all three), stable, metastable,
+S.U.N. (stable, unique and novel), and M.S.U.N. (metastable, unique and novel). A crystal that could not be
+read or compared in time is neither unique nor novel, so that no rate profits from a failure; it counts as
+undecided.
 
-The paper compares within equal composition of the conventional cell. That asks for a symmetry search of every
-known crystal, and parts a crystal from its own slight distortion, whose conventional cell may be another one.
-Here crystals are filed under their reduced formula (see `known_set`): equal ones always share it, for the
-matcher maps atoms onto like atoms, one to one, so that no match is missed, and what the paper finds equal is
-equal here. A known crystal with shared sites equals no ordered one.
-
-Refuses to know how crystals are compared (`equals` does), and where they and their energies come from.
+The paper compares crystals of equal composition of the conventional cell. This requires a symmetry search of
+every reference structure, and separates a crystal from its own slight distortion, whose conventional cell may
+differ. Here crystals are compared if they share their reduced formula (see `structures.known_structures`).
+The matcher maps equal atoms one to one, so that no match is missed, and all matches of the paper are matches
+here. A reference structure with shared sites equals no ordered crystal.
 """
 
 from __future__ import annotations
@@ -43,18 +42,20 @@ if TYPE_CHECKING:
 
 
 STABLE, METASTABLE = 0.0, 0.1
-"""eV/atom above the hull."""
+"""Bounds of the energy above the hull, eV/atom."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was found of one generated crystal.
+class NoveltyCheck:
+    """Result of one generated crystal.
 
     Attributes:
-        valid, unique, novel: see the module.
-        repeats: index of the crystal that it equals; None for a unique one, or one that was not compared.
-        known: id of the known crystal that it equals; None for none.
-        e_above_hull: eV/atom; None where it is not known.
+        valid: see the module.
+        unique: see the module.
+        novel: see the module.
+        repeats: index of the crystal that it duplicates; None if unique or not compared.
+        known: id of the reference structure that it equals; None for none.
+        e_above_hull: eV/atom; None if unknown.
         reason: why it could not be compared, or not with all; "" if it was.
     """
 
@@ -73,20 +74,21 @@ class Verdict:
 
     @property
     def stable(self) -> bool:
-        """Whether its energy is known and on the hull or below."""
+        """Whether the energy is known and on or below the hull."""
         return self.e_above_hull is not None and self.e_above_hull <= STABLE
 
     @property
     def metastable(self) -> bool:
-        """Whether its energy is known and at most 0.1 eV/atom above the hull; stable ones are, too."""
+        """Whether the energy is known and at most 0.1 eV/atom above the hull; includes stable crystals."""
         return self.e_above_hull is not None and self.e_above_hull <= METASTABLE
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Shares of n crystals, 0 to 1; NaN of no crystals, and of what asks for energies where none were given.
+    """Shares of n crystals, 0 to 1; NaN without crystals, or without the energies that a share needs.
 
-    vun: valid, unique and novel; sun, msun: stable or metastable, and unique and novel; others: the module.
+    vun: valid, unique and novel; sun, msun: stable or metastable, and unique and novel; others: see the
+        module.
     """
 
     n: int
@@ -102,19 +104,20 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class NoveltyResult:
-    """Verdicts on generated crystals, and what they add up to.
+    """Results of all generated crystals, and rates.
 
     Attributes:
-        crystals: one verdict a crystal, in their order.
-        overall: rates over all of them.
+        crystals: one result per crystal, in order.
+        overall: rates over all crystals.
         among_valid: rates over the valid ones.
-        n_known: known crystals that were streamed.
-        n_compared: those of them that share a formula with a generated one.
-        n_unreadable: those without a readable formula, or of a generated one and not to be read or compared.
-        n_undecided: generated crystals that could not be compared, or not with all.
+        n_known: number of reference structures.
+        n_compared: number of those that share a formula with a generated crystal.
+        n_unreadable: number of those without readable formula, or with a generated formula that could not be
+            read or compared.
+        n_undecided: number of generated crystals that could not be compared, or not with all.
     """
 
-    crystals: tuple[Verdict, ...]
+    crystals: tuple[NoveltyCheck, ...]
     overall: Rates
     among_valid: Rates
     n_known: int
@@ -134,28 +137,28 @@ def evaluate(
     memory_gb: float = 4.0,
     on_done: OnDone | None = None,
 ) -> NoveltyResult:
-    """Which of the generated crystals are valid, unique, novel and stable.
+    """Determine which of the generated crystals are valid, unique, novel and stable.
 
     Args:
-        generated: structures, CIFs, standard texts, or None for what is no crystal.
-        known: ids and CIFs of the known set, streamed once; `read_known` reads them from collections.
-        valid: verdicts on the generated crystals, if they have been judged; else `validity` judges texts of
-            ours as they stand, and all else symmetrised.
-        e_above_hull: energy of each generated crystal above the hull of known phases, eV/atom; None for
-            those that have none, or for no energies at all.
-        workers: processes at a time, each of which can be lost.
-        seconds: limit for one task, a handful of comparisons.
-        memory_gb: limit for one process, GiB.
-        on_done: called with a stage (`reading`, `telling apart`, `known`, `comparing`), what of it is done,
-            and the whole (0 where it is not known); from any thread.
+        generated: structures, CIFs, standard texts, or None for a sample that is not a crystal.
+        known: ids and CIFs of the reference structures, streamed once; see `read_known`.
+        valid: validity of the generated crystals, if checked already; else `validity` checks standard texts
+            as they are, and all others symmetrized.
+        e_above_hull: energy of each generated crystal above the hull of known phases, eV/atom; None for a
+            crystal without one, or for no energies.
+        workers: number of killable worker processes.
+        seconds: limit of one task, a handful of comparisons.
+        memory_gb: limit of one process, GiB.
+        on_done: called with a stage (`reading`, `telling apart`, `known`, `comparing`), the number done, and
+            the total (0 if unknown); from any thread.
 
     Raises:
-        InputError: nothing generated, or verdicts or energies of another number than the crystals.
+        InputError: no generated crystals, or different numbers of crystals and values.
         CrystallmError: no worker could be started.
     """
     if not generated:
         raise InputError("no generated crystals: give at least one")
-    for name, values in (("verdicts", valid), ("energies", e_above_hull)):
+    for name, values in (("values of valid", valid), ("energies", e_above_hull)):
         if values is not None and len(values) != len(generated):
             raise InputError(f"{len(values)} {name} for {len(generated)} crystals: give one for each")
     runner = duplicates.ComparisonRunner(None, workers, Limits(seconds, memory_gb), on_done)
@@ -163,38 +166,38 @@ def evaluate(
     crystals = duplicates.reduce_all(
         keys, runner, function=check_and_reduce_record if valid is None else duplicates.reduce_record
     )
-    verdicts = [c.valid for c in crystals] if valid is None else list(valid)
-    by_validity = sorted(range(len(crystals)), key=lambda i: not verdicts[i])
+    validity = [c.valid for c in crystals] if valid is None else list(valid)
+    by_validity = sorted(range(len(crystals)), key=lambda i: not validity[i])
     repeats = duplicates.find_duplicates(crystals, runner, order=by_validity, head_first=False)
     wanted = {c.formula for c in crystals if c.formula}
     rows = index(known, wanted, on_row=lambda n: runner.report("known", n, 0))
     matches, unreadable = known_structures.find_matches(crystals, rows, runner)
     energies = [None] * len(keys) if e_above_hull is None else e_above_hull
-    found = []
+    results = []
     for i, crystal in enumerate(crystals):
         repeated, match = repeats.matched.get(i), matches.matched.get(i)
-        untold = crystal.reason or repeats.failed.get(i, "")
-        unmatched = crystal.reason or matches.failed.get(i, "")
-        found.append(
-            Verdict(
-                valid=verdicts[i],
-                unique=not untold and repeated is None,
-                novel=not unmatched and match is None,
+        not_compared = crystal.reason or repeats.failed.get(i, "")
+        not_matched = crystal.reason or matches.failed.get(i, "")
+        results.append(
+            NoveltyCheck(
+                valid=validity[i],
+                unique=not not_compared and repeated is None,
+                novel=not not_matched and match is None,
                 repeats=repeated,
                 known=None if match is None else rows.rows[crystal.formula][match][0],
                 e_above_hull=energies[i],
-                reason=untold or unmatched,
+                reason=not_compared or not_matched,
             )
         )
     with_energies = e_above_hull is not None
     return NoveltyResult(
-        crystals=tuple(found),
-        overall=rates(found, with_energies=with_energies),
-        among_valid=rates([v for v in found if v.valid], with_energies=with_energies),
+        crystals=tuple(results),
+        overall=rates(results, with_energies=with_energies),
+        among_valid=rates([result for result in results if result.valid], with_energies=with_energies),
         n_known=rows.n_rows,
         n_compared=sum(map(len, rows.rows.values())),
         n_unreadable=rows.n_unreadable + unreadable,
-        n_undecided=sum(bool(v.reason) for v in found),
+        n_undecided=sum(bool(result.reason) for result in results),
     )
 
 
@@ -212,21 +215,21 @@ def check_and_reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
         return {**reduced, "valid": checks.check(text, what="auto").valid}
 
 
-def rates(verdicts: Sequence[Verdict], *, with_energies: bool) -> Rates:
-    """The rates that follow from verdicts."""
+def rates(results: Sequence[NoveltyCheck], *, with_energies: bool) -> Rates:
+    """Compute rates over results."""
 
-    def share(name: str, of: Sequence[Verdict] = verdicts) -> float:
-        known = verdicts and (with_energies or not name.endswith("stable"))
-        return sum(getattr(v, name) for v in of) / len(verdicts) if known else math.nan
+    def share(name: str, of: Sequence[NoveltyCheck] = results) -> float:
+        defined = results and (with_energies or not name.endswith("stable"))
+        return sum(getattr(result, name) for result in of) / len(results) if defined else math.nan
 
-    new = [v for v in verdicts if v.unique and v.novel]
+    new = [result for result in results if result.unique and result.novel]
     names = ("valid", "unique", "novel", "vun", "stable", "metastable")
     shares = {name: share(name) for name in names}
-    return Rates(len(verdicts), **shares, sun=share("stable", new), msun=share("metastable", new))
+    return Rates(len(results), **shares, sun=share("stable", new), msun=share("metastable", new))
 
 
 def read_known(paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
-    """Ids and CIFs of collections, one after the other; "" for what is no crystal.
+    """Yield ids and CIFs of collections; "" for an entry without a crystal.
 
     Raises:
         InputError: as `sources.read`.

@@ -1,6 +1,6 @@
-"""Known crystals: the entries of a benchmark, where its files are, and what a model is asked for each.
+"""Entries of a benchmark: files, reference structures, and the request for each.
 
-Nothing heavy is imported here: the commands' help comes past.
+Imports nothing heavy, as the commands' help needs it.
 """
 
 from __future__ import annotations
@@ -27,52 +27,54 @@ SETS = ("perov_5", "carbon_24", "mp_20", "mpts_52")
 2022) and DiffCSP (Jiao et al., NeurIPS 2023)."""
 
 FOLDER = "CRYSTALLM_DATA"
-"""Environment variable that names the folder of these sets."""
+"""Environment variable with the folder of these sets."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """An entry: its id in its collection, and its structure as that holds it."""
+class ReferenceStructure:
+    """An entry: its id and its structure, as in its collection."""
 
     id: str
     structure: Structure
 
 
 def find_set(name: str, split: str | None = None, folder: str | os.PathLike[str] | None = None) -> Path:
-    """The file of an official split, `FOLDER/perov_5/test.csv.gz`.
+    """Return the file of an official split, `FOLDER/perov_5/test.csv.gz`.
 
     Args:
         name: one of SETS.
         split: `test` (default), `val` or `train`.
-        folder: that holds the sets; by default what CRYSTALLM_DATA names.
+        folder: of the sets; by default that in CRYSTALLM_DATA.
 
     Raises:
-        InputError: it is not there; the message says where it was looked for.
+        InputError: there is no such file.
     """
-    place = folder or os.environ.get(FOLDER)
-    if not place:
+    root = folder or os.environ.get(FOLDER)
+    if not root:
         raise InputError(
-            f"where is {name}? Name the folder that holds {name}/test.csv.gz with --data-dir, or in the "
-            f"environment variable {FOLDER}"
+            f"the folder of {name} is unknown: give the folder that holds {name}/test.csv.gz with "
+            f"--data-dir, or in the environment variable {FOLDER}"
         )
     names = [f"{split or 'test'}{ending}" for ending in (".csv.gz", ".csv", ".parquet")]
-    found = next((path for n in names if (path := Path(place) / name / n).is_file()), None)
-    if found is None:
-        raise InputError(f"no file {str(Path(place) / name / names[0])!r}, nor .csv, nor .parquet")
-    return found
+    path = next((path for n in names if (path := Path(root) / name / n).is_file()), None)
+    if path is None:
+        raise InputError(f"no file {str(Path(root) / name / names[0])!r}, nor .csv, nor .parquet")
+    return path
 
 
-def read_known(spec: str, *, split: str | None = None, entries: int | None = None) -> list[Known]:
-    """Entries of a file, `PATH` or `PATH=SPLIT`.
+def read_references(
+    spec: str, *, split: str | None = None, entries: int | None = None
+) -> list[ReferenceStructure]:
+    """Read entries from a file, `PATH` or `PATH=SPLIT`.
 
     Args:
         spec: as for `crystallm prepare`.
         split: only rows of this split.
-        entries: so many, evenly spread over the file; all if None.
+        entries: number of entries, spread evenly over the file; all if None.
 
     Raises:
-        InputError: a file that cannot be read, or has no such rows.
-        CrystallmError: a row that is no structure.
+        InputError: the file cannot be read, or has no such rows.
+        CrystallmError: a row has no valid structure.
     """
     from crystallm.sources.splits import read_rows
 
@@ -82,74 +84,69 @@ def read_known(spec: str, *, split: str | None = None, entries: int | None = Non
     if not rows:
         raise InputError(f"{spec!r} has no row{'' if split is None else f' of the split {split!r}'}")
     return [
-        Known(row["id"], structure_of(row["text"], f"{spec!r}: {row['id']}", row["format"]))
+        ReferenceStructure(row["id"], structure_of(row["text"], f"{spec!r}: {row['id']}", row["format"]))
         for row in spread(rows, entries)
     ]
 
 
 def structure_of(text: str | None, name: str, form: str = "cif") -> Structure:
-    """The structure of an entry of a collection.
+    """Parse the structure of an entry of a collection.
 
     Args:
-        text: of the entry; None where it could not be read.
-        name: of the entry.
-        form: of the text; see `sources.Entry`.
+        text: of the entry; None if it could not be read.
+        name: of the entry, for errors.
+        form: format of the text; see `sources.entry.Entry`.
 
     Raises:
-        CrystallmError: it is none; the message begins with the name.
+        CrystallmError: the text is not a structure.
     """
     from crystallm.sources import parsing
 
     if text is None:
-        raise CrystallmError(f"{name} cannot be read: mend or remove it")
+        raise CrystallmError(f"{name} cannot be read: fix or remove it")
     try:
         return parsing.structure(text, form)
     except CrystallmError as error:
-        raise CrystallmError(f"{name} is no structure ({error}): mend or remove it") from None
+        raise CrystallmError(f"{name} is not a structure ({error}): fix or remove it") from None
 
 
-def spread(items: Sequence[T], most: int | None) -> list[T]:
-    """At most so many of the items, evenly spread over them; all for None."""
-    if most is None or most >= len(items):
+def spread(items: Sequence[T], max_n: int | None) -> list[T]:
+    """Return at most `max_n` items, spread evenly; all for None."""
+    if max_n is None or max_n >= len(items):
         return list(items)
-    return [items[i * len(items) // most] for i in range(most)]
-
-
-def known_structures(spec: str, *, split: str | None = None, entries: int | None = None) -> list[Structure]:
-    """The structures of `read_known`."""
-    return [known.structure for known in read_known(spec, split=split, entries=entries)]
+    return [items[i * len(items) // max_n] for i in range(max_n)]
 
 
 def requests_for(
-    truths: Sequence[Structure], n: int, *, with_group: bool = False, context: int | None = None
+    references: Sequence[Structure], n: int, *, with_group: bool = False, context: int | None = None
 ) -> list[Request | None]:
-    """The request for each known structure: its standard text's composition, and its group if wanted.
+    """Return the request for each structure: composition of its conventional cell, and its group if wanted.
 
-    None where there is no such text, or none that a model with this context could write in `orbits`: the
-    entry then counts as not found.
+    None if the structure has no standard text, or none that fits the context in `orbits`; the entry then
+    counts as not matched.
     """
-    return list(_requests(truths, n, with_group=with_group, context=context))
+    return list(_requests(references, n, with_group=with_group, context=context))
 
 
 def _requests(
-    truths: Sequence[Structure], n: int, *, with_group: bool, context: int | None
+    references: Sequence[Structure], n: int, *, with_group: bool, context: int | None
 ) -> Iterator[Request | None]:
     from crystallm.cif import parser, writer
     from crystallm.generation.interpretation import interpret
     from crystallm.generation.request import Request
     from crystallm.grammar import factory
 
-    for truth in truths:
+    for structure in references:
         try:
-            known = parser.parse(writer.to_text(truth))
+            parsed = parser.parse(writer.to_text(structure))
             request = Request(
-                formula="".join(f"{symbol}{count}" for symbol, count in known.composition),
-                space_group=known.space_group if with_group else None,
+                formula="".join(f"{symbol}{count}" for symbol, count in parsed.composition),
+                space_group=parsed.space_group if with_group else None,
                 n=n,
             )
             group = interpret(request).space_group
             factory.make_grammar(
-                "orbits", known.composition, None if group is None else group.number, context=context
+                "orbits", parsed.composition, None if group is None else group.number, context=context
             )
         except CrystallmError:
             yield None

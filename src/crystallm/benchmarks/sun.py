@@ -1,14 +1,14 @@
-"""S.U.N.: how many generated crystals are stable, unique and novel at once, and how sure that is.
+"""S.U.N.: share of generated crystals that are stable, unique and novel, with intervals.
 
-Of N generated crystals, those that cannot be read too, let e be the energy above the hull of known phases
-(eV/atom), and unique and novel what `novelty` says of the crystals as they were weighed: relaxed, if that was
-asked for.
+Of N generated crystals, unreadable ones included, let e be the energy above the hull of known phases
+(eV/atom). Unique and novel are those of `novelty` for the crystals whose energies were computed: relaxed, if
+requested.
 
     stable       e <= 0          S.U.N.     stable, unique and novel
     metastable   e <= b          M.S.U.N.   metastable, unique and novel        b = 0.1 eV/atom
 
-all over N. What has no energy, or lacks an element in the hull, is neither stable nor metastable. Papers name
-these differently, which changes figures several times over:
+all over N. A crystal without energy, or with an element that the hull lacks, is neither stable nor
+metastable. Papers use different names, which changes values several times over:
 
 - MatterGen (Zeni et al., Nature 639, 624, 2025) calls stable what is metastable here: after relaxing,
   e <= 0.1 eV/atom above a hull of Materials Project, Alexandria and ICSD. Its S.U.N. is M.S.U.N. here; so is
@@ -17,15 +17,13 @@ these differently, which changes figures several times over:
 - LeMat-GenBench (Betala et al., arXiv 2512.04562) has both bounds, e <= 0 and e <= 0.1; in its code those of
   M.S.U.N. are the metastable ones that are not stable: M.S.U.N. minus S.U.N. here.
 
-MatterGen compares by pymatgen's StructureMatcher with the tolerances of `equals`; its default looks through
-disorder, too (elements of like size and electronegativity count as one), which makes fewer crystals unique
-and novel than here. Novelty is against the known set that is given, and no other.
+MatterGen compares by pymatgen's StructureMatcher with the same tolerances; its default also ignores disorder
+(elements of similar size and electronegativity count as one), so that fewer crystals are unique and novel
+than here. Novelty refers only to the given reference structures.
 
-Intervals of shares are Wilson's, since a bootstrap of none of N says nothing of what it might have been;
-those of means and medians hold 95 % of the values over 2,000 bootstrap resamples. Both take each crystal's
-verdict as it is: that more crystals would repeat each other more often is not in them.
-
-Refuses to know structures, and where energies come from.
+Intervals of shares are Wilson's, as a bootstrap of zero successes has no width. Those of means and medians
+hold 95 % of the values over 2,000 bootstrap resamples. Both take the result of each crystal as fixed: they do
+not include that a larger sample has more duplicates.
 """
 
 from __future__ import annotations
@@ -58,19 +56,17 @@ COLUMNS = {
     "compare_reason": "string",
     "relaxed_cif": "string",
 }
-"""Columns that a judged crystal has besides, with their pyarrow types. Energies in eV per atom, `rmsd` in Å;
-see `energy.weighed` and `novelty.Verdict`. Null: not asked for, or not to be had; the reasons say why."""
+"""Additional columns of a checked crystal, with pyarrow types. Energies in eV per atom, `rmsd` in Å; see
+`thermodynamics.collection_energies` and `novelty.NoveltyCheck`. Null: not requested, or see the reasons."""
 BOUND = 0.1
-"""eV/atom above the hull, up to which a crystal is metastable."""
+"""Maximum energy above the hull of a metastable crystal, eV/atom."""
 ROUNDING = 1e-6
-"""eV/atom: what is on the hull comes out some 1e-16 above it, or below."""
-Z = 1.959964
-"""Of a normal distribution, 95 % lie within so many standard deviations."""
+"""eV/atom: rounding places crystals on the hull about 1e-16 above or below it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many of all crystals, as a share from 0 to 1, and the interval that holds it."""
+    """Number of crystals, their share from 0 to 1, and its interval."""
 
     count: int
     share: float
@@ -91,18 +87,18 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Sun:
-    """What energies and comparisons of N crystals add up to.
+    """Shares and energies of N crystals.
 
     Attributes:
         n: N.
         bound: b, eV/atom.
-        shares: by name, as far as they were asked for: `weighed` (with an energy), `converged` (relaxed to
-            the end), `placed` (with an energy above the hull), `stable`, `metastable`, `unique`, `novel`,
-            `sun`, `msun`.
-        e_above_hull: eV/atom; None where no hull was given.
-        rmsd: Å; None where nothing was relaxed.
-        reasons: why crystals have no energy, or none above the hull, or were not compared, the most frequent
-            first, and how often.
+        shares: by name, as requested: `weighed` (with an energy), `converged` (relaxation converged),
+            `placed` (with an energy above the hull), `stable`, `metastable`, `unique`, `novel`, `sun`,
+            `msun`.
+        e_above_hull: eV/atom; None without a hull.
+        rmsd: Å; None without relaxation.
+        reasons: why crystals have no energy, none above the hull, or were not compared, with counts, the most
+            frequent first.
     """
 
     n: int
@@ -113,9 +109,9 @@ class Sun:
     reasons: dict[str, int]
 
     def record(self) -> dict[str, Any]:
-        """The same as plain values; None for NaN."""
-        found: dict[str, Any] = _without_nan(asdict(self))
-        return found
+        """Return plain values, None for NaN."""
+        values: dict[str, Any] = _without_nan(asdict(self))
+        return values
 
 
 def compare(
@@ -126,18 +122,18 @@ def compare(
     workers: int = 1,
     on_done: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Tell which crystals are unique, and which are novel.
+    """Determine which crystals are unique and novel.
 
     Args:
-        rows: of the crystals, judged and weighed.
-        texts: of the crystals as written, one a row; None for what could not be read.
-        known: folders or files of known crystals; None: none are given, and nothing is novel or known.
-        workers: processes at a time.
+        rows: of the crystals, with validity and energies.
+        texts: of the generated crystals, one per row; None for unreadable ones.
+        known: folders or files of reference structures; None: novelty is not determined.
+        workers: number of processes.
         on_done: as for `novelty.evaluate`.
 
     Returns:
-        The rows with what was found; how many known crystals there are (`n_known`), how many of them share a
-        formula with a generated one (`n_compared`), and how many could not be read (`n_unreadable`).
+        The rows with the results; numbers of reference structures (`n_known`), of those that share a formula
+        with a generated crystal (`n_compared`), and of unreadable ones (`n_unreadable`).
 
     Raises:
         InputError, CrystallmError: as `novelty.evaluate` and `novelty.read_known`.
@@ -150,38 +146,38 @@ def compare(
         workers=workers,
         on_done=on_done,
     )
-    found = [
+    compared = [
         {
             **row,
-            "unique": verdict.unique,
-            "novel": None if known is None else verdict.novel,
-            "repeats": None if verdict.repeats is None else rows[verdict.repeats]["id"],
-            "known": verdict.known,
-            "compare_reason": verdict.reason or None,
+            "unique": check.unique,
+            "novel": None if known is None else check.novel,
+            "repeats": None if check.repeats is None else rows[check.repeats]["id"],
+            "known": check.known,
+            "compare_reason": check.reason or None,
         }
-        for row, verdict in zip(rows, result.crystals, strict=True)
+        for row, check in zip(rows, result.crystals, strict=True)
     ]
     counts = {name: getattr(result, name) for name in ("n_known", "n_compared", "n_unreadable")}
-    return found, {} if known is None else counts
+    return compared, {} if known is None else counts
 
 
 def summarise(
     rows: Sequence[Mapping[str, Any]], *, bound: float = BOUND, energies: bool, relaxed: bool, hull: bool,
     known: bool,
 ) -> Sun:  # fmt: skip
-    """Add up rows with COLUMNS.
+    """Summarize rows with COLUMNS.
 
     Args:
         rows: of all crystals, at least one.
         bound: b, eV/atom.
-        energies: whether crystals were weighed.
-        relaxed: whether they were relaxed.
-        hull: whether energies above a hull were asked for.
-        known: whether a known set was given.
+        energies: whether energies were computed.
+        relaxed: whether crystals were relaxed.
+        hull: whether energies above a hull were requested.
+        known: whether reference structures were given.
     """
 
-    def below(row: Mapping[str, Any], most: float) -> bool:
-        return row["e_above_hull"] is not None and row["e_above_hull"] <= most + ROUNDING
+    def below(row: Mapping[str, Any], limit: float) -> bool:
+        return row["e_above_hull"] is not None and row["e_above_hull"] <= limit + ROUNDING
 
     def new(row: Mapping[str, Any]) -> bool:
         return bool(row["unique"] and row["novel"])
@@ -204,7 +200,9 @@ def summarise(
         n=len(rows),
         bound=bound,
         shares={
-            name: share(sum(map(test, rows)), len(rows)) for name, (asked, test) in tests.items() if asked
+            name: share(sum(map(test, rows)), len(rows))
+            for name, (requested, test) in tests.items()
+            if requested
         },
         e_above_hull=spread([row["e_above_hull"] for row in rows]) if hull else None,
         rmsd=spread([row["rmsd"] for row in rows]) if relaxed else None,
@@ -213,42 +211,37 @@ def summarise(
 
 
 def share(count: int, n: int) -> Share:
-    """A share of n >= 1 with Wilson's interval.
+    """Return a share of n >= 1 with Wilson's interval of 95 %."""
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-    With p = k / n and z = 1.96, (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4 n^2)) / (1 + z^2 / n).
-    """
-    p = count / n
-    middle = p + Z * Z / (2 * n)
-    half = Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    scale = 1 + Z * Z / n
-    low, high = (middle - half) / scale, (middle + half) / scale
-    return Share(count, p, 0.0 if count == 0 else low, 1.0 if count == n else high)
+    interval = binomtest(count, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return Share(count, count / n, float(interval.low), float(interval.high))
 
 
 def spread(values: Sequence[float | None]) -> Spread:
-    """Median and mean of the values that are there."""
+    """Return median and mean of the values that are not None, with bootstrap intervals."""
     import numpy as np
 
-    there: NDArray[np.float64] = np.sort([value for value in values if value is not None])
-    nothing = (math.nan, math.nan)
-    if not len(there):
-        return Spread(0, math.nan, nothing, math.nan, nothing)
+    given: NDArray[np.float64] = np.sort([value for value in values if value is not None])
+    undefined = (math.nan, math.nan)
+    if not len(given):
+        return Spread(0, math.nan, undefined, math.nan, undefined)
     rng = np.random.default_rng(0)
     medians, means = [], []
-    for _ in range(RESAMPLES):  # one at a time: together they are 2,000 times as many values
-        drawn = there[rng.integers(len(there), size=len(there))]
-        medians.append(float(np.median(drawn)))
-        means.append(float(drawn.mean()))
+    for _ in range(RESAMPLES):  # one at a time: all together would take 2,000 times the memory
+        resample = given[rng.integers(len(given), size=len(given))]
+        medians.append(float(np.median(resample)))
+        means.append(float(resample.mean()))
     return Spread(
-        n=len(there),
-        median=float(np.median(there)),
-        median_interval=_within(medians),
-        mean=float(there.mean()),
-        mean_interval=_within(means),
+        n=len(given),
+        median=float(np.median(given)),
+        median_interval=_interval(medians),
+        mean=float(given.mean()),
+        mean_interval=_interval(means),
     )
 
 
-def _within(values: Sequence[float]) -> tuple[float, float]:
+def _interval(values: Sequence[float]) -> tuple[float, float]:
     import numpy as np
 
     low, high = np.percentile(values, WITHIN)

@@ -6,6 +6,7 @@ and errors (one line, no traceback) to standard error.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -31,7 +32,7 @@ def _whole(arguments: ArgumentCollection) -> None:
 KEPT = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark")
 """Commands that go on where they were when they are given again."""
 
-UNKEPT = ("challenge", "classes", "novelty", "unconditional")
+UNKEPT = ("compounds", "classes", "novelty", "unconditional")
 """Benchmarks that begin anew."""
 
 
@@ -81,6 +82,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if logging.lastResort is not None:  # prints warnings on standard error
+        logging.lastResort.setFormatter(logging.Formatter("crystallm: %(message)s"))
     try:
         make_app(words)(
             words,

@@ -22,30 +22,30 @@ COMMANDS = {
     "generate": "generate",
     "search": "search",
     "complete": "complete",
-    "relax": "relax",
+    "relax": "energies",
     "evaluate": "evaluate",
-    "hull": "hull",
-    "score": "score",
+    "hull": "energies",
+    "score": "evaluate",
     "export": "export",
-    "benchmark": "",
+    "benchmark": "benchmark.csp",
     "prepare": "prepare",
     "train": "train",
     "prompts": "prepare",
-    "models": "generate",
-    "convert": "convert",
-    "embeddings": "embeddings",
+    "models": "models",
+    "convert": "models",
+    "embeddings": "models",
     "serve": "serve",
-    "energy_server": "energy_server",
+    "energy_server": "energies",
     "cluster": "serve",
 }
 """The module in `commands` of each command, in the order of the help."""
 
 BENCHMARKS = {
-    "csp": "benchmark_csp",
-    "challenge": "benchmark_known",
-    "classes": "benchmark_known",
-    "novelty": "benchmark_generated",
-    "unconditional": "benchmark_generated",
+    "csp": "benchmark.csp",
+    "compounds": "benchmark.known",
+    "classes": "benchmark.known",
+    "novelty": "benchmark.generated",
+    "unconditional": "benchmark.generated",
 }
 """The same for `crystallm benchmark`, of which csp is the default."""
 
@@ -85,7 +85,8 @@ def summary(module: str, name: str) -> str:
     """Return the first line of a command's docstring, read from its source."""
     if name == "benchmark":
         return BENCHMARK
-    source = (Path(__file__).parent / "commands" / f"{module}.py").read_text(encoding="utf-8")
+    path = Path(__file__).parent.joinpath("commands", *module.split(".")).with_suffix(".py")
+    source = path.read_text(encoding="utf-8")
     found = re.search(rf'^def {name}\(.*?"""(.*?)\n', source, re.DOTALL | re.MULTILINE)
     return "" if found is None else found[1].removesuffix('"""')
 

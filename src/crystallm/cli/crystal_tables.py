@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from crystallm.benchmarks.csp_table import LINES, line_cells
-from crystallm.cli.console import new_table, page, plain
+from crystallm.cli.console import page, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    from crystallm.benchmarks.metrics import Line
-    from crystallm.datasets.report import PreparationReport
-    from crystallm.validity.collection import Summary
 
 
 _REASONS = 10
@@ -179,168 +174,6 @@ def _search_told(summary: Mapping[str, Any]) -> str:
     if summary["without_energy"]:
         said += f"; {summary['without_energy']} without an energy, the last since: {summary['why']}"
     return said
-
-
-def print_models(models: Sequence[Mapping[str, Any]]) -> None:
-    """Print the models there are."""
-    console = page()
-    if not models:
-        console.print("no model is bundled: give --model a folder of weights or a ckpt.pt")
-        return
-    table = new_table()
-    for name in ("name", "language", "parameters", "context", "what it is"):
-        table.add_column(name, justify="right" if name in ("parameters", "context") else "left")
-    for model in models:
-        table.add_row(
-            plain(model["name"]),
-            model["language"],
-            f"{model['parameters'] / 1e6:.1f} M",
-            str(model["context"]),
-            plain(str(model["card"].get("summary", ""))),
-        )
-    console.print(table)
-
-
-def print_published(rows: Sequence[Mapping[str, Any]], source: str, licence: str) -> None:
-    """Print the published models, and where they are from."""
-    table = new_table(f"{source} ({licence})")
-    for name in ("name", "what it is", "here"):
-        table.add_column(name, no_wrap=name == "name")
-    for row in rows:
-        table.add_row(row["name"], row["what"], "yes" if row["here"] else "-")
-    page().print(table)
-
-
-def print_report(report: PreparationReport, folder: Path) -> None:
-    """Print what became of the rows of a preparation.
-
-    Args:
-        report: what is told.
-        folder: of the data set.
-    """
-    console = page()
-    table = new_table(f"{folder}: {report.written:,} of {report.read:,} rows")
-    table.add_column("split")
-    with_tokens = report.language != "none"
-    for name in ("crystals", "tokens", "tokens a crystal") if with_tokens else ("crystals",):
-        table.add_column(name, justify="right")
-    for split, n in report.crystals.items():
-        tokens = report.tokens[split]
-        numbers = (f"{tokens:,}", f"{tokens / n:.1f}" if n else "-") if with_tokens else ()
-        table.add_row(split, f"{n:,}", *numbers)
-    console.print(table)
-    if report.equivalents:
-        console.print(
-            f"{report.equivalents:,} equivalent descriptions of training crystals beside them",
-            highlight=False,
-        )
-    aside = sum(report.rejected.values())
-    if report.duplicates:
-        console.print(
-            f"{report.duplicates:,} duplicates left out (--deduplicate none keeps them)", highlight=False
-        )
-    if aside:
-        console.print(f"{aside:,} rows refused (rejected.parquet)", highlight=False)
-    for reason, n in list(report.reasons.items())[:_REASONS]:
-        console.print(plain(f"  {n:,}  {reason}"), highlight=False)
-    if report.unreadable_known:
-        console.print(
-            f"{report.unreadable_known:,} entries to exclude could not be read: only their ids count",
-            highlight=False,
-        )
-    console.print(f"report: {folder / 'report.html'}", highlight=False)
-
-
-def print_judged(title: str, summary: Summary, names: Mapping[str, str], folder: Path | None) -> None:
-    """Print what the verdicts on a collection add up to.
-
-    Args:
-        title: of the table.
-        summary: see `evaluation`.
-        names: of the checks, for a person.
-        folder: where the report was written, if it was.
-    """
-    table = new_table(f"{title}: {summary.n:,} crystals")
-    table.add_column("check")
-    table.add_column("crystals", justify="right")
-    table.add_column("%", justify="right")
-    for check, count in summary.counts.items():
-        table.add_row(names[check], f"{count:,}", f"{100 * count / summary.n:.1f}")
-    console = page()
-    console.print(table)
-    if summary.as_printed < summary.counts["readable"]:
-        others = summary.counts["readable"] - summary.as_printed
-        console.print(f"{others:,} were printed by other programs, and symmetrised before they were judged")
-    for reason, n in summary.reasons.items():
-        console.print(plain(f"  {n:,}  {reason}"), highlight=False)
-    if folder is not None:
-        console.print(plain(f"report: {folder / 'report.html'}"), highlight=False)
-
-
-def print_relaxed(
-    rows: Sequence[Mapping[str, Any]], folder: Path | None, limit: int, *, n_rows: int | None = None
-) -> None:
-    """Print what became of relaxed crystals.
-
-    Args:
-        rows: as in results.parquet, or those of them that are kept.
-        folder: where they are, if anywhere.
-        limit: lines, at most.
-        n_rows: how many crystals there were; as many as rows if None.
-    """
-    table = new_table()
-    table.add_column("crystal", overflow="fold")
-    table.add_column("formula", overflow="fold")
-    table.add_column("space group", overflow="fold")
-    table.add_column("eV/atom", justify="right", no_wrap=True)
-    more = [name for name in _RELATED if any(row.get(name) is not None for row in rows)]
-    for name in more:
-        table.add_column(_RELATED[name], justify="right", no_wrap=True)
-    table.add_column("Å³/atom", justify="right", no_wrap=True)
-    table.add_column("steps", justify="right", no_wrap=True)
-    table.add_column("relaxed, or why not", overflow="fold", min_width=12)
-    for row in rows[:limit]:
-        if row["energy"] is None:
-            cells = ["-"] * (5 + len(more))
-            table.add_row(plain(row["id"]), *cells, plain(_shortened(row["reason"])))
-            continue
-        said = "[green]relaxed[/green]" if row["converged"] else f"{row['fmax']:.2f} eV/Å are left"
-        groups = dict.fromkeys(row[name] or "-" for name in ("space_group_before", "space_group"))
-        times = row.get("cluster_size") or 1
-        table.add_row(
-            plain(row["id"]) if times == 1 else f"{plain(row['id'])} ×{times}",
-            row["formula"],
-            " → ".join(groups),
-            f"{row['energy_before']:.3f} → {row['energy']:.3f}",
-            *(_energy(row, name) for name in more),
-            f"{row['volume_per_atom_before']:.2f} → {row['volume_per_atom']:.2f}",
-            str(row["steps"]),
-            said,
-        )
-    console = page()
-    console.print(table)
-    if len(rows) > limit:
-        console.print(f"... and {len(rows) - limit} more")
-    relaxed, converged = (sum(bool(row[name]) for row in rows) for name in ("file", "converged"))
-    where = "not kept: --out FOLDER keeps them" if folder is None else str(folder / "results.parquet")
-    said = f"{converged} relaxed, {relaxed - converged} not to the end"
-    if n_rows is not None and n_rows > len(rows):
-        said = f"{len(rows)} kept, of these {said}"
-    console.print(
-        plain(f"{n_rows or len(rows)} crystals, {said}; {where}"),
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def print_lines(title: str, lines: Sequence[Line]) -> None:
-    """Print the table of a benchmark."""
-    table = new_table(title)
-    for i, name in enumerate(LINES):
-        table.add_column(name, justify="left" if i in (0, len(LINES) - 1) else "right")
-    for line in lines:
-        table.add_row(*map(plain, line_cells(line)))
-    page().print(table)
 
 
 def _energy(row: Mapping[str, Any], name: str = "energy") -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def _show_default(value: object) -> str | None:
     """Return the default that the help shows; None for flags that are off and for options without one."""
-    return None if value is None or value is False else str(value)
+    return None if value is None or value is False or value == () else str(value)
 
 
 _Group = TypeVar("_Group", bound=Options)
@@ -38,15 +38,20 @@ Flat = Annotated[_Group, Parameter(name="*", negative_bool=(), show_default=_sho
 """An option group whose fields are flags of the command."""
 
 
-class OutputOptions(Options):
-    """What a command prints, and the file that holds its options."""
+class QuietOptions(Options):
+    """Whether a command prints, and the file that holds its options."""
 
-    as_json: Annotated[bool, Flag(name="--json")] = False
-    """Print JSON, one object a line, instead of a table."""
     quiet: bool = False
     """Print nothing but errors."""
     config: Path | None = None
     """YAML file with options of this command; the command line wins."""
+
+
+class OutputOptions(QuietOptions):
+    """What a command prints, and the file that holds its options."""
+
+    as_json: Annotated[bool, Flag(name="--json")] = False
+    """Print JSON, one object a line, instead of a table."""
 
     @property
     def progress(self) -> bool:
@@ -75,6 +80,8 @@ def _set_flags(group: type[Options]) -> None:
                 field.metadata[i] = Parameter(
                     name=(flag.name or f"--{name.replace('_', '-')}", *flag.more),
                     negative_bool=("no-",) if flag.negative else (),
+                    negative_iterable=(),
+                    consume_multiple=flag.several,
                 )
 
 

@@ -1,13 +1,13 @@
-"""Token shards for training: a folder of flat streams, and batches out of it.
+"""Pack token sequences into batches for training.
 
 A data set folder holds, for each split, `SPLIT.bin` (ids of all crystals one after another, little-endian
-uint16) and `SPLIT.idx.npy` (int64 [n + 1], where each crystal begins and the last ends), and `dataset.json`
+uint16) and `SPLIT.idx.npy` (int64 [n + 1], the first id of each crystal, and the end), and `dataset.json`
 (language, vocabulary size, counts).
 
-Packing: whole crystals stand side by side in windows; attention is kept inside each crystal and positions
-restart at its beginning, so that a window is many independent texts. Short crystals go into short windows,
-since attention costs the square of the window. Or a window is a piece of the stream, in which each token sees
-all before it. Needs numpy alone; knows neither crystals nor networks, nor which crystals an epoch holds.
+Packed windows hold whole crystals side by side. Attention stays inside each crystal and positions restart at
+its first token, so that a window is several independent sequences. Short crystals go into short windows, as
+the cost of attention grows with the square of the window. Otherwise a window is a piece of the stream, in
+which each token sees all before it. Needs numpy alone. Which crystals an epoch holds is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from crystallm.datasets.shards import ConcatenatedSplit, Ids, TokenSplit
 
 
-IGNORE = -100  # target of a position that teaches nothing; what torch's cross entropy ignores
+IGNORE = -100  # target of a position without a loss; the value that torch's cross entropy ignores
 
 PADDING = -1  # segment of padding
 
 SHORTEST_WINDOW = 64
 
-OPEN_WINDOWS = 64  # that `pack` fills at a time
+OPEN_WINDOWS = 64  # number of windows that `pack` fills at a time
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Batch:
     Attributes:
         ids: tokens; 0 in padding.
         targets: the next token (of the same crystal, where crystals are packed); IGNORE where there is none.
-        positions: place within the crystal or the piece, from 0.
+        positions: within the crystal or the piece, from 0.
         segments: number of the crystal within its window, PADDING in padding; None where each token sees all
             before it.
     """
@@ -51,7 +51,7 @@ class Batch:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that are no padding."""
+        """Number of tokens without padding."""
         return self.ids.size if self.segments is None else int((self.segments != PADDING).sum())
 
 
@@ -60,10 +60,10 @@ class PlannedBatch:
     """A batch before its tokens are read.
 
     Attributes:
-        window: tokens of a window.
-        crystals: numbers of those of each window; None for pieces of the stream.
-        offsets: [n_windows] where the pieces begin; None for packed crystals.
-        n_tokens: that are no padding.
+        window: number of tokens of a window.
+        crystals: indices of the crystals of each window; None for pieces of the stream.
+        offsets: [n_windows] start of each piece; None for packed crystals.
+        n_tokens: number of tokens without padding.
         n_taught: of these, those with a target.
     """
 
@@ -74,7 +74,7 @@ class PlannedBatch:
     n_taught: int
 
     def fill(self, split: TokenSplit | ConcatenatedSplit) -> Batch:
-        """Read the tokens."""
+        """Read the tokens and return the batch."""
         if self.crystals is not None:
             return fill(split, self.crystals, self.window)
         assert self.offsets is not None  # noqa: S101 - one of the two is there
@@ -84,17 +84,17 @@ class PlannedBatch:
 
 
 def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
-    """Crystals (numbers in `order`) into windows of at most `window` tokens, each into the fullest with room.
+    """Pack crystals into windows of at most `window` tokens, each into the fullest window with room.
 
-    At most OPEN_WINDOWS stand open, and the fullest of them closes first: order stays close to random.
+    At most OPEN_WINDOWS are open, and the fullest of them closes first: the order stays close to random.
 
     Args:
-        lengths: [n] tokens of each crystal; those in `order` fit a window.
-        order: numbers of the crystals to pack.
-        window: tokens of a window.
+        lengths: [n] number of tokens of each crystal; those in `order` fit a window.
+        order: indices of the crystals to pack.
+        window: number of tokens of a window.
 
     Returns:
-        Numbers of the crystals of each window.
+        Indices of the crystals of each window.
     """
     open_windows: list[tuple[int, list[int]]] = []
     closed: list[list[int]] = []
@@ -115,20 +115,20 @@ def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
 
 
 def fill(split: TokenSplit | ConcatenatedSplit, windows: Sequence[Sequence[int]], window: int) -> Batch:
-    """Arrays of packed windows."""
+    """Return the arrays of packed windows."""
     shape = (len(windows), window)
     ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     targets, segments = np.full(shape, IGNORE, dtype=np.int64), np.full(shape, PADDING, dtype=np.int64)
     for row, crystals in enumerate(windows):
-        at = 0
+        start = 0
         for number, crystal in enumerate(crystals):
             tokens = split.crystal(crystal)
-            end = at + len(tokens)
-            ids[row, at:end] = tokens
-            targets[row, at : end - 1] = tokens[1:]
-            positions[row, at:end] = np.arange(len(tokens))
-            segments[row, at:end] = number
-            at = end
+            end = start + len(tokens)
+            ids[row, start:end] = tokens
+            targets[row, start : end - 1] = tokens[1:]
+            positions[row, start:end] = np.arange(len(tokens))
+            segments[row, start:end] = number
+            start = end
     return Batch(ids, targets, positions, segments)
 
 
@@ -140,19 +140,19 @@ def plan(
     rng: np.random.Generator | None,
     chosen: Ids | None = None,
 ) -> list[PlannedBatch]:
-    """Batches of packed crystals.
+    """Plan batches of packed crystals.
 
     Args:
-        lengths: [n] tokens of each crystal.
-        batch_tokens: tokens a batch, padding included; the number of windows follows from their size. A
-            window that is longer makes a batch of its own.
+        lengths: [n] number of tokens of each crystal.
+        batch_tokens: tokens of a batch, padding included; the number of windows follows from their size. A
+            longer window is a batch of its own.
         context: crystals longer than this are left out.
         rng: of the order; None keeps windows in the order of packing.
-        chosen: numbers of the crystals to pack, any of them several times; all if None.
+        chosen: indices of the crystals to pack, possibly repeated; None for all.
     """
     chosen = np.arange(len(lengths)) if chosen is None else chosen
     sizes = lengths[chosen]
-    found: list[PlannedBatch] = []
+    planned: list[PlannedBatch] = []
     shorter, window = 0, min(SHORTEST_WINDOW, context)
     while shorter < context:
         members = chosen[(sizes > shorter) & (sizes <= window)]
@@ -166,13 +166,13 @@ def plan(
             rows = packed[i : i + n_rows]
             n_crystals = sum(map(len, rows))
             n_tokens = int(lengths[np.concatenate(rows)].sum())
-            found.append(PlannedBatch(window, rows, None, n_tokens, n_tokens - n_crystals))
+            planned.append(PlannedBatch(window, rows, None, n_tokens, n_tokens - n_crystals))
         shorter, window = window, min(2 * window, context) if window < context else context + 1
-    return found if rng is None else [found[i] for i in rng.permutation(len(found))]
+    return planned if rng is None else [planned[i] for i in rng.permutation(len(planned))]
 
 
 def cut(offsets: Ids, *, batch_tokens: int, window: int) -> list[PlannedBatch]:
-    """Batches of pieces of the stream, in the order of their offsets."""
+    """Plan batches of pieces of the stream, in the order of their offsets."""
     n_rows = max(1, batch_tokens // window)
     parts = [offsets[i : i + n_rows] for i in range(0, len(offsets), n_rows)]
     return [PlannedBatch(window, None, part, len(part) * window, len(part) * window) for part in parts]
@@ -181,14 +181,14 @@ def cut(offsets: Ids, *, batch_tokens: int, window: int) -> list[PlannedBatch]:
 def batches(
     split: TokenSplit, *, batch_tokens: int, context: int, seed: int, epoch: int, shuffle: bool = True
 ) -> Iterator[Batch]:
-    """One pass over a split in packed windows, in an order that (seed, epoch) alone decides.
+    """Yield the batches of one pass over a split in packed windows, in an order given by (seed, epoch).
 
     Args:
         split: the crystals.
-        batch_tokens: tokens a batch, as for `plan`.
+        batch_tokens: tokens of a batch, as for `plan`.
         context: crystals longer than this are left out.
         seed: of the order.
-        epoch: number of the pass; each has its own order.
+        epoch: number of the pass, each in its own order.
         shuffle: False keeps windows in the order of packing.
     """
     rng = np.random.default_rng([seed, epoch]) if shuffle else None

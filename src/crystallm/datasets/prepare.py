@@ -1,173 +1,165 @@
-"""Collections of structures -> token shards, with a word on every row.
+"""Prepare a data set: collections of structures become token shards, and every row is accounted for.
 
-Reads whatever `sources` reads, takes each row through the steps of `prepare_row` and all of them through
-those of `prepare_whole`, and writes a data set folder:
+Reads whatever `sources` reads, takes each row through the steps of `process_row` and all of them through
+those of `selection`, and writes a data set folder:
 
-    run.json             what was asked
-    SPLIT.bin, .idx.npy  tokens, see `dataset`; with `equivalents` also of other descriptions, so named
+    run.json             configuration
+    SPLIT.bin, .idx.npy  tokens, see `shards`; with `augmentations` also of equivalent descriptions
     rows.parquet         a row a crystal: id, source, split, formula, cell, space_group, n_atoms, tokens; with
                          language `none` its CIF, and no tokens
     rejected.parquet     id, source, step, reason of all others
     report.json, .html   counts at each step; elements, space groups, lengths, use of the vocabulary
-    dataset.json         language, vocabulary, counts; written last: with it the data set is there
+    dataset.json         language, vocabulary, counts; written last: the data set is then complete
 
-Rows are treated in units, on any `concurrent.futures.Executor`; what is done is kept in `parts/` until the
-end, so that a run that was killed and started again does only what is missing, and ends with the same bytes.
-
-It refuses to know networks and training.
+Rows are processed in units, on any `concurrent.futures.Executor`. Finished units are kept in `parts/` until
+the end, so that a killed run started again does only what is missing, and ends with the same bytes. Does not
+depend on networks and training.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import itertools
-import shutil
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystallm.datasets import selection
+import numpy as np
+
+from crystallm.datasets import report, writer
 from crystallm.datasets.options import PrepareOptions
-from crystallm.datasets.process_row import COLUMNS, refused
-from crystallm.datasets.selection import Exclusions
+from crystallm.datasets.process_row import COLUMNS, process_rows, rejected
+from crystallm.datasets.selection import Exclusions, select_rows
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import mapping, pool
-from crystallm.execution import tasks as execution_tasks
-from crystallm.sources import splits
-from crystallm.sources.splits import place_and_split, read_rows
-from crystallm.storage import files, run_folder, tables
-from crystallm.version import __version__
+from crystallm.execution.mapping import map_tasks
+from crystallm.execution.pool import Inline, ProcessPool
+from crystallm.execution.progress import Progress, no_progress
+from crystallm.execution.resumable import UnitResult, run_units
+from crystallm.execution.tasks import Failure, Limits
+from crystallm.language import get_language
+from crystallm.sources.splits import place_and_split, read_rows, read_splits
+from crystallm.storage.run_folder import CONFIG, FACTS, RunFolder
+from crystallm.structures.known_structures import known_equals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
-    import pyarrow as pa
-
-    from crystallm.datasets.report import PreparationReport
+    Row = dict[str, Any]
 
 
 UNIT_ROWS, UNIT_BYTES = 500, 1_000_000
 """A unit of work ends with whichever is reached first."""
 
-UNIT_SECONDS, ROW_SECONDS = 900.0, 60.0
-"""Limits for a unit, and for a row alone after its unit was lost. A usual row takes five milliseconds."""
-
-PARTS = "parts"
-
-TREAT = "crystallm.datasets.process_row:treat_unit"
+UNIT_LIMITS, ROW_LIMITS = Limits(seconds=900.0), Limits(seconds=60.0)
+"""Limits of a unit, and of a row alone after its unit has failed. A usual row takes five milliseconds."""
 
 
 def prepare(
     inputs: Sequence[str],
     out: str | Path,
-    choices: PrepareOptions | None = None,
+    options: PrepareOptions | None = None,
     *,
     workers: int = 1,
     executor: Executor | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> PreparationReport:
-    """Turn collections into a data set folder, or finish one that was begun.
+    progress: Progress = no_progress,
+) -> report.PreparationReport:
+    """Turn collections into a data set folder, or complete one that was begun.
 
     Args:
         inputs: `PATH` or `PATH=SPLIT` of anything that `sources.read` reads.
-        out: folder to make; new, empty, or of the same preparation.
-        choices: what the steps do.
-        workers: processes. One means this process; a row that crashes or hangs one of several is refused.
-        executor: where to work instead, such as a cluster's.
-        progress: called with the number of rows done after each unit; those done before count.
+        out: folder to create; new, empty, or of the same preparation.
+        options: of the steps.
+        workers: processes. One means this process; with several, a row that crashes or hangs is rejected.
+        executor: where to work instead, such as a cluster.
+        progress: shows the number of rows that are done.
 
     Raises:
         InputError: an input that cannot be read or holds no row, a folder that holds something else, or an
-            input that changed since the run was begun.
+            input that changed since the run was started.
         CrystallmError: the folder cannot be written.
     """
-    from crystallm.datasets import report as datasets_report
-    from crystallm.datasets import writer
-
-    choices = choices or PrepareOptions()
-    folder = Path(out)
-    files.check_place(folder)
-    inputs = [str(spec) for spec in inputs]
-    question = _question(inputs, choices)
-    if (folder / run_folder.CONFIG).exists():
-        run_folder.check_question(folder / run_folder.CONFIG, question)
-        if (folder / run_folder.FACTS).exists():
-            shutil.rmtree(folder / PARTS, ignore_errors=True)
-            return datasets_report.read(folder)
-    elif folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{str(folder)!r} exists and is not empty: give a new folder")
-    choices = _settled(inputs, choices)
-    with ExitStack() as stack:
-        many = executor or stack.enter_context(local(workers))
-        single = executor or stack.enter_context(local(workers, ROW_SECONDS))
-        known = _read_known(choices, many, workers)
-        if not (folder / run_folder.CONFIG).exists():
-            files.write_json(folder / run_folder.CONFIG, question)
-        where = _Where(many, single, 2 * workers + 2)
-        n_parts = _treat_all(inputs, folder, choices, where, progress)
-
-    def parts(columns: Sequence[str]) -> Iterator[pa.Table]:
-        return (_read_part(_part(folder, number), columns) for number in range(n_parts))
-
-    fates = selection.select_rows(
-        parts, choices, known, lambda rows: _equal_to_known(rows, choices, known, workers, executor)
+    options = options or PrepareOptions()
+    path, inputs = Path(out), [str(spec) for spec in inputs]
+    folder = RunFolder(path, _configuration(inputs, options), COLUMNS, marker=FACTS)
+    folder.check()
+    if folder.finished:
+        folder.drop_parts()
+        return report.read(path)
+    if not (path / CONFIG).exists() and path.exists() and any(path.iterdir()):
+        raise InputError(f"{str(path)!r} exists and is not empty: give a new folder")
+    options = _decide_auto(inputs, options)
+    with contextlib.ExitStack() as stack:
+        where = executor or stack.enter_context(local_executor(workers))
+        exclusions = _read_exclusions(options, where, workers)
+        rows = itertools.chain.from_iterable(map(read_rows, inputs))
+        run_units(
+            units(rows),
+            _Rows(options, where, 2 * workers + 2).process,
+            folder,
+            task="reading crystals",
+            size=len,
+            digest=_digest,
+            progress=progress,
+        )
+    selection = select_rows(
+        folder.tables,
+        options,
+        exclusions,
+        lambda candidates: _equal_to_known(candidates, options, exclusions, workers, executor),
     )
-    report = writer.write(
-        folder, parts, fates, choices=choices, inputs=inputs, unreadable_known=known.n_unreadable
+    result = writer.write(
+        path, folder.tables, selection, options=options, inputs=inputs, n_unreadable=exclusions.n_unreadable
     )
-    shutil.rmtree(folder / PARTS, ignore_errors=True)
-    return report
+    folder.drop_parts()
+    return result
 
 
-def _question(inputs: Sequence[str], choices: PrepareOptions) -> dict[str, Any]:
-    """What is asked, as `run.json` keeps it: names in place of paths, so that a moved folder can go on."""
-    named = []
+def _configuration(inputs: Sequence[str], options: PrepareOptions) -> dict[str, Any]:
+    """Return the configuration of a run; it names files without their folders, which may be moved."""
+    names = []
     for spec in inputs:
         path, split = place_and_split(spec)
-        named.append(f"{path.name}={split}" if split else path.name)
-    record = choices.model_dump(mode="json")
-    if not choices.equivalents:
-        del record["equivalents"]  # which folders of earlier versions do not name
-    record["exclude"] = [Path(path).name for path in choices.exclude]
-    return {"command": "prepare", "version": __version__, "inputs": named, **record}
+        names.append(f"{path.name}={split}" if split else path.name)
+    excluded = [Path(path).name for path in options.exclude]
+    return RunFolder.configuration("prepare", options, inputs=names, exclude=excluded)
 
 
-def _settled(inputs: Sequence[str], choices: PrepareOptions) -> PrepareOptions:
-    """The choices with `auto` decided; a wrong last input is told before hours of work on the first.
+def _decide_auto(inputs: Sequence[str], options: PrepareOptions) -> PrepareOptions:
+    """Return the options with `auto` decided, having looked at all inputs before hours of work on the first.
 
     Raises:
-        InputError: an input that cannot be read or holds no row, or a file of splits that is none.
+        InputError: an input that cannot be read or holds no row, or an invalid file of splits.
     """
-    says = False
+    given = False
     for spec in inputs:
         first = next(read_rows(spec), None)
         if first is None:
             raise InputError(f"{spec!r} holds no row")
-        says = says or bool(first["split"])
-    if choices.split == "auto":
-        choices = choices.model_copy(update={"split": "given" if says else "random"})
-    if choices.split not in ("given", "random", "formula"):
-        splits.read_splits(Path(choices.split))
-    if choices.deduplicate == "auto":
-        kind = "none" if choices.split == "given" else "formula-group"
-        choices = choices.model_copy(update={"deduplicate": kind})
-    return choices
+        given = given or bool(first["split"])
+    if options.split == "auto":
+        options = options.model_copy(update={"split": "given" if given else "random"})
+    if options.split not in ("given", "random", "formula"):
+        read_splits(Path(options.split))
+    if options.deduplicate == "auto":
+        kind = "none" if options.split == "given" else "formula-group"
+        options = options.model_copy(update={"deduplicate": kind})
+    return options
 
 
-def local(count: int, seconds: float = UNIT_SECONDS) -> Executor:
-    """This machine: one process, which is this one, or several that can be lost."""
-    return pool.Inline() if count == 1 else pool.Pool(count, seconds=seconds)
+def local_executor(workers: int) -> Executor:
+    """Return an executor of this machine: this process, or several processes that can be killed."""
+    return Inline() if workers == 1 else ProcessPool(workers)
 
 
-# ------------------------------------------------------------------------------------------------ units
+# -- units ---------------------------------------------------------------------------------------------------
 
 
-def units(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Rows in the units in which they are treated."""
-    unit: list[dict[str, Any]] = []
+def units(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Cut rows into units of work."""
+    unit: list[Row] = []
     size = 0
     for row in rows:
         unit.append(row)
@@ -179,181 +171,130 @@ def units(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield unit
 
 
-@dataclass(frozen=True)
-class _Where:
-    """Executors for units and for rows alone, and how many tasks to draw ahead of what is done."""
-
-    many: Executor
-    single: Executor
-    ahead: int
-
-
-@dataclass
-class _Tasks:
-    """Units of work as they are drawn; those in flight are remembered until they are done."""
-
-    units: Iterable[list[dict[str, Any]]]
-    folder: Path
-    choices: dict[str, Any]
-    passed: Callable[[int], None]
-    open: dict[int, tuple[int, list[dict[str, Any]], str]] = field(default_factory=dict)
-    n_units: int = 0
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        drawn = itertools.count()
-        for number, rows in enumerate(self.units):
-            self.n_units = number + 1
-            mark = _mark(rows)
-            if _part(self.folder, number).exists():
-                if _mark_of(_part(self.folder, number)) != mark:
-                    raise InputError(
-                        f"the input has changed since {str(self.folder)!r} was begun (rows from "
-                        f"{rows[0]['id']!r} on): give a new folder, or delete this one"
-                    )
-                self.passed(len(rows))
-                continue
-            self.open[next(drawn)] = (number, rows, mark)
-            yield {"choices": self.choices, "rows": rows}
-
-
-def _treat_all(
-    inputs: Sequence[str],
-    folder: Path,
-    choices: PrepareOptions,
-    where: _Where,
-    progress: Callable[[int], None] | None,
-) -> int:
-    """Treat what is not yet done, and return the number of units."""
-    done = 0
-
-    def passed(n_rows: int) -> None:
-        nonlocal done
-        done += n_rows
-        if progress is not None:
-            progress(done)
-
-    rows = itertools.chain.from_iterable(map(read_rows, inputs))
-    tasks = _Tasks(units(rows), folder, choices.model_dump(mode="json"), passed)
-    for drawn, value in mapping.stream(where.many, TREAT, tasks, ahead=where.ahead):
-        number, unit, mark = tasks.open.pop(drawn)
-        lost = isinstance(value, execution_tasks.Failure)
-        found = _one_by_one(unit, tasks.choices, where) if lost else value
-        for record in found:
-            record["ids"] = None if record["ids"] is None else base64.b64decode(record["ids"])
-        content = tables.as_parquet(found, COLUMNS, {"rows": mark})
-        files.write_atomically(_part(folder, number), content)
-        passed(len(unit))
-    return tasks.n_units
-
-
-def _one_by_one(
-    rows: Sequence[dict[str, Any]], choices: dict[str, Any], where: _Where
-) -> list[dict[str, Any]]:
-    """The records of a unit that was lost: each row alone, so that a freak among them costs itself only."""
-    found: list[dict[str, Any]] = [{}] * len(rows)
-    tasks = ({"choices": choices, "rows": [row]} for row in rows)
-    for i, value in mapping.stream(where.single, TREAT, tasks, ahead=where.ahead):
-        if isinstance(value, execution_tasks.Failure):
-            origin = {name: rows[i][name] for name in ("id", "source", "split")}
-            found[i] = dict.fromkeys(COLUMNS) | origin | refused("lost", value.reason)
-        else:
-            found[i] = value[0]
-    return found
-
-
-def _part(folder: Path, number: int) -> Path:
-    return folder / PARTS / f"{number:06d}.parquet"
-
-
-def _mark(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What tells the rows of a unit from others."""
+def _digest(rows: Sequence[Row]) -> str:
+    """Return a digest of the rows of a unit."""
     content = hashlib.blake2b(digest_size=16)
     for row in rows:
         content.update("\0".join(map(str, row.values())).encode(errors="replace"))
     return content.hexdigest()
 
 
-def _mark_of(path: Path) -> str:
-    return str((_reading(path).schema_arrow.metadata or {}).get(b"rows", b""), "ascii")
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """How the rows of units are processed."""
+
+    options: PrepareOptions
+    executor: Executor
+    ahead: int
+
+    def process(
+        self, units: Iterator[tuple[int, list[Row]]], _: Callable[[int], None]
+    ) -> Generator[UnitResult]:
+        """Yield the records of each unit; of a unit that fails, each row is processed alone."""
+        tasks = (self._task(rows, number) for number, rows in units)
+        for task, records in map_tasks(
+            self.executor, process_rows, tasks, ahead=self.ahead, limits=UNIT_LIMITS
+        ):
+            if isinstance(records, Failure):
+                records = self._one_by_one(task["rows"])  # noqa: PLW2901 - the records of the same task
+            for record in records:
+                record["ids"] = None if record["ids"] is None else base64.b64decode(record["ids"])
+            yield UnitResult(task["number"], records)
+
+    def _one_by_one(self, rows: Sequence[Row]) -> list[Row]:
+        records: list[Row] = [{}] * len(rows)
+        tasks = (self._task([row], i) for i, row in enumerate(rows))
+        for task, value in map_tasks(self.executor, process_rows, tasks, ahead=self.ahead, limits=ROW_LIMITS):
+            if isinstance(value, Failure):
+                origin = {name: task["rows"][0][name] for name in ("id", "source", "split")}
+                records[task["number"]] = dict.fromkeys(COLUMNS) | origin | rejected("failed", value.reason)
+            else:
+                records[task["number"]] = value[0]
+        return records
+
+    def _task(self, rows: Sequence[Row], number: int) -> Row:
+        options = self.options.model_dump(mode="json")
+        return {"number": number, "options": options, "symmetry": self.options.needs_symmetry, "rows": rows}
 
 
-def _read_part(path: Path, columns: Sequence[str]) -> pa.Table:
-    with _reading(path) as part:
-        return part.read(columns=list(columns))
+# -- what the data set must not hold -------------------------------------------------------------------------
 
 
-def _reading(path: Path) -> Any:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise CrystallmError(f"{str(path)!r} is damaged ({error}): delete it and run again") from None
-
-
-# ------------------------------------------------------------------------------- what may not be in the data
-
-
-def _read_known(choices: PrepareOptions, executor: Executor, count: int) -> Exclusions:
-    """What the data may not hold.
+def _read_exclusions(options: PrepareOptions, executor: Executor, workers: int) -> Exclusions:
+    """Read the collections whose crystals the data set must not hold.
 
     Raises:
         InputError: as `sources.read`.
     """
-    known = Exclusions()
-    if not choices.exclude:
-        return known
-    by = choices.exclude_by
-    asked = PrepareOptions(
-        language="none", symprec=choices.symprec, min_distance=0.0, exclude=("x",), exclude_by=by
-    )
-    asked = asked.model_copy(update={"deduplicate": "none"})
-    for path in choices.exclude:
-        rows = read_rows(path)
+    exclusions = Exclusions()
+    by = options.exclude_by
+    for path in options.exclude:
         if by == ("id",):
-            known.ids |= {row["id"]: Path(path).name for row in rows}
+            exclusions.ids |= {row["id"]: Path(path).name for row in read_rows(path)}
             continue
-        tasks = ({"choices": asked.model_dump(mode="json"), "rows": unit} for unit in units(rows))
-        for _, value in mapping.stream(executor, TREAT, tasks, ahead=2 * count + 2):
-            if isinstance(value, execution_tasks.Failure):
-                raise CrystallmError(f"{path!r} cannot be read in a worker process: {value.reason}")
-            for record in value:
-                if "id" in by:
-                    known.ids[record["id"]] = Path(path).name
-                known.n_unreadable += bool(record["step"])
-                if record["step"]:
-                    continue
-                if "formula-group" in by:
-                    known.pairs[record["formula"], record["space_group"]] = record["id"]
-                if "structure" in by:
-                    known.texts.setdefault(record["formula"], []).append((record["id"], record["cif"]))
-    return known
+        for record in read_crystals(path, executor, workers, options.symprec, symmetry="formula-group" in by):
+            if "id" in by:
+                exclusions.ids[record["id"]] = Path(path).name
+            if record["step"]:
+                exclusions.n_unreadable += 1
+                continue
+            if "formula-group" in by:
+                exclusions.groups[record["formula"], record["space_group"]] = record["id"]
+            if "structure" in by:
+                exclusions.texts.setdefault(record["formula"], []).append((record["id"], record["cif"]))
+    return exclusions
+
+
+def read_crystals(
+    path: str, executor: Executor, workers: int, symprec: float, *, symmetry: bool
+) -> Iterator[Row]:
+    """Yield the records of all rows of a collection in their order, with CIFs and without a filter.
+
+    Args:
+        path: of the collection.
+        executor: where to work.
+        workers: number of its workers.
+        symprec: tolerance of the symmetry search, Å.
+        symmetry: whether to determine the conventional cell and the space group.
+
+    Raises:
+        InputError: as `sources.read`.
+        CrystallmError: a worker process failed.
+    """
+    options = PrepareOptions(language="none", symprec=symprec, min_distance=0.0).model_dump(mode="json")
+    tasks: Iterator[Row] = (
+        {"number": number, "options": options, "symmetry": symmetry, "rows": rows}
+        for number, rows in enumerate(units(read_rows(path)))
+    )
+    waiting: dict[int, list[Row]] = {}
+    following = 0
+    for task, records in map_tasks(executor, process_rows, tasks, ahead=2 * workers + 2, limits=UNIT_LIMITS):
+        if isinstance(records, Failure):
+            raise CrystallmError(f"{path!r} cannot be read in a worker process: {records.reason}")
+        waiting[task["number"]] = records
+        while following in waiting:
+            yield from waiting.pop(following)
+            following += 1
 
 
 def _equal_to_known(
-    rows: Iterable[tuple[int, str, Mapping[str, Any]]],
-    choices: PrepareOptions,
-    known: Exclusions,
-    count: int,
+    candidates: Iterable[tuple[int, Mapping[str, Any]]],
+    options: PrepareOptions,
+    exclusions: Exclusions,
+    workers: int,
     executor: Executor | None,
 ) -> dict[int, str]:
-    """Rows that the structure matcher finds equal to a known crystal, and to which."""
-    import numpy as np
-
-    from crystallm.language import get_language
-    from crystallm.structures.known_structures import known_equals
-
+    """Return the rows that the structure matcher finds equal to an excluded crystal, and to which."""
     numbers, texts = [], []
-    for number, _, record in rows:
+    for number, record in candidates:
         numbers.append(number)
-        if choices.language == "none":
+        if options.language == "none":
             texts.append(record["cif"])
         else:
             ids = np.frombuffer(record["ids"], dtype="<u2").tolist()
-            texts.append(get_language(choices.language).standard_text(ids))
-    entries = itertools.chain.from_iterable(known.texts.values())
-    found = known_equals(texts, entries, workers=count, executor=executor)
+            texts.append(get_language(options.language).standard_text(ids))
+    known = itertools.chain.from_iterable(exclusions.texts.values())
+    equal = known_equals(texts, known, workers=workers, executor=executor)
     return {
-        number: f"structure: {name}" for number, name in zip(numbers, found, strict=True) if name is not None
+        number: f"structure: {name}" for number, name in zip(numbers, equal, strict=True) if name is not None
     }

@@ -1,16 +1,16 @@
-"""One row of a collection through the steps that need no other row: read, filter, symmetrise, encode.
+"""Process one row of a collection: read, filter, find the symmetry and encode. Each row on its own.
 
     read       the text is a crystal
     ordered    each site holds one whole atom
     elements   every element has a token
-    atoms      of the cell as it is given, at most `max_atoms`
+    atoms      at most `max_atoms` in the given cell
     volume     V / n_atoms within `min_volume` and `max_volume`, Å^3
-    distance   no two atoms nearer than `min_distance`, Å
-    encode     spglib finds a symmetry, and the language has words for the crystal
+    distance   no two atoms closer than `min_distance`, Å
+    encode     spglib finds a symmetry, and the language can describe the crystal
     length     at most `max_tokens`
 
-The first step that refuses a row names its reason. A text is parsed once and its symmetry sought once. This
-module runs in worker processes: plain values come in and go out. It refuses to know other rows and files.
+The first step that rejects a row gives the reason. A text is parsed once and its symmetry determined once.
+This module runs in worker processes: plain values come in and go out.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crystallm.crystallography import elements
 from crystallm.datasets.options import PrepareOptions
 from crystallm.errors import CrystallmError, quiet_libraries
+from crystallm.language import get_language
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,112 +48,110 @@ COLUMNS = {
     "ids": "binary",
     "cif": "string",
 }
-"""Of a row that was treated. `step` and `reason` of a refused one, else empty. `formula` reduced; `cell`,
-`space_group` and `n_atoms` of the conventional cell, where its symmetry was sought; `volume` in Å^3 of a
+"""Columns of a processed row. `step` and `reason` of a rejected one, else empty; `formula` reduced; `cell`,
+`space_group` and `n_atoms` of the conventional cell, where its symmetry was determined; `volume` in Å^3 per
 formula unit; `digest` of the text; `ids` little-endian uint16; `cif` with language `none`."""
 
 
-def treat_unit(task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Treat rows.
+def process_rows(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Process rows, in a worker process.
 
     Args:
-        task: `choices`, a record of Choices, and `rows`, each with id, source, split, text, format, problem.
+        task: `options`, JSON values of PrepareOptions; `symmetry`, whether to determine it without a language
+            too; and `rows`, each with id, source, split, text, format, problem.
 
     Returns:
-        One record of COLUMNS a row, in their order; `ids` as base64, since records travel as JSON.
+        One record with COLUMNS per row, in their order; `ids` as base64, since records travel as JSON.
     """
-    choices = PrepareOptions(**task["choices"])
-    with quiet_libraries():  # pymatgen warns of each radius and electronegativity it lacks
-        return [treat(row, choices) for row in task["rows"]]
+    options = PrepareOptions(**task["options"])
+    with quiet_libraries():
+        return [process_row(row, options, symmetry=task["symmetry"]) for row in task["rows"]]
 
 
-def treat(row: Mapping[str, Any], choices: PrepareOptions) -> dict[str, Any]:
-    """Treat one row; never raises on what its text holds."""
-    found: dict[str, Any] = dict.fromkeys(COLUMNS) | {"step": "", "reason": ""}
-    found |= {name: row[name] for name in ("id", "source", "split")}
+def process_row(row: Mapping[str, Any], options: PrepareOptions, *, symmetry: bool) -> dict[str, Any]:
+    """Process one row; never raises, whatever its text holds."""
+    record: dict[str, Any] = dict.fromkeys(COLUMNS) | {"step": "", "reason": ""}
+    record |= {name: row[name] for name in ("id", "source", "split")}
     if row["text"] is None:
-        return found | refused("read", row["problem"])
+        return record | rejected("read", row["problem"])
     step = "read"
     try:
         from crystallm.sources import parsing
 
         structure = parsing.structure(row["text"], row["format"])
-        found |= {"formula": "", "n_atoms": len(structure)}
-        problem = _filtered(structure, choices)
-        if problem is not None:
-            return found | refused(*problem)
+        record |= {"formula": "", "n_atoms": len(structure)}
+        rejection = _filter(structure, options)
+        if rejection is not None:
+            return record | rejected(*rejection)
         formula, units = structure.composition.get_reduced_formula_and_factor()
-        found |= {"formula": formula, "volume": structure.volume / units}
+        record |= {"formula": formula, "volume": structure.volume / units}
         step = "encode"
-        if choices.language == "none":
-            return found | _as_cif(structure, row, choices)
-        return found | _encoded(structure, choices)
+        if options.language == "none":
+            return record | _as_cif(structure, row, options, symmetry=symmetry)
+        return record | _encode(structure, options)
     except CrystallmError as error:
-        return found | refused(step, str(error))
-    except Exception as error:  # noqa: BLE001 - libraries raise anything on odd crystals; the reason is kept
-        return found | refused(step, f"{type(error).__name__}: {error}")
+        return record | rejected(step, str(error))
+    except Exception as error:  # noqa: BLE001 - libraries raise anything for odd crystals; the reason is kept
+        return record | rejected(step, f"{type(error).__name__}: {error}")
 
 
-def refused(step: str, reason: str) -> dict[str, str]:
-    """The part of a record that says so; one line."""
+def rejected(step: str, reason: str) -> dict[str, str]:
+    """Return the step and the reason of a rejected row, in one line."""
     return {"step": step, "reason": " ".join(reason.split())[:300]}
 
 
-def _filtered(structure: Structure, choices: PrepareOptions) -> tuple[str, str] | None:
-    """The step that refuses a structure and why, or None."""
-    from crystallm.crystallography import elements
-
+def _filter(structure: Structure, options: PrepareOptions) -> tuple[str, str] | None:
+    """Return the step that rejects a structure and why, or None."""
     if not np.isfinite(structure.volume):
-        return "read", "a cell that is no number"
+        return "read", "a cell with NaN"
     if not structure.is_ordered:
         return "ordered", f"{structure.formula}: sites shared by elements or partly empty"
-    unknown = sorted({s.symbol for s in structure.composition} - set(elements.symbols()))
+    unknown = sorted({element.symbol for element in structure.composition} - set(elements.symbols()))
     if unknown:
         return "elements", f"no token for the element {unknown[0]}"
     n_atoms = len(structure)
-    if choices.max_atoms is not None and n_atoms > choices.max_atoms:
-        return "atoms", f"more than {choices.max_atoms} atoms"
+    if options.max_atoms is not None and n_atoms > options.max_atoms:
+        return "atoms", f"more than {options.max_atoms} atoms"
     volume = structure.volume / n_atoms
-    if choices.min_volume is not None and volume < choices.min_volume:
-        return "volume", f"less than {choices.min_volume:g} Å^3 per atom"
-    if choices.max_volume is not None and volume > choices.max_volume:
-        return "volume", f"more than {choices.max_volume:g} Å^3 per atom"
-    if choices.min_distance and len(structure.get_neighbor_list(choices.min_distance)[0]):
-        return "distance", f"atoms nearer than {choices.min_distance:g} Å"
+    if options.min_volume is not None and volume < options.min_volume:
+        return "volume", f"less than {options.min_volume:g} Å^3 per atom"
+    if options.max_volume is not None and volume > options.max_volume:
+        return "volume", f"more than {options.max_volume:g} Å^3 per atom"
+    if options.min_distance and len(structure.get_neighbor_list(options.min_distance)[0]):
+        return "distance", f"atoms closer than {options.min_distance:g} Å"
     return None
 
 
-def _encoded(structure: Structure, choices: PrepareOptions) -> dict[str, Any]:
-    from crystallm.language import get_language
-
-    language = get_language(choices.language)
-    ids = language.encode(structure, choices.symprec)
+def _encode(structure: Structure, options: PrepareOptions) -> dict[str, Any]:
+    language = get_language(options.language)
+    ids = language.encode(structure, options.symprec)
     content = np.array(ids, dtype="<u2").tobytes()
-    found = _symmetry(*language.read_prompt(ids)) | {"n_tokens": len(ids), "digest": digest(content)}
-    if len(ids) > choices.max_tokens:
-        return found | refused("length", f"more than {choices.max_tokens} tokens")
-    return found | {"ids": base64.b64encode(content).decode("ascii")}
+    record = _symmetry_columns(*language.read_prompt(ids)) | {"n_tokens": len(ids), "digest": digest(content)}
+    if len(ids) > options.max_tokens:
+        return record | rejected("length", f"more than {options.max_tokens} tokens")
+    return record | {"ids": base64.b64encode(content).decode("ascii")}
 
 
-def _as_cif(structure: Structure, row: Mapping[str, Any], choices: PrepareOptions) -> dict[str, Any]:
+def _as_cif(
+    structure: Structure, row: Mapping[str, Any], options: PrepareOptions, *, symmetry: bool
+) -> dict[str, Any]:
     from crystallm.cif import parser, writer
 
-    found: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     text = row["text"] if row["format"] == "cif" else ""
-    if choices.standardise:
-        standard = writer.to_text(structure, choices.symprec)
+    if options.standardize:
+        standard = writer.to_text(structure, options.symprec)
         parsed = parser.parse(standard)
         text = writer.to_cif(standard)
-        found |= _symmetry(dict(parsed.composition), parsed.space_group_number)
-    elif choices.needs_symmetry:
-        found |= _symmetry(*_sought(structure, choices.symprec))
+        record = _symmetry_columns(dict(parsed.composition), parsed.space_group_number)
+    elif symmetry:
+        record = _symmetry_columns(*_find_symmetry(structure, options.symprec))
     text = text or structure.to(fmt="cif")
-    return found | {"cif": text, "digest": digest(text.encode())}
+    return record | {"cif": text, "digest": digest(text.encode())}
 
 
-def _sought(structure: Structure, symprec: float) -> tuple[dict[str, int], int]:
-    """Composition of the conventional cell, and number of the space group."""
-    from crystallm.crystallography import elements
+def _find_symmetry(structure: Structure, symprec: float) -> tuple[dict[str, int], int]:
+    """Return the composition of the conventional cell, and the number of the space group."""
     from crystallm.orbits import description
 
     found = description.symmetry(structure, symprec)
@@ -162,14 +162,12 @@ def _sought(structure: Structure, symprec: float) -> tuple[dict[str, int], int]:
     return counts, int(found.number)
 
 
-def _symmetry(counts: Mapping[str, int], number: int) -> dict[str, Any]:
-    from crystallm.crystallography import elements
-
+def _symmetry_columns(counts: Mapping[str, int], number: int) -> dict[str, Any]:
     order = elements.electronegativity_order(counts)
     cell = "".join(f"{symbol}{counts[symbol]}" for symbol in order)
     return {"cell": cell, "space_group": number, "n_atoms": sum(counts.values())}
 
 
 def digest(content: bytes) -> int:
-    """64 bits of content, as a signed whole number: among a million texts two agree once in 4e7 times."""
+    """Return 64 bits of content as a signed integer: two of a million texts agree with probability 3e-8."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)

@@ -1,7 +1,4 @@
-"""The files of a data set folder, written in one pass over the treated rows, and the report on them.
-
-Knows rows and their fates; refuses to know how they came about.
-"""
+"""Report what became of every row of a preparation: counts, as JSON and as an HTML page."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crystallm.datasets import shards
-from crystallm.datasets.selection import DUPLICATE, EXCLUDED, UNSPLIT
+from crystallm.datasets.selection import RowStatus
 from crystallm.errors import CrystallmError
 from crystallm.sources.splits import SPLITS
 
@@ -27,14 +24,14 @@ if TYPE_CHECKING:
 
 JSON, HTML = "report.json", "report.html"
 
-STEPS = {EXCLUDED: "exclude", DUPLICATE: "duplicate", UNSPLIT: "split"}
-"""Names of the steps that look at all rows."""
+STEPS = {RowStatus.EXCLUDED: "exclude", RowStatus.DUPLICATE: "duplicate", RowStatus.UNSPLIT: "split"}
+"""Names of the steps that need all rows."""
 
 ORDER = (
-    "read", "ordered", "elements", "atoms", "volume", "distance", "encode", "length", "lost", "exclude",
+    "read", "ordered", "elements", "atoms", "volume", "distance", "encode", "length", "failed", "exclude",
     "split", "duplicate",
 )  # fmt: skip
-"""In which rows pass the steps."""
+"""Order of the steps."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +40,20 @@ class PreparationReport:
 
     Attributes:
         language: of the tokens, or `none`.
-        read: rows.
-        crystals: written, in each split.
-        tokens: written, in each split.
-        rejected: rows that each step put aside, in the order of the steps, duplicates not among them.
-        duplicates: rows that were left out for another one.
-        reasons: the most frequent reasons, `step: reason`, and how often each stood.
-        unreadable_known: entries of the collections to exclude that could not be read.
-        elements: in how many crystals each element stands.
-        space_groups: crystals by number of the space group.
+        read: number of rows.
+        crystals: number of crystals in each split.
+        tokens: number of tokens in each split.
+        rejected: rows rejected at each step, in the order of the steps; duplicates are not among them.
+        duplicates: rows dropped as duplicates.
+        reasons: the most frequent reasons, `step: reason`, and their counts.
+        unreadable_known: entries of the excluded collections that could not be read.
+        elements: number of crystals with each element.
+        space_groups: number of crystals by space group number.
         lengths: tokens of a crystal at the 0, 10, 50, 90, 99 and 100th percentile.
-        unused_tokens: tokens of the vocabulary that stand in no crystal, a sample of them by name.
-        n_unused, vocab_size: tokens that stand in no crystal, and that there are.
-        equivalents: descriptions in the split `equivalents`.
-        told_otherwise: of these, those that differ from the canonical one.
+        unused_tokens: some tokens of the vocabulary that no crystal has, by name.
+        n_unused, vocab_size: number of tokens that no crystal has, and of all tokens.
+        augmentations: equivalent descriptions in the split `equivalents`.
+        different: of these, those that differ from the canonical one.
     """
 
     language: str
@@ -73,20 +70,20 @@ class PreparationReport:
     unused_tokens: tuple[str, ...] = ()
     n_unused: int = 0
     vocab_size: int = 0
-    equivalents: int = 0
-    told_otherwise: int = 0
+    augmentations: int = 0
+    different: int = 0
 
     @property
     def written(self) -> int:
-        """Crystals in all splits; with the rejected and the duplicates, all that were read."""
+        """Crystals in all splits; together with rejected rows and duplicates, all rows that were read."""
         return sum(self.crystals.values())
 
 
 def read(folder: Path) -> PreparationReport:
-    """The report of a data set folder.
+    """Return the report of a data set folder.
 
     Raises:
-        CrystallmError: there is none that can be read.
+        CrystallmError: it does not exist or cannot be read.
     """
     path = folder / JSON
     try:
@@ -96,12 +93,12 @@ def read(folder: Path) -> PreparationReport:
             record[name] = tuple(record[name])
         return PreparationReport(**record)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CrystallmError(f"{str(path)!r} is no report ({error}): prepare the data again") from None
+        raise CrystallmError(f"{str(path)!r} is not a report ({error}): prepare the data again") from None
 
 
 @dataclass
 class Counts:
-    """What the report counts while rows are written."""
+    """The counts of a report while rows are written."""
 
     read: int = 0
     steps: Counter[str] = field(default_factory=Counter)
@@ -109,7 +106,7 @@ class Counts:
     elements: Counter[str] = field(default_factory=Counter)
     groups: Counter[int] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
-    told_otherwise: int = 0
+    different: int = 0
     used: npt.NDArray[np.int64] = field(
         default_factory=lambda: np.zeros(shards.MAX_VOCABULARY, dtype=np.int64)
     )
@@ -125,7 +122,7 @@ def make_report(
     vocabulary = () if language == "none" else get_language(language).vocabulary()
     unused = [token for i, token in enumerate(vocabulary) if not counts.used[i]]
     steps = {step: counts.steps[step] for step in ORDER if counts.steps[step]}
-    duplicates = steps.pop(STEPS[DUPLICATE], 0)
+    duplicates = steps.pop(STEPS[RowStatus.DUPLICATE], 0)
     return PreparationReport(
         language=language,
         read=counts.read,
@@ -154,30 +151,30 @@ def _percentiles(lengths: Counter[int]) -> tuple[int, ...]:
 
 
 def html(
-    report: PreparationReport, choices: PrepareOptions, inputs: Sequence[str], lengths: Counter[int]
+    report: PreparationReport, options: PrepareOptions, inputs: Sequence[str], lengths: Counter[int]
 ) -> str:
-    """The report as a page.
+    """Return the report as an HTML page.
 
     Args:
-        report: what is told.
-        choices: what was asked.
+        report: of the preparation.
+        options: of the preparation.
         inputs: names of the collections.
-        lengths: crystals by number of tokens.
+        lengths: number of crystals by number of tokens.
     """
-    from crystallm.crystallography import space_groups as crystallography_space_groups
+    from crystallm.crystallography import space_groups
     from crystallm.visualization import charts
-    from crystallm.visualization.html_report import HtmlReport as Page
+    from crystallm.visualization.html_report import HtmlReport
 
-    page = Page(f"{report.written:,} crystals prepared")
+    page = HtmlReport(f"{report.written:,} crystals prepared")
     page.paragraph("From " + ", ".join(Path(name).name for name in inputs) + ".")
     page.heading("What became of every row")
     lines: list[tuple[str, int]] = [("read", report.read)]
-    lines += [(f"refused: {step}", n) for step, n in report.rejected.items()]
+    lines += [(f"rejected: {step}", n) for step, n in report.rejected.items()]
     lines += [("duplicates", report.duplicates), ("written", report.written)]
     page.table(("step", "rows"), lines)
     if report.unreadable_known:
         n = report.unreadable_known
-        page.paragraph(f"{n:,} entries to exclude could not be read: only their ids count.")
+        page.paragraph(f"{n:,} excluded entries could not be read: only their ids count.")
     page.table(
         ("split", "crystals", "tokens", "tokens a crystal"),
         [
@@ -185,21 +182,19 @@ def html(
             for split, n in report.crystals.items()
         ],
     )
-    if report.equivalents:
+    if report.augmentations:
         page.paragraph(
-            f"{report.equivalents:,} equivalent descriptions of training crystals, {report.told_otherwise:,} "
-            "of them other than the canonical one."
+            f"{report.augmentations:,} equivalent descriptions of training crystals, {report.different:,} of "
+            "them different from the canonical one."
         )
     if report.reasons:
-        page.heading("Why rows were refused")
+        page.heading("Why rows were rejected")
         page.table(("reason", "rows"), list(report.reasons.items()))
-    page.heading("What is in it")
+    page.heading("Contents")
     if report.elements:
-        page.picture(charts.periodic_table(report.elements), "In how many crystals each element stands")
+        page.picture(charts.periodic_table(report.elements), "Number of crystals with each element")
     if report.space_groups:
-        names = {
-            crystallography_space_groups.get(number).symbol: n for number, n in report.space_groups.items()
-        }
+        names = {space_groups.get(number).symbol: n for number, n in report.space_groups.items()}
         page.picture(charts.bars(names, label="crystals"), "Space groups")
     if lengths:
         spread = {"all": np.repeat(list(lengths), list(lengths.values())).tolist()}
@@ -212,6 +207,6 @@ def html(
         if report.unused_tokens:
             more = " ..." if report.n_unused > len(report.unused_tokens) else ""
             page.paragraph("Not used: " + " ".join(report.unused_tokens) + more)
-    page.heading("What was asked")
-    page.table(("choice", "value"), [(name, str(value)) for name, value in choices.model_dump().items()])
+    page.heading("Options")
+    page.table(("option", "value"), [(name, str(value)) for name, value in options.model_dump().items()])
     return page.html()

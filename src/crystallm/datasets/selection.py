@@ -1,18 +1,19 @@
-"""The steps of a preparation that look at all rows: exclude what is known, drop duplicates, split.
+"""Select rows of all rows: exclude those of other collections, drop duplicates, assign splits.
 
-They see some numbers of each row, never all texts at once: a million rows take a hundred megabytes. What is
-decided depends on the rows and the choices alone, not on how or where the rows were treated.
+Only some numbers of each row are held, never all texts: a million rows take a hundred megabytes. The result
+depends on the rows and the options alone, not on where the rows were processed.
 
-    excluded     equals an entry of a collection that the data may not hold
-    duplicate    of the rows with one cell formula, space group and given split, the one with the least volume
-                 per formula unit stays, the first among equals; or the first of those with one text
-    split        rows in the order of a hash of (seed, id), or of (seed, formula): the first to `test`, the
-                 next to `val`; another order of the input makes no difference
+    excluded     equals an entry of a collection that the data set must not hold
+    duplicate    of the rows with the same cell formula, space group and given split, the one with the
+                 smallest volume per formula unit stays, the first of equal ones; or the first with a text
+    split        rows in the order of a hash of (seed, id), or of (seed, formula): the first for `test`, the
+                 next for `val`; the order of the input makes no difference
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,29 +31,44 @@ if TYPE_CHECKING:
     from crystallm.datasets.options import PrepareOptions
 
     Parts = Callable[[Sequence[str]], Iterator[pa.Table]]
-
-
-REFUSED, KEPT, EXCLUDED, DUPLICATE, UNSPLIT = range(5)
-"""What becomes of a row. REFUSED: by a step before these."""
+    Match = Callable[[Iterator["Candidate"]], Mapping[int, str]]
+    Candidate = tuple[int, Mapping[str, Any]]  # number of a row, and its ids and CIF
 
 Numbers = npt.NDArray[np.int64]
 
 
+class RowStatus(IntEnum):
+    """What becomes of a row."""
+
+    REJECTED = 0  # by a step of `process_row`
+    KEPT = 1
+    EXCLUDED = 2
+    DUPLICATE = 3
+    UNSPLIT = 4  # not in the file of splits
+
+
 @dataclass
 class Exclusions:
-    """What the data may not hold.
+    """Crystals that the data set must not hold.
 
     Attributes:
-        ids: of the entries.
-        pairs: reduced formula and space group of each.
-        texts: CIFs by reduced formula, with their ids, for comparison by structure.
-        n_unreadable: entries of which only the id is known.
+        ids: name of the collection by id.
+        groups: id by reduced formula and space group.
+        texts: ids and CIFs by reduced formula, for comparison by structure.
+        n_unreadable: number of entries of which only the id is known.
     """
 
     ids: dict[str, str] = field(default_factory=dict)
-    pairs: dict[tuple[str, int], str] = field(default_factory=dict)
+    groups: dict[tuple[str, int], str] = field(default_factory=dict)
     texts: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     n_unreadable: int = 0
+
+    def reason(self, row_id: str, formula: str, group: int | None) -> str:
+        """Return why a row is excluded by its id or by formula and space group; "" if it is not."""
+        if row_id in self.ids:
+            return f"id: in {self.ids[row_id]}"
+        known = None if group is None else self.groups.get((formula, group))
+        return f"formula and space group: {known}" if known else ""
 
 
 @dataclass(frozen=True)
@@ -60,87 +76,98 @@ class RowSelection:
     """What becomes of each row.
 
     Attributes:
-        fate: [n] one of REFUSED, KEPT, EXCLUDED, DUPLICATE, UNSPLIT.
+        status: [n] RowStatus.
         split: [n] index into SPLITS of a kept row.
-        reasons: by number of the row, for those that these steps put aside.
+        reasons: by number of the row, for those that are not kept; not of rejected rows.
     """
 
-    fate: npt.NDArray[np.uint8]
+    status: npt.NDArray[np.uint8]
     split: npt.NDArray[np.uint8]
-    reasons: Mapping[int, str]
+    reasons: dict[int, str]
 
 
-def select_rows(
-    parts: Parts,
-    choices: PrepareOptions,
-    known: Exclusions,
-    equal: Callable[[Iterator[tuple[int, str, Mapping[str, Any]]]], Mapping[int, str]],
-) -> RowSelection:
+def select_rows(parts: Parts, options: PrepareOptions, exclusions: Exclusions, match: Match) -> RowSelection:
     """Decide on all rows.
 
     Args:
-        parts: gives the treated rows with the columns asked for, from the first each time.
-        choices: `split` is `given`, `random`, `formula` or a file.
-        known: what the data may not hold.
-        equal: of rows (number, formula, record) those that equal a known structure, and why.
+        parts: returns the tables of processed rows with the columns given, from the first each time.
+        options: `split` is `given`, `random`, `formula` or a file; `deduplicate` is not `auto`.
+        exclusions: what the data set must not hold.
+        match: of rows, those that equal an excluded structure, by number, and why.
 
     Raises:
         InputError: the file of splits cannot be read.
     """
-    by_file = read_splits(Path(choices.split)) if choices.split not in ("given", "random", "formula") else {}
+    rows, given = _exclude(parts, options, exclusions)
+    if exclusions.texts:
+        matches = match(_candidates(parts, rows.status, exclusions))
+        rows.status[list(matches)] = RowStatus.EXCLUDED
+        rows.reasons.update(matches)
+    if options.deduplicate != "none":
+        _drop_duplicates(parts, rows, given, options.deduplicate)
+    if options.split in ("random", "formula"):
+        _assign_splits(parts, rows, options)
+    return rows
+
+
+def _exclude(parts: Parts, options: PrepareOptions, exclusions: Exclusions) -> tuple[RowSelection, list[str]]:
+    """Exclude rows by id or group, and reject those without a split; return their given splits too."""
+    file = None if options.split in ("given", "random", "formula") else Path(options.split)
+    split_of = {} if file is None else read_splits(file)
+    status: list[RowStatus] = []
+    given: list[str] = []
     reasons: dict[int, str] = {}
-    fates, splits, keys, volumes, orders = [], [], [], [], []
-    names = ("id", "split", "step", "formula", "cell", "space_group", "volume", "digest")
-    start = 0
-    for table in parts(names):
-        columns = {name: table.column(name).to_pylist() for name in names}
-        fate = np.array([REFUSED if step else KEPT for step in columns["step"]], dtype=np.uint8)
-        given = list(columns["split"])
-        for i in np.flatnonzero(fate == KEPT).tolist():
-            why = _excluded(known, columns["id"][i], columns["formula"][i], columns["space_group"][i])
-            if why:
-                fate[i], reasons[start + i] = EXCLUDED, why
-            elif by_file:
-                given[i] = by_file.get(columns["id"][i], "")
-                if not given[i]:
-                    fate[i] = UNSPLIT
-                    reasons[start + i] = f"its id is not in {Path(choices.split).name}"
-        fates.append(fate)
-        splits.append(np.array([SPLITS.index(s) if s else 0 for s in given], dtype=np.uint8))
-        if choices.deduplicate != "none":
-            pairs = zip(columns["cell"], columns["space_group"], columns["digest"], strict=True)
-            keys.append(_keys(choices.deduplicate, given, pairs))
-            volumes.append(np.array([np.nan if v is None else v for v in columns["volume"]]))
-        if choices.split in ("random", "formula"):
-            name = "id" if choices.split == "random" else "formula"
-            hashed = [digest(f"{choices.seed}\0{value}".encode()) for value in columns[name]]
-            orders.append(np.array(hashed, dtype=np.int64))
-        start += len(fate)
-    fate, split = _joined(fates, np.uint8), _joined(splits, np.uint8)
-    if known.texts:
-        matched = equal(_candidates(parts, fate, known))
-        fate[list(matched)] = EXCLUDED
-        reasons |= matched
-    if choices.deduplicate != "none":
-        volume = _joined(volumes, np.float64) if choices.deduplicate == "formula-group" else None
-        first = duplicates(_joined(keys, np.int64), volume, fate == KEPT)
-        fate[first >= 0] = DUPLICATE
-        reasons |= _duplicate_reasons(parts, first, choices.deduplicate)
-    if orders:
-        split[:] = 0
-        rows = np.flatnonzero(fate == KEPT)
-        split[rows] = shuffled(_joined(orders, np.int64)[rows], choices.val, choices.test)
-    return RowSelection(fate, split, reasons)
+    for row_id, step, split, formula, group in _values(
+        parts, ("id", "step", "split", "formula", "space_group")
+    ):
+        if file is not None and not step:
+            split = split_of.get(row_id, "")  # noqa: PLW2901 - the file wins over the input
+        state, reason = RowStatus.REJECTED if step else RowStatus.KEPT, ""
+        if not step and (reason := exclusions.reason(row_id, formula, group)):
+            state = RowStatus.EXCLUDED
+        elif not step and file is not None and not split:
+            state, reason = RowStatus.UNSPLIT, f"its id is not in {file.name}"
+        if reason:
+            reasons[len(status)] = reason
+        status.append(state)
+        given.append(split)
+    splits = [SPLITS.index(split) if split else 0 for split in given]
+    return RowSelection(np.array(status, dtype=np.uint8), np.array(splits, dtype=np.uint8), reasons), given
+
+
+def _values(parts: Parts, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield the values of all rows, row by row."""
+    for table in parts(columns):
+        yield from zip(*(table.column(name).to_pylist() for name in columns), strict=True)
+
+
+def _drop_duplicates(parts: Parts, rows: RowSelection, given: Sequence[str], kind: str) -> None:
+    """Mark duplicates among the kept rows of one given split: no test entry is dropped for a training one."""
+    if kind == "text":
+        keys: Iterator[Any] = (text for (text,) in _values(parts, ("digest",)))
+    else:
+        keys = _values(parts, ("cell", "space_group"))
+    hashes = [digest(f"{split}\0{key}".encode()) for split, key in zip(given, keys, strict=True)]
+    volumes = None
+    if kind == "formula-group":
+        volumes = np.array([np.nan if v is None else v for (v,) in _values(parts, ("volume",))])
+    first = duplicates(np.array(hashes, dtype=np.int64), volumes, rows.status == RowStatus.KEPT)
+    rows.status[first >= 0] = RowStatus.DUPLICATE
+    heads = set(first[first >= 0].tolist())
+    ids = {row: row_id for row, (row_id,) in enumerate(_values(parts, ("id",))) if row in heads}
+    what = "text of" if kind == "text" else "cell formula and space group of"
+    for row in np.flatnonzero(first >= 0).tolist():
+        rows.reasons[row] = f"{what} {ids[int(first[row])]}"
 
 
 def duplicates(
     keys: Numbers, volumes: npt.NDArray[np.float64] | None, kept: npt.NDArray[np.bool_]
 ) -> Numbers:
-    """For each row the row that it repeats, or -1.
+    """Return for each row the number of the row that it duplicates, or -1.
 
     Args:
-        keys: [n] equal for rows that repeat each other.
-        volumes: [n] the least stays, the first among equals; None: the first stays.
+        keys: [n] equal for duplicates.
+        volumes: [n] the smallest stays, the first of equal ones; None: the first stays.
         kept: [n] rows that count.
     """
     rows = np.flatnonzero(kept)
@@ -154,13 +181,23 @@ def duplicates(
     return first
 
 
+def _assign_splits(parts: Parts, rows: RowSelection, options: PrepareOptions) -> None:
+    column = "id" if options.split == "random" else "formula"
+    hashes = [digest(f"{options.seed}\0{value}".encode()) for (value,) in _values(parts, (column,))]
+    kept = np.flatnonzero(rows.status == RowStatus.KEPT)
+    rows.split[:] = 0
+    rows.split[kept] = shuffled(
+        np.array(hashes, dtype=np.int64)[kept], options.val_fraction, options.test_fraction
+    )
+
+
 def shuffled(hashes: Numbers, val: float, test: float) -> npt.NDArray[np.uint8]:
-    """The split (index into SPLITS) of each of n rows, rows with one hash together.
+    """Return the split (index into SPLITS) of each of n rows, rows with one hash together.
 
     Args:
-        hashes: [n] in whose order the rows are dealt: test first, then val, the rest is for training.
-        val: share below 1, or number of rows; at least one of several.
-        test: the same, but perhaps none.
+        hashes: [n] in whose order the rows are assigned: test first, then val, the rest for training.
+        val: fraction below 1, or number of rows; at least one of several.
+        test: the same, possibly none.
     """
     n = len(hashes)
     n_test = round(test * n) if test < 1 else int(test)
@@ -168,53 +205,18 @@ def shuffled(hashes: Numbers, val: float, test: float) -> npt.NDArray[np.uint8]:
     if val and n > 1:
         n_val = max(1, n_val)
     _, member, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
-    before = np.concatenate(([0], np.cumsum(sizes)[:-1]))  # rows dealt before each group
+    before = np.concatenate(([0], np.cumsum(sizes)[:-1]))  # rows assigned before each group
     of_group = np.where(before < n_test, 2, np.where(before < n_test + n_val, 1, 0)).astype(np.uint8)
-    found: npt.NDArray[np.uint8] = of_group[member]
-    return found
+    splits: npt.NDArray[np.uint8] = of_group[member]
+    return splits
 
 
-def _excluded(known: Exclusions, identifier: str, formula: str, group: int | None) -> str:
-    if identifier in known.ids:
-        return f"id: in {known.ids[identifier]}"
-    pair = None if group is None else known.pairs.get((formula, group))
-    return f"formula and space group: {pair}" if pair else ""
-
-
-def _keys(kind: str, splits: Sequence[str], pairs: Any) -> Numbers:
-    """What equal rows share, the given split too, so that no test entry falls for a training one."""
-    return np.array(
-        [
-            digest(f"{split}\0{text if kind == 'text' else (cell, group)}".encode())
-            for split, (cell, group, text) in zip(splits, pairs, strict=True)
-        ],
-        dtype=np.int64,
-    )
-
-
-def _joined(parts: Sequence[npt.NDArray[Any]], kind: Any) -> npt.NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
-
-
-def _duplicate_reasons(parts: Parts, first: Numbers, kind: str) -> dict[int, str]:
-    heads = set(first[first >= 0].tolist())
-    names: dict[int, str] = {}
-    start = 0
-    for table in parts(("id",)) if heads else ():
-        inside = [row for row in range(start, start + len(table)) if row in heads]
-        names |= {row: table.column("id")[row - start].as_py() for row in inside}
-        start += len(table)
-    what = "text of" if kind == "text" else "cell formula and space group of"
-    return {row: f"{what} {names[int(first[row])]}" for row in np.flatnonzero(first >= 0).tolist()}
-
-
-def _candidates(
-    parts: Parts, fate: npt.NDArray[np.uint8], known: Exclusions
-) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+def _candidates(parts: Parts, status: npt.NDArray[np.uint8], exclusions: Exclusions) -> Iterator[Candidate]:
+    """Yield the kept rows whose formula is that of an excluded structure."""
     start = 0
     for table in parts(("formula", "ids", "cif")):
         formulas = table.column("formula").to_pylist()
         for i, formula in enumerate(formulas):
-            if fate[start + i] == KEPT and formula in known.texts:
-                yield start + i, formula, {name: table.column(name)[i].as_py() for name in ("ids", "cif")}
+            if status[start + i] == RowStatus.KEPT and formula in exclusions.texts:
+                yield start + i, {name: table.column(name)[i].as_py() for name in ("ids", "cif")}
         start += len(formulas)

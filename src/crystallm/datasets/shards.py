@@ -1,4 +1,7 @@
-"""Token shards on disk."""
+"""Token shards on disk: write a split crystal by crystal, and map it into memory.
+
+Needs numpy alone.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,25 @@ from crystallm.storage.run_folder import FACTS
 
 Ids = npt.NDArray[np.int64]
 
-EQUIVALENTS = (
-    "equivalents"  # split with other descriptions of the crystals of `train`, as many of each in turn
-)
+EQUIVALENTS = "equivalents"
+"""Split with equivalent descriptions of the crystals of `train`: the same number of each, in their order."""
 
-MAX_VOCABULARY = 65536  # ids are uint16
+MAX_VOCABULARY = 65536
+"""Maximum number of tokens: ids are uint16."""
 
 
 class SplitWriter:
     """Writes the crystals of a split as one stream and its index, crystal by crystal.
 
-    Both files take their place when the `with` block ends well; before, and after an error, old ones stand.
+    Both files are moved into place when the `with` block ends without an error; until then, and after an
+    error, old ones stay.
 
     Args:
         folder: of the data set.
         split: its name.
 
     Attributes:
-        n_crystals, n_tokens: written so far.
+        n_tokens: tokens written so far.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -46,7 +50,7 @@ class SplitWriter:
 
     @property
     def n_crystals(self) -> int:
-        """Crystals written so far."""
+        """Number of crystals written so far."""
         return len(self._lengths)
 
     def add(self, ids: bytes) -> None:
@@ -82,7 +86,7 @@ class TokenSplit:
 
     Attributes:
         stream: all ids, uint16, mapped from disk.
-        starts: [n + 1] where each crystal begins, and the end.
+        starts: [n + 1] index of the first id of each crystal, and the end.
         language: name of the language.
         vocab_size: number of tokens of the language.
     """
@@ -96,81 +100,83 @@ class TokenSplit:
         return len(self.starts) - 1
 
     def crystal(self, i: int) -> Ids:
-        """Ids of crystal i."""
+        """Return the ids of crystal i."""
         return self.stream[self.starts[i] : self.starts[i + 1]].astype(np.int64)
 
     def pieces(self, offsets: Ids, length: int) -> Ids:
-        """[n, length] ids from each of n places of the stream on; behind its end comes its beginning."""
-        places = offsets[:, None] + np.arange(length)
-        found: Ids = self.stream[places % len(self.stream)].astype(np.int64)
-        return found
+        """Return [n, length] ids from each of n offsets in the stream on, which continues at its start."""
+        indices = offsets[:, None] + np.arange(length)
+        ids: Ids = self.stream[indices % len(self.stream)].astype(np.int64)
+        return ids
 
     @property
     def lengths(self) -> Ids:
-        """[n] tokens of each crystal."""
+        """[n] number of tokens of each crystal."""
         return np.diff(self.starts)
 
 
 @dataclass(frozen=True)
 class ConcatenatedSplit:
-    """Two splits as one: crystals and places of the second are counted on from the first's."""
+    """Two splits as one: crystals and offsets of the second follow those of the first."""
 
-    one: TokenSplit
-    two: TokenSplit
+    first: TokenSplit
+    second: TokenSplit
 
     def __len__(self) -> int:
-        return len(self.one) + len(self.two)
+        return len(self.first) + len(self.second)
 
     def crystal(self, i: int) -> Ids:
-        """Ids of crystal i."""
-        return self.one.crystal(i) if i < len(self.one) else self.two.crystal(i - len(self.one))
+        """Return the ids of crystal i."""
+        return self.first.crystal(i) if i < len(self.first) else self.second.crystal(i - len(self.first))
 
     def pieces(self, offsets: Ids, length: int) -> Ids:
-        """[n, length] ids from each of n places on; no piece holds tokens of both splits."""
-        border = len(self.one.stream)
-        found = np.zeros((len(offsets), length), dtype=np.int64)
-        first = offsets < border
-        found[first] = self.one.pieces(offsets[first], length)
-        found[~first] = self.two.pieces(offsets[~first] - border, length)
-        return found
+        """Return [n, length] ids from each of n offsets on; no piece holds tokens of both splits."""
+        border = len(self.first.stream)
+        ids = np.zeros((len(offsets), length), dtype=np.int64)
+        in_first = offsets < border
+        ids[in_first] = self.first.pieces(offsets[in_first], length)
+        ids[~in_first] = self.second.pieces(offsets[~in_first] - border, length)
+        return ids
 
     @property
     def starts(self) -> Ids:
-        """[n + 1] where each crystal begins, and the end."""
-        return np.concatenate([self.one.starts, self.two.starts[1:] + self.one.starts[-1]])
+        """[n + 1] index of the first id of each crystal, and the end."""
+        return np.concatenate([self.first.starts, self.second.starts[1:] + self.first.starts[-1]])
 
     @property
     def lengths(self) -> Ids:
-        """[n] tokens of each crystal."""
+        """[n] number of tokens of each crystal."""
         return np.diff(self.starts)
 
 
 def facts(folder: str | Path) -> dict[str, Any]:
-    """What `dataset.json` says of a data set folder.
+    """Return the content of `dataset.json` of a data set folder.
 
     Raises:
-        InputError: no data set there, or one that does not say its language and number of tokens.
+        InputError: there is no data set, or it does not state its language and number of tokens.
     """
     path = Path(folder) / FACTS
-    mend = "make one with `crystallm prepare`"
+    remedy = "make one with `crystallm prepare`"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"no data set in {str(folder)!r} ({FACTS}: {error.strerror}): {mend}") from error
+        raise InputError(f"no data set in {str(folder)!r} ({FACTS}: {error.strerror}): {remedy}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"no data set in {str(folder)!r} ({FACTS} is no JSON: {error}): {mend}") from error
-    known = isinstance(found, dict) and isinstance(found.get("language"), str)
-    size = found.get("vocab_size") if known else None
+        raise InputError(
+            f"no data set in {str(folder)!r} ({FACTS} is not JSON: {error}): {remedy}"
+        ) from error
+    known = isinstance(content, dict) and isinstance(content.get("language"), str)
+    size = content.get("vocab_size") if known else None
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_VOCABULARY:
-        raise InputError(f"{str(path)!r} does not say a language and its vocab_size: {mend}")
-    return dict(found)
+        raise InputError(f"{str(path)!r} does not state a language and its vocab_size: {remedy}")
+    return dict(content)
 
 
 def load(folder: str | Path, split: str) -> TokenSplit:
     """Map a split of a data set folder.
 
     Raises:
-        InputError: no data set, no such split, an index that is none, or a stream that does not fit it.
+        InputError: no data set, no such split, an invalid index, or a stream that does not match it.
     """
     about = facts(folder)
     base = Path(folder)
@@ -182,7 +188,7 @@ def load(folder: str | Path, split: str) -> TokenSplit:
         raise InputError(f"no split {split!r} in {str(folder)!r}: {error}") from error
     flat = starts.dtype == np.int64 and starts.ndim == 1 and starts.size > 0
     if not flat or starts[0] != 0 or (np.diff(starts) < 0).any():
-        raise InputError(f"{split}.idx.npy in {str(folder)!r} is no index of crystals: prepare it again")
+        raise InputError(f"{split}.idx.npy in {str(folder)!r} is not an index of crystals: prepare it again")
     if size != 2 * int(starts[-1]):
         raise InputError(
             f"{split}.bin in {str(folder)!r} has {size} bytes, not {2 * int(starts[-1])}: truncated?"

@@ -1,24 +1,26 @@
-"""The files of a data set folder, in one pass."""
+"""Write the files of a data set folder, in one pass over the processed rows.
+
+Does not depend on how the rows were processed and selected.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm.datasets import selection, shards
+from crystallm.datasets import shards
 from crystallm.datasets.process_row import COLUMNS
 from crystallm.datasets.report import HTML, JSON, STEPS, Counts, html, make_report
-from crystallm.datasets.selection import DUPLICATE, EXCLUDED, KEPT
-from crystallm.errors import CrystallmError
+from crystallm.datasets.selection import RowStatus
 from crystallm.sources.splits import SPLITS
-from crystallm.storage import files as storage_files
-from crystallm.storage import run_folder
+from crystallm.storage import files
+from crystallm.storage.run_folder import FACTS
 from crystallm.storage.tables import TableWriter
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from crystallm.datasets.options import PrepareOptions
     from crystallm.datasets.report import PreparationReport
+    from crystallm.datasets.selection import RowSelection
 
 
 ROWS = {
@@ -38,121 +41,127 @@ ROWS = {
 REJECTED = {"id": "string", "source": "string", "step": "string", "reason": "string"}
 
 
-@dataclass(frozen=True)
-class _Files:
-    """What a row goes to; no writer of tokens with language `none`, none of others if none are asked for."""
-
-    rows: TableWriter
-    rejected: TableWriter
-    writers: Sequence[shards.SplitWriter]
-    others: shards.SplitWriter | None
-
-
 def write(
     folder: Path,
     parts: Callable[[Sequence[str]], Iterator[pa.Table]],
-    fates: selection.RowSelection,
+    selection: RowSelection,
     *,
-    choices: PrepareOptions,
+    options: PrepareOptions,
     inputs: Sequence[str],
-    unreadable_known: int = 0,
+    n_unreadable: int = 0,
 ) -> PreparationReport:
     """Write all files of a data set folder, `dataset.json` last.
 
     Args:
         folder: of the data set.
-        parts: gives the treated rows with the columns asked for.
-        fates: what becomes of them.
-        choices: what was asked.
+        parts: returns the tables of processed rows with the columns given.
+        selection: of the rows.
+        options: of the preparation.
         inputs: names of the collections.
-        unreadable_known: entries of the collections to exclude that could not be read.
+        n_unreadable: number of excluded entries that could not be read.
 
     Raises:
         CrystallmError: the folder cannot be written, the disk is full.
     """
-    counts = Counts()
-    with_tokens = choices.language != "none"
-    columns = ROWS | ({"tokens": "int64"} if with_tokens else {"cif": "string"})
-    try:
-        (folder / run_folder.FACTS).unlink(missing_ok=True)
-        with ExitStack() as stack:
-            rows = stack.enter_context(TableWriter(folder / "rows.parquet", columns))
-            rejected = stack.enter_context(TableWriter(folder / "rejected.parquet", REJECTED))
-            writers = [
-                stack.enter_context(shards.SplitWriter(folder, split)) for split in SPLITS if with_tokens
-            ]
-            others = (
-                stack.enter_context(shards.SplitWriter(folder, shards.EQUIVALENTS))
-                if choices.equivalents
-                else None
-            )
-            files = _Files(rows, rejected, writers, others)
-            for table in parts(tuple(COLUMNS)):
-                _write_part(table, fates, counts, files, choices)
-            n_tokens = [writer.n_tokens for writer in writers] or [0] * len(SPLITS)
-    except OSError as error:
-        raise CrystallmError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
-    kept = fates.split[fates.fate == KEPT]
-    crystals = np.bincount(kept, minlength=3).tolist()
-    report = make_report(counts, choices.language, crystals, n_tokens, unreadable_known)
-    if others is not None:
-        report = replace(report, equivalents=others.n_crystals, told_otherwise=counts.told_otherwise)
+    (folder / FACTS).unlink(missing_ok=True)
+    run = _Writer(selection, options)
+    with files.saying(f"{str(folder)!r} cannot be written"), ExitStack() as stack:
+        run.open(folder, stack)
+        for table in parts(tuple(COLUMNS)):
+            run.add_part(table)
+    kept = selection.split[selection.status == RowStatus.KEPT]
+    crystals = np.bincount(kept, minlength=len(SPLITS)).tolist()
+    n_tokens = [writer.n_tokens for writer in run.writers] or [0] * len(SPLITS)
+    report = make_report(run.counts, options.language, crystals, n_tokens, n_unreadable)
+    if run.augmented is not None:
+        report = replace(report, augmentations=run.augmented.n_crystals, different=run.counts.different)
     record = asdict(report)
-    storage_files.write_json(folder / JSON, record)
-    storage_files.write_atomically(folder / HTML, html(report, choices, inputs, counts.lengths).encode())
+    files.write_json(folder / JSON, record)
+    files.write_atomically(folder / HTML, html(report, options, inputs, run.counts.lengths).encode())
     facts = {name: record[name] for name in ("language", "vocab_size")}
     facts |= {"inputs": [Path(name).name for name in inputs], "crystals": report.crystals}
     facts |= {"tokens": report.tokens, "rejected": sum(report.rejected.values())}
     facts |= {"duplicates": report.duplicates, "read": report.read}
-    storage_files.write_atomically(folder / run_folder.FACTS, (json.dumps(facts, indent=2) + "\n").encode())
+    files.write_atomically(folder / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
     return report
 
 
-def _write_part(
-    table: pa.Table,
-    fates: selection.RowSelection,
-    counts: Counts,
-    files: _Files,
-    choices: PrepareOptions,
-) -> None:
-    written: list[bytes] = []
-    for record in table.to_pylist():
-        number = counts.read
-        counts.read += 1
-        fate, origin = int(fates.fate[number]), {name: record[name] for name in ("id", "source")}
-        if fate != KEPT:
-            step = record["step"] or STEPS[fate]
-            reason = record["reason"] or fates.reasons[number]
-            files.rejected.add(origin | {"step": step, "reason": reason})
-            counts.steps[step] += 1
-            if fate != DUPLICATE:
-                what = reason.partition(": ")[0] if fate == EXCLUDED else reason[:60]
-                counts.reasons[f"{step}: {what}"] += 1
-            continue
-        split = int(fates.split[number])
-        row = origin | {"split": SPLITS[split], "tokens": record["n_tokens"], "cif": record["cif"]}
-        row |= {name: record[name] for name in ("formula", "cell", "space_group", "n_atoms")}
-        files.rows.add({name: row[name] for name in files.rows.names})
-        counts.elements.update(set(re.findall(r"[A-Z][a-z]?", record["formula"])))
+class _Writer:
+    """Writes each row to the files of its status and split, and counts.
+
+    Args:
+        selection: of the rows.
+        options: of the preparation.
+
+    Attributes:
+        writers: of the token splits; none with language `none`.
+        augmented: writer of equivalent descriptions; None where none are requested.
+        counts: for the report.
+    """
+
+    def __init__(self, selection: RowSelection, options: PrepareOptions) -> None:
+        self.counts = Counts()
+        self.writers: list[shards.SplitWriter] = []
+        self.augmented: shards.SplitWriter | None = None
+        self._selection, self._options = selection, options
+
+    def open(self, folder: Path, stack: ExitStack) -> None:
+        """Open the files, which are complete when the stack is closed without an error."""
+        with_tokens = self._options.language != "none"
+        columns = ROWS | ({"tokens": "int64"} if with_tokens else {"cif": "string"})
+        self._rows = stack.enter_context(TableWriter(folder / "rows.parquet", columns))
+        self._rejected = stack.enter_context(TableWriter(folder / "rejected.parquet", REJECTED))
+        if with_tokens:
+            self.writers = [stack.enter_context(shards.SplitWriter(folder, split)) for split in SPLITS]
+        if self._options.augmentations:
+            self.augmented = stack.enter_context(shards.SplitWriter(folder, shards.EQUIVALENTS))
+
+    def add_part(self, table: pa.Table) -> None:
+        """Write the rows of a part."""
+        ids: list[bytes] = []
+        for record in table.to_pylist():
+            number = self.counts.read
+            self.counts.read += 1
+            if self._selection.status[number] == RowStatus.KEPT:
+                self._add_kept(record, int(self._selection.split[number]))
+                if self.writers:
+                    ids.append(record["ids"])
+            else:
+                self._add_rejected(record, number)
+        used = np.frombuffer(b"".join(ids), dtype="<u2")
+        self.counts.used += np.bincount(used, minlength=len(self.counts.used))
+
+    def _add_rejected(self, record: dict[str, Any], number: int) -> None:
+        status = RowStatus(self._selection.status[number])
+        step = record["step"] or STEPS[status]
+        reason = record["reason"] or self._selection.reasons[number]
+        self._rejected.add({"id": record["id"], "source": record["source"], "step": step, "reason": reason})
+        self.counts.steps[step] += 1
+        if status != RowStatus.DUPLICATE:
+            kind = reason.partition(": ")[0] if status == RowStatus.EXCLUDED else reason[:60]
+            self.counts.reasons[f"{step}: {kind}"] += 1
+
+    def _add_kept(self, record: dict[str, Any], split: int) -> None:
+        row = record | {"split": SPLITS[split], "tokens": record["n_tokens"]}
+        self._rows.add({name: row[name] for name in self._rows.names})
+        self.counts.elements.update(set(re.findall(r"[A-Z][a-z]?", record["formula"])))
         if record["space_group"] is not None:
-            counts.groups[record["space_group"]] += 1
-        if files.writers:
-            if files.others is not None and SPLITS[split] == "train":
-                counts.told_otherwise += _tell(
-                    record["ids"], files.writers[split].n_crystals, files.others, choices
-                )
-            files.writers[split].add(record["ids"])
-            counts.lengths[record["n_tokens"]] += 1
-            written.append(record["ids"])
-    counts.used += np.bincount(np.frombuffer(b"".join(written), dtype="<u2"), minlength=len(counts.used))
+            self.counts.groups[record["space_group"]] += 1
+        if self.writers:
+            if self.augmented is not None and SPLITS[split] == "train":
+                self._add_augmentations(record["ids"], self.writers[split].n_crystals)
+            self.writers[split].add(record["ids"])
+            self.counts.lengths[record["n_tokens"]] += 1
 
+    def _add_augmentations(self, content: bytes, number: int) -> None:
+        """Write equivalent descriptions of a training crystal."""
+        from crystallm.orbits import augmentation
 
-def _tell(content: bytes, number: int, others: shards.SplitWriter, choices: PrepareOptions) -> int:
-    """Write equivalent descriptions of a training crystal; how many differ from its own."""
-    from crystallm.orbits import augmentation
-
-    ids = np.frombuffer(content, dtype="<u2").tolist()
-    found = augmentation.augmentations(ids, choices.equivalents, seed=choices.seed, number=number)
-    for other in found:
-        others.add(np.array(other, dtype="<u2").tobytes())
-    return sum(other != ids for other in found)
+        ids = np.frombuffer(content, dtype="<u2").tolist()
+        options = self._options
+        for equivalent in augmentation.augmentations(
+            ids, options.augmentations, seed=options.seed, number=number
+        ):
+            assert self.augmented is not None  # noqa: S101 - else this is not called
+            self.augmented.add(np.array(equivalent, dtype="<u2").tobytes())
+            self.counts.different += equivalent != ids

@@ -1,17 +1,16 @@
-"""ASE's calculators as energy models, and energy models as ASE's calculators. Imports ase: load it late."""
+"""ASE calculators as energy models, and energy models as ASE calculators. Imports ase: import it late."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from crystallm.energy import protocol as models
 from crystallm.energy.protocol import Prediction
 from crystallm.errors import CrystallmError
-from crystallm.structures.conversion import to_structure
+from crystallm.structures.conversion import to_atoms, to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +33,7 @@ class AseModel:
         self._calculator = calculator
 
     def predict(self, structures: Sequence[Structure], *, forces: bool = False) -> list[Prediction]:
-        """What the calculator says; see `EnergyModel`."""
+        """Return the results of the calculator; see `EnergyModel`."""
         return [self._one(structure, forces) for structure in structures]
 
     def _one(self, structure: Structure, forces: bool) -> Prediction:
@@ -47,7 +46,7 @@ class AseModel:
 
 
 def _offered(ask: Any) -> Any:
-    """Numbers of a calculator; None where it does not offer them."""
+    """Return a property of a calculator; None if it has none."""
     try:
         return np.array(ask(), dtype=np.float64)
     except (PropertyNotImplementedError, NotImplementedError):
@@ -62,7 +61,7 @@ def sevennet(device: str = "auto") -> AseModel:
 
 
 class ModelCalculator(Calculator):  # type: ignore[misc] # ase is untyped
-    """An energy model as a calculator of ASE, which refuses energies that are none.
+    """An energy model as an ASE calculator, which rejects invalid energies.
 
     Args:
         model: with forces and stress.
@@ -93,13 +92,3 @@ class ModelCalculator(Calculator):  # type: ignore[misc] # ase is untyped
         voigt = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]  # xx yy zz yz xz xy
         energy = found.energy * len(self.atoms)
         self.results = {"energy": energy, "free_energy": energy, "forces": found.forces, "stress": voigt}
-
-
-def to_atoms(structure: Structure) -> Any:
-    """ASE's form of an ordered structure, atoms in the same order."""
-    return Atoms(
-        numbers=[site.specie.Z for site in structure],
-        scaled_positions=structure.frac_coords,
-        cell=structure.lattice.matrix,
-        pbc=True,
-    )

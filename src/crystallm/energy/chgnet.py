@@ -1,4 +1,4 @@
-"""CHGNet as an energy model. Knows its units and batches; imports it when a model is made."""
+"""CHGNet as an energy model: its units and batches. CHGNet is imported when a model is made."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 BATCH = 16
-"""Crystals in a batch on a GPU, CHGNet's own default. On a CPU each is computed alone: together they take as
-long, and the last digits would depend on the others, so that a run that goes on would not end the same."""
+"""Crystals in a batch on a GPU, CHGNet's own default. On a CPU each is computed alone: a batch is not faster,
+and the last digits would depend on the others, so that a resumed run would end differently."""
 _GPA = 1 / 160.21766208
 """eV/Å^3 of one GPa: CHGNet gives stress in GPa, in the sign of ASE (its calculator multiplies by this)."""
 
@@ -49,7 +49,7 @@ class ChgnetModel:
             self._model: Any = CHGNet.load(use_device=str(where), verbose=False)
 
     def predict(self, structures: Sequence[Structure], *, forces: bool = False) -> list[Prediction]:
-        """Energies, and by differentiation forces and stress; see `EnergyModel`."""
+        """Return energies, and by differentiation forces and stress; see `EnergyModel`."""
         if not structures:
             return []
         with quiet_libraries():

@@ -1,4 +1,4 @@
-"""Whether an object is an energy model: its shapes, units and signs, by what must hold for any energy.
+"""Check whether an object is an energy model: shapes, units and signs, by properties of any energy.
 
 Forces and stress are compared with differences of energies, so a wrong unit or sign shows. Knows no model.
 """
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from crystallm.energy.protocol import EnergyModel
 
 _SAME = 1e-3
-"""eV per atom by which energies of one crystal may differ: float32 and other cells, not other physics."""
+"""Tolerance of energies of one crystal, eV/atom: for float32 and other cells, not for other physics."""
 _STEP = 0.01
-"""Å by which an atom, and strain times 10 by which a cell, is moved for a difference of energies."""
+"""Step of finite differences: Å of an atom, and 10 times the strain of a cell."""
 _ABSOLUTE, _RELATIVE = 0.02, 0.05
-"""By which a derivative may differ from its difference of energies: eV/Å, and a share of it."""
+"""Tolerance of a derivative: eV/Å, and relative."""
 
 
 def examples() -> list[Structure]:
-    """Two crystals a little off their minimum, in which no force is zero by symmetry: NaCl and CsCl types."""
+    """Return two crystals near their minimum, in which no force is zero by symmetry: NaCl and CsCl types."""
     from pymatgen.core import Lattice, Structure
 
     salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
@@ -37,7 +37,7 @@ def examples() -> list[Structure]:
 
 
 def check(model: EnergyModel, structures: Sequence[Structure] | None = None) -> None:
-    """Look whether a model keeps to the protocol.
+    """Check whether a model keeps to the protocol.
 
     Args:
         model: to be looked at.
@@ -56,7 +56,7 @@ def check(model: EnergyModel, structures: Sequence[Structure] | None = None) -> 
 
 
 def _shapes(model: EnergyModel, crystals: Sequence[Structure]) -> list[str]:
-    """Lists of the right length with numbers of the right shape; without these, nothing else can be asked."""
+    """Check the lengths of lists and shapes of arrays, on which the other checks rely."""
     empty: Any = model.predict([])
     if empty != []:
         return [f"of no structures it says {empty!r}, not []"]
@@ -81,7 +81,7 @@ def _shapes(model: EnergyModel, crystals: Sequence[Structure]) -> list[str]:
 
 
 def _energies(model: EnergyModel, crystals: Sequence[Structure]) -> list[str]:
-    """What holds for energies: of any crystal the same in whatever company, cell, or place."""
+    """Check that the energy of a crystal depends neither on other crystals, nor on its cell or origin."""
     wrong = []
     together = [answer.energy for answer in model.predict(crystals)]
     alone = [model.predict([crystal])[0].energy for crystal in crystals]
@@ -102,7 +102,7 @@ def _energies(model: EnergyModel, crystals: Sequence[Structure]) -> list[str]:
 
 
 def _derivatives(model: EnergyModel, crystal: Structure) -> list[str]:
-    """Forces and stress against differences of energies."""
+    """Check forces and stress against differences of energies."""
     import numpy as np
     from pymatgen.core import Lattice
 
@@ -111,7 +111,7 @@ def _derivatives(model: EnergyModel, crystal: Structure) -> list[str]:
     n, volume = len(crystal), crystal.lattice.volume
 
     def slope(plus: Structure, minus: Structure, step: float) -> float:
-        """Of the energy of the cell."""
+        """Return the derivative of the energy of the cell."""
         up, down = model.predict([plus, minus])
         return n * (up.energy - down.energy) / (2 * step)
 

@@ -1,4 +1,4 @@
-"""What an energy model is, and what makes an energy valid."""
+"""The protocol of energy models, and valid energies."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 BOUND = 100.0
-"""|E| in eV per atom beyond which an energy is no energy. Tungsten's -13 (PBE, Materials Project, mp-91) is
-about the lowest that is real; what a model says of atoms on top of each other is not bounded by anything."""
+"""Maximum |E| of a valid energy, eV/atom. Tungsten's -13 (PBE, Materials Project, mp-91) is about the
+lowest real one; energies of overlapping atoms have no bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says of one crystal.
+    """Prediction of a model for one crystal.
 
     Attributes:
         energy: eV per atom.
-        forces: on each atom, -dE/dx, eV/Å, (n_atoms, 3); None where the model has none or was not asked.
+        forces: on each atom, -dE/dx, eV/Å, (n_atoms, 3); None if there are none, or not requested.
         stress: of the cell, (1/V) dE/de for the symmetric strain e of the rows of the lattice,
-            eV/Å^3, (3, 3); negative where the cell wants to grow. None likewise.
+            eV/Å^3, (3, 3); negative if the cell tends to grow. None likewise.
     """
 
     energy: float
@@ -36,29 +36,29 @@ class Prediction:
 
 
 class EnergyModel(Protocol):
-    """A model of the energy of crystals; `check` looks whether an object is one."""
+    """A model of the energy of crystals; `conformance.check` checks whether an object is one."""
 
     @property
     def name(self) -> str:
-        """Of the model, for a person."""
+        """Name of the model, for messages."""
 
     def predict(self, structures: Sequence[Structure], *, forces: bool = False) -> list[Prediction]:
-        """What the model says of crystals.
+        """Predict energies of crystals.
 
         Args:
             structures: ordered ones, which stay as they are; may be none.
-            forces: whether forces and stress are wanted too, where the model has them.
+            forces: whether to return forces and stress as well, if the model has them.
 
         Returns:
-            A prediction a structure, in their order. Each is what it would be without the others.
+            One prediction per structure, in their order; none depends on the other structures.
 
         Raises:
-            Exception: any, if the model can't take one of them: whoever needs the others asks again.
+            Exception: any, if the model fails for one of them; callers then repeat the others.
         """
 
 
 def problem(prediction: Prediction, bound: float = BOUND) -> str:
-    """What is wrong with the numbers of a prediction, in a few words; "" for nothing.
+    """Return what is wrong with the numbers of a prediction; "" for nothing.
 
     Args:
         prediction: of a model.

@@ -27,13 +27,13 @@ _BUILT_IN = {
     "chgnet": ("crystallm.energy.chgnet:ChgnetModel", ("chgnet", "ase"), install("energy")),
     "sevennet": ("crystallm.energy.ase_adapter:sevennet", ("sevenn", "ase"), "pip install sevenn"),
 }
-"""For each name what makes the model, the packages that it needs, and how one gets them."""
+"""For each name: factory, required packages, and the command that installs them."""
 
 _REMOTE = "tcp://"
 
 
 def require(name: str) -> None:
-    """Look whether there is such a model, without loading anything heavy.
+    """Check whether there is such a model, without importing heavy packages.
 
     Raises:
         InputError: there is none of that name, or its module is not found.
@@ -64,7 +64,7 @@ def require(name: str) -> None:
 
 
 def load(name: str = DEFAULT, *, device: str = "auto") -> EnergyModel:
-    """The energy model of that name.
+    """Load the energy model of this name.
 
     Args:
         name: see the module. A factory is called without arguments, or with `device` where it takes one.

@@ -1,4 +1,4 @@
-"""Crystals brought to the nearest minimum of an energy model: cell and atoms, by ASE.
+"""Relax a crystal to the nearest minimum of an energy model, cell and atoms, with ASE.
 
 FIRE (Bitzek et al. 2006) on the atoms and the logarithm of the deformation (ASE's FrechetCellFilter). A
 structure that runs away, or whose energy is no number, is given up with the reason. Refuses to know where
@@ -12,9 +12,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from crystallm.energy import protocol as models
+from crystallm.energy.options import RelaxOptions as RelaxOptions  # noqa: PLC0414 - part of this interface
 from crystallm.errors import CrystallmError, install, quiet_libraries
 from crystallm.geometry.symmetry_search import find_symmetry
 from crystallm.structures import conversion
@@ -28,34 +27,18 @@ if TYPE_CHECKING:
 
 
 SYMPREC = 0.01
-"""Å, for the symmetry that is kept, told and printed. Relaxed atoms stand more exactly than written ones, and
-0.1 Å, as elsewhere here, would move them back."""
+"""Tolerance of the symmetry that is kept, reported and printed, Å. Relaxed positions are more exact
+than printed ones, and 0.1 Å, as elsewhere, would move them back."""
 
 MAX_GROWTH = 8.0
-"""Times by which the volume may grow or shrink: a cell twice as long each way is another crystal, or none."""
+"""Maximum ratio of volumes: a cell twice as long in each direction is another crystal, or none."""
 
 _SPGLIB = "SPGLIB_OLD_ERROR_HANDLING"
 
 
-class RelaxOptions(BaseModel):
-    """How to relax. Frozen; refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    steps: int = Field(default=200, ge=0)
-    """At most."""
-    fmax: float = Field(default=0.05, gt=0)
-    """Largest force at which to stop, eV/Å; of the cell, the derivative by its strain over the number of
-    atoms, as ASE has it."""
-    keep_symmetry: bool = False
-    """Keep the space group that the structure has (ASE's FixSymmetry); else it may go or come."""
-    trajectory: bool = False
-    """Keep the structures of all steps."""
-
-
 @dataclass(frozen=True, slots=True)
 class Relaxed:
-    """What became of a structure.
+    """Result of a relaxation.
 
     Attributes:
         before: the structure as it was given.
@@ -78,7 +61,7 @@ class Relaxed:
     trajectory: tuple[tuple[Structure, float], ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """The same as JSON."""
+        """Return the result as JSON."""
         return {
             "before": conversion.to_json(self.before),
             "structure": conversion.to_json(self.structure),
@@ -92,7 +75,7 @@ class Relaxed:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Relaxed:
-        """What `record` gave."""
+        """Return the result of a record."""
         structures = {name: conversion.from_json(record[name]) for name in ("before", "structure")}
         path = tuple((conversion.from_json(packed), energy) for packed, energy in record["trajectory"])
         return cls(**{**record, **structures, "trajectory": path})
@@ -128,8 +111,8 @@ def relax(
         raise CrystallmError(f"relaxation needs ase: {install('energy')}") from None
     import numpy as np
 
-    from crystallm.energy.ase_adapter import ModelCalculator, to_atoms
-    from crystallm.structures.conversion import to_structure
+    from crystallm.energy.ase_adapter import ModelCalculator
+    from crystallm.structures.conversion import to_atoms, to_structure
 
     with quiet_libraries():
         atoms = to_atoms(structure)
@@ -141,7 +124,7 @@ def relax(
         energies: list[float] = []
 
         def look() -> None:
-            """After each step, and before the first."""
+            """Called before the first step and after each."""
             growth = atoms.get_volume() / volume
             if not 1 / MAX_GROWTH < growth < MAX_GROWTH:
                 raise CrystallmError(f"the cell runs away: {growth:.3g} times its volume")
@@ -168,7 +151,7 @@ def relax(
 
 @contextlib.contextmanager
 def _spglib_as_it_was() -> Iterator[None]:
-    """Undo what ASE 3.29 leaves in the environment, where spglib then raises for no symmetry all over."""
+    """Undo what ASE 3.29 sets in the environment, after which spglib raises if it finds no symmetry."""
     before = os.environ.get(_SPGLIB)
     try:
         yield
@@ -178,7 +161,7 @@ def _spglib_as_it_was() -> Iterator[None]:
 
 
 def _keep_symmetry(atoms: Any) -> None:
-    """Make atoms as symmetric as they are within SYMPREC, and hold them to it."""
+    """Symmetrize atoms within SYMPREC, and constrain them to this symmetry."""
     from ase.constraints import FixSymmetry
     from ase.spacegroup.symmetrize import refine_symmetry
 
@@ -191,7 +174,7 @@ def _keep_symmetry(atoms: Any) -> None:
 
 
 def to_cif(structure: Structure) -> str:
-    """A CIF of a relaxed structure in the setting of its space group; in P1 where none is found."""
+    """Return a CIF of a relaxed structure in the setting of its space group; in P1 if none is found."""
     from pymatgen.io.cif import CifWriter
 
     with quiet_libraries():

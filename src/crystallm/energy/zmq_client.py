@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 ADDRESS = "tcp://127.0.0.1:5555"
-"""Where a server listens unless told otherwise: for programs of this machine alone."""
+"""Default address of a server: for programs of this machine alone."""
 
 SECONDS = 120.0
-"""How long a client waits for one answer: longer than a server takes for its time limit."""
+"""Time limit for one answer, longer than the limit of a server, s."""
 
 POLL = 100
-"""Milliseconds between two looks whether a server is to stop."""
+"""Interval in which a server checks whether to stop, ms."""
 
 
 class ZmqModel:
@@ -54,7 +54,7 @@ class ZmqModel:
         return [Prediction(self._ask(_cif(structure))) for structure in structures]
 
     def close(self) -> None:
-        """Let go of the server."""
+        """Close the connection."""
         self._socket.close(linger=0)
 
     def _connect(self) -> None:

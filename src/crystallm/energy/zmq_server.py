@@ -1,4 +1,4 @@
-"""Energies over ZeroMQ, as the original asks for them: a CIF goes out, a number comes back.
+"""Serve energies over ZeroMQ, as the original CrystaLLM requests them: a CIF in, a number out.
 
     request   a CIF, UTF-8
     reply     energy in eV per atom as decimal text; `nan` where the model has none
@@ -37,7 +37,7 @@ def serve(
     stop: threading.Event | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Answer requests until stopped; a model that fails costs one crystal its number.
+    """Answer requests until stopped; if the model fails, one crystal has no energy.
 
     Args:
         model: by name, see `model.load`; it runs in a process that may be lost.
@@ -75,7 +75,7 @@ def serve(
 
 
 def _energy(text: str, model: str, device: str, seconds: float, pool: ProcessPool) -> float:
-    """Of the crystal of a CIF; NaN where there is none, which is logged."""
+    """Return the energy of the crystal of a CIF; NaN if it has none, which is logged."""
     from crystallm.sources import parsing
 
     try:

@@ -1,7 +1,6 @@
-"""How much is done together, before it is kept: little at first, then as much as takes a few seconds.
+"""Batches by weight, and batch sizes that follow the pace: small at first, then a few seconds each.
 
-What is done together is done faster, and lost together where a run is interrupted. Knows a clock and numbers;
-refuses to know what they count.
+Larger batches are faster, but an interrupted run loses its current batch.
 """
 
 from __future__ import annotations
@@ -15,38 +14,38 @@ if TYPE_CHECKING:
 
 
 SECONDS = 5.0
-"""What a portion is to take."""
+"""Intended time of a batch."""
 
 FEWEST = 16
-"""Crystals of the first portion, so that something is kept soon."""
+"""Items of the first batch, so that the first results are stored soon."""
 
 
 class AdaptiveBatchSize:
-    """The size of the next portion, after the pace of the last one.
+    """The size of the next batch, from the pace of the last one.
 
     Args:
-        most: of one portion.
-        least: of one portion, the first one among them.
+        max_n: maximum size.
+        min_n: minimum size, and that of the first batch.
 
     Attributes:
-        size: what to do next together, at least; whoever cannot part it finely takes more.
+        size: minimum number of items of the next batch.
     """
 
-    def __init__(self, most: int, least: int = FEWEST) -> None:
-        self._least, self._most = min(least, most), most
-        self.size = self._least
-        self._begun = time.monotonic()
+    def __init__(self, max_n: int, min_n: int = FEWEST) -> None:
+        self._min, self._max = min(min_n, max_n), max_n
+        self.size = self._min
+        self._started = time.monotonic()
 
     def sizes(self) -> Iterator[int]:
-        """The sizes of one portion after the other, each as it is when it is drawn."""
+        """Yield the current size without end."""
         return (self.size for _ in itertools.repeat(None))
 
     def done(self, n: int) -> None:
-        """Note that a portion of so many is done and kept, and that the next one begins."""
+        """Report that a batch of n items is stored, and start the next one."""
         now = time.monotonic()
-        rate = n / max(now - self._begun, 1e-3)
-        self.size = max(self._least, min(self._most, int(rate * SECONDS)))
-        self._begun = now
+        rate = n / max(now - self._started, 1e-3)
+        self.size = max(self._min, min(self._max, int(rate * SECONDS)))
+        self._started = now
 
 
 Item = TypeVar("Item")
@@ -55,22 +54,24 @@ Item = TypeVar("Item")
 def grouped(
     items: Iterable[Item], weight: Callable[[Item], int], sizes: int | Iterator[int]
 ) -> Iterator[list[Item]]:
-    """Items in groups whose weights add up to a size at least; the last may be lighter. Drawn as needed.
+    """Yield groups of items of at least a total weight each; the last may be lighter.
+
+    Items are drawn as needed.
 
     Args:
         items: in their order.
-        weight: of one.
-        sizes: of all groups, or of one after the other, drawn when a group begins.
+        weight: of an item.
+        sizes: total weight of each group, or an iterator over those of the groups.
     """
-    wanted = itertools.repeat(sizes) if isinstance(sizes, int) else sizes
+    limits = itertools.repeat(sizes) if isinstance(sizes, int) else sizes
     group: list[Item] = []
-    held = 0
-    size = next(wanted)
+    total = 0
+    limit = next(limits)
     for item in items:
         group.append(item)
-        held += weight(item)
-        if held >= size:
+        total += weight(item)
+        if total >= limit:
             yield group
-            group, held, size = [], 0, next(wanted)
+            group, total, limit = [], 0, next(limits)
     if group:
         yield group

@@ -1,9 +1,8 @@
-"""A Dask cluster as an executor: one that runs already, or jobs of a queue (SLURM, PBS, LSF).
+"""A Dask cluster as an executor: a running one, or jobs of a queue (SLURM, PBS, LSF).
 
-A cluster is told by the address of its scheduler, or by a YAML file that says what to ask the queue for; see
-`Queue`. Each worker has one thread and one core's share of a job's memory, and its numerical libraries take
-one thread too. A worker that dies loses no task: its tasks run again elsewhere. This module refuses to know
-what tasks are about: each is a module-level function and one JSON value (see `workers`).
+A cluster is given by the address of its scheduler, or by a YAML file for a queue; see `JobQueueOptions`. Each
+worker has one thread and one core's share of the memory of a job, and its numerical libraries have one thread
+too. If a worker dies, its tasks run again on another one.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 TIMEOUT = 10.0
-"""Seconds within which a scheduler must answer."""
+"""Time in which a scheduler must answer, s."""
 
 _ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 
 
 class VersionError(WorkerStartError, InputError):
-    """A worker has another version of this package than we have."""
+    """A worker has another version of this package."""
 
 
 @contextmanager
 def connect(spec: str) -> Iterator[Executor]:
-    """An executor over a cluster. Jobs that were asked for end with it; a running cluster stays.
+    """Yield an executor over a cluster. Its own jobs end with the context; a running cluster stays.
 
     Args:
         spec: address of a Dask scheduler, `tcp://host:8786`, or a YAML file for a queue.
 
     Raises:
-        InputError: it is neither, or the file is wrong; see `read_queue`.
-        CrystallmError: Dask is not installed, nobody answers there, or there is no such queue here.
+        InputError: it is neither, or the file is invalid; see `read_queue`.
+        CrystallmError: Dask is not installed, no scheduler answers, or this machine has no such queue.
     """
     if Path(spec).suffix in {".yaml", ".yml"} or Path(spec).is_file():
         queue = read_queue(Path(spec))
@@ -58,8 +57,8 @@ def connect(spec: str) -> Iterator[Executor]:
             f"cluster = {spec!r}: write a scheduler's address, tcp://host:8786, or name a queue's YAML file"
         )
     with ExitStack() as stack:
-        place = spec if queue is None else stack.enter_context(start_jobs(queue, spec))
-        client = stack.enter_context(_client(place, spec))
+        target = spec if queue is None else stack.enter_context(start_jobs(queue, spec))
+        client = stack.enter_context(_client(target, spec))
         executor = ClusterExecutor(client, spec)
         if queue is None and not client.scheduler_info()["workers"]:
             _LOG.warning("the cluster %s has no workers yet: waiting for them", spec)
@@ -70,29 +69,29 @@ def connect(spec: str) -> Iterator[Executor]:
             raise
 
 
-def _client(place: Any, spec: str) -> Any:
-    """A connection to a scheduler."""
+def _client(target: Any, spec: str) -> Any:
+    """Return a connection to a scheduler, given by its address or as a cluster."""
     try:
         import distributed
     except ImportError:
         raise CrystallmError(MISSING) from None
-    connected: Any = distributed.Client  # which is typed in part only
+    connected: Any = distributed.Client  # it has types for a part only
     try:
-        return connected(place, timeout=TIMEOUT, set_as_default=False)
+        return connected(target, timeout=TIMEOUT, set_as_default=False)
     except OSError:
         raise CrystallmError(
             f"no Dask scheduler answers at {spec!r} within {TIMEOUT:g} s: is it running, and can it be "
             "reached from here?"
         ) from None
-    except (TypeError, ValueError) as error:  # tls:// without certificates, a scheme that there is not
+    except (TypeError, ValueError) as error:  # tls:// without certificates, an unknown scheme
         raise InputError(f"cluster = {spec!r}: {one_line(error)}") from None
 
 
 class ClusterExecutor(Executor):
     """Runs tasks on the workers of a Dask cluster.
 
-    A task whose worker dies runs again on another one; one that has seen several die is lost, and its
-    future's exception is a LostError. A task that raises is not tried again: that is its result.
+    A task whose worker dies runs again on another one. After several deaths its future has a TaskError. A
+    task that raises is not tried again.
 
     Args:
         client: connected.
@@ -109,7 +108,7 @@ class ClusterExecutor(Executor):
         """Run a function of a module on one JSON value.
 
         Raises:
-            InputError: as `workers.Pool.submit`.
+            InputError: as `ProcessPool.submit`.
             RuntimeError: after `shutdown`.
         """
         if self._closed:
@@ -127,14 +126,14 @@ class ClusterExecutor(Executor):
         """Take no more tasks.
 
         Args:
-            wait: return only when those that were submitted are done.
-            cancel_futures: let go of them, also of what has begun.
+            wait: return only when the submitted tasks are done.
+            cancel_futures: cancel them, also those that have begun.
         """
         self._closed = True
         outstanding = list(self._running)
         if cancel_futures:
             inner = list(self._running.values())
-            self._running.clear()  # so that they are cancelled together below, in one message
+            self._running.clear()  # they are cancelled together below, in one message
             for future in outstanding:
                 future.cancel()
             self._client.cancel(inner)
@@ -147,7 +146,7 @@ class ClusterExecutor(Executor):
             inner.cancel()
 
     def _settle(self, outer: Future[Any], inner: Any) -> None:
-        """Hand the outcome of Dask's future on; called in a thread of Dask's."""
+        """Copy the outcome of Dask's future; called in a thread of Dask."""
         if outer.cancelled():
             return
         value, error = None, None
@@ -162,7 +161,7 @@ class ClusterExecutor(Executor):
                 error = TaskError(f"its worker died {error.allowed_failures + 1} times")
         else:
             error = WorkerStartError(
-                f"the cluster {self._name} has gone; with --out, the same command goes on"
+                f"the cluster {self._name} has gone; with --out, the same command resumes"
             )
         with suppress(InvalidStateError):  # cancelled meanwhile
             if error is None:
@@ -172,7 +171,7 @@ class ClusterExecutor(Executor):
 
 
 def call(version: str, name: str, task: Any) -> Any:
-    """The worker's side: the value of a function by its name.
+    """Return the value of a function, given by its name; runs on a worker.
 
     Raises:
         VersionError: the caller has another version of this package.

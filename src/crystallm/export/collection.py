@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What became of a collection.
+    """Result of an export.
 
     Attributes:
         path: file or folder.
@@ -131,7 +131,7 @@ def _remove(path: Path) -> None:
 def _items(
     source: str | os.PathLike[str], *, only_valid: bool, progress: Callable[[int], None] | None
 ) -> Iterator[Item | tuple[str, str]]:
-    """The crystals of a collection, or id and reason of each that is none."""
+    """Yield the crystals of a collection, or id and reason of each that cannot be read."""
     from crystallm.sources import parsing
 
     names: Counter[str] = Counter()
@@ -158,7 +158,7 @@ def _items(
 
 
 def _fact(name: str, cell: Any) -> Any:
-    """What a cell tells, of the type of its column: those of a CSV are texts. None for what is none."""
+    """Return a value of a table in the type of its column: those of a CSV are texts. None if invalid."""
     kind = COLUMNS[name]
     if not isinstance(cell, str) or kind == "string":
         return None if cell == "" else cell
@@ -179,7 +179,7 @@ def _fact(name: str, cell: Any) -> Any:
 
 
 def _entries(source: Path) -> Iterator[tuple[Entry, dict[str, Any]]]:
-    """Entries, with the rows of a run or a table beside."""
+    """Yield entries, with their rows of a run or a table."""
     from crystallm.sources import collection
     from crystallm.sources import entry as sources_entry
     from crystallm.sources.formats.tables import rows

@@ -1,4 +1,4 @@
-"""Crystals as OPTIMADE tells them (specification 1.2): structures, and the head of a JSON Lines file.
+"""Crystals as OPTIMADE structures (specification 1.2), and the head of a JSON Lines file.
 
 Needs no library to write; where the package `optimade` is installed, its models look at each record. Refuses
 to know where crystals come from.
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 API_VERSION = "1.2.0"
 
 PREFIX = "_crystallm_"
-"""Of what is told beside the standard properties."""
+"""Prefix of properties beside the standard ones."""
 
 WHEN = "1970-01-01T00:00:00Z"
-"""`last_modified` where nobody gives a time: equal crystals make equal bytes."""
+"""Default of `last_modified`: equal crystals have equal bytes."""
 
 
 def heads() -> list[dict[str, Any]]:
-    """The lines before the structures."""
+    """Return the lines before the structures."""
     return [
         {"x-optimade": {"meta": {"api_version": API_VERSION}}},
         {
@@ -45,7 +45,7 @@ def heads() -> list[dict[str, Any]]:
 def resource(
     name: str, structure: Structure, facts: Mapping[str, Any] | None = None, *, when: datetime | None = None
 ) -> dict[str, Any]:
-    """A structures resource.
+    """Return a structures resource.
 
     Args:
         name: its id.
@@ -82,7 +82,7 @@ def resource(
 
 
 def check(record: Mapping[str, Any]) -> None:
-    """Hold a resource against the models of the package `optimade`, where that is installed.
+    """Validate a resource by the models of the package `optimade`, if that is installed.
 
     Raises:
         CrystallmError: it is not what the specification says.
@@ -109,6 +109,6 @@ def _formula(counts: Mapping[str, int], *, in_order: bool = False) -> str:
 
 
 def _letter(i: int) -> str:
-    """A, B, ..., Z, Aa, Ba, ..., as the specification numbers elements without a name."""
+    """Return A, B, ..., Z, Aa, Ba, ..., the names of anonymous elements in the specification."""
     capital = chr(ord("A") + i % 26)
     return capital if i < 26 else capital + chr(ord("a") + i // 26 - 1)

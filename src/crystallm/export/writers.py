@@ -25,7 +25,7 @@ FACTS = (
     "requested_formula", "space_group", "space_group_number", "log_likelihood", "valid", "reasons",
     "bond_score", "rank", "cluster_size", "energy", "model", "seed", "sample_index",
 )  # fmt: skip
-"""What goes with a crystal of a run, where it is known; `energy` in eV per atom."""
+"""Properties that are written with a crystal of a run, if known; `energy` in eV/atom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class Item:
 
 class _Writer(Protocol):
     def __call__(self, place: Path) -> contextlib.AbstractContextManager[Callable[[Item], None]]:
-        """Open a place; what comes out takes crystals, and raises CrystallmError for one that cannot go."""
+        """Open a path; the result writes items, and raises CrystallmError for one that it cannot write."""
         ...
 
 
 def file_name(name: str) -> str:
-    """A name that every file system takes, no path among them."""
+    """Return a name that every file system accepts, without folders."""
     return re.sub(r"[^\w.+-]+", "_", name).strip(".")[-100:] or "crystal"
 
 
@@ -69,7 +69,7 @@ def formula_of(structure: Structure) -> str:
 
 
 def cif_of(item: Item) -> str:
-    """Its CIF, as it was written, or in P1."""
+    """Return the CIF of the item as it was written, or in P1."""
     if item.cif is not None and "_symmetry_equiv_pos_as_xyz" in item.cif and "_atom_type_e" not in item.cif:
         return item.cif
     from pymatgen.io.cif import CifWriter
@@ -158,7 +158,7 @@ _TAKEN = {"id", "energy", "seed", "sample_index", "formula"}
 
 
 def _cell(value: Any) -> Any:
-    """A value that ASE takes: its numbers have 64 bits, and texts may not read as numbers."""
+    """Return a value that ASE accepts: its numbers have 64 bits, and texts must not look like numbers."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int) and abs(value) >= 2**63:
@@ -229,4 +229,4 @@ FORMATS: dict[str, tuple[str, _Writer]] = {
     "optimade": (".jsonl", _optimade),
     "genbench": ("", _genbench),
 }
-"""The ending of each format ("" for a folder), and what writes it."""
+"""The file ending of each format ("" for a folder), and its writer."""

@@ -245,7 +245,7 @@ def _groups(
     n_composition = len(model.language.prompt(cell.composition, None))
     pair = (model.language.prompt(cell.composition, 1), model.language.prompt(cell.composition, 2))
     place = next(i for i, (one, other) in enumerate(zip(*pair, strict=True)) if one != other)
-    (rows,) = sample.log_probs(model.network, [pair[0][:place]])
+    (rows,) = sample.next_token_log_probs(model.network, [pair[0][:place]])
     common = sum(float(rows[i - 1, pair[0][i]]) for i in range(n_composition, place))
     log_p = np.array([float(rows[-1, prompt[place]]) for prompt in prompts.values()])
     weights = _sampled(log_p, settings)

@@ -33,8 +33,8 @@ from crystallm.errors import CrystallmError
 from crystallm.generation import choices as generation_choices
 from crystallm.generation.choices import Choice
 from crystallm.grammar import factory, text_length
-from crystallm.sampling import sample as sampling_sample
-from crystallm.sampling import token_sampler
+from crystallm.sampling.sample import next_token_log_probs
+from crystallm.sampling.token_sampler import draw_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -180,7 +180,7 @@ def _draw(
         distinct = sorted({texts[row] for row in open_rows})
         allowed = {text: sorted(rules.start(text).allowed() or ()) for text in distinct}
         asked = [text for text in distinct if len(allowed[text]) > 1]  # what must come, need not be asked for
-        log_p = dict(zip(asked, sampling_sample.log_probs(model.network, asked), strict=True))
+        log_p = dict(zip(asked, next_token_log_probs(model.network, asked), strict=True))
         going_on = []
         for text in distinct:
             rows = [row for row in open_rows if texts[row] == text]
@@ -191,7 +191,7 @@ def _draw(
             if len(able) > 1:
                 logits = log_p[text][-1][able].expand(len(rows), -1)  # (N, allowed)
                 drawn = torch.tensor(uniforms[rows, step], dtype=torch.float64)
-                places = token_sampler.choose(
+                places = draw_tokens(
                     logits,
                     drawn,
                     temperature=settings.temperature,
@@ -219,7 +219,7 @@ def _weighed(
     language = model.language
     prompts = [language.prompt(found, wanted.group) for found in drawn]
     weights, likelihoods = [], []
-    rows = sampling_sample.log_probs(model.network, prompts)
+    rows = next_token_log_probs(model.network, prompts)
     for (found, times), log_p in zip(drawn.items(), rows, strict=True):
         weight, likelihood = _weight(model, wanted, found, log_p, settings.temperature)
         weights.append(math.log(times) + weight)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystallm.grammar import factory, text_length
-from crystallm.sampling.sample import log_probs
+from crystallm.sampling.sample import next_token_log_probs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,9 @@ def _hopeful(model: Model, asked: Sequence[Sequence[Told]]) -> list[list[Told]]:
     ]
     beginnings = [some[0][:place] for some, place in zip(prompts, places, strict=True)]
     found = []
-    for cells, place, rows in zip(asked, places, log_probs(model.network, beginnings), strict=True):
+    for cells, place, rows in zip(
+        asked, places, next_token_log_probs(model.network, beginnings), strict=True
+    ):
         if len(cells) == 1:
             found.append(list(cells))
             continue
@@ -90,7 +92,7 @@ def _told(model: Model, prompts: Sequence[list[int]]) -> list[tuple[float, Tenso
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
     texts = [prompts[i] for i in order]
     found: dict[int, tuple[float, Tensor]] = {}
-    for i, text, rows in zip(order, texts, log_probs(model.network, texts), strict=True):
+    for i, text, rows in zip(order, texts, next_token_log_probs(model.network, texts), strict=True):
         ids = torch.tensor(text[1:], dtype=torch.int64)
         found[i] = float(rows[:-1].gather(1, ids[:, None]).sum()), rows[-1].clone()
     return [found[i] for i in range(len(prompts))]

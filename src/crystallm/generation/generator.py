@@ -215,7 +215,7 @@ class Generator:
             [choice.prompt for choice in choices],
             stop=self.sequence_options().stop,
             indices=[self.first[index] + j for index, j in pairs],
-            rules=self._grammar(pairs, choices),
+            grammar=self._grammar(pairs, choices),
             progress=None if progress is None else lambda done, _: progress(done),
             **self.settings.model_dump(include=_SAMPLING),
         )
@@ -239,16 +239,16 @@ class Generator:
             for (_, j), choice in zip(pairs, choices, strict=True)
         ]
         for request in {request.prompt: request for request in requests}.values():
-            sampling.check(self.model.network, request)
+            sampling.check_request(self.model.network, request)
         return [
             (request, partial(self.crystal, choice))
             for request, choice in zip(requests, choices, strict=True)
         ]
 
-    def sequence_options(self) -> sequence.Options:
+    def sequence_options(self) -> sequence.DecodingOptions:
         """Return how each token sequence is sampled."""
         language, settings = self.model.language, self.settings
-        return sequence.Options(
+        return sequence.DecodingOptions(
             sequence.Stop(language.end_ids, slide=language.slides),
             settings.temperature,
             settings.top_k,

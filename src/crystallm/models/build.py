@@ -1,4 +1,4 @@
-"""State dict -> network, after checks; ckpt.pt files read without running pickles."""
+"""Build a network from a state dict, after checks; read ckpt.pt files without running pickles."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# What wrappers put before the names: torch.compile, and data-parallel training.
+# Prefixes of parameter names from torch.compile and data-parallel training.
 WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
 
-# Causal masks that old versions of the published code kept as buffers; ours needs none.
+# Causal masks that old versions of the published code stored as buffers; not needed here.
 _MASK_BUFFER = re.compile(r"transformer\.h\.\d+\.attn\.(?:bias|masked_bias)")
 
 _FILLING = {"normal_", "uniform_", "kaiming_uniform_", "zeros_", "ones_", "fill_"}
@@ -33,33 +33,54 @@ _FILLING = {"normal_", "uniform_", "kaiming_uniform_", "zeros_", "ones_", "fill_
 _HEAD, _TOKENS = "lm_head.weight", "transformer.wte.weight"
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves first weights out: filling those without storage loads the half of torch, for a second."""
+class _SkipInit(TorchFunctionMode):
+    """Skips the initialization of weights: on meta tensors it imports half of torch, which takes a second."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call what was to be called, unless it fills a tensor."""
-        given = kwargs or {}
+        """Call a torch function, unless it fills a tensor."""
+        options = kwargs or {}
         if func.__name__ in _FILLING:
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
+            return args[0] if args else options["tensor"]
+        return func(*args, **options)
 
 
 def build(
     config: ModelConfig, state: dict[str, Tensor], path: Path, device: torch.device, dtype: torch.dtype
 ) -> GPT:
-    """Fill a network with a state dict, after a look at every name and shape."""
-    # On the meta device first: no memory is taken for weights that may not fit, no random number is drawn.
-    with torch.device("meta"), _Unfilled():
+    """Build a network in evaluation mode from a state dict.
+
+    Args:
+        config: of the network.
+        state: tensors by the names of `GPT`; the tied head may be missing.
+        path: of the weights, for errors.
+        device: of the network.
+        dtype: of its weights.
+
+    Raises:
+        CheckpointError: names, shapes or dtypes do not fit the config.
+    """
+    # On the meta device: allocates no memory for weights that may not fit, and draws no random numbers.
+    with torch.device("meta"), _SkipInit():
         network = GPT(config)
-    expected = dict(network.named_parameters())
+    _check_state(dict(network.named_parameters()), state, path)
+    filled = {
+        name: state[name].to(device=device, dtype=dtype, copy=True) for name, _ in network.named_parameters()
+    }
+    network.load_state_dict(filled | {_HEAD: filled[_TOKENS]}, assign=True)
+    network.lm_head.weight = network.transformer.wte.weight  # assigning unties the two
+    if device.type == "cpu" and dtype == torch.float32:
+        network.pack()
+    return network.eval()
+
+
+def _check_state(expected: Mapping[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError if a state dict does not fit; drops the tied head from it."""
     if _HEAD in state and _TOKENS in state:
         head = state.pop(_HEAD)
         if head.shape != state[_TOKENS].shape or not torch.equal(head, state[_TOKENS]):
-            raise CheckpointError(
-                f"{path}: {_HEAD} differs from {_TOKENS}, but the two are one in this network"
-            )
+            raise CheckpointError(f"{path}: {_HEAD} differs from {_TOKENS}, but this network ties the two")
     for kind, names in (
         ("lacks", expected.keys() - state.keys()),
         ("also holds", state.keys() - expected.keys()),
@@ -78,46 +99,44 @@ def build(
             )
         if not state[name].is_floating_point():
             raise CheckpointError(f"{path}: {name} holds {state[name].dtype}, not floating-point numbers")
-    filled = {name: state[name].to(device=device, dtype=dtype, copy=True) for name in expected}
-    network.load_state_dict(filled | {_HEAD: filled[_TOKENS]}, assign=True)
-    network.lm_head.weight = network.transformer.wte.weight  # assigning makes two of the one
-    if device.type == "cpu" and dtype == torch.float32:
-        network.pack()
-    return network.eval()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise CheckpointError."""
+    """Read a JSON object; raise CheckpointError if the file has none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON: {error}") from error
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
     return content
 
 
 def parse_config(fields: Mapping[str, Any], path: Path) -> ModelConfig:
-    """Validate the fields of a config, or raise CheckpointError."""
+    """Validate the fields of a config; raise CheckpointError if they are invalid."""
     try:
         return ModelConfig.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        value = f" ({first['input']!r})" if where and not isinstance(first["input"], dict) else ""
-        raise CheckpointError(f"{path}: {where + value + ': ' if where else ''}{first['msg']}") from error
+        field = ".".join(str(part) for part in first["loc"])
+        value = f" ({first['input']!r})" if field and not isinstance(first["input"], dict) else ""
+        raise CheckpointError(f"{path}: {field + value + ': ' if field else ''}{first['msg']}") from error
 
 
 def read_published(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Read a published `ckpt.pt`: plain data and tensors, no code is run."""
+    """Read config and state dict of a published `ckpt.pt`: plain data and tensors, no code is run.
+
+    Raises:
+        CheckpointError: the file is not such a checkpoint.
+    """
     try:
-        # Mapped, as most of a published file is the optimizer's state, which nobody asks for.
+        # Memory-mapped: most of a published file is the optimizer state, which is not read.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # whatever the loader stumbles over, the file is no such checkpoint
+    except Exception as error:  # of many types, depending on the content
         raise CheckpointError(
-            f"{path} is no checkpoint of plain tensors and was not loaded "
+            f"{path} is not a checkpoint of plain tensors and was not loaded "
             f"({type(error).__name__}): truncated, or a pickle that would run code"
         ) from error
     if not isinstance(content, dict) or not all(
@@ -134,6 +153,6 @@ def read_published(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         if _MASK_BUFFER.fullmatch(name):
             continue
         if not isinstance(tensor, torch.Tensor):
-            raise CheckpointError(f"{path}: {name} is no tensor")
+            raise CheckpointError(f"{path}: {name} is not a tensor")
         state[name] = tensor
     return config, state

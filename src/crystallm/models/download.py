@@ -1,171 +1,162 @@
-"""The published CrystaLLM weights: which there are, and how they get here.
+"""Download published CrystaLLM weights from Zenodo.
 
-Names and the address of the record are those of the original's list of artefacts. Sizes and MD5 sums are not
-kept here: the record itself is asked for them, and a file is accepted only with both. A download that breaks
-off goes on where it was. Where files go: `$CRYSTALLM_CACHE`, or `~/.cache/crystallm`.
-
-Knows archives by name and size; what is in them is read by `checkpoint`.
+Names and record are those of the original's list of artefacts. Size and MD5 sum of a file come from the
+record, and a file is accepted only if both match. An interrupted download resumes. Files go to
+`$CRYSTALLM_CACHE`, or `~/.cache/crystallm`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from functools import cache
 from http import HTTPStatus
 from http.client import HTTPException
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError, one_line
+from crystallm.storage.files import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 
 ENDING = ".tar.gz"
 
 CHUNK = 1 << 20
 
-SECONDS = 30.0
-"""Without a byte, after which a connection is given up."""
+TIMEOUT = 30.0
+"""Seconds without a byte after which a connection is closed."""
 
 
 @cache
 def listed() -> Mapping[str, Any]:
-    """The list: `source`, `record`, `licence`, and `models` with what each was trained on, by name."""
-    found: dict[str, Any] = json.loads(
+    """Return `source`, `record`, `licence`, and `models` with their training data by name."""
+    catalogue: dict[str, Any] = json.loads(
         (files("crystallm.models") / "published.json").read_text(encoding="utf-8")
     )
-    return found
+    return catalogue
 
 
 def names() -> tuple[str, ...]:
-    """Names of the published models."""
+    """Return the names of the published models."""
     return tuple(listed()["models"])
 
 
 def folder() -> Path:
-    """Where fetched models are."""
-    return Path(os.environ.get("CRYSTALLM_CACHE") or Path.home() / ".cache" / "crystallm") / "models"
+    """Return the folder of downloaded models."""
+    return cache_folder("models")
 
 
 def path(name: str) -> Path:
-    """Where the archive of a model is, or would be."""
+    """Return the path of the archive of a model, which may not exist."""
     return folder() / f"{name}{ENDING}"
 
 
 def fetch(
     name: str, *, record: str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Get a published model, if it is not here yet.
+    """Download a published model, unless it was downloaded before.
 
     Args:
         name: one of `names`.
-        record: address of the record that tells of files; Zenodo's by default.
-        progress: called with the bytes that are here, and all there are.
+        record: address of the record that lists the files; Zenodo's by default.
+        progress: called with the numbers of downloaded and of all bytes.
 
     Returns:
-        The archive, which `load_model` takes by its path or the model's name.
+        The archive; `load_model` accepts its path or the name of the model.
 
     Raises:
-        InputError: no such model.
-        CrystallmError: the record or the file cannot be reached, or is another one than the record says; what
-            has arrived of a file is kept, and the next call goes on.
+        InputError: unknown model.
+        CrystallmError: record or file cannot be reached, or size or MD5 sum do not match. A partial file is
+            kept, and the next call resumes.
     """
     if name not in names():
         from crystallm.options import hint
 
         raise InputError(f"no published model {name!r}: {hint(name, names())}")
-    place = path(name)
-    if place.exists():
-        return place
-    told = _told(record or str(listed()["record"]), f"{name}{ENDING}")
-    part = place.with_name(f"{place.name}.part")
+    archive = path(name)
+    if archive.exists():
+        return archive
+    expected = _file_record(record or str(listed()["record"]), f"{name}{ENDING}")
+    part = archive.with_name(f"{archive.name}.part")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _download(told["url"], part, told["size"], progress)
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        _download(expected["url"], part, expected["size"], progress)
         size = part.stat().st_size
-        if size < told["size"]:
+        if size < expected["size"]:
             raise CrystallmError(
-                f"{name}: the connection has ended after {size} of {told['size']} bytes: the same command "
-                "goes on from here"
+                f"{name}: the connection ended after {size} of {expected['size']} bytes: run the same "
+                "command again to resume"
             )
-        found = _md5(part)
-        if (size, found) != (told["size"], told["md5"]):
+        with part.open("rb") as file:
+            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if (size, md5) != (expected["size"], expected["md5"]):
             part.unlink()
             raise CrystallmError(
-                f"{name}: {size} bytes with the MD5 sum {found} have arrived, the record says {told['size']} "
-                f"and {told['md5']}: try again"
+                f"{name}: received {size} bytes with MD5 sum {md5}, the record says {expected['size']} and "
+                f"{expected['md5']}: try again"
             )
-        part.rename(place)
+        part.rename(archive)
     except (OSError, HTTPException) as error:
         raise CrystallmError(
-            f"{name} cannot be fetched ({one_line(error, 160)}): the same command goes on from here"
+            f"{name} cannot be downloaded ({one_line(error, 160)}): run the same command again to resume"
         ) from error
-    return place
+    return archive
 
 
 def _open(address: str, start: int = 0) -> Any:
-    """The answer of a server, from a byte on if it can.
+    """Open a response, from byte `start` on if the server supports ranges.
 
     Raises:
-        InputError: an address of another kind than the web's.
-        OSError: it cannot be reached, or answers with an error.
+        InputError: the address is not HTTP.
+        OSError: the server cannot be reached, or responds with an error.
     """
     from urllib.request import Request, urlopen
 
     if not address.startswith(("https://", "http://")):
-        raise InputError(f"{address!r} is no address of the web")
+        raise InputError(f"{address!r} is not an http or https address")
     head = {"User-Agent": "crystallm"} | ({"Range": f"bytes={start}-"} if start else {})
-    return urlopen(Request(address, headers=head), timeout=SECONDS)  # noqa: S310 - looked at above
+    return urlopen(Request(address, headers=head), timeout=TIMEOUT)  # noqa: S310 - checked above
 
 
-def _told(record: str, file: str) -> dict[str, Any]:
-    """Address, size and MD5 sum of a file, as its record tells them."""
+def _file_record(record: str, file: str) -> dict[str, Any]:
+    """Read address, size and MD5 sum of a file from its record."""
     try:
-        with _open(record) as answer:
-            content = json.loads(answer.read(10 * CHUNK))
-        (found,) = [entry for entry in content["files"] if entry["key"] == file]
-        kind, md5 = str(found["checksum"]).split(":")
-        told = {"url": str(found["links"]["self"]), "size": int(found["size"]), "md5": md5}
+        with _open(record) as response:
+            content = json.loads(response.read(10 * CHUNK))
+        (entry,) = [entry for entry in content["files"] if entry["key"] == file]
+        kind, md5 = str(entry["checksum"]).split(":")
+        expected = {"url": str(entry["links"]["self"]), "size": int(entry["size"]), "md5": md5}
     except OSError as error:
         raise CrystallmError(
-            f"{record} cannot be reached ({one_line(error, 160)}): is there a network?"
+            f"{record} cannot be reached ({one_line(error, 160)}): check the network"
         ) from None
     except (KeyError, ValueError, TypeError) as error:
-        raise CrystallmError(f"{record} tells nothing of {file} ({type(error).__name__}: {error})") from None
+        raise CrystallmError(f"{record} does not list {file} ({type(error).__name__}: {error})") from None
     if kind != "md5" or not re.fullmatch("[0-9a-f]{32}", md5):
-        raise CrystallmError(f"{record} has no MD5 sum of {file}, but {found['checksum']!r}")
-    return told
+        raise CrystallmError(f"{record} has no MD5 sum of {file}, but {entry['checksum']!r}")
+    return expected
 
 
 def _download(url: str, part: Path, size: int, progress: Callable[[int, int], None] | None) -> None:
-    """Append what is missing of a file."""
-    there = part.stat().st_size if part.exists() else 0
-    if there > size:
+    """Append the missing bytes of a partial file."""
+    n_bytes = part.stat().st_size if part.exists() else 0
+    if n_bytes > size:
         part.unlink()
-        there = 0
-    if there == size:
+        n_bytes = 0
+    if n_bytes == size:
         return
-    with _open(url, there) as answer:
-        # A server that does not know ranges begins anew.
-        going_on = answer.status == HTTPStatus.PARTIAL_CONTENT
-        there = there if going_on else 0
-        with part.open("ab" if going_on else "wb") as file:
-            while chunk := answer.read(CHUNK):
+    with _open(url, n_bytes) as response:
+        # A server without support for ranges sends the whole file.
+        resumes = response.status == HTTPStatus.PARTIAL_CONTENT
+        n_bytes = n_bytes if resumes else 0
+        with part.open("ab" if resumes else "wb") as file:
+            while chunk := response.read(CHUNK):
                 file.write(chunk)
-                there += len(chunk)
+                n_bytes += len(chunk)
                 if progress is not None:
-                    progress(there, size)
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+                    progress(n_bytes, size)

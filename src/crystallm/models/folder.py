@@ -1,17 +1,13 @@
-"""Weights in and out: our folders of safetensors shards, the published `ckpt.pt` files, Hugging Face's form.
+"""Save and read model folders of safetensors shards.
 
 A folder holds `config.json` (the fields of `ModelConfig`), `model-00001-of-0000N.safetensors` shards of at
-most 15 MB, `model.safetensors.index.json` (which shard holds which tensor) and perhaps `card.json` (data,
-licences, figures). The tied head is stored once, as `transformer.wte.weight`. A tensor that alone is larger
-than a shard is cut along its first axis into `NAME#1of2`, `NAME#2of2`.
-
-Knows names and shapes of tensors, not what tokens mean, nor how weights are trained. No pickle is ever
-written; a pickle from outside is read by a loader that builds plain data and tensors and runs nothing.
+most 15 MB, `model.safetensors.index.json` (the shard of each tensor) and optionally `card.json` (data,
+licences, figures). The tied head is stored once, as `transformer.wte.weight`. A tensor larger than a shard is
+split along its first axis into `NAME#1of2`, `NAME#2of2`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -21,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm.errors import CheckpointError
+from crystallm.errors import CheckpointError, CrystallmError
 from crystallm.models import huggingface
 from crystallm.models.build import WRAPPERS, parse_config, read_json
+from crystallm.storage.files import write_json
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
 
 SHARD_BYTES = 15_000_000
 
-_HEADER_BYTES = 200_000  # room left in each shard for the names of its tensors
+_HEADER_BYTES = 200_000  # reserved in each shard for the names of its tensors
 
 CONFIG_FILE = "config.json"
 
@@ -61,32 +58,32 @@ def save(
     dtype: torch.dtype | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a network as a folder of safetensors shards.
+    """Save a network as a folder of safetensors shards.
 
-    The folder is written beside its place and renamed at the end, so that a reader finds the old weights, the
-    new ones or (for an instant) none, but never a part. An earlier folder of ours is replaced; files in it
-    that are not weights, such as a recipe, are kept.
+    Writes a temporary folder and renames it, so that a reader finds the old weights, the new ones or, for an
+    instant, none, but never a part. Replaces an earlier model folder and keeps its other files, such as a
+    recipe.
 
     Args:
-        network: of which the config and all parameters are written.
-        folder: made if missing, with its parents.
-        dtype: of the stored weights, e.g. torch.bfloat16; as they are if None.
-        card: written as `card.json`, if given.
+        network: to save.
+        folder: created with its parents.
+        dtype: of the stored weights, e.g. torch.bfloat16; unchanged if None.
+        card: content of `card.json`, if any.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: the place is taken by something else, or cannot be written.
+        CheckpointError: the path exists and is not a model folder, or cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / CONFIG_FILE).is_file() and not _is_empty_folder(folder):
-        raise CheckpointError(f"{folder} exists and holds no model: choose another place")
+        raise CheckpointError(f"{folder} exists and holds no model: choose another folder")
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        temporary.chmod(0o755)  # mkdtemp's folders are closed to others
+        temporary.chmod(0o755)  # mkdtemp gives access to the owner only
         _write_folder(network, temporary, dtype, card)
         if folder.exists():
             _carry_over(folder, temporary)
@@ -96,8 +93,9 @@ def save(
             shutil.rmtree(old)
         else:
             temporary.rename(folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {error.strerror or error}") from error
+    except (OSError, CrystallmError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{folder} cannot be written: {reason}") from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -105,59 +103,63 @@ def save(
 
 
 def read_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Read config and tensors of a folder, ours or in Hugging Face's form."""
+    """Read config and state dict of a folder, ours or in Hugging Face's form.
+
+    Raises:
+        CheckpointError: files are missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not (folder / CONFIG_FILE).is_file():
         trained = folder / "model"
-        mend = f"name {trained}" if (trained / CONFIG_FILE).is_file() else "not a folder of weights"
-        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}: {mend}")
+        remedy = f"name {trained}" if (trained / CONFIG_FILE).is_file() else "not a folder of weights"
+        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}: {remedy}")
     content = read_json(folder / CONFIG_FILE)
-    if huggingface.is_theirs(content):
+    if huggingface.is_huggingface(content):
         return huggingface.read(folder)
     config = parse_config(content, folder / CONFIG_FILE)
-    places = read_json(folder / INDEX_FILE).get("weight_map")
-    if not isinstance(places, dict) or not all(_OWN_FILE.fullmatch(str(shard)) for shard in places.values()):
-        raise CheckpointError(f"{folder / INDEX_FILE} does not say which shard holds which tensor")
+    shards = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(shards, dict) or not all(_OWN_FILE.fullmatch(str(shard)) for shard in shards.values()):
+        raise CheckpointError(f"{folder / INDEX_FILE} does not list the shard of each tensor")
     parts: dict[str, Tensor] = {}
-    for shard in sorted(set(places.values())):
+    for shard in sorted(set(shards.values())):
         try:
             parts.update(load_file(folder / shard))
         except FileNotFoundError as error:
             raise CheckpointError(f"{folder} lacks the shard {shard}: fetch the folder again") from error
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{folder / shard} is damaged ({error}): fetch the folder again") from error
-    if parts.keys() != places.keys():
-        name = min(parts.keys() ^ places.keys())
+    if parts.keys() != shards.keys():
+        name = min(parts.keys() ^ shards.keys())
         raise CheckpointError(f"{folder}: index and shards disagree on {name}: fetch the folder again")
     return config, _join(parts, folder)
 
 
 def _join(parts: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """Put tensors together that were cut to fit a shard."""
+    """Concatenate tensors that were split to fit a shard."""
     state: dict[str, Tensor] = {}
-    cut: dict[str, dict[int, Tensor]] = {}
+    split: dict[str, dict[int, Tensor]] = {}
     n_parts: dict[str, int] = {}
     for name, tensor in parts.items():
         match = _PART.fullmatch(name)
         if match is None:
             state[name] = tensor
         else:
-            cut.setdefault(match["name"], {})[int(match["part"])] = tensor
+            split.setdefault(match["name"], {})[int(match["part"])] = tensor
             n_parts[match["name"]] = int(match["n_parts"])
-    for name, pieces in cut.items():
+    for name, pieces in split.items():
         if sorted(pieces) != list(range(1, n_parts[name] + 1)):
-            raise CheckpointError(f"{folder}: {name} is not whole: fetch the folder again")
+            raise CheckpointError(f"{folder}: {name} is incomplete: fetch the folder again")
         try:
             state[name] = torch.cat([pieces[part] for part in sorted(pieces)])
         except RuntimeError as error:
-            raise CheckpointError(f"{folder}: the pieces of {name} do not fit together") from error
+            raise CheckpointError(f"{folder}: the parts of {name} do not fit together") from error
     return state
 
 
 def tensor_parts(network: GPT, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
-    """Parameters by name, cut where one is larger than a shard."""
+    """Yield parameters by name, split where one is larger than a shard."""
     limit = SHARD_BYTES - _HEADER_BYTES
     for key, parameter in network.named_parameters():
         name = WRAPPERS.sub("", key)
@@ -185,20 +187,16 @@ def _write_folder(
         shards[-1][name] = tensor
         free -= tensor.nbytes
         total += tensor.nbytes
-    places: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, folder / file, metadata={"format": "pt"})
         (folder / file).chmod(0o644)
-        places.update(dict.fromkeys(shard, file))
-    _write_json(folder / CONFIG_FILE, network.config.model_dump())
-    _write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": places})
+        weight_map.update(dict.fromkeys(shard, file))
+    write_json(folder / CONFIG_FILE, network.config.model_dump())
+    write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
     if card is not None:
-        _write_json(folder / CARD_FILE, dict(card))
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(folder / CARD_FILE, dict(card))
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -206,7 +204,7 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _carry_over(old: Path, new: Path) -> None:
-    """Copy what lies beside the weights; an old card too, where no new one was given."""
+    """Copy the other files of a model folder, and the old card if there is no new one."""
     for path in old.iterdir():
         if (_OWN_FILE.fullmatch(path.name) and path.name != CARD_FILE) or (new / path.name).exists():
             continue

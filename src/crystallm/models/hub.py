@@ -1,7 +1,4 @@
-"""Models on the Hugging Face Hub: fetched by `hf:org/name`, and pushed with their card.
-
-Knows folders and names; what is in a folder is read by `checkpoint`, written by `hf`.
-"""
+"""Download models `hf:org/name` from the Hugging Face Hub, and push models with their card."""
 
 from __future__ import annotations
 
@@ -21,31 +18,33 @@ if TYPE_CHECKING:
 
 PREFIX = "hf:"
 
-WANTED = ("*.json", "*.safetensors", "ckpt.pt", "README.md")
-"""Files of a repository that are fetched: of pickled weights the published ones alone, read as data."""
+FILES = ("*.json", "*.safetensors", "ckpt.pt", "README.md")
+"""Files of a repository to download; of pickled weights only the published ones, read as plain data."""
 
 _NAME = re.compile(r"(?P<name>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,100}))?")
 
 
 def fetch(name: str) -> Path:
-    """The folder of a model on the Hub; what is in the cache already is not fetched again.
+    """Download a model from the Hub, or take it from the cache, and return its folder.
 
     Args:
-        name: `org/name`, or `org/name@revision`; with or without `hf:` before it.
+        name: `org/name` or `org/name@revision`, with or without the prefix `hf:`.
 
     Raises:
-        InputError: no such name.
-        CheckpointError: it cannot be reached, or is not there.
+        InputError: invalid name.
+        CheckpointError: the Hub cannot be reached, or has no such model.
     """
-    found = _NAME.fullmatch(name.removeprefix(PREFIX))
-    if found is None:
-        raise InputError(f"{name!r} is no model of the Hub: write hf:org/name, or hf:org/name@revision")
+    match = _NAME.fullmatch(name.removeprefix(PREFIX))
+    if match is None:
+        raise InputError(f"{name!r} is not a model of the Hub: write hf:org/name, or hf:org/name@revision")
     try:
         folder = _api().snapshot_download(
-            found["name"], revision=found["revision"], allow_patterns=list(WANTED)
+            match["name"], revision=match["revision"], allow_patterns=list(FILES)
         )
-    except Exception as error:  # of many types, by its version; the reason carries it
-        raise CheckpointError(f"{found['name']} cannot be fetched from the Hub: {one_line(error)}") from error
+    except Exception as error:  # the types depend on the version of huggingface_hub
+        raise CheckpointError(
+            f"{match['name']} cannot be downloaded from the Hub: {one_line(error)}"
+        ) from error
     return Path(folder)
 
 
@@ -57,41 +56,39 @@ def push(
     token: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> str:
-    """Put a model on the Hub in Hugging Face's form, with its card.
+    """Upload a model to the Hub in Hugging Face's form, with its card.
 
     Args:
-        model: to push.
-        name: `org/name`; made if it is not there.
-        private: whether others see it, if it is made.
-        token: of the Hub; the one that you have logged in with if None.
-        dtype: of the stored weights; as they are if None.
+        model: to upload.
+        name: `org/name`; created if missing.
+        private: whether a created repository is private.
+        token: of the Hub; that of the login if None.
+        dtype: of the stored weights; unchanged if None.
 
     Returns:
-        Its address.
+        Address of the model.
 
     Raises:
-        InputError: no such name.
-        CheckpointError: it cannot be written there.
+        InputError: invalid name.
+        CheckpointError: the upload failed.
     """
-    found = _NAME.fullmatch(name.removeprefix(PREFIX))
-    if found is None or found["revision"]:
-        raise InputError(f"{name!r} is no name on the Hub: write org/name")
+    match = _NAME.fullmatch(name.removeprefix(PREFIX))
+    if match is None or match["revision"]:
+        raise InputError(f"{name!r} is not a repository name of the Hub: write org/name")
     from crystallm.models import huggingface, model_card
 
     api = _api(token)
-    with tempfile.TemporaryDirectory() as place:
-        folder = huggingface.write(model, Path(place) / "model", dtype=dtype)
-        (folder / "README.md").write_text(model_card.markdown(model, found["name"]), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = huggingface.write(model, Path(temporary) / "model", dtype=dtype)
+        (folder / "README.md").write_text(model_card.markdown(model, match["name"]), encoding="utf-8")
         try:
-            api.create_repo(found["name"], private=private, exist_ok=True)
-            api.upload_folder(
-                repo_id=found["name"], folder_path=str(folder), commit_message="Write the model"
-            )
+            api.create_repo(match["name"], private=private, exist_ok=True)
+            api.upload_folder(repo_id=match["name"], folder_path=str(folder), commit_message="Upload model")
         except Exception as error:  # as above
             raise CheckpointError(
-                f"{found['name']} cannot be written on the Hub: {one_line(error)}"
+                f"{match['name']} cannot be uploaded to the Hub: {one_line(error)}"
             ) from error
-    return f"{api.endpoint}/{found['name']}"
+    return f"{api.endpoint}/{match['name']}"
 
 
 def _api(token: str | None = None) -> Any:

@@ -1,28 +1,29 @@
-"""Weights in Hugging Face's form, and back: `transformers` loads them as GPT2LMHeadModel or LlamaForCausalLM.
+"""Write and read models in Hugging Face's form: GPT2LMHeadModel or LlamaForCausalLM of `transformers`.
 
-A folder holds `config.json` (theirs, ours under `crystallm`), `model.safetensors`, `tokenizer.json` and
-`tokenizer_config.json` (see `hf_tokenizer`), `generation_config.json`, and README.md, the model card. vLLM,
-TGI and PEFT take it as it is. GPT-2 there has biases always: where ours has none they are zeros, and zeros
-are left out on the way back.
+A folder holds `config.json` (ours under the key `crystallm`), `model.safetensors`, `tokenizer.json` and
+`tokenizer_config.json` (see `huggingface_tokenizer`), `generation_config.json`, and README.md, the model
+card. vLLM, TGI and PEFT load it unchanged. Their GPT-2 always has biases: where ours has none, zeros are
+written, and zeros are dropped on reading.
 
     ours                     GPT-2 (stored [in, out])   Llama
     transformer.wte          transformer.wte            model.embed_tokens
     h.i.attn.c_attn          attn.c_attn                self_attn.q_proj, k_proj, v_proj
     h.i.mlp.c_fc             mlp.c_fc                   mlp.gate_proj, up_proj
 
-Needs neither transformers nor a network. Knows tensors; what tokens mean is told by the language alone.
+Does not depend on transformers.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm.errors import CheckpointError
+from crystallm.errors import CheckpointError, CrystallmError
+from crystallm.models.build import read_json
 from crystallm.network.config import LAYER_NORM_EPS, ROTARY_BASE, ModelConfig
+from crystallm.storage.files import write_json
 
 if TYPE_CHECKING:
     import os
@@ -36,13 +37,13 @@ if TYPE_CHECKING:
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 OWN = "crystallm"
-"""The key of our own config within theirs."""
+"""Key of our own config."""
 
 LAYERS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
-def is_theirs(config: Mapping[str, Any]) -> bool:
-    """Whether what a config.json holds is of Hugging Face's form."""
+def is_huggingface(config: Mapping[str, Any]) -> bool:
+    """Return whether a config.json is of Hugging Face's form."""
     return "model_type" in config
 
 
@@ -50,40 +51,40 @@ def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | 
     """Write a model in Hugging Face's form.
 
     Args:
-        model: of either form and language.
-        folder: made; must not be there, or be empty.
-        dtype: of the stored weights; as they are if None.
+        model: of any form and language.
+        folder: created; must be missing or empty.
+        dtype: of the stored weights; unchanged if None.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: the place is taken, or cannot be written.
+        CheckpointError: the folder is not empty, or cannot be written.
     """
     from safetensors.torch import save_file
 
     from crystallm.models import huggingface_tokenizer, model_card
 
-    place = Path(folder)
-    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
-        raise CheckpointError(f"{place} exists: choose another place")
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists: choose another folder")
     state = {
         name: tensor.detach().to("cpu", dtype or tensor.dtype).clone().contiguous()
-        for name, tensor in _theirs(dict(model.network.named_parameters()), model.config).items()
+        for name, tensor in _hf_state(dict(model.network.named_parameters()), model.config).items()
     }
     special = huggingface_tokenizer.special(model.language)
     ids = {token: i for i, token in enumerate(model.language.vocabulary())}
     named = {f"{role}_id": ids[token] for role, token in special.items() if role != "unk_token"}
     stored = str(next(iter(state.values())).dtype).removeprefix("torch.")
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        save_file(state, place / WEIGHTS_FILE, metadata={"format": "pt"})
-        (place / WEIGHTS_FILE).chmod(0o644)
-        _write_json(place / CONFIG_FILE, _config(model.config) | named | {"torch_dtype": stored})
-        _write_json(place / "generation_config.json", {"do_sample": True, "top_k": 10, **named})
-        _write_json(place / "tokenizer.json", huggingface_tokenizer.content(model.language))
-        _write_json(
-            place / "tokenizer_config.json",
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        (folder / WEIGHTS_FILE).chmod(0o644)
+        write_json(folder / CONFIG_FILE, _hf_config(model.config) | named | {"torch_dtype": stored})
+        write_json(folder / "generation_config.json", {"do_sample": True, "top_k": 10, **named})
+        write_json(folder / "tokenizer.json", huggingface_tokenizer.content(model.language))
+        write_json(
+            folder / "tokenizer_config.json",
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "clean_up_tokenization_spaces": False,
@@ -91,26 +92,27 @@ def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | 
                 **special,
             },
         )
-        _write_json(place / "card.json", model.card)
-        (place / "README.md").write_text(model_card.markdown(model), encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{place} cannot be written: {error.strerror or error}") from error
-    return place
+        write_json(folder / "card.json", model.card)
+        (folder / "README.md").write_text(model_card.markdown(model), encoding="utf-8")
+    except (OSError, CrystallmError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{folder} cannot be written: {reason}") from error
+    return folder
 
 
 def read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Config and state dict, in our names, of a folder in Hugging Face's form.
+    """Read config and state dict, in our names, from a folder in Hugging Face's form.
 
     Raises:
-        CheckpointError: it is damaged, no GPT-2 or Llama, or of a form that ours has not.
+        CheckpointError: it is damaged, or neither a GPT-2 nor a Llama that our network can represent.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config = _read_json(folder / CONFIG_FILE)
+    config = read_json(folder / CONFIG_FILE)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise CheckpointError(f"{folder} holds no .safetensors: pickled weights are not read")
+        raise CheckpointError(f"{folder} holds no .safetensors file: pickled weights are not read")
     state: dict[str, Tensor] = {}
     for path in files:
         try:
@@ -118,30 +120,16 @@ def read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} is damaged ({error}): fetch the folder again") from error
     try:
-        ours, network = _ours(config, state)
+        ours, network = _our_state(config, state)
     except KeyError as error:
         raise CheckpointError(f"{folder} lacks {error}: not the weights that its config describes") from None
     return network, ours
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} must hold a JSON object")
-    return found
+# --- to Hugging Face ---
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-# --- there ---
-
-
-def _config(config: ModelConfig) -> dict[str, Any]:
+def _hf_config(config: ModelConfig) -> dict[str, Any]:
     own = {OWN: config.model_dump()}
     if config.form == "llama":
         return {
@@ -149,7 +137,7 @@ def _config(config: ModelConfig) -> dict[str, Any]:
             "model_type": "llama",
             "vocab_size": config.vocab_size,
             "hidden_size": config.n_embd,
-            "intermediate_size": _hidden(config),
+            "intermediate_size": _hidden_size(config),
             "num_hidden_layers": config.n_layer,
             "num_attention_heads": config.n_head,
             "num_key_value_heads": config.n_head,
@@ -181,132 +169,142 @@ def _config(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _hidden(config: ModelConfig) -> int:
-    """The inner width of the gated form; see `model.SwiGLU`."""
+def _hidden_size(config: ModelConfig) -> int:
+    """Return the hidden width of `transformer.SwiGLU`."""
     return 64 * max(1, round(8 * config.n_embd / (3 * 64)))
 
 
-def _theirs(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Tensors in the names and forms of GPT2LMHeadModel or LlamaForCausalLM, the tied head left out."""
-    found: dict[str, Tensor] = {}
+def _hf_state(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Convert a state dict to the names and shapes of Hugging Face's classes, without the tied head."""
+    theirs: dict[str, Tensor] = {}
     if config.form == "llama":
-        found["model.embed_tokens.weight"] = state["transformer.wte.weight"]
-        found["model.norm.weight"] = state["transformer.ln_f.weight"]
+        theirs["model.embed_tokens.weight"] = state["transformer.wte.weight"]
+        theirs["model.norm.weight"] = state["transformer.ln_f.weight"]
         for i in range(config.n_layer):
-            ours, theirs = f"transformer.h.{i}", f"model.layers.{i}"
-            found[f"{theirs}.input_layernorm.weight"] = state[f"{ours}.ln_1.weight"]
-            found[f"{theirs}.post_attention_layernorm.weight"] = state[f"{ours}.ln_2.weight"]
+            ours, layer = f"transformer.h.{i}", f"model.layers.{i}"
+            theirs[f"{layer}.input_layernorm.weight"] = state[f"{ours}.ln_1.weight"]
+            theirs[f"{layer}.post_attention_layernorm.weight"] = state[f"{ours}.ln_2.weight"]
             parts = state[f"{ours}.attn.c_attn.weight"].chunk(3)
             for name, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
-                found[f"{theirs}.self_attn.{name}.weight"] = part
-            found[f"{theirs}.self_attn.o_proj.weight"] = state[f"{ours}.attn.c_proj.weight"]
+                theirs[f"{layer}.self_attn.{name}.weight"] = part
+            theirs[f"{layer}.self_attn.o_proj.weight"] = state[f"{ours}.attn.c_proj.weight"]
             gate, up = state[f"{ours}.mlp.c_fc.weight"].chunk(2)
-            found |= {f"{theirs}.mlp.gate_proj.weight": gate, f"{theirs}.mlp.up_proj.weight": up}
-            found[f"{theirs}.mlp.down_proj.weight"] = state[f"{ours}.mlp.c_proj.weight"]
-        return found
+            theirs |= {f"{layer}.mlp.gate_proj.weight": gate, f"{layer}.mlp.up_proj.weight": up}
+            theirs[f"{layer}.mlp.down_proj.weight"] = state[f"{ours}.mlp.c_proj.weight"]
+        return theirs
     for name, tensor in state.items():
-        layer = any(name.endswith(f"{place}.weight") for place in LAYERS)
-        found[name] = tensor.t() if layer else tensor
+        theirs[name] = tensor.t() if _is_layer(name) else tensor
         bias = f"{name.removesuffix('weight')}bias"
         if name.endswith(".weight") and ".wte" not in name and ".wpe" not in name and bias not in state:
-            found[bias] = torch.zeros(tensor.shape[0], dtype=tensor.dtype)
-    return found
+            theirs[bias] = torch.zeros(tensor.shape[0], dtype=tensor.dtype)
+    return theirs
 
 
-# --- and back ---
+def _is_layer(name: str) -> bool:
+    """Return whether a tensor is the weight of a linear layer, which GPT-2 stores as [in, out]."""
+    return name.endswith(tuple(f"{layer}.weight" for layer in LAYERS))
 
 
-def _ours(config: Mapping[str, Any], state: dict[str, Tensor]) -> tuple[dict[str, Tensor], ModelConfig]:
-    kind = config["model_type"]
-    if kind not in ("gpt2", "llama"):
-        raise CheckpointError(f"a {kind!r} is neither gpt2 nor llama, the forms that are read")
+# --- from Hugging Face ---
+
+
+def _our_state(config: Mapping[str, Any], state: dict[str, Tensor]) -> tuple[dict[str, Tensor], ModelConfig]:
+    """Convert a state dict and its config to our names and shapes."""
+    model_type = config["model_type"]
+    if model_type not in ("gpt2", "llama"):
+        raise CheckpointError(f"model_type {model_type!r} is not supported: gpt2 and llama are")
     state = {name.removeprefix("base_model.model."): tensor for name, tensor in state.items()}
-    embedding = state.pop("lm_head.weight", None)
+    head = state.pop("lm_head.weight", None)
+    ours, shape = _from_gpt2(config, state) if model_type == "gpt2" else _from_llama(config, state)
+    embeddings = ours["transformer.wte.weight"]
+    if head is not None and not torch.equal(head, embeddings):
+        raise CheckpointError("lm_head.weight differs from the token embeddings, but this network ties them")
     own = dict(config.get(OWN) or {})
-    if kind == "gpt2":
-        # The published trunk alone (GPT2Model) has its names without the prefix.
-        state = {n if n.startswith("transformer.") else f"transformer.{n}": t for n, t in state.items()}
-        state = {n: t for n, t in state.items() if not n.endswith((".attn.bias", ".attn.masked_bias"))}
-        tokens = state["transformer.wte.weight"]
-        shape = {
-            "form": "gpt2", "context": config["n_positions"], "n_layer": config["n_layer"],
-            "n_head": config["n_head"], "n_embd": config["n_embd"],
-        }  # fmt: skip
-        found = {
-            name: (tensor.t() if any(name.endswith(f"{place}.weight") for place in LAYERS) else tensor)
-            for name, tensor in state.items()
-        }
-        shape["bias"] = any(bool(t.any()) for n, t in found.items() if n.endswith(".bias"))
-        if not shape["bias"]:
-            found = {name: tensor for name, tensor in found.items() if not name.endswith(".bias")}
-        _refuse(config, {"activation_function": "gelu_new", "layer_norm_epsilon": LAYER_NORM_EPS})
-    else:
-        tokens = state["model.embed_tokens.weight"]
-        shape = {
-            "form": "llama", "context": config["max_position_embeddings"],
-            "n_layer": config["num_hidden_layers"], "n_head": config["num_attention_heads"],
-            "n_embd": config["hidden_size"], "bias": False,
-        }  # fmt: skip
-        found = _from_llama(state, int(shape["n_layer"]))
-        _refuse(
-            config,
-            {
-                "num_key_value_heads": shape["n_head"],
-                "rms_norm_eps": LAYER_NORM_EPS,
-                "hidden_act": "silu",
-                "rope_theta": ROTARY_BASE,
-            },
-        )
-    if embedding is not None and not torch.equal(embedding, tokens):
-        raise CheckpointError("lm_head.weight differs from the token embeddings, but the two are one here")
-    found = {name: tensor.contiguous() for name, tensor in found.items()}
-    given = {"language": language_of(config), "vocab_size": tokens.shape[0]}
-    dropout = own.get("dropout", config.get("resid_pdrop", 0.0))
-    return found, ModelConfig.model_validate(given | shape | {"dropout": dropout})
+    fields = {
+        "language": language_of(config),
+        "vocab_size": embeddings.shape[0],
+        "dropout": own.get("dropout", config.get("resid_pdrop", 0.0)),
+        **shape,
+    }
+    return {name: tensor.contiguous() for name, tensor in ours.items()}, ModelConfig.model_validate(fields)
 
 
-def _from_llama(state: Mapping[str, Tensor], n_layer: int) -> dict[str, Tensor]:
-    found = {
+def _from_gpt2(
+    config: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the state dict in our names, and the shape of the network."""
+    # The names of a trunk without head (GPT2Model) lack the prefix.
+    state = {n if n.startswith("transformer.") else f"transformer.{n}": t for n, t in state.items()}
+    state = {n: t for n, t in state.items() if not n.endswith((".attn.bias", ".attn.masked_bias"))}
+    ours = {name: tensor.t() if _is_layer(name) else tensor for name, tensor in state.items()}
+    bias = any(bool(tensor.any()) for name, tensor in ours.items() if name.endswith(".bias"))
+    if not bias:
+        ours = {name: tensor for name, tensor in ours.items() if not name.endswith(".bias")}
+    _check_config(config, {"activation_function": "gelu_new", "layer_norm_epsilon": LAYER_NORM_EPS})
+    shape = {name: config[name] for name in ("n_layer", "n_head", "n_embd")}
+    return ours, {"form": "gpt2", "context": config["n_positions"], "bias": bias, **shape}
+
+
+def _from_llama(
+    config: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the state dict in our names, and the shape of the network."""
+    shape = {
+        "form": "llama",
+        "context": config["max_position_embeddings"],
+        "n_layer": config["num_hidden_layers"],
+        "n_head": config["num_attention_heads"],
+        "n_embd": config["hidden_size"],
+        "bias": False,
+    }
+    _check_config(
+        config,
+        {
+            "num_key_value_heads": shape["n_head"],
+            "rms_norm_eps": LAYER_NORM_EPS,
+            "hidden_act": "silu",
+            "rope_theta": ROTARY_BASE,
+        },
+    )
+    converted = {
         "transformer.wte.weight": state["model.embed_tokens.weight"],
         "transformer.ln_f.weight": state["model.norm.weight"],
     }
-    for i in range(n_layer):
+    for i in range(int(shape["n_layer"])):
         ours, theirs = f"transformer.h.{i}", f"model.layers.{i}"
-        found[f"{ours}.ln_1.weight"] = state[f"{theirs}.input_layernorm.weight"]
-        found[f"{ours}.ln_2.weight"] = state[f"{theirs}.post_attention_layernorm.weight"]
+        converted[f"{ours}.ln_1.weight"] = state[f"{theirs}.input_layernorm.weight"]
+        converted[f"{ours}.ln_2.weight"] = state[f"{theirs}.post_attention_layernorm.weight"]
         parts = [state[f"{theirs}.self_attn.{name}.weight"] for name in ("q_proj", "k_proj", "v_proj")]
-        found[f"{ours}.attn.c_attn.weight"] = torch.cat(parts)
-        found[f"{ours}.attn.c_proj.weight"] = state[f"{theirs}.self_attn.o_proj.weight"]
-        gated = [state[f"{theirs}.mlp.{name}.weight"] for name in ("gate_proj", "up_proj")]
-        found[f"{ours}.mlp.c_fc.weight"] = torch.cat(gated)
-        found[f"{ours}.mlp.c_proj.weight"] = state[f"{theirs}.mlp.down_proj.weight"]
-    return found
+        converted[f"{ours}.attn.c_attn.weight"] = torch.cat(parts)
+        converted[f"{ours}.attn.c_proj.weight"] = state[f"{theirs}.self_attn.o_proj.weight"]
+        gate_up = [state[f"{theirs}.mlp.{name}.weight"] for name in ("gate_proj", "up_proj")]
+        converted[f"{ours}.mlp.c_fc.weight"] = torch.cat(gate_up)
+        converted[f"{ours}.mlp.c_proj.weight"] = state[f"{theirs}.mlp.down_proj.weight"]
+    return converted, shape
 
 
-def _refuse(config: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse what our network does not do; what the config leaves out is as expected."""
-    told = dict(config)
-    told.setdefault("rope_theta", (config.get("rope_parameters") or {}).get("rope_theta", ROTARY_BASE))
+def _check_config(config: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if a value differs from that of our network; missing values are as expected."""
+    rope = (config.get("rope_parameters") or {}).get("rope_theta", ROTARY_BASE)
+    given = {"rope_theta": rope, **config}
     for name, value in expected.items():
-        if name in told and told[name] != value:
-            raise CheckpointError(f"{name} is {told[name]!r}: our network has {value!r}")
+        if name in given and given[name] != value:
+            raise CheckpointError(f"{name} is {given[name]!r}: our network has {value!r}")
 
 
 def language_of(config: Mapping[str, Any]) -> str:
-    """The name of the language that a config tells of, by its name or the number of tokens.
+    """Return the name of the language of a config, from our own fields or the vocabulary size.
 
     Raises:
-        CheckpointError: those of no language.
+        CheckpointError: no language has this vocabulary size.
     """
-    own = config.get(OWN)
-    told = own.get("language") if isinstance(own, dict) else None
-    return str(told) if told else _language(int(config.get("vocab_size") or 0))
-
-
-def _language(n_tokens: int) -> str:
     from crystallm.language import NAMES, get_language
 
+    own = config.get(OWN)
+    if isinstance(own, dict) and own.get("language"):
+        return str(own["language"])
+    n_tokens = int(config.get("vocab_size") or 0)
     for name in NAMES:
         if len(get_language(name).vocabulary()) == n_tokens:
             return name
-    raise CheckpointError(f"{n_tokens} tokens are those of no language: {' and '.join(NAMES)} have others")
+    raise CheckpointError(f"no language has {n_tokens} tokens: the model is neither {' nor '.join(NAMES)}")

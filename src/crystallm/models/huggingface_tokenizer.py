@@ -1,13 +1,12 @@
-"""The tokens of both languages for Hugging Face's `tokenizers`: the content of tokenizer.json.
+"""tokenizer.json for Hugging Face's `tokenizers`, for both languages.
 
-    orbits   words between blanks; a word that is no token is refused, as by us
-    cif      the scanner of `crystallm.cif.tokenizer` as a regular expression. What stands behind the tag
-    of the
-             space group is marked first, since `Pm` is a group there and an element elsewhere; the mark is
-             in no text, and is taken off again when ids are decoded
+    orbits   words between blanks; an unknown word is an error, as in our tokenizer
+    cif      the scanner of `crystallm.cif.tokenizer` as a regular expression. The text after the tag of the
+             space group is marked first, since `Pm` is a group there and an element elsewhere; the mark
+             occurs in no text, and is removed when ids are decoded
 
-Plain data: neither writes files nor needs the library. Texts with the tag twice in one line, or with other
-white space than blanks, tabs and line ends behind it, are cut otherwise than by us; no CIF has them.
+Does not depend on that library. A text with the tag twice in a line, or with white space other than blanks,
+tabs and line ends after it, is split differently than by our tokenizer; no CIF has either.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ if TYPE_CHECKING:
 
 
 MARK = "\ue000"
-"""Before a space group: a character of no script (Unicode, private use)."""
+"""Marks a space group: a private-use character of Unicode."""
 
 UNKNOWN = "<unk>"
 
 
 def special(language: Language) -> dict[str, str]:
-    """Roles of tokens, by the names that Hugging Face has for them."""
+    """Return the special tokens by Hugging Face's names of their roles."""
     if len(language.end_ids) == 1:
         begin, end = (language.text([i]) for i in (*language.prompt()[:1], *language.end_ids))
         return {"bos_token": begin, "eos_token": end, "pad_token": end}
-    # A crystal ends with two line ends in a row, which is no single token.
+    # A crystal ends with two line ends, which are not a single token.
     return {"unk_token": UNKNOWN, "pad_token": UNKNOWN}
 
 
 def content(language: Language) -> dict[str, Any]:
-    """What tokenizer.json holds."""
+    """Return the content of tokenizer.json."""
     names = set(special(language).values())
     built = _cif(language) if language.writes_cif else _words(language)
     added = [
@@ -72,7 +71,7 @@ def _words(language: Language) -> dict[str, Any]:
         "model": {
             "type": "WordLevel",
             "vocab": {token: i for i, token in enumerate(language.vocabulary())},
-            "unk_token": UNKNOWN,  # none of the vocabulary: an unknown word is an error
+            "unk_token": UNKNOWN,  # not in the vocabulary: an unknown word is an error
         },
     }
 
@@ -90,13 +89,13 @@ def _cif(language: Language) -> dict[str, Any]:
             "normalizers": [
                 _replace(r"[ \t]+", " "),
                 _replace(rf"{re.escape(GROUP)} (?=[^\n ])", f"{GROUP} {MARK}"),
-                # \K: what stands before it is not replaced.
+                # \K: the match before it is not replaced.
                 _replace(rf"{MARK}[^\n]*[^\n ]\K +(?=\n|\z)", ""),
             ],
         },
         "pre_tokenizer": {
             "type": "Split",
-            # Words end where the tag with a group begins, as its line is cut there.
+            # Words end where the tag with a group begins, as our scanner splits its line there.
             "pattern": {"Regex": rf"{scanner}|(?:(?!{re.escape(GROUP)} {MARK})\w)+|[^\n]"},
             "behavior": "Isolated",
             "invert": False,

@@ -1,4 +1,4 @@
-"""Load a model by name, path or address."""
+"""Load a model by name, path or address on the Hub."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
-"""Endings of archives with a published file in them."""
+"""Suffixes of archives that hold a published file."""
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -37,17 +37,17 @@ def load_model(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
 ) -> Model:
-    """Load a bundled model by its name, a folder of ours, or what others have published.
+    """Load a model.
 
     Args:
         path_or_name: a name of `list_models()`, a path (a folder of ours or in Hugging Face's form, a
-            `ckpt.pt`, an archive of one), `hf:org/name`, or a name of `published.names()`. A bundled name
-            wins over a folder of that name; write `./default` for the folder.
-        device: `auto` takes a GPU where there is one.
+            `ckpt.pt`, an archive of one), `hf:org/name`, or a name of `models.download.names()`. A bundled
+            name takes precedence over a folder of that name; write `./default` for the folder.
+        device: `auto` is a GPU if there is one.
         dtype: `auto` is float32.
 
     Raises:
-        CheckpointError: there is no such model, or it cannot be read, or does not fit its language.
+        CheckpointError: the model is missing, cannot be read or does not fit its language.
     """
     path = find(path_or_name)
     network = load(path, device=device, dtype=dtype)
@@ -56,19 +56,19 @@ def load_model(
     if n_tokens != network.config.vocab_size:
         raise CheckpointError(
             f"{path}: the network has {network.config.vocab_size} tokens, its language "
-            f"{network.config.language!r} has {n_tokens}; use the version that wrote the weights"
+            f"{network.config.language!r} has {n_tokens}; use the version that saved the weights"
         )
     card = read_json(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
-    told = str(path_or_name)
-    named = path.parent == WEIGHTS or told.startswith(hub.PREFIX) or told in download.names()
-    name = told if named else path.resolve().name
+    given = str(path_or_name)
+    is_name = path.parent == WEIGHTS or given.startswith(hub.PREFIX) or given in download.names()
+    name = given if is_name else path.resolve().name
     return Model(name=name, network=network, language=language, config=network.config, card=card)
 
 
 def find(path_or_name: str | os.PathLike[str]) -> Path:
-    """Where a model lies; a bundled name wins over a folder of that name, and that over a published one.
+    """Return the path of a model: a bundled name, else a path, else a downloaded published model.
 
-    A name with `hf:` before it is fetched from the Hugging Face Hub, unless it is in its cache.
+    `hf:org/name` is downloaded from the Hugging Face Hub, unless it is in the cache.
 
     Raises:
         CheckpointError: there is no such model.
@@ -82,13 +82,13 @@ def find(path_or_name: str | os.PathLike[str]) -> Path:
     if name in download.names():
         if download.path(name).exists():
             return download.path(name)
-        raise CheckpointError(f"{name} is not here yet: crystallm models --fetch {name}")
+        raise CheckpointError(f"{name} is not downloaded yet: crystallm models --fetch {name}")
     names = ", ".join(list_models()) or "none"
     raise CheckpointError(f"no model {name!r}: give a path, hf:org/name, or a bundled name ({names})")
 
 
 def language_of(path_or_name: str | os.PathLike[str]) -> str:
-    """The name of the language that a model writes; reads no weights.
+    """Return the name of a model's language without reading weights.
 
     Raises:
         CheckpointError: there is no such model, or its config is damaged.
@@ -96,14 +96,14 @@ def language_of(path_or_name: str | os.PathLike[str]) -> str:
     path = find(path_or_name)
     if path.is_dir() and (path / CONFIG_FILE).is_file():
         content = read_json(path / CONFIG_FILE)
-        if huggingface.is_theirs(content):
+        if huggingface.is_huggingface(content):
             return huggingface.language_of(content)
         return parse_config(content, path / CONFIG_FILE).language
-    return "cif"  # what published files write
+    return "cif"  # of published files
 
 
 def list_models() -> list[str]:
-    """Names of the models that the package brings along, sorted."""
+    """Return the names of the bundled models, sorted."""
     return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{CONFIG_FILE}"))
 
 
@@ -113,17 +113,16 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
 ) -> GPT:
-    """Read a network from a folder of ours or in Hugging Face's form, or a published `ckpt.pt`.
-
-    It is ready for evaluation.
+    """Load a network in evaluation mode.
 
     Args:
-        path: such a folder or file, a folder with a `ckpt.pt` in it, or an archive of one.
-        device: `auto` takes a GPU where there is one.
-        dtype: of the loaded weights; `auto` is float32, whatever they are stored in.
+        path: a folder of ours or in Hugging Face's form, a published `ckpt.pt`, a folder or archive of one.
+        device: `auto` is a GPU if there is one.
+        dtype: of the loaded weights; `auto` is float32, whatever the stored dtype.
 
     Raises:
-        CheckpointError: missing path, truncated or foreign file, wrong shapes or keys, unknown config keys.
+        CheckpointError: the path is missing, a file is truncated or of another kind, shapes, names or config
+            keys are wrong.
     """
     path = Path(path)
     if not path.exists():
@@ -132,17 +131,17 @@ def load(
         )
     if path.is_dir() and not (path / CONFIG_FILE).is_file() and (path / PUBLISHED_FILE).is_file():
         path /= PUBLISHED_FILE
-    where, kind = resolve_device(device), resolve_dtype(dtype)
+    options = resolve_device(device), resolve_dtype(dtype)
     if path.is_file() and path.name.endswith(ARCHIVES):
-        with tempfile.TemporaryDirectory() as place:
-            return build(*read_published(_unpacked(path, Path(place))), path, where, kind)
+        with tempfile.TemporaryDirectory() as folder:
+            return build(*read_published(_unpack(path, Path(folder))), path, *options)
     config, state = read_folder(path) if path.is_dir() else read_published(path)
-    return build(config, state, path, where, kind)
+    return build(config, state, path, *options)
 
 
-def _unpacked(archive: Path, place: Path) -> Path:
-    """The `ckpt.pt` of a published archive, in a folder; nothing else of it is unpacked."""
-    target = place / PUBLISHED_FILE
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Unpack only the `ckpt.pt` of a published archive into a folder and return its path."""
+    target = folder / PUBLISHED_FILE
     try:
         with tarfile.open(archive) as content:
             for member in content:

@@ -1,4 +1,4 @@
-"""A model: a network with its language and card."""
+"""Model: a network with its language and card; fingerprint of its weights."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A network, and the language that it writes."""
+    """A network with the language of its tokens."""
 
     name: str
-    """Name of the bundled model, or of the file or folder it came from."""
+    """Name of the bundled model, or of its file or folder."""
     network: GPT
     """In evaluation mode."""
     language: Language
-    """Turns structures into the network's tokens and back."""
+    """Encodes structures as tokens of the network and decodes them."""
     config: ModelConfig
-    """How the network is built."""
+    """Shape of the network."""
     card: dict[str, Any] = field(default_factory=dict)
-    """What `card.json` says beside the weights: data, licences, figures. Empty where there is none."""
+    """Content of `card.json` beside the weights: data, licences, figures. Empty if there is none."""
 
 
 def fingerprint(model: Model) -> str:
-    """A few characters that tell the weights of one model from another's."""
+    """Return a hash of the token embeddings, 16 hexadecimal digits, that identifies the weights."""
     import torch
 
     embedding = model.network.transformer.wte.weight.detach().to("cpu", torch.float32)

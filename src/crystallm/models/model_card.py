@@ -1,7 +1,4 @@
-"""The model card of a model on the Hub: what its card.json says, in the form that the Hub reads.
-
-Says nothing that the card does not say; what is missing is said to be missing.
-"""
+"""Model card (README.md) of a model on the Hub, from its card.json; missing sections are marked as such."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from crystallm.models.model import Model
 
 
@@ -25,7 +20,7 @@ for crystal in crystallm.generate("TiO2", z=2, n=5, model=model):
     print(crystal.space_group, crystal.validity.valid)
 ```
 
-The network alone, without the rules that keep texts to crystallography (some texts then are no crystals):
+The network alone, without the grammar (some of the generated texts are then not crystals):
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -39,19 +34,24 @@ print(tokenizer.decode(network.generate(ids, max_new_tokens={new})[0]))
 
 
 def markdown(model: Model, name: str = "ORG/NAME") -> str:
-    """The README of a model.
+    """Return the README of a model.
 
     Args:
-        model: whose card.json is told.
+        model: with its card.
         name: on the Hub.
     """
+    from huggingface_hub import ModelCardData
+
     card = model.card
+    data = ModelCardData(
+        library_name="crystallm",
+        pipeline_tag="text-generation",
+        license=str(card.get("licence") or card.get("license") or "other").lower(),
+        tags=["materials-science", "chemistry", "crystal-structure-prediction", "crystallography"],
+    )
     head = [
         "---",
-        "library_name: crystallm",
-        "pipeline_tag: text-generation",
-        f"license: {_licence(card)}",
-        "tags: [materials-science, chemistry, crystal-structure-prediction, crystallography]",
+        data.to_yaml(),
         "---",
         "",
         f"# {name.rsplit('/', maxsplit=1)[-1] if name != 'ORG/NAME' else model.name}",
@@ -89,12 +89,8 @@ def _facts(model: Model) -> dict[str, Any]:
     }
 
 
-def _licence(card: Mapping[str, Any]) -> str:
-    return str(card.get("licence") or card.get("license") or "other").lower()
-
-
 def _section(title: str, text: Any) -> str:
-    return f"\n## {title}\n\n{text}\n" if text else f"\n## {title}\n\nNot told.\n"
+    return f"\n## {title}\n\n{text}\n" if text else f"\n## {title}\n\nNot given.\n"
 
 
 def _data(data: Any) -> str:

@@ -1,4 +1,4 @@
-"""Shape of a network."""
+"""ModelConfig: the shape of a network."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ if TYPE_CHECKING:
 
 LAYER_NORM_EPS = 1e-5
 
-ROTARY_BASE = 10000.0  # of the wavelengths of rotary positions (arXiv:2104.09864)
+ROTARY_BASE = 10000.0  # base of the rotary frequencies (arXiv:2104.09864)
 
 INIT_STD = 0.02  # GPT-2's
 
 
 class ModelConfig(BaseModel):
-    """What is needed to build a network. Frozen; refuses unknown keys; saved as JSON beside the weights."""
+    """Shape of a network. Frozen; rejects unknown keys; saved as JSON beside the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     language: str = Field(min_length=1)
-    """Name of the language that the network writes: `cif` or `orbits`."""
+    """Name of the language of the tokens: `cif` or `orbits`."""
     form: Literal["gpt2", "llama"] = "gpt2"
     """GPT-2: learned positions, LayerNorm, GELU; or Llama: rotary positions, RMSNorm, SwiGLU, no biases."""
     vocab_size: int = Field(ge=1, le=65536)
-    """Number of tokens V. At most 65,536, as streams on disk are uint16."""
+    """Vocabulary size V, at most 65,536: token streams on disk are uint16."""
     context: int = Field(default=1024, ge=1)
-    """Largest number of tokens that the network sees at once; the number of position embeddings, if any."""
+    """Maximum number of tokens of a window; the number of position embeddings, if learned."""
     n_layer: int = Field(default=8, ge=1)
     """Number of transformer blocks."""
     n_head: int = Field(default=8, ge=1)
-    """Attention heads of a block; they share the width evenly."""
+    """Attention heads H of a block; they share the width evenly."""
     n_embd: int = Field(default=512, ge=1)
     """Width C of the residual stream."""
     bias: bool = False
     """Whether linear layers and layer norms have an additive bias."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of activations dropped while training; none is dropped in evaluation."""
+    """Fraction of activations dropped in training."""
 
     @model_validator(mode="after")
     def _heads_share_width(self) -> ModelConfig:

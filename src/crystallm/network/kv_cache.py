@@ -1,4 +1,4 @@
-"""Keys and values of the tokens that each row has seen."""
+"""Key-value cache of ragged rows."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class KVCache:
-    """Keys and values of the tokens that each row has seen, preallocated and written in place.
+    """Keys and values of the cached tokens of each row, preallocated and written in place.
 
     Rows are ragged: each has its own length, and all start at column 0. The first `n_rows` of the allocated
-    rows are in use; `GPT.forward(ids, cache=cache)` takes exactly these and appends its T tokens to each.
+    rows are in use; `GPT.forward(ids, cache=cache)` expects exactly these and appends its T tokens to each.
 
     Args:
-        config: of the network that will fill it.
-        rows: allocated rows B.
-        capacity: allocated tokens of a row; the network's context if None.
+        config: of the network that fills the cache.
+        rows: number of allocated rows B.
+        capacity: allocated tokens per row; the network's context if None.
         device, dtype: those of the network's weights.
     """
 
@@ -52,7 +52,7 @@ class KVCache:
         return tuple(self._lengths[: self.n_rows])
 
     def _set_view(self) -> None:
-        """Derive what a forward pass needs from the lengths on the host (no synchronisation with a GPU)."""
+        """Derive tensors for the forward pass from lengths on the host (no synchronization with a GPU)."""
         used = self._lengths[: self.n_rows]
         self._longest = max(used, default=0)
         self._even = min(used, default=0) == self._longest
@@ -61,9 +61,12 @@ class KVCache:
         self._rows = torch.arange(self.n_rows, device=device)  # (B,)
 
     def fill_row(self, row: int, source: KVCache, source_row: int = 0) -> None:
-        """Copy one row of another cache (a prompt's prefill) over `row`; what `row` held is forgotten.
+        """Overwrite `row` with a row of another cache, such as the prefill of a prompt.
 
-        `row` may be `n_rows`, the first unused one, which is then in use.
+        `row` may be `n_rows`, the first unused row, which is then in use.
+
+        Raises:
+            InputError: no such row, or the source is longer than the capacity.
         """
         if not 0 <= row <= min(self.n_rows, self.keys.shape[1] - 1):
             raise InputError(f"{row=} is neither in use nor the next of {self.keys.shape[1]} rows")
@@ -77,15 +80,15 @@ class KVCache:
         self._set_view()
 
     def drop_rows(self, rows: Sequence[int]) -> list[int]:
-        """Take rows out of use and close the gaps with the last ones, in place.
+        """Remove rows and fill the gaps with the last rows, in place.
 
         Returns:
-            For each row in use afterwards, the number it had before.
+            For each remaining row, its previous index.
         """
-        gone = set(rows)
-        order = [row for row in range(self.n_rows) if row not in gone]
+        dropped = set(rows)
+        order = [row for row in range(self.n_rows) if row not in dropped]
         kept = len(order)
-        holes = [row for row in range(kept) if row in gone]
+        holes = [row for row in range(kept) if row in dropped]
         movers = [row for row in order if row >= kept]
         for hole, mover in zip(holes, movers, strict=True):
             length = self._lengths[mover]
@@ -100,7 +103,7 @@ class KVCache:
         return sources
 
     def set_lengths(self, lengths: Sequence[int]) -> None:
-        """Use `len(lengths)` rows and keep so many tokens of each; padding behind them is forgotten."""
+        """Use `len(lengths)` rows and truncate each to its length, which discards padding."""
         if len(lengths) > self.keys.shape[1] or max(lengths, default=0) > self.capacity:
             raise InputError(f"{lengths=} do not fit {self.keys.shape[1]} rows of {self.capacity} tokens")
         self.n_rows = len(lengths)
@@ -108,7 +111,7 @@ class KVCache:
         self._set_view()
 
     def grow(self, capacity: int) -> None:
-        """Make room for `capacity` tokens in each row; what is cached is kept. Never shrinks."""
+        """Grow to `capacity` tokens per row and keep the cached tokens. Never shrinks."""
         if capacity <= self.capacity:
             return
         for name in ("keys", "values"):
@@ -119,18 +122,18 @@ class KVCache:
         self.capacity = capacity
 
     def positions(self, n_tokens: int) -> Tensor:
-        """Positions of the next `n_tokens` tokens of each row, (B, T)."""
+        """Return the positions (B, T) of the next `n_tokens` tokens of each row."""
         return self._starts[:, None] + torch.arange(n_tokens, device=self._starts.device)
 
     def mask(self, n_tokens: int) -> Tensor | None:
-        """Columns that the next tokens may attend to, bool (B, 1, T, W); None where the kernel needs none."""
+        """Return the columns that the next tokens may attend to, bool (B, 1, T, W); None if not needed."""
         if self._longest == 0 or (n_tokens == 1 and self._even):
             return None
         columns = torch.arange(self._longest + n_tokens, device=self._starts.device)  # (W,)
         return columns <= self.positions(n_tokens)[:, None, :, None]
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write keys and values (B, H, T, D) of a layer behind each row; all of them, (B, H, W, D) each."""
+        """Append keys and values (B, H, T, D) of a layer to each row and return all, (B, H, W, D) each."""
         n_tokens = keys.shape[2]
         stop = self._longest + n_tokens
         all_keys, all_values = self.keys[layer, : self.n_rows], self.values[layer, : self.n_rows]
@@ -147,16 +150,16 @@ class KVCache:
         return all_keys[:, :, :stop], all_values[:, :, :stop]
 
     def put(self, layer: int, rows: Tensor, columns: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Write keys and values (N, H, D) of a layer at these rows and columns, (N) each."""
+        """Write keys and values (N, H, D) of a layer at rows and columns (N)."""
         self.keys[layer][rows, :, columns] = keys
         self.values[layer][rows, :, columns] = values
 
-    def seen(self, layer: int, rows: Tensor | slice, width: int) -> tuple[Tensor, Tensor]:
-        """The first columns of keys and values (B, H, width, D) of some rows; of a slice, no copy."""
+    def columns(self, layer: int, rows: Tensor | slice, width: int) -> tuple[Tensor, Tensor]:
+        """Return the first `width` columns of keys and values (B, H, width, D); a view if rows is a slice."""
         return self.keys[layer, rows, :, :width], self.values[layer, rows, :, :width]
 
     def advance(self, n_tokens: int) -> None:
-        """Count `n_tokens` more in each row in use; called once a forward pass, after the last layer."""
+        """Add `n_tokens` to the length of each row; called once per forward pass, after the last layer."""
         for row in range(self.n_rows):
             self._lengths[row] += n_tokens
         self._longest += n_tokens

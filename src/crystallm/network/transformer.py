@@ -1,7 +1,6 @@
-"""The network: a decoder-only transformer of the GPT-2 or the Llama form, its configuration and its cache.
+"""A decoder-only transformer of the GPT-2 or the Llama form.
 
-Knows tensors, not crystals: a token is a number here, and where weights or tokens come from, what they mean
-and how the next one is chosen is the business of other modules. Needs torch, numpy and pydantic.
+Does not depend on crystals, languages or sampling: a token is a number here.
 
 Letters of shapes: B rows, T tokens of a row, C width (`n_embd`), H heads, D = C / H, V vocabulary, W cached
 tokens with the new ones.
@@ -22,57 +21,57 @@ from crystallm.network.attention import (
     Attention,
     additive_mask,
     attention_kernels,
-    dropped,
+    dropout,
+    rotation_at,
     segment_mask,
     segment_positions,
-    turn_of,
 )
 from crystallm.network.config import INIT_STD, LAYER_NORM_EPS
 from crystallm.network.kv_cache import KVCache
 
 if TYPE_CHECKING:
-    from crystallm.network.attention import Turn
+    from crystallm.network.attention import Rotation
     from crystallm.network.config import ModelConfig
 
 
 class MLP(nn.Module):
-    """Two linear layers, four times as wide between, with the tanh form of GELU."""
+    """Two linear layers of hidden width 4 C, with the tanh form of GELU between them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dropout = config.dropout
+        self.dropout_rate = config.dropout
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        out: Tensor = self.c_proj(self.between(self.c_fc(x)))
-        return dropped(out, self.dropout) if self.dropout and self.training else out
+        out: Tensor = self.c_proj(self.activate(self.c_fc(x)))
+        return dropout(out, self.dropout_rate) if self.dropout_rate and self.training else out
 
     @staticmethod
-    def between(x: Tensor) -> Tensor:
-        """What stands between the two layers."""
+    def activate(x: Tensor) -> Tensor:
+        """Apply the activation between the two layers."""
         return functional.gelu(x, approximate="tanh")
 
 
 class SwiGLU(nn.Module):
-    """Two linear layers, about 8/3 as wide between, where one half gates the other (arXiv:2002.05202)."""
+    """Two linear layers of hidden width about 8/3 C, with a gate (arXiv:2002.05202)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dropout = config.dropout
+        self.dropout_rate = config.dropout
         hidden = 64 * max(1, round(8 * config.n_embd / (3 * 64)))
         self.c_fc = nn.Linear(config.n_embd, 2 * hidden, bias=False)
         self.c_proj = nn.Linear(hidden, config.n_embd, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        out: Tensor = self.c_proj(self.between(self.c_fc(x)))
-        return dropped(out, self.dropout) if self.dropout and self.training else out
+        out: Tensor = self.c_proj(self.activate(self.c_fc(x)))
+        return dropout(out, self.dropout_rate) if self.dropout_rate and self.training else out
 
     @staticmethod
-    def between(x: Tensor) -> Tensor:
-        """What stands between the two layers."""
+    def activate(x: Tensor) -> Tensor:
+        """Apply the activation between the two layers."""
         gate, value = x.chunk(2, dim=-1)
         return functional.silu(gate) * value
 
@@ -83,8 +82,8 @@ def _norm(config: ModelConfig) -> nn.Module:
     return nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
 
 
-class Block(nn.Module):
-    """Attention and MLP, each on the normalised stream and added to it."""
+class TransformerBlock(nn.Module):
+    """Attention and MLP, each applied to the normalized stream and added to it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -94,30 +93,35 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config) if config.form == "llama" else MLP(config)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int, turn: Turn | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        layer: int,
+        rotation: Rotation | None = None,
     ) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = x + self.attn(self.ln_1(x), mask, cache, layer, turn)
+        x = x + self.attn(self.ln_1(x), mask, cache, layer, rotation)
         out: Tensor = x + self.mlp(self.ln_2(x))
         return out
 
 
 class Trunk(nn.Module):
-    """Embeddings, blocks and the last norm: everything but the head."""
+    """Embeddings, blocks and the last norm: all of the network but the head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.context, config.n_embd) if config.form == "gpt2" else None
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.h = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layer))
         self.ln_f = _norm(config)
 
 
 class GPT(nn.Module):
-    """The network. Parameters have the names of the published state dicts; weights start as GPT-2's do.
+    """The network: parameters named as in the published state dicts, initialized as GPT-2.
 
     The head is tied: `lm_head.weight` is `transformer.wte.weight`. Initial weights come from torch's global
-    generator; seed it for a reproducible start.
+    generator; seed it for reproducible weights.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -126,10 +130,10 @@ class GPT(nn.Module):
         self.transformer = Trunk(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight
-        self._initialise()
+        self._init_weights()
 
-    def _initialise(self) -> None:
-        # Every block adds twice to the stream, so its variance would grow with 2 n_layer (GPT-2, sec. 2.3).
+    def _init_weights(self) -> None:
+        # Every block adds twice to the stream, whose variance would grow with 2 n_layer (GPT-2, sec. 2.3).
         residual_std = INIT_STD / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -139,21 +143,21 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, mean=0.0, std=std)
 
     def num_parameters(self) -> int:
-        """Number of weights without the position embeddings, as the paper counts (its small one: 25.4 M)."""
+        """Count the weights without position embeddings, as the paper does (its small model: 25.4 M)."""
         positions = self.transformer.wpe
         n_positions = 0 if positions is None else positions.weight.numel()
         return sum(p.numel() for p in self.parameters()) - n_positions
 
     def _compute_dtype(self) -> torch.dtype:
-        """In which matrix products on a CPU are computed."""
+        """Return the dtype of matrix products on a CPU."""
         if torch.is_autocast_enabled("cpu"):
             return torch.get_autocast_dtype("cpu")
         return self.transformer.wte.weight.dtype
 
     def pack(self) -> GPT:
-        """Store the weights of linear layers column by column; names, shapes and values stay.
+        """Store the weights of linear layers column by column; names, shapes and values do not change.
 
-        Products with few rows, as in decoding on a CPU in float32, read them up to twice as fast so.
+        Products with few rows, as in decoding on a CPU in float32, then run up to twice as fast.
         """
         for block in self.transformer.h:
             for layer in block.modules():
@@ -162,7 +166,7 @@ class GPT(nn.Module):
         return self
 
     def new_cache(self, rows: int, capacity: int | None = None) -> KVCache:
-        """An empty cache for `rows` rows, on the device and in the dtype of the weights."""
+        """Return an empty cache of `rows` rows, on the device and in the dtype of the weights."""
         weight = self.transformer.wte.weight
         return KVCache(self.config, rows, capacity, device=weight.device, dtype=weight.dtype)
 
@@ -174,22 +178,9 @@ class GPT(nn.Module):
         segments: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """The normalised stream (B, T, C) that the head turns into logits. Arguments as for `forward`."""
-        n_rows, n_tokens = ids.shape
-        before = max(cache.lengths, default=0) if cache is not None else 0
-        if before + n_tokens > self.config.context:
-            raise InputError(
-                f"{before + n_tokens} tokens are more than the context of {self.config.context}; "
-                "shorten the input"
-            )
-        if cache is not None:
-            if segments is not None:
-                raise InputError("segments and a cache exclude each other: a cached row is one segment")
-            if n_rows != cache.n_rows or before + n_tokens > cache.capacity:
-                raise InputError(
-                    f"{n_rows} rows of {before + n_tokens} tokens do not fit a cache with {cache.n_rows} "
-                    f"rows of {cache.capacity} in use"
-                )
+        """Return the normalized stream (B, T, C), the input of the head. Arguments as for `forward`."""
+        n_tokens = ids.shape[1]
+        self._check_sizes(ids, segments, cache)
         mask: Tensor | None = None  # broadcast to (B, H, T, W)
         if cache is not None:
             mask = cache.mask(n_tokens)
@@ -208,20 +199,38 @@ class GPT(nn.Module):
             mask = additive_mask(mask, n_tokens, self._compute_dtype())
         trunk = self.transformer
         x: Tensor = trunk.wte(ids)  # (B, T, C)
-        turn = None
+        rotation = None
         if trunk.wpe is None:
-            turn = turn_of(positions[:, None], self.config.head_dim)
+            rotation = rotation_at(positions[:, None], self.config.head_dim)
         else:
             x = x + trunk.wpe(positions)
         if self.config.dropout and self.training:
-            x = dropped(x, self.config.dropout)
+            x = dropout(x, self.config.dropout)
         with attention_kernels(ids.device):
             for layer, block in enumerate(trunk.h):
-                x = block(x, mask, cache, layer, turn)
+                x = block(x, mask, cache, layer, rotation)
         if cache is not None:
             cache.advance(n_tokens)
         out: Tensor = trunk.ln_f(x)
         return out
+
+    def _check_sizes(self, ids: Tensor, segments: Tensor | None, cache: KVCache | None) -> None:
+        """Raise InputError if the tokens exceed the context or do not fit the cache."""
+        n_rows, n_tokens = ids.shape
+        n_total = n_tokens + (max(cache.lengths, default=0) if cache is not None else 0)
+        if n_total > self.config.context:
+            raise InputError(
+                f"{n_total} tokens are more than the context of {self.config.context}; shorten the input"
+            )
+        if cache is None:
+            return
+        if segments is not None:
+            raise InputError("segments and a cache exclude each other: a cached row is one segment")
+        if n_rows != cache.n_rows or n_total > cache.capacity:
+            raise InputError(
+                f"{n_rows} rows of {n_total} tokens do not fit a cache with {cache.n_rows} rows of "
+                f"{cache.capacity} in use"
+            )
 
     def forward(
         self,
@@ -231,21 +240,21 @@ class GPT(nn.Module):
         segments: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """Logits of the next token at every position.
+        """Return the logits of the next token at every position.
 
         Args:
             ids: (B, T) tokens.
-            positions: (B, T) places of the tokens; by default 0, 1, ... in each row, or in each
-                segment, or behind what the cache holds.
-            segments: (B, T) int; a token attends to earlier tokens with its own number only. Packed crystals
-                are numbered 0, 1, ..., padding is -1 (whose logits are finite and mean nothing).
-            cache: keys and values of the tokens before; grows by T in place.
+            positions: (B, T) positions of the tokens; by default 0, 1, ... in each row or segment, or after
+                the cached tokens.
+            segments: (B, T) int; a token attends to earlier tokens of its own segment only. Packed crystals
+                are numbered 0, 1, ..., padding is -1 (its logits are finite and meaningless).
+            cache: keys and values of earlier tokens; grows by T in place.
 
         Returns:
             (B, T, V) logits.
 
         Raises:
-            InputError: more tokens than the context or the cache holds, or segments together with a cache.
+            InputError: more tokens than the context or the cache can hold, or segments together with a cache.
         """
         logits: Tensor = self.lm_head(self.features(ids, positions=positions, segments=segments, cache=cache))
         return logits

@@ -1,214 +1,377 @@
-"""Entries of the benchmark of structure prediction as units of work: samples written or given, then judged.
+"""The benchmark of crystal structure prediction, resumably: samples generated or given, then checked.
 
-`here` does a block of entries in this process, `there` does many on the workers of an executor; the rows are
-the same. Refuses to know where rows are kept, and what they add up to.
+Blocks of entries are done in this process or on the workers of an executor; the rows are the same.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
+from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks import csp_table
-from crystallm.benchmarks.csp_table import Sampled
-from crystallm.benchmarks.reference_sets import Known
-from crystallm.errors import TextError
-from crystallm.execution import batching, mapping
-from crystallm.execution.batching import FEWEST, AdaptiveBatchSize
+from crystallm.benchmarks.csp_report import CspReport
+from crystallm.benchmarks.csp_table import CspSample
+from crystallm.benchmarks.reference_sets import (
+    SETS,
+    ReferenceStructure,
+    find_set,
+    read_references,
+    requests_for,
+)
+from crystallm.errors import CrystallmError, InputError, TextError
+from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
+from crystallm.execution.mapping import AHEAD, map_tasks
+from crystallm.execution.pool import ProcessPool, worker_pool
+from crystallm.execution.resumable import UnitResult, run_units
+from crystallm.execution.tasks import Failure
 from crystallm.generation.request import Request
 from crystallm.pipelines.samples import described, generator_of
+from crystallm.storage import files
+from crystallm.storage.run_folder import RunFolder
 from crystallm.structures import conversion
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Generator as Results
     from concurrent.futures import Executor
 
+    from crystallm.benchmarks.options import CspOptions
+    from crystallm.execution.place import ExecutionOptions
+    from crystallm.execution.progress import Progress
     from crystallm.generation.generator import Generator
+    from crystallm.generation.request import SamplingOptions
 
     Rows = list[dict[str, Any]]
 
 
-TOGETHER = 100
-"""Samples that travel to a worker, or are written there, together."""
+BLOCK_SAMPLES = 100
+"""Samples of a block, which is stored as a whole; at least one entry."""
 
-WRITTEN_TOGETHER, JUDGED_TOGETHER = 2000, 1000
-"""Samples that this process writes without a pause, at least, and judges together, at most."""
+TASK_SAMPLES = 100
+"""Samples of a task of an executor."""
+
+MIN_GENERATED, MAX_CHECKED = 2000, 1000
+"""Minimum number of samples generated at a time in this process, and maximum number checked together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """Samples that others wrote.
+class GivenSamples:
+    """Samples of another program.
 
     Attributes:
-        samples: of each entry, by its number; none of some.
+        samples: of each entry, by index; entries without samples are missing.
     """
 
-    samples: Mapping[int, Sequence[Sampled]]
+    samples: Mapping[int, Sequence[CspSample]]
 
-    def write(self, entries: Sequence[int]) -> Iterator[Sequence[Sampled]]:
-        """The samples of some entries."""
+    def generate(self, entries: Sequence[int]) -> Iterator[Sequence[CspSample]]:
+        """Return the samples of some entries."""
         return (self.samples.get(i, ()) for i in entries)
 
-    def describe(self, entries: Sequence[int]) -> dict[str, Any]:
-        """The same for a worker."""
-        return {"samples": [[astuple(sample) for sample in row] for row in self.write(entries)]}
+    def payload(self, entries: Sequence[int]) -> dict[str, Any]:
+        """Return the samples of some entries as JSON for a worker."""
+        return {"samples": [[astuple(sample) for sample in row] for row in self.generate(entries)]}
 
 
 @dataclass(frozen=True)
-class Model:
-    """Samples that a model writes.
+class ModelSamples:
+    """Samples of a model.
 
     Attributes:
-        generator: of the requests of those entries that can be asked for.
-        places: their numbers among the entries, and which request is theirs.
+        generator: of the requests of those entries that have one.
+        request_indices: by index of the entry.
     """
 
     generator: Generator
-    places: Mapping[int, int]
+    request_indices: Mapping[int, int]
 
-    def write(self, entries: Sequence[int]) -> Iterator[Sequence[Sampled]]:
-        """Write the samples of some entries, as they are drawn."""
-        written = self.generator.generate([self.places[i] for i in entries if i in self.places])
-        return ([_sampled(crystal) for crystal in next(written)] if i in self.places else [] for i in entries)
+    def generate(self, entries: Sequence[int]) -> Iterator[Sequence[CspSample]]:
+        """Generate the samples of some entries lazily."""
+        indices = self.request_indices
+        crystals = self.generator.generate([indices[i] for i in entries if i in indices])
+        return ([_to_sample(crystal) for crystal in next(crystals)] if i in indices else [] for i in entries)
 
     @cached_property
-    def _same(self) -> dict[str, Any]:
+    def _model(self) -> dict[str, Any]:
         return described(self.generator.model, self.generator.settings)
 
-    def describe(self, entries: Sequence[int]) -> dict[str, Any]:
-        """What a worker needs to write them."""
-        asked = [self.places.get(i) for i in entries]
-        places = [place for place in asked if place is not None]
-        return self._same | {
-            "asked": [place is not None for place in asked],
-            "requests": [self.generator.plans[place].request.model_dump() for place in places],
-            "first": [self.generator.first[place] for place in places],
+    def payload(self, entries: Sequence[int]) -> dict[str, Any]:
+        """Return model and requests of some entries as JSON for a worker."""
+        indices = [self.request_indices.get(i) for i in entries]
+        present = [index for index in indices if index is not None]
+        return self._model | {
+            "has_request": [index is not None for index in indices],
+            "requests": [self.generator.plans[index].request.model_dump() for index in present],
+            "first": [self.generator.first[index] for index in present],
         }
 
 
-def here(
-    truths: Sequence[Known],
-    blocks: Mapping[int, Sequence[int]],
-    writer: Given | Model,
-    n: int,
-    *,
-    n_workers: int,
-    smact: bool,
-    agreement: bool = True,
-) -> Iterator[tuple[int, Rows]]:
-    """Write and judge blocks of entries in this process and worker processes beside it.
-
-    Args:
-        truths: all entries.
-        blocks: numbers of the entries of each block.
-        writer: of the samples.
-        n: samples of an entry.
-        n_workers: processes that judge.
-        smact: whether to ask for the composition test.
-        agreement: whether to fold equal samples.
-
-    Returns:
-        An iterator over (block, its rows), in their order. So many are judged together as take some seconds.
-    """
-    portion = AdaptiveBatchSize(JUDGED_TOGETHER, max(FEWEST, n_workers * n))
-    with mapping.kept(n_workers, end=True):
-        for group in batching.grouped(blocks.items(), lambda one: n * len(one[1]), WRITTEN_TOGETHER):
-            written = writer.write([i for _, block in group for i in block])
-            for together in batching.grouped(group, lambda one: n * len(one[1]), portion.sizes()):
-                entries = [i for _, block in together for i in block]
-                rows = csp_table.judge(
-                    [(i, truths[i]) for i in entries],
-                    list(itertools.islice(written, len(entries))),
-                    workers=n_workers,
-                    composition_test=smact,
-                    agreement=agreement,
-                )
-                for number, block in together:
-                    mine = set(block)
-                    yield number, [row for row in rows if row["entry"] in mine]
-                portion.done(n * len(entries))
-
-
-def there(
-    executor: Executor,
-    truths: Sequence[Known],
-    blocks: Mapping[int, Sequence[int]],
-    writer: Given | Model,
-    n: int,
-    *,
-    smact: bool,
-    agreement: bool = True,
-    progress: Callable[[int], None],
-) -> Iterator[tuple[int, Rows]]:
-    """Write and judge blocks of entries on an executor's workers.
-
-    Args:
-        executor: where.
-        truths: all entries.
-        blocks: numbers of the entries of each block.
-        writer: of the samples.
-        n: samples of an entry.
-        smact: as for `here`.
-        agreement: as for `here`.
-        progress: called with how many entries are done.
-
-    Returns:
-        An iterator over (block, its rows), as they are done.
+def run(
+    options: CspOptions, sampling: SamplingOptions, execution: ExecutionOptions, *, progress: Progress
+) -> CspReport:
+    """Run the benchmark, or resume it in the folder of the options.
 
     Raises:
-        CrystallmError: while drawing, behind all that could be done: entries were lost.
+        InputError: invalid options or data; a folder with another run.
+        CrystallmError: an invalid reference structure; SMACT is missing; a folder that cannot be written.
     """
-    size = max(1, TOGETHER // n)
-    tasks = [
-        {
-            "block": number,
-            "piece": start,
-            "smact": smact,
-            "agreement": agreement,
-            "entries": [
-                (i, truths[i].id, conversion.to_json(truths[i].structure))
-                for i in block[start : start + size]
-            ],
-        }
-        | writer.describe(block[start : start + size])
-        for number, block in blocks.items()
-        for start in range(0, len(block), size)
-    ]
-    missing = {number: -(-len(block) // size) for number, block in blocks.items()}
-    found: dict[int, dict[int, Rows]] = {number: {} for number in blocks}
-    done = 0
-    for task, rows in mapping.finished(executor, work, tasks):
-        number = task["block"]
-        found[number][task["piece"]] = rows
-        done += len(task["entries"])
-        progress(done)
-        if len(found[number]) == missing[number]:
-            pieces = found.pop(number)
-            yield number, [row for piece in sorted(pieces) for row in pieces[piece]]
+    name, numbers = options.required_data(), options.numbers
+    if options.out is not None:
+        files.check_place(options.out)
+    path, split = name, options.split
+    if name in SETS and not Path(name).exists():
+        path, split = str(find_set(name, split, options.data_dir)), None
+    references = read_references(path, split=split, entries=options.limit)
+    samples, question = _samples(references, options, sampling, on_cluster=execution.cluster is not None)
+    question |= {
+        "command": "benchmark", "version": __version__, "n": list(numbers), "data": Path(path).name,
+        "limit": options.limit, "split": options.split, "composition_test": options.smact,
+        "agreement": options.choose_by_agreement, "entries": len(references),
+    }  # fmt: skip
+    n_workers = execution.workers or os.cpu_count() or 1
+    with _executor(execution) as executor:
+        task = _EntryRun(references, samples, options, executor, n_workers)
+        rows = task.rows(question, progress)
+        with progress("comparing with polymorphs", None) as advance:
+            done = itertools.count(1)
+            lines = csp_table.tabulate(
+                references,
+                rows,
+                numbers,
+                composition_test=options.smact,
+                workers=n_workers,
+                on_done=lambda _: advance(next(done)),
+                executor=executor,
+            )
+    source = question.get("model") or Path(str(options.generated)).name
+    result = CspReport(f"{name}, {len(references)} entries, {source}", lines, question)
+    if options.out is not None:
+        result.write(options.out, csp_table.growth(len(references), rows, max(numbers)))
+    return result
 
 
-def work(task: Mapping[str, Any]) -> Rows:
-    """The worker's side of `there`."""
-    entries = [(i, Known(name, conversion.from_json(packed))) for i, name, packed in task["entries"]]
-    if "samples" in task:
-        samples = [[Sampled(*sample) for sample in row] for row in task["samples"]]
-    else:
-        generator = generator_of(task, [Request(**request) for request in task["requests"]])
-        written = generator.generate(range(len(task["requests"])))
-        samples = [
-            [_sampled(crystal) for crystal in next(written)] if asked else [] for asked in task["asked"]
-        ]
-    with mapping.kept():
-        return csp_table.judge(entries, samples, composition_test=task["smact"], agreement=task["agreement"])
+# -- samples -------------------------------------------------------------------------------------------------
 
 
-def _sampled(crystal: Any) -> Sampled:
-    """What is judged of a crystal."""
+def _samples(
+    references: Sequence[ReferenceStructure],
+    options: CspOptions,
+    sampling: SamplingOptions,
+    *,
+    on_cluster: bool,
+) -> tuple[GivenSamples | ModelSamples, dict[str, Any]]:
+    """Return the source of samples, and the options that determine them."""
+    if options.generated is not None:
+        return _given(options.generated, references, max(options.numbers))
+    from crystallm.generation.generator import Generator
+    from crystallm.models.load import load_model
+    from crystallm.models.model import fingerprint
+
+    # The workers of a cluster sample; this machine, which may lack a GPU, only interprets the requests.
+    model = load_model(sampling.model, device="cpu" if on_cluster else sampling.device, dtype=sampling.dtype)
+    context = None if model.language.slides else model.config.context
+    structures = [reference.structure for reference in references]
+    n = max(options.numbers)
+    requests = requests_for(structures, n, with_group=options.space_group, context=context)
+    indices = {i: k for k, i in enumerate(i for i, request in enumerate(requests) if request is not None)}
+    generator = Generator(model, [request for request in requests if request is not None], sampling)
+    question = sampling.model_dump(exclude={"device", "batch_size"})
+    question |= {"space_group": options.space_group, "weights": fingerprint(model)}
+    return ModelSamples(generator, indices), question
+
+
+def _given(
+    path: Path, references: Sequence[ReferenceStructure], n: int
+) -> tuple[GivenSamples, dict[str, Any]]:
+    """Read samples of another program.
+
+    Raises:
+        InputError: no file is named after an entry.
+    """
+    from crystallm.sources import collection
+
+    texts: dict[str, dict[int, str | None]] = defaultdict(dict)
+    for entry in collection.read_cifs(path):
+        name, sign, number = Path(entry.id).name.rpartition("__")
+        if sign and number.isdecimal():
+            texts[name][int(number)] = entry.text
+    if not {reference.id for reference in references} & texts.keys():
+        raise InputError(
+            f"{str(path)!r} holds no CIF named after an entry, such as {references[0].id}__1.cif: name them "
+            "ID__N.cif, N counting the samples"
+        )
+    samples = {
+        i: [CspSample(own[number]) for number in sorted(own)[:n]]
+        for i, reference in enumerate(references)
+        if (own := texts.get(reference.id))
+    }
+    return GivenSamples(samples), {"generated": path.name, "crystals": sum(map(len, texts.values()))}
+
+
+def _to_sample(crystal: Any) -> CspSample:
     try:
-        # The paper's text is judged as it was printed; see Crystal.judged.
+        # The paper's text is checked as it was printed; see Crystal.judged.
         text = crystal.ended and crystal.judged if crystal.language.writes_cif else crystal.cif
     except TextError:
         text = None
-    return Sampled(text or None, crystal.log_likelihood)
+    return CspSample(text or None, crystal.log_likelihood)
+
+
+# -- blocks of entries ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _EntryRun:
+    """A run over all entries.
+
+    Attributes:
+        references: of all entries.
+        samples: their source.
+        options: of the benchmark.
+        executor: that generates and checks; None: this process, with worker processes.
+        n_workers: number of worker processes of this machine.
+    """
+
+    references: Sequence[ReferenceStructure]
+    samples: GivenSamples | ModelSamples
+    options: CspOptions
+    executor: Executor | None
+    n_workers: int
+
+    @property
+    def n(self) -> int:
+        """Samples per entry."""
+        return max(self.options.numbers)
+
+    def rows(self, question: dict[str, Any], progress: Progress) -> Rows:
+        """Return a row per sample of all entries; blocks of an unfinished run are not done again."""
+        size = max(1, BLOCK_SAMPLES // self.n)
+        n_entries = len(self.references)
+        blocks = [range(start, min(start + size, n_entries)) for start in range(0, n_entries, size)]
+        folder = RunFolder(self.options.out, question, csp_table.COLUMNS, n_units=len(blocks))
+        run_units(
+            blocks,
+            self._check_here if self.executor is None else self._check_on_executor,
+            folder,
+            task="sampling and checking entries",
+            total=n_entries,
+            size=len,
+            progress=progress,
+        )
+        folder.finish()
+        return folder.rows()
+
+    def _check_here(
+        self, blocks: Iterator[tuple[int, Sequence[int]]], _: Callable[[int], None]
+    ) -> Results[UnitResult]:
+        """Yield the rows of blocks in order; batches for checks take a few seconds each."""
+        batch_size = AdaptiveBatchSize(MAX_CHECKED, max(FEWEST, self.n_workers * self.n))
+
+        def n_samples(block: tuple[int, Sequence[int]]) -> int:
+            return self.n * len(block[1])
+
+        with ProcessPool(self.n_workers) as pool:
+            for group in grouped(blocks, n_samples, MIN_GENERATED):
+                samples = self.samples.generate([i for _, block in group for i in block])
+                for batch in grouped(group, n_samples, batch_size.sizes()):
+                    entries = [i for _, block in batch for i in block]
+                    rows = csp_table.check_samples(
+                        [(i, self.references[i]) for i in entries],
+                        list(itertools.islice(samples, len(entries))),
+                        composition_test=self.options.smact,
+                        agreement=self.options.choose_by_agreement,
+                        executor=pool,
+                    )
+                    for number, block in batch:
+                        own = set(block)
+                        yield UnitResult(number, [row for row in rows if row["entry"] in own])
+                    batch_size.done(self.n * len(entries))
+
+    def _check_on_executor(
+        self, blocks: Iterator[tuple[int, Sequence[int]]], advance: Callable[[int], None]
+    ) -> Results[UnitResult]:
+        """Yield the rows of blocks as the workers of the executor complete them.
+
+        Raises:
+            CrystallmError: after all others, if entries failed.
+        """
+        assert self.executor is not None  # noqa: S101 - chosen for it
+        contents = dict(blocks)
+        size = max(1, TASK_SAMPLES // self.n)
+        tasks: list[dict[str, Any]] = [
+            {
+                "block": number,
+                "piece": start,
+                "smact": self.options.smact,
+                "agreement": self.options.choose_by_agreement,
+                "entries": [
+                    (i, self.references[i].id, conversion.to_json(self.references[i].structure))
+                    for i in block[start : start + size]
+                ],
+            }
+            | self.samples.payload(block[start : start + size])
+            for number, block in contents.items()
+            for start in range(0, len(block), size)
+        ]
+        n_pieces = {number: -(-len(block) // size) for number, block in contents.items()}
+        pieces: dict[int, dict[int, Rows]] = {number: {} for number in contents}
+        n_done = 0
+        failures: list[Failure] = []
+        for task, rows in map_tasks(self.executor, check_task, tasks, ahead=AHEAD, limits=None):
+            if isinstance(rows, Failure):
+                failures.append(rows)
+                continue
+            number = task["block"]
+            pieces[number][task["piece"]] = rows
+            n_done += len(task["entries"])
+            advance(n_done)
+            if len(pieces[number]) == n_pieces[number]:
+                complete = pieces.pop(number)
+                yield UnitResult(number, [row for piece in sorted(complete) for row in complete[piece]])
+        if failures:
+            raise CrystallmError(
+                f"{len(failures)} of {len(tasks)} tasks failed on the cluster ({failures[0].reason}); with "
+                "--out, the same command does what is missing"
+            )
+
+
+def check_task(task: Mapping[str, Any]) -> Rows:
+    """Generate and check the samples of a task, in a worker."""
+    entries = [
+        (i, ReferenceStructure(name, conversion.from_json(packed))) for i, name, packed in task["entries"]
+    ]
+    if "samples" in task:
+        samples = [[CspSample(*sample) for sample in row] for row in task["samples"]]
+    else:
+        generator = generator_of(task, [Request(**request) for request in task["requests"]])
+        crystals = generator.generate(range(len(task["requests"])))
+        samples = [
+            [_to_sample(crystal) for crystal in next(crystals)] if has_request else []
+            for has_request in task["has_request"]
+        ]
+    return csp_table.check_samples(
+        entries,
+        samples,
+        composition_test=task["smact"],
+        agreement=task["agreement"],
+        executor=worker_pool(),
+    )
+
+
+@contextmanager
+def _executor(execution: ExecutionOptions) -> Iterator[Executor | None]:
+    """Connect to the cluster of the options, if any."""
+    if execution.cluster is None:
+        yield None
+        return
+    from crystallm.execution import cluster
+
+    with cluster.connect(execution.cluster) as executor:
+        yield executor

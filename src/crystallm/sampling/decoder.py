@@ -1,4 +1,7 @@
-"""Batched decoding with prefill and key-value cache."""
+"""Batched decoding with prefill and key-value cache.
+
+Letters of shapes: N new tokens or sequences, V vocabulary, B sequences of a prefill, T tokens, C width.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from crystallm.network import ragged
-from crystallm.sampling import token_sampler
-from crystallm.sampling.token_sampler import log_probs
+from crystallm.network.ragged import RaggedNetwork
+from crystallm.sampling.token_sampler import TokenSampler, token_log_probs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,44 +21,45 @@ if TYPE_CHECKING:
 
     from crystallm.network.kv_cache import KVCache
     from crystallm.network.transformer import GPT
-    from crystallm.sampling.sequence import Options, Sample, SequenceRequest, TokenSequence
+    from crystallm.sampling.sequence import DecodingOptions, Sample, SequenceRequest, TokenSequence
 
     Progress = Callable[[int, int], None]
 
 
-_FIRST_CAPACITY = 128  # cached tokens a row; doubles when a row needs more
+PREFILL_ROWS = 32  # distinct prefixes that go through the network together
 
-PREFILL_ROWS = 32  # distinct beginnings that go through the network together
+_PREFILL_TOKENS = 8192  # of these, padding included, at most
 
-_PREFILL_TOKENS = 8192  # of these, with padding, at most
+_MAX_PREFILLS = 64  # distinct prefixes whose keys and values are kept for later samples
 
-_KEPT_PREFILLS = 64  # distinct beginnings whose keys and values are kept for samples to come
+_FIRST_CAPACITY = 128  # cached tokens per row; doubled when a row needs more
 
 
 class RequestQueue(Protocol):
-    """Where drafts come from while others are being written. Called by the thread that writes."""
+    """Source of requests while others are being sampled. Called by the sampling thread."""
 
-    def take(self, *, wait: bool) -> SequenceRequest | None:
-        """The next draft.
+    def next(self, *, wait: bool) -> SequenceRequest | None:
+        """Return the next request.
 
         Args:
-            wait: nothing is being written: wait for one. None then means that the line is closed.
+            wait: nothing is being sampled: wait for a request. None then means that the queue is closed.
 
         Returns:
             None if there is none now.
         """
 
-    def wanted(self, draft: SequenceRequest) -> bool:
-        """Whether a draft that was taken is still to be written."""
+    def is_active(self, request: SequenceRequest) -> bool:
+        """Return whether a request that was taken is still to be sampled."""
 
 
 @dataclass(frozen=True)
-class _Read:
-    """A beginning of texts that the network has read: all tokens but the last.
+class _Prefill:
+    """A prefix that the network has read: all its tokens but the last.
 
     Attributes:
-        cache, row: where its keys and values are.
-        log_probs: of its tokens behind the prompt.
+        cache: holds its keys and values.
+        row: of the cache.
+        log_probs: of its tokens after the prompt.
     """
 
     cache: KVCache
@@ -65,7 +68,7 @@ class _Read:
 
 
 class Decoder:
-    """Rows being written together, their cache, and the beginnings that have been read."""
+    """A batch of sequences, their cache, and prefixes that have been read."""
 
     def __init__(self, network: GPT, batch_size: int, *, compiled: bool = True) -> None:
         self.network = network
@@ -75,210 +78,235 @@ class Decoder:
         self.rows: list[TokenSequence] = []
         self.cache = network.new_cache(batch_size, min(_FIRST_CAPACITY, self.context))
         self.cache.set_lengths([])
-        self._read: OrderedDict[tuple[int, ...], _Read] = OrderedDict()
-        self._reader = ragged.Reader(network, compiled=compiled)
-        self._chooser = token_sampler.Chooser(network.config.vocab_size)
+        self._prefills: OrderedDict[tuple[int, ...], _Prefill] = OrderedDict()
+        self._ragged = RaggedNetwork(network, compiled=compiled)
+        self._token_sampler = TokenSampler(network.config.vocab_size)
 
-    def begin(self, row: TokenSequence, upcoming: Iterable[TokenSequence]) -> _Read:
-        """Have the network read all that a row has but its last token, and that of others to come."""
-        key = (row.n_prompt, *row.ids)
-        if key not in self._read:
-            group = {key: row}
-            longest = len(row.ids)
-            for other in upcoming:
-                longest = max(longest, len(other.ids))
+    def prefill(self, sequence: TokenSequence, upcoming: Iterable[TokenSequence]) -> _Prefill:
+        """Read all tokens of a sequence but the last, together with upcoming sequences."""
+        key = (sequence.n_prompt, *sequence.ids)
+        if key not in self._prefills:
+            group = {key: sequence}
+            longest = len(sequence.ids)
+            for later in upcoming:
+                longest = max(longest, len(later.ids))
                 if len(group) >= PREFILL_ROWS or longest * (len(group) + 1) > _PREFILL_TOKENS:
                     break
-                if (other.n_prompt, *other.ids) not in self._read:
-                    group.setdefault((other.n_prompt, *other.ids), other)
-            self._prefill(group)
-        self._read.move_to_end(key)
-        found = self._read[key]
-        row.cached = len(row.ids) - 1
-        row.learn(row.n_prompt, found.log_probs)
-        return found
+                if (later.n_prompt, *later.ids) not in self._prefills:
+                    group.setdefault((later.n_prompt, *later.ids), later)
+            self._read_prefixes(group)
+        self._prefills.move_to_end(key)
+        prefill = self._prefills[key]
+        sequence.cached = len(sequence.ids) - 1
+        sequence.record_log_probs(sequence.n_prompt, prefill.log_probs)
+        return prefill
 
-    def put(self, place: int, row: TokenSequence, begun: _Read) -> None:
-        """Give a row that has begun a place in the cache."""
-        self._make_room(len(row.ids))
-        self.cache.fill_row(place, begun.cache, begun.row)
-        self.rows[place : place + 1] = [row]
+    def insert(self, row: int, sequence: TokenSequence, prefill: _Prefill) -> None:
+        """Put a prefilled sequence into a row of the cache."""
+        self._reserve(len(sequence.ids))
+        self.cache.fill_row(row, prefill.cache, prefill.row)
+        self.rows[row : row + 1] = [sequence]
 
-    def drop(self, places: Sequence[int]) -> None:
-        """Take finished rows out."""
-        self.rows = [self.rows[place] for place in self.cache.drop_rows(places)]
+    def remove(self, rows: Sequence[int]) -> None:
+        """Remove finished sequences."""
+        self.rows = [self.rows[row] for row in self.cache.drop_rows(rows)]
 
     def step(self) -> None:
-        """Read what is unread in every row; write a token and those that must follow where one is due."""
-        tokens = [row.unread for row in self.rows]
-        before = [row.cached for row in self.rows]
-        self._make_room(max(cached + len(run) for cached, run in zip(before, tokens, strict=True)))
+        """Read the unread tokens of each row; append a sampled token, and forced ones after it, where due."""
+        tokens = [sequence.unread for sequence in self.rows]
+        before = [sequence.cached for sequence in self.rows]
+        self._reserve(max(cached + len(run) for cached, run in zip(before, tokens, strict=True)))
         with torch.inference_mode():
             self.cache.set_lengths(before)
-            runs = self._reader.runs(tokens, self.cache)
-            logits = self._reader.logits(self._reader.features(runs, self.cache))  # (N, V)
-            targets = [self._known(row, run) for row, run in zip(self.rows, tokens, strict=True)]
+            runs = self._ragged.runs(tokens, self.cache)
+            logits = self._ragged.logits(self._ragged.features(runs, self.cache))  # (N, V)
+            targets = [_next_tokens(row, run) for row, run in zip(self.rows, tokens, strict=True)]
             ends = [start + len(run) - 1 for start, run in zip(runs.starts, tokens, strict=True)]
-            open_rows = [place for place, row in enumerate(self.rows) if not row.finished]
-            last = torch.tensor([ends[place] for place in open_rows], device=self.device, dtype=torch.int64)
-            chosen = self._choose(logits[last], [self.rows[place] for place in open_rows])
-            for place, token in zip(open_rows, chosen, strict=True):
-                targets[place].append(token)
-            found = log_probs(logits, [token for run in targets for token in run])
-        for place, (row, run, start) in enumerate(zip(self.rows, tokens, runs.starts, strict=True)):
-            own = found[start : start + len(run)]
-            row.cached += len(run)
-            if row.finished:
-                row.learn(row.cached - len(run) + 1, own)
+            open_rows = [row for row, sequence in enumerate(self.rows) if not sequence.finished]
+            last = torch.tensor([ends[row] for row in open_rows], device=self.device, dtype=torch.int64)
+            drawn = self._draw(logits[last], [self.rows[row] for row in open_rows])
+            for row, token in zip(open_rows, drawn, strict=True):
+                targets[row].append(token)
+            log_probs = token_log_probs(logits, [token for run in targets for token in run])
+        for row, (sequence, run, start) in enumerate(zip(self.rows, tokens, runs.starts, strict=True)):
+            own = log_probs[start : start + len(run)]
+            first = sequence.cached + 1
+            sequence.cached += len(run)
+            if sequence.finished:
+                sequence.record_log_probs(first, own)
             else:
-                row.learn(row.cached - len(run) + 1, own[:-1])
-                row.write(targets[place][-1], own[-1], self.context)
+                sequence.record_log_probs(first, own[:-1])
+                sequence.append_sampled(targets[row][-1], own[-1], self.context)
 
-    def peek(self, rows: Sequence[TokenSequence]) -> Tensor:
-        """Logits (N, V) behind the last token of each of some rows, which are not kept; N at most a batch."""
-        for number, row in enumerate(rows):
-            self.put(number, row, self.begin(row, rows[number + 1 :]))
+    def next_logits(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Return logits (N, V) after the last token of at most `batch_size` sequences; keeps no rows."""
+        for row, sequence in enumerate(sequences):
+            self.insert(row, sequence, self.prefill(sequence, sequences[row + 1 :]))
         with torch.inference_mode():
-            runs = self._reader.runs([row.unread for row in rows], self.cache)
-            logits = self._reader.logits(self._reader.features(runs, self.cache))
-        self.drop(range(len(rows)))
+            runs = self._ragged.runs([sequence.unread for sequence in sequences], self.cache)
+            logits = self._ragged.logits(self._ragged.features(runs, self.cache))
+        self.remove(range(len(sequences)))
         return logits
 
-    @staticmethod
-    def _known(row: TokenSequence, run: Sequence[int]) -> list[int]:
-        """The tokens that come behind each of a run, as far as they are written."""
-        return row.ids[row.cached + 1 : row.cached + 1 + len(run)]
+    def slide(self, sequence: TokenSequence) -> None:
+        """Finish a sequence that has outgrown the context, reading its last tokens again at each step.
 
-    def slide(self, row: TokenSequence) -> None:
-        """Finish a text that has outgrown the context, with the last of its tokens as input at each step.
-
-        Positions shift by one a step, so nothing cached stays right, and every step reads the whole window.
+        Positions shift by one per step, so that cached keys and values cannot be used.
         """
-        while not row.finished:
-            window = torch.tensor([row.ids[-self.context :]], device=self.device)  # (1, context)
+        while not sequence.finished:
+            window = torch.tensor([sequence.ids[-self.context :]], device=self.device)  # (1, context)
             with torch.inference_mode():
                 logits = self.network.lm_head(self.network.features(window)[:, -1]).float()  # (1, V)
-                (token,) = self._choose(logits, [row])
-                (log_prob,) = log_probs(logits, [token])
-            row.write(token, log_prob, self.context)
+                (token,) = self._draw(logits, [sequence])
+                (log_prob,) = token_log_probs(logits, [token])
+            sequence.append_sampled(token, log_prob, self.context)
 
-    def _choose(self, logits: Tensor, rows: Sequence[TokenSequence]) -> list[int]:
-        """A token for each row, from the logits (N, V) behind its last one."""
-        alike: dict[Options, list[int]] = {}
-        for place, row in enumerate(rows):
-            alike.setdefault(row.options, []).append(place)
-        chosen = [0] * len(rows)
-        for options, places in alike.items():
-            together = [rows[place] for place in places]
-            tokens = self._chooser.choose(
-                logits if len(alike) == 1 else logits[torch.tensor(places, device=self.device)],
-                [row.allowed for row in together],
-                [next(row.uniforms) for row in together],
+    def _draw(self, logits: Tensor, sequences: Sequence[TokenSequence]) -> list[int]:
+        """Draw a token for each sequence from the logits (N, V) after its last token."""
+        by_options: dict[DecodingOptions, list[int]] = {}
+        for i, sequence in enumerate(sequences):
+            by_options.setdefault(sequence.options, []).append(i)
+        drawn = [0] * len(sequences)
+        for options, indices in by_options.items():
+            group = [sequences[i] for i in indices]
+            tokens = self._token_sampler.draw(
+                logits if len(by_options) == 1 else logits[torch.tensor(indices, device=self.device)],
+                [sequence.allowed for sequence in group],
+                [next(sequence.uniforms) for sequence in group],
                 temperature=options.temperature,
                 top_k=options.top_k,
                 top_p=options.top_p,
             )
-            for place, token in zip(places, tokens, strict=True):
-                chosen[place] = token
-        return chosen
+            for i, token in zip(indices, tokens, strict=True):
+                drawn[i] = token
+        return drawn
 
-    def _make_room(self, n_tokens: int) -> None:
+    def _reserve(self, n_tokens: int) -> None:
         if n_tokens > self.cache.capacity:
             self.cache.grow(min(max(2 * self.cache.capacity, n_tokens), self.context))
 
-    def _prefill(self, group: Mapping[tuple[int, ...], TokenSequence]) -> None:
-        rows = list(group.values())
-        lengths = [len(row.ids) - 1 for row in rows]
+    def _read_prefixes(self, group: Mapping[tuple[int, ...], TokenSequence]) -> None:
+        """Prefill all sequences of a group in one pass."""
+        sequences = list(group.values())
+        lengths = [len(sequence.ids) - 1 for sequence in sequences]
         longest = max(lengths)
-        cache = self.network.new_cache(len(rows), longest)
-        found: list[list[float]] = [[] for _ in rows]
+        cache = self.network.new_cache(len(sequences), longest)
+        log_probs: list[list[float]] = [[] for _ in sequences]
         if longest:
-            # Padding stands behind the tokens, where causal attention does not look, and is forgotten.
+            # Padding comes after the tokens, where causal attention does not look, and is truncated.
             padded = torch.tensor(
-                [row.ids[:-1] + [0] * (longest - n) for row, n in zip(rows, lengths, strict=True)]
-            )
+                [row.ids[:-1] + [0] * (longest - n) for row, n in zip(sequences, lengths, strict=True)]
+            )  # (B, T)
             with torch.inference_mode():
                 features = self.network.features(padded.to(self.device), cache=cache)  # (B, T, C)
                 cache.set_lengths(lengths)
-                places = [(i, at) for i, row in enumerate(rows) for at in range(row.n_prompt - 1, lengths[i])]
-                if places:
-                    which = torch.tensor(places, device=self.device)
-                    logits = self.network.lm_head(features[which[:, 0], which[:, 1]]).float()
-                    known = log_probs(logits, [rows[i].ids[at + 1] for i, at in places])
-                    for (i, _), log_prob in zip(places, known, strict=True):
-                        found[i].append(log_prob)
+                positions = [
+                    (i, k) for i, row in enumerate(sequences) for k in range(row.n_prompt - 1, lengths[i])
+                ]
+                if positions:
+                    index = torch.tensor(positions, device=self.device)  # (N, 2)
+                    logits = self.network.lm_head(features[index[:, 0], index[:, 1]]).float()  # (N, V)
+                    values = token_log_probs(logits, [sequences[i].ids[k + 1] for i, k in positions])
+                    for (i, _), log_prob in zip(positions, values, strict=True):
+                        log_probs[i].append(log_prob)
         for i, key in enumerate(group):
-            self._read[key] = _Read(cache, i, found[i])
-        while len(self._read) > max(_KEPT_PREFILLS, len(group)):
-            self._read.popitem(last=False)
+            self._prefills[key] = _Prefill(cache, i, log_probs[i])
+        while len(self._prefills) > max(_MAX_PREFILLS, len(group)):
+            self._prefills.popitem(last=False)
 
 
-def decoded(
-    decoder: Decoder,
-    take: Callable[[bool], TokenSequence | None],
-    wanted: Callable[[TokenSequence], bool],
-    ahead: int,
-) -> Iterator[TokenSequence]:
-    """Rows as they are finished.
+def _next_tokens(sequence: TokenSequence, run: Sequence[int]) -> list[int]:
+    """Return the token after each of a run, as far as they are known."""
+    return sequence.ids[sequence.cached + 1 : sequence.cached + 1 + len(run)]
+
+
+class Batcher:
+    """Keeps the rows of a decoder filled and yields sequences as they finish.
 
     Args:
-        decoder: with no rows yet.
-        take: gives the next row; None if there is none now. With True it may wait, and None is the end.
-        wanted: whether a row is still to be written.
-        ahead: rows that are taken before there is a place for them.
+        decoder: without rows.
+        next_sequence: returns the next sequence, or None if there is none now. Called with True it may wait,
+            and None is the end.
+        is_active: whether a sequence is still to be sampled.
+        prefetch: sequences to take before there is a free row, so that they are prefilled together.
     """
-    waiting: deque[TokenSequence] = deque()
 
-    def drawn(*, wait: bool) -> bool:
-        if (row := take(wait)) is None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        next_sequence: Callable[[bool], TokenSequence | None],
+        is_active: Callable[[TokenSequence], bool],
+        prefetch: int,
+    ) -> None:
+        self._decoder = decoder
+        self._next_sequence = next_sequence
+        self._is_active = is_active
+        self._prefetch = prefetch
+        self._waiting: deque[TokenSequence] = deque()
+
+    def __iter__(self) -> Iterator[TokenSequence]:
+        """Decode until no sequence is left."""
+        decoder = self._decoder
+        while True:
+            free = deque(
+                row
+                for row, sequence in enumerate(decoder.rows)
+                if sequence.done or not self._is_active(sequence)
+            )
+            done = [decoder.rows[row] for row in free if decoder.rows[row].done]
+            self._fill(free, done)
+            if free:
+                decoder.remove(free)
+            if decoder.rows:
+                decoder.step()
+            elif not done:
+                return
+            for sequence in decoder.rows:
+                if not sequence.finished and len(sequence.ids) > decoder.context:
+                    decoder.slide(sequence)
+            yield from done
+
+    def _fill(self, free: deque[int], done: list[TokenSequence]) -> None:
+        """Give free rows to new sequences; those that are done after their prefill are added to `done`."""
+        decoder = self._decoder
+        while free or len(decoder.rows) < decoder.batch_size:
+            sequence = self._next(wait=not done and len(free) == len(decoder.rows))
+            if sequence is None:
+                return
+            prefill = decoder.prefill(sequence, self._waiting)
+            if sequence.done:
+                done.append(sequence)
+            else:
+                decoder.insert(free.popleft() if free else len(decoder.rows), sequence, prefill)
+
+    def _next(self, *, wait: bool) -> TokenSequence | None:
+        """Return the next active sequence after taking those that will soon have a row."""
+        while True:
+            while len(self._waiting) < self._prefetch and self._take(wait=False):
+                pass
+            if not self._waiting and not (wait and self._take(wait=True)):
+                return None
+            if self._is_active(sequence := self._waiting.popleft()):
+                return sequence
+
+    def _take(self, *, wait: bool) -> bool:
+        """Move one sequence into the waiting line; return False if there is none."""
+        if (sequence := self._next_sequence(wait)) is None:
             return False
-        row.begin(decoder.context)
-        waiting.append(row)
+        sequence.start(self._decoder.context)
+        self._waiting.append(sequence)
         return True
 
-    def next_row(wait: bool) -> TokenSequence | None:
-        """The next row, the ones that will soon have a place being known."""
-        while True:
-            while len(waiting) < ahead and drawn(wait=False):
-                pass
-            if not waiting and not (wait and drawn(wait=True)):
-                return None
-            if wanted(row := waiting.popleft()):
-                return row
 
-    while True:
-        left = deque(place for place, row in enumerate(decoder.rows) if row.done or not wanted(row))
-        done = [decoder.rows[place] for place in left if decoder.rows[place].done]
-        while left or len(decoder.rows) < decoder.batch_size:
-            row = next_row(not done and len(left) == len(decoder.rows))
-            if row is None:
-                break
-            begun = decoder.begin(row, waiting)
-            if row.done:
-                done.append(row)
-                continue
-            decoder.put(left.popleft() if left else len(decoder.rows), row, begun)
-        if left:
-            decoder.drop(left)
-        if decoder.rows:
-            decoder.step()
-        elif not done:
-            return
-        outgrown = [row for row in decoder.rows if not row.finished and len(row.ids) > decoder.context]
-        for row in outgrown:
-            decoder.slide(row)
-        yield from done
-
-
-def in_order(found: Iterable[TokenSequence], progress: Progress | None) -> Iterator[Sample]:
-    """Samples in the order of their prompts."""
+def in_order(sequences: Iterable[TokenSequence], progress: Progress | None) -> Iterator[Sample]:
+    """Yield samples in the order of their prompts."""
     finished: dict[int, Sample] = {}
-    n_tokens = n_given = 0
-    for n_finished, row in enumerate(found, start=1):
-        finished[row.number] = row.to_sample()
-        n_tokens += len(row.log_probs)
+    n_tokens = n_yielded = 0
+    for n_finished, sequence in enumerate(sequences, start=1):
+        finished[sequence.number] = sequence.to_sample()
+        n_tokens += len(sequence.log_probs)
         if progress is not None:
             progress(n_finished, n_tokens)
-        while n_given in finished:
-            yield finished.pop(n_given)
-            n_given += 1
+        while n_yielded in finished:
+            yield finished.pop(n_yielded)
+            n_yielded += 1

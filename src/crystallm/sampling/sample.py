@@ -1,20 +1,17 @@
-"""Sampling from a network: batched, with a key-value cache, one random stream a sample, and rules if given.
+"""Sample token sequences from a network; log-probabilities of given sequences.
 
-Where the rules leave one token only, it is written without asking the network, which reads such runs in one
-pass together with the token before them; what rows have in front of the first choice is read once for all
-samples of a prompt. A finished row makes place for the next.
+Sampling is batched, with a key-value cache, a random stream per sample and an optional grammar. Tokens that
+the grammar forces are appended without sampling; the network reads such runs in one pass together with the
+token before them. A prefix is read once for all its samples. A finished row is given to the next sequence.
 
-Knows tokens, not crystals: which run of tokens ends a text is told by a `Stop`, which tokens may come next by
-a `Rules` object. What a token means, how a prompt is made and what becomes of a sample is others' business.
+`sample` takes a list of prompts with one set of options, `serve` a queue of requests with options of their
+own, `PrefixSampler` continues prefixes again and again.
 
-What is written is a list of prompts with one set of options (`sample`), or what comes along a line that never
-ends, each text with its own (`serve`).
+A sample depends only on (seed, index), its prompt and the options. In float32 it does not depend on its
+batch, up to the rounding of matrix products (relative 1e-6), which can change a token only if a random number
+lies that close to the border between two tokens.
 
-A sample depends on (seed, index), on its prompt and on the options alone: in float32 it is the same whatever
-else is in its batch, but for the rounding of matrix products (relative 1e-6), which may move a choice that
-lies so close to the border between two tokens.
-
-Letters of shapes: N rows being decoded, V vocabulary.
+Does not depend on crystals or languages. Letters of shapes: B sequences, T tokens, V vocabulary, N prefixes.
 """
 
 from __future__ import annotations
@@ -26,17 +23,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.sampling.decoder import PREFILL_ROWS, Decoder, decoded, in_order
+from crystallm.sampling.decoder import PREFILL_ROWS, Batcher, Decoder, in_order
 from crystallm.sampling.sequence import (
-    BROKEN,
+    NOT_FINITE,
+    DecodingOptions,
     Grammar,
-    Options,
     Sample,
     SequenceRequest,
     Stop,
     TokenSequence,
     check_options,
-    check_text,
+    check_prompt,
 )
 
 if TYPE_CHECKING:
@@ -50,9 +47,11 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
 
 
-_DRAWN_AHEAD = 8  # texts that are taken from a line before there is a place for them
+_PREFETCH = 8  # requests taken from a queue before there is a free row
 
-_COMPILED_FOR = 8  # texts for which to load what is compiled (0.7 s) pays
+_MIN_COMPILED = 8  # sequences from which loading the compiled kernels (0.7 s) pays off
+
+_BATCH = 64  # given sequences that go through the network together
 
 
 def sample(
@@ -67,116 +66,117 @@ def sample(
     indices: Sequence[int] | None = None,
     batch_size: int = 32,
     max_new_tokens: int = 3000,
-    rules: Grammar | None = None,
+    grammar: Grammar | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Sample]:
-    """Write one text behind each prompt.
+    """Sample one sequence per prompt.
 
     Args:
         network: in evaluation mode.
-        prompts: tokens; repeat a prompt for several samples of it, side by side, and it is read once.
-        stop: when a text ends.
-        temperature: logits are divided by it; 0 takes the likeliest token.
-        top_k: sample from the k likeliest of the allowed tokens; None for all.
-        top_p: sample from the smallest set of likeliest tokens that holds this probability; None for all.
-        seed: with a sample's index, decides its random numbers.
-        indices: one for each prompt; 0, 1, ... if None.
-        batch_size: texts written at a time; a finished one makes place for the next.
-        max_new_tokens: a text that has so many and no end stays unfinished.
-        rules: which tokens may come next; None for all.
-        progress: called after each finished text with the number of texts and of generated tokens so far.
+        prompts: tokens. Repeat a prompt, side by side, for several samples; it is read once.
+        stop: when a sequence ends.
+        temperature: divides the logits; 0 takes the most likely token.
+        top_k: sample from the k most likely of the allowed tokens; None for all.
+        top_p: sample from the smallest set of most likely tokens that holds this probability; None for all.
+        seed: with a sample's index, selects its random numbers.
+        indices: one per prompt; 0, 1, ... if None.
+        batch_size: number of sequences sampled at a time.
+        max_new_tokens: a sequence with this many generated tokens and no end stays unfinished.
+        grammar: constrains the next token; None for no constraint.
+        progress: called after each finished sequence with the sequences and generated tokens so far.
 
     Returns:
-        An iterator over the samples in the order of the prompts; the work is done as it is drawn from.
+        A lazy iterator over the samples in the order of the prompts.
 
     Raises:
-        InputError: an option out of its range; a prompt that is empty, has foreign tokens, fills the context.
-        CrystallmError: while drawing, if the network's numbers are not finite.
+        InputError: an option is out of range; a prompt is empty, has unknown tokens or fills the context.
+        CrystallmError: during iteration, if the network's logits are not finite.
     """
-    options = Options(stop, temperature, top_k, top_p, max_new_tokens)
+    options = DecodingOptions(stop, temperature, top_k, top_p, max_new_tokens)
     streams = range(len(prompts)) if indices is None else indices
     if len(streams) != len(prompts):
         raise InputError(f"{len(streams)} indices for {len(prompts)} prompts: give one for each")
     check_options(network, options, batch_size)
-    for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True)):
-        check_text(network, number, SequenceRequest(prompt, options, seed, index))
-    rows = (
-        TokenSequence.of(number, SequenceRequest(prompt, options, seed, index, rules))
-        for number, (prompt, index) in enumerate(zip(prompts, streams, strict=True))
-    )
-    decoder = Decoder(network, min(batch_size, max(len(prompts), 1)), compiled=len(prompts) >= _COMPILED_FOR)
-    found = decoded(decoder, lambda _: next(rows, None), lambda _: True, PREFILL_ROWS)
-    return in_order(found, progress)
+    requests = [
+        SequenceRequest(prompt, options, seed, index, grammar)
+        for prompt, index in zip(prompts, streams, strict=True)
+    ]
+    for number, request in enumerate(requests):
+        check_prompt(network, number, request)
+    rows = (TokenSequence.from_request(number, request) for number, request in enumerate(requests))
+    decoder = Decoder(network, min(batch_size, max(len(prompts), 1)), compiled=len(prompts) >= _MIN_COMPILED)
+    batcher = Batcher(decoder, lambda _: next(rows, None), lambda _: True, PREFILL_ROWS)
+    return in_order(batcher, progress)
 
 
 def serve(
-    network: GPT, line: RequestQueue, *, batch_size: int = 32
+    network: GPT, requests: RequestQueue, *, batch_size: int = 32
 ) -> Iterator[tuple[SequenceRequest, Sample]]:
-    """Write what comes along a line, until it is closed.
+    """Sample the requests of a queue until it is closed.
 
-    A text begins as soon as there is a place for it beside those being written; each is what `sample` writes
-    with its options, seed and index.
+    A request starts as soon as there is a free row; its result is what `sample` returns for its options, seed
+    and index.
 
     Args:
         network: in evaluation mode.
-        line: of drafts that `check` has found good.
-        batch_size: texts written at a time.
+        requests: that `check_request` has accepted.
+        batch_size: number of sequences sampled at a time.
 
     Returns:
-        An iterator over drafts and what was written, as they finish; the work is done as it is drawn from.
+        A lazy iterator over requests and samples, as they finish.
 
     Raises:
-        CrystallmError: while drawing, if the network's numbers are not finite.
+        CrystallmError: during iteration, if the network's logits are not finite.
     """
-    drafts: dict[int, SequenceRequest] = {}
+    by_number: dict[int, SequenceRequest] = {}
     numbers = itertools.count()
 
-    def take(wait: bool) -> TokenSequence | None:
-        draft = line.take(wait=wait)
-        if draft is None:
+    def next_sequence(wait: bool) -> TokenSequence | None:
+        request = requests.next(wait=wait)
+        if request is None:
             return None
-        row = TokenSequence.of(next(numbers), draft)
-        drafts[row.number] = draft
-        return row
+        sequence = TokenSequence.from_request(next(numbers), request)
+        by_number[sequence.number] = request
+        return sequence
 
-    def wanted(row: TokenSequence) -> bool:
-        if line.wanted(drafts[row.number]):
+    def is_active(sequence: TokenSequence) -> bool:
+        if requests.is_active(by_number[sequence.number]):
             return True
-        del drafts[row.number]
+        del by_number[sequence.number]
         return False
 
-    for row in decoded(Decoder(network, batch_size), take, wanted, _DRAWN_AHEAD):
-        yield drafts.pop(row.number), row.to_sample()
+    for sequence in Batcher(Decoder(network, batch_size), next_sequence, is_active, _PREFETCH):
+        yield by_number.pop(sequence.number), sequence.to_sample()
 
 
-def check(network: GPT, draft: SequenceRequest) -> None:
-    """Refuse a draft that cannot be written.
+def check_request(network: GPT, request: SequenceRequest) -> None:
+    """Raise if a request cannot be sampled.
 
     Raises:
-        InputError: an option out of its range; a prompt that is empty, has foreign tokens, fills the context,
-            or breaks the rules.
+        InputError: an option is out of range; the prompt is empty, has unknown tokens, fills the context or
+            violates the grammar.
     """
-    check_options(network, draft.options, 1)
-    check_text(network, draft.index, draft)
-    if draft.rules is not None:
-        draft.rules.start(draft.prompt)
+    check_options(network, request.options, 1)
+    check_prompt(network, request.index, request)
+    if request.grammar is not None:
+        request.grammar.start(request.prompt)
 
 
-class Writer:
-    """A network that writes again and again: a beginning that it has read is not read a second time.
+class PrefixSampler:
+    """Samples from prefixes again and again; keeps the cache of prefixes that were read.
 
     Args:
         network: in evaluation mode.
-        stop: when a text ends.
-        temperature: as for `sample`, as are all others.
+        stop: when a sequence ends.
+        temperature: as for `sample`, as are the following.
         top_k: likewise.
         top_p: likewise.
         batch_size: likewise.
-        max_new_tokens: likewise; what a beginning holds behind the prompt counts.
-        rules: likewise.
+        max_new_tokens: likewise; tokens of a prefix after the prompt count.
+        grammar: likewise.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option is out of range.
     """
 
     def __init__(
@@ -189,107 +189,102 @@ class Writer:
         top_p: float | None = None,
         batch_size: int = 32,
         max_new_tokens: int = 3000,
-        rules: Grammar | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
         self._network = network
-        self._options = Options(stop, temperature, top_k, top_p, max_new_tokens)
+        self._options = DecodingOptions(stop, temperature, top_k, top_p, max_new_tokens)
         check_options(network, self._options, batch_size)
-        self._rules = rules
+        self._grammar = grammar
         self._decoder = Decoder(network, batch_size)
 
     def sample(
-        self, beginnings: Sequence[tuple[Sequence[int], int]], *, seed: int, indices: Sequence[int]
+        self, prefixes: Sequence[tuple[Sequence[int], int]], *, seed: int, indices: Sequence[int]
     ) -> Iterator[Sample]:
-        """Write one text behind each beginning; one that is a whole text stays as it is.
+        """Sample one sequence per prefix.
 
-        So does one that fills the context, if that does not slide.
+        A prefix that has ended, or fills a context that does not slide, is returned as it is.
 
         Args:
-            beginnings: tokens, and how many of them are the prompt's: the log-probabilities of the others
-                are those of the text.
+            prefixes: tokens, and how many of them are the prompt's; the log-probabilities of the others are
+                part of the sample.
             seed: as for `sample`.
-            indices: one for each beginning.
+            indices: one per prefix.
 
         Returns:
-            As for `sample`. It has to be drawn from to its end before the writer is asked again.
+            As for `sample`. Exhaust the iterator before the next call.
 
         Raises:
-            InputError: a beginning that is empty, has foreign tokens, outgrows the context, breaks the rules.
+            InputError: a prefix is empty, has unknown tokens, outgrows the context or violates the grammar.
         """
         stop, context = self._options.stop, self._network.config.context
         end = stop.end_ids
-        rows = []
-        for number, ((ids, n_prompt), index) in enumerate(zip(beginnings, indices, strict=True)):
-            draft = SequenceRequest(ids, self._options, seed, index, self._rules)
-            n_written = len(ids) - n_prompt
-            ended = n_written >= len(end) and tuple(ids[-len(end) :]) == end
+        sequences = []
+        for number, ((ids, n_prompt), index) in enumerate(zip(prefixes, indices, strict=True)):
+            request = SequenceRequest(ids, self._options, seed, index, self._grammar)
+            n_generated = len(ids) - n_prompt
+            ended = n_generated >= len(end) and tuple(ids[-len(end) :]) == end
             finished = ended or (len(ids) >= context and not stop.slide)
-            check_text(self._network, number, draft, finished=finished)
-            row = TokenSequence.of(number, draft)
-            row.n_prompt = n_prompt
-            row.log_probs, row.forced = [math.nan] * n_written, [False] * n_written
-            row.ended, row.finished = ended, finished
-            rows.append(row)
-        line = iter(rows)
-        written = decoded(self._decoder, lambda _: next(line, None), lambda _: True, PREFILL_ROWS)
-        return in_order(written, None)
+            check_prompt(self._network, number, request, finished=finished)
+            sequence = TokenSequence.from_request(number, request)
+            sequence.n_prompt = n_prompt
+            sequence.log_probs, sequence.forced = [math.nan] * n_generated, [False] * n_generated
+            sequence.ended, sequence.finished = ended, finished
+            sequences.append(sequence)
+        remaining = iter(sequences)
+        batcher = Batcher(self._decoder, lambda _: next(remaining, None), lambda _: True, PREFILL_ROWS)
+        return in_order(batcher, None)
 
-    def peek(self, beginnings: Sequence[tuple[Sequence[int], int]]) -> Tensor:
-        """Log-probabilities (N, V) of what may come behind each beginning, without temperature or rules.
+    def next_log_probs(self, prefixes: Sequence[tuple[Sequence[int], int]]) -> Tensor:
+        """Return log-probabilities (N, V) of the next token of each prefix, without temperature or grammar.
 
         Args:
-            beginnings: as for `sample`, each shorter than the context.
+            prefixes: as for `sample`, each shorter than the context.
 
         Raises:
             InputError: as for `sample`.
-            CrystallmError: the network's numbers are not finite.
+            CrystallmError: the network's logits are not finite.
         """
-        rows = []
-        for number, (ids, n_prompt) in enumerate(beginnings):
-            draft = SequenceRequest(ids, self._options)
-            check_text(self._network, number, draft)
-            rows.append(TokenSequence.of(number, draft))
-            rows[-1].n_prompt = n_prompt
+        sequences = []
+        for number, (ids, n_prompt) in enumerate(prefixes):
+            request = SequenceRequest(ids, self._options)
+            check_prompt(self._network, number, request)
+            sequences.append(TokenSequence.from_request(number, request))
+            sequences[-1].n_prompt = n_prompt
         size = self._decoder.batch_size
-        found = [self._decoder.peek(rows[k : k + size]) for k in range(0, len(rows), size)]
-        if not found:
+        parts = [self._decoder.next_logits(sequences[k : k + size]) for k in range(0, len(sequences), size)]
+        if not parts:
             return torch.empty(0, self._network.config.vocab_size)
-        logits = torch.cat(found).log_softmax(dim=-1)
-        if bool(logits.isnan().any()):
-            raise CrystallmError(BROKEN)
-        return logits
+        log_probs = torch.cat(parts).log_softmax(dim=-1)
+        if bool(log_probs.isnan().any()):
+            raise CrystallmError(NOT_FINITE)
+        return log_probs
 
 
-def token_losses(network: GPT, texts: Sequence[Sequence[int]]) -> list[list[float]]:
-    """-log p of every token but the first of each text, nats."""
-    import torch
+def log_probs(network: GPT, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Return the log-probability of every token but the first of each sequence, in one pass."""
+    if not sequences:
+        return []
+    logits = _padded_logits(network, [ids[:-1] for ids in sequences])  # (B, T - 1, V)
+    n = logits.shape[1]
+    targets = torch.tensor([[*ids[1:], *[0] * (n - len(ids) + 1)] for ids in sequences], device=logits.device)
+    values = logits.gather(2, targets[..., None])[..., 0] - logits.logsumexp(dim=2)  # (B, T - 1)
+    return [row[: len(ids) - 1].tolist() for row, ids in zip(values.cpu(), sequences, strict=True)]
 
-    longest = max(map(len, texts))
+
+def next_token_log_probs(network: GPT, sequences: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    """Yield for each sequence the log-probabilities of the token after each of its tokens, (T, V)."""
+    for start in range(0, len(sequences), _BATCH):
+        group = sequences[start : start + _BATCH]
+        values = torch.log_softmax(_padded_logits(network, group), dim=-1).cpu()  # (B, T, V)
+        for ids, rows in zip(group, values, strict=True):
+            yield rows[: len(ids)]
+
+
+@torch.inference_mode()
+def _padded_logits(network: GPT, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Return logits (B, T, V), float32. Causal attention does not see the padding after the tokens."""
+    longest = max(map(len, sequences))
     device = network.transformer.wte.weight.device
-    # Padding stands behind all that is looked at, and no token sees what comes after it.
-    ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=device)  # (B, T)
-    with torch.no_grad():
-        logits = network(ids[:, :-1]).float()  # (B, T - 1, V)
-        told = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(dim=2)  # (B, T - 1)
-    return [(-row[: len(text) - 1]).tolist() for row, text in zip(told.cpu(), texts, strict=True)]
-
-
-_BATCH = 64  # texts that go through the network together
-
-
-def log_probs(network: GPT, texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-    """For each text, at each of its tokens, the log-probabilities of the next one, (T, V) float32."""
-    import torch
-
-    device = network.transformer.wte.weight.device
-    for start in range(0, len(texts), _BATCH):
-        group = texts[start : start + _BATCH]
-        longest = max(map(len, group))
-        # Padding stands behind the tokens, where causal attention does not look.
-        padded = torch.tensor(
-            [[*text, *[0] * (longest - len(text))] for text in group], device=device
-        )  # (B, T)
-        with torch.inference_mode():
-            logits = network(padded).float()  # (B, T, V)
-        for text, rows in zip(group, torch.log_softmax(logits, dim=-1).cpu(), strict=True):
-            yield rows[: len(text)]
+    ids = torch.tensor([[*each, *[0] * (longest - len(each))] for each in sequences], device=device)  # (B, T)
+    logits: Tensor = network(ids).float()
+    return logits

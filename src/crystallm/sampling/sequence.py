@@ -1,7 +1,6 @@
-"""One text that is being written: what decides it, and what is there of it so far.
+"""State of one token sequence during sampling.
 
-Knows tokens and random numbers; refuses to know networks' arithmetic and which texts are written together:
-see `decode`.
+Does not depend on the network's computation or on the batch: see `decoder`.
 """
 
 from __future__ import annotations
@@ -20,66 +19,66 @@ if TYPE_CHECKING:
     from crystallm.network.transformer import GPT
 
 
-BROKEN = "the network's logits are not finite: its weights are broken"
+NOT_FINITE = "the network's logits are not finite: its weights are broken"
 
-_DRAWS = 64  # uniform numbers drawn at a time
+_BLOCK = 64  # uniform numbers drawn at once
 
 
 @dataclass(frozen=True)
 class Stop:
-    """When a text ends."""
+    """When a sequence ends."""
 
     end_ids: tuple[int, ...]
-    """The run of tokens that, generated, ends a text; tokens of the prompt do not count towards it."""
+    """Run of generated tokens that ends a sequence; tokens of the prompt do not count towards it."""
     slide: bool = False
-    """At the end of the context: drop the oldest tokens and go on (True), or leave the text unfinished."""
+    """At the end of the context: drop the oldest tokens and continue (True), or stop unfinished."""
 
 
 class GrammarState(Protocol):
-    """What the rules know about one text while it is written."""
+    """State of the grammar in one sequence."""
 
     def allowed(self) -> Sequence[int] | None:
-        """Tokens that may come next, each once; None for all. None left: the text stays unfinished."""
+        """Return the allowed next tokens, each once; None for all. Empty ends the sequence unfinished."""
 
     def advance(self, token: int) -> int | None:
-        """Take note of the next token, one of those allowed.
+        """Add the next token, one of those allowed.
 
         Returns:
-            How many of the last tokens, this one among them, are to be taken back and written anew; the state
-            stands before them already. 0 or None for none.
+            Number of last tokens, this one included, to remove and sample again; the state is already before
+            them. 0 or None for none.
         """
 
 
 class Grammar(Protocol):
-    """Which tokens may come next in a text."""
+    """Constrains the next token of a sequence."""
 
     def start(self, prompt: Sequence[int]) -> GrammarState:
-        """A fresh state for a text that begins with `prompt`."""
+        """Return a new state after `prompt`."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One text that the network wrote."""
+    """A sampled token sequence."""
 
     number: int
-    """Which of the prompts, counted from 0."""
+    """Index of its prompt."""
     index: int
-    """With the seed, names the random stream."""
+    """With the seed, selects the random stream."""
     ids: tuple[int, ...]
-    """Tokens of prompt, text and end."""
+    """Tokens of the prompt and the generated tokens, including the end."""
     n_prompt: int
-    """How many of them are the prompt's."""
+    """Number of prompt tokens."""
     log_probs: tuple[float, ...]
-    """Natural logarithm of each generated token's probability in the network at temperature 1, without rules,
-    top-k or top-p; forced tokens count like the others."""
+    """Natural log-probability of each generated token, forced or not, at temperature 1 without grammar, top-k
+    or top-p."""
     ended: bool
-    """Whether the end was written; False if context, limit of tokens or rules cut the text off."""
+    """Whether the end was generated; False if context, token limit or grammar stopped the sequence."""
     forced: tuple[bool, ...] = ()
-    """For each generated token, whether the rules left no other."""
+    """For each generated token, whether the grammar allowed no other."""
 
     @property
     def generated(self) -> tuple[int, ...]:
-        """Tokens behind the prompt."""
+        """Tokens after the prompt."""
         return self.ids[self.n_prompt :]
 
     @property
@@ -89,8 +88,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a text is drawn; as for `sample`."""
+class DecodingOptions:
+    """How the tokens of a sequence are drawn; see `sample.sample`."""
 
     stop: Stop
     temperature: float = 1.0
@@ -101,38 +100,38 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class SequenceRequest:
-    """A text that is to be written, with all that decides it; as for `sample`."""
+    """A sequence to sample; see `sample.sample`."""
 
     prompt: Sequence[int]
-    options: Options
+    options: DecodingOptions
     seed: int = 0
     index: int = 0
-    rules: Grammar | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(slots=True)
 class TokenSequence:
-    """A text being written.
+    """A sequence being sampled.
 
     Attributes:
-        number: of its prompt.
+        number: index of its prompt.
         index: of its random stream.
-        options: how it is drawn.
-        ids: prompt and text.
-        n_prompt: tokens of the prompt.
-        state: what the rules know of it.
-        uniforms: a random number for each token, forced or not.
-        log_probs: of each token behind the prompt; NaN until the network has seen the one before it.
-        forced: for each token behind the prompt, whether it had to come.
-        allowed: what may come next, None for all.
-        cached: tokens that the network has read.
-        ended: whether its end was written.
-        finished: whether nothing is to be written any more.
+        options: how tokens are drawn.
+        ids: prompt and generated tokens.
+        n_prompt: number of prompt tokens.
+        state: of the grammar.
+        uniforms: one random number per token, forced or not.
+        log_probs: of each generated token; NaN until the network has read the token before it.
+        forced: for each generated token, whether it was forced.
+        allowed: allowed next tokens, None for all.
+        cached: number of tokens that the network has read.
+        ended: whether its end was generated.
+        finished: whether no further token is to be generated.
     """
 
     number: int
     index: int
-    options: Options
+    options: DecodingOptions
     ids: list[int]
     n_prompt: int
     state: GrammarState | None
@@ -145,60 +144,68 @@ class TokenSequence:
     finished: bool = False
 
     @classmethod
-    def of(cls, number: int, draft: SequenceRequest) -> TokenSequence:
-        """The row that begins with a draft's prompt."""
+    def from_request(cls, number: int, request: SequenceRequest) -> TokenSequence:
+        """Return the sequence of a request, with the prompt as its tokens."""
         return cls(
             number=number,
-            index=draft.index,
-            options=draft.options,
-            ids=list(draft.prompt),
-            n_prompt=len(draft.prompt),
-            state=None if draft.rules is None else draft.rules.start(draft.prompt),
-            uniforms=uniforms_of(draft.seed, draft.index),
+            index=request.index,
+            options=request.options,
+            ids=list(request.prompt),
+            n_prompt=len(request.prompt),
+            state=None if request.grammar is None else request.grammar.start(request.prompt),
+            uniforms=uniform_stream(request.seed, request.index),
         )
 
-    def begin(self, context: int) -> None:
-        """Look what may come behind the prompt, and write what must."""
-        self._look()
-        self._write_forced(context)
+    def start(self, context: int) -> None:
+        """Determine the allowed tokens after the prompt and append forced ones."""
+        self._update_allowed()
+        self._append_forced(context)
 
-    def write(self, token: int, log_prob: float, context: int) -> None:
-        """Write the token that was chosen, and behind it what must come."""
+    def append_sampled(self, token: int, log_prob: float, context: int) -> None:
+        """Append a sampled token and the forced tokens after it.
+
+        Raises:
+            CrystallmError: the log-probability is NaN.
+        """
         if math.isnan(log_prob):
-            raise CrystallmError(BROKEN)
-        alone = self.allowed is not None and len(self.allowed) == 1  # so it is beyond the context
-        self._append(token, log_prob, context, forced=alone)
-        self._write_forced(context)
+            raise CrystallmError(NOT_FINITE)
+        # Only past the context limit: otherwise forced tokens were appended already.
+        forced = self.allowed is not None and len(self.allowed) == 1
+        self._append(token, log_prob, context, forced=forced)
+        self._append_forced(context)
 
-    def learn(self, first: int, log_probs: Sequence[float]) -> None:
-        """Take note of the log-probabilities of tokens that had to come, from place `first` in `ids` on."""
+    def record_log_probs(self, first: int, log_probs: Sequence[float]) -> None:
+        """Record the log-probabilities of forced tokens, from position `first` in `ids` on.
+
+        Raises:
+            CrystallmError: one is NaN.
+        """
         if any(map(math.isnan, log_probs)):
-            raise CrystallmError(BROKEN)
+            raise CrystallmError(NOT_FINITE)
         start = first - self.n_prompt
         self.log_probs[start : start + len(log_probs)] = log_probs
 
     @property
     def unread(self) -> list[int]:
-        """Tokens that the network is to read next: all new ones, but for the last of a finished text."""
+        """Tokens that the network reads next: all new ones, without the last of a finished sequence."""
         return self.ids[self.cached : -1] if self.finished else self.ids[self.cached :]
 
     @property
     def done(self) -> bool:
-        """Whether the text is finished and the probabilities of all its tokens are known."""
+        """Whether the sequence is finished and all its log-probabilities are known."""
         return self.finished and not (self.log_probs and math.isnan(self.log_probs[-1]))
 
-    def _look(self) -> None:
-        """Ask the rules what may come next, and see whether the text has to be left here."""
+    def _update_allowed(self) -> None:
         self.allowed = None if self.state is None else self.state.allowed()
         limit = self.options.max_new_tokens
         if (self.allowed is not None and len(self.allowed) == 0) or len(self.log_probs) >= limit:
             self.finished = True
 
-    def _write_forced(self, context: int) -> None:
+    def _append_forced(self, context: int) -> None:
         while not self.finished and self.allowed is not None and len(self.allowed) == 1:
             if len(self.ids) >= context:
-                return  # what outgrows the context is written token by token
-            next(self.uniforms)  # so that each token has its own, whatever the others were
+                return  # beyond the context, tokens are appended one by one
+            next(self.uniforms)  # each token uses one number, forced or not
             self._append(self.allowed[0], math.nan, context, forced=True)
 
     def _append(self, token: int, log_prob: float, context: int, *, forced: bool) -> None:
@@ -213,16 +220,18 @@ class TokenSequence:
         if len(self.ids) >= context and not self.options.stop.slide:
             self.finished = True
             return
-        back = 0 if self.state is None else self.state.advance(token) or 0
-        if back:
-            if back > len(self.log_probs):
-                raise AssertionError(f"rules take back {back} tokens of {len(self.log_probs)} written")
-            del self.ids[-back:], self.log_probs[-back:], self.forced[-back:]
+        n_back = 0 if self.state is None else self.state.advance(token) or 0
+        if n_back:
+            if n_back > len(self.log_probs):
+                raise AssertionError(
+                    f"the grammar removes {n_back} tokens, of {len(self.log_probs)} generated"
+                )
+            del self.ids[-n_back:], self.log_probs[-n_back:], self.forced[-n_back:]
             self.cached = min(self.cached, len(self.ids) - 1)
-        self._look()
+        self._update_allowed()
 
     def to_sample(self) -> Sample:
-        """What was written, once it is done."""
+        """Return the result of a sequence that is done."""
         return Sample(
             number=self.number,
             index=self.index,
@@ -234,15 +243,15 @@ class TokenSequence:
         )
 
 
-def uniforms_of(seed: int, index: int) -> Iterator[float]:
-    """The random stream of a sample, from a counter-based generator: it depends on nothing else."""
+def uniform_stream(seed: int, index: int) -> Iterator[float]:
+    """Yield the random numbers in [0, 1) of a sample, from a counter-based generator."""
     generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
     while True:
-        yield from generator.random(_DRAWS).tolist()
+        yield from generator.random(_BLOCK).tolist()
 
 
-def check_options(network: GPT, options: Options, batch_size: int) -> None:
-    """Refuse how nothing can be sampled."""
+def check_options(network: GPT, options: DecodingOptions, batch_size: int) -> None:
+    """Raise InputError if an option is out of range or the network is in training mode."""
     if network.training:
         raise InputError("the network is in training mode, its dropout on: call network.eval() first")
     temperature, top_k, top_p = options.temperature, options.top_k, options.top_p
@@ -256,27 +265,27 @@ def check_options(network: GPT, options: Options, batch_size: int) -> None:
         if value < 1:
             raise InputError(f"{name}={value} must be 1 or more")
     if not options.stop.end_ids:
-        raise InputError("stop.end_ids is empty: say which tokens end a text")
+        raise InputError("stop.end_ids is empty: give the tokens that end a sequence")
 
 
-def check_text(network: GPT, number: int, draft: SequenceRequest, *, finished: bool = False) -> None:
-    """Refuse what cannot be continued.
+def check_prompt(network: GPT, number: int, request: SequenceRequest, *, finished: bool = False) -> None:
+    """Raise InputError if a prompt cannot be continued. Does not check it against the grammar.
 
     Args:
         network: that is to continue it.
-        number: by which errors name it.
-        draft: its rules are not asked.
-        finished: whether nothing is to be written behind it, so that it may fill the context.
+        number: names the prompt in errors.
+        request: with the prompt.
+        finished: whether no token is to be generated, so that the prompt may fill the context.
     """
-    prompt = draft.prompt
-    for value in (draft.seed, draft.index):
+    prompt = request.prompt
+    for value in (request.seed, request.index):
         if not 0 <= value < 2**64:
             raise InputError(f"seed and indices must lie in [0, 2^64), not {value}")
     context, n_vocabulary = network.config.context, network.config.vocab_size
-    room = context if draft.options.stop.slide or finished else context - 1
+    limit = context if request.options.stop.slide or finished else context - 1
     if not prompt:
         raise InputError(f"prompt {number} is empty: give at least one token")
-    if len(prompt) > room:
-        raise InputError(f"prompt {number} has {len(prompt)} tokens, the context of {context} takes {room}")
+    if len(prompt) > limit:
+        raise InputError(f"prompt {number} has {len(prompt)} tokens, the context of {context} takes {limit}")
     if min(prompt) < 0 or max(prompt) >= n_vocabulary:
         raise InputError(f"prompt {number} has a token outside 0 ... {n_vocabulary - 1}")

@@ -1,6 +1,6 @@
-"""Tokens drawn from logits: temperature, top-k and top-p, among those that may come.
+"""Draw tokens from logits: temperature, top-k and top-p, among the allowed tokens.
 
-Knows numbers, not texts. Letters of shapes: N rows, V vocabulary.
+Letters of shapes: N rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 _BELOW_ONE = 1.0 - 2.0**-40
 
-_KEPT = 4096  # lists of tokens whose arrays are kept
+_MAX_CACHED = 4096  # token lists whose arrays are cached
 
 
-def choose(
+def draw_tokens(
     logits: Tensor,
     uniforms: Tensor,
     *,
@@ -32,14 +32,14 @@ def choose(
     top_k: int | None,
     top_p: float | None = None,
 ) -> Tensor:
-    """Draw one token a row, by inversion of the cumulative distribution in the order of the tokens.
+    """Draw one token per row by inverting the cumulative distribution in token order.
 
     Args:
-        logits: (N, V); -inf where a token is not allowed. Each row needs a finite one.
+        logits: (N, V); -inf where a token is not allowed. Each row needs at least one finite logit.
         uniforms: (N,) float64 in [0, 1).
-        temperature: as for `sample`, as are the next two; applied in the order k, temperature, p.
-        top_k: tokens that tie with the k-th stay.
-        top_p: of the probabilities at this temperature.
+        temperature: divides the logits; 0 takes the most likely token. Applied after top-k, before top-p.
+        top_k: sample from the k most likely tokens, including ties with the k-th; None for all.
+        top_p: sample from the smallest set of most likely tokens that holds this probability; None for all.
 
     Returns:
         (N,) int64 tokens.
@@ -49,12 +49,12 @@ def choose(
     if top_k is not None and top_k < logits.shape[-1]:
         kth = torch.topk(logits, top_k, dim=-1).values[:, -1:]  # (N, 1)
         logits = logits.masked_fill(logits < kth, -math.inf)
-    # The maximum first, so that a tiny temperature cannot overflow.
+    # Subtract the maximum first, so that a tiny temperature cannot overflow.
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     probabilities = torch.softmax(logits, dim=-1, dtype=torch.float64)  # (N, V)
     if top_p is not None and top_p < 1:
         ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        beyond = ranked.cumsum(dim=-1) - ranked >= top_p  # the likeliest stays: nothing is before it
+        beyond = ranked.cumsum(dim=-1) - ranked >= top_p  # never the most likely token
         probabilities = probabilities.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
     cumulative = probabilities.cumsum(dim=-1)
     thresholds = uniforms.clamp(max=_BELOW_ONE)[:, None] * cumulative[:, -1:]
@@ -62,22 +62,22 @@ def choose(
 
 
 def mask_logits(logits: Tensor, allowed: Sequence[Sequence[int] | None]) -> Tensor:
-    """Set to -inf what is not allowed; (N, V) logits and for each row its allowed tokens, None for all."""
+    """Set the logits (N, V) of tokens that are not allowed to -inf; None allows all tokens of a row."""
     n_rows, n_tokens = logits.shape
-    bound = [row for row, tokens in enumerate(allowed) if tokens is not None]
-    if not bound:
+    restricted = [row for row, tokens in enumerate(allowed) if tokens is not None]
+    if not restricted:
         return logits
-    flat = np.concatenate([np.asarray(allowed[row], dtype=np.int64) + row * n_tokens for row in bound])
+    flat = np.concatenate([np.asarray(allowed[row], dtype=np.int64) + row * n_tokens for row in restricted])
     keep = torch.ones((n_rows, n_tokens), dtype=torch.bool)
-    keep[bound] = False
+    keep[restricted] = False
     keep.view(-1).index_fill_(0, torch.from_numpy(flat), value=True)
     return logits.masked_fill(~keep.to(logits.device), -math.inf)
 
 
-class Chooser:
-    """Draws a token for each row among those that may come there.
+class TokenSampler:
+    """Draw a token for each row among its allowed tokens.
 
-    Rules give the same few lists of tokens again and again; each is made an array once.
+    Grammars return the same few lists of tokens again and again; the array of each is cached.
 
     Args:
         n_vocabulary: V.
@@ -85,9 +85,9 @@ class Chooser:
 
     def __init__(self, n_vocabulary: int) -> None:
         self._n_vocabulary = n_vocabulary
-        self._known: dict[int, tuple[Sequence[int], Ids]] = {}
+        self._arrays: dict[int, tuple[Sequence[int], Ids]] = {}
 
-    def choose(
+    def draw(
         self,
         logits: Tensor,
         allowed: Sequence[Sequence[int] | None],
@@ -97,48 +97,48 @@ class Chooser:
         top_k: int | None,
         top_p: float | None,
     ) -> list[int]:
-        """A token for each row.
+        """Draw a token for each row.
 
         Args:
             logits: (N, V).
-            allowed: tokens that may come in each row, None for all.
-            uniforms: a random number for each row.
-            temperature: as for the function `choose`, as are the next two.
+            allowed: allowed tokens of each row, None for all.
+            uniforms: a random number in [0, 1) for each row.
+            temperature: as for `draw_tokens`.
             top_k: likewise.
             top_p: likewise.
         """
-        how: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        drawn = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
-        few = [self._array(tokens) for tokens in allowed if tokens is not None]
-        longest = max(map(len, few), default=0)
-        if len(few) < len(allowed) or 4 * longest > self._n_vocabulary:
-            wide: list[int] = choose(mask_logits(logits, allowed), drawn, **how).tolist()
-            return wide
-        # Far fewer may come than there are: the others are left out, and the choice is the same.
-        table = np.zeros((len(few), longest), dtype=np.int64)
-        for line, array in zip(table, few, strict=True):
+        options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        random = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
+        arrays = [self._array(tokens) for tokens in allowed if tokens is not None]
+        longest = max(map(len, arrays), default=0)
+        if len(arrays) < len(allowed) or 4 * longest > self._n_vocabulary:
+            tokens: list[int] = draw_tokens(mask_logits(logits, allowed), random, **options).tolist()
+            return tokens
+        # Few tokens are allowed: gather their logits. The drawn tokens are the same.
+        table = np.zeros((len(arrays), longest), dtype=np.int64)
+        for line, array in zip(table, arrays, strict=True):
             line[: len(array)] = array
-        there = np.arange(longest) < np.array([len(tokens) for tokens in few])[:, None]
-        index = torch.from_numpy(table).to(logits.device)
-        narrow = logits.gather(1, index).masked_fill(~torch.from_numpy(there).to(logits.device), -math.inf)
-        taken = choose(narrow, drawn, **how)
-        found: list[int] = index.gather(1, taken[:, None])[:, 0].tolist()
-        return found
+        is_token = np.arange(longest) < np.array([len(tokens) for tokens in arrays])[:, None]
+        index = torch.from_numpy(table).to(logits.device)  # (N, longest)
+        narrow = logits.gather(1, index).masked_fill(~torch.from_numpy(is_token).to(logits.device), -math.inf)
+        columns = draw_tokens(narrow, random, **options)  # (N,)
+        drawn: list[int] = index.gather(1, columns[:, None])[:, 0].tolist()
+        return drawn
 
     def _array(self, tokens: Sequence[int]) -> Ids:
-        """Tokens in ascending order, so that a number between 0 and 1 means the same token in any table."""
-        known = self._known.get(id(tokens))
-        if known is not None and known[0] is tokens:
-            return known[1]
-        found = np.sort(np.asarray(tokens, dtype=np.int64))
-        if len(self._known) >= _KEPT:
-            self._known.clear()
-        self._known[id(tokens)] = tokens, found
-        return found
+        """Return tokens in ascending order, so that a uniform number selects the same token in any table."""
+        cached = self._arrays.get(id(tokens))
+        if cached is not None and cached[0] is tokens:
+            return cached[1]
+        array = np.sort(np.asarray(tokens, dtype=np.int64))
+        if len(self._arrays) >= _MAX_CACHED:
+            self._arrays.clear()
+        self._arrays[id(tokens)] = tokens, array
+        return array
 
 
-def log_probs(logits: Tensor, tokens: Sequence[int]) -> list[float]:
-    """Log-probability of a token in each row of logits (N, V)."""
+def token_log_probs(logits: Tensor, tokens: Sequence[int]) -> list[float]:
+    """Return the log-probability of one token per row of logits (N, V)."""
     index = torch.tensor(tokens, device=logits.device)[:, None]
-    found: list[float] = (logits.gather(1, index)[:, 0] - logits.logsumexp(dim=1)).tolist()
-    return found
+    values: list[float] = (logits.gather(1, index)[:, 0] - logits.logsumexp(dim=1)).tolist()
+    return values

@@ -1,4 +1,4 @@
-"""Readers of structure collections: whatever people have, as texts with a name each.
+"""Read collections of structures, of any format, as texts with a name each.
 
     folder                     its CIFs, POSCARs, JSON and extended XYZ files, those in folders below too;
                                a run folder of ours: its results
@@ -11,8 +11,10 @@
     .cif .vasp .poscar POSCAR* CONTCAR*       themselves; a CIF of several crystals: each of them
 
 .csv, .json, .jsonl, .ndjson, .extxyz, .xyz, .pkl, CIFs and POSCARs may be packed (.gz). All are read as
-streams: memory does not grow with the collection. Nothing vanishes: what cannot be read is an entry, too,
-with the reason in place of a text. Nothing is executed, and no name in an archive becomes a path. Refuses to
+streams: memory does not grow with the collection. Nothing is dropped: a crystal that cannot be read is an
+entry, too, with the reason in place of a text.
+
+Nothing is executed, and no name in an archive becomes a path. Refuses to
 know what becomes of the texts; `parsing` makes structures of them.
 """
 
@@ -55,11 +57,11 @@ _READERS = {
     DATABASES: "ase_database:read_database",
     PICKLES: "pickles:read_pickle",
 }
-"""For each kind of file that holds many crystals, what reads it."""
+"""The reader of each kind of file that holds many crystals."""
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[Entry]:
-    """The crystals of a collection, in the order of their names, or of their rows.
+    """Yield the crystals of a collection, in the order of their names, or of their rows.
 
     Args:
         path: see the module.
@@ -93,7 +95,7 @@ def _function(name: str) -> Callable[[Path], Iterator[Entry]]:
 
 
 def read_cifs(path: str | os.PathLike[str]) -> Iterator[Entry]:
-    """The same, every crystal as a CIF: those of other formats are written as such, in P1.
+    """Yield the crystals of a collection as CIFs: other formats are converted, in P1.
 
     Raises:
         InputError: as `read`.
@@ -102,7 +104,7 @@ def read_cifs(path: str | os.PathLike[str]) -> Iterator[Entry]:
 
 
 def as_cif(entry: Entry) -> Entry:
-    """The same crystal as a CIF; with a problem in place of a text where it is none."""
+    """Return an entry as a CIF, or with the problem if it cannot be read."""
     if entry.format == "cif":
         return entry
     if entry.text is None:
@@ -116,7 +118,7 @@ def as_cif(entry: Entry) -> Entry:
 
 
 def read_prompts(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
-    """Names and texts of the prompts in an archive with a .txt each, as the original takes them.
+    """Yield names and texts of the prompts in an archive with a .txt each, as the original has them.
 
     Raises:
         InputError: no such archive, a damaged one, a bomb, or a member that is no such text.
@@ -132,14 +134,14 @@ def read_prompts(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
 
 
 GATHERED = (*JSON, *JSON_LINES, *FRAMES)
-"""Files of many crystals that are read beside those of one."""
+"""Files of many crystals that are read in folders."""
 
 LOOKED_AT = 20
-"""Entries among which there has to be a crystal, else such a file is of another kind, like a log."""
+"""Number of first entries that must include a crystal; else the file is of another kind, such as a log."""
 
 
 def read_folder(folder: Path) -> Iterator[Entry]:
-    """The crystals of a folder by name; see `sources.read`."""
+    """Yield the crystals of a folder by name; see `sources.read`."""
     results = result_files(folder)
     if results:  # a run of ours: its rows in place of its files
         from crystallm.sources.formats.tables import read_table
@@ -162,7 +164,7 @@ def read_folder(folder: Path) -> Iterator[Entry]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files by the parts of their names; links to folders are not followed."""
+    """Yield all files, sorted by the parts of their names; links to folders are not followed."""
     todo = [(str(folder), True)]
     while todo:
         path, is_folder = todo.pop()
@@ -186,7 +188,7 @@ def _is_wanted(item: os.DirEntry[str]) -> bool:
 
 
 def _entries(path: Path, name: str) -> Iterator[Entry]:
-    """The crystals of a file of a folder; what stops them is an entry, too."""
+    """Yield the crystals of a file of a folder; an error becomes an entry, too."""
     form = single_format(name)
     try:
         if name.lower().endswith(GATHERED):
@@ -200,7 +202,7 @@ def _entries(path: Path, name: str) -> Iterator[Entry]:
 
 
 def _gathered(entries: Iterator[Entry]) -> Iterator[Entry]:
-    """The same entries; none where the first ones are no crystals."""
+    """Return the entries, or none if no crystal is among the first ones."""
     first = []
     for entry in islice(entries, LOOKED_AT):
         first.append(entry)

@@ -1,4 +1,4 @@
-"""An entry of a collection, and the kinds of files."""
+"""Entries of collections, and kinds of files by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from crystallm.errors import InputError
 
 MAX_BYTES = 5_000_000
-"""Of one crystal. The largest of 47,335 structures of open collections has 40,000."""
+"""Maximum size of one crystal. The largest of 47,335 structures of open collections has 40,000."""
 
 CIF_NAME = re.compile(r"\.(cif|mcif)(\.gz)?$", re.IGNORECASE)
 
@@ -55,28 +55,28 @@ class Entry:
 
 
 class NoCrystalsError(InputError):
-    """A file that can be read, and holds no crystal: a folder that it stands in may hold some."""
+    """A readable file without crystals; its folder may hold some."""
 
 
 def single_format(name: str) -> str:
-    """The format of a file that holds one crystal, by its name; "" for other files."""
+    """Return the format of a file of one crystal by its name; "" for other files."""
     if CIF_NAME.search(name):
         return "cif"
     return "poscar" if POSCAR_NAME.search(name) else ""
 
 
 def stem(name: str) -> str:
-    """The name of a file of one crystal without its ending."""
+    """Return the name of a file of one crystal without its ending."""
     return _ENDING.sub("", name)
 
 
 def too_large(name: str, size: int, form: str = "cif", what: str = "file") -> Entry:
-    """What stands for a crystal that is not read for its size (bytes)."""
+    """Return the entry of a crystal that exceeds the maximum size (bytes)."""
     problem = f"the {what} has {size / 1e6:.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB read"
     return Entry(name, None, problem, form)
 
 
 def clean(value: Any) -> str:
-    """A text that every encoding can write: half characters (of JSON, of pickles) are replaced."""
+    """Return a text that every encoding can write: lone surrogates (of JSON, of pickles) are replaced."""
     text = str(value)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,8 +1,7 @@
-"""One crystal of a collection: its text, in one of the formats of `sources.Entry`, to a structure.
+"""Parse the text of an entry, in any of its formats, to a structure.
 
-Only numbers, names of elements and shares of sites are taken out of a text; what class it says it is, and
-what else it tells of its sites (charges, moments, velocities), is not looked at. Partial occupancies stay,
-for a filter to see. Refuses to know whether a crystal makes sense.
+Only numbers, names of elements and shares of sites are read; classes that a text names, and further
+properties of sites (charges, moments, velocities), are ignored. Partial occupancies stay.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 MAX_ATOMS = 20_000
-"""Of one cell."""
+"""Maximum number of atoms in a cell."""
 MIN_VOLUME = 1e-3
-"""Å^3 of a cell; a flatter one is none."""
+"""Minimum volume of a cell, Å^3."""
 _OF_FRAME = re.compile(
     r"""(?<!\S)(lattice|properties|pbc)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|[^\s"'{[]\S*)""",
     re.IGNORECASE,
@@ -34,7 +33,7 @@ _PERIODIC = '"T T T"'
 
 
 def structure(text: str, format: str = "cif") -> Structure:  # noqa: A002 - as in Entry
-    """The crystal of an entry.
+    """Return the structure of an entry.
 
     Args:
         text: of the entry.
@@ -62,7 +61,7 @@ def structure(text: str, format: str = "cif") -> Structure:  # noqa: A002 - as i
 
 
 def to_cif(text: str, format: str) -> str:  # noqa: A002 - as in Entry
-    """The same crystal as a CIF, all its atoms told, in P1.
+    """Return the structure of an entry as a CIF with all atoms, in P1.
 
     Raises:
         InputError, TextError: as `structure`.
@@ -184,7 +183,7 @@ _PARSERS: dict[str, Callable[[str], Structure]] = {
     "extxyz": _extxyz,
     "ase": _ase,
 }
-"""For each format of an entry, what reads it."""
+"""The reader of each format of an entry."""
 
 
 def _object(text: str) -> Mapping[str, Any]:
@@ -195,7 +194,7 @@ def _object(text: str) -> Mapping[str, Any]:
 
 
 def _shares(parts: Any) -> dict[str, float]:
-    """Elements of a site and their shares; charges are left out: `Fe3+` is Fe."""
+    """Return elements of a site and their shares, without charges: `Fe3+` is Fe."""
     from pymatgen.core import Element
 
     from crystallm.cif.block import symbol_of
@@ -215,7 +214,7 @@ def _shares(parts: Any) -> dict[str, float]:
 
 
 def _cell(vectors: Any) -> list[list[float]]:
-    """[3, 3] vectors of a cell, Å.
+    """Return the vectors of a cell, Å, (3, 3).
 
     Raises:
         TextError: they are none, or without volume.
@@ -247,7 +246,7 @@ def _cell_of_parameters(lattice: Mapping[str, Any]) -> list[list[float]]:
 def _build(
     cell: list[list[float]], species: Sequence[dict[str, float]], positions: Any, *, cartesian: bool
 ) -> Structure:
-    """The structure of a cell (Å), shares of elements, and [n_atoms, 3] positions (Å, or fractions)."""
+    """Return the structure of a cell (Å), shares of elements, and positions (n_atoms, 3), Å or fractional."""
     from pymatgen.core import Structure
 
     if not species or len(species) != len(positions):
@@ -262,7 +261,7 @@ def _build(
 
 
 def _bare(found: Structure) -> Structure:
-    """The same without oxidation states and properties of sites."""
+    """Return the structure without oxidation states and properties of sites."""
     from pymatgen.core import Element
 
     if not found.site_properties and all(

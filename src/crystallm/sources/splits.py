@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 
 SPLIT_NAMES = {"valid": "val", "validation": "val", "dev": "val"} | {name: name for name in SPLITS}
-"""What people call the splits."""
+"""Accepted names of splits."""
 
 
 def read_splits(path: Path) -> dict[str, str]:
-    """The split of each id: a CSV with columns id (or material_id) and split, or JSON {split: [ids]}.
+    """Read the split of each id: a CSV with columns id (or material_id) and split, or JSON {split: [ids]}.
 
     Raises:
         InputError: no such file, or it says something else.
     """
-    mend = "give auto, given, random, formula, a CSV file (id,split) or a JSON file {split: [ids]}"
+    remedy = "give auto, given, random, formula, a CSV file (id,split) or a JSON file {split: [ids]}"
     if not path.is_file():
-        raise InputError(f"split = {str(path)!r}: no such file; {mend}")
+        raise InputError(f"split = {str(path)!r}: no such file; {remedy}")
     found: dict[str, str] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as handle:
@@ -40,7 +40,7 @@ def read_splits(path: Path) -> dict[str, str]:
                 pairs = [(row[column], row["split"]) for row in reader]
     except (OSError, ValueError, TypeError, KeyError, StopIteration, csv.Error, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"[:120]
-        raise InputError(f"{str(path)!r} does not give ids their splits ({why}): {mend}") from None
+        raise InputError(f"{str(path)!r} does not give ids their splits ({why}): {remedy}") from None
     for identifier, name in pairs:
         split = split_named(str(name))
         if split is None:
@@ -51,12 +51,12 @@ def read_splits(path: Path) -> dict[str, str]:
 
 
 def split_named(name: str) -> str | None:
-    """The split of that name, `validation` and `dev` for `val`; None if there is none."""
+    """Return the split of this name, `val` for `validation` and `dev`; None if there is none."""
     return SPLIT_NAMES.get(name.strip().lower())
 
 
 def place_and_split(spec: str) -> tuple[Path, str]:
-    """The place of an input and the split that it names, if any. A file's own name may hold a `=`.
+    """Return the path of an input and its split, if any. The name of a file may hold a `=`.
 
     Raises:
         InputError: no such place, or no such split.
@@ -73,7 +73,7 @@ def place_and_split(spec: str) -> tuple[Path, str]:
 
 
 def read_rows(spec: str) -> Iterator[dict[str, Any]]:
-    """Rows of an input `PATH` or `PATH=SPLIT`, as records: id, source, split, text, format, problem.
+    """Yield rows of an input `PATH` or `PATH=SPLIT`, as records: id, source, split, text, format, problem.
 
     The split is "" where nothing says it; text, format and problem are those of `sources.Entry`.
 

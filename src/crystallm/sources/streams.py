@@ -1,7 +1,4 @@
-"""Files as streams of bytes, packed (.gz) or not, that can neither burst nor break in an unforeseen way.
-
-Knows nothing of crystals.
-"""
+"""Files as streams of bytes, compressed or not, with bounded size and one-line errors."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_RATIO = 200
-"""Unpacked over packed size of a whole file. CIFs pack to a tenth, equal ones to a hundredth."""
+"""Maximum ratio of unpacked to packed size. CIFs pack to a tenth, equal ones to a hundredth."""
 FREE_BYTES = 50_000_000
-"""Unpacked size up to which the ratio is nobody's business."""
+"""Unpacked size up to which any ratio is accepted, bytes."""
 
 _PACKED: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -33,7 +30,7 @@ _PACKED: dict[bytes, Callable[[Path], Any]] = {
 
 @contextmanager
 def telling(path: Path, *others: type[Exception]) -> Iterator[None]:
-    """Whatever goes wrong while a file is read becomes one line that names it."""
+    """Turn errors while a file is read into one line that names it."""
     wrong: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, lzma.LZMAError, UnicodeDecodeError)
     try:
         yield
@@ -44,24 +41,24 @@ def telling(path: Path, *others: type[Exception]) -> Iterator[None]:
 
 
 def broken(path: Path, why: object) -> InputError:
-    """What is said of a file that ends too early, or is damaged."""
+    """Return the error of a truncated or damaged file."""
     return InputError(f"{str(path)!r} cannot be read to its end ({one_line(why)}): is it truncated?")
 
 
 def most_bytes(path: Path) -> int:
-    """So much may a packed file unpack to."""
+    """Return the maximum unpacked size of a file, bytes."""
     return max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
 
 
 def bomb(path: Path) -> InputError:
-    """What is said of a file that unpacks to more."""
+    """Return the error of a file that unpacks to more."""
     return InputError(
         f"{str(path)!r} unpacks to more than {MAX_RATIO} times its size: that is no collection of crystals"
     )
 
 
 class _Counted(io.RawIOBase):
-    """What a packed file holds, until that is too much."""
+    """The content of a packed file, up to its maximum size."""
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         self._stream = stream
@@ -82,7 +79,7 @@ class _Counted(io.RawIOBase):
 
 @contextmanager
 def binary(path: Path) -> Iterator[BinaryIO]:
-    """A file, unpacked if its name ends in .gz.
+    """Open a file, unpacked if its name ends in .gz.
 
     Raises:
         InputError: from the block within, for whatever goes wrong there in reading.
@@ -93,7 +90,7 @@ def binary(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def by_content(path: Path) -> Iterator[BinaryIO]:
-    """A file, unpacked if its first bytes are those of gzip, bzip2 or xz."""
+    """Open a file, unpacked if its first bytes are those of gzip, bzip2 or xz."""
     with path.open("rb") as plain:
         head = plain.read(8)
     with _opened(
@@ -113,7 +110,7 @@ def _opened(path: Path, opener: Callable[[Path], Any] | None) -> Iterator[Binary
 
 
 def lines(stream: BinaryIO, path: Path, most: int) -> Iterator[bytes]:
-    """The lines of a file, with their ends.
+    """Yield the lines of a file, with their ends.
 
     Raises:
         InputError: one is longer than so many bytes.

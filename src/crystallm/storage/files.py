@@ -1,50 +1,51 @@
-"""Files written whole or not at all; JSON."""
+"""Files that are complete or absent, JSON files, and cache folders."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 TEMPORARY = ".tmp"
+"""Ending of a file that is being written."""
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file for people to read; raises as `write_atomically`."""
+    """Write an indented JSON file; raises as `write_atomically`."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
     write_atomically(path, f"{text}\n".encode())
 
 
 def check_place(path: Path) -> None:
-    """Look whether a folder could be made or written, writing nothing.
+    """Check that a folder exists or can be created, and is writable, without writing anything.
 
     Raises:
-        CrystallmError: a file is in the way, or the folder cannot be written.
+        CrystallmError: a file is in the way, or the folder is not writable.
     """
     if path.exists() and not path.is_dir():
         raise CrystallmError(f"{str(path)!r} is a file: name a folder for the results")
-    place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not place.is_dir():
-        raise CrystallmError(f"{str(place)!r} is a file: no folder {str(path)!r} can be made in it")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise CrystallmError(f"the folder {str(place)!r} cannot be written: choose another with --out")
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise CrystallmError(f"{str(existing)!r} is a file: the folder {str(path)!r} cannot be created in it")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise CrystallmError(f"the folder {str(existing)!r} cannot be written: choose another with --out")
 
 
 def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Write a file so that it is there whole or not at all; its folder is made.
+    """Write a file so that it is complete or absent; its folder is created.
 
     Args:
         path: of the file; an old one is replaced.
         content: all of it.
-        sync: wait until the disk has it, so that it outlives a loss of power too.
+        sync: wait until the disk has it, so that it survives a loss of power.
 
     Raises:
         CrystallmError: the disk is full, the folder cannot be written.
@@ -67,8 +68,16 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
 
 @contextlib.contextmanager
 def saying(what: str) -> Iterator[None]:
-    """Turn an error of the operating system into one line."""
+    """Turn an error of the operating system into a CrystallmError of one line that starts with `what`."""
     try:
         yield
     except OSError as error:
         raise CrystallmError(f"{what}: {error.strerror or error}") from error
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder for cached files of a kind: below $CRYSTALLM_CACHE, or the user's cache folder."""
+    import platformdirs
+
+    root = os.environ.get("CRYSTALLM_CACHE")
+    return (Path(root) if root else platformdirs.user_cache_path("crystallm")) / name

@@ -1,9 +1,8 @@
-"""The log of a search: a line of JSON for each text that was written, round by round, whole or not at all.
+"""Append-only files of JSON Lines that survive a kill.
 
-A round is appended in one piece and is on the disk before the next begins. What a kill has left half is cut
-off when the search goes on, which then does that round again: nothing that was found is lost, and nothing is
-there twice. One process at a time writes a log; another is refused. Refuses to know what the lines are about,
-but for their round.
+`append_records` adds lines in one piece, `read_records` leaves out an incomplete last line. A `Journal` holds
+rounds of records: a round is on disk before the next one starts, and an incomplete last round is cut off when
+the run resumes. Only one process at a time may write a journal. Does not depend on what the records hold.
 """
 
 from __future__ import annotations
@@ -14,37 +13,113 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystallm.errors import CrystallmError
+from crystallm.storage.files import saying, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    Record = dict[str, Any]
+
+
+def encode(records: Iterable[Record]) -> bytes:
+    """Return records as JSON Lines."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+def read_records(path: Path) -> list[Record]:
+    """Return the records of a file, up to an incomplete last line; none if the file does not exist.
+
+    Raises:
+        CrystallmError: the file cannot be read, or an earlier line is no record.
+    """
+    if not path.exists():
+        return []
+    with saying(f"{str(path)!r} cannot be read"):
+        lines = path.read_bytes().splitlines(keepends=True)
+    records: list[Record] = []
+    for number, line in enumerate(lines, start=1):
+        record = _record(line)
+        if record is not None:
+            records.append(record)
+        elif number < len(lines):
+            raise CrystallmError(f"{str(path)!r} is damaged in line {number}: repair it, or delete it")
+    return records
+
+
+def append_records(path: Path, records: Iterable[Record], *, sync: bool = False) -> None:
+    """Append records to a file; where that fails, the file is as it was.
+
+    Args:
+        path: of the file, which is created if it does not exist.
+        records: JSON values.
+        sync: wait until the disk has them, so that they survive a loss of power.
+
+    Raises:
+        CrystallmError: the disk is full, or the folder is gone.
+    """
+    append_bytes(path, encode(records), sync=sync)
+
+
+def append_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
+    """Append complete lines to a file; as `append_records`."""
+    with saying(f"{str(path)!r} cannot be written"), path.open("ab", buffering=0) as file:
+        _append(file, content, sync=sync)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write a file of these records alone; raises as `write_atomically`."""
+    write_atomically(path, encode(records))
+
+
+def _record(line: bytes) -> Record | None:
+    """Return the record of a line; None where it is incomplete or no JSON object."""
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _append(file: BinaryIO, content: bytes, *, sync: bool) -> None:
+    """Append to an unbuffered file all of the content or nothing."""
+    end = file.seek(0, os.SEEK_END)
+    left = memoryview(content)
+    try:
+        while left:  # a disk that is nearly full takes a part, and fails at the rest
+            left = left[file.write(left) :]
+        if sync:
+            os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 class Journal:
-    """A file of rounds.
+    """A file of rounds of records.
 
     Args:
-        path: of the file; None for a log that is forgotten.
+        path: of the file; None keeps the rounds in memory.
 
     Attributes:
-        rounds: what is in the file already.
+        rounds: records by round.
 
     Raises:
-        CrystallmError: it cannot be read or written, or is damaged.
+        CrystallmError: the file cannot be read or written, or is damaged.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self.rounds: list[list[dict[str, Any]]] = []
-        self._size = self._length = 0  # bytes of the file, and of its whole rounds
+        self.rounds: list[list[Record]] = []
+        self._size = self._length = 0  # bytes of the file, and of its complete rounds
         if path is not None and path.exists():
             self._read(path)
 
-    def append(self, records: Sequence[dict[str, Any]]) -> None:
+    def append(self, records: Sequence[Record]) -> None:
         """Add a round.
 
         Args:
-            records: JSON values; `round` and `of`, the number of lines in the round, are added to each.
+            records: JSON values; `round` and `of`, the number of records in the round, are added to each.
 
         Raises:
             CrystallmError: the disk is full, or another process has changed the file.
@@ -54,92 +129,81 @@ class Journal:
         self.rounds.append(lines)
         if self._path is None:
             return
-        content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        try:
-            with self._path.open("ab") as file:
-                self._mend(file)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise self._unwritten(error) from error
+        content = encode(lines)
+        with saying(f"{str(self._path)!r} cannot be written"), self._path.open("ab", buffering=0) as file:
+            self._repair(file)
+            _append(file, content, sync=True)
         self._size = self._length = self._length + len(content)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from the file, where the system can.
+        """Keep other processes from writing the file, where the file system has locks.
 
         Raises:
-            CrystallmError: one has it, or has changed it; it cannot be written.
+            CrystallmError: another process holds the file or has changed it; it cannot be written.
         """
         if self._path is None:
             yield
             return
-        with contextlib.ExitStack() as until:
-            try:
-                file = until.enter_context(self._path.open("ab"))
-                _lock(file, self._path)
-                self._mend(file)
-            except OSError as error:
-                raise self._unwritten(error) from error
+        with _locked(self._path):
+            with saying(f"{str(self._path)!r} cannot be written"), self._path.open("ab", buffering=0) as file:
+                self._repair(file)
             yield
 
-    def _mend(self, file: BinaryIO) -> None:
-        """Cut off what a kill has left half, and nothing that others have written since the file was read."""
+    def _repair(self, file: BinaryIO) -> None:
+        """Cut off an incomplete round, but nothing that others have written since the file was read."""
         if os.fstat(file.fileno()).st_size != self._size:
             raise CrystallmError(
-                f"{str(self._path)!r} has changed since it was read: does another process search there?"
+                f"{str(self._path)!r} has changed since it was read: is another process writing it?"
             )
         if self._length < self._size:
             file.truncate(self._length)
             self._size = self._length
 
-    def _unwritten(self, error: OSError) -> CrystallmError:
-        return CrystallmError(f"{str(self._path)!r} cannot be written: {error.strerror or error}")
-
     def _read(self, path: Path) -> None:
-        """Read whole rounds; what is behind them is cut off before more is written."""
-        try:
+        """Read complete rounds; what follows them is cut off before more is written."""
+        with saying(f"{str(path)!r} cannot be read"):
             content = path.read_bytes()
-            held: list[dict[str, Any]] = []
-            held_bytes = 0
-            for line in content.splitlines(keepends=True):
-                try:
-                    record = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    record = None
-                if not isinstance(record, dict) or record.get("round") != len(self.rounds):
-                    break
-                held.append(record)
-                held_bytes += len(line)
-                if len(held) == record["of"]:
-                    self.rounds.append(held)
-                    self._length += held_bytes
-                    held, held_bytes = [], 0
-            later = f'{{"round": {len(self.rounds) + 1},'.encode()
-            if later in content[self._length :]:  # not what a kill leaves
-                raise CrystallmError(
-                    f"{str(path)!r} is damaged in round {len(self.rounds)}: mend it, or choose another folder"
-                )
-            self._size = len(content)
-        except OSError as error:
-            raise CrystallmError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+        self._size = len(content)
+        records: list[Record] = []
+        n_bytes = 0
+        for line in content.splitlines(keepends=True):
+            record = _record(line)
+            if record is None or record.get("round") != len(self.rounds):
+                break
+            records.append(record)
+            n_bytes += len(line)
+            if len(records) == record["of"]:
+                self.rounds.append(records)
+                self._length += n_bytes
+                records, n_bytes = [], 0
+        later = f'{{"round": {len(self.rounds) + 1},'.encode()
+        if later in content[self._length :]:  # not what a kill leaves
+            raise CrystallmError(
+                f"{str(path)!r} is damaged in round {len(self.rounds)}: repair it, or choose another folder"
+            )
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Take a file for as long as it is open, or until the process has gone.
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, a hidden file beside it.
 
     Raises:
-        CrystallmError: another process has it.
+        CrystallmError: another process holds it.
     """
+    import filelock
+
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
     try:
-        import fcntl
-    except ImportError:  # Windows: what others write is noticed before this process writes
+        lock.acquire()
+    except filelock.Timeout:
+        raise CrystallmError(
+            f"another process writes {str(path)!r}: wait for it, or choose another folder with --out"
+        ) from None
+    except (OSError, NotImplementedError):  # no locks here: what others write is noticed before this writes
+        yield
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        said = f"another process searches in {str(path.parent)!r}"
-        raise CrystallmError(f"{said}: wait for it, or choose another folder with --out") from None
-    except OSError:  # a file system without locks: likewise
-        return
+        yield
+    finally:
+        lock.release()

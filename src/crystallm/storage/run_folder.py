@@ -1,19 +1,19 @@
-"""Run folders that survive a kill: what is done stays done, and what is written is whole.
+"""Run folders that survive a kill: finished work stays finished, and every file is complete.
 
     folder/
-      run.json            what was asked; another question is refused here
+      run.json            the configuration of the run; a run of another configuration is rejected
       cifs/NAME.cif       files that a person opens
-      parts/00000.parquet rows of one unit of work, written when all its files are
-      results.parquet     all rows, in the order of the units, when all are done (the parts are then gone)
+      parts/00000.parquet rows of one unit of work, written after all its files
+      results.parquet     all rows in the order of the units, once all are done (the parts are then removed)
 
 A large run keeps its rows in parts, which pandas and pyarrow read as one table:
 
       results/part-00000.parquet   rows of one unit of work
-      summary.json                 what they add up to, when all are done
+      summary.json                 totals over all rows, once all units are done
 
-A unit is done when its part is there. Every file is written beside its place and moved into it, so a reader
-never sees half a file, and a killed run started again does only what is missing and ends with the same rows.
-Knows nothing of crystals: rows are plain values, and the caller says what the columns are.
+A unit is done when its part exists. Every file is written beside its target and moved into place, so a reader
+never sees half a file. A killed run that is started again does only what is missing, and ends with the same
+rows. See `execution.resumable` for the loop. Rows are plain values; the caller defines their columns.
 """
 
 from __future__ import annotations
@@ -25,11 +25,16 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
 from crystallm.storage.files import TEMPORARY, check_place, saying, write_atomically, write_json
-from crystallm.storage.tables import as_parquet, read
+from crystallm.storage.tables import as_parquet, read_metadata, read_table
+from crystallm.version import __version__
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from crystallm.options import Options
 
 
 CONFIG = "run.json"
@@ -40,124 +45,218 @@ PARTS = "results"
 
 SUMMARY = "summary.json"
 
+FACTS = "dataset.json"
+"""File of a data set folder, which is written last."""
+
+_DIGEST = "unit"
+"""Key of a unit's digest in the metadata of its part."""
+
 
 class RunFolder:
-    """A folder that holds the results of one run.
-
-    Nothing is written before `open`.
+    """A folder that holds the results of one run. Nothing is written before `open` or the first unit.
 
     Args:
-        path: of the folder; made if it is not there.
-        config: what was asked, plain JSON values. A folder that holds another one is refused.
-        n_units: units of work in the run.
+        path: of the folder, which is created when needed; None keeps the rows in memory and writes no file.
+        config: configuration of the run, plain JSON values, see `configuration`.
         columns: name and pyarrow type name (`string`, `float64`, ...) of each column of the rows.
         parted: whether the rows stay in parts.
+        n_units: number of units in the run, where it is known.
+        marker: name of the file whose existence means that the run is finished; None: the usual ones.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None,
         config: Mapping[str, Any],
-        n_units: int,
         columns: Mapping[str, str],
         *,
         parted: bool = False,
+        n_units: int | None = None,
+        marker: str | None = None,
     ) -> None:
-        self.path = Path(path)
-        self.n_units = n_units
+        self.path = None if path is None else Path(path)
         self.parted = parted
+        self.n_units = n_units
+        self._marker = marker or (SUMMARY if parted else RESULTS)
         self._config = json.loads(json.dumps(dict(config)))
         self._columns = dict(columns)
+        self._opened = False
+        self._held: dict[int, Sequence[Mapping[str, Any]]] = {}  # rows by unit, of a run without a folder
+        self._summary: dict[str, Any] | None = None
+
+    @staticmethod
+    def configuration(command: str, *options: Options, **facts: Any) -> dict[str, Any]:
+        """Return all that decides the results of a run: command, version, option values and other facts.
+
+        Args:
+            command: name of the command.
+            options: option groups; their fields that do not decide the results are left out.
+            facts: further JSON values, such as the fingerprint of the weights or the digest of the input.
+        """
+        values: dict[str, Any] = {"command": command, "version": __version__}
+        for group in options:
+            values |= group.deciding()
+        return values | facts
 
     def check(self) -> set[int]:
-        """Look whether the folder can take this run, and which units are still to be done, writing nothing.
+        """Check that the folder can take this run, without writing anything.
+
+        Returns:
+            The units that are still to be done; none where their number is not known.
 
         Raises:
-            InputError: it holds another run, or results of unknown origin.
-            CrystallmError: it is no folder, or cannot be written or read.
+            InputError: the folder holds another run, or results of unknown origin.
+            CrystallmError: it is not a folder, or cannot be written or read.
         """
-        check_place(self.path)
-        there = self.path / CONFIG
-        if not there.exists():
-            for name in (RESULTS, PARTS):
-                if (self.path / name).exists():
-                    raise InputError(
-                        f"{self.path / name} is of another origin: choose another folder with --out"
-                    )
-            return set(range(self.n_units))
-        check_question(there, self._config)
-        return set() if self.finished else self._missing()
+        if self.path is not None:
+            check_place(self.path)
+            if (self.path / CONFIG).exists():
+                check_config(self.path / CONFIG, self._config)
+            else:
+                for name in (RESULTS, PARTS):
+                    if (self.path / name).exists():
+                        raise InputError(
+                            f"{self.path / name} is of another origin: choose another folder with --out"
+                        )
+        return set() if self.finished else set(range(self.n_units or 0)) - set(self.done())
 
     def open(self) -> set[int]:
-        """Make the folder ready and return the units that are still to be done.
+        """Create the folder with its configuration, and remove what a kill left half-written.
+
+        Returns:
+            As `check`.
 
         Raises:
             InputError, CrystallmError: as `check`.
         """
-        todo = self.check()
-        with saying(f"the folder {str(self.path)!r} cannot be written"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            for folder in (self.path.glob, self._parts.glob, self._cifs.rglob):
-                for leftover in folder(f".*{TEMPORARY}"):
-                    leftover.unlink()
-        if not (self.path / CONFIG).exists():
-            write_atomically(self.path / CONFIG, json.dumps(self._config, indent=1).encode())
-        return todo
+        missing = self.check()
+        if self.path is not None and not self._opened:
+            with saying(f"the folder {str(self.path)!r} cannot be written"):
+                self.path.mkdir(parents=True, exist_ok=True)
+                for find in (self.path.glob, self._parts.glob, (self.path / "cifs").rglob):
+                    for leftover in find(f".*{TEMPORARY}"):
+                        leftover.unlink()
+            if not (self.path / CONFIG).exists():
+                write_atomically(self.path / CONFIG, json.dumps(self._config, indent=1).encode())
+        self._opened = True
+        return missing
 
     @property
     def finished(self) -> bool:
-        """Whether all rows are in `results.parquet`, or all parts there and counted."""
-        return (self.path / (SUMMARY if self.parted else RESULTS)).exists()
+        """Whether the results are complete, so that no unit is left to do."""
+        return self._summary is not None or (self.path is not None and (self.path / self._marker).exists())
 
-    def write_unit(self, unit: int, rows: Sequence[Mapping[str, Any]], cifs: Mapping[str, str]) -> None:
-        """Write what one unit gave: its files first, then its rows, which make it done.
+    def done(self) -> list[int]:
+        """Return the numbers of the units that are done, in their order; of a run that is not finished."""
+        if self.path is None:
+            return sorted(self._held)
+        with saying(f"the folder {str(self._parts)!r} cannot be read"):
+            names = [path.stem for path in self._parts.glob("*.parquet")] if self._parts.is_dir() else []
+        return sorted(int(name.removeprefix("part-")) for name in names)
+
+    def has(self, unit: int, digest: str | None = None) -> bool:
+        """Return whether a unit is done.
+
+        Args:
+            unit: its number.
+            digest: of its content; None: not compared.
+
+        Raises:
+            InputError: the unit was done with another content.
+            CrystallmError: its part is damaged.
+        """
+        if self.path is None or not self._part(unit).exists():
+            return unit in self._held
+        if digest is not None and read_metadata(self._part(unit)).get(_DIGEST, "") != digest:
+            raise InputError(
+                f"the input has changed since the run in {str(self.path)!r} was started (from unit {unit} "
+                "on): choose a new folder, or delete this one"
+            )
+        return True
+
+    def write_unit(
+        self,
+        unit: int,
+        rows: Sequence[Mapping[str, Any]],
+        cifs: Mapping[str, str],
+        digest: str | None = None,
+    ) -> None:
+        """Write the results of one unit: its files first, then its rows, which make it done.
 
         Args:
             unit: its number, from 0.
             rows: one dict a crystal, with the columns of the folder.
             cifs: file name below the folder of CIFs -> text.
+            digest: of the unit's content, see `has`.
 
         Raises:
-            CrystallmError: the disk is full, or the folder has gone. The unit is then not done.
+            CrystallmError: the disk is full, or the folder is gone. The unit is then not done.
         """
+        if self.path is None:
+            self._held[unit] = rows
+            return
+        if not self._opened:
+            self.open()
         for name, text in cifs.items():
-            write_atomically(self._cifs / name, text.encode(), sync=False)
-        write_atomically(self._part(unit), self._parquet(rows))
+            self.write_file(f"cifs/{name}", text.encode())
+        metadata = None if digest is None else {_DIGEST: digest}
+        write_atomically(self._part(unit), as_parquet(rows, self._columns, metadata))
+
+    def write_file(self, name: str, content: bytes) -> None:
+        """Write a file of the folder; does nothing for a run without one.
+
+        Args:
+            name: path below the folder.
+            content: all of it.
+
+        Raises:
+            CrystallmError: as `write_unit`.
+        """
+        if self.path is not None:
+            write_atomically(self.path / name, content, sync=False)
 
     def finish(
         self,
         summary: Mapping[str, Any] | None = None,
         *,
         rows: Sequence[Mapping[str, Any]] | None = None,
-    ) -> Path:
-        """Put the rows of all units into `results.parquet`, or note that all parts are there.
+    ) -> None:
+        """Complete the results: write `results.parquet`, or the summary of a run in parts.
+
+        Does nothing for a finished run, except removing parts that are no longer needed.
 
         Args:
-            summary: what the rows add up to, for a run in parts.
-            rows: to stand in the place of those of the units, with what only all of them tell; not for a
-                run in parts.
-
-        Returns:
-            The path of the rows.
+            summary: totals over all rows, for a run in parts.
+            rows: replace those of the units, with what only all rows together determine; not for a run in
+                parts.
 
         Raises:
             CrystallmError: a unit is missing, or a file cannot be written.
         """
-        target = self.path / (PARTS if self.parted else RESULTS)
         if not self.finished:
-            missing = self._missing()
+            missing = set(range(self.n_units or 0)) - set(self.done())
             if missing:
                 raise CrystallmError(f"{self.path}: {len(missing)} of {self.n_units} units are not done")
-            if self.parted:
+            if self.path is None:
+                if rows is not None:
+                    self._held = {0: rows}
+                self._summary = dict(summary or {})
+            elif self.parted:
                 write_json(self.path / SUMMARY, dict(summary or {}))
             else:
-                write_atomically(target, self._parquet(list(self.stream()) if rows is None else rows))
+                rows = self.rows() if rows is None else rows
+                self.open()
+                write_atomically(self.path / RESULTS, as_parquet(rows, self._columns))
         if not self.parted:
+            self.drop_parts()
+
+    def drop_parts(self) -> None:
+        """Remove the rows of single units, which are stored elsewhere."""
+        if self.path is not None:
             shutil.rmtree(self._parts, ignore_errors=True)
-        return target
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows written so far, in the order of the units.
+        """Return all rows stored so far, in the order of the units.
 
         Raises:
             CrystallmError: a file of the folder is damaged.
@@ -165,59 +264,55 @@ class RunFolder:
         return list(self.stream())
 
     def stream(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """The rows written so far one after another, in the order of the units.
+        """Yield the rows stored so far, in the order of the units.
 
         Args:
-            columns: of these alone; None for all.
+            columns: to read; None for all.
 
         Raises:
             CrystallmError: while drawing, a file of the folder is damaged.
         """
-        if self.finished and not self.parted:
-            yield from read(self.path / RESULTS, columns)
-            return
-        missing = self._missing()
-        for unit in range(self.n_units):
-            if unit not in missing:
-                yield from read(self._part(unit), columns)
+        if self.path is None:
+            for unit in self.done():
+                yield from map(dict, self._held[unit])
+        else:
+            for table in self.tables(columns):
+                yield from table.to_pylist()
 
-    def summary(self) -> dict[str, Any]:
-        """What the rows of a finished run in parts add up to.
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the tables of rows stored so far, in the order of the units; of a run with a folder.
+
+        Args:
+            columns: to read; None for all.
 
         Raises:
-            CrystallmError: it cannot be read.
+            CrystallmError: while drawing, a file of the folder is damaged.
         """
-        path = self.path / SUMMARY
-        with saying(f"{path} cannot be read"):
-            try:
-                found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            except json.JSONDecodeError:
-                raise CrystallmError(f"{path} is broken: delete it and run again") from None
-        return found
+        if self.path is not None and self.finished and (self.path / RESULTS).exists():
+            yield read_table(self.path / RESULTS, columns)
+        else:
+            yield from (read_table(self._part(unit), columns) for unit in self.done())
+
+    def summary(self) -> dict[str, Any]:
+        """Return the totals over the rows of a finished run in parts.
+
+        Raises:
+            CrystallmError: the run is not finished, or the file is damaged.
+        """
+        if self.path is None:
+            return dict(self._summary or {})
+        return _read_json(self.path / SUMMARY)
 
     @property
     def _parts(self) -> Path:
-        return self.path / (PARTS if self.parted else "parts")
-
-    @property
-    def _cifs(self) -> Path:
-        return self.path / "cifs"
+        return Path(self.path or ".") / (PARTS if self.parted else "parts")
 
     def _part(self, unit: int) -> Path:
         return self._parts / f"{'part-' if self.parted else ''}{unit:05d}.parquet"
 
-    def _missing(self) -> set[int]:
-        """Units whose part is not there."""
-        with saying(f"the folder {str(self._parts)!r} cannot be read"):
-            there = {path.name for path in self._parts.iterdir()} if self._parts.is_dir() else set()
-        return {unit for unit in range(self.n_units) if self._part(unit).name not in there}
-
-    def _parquet(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
-        return as_parquet(rows, self._columns)
-
 
 def result_files(folder: Path) -> list[Path]:
-    """The Parquet files with the rows of a run folder in their order; none where it is no run, or not done.
+    """Return the Parquet files with the rows of a run folder in their order; none for other folders.
 
     Raises:
         InputError: it is a run in parts that is not finished.
@@ -227,30 +322,25 @@ def result_files(folder: Path) -> list[Path]:
     if not ((folder / CONFIG).is_file() and (folder / PARTS).is_dir()):
         return []
     if not (folder / SUMMARY).is_file():
-        raise InputError(f"the run in {str(folder)!r} is not finished: the command that began it goes on")
+        raise InputError(f"the run in {str(folder)!r} is not finished: resume it with the same command")
     # By number: the hundred-thousandth has one more digit.
     return sorted((folder / PARTS).glob("part-*.parquet"), key=lambda path: int(path.stem.split("-")[1]))
 
 
-def check_question(path: Path, config: Mapping[str, Any]) -> None:
-    """Look whether a file that tells what was asked tells this.
+def check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Check that the file of a run's configuration holds this configuration.
 
     Args:
-        path: of the file, which is there.
-        config: what is asked now, plain JSON values.
+        path: of the file, which exists.
+        config: of the run that is started now, plain JSON values.
 
     Raises:
-        InputError: it was asked something else.
+        InputError: it holds another configuration.
         CrystallmError: the file cannot be read.
     """
-    with saying(f"{path} cannot be read"):
-        text = path.read_text(encoding="utf-8")
-    try:
-        known = json.loads(text)
-    except json.JSONDecodeError:
-        raise CrystallmError(f"{path} is broken: delete it, or choose another folder with --out") from None
-    for key in sorted(set(known) | set(config)):
-        was, now = known.get(key), config.get(key)
+    stored = _read_json(path)
+    for key in sorted(set(stored) | set(config)):
+        was, now = stored.get(key), config.get(key)
         if was != now:
             raise InputError(
                 f"{path.parent} holds another run ({key} was {_short(was)}, now {_short(now)}): choose "
@@ -258,9 +348,16 @@ def check_question(path: Path, config: Mapping[str, Any]) -> None:
             )
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    with saying(f"{path} cannot be read"):
+        text = path.read_text(encoding="utf-8")
+    try:
+        content: dict[str, Any] = json.loads(text)
+    except json.JSONDecodeError:
+        raise CrystallmError(f"{path} is broken: delete it, or choose another folder with --out") from None
+    return content
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-FACTS = "dataset.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +11,7 @@ from crystallm.errors import CrystallmError, one_line
 from crystallm.storage.files import saying, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -49,23 +50,40 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[
     write_atomically(path, text.getvalue().encode())
 
 
-def read(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a Parquet file.
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rows of a Parquet file as a table.
+
+    Args:
+        path: of the file.
+        columns: to read; None for all.
 
     Raises:
-        InputError: the file cannot be read.
+        CrystallmError: the file cannot be read, or is damaged.
     """
-    import pyarrow as pa
     from pyarrow import parquet
+
+    with _readable(path), parquet.ParquetFile(path) as file:
+        return file.read(columns=None if columns is None else list(columns))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata that `as_parquet` stored in a Parquet file; raises as `read_table`."""
+    from pyarrow import parquet
+
+    with _readable(path):
+        metadata = parquet.read_schema(path).metadata or {}
+    return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    import pyarrow as pa
 
     with saying(f"{path} cannot be read"):
         try:
-            rows: list[dict[str, Any]] = parquet.read_table(
-                path, columns=None if columns is None else list(columns)
-            ).to_pylist()
+            yield
         except pa.ArrowInvalid as error:
             raise CrystallmError(f"{path} is damaged ({one_line(error)}): delete it and run again") from None
-    return rows
 
 
 BATCH = 20_000

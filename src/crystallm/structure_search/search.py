@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
-    from crystallm.sampling.sample import Writer
+    from crystallm.sampling.sample import PrefixSampler
     from crystallm.structure_search.options import SearchOptions
     from crystallm.structure_search.policy import Policy, Proposal
 
@@ -60,7 +60,7 @@ def make_policy(
     seed: int,
     roots: Sequence[SearchPrompt],
     prefixes: PrefixExplorer,
-    writer: Writer,
+    writer: PrefixSampler,
 ) -> Policy:
     """Return the policy of `options.method`."""
     if options.method == "tree":
@@ -108,7 +108,7 @@ class Search:
     stopped: str = ""
 
     def __post_init__(self) -> None:
-        from crystallm.sampling.sample import Writer
+        from crystallm.sampling.sample import PrefixSampler
 
         self.results = SearchResults()
         request = self.request.model_copy(update={"n": 1})
@@ -117,7 +117,7 @@ class Search:
         self.note = self._generator.note(0)
         grammar = self._generator.grammar(0)
         options = self._generator.sequence_options()
-        self._writer = Writer(
+        self._writer = PrefixSampler(
             self.model.network,
             stop=options.stop,
             temperature=options.temperature,
@@ -125,7 +125,7 @@ class Search:
             top_p=options.top_p,
             batch_size=self.settings.batch_size,
             max_new_tokens=options.max_new_tokens,
-            rules=grammar,
+            grammar=grammar,
         )
         roots = [SearchPrompt(choice.prompt, choice.weight) for choice in self._choices]
         prefixes = PrefixExplorer(self.model.language, grammar, self.model.config.context)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystallm.crystallography.space_groups import Floats
-    from crystallm.sampling.sample import Writer
+    from crystallm.sampling.sample import PrefixSampler
     from crystallm.structure_search.options import TreeOptions
     from crystallm.structure_search.policy import Outcome, SearchPrompt
     from crystallm.structure_search.prefixes import Ids, PrefixExplorer
@@ -34,7 +34,7 @@ class TreePolicy:
         seed: int,
         roots: Sequence[SearchPrompt],
         prefixes: PrefixExplorer,
-        writer: Writer,
+        writer: PrefixSampler,
     ) -> None:
         self._options = options
         self._seed = seed
@@ -107,7 +107,7 @@ class TreePolicy:
             for i in dead:
                 nodes[i][0].edges = []
             kept = [(i, options) for i, options in zip(todo, offered, strict=True) if i not in dead]
-            peeked = self._writer.peek([(trunks[i], self._prompts[nodes[i][1]]) for i, _ in kept])
+            peeked = self._writer.next_log_probs([(trunks[i], self._prompts[nodes[i][1]]) for i, _ in kept])
             todo = []
             for (i, options), log_probs in zip(kept, peeked.double().cpu().numpy(), strict=True):
                 n_prompt = self._prompts[nodes[i][1]]

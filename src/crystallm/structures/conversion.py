@@ -1,7 +1,4 @@
-"""Structures for ASE: frames of extended XYZ, written without it, and Atoms.
-
-Knows structures and plain values, not where they come from.
-"""
+"""Convert structures to and from JSON, ASE Atoms and frames of extended XYZ."""
 
 from __future__ import annotations
 
@@ -19,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def frame(structure: Structure, facts: Mapping[str, Any] | None = None) -> str:
-    """One frame: number of atoms, a comment with the cell and the facts, a line an atom.
+    """Return a frame of extended XYZ: number of atoms, a comment with cell and facts, a line per atom.
 
     Args:
         structure: ordered. Cell and positions are written to 8 decimals, Å.
         facts: more pairs of the comment; None among them is left out. An energy is that of the cell, eV.
     """
     lattice = " ".join(f"{x:.8f}" for x in structure.lattice.matrix.ravel())
-    told = "".join(f" {name}={_value(value)}" for name, value in (facts or {}).items() if value is not None)
+    pairs = "".join(f" {name}={_value(value)}" for name, value in (facts or {}).items() if value is not None)
     lines = [
         f"{len(structure)}",
-        f'Lattice="{lattice}" Properties=species:S:1:pos:R:3{told} pbc="T T T"',
+        f'Lattice="{lattice}" Properties=species:S:1:pos:R:3{pairs} pbc="T T T"',
         *(f"{site.specie.symbol} {site.x:.8f} {site.y:.8f} {site.z:.8f}" for site in structure),
     ]
     return "".join(f"{line}\n" for line in lines)
@@ -46,7 +43,7 @@ def _value(value: Any) -> str:
 
 
 def to_atoms(structure: Structure) -> Any:
-    """The same for ASE: symbols, positions (Å), cell (Å), periodic in three directions.
+    """Return ASE Atoms: symbols, positions (Å), cell (Å), periodic in three directions.
 
     Raises:
         InputError: ASE is not installed, or a site is shared or partly empty.
@@ -58,15 +55,15 @@ def to_atoms(structure: Structure) -> Any:
     if not structure.is_ordered:
         raise InputError(f"{structure.formula}: ASE has no sites that are shared or partly empty")
     return Atoms(
-        [site.specie.symbol for site in structure],
-        positions=structure.cart_coords,
+        numbers=[site.specie.Z for site in structure],
+        scaled_positions=structure.frac_coords,
         cell=structure.lattice.matrix,
         pbc=True,
     )
 
 
 def to_json(sample: Structure | str) -> dict[str, Any]:
-    """A structure or text as JSON.
+    """Return a structure or text as JSON.
 
     Raises:
         InputError: neither.
@@ -86,7 +83,7 @@ def to_json(sample: Structure | str) -> dict[str, Any]:
 
 
 def from_json(record: Mapping[str, Any]) -> Structure:
-    """The structure of a record of `pack`.
+    """Return the structure of a record of `to_json`.
 
     Raises:
         CrystallmError: its text is no crystal.
@@ -101,7 +98,7 @@ def from_json(record: Mapping[str, Any]) -> Structure:
 
 
 def to_structure(atoms: Any) -> Structure:
-    """The structure of ASE's atoms, in the same order."""
+    """Return the structure of ASE Atoms, in the same order."""
     from pymatgen.core import Structure
 
     return Structure(

@@ -1,4 +1,4 @@
-"""Crystals of a collection with their energies: as written or relaxed, and how far relaxing moved them.
+"""Energies of the crystals of a collection, as written or relaxed, and the RMSD of relaxing.
 
 The distance is MatterGen's (Zeni et al., Nature 639, 624, 2025; its `compute_rmsd_angstrom`). With r the
 distance that `StructureMatcher(ltol=0.5, stol=0.5, angle_tol=10, scale=False, attempt_supercell=True)` finds
@@ -7,9 +7,8 @@ parameters are the means of theirs,
 
     RMSD = r (V / n)^(1/3)        Å, r = 0.5 where they do not match
 
-so that what flies apart makes no mean smaller. It tells how atoms move within the cell: a crystal that merely
-grows has RMSD 0. What cannot be weighed has the reason. Refuses to know which
-crystals are stable, and where they come from.
+so that a structure that falls apart does not lower a mean. It measures how atoms move within the cell: a
+crystal that merely grows has RMSD 0. A crystal without an energy has the reason.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ if TYPE_CHECKING:
 
 
 BLOCK = 50
-"""Crystals that are weighed between two writes: relaxing one takes seconds to minutes."""
+"""Crystals that are computed between two writes: relaxing one takes seconds to minutes."""
 
 STEPS = 500
-"""In which a crystal is relaxed, at most; MatterGen's number."""
+"""Maximum number of steps of a relaxation, as MatterGen's."""
 
 NO_MATCH = comparison.RELAXED.position
-"""r where nothing matches."""
+"""r of structures that do not match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +45,12 @@ class EnergyResult:
     """A crystal and its energy.
 
     Attributes:
-        structure: as it was weighed: relaxed, where that was asked for; None where it has no energy.
+        structure: whose energy was computed, relaxed or not; None if it has no energy.
         energy: eV per atom; None likewise.
-        energy_before: of the crystal as written, where it was relaxed.
-        converged: whether it was relaxed to the end; None where that was not asked for.
-        rmsd: Å, see the module; None where it was not relaxed, or could not be compared in time.
-        reason: why it has no energy; "" where it has one.
+        energy_before: of the crystal as written, if it was relaxed.
+        converged: whether the relaxation converged; None if it was not relaxed.
+        rmsd: Å, see the module; None if it was not relaxed, or not compared in time.
+        reason: why it has no energy; "" if it has one.
     """
 
     structure: Structure | None = None
@@ -71,15 +70,15 @@ def collection_energies(
     n_workers: int = 1,
     executor: Executor | None = None,
 ) -> list[EnergyResult]:
-    """The energies of crystals, in processes that may be lost.
+    """Compute the energies of crystals in worker processes.
 
     Args:
-        texts: standard texts and CIFs of crystals that can be read; equal ones are weighed once.
+        texts: standard texts and CIFs of crystals that can be read; identical ones are computed once.
         model: by name, see `model.load`.
-        options: how to relax; None: the crystals are weighed as written.
+        options: how to relax; None: energies of the crystals as written.
         device: of the model.
-        n_workers: processes at a time.
-        executor: where to work in place of processes of this machine.
+        n_workers: processes that work at the same time.
+        executor: where to work; None opens processes for this call.
 
     Raises:
         InputError, CrystallmError: there is no such model, or it cannot be loaded.
@@ -94,10 +93,10 @@ def collection_energies(
     given = list(structures.values())
     n = max(1, min(n_workers, len(given)))
     if options is None:
-        weighed = _as_written(given, model, device=device, n_workers=n, executor=executor)
+        results = _as_written(given, model, device=device, n_workers=n, executor=executor)
     else:
-        weighed = _relaxed(given, model, options, device=device, n_workers=n, executor=executor)
-    found |= zip(structures, weighed, strict=True)
+        results = _relaxed(given, model, options, device=device, n_workers=n, executor=executor)
+    found |= zip(structures, results, strict=True)
     return [found[text] for text in texts]
 
 
@@ -141,12 +140,12 @@ def _relaxed(
 
 
 def rmsd_record(task: Mapping[str, Any]) -> float:
-    """`rmsd` of two packed structures, `before` and `after`, for a worker process."""
+    """Return `rmsd` of the structures `before` and `after`; runs in a worker process."""
     return rmsd(conversion.from_json(task["before"]), conversion.from_json(task["after"]))
 
 
 def rmsd(before: Structure, after: Structure) -> float:
-    """How far relaxing moved the atoms of a crystal, Å; see the module.
+    """Return how far relaxing moved the atoms of a crystal, Å; see the module.
 
     Args:
         before: ordered, as it was written.

@@ -1,4 +1,4 @@
-"""Formation energies: of a crystal, counted from those of its elements by the same model.
+"""Formation energies of crystals, relative to their elements by the same energy model.
 
     E_f = E - sum_i x_i E_i        eV per atom
 
@@ -6,18 +6,16 @@ x_i the share of element i among the atoms, E_i its energy in its reference crys
 is relaxed with the model, its symmetry kept; where it cannot be, it has none, and no formation energy either.
 They are kept in a file, since they are the same for ever:
 
-    ~/.cache/crystallm/references/MODEL.json      {"Ti": -7.9, ...}   (or below $XDG_CACHE_HOME)
+    ~/.cache/crystallm/references/MODEL.json      {"Ti": -7.9, ...}   (see `cache_folder`)
 
-Whoever changes a model behind the same name deletes its file.
+Delete the file of a model that has changed under the same name.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.energy import calculations, relaxation
@@ -30,6 +28,7 @@ from crystallm.thermodynamics import reference_crystals
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from concurrent.futures import Executor
+    from pathlib import Path
 
     from pymatgen.core import Composition
 
@@ -37,13 +36,12 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 STEPS = 1000
-"""In which a reference crystal has to be relaxed: its energy is kept for ever."""
+"""Maximum number of steps to relax a reference crystal, whose energy is stored."""
 
 
 def place(model: str) -> Path:
-    """The file with a model's energies of the elements."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "crystallm" / "references" / f"{re.sub('[^A-Za-z0-9._-]+', '_', model)}.json"
+    """Return the file with the energies of the elements by a model."""
+    return files.cache_folder("references") / f"{re.sub('[^A-Za-z0-9._-]+', '_', model)}.json"
 
 
 def element_energies(
@@ -54,7 +52,7 @@ def element_energies(
     file: Path | None = None,
     executor: Executor | None = None,
 ) -> dict[str, float]:
-    """Energies of elements in their reference crystals, eV per atom.
+    """Return the energies of elements in their reference crystals, eV/atom.
 
     Args:
         symbols: of the elements.
@@ -95,7 +93,7 @@ def element_energies(
 
 
 def formation_energy(composition: Composition, energy: float, elements: Mapping[str, float]) -> float | None:
-    """Formation energy, eV per atom; None where an element has no energy.
+    """Return the formation energy, eV/atom; None if an element has no energy.
 
     Args:
         composition: of the crystal.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Hull:
-    """The hull of the entries of a file, worked out for each chemical system as it is asked about.
+    """The convex hull of the entries of a file, computed for each chemical system when first needed.
 
     Args:
         path: of the file.
@@ -48,9 +48,9 @@ class Hull:
         with _quiet():
             self._entries = [_entry(row, f"{path}, entry {i}") for i, row in enumerate(rows, 1)]
         self.models = {str(row["model"]) for row in rows if row.get("model")}
-        """The energy models that entries say they are of."""
+        """The energy models that entries name."""
         self.relaxed = {row["relaxed"] for row in rows if isinstance(row.get("relaxed"), bool)}
-        """Whether they say that they were relaxed with it; nothing where they say nothing."""
+        """Whether entries say that they were relaxed with it; empty if none says so."""
         self._elements = {
             entry.composition.elements[0].symbol
             for entry in self._entries
@@ -61,11 +61,11 @@ class Hull:
             raise InputError(f"{str(path)!r} has no entry")
 
     def missing(self, symbols: Iterable[str]) -> list[str]:
-        """The elements among these of which there is no entry."""
+        """Return the elements among these without an entry."""
         return sorted(set(symbols) - self._elements)
 
     def require(self, symbols: Iterable[str]) -> None:
-        """Refuse elements of which there is no entry.
+        """Raise an error for elements without an entry.
 
         Raises:
             InputError: there is one.
@@ -75,7 +75,7 @@ class Hull:
             raise InputError(f"{said}: a hull needs one of each")
 
     def check_model(self, model: str) -> None:
-        """Refuse entries that say that they are of another energy model.
+        """Raise an error if entries name another energy model.
 
         Raises:
             InputError: there is one.
@@ -85,7 +85,7 @@ class Hull:
             raise InputError(f"{said}: take the entries of the same model")
 
     def above(self, composition: Composition, energy: float) -> float:
-        """How far a crystal stands above the hull, eV per atom; below 0 where it is lower than all entries.
+        """Return the energy of a crystal above the hull, eV/atom; negative if it is below all entries.
 
         Args:
             composition: of the crystal.
@@ -107,14 +107,14 @@ class Hull:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it pymatgen does not warn of noble gases, which have no electronegativity to sort them by."""
+    """Suppress pymatgen's warnings of noble gases, which have no electronegativity for sorting."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No Pauling electronegativity")
         yield
 
 
 class MissingElements:
-    """What the entries of a file lack for many formulas, of which others may have their energies above them.
+    """Elements that the entries of a file lack, for many formulas.
 
     Args:
         path: of the file; see `Hull` for errors.
@@ -132,14 +132,14 @@ class MissingElements:
         self._n = 0
 
     def look(self, symbols: Iterable[str]) -> None:
-        """Take the elements of a formula into account."""
+        """Add the elements of a formula."""
         if missing := self._hull.missing(symbols):
             self._elements.update(missing)
             self._n += 1
 
     @property
     def said(self) -> str:
-        """One line on what is missing; "" for nothing."""
+        """Return a line on the missing elements; "" for none."""
         if not self._n:
             return ""
         formulas = f"{self._what[0]} has" if self._n == 1 else f"{self._what[1]} have"

@@ -1,4 +1,4 @@
-"""Crystals of the elements, whose energies formation energies are counted from.
+"""Crystals of the elements, the references of formation energies.
 
 Where the ground state is simple, it is that of ASE's table of reference states (fcc, bcc, hcp, diamond,
 A7 and the like). The others stand here, after R. W. G. Wyckoff, Crystal Structures, vol. 1 (1963), and
@@ -63,7 +63,7 @@ _OWN: dict[str, tuple[str, tuple[float, ...], tuple[tuple[float, float, float], 
 
 
 def element(symbol: str) -> Structure:
-    """The crystal of an element; see the module.
+    """Return the reference crystal of an element; see the module.
 
     Raises:
         InputError: there is none of that element.

@@ -1,4 +1,4 @@
-"""What an energy is counted from: the elements, or the hull of known entries, as far as is asked for."""
+"""Energies relative to the elements and to the convex hull of known entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 COLUMNS = {"formation_energy": "float64", "e_above_hull": "float64"}
-"""What is told, with pyarrow types, eV per atom."""
+"""Columns with their pyarrow types, eV/atom."""
 
 
 class RelativeEnergies:
@@ -56,7 +56,7 @@ class RelativeEnergies:
         self._said: set[str] = set()
 
     def prepare(self, compositions: Iterable[Composition]) -> None:
-        """Find the energies of all elements of some crystals, which takes as long as to relax these.
+        """Compute the energies of all elements of some crystals, by relaxing their reference crystals.
 
         Raises:
             InputError, CrystallmError: as `formation.element_energies`.
@@ -69,7 +69,7 @@ class RelativeEnergies:
             self._asked |= new
 
     def told(self, composition: Composition, energy: float) -> dict[str, float | None]:
-        """`formation_energy` and `e_above_hull`, None for what is not wanted or cannot be had.
+        """Return `formation_energy` and `e_above_hull`, None if not requested or not known.
 
         Args:
             composition: of the crystal.
@@ -87,7 +87,7 @@ class RelativeEnergies:
         }
 
     def _above(self, composition: Composition, energy: float) -> float | None:
-        """None, too, where the entries lack an element: other crystals may have all of theirs."""
+        """Return the energy above the hull; None if the entries lack an element."""
         if self._hull is None:
             return None
         try:

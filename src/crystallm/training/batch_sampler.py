@@ -1,8 +1,7 @@
-"""What each epoch of a training run holds: which crystals, how often, in which windows, in which order.
+"""Batches of each epoch: which crystals, how often, in which windows and order.
 
-Decided by the recipe, its seed and the number of the epoch alone, so that a run may go on from any place and
-with any number of processes. Reads tokens, and asks the language for the space group of a crystal where rare
-groups are to be drawn more often; knows no networks.
+Determined by recipe, seed and epoch only, so that a run can resume at any position with any number of
+processes.
 """
 
 from __future__ import annotations
@@ -27,17 +26,19 @@ if TYPE_CHECKING:
     from crystallm.training.recipe import Recipe
 
 
-_OPENING = 1000  # tokens of a crystal that are read for its space group
+_PROMPT_TOKENS = 1000  # tokens of a crystal that are read for its space group
 
 
 @dataclass(frozen=True)
 class UpdateBatches:
-    """What an update learns from.
+    """Batches of one update.
 
     Attributes:
-        batches: this process's micro-batches, each with the seed of its dropout.
-        epoch, batch: place in the data behind the update.
-        n_tokens, n_taught: of the micro-batches of all processes.
+        batches: this process's micro-batches, each with its dropout seed.
+        epoch: of the position in the data after the update.
+        batch: micro-batch of that position.
+        n_tokens: number of tokens in the micro-batches of all processes.
+        n_taught: number of these with a target.
         attended: sum over these tokens of the length of their window.
     """
 
@@ -51,103 +52,109 @@ class UpdateBatches:
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """The epochs of a run.
+    """Samples the batches of a run.
 
     Attributes:
-        recipe: whose windows, seed and weights of rare groups count.
-        split: the crystals to learn.
-        mix: older ones of which some are drawn too, if any.
-        others: equivalent descriptions of those of `split`, as many of each in turn, if any.
+        recipe: with packing, seed and weights of rare groups.
+        split: crystals to learn.
+        replay: crystals of an older data set, of which some are drawn too, if any.
+        augmentations: equivalent descriptions of the crystals of `split`, n of each in a row, if any.
     """
 
     recipe: Recipe
     split: TokenSplit
-    mix: TokenSplit | None = None
-    others: TokenSplit | None = None
+    replay: TokenSplit | None = None
+    augmentations: TokenSplit | None = None
 
     @cached_property
     def source(self) -> TokenSplit | ConcatenatedSplit:
-        """All crystals; those of `mix`, or `others`, stand behind the others."""
-        behind = self.mix if self.others is None else self.others
-        return self.split if behind is None else ConcatenatedSplit(self.split, behind)
+        """All crystals: those of `split`, then those of `replay` or `augmentations`."""
+        more = self.replay if self.augmentations is None else self.augmentations
+        return self.split if more is None else ConcatenatedSplit(self.split, more)
 
     def _fitting(self, split: TokenSplit) -> Ids:
-        """Numbers of the crystals that can be learned from."""
-        return np.flatnonzero((split.lengths > 0) & (split.lengths <= self._longest))
+        """Return the indices of crystals that are neither empty nor too long."""
+        return np.flatnonzero((split.lengths > 0) & (split.lengths <= self._max_length))
 
     @property
-    def _longest(self) -> int:
-        """Tokens of the longest crystal that can be learned from."""
-        return self.recipe.context if self.recipe.windows == "packed" else np.iinfo(np.int64).max
+    def _max_length(self) -> int:
+        return self.recipe.context if self.recipe.packing == "packed" else np.iinfo(np.int64).max
 
     @cached_property
     def weights(self) -> npt.NDArray[np.float64]:
-        """[n] how often each fitting crystal of `split` is drawn in an epoch, on average; their mean is 1."""
+        """[n] expected number of draws per epoch of each fitting crystal of `split`; the mean is 1.
+
+        Raises:
+            InputError: a crystal has no space group.
+        """
         fitting = self._fitting(self.split)
         groups = space_groups(self.split, fitting)
         counts = np.bincount(groups, minlength=231)
-        found = (len(groups) / counts[groups]) ** self.recipe.rare
-        return np.asarray(found / found.mean())
+        weights = (len(groups) / counts[groups]) ** self.recipe.rare_group_exponent
+        return np.asarray(weights / weights.mean())
 
     def crystals(self, epoch: int) -> Ids | None:
-        """Numbers of the crystals of an epoch, as often as they are drawn; None: each that fits once."""
+        """Return the indices of the crystals of an epoch, repeated as drawn; None: each fitting one once."""
         recipe = self.recipe
-        told = self.others if self._told_otherwise(epoch) else None
-        if not recipe.rare and self.mix is None and told is None:
-            return None if self.others is None else self._fitting(self.split)
+        augmentations = self.augmentations if self._is_augmented(epoch) else None
+        if not recipe.rare_group_exponent and self.replay is None and augmentations is None:
+            return None if self.augmentations is None else self._fitting(self.split)
         rng = np.random.default_rng([recipe.seed, epoch, 1])
         chosen = self._fitting(self.split)
-        if recipe.rare:
-            chosen = drawn(chosen, self.weights, rng)
-        if self.mix is not None:
-            others = self._fitting(self.mix) + len(self.split)
-            chosen = np.concatenate([chosen, _some(others, self._mixed(len(chosen)), rng)])
-        if told is not None:
-            n = len(told) // len(self.split)
-            way = rng.integers(n + 1, size=len(chosen))  # 0 is the canonical one
-            chosen = np.where(way == 0, chosen, len(self.split) + chosen * n + way - 1)
-            chosen = chosen[self.source.lengths[chosen] <= self._longest]
+        if recipe.rare_group_exponent:
+            chosen = draw_by_weight(chosen, self.weights, rng)
+        if self.replay is not None:
+            replayed = self._fitting(self.replay) + len(self.split)
+            chosen = np.concatenate([chosen, sample_evenly(replayed, self._n_replayed(len(chosen)), rng)])
+        if augmentations is not None:
+            n = len(augmentations) // len(self.split)
+            description_index = rng.integers(n + 1, size=len(chosen))  # 0 is the canonical description
+            augmented = len(self.split) + chosen * n + description_index - 1
+            chosen = np.where(description_index == 0, chosen, augmented)
+            chosen = chosen[self.source.lengths[chosen] <= self._max_length]
         return chosen
 
-    def _told_otherwise(self, epoch: int) -> bool:
-        """Whether crystals are told in any equivalent way when this epoch begins."""
+    def _is_augmented(self, epoch: int) -> bool:
+        """Return whether an epoch starts within the augmented share of the schedule."""
         fitting = self._fitting(self.split)
-        before = epoch * int(self.split.lengths[fitting].sum())
-        return before < self.recipe.equivalents * (self.recipe.tokens or 0)
+        n_before = epoch * int(self.split.lengths[fitting].sum())
+        return n_before < self.recipe.augmentation_share * (self.recipe.max_tokens or 0)
 
-    def _mixed(self, n: int) -> int:
-        """How many of `mix` stand beside n others."""
-        return round(n * self.recipe.mix_share / (1 - self.recipe.mix_share))
+    def _n_replayed(self, n: int) -> int:
+        """Return the number of replayed crystals for n others."""
+        return round(n * self.recipe.replay_share / (1 - self.recipe.replay_share))
 
     def plan(self, epoch: int) -> list[PlannedBatch]:
-        """The micro-batches of an epoch in their order."""
+        """Return the micro-batches of an epoch in order."""
         recipe, context = self.recipe, self.recipe.context
         rng = np.random.default_rng([recipe.seed, epoch])
-        if recipe.windows == "random":
+        if recipe.packing == "random":
             offsets = rng.integers(len(self.split.stream), size=max(1, len(self.split.stream) // context))
-            if self.mix is not None:
-                others = rng.integers(len(self.mix.stream), size=self._mixed(len(offsets)))
-                offsets = rng.permutation(np.concatenate([offsets, others + len(self.split.stream)]))
+            if self.replay is not None:
+                replayed = rng.integers(len(self.replay.stream), size=self._n_replayed(len(offsets)))
+                offsets = rng.permutation(np.concatenate([offsets, replayed + len(self.split.stream)]))
             return packing.cut(offsets, batch_tokens=recipe.batch_tokens, window=context)
         chosen = self.crystals(epoch)
-        if recipe.windows == "packed":
+        if recipe.packing == "packed":
             lengths = self.source.lengths
             return packing.plan(
                 lengths, batch_tokens=recipe.batch_tokens, context=context, rng=rng, chosen=chosen
             )
         chosen = self._fitting(self.split) if chosen is None else chosen
         n_windows = max(1, int(self.source.lengths[chosen].sum()) // context)
-        offsets = self.source.starts[_some(chosen, n_windows, rng)]
+        offsets = self.source.starts[sample_evenly(chosen, n_windows, rng)]
         return packing.cut(offsets, batch_tokens=recipe.batch_tokens, window=context)
 
-    def steps(self, epoch: int, batch: int, *, size: int, rank: int, n_ranks: int) -> Iterator[UpdateBatches]:
-        """Updates without end from a place in the data on, as one of several processes sees them.
+    def updates(
+        self, epoch: int, batch: int, *, size: int, rank: int, n_ranks: int
+    ) -> Iterator[UpdateBatches]:
+        """Yield the batches of all updates from a position in the data on, for one of several processes.
 
         Args:
-            epoch: of the place.
-            batch: micro-batch in it to begin with.
-            size: micro-batches of an update; the next epoch fills up what one leaves.
-            rank: number of the process; micro-batch k of an update is for process k modulo `n_ranks`.
+            epoch: of the position.
+            batch: first micro-batch.
+            size: micro-batches of an update; an update may span two epochs.
+            rank: number of the process; it gets micro-batches k of an update with k % n_ranks == rank.
             n_ranks: number of processes.
         """
         gathered: list[tuple[int, int, PlannedBatch]] = []
@@ -157,65 +164,69 @@ class BatchSampler:
                     continue
                 gathered.append((epoch, number, planned))
                 if len(gathered) == size:
-                    yield self._step(gathered, rank, n_ranks)
+                    yield self._update(gathered, rank, n_ranks)
                     gathered = []
             epoch, batch = epoch + 1, 0
 
-    def _step(self, gathered: list[tuple[int, int, PlannedBatch]], rank: int, n_ranks: int) -> UpdateBatches:
+    def _update(
+        self, gathered: list[tuple[int, int, PlannedBatch]], rank: int, n_ranks: int
+    ) -> UpdateBatches:
         plans = [planned for _, _, planned in gathered]
         return UpdateBatches(
             [
-                (_seed(self.recipe.seed, epoch, number), planned.fill(self.source))
+                (_dropout_seed(self.recipe.seed, epoch, number), planned.fill(self.source))
                 for epoch, number, planned in gathered[rank::n_ranks]
             ],
-            gathered[-1][0],
-            gathered[-1][1] + 1,
-            sum(planned.n_tokens for planned in plans),
-            sum(planned.n_taught for planned in plans),
-            sum(planned.n_tokens * planned.window for planned in plans),
+            epoch=gathered[-1][0],
+            batch=gathered[-1][1] + 1,
+            n_tokens=sum(planned.n_tokens for planned in plans),
+            n_taught=sum(planned.n_taught for planned in plans),
+            attended=sum(planned.n_tokens * planned.window for planned in plans),
         )
 
 
-def _seed(*numbers: int) -> int:
-    """Of the dropout of a micro-batch: its own, so that a resumed run needs no state of generators."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+def _dropout_seed(*position: int) -> int:
+    """Derive the dropout seed of a micro-batch from its position; a resumed run needs no generator state."""
+    return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _some(numbers: Ids, n: int, rng: np.random.Generator) -> Ids:
-    """So many of these numbers by chance, each as often as any other, give or take one."""
-    rounds = [rng.permutation(numbers) for _ in range(-(-n // max(1, len(numbers))))]
-    return np.concatenate([*rounds, numbers[:0]])[:n]
+def sample_evenly(indices: Ids, n: int, rng: np.random.Generator) -> Ids:
+    """Sample n of the indices at random; their counts differ by at most one."""
+    rounds = [rng.permutation(indices) for _ in range(-(-n // max(1, len(indices))))]
+    return np.concatenate([*rounds, indices[:0]])[:n]
 
 
-def drawn(numbers: Ids, weights: npt.NDArray[np.float64], rng: np.random.Generator) -> Ids:
-    """As many of these numbers as there are, each `weights` times on average, or that rounded up or down.
+def draw_by_weight(indices: Ids, weights: npt.NDArray[np.float64], rng: np.random.Generator) -> Ids:
+    """Draw as many indices as there are, each its weight times, rounded up or down at random.
+
+    Systematic sampling (Madow, Ann. Math. Stat. 20, 333, 1949).
 
     Args:
-        numbers: [n] to draw from.
+        indices: [n] to draw from.
         weights: [n] of mean 1.
-        rng: of what is rounded up, by systematic sampling (Madow, Ann. Math. Stat. 20, 333, 1949).
+        rng: of the rounding.
     """
-    order = rng.permutation(len(numbers))
+    order = rng.permutation(len(indices))
     edges = np.floor(np.cumsum(weights[order]) + rng.random())
-    edges[-1:] = len(numbers)  # whatever was lost in rounding
+    edges[-1:] = len(indices)  # corrects the rounding of the sum
     counts = np.diff(edges, prepend=0.0).astype(np.int64)
-    return np.repeat(numbers[order], counts)
+    return np.repeat(indices[order], counts)
 
 
 def space_groups(split: TokenSplit, crystals: Ids) -> Ids:
-    """[n] number of the space group of each of these crystals.
+    """Return the space group number of each crystal, [n].
 
     Raises:
-        InputError: a crystal that is none in the split's language.
+        InputError: a crystal is not valid in the language of the split.
     """
     language = get_language(split.language)
-    found = np.zeros(len(crystals), dtype=np.int64)
-    for place, crystal in enumerate(crystals.tolist()):
+    groups = np.zeros(len(crystals), dtype=np.int64)
+    for i, crystal in enumerate(crystals.tolist()):
         try:
-            found[place] = language.read_prompt(split.crystal(crystal)[:_OPENING].tolist())[1]
+            groups[i] = language.read_prompt(split.crystal(crystal)[:_PROMPT_TOKENS].tolist())[1]
         except (TextError, InputError, IndexError, KeyError) as error:
             raise InputError(
                 f"crystal {crystal} of the data set has no space group ({error}): prepare the data again, or "
-                "train with rare = 0"
+                "train with rare_group_exponent = 0"
             ) from error
-    return found
+    return groups

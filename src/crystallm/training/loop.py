@@ -1,17 +1,15 @@
-"""The training loop: AdamW, warm-up and cosine, on one process or several, resumable to the bit.
+"""Training loop: set up, update, validate, save; on one process or several, resumable to the bit.
 
-A run folder holds `recipe.json` (the configuration), `metrics.jsonl` (a line at every validation), `loss.png`
-of these, `state.safetensors` (all that the run needs to go on), and the weights as `checkpoint` saves them:
-`model/` with the lowest validation loss, `last/` of the last validation. Each is written beside its place
-and moved into it, the state last, so that a run killed at any moment goes on from its last validation as if
-it had never been.
+A run folder holds `recipe.json`, `metrics.jsonl` (one line per validation), `loss.png` (its plot),
+`state.safetensors` (all that is needed to resume), and model folders: `model/` with the lowest validation
+loss, `last/` of the last validation. Each is written to a temporary path and renamed, the state last, so that
+a run killed at any moment resumes from its last validation with the same result.
 
-Needs torch, numpy, pydantic and safetensors; knows tokens and losses, not crystals.
+Does not depend on pymatgen or pyarrow.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import replace
@@ -24,8 +22,8 @@ import torch
 from crystallm.datasets import shards
 from crystallm.errors import InputError
 from crystallm.language import get_language
-from crystallm.models import folder as models_folder
-from crystallm.models import load
+from crystallm.models.folder import save as save_model
+from crystallm.models.load import find, load
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.storage import files
@@ -33,9 +31,9 @@ from crystallm.training import distributed, flops, metrics, prefetch, state
 from crystallm.training.batch_sampler import BatchSampler
 from crystallm.training.loss import Losses, validate
 from crystallm.training.metrics import METRICS
-from crystallm.training.recipe import FORM, Recipe, next_validation, rate
-from crystallm.training.state import LAST, MODEL, RECIPE, STATE, Progress, Run
-from crystallm.training.step import diverged, learn, optimizers
+from crystallm.training.recipe import ARCHITECTURE, Recipe, learning_rate, next_validation
+from crystallm.training.state import LAST, MODEL, RECIPE, STATE, Run, TrainingProgress
+from crystallm.training.step import divergence_error, make_optimizers, train_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +42,10 @@ if TYPE_CHECKING:
     from crystallm.training.distributed import ProcessGroup
     from crystallm.training.loss import Features
 
-    Report = Callable[[Progress, Losses | None], None]
+    Report = Callable[[TrainingProgress, Losses | None], None]
 
 
-# ------------------------------------------------------------------------------------------------- start
+# ------------------------------------------------------------------------------------------------ set up
 
 
 def train(
@@ -58,132 +56,145 @@ def train(
     resume: bool = False,
     device: str = "auto",
     report: Report | None = None,
-) -> Progress:
-    """Train a network, or go on with a run that was interrupted.
+) -> TrainingProgress:
+    """Train a network, or resume an interrupted run.
 
-    Under `torchrun`, all processes call this; the first alone writes and reports.
+    Under `torchrun` all processes call this function; only the first writes and reports.
 
     Args:
-        recipe: model and schedule; ignored on resume, where the folder's own counts.
+        recipe: network and schedule; ignored on resume, where that of the folder counts.
         data: data set folder with the splits `train` and `val`.
         folder: run folder; new, unless `resume`.
-        resume: go on from the last checkpoint in `folder`, with any number of processes that divides the
+        resume: continue from the last checkpoint in `folder`, with any number of processes that divides the
             micro-batches of an update.
         device: 'cpu', 'cuda', or 'auto'.
         report: called after each update (losses None) and each validation.
 
     Raises:
-        InputError: no data, no such device, a folder that is taken, nothing to resume, other data on resume.
+        InputError: no data, no such device, a folder with another run, nothing to resume, other data on
+            resume.
         CheckpointError: the state to resume is damaged.
-        CrystallmError: the loss is no number or has jumped (the last good state stays), or the folder cannot
-            be written, or another process has failed.
+        CrystallmError: the loss is NaN or has jumped (the last good state stays), the folder cannot be
+            written, or another process has failed.
     """
-    place = Path(folder)
-    with distributed.world(device) as world:
+    folder = Path(folder)
+    with distributed.processes(device) as world:
         with world.together():
-            run = _prepared(recipe, data, place, world, resume=resume)
-            progress = state.load(run) if resume else Progress()
-        world.equalise_([parameter.data for parameter in run.network.parameters()])
+            run = _prepare(recipe, data, folder, world, resume=resume)
+            progress = state.load(run) if resume else TrainingProgress()
+        world.equalize_([parameter.data for parameter in run.network.parameters()])
         with world.together():
             if world.first:
                 if resume:
-                    state.sweep(place)
-                    metrics.forget(place, progress.update)
+                    state.remove_temporary(folder)
+                    metrics.truncate(folder, progress.update)
                 else:
                     text = recipe.model_dump_json(indent=2) + "\n"
-                    files.write_atomically(place / RECIPE, text.encode())
+                    files.write_atomically(folder / RECIPE, text.encode())
                     state.save(run, progress)
         return _loop(run, progress, report)
 
 
-def form_of(model: str) -> dict[str, Any]:
-    """What a recipe says of the network of a model: its `recipe.FORM`.
+def architecture_of(model: str) -> dict[str, Any]:
+    """Return the fields `recipe.ARCHITECTURE` of a model's network.
 
     Raises:
         CheckpointError: there is no such model.
     """
-    config = load.load(load.find(model), device="cpu").config
-    return config.model_dump(include=set(FORM))
+    return load(find(model), device="cpu").config.model_dump(include=set(ARCHITECTURE))
 
 
-def _prepared(recipe: Recipe, data: str | Path, place: Path, world: ProcessGroup, *, resume: bool) -> Run:
-    """All that the loop works on, before its state is loaded; writes nothing."""
+def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup, *, resume: bool) -> Run:
+    """Set up a run before its state is loaded; writes nothing."""
     split, held_out = shards.load(data, "train"), shards.load(data, "val")
     if resume:
-        if not (place / STATE).is_file():
-            raise InputError(f"nothing to resume in {str(place)!r}: it holds no {STATE}")
-        recipe = state.read_recipe(place)
-    elif any((place / name).exists() for name in (STATE, METRICS, MODEL)):
-        raise InputError(f"{str(place)!r} holds a run already: resume it, or give a new folder")
+        if not (folder / STATE).is_file():
+            raise InputError(f"nothing to resume in {str(folder)!r}: it holds no {STATE}")
+        recipe = state.read_recipe(folder)
+    elif any((folder / name).exists() for name in (STATE, METRICS, MODEL)):
+        raise InputError(f"{str(folder)!r} holds a run already: resume it, or give a new folder")
     if recipe.language not in (None, split.language):
         raise InputError(
             f"the data set {str(data)!r} is in the language {split.language!r}, and the recipe for "
             f"{recipe.language!r}: prepare the data with --language {recipe.language}, or take another recipe"
         )
-    mix = None if recipe.mix is None else _mixed(recipe.mix, split)
-    whole = [("train", data, split), ("val", data, held_out), ("train", recipe.mix, mix)]
-    for name, origin, part in whole:
-        longest = recipe.context if name == "val" or recipe.windows == "packed" else np.inf
-        if part is not None and not ((part.lengths > 0) & (part.lengths <= longest)).any():
-            raise InputError(
-                f"no crystal of the split {name!r} in {str(origin)!r} fits a context of {recipe.context} "
-                "tokens"
-            )
+    sampler = BatchSampler(
+        recipe,
+        split,
+        _load_replay(recipe.replay_dataset, split) if recipe.replay_dataset is not None else None,
+        _load_augmentations(data, split) if recipe.augmentation_share else None,
+    )
+    _check_lengths(recipe, data, sampler, held_out)
     torch.manual_seed(recipe.seed)
     config = ModelConfig(
         language=split.language,
         vocab_size=split.vocab_size,
         dropout=recipe.dropout,
-        **recipe.model_dump(include=set(FORM)),
+        **recipe.model_dump(include=set(ARCHITECTURE)),
     )
     network = GPT(config).to(world.device).train()
     if recipe.init_from is not None and not resume:
-        state.take_weights(network, recipe.init_from)
-    recipe = recipe.model_copy(update={"dtype": _dtype(recipe.dtype, world.device)})
+        state.load_initial_weights(network, recipe.init_from)
+    recipe = recipe.model_copy(update={"dtype": _resolve_dtype(recipe.dtype, world.device)})
     scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.dtype == "float16")
-    size = recipe.accumulate * world.size
-    epochs = BatchSampler(recipe, split, mix, _equivalents(data, split) if recipe.equivalents else None)
-    if recipe.rare:
-        _ = epochs.weights  # so that data without space groups are refused now
-    run = Run(recipe, network, optimizers(network, recipe), scaler, epochs, held_out, place, world, size)
-    if recipe.ema is not None:
-        run.averaged = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
-    if recipe.light != 1.0:
-        run.weights = torch.ones(split.vocab_size, device=world.device)
-        run.weights[list(get_language(split.language).low_weight_ids)] = recipe.light
+    size = recipe.gradient_accumulation * world.size
+    if recipe.rare_group_exponent:
+        _ = sampler.weights  # raises for data without space groups
+    run = Run(
+        recipe, network, make_optimizers(network, recipe), scaler, sampler, held_out, folder, world, size
+    )
+    if recipe.low_weight != 1.0:
+        run.token_weights = torch.ones(split.vocab_size, device=world.device)
+        run.token_weights[list(get_language(split.language).low_weight_ids)] = recipe.low_weight
     return run
 
 
-def _equivalents(data: str | Path, split: shards.TokenSplit) -> shards.TokenSplit:
-    """Other descriptions of the crystals of a split.
+def _check_lengths(
+    recipe: Recipe, data: str | Path, sampler: BatchSampler, held_out: shards.TokenSplit
+) -> None:
+    """Raise InputError if a split has no crystal that fits the context."""
+    splits = [("train", data, sampler.split), ("val", data, held_out)]
+    if sampler.replay is not None:
+        splits.append(("train", str(recipe.replay_dataset), sampler.replay))
+    for name, folder, split in splits:
+        longest = recipe.context if name == "val" or recipe.packing == "packed" else np.inf
+        if not ((split.lengths > 0) & (split.lengths <= longest)).any():
+            raise InputError(
+                f"no crystal of the split {name!r} in {str(folder)!r} fits a context of {recipe.context} "
+                "tokens"
+            )
+
+
+def _load_augmentations(data: str | Path, split: shards.TokenSplit) -> shards.TokenSplit:
+    """Load equivalent descriptions of the crystals of a split.
 
     Raises:
         InputError: the data set has none, or those of other crystals.
     """
-    mend = "prepare the data with `crystallm prepare --equivalents 6`, or train with equivalents = 0"
+    remedy = "prepare the data with `crystallm prepare --equivalents 6`, or train with augmentation_share = 0"
     try:
-        others = shards.load(data, shards.EQUIVALENTS)
+        augmentations = shards.load(data, shards.EQUIVALENTS)
     except InputError as error:
-        raise InputError(f"{error}: {mend}") from None
-    if not len(others) or len(others) % len(split):
+        raise InputError(f"{error}: {remedy}") from None
+    if not len(augmentations) or len(augmentations) % len(split):
         raise InputError(
-            f"the split {shards.EQUIVALENTS!r} in {str(data)!r} has {len(others)} crystals, no multiple of "
-            f"the {len(split)} of 'train': {mend}"
+            f"the split {shards.EQUIVALENTS!r} in {str(data)!r} has {len(augmentations)} crystals, no "
+            f"multiple of the {len(split)} of 'train': {remedy}"
         )
-    return others
+    return augmentations
 
 
-def _mixed(folder: str, split: shards.TokenSplit) -> shards.TokenSplit:
-    mix = shards.load(folder, "train")
-    if (mix.language, mix.vocab_size) != (split.language, split.vocab_size):
+def _load_replay(folder: str, split: shards.TokenSplit) -> shards.TokenSplit:
+    replay = shards.load(folder, "train")
+    if (replay.language, replay.vocab_size) != (split.language, split.vocab_size):
         raise InputError(
-            f"mix = {folder!r} is in {mix.language!r} with {mix.vocab_size} tokens, the data set in "
-            f"{split.language!r} with {split.vocab_size}: prepare both with the same --language"
+            f"replay_dataset = {folder!r} is in {replay.language!r} with {replay.vocab_size} tokens, the "
+            f"data set in {split.language!r} with {split.vocab_size}: prepare both with the same --language"
         )
-    return mix
+    return replay
 
 
-def _dtype(dtype: str, device: torch.device) -> str:
+def _resolve_dtype(dtype: str, device: torch.device) -> str:
     if dtype != "auto":
         return dtype
     return "float16" if device.type == "cuda" and not torch.cuda.is_bf16_supported() else "bfloat16"
@@ -192,78 +203,96 @@ def _dtype(dtype: str, device: torch.device) -> str:
 # -------------------------------------------------------------------------------------------------- loop
 
 
-def _loop(run: Run, progress: Progress, report: Report | None) -> Progress:
+def _loop(run: Run, progress: TrainingProgress, report: Report | None) -> TrainingProgress:
     recipe, world, config = run.recipe, run.world, run.network.config
     features: Features = torch.compile(run.network.features) if recipe.compile else run.network.features
     n_weights = run.network.num_parameters()
-    board = metrics.Board(run.folder, progress.update) if world.first else None
+    board = metrics.TensorBoard(run.folder, progress.update) if world.first else None
     validate_next = next_validation(recipe, progress.share)
     started = time.monotonic() - progress.seconds
-    places = run.epochs.steps(
+    updates = run.sampler.updates(
         progress.epoch, progress.batch, size=run.size, rank=world.rank, n_ranks=world.size
     )
-    with prefetch.ahead(_fed(step, world.device) for step in places) as steps:
-        while not _ended(recipe, progress):
-            step, batches = next(steps)
-            value = learn(run, progress, step, batches, features)
-            update, seconds = progress.update + 1, world.of_first(time.monotonic() - started)
-            tokens = progress.tokens + step.n_tokens
+    with prefetch.prefetched(_to_device(batches, world.device) for batches in updates) as prefetched:
+        while not _is_finished(recipe, progress):
+            counts, batches = next(prefetched)
+            loss = train_step(run, progress, counts, batches, features)
+            n_updates, seconds = progress.update + 1, world.from_first(time.monotonic() - started)
+            tokens = progress.tokens + counts.n_tokens
             progress = replace(
                 progress,
-                share=min(1.0, _share(recipe, update, tokens, seconds)),
-                update=update,
-                epoch=step.epoch,
-                batch=step.batch,
+                share=min(1.0, _schedule_share(recipe, n_updates, tokens, seconds)),
+                update=n_updates,
+                epoch=counts.epoch,
+                batch=counts.batch,
                 seconds=seconds,
                 tokens=tokens,
-                loss=sum(run.recent) / len(run.recent) if run.recent else value,
+                loss=sum(run.recent) / len(run.recent) if run.recent else loss,
                 operations=progress.operations
-                + flops.operations(config, n_weights, step.n_tokens, step.attended),
+                + flops.count_operations(config, n_weights, counts.n_tokens, counts.attended),
             )
-            found = None
+            losses = None
             if progress.share >= validate_next:
-                found = validate(run.shown, run.held_out, world.device, recipe.dtype, world)
-                if not math.isfinite(found.crystal):
-                    raise diverged(run, f"the validation loss is {found.crystal} at update {update}")
-                progress = _record(run, progress, found, board)
+                losses = validate(run.network, run.held_out, world.device, recipe.dtype, world)
+                if not math.isfinite(losses.crystal):
+                    raise divergence_error(
+                        run, f"the validation loss is {losses.crystal} at update {n_updates}"
+                    )
+                progress = _checkpoint(run, progress, losses, board)
                 validate_next = next_validation(recipe, progress.share)
-                started = time.monotonic() - progress.seconds  # validation does not count
+                started = time.monotonic() - progress.seconds  # validation is not counted
             if report and world.first:
-                report(progress, found)
+                report(progress, losses)
     if board is not None:
         board.close()
     return progress
 
 
-def _ended(recipe: Recipe, progress: Progress) -> bool:
+def _is_finished(recipe: Recipe, progress: TrainingProgress) -> bool:
     return progress.share >= 1.0 or (recipe.patience is not None and progress.stale >= recipe.patience)
 
 
-def _share(recipe: Recipe, update: int, tokens: int, seconds: float) -> float:
-    if recipe.updates is not None:
-        return update / recipe.updates
-    return tokens / recipe.tokens if recipe.tokens is not None else seconds / (60 * (recipe.minutes or 1))
+def _schedule_share(recipe: Recipe, n_updates: int, n_tokens: int, seconds: float) -> float:
+    if recipe.max_updates is not None:
+        return n_updates / recipe.max_updates
+    if recipe.max_tokens is not None:
+        return n_tokens / recipe.max_tokens
+    return seconds / (60 * (recipe.max_minutes or 1))
 
 
-def _fed(
-    step: UpdateBatches, device: torch.device
+def _to_device(
+    batches: UpdateBatches, device: torch.device
 ) -> tuple[UpdateBatches, list[tuple[int, prefetch.DeviceBatch]]]:
-    return step, [(seed, prefetch.fed(batch, device, pinned=True)) for seed, batch in step.batches]
+    return batches, [
+        (seed, prefetch.to_tensors(batch, device, pinned=True)) for seed, batch in batches.batches
+    ]
 
 
-def _record(run: Run, progress: Progress, found: Losses, board: metrics.Board | None) -> Progress:
-    """Write metrics, the models, and last the state: there a killed run resumes."""
-    better = found.crystal < progress.best
-    earlier = metrics.lines(run.folder)[-1:] if board is not None else []
-    tokens, seconds = (
-        (progress.tokens, progress.seconds)
-        if not earlier
-        else (progress.tokens - earlier[0]["tokens"], progress.seconds - earlier[0]["seconds"])
-    )
+def _checkpoint(
+    run: Run, progress: TrainingProgress, losses: Losses, board: metrics.TensorBoard | None
+) -> TrainingProgress:
+    """Write metrics, the models, and last the state, from which a killed run resumes."""
+    is_best = losses.crystal < progress.best
     progress = replace(
-        progress, best=min(progress.best, found.crystal), stale=0 if better else progress.stale + 1
+        progress, best=min(progress.best, losses.crystal), stale=0 if is_best else progress.stale + 1
     )
-    line = {
+    with run.world.together():
+        if board is not None:
+            line = _metrics_line(run, progress, losses)
+            metrics.append(run.folder, line)
+            metrics.plot(run.folder)
+            board.add(line)
+            if is_best:
+                save_model(run.network, run.folder / MODEL)
+            save_model(run.network, run.folder / LAST)
+            state.save(run, progress)
+    return progress
+
+
+def _metrics_line(run: Run, progress: TrainingProgress, losses: Losses) -> dict[str, Any]:
+    earlier = metrics.read(run.folder)[-1:] or [{"tokens": 0, "seconds": 0.0}]
+    tokens, seconds = progress.tokens - earlier[0]["tokens"], progress.seconds - earlier[0]["seconds"]
+    return {
         "update": progress.update,
         "share": round(progress.share, 4),
         "epoch": progress.epoch,
@@ -271,17 +300,7 @@ def _record(run: Run, progress: Progress, found: Losses, board: metrics.Board | 
         "tokens": progress.tokens,
         "tokens_per_second": round(tokens / max(1e-3, seconds)),
         "train_loss": round(progress.loss, 5),
-        "val_loss": round(found.token, 5),
-        "val_loss_crystal": round(found.crystal, 4),
-        "learning_rate": rate(run.recipe, progress.update, progress.share),
+        "val_loss": round(losses.token, 5),
+        "val_loss_crystal": round(losses.crystal, 4),
+        "learning_rate": learning_rate(run.recipe, progress.update, progress.share),
     }
-    with run.world.together():
-        if board is not None:
-            metrics.log(run.folder, line)
-            metrics.picture(run.folder)
-            board.tell(line)
-            if better:
-                models_folder.save(run.shown, run.folder / MODEL)
-            models_folder.save(run.shown, run.folder / LAST)
-            state.save(run, progress)
-    return progress

@@ -1,7 +1,4 @@
-"""What a network has still to learn: its losses on a batch, and on a whole split.
-
-Knows tokens, not crystals, and not how a network learns.
-"""
+"""Loss of a batch and of a whole split."""
 
 from __future__ import annotations
 
@@ -26,21 +23,21 @@ if TYPE_CHECKING:
 
 
 class Losses(NamedTuple):
-    """Validation losses in nats: a token, and a whole crystal (comparable between encodings)."""
+    """Validation losses in nats, per token and per crystal (comparable between languages)."""
 
     token: float
     crystal: float
 
 
-class Summed(NamedTuple):
-    """Losses of n targets, summed (nats): as they weigh in what is learned, and as they are."""
+class LossSums(NamedTuple):
+    """Sums of the losses of n targets in nats, with token weights and without."""
 
-    weighed: Tensor
-    whole: Tensor
+    weighted: Tensor
+    unweighted: Tensor
     n: int
 
 
-def summed_loss(
+def sum_losses(
     network: GPT,
     batch: packing.Batch | prefetch.DeviceBatch,
     device: torch.device,
@@ -48,28 +45,31 @@ def summed_loss(
     features: Features | None = None,
     *,
     weights: Tensor | None = None,
-) -> Summed:
-    """Sum of the losses of a batch.
+) -> LossSums:
+    """Sum the losses of a batch.
 
     Args:
-        network: whose next-token losses are taken.
+        network: to evaluate.
         batch: windows of tokens.
         device: of the network.
         dtype: `float32`, `float16`, or else bfloat16 arithmetic.
-        features: compiled form of `network.features`, if there is one.
-        weights: (V) of the loss of each token; None: all weigh alike.
+        features: compiled form of `network.features`, if any.
+        weights: (V) weight of the loss of each token; None: equal.
     """
-    batch = prefetch.fed(batch, device) if isinstance(batch, packing.Batch) else prefetch.moved(batch, device)
+    if isinstance(batch, packing.Batch):
+        batch = prefetch.to_tensors(batch, device)
+    else:
+        batch = prefetch.to_device(batch, device)
     with _autocast(device, dtype):
-        seen = (features or network.features)(batch.ids, positions=batch.positions, segments=batch.segments)
-        seen = seen.flatten(0, 1)  # (B T, C)
-        logits = network.lm_head(seen if batch.taught is None else seen[batch.taught])  # (n, V)
+        x = (features or network.features)(batch.ids, positions=batch.positions, segments=batch.segments)
+        x = x.flatten(0, 1)  # (B T, C)
+        logits = network.lm_head(x if batch.taught is None else x[batch.taught])  # (n, V)
     losses = functional.cross_entropy(
         logits.float(), batch.targets, reduction="none", ignore_index=packing.IGNORE
-    )
-    whole = losses.sum()
-    weighed = whole if weights is None else losses @ weights[batch.targets.clamp(min=0)]
-    return Summed(weighed, whole.detach(), batch.n_taught)
+    )  # (n)
+    total = losses.sum()
+    weighted = total if weights is None else losses @ weights[batch.targets.clamp(min=0)]
+    return LossSums(weighted, total.detach(), batch.n_taught)
 
 
 def _autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
@@ -86,14 +86,14 @@ def validate(
     dtype: str = "auto",
     world: ProcessGroup | None = None,
 ) -> Losses:
-    """Losses over all whole crystals of a split that fit the context, without dropout.
+    """Compute the losses of all crystals of a split that fit the context, without dropout.
 
     Args:
-        network: to judge.
+        network: to evaluate.
         split: held out.
         device: of the network.
-        dtype: as for `summed_loss`.
-        world: processes that share the work and get the same result; None for this one alone.
+        dtype: as for `sum_losses`.
+        world: processes that share the work and get the same result; None for this one only.
     """
     world = world or distributed.ProcessGroup(device)
     was_training, context = network.training, network.config.context
@@ -102,10 +102,10 @@ def validate(
     with world.together():
         plan = packing.plan(split.lengths, batch_tokens=16384, context=context, rng=None)
         for planned in plan[world.rank :: world.size]:
-            _, loss, n = summed_loss(network, planned.fill(split), device, dtype)
+            _, loss, n = sum_losses(network, planned.fill(split), device, dtype)
             sums += torch.tensor([float(loss), n], dtype=torch.float64)
     network.train(was_training)
-    # Alone they stay here: not every device has float64.
+    # One process keeps them on the CPU: not every device has float64.
     total, n_tokens = (world.sum_(sums.to(device)) if world.size > 1 else sums).tolist()
     n_crystals = int((split.lengths <= context).sum())
     return Losses(total / max(1, n_tokens), total / max(1, n_crystals))

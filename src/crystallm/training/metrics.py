@@ -1,58 +1,47 @@
-"""What a training run tells: `metrics.jsonl`, the picture of its losses, and event files for TensorBoard.
+"""Metrics of a training run: `metrics.jsonl`, a plot of the losses, and event files for TensorBoard.
 
-Knows numbers with names, not networks. Picture and event files are for people: where matplotlib or
-tensorboard are not installed they are left out.
+Plot and event files are skipped where matplotlib or tensorboard are not installed.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError
-from crystallm.storage import files
+from crystallm.storage.files import write_atomically
+from crystallm.storage.journal import append_records, read_records, write_records
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-METRICS, PICTURE, EVENTS = "metrics.jsonl", "loss.png", "tensorboard"
+METRICS, PLOT, EVENTS = "metrics.jsonl", "loss.png", "tensorboard"
 
 
-def log(folder: Path, line: dict[str, Any]) -> None:
+def append(folder: Path, line: dict[str, Any]) -> None:
     """Append a line of metrics.
 
     Raises:
         CrystallmError: the folder cannot be written.
     """
-    try:
-        with (folder / METRICS).open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise CrystallmError(f"cannot write {str(folder / METRICS)!r}: {error.strerror or error}") from error
+    append_records(folder / METRICS, [line])
 
 
-def forget(folder: Path, update: int) -> None:
-    """Drop what a killed run logged behind an update, half a line too."""
-    kept = "".join(json.dumps(line) + "\n" for line in lines(folder) if line["update"] <= update)
-    files.write_atomically(folder / METRICS, kept.encode())
+def truncate(folder: Path, update: int) -> None:
+    """Drop the lines of a killed run after an update, and an incomplete last line."""
+    write_records(folder / METRICS, [line for line in read(folder) if line["update"] <= update])
 
 
-def lines(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics, up to the first that is none."""
-    path, found = folder / METRICS, []
-    for row in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            line = json.loads(row)
-            line["update"]
-        except (ValueError, KeyError, TypeError):
-            break
-        found.append(line)
-    return found
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Read the lines of metrics, up to an incomplete last one.
+
+    Raises:
+        CrystallmError: an earlier line is damaged.
+    """
+    return read_records(folder / METRICS)
 
 
-def picture(folder: Path) -> None:
-    """Draw the losses a token against the tokens learned from.
+def plot(folder: Path) -> None:
+    """Plot the losses per token against the number of tokens.
 
     Raises:
         CrystallmError: the folder cannot be written.
@@ -63,7 +52,7 @@ def picture(folder: Path) -> None:
         content = charts.curves(
             {
                 name: [
-                    (line["tokens"] / 1e6, line[key]) for line in lines(folder) if line.get(key) is not None
+                    (line["tokens"] / 1e6, line[key]) for line in read(folder) if line.get(key) is not None
                 ]
                 for name, key in (("training", "train_loss"), ("validation", "val_loss"))
             },
@@ -71,15 +60,15 @@ def picture(folder: Path) -> None:
         )
     except ImportError:
         return
-    files.write_atomically(folder / PICTURE, content, sync=False)
+    write_atomically(folder / PLOT, content, sync=False)
 
 
-class Board:
+class TensorBoard:
     """Event files for TensorBoard, where it is installed.
 
     Args:
         folder: of the run.
-        update: from which the run goes on; what was told of later ones is taken back.
+        update: from which the run continues; later events are purged.
     """
 
     def __init__(self, folder: Path, update: int) -> None:
@@ -90,7 +79,7 @@ class Board:
             return
         self._writer = SummaryWriter(str(folder / EVENTS), purge_step=update + 1)
 
-    def tell(self, line: dict[str, Any]) -> None:
+    def add(self, line: dict[str, Any]) -> None:
         """Add a line of metrics."""
         if self._writer is not None:
             for name, value in line.items():
@@ -99,6 +88,6 @@ class Board:
             self._writer.flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the file."""
         if self._writer is not None:
             self._writer.close()

@@ -1,7 +1,4 @@
-"""Batches on their way to the network: read ahead by a thread, and moved to the device without waiting.
-
-Knows arrays and devices, not what is learned from them.
-"""
+"""Prefetch batches in a thread and move them to the device without waiting."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_AHEAD = 2  # items that wait to be taken
+_QUEUE_SIZE = 2  # items made before they are needed
 
 _ROUND = 64
-"""Targets are filled up to a multiple of this: on a CPU each new shape of a product costs some 35 ms and 7 MB
-for a kernel of its own (torch 2.13, a head of 256 by 1,410)."""
+"""Targets are padded to a multiple of this: on a CPU each new shape of a product costs about 35 ms and 7 MB
+for its own kernel (torch 2.13, a head of 256 by 1,410)."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,12 @@ class DeviceBatch:
     """A batch as tensors on its device.
 
     Attributes:
-        ids, positions: (B, T).
-        segments: (B, T), or None where each token sees all before it.
-        taught: (n) places among the B T tokens that have a target, filled up with place 0; None: all.
-        targets: (n) of these; IGNORE where filled up.
-        n_taught: targets that count.
+        ids: (B, T).
+        positions: (B, T).
+        segments: (B, T), or None where each token attends to all before it.
+        taught: (n) indices among the B T tokens that have a target, padded with 0; None: all.
+        targets: (n) of these; IGNORE in padding.
+        n_taught: number of targets without padding.
     """
 
     ids: Tensor
@@ -50,25 +48,26 @@ class DeviceBatch:
     n_taught: int
 
 
-def fed(batch: packing.Batch, device: torch.device, *, pinned: bool = False) -> DeviceBatch:
-    """A batch as tensors.
+def to_tensors(batch: packing.Batch, device: torch.device, *, pinned: bool = False) -> DeviceBatch:
+    """Convert a batch to tensors.
 
-    The places of targets are found here, in numpy: on a GPU their number would have to be waited for.
+    Indices of targets are computed here, in numpy: on a GPU, their number would need a synchronization.
 
     Args:
         batch: arrays.
-        device: where to; with `pinned`, memory from which `moved` copies there without waiting.
-        pinned: leave the tensors in this machine's memory for now.
+        device: of the tensors; with `pinned`, of a later `to_device`.
+        pinned: keep the tensors in host memory, pinned for a GPU, from which `to_device` copies without
+            waiting.
     """
     targets = batch.targets.ravel()
     taught, n_taught = None, len(targets)
     if batch.segments is not None:
-        places = np.flatnonzero(targets != packing.IGNORE)
-        n_taught, more = len(places), -len(places) % _ROUND
-        taught = torch.from_numpy(np.pad(places, (0, more)))
-        targets = np.pad(targets[places], (0, more), constant_values=packing.IGNORE)
+        indices = np.flatnonzero(targets != packing.IGNORE)
+        n_taught, n_padding = len(indices), -len(indices) % _ROUND
+        taught = torch.from_numpy(np.pad(indices, (0, n_padding)))
+        targets = np.pad(targets[indices], (0, n_padding), constant_values=packing.IGNORE)
     segments = None if batch.segments is None else torch.from_numpy(batch.segments)
-    found = DeviceBatch(
+    tensors = DeviceBatch(
         torch.from_numpy(batch.ids),
         torch.from_numpy(batch.positions),
         segments,
@@ -77,18 +76,18 @@ def fed(batch: packing.Batch, device: torch.device, *, pinned: bool = False) -> 
         n_taught,
     )
     if pinned and device.type == "cuda":
-        return _each(found, Tensor.pin_memory)
-    return found if pinned else moved(found, device)
+        return _map_tensors(tensors, Tensor.pin_memory)
+    return tensors if pinned else to_device(tensors, device)
 
 
-def moved(batch: DeviceBatch, device: torch.device) -> DeviceBatch:
-    """The batch on a device."""
+def to_device(batch: DeviceBatch, device: torch.device) -> DeviceBatch:
+    """Move a batch to a device."""
     if device.type == "cpu":
         return batch
-    return _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    return _map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
-def _each(batch: DeviceBatch, change: Callable[[Tensor], Tensor]) -> DeviceBatch:
+def _map_tensors(batch: DeviceBatch, change: Callable[[Tensor], Tensor]) -> DeviceBatch:
     return DeviceBatch(
         change(batch.ids),
         change(batch.positions),
@@ -100,16 +99,16 @@ def _each(batch: DeviceBatch, change: Callable[[Tensor], Tensor]) -> DeviceBatch
 
 
 class _End(Generic[Item]):
-    """What stands behind the last item: perhaps the error that ended them."""
+    """Marks the end of the items, with the error that ended them, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 @contextlib.contextmanager
-def ahead(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
-    """Items that a thread makes before they are asked for, while the block lasts; its errors come through."""
-    waiting: queue.Queue[Item | _End[Item]] = queue.Queue(maxsize=_AHEAD)
+def prefetched(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
+    """Make items in a thread before they are needed, within a block; errors are raised on iteration."""
+    waiting: queue.Queue[Item | _End[Item]] = queue.Queue(maxsize=_QUEUE_SIZE)
     stop = threading.Event()
 
     def work() -> None:
@@ -119,11 +118,11 @@ def ahead(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
                 waiting.put(item)
                 if stop.is_set():
                     return
-        except BaseException as caught:  # noqa: BLE001 - it is raised again where the items are taken
+        except BaseException as caught:  # noqa: BLE001 - raised again on iteration
             error = caught
         waiting.put(_End(error))
 
-    def taken() -> Iterator[Item]:
+    def iterate() -> Iterator[Item]:
         while True:
             item = waiting.get()
             if not isinstance(item, _End):
@@ -136,10 +135,10 @@ def ahead(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
     thread = threading.Thread(target=work, name="batches", daemon=True)
     thread.start()
     try:
-        yield taken()
+        yield iterate()
     finally:
         stop.set()
-        # A thread that still computes when the interpreter ends takes the process down with it (SIGABRT).
+        # A thread still computing at the end of the interpreter aborts the process (SIGABRT).
         while thread.is_alive():
-            with contextlib.suppress(queue.Empty):  # so that the thread is not stuck at a full queue
+            with contextlib.suppress(queue.Empty):  # unblocks a thread waiting on a full queue
                 waiting.get(timeout=0.01)

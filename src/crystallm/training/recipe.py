@@ -1,40 +1,65 @@
-"""How a network is trained: the recipe, its schedule, and the recipes that the package brings along.
+"""Recipe: all options of a training run but its data; its schedule; the bundled recipes.
 
-A recipe says all that a run needs beside its data, so that recipe, data and seed give the same weights again.
-Knows numbers and names, not networks; needs pydantic alone.
+Recipe, data and seed determine the weights. Imports pydantic only.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-BUDGET = ("tokens", "updates", "minutes")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-FORM = ("form", "n_layer", "n_head", "n_embd", "bias", "context")
-"""What of a recipe describes the network, and must be the model's where weights are taken from one."""
+BUDGET = ("max_tokens", "max_updates", "max_minutes")
+"""Lengths of the schedule, of which a recipe gives one."""
 
-FURTHER = {"learning_rate": 3e-4, "warmup": 100, "patience": 5, "final_rate": 0.01}
-"""What `crystallm train --init-from` takes in place of the defaults below: a rate as high as a fresh network
-needs would undo what the weights know (dev/LOG.md: from 83.1 to 90.7 nats a crystal at 1.5e-3)."""
+ARCHITECTURE = ("form", "n_layer", "n_head", "n_embd", "bias", "context")
+"""Fields that describe the network. They must equal those of the model in `init_from`."""
+
+FINE_TUNING = {
+    "learning_rate": 3e-4, "warmup": 100, "patience": 5, "final_learning_rate_fraction": 0.01,
+}  # fmt: skip
+"""Defaults of `crystallm train --init-from`: the learning rate of a new network would destroy what the
+weights have learned (dev/LOG.md: from 83.1 to 90.7 nats a crystal at 1.5e-3)."""
+
+OLD_NAMES = {
+    "windows": "packing",
+    "rare": "rare_group_exponent",
+    "mix": "replay_dataset",
+    "mix_share": "replay_share",
+    "equivalents": "augmentation_share",
+    "accumulate": "gradient_accumulation",
+    "final_rate": "final_learning_rate_fraction",
+    "clip": "gradient_clip",
+    "light": "low_weight",
+    "tokens": "max_tokens",
+    "updates": "max_updates",
+    "minutes": "max_minutes",
+    "spike": "max_loss_jump",
+}
+"""Former names of fields, in recipes and runs written before version 0.2."""
+
+REMOVED = {"ema": None, "soft_numbers": 0.0}
+"""Fields that no longer exist, with the value at which they had no effect."""
 
 _RECIPES = Path(__file__).parent / "recipes"
 
 
 class Recipe(BaseModel):
-    """How a network is trained. Frozen; refuses unknown keys; saved beside the weights."""
+    """Options of a training run. Frozen; rejects unknown names; saved beside the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     language: str | None = None
-    """Language of the data set that the recipe is for; None: any."""
+    """Language that the data set must have; None: any."""
     form: Literal["gpt2", "llama"] = "gpt2"
     """GPT-2: learned positions, LayerNorm, GELU; or Llama: rotary positions, RMSNorm, SwiGLU, no biases."""
     n_layer: int = Field(default=8, ge=1)
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     n_head: int = Field(default=8, ge=1)
     """Attention heads of a block."""
     n_embd: int = Field(default=512, ge=1)
@@ -42,116 +67,131 @@ class Recipe(BaseModel):
     bias: bool = False
     """Whether linear layers and layer norms have biases."""
     context: int = Field(default=1024, ge=2)
-    """Largest number of tokens; whole crystals that are longer are left out."""
+    """Maximum number of tokens; longer crystals are left out of packed windows."""
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Share of activations dropped while training."""
-    windows: Literal["packed", "starts", "random"] = "packed"
-    """What the network sees: whole crystals side by side that do not see each other; or `context` tokens of
-    the stream, from where a crystal starts, or from anywhere (the original's)."""
-    rare: float = Field(default=0.0, ge=0.0)
-    """Crystals of a space group that n of N have are drawn with weight (N / n)^rare; 0: all once an epoch."""
-    mix: str | None = None
+    """Fraction of activations dropped in training."""
+    packing: Literal["packed", "starts", "random"] = "packed"
+    """Windows of tokens: whole crystals side by side that do not attend to each other; or `context` tokens of
+    the stream, from the start of a crystal, or from anywhere (as in the original)."""
+    rare_group_exponent: float = Field(default=0.0, ge=0.0)
+    """Draw crystals of a space group that n of N have with weight (N / n)^exponent; 0: each once an epoch."""
+    replay_dataset: str | None = None
     """Data set folder of which some crystals are drawn too, against forgetting; None: no other."""
-    mix_share: float = Field(default=0.1, gt=0.0, lt=1.0)
-    """Share of an epoch's crystals (windows, where these are random) that is drawn from `mix`."""
-    equivalents: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of the schedule in which each crystal is drawn in any of its equivalent descriptions, which the
-    data set holds as the split `equivalents`; in the rest, in its canonical one. An epoch is told in one way
-    or the other as its beginning says."""
+    replay_share: float = Field(default=0.1, gt=0.0, lt=1.0)
+    """Fraction of an epoch's crystals (windows, if random) drawn from `replay_dataset`."""
+    augmentation_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Fraction of the schedule in which crystals are drawn in any of their equivalent descriptions (the split
+    `equivalents` of the data set), then in the canonical one only. Decided at the start of each epoch."""
     batch_tokens: int = Field(default=8192, ge=1)
-    """Tokens of a micro-batch, padding included; a window that is longer makes a micro-batch of its own."""
-    accumulate: int = Field(default=1, ge=1)
+    """Tokens of a micro-batch, padding included; a longer window makes a micro-batch of its own."""
+    gradient_accumulation: int = Field(default=1, ge=1)
     """Micro-batches of an update on each process."""
     learning_rate: float = Field(default=1e-3, gt=0.0)
-    """Highest rate, reached after `warmup` updates."""
-    final_rate: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Rate at the end as a share of the highest."""
+    """Maximum learning rate, reached after `warmup` updates."""
+    final_learning_rate_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Learning rate at the end as a fraction of the maximum."""
     warmup: int = Field(default=100, ge=0)
-    """Updates over which the rate rises from 0."""
+    """Updates over which the learning rate rises from 0."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """AdamW; or Muon for the matrices of the blocks, its steps scaled to the size of AdamW's, and AdamW for
     embeddings and vectors."""
     weight_decay: float = Field(default=0.1, ge=0.0)
-    """Of matrices; vectors are not decayed."""
+    """Weight decay of matrices; vectors are not decayed."""
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
     """AdamW's first decay rate."""
     beta2: float = Field(default=0.99, ge=0.0, lt=1.0)
     """AdamW's second decay rate."""
-    clip: float = Field(default=1.0, gt=0.0)
-    """Largest norm of a gradient."""
-    light: float = Field(default=1.0, ge=0.0)
-    """Weight of the losses of tokens that a prompt or the rules give, and of last digits, which are close to
-    chance; all others weigh 1. Losses are told as they are."""
-    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Decay an update of averaged weights, which are then validated and saved; None: no average."""
-    tokens: int | None = Field(default=None, ge=1)
-    """Length of the schedule in tokens; either this, `updates` or `minutes`."""
-    updates: int | None = Field(default=None, ge=1)
+    gradient_clip: float = Field(default=1.0, gt=0.0)
+    """Maximum norm of the gradient."""
+    low_weight: float = Field(default=1.0, ge=0.0)
+    """Weight in the loss of tokens that a prompt or the grammar gives, and of last digits, which are close to
+    random; all others have weight 1. Reported losses are not weighted."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Length of the schedule in tokens; give this, `max_updates` or `max_minutes`."""
+    max_updates: int | None = Field(default=None, ge=1)
     """Length of the schedule in updates."""
-    minutes: float | None = Field(default=None, gt=0.0)
+    max_minutes: float | None = Field(default=None, gt=0.0)
     """Length of the schedule in minutes of training."""
     validate_every: float = Field(default=0.05, gt=0.0, le=1.0)
-    """Share of the schedule between two validations, each of which writes a checkpoint."""
+    """Fraction of the schedule between validations, each of which saves a checkpoint."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after so many validations in a row that are no better than the best before; None: never."""
-    spike: float | None = Field(default=2.0, gt=0.0)
-    """Stop where a training loss is so many nats a token above the mean of the last updates; None: never."""
+    """Stop after n validations in a row without a new lowest loss; None: never."""
+    max_loss_jump: float | None = Field(default=2.0, gt=0.0)
+    """Stop if a training loss exceeds the mean of the last updates by this many nats a token; None: never."""
     seed: int = Field(default=0, ge=0)
-    """Of the first weights, the order of crystals and dropout."""
+    """Seed of the initial weights, the order of crystals and dropout."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Arithmetic of the forward pass; `auto` is bfloat16, or float16 on a GPU without. Weights and optimizer
-    are float32."""
+    """Arithmetic of the forward pass; `auto` is bfloat16, or float16 on a GPU without it. Weights and
+    optimizer are float32."""
     compile: bool = False
-    """Whether torch.compile builds kernels for the network: minutes at the start, a faster step after."""
+    """Compile the network with torch.compile: minutes at the start, faster updates after."""
     init_from: str | None = None
-    """Bundled name, folder or `ckpt.pt` whose weights the network starts from; None: random ones."""
+    """Bundled name, folder or `ckpt.pt` of initial weights; None: random weights."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Recipe:
+    def _check(self) -> Recipe:
         given = [name for name in BUDGET if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give one of tokens, updates and minutes, the length of the schedule, not "
+                f"give one of {', '.join(BUDGET)}, the length of the schedule, not "
                 f"{' and '.join(given) or 'none'}"
             )
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
-        if self.rare and self.windows == "random":
+        if self.rare_group_exponent and self.packing == "random":
             raise ValueError(
-                f"rare={self.rare} weighs crystals, and random windows begin at none: take windows packed or "
-                "starts"
+                f"rare_group_exponent={self.rare_group_exponent} weights crystals, but random windows start "
+                "anywhere: take packing packed or starts"
             )
-        if self.equivalents and self.tokens is None:
+        if not (share := self.augmentation_share):
+            return self
+        if self.max_tokens is None:
             raise ValueError(
-                f"equivalents={self.equivalents} is a share of a schedule in tokens, by which an epoch knows "
-                "how to tell its crystals: give tokens, or equivalents = 0"
+                f"augmentation_share={share} needs a schedule in tokens: give max_tokens, or "
+                "augmentation_share = 0"
             )
-        if self.equivalents and self.windows != "packed":
+        if self.packing != "packed":
             raise ValueError(
-                f"equivalents={self.equivalents} goes with windows packed: in windows {self.windows!r} a "
-                "crystal would stand beside itself, told otherwise"
+                f"augmentation_share={share} needs packing packed: in {self.packing!r} windows a crystal "
+                "would attend to another description of itself"
             )
-        if self.equivalents and self.mix is not None:
-            raise ValueError(f"equivalents={self.equivalents} goes with no mix: leave one of them out")
+        if self.replay_dataset is not None:
+            raise ValueError(f"augmentation_share={share} and replay_dataset exclude each other")
         return self
 
 
-def rate(recipe: Recipe, update: int, share: float) -> float:
-    """Learning rate: linear warm-up, then half a cosine down to `final_rate` of the highest."""
-    warm = min(1.0, (update + 1) / recipe.warmup) if recipe.warmup else 1.0
-    fall = recipe.final_rate + (1 - recipe.final_rate) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
-    return recipe.learning_rate * warm * fall
+def renamed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a recipe with former names replaced, and removed fields without effect dropped."""
+    return {
+        OLD_NAMES.get(name, name): value
+        for name, value in fields.items()
+        if not (name in REMOVED and value == REMOVED[name])
+    }
+
+
+def learning_rate(recipe: Recipe, update: int, share: float) -> float:
+    """Return the learning rate: linear warm-up, then half a cosine down to the final fraction.
+
+    Args:
+        recipe: with the rates.
+        update: number of the update, from 0.
+        share: fraction of the schedule that is done.
+    """
+    warmup = min(1.0, (update + 1) / recipe.warmup) if recipe.warmup else 1.0
+    final = recipe.final_learning_rate_fraction
+    decay = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    return recipe.learning_rate * warmup * decay
 
 
 def next_validation(recipe: Recipe, share: float) -> float:
-    """Share of the schedule from which on to validate next: a multiple of `validate_every`, or the end.
+    """Return the share of the schedule of the next validation: a multiple of `validate_every`, or 1.
 
-    Less a hair, since shares are rounded: 3/20 is below three times 0.05.
+    Less 1e-9, since shares are rounded: 3/20 is below three times 0.05.
     """
     done = math.floor(share / recipe.validate_every + 1e-9)
     return min(1.0, (done + 1) * recipe.validate_every) - 1e-9
 
 
 def bundled() -> dict[str, Path]:
-    """The recipes that the package brings along: YAML files by name, sorted."""
+    """Return the bundled recipes: YAML files by name, sorted."""
     return {path.stem: path for path in sorted(_RECIPES.glob("*.yaml"), key=lambda path: path.stem)}

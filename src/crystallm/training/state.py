@@ -1,8 +1,7 @@
-"""Where a training run stands, and how that outlives a kill: `state.safetensors` and the models beside it.
+"""State of a training run: saved to `state.safetensors` and loaded on resume.
 
-The state holds weights, averaged weights, optimizer, the scale of gradients, the last losses and the place in
-the data. Random numbers need no state: orders and dropout follow from seed, epoch and micro-batch. Knows
-tensors and files, not how a network learns.
+The state holds weights, optimizer, gradient scale, the last losses and the position in the data. Random
+numbers need no state: order and dropout follow from seed, epoch and micro-batch.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crystallm.errors import CheckpointError, CrystallmError, InputError
-from crystallm.models import load as models_load
-from crystallm.training.recipe import Recipe
+from crystallm.models import load as models
+from crystallm.training.recipe import Recipe, renamed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,25 +33,26 @@ if TYPE_CHECKING:
 RECIPE, STATE, MODEL, LAST = "recipe.json", "state.safetensors", "model", "last"
 
 KEPT = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}
-"""What an optimizer keeps of each weight."""
+"""State of each optimizer per parameter."""
 
 MEMORY = 50  # updates over which the training loss is averaged
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run stands.
+class TrainingProgress:
+    """TrainingProgress of a run.
 
     Attributes:
-        share: of the schedule, 0 to 1.
-        update: optimizer steps done.
-        epoch, batch: place in the data.
-        seconds: of training, validation not counted.
-        tokens: trained on so far.
-        loss: mean of the training loss over the last updates (MEMORY at most), nats a token.
-        best: lowest validation loss so far, nats a crystal.
-        stale: validations since then.
-        operations: floating-point operations so far, see `hardware.operations`.
+        share: done fraction of the schedule, 0 to 1.
+        update: number of updates.
+        epoch: of the position in the data.
+        batch: micro-batch of that position.
+        seconds: of training, without validation.
+        tokens: number of tokens trained on.
+        loss: mean training loss of the last updates (at most MEMORY), nats a token.
+        best: lowest validation loss, nats a crystal.
+        stale: number of validations since the lowest.
+        operations: floating-point operations, see `flops.count_operations`.
     """
 
     share: float = 0.0
@@ -69,20 +69,19 @@ class Progress:
 
 @dataclass
 class Run:
-    """What the loop works on.
+    """Objects of a training run.
 
     Attributes:
         recipe: of the run.
-        network: that learns.
-        optimizers: that move its weights.
+        network: being trained.
+        optimizers: of its weights.
         scaler: of gradients, disabled unless arithmetic is float16.
-        epochs: what there is to learn.
+        sampler: of the training batches.
         held_out: split for validation.
         folder: of the run.
-        world: the processes that share the work.
-        size: micro-batches of an update, of all processes.
-        averaged: a network of averaged weights, if the recipe says so.
-        weights: (V) of the loss of each token; None: all weigh alike.
+        world: processes of the run.
+        size: micro-batches of an update, over all processes.
+        token_weights: (V) weight in the loss of each token; None: equal.
         recent: training losses of the last updates, nats a token.
     """
 
@@ -90,40 +89,35 @@ class Run:
     network: GPT
     optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
-    epochs: BatchSampler
+    sampler: BatchSampler
     held_out: TokenSplit
     folder: Path
     world: ProcessGroup
     size: int
-    averaged: GPT | None = None
-    weights: Tensor | None = None
+    token_weights: Tensor | None = None
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=MEMORY))
 
-    @property
-    def shown(self) -> GPT:
-        """The network that is validated and saved."""
-        return self.network if self.averaged is None else self.averaged
-
     def optimizer_of(self, parameter: Tensor) -> torch.optim.Optimizer:
-        """The one that moves a weight."""
+        """Return the optimizer of a parameter."""
         return next(
             o for o in self.optimizers if any(parameter is p for g in o.param_groups for p in g["params"])
         )
 
     @property
     def data(self) -> dict[str, int]:
-        """Counts that tell one training split from another."""
-        found = {"crystals": len(self.epochs.split), "tokens": int(self.epochs.split.starts[-1])}
-        if self.epochs.mix is not None:
-            found |= {"mixed": len(self.epochs.mix), "mixed_tokens": int(self.epochs.mix.starts[-1])}
-        if self.epochs.others is not None:
-            others = self.epochs.others
-            found |= {"equivalents": len(others), "equivalent_tokens": int(others.starts[-1])}
-        return found
+        """Counts that identify the training data; their names are part of the file format."""
+        split, replay, augmentations = self.sampler.split, self.sampler.replay, self.sampler.augmentations
+        counts = {"crystals": len(split), "tokens": int(split.starts[-1])}
+        if replay is not None:
+            counts |= {"mixed": len(replay), "mixed_tokens": int(replay.starts[-1])}
+        if augmentations is not None:
+            n_tokens = int(augmentations.starts[-1])
+            counts |= {"equivalents": len(augmentations), "equivalent_tokens": n_tokens}
+        return counts
 
 
-def save(run: Run, progress: Progress) -> None:
-    """Write the state beside its place and move it there.
+def save(run: Run, progress: TrainingProgress) -> None:
+    """Save the state: write a temporary file and rename it.
 
     Raises:
         CrystallmError: the folder cannot be written.
@@ -136,29 +130,27 @@ def save(run: Run, progress: Progress) -> None:
         tensors[f"weights.{name}"] = parameter.detach()
         for key, value in run.optimizer_of(parameter).state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value.detach()
-    if run.averaged is not None:
-        tensors |= {f"average.{name}": p.detach() for name, p in run.averaged.named_parameters()}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     facts = {"progress": vars(progress), "data": run.data, "size": run.size, "recent": list(run.recent)}
     facts |= {"scaler": run.scaler.state_dict()}
-    place = run.folder / f".{STATE}.new"
+    temporary = run.folder / f".{STATE}.new"
     try:
-        save_file(tensors, str(place), metadata={name: json.dumps(fact) for name, fact in facts.items()})
-        with place.open("r+b") as handle:  # Windows syncs no file that is open for reading alone
+        save_file(tensors, str(temporary), metadata={name: json.dumps(fact) for name, fact in facts.items()})
+        with temporary.open("r+b") as handle:  # Windows syncs no file that is open for reading only
             os.fsync(handle.fileno())
-        place.replace(run.folder / STATE)
+        temporary.replace(run.folder / STATE)
     except (OSError, SafetensorError) as error:
         raise CrystallmError(f"cannot write {str(run.folder / STATE)!r}: {error}") from error
     finally:
-        place.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def load(run: Run) -> Progress:
-    """Fill a run with the state in its folder.
+def load(run: Run) -> TrainingProgress:
+    """Load the state in the folder of a run into it.
 
     Raises:
-        CheckpointError: it is damaged, or the state of another network.
-        InputError: it was trained on other data, or by a number of processes that this one does not go with.
+        CheckpointError: the state is damaged, or of another network.
+        InputError: it was trained on other data, or its updates cannot be shared by this number of processes.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -166,19 +158,16 @@ def load(run: Run) -> Progress:
     try:
         with safe_open(str(path), framework="pt") as stored:
             facts = {name: json.loads(fact) for name, fact in stored.metadata().items()}
-            progress = Progress(**facts["progress"])
+            progress = TrainingProgress(**facts["progress"])
             for name, parameter in run.network.named_parameters():
                 _fill(parameter.data, stored.get_tensor(f"weights.{name}"), name)
                 if not progress.update:
-                    continue  # the optimizer has kept nothing yet
+                    continue  # the optimizer has no state yet
                 optimizer = run.optimizer_of(parameter)
                 state = {
                     k: stored.get_tensor(f"optimizer.{k}.{name}") for k in KEPT[type(optimizer).__name__]
                 }
                 optimizer.state[parameter] = {k: v.to(run.world.device) for k, v in state.items()}
-            if run.averaged is not None:
-                for name, parameter in run.averaged.named_parameters():
-                    _fill(parameter.data, stored.get_tensor(f"average.{name}"), name)
         run.recent.extend(float(loss) for loss in facts.get("recent", ()))
         if facts.get("scaler"):
             run.scaler.load_state_dict(facts["scaler"])
@@ -201,28 +190,28 @@ def load(run: Run) -> Progress:
 
 
 def _fill(parameter: Tensor, stored: Tensor, name: str) -> None:
-    if stored.shape != parameter.shape:  # else a vector would be spread over a matrix
+    if stored.shape != parameter.shape:  # copy_ would broadcast a vector over a matrix
         raise ValueError(f"{name} has shape {tuple(stored.shape)}, the recipe says {tuple(parameter.shape)}")
     parameter.copy_(stored)
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """The recipe of a run.
+    """Read the recipe of a run; former names of fields are accepted.
 
     Raises:
-        CheckpointError: there is none, or it is none.
+        CheckpointError: the file is missing or not a recipe.
     """
     try:
-        return Recipe.model_validate_json((folder / RECIPE).read_text(encoding="utf-8"))
+        return Recipe.model_validate(renamed(json.loads((folder / RECIPE).read_text(encoding="utf-8"))))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{str(folder / RECIPE)!r} is no recipe ({' '.join(str(error).split())[:200]})"
+            f"{str(folder / RECIPE)!r} is not a recipe ({' '.join(str(error).split())[:200]})"
         ) from error
 
 
-def sweep(folder: Path) -> None:
-    """Clear away what a killed run was writing when it died."""
-    # Of checkpoint.save, of safetensors, of runs.write_atomically, and our own.
+def remove_temporary(folder: Path) -> None:
+    """Remove temporary files and folders of a killed run."""
+    # Of models.folder.save, safetensors, files.write_atomically, and `save`.
     for pattern in (f".{MODEL}.*", f".{LAST}.*", ".tmp*", ".*.tmp", f".{STATE}.new"):
         for leftover in folder.glob(pattern):
             if leftover.is_dir():
@@ -231,19 +220,19 @@ def sweep(folder: Path) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def take_weights(network: GPT, model: str) -> None:
-    """Fill a network with the weights of a model of the same form.
+def load_initial_weights(network: GPT, model: str) -> None:
+    """Load the weights of a model of the same architecture.
 
     Raises:
-        InputError: the model has another form, or another language.
+        InputError: the model has another architecture or language.
         CheckpointError: there is no such model.
     """
-    given = models_load.load(models_load.find(model), device="cpu", dtype="float32")
-    ours, theirs = vars(network.config), vars(given.config)
+    initial = models.load(models.find(model), device="cpu", dtype="float32")
+    ours, initials = vars(network.config), vars(initial.config)
     for name in sorted(set(ours) - {"dropout"}):
-        if ours[name] != theirs[name]:
+        if ours[name] != initials[name]:
             raise InputError(
-                f"the model {model!r} has {name} = {theirs[name]}, this run {ours[name]}: take the recipe of "
-                "the model, or start without init_from"
+                f"the model {model!r} has {name} = {initials[name]}, this run {ours[name]}: take the recipe "
+                "of the model, or start without init_from"
             )
-    network.load_state_dict(given.state_dict())
+    network.load_state_dict(initial.state_dict())

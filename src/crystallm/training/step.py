@@ -1,8 +1,7 @@
-"""One update of a network: gradients of its micro-batches, summed over all processes, and a step.
+"""One update of a network: gradients of its micro-batches, summed over all processes, and an optimizer step.
 
-An update learns from `accumulate` micro-batches on each process; its loss is the sum over all of them,
-divided by the number of all their targets, so that two processes learn what one learns from twice as many.
-Knows tensors, not where batches come from or what is done with the network.
+An update learns from `gradient_accumulation` micro-batches on each process. Its loss is the sum over all
+targets divided by their number, so that two processes learn the same as one with twice as many micro-batches.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from crystallm.errors import CrystallmError
-from crystallm.training.loss import summed_loss
-from crystallm.training.recipe import Recipe, rate
-from crystallm.training.state import RECIPE, STATE, Progress, Run
+from crystallm.training.loss import sum_losses
+from crystallm.training.recipe import Recipe, learning_rate
+from crystallm.training.state import RECIPE, STATE, Run, TrainingProgress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,33 +25,32 @@ if TYPE_CHECKING:
     from crystallm.training.prefetch import DeviceBatch
 
 
-MOMENTUM = 0.95  # Muon's
+MOMENTUM = 0.95  # of Muon
 
-_SPIKE_FROM = 10  # losses that a mean needs before a spike is told from chance
+_MIN_LOSSES = 10  # number of losses from which their mean tells a jump
 
-_LOWEST_SCALE = 2.0**-14  # of gradients in float16: below, they overflow whatever the scale
+_MIN_SCALE = 2.0**-14  # of float16 gradients: below it, an overflow is not due to the scale
 
 
-def optimizers(network: GPT, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """What moves a network's weights; vectors are not decayed.
+def make_optimizers(network: GPT, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Return the optimizers of a network; vectors are not decayed.
 
-    Muon's steps for a matrix have orthogonal rows or columns (arXiv:2502.16982, whose scaling makes them as
-    large as AdamW's, so that both take one learning rate).
+    The updates of Muon have orthogonal rows or columns (arXiv:2502.16982, scaled there to the size of
+    AdamW's, so that both share one learning rate).
     """
     parameters = dict(network.named_parameters())
     inner = [p for name, p in parameters.items() if p.dim() == 2 and ".h." in name]
     muon = inner if recipe.optimizer == "muon" else []
-    others = [p for p in parameters.values() if not any(p is one for one in muon)]
+    rest = [p for p in parameters.values() if not any(p is matrix for matrix in muon)]
     groups = [
-        {"params": [p for p in others if p.dim() >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    betas = (recipe.beta1, recipe.beta2)
-    found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=True)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), fused=True)
     ]
     if muon:
-        found.append(
+        optimizers.append(
             torch.optim.Muon(
                 muon,
                 lr=recipe.learning_rate,
@@ -61,78 +59,79 @@ def optimizers(network: GPT, recipe: Recipe) -> list[torch.optim.Optimizer]:
                 adjust_lr_fn="match_rms_adamw",
             )
         )
-    return found
+    return optimizers
 
 
-def learn(
+def train_step(
     run: Run,
-    progress: Progress,
-    step: UpdateBatches,
+    progress: TrainingProgress,
+    counts: UpdateBatches,
     batches: list[tuple[int, DeviceBatch]],
     features: Features,
 ) -> float:
-    """One step of the optimizer.
+    """Make one update.
 
     Args:
-        run: whose network learns.
+        run: with the network.
         progress: before this update.
-        step: counts of the micro-batches of all processes.
-        batches: micro-batches of this process, each with the seed of its dropout.
-        features: the network's, compiled or as they are.
+        counts: of the micro-batches of all processes.
+        batches: micro-batches of this process, each with its dropout seed.
+        features: of the network, compiled or not.
 
     Returns:
-        The loss before the step, nats a token.
+        The loss before the update, nats a token.
 
     Raises:
-        CrystallmError: the loss is no number, or has jumped; or another process has failed.
+        CrystallmError: the loss is NaN or has jumped; or another process has failed.
     """
     recipe, network, scaler = run.recipe, run.network, run.scaler
     for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):
-        group["lr"] = rate(recipe, progress.update, progress.share)
+        group["lr"] = learning_rate(recipe, progress.update, progress.share)
     total, failure = torch.zeros((), device=run.world.device), None
     try:
         for seed, batch in batches:
             if recipe.dropout:
                 torch.manual_seed(seed)
-            found = summed_loss(network, batch, run.world.device, recipe.dtype, features, weights=run.weights)
-            n = max(1, step.n_taught)
-            scaler.scale(found.weighed / n).backward()  # type: ignore[no-untyped-call]
-            total += found.whole / n
+            sums = sum_losses(
+                network, batch, run.world.device, recipe.dtype, features, weights=run.token_weights
+            )
+            n = max(1, counts.n_taught)
+            scaler.scale(sums.weighted / n).backward()  # type: ignore[no-untyped-call]
+            total += sums.unweighted / n
     except Exception as error:
         if run.world.size == 1:
             raise
-        failure = error  # the others wait for this process's gradients, and are told in their place
+        failure = error  # the other processes wait for these gradients, and get the error instead
     _sum_gradients(run, total, failure)
     for optimizer in run.optimizers:
         scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
-    value, size = torch.stack([total, norm]).tolist()
-    overflow = scaler.is_enabled() and not math.isfinite(size) and scaler.get_scale() > _LOWEST_SCALE
-    if not math.isfinite(value) or not (math.isfinite(size) or overflow):
-        raise diverged(run, f"the loss is {value} and its gradient {size} at update {progress.update}")
-    if recipe.spike is not None and len(run.recent) >= _SPIKE_FROM:
-        mean = sum(run.recent) / len(run.recent)
-        if value > mean + recipe.spike:
-            raise diverged(
-                run,
-                f"the loss is {value:.3f} at update {progress.update}, where the mean of the last "
-                f"{len(run.recent)} was {mean:.3f}",
-                ", or set spike to null",
-            )
-    run.recent.append(value)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
+    loss, gradient = torch.stack([total, norm]).tolist()
+    _check_loss(run, progress, loss, gradient)
+    run.recent.append(loss)
     for optimizer in run.optimizers:
         scaler.step(optimizer)
     scaler.update()
     network.zero_grad(set_to_none=True)
-    if run.averaged is not None and recipe.ema is not None:
-        done = progress.update + 1
-        # At the start the average is over the few updates that there are, not over first weights.
-        kept = min(recipe.ema, (1 + done) / (10 + done))
-        with torch.no_grad():
-            averages: list[Tensor] = list(run.averaged.parameters())
-            weights: list[Tensor] = list(network.parameters())
-            torch._foreach_lerp_(averages, weights, 1 - kept)
-    return float(value)
+    return float(loss)
+
+
+def _check_loss(run: Run, progress: TrainingProgress, loss: float, gradient: float) -> None:
+    """Raise CrystallmError if loss or gradient norm are not finite, or the loss has jumped."""
+    scaler = run.scaler
+    overflow = scaler.is_enabled() and not math.isfinite(gradient) and scaler.get_scale() > _MIN_SCALE
+    if not math.isfinite(loss) or not (math.isfinite(gradient) or overflow):
+        problem = f"the loss is {loss} and its gradient {gradient} at update {progress.update}"
+        raise divergence_error(run, problem)
+    if run.recipe.max_loss_jump is not None and len(run.recent) >= _MIN_LOSSES:
+        mean = sum(run.recent) / len(run.recent)
+        if loss > mean + run.recipe.max_loss_jump:
+            raise divergence_error(
+                run,
+                f"the loss is {loss:.3f} at update {progress.update}, where the mean of the last "
+                f"{len(run.recent)} was {mean:.3f}",
+                ", or set max_loss_jump to null",
+            )
 
 
 def _sum_gradients(run: Run, total: Tensor, failure: Exception | None) -> None:
@@ -152,15 +151,15 @@ def _sum_gradients(run: Run, total: Tensor, failure: Exception | None) -> None:
         parameter.grad = part.view_as(parameter)
 
 
-def diverged(run: Run, what: str, more: str = "") -> CrystallmError:
-    """The error that says what went wrong with a loss, and how to go on.
+def divergence_error(run: Run, problem: str, remedy: str = "") -> CrystallmError:
+    """Return the error of a run that diverged, with remedies.
 
     Args:
-        run: that stops.
-        what: went wrong.
-        more: that may mend it.
+        run: to stop.
+        problem: what went wrong.
+        remedy: a further one.
     """
     return CrystallmError(
-        f"{what}; the last good state is in {str(run.folder / STATE)!r}: lower learning_rate in {RECIPE} "
-        f"beside it and resume{more}, or start again"
+        f"{problem}; the last good state is in {str(run.folder / STATE)!r}: lower learning_rate in {RECIPE} "
+        f"beside it and resume{remedy}, or start again"
     )

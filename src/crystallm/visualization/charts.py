@@ -1,7 +1,6 @@
-"""Charts for reports: how numbers are spread, how often groups occur, how a rate grows.
+"""Charts for reports: histograms, bars, curves, a periodic table, maps of names.
 
-Knows numbers, names and matplotlib; writes no files: a picture is returned as PNG bytes. Colours are those of
-the Okabe-Ito palette, which colour-blind readers tell apart.
+Each function returns PNG bytes. Colours are those of the Okabe-Ito palette, safe for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.patches import Patch
 
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
+BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 
 _COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9")
 
@@ -29,68 +28,70 @@ _BINS = 40
 def histogram(
     values: Mapping[str, Sequence[float]], *, label: str, limits: tuple[float, float] | None = None
 ) -> bytes:
-    """How numbers are spread.
+    """Draw histograms, in percent of each set.
 
     Args:
         values: one or several sets by name.
         label: of the axis, with its unit.
-        limits: of the axis; numbers beyond are counted at its ends. By default from the least to the 99th
-            percentile.
+        limits: of the axis; values beyond count in the outermost bins. By default from the minimum to the
+            99th percentile.
     """
     figure, axes = _figure()
-    known = {name: np.asarray(v, dtype=float) for name, v in values.items() if len(v)}
-    if known:
-        together = np.concatenate(list(known.values()))
-        low, high = limits or (float(together.min()), float(np.percentile(together, 99)))
+    sets = {name: np.asarray(v, dtype=float) for name, v in values.items() if len(v)}
+    if sets:
+        pooled = np.concatenate(list(sets.values()))
+        low, high = limits or (float(pooled.min()), float(np.percentile(pooled, 99)))
         high = high if high > low else low + 1.0
         edges = np.linspace(low, high, _BINS + 1)
-        for (name, numbers), colour in zip(known.items(), _COLOURS, strict=False):
+        for (name, numbers), colour in zip(sets.items(), _COLOURS, strict=False):
             inside = np.clip(numbers, low, high)
             weights = np.full(len(inside), 100 / len(inside))
             axes.hist(inside, edges.tolist(), weights=weights, label=name, color=colour, alpha=0.65)
-    if len(known) > 1:
+    if len(sets) > 1:
         axes.legend(frameon=False)
     axes.set_xlabel(label)
     axes.set_ylabel("% of crystals")
     return _png(figure)
 
 
-def paired_bars(counts: Mapping[str, tuple[int, int]], *, labels: tuple[str, str], most: int = 20) -> bytes:
-    """Two counts for each of several names, the most frequent names first, the others put together.
+def paired_bars(counts: Mapping[str, tuple[int, int]], *, labels: tuple[str, str], max_n: int = 20) -> bytes:
+    """Draw two counts per name, the most frequent names first, the rest summed.
 
     Args:
         counts: by name.
-        labels: what the two counts are.
-        most: names that are shown.
+        labels: of the two counts.
+        max_n: number of names shown.
     """
     figure, axes = _figure(height=4.2)
     ordered = sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0]))
-    shown = ordered[:most]
-    if len(ordered) > most:
-        rest = [sum(pair[k] for _, pair in ordered[most:]) for k in (0, 1)]
-        shown.append((f"{len(ordered) - most} others", (rest[0], rest[1])))
-    places = np.arange(len(shown))
+    shown = ordered[:max_n]
+    if len(ordered) > max_n:
+        rest = [sum(pair[k] for _, pair in ordered[max_n:]) for k in (0, 1)]
+        shown.append((f"{len(ordered) - max_n} others", (rest[0], rest[1])))
+    positions = np.arange(len(shown))
     for k, colour in enumerate((BLUE, ORANGE)):
-        axes.bar(places + 0.4 * (k - 0.5), [pair[k] for _, pair in shown], 0.4, label=labels[k], color=colour)
-    axes.set_xticks(places, [name for name, _ in shown], rotation=60, ha="right")
+        axes.bar(
+            positions + 0.4 * (k - 0.5), [pair[k] for _, pair in shown], 0.4, label=labels[k], color=colour
+        )
+    axes.set_xticks(positions, [name for name, _ in shown], rotation=60, ha="right")
     axes.set_ylabel("crystals")
     axes.legend(frameon=False)
     return _png(figure)
 
 
-def bars(counts: Mapping[str, int], *, label: str, most: int = 30) -> bytes:
-    """Counts by name, the most frequent first, the others put together.
+def bars(counts: Mapping[str, int], *, label: str, max_n: int = 30) -> bytes:
+    """Draw counts by name, the most frequent first, the rest summed.
 
     Args:
         counts: by name.
         label: of the axis.
-        most: names that are shown.
+        max_n: number of names shown.
     """
     figure, axes = _figure(height=4.2)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shown = ordered[:most]
-    if len(ordered) > most:
-        shown.append((f"{len(ordered) - most} others", sum(n for _, n in ordered[most:])))
+    shown = ordered[:max_n]
+    if len(ordered) > max_n:
+        shown.append((f"{len(ordered) - max_n} others", sum(n for _, n in ordered[max_n:])))
     axes.bar(range(len(shown)), [n for _, n in shown], color=BLUE)
     axes.set_xticks(range(len(shown)), [name for name, _ in shown], rotation=60, ha="right")
     axes.set_ylabel(label)
@@ -98,7 +99,7 @@ def bars(counts: Mapping[str, int], *, label: str, most: int = 30) -> bytes:
 
 
 def periodic_table(counts: Mapping[str, int]) -> bytes:
-    """Counts by element in the places of the periodic table, coloured by their logarithm."""
+    """Draw counts by element in the periodic table, coloured by their logarithm."""
     from matplotlib import colormaps
     from pymatgen.core import Element
 
@@ -130,18 +131,18 @@ def _square(column: float, row: float, colour: Any) -> Patch:
     return Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=colour, linewidth=0)
 
 
-def named_points(names: Sequence[str], places: Any, kinds: Sequence[str]) -> bytes:
-    """Names at places [n, 2] on a map, coloured by what they are."""
+def named_points(names: Sequence[str], points: Any, kinds: Sequence[str]) -> bytes:
+    """Draw names at points [n, 2] of a map, coloured by kind."""
     from matplotlib import colormaps
     from matplotlib.lines import Line2D
 
     figure, axes = _figure(height=5.6)
     order = list(dict.fromkeys(kinds))
-    many = colormaps["viridis"](np.linspace(0, 0.9, len(order)))
-    shades = dict(zip(order, _COLOURS if len(order) <= len(_COLOURS) else many, strict=False))
-    for name, (x, y), kind in zip(names, np.asarray(places), kinds, strict=True):
+    gradient = colormaps["viridis"](np.linspace(0, 0.9, len(order)))
+    shades = dict(zip(order, _COLOURS if len(order) <= len(_COLOURS) else gradient, strict=False))
+    for name, (x, y), kind in zip(names, np.asarray(points), kinds, strict=True):
         axes.text(x, y, name, color=shades[kind], fontsize=7, ha="center", va="center")
-    axes.update_datalim(np.asarray(places))  # names have none of their own
+    axes.update_datalim(np.asarray(points))  # texts do not extend the limits
     axes.autoscale_view()
     axes.margins(0.06)
     axes.set_xticks([])
@@ -154,12 +155,12 @@ def named_points(names: Sequence[str], places: Any, kinds: Sequence[str]) -> byt
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, labels: tuple[str, str]) -> bytes:
-    """Lines through points (x, y), with names, the x axis logarithmic where it spans more than a decade."""
+    """Draw named lines through points (x, y); the x axis is logarithmic if it spans more than a decade."""
     figure, axes = _figure()
     for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
         axes.plot(*np.array(points, dtype=float).reshape(-1, 2).T, marker="o", color=colour, label=name)
-    places = [x for points in lines.values() for x, _ in points]
-    if places and min(places) > 0 and max(places) / min(places) > 10:
+    xs = [x for points in lines.values() for x, _ in points]
+    if xs and min(xs) > 0 and max(xs) / min(xs) > 10:
         axes.set_xscale("log")
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
@@ -179,5 +180,5 @@ def _figure(height: float = 3.6) -> tuple[Figure, Axes]:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})  # no version, no date: equal bytes
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # without version and date: same bytes
     return buffer.getvalue()

@@ -1,7 +1,4 @@
-"""Reports for a person: one HTML file with text, tables and pictures, nothing loaded from anywhere.
-
-Knows HTML; refuses to know what is reported. All text is escaped.
-"""
+"""HTML reports: one file with text, tables and pictures that loads nothing. All text is escaped."""
 
 from __future__ import annotations
 
@@ -27,18 +24,18 @@ figure { margin: 1rem 0; } figcaption { font-size: .9em; opacity: .8; }
 
 @dataclass
 class HtmlReport:
-    """A report in the making.
+    """A report, built part by part.
 
     Attributes:
-        title: its heading.
-        parts: HTML, one piece behind the other.
+        title: main heading.
+        parts: HTML of each part.
     """
 
     title: str
     parts: list[str] = field(default_factory=list)
 
     def heading(self, text: str) -> None:
-        """Begin a section."""
+        """Add a section heading."""
         self.parts.append(f"<h2>{escape(text)}</h2>")
 
     def paragraph(self, text: str) -> None:
@@ -46,13 +43,13 @@ class HtmlReport:
         self.parts.append(f"<p>{escape(text)}</p>")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Add a table; numbers are set to the right."""
+        """Add a table; numbers are right-aligned."""
         head = "".join(f"<th>{escape(column)}</th>" for column in columns)
         body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
         self.parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def picture(self, png: bytes, caption: str) -> None:
-        """Add a picture; its caption is also what a screen reader says."""
+        """Add a picture; its caption is also its text for screen readers."""
         source = base64.b64encode(png).decode("ascii")
         text = escape(caption)
         self.parts.append(
@@ -61,7 +58,7 @@ class HtmlReport:
         )
 
     def html(self) -> str:
-        """The whole file."""
+        """Return the file."""
         title = escape(self.title)
         return "\n".join(
             (

@@ -1,7 +1,6 @@
-"""A unit cell for notebooks: an SVG drawing that the mouse turns, with nothing loaded from elsewhere.
+"""A unit cell for notebooks: an SVG drawing that the mouse rotates; loads nothing.
 
-The drawing stands as it is where scripts do not run. Knows structures and the colours of `plots`; writes no
-files.
+Where scripts do not run, the drawing is static.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 
-SIZE = 320  # pixels, both ways
+SIZE = 320  # width and height, pixels
 
 MAX_DRAWN = 600
-"""Atoms beyond which only the cell is drawn: turning them would be slow."""
+"""Maximum number of atoms drawn; beyond it only the cell, as rotation would be slow."""
 
-_BALL = 0.4  # share of the atomic radius that is drawn
+_BALL = 0.4  # radius of a ball as a fraction of the atomic radius
 
-_FACE = 0.01  # Å; atoms this near to a face of the cell are drawn on the opposite face, too
+_FACE = 0.01  # Å; atoms this close to a face of the cell are drawn on the opposite face, too
 
-# Seen from a little above the a-c plane, as the pictures of `plots` are.
-_TURN = ((0.94, -0.34, 0.0), (0.09, 0.26, 0.96), (-0.33, -0.9, 0.28))
+# Seen from slightly above the a-c plane, as in `unit_cell`.
+_ROTATION = ((0.94, -0.34, 0.0), (0.09, 0.26, 0.96), (-0.33, -0.9, 0.28))
 
-# The same projection as `_drawing`, so that nothing jumps at the first touch.
+# The same projection as `_drawing`, so that nothing moves at the first touch.
 _SCRIPT = """
 (function(){var s=document.getElementById("ID");if(!s)return;var d=DATA,R=d.r,on=null;
 function p(v){return R.map(function(m){return m[0]*v[0]+m[1]*v[1]+m[2]*v[2]})}
@@ -55,12 +54,12 @@ on=[e.clientX,e.clientY];draw()};draw()})();
 
 
 def to_html(structure: Structure, *, title: str = "", name: str | None = None) -> str:
-    """HTML with a drawing of the cell, a legend, and a script that turns it.
+    """Return HTML with a drawing of the cell, a legend, and a script that rotates it.
 
     Args:
         structure: ordered, any cell.
         title: a line above it.
-        name: of the drawing in the page; by chance if None.
+        name: id of the drawing in the page; random if None.
     """
     name = f"crystal-{secrets.token_hex(4)}" if name is None else name
     scene = _scene(structure)
@@ -78,7 +77,7 @@ def to_html(structure: Structure, *, title: str = "", name: str | None = None) -
 
 
 def _scene(structure: Structure) -> dict[str, Any]:
-    """Atoms and edges about the middle of the cell (Å), the turn, and how Å become pixels."""
+    """Return atoms and edges relative to the centre of the cell (Å), the rotation, and pixels per Å."""
     cell = np.asarray(structure.lattice.matrix)  # [3, 3]
     middle = cell.sum(axis=0) / 2
     corners = np.array(list(product((0, 1), repeat=3))) @ cell - middle  # [8, 3]
@@ -92,36 +91,40 @@ def _scene(structure: Structure) -> dict[str, Any]:
     for site in structure if len(structure) <= MAX_DRAWN else ():
         symbol = site.specie.symbol
         inside = site.frac_coords % 1.0
-        ways = [
+        images = [
             (x, x + 1.0) if x * length < _FACE else (x, x - 1.0) if (1 - x) * length < _FACE else (x,)
             for x, length in zip(inside, lengths, strict=True)
         ]
         radius = _BALL * (elements.get(symbol).atomic_radius or 1.2)
-        for image in product(*ways):
-            place = (np.array(image) @ cell - middle).round(3).tolist()
-            atoms.append([place, round(radius, 3), _hex(symbol), symbol])
+        for image in product(*images):
+            point = (np.array(image) @ cell - middle).round(3).tolist()
+            atoms.append([point, round(radius, 3), _hex(symbol), symbol])
     reach = max(float(np.linalg.norm(corners, axis=1).max()), 1e-9) + 0.8
-    turn = np.linalg.qr(np.array(_TURN).T)[0].T  # rows at right angles, as the script keeps them
-    turn *= np.sign((turn * np.array(_TURN)).sum(axis=1))[:, None]
+    rotation = np.linalg.qr(np.array(_ROTATION).T)[0].T  # orthogonal rows, which the script preserves
+    rotation *= np.sign((rotation * np.array(_ROTATION)).sum(axis=1))[:, None]
     return {
-        "r": turn.round(6).tolist(), "k": round(SIZE / (2 * reach), 4), "c": SIZE / 2, "e": edges, "a": atoms,
-    }  # fmt: skip
+        "r": rotation.round(6).tolist(),
+        "k": round(SIZE / (2 * reach), 4),
+        "c": SIZE / 2,
+        "e": edges,
+        "a": atoms,
+    }
 
 
 def _drawing(scene: dict[str, Any]) -> str:
-    """The parts of the picture, the farthest first."""
-    turn, scale, centre = np.array(scene["r"]), scene["k"], scene["c"]
+    """Draw the parts of the picture, the farthest first."""
+    rotation, scale, centre = np.array(scene["r"]), scene["k"], scene["c"]
 
-    def at(point: list[float]) -> tuple[float, float, float]:
-        x, y, depth = turn @ np.array(point)
+    def project(point: list[float]) -> tuple[float, float, float]:
+        x, y, depth = rotation @ np.array(point)
         return round(centre + scale * x, 2), round(centre - scale * y, 2), depth
 
     parts: list[tuple[float, str]] = []
     for first, second in scene["e"]:
-        (x1, y1, z1), (x2, y2, z2) = at(first), at(second)
+        (x1, y1, z1), (x2, y2, z2) = project(first), project(second)
         parts.append(((z1 + z2) / 2 - 9, f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="#555"/>'))
-    for place, radius, fill, symbol in scene["a"]:
-        x, y, depth = at(place)
+    for point, radius, fill, symbol in scene["a"]:
+        x, y, depth = project(point)
         ball = f'<circle cx="{x}" cy="{y}" r="{round(scale * radius, 2)}" fill="{fill}" stroke="#222"'
         parts.append((depth, f'{ball} stroke-width=".7"><title>{symbol}</title></circle>'))
     return "".join(text for _, text in sorted(parts, key=lambda part: part[0]))

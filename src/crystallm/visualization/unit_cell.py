@@ -1,7 +1,6 @@
-"""Pictures for reports: a unit cell as shaded spheres, with its edges, bonds and a legend.
+"""Draw a unit cell as shaded spheres, with its edges, bonds and a legend.
 
-Knows structures (pymatgen) and matplotlib; writes no files: a picture is returned as PNG bytes. Atoms are
-projected straight onto the page (no perspective), seen from a little above the a-c plane.
+Parallel projection, seen from slightly above the a-c plane.
 """
 
 from __future__ import annotations
@@ -33,39 +32,39 @@ _JMOL = (
     "754f45 428296 420066 007d00 70abfa 00baff 00a1ff 008fff 0080ff 006bff"
 ).split()
 
-_BALL = 0.36  # share of the atomic radius that is drawn, so that bonds are seen between the balls
+_BALL = 0.36  # radius of a ball as a fraction of the atomic radius, small enough to show bonds
 
-_EDGE_TOL = 0.01  # Å; atoms this near to a face of the cell are drawn on the opposite face too
+_EDGE_TOL = 0.01  # Å; atoms this close to a face of the cell are drawn on the opposite face too
 
-_BOND_SLACK = 1.15  # a bond is at most this times the longer of its atoms' shortest distances
+_BOND_SLACK = 1.15  # maximum length of a bond over the longer of its atoms' shortest distances
 
-_BOND_REACH = 1.25  # and at most this times the sum of their atomic radii
+_BOND_REACH = 1.25  # maximum length of a bond over the sum of the atomic radii
 
-_TOUCHING = 0.1  # Å; below it, two points are one atom
+_SAME_ATOM = 0.1  # Å; points closer than this are one atom
 
-_PIECES = 24  # an edge or bond is cut into pieces, so that each is hidden by what stands before it
+_PIECES = 24  # of an edge or bond, each with its own depth, so that nearer parts hide it
 
 _SHADES = 24
 
-_MAX_DRAWN = 2000  # spheres; a cell with more is a blot
+_MAX_DRAWN = 2000  # maximum number of spheres
 
 
 def colour(symbol: str) -> tuple[float, float, float]:
-    """Jmol's colour of an element, each channel in [0, 1]."""
+    """Return Jmol's colour of an element, each channel in [0, 1]."""
     text = _JMOL[elements.get(symbol).number - 1]
     return int(text[:2], 16) / 255, int(text[2:4], 16) / 255, int(text[4:], 16) / 255
 
 
 def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi: int = 150) -> bytes:
-    """A picture of the cell.
+    """Draw the cell.
 
     Args:
         structure: ordered, any cell.
         title: a line above it.
-        bonds: whether to draw a stick between unlike atoms (like ones, if there is one element) that are
-            neighbours: no farther apart than 1.15 times the shortest such distance at one of them, nor than
-            1.25 times the sum of their atomic radii.
-        dpi: dots an inch; the picture is 6 by 6 inches.
+        bonds: whether to draw bonds between atoms of different elements (of the same, if there is only one):
+            at most 1.15 times the shortest such distance of one of them, and 1.25 times the sum of their
+            atomic radii.
+        dpi: dots per inch; the picture is 6 by 6 inches.
 
     Returns:
         PNG bytes.
@@ -114,24 +113,24 @@ def unit_cell(structure: Structure, *, title: str = "", bonds: bool = True, dpi:
     if title:
         figure.suptitle(title, fontsize=13)
     buffer = io.BytesIO()
-    # A fixed date would be written by default: without it the same crystal gives the same bytes.
+    # Without software and date, the same crystal gives the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def drawn_atoms(structure: Structure) -> tuple[list[str], NDArray[np.float64]]:
-    """Atoms of the cell, those on its faces repeated on the opposite faces: symbols and points, Å."""
+    """Return symbols and points [n_drawn, 3] (Å) of the atoms, repeated on opposite faces."""
     lengths = np.array(structure.lattice.abc)
     cell = np.asarray(structure.lattice.matrix)
     symbols, points = [], []
     for site in structure:
         fraction = np.asarray(site.frac_coords) % 1.0
         fraction[1.0 - fraction < _EDGE_TOL / lengths] = 0.0
-        ways = [
+        shifts = [
             (0, 1) if value < _EDGE_TOL / length else (0,)
             for value, length in zip(fraction, lengths, strict=True)
         ]
-        for shift in product(*ways):
+        for shift in product(*shifts):
             symbols.append(str(site.specie.symbol))
             points.append((fraction + shift) @ cell)
             if len(points) > _MAX_DRAWN:
@@ -142,16 +141,16 @@ def drawn_atoms(structure: Structure) -> tuple[list[str], NDArray[np.float64]]:
 
 
 def _view(structure: Structure) -> NDArray[np.float64]:
-    """Rows: page x, page y, towards the reader. c points up, and the cell is turned a little about it."""
+    """Return the rows page x, page y, depth, [3, 3]. c points up; the cell is rotated slightly about it."""
     cell = np.asarray(structure.lattice.matrix)
     up = cell[2] / np.linalg.norm(cell[2])
     across = cell[0] - (cell[0] @ up) * up
     across /= np.linalg.norm(across)
     towards = np.cross(across, up)
-    turn, tilt = math.radians(-24), math.radians(14)
+    angle, tilt = math.radians(-24), math.radians(14)
     frame = np.array([across, up, towards])
     about_up = np.array(
-        [[math.cos(turn), 0, math.sin(turn)], [0, 1, 0], [-math.sin(turn), 0, math.cos(turn)]]
+        [[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]]
     )
     about_across = np.array(
         [[1, 0, 0], [0, math.cos(tilt), -math.sin(tilt)], [0, math.sin(tilt), math.cos(tilt)]]
@@ -162,10 +161,10 @@ def _view(structure: Structure) -> NDArray[np.float64]:
 def drawn_bonds(
     structure: Structure, symbols: list[str], points: NDArray[np.float64]
 ) -> list[tuple[int, int]]:
-    """Pairs of drawn atoms that are neighbours, as `unit_cell` says.
+    """Return pairs of bonded atoms; see `unit_cell`.
 
     Args:
-        structure: that is drawn.
+        structure: to draw.
         symbols: of the drawn atoms.
         points: of the drawn atoms, [n_drawn, 3], Å.
     """
@@ -176,7 +175,7 @@ def drawn_bonds(
     limits = _BOND_SLACK * np.maximum(nearest[:, None], nearest[None, :])
     radii = np.array([_radius(symbol) for symbol in symbols]) / _BALL
     limits = np.minimum(limits, _BOND_REACH * (radii[:, None] + radii[None, :]))
-    joined = np.triu((distances > _TOUCHING) & (distances <= limits))
+    joined = np.triu((distances > _SAME_ATOM) & (distances <= limits))
     if not alike:
         joined &= kinds[:, None] != kinds[None, :]
     return [(int(first), int(second)) for first, second in np.argwhere(joined)]
@@ -185,25 +184,25 @@ def drawn_bonds(
 def _nearest(
     structure: Structure, kinds: NDArray[np.str_], points: NDArray[np.float64], *, alike: bool
 ) -> NDArray[np.float64]:
-    """Distance, Å, from each drawn atom to its nearest unlike one (any, if `alike`), over all images."""
+    """Return the distance [n_drawn] (Å) to the nearest atom of another element (of any, if `alike`)."""
     lattice = structure.lattice
-    found = lattice.get_all_distances(lattice.get_fractional_coords(points), structure.frac_coords)
-    there = np.array([str(site.specie.symbol) for site in structure])
-    excluded = found <= _TOUCHING
+    distances = lattice.get_all_distances(lattice.get_fractional_coords(points), structure.frac_coords)
+    symbols = np.array([str(site.specie.symbol) for site in structure])
+    excluded = distances <= _SAME_ATOM
     if not alike:
-        excluded |= kinds[:, None] == there[None, :]
-    shortest = np.where(excluded, np.inf, found).min(axis=1)
+        excluded |= kinds[:, None] == symbols[None, :]
+    shortest = np.where(excluded, np.inf, distances).min(axis=1)
     return np.asarray(np.where(np.isfinite(shortest), shortest, min(lattice.abc)), dtype=np.float64)
 
 
 @cache
 def _radius(symbol: str) -> float:
-    """Radius of the ball, Å."""
+    """Return the radius of a ball, Å."""
     return _BALL * (elements.get(symbol).atomic_radius or 1.5)
 
 
 def _shade(symbol: str, amount: float) -> tuple[float, float, float]:
-    """The element's colour moved towards white (amount up to 1) or black (down to -1)."""
+    """Mix an element's colour with white (amount up to 1) or black (down to -1)."""
     red, green, blue = colour(symbol)
     if amount < 0:
         return red * (1 + amount), green * (1 + amount), blue * (1 + amount)
@@ -218,7 +217,7 @@ def _stick(
     tint: str | tuple[float, float, float],
     width: float,
 ) -> None:
-    """Draws a line between `ends` [2, 3], save what is inside a ball (centres [n, 3], radii [n], Å)."""
+    """Draw a line between `ends` [2, 3] except inside balls (centres [n, 3], radii [n], Å)."""
     centres, radii = balls
     for first, second in pairwise(np.linspace(ends[0], ends[1], _PIECES + 1)):
         middle = (first + second) / 2
@@ -235,7 +234,7 @@ def _stick(
 
 
 def _frame(axes: Axes, corners: NDArray[np.float64], seen: NDArray[np.float64], symbols: list[str]) -> None:
-    """Sets the limits so that all is inside, with room for the legend below."""
+    """Set the limits, with room for the legend below."""
     margin = max(_radius(symbol) for symbol in symbols) * 1.15
     page = np.concatenate([corners[:, :2], seen[:, :2]])
     low, high = page.min(axis=0) - margin, page.max(axis=0) + margin

@@ -115,11 +115,7 @@ async def events(job_id: str, request: Request, server: ThisServer) -> Streaming
 
 
 async def find_job(server: Server, job_id: str) -> Job:
-    """Return a job.
-
-    Raises:
-        HTTPException: there is none of this id.
-    """
+    """Return a job; HTTPException 404 if there is none of this id."""
     job = await server.jobs.get(job_id)
     if job is None:
         raise HTTPException(404, "no such job: it never existed, or was deleted")

@@ -16,12 +16,7 @@ class NoSlotError(Exception):
 
 
 class Slots:
-    """Slots that are taken for a while; used from one thread.
-
-    Args:
-        max_n: slots in all.
-        max_per_address: slots of one address; None for no limit of its own.
-    """
+    """Slots that are taken for a while, limited in all and for each address; used from one thread."""
 
     def __init__(self, max_n: int, max_per_address: int | None = None) -> None:
         self._max_n = max_n
@@ -34,11 +29,7 @@ class Slots:
         return self._taken.total()
 
     def take(self, address: str = "") -> None:
-        """Take a slot until `release`.
-
-        Raises:
-            NoSlotError: all slots are taken, or all of this address.
-        """
+        """Take a slot until `release`; raises NoSlotError if all are taken, or all of this address."""
         if self.n_taken >= self._max_n or self._taken[address] >= self._max_per_address:
             raise NoSlotError
         self._taken[address] += 1
@@ -51,11 +42,7 @@ class Slots:
 
     @contextmanager
     def hold(self, address: str = "") -> Iterator[None]:
-        """Hold a slot within a `with` block.
-
-        Raises:
-            NoSlotError: as for `take`.
-        """
+        """Hold a slot within a `with` block; raises as `take`."""
         self.take(address)
         try:
             yield

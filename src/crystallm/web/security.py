@@ -54,11 +54,7 @@ _MAX_HEADER_BYTES = 32_768
 
 
 class ApiKeys:
-    """API keys, stored as digests.
-
-    Args:
-        keys: none for a server without keys.
-    """
+    """API keys, stored as digests; none for a server without keys."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
@@ -76,15 +72,7 @@ class ApiKeys:
 
 
 class Guard:
-    """ASGI application that checks requests before it passes them to another one; see the module.
-
-    Args:
-        inner: the other application.
-        limits: of bodies.
-        metrics: where answers are counted.
-        hosts: accepted host names; none for any.
-        keys: API keys.
-    """
+    """ASGI application that checks requests before it passes them to `inner`; see the module."""
 
     def __init__(
         self, inner: Application, limits: ServerLimits, metrics: Metrics, hosts: Iterable[str], keys: ApiKeys

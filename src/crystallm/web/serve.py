@@ -90,11 +90,7 @@ def _run(running: uvicorn.Server, server: Server, address: str) -> None:
 
 
 def load_models(names: Sequence[str], device: str) -> dict[str, Model]:
-    """Load models, by their own names.
-
-    Raises:
-        InputError: two have the same name.
-    """
+    """Load models, by their own names; InputError if two have the same."""
     import torch
 
     from crystallm.models.load import load_model
@@ -116,11 +112,7 @@ def split_names(names: str | None) -> list[str]:
 
 
 def trusted_proxies(names: str | None) -> list[str]:
-    """Return addresses and networks of trusted proxies.
-
-    Raises:
-        InputError: a name is not an address.
-    """
+    """Return addresses and networks of trusted proxies; InputError if a name is neither."""
     proxies = split_names(names)
     for proxy in proxies:
         try:

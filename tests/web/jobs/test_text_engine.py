@@ -10,14 +10,14 @@ import torch
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.sampling.sample import sample, serve
-from crystallm.sampling.sequence import Options, Sample, SequenceRequest, Stop
+from crystallm.sampling.sequence import DecodingOptions, Sample, SequenceRequest, Stop
 from crystallm.web.jobs import text_engine
 from crystallm.web.jobs.text_engine import MAX_FAILURES, SamplingJob, TextEngine
 
 V, SECONDS = 40, 60
 
 
-OPTIONS = Options(Stop((3,)), top_k=None, max_new_tokens=12)
+OPTIONS = DecodingOptions(Stop((3,)), top_k=None, max_new_tokens=12)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_failure_ends_only_the_jobs_in_the_batch(network, monkeypatch):
     def failing(*args, **options):
         if next(failures, None):
             line = args[1]
-            assert line.take(wait=True)  # a text has been begun
+            assert line.next(wait=True)  # a text has been begun
             raise RuntimeError("no more memory")
         return serve(*args, **options)
 

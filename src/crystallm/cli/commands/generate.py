@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from crystallm.cli.console import print_json, progress, progress_bars
-from crystallm.cli.option_groups import Flat, Json, OutputOptions, with_argument
+from crystallm.cli.console import print_json, progress_bars
+from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.execution.place import ExecutionOptions
 from crystallm.generation.request import Request, SamplingOptions
@@ -66,56 +64,3 @@ def show_crystals(
         lines = list(itertools.islice(selected, TABLE_ROWS) if result.large else selected)
         crystal_tables.print_crystals(lines, result.note(), result.counts["requests"], TABLE_ROWS)
         crystal_tables.print_summary(result.counts, options.out, parted=result.large)
-
-
-def models(
-    *,
-    fetch: Annotated[
-        str | None, Parameter(help="Get a published model, checked and resumed: its name; then --model NAME.")
-    ] = None,
-    published: Annotated[
-        bool, Parameter(negative=(), help="List the published CrystaLLM models in place of the bundled ones.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """List the models that the package brings along, or get a published one."""
-    from crystallm.cli import crystal_tables
-    from crystallm.models import download
-    from crystallm.models.load import list_models
-
-    if fetch is not None:
-        with progress(f"fetching {fetch}", None, shown=not json) as advance:
-            place = download.fetch(fetch, progress=lambda done, _: advance(done))
-        print_json([{"name": fetch, "path": str(place)}]) if json else print(place)  # noqa: T201 - the result
-        return
-    if published:
-        rows = [
-            {"name": name, "what": what, "here": download.path(name).exists()}
-            for name, what in download.listed()["models"].items()
-        ]
-        if json:
-            print_json(rows)
-        else:
-            crystal_tables.print_published(
-                rows, str(download.listed()["source"]), str(download.listed()["licence"])
-            )
-        return
-    found = [_described(name) for name in list_models()]
-    if json:
-        print_json(found)
-    else:
-        crystal_tables.print_models(found)
-
-
-def _described(name: str) -> dict[str, Any]:
-    """What there is to say of a bundled model."""
-    from crystallm.models.load import load_model
-
-    model = load_model(name, device="cpu")
-    return {
-        "name": name,
-        "language": model.language.name,
-        "parameters": model.network.num_parameters(),
-        "context": model.config.context,
-        "card": model.card,
-    }

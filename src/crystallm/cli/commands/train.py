@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from crystallm.training.loss import Losses
-    from crystallm.training.state import Progress
+    from crystallm.training.state import TrainingProgress
 
-    Report = Callable[[Progress, Losses | None], None]
+    Report = Callable[[TrainingProgress, Losses | None], None]
 
 
 Count = int | Literal["none"] | None
@@ -45,27 +45,27 @@ class Fields:
     bias: Annotated[bool | None, Parameter(help="Biases in linear layers and norms (no).")] = None
     context: Annotated[int | None, Parameter(help="Largest number of tokens (1024).")] = None
     dropout: Annotated[float | None, Parameter(help="Share of activations dropped (0.1).")] = None
-    windows: Annotated[
+    packing: Annotated[
         Literal["packed", "starts", "random"] | None,
         Parameter(help="Whole crystals; pieces of the stream from crystals' starts; from anywhere (packed)."),
     ] = None
-    rare: Annotated[
+    rare_group_exponent: Annotated[
         float | None, Parameter(help="Draw a crystal of a group that n of N have (N / n)^rare times (0).")
     ] = None
-    mix: Annotated[str | None, Parameter(help="Older data set to draw from too.")] = None
-    mix_share: Annotated[float | None, Parameter(help="Share of crystals drawn from it (0.1).")] = None
-    equivalents: Annotated[
+    replay_dataset: Annotated[str | None, Parameter(help="Older data set to draw from too.")] = None
+    replay_share: Annotated[float | None, Parameter(help="Share of crystals drawn from it (0.1).")] = None
+    augmentation_share: Annotated[
         float | None,
         Parameter(help="Share of the schedule with crystals in any of their equivalent descriptions (0)."),
     ] = None
     batch_tokens: Annotated[int | None, Parameter(help="Tokens of a micro-batch (8192).")] = None
-    accumulate: Annotated[int | None, Parameter(help="Micro-batches of an update on each process (1).")] = (
-        None
-    )
+    gradient_accumulation: Annotated[
+        int | None, Parameter(help="Micro-batches of an update on each process (1).")
+    ] = None
     learning_rate: Annotated[
         float | None, Parameter(help="Highest rate (0.001; 0.0003 with --init-from).")
     ] = None
-    final_rate: Annotated[
+    final_learning_rate_fraction: Annotated[
         float | None, Parameter(help="Last rate over the highest (0.1; 0.01 with --init-from).")
     ] = None
     warmup: Annotated[int | None, Parameter(help="Updates over which the rate rises (100).")] = None
@@ -75,14 +75,13 @@ class Fields:
     weight_decay: Annotated[float | None, Parameter(help="Of matrices (0.1).")] = None
     beta1: Annotated[float | None, Parameter(help="AdamW's first decay rate (0.9).")] = None
     beta2: Annotated[float | None, Parameter(help="AdamW's second decay rate (0.99).")] = None
-    clip: Annotated[float | None, Parameter(help="Largest norm of a gradient (1).")] = None
-    light: Annotated[
+    gradient_clip: Annotated[float | None, Parameter(help="Largest norm of a gradient (1).")] = None
+    low_weight: Annotated[
         float | None, Parameter(help="Weight of losses of what is given and of last digits (1).")
     ] = None
-    ema: Annotated[Number, Parameter(help="Decay of averaged weights, such as 0.999 (none).")] = None
-    tokens: Annotated[int | None, Parameter(help="Length of the schedule, tokens.")] = None
-    updates: Annotated[int | None, Parameter(help="Length of the schedule, updates.")] = None
-    minutes: Annotated[float | None, Parameter(help="Length of the schedule, minutes of training.")] = None
+    max_tokens: Annotated[int | None, Parameter(help="Length of the schedule, tokens.")] = None
+    max_updates: Annotated[int | None, Parameter(help="Length of the schedule, updates.")] = None
+    max_minutes: Annotated[float | None, Parameter(help="Length of the schedule, minutes.")] = None
     validate_every: Annotated[
         float | None, Parameter(help="Share of the schedule between validations (0.05).")
     ] = None
@@ -90,7 +89,7 @@ class Fields:
         Count,
         Parameter(help="Stop after so many validations without improvement (none; 5 with --init-from)."),
     ] = None
-    spike: Annotated[
+    max_loss_jump: Annotated[
         Number, Parameter(help="Stop at a loss so far above the last ones, nats a token (2).")
     ] = None
     seed: Annotated[int | None, Parameter(help="Of weights, order and dropout (0).")] = None
@@ -128,13 +127,13 @@ def train(
 ) -> None:
     """Train a network.
 
-    crystallm train recipe.yaml --dataset data --out runs/mine --minutes 60
+    crystallm train recipe.yaml --dataset data --out runs/mine --max-minutes 60
 
-    crystallm train --init-from default --dataset data --out runs/mine --minutes 60
+    crystallm train --init-from default --dataset data --out runs/mine --max-minutes 60
 
     torchrun --nproc-per-node 2 -m crystallm train paper-small-mp_20 --dataset data --out runs/mine
 
-    A flag wins over --config, that over RECIPE. Give one of --tokens, --updates and --minutes.
+    A flag wins over --config, that over RECIPE. Give one of --max-tokens, --max-updates and --max-minutes.
     """
     own = {"dataset": dataset, "out": out, "device": device}
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
@@ -159,7 +158,7 @@ def _run(
     *,
     resume: bool,
     talks: bool,
-) -> Progress:
+) -> TrainingProgress:
     from crystallm.options import validated
     from crystallm.training.recipe import Recipe
 
@@ -176,7 +175,7 @@ def _run(
         given = [*([recipe] if recipe is not None else []), *sorted({**asked, **flags})]
         if given:
             raise InputError(f"--resume keeps the recipe of the run: leave {', '.join(given)} out")
-        chosen = Recipe(updates=1)
+        chosen = Recipe(max_updates=1)
     else:
         options = _over(_over(_read(recipe), asked), flags)
         options = _further(options, talks=talks)
@@ -207,7 +206,7 @@ def _read(recipe: str | None) -> dict[str, Any]:
         InputError: no recipe of that name, or a file with an unknown field.
         CrystallmError: the file cannot be read.
     """
-    from crystallm.training.recipe import Recipe, bundled
+    from crystallm.training.recipe import OLD_NAMES, Recipe, bundled, renamed
 
     if recipe is None:
         return {}
@@ -218,7 +217,7 @@ def _read(recipe: str | None) -> dict[str, Any]:
         raise InputError(f"{recipe!r} is a folder, no recipe: a data set is named with --dataset {recipe}")
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
         raise InputError(f"no recipe {recipe[:60]!r}: give a YAML file, or one of {', '.join(bundled())}")
-    return read_config(path, Recipe.model_fields)
+    return renamed(read_config(path, [*Recipe.model_fields, *OLD_NAMES]))
 
 
 def _over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,10 +233,14 @@ def _further(options: Mapping[str, Any], *, talks: bool) -> dict[str, Any]:
     model = options.get("init_from")
     if model is None:
         return dict(options)
-    from crystallm.training.loop import form_of
-    from crystallm.training.recipe import FURTHER
+    from crystallm.training.loop import architecture_of
+    from crystallm.training.recipe import FINE_TUNING
 
-    added = {name: value for name, value in (form_of(str(model)) | FURTHER).items() if name not in options}
+    added = {
+        name: value
+        for name, value in (architecture_of(str(model)) | FINE_TUNING).items()
+        if name not in options
+    }
     if talks and added:
         said = ", ".join(f"{name} {value}" for name, value in added.items())
         sys.stderr.write(f"from the weights of {model}: {said}\n")
@@ -251,10 +254,10 @@ def _reporter(device: str, dtype: str) -> Report:
 
     shown = sys.stderr.isatty()
     peaks: list[float] = []  # operations a second of all devices; measured at the first update
-    last: list[Progress] = []  # at the last full line
+    last: list[TrainingProgress] = []  # at the last full line
     told = [-_PAUSE]  # seconds of training at the last line of any kind
 
-    def report(progress: Progress, losses: Losses | None) -> None:
+    def report(progress: TrainingProgress, losses: Losses | None) -> None:
         if not last:
             peaks.append(distributed.size() * flops.peak(devices.resolve_device(device), dtype)[0])
             last.append(progress)

@@ -1,7 +1,7 @@
 """Tar and zip archives, read as a stream: nothing is unpacked, and no name in them becomes a path.
 
-Absolute names, names with `..`, links and members that are too large are entries with a reason; among prompts
-they are refused. An archive that unpacks to far more than it holds is refused as a whole.
+Absolute names, names with `..`, links and members that are too large become entries with a reason; among
+prompts they are errors. An archive that unpacks to far more than its size is rejected.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 PROMPT = ".txt"
 
 MAX_PROMPT = 100_000
-"""Bytes of one beginning; a context holds 1,024 tokens."""
+"""Maximum size of a prompt, bytes; a context holds 1,024 tokens."""
 
 MAX_HEADER = 1_000_000
-"""Bytes of a tar's record on a member: a name takes a hundred."""
+"""Maximum size of the header of a member of a tar archive, bytes: a name takes a hundred."""
 
 
 # The libraries take the numbers in a damaged archive at their word, and stumble over them.
@@ -47,7 +47,7 @@ _WRONG = (
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A file of an archive: its content, or why it isn't read; `size` in bytes where it is too large."""
+    """A file of an archive: its content, or why it is not read; `size` in bytes if it is too large."""
 
     name: str
     content: bytes = b""
@@ -56,7 +56,7 @@ class _Member:
 
 
 def read_archive(path: Path) -> Iterator[Entry]:
-    """The crystals of an archive in its order; see `sources.read`."""
+    """Yield the crystals of an archive in its order; see `sources.read`."""
     found = False
     for member in _members(path, lambda name: bool(single_format(name)), MAX_BYTES):
         found = True
@@ -73,7 +73,7 @@ def read_archive(path: Path) -> Iterator[Entry]:
 
 
 def read_texts(path: Path) -> Iterator[tuple[str, str]]:
-    """Names and texts of an archive's .txt files; see `sources.read_prompts`."""
+    """Yield names and texts of the .txt files of an archive; see `sources.read_prompts`."""
     found = False
     for member in _members(path, lambda name: name.lower().endswith(PROMPT), MAX_PROMPT):
         found = True
@@ -95,7 +95,7 @@ def read_texts(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _members(path: Path, wanted: Callable[[str], bool], most: int) -> Iterator[_Member]:
-    """The files of these names, in their order.
+    """Yield the files of these names, in their order.
 
     Args:
         path: of the archive.
@@ -117,7 +117,7 @@ def _telling(path: Path) -> Iterator[None]:
 
 
 class _Header(tarfile.TarInfo):
-    """What tells of a member, unless that is long enough to fill the memory."""
+    """Return the header of a member, unless it is long enough to fill the memory."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
         if self.size > MAX_HEADER and not self.isfile() and not self.isdir():
@@ -171,7 +171,7 @@ def _zip(path: Path, wanted: Callable[[str], bool], most: int) -> Iterator[_Memb
 
 
 def _odd_name(name: str) -> str:
-    """What is wrong with a member's name; "" for nothing."""
+    """Return what is wrong with the name of a member; "" for nothing."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if name.startswith(("/", "\\")) or (parts and parts[0].endswith(":")):
         return f"an absolute name, {name[:60]!r}, which is not read"

@@ -1,8 +1,8 @@
-"""Crystals of ASE's databases (.db, SQLite), without ASE.
+"""Read databases of ASE (.db, SQLite), without ASE.
 
-ASE's own reader makes tables in what is no database of its, and fetches all rows before it gives the first.
-Here the file is opened so that nothing can be written, neither to it nor beside it, and numbers, positions,
-cell and periodicity are all that is looked at, and the id among the key-value pairs.
+ASE's own reader creates tables in foreign databases, and fetches all rows before it returns the first. Here
+the file is opened read-only, and only numbers, positions, cell, periodicity and the id among the key-value
+pairs are read.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 ID_KEYS = ("material_id", "mat_id", "uid", "name")
 
 LARGEST_CELL = 1_000_000_000
-"""Bytes of a cell of the table; those that are not looked at may be large."""
+"""Maximum size of a value that is read, bytes; other values may be larger."""
 
 _SELECT = "SELECT id, numbers, positions, cell, pbc, key_value_pairs FROM systems ORDER BY id"
 
 
 def read_database(path: Path) -> Iterator[Entry]:
-    """The crystals of a database by their number there; see `sources.read`."""
+    """Yield the crystals of a database by their number; see `sources.read`."""
     found = False
     for ending in ("-wal", "-journal"):
         beside = path.with_name(path.name + ending)
@@ -54,7 +54,7 @@ def read_database(path: Path) -> Iterator[Entry]:
 
 
 def _check(database: sqlite3.Connection, path: Path) -> None:
-    """Refuse what ASE has not made: a view in place of the table could compute without end."""
+    """Reject databases that ASE has not made: a view in place of the table could compute forever."""
     made = database.execute("SELECT type, sql FROM sqlite_master WHERE name = 'systems'").fetchone()
     if made is None or made[0] != "table" or not str(made[1]).upper().startswith("CREATE TABLE"):
         raise InputError(f"{str(path)!r} is SQLite, but no database of ASE: it has no table 'systems'")

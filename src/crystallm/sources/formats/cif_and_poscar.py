@@ -1,7 +1,7 @@
-"""Files of one crystal, CIF or POSCAR; and CIFs of several, one crystal a data block.
+"""Read files of one crystal, CIF or POSCAR, and CIFs of several, one crystal per data block.
 
-A data block without atoms (that of a whole publication, or a mere pattern) is no crystal; where at least two
-blocks have atoms, the others are passed over. Refuses to know whether a text can be parsed.
+A data block without atoms (of a publication, or a pattern) is not a crystal; if at least two blocks have
+atoms, the others are skipped. Texts are not parsed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ATOMS = re.compile(rb"_atom_site[_.](fract|cartn)_x", re.IGNORECASE)
 
 
 def read_file(path: Path, name: str) -> Iterator[Entry]:
-    """The crystals of one file.
+    """Yield the crystals of one file.
 
     Raises:
         InputError: a CIF of several crystals is damaged after the first ones.
@@ -53,7 +53,7 @@ def read_file(path: Path, name: str) -> Iterator[Entry]:
 
 
 def entries(name: str, content: bytes, form: str, *, packed: bool = False) -> Iterator[Entry]:
-    """The crystals of a file's content: one, or one a data block."""
+    """Yield the crystals of the content of a file: one, or one per data block."""
     if packed:
         unpacked = _unpacked(name, content, form)
         if isinstance(unpacked, Entry):
@@ -73,7 +73,7 @@ def entries(name: str, content: bytes, form: str, *, packed: bool = False) -> It
 
 
 def as_entry(name: str, content: bytes, form: str) -> Entry:
-    """The crystal of a content."""
+    """Return the entry of the content of a file."""
     if not content.strip():
         return Entry(name, None, "the file is empty", form)
     if b"\0" in content:
@@ -99,7 +99,7 @@ def _too_large_unpacked(name: str, form: str) -> Entry:
 
 
 def _several(path: Path) -> bool:
-    """Whether a CIF holds at least two crystals."""
+    """Return whether a CIF holds at least two crystals."""
     try:
         with streams.binary(path) as stream:
             with_atoms = (
@@ -111,7 +111,7 @@ def _several(path: Path) -> bool:
 
 
 def _read_large(path: Path, name: str) -> Iterator[Entry]:
-    """The crystals of a file that may be too large to be held, block by block."""
+    """Yield the crystals of a file block by block: it may exceed the memory."""
     with streams.binary(path) as stream:
         for block, text in _blocks(streams.lines(stream, path, MAX_BYTES)):
             if text is not None:
@@ -120,7 +120,7 @@ def _read_large(path: Path, name: str) -> Iterator[Entry]:
 
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[tuple[str, bytes | None]]:
-    """Names and texts of data blocks: None of one without atoms, empty of one that is too large."""
+    """Yield names and texts of data blocks: None for one without atoms, empty for one that is too large."""
     name, kept, size, atoms, quoted = "", list[bytes](), 0, False, False
     for line in lines:
         if line.startswith(b";"):

@@ -1,6 +1,6 @@
-"""Frames of extended XYZ files: the number of atoms N, a comment that names the cell, N lines of atoms.
+"""Read frames of extended XYZ files: number of atoms N, a comment with the cell, N lines of atoms.
 
-Cuts a file into frames and refuses to know what the lines of the atoms say.
+Cuts a file into frames; does not parse the lines of the atoms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_ATOMS = 1_000_000
 
 MAX_LINE = 1_000_000
-"""Bytes; comments of some programs hold whole tensors."""
+"""Maximum size of a comment, bytes; those of some programs hold whole tensors."""
 
 ID_KEYS = ("id", "material_id", "mat_id", "name")
 
@@ -34,7 +34,7 @@ _CELL = re.compile(r"(?<![^\s])lattice\s*=", re.IGNORECASE)
 
 
 def read_frames(path: Path) -> Iterator[Entry]:
-    """The crystals of a file in its order; see `sources.read`."""
+    """Yield the crystals of a file in its order; see `sources.read`."""
     number = 0
     with streams.binary(path) as stream:
         lines = streams.lines(stream, path, MAX_LINE)
@@ -68,7 +68,7 @@ def _number(line: bytes, path: Path) -> int:
 
 
 def _ends(kept: list[bytes]) -> bool:
-    """Whether the last line is whole: it may lack its end, but has as many words as the others."""
+    """Return whether the last line is complete: it may lack its end, but has as many words as the others."""
     last = kept[-1]
     return last.endswith(b"\n") or len(last.split()) >= max(4, len(kept[2].split()))
 

@@ -1,6 +1,6 @@
-"""Crystals in JSON: one, a list, a mapping of ids, an OPTIMADE response, an ASE file; and JSON Lines of such.
+"""Read JSON (a crystal, a list, a mapping of ids, an OPTIMADE response, an ASE file) and JSON Lines of these.
 
-An item is looked at for what it holds, whatever its other keys say: no class that it names is ever loaded.
+An item is recognized by its content; no class that it names is ever loaded.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ OPTIMADE_MORE = ("species", "dimension_types")
 ASE = ("numbers", "positions", "cell")
 
 OWN_KEYS = {"lattice", "sites", "structure", "cif", "attributes", *OPTIMADE, *OPTIMADE_MORE, *ASE, "pbc"}
-"""Members of an object that is one crystal; of these alone the values are kept."""
+"""Members of an object that is one crystal; only their values are kept."""
 
 HEADS = {"meta", "links", "included", "properties", "jsonapi", "ids", "nextid"}
 """Members of an object that are never a crystal."""
 
 MAX_ODD = 1000
-"""Members without a crystal that are named."""
+"""Maximum number of members without a crystal that a message names."""
 
 
 def read_json(path: Path) -> Iterator[Entry]:
-    """The crystals of a JSON file in its order; see `sources.read`."""
+    """Yield the crystals of a JSON file in its order; see `sources.read`."""
     found = False
     with streams.binary(path) as stream:
         reader = Reader(stream, path, MAX_BYTES)
@@ -60,7 +60,7 @@ def _document(reader: Reader, path: Path) -> Iterator[Entry]:
 
 
 def _object(reader: Reader, name: str) -> Iterator[Entry]:
-    """The crystals of an object: those of its list `data`, those of its members, or itself, called so."""
+    """Yield the crystals of an object: of its list `data`, of its members, or itself under the given name."""
     own: dict[str, Any] = {}
     odd: list[str] = []
     several = False
@@ -84,7 +84,7 @@ def _object(reader: Reader, name: str) -> Iterator[Entry]:
 
 
 def read_lines(path: Path) -> Iterator[Entry]:
-    """The crystals of a JSON Lines file in its order; see `sources.read`."""
+    """Yield the crystals of a JSON Lines file in its order; see `sources.read`."""
     found, number = False, 0
     with streams.binary(path) as stream:
         for line_number, line in enumerate(streams.lines(stream, path, MAX_BYTES), start=1):
@@ -115,19 +115,19 @@ def read_lines(path: Path) -> Iterator[Entry]:
 
 
 def _is_head(item: Any) -> bool:
-    """Whether a line tells of an OPTIMADE database and not of a structure."""
+    """Return whether a line describes an OPTIMADE database, not a structure."""
     return isinstance(item, dict) and (
         "x-optimade" in item or (item.get("type", "structures") != "structures" and not _holds(item))
     )
 
 
 def _holds(item: Any) -> bool:
-    """Whether an object looks like a crystal, or a record of one."""
+    """Return whether an object looks like a crystal, or a record of one."""
     return isinstance(item, dict) and _payload(item) is not None
 
 
 def _payload(item: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """Format and content of an object that is a crystal or holds one."""
+    """Return format and content of an object that is a crystal or holds one."""
     for within in (item, item.get("attributes")):
         if isinstance(within, dict) and all(key in within for key in OPTIMADE):
             kept = {key: within[key] for key in (*OPTIMADE, *OPTIMADE_MORE) if key in within}
@@ -147,7 +147,7 @@ def _payload(item: Mapping[str, Any]) -> tuple[str, Any] | None:
 
 
 def _array(value: Any) -> Any:
-    """Nested lists of an array of ASE: `{"__ndarray__": [shape, type, flat]}`, or that as `array`."""
+    """Return nested lists of an array of ASE: `{"__ndarray__": [shape, type, flat]}`, or that as `array`."""
     while isinstance(value, dict) and "array" in value:
         value = value["array"]
     packed = value.get("__ndarray__") if isinstance(value, dict) else None
@@ -160,7 +160,7 @@ def _array(value: Any) -> Any:
 
 
 def as_entry(item: Any, name: str, *, key: str = "") -> Entry:
-    """The crystal of an item.
+    """Return the entry of an item.
 
     Args:
         item: as JSON has it; of a row of several values, the first one that is a crystal counts.

@@ -1,4 +1,4 @@
-"""JSON that is read element by element: of a list or an object, however long, one is held at a time.
+"""Read JSON element by element: one element of a list or an object is held at a time.
 
 Knows nothing of crystals.
 """
@@ -26,7 +26,7 @@ _BEHIND = tuple(" \t\r\n,]}")
 
 
 class Reader:
-    """Goes through the JSON text of a file.
+    """Reads the JSON text of a file.
 
     Args:
         stream: the file.
@@ -45,7 +45,7 @@ class Reader:
         self._decoder = json.JSONDecoder()
 
     def peek(self) -> str:
-        """The next character that is no blank; "" at the end of the file."""
+        """Return the next character that is not a blank; "" at the end of the file."""
         while True:
             end = _SPACE.match(self._window, self._place)
             self._place = end.end() if end is not None else self._place
@@ -55,7 +55,7 @@ class Reader:
                 return ""
 
     def list(self) -> Iterator[Any]:
-        """The elements of the list that begins here."""
+        """Yield the elements of the list that begins here."""
         self._take("[")
         if self.peek() == "]":
             self._take("]")
@@ -66,7 +66,7 @@ class Reader:
                 return
 
     def members(self) -> Iterator[str]:
-        """The names in the object that begins here; before the next, the value has to be read."""
+        """Yield the names in the object that begins here; read the value before the next one."""
         self._take("{")
         if self.peek() == "}":
             self._take("}")
@@ -81,7 +81,7 @@ class Reader:
                 return
 
     def value(self) -> Any:
-        """The whole value that begins here."""
+        """Return the whole value that begins here."""
         self.peek()
         while True:
             try:
@@ -102,7 +102,7 @@ class Reader:
                 raise self._broken(found)
 
     def end(self) -> None:
-        """There is nothing more.
+        """Check that nothing follows.
 
         Raises:
             InputError: there is.
@@ -124,7 +124,7 @@ class Reader:
         self._place += 1
 
     def _more(self, size: int = 0) -> bool:
-        """Read on; False at the end of the file."""
+        """Read the next chunk; return False at the end of the file."""
         if self._ended:
             return False
         rest = self._window[self._place :]

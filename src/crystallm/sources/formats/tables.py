@@ -1,4 +1,4 @@
-"""Crystals in the columns of a CSV or Parquet file, and the results of our own runs."""
+"""Read crystals from the columns of CSV and Parquet files, and from results of our own runs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ID_COLUMNS = ("material_id", "id", "immutable_id")
 SPLIT = "split"
 
 RUN_COLUMNS = ("request", "sample", "text")
-"""What our results have beside: where a crystal has no CIF, the text that was written stands for it."""
+"""Column of our results with the generated text, which is read if a crystal has no CIF."""
 
 FILE = "file"
-"""The name of a crystal's file in our results, where it has one."""
+"""Column of our results with the name of the file of a crystal, if it has one."""
 
 OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
 
@@ -43,7 +43,7 @@ LARGEST_FIELD = 100_000_000  # characters of a CSV field or line
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How the rows of a table tell their crystals: the format, and the columns that do."""
+    """How the rows of a table hold crystals: the format and its columns."""
 
     format: str
     columns: tuple[str, ...]
@@ -55,16 +55,16 @@ FORMS = (
     _Form("pymatgen", ("structure",)),
     _Form("optimade", OPTIMADE, OPTIMADE_MORE),
 )
-"""The first one counts whose columns are all there."""
+"""The first layout whose columns all exist is used."""
 
 
 def read_table(path: Path) -> Iterator[Entry]:
-    """The crystals of a table in its order; see `sources.read`."""
+    """Yield the crystals of a table in its order; see `sources.read`."""
     return (entry for entry, _ in rows(path))
 
 
 def rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[Entry, dict[str, Any]]]:
-    """Crystals of a table, and the cells that their rows have in these columns beside.
+    """Yield the crystals of a table, with the values of further columns.
 
     Raises:
         InputError: another ending, no columns of crystals, no row, or a damaged file.
@@ -104,7 +104,7 @@ def _text(form: _Form, record: dict[str, Any]) -> str:
 
 
 def _value(cell: Any) -> Any:
-    """A cell of a list; in CSV, that is JSON."""
+    """Return a list of a table; in CSV it is JSON."""
     if isinstance(cell, str):
         try:
             return json.loads(cell)
@@ -114,17 +114,17 @@ def _value(cell: Any) -> Any:
 
 
 def row_id(record: dict[str, Any], number: int) -> str:
-    """The id of a row, its number where it has none."""
+    """Return the id of a row, or its number if it has none."""
     return next((clean(record[c]) for c in ID_COLUMNS if record.get(c) not in (None, "")), str(number))
 
 
 def as_text(value: Any) -> str:
-    """A cell's text; "" for none."""
+    """Return a value as text; "" for none."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
 
 
 def _records(path: Path, columns: Sequence[str]) -> Iterator[tuple[_Form, dict[str, Any]]]:
-    """Rows of a table, with how they tell their crystals."""
+    """Yield the rows of a table, with its layout."""
     if path.name.lower().endswith((".csv", ".csv.gz")):
         return _csv_records(path)
     if path.suffix.lower() == ".parquet":

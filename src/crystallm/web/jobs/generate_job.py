@@ -41,13 +41,7 @@ def plan(services: JobServices, request: GenerateRequest) -> tuple[str, Drafts]:
 
 
 class GenerateJob:
-    """A generation that is running.
-
-    Args:
-        services: of the server.
-        job: that reports.
-        request: what to generate.
-    """
+    """A generation that is running."""
 
     def __init__(self, services: JobServices, job: Job, request: GenerateRequest) -> None:
         self._services, self._job, self._request = services, job, request
@@ -97,12 +91,7 @@ class GenerateJob:
         await rank(self._services, self._job, summaries, by_energy=self._request.energy is not None)
 
     async def _add_energy(self, summary: dict[str, Any], n_crystals: int) -> None:
-        """Compute the energy of a crystal, relaxed if requested, and report it.
-
-        Args:
-            summary: of the crystal; it gains what is computed.
-            n_crystals: crystals of the job when this one came.
-        """
+        """Compute the energy of the n-th crystal, relaxed if requested, and report it."""
         model = str(self._request.energy)
         update: dict[str, Any] = {"number": summary["number"], "energy": None}
         if "structure" not in summary:

@@ -16,14 +16,7 @@ if TYPE_CHECKING:
 async def rank(
     services: JobServices, job: Job, summaries: Mapping[int, Mapping[str, Any]], *, by_energy: bool
 ) -> None:
-    """Cluster duplicates among crystals, rank them, and report both as an `update`.
-
-    Args:
-        services: of the server.
-        job: that reports.
-        summaries: of the crystals, by number.
-        by_energy: rank by energy; else by the size of the clusters.
-    """
+    """Cluster duplicates, rank crystals by energy or else cluster size, and report both as an `update`."""
     numbers = sorted(summaries)
     ordered = [summaries[number] for number in numbers]
     clusters = await services.clusters([summary.get("structure") for summary in ordered])

@@ -135,13 +135,7 @@ def build_search(services: JobServices, request: SearchRequest, log: Path | None
 
 
 class SearchReport:
-    """Reports a search as events, each fact once, whatever was reported before an interruption.
-
-    Args:
-        services: of the server.
-        job: that reports.
-        request: the search.
-        earlier: results that were reported already, see `combine_events`.
+    """Reports a search as events, each fact once, `earlier` results before an interruption included.
 
     Attributes:
         summaries: of the reported crystals, by number.

@@ -58,11 +58,7 @@ class StopSignal:
 
 
 class SearchThreads:
-    """Threads of searches, each with worker processes that stay for the next search.
-
-    Args:
-        n: searches at a time.
-    """
+    """Threads of n searches, each with worker processes that stay for the next search."""
 
     def __init__(self, n: int) -> None:
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="crystallm-search")
@@ -135,6 +131,7 @@ class JobServices:
         self._check_pool = ProcessPool(self.check_workers)
         self._energy_pool = ProcessPool(energy_workers)
         self._duplicate_pool = ProcessPool(1)
+        self._duplicate_thread = ThreadPoolExecutor(1, thread_name_prefix="crystallm-duplicates")
 
     def start(self) -> None:
         """Start the engines."""
@@ -145,6 +142,7 @@ class JobServices:
         """End the engines and all processes."""
         for pool in (self._check_pool, self._energy_pool, self._duplicate_pool):
             pool.kill()
+        self._duplicate_thread.shutdown(wait=False, cancel_futures=True)
         self.search_threads.close()
         for engine in self.engines.values():
             engine.close()
@@ -171,11 +169,7 @@ class JobServices:
     async def sample(
         self, model: str, sequences: Sequence[SequenceRequest]
     ) -> AsyncIterator[tuple[int, Sample]]:
-        """Yield (index, sample) of sequences as the engine finishes them.
-
-        Raises:
-            CrystallmError: the network fails.
-        """
+        """Yield (index, sample) of sequences as the engine finishes them; CrystallmError if it fails."""
         if not sequences:
             return
         loop = asyncio.get_running_loop()
@@ -199,14 +193,7 @@ class JobServices:
     async def summary(
         self, number: int, sample: Sample, crystal: Crystal, *, check: bool = True
     ) -> dict[str, Any]:
-        """Return the summary of a crystal.
-
-        Args:
-            number: of the crystal in its job.
-            sample: from which it was made.
-            crystal: to summarise.
-            check: False if its validity was checked already.
-        """
+        """Return the summary of crystal `number` of a job; `check=False` if it was checked already."""
         source = crystal.source
         head: dict[str, Any] = {"number": number}
         if source is not None:
@@ -280,15 +267,10 @@ class JobServices:
             row = [None if record is None else conversion.from_json(record) for record in structures]
             return cluster_duplicates([row], workers=1, executor=self._duplicate_pool)[0]
 
-        return await asyncio.to_thread(compare)
+        return await asyncio.get_running_loop().run_in_executor(self._duplicate_thread, compare)
 
     async def check(self, function: Function, task: Mapping[str, Any]) -> Any:
-        """Run a crystal task in a worker process.
-
-        Raises:
-            TaskError: it fails, or takes too long.
-            CrystallmError: the process does not start.
-        """
+        """Run a crystal task in a worker process; TaskError if it fails, CrystallmError if none starts."""
         return await self._call(self._check_pool, function, task, DEFAULT_LIMITS)
 
     async def _call(self, pool: ProcessPool, function: Function, task: Any, limits: Limits) -> Any:

@@ -65,11 +65,7 @@ class JobStore:
         self._jobs.mkdir(parents=True, exist_ok=True)
 
     def create(self, job: str, request: dict[str, Any], created: float, origin: str = "") -> None:
-        """Store a request.
-
-        Raises:
-            CrystallmError: the disk is full.
-        """
+        """Store a request; CrystallmError if the disk is full."""
         content = json.dumps({"request": request, "created": created, "origin": origin}, ensure_ascii=False)
         try:
             files.write_atomically(self._jobs / job / REQUEST, content.encode(), sync=False)
@@ -78,11 +74,7 @@ class JobStore:
             raise
 
     def append(self, job: str, line: str) -> None:
-        """Append an event.
-
-        Raises:
-            CrystallmError: the disk is full, or the folder was deleted.
-        """
+        """Append an event; CrystallmError if the disk is full or the folder was deleted."""
         rest = (line + "\n").encode()
         try:
             with (self._jobs / job / EVENTS).open("ab", buffering=0) as file:
@@ -148,16 +140,7 @@ class JobStore:
         return not rest and is_final(last.decode(errors="replace"))
 
     def sweep(self, keep_hours: float, max_jobs: int, active: set[str]) -> int:
-        """Delete old jobs.
-
-        Args:
-            keep_hours: age from which jobs are deleted.
-            max_jobs: newest jobs that are kept.
-            active: ids of jobs that are never deleted.
-
-        Returns:
-            Number of deleted jobs.
-        """
+        """Delete jobs older than `keep_hours` or not among the newest `max_jobs`; return how many."""
         ages = []
         for job in self.ids():
             with contextlib.suppress(OSError):

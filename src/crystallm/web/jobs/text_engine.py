@@ -1,7 +1,7 @@
 """The thread that samples the token sequences of all requests, side by side in the same batches.
 
 Each request is a sampling job. Jobs take turns, one sequence each, so that a long one does not delay a short
-one. A sequence does not depend on those beside it (see `sampling.decoder`).
+one. A sequence does not depend on those beside it (see `sampling.sample`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ MAX_FAILURES = 3
 class SamplingJob:
     """The token sequences of one request.
 
-    Args:
-        sequences: in order.
-        on_sample: called by the engine's thread with the index of a sequence and its sample.
-        on_failure: called by it with the reason if they cannot be sampled.
+    The thread of the engine calls `on_sample` with the index of a sequence and its sample, or `on_failure`
+    with the reason.
     """
 
     def __init__(
@@ -116,8 +114,8 @@ class TextEngine:
 
     # -- the queue of `sampling.sample.serve`, in the thread of the engine -----------------------------------
 
-    def take(self, *, wait: bool) -> SequenceRequest | None:
-        """Return the next sequence of the job whose turn it is; see `sampling.sequence`."""
+    def next(self, *, wait: bool) -> SequenceRequest | None:
+        """Return the next sequence of the job whose turn it is; see `RequestQueue`."""
         with self._changed:
             while wait and not self._turns and not self._closed:
                 self._changed.wait()
@@ -130,7 +128,7 @@ class TextEngine:
             self._in_batch[sequence] = job
             return sequence
 
-    def wanted(self, sequence: SequenceRequest) -> bool:
+    def is_active(self, sequence: SequenceRequest) -> bool:
         """Whether the job of a sequence was not dropped."""
         if not self._in_batch[sequence].dropped:
             return True

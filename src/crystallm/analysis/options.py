@@ -1,0 +1,31 @@
+"""Options of `crystallm embeddings`. Imports pydantic only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import field_validator
+
+from crystallm.options import Flag, Options
+
+
+class EmbeddingsOptions(Options):
+    """Which embeddings to write, and where."""
+
+    model: str = "default"
+    """Bundled or published name, folder, ckpt.pt, hf:org/name."""
+    of: Literal["atoms", "digits", "space-groups"] = "atoms"
+    """Kind of tokens."""
+    out: Path | None = None
+    """File of the vectors: .csv or .parquet."""
+    picture: Annotated[Path | None, Flag(name="--map")] = None
+    """File of a map in two dimensions: .png."""
+
+    @field_validator("out", "picture")
+    @classmethod
+    def _check_ending(cls, value: Path | None, info: object) -> Path | None:
+        endings = (".png",) if getattr(info, "field_name", "") == "picture" else (".csv", ".parquet")
+        if value is not None and value.suffix.lower() not in endings:
+            raise ValueError(f"name a file that ends in {' or '.join(endings)}")
+        return value

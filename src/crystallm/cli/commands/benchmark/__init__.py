@@ -1,0 +1,1 @@
+"""`crystallm benchmark`."""

@@ -1,0 +1,120 @@
+"""Compiled kernels: equal to torch, shared by threads, optional."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+import crystallm.network
+from crystallm.network import kernels, ragged
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
+
+VOCABULARY, CONTEXT = 50, 160
+
+
+def network(form: str, dtype: torch.dtype = torch.float32) -> GPT:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        language="orbits",
+        form=form,
+        vocab_size=VOCABULARY,
+        n_layer=2,
+        n_head=2,
+        n_embd=32,
+        context=CONTEXT,
+    )
+    return GPT(config).eval().to(dtype)
+
+
+def write(net: GPT, steps: list[list[int]], seed: int = 0) -> tuple[list[list[int]], list[torch.Tensor]]:
+    """Rows that grow by so many tokens at each step, and what the network made of the last of each."""
+    rng = np.random.default_rng(seed)
+    n_rows = len(steps[0])
+    reader, cache = ragged.RaggedNetwork(net), net.new_cache(n_rows, CONTEXT)
+    cache.set_lengths([0] * n_rows)
+    rows: list[list[int]] = [[] for _ in range(n_rows)]
+    last: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for lengths in steps:
+            tokens = [rng.integers(VOCABULARY, size=n).tolist() for n in lengths]
+            runs = reader.runs(tokens, cache)
+            found = reader.features(runs, cache)
+            for row, run in zip(rows, tokens, strict=True):
+                row.extend(run)
+            assert cache.lengths == tuple(map(len, rows))
+            last = [found[start : start + len(run)] for start, run in zip(runs.starts, tokens, strict=True)]
+    return rows, last
+
+
+def assert_as_alone(net: GPT, steps: list[list[int]], tolerance: float = 1e-5) -> None:
+    rows, last = write(net, steps)
+    for row, found in zip(rows, last, strict=True):
+        with torch.inference_mode():
+            alone = net.features(torch.tensor([row]))[0, -len(found) :]
+        assert (found - alone).abs().max() < tolerance
+
+
+def test_threads_share_the_rows(monkeypatch):
+    steps = [[150, 2, 70, 1, 1, 30, 5], [1, 12, 13, 1, 3, 1, 1]]
+    whole = write(network("llama"), steps)
+    plan = np.array([[0, 1, 13, 26, 27, 30, 31], steps[1], steps[0]])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(kernels, "_MIN_PARALLEL_COLUMNS", 0)
+    parts = kernels._parts(plan)
+    assert [first for first, _ in parts] == [0, *(last for _, last in parts[:-1])]
+    assert (len(parts), parts[-1][1]) == (3, 7)
+    shared = write(network("llama"), steps)
+    for one, other in zip(whole[1], shared[1], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_norm_and_gate_are_those_of_torch(dtype):
+    net = network("llama", dtype)
+    block = net.transformer.h[0]
+    x = (3 * torch.randn(7, 32)).to(dtype)
+    torch.testing.assert_close(kernels.norm_of(block.ln_1)(x), block.ln_1(x))
+    wide = torch.cat(
+        [(8 * torch.randn(7, 256)).to(dtype), torch.tensor([[-200.0, 200, 0, 1] * 64], dtype=dtype)]
+    )
+    torch.testing.assert_close(kernels.activation_of(block.mlp)(wide), block.mlp.activate(wide))
+    x[3, 5] = torch.nan
+    assert kernels.norm_of(block.ln_1)(x)[3].isnan().all()
+
+
+def test_a_network_that_is_broken_is_told_of_by_compiled_attention_too():
+    net = network("llama")
+    net.transformer.wte.weight.data[7] = torch.nan
+    reader, cache = ragged.RaggedNetwork(net), net.new_cache(2, CONTEXT)
+    cache.set_lengths([0, 0])
+    with torch.inference_mode():
+        found = reader.features(reader.runs([[1, 7], [1, 2]], cache), cache)
+    assert found.isnan().all(dim=1).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("reason", ["without numba", "float64"])
+def test_what_is_not_compiled_is_read_with_torch(reason, monkeypatch):
+    net = network("llama", torch.float64 if reason == "float64" else torch.float32)
+    if reason != "float64":
+        monkeypatch.delattr(crystallm.network, "numba_kernels", raising=False)
+        monkeypatch.setitem(sys.modules, "crystallm.network.numba_kernels", None)
+        kernels._numba_kernels.cache_clear()
+    assert not kernels.available(net.transformer.wte.weight)
+    assert_as_alone(net, [[20, 3, 9, 1], [1, 5, 1, 1]])
+    kernels._numba_kernels.cache_clear()
+
+
+def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch, caplog):
+    def fail(*_):
+        raise ModuleNotFoundError("No module named 'somewhere.else'")
+
+    monkeypatch.setattr(kernels, "_numba_kernels", lambda: types.SimpleNamespace(attend=fail))
+    kernels._works.cache_clear()
+    assert_as_alone(network("llama"), [[20, 3, 9, 1], [1, 5, 1, 1]])
+    assert "(ModuleNotFoundError: No module named 'somewhere.else')" in caplog.text
+    kernels._works.cache_clear()

@@ -1,0 +1,157 @@
+"""The state of a sequence: ends, limits, forced tokens, backtracking."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from crystallm.network.config import ModelConfig
+from crystallm.network.transformer import GPT
+from crystallm.sampling.sample import sample
+from crystallm.sampling.sequence import Sample, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+V = 60
+
+
+CONTEXT = 96
+
+
+NEWLINE, END = 7, 3
+
+
+# Each of the two languages ends and outgrows its context in its own way.
+CIF = Stop((NEWLINE, NEWLINE), slide=True)
+
+
+ORBITS = Stop((END,))
+
+
+@pytest.fixture(scope="module")
+def network() -> GPT:
+    """Random weights, so large that its distributions are peaked and depend on what came before."""
+    torch.manual_seed(1)
+    network = GPT(
+        ModelConfig(language="x", vocab_size=V, context=CONTEXT, n_layer=3, n_head=4, n_embd=64)
+    ).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(3)
+    return network
+
+
+def random_prompts(lengths: Sequence[int]) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randint(0, V, (n,), generator=generator).tolist() for n in lengths]
+
+
+PROMPTS = random_prompts([1, 1, 2, 5, 17, 40, 3, 60, 2, 9, 95, 4]) * 3
+
+
+def draw(network: GPT, prompts: Sequence[Sequence[int]], **options: Any) -> list[Sample]:
+    return list(sample(network, prompts, **{"stop": ORBITS, "top_k": 20, "max_new_tokens": 120, **options}))
+
+
+class Listed:
+    """Rules that offer the given lists, one after the other, the same for every text."""
+
+    def __init__(self, *offers: Sequence[int] | None) -> None:
+        self.offers = offers
+
+    def start(self, prompt: Sequence[int]) -> ListedState:
+        return ListedState(self.offers)
+
+
+class ListedState:
+    def __init__(self, offers: Sequence[Sequence[int] | None]) -> None:
+        self.left = list(offers)
+
+    def allowed(self) -> Sequence[int] | None:
+        return self.left[0]
+
+    def advance(self, token: int) -> None:
+        self.left.pop(0)
+
+
+def test_texts_end_with_generated_tokens_only(network: GPT) -> None:
+    newline_then_all = Listed((NEWLINE,), (NEWLINE,), (5,), (5,))
+    prompt = [1, NEWLINE]
+    (s,) = draw(network, [prompt], stop=CIF, grammar=newline_then_all)
+    assert (s.ended, s.generated) == (True, (NEWLINE, NEWLINE))
+    (s,) = draw(network, [[1, END]], grammar=Listed((4,), (END,)))
+    assert (s.ended, s.ids, s.n_prompt) == (True, (1, END, 4, END), 2)
+
+
+def test_texts_without_an_end_stop_at_the_limit(network: GPT) -> None:
+    for s in draw(network, PROMPTS[:4], max_new_tokens=6, stop=Stop((END,) * 7)):
+        assert (s.ended, len(s.generated)) == (False, 6)
+
+
+def test_a_row_that_reaches_the_context_stays_unfinished(network: GPT) -> None:
+    never = Stop((END,) * 99)
+    for s in draw(network, PROMPTS[:12], stop=never, max_new_tokens=500):
+        assert (s.ended, len(s.ids)) == (False, CONTEXT)
+
+
+def test_a_text_that_the_rules_leave_without_a_token_is_unfinished(network: GPT) -> None:
+    (s,) = draw(network, [[1, 2]], grammar=Listed((4,), ()))
+    assert (s.ended, s.generated) == (False, (4,))
+    dead, alive = Listed(()), draw(network, [[1, 2]] * 3, grammar=None)
+    assert [s.generated for s in draw(network, [[1, 2]] * 3, grammar=dead)] == [()] * 3
+    assert all(s.generated for s in alive)
+
+
+class SecondThoughts:
+    """Rules that take the last three tokens back at the 5th and the 9th; `n` tokens in all."""
+
+    def start(self, prompt: Sequence[int]) -> SecondThoughtsState:
+        return SecondThoughtsState(len(prompt))
+
+
+class SecondThoughtsState:
+    def __init__(self, row: int) -> None:
+        self.length = 0
+        self.left = {5: 1 + row % 2, 9: 2}
+
+    def allowed(self) -> Sequence[int] | None:
+        return (END,) if self.length == 12 else [t for t in range(V) if t != END]
+
+    def advance(self, token: int) -> int:
+        self.length += 1
+        if self.left.get(self.length, 0):
+            self.left[self.length] -= 1
+            self.length -= 3
+            return 3
+        return 0
+
+
+def test_tokens_taken_back_leave_no_trace(network: GPT) -> None:
+    """What is written behind a taken-back token is as likely as the network says without it."""
+    prompts = PROMPTS[:9]
+    samples = draw(network, prompts, grammar=SecondThoughts(), batch_size=4)
+    for prompt, found in zip(prompts, samples, strict=True):
+        if len(prompt) + 13 > CONTEXT:
+            continue
+        assert found.ended
+        assert len(found.generated) == 13
+        ids = torch.tensor([found.ids])
+        with torch.no_grad():
+            expected = torch.log_softmax(network(ids[:, :-1])[0], dim=-1)
+        expected = expected.gather(1, ids[0, 1:, None])[len(prompt) - 1 :, 0]
+        assert torch.allclose(torch.tensor(found.log_probs), expected, atol=1e-4)
+    again = draw(network, prompts, grammar=SecondThoughts(), batch_size=1)
+    assert [s.ids for s in again] == [s.ids for s in samples]
+
+
+def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
+    ruled = Listed((4,), (5, 6, 7), (8,), (9,), (10, 11), (END,))
+    (one,) = draw(network, [[1, 2]], grammar=ruled)
+    assert one.forced == (True, False, True, True, False, True)
+    (free,) = draw(network, [[1, 2]], max_new_tokens=5)
+    assert not any(free.forced)

@@ -1,0 +1,61 @@
+"""Tokens drawn from logits: shares, masks, bounds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from crystallm.sampling.token_sampler import draw_tokens, mask_logits
+
+
+def frequencies(logits: list[float], **options: Any) -> list[float]:
+    """Shares of the tokens over evenly spread uniform numbers."""
+    n = 10_000
+    uniforms = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    tokens = draw_tokens(torch.tensor(logits).expand(n, -1), uniforms, **{"top_k": None, **options})
+    return (torch.bincount(tokens, minlength=len(logits)) / n).tolist()
+
+
+LOGITS = [math.log(p) for p in (0.1, 0.4, 0.2, 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.1, 0.4, 0.2, 0.3]),
+        ({"temperature": 0.5}, [0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3]),
+        ({"temperature": 1e-30}, [0, 1, 0, 0]),
+        ({"temperature": 0}, [0, 1, 0, 0]),
+        ({"top_k": 1}, [0, 1, 0, 0]),
+        ({"top_k": 2}, [0, 4 / 7, 0, 3 / 7]),
+        ({"top_k": 99}, [0.1, 0.4, 0.2, 0.3]),
+        ({"top_p": 0.01}, [0, 1, 0, 0]),
+        ({"top_p": 0.69}, [0, 4 / 7, 0, 3 / 7]),
+        ({"top_p": 0.71}, [0, 4 / 9, 2 / 9, 3 / 9]),
+        ({"top_p": 1.0}, [0.1, 0.4, 0.2, 0.3]),
+        ({"top_k": 3, "top_p": 0.5}, [0, 4 / 7, 0, 3 / 7]),
+    ],
+)
+def test_tokens_are_drawn_in_their_shares(options: dict[str, Any], expected: list[float]) -> None:
+    assert frequencies(LOGITS, **options) == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, math.nextafter(1.0, 0.0)])
+def test_no_uniform_number_draws_a_masked_token(uniform: float) -> None:
+    logits = mask_logits(
+        torch.randn(2, 50, generator=torch.Generator().manual_seed(0)), [(31,), range(10, 20)]
+    )
+    tokens = draw_tokens(logits, torch.full((2,), uniform, dtype=torch.float64), top_k=10)
+    assert tokens[0] == 31
+    assert 10 <= tokens[1] < 20
+
+
+def test_a_mask_leaves_free_rows_and_allowed_tokens_as_they_are() -> None:
+    logits = torch.arange(12.0).view(3, 4)
+    masked = mask_logits(logits, [None, (0, 3), (2,)])
+    inf = math.inf
+    assert masked.tolist() == [[0, 1, 2, 3], [4, -inf, -inf, 7], [-inf, -inf, 10, -inf]]
+    assert mask_logits(logits, [None] * 3) is logits

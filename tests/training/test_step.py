@@ -1,0 +1,179 @@
+"""Updates: gradients, float16, Muon, weights of tokens, jumps of the loss."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from crystallm.datasets import packing, shards
+from crystallm.errors import CrystallmError
+from crystallm.models import load
+from crystallm.network import transformer
+from crystallm.network.config import ModelConfig
+from crystallm.storage import run_folder
+from crystallm.training import loop, metrics, state, step
+from crystallm.training import loss as training_loss
+from crystallm.training.recipe import Recipe
+from real_crystals import write_split
+
+CPU = torch.device("cpu")
+
+
+TINY = {
+    "n_layer": 1, "n_head": 2, "n_embd": 16, "context": 100, "batch_tokens": 128, "warmup": 3,
+    "dtype": "float32", "learning_rate": 1e-2, "dropout": 0.0, "max_updates": 12, "validate_every": 0.25,
+}  # fmt: skip
+
+
+def write_data(folder, seed, vocab_size=40, language="orbits"):
+    rng = np.random.default_rng(seed)
+    for split, n in (("train", 40), ("val", 6)):
+        texts = [rng.integers(40, size=rng.integers(2, 80)) for _ in range(n)]
+        write_split(folder, split, texts)
+    (folder / run_folder.FACTS).write_text(json.dumps({"language": language, "vocab_size": vocab_size}))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Trains a tiny network with these fields; the folder and what was reported."""
+    monkeypatch.setattr(metrics, "plot", lambda _: None)
+    data = write_data(tmp_path / "data", 0)
+
+    def train(name="run", *, resume=False, data=data, stop=None, **fields):
+        budget = {"max_updates": None} if {"max_tokens", "max_minutes"} & fields.keys() else {}
+        seen = []
+
+        def report(progress, losses):
+            seen.append((progress, losses))
+            if progress.update == stop:
+                raise KeyboardInterrupt
+
+        recipe = Recipe(**TINY | budget | fields)
+        loop.train(recipe, data, tmp_path / name, device="cpu", resume=resume, report=report)
+        return tmp_path / name, seen
+
+    return train
+
+
+def lines(folder):
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")}
+        for line in metrics.read(folder)
+    ]
+
+
+def weights(folder, kind):
+    return dict(load.load(folder / kind, device="cpu").named_parameters())
+
+
+@pytest.mark.parametrize(("spike", "ends"), [(2.0, True), (8.0, False), (None, False)])
+def test_a_jump_of_the_loss_ends_the_run_with_the_last_good_state(run, monkeypatch, spike, ends):
+    real, calls = training_loss.sum_losses, []
+
+    def jumping(*arguments, **more):
+        calls.append(1)
+        found = real(*arguments, **more)
+        return found._replace(unweighted=found.unweighted + (5 * found.n if len(calls) == 14 else 0))
+
+    monkeypatch.setattr(step, "sum_losses", jumping)
+    fields = {"max_updates": 20, "max_loss_jump": spike}
+    if not ends:
+        assert run(**fields)[1][-1][0].update == 20
+        return
+    with pytest.raises(
+        CrystallmError,
+        match=r"the loss is \d\.\d+ at update 13, where the mean of the last 13 was .* last good state .* "
+        r"lower learning_rate in recipe.json beside it and resume, or set max_loss_jump to null",
+    ) as caught:
+        run(**fields)
+    assert "\n" not in str(caught.value)
+    _, seen = run(resume=True, **fields)
+    assert [p.update for p, _ in seen] == list(range(11, 21))
+
+
+def test_an_update_is_the_mean_over_all_targets_of_its_micro_batches(run):
+    folder, seen = run(gradient_accumulation=3, max_updates=2, validate_every=1.0)
+    data = shards.load(folder.parent / "data", "train")
+    torch.manual_seed(0)
+    net = transformer.GPT(load.load(folder / state.LAST, device="cpu").config)
+    found = [
+        training_loss.sum_losses(net, batch, CPU, "float32")
+        for _, batch in zip(
+            range(3), packing.batches(data, batch_tokens=128, context=100, seed=0, epoch=0), strict=False
+        )
+    ]
+    assert seen[0][0].loss == pytest.approx(
+        sum(f.unweighted.item() for f in found) / sum(f.n for f in found), rel=1e-5
+    )
+
+
+def test_float16_learns_and_its_scale_outlives_a_stop(run):
+    whole, _ = run("whole", dtype="float16", dropout=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        run(dtype="float16", dropout=0.1, stop=8)
+    folder, seen = run(resume=True, dtype="float16")
+    assert seen[-1][0].update == 12
+    assert lines(folder) == lines(whole)
+    exact, _ = run("exact", dropout=0.1)
+    assert lines(folder)[-1]["train_loss"] == pytest.approx(lines(exact)[-1]["train_loss"], abs=0.02)
+
+
+def test_float16_steps_over_gradients_that_overflow(run, monkeypatch):
+    real, calls = training_loss.sum_losses, []
+
+    def overflowing(*arguments, **more):
+        calls.append(1)
+        found = real(*arguments, **more)
+        loss = found.weighted
+        # a finite loss whose gradient is none, as where a product leaves the range of float16
+        return found._replace(weighted=loss + torch.sqrt(loss - loss)) if len(calls) == 3 else found
+
+    monkeypatch.setattr(step, "sum_losses", overflowing)
+    folder, seen = run(dtype="float16")
+    assert seen[-1][0].update == 12
+    assert all(torch.isfinite(p).all() for p in weights(folder, state.LAST).values())
+
+
+def test_light_tokens_teach_less_and_are_told_as_they_are(run, monkeypatch):
+    from crystallm.orbits.language import OrbitsLanguage
+
+    fields = {"max_updates": 1, "validate_every": 1.0, "weight_decay": 0.0}
+    plain, seen = run("plain", **fields)
+    monkeypatch.setattr(OrbitsLanguage, "low_weight_ids", tuple(range(40)))
+    nothing, told = run("nothing", low_weight=0.0, **fields)
+    assert told[0][0].loss == pytest.approx(seen[0][0].loss)
+    torch.manual_seed(0)
+    fresh = transformer.GPT(load.load(plain / state.LAST, device="cpu").config)
+    before = dict(fresh.named_parameters())
+    assert all(torch.equal(w, before[name]) for name, w in weights(nothing, state.LAST).items())
+    monkeypatch.setattr(OrbitsLanguage, "low_weight_ids", tuple(range(20)))
+    some, _ = run("some", low_weight=0.5, **fields)
+    found = [weights(place, state.LAST)["transformer.wte.weight"] for place in (plain, some)]
+    assert not torch.equal(*found)
+
+
+@pytest.mark.parametrize("form", ["gpt2", "llama"])
+def test_a_stop_changes_nothing_with_muon(run, form):
+    fields = {"optimizer": "muon", "form": form, "dropout": 0.1}
+    whole, _ = run("whole", **fields)
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=8, **fields)
+    folder, _ = run(resume=True)
+    assert lines(folder) == lines(whole)
+    one, other = weights(folder, state.LAST), weights(whole, state.LAST)
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_muon_moves_the_matrices_of_blocks_alone():
+    network = transformer.GPT(ModelConfig(language="orbits", vocab_size=40, n_layer=1, n_head=2, n_embd=16))
+    adamw, muon = step.make_optimizers(network, Recipe(max_updates=1, optimizer="muon"))
+    names = {id(p): name for name, p in network.named_parameters()}
+    moved = [{names[id(p)] for g in o.param_groups for p in g["params"]} for o in (adamw, muon)]
+    block = "transformer.h.0."
+    layers = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert moved[1] == {f"{block}{layer}.weight" for layer in layers}
+    assert moved[0] == set(names.values()) - moved[1]
