@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Lattice, Structure
 
+from crystallm.cif import writer
 from crystallm.crystallography import space_groups
 
 
@@ -96,3 +97,19 @@ def write_split(folder: Path, split: str, streams: Any) -> None:
     with shards.SplitWriter(folder, split) as writer:
         for ids in streams:
             writer.add(np.asarray(ids, dtype="<u2").tobytes())
+
+
+@cache
+def rutile_text() -> str:
+    """TiO2 with the cell and oxygen of Baur and Khan, Acta Cryst. B27, 2133 (1971)."""
+    species = ["Ti"] * 2 + ["O"] * 4
+    x = 0.3048
+    points = [
+        [0.0, 0.0, 0.0],
+        [0.5, 0.5, 0.5],
+        [x, x, 0.0],
+        [-x, -x, 0.0],
+        [0.5 - x, 0.5 + x, 0.5],
+        [0.5 + x, 0.5 - x, 0.5],
+    ]
+    return writer.to_text(Structure(Lattice.tetragonal(4.5937, 2.9587), species, points))

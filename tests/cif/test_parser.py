@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pymatgen.core import Lattice, Structure
 
 from crystallm.cif import parser, standard_structure, tokenizer, writer
 from crystallm.errors import TextError
-from real_crystals import published
+from real_crystals import published, rutile_text
 
 if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
     from crystallm.cif.parser import ParsedText
 
 
 patient = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@cache
-def rutile() -> str:
-    """TiO2 with the cell and oxygen of Baur and Khan, Acta Cryst. B27, 2133 (1971)."""
-    species = ["Ti"] * 2 + ["O"] * 4
-    x = 0.3048
-    points = [
-        [0.0, 0.0, 0.0],
-        [0.5, 0.5, 0.5],
-        [x, x, 0.0],
-        [-x, -x, 0.0],
-        [0.5 - x, 0.5 + x, 0.5],
-        [0.5 + x, 0.5 - x, 0.5],
-    ]
-    return writer.to_text(Structure(Lattice.tetragonal(4.5937, 2.9587), species, points))
 
 
 @pytest.mark.parametrize(
@@ -74,8 +58,8 @@ def rutile() -> str:
     ],
 )
 def test_a_broken_text_is_refused_with_its_line(old: str, new: str, line: int | None, message: str) -> None:
-    assert old in rutile()
-    broken = rutile().replace(old, new, 1)
+    assert old in rutile_text()
+    broken = rutile_text().replace(old, new, 1)
     for read in (standard_structure.to_structure, writer.to_cif):
         with pytest.raises(TextError, match=message) as caught:
             read(broken)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from functools import cache
 
 import numpy as np
 import pytest
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
@@ -15,23 +14,7 @@ from crystallm.cif import block as cif_block
 from crystallm.cif import parser, standard_structure, tokenizer, writer
 from crystallm.crystallography import space_groups
 from crystallm.errors import TextError
-from real_crystals import published, random_crystal, structures
-
-
-@cache
-def rutile() -> str:
-    """TiO2 with the cell and oxygen of Baur and Khan, Acta Cryst. B27, 2133 (1971)."""
-    species = ["Ti"] * 2 + ["O"] * 4
-    x = 0.3048
-    points = [
-        [0.0, 0.0, 0.0],
-        [0.5, 0.5, 0.5],
-        [x, x, 0.0],
-        [-x, -x, 0.0],
-        [0.5 - x, 0.5 + x, 0.5],
-        [0.5 + x, 0.5 - x, 0.5],
-    ]
-    return writer.to_text(Structure(Lattice.tetragonal(4.5937, 2.9587), species, points))
+from real_crystals import published, random_crystal, rutile_text, structures
 
 
 def test_the_published_texts_come_back_as_the_structures_they_were_made_from() -> None:
@@ -91,7 +74,7 @@ def test_images_torn_by_rounding_merge(position: str, n_atoms: int) -> None:
 
 def rutile_like(symbol: str, number: int, cell: tuple[float, ...], *rows: str) -> str:
     """A text of another group, cell and rows. Its formulas are rutile's, which no reader minds."""
-    lines = rutile().split("\n")
+    lines = rutile_text().split("\n")
     start = lines.index("_atom_site_occupancy") + 1
     cells = dict(zip(cif_block.CELL, cell, strict=True))
     kept = [
@@ -110,8 +93,8 @@ def test_multiplicity_decides_between_near_positions() -> None:
 
 
 def test_a_cif_is_a_text_too() -> None:
-    assert standard_structure.to_structure(writer.to_cif(rutile())) == standard_structure.to_structure(
-        rutile()
+    assert standard_structure.to_structure(writer.to_cif(rutile_text())) == standard_structure.to_structure(
+        rutile_text()
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,26 +15,10 @@ from crystallm.cif import block as cif_block
 from crystallm.cif import parser, standard_structure, tokenizer, writer
 from crystallm.crystallography import elements
 from crystallm.errors import CrystallmError, InputError, TextError
-from real_crystals import published, structures
+from real_crystals import published, rutile_text, structures
 
 PAULING = [symbol for symbol in elements.symbols() if symbol not in {"He", "Ne", "Ar"}]
 """Elements with an electronegativity; pymatgen warns of the others."""
-
-
-@cache
-def rutile() -> str:
-    """TiO2 with the cell and oxygen of Baur and Khan, Acta Cryst. B27, 2133 (1971)."""
-    species = ["Ti"] * 2 + ["O"] * 4
-    x = 0.3048
-    points = [
-        [0.0, 0.0, 0.0],
-        [0.5, 0.5, 0.5],
-        [x, x, 0.0],
-        [-x, -x, 0.0],
-        [0.5 - x, 0.5 + x, 0.5],
-        [0.5 + x, 0.5 - x, 0.5],
-    ]
-    return writer.to_text(Structure(Lattice.tetragonal(4.5937, 2.9587), species, points))
 
 
 def test_the_published_structures_have_the_published_texts_and_ids() -> None:
@@ -47,7 +30,7 @@ def test_the_published_structures_have_the_published_texts_and_ids() -> None:
 
 
 def test_a_text_names_cell_group_and_orbits() -> None:
-    parsed = parser.parse(rutile())
+    parsed = parser.parse(rutile_text())
     assert (parsed.space_group, parsed.space_group_number, parsed.printed_number) == ("P4_2/mnm", 136, 136)
     assert parsed.composition == parsed.formula_sum == (("Ti", 2), ("O", 4))
     assert (parsed.formula_structural, parsed.z, parsed.volume) == ("TiO2", 2, 62.4347)
@@ -59,16 +42,18 @@ def test_a_text_names_cell_group_and_orbits() -> None:
 
 
 def test_the_text_does_not_depend_on_how_the_crystal_lies() -> None:
-    turned = standard_structure.to_structure(rutile())
+    turned = standard_structure.to_structure(rutile_text())
     rotation = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
     rotation *= np.linalg.det(rotation)
     turned = Structure(turned.lattice.matrix @ rotation.T, turned.species, turned.frac_coords)
-    assert writer.to_text(turned) == writer.to_text(standard_structure.to_structure(rutile()))
+    assert writer.to_text(turned) == writer.to_text(standard_structure.to_structure(rutile_text()))
 
 
 def test_oxidation_states_are_left_out() -> None:
-    charged = standard_structure.to_structure(rutile()).add_oxidation_state_by_element({"Ti": 4, "O": -2})
-    assert writer.to_text(charged) == writer.to_text(standard_structure.to_structure(rutile()))
+    charged = standard_structure.to_structure(rutile_text()).add_oxidation_state_by_element(
+        {"Ti": 4, "O": -2}
+    )
+    assert writer.to_text(charged) == writer.to_text(standard_structure.to_structure(rutile_text()))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +99,7 @@ def test_the_cif_is_read_by_ase_with_all_atoms_and_its_group() -> None:
 
 
 def test_the_cif_holds_all_operators_and_no_properties() -> None:
-    written = writer.to_cif(rutile())
+    written = writer.to_cif(rutile_text())
     assert written.count("'x, y, z'") == 1
     assert "  16  '" in written
     assert "  17  '" not in written

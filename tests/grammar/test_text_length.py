@@ -9,19 +9,7 @@ import pytest
 from crystallm.errors import InputError
 from crystallm.grammar import factory, text_length
 from crystallm.orbits import language
-
-
-def walk(state, ids, rng):
-    """Choose uniformly among what is allowed until nothing is; `state` stands behind `ids`."""
-    ids = list(ids)
-    for _ in range(5000):
-        options = list(state.allowed())
-        if not options:
-            return ids
-        ids.append(rng.choice(options))
-        back = state.advance(ids[-1])
-        del ids[len(ids) - back :]
-    raise AssertionError("a walk without end")
+from walks import walk
 
 
 def test_cells_that_outgrow_the_context_are_refused_before_anything_is_written():

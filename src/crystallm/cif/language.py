@@ -1,4 +1,4 @@
-"""CifLanguage: the published language behind the Language protocol."""
+"""CifLanguage: the Language protocol for the published language."""
 
 from __future__ import annotations
 

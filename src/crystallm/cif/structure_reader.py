@@ -118,7 +118,7 @@ def cell(block: Block) -> Cell:
     """Apply the operators to the rows and merge images within 1e-4.
 
     Raises:
-        CrystallmError: items are missing, or the crystal cannot be built or is too large.
+        CrystallmError: items are missing, or the crystal can't be built or is too large.
     """
     parameters = {}
     for name in CELL:
@@ -193,7 +193,7 @@ def from_pymatgen(
         why = re.sub(
             r"Occupancy ([\d.]+) exceeded tolerance\.?", r"atoms share a point, occupied \1 times", why
         )
-        raise CrystallmError(f"the crystal cannot be built: {why}") from None
+        raise CrystallmError(f"the crystal can't be built: {why}") from None
     kinds = list(dict.fromkeys(site.species for site in structure))
     return Cell(
         structure.lattice.matrix,

@@ -52,27 +52,29 @@ def to_text(structure: Structure, symprec: float = 0.1) -> str:
     if cells.impossible(parameters):
         raise InputError(f"no cell has these lengths and angles: {parameters}")
     lattice = _lattice([round(p, 10) for p in parameters])
-    found = find_symmetry(lattice, structure.frac_coords, numbers, symprec)
-    if found is None:
+    dataset = find_symmetry(lattice, structure.frac_coords, numbers, symprec)
+    if dataset is None:
         raise TextError(f"spglib finds no symmetry at symprec = {symprec} Å: are atoms on top of each other?")
-    names = [elements.SYMBOLS_BY_NUMBER[number - 1] for number in found.std_types]
-    points: list[list[float]] = found.std_positions.tolist()
+    names = [elements.SYMBOLS_BY_NUMBER[number - 1] for number in dataset.std_types]
+    points: list[list[float]] = dataset.std_positions.tolist()
     if len(points) > parser.MAX_ATOMS:
         raise InputError(
             f"{len(points)} atoms in the conventional cell: a text holds at most {parser.MAX_ATOMS}"
         )
     # Orbits are known for the given atoms; the primitive cell links them to the standardized one.
     orbit_of = dict(
-        zip(found.mapping_to_primitive.tolist(), found.crystallographic_orbits.tolist(), strict=True)
+        zip(dataset.mapping_to_primitive.tolist(), dataset.crystallographic_orbits.tolist(), strict=True)
     )
     orbits: dict[int, list[int]] = {}
-    for atom, primitive in enumerate(found.std_mapping_to_primitive.tolist()):
+    for atom, primitive in enumerate(dataset.std_mapping_to_primitive.tolist()):
         orbits.setdefault(orbit_of[primitive], []).append(atom)
     counts: dict[str, int] = {}
     for name in names:
         counts[name] = counts.get(name, 0) + 1
     images = [(names[atoms[0]], [points[atom] for atom in atoms]) for atoms in orbits.values()]
-    return write(counts, found.international, found.number, _parameters(found.std_lattice.tolist()), images)
+    return write(
+        counts, dataset.international, dataset.number, _parameters(dataset.std_lattice.tolist()), images
+    )
 
 
 def head(composition: Iterable[tuple[str, int]]) -> str:

@@ -105,14 +105,14 @@ def get(symbol: str) -> Element:
 
 @cache
 def _rank() -> dict[str, int]:
-    """Place of each element by rising electronegativity.
+    """Return the rank of each element by rising electronegativity.
 
-    Equal values stand in alphabetical order, as in the published texts (K before Rb, Ir before Os before Ru).
+    Equal values are in alphabetical order, as in the published texts (K before Rb, Ir before Os before Ru).
     He, Ne and Ar, without a Pauling value, come last, as pymatgen has them.
     """
     table = _table()
     order = sorted(table, key=lambda s: (float("inf") if isnan(x := table[s].electronegativity) else x, s))
-    return {symbol: place for place, symbol in enumerate(order)}
+    return {symbol: rank for rank, symbol in enumerate(order)}
 
 
 def electronegativity_order(symbols: Iterable[str]) -> list[str]:

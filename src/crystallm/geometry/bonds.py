@@ -245,4 +245,4 @@ def _require_searchable(vectors: Floats, coords: Floats) -> None:
         radius *= 2
     points = 4 / 3 * pi * radius**3 / volume
     if points > MAX_POINTS:
-        raise CrystallmError(f"bonds: an empty layer of {gap:.0f} Å separates the atoms")
+        raise CrystallmError(f"bonds: an empty layer of {gap:.0f} Å parts the atoms")

@@ -222,10 +222,10 @@ class PlacedAtoms:
             return True
         numbers = np.repeat([elements.get(symbol).number for symbol in self.symbols], self.sizes)
         try:
-            found = find_symmetry(self.vectors, self.points, numbers, SYMPREC)
+            dataset = find_symmetry(self.vectors, self.points, numbers, SYMPREC)
         except ImportError:
             return True
-        return found is not None and found.number == number
+        return dataset is not None and dataset.number == number
 
     def has_implausible_bonds(self) -> bool:
         """Return whether a bond has no reasonable length (see `bonds`); False where bonds cannot be found."""

@@ -1,1 +1,1 @@
-"""Constrained decoding: which tokens may come next."""
+"""Constrained decoding: which tokens are allowed next."""

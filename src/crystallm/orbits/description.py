@@ -195,23 +195,23 @@ def describe(structure: Structure, symprec: float = 0.1) -> Description:
         )
     if not (np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all()):
         raise InputError("a cell or coordinates with NaN or infinity")  # spglib would end the process
-    found = symmetry(structure, symprec)
-    atoms = [elements.SYMBOLS_BY_NUMBER[int(number) - 1] for number in found.std_types]
-    return _describe(space_groups.get(found.number), found.std_lattice, found.std_positions, atoms)
+    dataset = symmetry(structure, symprec)
+    atoms = [elements.SYMBOLS_BY_NUMBER[int(number) - 1] for number in dataset.std_types]
+    return _describe(space_groups.get(dataset.number), dataset.std_lattice, dataset.std_positions, atoms)
 
 
 def symmetry(structure: Structure, symprec: float = 0.1) -> Any:
-    """What spglib finds of an ordered structure with finite numbers.
+    """Return the symmetry of an ordered structure with finite numbers, as spglib finds it.
 
     Raises:
         TextError: no symmetry.
         InputError: an element without a token.
     """
     numbers = [elements.get(str(species.symbol)).number for species in structure.species]
-    found = find_symmetry(structure.lattice.matrix, structure.frac_coords, numbers, symprec)
-    if found is None:
+    dataset = find_symmetry(structure.lattice.matrix, structure.frac_coords, numbers, symprec)
+    if dataset is None:
         raise TextError(f"spglib finds no symmetry at {symprec=} Å: are atoms on top of each other?")
-    return found
+    return dataset
 
 
 def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[str]) -> Description:

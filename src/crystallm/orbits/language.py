@@ -276,7 +276,7 @@ def decode(ids: Iterable[int]) -> Structure:
 
 
 class OrbitsLanguage:
-    """The orbits language behind the Language protocol: the functions of this module."""
+    """The Language protocol for the orbits language: the functions of this module."""
 
     name = "orbits"
 

@@ -14,21 +14,7 @@ from crystallm.errors import InputError
 from crystallm.grammar.cif.coordinates import Placement
 from crystallm.grammar.cif.state import CifGrammar
 from crystallm.grammar.cif.wyckoff_grid import GRID, sites
-
-
-def forced(state):
-    """What must be written from here on, up to the next choice."""
-    ids = []
-    while len(state.allowed()) == 1:
-        ids.append(state.allowed()[0])
-        state.advance(ids[-1])
-    return tokenizer.decode(ids)
-
-
-def offered(rules, text):
-    """What may come behind the beginning of a text, as one string."""
-    return tokenizer.decode(sorted(rules.start(tokenizer.encode(text)).allowed()))
-
+from walks import forced, offered
 
 RUTILE = "\n".join(
     (

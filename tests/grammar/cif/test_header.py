@@ -8,20 +8,7 @@ from crystallm.cif import block as cif_block
 from crystallm.cif import tokenizer, writer
 from crystallm.errors import InputError
 from crystallm.grammar.cif.state import CifGrammar
-
-
-def forced(state):
-    """What must be written from here on, up to the next choice."""
-    ids = []
-    while len(state.allowed()) == 1:
-        ids.append(state.allowed()[0])
-        state.advance(ids[-1])
-    return tokenizer.decode(ids)
-
-
-def offered(rules, text):
-    """What may come behind the beginning of a text, as one string."""
-    return tokenizer.decode(sorted(rules.start(tokenizer.encode(text)).allowed()))
+from walks import forced, offered
 
 
 def test_all_that_follows_is_forced():

@@ -7,9 +7,10 @@ import json
 import random
 from pathlib import Path
 
-from crystallm.cif import parser, tokenizer
+from crystallm.cif import parser
 from crystallm.grammar.cif.rows import blocks
 from crystallm.grammar.cif.state import CifGrammar
+from walks import follow, written
 
 HERE = Path(__file__).parents[2]
 
@@ -19,30 +20,6 @@ NEVER = (0, 0)  # no rewriting
 def golden():
     with gzip.open(HERE / "golden" / "texts.jsonl.gz", "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-class TakenBackError(Exception):
-    """A token that put atoms too close."""
-
-
-def follow(rules, ids):
-    """The state behind a text, taken token by token, and how many tokens were a choice."""
-    state, n_choices = rules.start([]), 0
-    for token in ids:
-        n_choices += len(state.allowed()) > 1
-        if state.advance(token):
-            raise TakenBackError
-    return state, n_choices
-
-
-def written(rules, rng, prompt=()):
-    """The text of a walk of uniform choices behind a prompt."""
-    state, ids = rules.start(prompt), list(prompt)
-    while state.allowed():
-        ids.append(rng.choice(list(state.allowed())))
-        back = state.advance(ids[-1])
-        del ids[len(ids) - back :]
-    return tokenizer.decode(ids)
 
 
 def test_a_position_without_free_coordinates_is_used_up():

@@ -17,6 +17,7 @@ from crystallm.errors import InputError
 from crystallm.grammar.cif.rows import blocks
 from crystallm.grammar.cif.state import CifGrammar
 from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS
+from walks import TakenBackError, follow, written
 
 HERE = Path(__file__).parents[2]
 
@@ -32,30 +33,6 @@ NEVER = (0, 0)  # no rewriting
 def golden():
     with gzip.open(HERE / "golden" / "texts.jsonl.gz", "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-class TakenBackError(Exception):
-    """A token that put atoms too close."""
-
-
-def follow(rules, ids):
-    """The state behind a text, taken token by token, and how many tokens were a choice."""
-    state, n_choices = rules.start([]), 0
-    for token in ids:
-        n_choices += len(state.allowed()) > 1
-        if state.advance(token):
-            raise TakenBackError
-    return state, n_choices
-
-
-def written(rules, rng, prompt=()):
-    """The text of a walk of uniform choices behind a prompt."""
-    state, ids = rules.start(prompt), list(prompt)
-    while state.allowed():
-        ids.append(rng.choice(list(state.allowed())))
-        back = state.advance(ids[-1])
-        del ids[len(ids) - back :]
-    return tokenizer.decode(ids)
 
 
 def test_published_texts_are_walks_but_for_the_exceptions():

@@ -12,19 +12,7 @@ from crystallm.geometry import contacts
 from crystallm.grammar import base, factory
 from crystallm.grammar.orbits.state import OrbitsGrammar, OrbitsGrammarState
 from crystallm.orbits import description, language, vocabulary
-
-
-def walk(state, ids, rng):
-    """Choose uniformly among what is allowed until nothing is; `state` stands behind `ids`."""
-    ids = list(ids)
-    for _ in range(5000):
-        options = list(state.allowed())
-        if not options:
-            return ids
-        ids.append(rng.choice(options))
-        back = state.advance(ids[-1])
-        del ids[len(ids) - back :]
-    raise AssertionError("a walk without end")
+from walks import walk
 
 
 def closest(structure):

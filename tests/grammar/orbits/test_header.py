@@ -6,19 +6,7 @@ import random
 
 from crystallm.grammar import factory
 from crystallm.orbits import description, language, vocabulary
-
-
-def walk(state, ids, rng):
-    """Choose uniformly among what is allowed until nothing is; `state` stands behind `ids`."""
-    ids = list(ids)
-    for _ in range(5000):
-        options = list(state.allowed())
-        if not options:
-            return ids
-        ids.append(rng.choice(options))
-        back = state.advance(ids[-1])
-        del ids[len(ids) - back :]
-    raise AssertionError("a walk without end")
+from walks import walk
 
 
 def test_walks_with_nothing_asked():
@@ -48,3 +36,31 @@ def test_walks_with_nothing_asked():
         state.settle()  # what was chosen here stays
         read = language.from_ids([*ids, *walk(state, [], rng)])
         assert sum(dict(read.composition).values()) == len(description.to_structure(read))
+
+
+def names(state):
+    return [vocabulary.vocabulary()[i] for i in state.allowed()]
+
+
+def test_a_requested_composition_and_group_are_forced():
+    state = factory.make_grammar("orbits", {"Si": 128, "O": 256}.items(), 1).start([])
+    for token in language.ids("<crystal> Si +100 28 O +200 56 (P1)"):
+        assert list(state.allowed()) == [token]
+        state.advance(token)
+    assert names(state) == ["Si"]
+
+
+def test_elements_rise_in_electronegativity_and_occur_once():
+    state = factory.make_grammar("orbits").start(language.ids("<crystal> O 2"))
+    assert "F" in names(state)
+    assert not {"O", "Ti"} & set(names(state))
+    loose = factory.make_grammar("orbits", constraints="syntax").start(language.ids("<crystal> O 2"))
+    assert "Ti" in names(loose)
+    assert "O" not in names(loose)
+
+
+def test_groups_are_those_that_hold_the_composition():
+    state = factory.make_grammar("orbits").start(language.ids("<crystal> O 1"))
+    groups = {name for name in names(state) if name.startswith("(")}
+    assert {"(P1)", "(Pm-3m)"} <= groups
+    assert "(Fm-3m)" not in groups

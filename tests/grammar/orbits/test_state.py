@@ -12,6 +12,7 @@ from crystallm.grammar import base, factory
 from crystallm.grammar.orbits.state import OrbitsGrammar
 from crystallm.orbits import description, language, vocabulary
 from real_crystals import structures
+from walks import walk
 
 COMPOSITIONS = [
     {"Ti": 2, "O": 4},
@@ -22,19 +23,6 @@ COMPOSITIONS = [
     {"Ca": 10, "P": 6, "H": 2, "O": 26},
     {"Zr": 3, "Mn": 18, "Sn": 18},
 ]
-
-
-def walk(state, ids, rng):
-    """Choose uniformly among what is allowed until nothing is; `state` stands behind `ids`."""
-    ids = list(ids)
-    for _ in range(5000):
-        options = list(state.allowed())
-        if not options:
-            return ids
-        ids.append(rng.choice(options))
-        back = state.advance(ids[-1])
-        del ids[len(ids) - back :]
-    raise AssertionError("a walk without end")
 
 
 @pytest.mark.parametrize("counts", COMPOSITIONS, ids=str)

@@ -1,1 +1,1 @@
-"""Which characters and tokens may follow in a CIF text."""
+"""The grammar of CIF texts."""

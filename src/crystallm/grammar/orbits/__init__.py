@@ -1,1 +1,1 @@
-"""Which tokens may follow in an orbits text."""
+"""The grammar of orbits sequences."""
