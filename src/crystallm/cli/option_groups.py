@@ -60,19 +60,27 @@ class OutputOptions(QuietOptions):
 def set_flags(command: Callable[..., None]) -> None:
     """Give the fields of a command's option groups the flag names that their `Flag` metadata adds."""
     for group in get_type_hints(command).values():
-        if not (inspect.isclass(group) and issubclass(group, Options)):
-            continue
-        for name, field in group.model_fields.items():
-            if field.description is not None:
-                field.description = " ".join(field.description.split())
-            for i, flag in enumerate(field.metadata):
-                if isinstance(flag, Flag):
-                    field.metadata[i] = Parameter(
-                        name=(flag.name or f"--{name.replace('_', '-')}", *flag.more),
-                        negative_bool=("no-",) if flag.negative else (),
-                        negative_iterable=(),
-                        consume_multiple=flag.several,
-                    )
+        if inspect.isclass(group) and issubclass(group, Options):
+            _set_flags(group)
+
+
+def _set_flags(group: type[Options]) -> None:
+    # cyclopts looks at `func` first; else it parses the source of each base class for help that the fields
+    # have already, which takes longer than all else.
+    type.__setattr__(group, "func", len)
+    for name, field in group.model_fields.items():
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, Options):
+            _set_flags(field.annotation)
+        if field.description is not None:
+            field.description = " ".join(field.description.split())
+        for i, flag in enumerate(field.metadata):
+            if isinstance(flag, Flag):
+                field.metadata[i] = Parameter(
+                    name=(flag.name or f"--{name.replace('_', '-')}", *flag.more),
+                    negative_bool=("no-",) if flag.negative else (),
+                    negative_iterable=(),
+                    consume_multiple=flag.several,
+                )
 
 
 def read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
