@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import renamed_options
+from crystallm.cli import app
 from tests.integration.test_readme import checks_here, readme_files  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def test_the_snippets_of_a_page_run(page, capsys):
         pytest.skip("tests/web/test_app.py runs its client against a server")
     for kind, code in SNIPPET.findall((DOCS / page).read_text(encoding="utf-8")):
         if kind == "python":
-            exec(compile(renamed_options.python(code), page, "exec"), names)  # noqa: S102 - the code of the page is the subject
+            exec(compile(code, page, "exec"), names)  # noqa: S102 - the code of the page is the subject
             continue
         for line in code.splitlines():
             words = shlex.split(line, comments=True)
@@ -59,7 +59,7 @@ def test_the_snippets_of_a_page_run(page, capsys):
             # A minute of training would make the test a minute longer.
             words = ["0.01" if before.endswith("minutes") else word for before, word in pairwise(words)]
             more = ["--workers", "1"] if words[0] in WORKERS else []
-            assert renamed_options.run([*words, *more]) == 0, (line, capsys.readouterr().err)
+            assert app.run([*words, *more]) == 0, (line, capsys.readouterr().err)
     shutil.rmtree("cache", ignore_errors=True)
 
 
