@@ -6,7 +6,6 @@ of the field is its help.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -19,8 +18,7 @@ from crystallm.errors import InputError
 from crystallm.options import Flag, Options, error_line, hint, read_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from concurrent.futures import Executor
+    from collections.abc import Callable, Iterable, Mapping
 
     from cyclopts import App, ArgumentCollection, CycloptsError
 
@@ -217,22 +215,6 @@ def read_config(path: Path | None, known: Iterable[str]) -> dict[str, Any]:
         if name not in names:
             raise InputError(f"{path}: unknown option {name!r}: {hint(name, names)}")
     return options
-
-
-@contextlib.contextmanager
-def executor(options: Mapping[str, Any]) -> Iterator[Executor | None]:
-    """Where the units of work run: on the cluster that the option names; None: on this machine.
-
-    Raises:
-        InputError, CrystallmError: as `cluster.connect`.
-    """
-    if options.get("cluster") is None:
-        yield None
-        return
-    from crystallm.execution import cluster
-
-    with cluster.connect(str(options["cluster"])) as connected:
-        yield connected
 
 
 def sampling(options: Mapping[str, Any]) -> SamplingOptions:
