@@ -175,7 +175,7 @@ def test_other_equivalents_are_other_data(run, tmp_path):
 
 def test_data_without_equivalents_are_refused_with_the_mend(run, tmp_path):
     with pytest.raises(
-        InputError, match=r"no split 'equivalents' in .* `crystallm prepare --equivalents 6`"
+        InputError, match=r"no split 'equivalents' in .* `crystallm prepare --augmentations 6`"
     ) as caught:
         run(**TOLD)
     assert "\n" not in str(caught.value)

@@ -6,7 +6,6 @@ of the field is its help.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -19,8 +18,7 @@ from crystallm.errors import InputError
 from crystallm.options import Flag, Options, error_line, hint, read_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from concurrent.futures import Executor
+    from collections.abc import Callable, Iterable, Mapping
 
     from cyclopts import App, ArgumentCollection, CycloptsError
 
@@ -62,19 +60,27 @@ class OutputOptions(QuietOptions):
 def set_flags(command: Callable[..., None]) -> None:
     """Give the fields of a command's option groups the flag names that their `Flag` metadata adds."""
     for group in get_type_hints(command).values():
-        if not (inspect.isclass(group) and issubclass(group, Options)):
-            continue
-        for name, field in group.model_fields.items():
-            if field.description is not None:
-                field.description = " ".join(field.description.split())
-            for i, flag in enumerate(field.metadata):
-                if isinstance(flag, Flag):
-                    field.metadata[i] = Parameter(
-                        name=(flag.name or f"--{name.replace('_', '-')}", *flag.more),
-                        negative_bool=("no-",) if flag.negative else (),
-                        negative_iterable=(),
-                        consume_multiple=flag.several,
-                    )
+        if inspect.isclass(group) and issubclass(group, Options):
+            _set_flags(group)
+
+
+def _set_flags(group: type[Options]) -> None:
+    # cyclopts looks at `func` first; else it parses the source of each base class for help that the fields
+    # have already, which takes longer than all else.
+    type.__setattr__(group, "func", len)
+    for name, field in group.model_fields.items():
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, Options):
+            _set_flags(field.annotation)
+        if field.description is not None:
+            field.description = " ".join(field.description.split())
+        for i, flag in enumerate(field.metadata):
+            if isinstance(flag, Flag):
+                field.metadata[i] = Parameter(
+                    name=(flag.name or f"--{name.replace('_', '-')}", *flag.more),
+                    negative_bool=("no-",) if flag.negative else (),
+                    negative_iterable=(),
+                    consume_multiple=flag.several,
+                )
 
 
 def read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -209,22 +215,6 @@ def read_config(path: Path | None, known: Iterable[str]) -> dict[str, Any]:
         if name not in names:
             raise InputError(f"{path}: unknown option {name!r}: {hint(name, names)}")
     return options
-
-
-@contextlib.contextmanager
-def executor(options: Mapping[str, Any]) -> Iterator[Executor | None]:
-    """Where the units of work run: on the cluster that the option names; None: on this machine.
-
-    Raises:
-        InputError, CrystallmError: as `cluster.connect`.
-    """
-    if options.get("cluster") is None:
-        yield None
-        return
-    from crystallm.execution import cluster
-
-    with cluster.connect(str(options["cluster"])) as connected:
-        yield connected
 
 
 def sampling(options: Mapping[str, Any]) -> SamplingOptions:
