@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_type_hints
 
 from cyclopts import Parameter
 from cyclopts.config import Dict
@@ -18,7 +18,7 @@ from crystallm.errors import InputError
 from crystallm.options import Flag, Options, error_line, hint, read_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
     from cyclopts import App, ArgumentCollection, CycloptsError
 
@@ -29,7 +29,6 @@ def _show_default(value: object) -> str | None:
 
 
 _Group = TypeVar("_Group", bound=Options)
-
 Flat = Annotated[_Group, Parameter(name="*", negative_bool=(), show_default=_show_default)]
 """An option group whose fields are flags of the command."""
 
@@ -113,50 +112,3 @@ def validation_message(error: CycloptsError) -> str | None:
     """Return the one-line message of an error that an option group raised; None for other errors."""
     cause = error.__cause__
     return error_line(cause) if isinstance(cause, ValidationError) else None
-
-
-ConfigFile = Annotated[
-    Path | None,
-    Parameter(
-        name="--config", help="YAML file with options of this command; what stands on the command line wins."
-    ),
-]
-
-Json = Annotated[bool, Parameter(negative=(), help="Print JSON, one object a line, in place of a table.")]
-
-Quiet = Annotated[bool, Parameter(negative=(), help="Print nothing but errors.")]
-
-
-def merged(config: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a YAML file and of the command line, those that are None left out.
-
-    Args:
-        config: the file, if there is one.
-        flags: all options of the command, by name.
-
-    Raises:
-        InputError, CrystallmError: as `read_config`.
-    """
-    return read_config(config, flags) | {name: value for name, value in flags.items() if value is not None}
-
-
-def read_config(path: Path | None, known: Iterable[str]) -> dict[str, Any]:
-    """Options of a YAML file.
-
-    Args:
-        path: of the file; None for no options.
-        known: the names that there are.
-
-    Raises:
-        InputError: no mapping, or an unknown name.
-        CrystallmError: the file cannot be read.
-    """
-    if path is None:
-        return {}
-    content = read_mapping(path, "temperature: 0.8") or {}
-    options = {name.replace("-", "_"): value for name, value in content.items()}
-    names = sorted(known)
-    for name in options:
-        if name not in names:
-            raise InputError(f"{path}: unknown option {name!r}: {hint(name, names)}")
-    return options
