@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     Sample = Structure | str | None
 
-
 SYMPREC = 0.1
 """Distance tolerance of the symmetrization, Å."""
 

@@ -38,13 +38,10 @@ if TYPE_CHECKING:
 
     Sample = Crystal | str | None
 
-
 SYMPREC = 0.1
 """Distance tolerance of the symmetry search, Å."""
-
 ANGLE_TOLERANCE = 5.0
 """Angle tolerance, degrees; as in pymatgen and `validity`."""
-
 _SEEN = {"true": True, "false": False, "": None}
 
 

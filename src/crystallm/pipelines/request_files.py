@@ -25,18 +25,14 @@ from typing import TYPE_CHECKING, Any
 from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, with_default_z
-from crystallm.options import validated
 
 if TYPE_CHECKING:
     import io
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-
 COLUMNS = ("id", "formula", "z", "space_group", "n", "elements", "allow_fewer_elements")
-
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-
 CHUNK = 1000  # rows read at a time from a Parquet file
 
 
@@ -105,7 +101,7 @@ def checked(path: Path, *, n: int, check: Callable[[Request], object]) -> Iterat
     for where, values in _rows(path):
         found = True
         try:
-            request = validated(Request, {"n": n, **values})
+            request = Request.build({"n": n, **values})
             request = request if cells else with_default_z(request)
             check(request)
         except InputError as error:
