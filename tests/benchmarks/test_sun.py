@@ -112,7 +112,7 @@ def place(tmp_path, monkeypatch, textbook_structures):
     (tmp_path / "made" / "torn.cif").write_text("data_\n_cell_length_a 3\n")
     textbook_structures["diamond"].to(filename="known/d.cif", fmt="cif")
     # Known here, so that no reference crystal is relaxed.
-    kept = tmp_path / "cache" / "crystallm" / "references" / "energies_morse.json"
+    kept = tmp_path / "cache" / "references" / "energies_morse.json"
     kept.parent.mkdir(parents=True)
     symbols = ("Na", "Cl", "Ti", "O", "Zn", "S", "Sr", "C", "He")
     kept.write_text(json.dumps(dict.fromkeys(symbols, -1.0)))
