@@ -47,7 +47,6 @@ OLD_NAMES = {
 
 REMOVED = {"ema": None, "soft_numbers": 0.0}
 """Fields that no longer exist, with the value at which they had no effect."""
-
 _RECIPES = Path(__file__).parent / "recipes"
 
 

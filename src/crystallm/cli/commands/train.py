@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from crystallm.training.loss import Losses
     from crystallm.training.state import TrainingProgress
 
-
 _PAUSE = 0.2  # seconds between two states of the running line
 
 # Seconds in which the first process reports an error, before torchrun ends it because another has ended.
