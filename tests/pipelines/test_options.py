@@ -21,7 +21,7 @@ from crystallm.pipelines.options import (
         (EvaluateOptions, {"energy": "chgnet", "metastable_threshold": 0.2}, "without hull"),
         (EvaluateOptions, {"read_as": "crystal"}, "'auto' or 'text'"),
         (HullOptions, {"steps": 9}, "steps = 9 without relax"),
-        (RelaxCollectionOptions, {"best": 0}, "best = 0"),
+        (RelaxCollectionOptions, {"best": 0}, "best = '0'"),
         (ScoreOptions, {"out": "scores.txt"}, r"ends in \.csv or \.parquet"),
     ],
 )
