@@ -81,7 +81,7 @@ def commands_page() -> str:
     body = pages.split("\n", maxsplit=1)[1]
     # cyclopts shows how Python was started: `crystallm generate -m pytest` in a test.
     body = re.sub(r"^(crystallm(?: [\w-]+)*?) -m \S+", r"\1", body, flags=re.MULTILINE)
-    return head + "\n" + _without_trailing_blanks(body)
+    return head + "\n\n" + _without_trailing_blanks(body)
 
 
 def _without_trailing_blanks(text: str) -> str:

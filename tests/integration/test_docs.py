@@ -81,6 +81,16 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
 
 
+def test_every_option_in_guides_exists():
+    option = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+    known = set(option.findall((DOCS / "reference" / "commands.md").read_text(encoding="utf-8")))
+    known |= {name.replace("--", "--no-", 1) for name in known}
+    others = {"--help", "--index-url", "--nproc-per-node", "--cifs"}  # pip, torchrun, LeMat-GenBench
+    for path in [ROOT / "README.md", *sorted((DOCS / "how-to").glob("*.md")), DOCS / "faq.md"]:
+        unknown = set(option.findall(path.read_text(encoding="utf-8"))) - known - others
+        assert not unknown, path.name
+
+
 def test_every_relative_include_of_a_page_exists():
     for page in PAGES:
         for target in re.findall(

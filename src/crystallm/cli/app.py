@@ -31,7 +31,6 @@ def _whole(arguments: ArgumentCollection) -> None:
 
 KEPT = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark")
 """Commands that go on where they were when they are given again."""
-
 UNKEPT = ("compounds", "classes", "novelty", "unconditional")
 """Benchmarks that begin anew."""
 

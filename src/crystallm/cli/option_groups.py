@@ -31,7 +31,6 @@ def _show_default(value: object) -> str | None:
 
 
 _Group = TypeVar("_Group", bound=Options)
-
 Flat = Annotated[_Group, Parameter(name="*", negative_bool=(), show_default=_show_default)]
 """An option group whose fields are flags of the command."""
 
@@ -123,44 +122,33 @@ ConfigFile = Annotated[
         name="--config", help="YAML file with options of this command; what stands on the command line wins."
     ),
 ]
-
 ModelName = Annotated[
     str | None,
     Parameter(help="Bundled or published name, folder, ckpt.pt or its archive, hf:org/name (default)."),
 ]
-
 Temperature = Annotated[
     float | None,
     Parameter(
         help="Below 1 the likely grows likelier, above 1 samples differ more; 0: likeliest only (1.0)."
     ),
 ]
-
 TopK = Annotated[int | None, Parameter(help="Sample from the k likeliest tokens (10); 0 for all.")]
-
 TopP = Annotated[
     float | None, Parameter(help="Sample from the likeliest tokens that together are as probable (1).")
 ]
-
 Seed = Annotated[int | None, Parameter(help="The same seed gives the same crystals (0).")]
-
 Constraints = Annotated[
     str | None, Parameter(help="full: crystallography and formula; syntax: the form alone; none (full).")
 ]
-
 Device = Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")]
-
 Dtype = Annotated[
     str | None, Parameter(help="float32, or bfloat16: faster for large networks (auto: float32).")
 ]
-
 BatchSize = Annotated[int | None, Parameter(help="Crystals written at a time (32).")]
-
 Formation = Annotated[
     bool | None,
     Parameter(negative=(), help="Formation energies, eV/atom, from the elements by the same energy model."),
 ]
-
 HullFile = Annotated[
     Path | None,
     Parameter(
@@ -168,7 +156,6 @@ HullFile = Annotated[
         help="File of entries (CSV, JSONL, JSON: composition, energy_per_atom): how far above their hull.",
     ),
 ]
-
 Cluster = Annotated[
     str | None,
     Parameter(
@@ -176,9 +163,7 @@ Cluster = Annotated[
         help="Work on a Dask cluster: its scheduler's address, or a YAML file; see crystallm cluster.",
     ),
 ]
-
 Json = Annotated[bool, Parameter(negative=(), help="Print JSON, one object a line, in place of a table.")]
-
 Quiet = Annotated[bool, Parameter(negative=(), help="Print nothing but errors.")]
 
 

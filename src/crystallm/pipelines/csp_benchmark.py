@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
     Rows = list[dict[str, Any]]
 
-
 BLOCK_SAMPLES = 100
 """Samples of a block, which is stored as a whole; at least one entry."""
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from crystallm.pipelines.options import EvaluateOptions
     from crystallm.sources.entry import Entry
 
-
 COUNTS = "known.json"
 """File of a run folder with the numbers of known crystals, which no row holds."""
 

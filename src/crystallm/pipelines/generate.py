@@ -41,9 +41,7 @@ if TYPE_CHECKING:
     from crystallm.models.model import Model
     from crystallm.pipelines.options import GenerateOptions
 
-
 LOG = logging.getLogger(__name__)
-
 Requests = Callable[[Callable[[Request], object]], Iterator[Request]]
 """Reads the requests of a run and calls a function, which may raise InputError, on each."""
 

@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     Show = Callable[[str], AbstractContextManager[Callable[[State], None]]]
     """Opens what shows the progress of a search of this name."""
 
-
 LOG, SUMMARY = "search.jsonl", "search.json"
-
 COLUMNS = table.COLUMNS | {
     "simulation": "int32", "move": "string", "call": "int32", "equals": "int32", "seconds": "float64"
 }  # fmt: skip

@@ -10,15 +10,11 @@ from crystallm.generation.request import SamplingOptions
 from crystallm.options import Flag, Options
 
 Method = Literal["elites", "tree", "sampling"]
-
 Preset = Literal["default", "paper"]
-
 SIMULATIONS = 200
 """Simulations if there is no other limit."""
-
 BOUNDS = ("simulations", "energy_calls", "minutes")
 """Options that decide how long a search runs, not how: a search may resume under others."""
-
 GREEDY = 0.1
 """Default exploration of the rule `greedy`: its share of random choices."""
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from crystallm.datasets.report import PreparationReport
 
-
 N_REASONS, N_SKIPPED = 10, 5
 """Maximum number of reasons, and of crystals without a prompt, that are printed."""
 

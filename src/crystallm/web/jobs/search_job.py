@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 
     Item = str | tuple[State, list[SearchSample]]
 
-
 _LOG = logging.getLogger(__name__)
-
 ENERGY_SECONDS = 60.0
 """Limit for one energy."""
 
