@@ -30,7 +30,7 @@ import torch
 
 from crystallm.benchmarks.reference_sets import read_references, requests_for, spread
 from crystallm.energy import calculations, relaxation
-from crystallm.execution import mapping, tasks
+from crystallm.execution import tasks
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.load import load_model
@@ -177,10 +177,9 @@ def timing(args: argparse.Namespace, model: Any) -> None:
     search = Search(
         model, Request(formula=args.formula), options, validated(SamplingOptions, rest), workers=args.workers
     )
-    with mapping.kept(args.workers, end=True):
-        started, before = time.monotonic(), os.times()
-        search.run()
-        seconds = time.monotonic() - started
+    started, before = time.monotonic(), os.times()
+    search.run()
+    seconds = time.monotonic() - started
     after = os.times()
     own, theirs = after.user + after.system, after.children_user + after.children_system
     own, theirs = own - before.user - before.system, theirs - before.children_user - before.children_system
@@ -245,10 +244,9 @@ def main() -> None:
         timing(args, model)
         return
     formulas = compositions(args.corpus, args.split, args.compositions, args.atoms)
-    with mapping.kept(args.workers, end=True):
-        sampled = args.sampling or args.out / "sampling"
-        theirs = arm(args, model, formulas, sampled, {"method": "sampling"})
-        ours = arm(args, model, formulas, args.out / "search", _settings(args.set))
+    sampled = args.sampling or args.out / "sampling"
+    theirs = arm(args, model, formulas, sampled, {"method": "sampling"})
+    ours = arm(args, model, formulas, args.out / "search", _settings(args.set))
     compare(ours, theirs, args.seeds)
 
 

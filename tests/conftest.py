@@ -11,7 +11,6 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from pymatgen.core import Structure
@@ -65,12 +64,11 @@ def textbook_structures() -> dict[str, Structure]:
 
 
 @pytest.fixture
-def kept() -> Iterator[None]:
-    """Processes that judge stay for the next test that has this fixture: each takes seconds to start."""
-    from crystallm.execution import mapping
+def kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process pools take over idle worker processes of earlier tests: to start one takes seconds."""
+    from misbehaving import keep_processes
 
-    with mapping.kept():
-        yield
+    keep_processes(monkeypatch)
 
 
 @pytest.fixture

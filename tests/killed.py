@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 SCRIPT = """
 import sys, time
 from crystallm.cli import app
-from crystallm.execution import mapping
 from crystallm.storage.run_folder import RunFolder
 write = RunFolder.write_unit
 RunFolder.write_unit = lambda *all: time.sleep(600) if all[1] >= {last} else write(*all)
 {patches}
-with mapping.kept():
-    sys.exit(app.run(sys.argv[1:]))
+sys.exit(app.run(sys.argv[1:]))
 """
 SECONDS = 240
 """That a process may take to come so far, on a busy machine."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from crystallm.execution.mapping import map_tasks, run_tasks
-from crystallm.execution.pool import Inline
+from crystallm.execution.pool import Inline, ProcessPool
+from crystallm.execution.process import Process
 from crystallm.execution.tasks import Failure, TaskError, name_of
 
 if TYPE_CHECKING:
@@ -120,6 +121,32 @@ def use_inline_pool(monkeypatch: pytest.MonkeyPatch, fails: Any = None) -> list[
         monkeypatch.setattr(InlinePool, "fails", staticmethod(fails))
     monkeypatch.setattr("crystallm.execution.mapping.ProcessPool", InlinePool)
     return calls
+
+
+_IDLE: list[Process] = []
+"""Worker processes that earlier tests have left; see `keep_processes`."""
+
+
+def keep_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let process pools leave their idle processes to the next pool, in place of ending them."""
+    end = ProcessPool.kill
+
+    def start(memory_gb: float | None, index: int = 0) -> Process:
+        for process in _IDLE:
+            if (process.memory_gb, process.index) == (memory_gb, index):
+                _IDLE.remove(process)
+                return process
+        return Process(memory_gb, index)
+
+    def kill(pool: ProcessPool) -> None:
+        with pool._lock:
+            _IDLE.extend(pool._idle)
+            pool._alive -= set(pool._idle)
+            pool._idle.clear()
+        end(pool)
+
+    monkeypatch.setattr("crystallm.execution.pool.Process", start)
+    monkeypatch.setattr(ProcessPool, "kill", kill)
 
 
 def alive(pid: int) -> bool:

@@ -15,8 +15,7 @@ from pymatgen.core import Lattice, Structure
 from crystallm.benchmarks import fingerprints, unconditional
 from crystallm.benchmarks.fingerprints import CrystalDescription
 from crystallm.benchmarks.unconditional import CUT_OFFS
-from crystallm.execution import mapping
-from crystallm.execution import tasks as execution_tasks
+from misbehaving import use_inline_pool
 
 GOLDEN: dict[str, Any] = json.loads(
     gzip.decompress((Path(__file__).parents[1] / "golden" / "unconditional.json.gz").read_bytes())
@@ -87,22 +86,11 @@ def test_atoms_on_top_of_each_other_leave_the_composition() -> None:
 
 
 def test_a_fingerprint_that_costs_its_process_leaves_the_validities(monkeypatch) -> None:
-    asked = []
-
-    def run(function: str, tasks: list[Any], **_: Any) -> list[Any]:
-        asked.append(len(tasks))
-        return [
-            execution_tasks.Failure("took longer than 1 s")
-            if task["fingerprints"]
-            else fingerprints.describe_record(task)
-            for task in tasks
-        ]
-
-    monkeypatch.setattr(mapping, "run", run)
+    calls = use_inline_pool(monkeypatch, lambda _, task: task["fingerprints"])
     monkeypatch.setattr(fingerprints, "find_spec", lambda _: True)
     salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
     first, nothing, second = fingerprints.describe([salt, None, salt.copy()])
-    assert asked == [1, 1]  # what is identical is described once
+    assert calls == ["describe_record"] * 2  # what is identical is described once
     assert first == second
     assert first.valid
     assert not first.readable

@@ -18,7 +18,6 @@ from crystallm.benchmarks import fingerprints, unconditional
 from crystallm.benchmarks.fingerprints import CrystalDescription
 from crystallm.benchmarks.unconditional import CUT_OFFS, CutOffs
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import mapping
 
 GOLDEN: dict[str, Any] = json.loads(
     gzip.decompress((Path(__file__).parents[1] / "golden" / "unconditional.json.gz").read_bytes())
@@ -39,8 +38,7 @@ def described() -> tuple[list[CrystalDescription], list[CrystalDescription]]:
             continue
         crystal = _read(samples[i])
         samples[i] = samples[i] if crystal is None else crystal
-    with mapping.kept():
-        found = fingerprints.describe(samples)
+    found = fingerprints.describe(samples)
     return found[: len(GOLDEN["generated"])], found[len(GOLDEN["generated"]) :]
 
 

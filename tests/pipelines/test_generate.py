@@ -316,10 +316,10 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
 
 
 def test_the_processes_take_the_devices_in_turn() -> None:
-    with execution_pool.Pool(3, seconds=60) as pool:
+    with execution_pool.ProcessPool(3) as pool:
         for _ in range(2):  # the second time, with a new one in the place of one that was lost
-            taken = [pool._take("crystallm.errors:describe") for _ in range(3)]
-            assert sorted(process.number for process in taken) == [0, 1, 2]
+            taken = [pool._take("crystallm.errors:describe", None) for _ in range(3)]
+            assert sorted(process.index for process in taken) == [0, 1, 2]
             taken[1].stop()
             for process in taken:
                 pool._give_back(process)

@@ -8,21 +8,17 @@ and one JSON value. They have no limits themselves, so a task with limits runs i
 
 from __future__ import annotations
 
-import atexit
-import threading
 from collections import deque
 from collections.abc import Sized
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict
-from functools import partial
 from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from crystallm.errors import CrystallmError, InputError, describe
-from crystallm.execution import tasks as execution_tasks
-from crystallm.execution.pool import Inline, Pool, ProcessPool, worker_pool
+from crystallm.errors import InputError, describe
+from crystallm.execution.pool import Inline, ProcessPool, worker_pool
 from crystallm.execution.tasks import (
     DEFAULT_LIMITS,
     UNLIMITED,
@@ -143,8 +139,6 @@ def open_executor(
     """
     if workers is not None and workers < 1:
         raise InputError(f"{workers=} must be positive")
-    if executor is None and _HERE.keeping:
-        executor, workers = _HERE.pool(), workers or 1
     if executor is None:
         n = max(1, min(workers or 1, n_tasks or AHEAD))
         with ProcessPool(n) as pool:
@@ -214,8 +208,6 @@ def _submitter(
     """Return how tasks are submitted, to a future of the list of their values, and how many together."""
     if isinstance(executor, ProcessPool):
         name, how = name_of(function), limits or UNLIMITED
-        if isinstance(executor, Pool):
-            how = Limits(executor.seconds, executor.memory_gb or None)
         return lambda some: executor.submit_task(name, some[0], how), 1
     if limits is None or isinstance(executor, Inline):
         work = resolve_function(function)
@@ -261,63 +253,8 @@ def _retries(item: _Item, attempts: int, split: Callable[[Any], Sequence[Any]] |
     return [_Item(item.number, part, 1) for part in parts] if len(parts) > 1 else []
 
 
-def stream(
-    executor: Executor, function: Function, tasks: Iterable[Any], *, ahead: int
-) -> Iterator[tuple[int, Any]]:
-    """Apply a function to tasks, which are drawn as they are needed.
-
-    Args:
-        executor: where it runs.
-        function: of a module, from one JSON value to one; or its name, `package.module:name`.
-        tasks: JSON values; may be endless.
-        ahead: tasks that are drawn and not finished, at most.
-
-    Returns:
-        An iterator over (number of the task, value or `Lost`), in the order in which they finish. What
-        has not begun when it is closed is cancelled.
-
-    Raises:
-        InputError: `ahead` is below 1.
-        StartError: while drawing, where a process cannot import the function.
-    """
-    if ahead < 1:
-        raise InputError(f"{ahead=} must be positive")
-    return _stream(executor, function, tasks, ahead)
-
-
-def _stream(
-    executor: Executor, function: Function, tasks: Iterable[Any], ahead: int
-) -> Iterator[tuple[int, Any]]:
-    work = function if isinstance(executor, Pool) else resolve_function(function)
-    todo = enumerate(tasks)
-    finished: SimpleQueue[int] = SimpleQueue()
-    running: dict[int, Future[Any]] = {}
-    try:
-        while True:
-            while len(running) < ahead and (drawn := next(todo, None)) is not None:
-                i, task = drawn
-                running[i] = _submit(executor, work, task)
-                running[i].add_done_callback(lambda _, i=i: finished.put(i))  # type: ignore[misc]
-            if not running:
-                return
-            i = finished.get()
-            yield i, _value(running.pop(i))
-    finally:
-        for future in running.values():
-            future.cancel()
-
-
-def _submit(executor: Executor, function: Any, task: Any) -> Future[Any]:
-    try:
-        return executor.submit(function, task)
-    except BrokenExecutor as error:  # it broke under an earlier task, and says so at once
-        future: Future[Any] = Future()
-        future.set_exception(error)
-        return future
-
-
 def _value(future: Future[Any]) -> Any:
-    """The value of a future that is done, or `Lost`."""
+    """Return the value of a future that is done, or a `Failure`."""
     try:
         return future.result()
     except WorkerStartError:
@@ -330,88 +267,3 @@ def _value(future: Future[Any]) -> Any:
         return Failure("the worker process died")
     except Exception as error:  # noqa: BLE001 - one task's failure is that task's result
         return Failure(describe(error))
-
-
-@contextmanager
-def kept(processes: int = 1, *, end: bool = False) -> Iterator[Callable[[], None]]:
-    """Within it, `run` keeps its processes for the next `run` of this thread, here or later.
-
-    Starting a process takes longer than many a task. Where the block is left by an exception, they end.
-
-    Args:
-        processes: that `run` may take at a time; one suits a cluster's workers, each of which has one core.
-        end: whether they end with the block in any case.
-
-    Yields:
-        What ends them now, whatever they are doing; other threads may call it, too.
-    """
-    before, _HERE.keeping = _HERE.keeping, processes
-    try:
-        yield _HERE.kill_of_this_thread()
-    except BaseException:
-        end = True
-        raise
-    finally:
-        _HERE.keeping = before
-        if end:
-            _HERE.kill()
-
-
-def keeping() -> bool:
-    """Whether `run` keeps its processes in this thread now."""
-    return _HERE.keeping > 0
-
-
-class _Here(threading.local):
-    """What `kept` keeps in this thread."""
-
-    def __init__(self) -> None:
-        self.keeping = 0
-        self._pools: dict[int, ProcessPool] = {}
-
-    def pool(self) -> ProcessPool:
-        """The pool of this thread."""
-        if self.keeping not in self._pools:
-            self._pools[self.keeping] = ProcessPool(self.keeping)
-            atexit.register(self._pools[self.keeping].kill)
-        return self._pools[self.keeping]
-
-    def kill(self) -> None:
-        """End them all."""
-        _kill(self._pools)
-
-    def kill_of_this_thread(self) -> Callable[[], None]:
-        """`kill` for the other threads, each of which has a `_Here` of its own."""
-        return partial(_kill, self._pools)
-
-
-def _kill(pools: dict[int, ProcessPool]) -> None:
-    with suppress(KeyError):  # nothing is left; another thread may be at it, too
-        while True:
-            _, pool = pools.popitem()
-            atexit.unregister(pool.kill)
-            pool.kill()
-
-
-_HERE = _Here()
-
-
-def finished(
-    executor: Executor, function: Callable[[Any], Any], tasks: Sequence[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], Any]]:
-    """(Task, value) as they finish; those that are lost are told of behind all others.
-
-    Raises:
-        CrystallmError: some were lost.
-    """
-    lost: list[str] = []
-    for i, found in stream(executor, function, tasks, ahead=AHEAD):
-        if isinstance(found, execution_tasks.Failure):
-            lost.append(found.reason)
-        else:
-            yield tasks[i], found
-    if lost:
-        raise CrystallmError(
-            f"{len(lost)} of {len(tasks)} tasks were lost on the cluster ({lost[0]}); with --out, the same "
-            "command does what is missing"
-        )

@@ -167,19 +167,3 @@ class Inline(Executor):
         except Exception as error:  # noqa: BLE001 - the future's reader decides
             future.set_exception(error)
         return future
-
-
-class Pool(ProcessPool):
-    """A process pool with limits of its own; to be replaced by `ProcessPool` and limits of each task."""
-
-    def __init__(self, workers: int, *, seconds: float, memory_gb: float | None = 4.0) -> None:
-        super().__init__(workers)
-        self.seconds, self.memory_gb = seconds, memory_gb
-
-    def submit(self, function: Function, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run a function with the limits of the pool."""
-        from crystallm.execution.tasks import Limits
-
-        if len(args) != 1 or kwargs:
-            raise InputError(f"a task is one JSON value, not {len(args) + len(kwargs)}: put them into a dict")
-        return self.submit_task(function, args[0], Limits(self.seconds, self.memory_gb or None))

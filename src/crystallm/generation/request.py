@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
-from crystallm.options import Flag, Options
+from crystallm.options import NOT_DECIDING, Flag, Options
 
 if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import SpaceGroup
@@ -108,12 +108,12 @@ class SamplingOptions(Options):
     constraints: Literal["full", "syntax", "none"] = "full"
     """full: tokens that can still become a crystal with the requested composition and group; syntax: tokens
     that keep the format; none: any token."""
-    device: str = "auto"
+    device: Annotated[str, NOT_DECIDING] = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the network; auto is float32. bfloat16 is faster for large networks, but crystals then
     may change with the batch size."""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: Annotated[int, NOT_DECIDING] = Field(default=32, ge=1)
     """Crystals sampled at a time."""
     max_new_tokens: int = Field(default=3000, ge=1)
     """Tokens of one crystal, at most; a longer one is left unfinished."""

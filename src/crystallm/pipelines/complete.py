@@ -10,6 +10,7 @@ from crystallm.energy.registry import require
 from crystallm.errors import InputError
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.progress import Progress, no_progress
+from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.generation import completion, template
 from crystallm.models.load import load_model
 from crystallm.models.model import fingerprint
@@ -18,9 +19,10 @@ from crystallm.pipelines.generate import GenerateResult, count_rows
 from crystallm.sources import collection
 from crystallm.storage.run_folder import RunFolder
 from crystallm.validity import collection as validity_collection
-from crystallm.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
     from crystallm.crystals.selection import SelectionOptions
     from crystallm.generation.request import FormulaOptions, SamplingOptions
     from crystallm.pipelines.options import CompleteOptions
@@ -62,40 +64,35 @@ def run(
     )
     model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
     generator = completion.CompletionGenerator(model, part, options.n, sampling, selection)
-    folder = None
-    if options.out is not None:
-        question = {
-            "command": "complete",
-            "version": __version__,
-            "weights": fingerprint(model),
-            "part": validity_collection.survey(collection.read(path), named=False)[1],
-            **whole.model_dump(exclude_unset=True),
-            **sampling.model_dump(exclude={"device", "batch_size"}, exclude_unset=True),
-            **selection.model_dump(exclude_unset=True),
-            **options.model_dump(exclude={"out"}, exclude_unset=True),
-        }
-        folder = RunFolder(options.out, question, COLUMNS, n_units=1)
-    if folder is not None and not folder.open():
-        folder.finish()
-        rows = folder.rows()
-    else:
-        rows = _generate(generator, selection, folder, progress)
+    config = RunFolder.configuration(
+        "complete",
+        whole,
+        sampling,
+        selection,
+        options,
+        weights=fingerprint(model),
+        part=validity_collection.survey(collection.read(path), named=False)[1],
+    )
+    folder = RunFolder(options.out, config, COLUMNS)
+
+    def sample(units: Iterator[tuple[int, Any]], advance: Callable[[int], None]) -> Generator[UnitResult]:
+        with ProcessPool(os.cpu_count() or 1) as pool:
+            generator.executor = pool
+            for number, _ in units:
+                (result,) = samples.write(
+                    generator, [0], selection, numbers=[0], named=False, progress=advance
+                )
+                yield UnitResult(number, result.rows, result.cifs)
+
+    run_units(
+        [part],
+        sample,
+        folder,
+        task="generating crystals",
+        total=options.n,
+        size=lambda _: options.n,
+        progress=progress,
+    )
+    folder.finish()
+    rows = folder.rows()
     return GenerateResult(lambda: rows, count_rows(rows, selection), lambda: generator.note(0), large=False)
-
-
-def _generate(
-    generator: completion.CompletionGenerator,
-    selection: SelectionOptions,
-    folder: RunFolder | None,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    with (
-        ProcessPool(os.cpu_count() or 1) as pool,
-        progress("generating crystals", generator.plans[0].request.n) as advance,
-    ):
-        generator.executor = pool
-        (result,) = samples.write(generator, [0], selection, numbers=[0], named=False, progress=advance)
-    if folder is not None:
-        folder.write_unit(0, result.rows, result.cifs)
-        folder.finish()
-    return result.rows

@@ -1,7 +1,6 @@
 """The benchmark of crystal structure prediction, resumably: samples generated or given, then checked.
 
-`check_here` does blocks of entries in this process, `check_on` on the workers of an executor; the rows are
-the same.
+Blocks of entries are done in this process or on the workers of an executor; the rows are the same.
 """
 
 from __future__ import annotations
@@ -29,15 +28,18 @@ from crystallm.errors import CrystallmError, InputError, TextError
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
 from crystallm.execution.mapping import AHEAD, map_tasks
 from crystallm.execution.pool import ProcessPool, worker_pool
+from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.execution.tasks import Failure
 from crystallm.generation.request import Request
 from crystallm.pipelines.samples import described, generator_of
-from crystallm.storage import files, run_folder
+from crystallm.storage import files
+from crystallm.storage.run_folder import RunFolder
 from crystallm.structures import conversion
 from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Generator as Results
     from concurrent.futures import Executor
 
     from crystallm.benchmarks.options import CspOptions
@@ -253,46 +255,30 @@ class _EntryRun:
         size = max(1, BLOCK_SAMPLES // self.n)
         n_entries = len(self.references)
         blocks = [range(start, min(start + size, n_entries)) for start in range(0, n_entries, size)]
-        folder = None
-        if self.options.out is not None:
-            folder = run_folder.RunFolder(self.options.out, question, csp_table.COLUMNS, n_units=len(blocks))
-            folder.check()
-        missing = sorted(range(len(blocks)) if folder is None else folder.open())
-        n_done = n_entries - sum(len(blocks[number]) for number in missing)
-        results: dict[int, Rows] = {}
-        with progress("sampling and checking entries", n_entries, n_done) as advance:
-            todo = {number: blocks[number] for number in missing}
-            for number, rows in self._check(todo, advance):
-                if folder is None:
-                    results[number] = rows
-                else:
-                    folder.write_unit(number, rows, {})
-        if folder is None:
-            return [row for number in missing for row in results[number]]
+        folder = RunFolder(self.options.out, question, csp_table.COLUMNS, n_units=len(blocks))
+        run_units(
+            blocks,
+            self._check_here if self.executor is None else self._check_on_executor,
+            folder,
+            task="sampling and checking entries",
+            total=n_entries,
+            size=len,
+            progress=progress,
+        )
         folder.finish()
         return folder.rows()
 
-    def _check(
-        self, blocks: Mapping[int, Sequence[int]], advance: Callable[[int], None]
-    ) -> Iterator[tuple[int, Rows]]:
-        if self.executor is not None:
-            yield from self.check_on(self.executor, blocks, advance)
-            return
-        n_done = 0
-        for number, rows in self.check_here(blocks):
-            yield number, rows
-            n_done += len(blocks[number])
-            advance(n_done)
-
-    def check_here(self, blocks: Mapping[int, Sequence[int]]) -> Iterator[tuple[int, Rows]]:
-        """Yield (block, its rows) in order; batches for checks take a few seconds each."""
+    def _check_here(
+        self, blocks: Iterator[tuple[int, Sequence[int]]], _: Callable[[int], None]
+    ) -> Results[UnitResult]:
+        """Yield the rows of blocks in order; batches for checks take a few seconds each."""
         batch_size = AdaptiveBatchSize(MAX_CHECKED, max(FEWEST, self.n_workers * self.n))
 
         def n_samples(block: tuple[int, Sequence[int]]) -> int:
             return self.n * len(block[1])
 
         with ProcessPool(self.n_workers) as pool:
-            for group in grouped(blocks.items(), n_samples, MIN_GENERATED):
+            for group in grouped(blocks, n_samples, MIN_GENERATED):
                 samples = self.samples.generate([i for _, block in group for i in block])
                 for batch in grouped(group, n_samples, batch_size.sizes()):
                     entries = [i for _, block in batch for i in block]
@@ -305,17 +291,19 @@ class _EntryRun:
                     )
                     for number, block in batch:
                         own = set(block)
-                        yield number, [row for row in rows if row["entry"] in own]
+                        yield UnitResult(number, [row for row in rows if row["entry"] in own])
                     batch_size.done(self.n * len(entries))
 
-    def check_on(
-        self, executor: Executor, blocks: Mapping[int, Sequence[int]], advance: Callable[[int], None]
-    ) -> Iterator[tuple[int, Rows]]:
-        """Yield (block, its rows) as the workers of an executor complete them.
+    def _check_on_executor(
+        self, blocks: Iterator[tuple[int, Sequence[int]]], advance: Callable[[int], None]
+    ) -> Results[UnitResult]:
+        """Yield the rows of blocks as the workers of the executor complete them.
 
         Raises:
             CrystallmError: after all others, if entries failed.
         """
+        assert self.executor is not None  # noqa: S101 - chosen for it
+        contents = dict(blocks)
         size = max(1, TASK_SAMPLES // self.n)
         tasks: list[dict[str, Any]] = [
             {
@@ -329,14 +317,14 @@ class _EntryRun:
                 ],
             }
             | self.samples.payload(block[start : start + size])
-            for number, block in blocks.items()
+            for number, block in contents.items()
             for start in range(0, len(block), size)
         ]
-        n_pieces = {number: -(-len(block) // size) for number, block in blocks.items()}
-        pieces: dict[int, dict[int, Rows]] = {number: {} for number in blocks}
+        n_pieces = {number: -(-len(block) // size) for number, block in contents.items()}
+        pieces: dict[int, dict[int, Rows]] = {number: {} for number in contents}
         n_done = 0
         failures: list[Failure] = []
-        for task, rows in map_tasks(executor, check_task, tasks, ahead=AHEAD, limits=None):
+        for task, rows in map_tasks(self.executor, check_task, tasks, ahead=AHEAD, limits=None):
             if isinstance(rows, Failure):
                 failures.append(rows)
                 continue
@@ -346,7 +334,7 @@ class _EntryRun:
             advance(n_done)
             if len(pieces[number]) == n_pieces[number]:
                 complete = pieces.pop(number)
-                yield number, [row for piece in sorted(complete) for row in complete[piece]]
+                yield UnitResult(number, [row for piece in sorted(complete) for row in complete[piece]])
         if failures:
             raise CrystallmError(
                 f"{len(failures)} of {len(tasks)} tasks failed on the cluster ({failures[0].reason}); with "
@@ -355,7 +343,7 @@ class _EntryRun:
 
 
 def check_task(task: Mapping[str, Any]) -> Rows:
-    """Generate and check the samples of a task of `check_on`, in a worker."""
+    """Generate and check the samples of a task, in a worker."""
     entries = [
         (i, ReferenceStructure(name, conversion.from_json(packed))) for i, name, packed in task["entries"]
     ]

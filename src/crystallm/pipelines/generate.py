@@ -20,6 +20,7 @@ from crystallm.execution import cluster
 from crystallm.execution.devices import device_names, use_threads
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.progress import Progress, no_progress
+from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.generation import generator as generators
 from crystallm.generation import template
 from crystallm.generation.interpretation import interpret
@@ -31,7 +32,6 @@ from crystallm.pipelines import blocks, request_files
 from crystallm.storage import files
 from crystallm.storage.run_folder import RunFolder
 from crystallm.thermodynamics.hull import Hull, MissingElements
-from crystallm.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -247,8 +247,8 @@ class _Run:
         generator = generators.Generator(self.model, [self.single], self.sampling, self.selection)
         return generator.note(0) + _hint(generator.choices(0))
 
-    def question(self) -> dict[str, Any]:
-        """Return the run configuration: what decides the crystals, not devices, batch size or folders."""
+    def configuration(self) -> dict[str, Any]:
+        """Return the configuration of the run."""
         survey = self.survey
         requests: Any = {
             "requests": survey.n_requests,
@@ -257,43 +257,40 @@ class _Run:
         }
         if self.single is not None:
             requests = [self.single.model_dump(exclude_defaults=True) | {"n": self.single.n}]
-        return self.sampling.model_dump(exclude={"device", "batch_size"}) | {
-            **self.selection.model_dump(exclude_defaults=True),
-            "command": "generate",
-            "version": __version__,
-            "weights": fingerprint(self.model),
-            "requests": requests,
-            "cifs": self.cifs,
-        }
+        return RunFolder.configuration(
+            "generate",
+            self.sampling,
+            self.selection,
+            weights=fingerprint(self.model),
+            requests=requests,
+            cifs=self.cifs,
+        )
 
     def generate(self, progress: Progress) -> GenerateResult:
         """Sample, check, rank and store the crystals of all blocks that the folder lacks."""
-        sizes = [block.n for block in self.cut()]
-        if self.options.out is None:
-            todo = set(range(len(sizes)))
-            rows = [
-                row for done in self._blocks_done(sizes, todo, lambda: None, progress) for row in done.rows
-            ]
-            return GenerateResult(lambda: rows, count_rows(rows, self.selection), self.note, large=False)
-        folder = RunFolder(
-            self.options.out, self.question(), table.COLUMNS, n_units=len(sizes), parted=self.large
+        large = self.large and self.options.out is not None
+        folder = RunFolder(self.options.out, self.configuration(), table.COLUMNS, parted=large)
+        run_units(
+            self.cut(),
+            self._sample,
+            folder,
+            task="generating valid crystals" if self.selection.only_valid else "generating crystals",
+            total=self.survey.n_crystals,
+            size=lambda block: block.n,
+            progress=progress,
         )
-        # Closed at once if writing fails, so that no worker continues after an error.
-        with contextlib.closing(self._blocks_done(sizes, folder.check(), folder.open, progress)) as results:
-            for done in results:
-                folder.write_unit(done.block, done.rows, done.cifs)
-        if not self.large:
-            folder.finish()
-            rows = folder.rows()
-            return GenerateResult(lambda: rows, count_rows(rows, self.selection), self.note, large=False)
-        if not folder.finished:
-            folder.finish(count_rows(folder.stream(COUNTED), self.selection))
-        return GenerateResult(folder.stream, folder.summary(), self.note, large=True)
+        if large:
+            if not folder.finished:
+                folder.finish(count_rows(folder.stream(COUNTED), self.selection))
+            return GenerateResult(folder.stream, folder.summary(), self.note, large=True)
+        folder.finish()
+        rows = folder.rows()
+        return GenerateResult(lambda: rows, count_rows(rows, self.selection), self.note, large=False)
 
-    def _blocks_done(
-        self, sizes: Sequence[int], todo: set[int], begin: Callable[[], object], progress: Progress
-    ) -> Generator[blocks.Done]:
-        """Yield the results of the blocks to do; call `begin` when everything is ready."""
+    def _sample(
+        self, units: Iterator[tuple[int, blocks.Block]], advance: Callable[[int], None]
+    ) -> Generator[UnitResult]:
+        """Yield the crystals of each block: its rows, and CIFs by name."""
         writing = blocks.Writing(
             self.sampling,
             self.selection,
@@ -301,30 +298,25 @@ class _Run:
             cifs=self.cifs,
             nested=self.large,
         )
-        what = "generating valid crystals" if self.selection.only_valid else "generating crystals"
-        before = self.survey.n_crystals - sum(sizes[number] for number in todo)
-        with (
-            _executor(self.place, len(todo)) as executor,
-            progress(what, self.survey.n_crystals, before) as advance,
-        ):
-            begin()
-            left = (block for block in self.cut() if block.number in todo)
-            if self.place.cluster is None and self.place.here:
-                yield from blocks.write(self.model, writing, left, executor=executor, progress=advance)
-                return
-            bounds: dict[str, Any] = {}
-            if self.place.cluster is None:
-                n = self.place.workers
-                # A GPU samples faster than one core checks.
-                judges = max(1, (os.cpu_count() or 1) // n)
-                bounds = {"devices": self.place.devices, "judges": judges, "ahead": 2 * n}
-            yield from blocks.write_on(executor, self.model, writing, left, progress=advance, **bounds)
+        todo = (block for _, block in units)
+        with _executor(self.place) as executor:
+            if self.place.here:
+                results = blocks.write(self.model, writing, todo, executor=executor, progress=advance)
+            else:
+                bounds: dict[str, Any] = {}
+                if self.place.cluster is None:
+                    n = self.place.workers
+                    # A GPU samples faster than one core checks.
+                    judges = max(1, (os.cpu_count() or 1) // n)
+                    bounds = {"devices": self.place.devices, "judges": judges, "ahead": 2 * n}
+                results = blocks.write_on(executor, self.model, writing, todo, progress=advance, **bounds)
+            yield from (UnitResult(*result) for result in results)
 
 
 @contextlib.contextmanager
-def _executor(place: _Place, n_blocks: int) -> Iterator[Executor]:
+def _executor(place: _Place) -> Iterator[Executor]:
     """Open a cluster, or processes of this machine, which check where this process samples."""
-    if n_blocks and place.cluster is not None:
+    if place.cluster is not None:
         with cluster.connect(place.cluster) as connected:
             yield connected
     else:

@@ -22,7 +22,6 @@ from crystallm.structure_search.api import best_first, best_so_far
 from crystallm.structure_search.options import BOUNDS, SearchOptions, apply_preset
 from crystallm.structure_search.search import Search
 from crystallm.thermodynamics.hull import Hull
-from crystallm.version import __version__
 from crystallm.visualization import charts
 
 if TYPE_CHECKING:
@@ -127,26 +126,21 @@ class _Arm:
         """Return the search, as far as its log has it."""
         path = None
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            question = self._question(model, request, sampling)
             path = self.folder / LOG
-            if (self.folder / run_folder.CONFIG).exists():
-                run_folder.check_config(self.folder / run_folder.CONFIG, question)
-            elif path.exists():
+            if path.exists() and not (self.folder / run_folder.CONFIG).exists():
                 raise InputError(f"{path} is of another origin: choose another folder with --out")
-            else:
-                files.write_json(self.folder / run_folder.CONFIG, question)
+            run_folder.RunFolder(self.folder, self._configuration(model, request, sampling), COLUMNS).open()
         return Search(model, request, self.options, sampling, path, workers)
 
-    def _question(self, model: Model, request: Request, sampling: SamplingOptions) -> dict[str, Any]:
-        """Return the run configuration: what decides the crystals, not limits, devices or workers."""
-        return sampling.model_dump(exclude={"device", "batch_size"}) | {
-            "command": "search",
-            "version": __version__,
-            "weights": fingerprint(model),
-            "request": request.model_dump(exclude={"n", "prompt"}),
-            "search": self.options.model_dump(exclude={*BOUNDS, "energy_timeout"}),
-        }
+    def _configuration(self, model: Model, request: Request, sampling: SamplingOptions) -> dict[str, Any]:
+        """Return the configuration of the run, without the limits, under which it may be continued."""
+        return run_folder.RunFolder.configuration(
+            "search",
+            sampling,
+            weights=fingerprint(model),
+            request=request.model_dump(exclude={"n", "prompt"}),
+            search=self.options.model_dump(exclude={*BOUNDS, "energy_timeout"}),
+        )
 
     def search(self, search: Search, advance: Callable[[State], None]) -> None:
         """Run the search, and write each new crystal as a CIF."""

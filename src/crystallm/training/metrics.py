@@ -5,11 +5,10 @@ Plot and event files are skipped where matplotlib or tensorboard are not install
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError
-from crystallm.storage import files
+from crystallm.storage.files import write_atomically
+from crystallm.storage.journal import append_records, read_records, write_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,30 +23,21 @@ def append(folder: Path, line: dict[str, Any]) -> None:
     Raises:
         CrystallmError: the folder cannot be written.
     """
-    try:
-        with (folder / METRICS).open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise CrystallmError(f"cannot write {str(folder / METRICS)!r}: {error.strerror or error}") from error
+    append_records(folder / METRICS, [line])
 
 
 def truncate(folder: Path, update: int) -> None:
     """Drop the lines of a killed run after an update, and an incomplete last line."""
-    kept = "".join(json.dumps(line) + "\n" for line in read(folder) if line["update"] <= update)
-    files.write_atomically(folder / METRICS, kept.encode())
+    write_records(folder / METRICS, [line for line in read(folder) if line["update"] <= update])
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Read the lines of metrics, up to the first invalid one."""
-    path, lines = folder / METRICS, []
-    for row in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            line = json.loads(row)
-            line["update"]
-        except (ValueError, KeyError, TypeError):
-            break
-        lines.append(line)
-    return lines
+    """Read the lines of metrics, up to an incomplete last one.
+
+    Raises:
+        CrystallmError: an earlier line is damaged.
+    """
+    return read_records(folder / METRICS)
 
 
 def plot(folder: Path) -> None:
@@ -70,7 +60,7 @@ def plot(folder: Path) -> None:
         )
     except ImportError:
         return
-    files.write_atomically(folder / PLOT, content, sync=False)
+    write_atomically(folder / PLOT, content, sync=False)
 
 
 class TensorBoard:

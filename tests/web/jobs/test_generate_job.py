@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import crystallm
+from crystallm.generation.request import Request, SamplingOptions
 from web_requests import RUTILE
 
 
@@ -36,8 +37,9 @@ def test_a_job_gives_the_crystals_of_generate(rutile, parrot):
 def test_so_does_one_of_several_jobs_that_run_together(body, served, parrot):
     others = [served.post({**RUTILE, "seed": seed, "n": 6}).json["id"] for seed in range(3)]
     state = served.done({"kind": "generate", **body})
-    options = dict(body)
-    crystals = crystallm.generate(options.pop("formula", None), model=parrot, **options)
+    options = {name: value for name, value in body.items() if name in Request.model_fields}
+    sampling = {name: value for name, value in body.items() if name in SamplingOptions.model_fields}
+    crystals = crystallm.generate(model=parrot, settings=SamplingOptions(**sampling), **options)
     assert [one.get("cif") for one in state["crystals"]] == [_cif(crystal) for crystal in crystals]
     for other in others:
         assert served.over(other)["state"] == "done"

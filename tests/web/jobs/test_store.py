@@ -7,7 +7,7 @@ import json
 import pytest
 
 from crystallm.errors import CrystallmError
-from crystallm.web.jobs.store import EVENTS, JobStore
+from crystallm.web.jobs.store import EVENTS, JobStore, last_state
 from served import MORSE, Served
 
 pytest.importorskip("fastapi", reason="the page needs fastapi")
@@ -182,8 +182,6 @@ def test_a_line_is_stored_as_a_whole_or_not_at_all(tmp_path):
 
 
 def test_incomplete_lines_are_removed(tmp_path):
-    from crystallm.web.jobs.store import state_of
-
     store = JobStore(tmp_path / "out")
     name = "torn-torn-torn-t"
     store.create(name, {"kind": "generate"}, 0.0)
@@ -191,7 +189,7 @@ def test_incomplete_lines_are_removed(tmp_path):
     torn = '{"event":"state","data":{"st{"event":"state","data":{"state":"done"}}'
     path = tmp_path / "out" / "jobs" / name / EVENTS
     path.write_text(f"{first}\n{torn}\n7\n")
-    assert state_of([first, torn]) == "running"
+    assert last_state([first, torn]) == "running"
     (stored,) = store.unfinished()
     assert stored.events == [first]
     assert path.read_text() == first + "\n"
@@ -207,9 +205,9 @@ def test_old_jobs_are_deleted(tmp_path):
         store.create(name, {"kind": "generate"}, 0.0)
         when = time.time() - age * 3600
         os.utime(tmp_path / "out" / "jobs" / name / "request.json", (when, when))
-    assert store.sweep(hours=4.5, most=4, spared=set()) == 2
+    assert store.sweep(4.5, 4, set()) == 2
     assert sorted(store.ids()) == names[:4]
-    assert store.sweep(hours=0.5, most=4, spared={names[2]}) == 2
+    assert store.sweep(0.5, 4, {names[2]}) == 2
     assert sorted(store.ids()) == [names[0], names[2]]
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm.errors import CrystallmError
 from crystallm.storage import files
+from crystallm.storage.journal import append_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,18 +76,11 @@ class JobStore:
 
     def append(self, job: str, line: str) -> None:
         """Append an event; CrystallmError if the disk is full or the folder was deleted."""
-        rest = (line + "\n").encode()
         try:
-            with (self._jobs / job / EVENTS).open("ab", buffering=0) as file:
-                end = file.tell()
-                try:
-                    while rest:  # a nearly full disk takes a part and fails at the rest
-                        rest = rest[file.write(rest) :]
-                except OSError:
-                    file.truncate(end)
-                    raise
-        except OSError as error:
-            raise CrystallmError(f"the results cannot be stored: {error.strerror or error}") from error
+            append_bytes(self._jobs / job / EVENTS, f"{line}\n".encode())
+        except CrystallmError as error:  # whose message has a path, which clients do not see
+            reason = getattr(error.__cause__, "strerror", None) or "write error"
+            raise CrystallmError(f"the results cannot be stored: {reason}") from error
 
     def read(self, job: str) -> StoredJob | None:
         """Return a job; None if there is none of this id."""
