@@ -71,16 +71,6 @@ COLUMNS = {
 }
 """What each column of a table of crystals holds."""
 
-OLD_COLUMNS = {
-    "asked_formula": "requested_formula",
-    "asked_elements": "requested_elements",
-    "asked_z": "requested_z",
-    "asked_space_group": "requested_space_group",
-    "z_weight": "z_probability",
-    "space_group_weight": "space_group_probability",
-    "index": "sample_index",
-}
-
 
 def commands_page() -> str:
     """Return the page of all commands and their options."""
@@ -91,7 +81,7 @@ def commands_page() -> str:
     body = pages.split("\n", maxsplit=1)[1]
     # cyclopts shows how Python was started: `crystallm generate -m pytest` in a test.
     body = re.sub(r"^(crystallm(?: [\w-]+)*?) -m \S+", r"\1", body, flags=re.MULTILINE)
-    return head + "\n" + _without_trailing_blanks(body)
+    return head + "\n\n" + _without_trailing_blanks(body)
 
 
 def _without_trailing_blanks(text: str) -> str:
@@ -188,9 +178,7 @@ def columns_table() -> str:
     from crystallm.crystals import table
 
     lines = ["| column | type | content |", "|---|---|---|"]
-    for name, kind in table.COLUMNS.items():
-        known = COLUMNS.get(name) or COLUMNS.get(OLD_COLUMNS.get(name, ""), "")
-        lines.append(f"| `{name}` | {kind} | {known} |")
+    lines += [f"| `{name}` | {kind} | {COLUMNS.get(name, '')} |" for name, kind in table.COLUMNS.items()]
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 MODEL=src/crystallm/models/weights/default
 export OMP_NUM_THREADS=1
 crystallm prepare "$CORPUS" "$BENCHMARKS/perov_5/train.csv.gz=train" "$BENCHMARKS/carbon_24/train.csv.gz=train" \
-    --equivalents 6 --out "$OUT/data"
+    --augmentations 6 --out "$OUT/data"
 
 # First part, better on a GPU: crystals told in equivalent ways. Its schedule of 80 million tokens is left at 70 %.
 crystallm train "$MODEL/recipe-1.json" --dataset "$OUT/data" --out "$OUT/run-1" &

@@ -42,7 +42,6 @@ __all__ = [
     "load_model",
     "search",
 ]
-
 __getattr__, __dir__ = public_names(
     __name__,
     {

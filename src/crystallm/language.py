@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-
 NAMES = ("orbits", "cif")
 """Languages by name, the default one first."""
 

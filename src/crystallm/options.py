@@ -88,7 +88,6 @@ def validated(kind: type[_Model], values: Mapping[str, Any]) -> _Model:
 
 
 _UNION_MEMBERS = {"int", "float", "str", "bool", "none"}
-
 _WHOLE = ("int_parsing", "int_from_float", "int_type")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import renamed_options
+from crystallm.cli import app
 from tests.integration.test_readme import checks_here, readme_files  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def test_the_snippets_of_a_page_run(page, capsys):
         pytest.skip("tests/web/test_app.py runs its client against a server")
     for kind, code in SNIPPET.findall((DOCS / page).read_text(encoding="utf-8")):
         if kind == "python":
-            exec(compile(renamed_options.python(code), page, "exec"), names)  # noqa: S102 - the code of the page is the subject
+            exec(compile(code, page, "exec"), names)  # noqa: S102 - the code of the page is the subject
             continue
         for line in code.splitlines():
             words = shlex.split(line, comments=True)
@@ -59,7 +59,7 @@ def test_the_snippets_of_a_page_run(page, capsys):
             # A minute of training would make the test a minute longer.
             words = ["0.01" if before.endswith("minutes") else word for before, word in pairwise(words)]
             more = ["--workers", "1"] if words[0] in WORKERS else []
-            assert renamed_options.run([*words, *more]) == 0, (line, capsys.readouterr().err)
+            assert app.run([*words, *more]) == 0, (line, capsys.readouterr().err)
     shutil.rmtree("cache", ignore_errors=True)
 
 
@@ -79,6 +79,16 @@ def anchors(path: Path) -> set[str]:
     """Headings of a page as the site links them."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+def test_every_option_in_guides_exists():
+    option = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+    known = set(option.findall((DOCS / "reference" / "commands.md").read_text(encoding="utf-8")))
+    known |= {name.replace("--", "--no-", 1) for name in known}
+    others = {"--help", "--index-url", "--nproc-per-node", "--cifs"}  # pip, torchrun, LeMat-GenBench
+    for path in [ROOT / "README.md", *sorted((DOCS / "how-to").glob("*.md")), DOCS / "faq.md"]:
+        unknown = set(option.findall(path.read_text(encoding="utf-8"))) - known - others
+        assert not unknown, path.name
 
 
 def test_every_relative_include_of_a_page_exists():

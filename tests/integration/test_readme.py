@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import renamed_options
+from crystallm.cli import app
 from crystallm.models import load
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_the_commands_of_readme_run(readme_files, capsys):
     assert len(lines) == 5
     for words in lines:
         more = ["--workers", "1"] if words[0] == "evaluate" else []
-        assert renamed_options.run([*words, *more]) == 0, (words, capsys.readouterr().err)
+        assert app.run([*words, *more]) == 0, (words, capsys.readouterr().err)
     out = readme_files / "out"
     for name in ("rutile/results.parquet", "checked/report.html", "scores.csv", "rutile.extxyz"):
         assert (out / name).exists(), name
@@ -130,5 +130,4 @@ def test_every_command_of_the_table_exists():
             )
         for word in words:
             if word.startswith("--"):
-                known = helps[name].split()
-                assert word in known or renamed_options.OLD.get(word) in known, row
+                assert word in helps[name].split(), row

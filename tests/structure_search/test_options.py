@@ -4,26 +4,29 @@ import pytest
 
 from crystallm.errors import InputError
 from crystallm.generation.request import SamplingOptions
-from crystallm.structure_search.options import EliteOptions, SearchOptions, TreeOptions, apply_preset
+from crystallm.structure_search.options import EliteOptions, SearchOptions, TreeOptions, sampling_of
 
 
 def test_the_preset_of_the_paper_is_a_default_that_gives_way():
-    options, sampling = apply_preset("paper", SearchOptions(), SamplingOptions(seed=3))
+    options = SearchOptions(preset="paper")
     assert (options.method, options.tree.width, options.tree.exploration) == ("tree", 10, 5.0)
     assert (options.max_simulations, options.parallel_simulations) == (200, 1)
-    assert sampling == SamplingOptions(seed=3, top_k=10, max_new_tokens=1000)
-    options, sampling = apply_preset(
-        "paper", SearchOptions(energy_calls=50, parallel_simulations=2), SamplingOptions(max_new_tokens=20)
+    expected = SamplingOptions(seed=3, top_k=10, max_new_tokens=1000)
+    assert sampling_of(options, SamplingOptions(seed=3)) == expected
+    assert sampling_of(options, SamplingOptions(max_new_tokens=20)).max_new_tokens == 20
+    options = SearchOptions(
+        preset="paper", energy_calls=50, parallel_simulations=2, tree=TreeOptions(width=3)
     )
-    assert (options.max_simulations, options.parallel_simulations) == (None, 2)
-    assert sampling.max_new_tokens == 20
-    assert apply_preset("paper", SearchOptions(method="elites"), SamplingOptions())[0].method == "elites"
+    assert (options.max_simulations, options.parallel_simulations, options.tree.width) == (None, 2, 3)
+    assert SearchOptions(preset="paper", method="elites").method == "elites"
+    with pytest.raises(InputError, match="preset = 'theirs'"):
+        SearchOptions.build({"preset": "theirs"})
 
 
 @pytest.mark.parametrize(("given", "top_k"), [({}, 4), ({"top_k": 7}, 7), ({"top_k": None}, None)])
 def test_a_tree_samples_among_its_branches_unless_top_k_is_set(given, top_k):
     options = SearchOptions(method="tree", tree=TreeOptions(width=4))
-    assert apply_preset("default", options, SamplingOptions(**given))[1].top_k == top_k
+    assert sampling_of(options, SamplingOptions(**given)).top_k == top_k
 
 
 def test_the_rule_greedy_has_its_own_exploration():

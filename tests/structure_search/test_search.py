@@ -23,7 +23,7 @@ from crystallm.storage.journal import Journal
 from crystallm.structure_search import search as structure_search_search
 from crystallm.structure_search.api import best_first, best_so_far
 from crystallm.structure_search.elite_policy import ElitePolicy
-from crystallm.structure_search.options import EliteOptions, SearchOptions, TreeOptions, apply_preset
+from crystallm.structure_search.options import EliteOptions, SearchOptions, TreeOptions, sampling_of
 from crystallm.structure_search.policy import Outcome, Proposal, SearchPrompt
 from crystallm.structure_search.prefixes import PrefixExplorer
 from crystallm.structure_search.results import invalid_reward
@@ -57,12 +57,11 @@ def search_options(**given):
 
 def a_search(model, path=None, **given):
     usual = {"energy": "energies:morse", "device": "cpu", "seed": 3, "temperature": 1.5, "top_k": None}
-    preset = given.pop("preset", "default")
-    method = given.get("method", "elites" if preset == "default" else "tree")
+    method = given.get("method", "tree" if given.get("preset") == "paper" else "elites")
     # The parrot is too sure of itself for a tree with a cut-off.
     own = {"elites": {"warm_up": 6}, "tree": {"prior_cutoff": 1.0}, "sampling": {}}[method]
-    groups = search_options(**{"parallel_simulations": 4, **usual, **own, **given})
-    options, settings = apply_preset(preset, *groups)
+    options, settings = search_options(**{"parallel_simulations": 4, **usual, **own, **given})
+    settings = sampling_of(options, settings)
     return Search(model, Request(formula="TiO2", z=2), options, settings, path)
 
 
@@ -288,7 +287,7 @@ def test_python_gets_crystals_best_first_and_bad_questions_an_answer(parrot):
     assert [crystal.energy for crystal in crystals] == sorted(crystal.energy for crystal in crystals)
     assert all(crystal.validity.valid for crystal in crystals)
     for wrong, said in (
-        ({"preset": "theirs"}, "no preset 'theirs'"),
+        ({"preset": "theirs"}, "preset = 'theirs'"),
         ({"energy": "dft"}, "no energy model 'dft'"),
         ({"z": 0}, "z"),
         ({"space_group": "P77"}, "P77"),

@@ -1,59 +1,91 @@
-"""Threads: as many as were asked for, or as a container's share allows, and none that spin."""
+"""Floating-point operations of training and the peak of devices."""
 
 from __future__ import annotations
 
-import math
-import os
-import subprocess
-import sys
+import json
 
+import numpy as np
 import pytest
 import torch
 
-from crystallm.errors import InputError
-from crystallm.execution import devices
+from crystallm.network import transformer
+from crystallm.network.config import ModelConfig
+from crystallm.storage import run_folder
+from crystallm.training import flops, loop, metrics
+from crystallm.training.recipe import Recipe
+from real_crystals import write_split
+
+CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _as_before():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+TINY = {
+    "n_layer": 1, "n_head": 2, "n_embd": 16, "context": 100, "batch_tokens": 128, "warmup": 3,
+    "dtype": "float32", "learning_rate": 1e-2, "dropout": 0.0, "max_updates": 12, "validate_every": 0.25,
+}  # fmt: skip
+
+
+def write_data(folder, seed, vocab_size=40, language="orbits"):
+    rng = np.random.default_rng(seed)
+    for split, n in (("train", 40), ("val", 6)):
+        texts = [rng.integers(40, size=rng.integers(2, 80)) for _ in range(n)]
+        write_split(folder, split, texts)
+    (folder / run_folder.FACTS).write_text(json.dumps({"language": language, "vocab_size": vocab_size}))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Trains a tiny network with these fields; the folder and what was reported."""
+    monkeypatch.setattr(metrics, "plot", lambda _: None)
+    data = write_data(tmp_path / "data", 0)
+
+    def train(name="run", *, resume=False, data=data, stop=None, **fields):
+        budget = {"max_updates": None} if {"max_tokens", "max_minutes"} & fields.keys() else {}
+        seen = []
+
+        def report(progress, losses):
+            seen.append((progress, losses))
+            if progress.update == stop:
+                raise KeyboardInterrupt
+
+        recipe = Recipe(**TINY | budget | fields)
+        loop.train(recipe, data, tmp_path / name, device="cpu", resume=resume, report=report)
+        return tmp_path / name, seen
+
+    return train
+
+
+def test_operations_are_counted_as_palm_counts():
+    config = ModelConfig(language="cif", vocab_size=371, n_layer=8, n_embd=512, context=1024)
+    n = transformer.GPT(config).num_parameters()
+    per_token = flops.count_operations(config, n, 10, 10 * 1024) / 10
+    assert per_token == pytest.approx(6 * 25.4e6 + 12 * 8 * 512 * 1024, rel=0.01)
+
+
+def test_a_run_counts_its_operations(run):
+    _, seen = run(packing="random", context=64, max_updates=2, gradient_accumulation=2)
+    net = transformer.GPT(
+        ModelConfig(language="orbits", vocab_size=40, n_layer=1, n_head=2, n_embd=16, context=64)
+    )
+    expected = flops.count_operations(net.config, net.num_parameters(), 2 * 256, 2 * 256 * 64)
+    assert seen[-1][0].operations == expected
+
+
+def test_the_peak_of_this_machine_is_measured():
+    found, origin = flops.peak(CPU, "float32")
+    assert origin == "measured"
+    assert 1e9 < found < 1e14
 
 
 @pytest.mark.parametrize(
-    ("text", "quota"),
-    [("max 100000\n", math.inf), ("150000 100000\n", 1.5), ("", math.inf), ("much of it\n", math.inf)],
+    ("name", "tera"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("Tesla T4", 65),
+    ],
 )
-def test_a_share_of_processors_is_read(text, quota, tmp_path):
-    path = tmp_path / "cpu.max"
-    path.write_text(text)
-    assert devices._cpu_quota(path) == quota
-    assert devices._cpu_quota(tmp_path / "missing") == math.inf
-
-
-@pytest.mark.parametrize(("quota", "threads"), [(math.inf, 3), (8.0, 3), (2.5, 2), (0.2, 1)])
-def test_no_more_threads_than_a_container_may_use(quota, threads, monkeypatch):
-    torch.set_num_threads(3)
-    monkeypatch.setattr(devices, "_cpu_quota", lambda: quota)
-    assert devices.use_threads(None) == torch.get_num_threads() == threads
-
-
-def test_threads_that_were_asked_for_are_used():
-    assert devices.use_threads(2) == torch.get_num_threads() == 2
-    with pytest.raises(InputError, match="threads = 0: write a whole number from 1"):
-        devices.use_threads(0)
-
-
-@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_waiting_threads_sleep_unless_somebody_wants_them_to_spin(before, after):
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    code = "import os, sys, crystallm; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment | ({} if before is None else {"OMP_WAIT_POLICY": before}),
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert done.stdout.split() == [after, "False"]
+def test_the_peak_of_a_gpu_is_that_of_its_data_sheet(monkeypatch, name, tera):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    assert flops.peak(torch.device("cuda", 0))[0] == tera * 1e12

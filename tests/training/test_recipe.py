@@ -12,16 +12,11 @@ import torch
 from crystallm.datasets import shards
 from crystallm.errors import CheckpointError, InputError
 from crystallm.models import load
-from crystallm.network import transformer
-from crystallm.network.config import ModelConfig
 from crystallm.storage import run_folder
-from crystallm.training import distributed, flops, loop, metrics, state
+from crystallm.training import distributed, loop, metrics, state
 from crystallm.training.loss import Losses
 from crystallm.training.recipe import Recipe
 from real_crystals import write_split
-
-CPU = torch.device("cpu")
-
 
 TINY = {
     "n_layer": 1, "n_head": 2, "n_embd": 16, "context": 100, "batch_tokens": 128, "warmup": 3,
@@ -175,7 +170,7 @@ def test_other_equivalents_are_other_data(run, tmp_path):
 
 def test_data_without_equivalents_are_refused_with_the_mend(run, tmp_path):
     with pytest.raises(
-        InputError, match=r"no split 'equivalents' in .* `crystallm prepare --equivalents 6`"
+        InputError, match=r"no split 'equivalents' in .* `crystallm prepare --augmentations 6`"
     ) as caught:
         run(**TOLD)
     assert "\n" not in str(caught.value)
@@ -226,42 +221,6 @@ def test_the_architecture_of_a_model_is_known(run):
     }  # fmt: skip
     with pytest.raises(CheckpointError, match="nowhere"):
         loop.architecture_of("nowhere")
-
-
-def test_operations_are_counted_as_palm_counts():
-    config = ModelConfig(language="cif", vocab_size=371, n_layer=8, n_embd=512, context=1024)
-    n = transformer.GPT(config).num_parameters()
-    per_token = flops.count_operations(config, n, 10, 10 * 1024) / 10
-    assert per_token == pytest.approx(6 * 25.4e6 + 12 * 8 * 512 * 1024, rel=0.01)
-
-
-def test_a_run_counts_its_operations(run):
-    _, seen = run(packing="random", context=64, max_updates=2, gradient_accumulation=2)
-    net = transformer.GPT(
-        ModelConfig(language="orbits", vocab_size=40, n_layer=1, n_head=2, n_embd=16, context=64)
-    )
-    expected = flops.count_operations(net.config, net.num_parameters(), 2 * 256, 2 * 256 * 64)
-    assert seen[-1][0].operations == expected
-
-
-def test_the_peak_of_this_machine_is_measured():
-    found, origin = flops.peak(CPU, "float32")
-    assert origin == "measured"
-    assert 1e9 < found < 1e14
-
-
-@pytest.mark.parametrize(
-    ("name", "tera"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989),
-        ("NVIDIA H100 PCIe", 756),
-        ("NVIDIA A100-SXM4-80GB", 312),
-        ("Tesla T4", 65),
-    ],
-)
-def test_the_peak_of_a_gpu_is_that_of_its_data_sheet(monkeypatch, name, tera):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
-    assert flops.peak(torch.device("cuda", 0))[0] == tera * 1e12
 
 
 def test_one_process_is_a_world_of_its_own():

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import Floats
     from crystallm.models.model import Model
 
-
 KINDS = ("atoms", "digits", "space-groups")
-
 SYSTEMS = (
     (2, "triclinic"), (15, "monoclinic"), (74, "orthorhombic"), (142, "tetragonal"), (167, "trigonal"),
     (194, "hexagonal"), (230, "cubic"),

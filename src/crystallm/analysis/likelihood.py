@@ -26,13 +26,11 @@ if TYPE_CHECKING:
     from crystallm.models.model import Model
     from crystallm.sources.entry import Entry
 
-
 BATCH_TOKENS = 16_384
 """Maximum number of tokens of a batch, padding included."""
 
 SORTED = 512
 """Number of crystals that are sorted by length before they are batched."""
-
 COLUMNS = {
     "id": "string",
     "formula": "string",

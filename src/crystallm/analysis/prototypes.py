@@ -17,19 +17,14 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-
 SYMPREC = 0.1
 """Distance tolerance of the symmetry search, Å."""
-
 ANGLE_TOLERANCE = 5.0
 """Angle tolerance of the symmetry search, degrees."""
-
 MIN_VOLUME = 1e-3
 """Å^3; smaller cells are not standardized."""
-
 ANIONS = frozenset("H N O F P S Cl As Se Br Te I".split())
 """Elements allowed as X."""
-
 MAX_ATOMS = 1000
 """Maximum number of atoms of a crystal; larger ones have no class."""
 

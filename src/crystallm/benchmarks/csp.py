@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     Sample = Structure | str | None
 
-
 SYMPREC = 0.1
 """Distance tolerance of the symmetrization, Å."""
 
@@ -204,7 +203,7 @@ def compare_pairs(
         how: further arguments of `run_tasks`.
 
     Returns:
-        For each entry and sample the value of the function, or `Failure`; None for a sample that is None.
+        Value of the function for each entry and sample, or `Failure`; None if the sample is None.
     """
     # One task per distinct pair, as a model may repeat a sample. Tasks of an entry are consecutive, so that a
     # worker reads and symmetrizes its reference once.

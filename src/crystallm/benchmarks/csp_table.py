@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from crystallm.benchmarks.metrics import Line
     from crystallm.benchmarks.reference_sets import ReferenceStructure
 
-
 COLUMNS = {
     "entry": "int32",
     "id": "string",
@@ -45,7 +44,6 @@ COLUMNS = {
 }
 """Columns of the rows, with pyarrow types. rms: normalized, null without a match, regardless of the SMACT
 test. fold_seconds: time per sample of finding the clusters of the block. cif: the text that was compared."""
-
 MAX_PAIRS = 20_000
 """Maximum number of comparisons for METRe; some hundredths of a second each."""
 

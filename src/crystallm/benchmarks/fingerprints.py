@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     Sample = Structure | str | None
 
-
 BLOCK = 512
 """Number of generated crystals compared at a time; with 9,000 references, 40 MB of distances."""
 

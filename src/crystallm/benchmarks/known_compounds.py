@@ -38,13 +38,10 @@ if TYPE_CHECKING:
 
     Sample = Crystal | str | None
 
-
 SYMPREC = 0.1
 """Distance tolerance of the symmetry search, Å."""
-
 ANGLE_TOLERANCE = 5.0
 """Angle tolerance, degrees; as in pymatgen and `validity`."""
-
 _SEEN = {"true": True, "false": False, "": None}
 
 
@@ -259,14 +256,14 @@ def _groups(samples: Sequence[Sample], how: Mapping[str, Any]) -> list[str | Non
 
     crystals = [sample for sample in samples if isinstance(sample, Crystal)]
     limits: Limits = how["limits"]
-    verdicts = checks.check_many(
+    validities = checks.check_many(
         [crystal.judged for crystal in crystals],
         workers=how["workers"],
         seconds=limits.seconds,
         memory_gb=limits.memory_gb,
     )
-    for crystal, verdict in zip(crystals, verdicts, strict=True):
-        crystal.judge(verdict)
+    for crystal, validity in zip(crystals, validities, strict=True):
+        crystal.judge(validity)
     texts = list(dict.fromkeys(sample for sample in samples if isinstance(sample, str)))
     answers = run_tasks(None, group_record, texts, **how)
     by_text = dict(zip(texts, answers, strict=True))

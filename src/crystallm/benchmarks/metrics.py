@@ -27,12 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
 RESAMPLES, CHUNK = 2000, 100
-
 WITHIN = (2.5, 97.5)
 """Percentiles of an interval."""
-
 NO_MATCH = 0.5
 """Distance of a reference structure without a match in cRMSE: the matcher's `stol`."""
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from crystallm.structures.duplicates import OnDone
     from crystallm.structures.known_structures import ComparedSample
 
-
 STABLE, METASTABLE = 0.0, 0.1
 """Bounds of the energy above the hull, eV/atom."""
 

@@ -19,13 +19,10 @@ if TYPE_CHECKING:
 
     from crystallm.generation.request import Request
 
-
 T = TypeVar("T")
-
 SETS = ("perov_5", "carbon_24", "mp_20", "mpts_52")
 """Benchmarks of crystal structure prediction with official splits, published with CDVAE (Xie et al., ICLR
 2022) and DiffCSP (Jiao et al., NeurIPS 2023)."""
-
 FOLDER = "CRYSTALLM_DATA"
 """Environment variable with the folder of these sets."""
 

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     Sample = Crystal | Structure | str | None
 
-
 COLUMNS = ("formula", "class", "a", "c", "id", "source", "license", "split")
 """Columns of a file of known cells; lengths in Å, c only if it differs from a."""
 

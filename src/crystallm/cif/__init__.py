@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from crystallm.cif.writer import formula_unit, to_cif, to_text
 
 __all__ = ["ParsedText", "Row", "formula_unit", "parse", "to_cif", "to_structure", "to_text"]
-
 __getattr__, __dir__ = public_names(
     __name__,
     {

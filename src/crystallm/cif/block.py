@@ -17,42 +17,27 @@ from crystallm.errors import CrystallmError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-
 LENGTHS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")
-
 ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
-
 CELL = LENGTHS + ANGLES
-
 VOLUME, Z = "_cell_volume", "_cell_formula_units_Z"
-
 GROUP, NUMBER = "_symmetry_space_group_name_H-M", "_symmetry_Int_Tables_number"
-
 GROUP_NAMES = (GROUP, "_space_group_name_H-M_alt")
 """Items with the symbol of the space group: the first is that of standard texts, and so below."""
-
 STRUCTURAL, SUM = "_chemical_formula_structural", "_chemical_formula_sum"
-
 PROPERTY_LOOP = (
     "_atom_type_symbol",
     "_atom_type_electronegativity",
     "_atom_type_radius",
     "_atom_type_ionic_radius",
 )
-
 OPERATOR_LOOP = ("_symmetry_equiv_pos_site_id", "_symmetry_equiv_pos_as_xyz")
-
 OPERATOR_NAMES = (OPERATOR_LOOP[1], "_space_group_symop_operation_xyz")
 """Columns with symmetry operators."""
-
 SYMBOL, LABEL = "_atom_site_type_symbol", "_atom_site_label"
-
 MULTIPLICITY, OCCUPANCY = "_atom_site_symmetry_multiplicity", "_atom_site_occupancy"
-
 POSITION = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
-
 ATOM_LOOP = (SYMBOL, LABEL, MULTIPLICITY, *POSITION, OCCUPANCY)
-
 _TOKEN = re.compile(r"""'(.*?)'(?!\S)|"(.*?)"(?!\S)|([^\s'"]\S*|['"]\S*)""")
 
 

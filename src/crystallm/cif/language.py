@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-
 MAX_PROMPT = 1000
 """Tokens within which a text has named its space group, whatever its elements."""
 

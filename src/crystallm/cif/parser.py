@@ -35,19 +35,14 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import SpaceGroup
 
-
 MAX_CHARACTERS = 200_000
 """Longer texts are rejected. The longest published one has some 5,000 characters."""
-
 MAX_ATOMS = 5_000
 """Most atoms of a conventional cell."""
 
 _ION = re.compile(r"([A-Z][a-z]?)([0-9]{0,6})")
-
 _WHOLE = re.compile(r"[0-9]{1,6}")
-
 _NUMERAL = re.compile(r"[-+]?(?:[0-9]{1,6}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})")
-
 _VALUE = re.compile(r"'([^']*)'(?!\S)|\"([^\"]*)\"(?!\S)|([^\s'\"]\S*)")
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-
 SNAP = 1e-3
 """Largest distance of a printed coordinate from its Wyckoff position (fraction). Rounding causes up to
 1.5e-4, in (x, 2x, z). In a cell of 10 Å it is 0.01 Å, a tenth of the tolerance of the symmetry search."""

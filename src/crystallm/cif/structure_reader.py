@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats
 
-
 MAX_IMAGES = 10_000
 """Most atom rows times operators of a text; real crystals stay below 3,000."""
 

@@ -19,17 +19,14 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-
 UNKNOWN = 370
 """Id of `<unk>`."""
 
 _GROUP_TAG = "_symmetry_space_group_name_H-M"
-
 _GROUP_MARK = "_sg"
 """Ending that keeps the group `Pm` apart from the element `Pm` in the vocabulary; texts have it without."""
 
 _BLANKS = re.compile(r"[ \t]+")
-
 _MEMO_LINE = 160
 """Lines of a standard text are shorter; longer ones are not cached."""
 

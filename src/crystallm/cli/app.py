@@ -1,40 +1,24 @@
-"""The command line. Owns the exit codes, 0, 1 (ran and failed) or 2 (asked wrongly), and the form of errors.
+"""The command line: its exit codes, 0, 1 (failed) or 2 (invalid input), and the form of errors.
 
-Everything heavy is imported inside the command that needs it, so that `--help` is quick. Results go to
-standard output, progress and errors (one line, no traceback) to standard error.
+Commands are imported when they are used, so that `--help` is quick. Results go to standard output, progress
+and errors (one line, no traceback) to standard error.
 """
 
 from __future__ import annotations
 
-import inspect
-import itertools
 import logging
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
 
-from crystallm.cli.commands.benchmark.csp import csp
-from crystallm.cli.commands.benchmark.generated import novelty, unconditional
-from crystallm.cli.commands.benchmark.known import classes, compounds
-from crystallm.cli.commands.complete import complete
-from crystallm.cli.commands.energies import energy_server, hull, relax
-from crystallm.cli.commands.evaluate import evaluate, score
-from crystallm.cli.commands.export import export
-from crystallm.cli.commands.generate import generate
-from crystallm.cli.commands.models import convert, embeddings, models
-from crystallm.cli.commands.prepare import prepare, prompts
-from crystallm.cli.commands.search import search
-from crystallm.cli.commands.serve import cluster, serve
-from crystallm.cli.commands.train import train
-from crystallm.cli.option_groups import read_config_file, set_flags, validation_message
-from crystallm.errors import CrystallmError, InputError, install
+from crystallm.cli.command_loader import COMMANDS, add_commands
+from crystallm.errors import CrystallmError, InputError
 from crystallm.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 
 def _whole(arguments: ArgumentCollection) -> None:
@@ -47,58 +31,39 @@ def _whole(arguments: ArgumentCollection) -> None:
 
 KEPT = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark")
 """Commands that go on where they were when they are given again."""
-
 UNKEPT = ("compounds", "classes", "novelty", "unconditional")
 """Benchmarks that begin anew."""
 
-_ORDER = itertools.count()
 
-options = Group("Parameters", validator=_whole)
+def make_app(words: Sequence[str] | None = None) -> App:
+    """Return the command line.
 
-app = App(
-    name="crystallm",
-    help="Plausible crystal structures from a chemical formula, written by a language model of crystals.",
-    version=__version__,
-    help_format="plaintext",
-    group_parameters=options,
-    config=(read_config_file,),
-    suppress_keyboard_interrupt=False,
-)
-
-
-def _flowed(command: Callable[..., None]) -> str:
-    """What a command's help says, each paragraph on one line: lines end where those of the terminal do."""
-    said = re.sub(
-        r"pip install 'crystallm\[(\w+)\]'", lambda found: install(found[1]), inspect.getdoc(command) or ""
+    Args:
+        words: to be run: of commands that they do not name, the help has the first line only. None: all have
+            it whole.
+    """
+    made = App(
+        name="crystallm",
+        help="Plausible crystal structures from a chemical formula, by a language model of crystals.",
+        version=__version__,
+        help_format="plaintext",
+        group_parameters=Group("Parameters", validator=_whole),
+        config=(_read_config_file,),
+        suppress_keyboard_interrupt=False,
     )
-    paragraphs = said.split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    add_commands(made, COMMANDS, words)
+    return made
 
 
-def _add(group: App, *commands: Callable[..., None]) -> None:
-    """Add commands, which the help lists in this order."""
-    for command in commands:
-        set_flags(command)
-        group.command(command, help=_flowed(command), sort_key=next(_ORDER))
+def _read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    if any(argument.keys == ("config",) for argument in arguments):
+        from crystallm.cli.option_groups import read_config_file
+
+        read_config_file(app, commands, arguments)
 
 
-_add(app, generate, search, complete, relax, evaluate, hull, score, export)
-
-benchmark = App(
-    name="benchmark",
-    help="Measure a model against known crystals.",
-    help_format="plaintext",
-    group_parameters=options,
-    sort_key=next(_ORDER),
-)
-
-benchmark.default(csp)  # `crystallm benchmark mp_20`
-
-_add(benchmark, csp, compounds, classes, novelty, unconditional)
-
-app.command(benchmark)
-
-_add(app, prepare, train, prompts, models, convert, embeddings, serve, energy_server, cluster)
+app = make_app()
+"""All commands with their whole help, such as for the reference."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -119,7 +84,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if logging.lastResort is not None:  # prints warnings on standard error
         logging.lastResort.setFormatter(logging.Formatter("crystallm: %(message)s"))
     try:
-        app(
+        make_app(words)(
             words,
             exit_on_error=False,
             print_error=False,
@@ -160,8 +125,11 @@ def _said(error: CycloptsError) -> str:
     """What a command line that cannot be read is told."""
     if isinstance(error.__cause__, InputError):
         return str(error.__cause__)
-    if (message := validation_message(error)) is not None:
-        return message
+    if error.__cause__ is not None:
+        from crystallm.cli.option_groups import validation_message
+
+        if (message := validation_message(error)) is not None:
+            return message
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         more = (
             "; many formulas are named in a file, --requests"

@@ -64,10 +64,8 @@ def progress_bars(*, shown: bool) -> Progress:
 
 WINDOW = 60.0
 """Seconds over which the pace is taken, at least."""
-
 STEPS = 8
 """Steps over which it is taken, at least: a block may take minutes."""
-
 EVERY = 60.0
 """Seconds between two lines where there is no terminal."""
 

@@ -13,17 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-
 _REASONS = 10
-
 _REASON = 90
-
 _RELATED = {"formation_energy": "formation", "e_above_hull": "above hull"}
 """Columns of energies counted from others, eV per atom, and their heads."""
-
 LARGE_CELL = 100
 """Atoms of a cell from which on a person is told what helps where no crystal is valid."""
-
 INDEPENDENT = 30
 """Independent atoms up to which crystals come out valid: docs/grammar.md has the figures."""
 

@@ -6,7 +6,6 @@ of the field is its help.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
@@ -19,8 +18,7 @@ from crystallm.errors import InputError
 from crystallm.options import Flag, Options, error_line, hint, read_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from concurrent.futures import Executor
+    from collections.abc import Callable, Iterable, Mapping
 
     from cyclopts import App, ArgumentCollection, CycloptsError
 
@@ -33,7 +31,6 @@ def _show_default(value: object) -> str | None:
 
 
 _Group = TypeVar("_Group", bound=Options)
-
 Flat = Annotated[_Group, Parameter(name="*", negative_bool=(), show_default=_show_default)]
 """An option group whose fields are flags of the command."""
 
@@ -62,19 +59,27 @@ class OutputOptions(QuietOptions):
 def set_flags(command: Callable[..., None]) -> None:
     """Give the fields of a command's option groups the flag names that their `Flag` metadata adds."""
     for group in get_type_hints(command).values():
-        if not (inspect.isclass(group) and issubclass(group, Options)):
-            continue
-        for name, field in group.model_fields.items():
-            if field.description is not None:
-                field.description = " ".join(field.description.split())
-            for i, flag in enumerate(field.metadata):
-                if isinstance(flag, Flag):
-                    field.metadata[i] = Parameter(
-                        name=(flag.name or f"--{name.replace('_', '-')}", *flag.more),
-                        negative_bool=("no-",) if flag.negative else (),
-                        negative_iterable=(),
-                        consume_multiple=flag.several,
-                    )
+        if inspect.isclass(group) and issubclass(group, Options):
+            _set_flags(group)
+
+
+def _set_flags(group: type[Options]) -> None:
+    # cyclopts looks at `func` first; else it parses the source of each base class for help that the fields
+    # have already, which takes longer than all else.
+    type.__setattr__(group, "func", len)
+    for name, field in group.model_fields.items():
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, Options):
+            _set_flags(field.annotation)
+        if field.description is not None:
+            field.description = " ".join(field.description.split())
+        for i, flag in enumerate(field.metadata):
+            if isinstance(flag, Flag):
+                field.metadata[i] = Parameter(
+                    name=(flag.name or f"--{name.replace('_', '-')}", *flag.more),
+                    negative_bool=("no-",) if flag.negative else (),
+                    negative_iterable=(),
+                    consume_multiple=flag.several,
+                )
 
 
 def read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -117,44 +122,33 @@ ConfigFile = Annotated[
         name="--config", help="YAML file with options of this command; what stands on the command line wins."
     ),
 ]
-
 ModelName = Annotated[
     str | None,
     Parameter(help="Bundled or published name, folder, ckpt.pt or its archive, hf:org/name (default)."),
 ]
-
 Temperature = Annotated[
     float | None,
     Parameter(
         help="Below 1 the likely grows likelier, above 1 samples differ more; 0: likeliest only (1.0)."
     ),
 ]
-
 TopK = Annotated[int | None, Parameter(help="Sample from the k likeliest tokens (10); 0 for all.")]
-
 TopP = Annotated[
     float | None, Parameter(help="Sample from the likeliest tokens that together are as probable (1).")
 ]
-
 Seed = Annotated[int | None, Parameter(help="The same seed gives the same crystals (0).")]
-
 Constraints = Annotated[
     str | None, Parameter(help="full: crystallography and formula; syntax: the form alone; none (full).")
 ]
-
 Device = Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:1, mps (auto).")]
-
 Dtype = Annotated[
     str | None, Parameter(help="float32, or bfloat16: faster for large networks (auto: float32).")
 ]
-
 BatchSize = Annotated[int | None, Parameter(help="Crystals written at a time (32).")]
-
 Formation = Annotated[
     bool | None,
     Parameter(negative=(), help="Formation energies, eV/atom, from the elements by the same energy model."),
 ]
-
 HullFile = Annotated[
     Path | None,
     Parameter(
@@ -162,7 +156,6 @@ HullFile = Annotated[
         help="File of entries (CSV, JSONL, JSON: composition, energy_per_atom): how far above their hull.",
     ),
 ]
-
 Cluster = Annotated[
     str | None,
     Parameter(
@@ -170,9 +163,7 @@ Cluster = Annotated[
         help="Work on a Dask cluster: its scheduler's address, or a YAML file; see crystallm cluster.",
     ),
 ]
-
 Json = Annotated[bool, Parameter(negative=(), help="Print JSON, one object a line, in place of a table.")]
-
 Quiet = Annotated[bool, Parameter(negative=(), help="Print nothing but errors.")]
 
 
@@ -209,22 +200,6 @@ def read_config(path: Path | None, known: Iterable[str]) -> dict[str, Any]:
         if name not in names:
             raise InputError(f"{path}: unknown option {name!r}: {hint(name, names)}")
     return options
-
-
-@contextlib.contextmanager
-def executor(options: Mapping[str, Any]) -> Iterator[Executor | None]:
-    """Where the units of work run: on the cluster that the option names; None: on this machine.
-
-    Raises:
-        InputError, CrystallmError: as `cluster.connect`.
-    """
-    if options.get("cluster") is None:
-        yield None
-        return
-    from crystallm.execution import cluster
-
-    with cluster.connect(str(options["cluster"])) as connected:
-        yield connected
 
 
 def sampling(options: Mapping[str, Any]) -> SamplingOptions:

@@ -26,18 +26,13 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-
 MAX_ATOMS = 2000
 """Most atoms in one cell. The conventional cells of the training data hold far fewer."""
 
 _MAX_LENGTH = 500
-
 _MAX_MULTIPLIED = 100  # atoms of the formula in whole numbers that is suggested for one with fractions
-
 _OPEN = {"(": ")", "[": "]", "{": "}"}
-
 _TOKEN = re.compile(r"\s*(?:(?P<symbol>[A-Z][a-z]?)|(?P<count>\d+(?:\.\d+)?)|(?P<mark>[()\[\]{}·]))")
-
 _DOTS = str.maketrans(dict.fromkeys("•⋅∙*⸱", "·"))
 
 

@@ -27,21 +27,14 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 Floats = npt.NDArray[np.float64]
-
 Ints = npt.NDArray[np.int64]
-
 Bools = npt.NDArray[np.bool_]
-
 GENERIC = (0.12345, 0.28718, 0.39173)
 """Values of free parameters that are not special in any group."""
-
 UNIT = 24
 """Translations and offsets are stored as integers in 24ths."""
-
 PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
-
 SYSTEMS = (
     (2, "triclinic", PARAMETERS),
     (15, "monoclinic", ("a", "b", "c", "beta")),

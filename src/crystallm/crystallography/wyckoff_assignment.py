@@ -12,7 +12,6 @@ from crystallm.crystallography import space_groups
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-
 KEPT = 1 << 16
 """Cached answers about counts, so that a million compositions do not fill the memory."""
 

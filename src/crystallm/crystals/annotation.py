@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from crystallm.crystals.crystal import Crystal
     from crystallm.energy.options import EnergyOptions
 
-
 JUDGED_BY_ONE = 32
 """Crystals for which a further judging process is started."""
-
 WEIGHED_BY_ONE = 8
 """Crystals for which a further process with an energy model is started."""
 

@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from crystallm.energy.options import EnergyOptions
 
 Ranking = Literal["agreement", "likelihood", "combined", "energy"]
-
 ATTEMPTS = 10
 """Samples drawn for each valid crystal requested, at most, where no other limit is given."""
 

@@ -11,7 +11,6 @@ from crystallm.crystals import selection as crystals_selection
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-
 COLUMNS = {
     "request": "int32",
     "sample": "int32",

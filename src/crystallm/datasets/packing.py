@@ -22,13 +22,9 @@ if TYPE_CHECKING:
 
     from crystallm.datasets.shards import ConcatenatedSplit, Ids, TokenSplit
 
-
 IGNORE = -100  # target of a position without a loss; the value that torch's cross entropy ignores
-
 PADDING = -1  # segment of padding
-
 SHORTEST_WINDOW = 64
-
 OPEN_WINDOWS = 64  # number of windows that `pack` fills at a time
 
 

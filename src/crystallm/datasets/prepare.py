@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-
 UNIT_ROWS, UNIT_BYTES = 500, 1_000_000
 """A unit of work ends with whichever is reached first."""
 

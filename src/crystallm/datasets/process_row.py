@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-
 COLUMNS = {
     "id": "string",
     "source": "string",

@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 
     from crystallm.datasets.options import PrepareOptions
 
-
 JSON, HTML = "report.json", "report.html"
-
 STEPS = {RowStatus.EXCLUDED: "exclude", RowStatus.DUPLICATE: "duplicate", RowStatus.UNSPLIT: "split"}
 """Names of the steps that need all rows."""
-
 ORDER = (
     "read", "ordered", "elements", "atoms", "volume", "distance", "encode", "length", "failed", "exclude",
     "split", "duplicate",

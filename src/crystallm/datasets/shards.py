@@ -19,10 +19,8 @@ from crystallm.errors import InputError
 from crystallm.storage.run_folder import FACTS
 
 Ids = npt.NDArray[np.int64]
-
 EQUIVALENTS = "equivalents"
 """Split with equivalent descriptions of the crystals of `train`: the same number of each, in their order."""
-
 MAX_VOCABULARY = 65536
 """Maximum number of tokens: ids are uint16."""
 

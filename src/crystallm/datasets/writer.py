@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     from crystallm.datasets.report import PreparationReport
     from crystallm.datasets.selection import RowSelection
 
-
 ROWS = {
     "id": "string", "source": "string", "split": "string", "formula": "string", "cell": "string",
     "space_group": "int16", "n_atoms": "int32",
 }  # fmt: skip
-
 REJECTED = {"id": "string", "source": "string", "step": "string", "reason": "string"}
 
 

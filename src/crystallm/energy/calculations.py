@@ -21,13 +21,10 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-
 RELAX_SECONDS = 600.0
 """Limit for relaxing one structure."""
-
 GROUP = 16
 """Maximum number of structures whose energies are computed together."""
-
 SECONDS = 60.0
 """Limit for a group, and for each structure of one that failed. CHGNet takes a second for 100 atoms on a
 core; a cell that takes a minute is pathological."""

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pymatgen.core import Structure
 
-
 BOUND = 100.0
 """Maximum |E| of a valid energy, eV/atom. Tungsten's -13 (PBE, Materials Project, mp-91) is about the
 lowest real one; energies of overlapping atoms have no bound."""

@@ -20,9 +20,7 @@ from crystallm.errors import CrystallmError, InputError, install, quiet_librarie
 if TYPE_CHECKING:
     from crystallm.energy.protocol import EnergyModel
 
-
 DEFAULT = "chgnet"
-
 _BUILT_IN = {
     "chgnet": ("crystallm.energy.chgnet:ChgnetModel", ("chgnet", "ase"), install("energy")),
     "sevennet": ("crystallm.energy.ase_adapter:sevennet", ("sevenn", "ase"), "pip install sevenn"),

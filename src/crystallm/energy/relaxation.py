@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
     from crystallm.energy.protocol import EnergyModel
 
-
 SYMPREC = 0.01
 """Tolerance of the symmetry that is kept, reported and printed, Å. Relaxed positions are more exact
 than printed ones, and 0.1 Å, as elsewhere, would move them back."""
-
 MAX_GROWTH = 8.0
 """Maximum ratio of volumes: a cell twice as long in each direction is another crystal, or none."""
 

@@ -12,10 +12,8 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-
 ADDRESS = "tcp://127.0.0.1:5555"
 """Default address of a server: for programs of this machine alone."""
-
 SECONDS = 120.0
 """Time limit for one answer, longer than the limit of a server, s."""
 

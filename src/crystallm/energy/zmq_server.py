@@ -24,7 +24,6 @@ from crystallm.execution.tasks import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 _LOG = logging.getLogger(__name__)
 
 

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-
 SECONDS = 5.0
 """Intended time of a batch."""
-
 FEWEST = 16
 """Items of the first batch, so that the first results are stored soon."""
 

@@ -24,12 +24,9 @@ from crystallm.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
 _LOG = logging.getLogger(__name__)
-
 TIMEOUT = 10.0
 """Time in which a scheduler must answer, s."""
-
 _ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 
 

@@ -15,11 +15,8 @@ from crystallm.options import read_mapping, validated
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 EXAMPLE = "system: slurm"
-
 MISSING = f"a cluster needs Dask: {install('cluster')}"
-
 _SINGLE = tuple(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
 
 

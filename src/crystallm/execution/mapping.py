@@ -36,10 +36,8 @@ if TYPE_CHECKING:
     Function = Callable[..., Any] | str
 
 Task = TypeVar("Task")
-
 AHEAD = 1000
 """Default number of tasks that an executor of unknown size has at the same time."""
-
 CHUNK = 20
 """Maximum number of tasks that travel to such an executor together: to schedule one costs milliseconds."""
 

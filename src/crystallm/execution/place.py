@@ -1,12 +1,18 @@
-"""Where work runs: options for devices, worker processes and clusters."""
+"""Where work runs: options for devices, worker processes and clusters, and the executor they name."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from crystallm.options import NOT_DECIDING, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Executor
+    from contextlib import AbstractContextManager
 
 
 class DeviceOptions(Options):
@@ -28,3 +34,25 @@ class ExecutionOptions(WorkerOptions):
 
     cluster: Annotated[str | None, NOT_DECIDING] = None
     """Run on a Dask cluster: address of its scheduler, or a YAML file; see crystallm cluster."""
+
+
+def open_cluster(cluster: str | None) -> AbstractContextManager[Executor | None]:
+    """Connect to the cluster of the options, if any; see `cluster.connect`."""
+    if cluster is None:
+        return nullcontext()
+    from crystallm.execution.cluster import connect
+
+    return connect(cluster)
+
+
+@contextmanager
+def open_place(cluster: str | None, workers: int) -> Iterator[Executor]:
+    """Connect to the cluster of the options, or open a process pool of this machine."""
+    with open_cluster(cluster) as executor:
+        if executor is not None:
+            yield executor
+            return
+    from crystallm.execution.pool import ProcessPool
+
+    with ProcessPool(workers) as pool:
+        yield pool

@@ -22,7 +22,6 @@ from crystallm.execution.tasks import INDEX_VARIABLE, TaskError, WorkerStartErro
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 START_SECONDS = 180.0
 """Limit for the imports of a process, on a busy machine."""
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from crystallm.execution.progress import Progress
     from crystallm.storage.run_folder import RunFolder
 
-
 Content = TypeVar("Content")
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any] | str
 
-
 INDEX_VARIABLE = "CRYSTALLM_PROCESS"
 """Environment variable with the index of a worker process."""
 
@@ -43,7 +42,6 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-
 UNLIMITED = Limits(math.inf, None)
 
 

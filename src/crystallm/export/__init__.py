@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from crystallm.export.writers import FORMATS
 
 __all__ = ["FORMATS", "export"]
-
 __getattr__, __dir__ = public_names(
     __name__,
     {"FORMATS": "crystallm.export.writers", "export": "crystallm.export.collection"},

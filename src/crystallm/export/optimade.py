@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-
 API_VERSION = "1.2.0"
-
 PREFIX = "_crystallm_"
 """Prefix of properties beside the standard ones."""
-
 WHEN = "1970-01-01T00:00:00Z"
 """Default of `last_modified`: equal crystals have equal bytes."""
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-
 FACTS = (
     "requested_formula", "space_group", "space_group_number", "log_likelihood", "valid", "reasons",
     "bond_score", "rank", "cluster_size", "energy", "model", "seed", "sample_index",

@@ -36,11 +36,8 @@ if TYPE_CHECKING:
     from crystallm.generation.request import SamplingOptions
     from crystallm.models.model import Model
 
-
 GOLDEN = (math.sqrt(5) - 1) / 2
-
 _NEGLIGIBLE = 1e-6  # a choice with less weight is not tried
-
 _SHOWN = 5  # choices that a note names
 
 

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from crystallm.models.model import Model
     from crystallm.orbits.description import Description
 
-
 Kept = Literal["all", "orbits"]
-
 MORE = 24
 """Formula units above the fewest that hold the known atoms, up to which one looks for a Z that works."""
 

@@ -50,18 +50,13 @@ if TYPE_CHECKING:
 
     Composition = tuple[tuple[str, int], ...]
 
-
 TOGETHER = (64, 1024)
 """Samples in a row that share their drawn compositions: the first of a request, and those behind them."""
-
 DRAWS = (256, 1024)
 """Compositions drawn for these."""
-
 ROUNDS = 4
 """Times that so many are drawn, at most, where none can be used."""
-
 _LONGEST = 100  # tokens of a composition
-
 _NEGLIGIBLE = 1e-6  # a composition with less weight is not taken
 
 

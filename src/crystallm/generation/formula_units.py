@@ -31,12 +31,9 @@ if TYPE_CHECKING:
 
     Told = tuple[Cell, list[int]]
 
-
 UNLIKELY = 0.01
 """Part of the likeliest Z's weight below which a Z is not tried."""
-
 _LEAST = math.log(UNLIKELY)
-
 _TOGETHER = 64  # formulas that are weighed together
 
 

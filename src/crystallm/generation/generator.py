@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
 
-
 LOG = logging.getLogger(__name__)
-
 CHECKED_TOGETHER = 256
 """Crystals that are checked together, at most; fewer where checks take more than seconds."""
 

@@ -122,10 +122,8 @@ def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None
 
 MAX_Z = 24
 """Formula units that are tried, at most; more of them where they are small."""
-
 SMALL_CELL = 96
 """Atoms up to which more formula units than MAX_Z are tried: alpha-Mn has 58 in its cell."""
-
 LARGE_CELL = 400
 """Atoms of a cell that is tried, at most, unless it holds one formula unit."""
 

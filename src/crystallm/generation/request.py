@@ -13,7 +13,6 @@ from crystallm.options import NOT_DECIDING, Flag, Options
 if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import SpaceGroup
 
-
 MAX_SAMPLES = 1_000_000
 """Crystals of one request, at most."""
 

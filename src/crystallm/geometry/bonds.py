@@ -23,17 +23,13 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats
 
-
 MAX_ATOMS = 1000
 """Most atoms of a cell whose bonds are searched."""
-
 VOLUME_PER_ATOM = (0.3, 500.0)
 """Å^3 between which bonds are searched; diamond has 5.7, solid xenon 58. Below, each atom has thousands of
 neighbors in reach; above, the search widens until it includes all atoms."""
-
 MAX_POINTS = 20_000
 """Most atoms in the search around one atom."""
-
 MAX_PAIRS = 100_000
 """Most pairs of atoms whose distances are computed together."""
 

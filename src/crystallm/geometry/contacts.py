@@ -21,13 +21,11 @@ from crystallm.geometry.symmetry_search import find_symmetry
 if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import Bools, Floats, Ints
 
-
 SHARE = 0.68
 """Smallest distance of two atoms as a share of the expected length of their bond, above which the paper's
 checks call it reasonable. Of 1,492 crystals of the training corpus 0.6 % have a shorter one; the median of
 the
 shortest is 0.93."""
-
 SYMPREC = 0.1
 """Å; tolerance with which `validity` finds the group of a crystal."""
 
@@ -35,9 +33,7 @@ VOLUMES = (4.0, 300.0)
 """Least and largest volume per atom, Å^3. The least of the same crystals is 4.4; 0.1 % have more than 275."""
 
 _SHIFTS = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))  # (27, 3)
-
 _NO_SHIFT = 13  # of these
-
 _CAPACITY = 32  # atoms at first
 
 

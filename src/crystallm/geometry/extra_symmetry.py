@@ -24,17 +24,13 @@ from crystallm.crystallography import space_groups
 if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import Floats, Ints
 
-
 MARGIN = 0.3
 """Å by which an operator must miss."""
-
 CUBIC = 0.15
 """Relative deviation from the ratios c / a of cubic lattices, 1 and sqrt(2), above which a tetragonal lattice
 has no other rotations, although spglib lets angles differ by 5 degrees."""
-
 MAX_PAIRS = 100_000
 """Most pairs of atoms that are compared; spglib is faster with more."""
-
 SAME = 1e-6
 
 

@@ -37,26 +37,19 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats, Ints
 
-
 RADIUS = 7.0
 """Å around an atom in which CrystalNN searches first."""
-
 FIRST = 40
 """Nearest atoms from which a Voronoi cell is first computed; enough for nine cells of ten."""
-
 SOFT, HARD = 0.5, 1.0
 """Å beyond the sum of covalent radii from which a neighbor counts less, and not at all."""
-
 CONTRAST = 3.0
 """Weight of a difference of electronegativity; 3.3 is the largest difference."""
-
 SAME = 1e-5
 """Difference of fractional coordinates up to which two atoms are on one point. Which of them is a neighbor of
 others then depends on their order, and CrystalNN itself is used."""
-
 FEW = 50
 """Most atoms of which each pair is compared."""
-
 TOGETHER = 64
 """Atoms whose Voronoi cells are evaluated together."""
 

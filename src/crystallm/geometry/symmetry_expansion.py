@@ -23,13 +23,10 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats
 
-
 TOLERANCE = 1e-4
 """Difference in fractional coordinates below which two images are one atom."""
-
 ROUNDING = 1e-9
 """Distance from the tolerance within which rounding decides."""
-
 MAX_PAIRS = 4_000_000
 """Most pairs of images that are compared."""
 

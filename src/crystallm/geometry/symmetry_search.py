@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-
 SYMPREC = 0.1
 """Distance tolerance, Å."""
-
 ANGLE_TOLERANCE = 5.0
 """Degrees."""
 

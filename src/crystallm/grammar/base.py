@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
     from crystallm.grammar.composition import CompositionConstraint
 
-
 CONSTRAINTS = ("full", "syntax", "none")
-
 ORBIT_RETRIES = 4
 """Of the coordinates of one orbit that put atoms too close."""
 

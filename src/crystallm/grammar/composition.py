@@ -17,11 +17,9 @@ from crystallm.crystallography import elements, wyckoff_assignment
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-
 MAX_ATOMS = 1_000
 """Most atoms of a cell: open collections hold up to 336 in the primitive cell, 3,200 texts up to 208 in the
 conventional one."""
-
 MAX_ELEMENTS = 8
 """Most elements of a composition, as in 47,335 structures of open collections."""
 

@@ -27,9 +27,7 @@ WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
 
 # Causal masks that old versions of the published code stored as buffers; not needed here.
 _MASK_BUFFER = re.compile(r"transformer\.h\.\d+\.attn\.(?:bias|masked_bias)")
-
 _FILLING = {"normal_", "uniform_", "kaiming_uniform_", "zeros_", "ones_", "fill_"}
-
 _HEAD, _TOKENS = "lm_head.weight", "transformer.wte.weight"
 
 

@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-
 ENDING = ".tar.gz"
-
 CHUNK = 1 << 20
-
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection is closed."""
 

@@ -31,23 +31,15 @@ if TYPE_CHECKING:
     from crystallm.network.config import ModelConfig
     from crystallm.network.transformer import GPT
 
-
 SHARD_BYTES = 15_000_000
-
 _HEADER_BYTES = 200_000  # reserved in each shard for the names of its tensors
-
 CONFIG_FILE = "config.json"
-
 INDEX_FILE = "model.safetensors.index.json"
-
 CARD_FILE = "card.json"
-
 PUBLISHED_FILE = "ckpt.pt"
-
 _OWN_FILE = re.compile(
     r"config\.json|card\.json|model\.safetensors\.index\.json|model-\d+-of-\d+\.safetensors"
 )
-
 _PART = re.compile(r"(?P<name>.+)#(?P<part>\d+)of(?P<n_parts>\d+)")
 
 

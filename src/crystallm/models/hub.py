@@ -15,12 +15,9 @@ if TYPE_CHECKING:
 
     from crystallm.models.model import Model
 
-
 PREFIX = "hf:"
-
 FILES = ("*.json", "*.safetensors", "ckpt.pt", "README.md")
 """Files of a repository to download; of pickled weights only the published ones, read as plain data."""
-
 _NAME = re.compile(r"(?P<name>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,100}))?")
 
 

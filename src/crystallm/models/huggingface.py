@@ -33,12 +33,9 @@ if TYPE_CHECKING:
 
     from crystallm.models.model import Model
 
-
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-
 OWN = "crystallm"
 """Key of our own config."""
-
 LAYERS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 

@@ -20,10 +20,8 @@ from crystallm.cif.block import GROUP
 if TYPE_CHECKING:
     from crystallm.language import Language
 
-
 MARK = "\ue000"
 """Marks a space group: a private-use character of Unicode."""
-
 UNKNOWN = "<unk>"
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from crystallm.network.transformer import GPT
 
-
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 """Suffixes of archives that hold a published file."""
 

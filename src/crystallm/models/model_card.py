@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crystallm.models.model import Model
 
-
 _USE = """
 ## How to use
 

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     Ids = npt.NDArray[np.int64]
 
 LAYER_NORM_EPS = 1e-5
-
 ROTARY_BASE = 10000.0  # base of the rotary frequencies (arXiv:2104.09864)
-
 INIT_STD = 0.02  # GPT-2's
 
 

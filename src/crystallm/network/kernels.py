@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from crystallm.network.attention import Rotation
     from crystallm.network.config import Ids
 
-
 LONG_RUN = 12
 """Longest run for which compiled attention is faster than torch's (250 columns, D = 64)."""
 

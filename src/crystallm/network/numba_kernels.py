@@ -21,24 +21,16 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered
-
 _FAST = _REORDER | {"nnan", "ninf"}  # and NaN need not be preserved
-
 _UNROLL = 4  # tokens of a run, or columns, processed together
-
 _CACHE_LINE = 64  # bytes
-
 _LOG2_E = np.float32(1.44269504)
 
 # ln 2 in two parts, and the polynomial of (exp(x) - 1 - x) / x² for |x| < ln 2 / 2 (Cephes, S. L. Moshier).
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-
 _EXP5, _EXP4, _EXP3 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
-
 _EXP2, _EXP1, _EXP0 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
-
 _MIN_EXP = np.float32(-87.0)  # smallest x for which exp(x) is a normal float32
-
 _LOWEST = np.float32(-3e38)
 
 
@@ -333,7 +325,5 @@ def _compile(function: Any, fast: set[str]) -> Any:
 
 
 attend = _compile(_attend, _FAST)
-
 rms_norm = _compile(_rms_norm, _REORDER)
-
 swiglu = _compile(_swiglu, _REORDER)

@@ -39,17 +39,11 @@ if TYPE_CHECKING:
 
 # Cost of attention on a CPU in microseconds (one thread, torch 2.13):
 _CALL_COST = 25.0  # per call
-
 _ROW_COST = 3.0  # per row
-
 _TOKEN_COST = 1.5  # per token of each row
-
 _BYTE_COST = 1e-4  # per byte of keys and values read from memory
-
 _PRODUCT_COST = 3e-5  # per element of a key or value and token
-
 _PACKED_TOKENS = 64  # number of tokens for which weights are packed
-
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the rows' widths, tried as the width of the first group
 
 

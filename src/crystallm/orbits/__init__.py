@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from crystallm.orbits.language import OrbitsLanguage, decode, encode
 
 __all__ = ["Description", "Orbit", "OrbitsLanguage", "decode", "describe", "encode", "to_structure"]
-
 __getattr__, __dir__ = public_names(
     __name__,
     {

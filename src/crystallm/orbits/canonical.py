@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats, SpaceGroup
 
-
 STEPS = 1000  # of a coordinate in a cell edge
-
 TOLERANCE = 1e-3  # largest distance (fraction) of a symmetrized atom from its Wyckoff position
 
 

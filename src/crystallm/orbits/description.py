@@ -36,11 +36,8 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import Floats, SpaceGroup
 
-
 STEPS = canonical.STEPS  # of a coordinate in a cell edge
-
 MAX_COUNT = 3999  # atoms of one element in a cell
-
 SCALE = 200  # steps of a volume or a ratio to a factor of e
 
 

@@ -14,7 +14,6 @@ from crystallm.orbits import description, vocabulary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 COORDINATE = 4.0
 """Steps of a coordinate for one of a cell parameter."""
 

@@ -12,9 +12,7 @@ from crystallm.orbits.description import MAX_COUNT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-
 ANGLES = range(10, 171)  # whole degrees, as `validity` accepts
-
 TENS = {
     "a": ("volume", range(-90, 91)),  # tens of steps: 0.011 to 94 times the volume of the atoms
     "b": ("ratio_b", range(-75, 76)),  # 0.024 to 44

@@ -29,30 +29,22 @@ if TYPE_CHECKING:
 
     from crystallm.models.model import Model
 
-
 LARGE = 10_000
 """A run of more crystals is large: its rows stay in parts, and no file is written for each crystal."""
-
 BLOCK, LARGE_BLOCK = 16, 512
 """Crystals of a block, at least and at most: what is under way is lost where a run is interrupted."""
-
 BLOCKS = 2000
 """Blocks of a run, at most, before they grow: each is a file."""
-
 WRITTEN_TOGETHER = 2048
 """Crystals that this process writes without a pause, at least: where the last of them are written, a batch
 is not full."""
-
 FIRST_TOGETHER = 256
 """The same at the beginning, and then twice as many each time: what is open is weighed for all of them
 before the first is written."""
-
 SENT_TOGETHER = 64
 """Crystals that travel to a worker together, at least; and as many as two batches have."""
-
 AHEAD = 256
 """Tasks that an executor of unknown size has at a time, done or not."""
-
 ATTEMPTS = 3
 """Attempts at a task whose worker fails."""
 

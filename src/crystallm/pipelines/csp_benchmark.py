@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections import defaultdict
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +26,7 @@ from crystallm.benchmarks.reference_sets import (
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
 from crystallm.execution.mapping import AHEAD, map_tasks
+from crystallm.execution.place import open_cluster
 from crystallm.execution.pool import ProcessPool, worker_pool
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.execution.tasks import Failure
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from crystallm.generation.request import SamplingOptions
 
     Rows = list[dict[str, Any]]
-
 
 BLOCK_SAMPLES = 100
 """Samples of a block, which is stored as a whole; at least one entry."""
@@ -136,7 +135,7 @@ def run(
         "agreement": options.choose_by_agreement, "entries": len(references),
     }  # fmt: skip
     n_workers = execution.workers or os.cpu_count() or 1
-    with _executor(execution) as executor:
+    with open_cluster(execution.cluster) as executor:
         task = _EntryRun(references, samples, options, executor, n_workers)
         rows = task.rows(question, progress)
         with progress("comparing with polymorphs", None) as advance:
@@ -363,15 +362,3 @@ def check_task(task: Mapping[str, Any]) -> Rows:
         agreement=task["agreement"],
         executor=worker_pool(),
     )
-
-
-@contextmanager
-def _executor(execution: ExecutionOptions) -> Iterator[Executor | None]:
-    """Connect to the cluster of the options, if any."""
-    if execution.cluster is None:
-        yield None
-        return
-    from crystallm.execution import cluster
-
-    with cluster.connect(execution.cluster) as executor:
-        yield executor

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from crystallm.benchmarks import sun
 from crystallm.energy import relaxation
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import cluster
-from crystallm.execution.pool import ProcessPool
+from crystallm.execution.place import open_place
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.pipelines.hull import checked, energy_workers
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from crystallm.execution.place import ExecutionOptions
     from crystallm.pipelines.options import EvaluateOptions
     from crystallm.sources.entry import Entry
-
 
 COUNTS = "known.json"
 """File of a run folder with the numbers of known crystals, which no row holds."""
@@ -163,8 +161,7 @@ class _Blocks:
     ) -> Generator[UnitResult]:
         """Yield the rows of each block."""
         done = 0
-        where = ProcessPool(self.workers) if self.cluster is None else cluster.connect(self.cluster)
-        with where as executor:
+        with open_place(self.cluster, self.workers) as executor:
             for number, block in units:
                 rows = validity.check_entries(
                     block,

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from crystallm.benchmarks.sun import Spread, Sun
     from crystallm.pipelines.evaluate import EvaluationResult
 
-
 CHECKS = {
     "readable": "a CIF can be read",
     "sensible": "sensible cell",
@@ -26,7 +25,6 @@ CHECKS = {
     "valid": "valid: all of these",
 }
 """Names of the checks for a reader."""
-
 SHARES = {
     "weighed": "have an energy",
     "converged": "relaxation converged",
@@ -38,15 +36,12 @@ SHARES = {
     "sun": "S.U.N.: stable, unique, novel",
     "msun": "M.S.U.N.: metastable, unique, novel",
 }
-
 SHARE_HEADS = ("energies and novelty", "crystals", "%", "95 %")
-
 SPREADS = {
     "e_above_hull": ("energy above the hull, eV/atom", 3),
     "rmsd": ("displacement by relaxation (RMSD), Å", 3),
 }
 """Names for a reader, and digits."""
-
 SPREAD_HEADS = ("over those that have one", "crystals", "median", "95 %", "mean", "95 %")
 
 

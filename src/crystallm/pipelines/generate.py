@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -16,9 +15,8 @@ from crystallm.crystallography import formula as formulas
 from crystallm.crystals import table
 from crystallm.energy.registry import require
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution import cluster
 from crystallm.execution.devices import device_names, use_threads
-from crystallm.execution.pool import ProcessPool
+from crystallm.execution.place import open_place
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.generation import generator as generators
@@ -35,7 +33,6 @@ from crystallm.thermodynamics.hull import Hull, MissingElements
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
-    from concurrent.futures import Executor
 
     from crystallm.crystals.selection import SelectionOptions
     from crystallm.execution.place import ExecutionOptions
@@ -44,9 +41,7 @@ if TYPE_CHECKING:
     from crystallm.models.model import Model
     from crystallm.pipelines.options import GenerateOptions
 
-
 LOG = logging.getLogger(__name__)
-
 Requests = Callable[[Callable[[Request], object]], Iterator[Request]]
 """Reads the requests of a run and calls a function, which may raise InputError, on each."""
 
@@ -299,7 +294,9 @@ class _Run:
             nested=self.large,
         )
         todo = (block for _, block in units)
-        with _executor(self.place) as executor:
+        # Where this process samples, others check.
+        workers = os.cpu_count() or 1 if self.place.here else self.place.workers
+        with open_place(self.place.cluster, workers) as executor:
             if self.place.here:
                 results = blocks.write(self.model, writing, todo, executor=executor, progress=advance)
             else:
@@ -311,17 +308,6 @@ class _Run:
                     bounds = {"devices": self.place.devices, "judges": judges, "ahead": 2 * n}
                 results = blocks.write_on(executor, self.model, writing, todo, progress=advance, **bounds)
             yield from (UnitResult(*result) for result in results)
-
-
-@contextlib.contextmanager
-def _executor(place: _Place) -> Iterator[Executor]:
-    """Open a cluster, or processes of this machine, which check where this process samples."""
-    if place.cluster is not None:
-        with cluster.connect(place.cluster) as connected:
-            yield connected
-    else:
-        with ProcessPool(os.cpu_count() or 1 if place.here else place.workers) as pool:
-            yield pool
 
 
 def _hint(choices: Sequence[Choice]) -> str:

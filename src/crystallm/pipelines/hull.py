@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     Key = tuple[int, str]  # number and id of a crystal; -1 and the symbol for an element
     Rows = dict[Key, dict[str, Any]]
 
-
 LOG = logging.getLogger(__name__)
 
 

@@ -17,7 +17,6 @@ from crystallm.energy.options import (
 from crystallm.errors import InputError
 from crystallm.execution.place import DeviceOptions
 from crystallm.options import NOT_DECIDING, Flag, Options
-from crystallm.structure_search.options import Preset
 
 
 class OutOptions(Options):
@@ -57,8 +56,6 @@ class CompleteOptions(OutOptions):
 class SearchRunOptions(OutOptions):
     """How a search is run and compared."""
 
-    preset: Preset = "default"
-    """paper: the tree search of CrystaLLM with its settings."""
     baseline: Literal["sampling"] | None = None
     """Then run plain sampling under the same limits; both are in the plots."""
 

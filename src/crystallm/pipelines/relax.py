@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-
 COLUMNS = {
     "id": "string",
     "formula": "string",

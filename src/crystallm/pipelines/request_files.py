@@ -32,11 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-
 COLUMNS = ("id", "formula", "z", "space_group", "n", "elements", "allow_fewer_elements")
-
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-
 CHUNK = 1000  # rows read at a time from a Parquet file
 
 

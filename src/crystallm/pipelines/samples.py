@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from crystallm.generation.request import Request
     from crystallm.models.model import Model
 
-
 JUDGED_TOGETHER = 256
 """Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""
 

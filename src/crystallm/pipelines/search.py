@@ -19,7 +19,7 @@ from crystallm.models.model import fingerprint
 from crystallm.storage import files, run_folder
 from crystallm.storage import tables as storage_tables
 from crystallm.structure_search.api import best_first, best_so_far
-from crystallm.structure_search.options import BOUNDS, SearchOptions, apply_preset
+from crystallm.structure_search.options import BOUNDS, SearchOptions, sampling_of
 from crystallm.structure_search.search import Search
 from crystallm.thermodynamics.hull import Hull
 from crystallm.visualization import charts
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     Show = Callable[[str], AbstractContextManager[Callable[[State], None]]]
     """Opens what shows the progress of a search of this name."""
 
-
 LOG, SUMMARY = "search.jsonl", "search.json"
-
 COLUMNS = table.COLUMNS | {
     "simulation": "int32", "move": "string", "call": "int32", "equals": "int32", "seconds": "float64"
 }  # fmt: skip
@@ -72,7 +70,7 @@ def run(
     """
     if cell.formula is None:
         raise InputError("search for what? Give a formula: crystallm search TiO2 --z 2")
-    options, sampling = apply_preset(run_options.preset, options, sampling)
+    sampling = sampling_of(options, sampling)
     request = with_default_z(Request.build(cell.model_dump(exclude_unset=True)))
     require(options.energy)
     interpreted = interpret(request, fitting=sampling.constraints == "full")

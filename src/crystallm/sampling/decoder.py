@@ -25,13 +25,9 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
-
 PREFILL_ROWS = 32  # distinct prefixes that go through the network together
-
 _PREFILL_TOKENS = 8192  # of these, padding included, at most
-
 _MAX_PREFILLS = 64  # distinct prefixes whose keys and values are kept for later samples
-
 _FIRST_CAPACITY = 128  # cached tokens per row; doubled when a row needs more
 
 

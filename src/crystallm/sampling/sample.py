@@ -46,11 +46,8 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
-
 _PREFETCH = 8  # requests taken from a queue before there is a free row
-
 _MIN_COMPILED = 8  # sequences from which loading the compiled kernels (0.7 s) pays off
-
 _BATCH = 64  # given sequences that go through the network together
 
 

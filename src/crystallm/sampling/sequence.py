@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
     from crystallm.network.transformer import GPT
 
-
 NOT_FINITE = "the network's logits are not finite: its weights are broken"
-
 _BLOCK = 64  # uniform numbers drawn at once
 
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
     from crystallm.network.config import Ids
 
-
 _BELOW_ONE = 1.0 - 2.0**-40
-
 _MAX_CACHED = 4096  # token lists whose arrays are cached
 
 

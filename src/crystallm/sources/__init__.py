@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from crystallm.sources.entry import Entry
 
 __all__ = ["Entry", "read", "read_cifs"]
-
 __getattr__, __dir__ = public_names(
     __name__,
     {

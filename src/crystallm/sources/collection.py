@@ -47,7 +47,6 @@ from crystallm.storage.run_folder import FACTS, result_files
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
 _READERS = {
     ARCHIVES: "archives:read_archive",
     TABLES: "tables:read_table",
@@ -135,7 +134,6 @@ def read_prompts(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
 
 GATHERED = (*JSON, *JSON_LINES, *FRAMES)
 """Files of many crystals that are read in folders."""
-
 LOOKED_AT = 20
 """Number of first entries that must include a crystal; else the file is of another kind, such as a log."""
 

@@ -10,26 +10,16 @@ from crystallm.errors import InputError
 
 MAX_BYTES = 5_000_000
 """Maximum size of one crystal. The largest of 47,335 structures of open collections has 40,000."""
-
 CIF_NAME = re.compile(r"\.(cif|mcif)(\.gz)?$", re.IGNORECASE)
-
 POSCAR_NAME = re.compile(r"(?:^|/)(?:POSCAR|CONTCAR)[^/]*$|\.(?:vasp|poscar)(?:\.gz)?$", re.IGNORECASE)
 """Files of one crystal that are taken from folders and archives."""
-
 _ENDING = re.compile(r"(?:\.(?:cif|mcif|vasp|poscar))?(?:\.gz)?$", re.IGNORECASE)
-
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
-
 TABLES = (".csv", ".csv.gz", ".parquet")
-
 JSON = (".json", ".json.gz")
-
 JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
-
 FRAMES = (".extxyz", ".extxyz.gz", ".xyz", ".xyz.gz")
-
 DATABASES = (".db",)
-
 PICKLES = (".pkl", ".pkl.gz", ".pickle", ".pickle.gz")
 
 

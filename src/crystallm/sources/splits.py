@@ -13,9 +13,7 @@ from crystallm.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 SPLITS = ("train", "val", "test")
-
 SPLIT_NAMES = {"valid": "val", "validation": "val", "dev": "val"} | {name: name for name in SPLITS}
 """Accepted names of splits."""
 

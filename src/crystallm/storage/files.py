@@ -13,7 +13,6 @@ from crystallm.errors import CrystallmError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 TEMPORARY = ".tmp"
 """Ending of a file that is being written."""
 

@@ -36,15 +36,10 @@ if TYPE_CHECKING:
 
     from crystallm.options import Options
 
-
 CONFIG = "run.json"
-
 RESULTS = "results.parquet"
-
 PARTS = "results"
-
 SUMMARY = "summary.json"
-
 FACTS = "dataset.json"
 """File of a data set folder, which is written last."""
 

@@ -8,7 +8,7 @@ from crystallm.errors import InputError
 from crystallm.generation.generate import sampling_options
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
-from crystallm.structure_search.options import Preset, SearchOptions, apply_preset
+from crystallm.structure_search.options import Preset, SearchOptions, sampling_of
 from crystallm.structure_search.search import LOG, Search
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def search(
 
     given = {} if options is None else options.model_dump(exclude_unset=True)
     given |= {} if simulations is None else {"simulations": simulations}
+    given |= {} if preset == "default" else {"preset": preset}
     given |= {} if energy == "chgnet" else {"energy": energy}
     sampling = sampling_options(
         settings,
@@ -109,7 +110,8 @@ def search(
         constraints=constraints,
         device=device,
     )
-    options, sampling = apply_preset(preset, SearchOptions.build(given), sampling)
+    options = SearchOptions.build(given)
+    sampling = sampling_of(options, sampling)
     request = with_default_z(Request.build({"formula": formula, "z": z, "space_group": space_group}))
     if workers < 1:
         raise InputError(f"{workers=} must be 1 or more")

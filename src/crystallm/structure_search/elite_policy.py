@@ -40,22 +40,16 @@ if TYPE_CHECKING:
     from crystallm.structure_search.policy import Outcome, SearchPrompt
     from crystallm.structure_search.prefixes import Ids, PrefixExplorer
 
-
 TRIES = 8
 """Changes that are tried for one that gives a new text."""
-
 SPREAD = 0.7
 """Of the logarithm of a change: most are about as long as asked for, some a quarter, some four times."""
-
 FEW = 4
 """Crystals of a family from which on energies are guessed."""
-
 KNOWN = 60
 """The best crystals of a family, from which they are."""
-
 CANDIDATES = 96
 """Crystals whose energies are guessed, for one that is proposed."""
-
 UNIT = 8.0
 """Steps of a cell parameter that are one unit of length of a guess: 4 %."""
 

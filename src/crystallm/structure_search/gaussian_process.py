@@ -17,12 +17,9 @@ import numpy as np
 if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import Floats
 
-
 LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
-
 NOISE = 0.02
 """s, of a deviation: numbers are rounded."""
-
 CEILING = 0.3
 """Above the lowest energy, eV per atom."""
 

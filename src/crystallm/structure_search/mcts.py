@@ -30,12 +30,9 @@ if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import Floats
     from crystallm.structure_search.prefixes import Ids
 
-
 Rule = Literal["puct", "uct", "greedy"]
-
 LOSS = -1.0
 """The lowest reward: of what is no valid crystal, has no energy, or is not known yet."""
-
 LARGEST = 700.0
 """Beyond it the exponential of a float overflows."""
 

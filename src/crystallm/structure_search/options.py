@@ -6,20 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from crystallm.errors import InputError
 from crystallm.generation.request import SamplingOptions
 from crystallm.options import Flag, Options
 
 Method = Literal["elites", "tree", "sampling"]
-
 Preset = Literal["default", "paper"]
-
 SIMULATIONS = 200
 """Simulations if there is no other limit."""
-
 BOUNDS = ("simulations", "energy_calls", "minutes")
 """Options that decide how long a search runs, not how: a search may resume under others."""
-
 GREEDY = 0.1
 """Default exploration of the rule `greedy`: its share of random choices."""
 
@@ -85,6 +80,8 @@ class EliteOptions(Options):
 class SearchOptions(Options):
     """How to search, and for how long."""
 
+    preset: Preset = "default"
+    """paper: the tree search of CrystaLLM with its settings, which other options override."""
     method: Method = "elites"
     """elites: improve good crystals; tree: search a tree of choices; sampling: neither."""
     simulations: int | None = Field(default=None, ge=1)
@@ -105,6 +102,13 @@ class SearchOptions(Options):
     """Options of the tree search."""
     elites: Annotated[EliteOptions, Flag(name="*")] = Field(default_factory=EliteOptions.defaults)
     """Options of the search from good crystals."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_defaults(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("preset") in PRESETS:
+            return PRESETS[given["preset"]][0] | given
+        return given
 
     @model_validator(mode="after")
     def _check_combination(self) -> SearchOptions:
@@ -132,21 +136,13 @@ class SearchOptions(Options):
         return SearchOptions.build(self.model_dump(include=kept) | {"method": "sampling"})
 
 
-def apply_preset(
-    preset: Preset, options: SearchOptions, sampling: SamplingOptions
-) -> tuple[SearchOptions, SamplingOptions]:
-    """Return options with the defaults of a preset; what was set explicitly wins.
+def sampling_of(options: SearchOptions, sampling: SamplingOptions) -> SamplingOptions:
+    """Return sampling options with the defaults of a search; what was set explicitly wins.
 
     A tree search samples from its `width` most likely tokens unless top_k is set, so that its rollouts stay
     among the branches of the tree.
-
-    Raises:
-        InputError: no such preset, or options that exclude each other.
     """
-    if preset not in PRESETS:
-        raise InputError(f"no preset {preset!r}: there are {', '.join(PRESETS)}")
-    search_defaults, sampling_defaults = PRESETS[preset]
-    options = SearchOptions.build(search_defaults | options.model_dump(exclude_unset=True))
+    defaults = PRESETS[options.preset][1]
     if options.method == "tree":
-        sampling_defaults = {"top_k": options.tree.width} | sampling_defaults
-    return options, SamplingOptions.build(sampling_defaults | sampling.model_dump(exclude_unset=True))
+        defaults = {"top_k": options.tree.width} | defaults
+    return SamplingOptions.build(defaults | sampling.model_dump(exclude_unset=True))

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from crystallm.language import Language
     from crystallm.sampling.sequence import Grammar, GrammarState
 
-
 Ids = tuple[int, ...]
 
 

@@ -44,12 +44,9 @@ if TYPE_CHECKING:
 
     OnRound = Callable[[State, Sequence[SearchSample]], object]
 
-
 LOG = logging.getLogger(__name__)
-
 GIVE_UP = 10
 """Crystals in a row without an energy after which a search ends: at a minute each, ten minutes."""
-
 IDLE = 500
 """Simulations in a row without a new crystal after which a search ends that only energy calls or minutes
 limit."""

@@ -33,10 +33,8 @@ CSP = Tolerances(0.3, 0.5, 10.0)
 
 RELAXED = Tolerances(0.5, 0.5, 10.0)
 """MatterGen's, for a structure before and after relaxation."""
-
 MAX_ATOMS = 500
 """Structures with more atoms are not compared."""
-
 MAX_STRETCH = 14.0
 """See `too_stretched`."""
 

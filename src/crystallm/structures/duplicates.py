@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     OnDone = Callable[[str, int, int], None]
 
-
 MAX_STRETCH = 1000.0
 """L^3 / V of a reduced cell beyond which a structure is not compared; no compound of the corpus has half."""
 

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     ComparedSample = Structure | str | None
 
-
 GENERATED, KNOWN = 8, 32
 """Generated and known structures of one task."""
 
@@ -73,7 +72,6 @@ def known_equals(
 _SUM = re.compile(
     r"""^_chemical_formula_sum[ \t]+(?:'([^'\n]*)'|"([^"\n]*)"|([^\s'"][^\n]*))""", re.MULTILINE
 )
-
 _TERM = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
 
 

@@ -29,13 +29,10 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-
 BLOCK = 50
 """Crystals that are computed between two writes: relaxing one takes seconds to minutes."""
-
 STEPS = 500
 """Maximum number of steps of a relaxation, as MatterGen's."""
-
 NO_MATCH = comparison.RELAXED.position
 """r of structures that do not match."""
 

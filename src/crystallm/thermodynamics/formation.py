@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Composition
 
-
 _LOG = logging.getLogger(__name__)
-
 STEPS = 1000
 """Maximum number of steps to relax a reference crystal, whose energy is stored."""
 

@@ -24,11 +24,8 @@ from crystallm.errors import CrystallmError, InputError, install
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-
 _RIGHT = (90.0, 90.0, 90.0)
-
 _HEXAGONAL = (90.0, 90.0, 120.0)
-
 _OWN: dict[str, tuple[str, tuple[float, ...], tuple[tuple[float, float, float], ...]]] = {
     "B": (
         "R-3m",

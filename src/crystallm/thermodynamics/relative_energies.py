@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Composition
 
-
 _LOG = logging.getLogger(__name__)
-
 COLUMNS = {"formation_energy": "float64", "e_above_hull": "float64"}
 """Columns with their pyarrow types, eV/atom."""
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from crystallm.datasets.packing import PlannedBatch
     from crystallm.training.recipe import Recipe
 
-
 _PROMPT_TOKENS = 1000  # tokens of a crystal that are read for its space group
 
 

@@ -20,7 +20,6 @@ from crystallm.execution.devices import resolve_device
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-
 _MESSAGE_BYTES = 600  # maximum length of an error message between processes
 
 

@@ -11,7 +11,6 @@ import torch
 if TYPE_CHECKING:
     from crystallm.network.config import ModelConfig
 
-
 PEAKS = {
     "H200 NVL": 835, "H200": 989, "GH200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989,
     "A100": 312, "A800": 312, "H800": 989, "A40": 149.7, "A30": 165, "A10": 125,
@@ -19,9 +18,7 @@ PEAKS = {
 }  # fmt: skip
 """Dense bfloat16 (V100, T4: float16) peaks in TFLOP/s by words of the device's name, from NVIDIA's data
 sheets (figures with sparsity halved); a plain H100 or H200 is the SXM form. The longest match counts."""
-
 _SECONDS = 0.15  # duration of a measurement
-
 _SIZE = 1024  # rows and columns of the matrices
 
 

@@ -171,7 +171,9 @@ def _load_augmentations(data: str | Path, split: shards.TokenSplit) -> shards.To
     Raises:
         InputError: the data set has none, or those of other crystals.
     """
-    remedy = "prepare the data with `crystallm prepare --equivalents 6`, or train with augmentation_share = 0"
+    remedy = (
+        "prepare the data with `crystallm prepare --augmentations 6`, or train with augmentation_share = 0"
+    )
     try:
         augmentations = shards.load(data, shards.EQUIVALENTS)
     except InputError as error:

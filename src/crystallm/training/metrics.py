@@ -13,7 +13,6 @@ from crystallm.storage.journal import append_records, read_records, write_record
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 METRICS, PLOT, EVENTS = "metrics.jsonl", "loss.png", "tensorboard"
 
 

@@ -17,11 +17,8 @@ from crystallm.datasets import packing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
 Item = TypeVar("Item")
-
 _QUEUE_SIZE = 2  # items made before they are needed
-
 _ROUND = 64
 """Targets are padded to a multiple of this: on a CPU each new shape of a product costs about 35 ms and 7 MB
 for its own kernel (torch 2.13, a head of 256 by 1,410)."""

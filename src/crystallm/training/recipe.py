@@ -1,15 +1,17 @@
 """Recipe: all options of a training run but its data; its schedule; the bundled recipes.
 
-Recipe, data and seed determine the weights. Imports pydantic only.
+Recipe, data and seed determine the weights. Imports options only.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from crystallm.options import Flag, Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,14 +47,22 @@ OLD_NAMES = {
 
 REMOVED = {"ema": None, "soft_numbers": 0.0}
 """Fields that no longer exist, with the value at which they had no effect."""
-
 _RECIPES = Path(__file__).parent / "recipes"
 
 
-class Recipe(BaseModel):
-    """Options of a training run. Frozen; rejects unknown names; saved beside the weights."""
+class TrainFiles(Options):
+    """The data set and the folder of a training run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    dataset: Path | None = None
+    """Folder of the data set, made by `crystallm prepare`."""
+    out: Path | None = None
+    """Folder for the run: weights, state, metrics.jsonl."""
+    resume: bool = False
+    """Resume the run in --out."""
+
+
+class RecipeOptions(Options):
+    """The fields of a recipe, of which some may be given; see `Recipe`."""
 
     language: str | None = None
     """Language that the data set must have; None: any."""
@@ -64,7 +74,7 @@ class Recipe(BaseModel):
     """Attention heads of a block."""
     n_embd: int = Field(default=512, ge=1)
     """Width of the network."""
-    bias: bool = False
+    bias: Annotated[bool, Flag(negative=True)] = False
     """Whether linear layers and layer norms have biases."""
     context: int = Field(default=1024, ge=2)
     """Maximum number of tokens; longer crystals are left out of packed windows."""
@@ -123,10 +133,14 @@ class Recipe(BaseModel):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Arithmetic of the forward pass; `auto` is bfloat16, or float16 on a GPU without it. Weights and
     optimizer are float32."""
-    compile: bool = False
+    compile: Annotated[bool, Flag(negative=True)] = False
     """Compile the network with torch.compile: minutes at the start, faster updates after."""
     init_from: str | None = None
     """Bundled name, folder or `ckpt.pt` of initial weights; None: random weights."""
+
+
+class Recipe(RecipeOptions):
+    """Options of a training run. Frozen; rejects unknown names; saved beside the weights."""
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

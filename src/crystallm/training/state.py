@@ -29,12 +29,9 @@ if TYPE_CHECKING:
     from crystallm.training.batch_sampler import BatchSampler
     from crystallm.training.distributed import ProcessGroup
 
-
 RECIPE, STATE, MODEL, LAST = "recipe.json", "state.safetensors", "model", "last"
-
 KEPT = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}
 """State of each optimizer per parameter."""
-
 MEMORY = 50  # updates over which the training loss is averaged
 
 

@@ -24,11 +24,8 @@ if TYPE_CHECKING:
     from crystallm.training.loss import Features
     from crystallm.training.prefetch import DeviceBatch
 
-
 MOMENTUM = 0.95  # of Muon
-
 _MIN_LOSSES = 10  # number of losses from which their mean tells a jump
-
 _MIN_SCALE = 2.0**-14  # of float16 gradients: below it, an overflow is not due to the scale
 
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from crystallm.validity.verdict import StructureFacts, Validity
 
 __all__ = ["StructureFacts", "Validity", "check", "check_many"]
-
 __getattr__, __dir__ = public_names(
     __name__,
     {

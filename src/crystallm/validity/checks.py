@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from crystallm.validity.verdict import CrystalLike, What
 
-
 SYMPREC = 0.1
 """Distance tolerance of the symmetry search, Å."""
 

@@ -20,16 +20,12 @@ if TYPE_CHECKING:
     from crystallm.sources.entry import Entry
     from crystallm.validity.verdict import What
 
-
 BLOCK = 2000
 """Crystals that are checked between two writes."""
-
 SECONDS = 60.0
 """Limit for one crystal."""
-
 CHECKS = ("sensible", "formula", "multiplicity", "space_group", "bonds", "valid")
 """Columns of results, as in the paper's table. `bonds`: all have a reasonable length."""
-
 COLUMNS = {
     "id": "string",
     "readable": "bool",

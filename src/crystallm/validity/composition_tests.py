@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-
 CLOSEST = 0.5
 """Minimum distance of two atoms, Å."""
-
 SMALLEST = 0.1
 """Minimum volume of a cell, Å^3."""
 

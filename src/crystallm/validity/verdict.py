@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from crystallm.errors import CrystallmError
 
-
 What = Literal["text", "crystal", "auto"]
 """What of a CIF is checked; see `check`."""
 

@@ -17,11 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
-
 _COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#D55E00", "#56B4E9")
-
 _BINS = 40
 
 

@@ -19,14 +19,10 @@ from crystallm.visualization.unit_cell import colour
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-
 SIZE = 320  # width and height, pixels
-
 MAX_DRAWN = 600
 """Maximum number of atoms drawn; beyond it only the cell, as rotation would be slow."""
-
 _BALL = 0.4  # radius of a ball as a fraction of the atomic radius
-
 _FACE = 0.01  # Å; atoms this close to a face of the cell are drawn on the opposite face, too
 
 # Seen from slightly above the a-c plane, as in `unit_cell`.

@@ -31,21 +31,13 @@ _JMOL = (
     "00ab24 4dc2ff 4da6ff 2194d6 267dab 266696 175487 d0d0e0 ffd123 b8b8d0 a6544d 575961 9e4fb5 ab5c00 "
     "754f45 428296 420066 007d00 70abfa 00baff 00a1ff 008fff 0080ff 006bff"
 ).split()
-
 _BALL = 0.36  # radius of a ball as a fraction of the atomic radius, small enough to show bonds
-
 _EDGE_TOL = 0.01  # Å; atoms this close to a face of the cell are drawn on the opposite face too
-
 _BOND_SLACK = 1.15  # maximum length of a bond over the longer of its atoms' shortest distances
-
 _BOND_REACH = 1.25  # maximum length of a bond over the sum of the atomic radii
-
 _SAME_ATOM = 0.1  # Å; points closer than this are one atom
-
 _PIECES = 24  # of an edge or bond, each with its own depth, so that nearer parts hide it
-
 _SHADES = 24
-
 _MAX_DRAWN = 2000  # maximum number of spheres
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from crystallm.web.server import Server
 
 router = APIRouter(prefix="/api/v1/jobs/{job_id}", tags=["crystals"], responses=PROBLEMS)
-
 _MEDIA = {
     "cif": ("chemical/x-cif", "cif"),
     "poscar": ("text/plain; charset=utf-8", "vasp"),

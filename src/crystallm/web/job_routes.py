@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from crystallm.web.security import Receive, Scope, Send
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
-
 _EXAMPLES: dict[str, Any] = {
     "generate": {
         "summary": "Four crystals with rutile's cell",
@@ -35,7 +34,6 @@ _EXAMPLES: dict[str, Any] = {
         "value": {"kind": "generate", "formula": "NaCl", "z": "auto", "n": 8, "energy": "chgnet"},
     },
 }
-
 JobRequest = Annotated[schemas.JobRequest, Body(discriminator="kind", openapi_examples=_EXAMPLES)]
 
 

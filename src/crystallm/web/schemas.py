@@ -64,7 +64,6 @@ def _same(model: type[BaseModel], name: str, **changes: Any) -> Any:
 Formula = Annotated[
     str, Field(min_length=1, max_length=200, description="Formula such as `TiO2` or `(NH4)2SO4`.")
 ]
-
 Z = Annotated[
     Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] | None,
     Field(
@@ -72,7 +71,6 @@ Z = Annotated[
         "values for a reduced formula (`TiO2`), the cell as written for a multiple (`Ti2O4`)."
     ),
 ]
-
 SpaceGroup = Annotated[
     Annotated[int, Field(ge=1, le=230)] | Annotated[str, Field(max_length=30)] | None,
     Field(
@@ -80,27 +78,21 @@ SpaceGroup = Annotated[
         "chooses for each sample."
     ),
 ]
-
 Seed = Annotated[
     int | None,
     Field(ge=0, le=MAX_SEED, description="The same seed gives the same crystals; null draws one."),
 ]
-
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-
 ModelName = Annotated[
     Name | None, Field(description="One of the models of this server; null for the first of them.")
 ]
-
 EnergyModelName = Annotated[
     Name | None, Field(description="One of the energy models of this server; null for none.")
 ]
-
 Structures = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=200_000)]],
     Field(min_length=1, description="CIFs, of this program or any other."),
 ]
-
 _SALT = (
     "data_NaCl\n_symmetry_space_group_name_H-M 'F m -3 m'\n_cell_length_a 5.64\n_cell_length_b 5.64\n"
     "_cell_length_c 5.64\n_cell_angle_alpha 90\n_cell_angle_beta 90\n_cell_angle_gamma 90\nloop_\n"
@@ -187,7 +179,6 @@ class EvaluateRequest(BaseModel):
 
 
 JobRequest = GenerateRequest | SearchRequest | RelaxRequest | EvaluateRequest
-
 KINDS: dict[str, type[JobRequest]] = {
     "generate": GenerateRequest,
     "search": SearchRequest,

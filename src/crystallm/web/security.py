@@ -29,14 +29,11 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -45,11 +42,8 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-
 _OPEN_PATHS = ("/healthz", "/api/v1/about", "/api/v1/openapi.json")  # need no key
-
 _MAX_PATH = 4000
-
 _MAX_HEADER_BYTES = 32_768
 
 

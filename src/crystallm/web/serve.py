@@ -26,7 +26,6 @@ DEFAULT_ENERGY_MODELS = ("chgnet", "sevennet")
 """Energy models that are offered where they are installed."""
 
 MIN_KEY_LENGTH = 16
-
 ALL_INTERFACES = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not the default
 
 

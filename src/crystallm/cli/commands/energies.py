@@ -14,7 +14,6 @@ from crystallm.pipelines.options import HullOptions, RelaxCollectionOptions
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-
 TABLE_ROWS = 40
 """Maximum number of crystals in the printed table; the results have them all."""
 

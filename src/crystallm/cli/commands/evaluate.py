@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from crystallm.pipelines.evaluate import EvaluationResult
 
-
 TABLE_ROWS = 40
 """Maximum number of crystals in the printed table; the file has them all."""
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from crystallm.language import Language
 
-
 MODEL_FORMS, TEXT_FORMS = ("hf", "safetensors"), ("orbits", "cif")
 """Values of `--to` for a model and for a text."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystallm.datasets.report import PreparationReport
-
 
 N_REASONS, N_SKIPPED = 10, 5
 """Maximum number of reasons, and of crystals without a prompt, that are printed."""
@@ -40,15 +38,14 @@ def prepare(
     run started again resumes.
     """
     from crystallm.datasets import prepare as preparation
-    from crystallm.execution import cluster
+    from crystallm.execution.place import open_cluster
 
     files = with_argument(files, "inputs", inputs or None)
     if not files.inputs:
         raise InputError("no input: name collections of structures, such as cifs/ or train.csv.gz")
     if files.out is None:
         raise InputError("--out is missing: name a folder for the data set")
-    where = nullcontext() if execution.cluster is None else cluster.connect(execution.cluster)
-    with where as executor:
+    with open_cluster(execution.cluster) as executor:
         report = preparation.prepare(
             files.inputs,
             files.out,

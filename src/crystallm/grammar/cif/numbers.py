@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.space_groups import SpaceGroup
 
-
 UNITS = 10_000
 """Units of the fourth decimal in 1."""
-
 END = "\n"
 """What `next_characters` returns after a complete number."""
-
 _SLACK = 1e-3
 """Share of the least volume that is reserved for each angle still to come, so that a number of four decimals
 always fits."""
@@ -58,7 +55,6 @@ PHYSICAL = CellLimits(length=(1.0, 200.0), angle=(30.0, 150.0), volume=(2.5, 700
 Carbon-24 hold edges of 1.53 to 109.0 Å, angles of 59.98 to 134.9 degrees, 5.42 to 603.5 Å^3 per atom and f
 from 0.708; among 47,335 structures of open collections 5 have less than 2.5 Å^3 per atom (their
 cells were never measured) and 1 has more than 700. All this is within what the paper's checks accept."""
-
 SENSIBLE = CellLimits(length=(0.5, 999.9999), angle=(10.0, 170.0), volume=(0.0, 999_000.0), flatness=0.01)
 """Without regard to atoms: what the paper's checks accept ([0.5, 1000] Å, [10, 170] degrees), with a volume
 of at most six digits, which readers of texts can parse."""

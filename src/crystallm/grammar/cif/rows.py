@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 
     Numbers = tuple[tuple[int, int], ...]
 
-
 _FEW = 100
 """Atoms for which every line is long enough."""
-
 _SPARE = 12
 """Orbits on lines that are counted one by one if a cell has more atoms than the lines surely hold."""
 

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from crystallm.grammar.cif.coordinates import Placement
 
-
 RETRIES = (ORBIT_RETRIES, CELL_RETRIES)
 """Of a row, and of cell and rows together."""
 

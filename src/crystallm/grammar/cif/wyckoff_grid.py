@@ -34,19 +34,15 @@ if TYPE_CHECKING:
 
     Rank = tuple[int, ...]
 
-
 GRID = 10_000
 """Steps of a printed coordinate in 1."""
-
 FREE = -1
 """Index of all positions with free coordinates together; those without have their own index."""
-
 _NEAR = 9.5
 """Atoms whose coordinates all differ by no more steps are one atom. Less would distinguish them, but the
 parameter of a position such as (x, 2x, z) is known only to some steps from the printed values, and a reader
 that moves the atom onto its position must not meet another. No known crystal is excluded: the symmetry search
 of the published texts merges atoms closer than 0.1 Å, which is more than this in any cell up to 100 Å."""
-
 _STRICT = 1e-6
 
 

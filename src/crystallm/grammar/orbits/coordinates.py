@@ -22,17 +22,12 @@ if TYPE_CHECKING:
 
     Row = tuple[tuple[int, ...], int, float]
 
-
 STEP = space_groups.UNIT  # ticks
-
 EDGE = STEP * description.STEPS
-
 NEAR = STEP / 2
-
 CROWD = 4
 """Orbits on one Wyckoff position from which they may take all ten last digits of another one. Along its line
 of values an orbit meets another once for each direction, and itself once, within ten steps."""
-
 DIGITS = tuple(range(10))
 
 

@@ -23,7 +23,6 @@ from crystallm.orbits import vocabulary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 MORE_UNITS = ": request more formula units"
 """The remedy where the number is not known."""
 

@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-
 PROMPT = ".txt"
-
 MAX_PROMPT = 100_000
 """Maximum size of a prompt, bytes; a context holds 1,024 tokens."""
-
 MAX_HEADER = 1_000_000
 """Maximum size of the header of a member of a tar archive, bytes: a name takes a hundred."""
 

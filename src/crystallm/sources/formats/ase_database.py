@@ -20,12 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-
 ID_KEYS = ("material_id", "mat_id", "uid", "name")
-
 LARGEST_CELL = 1_000_000_000
 """Maximum size of a value that is read, bytes; other values may be larger."""
-
 _SELECT = "SELECT id, numbers, positions, cell, pbc, key_value_pairs FROM systems ORDER BY id"
 
 

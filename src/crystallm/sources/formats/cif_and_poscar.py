@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-
 _HEAD = re.compile(rb"data_(\S*)", re.IGNORECASE)
-
 _ATOMS = re.compile(rb"_atom_site[_.](fract|cartn)_x", re.IGNORECASE)
 
 

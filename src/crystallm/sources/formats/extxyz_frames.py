@@ -17,19 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-
 MAX_ATOMS = 1_000_000
-
 MAX_LINE = 1_000_000
 """Maximum size of a comment, bytes; those of some programs hold whole tensors."""
-
 ID_KEYS = ("id", "material_id", "mat_id", "name")
-
 _PAIR = re.compile(
     r"""(?<![^\s])(id|material_id|mat_id|name|split)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+))""",
     re.IGNORECASE,
 )
-
 _CELL = re.compile(r"(?<![^\s])lattice\s*=", re.IGNORECASE)
 
 

@@ -17,21 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-
 ID_KEYS = ("material_id", "id", "entry_id", "mat_id", "immutable_id", "identifier")
-
 OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
-
 OPTIMADE_MORE = ("species", "dimension_types")
-
 ASE = ("numbers", "positions", "cell")
-
 OWN_KEYS = {"lattice", "sites", "structure", "cif", "attributes", *OPTIMADE, *OPTIMADE_MORE, *ASE, "pbc"}
 """Members of an object that is one crystal; only their values are kept."""
-
 HEADS = {"meta", "links", "included", "properties", "jsonapi", "ids", "nextid"}
 """Members of an object that are never a crystal."""
-
 MAX_ODD = 1000
 """Maximum number of members without a crystal that a message names."""
 

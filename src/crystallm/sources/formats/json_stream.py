@@ -17,11 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-
 CHUNK = 1 << 16
-
 _SPACE = re.compile(r"[ \t\r\n]*")
-
 _BEHIND = tuple(" \t\r\n,]}")
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-
 _BROKEN = (
     pickle.UnpicklingError, ValueError, struct.error, IndexError, KeyError, TypeError, OverflowError,
     AttributeError, MemoryError,

@@ -17,27 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-
 CIF = "cif"
-
 ID_COLUMNS = ("material_id", "id", "immutable_id")
-
 SPLIT = "split"
-
 RUN_COLUMNS = ("request", "sample", "text")
 """Column of our results with the generated text, which is read if a crystal has no CIF."""
-
 FILE = "file"
 """Column of our results with the name of the file of a crystal, if it has one."""
-
 OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
-
 OPTIMADE_MORE = ("species", "dimension_types")
-
 CHUNK = 200  # rows read at a time from a Parquet file
-
 BUFFER = 1 << 20  # bytes read at a time of one of its columns
-
 LARGEST_FIELD = 100_000_000  # characters of a CSV field or line
 
 

@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 
     from crystallm.validity.verdict import Validity
 
-
 FORMATS = ("cif", "poscar", "extxyz")
 """Formats of the files of a crystal."""
 
 RADIATION, WAVELENGTH = "CuKa", 1.54184
 """Of powder patterns; the wavelength in Å, as pymatgen has it."""
-
 TWO_THETA = (5.0, 90.0)
 """Range of powder patterns, degrees."""
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from crystallm.web.jobs.store import JobStore, StoredJob
 
-
 _LOG = logging.getLogger(__name__)
 
 

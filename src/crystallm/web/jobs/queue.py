@@ -27,17 +27,11 @@ if TYPE_CHECKING:
     from crystallm.web.metrics import Metrics
     from crystallm.web.options import ServerLimits
 
-
 _LOG = logging.getLogger(__name__)
-
 _SEARCH = "search"  # the kind of which only a few run at a time
-
 _MAX_FINISHED = 64  # finished jobs whose events stay in memory
-
 _SWEEP_SECONDS = 600.0
-
 _TYPICAL_SECONDS = 4.0  # of a job, before any has run
-
 _CUT_SHORT = "the server ended before this job did: resume it for the rest"
 
 

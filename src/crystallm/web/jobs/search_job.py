@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
 from crystallm.generation.request import SamplingOptions
-from crystallm.structure_search.options import SearchOptions, apply_preset
+from crystallm.structure_search.options import SearchOptions, sampling_of
 from crystallm.structure_search.search import Search
 from crystallm.web.jobs.ranking import rank
 from crystallm.web.jobs.services import StopSignal
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 
     Item = str | tuple[State, list[SearchSample]]
 
-
 _LOG = logging.getLogger(__name__)
-
 ENERGY_SECONDS = 60.0
 """Limit for one energy."""
 
@@ -106,6 +104,7 @@ def build_search(services: JobServices, request: SearchRequest, log: Path | None
     model = services.model(request.model)
     options = SearchOptions.build(
         {
+            "preset": request.preset,
             "simulations": request.simulations,
             "energy_calls": request.energy_calls,
             "minutes": TIME_SHARE * services.limits.job_timeout / 60,
@@ -121,7 +120,7 @@ def build_search(services: JobServices, request: SearchRequest, log: Path | None
             "device": "cpu",  # of the energy model, as for the other kinds
         }
     )
-    options, sampling = apply_preset(request.preset, options, sampling)
+    sampling = sampling_of(options, sampling)
     return Search(
         model,
         generation_request(request),

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     Function = Callable[..., Any] | str
 
 ENERGY_LIMITS = Limits(60.0, worker.MEMORY_GB)
-
 RELAX_LIMITS = Limits(calculations.RELAX_SECONDS, worker.MEMORY_GB)
 
 

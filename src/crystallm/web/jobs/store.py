@@ -25,14 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-
 ID = re.compile(r"[A-Za-z0-9_-]{16}")
 """Form of a job's id; nothing else becomes part of a path."""
 
 REQUEST, EVENTS, SEARCH_LOG = "request.json", "events.jsonl", "search.jsonl"
-
 _TAIL_BYTES = 4096  # enough for the last state event
-
 INTERRUPTED = "interrupted"
 """State of a job that was cut short by the end of the server; it can be resumed."""
 

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from crystallm.network.transformer import GPT
     from crystallm.sampling.sequence import Sample, SequenceRequest
 
-
 _LOG = logging.getLogger(__name__)
-
 MAX_FAILURES = 3
 """Failures in a row, without a finished sequence between them, after which an engine stops."""
 

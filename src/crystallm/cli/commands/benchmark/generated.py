@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from crystallm.benchmarks.unconditional import UnconditionalResult
     from crystallm.sources.entry import Entry
 
-
 UNCONDITIONAL = {
     "composition_validity": "composition valid, %",
     "structure_validity": "structure valid, %",
@@ -37,7 +36,6 @@ UNCONDITIONAL = {
     "wasserstein_density": "Wasserstein distance of density, g/cm³",
     "wasserstein_elements": "Wasserstein distance of number of elements",
 }
-
 RATES = {
     "valid": "valid",
     "unique": "unique",
@@ -48,7 +46,6 @@ RATES = {
     "sun": "stable, unique, novel",
     "msun": "metastable, unique, novel",
 }
-
 COLUMNS = {
     "id": "string", "valid": "bool", "unique": "bool", "novel": "bool", "repeats": "string",
     "known": "string", "e_above_hull": "float64", "reason": "string",

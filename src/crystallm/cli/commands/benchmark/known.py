@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from crystallm.generation.request import Request
     from crystallm.models.model import Model
 
-
 PROMPTS = {"composition": False, "group": True}
 """Contents of the prompt, and whether they include the space group."""
 

@@ -1,0 +1,115 @@
+"""Commands by name, imported when they are first used, so that `--help` is quick.
+
+`crystallm.cli.command_loader:generate` is the path that cyclopts loads the command `generate` from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App
+
+from crystallm.errors import install
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+COMMANDS = {
+    "generate": "generate",
+    "search": "search",
+    "complete": "complete",
+    "relax": "energies",
+    "evaluate": "evaluate",
+    "hull": "energies",
+    "score": "evaluate",
+    "export": "export",
+    "benchmark": "benchmark.csp",
+    "prepare": "prepare",
+    "train": "train",
+    "prompts": "prepare",
+    "models": "models",
+    "convert": "models",
+    "embeddings": "models",
+    "serve": "serve",
+    "energy_server": "energies",
+    "cluster": "serve",
+}
+"""The module in `commands` of each command, in the order of the help."""
+
+BENCHMARKS = {
+    "csp": "benchmark.csp",
+    "compounds": "benchmark.known",
+    "classes": "benchmark.known",
+    "novelty": "benchmark.generated",
+    "unconditional": "benchmark.generated",
+}
+"""The same for `crystallm benchmark`, of which csp is the default."""
+
+BENCHMARK = "Measure a model against known crystals."
+
+
+def add_commands(app: App, commands: dict[str, str], words: Sequence[str] | None) -> None:
+    """Add commands to an app, to be imported when they are used.
+
+    Args:
+        app: to add to.
+        commands: their modules.
+        words: the command line, whose first word is a command with its whole docstring as help; others have
+            the first line. None: all have it whole.
+    """
+    used = None if words is None else next(iter(words), "")
+    for order, (name, module) in enumerate(commands.items()):
+        dashed = name.replace("_", "-")
+        if name == "benchmark" == used and words is not None:
+            benchmark = benchmark_app(words[1:])
+            benchmark.sort_key = order
+            app.command(benchmark)
+            continue
+        short = None if used in (None, dashed) else summary(module, name)
+        app.command(f"{__name__}:{name}", name=dashed, help=short, sort_key=order)
+
+
+def benchmark_app(words: Sequence[str] | None = None) -> App:
+    """Return `crystallm benchmark`; see `add_commands`."""
+    benchmark = App(name="benchmark", help=BENCHMARK, help_format="plaintext")
+    benchmark.default(__getattr__("csp"))  # `crystallm benchmark mp_20`
+    add_commands(benchmark, BENCHMARKS, words)
+    return benchmark
+
+
+def summary(module: str, name: str) -> str:
+    """Return the first line of a command's docstring, read from its source."""
+    if name == "benchmark":
+        return BENCHMARK
+    path = Path(__file__).parent.joinpath("commands", *module.split(".")).with_suffix(".py")
+    source = path.read_text(encoding="utf-8")
+    found = re.search(rf'^def {name}\(.*?"""(.*?)\n', source, re.DOTALL | re.MULTILINE)
+    return "" if found is None else found[1].removesuffix('"""')
+
+
+def __getattr__(name: str) -> Any:
+    """Return a command: a function whose docstring and option groups are ready for cyclopts."""
+    from crystallm.cli.option_groups import set_flags
+
+    if name == "benchmark":
+        return benchmark_app()
+    modules = COMMANDS | BENCHMARKS
+    if name not in modules:
+        raise AttributeError(name)
+    command = getattr(importlib.import_module(f"crystallm.cli.commands.{modules[name]}"), name)
+    set_flags(command)
+    command.__doc__ = help_text(command)
+    return command
+
+
+def help_text(command: Callable[..., None]) -> str:
+    """Return the docstring of a command, each paragraph on one line, which the terminal then breaks."""
+    text = re.sub(
+        r"pip install 'crystallm\[(\w+)\]'", lambda match: install(match[1]), inspect.getdoc(command) or ""
+    )
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
