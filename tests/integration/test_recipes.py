@@ -61,7 +61,7 @@ def test_a_recipe_of_the_paper_says_what_the_paper_says(name):
 def test_both_parts_of_the_bundled_model_were_trained_much_like_what_we_recommend(part):
     recipe = read("default")
     brought = Recipe.model_validate_json((WEIGHTS / "default" / part).read_text(encoding="utf-8"))
-    other = {"dtype", "dropout", "equivalents", "batch_tokens", *BUDGET}
+    other = {"dtype", "dropout", "augmentation_share", "batch_tokens", *BUDGET}
     if part == state.RECIPE:  # it goes on from the first part
         other |= {"learning_rate", "warmup", "init_from", "patience"}
     left = {"validate_every"}  # decides nothing
@@ -72,7 +72,7 @@ def test_both_parts_of_the_bundled_model_were_trained_much_like_what_we_recommen
 def test_the_default_recipe_prepares_what_it_draws_from():
     recipe = read("default")
     assert (recipe.augmentation_share, recipe.dropout, recipe.max_tokens) == (0.9, 0.1, 60_000_000)
-    assert "--equivalents 6" in RECIPES["default"].read_text(encoding="utf-8")
+    assert "--augmentations 6" in RECIPES["default"].read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", RECIPES)
