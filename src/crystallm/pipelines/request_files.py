@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, with_default_z
-from crystallm.options import validated
 
 if TYPE_CHECKING:
     import io
@@ -102,7 +101,7 @@ def checked(path: Path, *, n: int, check: Callable[[Request], object]) -> Iterat
     for where, values in _rows(path):
         found = True
         try:
-            request = validated(Request, {"n": n, **values})
+            request = Request.build({"n": n, **values})
             request = request if cells else with_default_z(request)
             check(request)
         except InputError as error:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from crystallm.errors import InputError
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, with_default_z
-from crystallm.options import validated
 from crystallm.web import formula_check, schemas
 from crystallm.web.formula_check import FieldError
 
@@ -72,7 +71,7 @@ def generation_request(request: GenerateRequest | SearchRequest) -> Request:
         values["space_group"] = str(request.space_group)
     if isinstance(request, schemas.GenerateRequest):
         values |= {name: getattr(request, name) for name in ("elements", "allow_fewer_elements", "n")}
-    return validated(Request, values)
+    return Request.build(values)
 
 
 def _check_sampling(services: JobServices, request: GenerateRequest | SearchRequest) -> None:

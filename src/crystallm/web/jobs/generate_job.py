@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from crystallm.energy.relaxation import RelaxOptions
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import SamplingOptions
-from crystallm.options import validated
 from crystallm.web.jobs.ranking import rank
 from crystallm.web.request_check import generation_request
 
@@ -33,7 +32,7 @@ def plan(services: JobServices, request: GenerateRequest) -> tuple[str, Drafts]:
     """Return how a request is interpreted, and for each sample its sequence and the way to its crystal."""
     model = services.model(request.model)
     sampling = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
-    options = validated(SamplingOptions, {**sampling, "model": model.name, "seed": request.seed or 0})
+    options = SamplingOptions.build(sampling | {"model": model.name, "seed": request.seed or 0})
     generator = Generator(
         model, [generation_request(request)], options, most_atoms=services.limits.max_cell_atoms
     )
