@@ -119,7 +119,8 @@ def use_inline_pool(monkeypatch: pytest.MonkeyPatch, fails: Any = None) -> list[
     monkeypatch.setattr(InlinePool, "calls", calls)
     if fails is not None:
         monkeypatch.setattr(InlinePool, "fails", staticmethod(fails))
-    monkeypatch.setattr("crystallm.execution.mapping.ProcessPool", InlinePool)
+    for module in ("execution.mapping", "pipelines.evaluate", "pipelines.hull"):
+        monkeypatch.setattr(f"crystallm.{module}.ProcessPool", InlinePool)
     return calls
 
 

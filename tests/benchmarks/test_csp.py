@@ -116,7 +116,7 @@ def test_a_comparison_that_takes_too_long_is_no_match(rock_salt: Structure) -> N
 def test_what_was_asked_wrongly_is_said_before_any_work(
     rock_salt: Structure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="0 truths"):
+    with pytest.raises(InputError, match="0 reference structures"):
         csp.evaluate([], [])
     with pytest.raises(InputError, match="1 truths and 2 lists"):
         csp.evaluate([rock_salt], [[], []])

@@ -51,7 +51,7 @@ def test_a_stream_that_does_not_fit_its_index_is_refused(folder, content):
 )
 def test_an_index_that_is_none_is_refused(folder, index):
     np.save(folder / "train.idx.npy", index)
-    with pytest.raises(InputError, match="train.idx.npy .* is no index of crystals"):
+    with pytest.raises(InputError, match="train.idx.npy .* is not an index of crystals"):
         shards.load(folder, "train")
 
 

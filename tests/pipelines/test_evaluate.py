@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pyarrow import parquet
+from pymatgen.core import Structure
 
 from conftest import textbook
+from crystallm.benchmarks import sun
 from crystallm.cif import writer
 from crystallm.cli.app import run
+from crystallm.thermodynamics import collection_energies
+from crystallm.thermodynamics.hull import Hull
 from crystallm.validity import checks, collection
+from energies import Morse
 from killed import kill_after
 from real_crystals import published, told_otherwise
 
@@ -149,3 +156,96 @@ def test_what_is_asked_wrongly_is_one_line(capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error.lower()
     assert error.count("\n") == 1
+
+
+# -- energies and novelty ------------------------------------------------------------------------------------
+
+needs_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
+MORSE = ("--energy", "energies:morse", "--workers", "1", "--device", "cpu")
+ODD = ("--energy", "energies:odd", "--workers", "1", "--device", "cpu")
+ASKED = ("evaluate", "made", *ODD, "--hull", "entries.csv", "--out", "out", "--known", "known")
+
+
+@needs_ase
+def test_sun_of_a_folder_is_what_one_counts_and_a_killed_run_goes_on(crystallm, monkeypatch):
+    with monkeypatch.context() as patch:
+
+        def killed(*_, **__):
+            raise KeyboardInterrupt
+
+        patch.setattr(sun, "compare", killed)
+        assert crystallm(*ASKED)[0] == 130
+    # All energies are there: none is asked for again.
+    monkeypatch.setattr(collection_energies, "collection_energies", None)
+    code, out, err = crystallm(*ASKED, "--json")
+    assert code == 0
+    lacking = "crystallm: 'entries.csv' has no entry of the element He, Sr: 2 crystals have no energy"
+    assert err.splitlines()[0].startswith(lacking)
+    told = json.loads(out)
+    counts = {name: one["count"] for name, one in told["sun"]["shares"].items()}
+    assert counts == {
+        "weighed": 6, "placed": 5, "stable": 3, "metastable": 4, "unique": 6, "novel": 6, "sun": 1, "msun": 2,
+    }  # fmt: skip
+    assert (told["n"], told["sun"]["n_known"], told["sun"]["n_compared"]) == (8, 1, 1)
+    rows = {row["id"]: row for row in parquet.read_table("out/results.parquet").to_pylist()}
+    assert len(rows) == 8
+    above = {name: row["e_above_hull"] for name, row in rows.items() if row["e_above_hull"] is not None}
+    far = {"rutile": -0.01, "rutile-again": -0.01, "rocksalt": 0.05, "wurtzite": 0.2, "diamond": -0.01}
+    assert above == pytest.approx(far, abs=1e-6)
+    assert rows["rutile-again"]["repeats"] == "rutile" or rows["rutile"]["repeats"] == "rutile-again"
+    assert (rows["diamond"]["novel"], rows["diamond"]["known"]) == (False, "d")
+    assert rows["helium"]["energy_reason"] == "ValueError: no helium here"
+    assert rows["perovskite"]["energy_reason"].startswith("'entries.csv' has no entry of the element Sr")
+    assert rows["torn"]["energy_reason"] == "no crystal"
+    assert not rows["torn"]["unique"] and not rows["torn"]["novel"]  # noqa: PT018 - one claim on both
+    # Figures of a finished run need no work; what its rows rest on cannot change.
+    monkeypatch.setattr(sun, "compare", None)
+    code, out, _ = crystallm(*ASKED, "--metastable-threshold", "0.02")
+    assert code == 0
+    assert "metastable: ≤ 0.02 eV/atom" in out
+    assert "novel: against 1 known crystals" in out
+    assert "does not say whether its energies are of energies:odd" in out
+    assert "S.U.N.: stable, unique, novel" in Path("out/report.html").read_text(encoding="utf-8")
+    code, _, err = crystallm(*ASKED, "made")
+    assert code == 2
+    assert "out holds another run (known was" in err
+    with Path("entries.csv").open("a", encoding="utf-8") as file:
+        file.write("Sr,5\n")
+    code, _, err = crystallm(*ASKED)
+    assert code == 2
+    assert "out holds another run (hull_digest was" in err
+
+
+@needs_ase
+def test_relaxed_crystals_are_compared_and_counted_as_they_have_become(crystallm, inline):
+    code, out, err = crystallm("hull", "made", *MORSE, "--out", "hull.jsonl")
+    assert (code, err) == (0, "")
+    assert "1  no crystal: the text has no _cell_length_b" in out
+    asked = ("evaluate", "made/rutile.cif", *MORSE, "--hull", "hull.jsonl", "--relax", "--out", "out")
+    code, out, err = crystallm(*asked, "--known", "known", "made")
+    assert code == 0
+    said = "the entries of 'hull.jsonl' were not relaxed, these crystals are"
+    assert err == f"crystallm: {said}: energies above the hull come out too low\n"
+    assert "by the same method" not in out  # of these entries it is known
+    (row,) = parquet.read_table("out/results.parquet").to_pylist()
+    assert row["converged"]
+    assert row["energy"] < row["energy_before"]
+    composition = Structure.from_file("made/rutile.cif").composition
+    assert row["e_above_hull"] == pytest.approx(Hull(Path("hull.jsonl")).above(composition, row["energy"]))
+    relaxed = Structure.from_str(row["relaxed_cif"], fmt="cif")
+    assert Morse().one(relaxed, forces=False).energy == pytest.approx(row["energy"], abs=1e-4)
+    assert row["rmsd"] == pytest.approx(
+        collection_energies.rmsd(Structure.from_file("made/rutile.cif"), relaxed), abs=1e-3
+    )
+    assert 0.1 < row["rmsd"] < 0.5
+    # As it was written it is a known crystal; it has become another one.
+    assert (row["unique"], row["novel"]) == (True, True)
+
+
+@needs_ase
+def test_what_is_new_is_told_without_energies(crystallm, inline):
+    code, out, err = crystallm("evaluate", "made", "--known", "known", "--workers", "1", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)["sun"]
+    assert {name: one["count"] for name, one in found["shares"].items()} == {"unique": 6, "novel": 6}
+    assert found["e_above_hull"] is None

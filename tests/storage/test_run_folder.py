@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from pyarrow import parquet
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.storage.run_folder import RunFolder
+from crystallm.options import NOT_DECIDING, Options
+from crystallm.storage.run_folder import RunFolder, result_files
+from crystallm.version import __version__
 
 COLUMNS = {"unit": "int32", "name": "string", "energy": "float64"}
 
@@ -21,8 +24,8 @@ WORK = """
 import sys, time
 from crystallm.storage.run_folder import RunFolder
 COLUMNS = {"unit": "int32", "name": "string", "energy": "float64"}
-folder = RunFolder(sys.argv[1], {"seed": 1}, COLUMNS, n_units=5)
-for unit in sorted(folder.open()):
+folder = RunFolder(sys.argv[1], {"seed": 1}, COLUMNS)
+for unit in sorted(set(range(5)) - set(folder.done())):
     print(unit, flush=True)
     if unit == int(sys.argv[2]):
         time.sleep(60)
@@ -31,8 +34,8 @@ folder.finish()
 """
 
 
-def folder(path, config=None, n_units=3):
-    return RunFolder(path, config or {"seed": 1}, COLUMNS, n_units=n_units)
+def folder(path, config=None):
+    return RunFolder(path, config or {"seed": 1}, COLUMNS)
 
 
 def fill(run, units):
@@ -47,7 +50,8 @@ def files(path):
 
 def test_all_units_give_one_table_in_their_order(tmp_path):
     run = folder(tmp_path / "a" / "b")
-    assert run.open() == {0, 1, 2}
+    run.open()
+    assert run.done() == []
     fill(run, [2, 0, 1])
     run.finish()
     table = parquet.read_table(run.path / "results.parquet")
@@ -64,7 +68,8 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     fill(run, range(3))
     run.finish()
     again = folder(tmp_path)
-    assert again.open() == set()
+    again.check()
+    assert again.finished
     again.finish()
     assert len(again.rows()) == 3
 
@@ -96,7 +101,7 @@ def test_leftovers_of_a_killed_write_are_swept_away(tmp_path):
     folder(tmp_path).open()
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / ".00000.parquet.123.tmp").write_bytes(b"half")
-    assert folder(tmp_path).open() == {0, 1, 2}
+    folder(tmp_path).open()
     assert files(tmp_path) == ["run.json"]
 
 
@@ -134,13 +139,44 @@ def test_a_folder_on_a_read_only_system_is_one_error():
     assert "\n" not in str(caught.value)
 
 
-def test_unfinished_work_is_not_called_finished(tmp_path):
+def test_parts_are_not_results(tmp_path):
     run = folder(tmp_path)
-    run.open()
-    fill(run, [0])
-    with pytest.raises(CrystallmError, match="2 of 3 units are not done"):
-        run.finish()
-    assert not run.finished
+    fill(run, [0, 2])
+    assert not folder(tmp_path).finished
+    assert (folder(tmp_path).has(2), folder(tmp_path).has(1)) == (True, False)
+
+
+def test_a_run_in_parts_keeps_them_and_a_summary(tmp_path):
+    run = RunFolder(tmp_path, {"seed": 1}, COLUMNS, parted=True)
+    fill(run, [1, 0])
+    with pytest.raises(InputError, match="is not finished"):
+        result_files(tmp_path)
+    run.finish({"crystals": 2})
+    again = RunFolder(tmp_path, {"seed": 1}, COLUMNS, parted=True)
+    assert again.finished
+    assert again.summary() == {"crystals": 2}
+    assert list(again.stream(["name"])) == [{"name": "c0"}, {"name": "c1"}]
+    assert [path.name for path in result_files(tmp_path)] == ["part-00000.parquet", "part-00001.parquet"]
+
+
+def test_a_run_without_a_folder_is_kept_in_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder(None, {"seed": 1}, COLUMNS)
+    fill(run, [1, 0])
+    run.write_file("a.txt", b"a")
+    assert [row["unit"] for row in run.rows()] == [0, 1]
+    run.finish(rows=[{"unit": 7}])
+    assert (run.finished, run.rows()) == (True, [{"unit": 7}])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_configuration_holds_what_decides_the_results():
+    class Group(Options):
+        seed: int = 0
+        device: Annotated[str, NOT_DECIDING] = "auto"
+
+    config = RunFolder.configuration("relax", Group(seed=2), digest="7f")
+    assert config == {"command": "relax", "version": __version__, "seed": 2, "digest": "7f"}
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path):
@@ -156,7 +192,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert files(tmp_path) == before
-    assert folder(tmp_path).open() == {1, 2}
+    assert folder(tmp_path).done() == [0]
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -171,7 +207,7 @@ def test_damaged_files_are_named(tmp_path):
         folder(tmp_path).open()
 
 
-def test_the_question_is_kept_as_json(tmp_path):
+def test_the_configuration_is_kept_as_json(tmp_path):
     folder(tmp_path, {"seed": 1, "requests": [("TiO2", 2)]}).open()
     assert json.loads((tmp_path / "run.json").read_text()) == {"seed": 1, "requests": [["TiO2", 2]]}
     folder(

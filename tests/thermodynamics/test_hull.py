@@ -71,3 +71,21 @@ def test_what_is_no_file_of_entries_is_refused(tmp_path, capsys, name, content, 
         Hull(path)
     assert app.run(["search", "TiO2", "--energy", "energies:morse", "--hull", str(path)]) != 0
     assert said in capsys.readouterr().err
+
+
+def test_a_hull_of_noble_gases_is_quiet(tmp_path):
+    (tmp_path / "gas.csv").write_text("composition,energy_per_atom\nHe,0\nLi,-1\nLi3He,-1\n")
+    # Warnings are errors here. LiHe2 is 4/9 Li3He and 5/9 He.
+    assert Hull(tmp_path / "gas.csv").above(Composition("LiHe2"), -0.3) == pytest.approx(4 / 9 - 0.3)
+
+
+def test_a_hull_says_whose_energies_it_has_where_it_knows(tmp_path):
+    lines = [{"composition": "Ti", "energy_per_atom": -1.0, "model": "chgnet", "relaxed": True}]
+    (tmp_path / "own.jsonl").write_text(json.dumps(lines[0]))
+    (tmp_path / "any.csv").write_text("composition,energy_per_atom\nTi,-1\n")
+    own, other = Hull(tmp_path / "own.jsonl"), Hull(tmp_path / "any.csv")
+    assert (own.models, own.relaxed, other.models, other.relaxed) == ({"chgnet"}, {True}, set(), set())
+    own.check_model("chgnet")
+    other.check_model("chgnet")
+    with pytest.raises(InputError, match="has energies of chgnet, not of sevennet"):
+        own.check_model("sevennet")

@@ -42,7 +42,7 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CRYSTALLM_CACHE", str(tmp_path / "cache"))
     # O2 of Morse pairs: known here, so that only titanium is relaxed.
-    kept = tmp_path / "cache/crystallm/references/energies_morse.json"
+    kept = tmp_path / "cache/references/energies_morse.json"
     kept.parent.mkdir(parents=True)
     kept.write_text(json.dumps({"O": -1.0, "Ti": -2.0}))
     (tmp_path / "e.csv").write_text("composition,energy_per_atom\nTi,-1\nO2,-1\nTiO2,-2\n")

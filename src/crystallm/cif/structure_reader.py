@@ -119,25 +119,14 @@ def cell(block: Block) -> Cell:
     Raises:
         CrystallmError: items are missing, or the crystal can't be built or is too large.
     """
-    parameters = {}
-    for name in CELL:
-        if name not in block.tags:
-            raise CrystallmError(f"the text has no {name}")
-        parameters[name] = number(block.tags[name])
+    parameters = _parameters(block)
     operators, rows = _operators(block), block.atoms()
     if len(rows) * len(operators) > MAX_IMAGES:
         raise CrystallmError(
             f"{len(rows)} atom rows times {len(operators)} operators are more than the maximum of "
             f"{MAX_IMAGES} images"
         )
-    sites = []
-    for row in rows:
-        symbol = row_symbol(row)
-        missing = [name for name in POSITION if name not in row]
-        if missing:
-            raise CrystallmError(f"the atom rows have no {missing[0]}")
-        position = [number(row[name]) for name in POSITION]
-        sites.append((symbol, position, number(row.get(OCCUPANCY, "1"))))
+    sites = _sites(rows)
     cell = from_arrays(list(parameters.values()), operators, sites) or from_pymatgen(
         parameters, operators, sites
     )
@@ -146,6 +135,28 @@ def cell(block: Block) -> Cell:
             f"{len(cell.symbols)} atoms in the cell are more than the maximum of {bonds.MAX_ATOMS}"
         )
     return cell
+
+
+def _parameters(block: Block) -> dict[str, float]:
+    """Return the cell parameters by name."""
+    parameters = {}
+    for name in CELL:
+        if name not in block.tags:
+            raise CrystallmError(f"the text has no {name}")
+        parameters[name] = number(block.tags[name])
+    return parameters
+
+
+def _sites(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, list[float], float]]:
+    """Return element, position and occupancy of each atom row."""
+    sites = []
+    for row in rows:
+        symbol = row_symbol(row)
+        missing = [name for name in POSITION if name not in row]
+        if missing:
+            raise CrystallmError(f"the atom rows have no {missing[0]}")
+        sites.append((symbol, [number(row[name]) for name in POSITION], number(row.get(OCCUPANCY, "1"))))
+    return sites
 
 
 def from_arrays(
@@ -246,20 +257,12 @@ def _quickly(text: str) -> Structure | None:
         operators = tuple(row[name] for row in rows)
         if len(operators) == 1 and printed_group(block) not in (None, "P1"):
             return None
-        parameters = [number(block.tags[tag]) for tag in CELL]
-        sites = [
-            (
-                row_symbol(row),
-                [number(row[axis]) for axis in POSITION],
-                number(row.get(OCCUPANCY, "1")),
-            )
-            for row in block.atoms()
-        ]
-    except (CrystallmError, KeyError):
+        parameters, sites = _parameters(block), _sites(block.atoms())
+    except CrystallmError:
         return None
     if not operators or len(sites) * len(operators) > MAX_IMAGES:
         return None
-    cell = from_arrays(parameters, operators, sites)
+    cell = from_arrays(list(parameters.values()), operators, sites)
     return None if cell is None else Structure(cell.vectors, cell.symbols, cell.coords)
 
 

@@ -254,7 +254,7 @@ class _EntryRun:
         size = max(1, BLOCK_SAMPLES // self.n)
         n_entries = len(self.references)
         blocks = [range(start, min(start + size, n_entries)) for start in range(0, n_entries, size)]
-        folder = RunFolder(self.options.out, question, csp_table.COLUMNS, n_units=len(blocks))
+        folder = RunFolder(self.options.out, question, csp_table.COLUMNS)
         run_units(
             blocks,
             self._check_here if self.executor is None else self._check_on_executor,

@@ -133,7 +133,8 @@ class _Entries:
                     formula = result.structure.composition.alphabetical_formula
                     new[number, entry.id] = self._row(number, entry.id, formula, result.energy)
                 self.rows |= new
-                journal.append_records(self.out, _in_order(new))
+                if new:
+                    journal.append_records(self.out, _in_order(new))
                 done += len(block)
                 advance(done)
 

@@ -55,7 +55,6 @@ class RunFolder:
         config: configuration of the run, plain JSON values, see `configuration`.
         columns: name and pyarrow type name (`string`, `float64`, ...) of each column of the rows.
         parted: whether the rows stay in parts.
-        n_units: number of units in the run, where it is known.
         marker: name of the file whose existence means that the run is finished; None: the usual ones.
     """
 
@@ -66,12 +65,10 @@ class RunFolder:
         columns: Mapping[str, str],
         *,
         parted: bool = False,
-        n_units: int | None = None,
         marker: str | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
         self.parted = parted
-        self.n_units = n_units
         self._marker = marker or (SUMMARY if parted else RESULTS)
         self._config = json.loads(json.dumps(dict(config)))
         self._columns = dict(columns)
@@ -93,38 +90,30 @@ class RunFolder:
             values |= group.deciding()
         return values | facts
 
-    def check(self) -> set[int]:
+    def check(self) -> None:
         """Check that the folder can take this run, without writing anything.
-
-        Returns:
-            The units that are still to be done; none where their number is not known.
 
         Raises:
             InputError: the folder holds another run, or results of unknown origin.
             CrystallmError: it is not a folder, or cannot be written or read.
         """
-        if self.path is not None:
-            check_place(self.path)
-            if (self.path / CONFIG).exists():
-                check_config(self.path / CONFIG, self._config)
-            else:
-                for name in (RESULTS, PARTS):
-                    if (self.path / name).exists():
-                        raise InputError(
-                            f"{self.path / name} is of another origin: choose another folder with --out"
-                        )
-        return set() if self.finished else set(range(self.n_units or 0)) - set(self.done())
+        if self.path is None:
+            return
+        check_place(self.path)
+        if (self.path / CONFIG).exists():
+            check_config(self.path / CONFIG, self._config)
+            return
+        for name in (RESULTS, PARTS):
+            if (self.path / name).exists():
+                raise InputError(f"{self.path / name} is of another origin: choose another folder with --out")
 
-    def open(self) -> set[int]:
+    def open(self) -> None:
         """Create the folder with its configuration, and remove what a kill left half-written.
-
-        Returns:
-            As `check`.
 
         Raises:
             InputError, CrystallmError: as `check`.
         """
-        missing = self.check()
+        self.check()
         if self.path is not None and not self._opened:
             with saying(f"the folder {str(self.path)!r} cannot be written"):
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -134,7 +123,6 @@ class RunFolder:
             if not (self.path / CONFIG).exists():
                 write_atomically(self.path / CONFIG, json.dumps(self._config, indent=1).encode())
         self._opened = True
-        return missing
 
     @property
     def finished(self) -> bool:
@@ -216,7 +204,7 @@ class RunFolder:
         *,
         rows: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Complete the results: write `results.parquet`, or the summary of a run in parts.
+        """Complete the results when all units are done: `results.parquet`, or the summary of a run in parts.
 
         Does nothing for a finished run, except removing parts that are no longer needed.
 
@@ -226,12 +214,9 @@ class RunFolder:
                 parts.
 
         Raises:
-            CrystallmError: a unit is missing, or a file cannot be written.
+            CrystallmError: a file cannot be written.
         """
         if not self.finished:
-            missing = set(range(self.n_units or 0)) - set(self.done())
-            if missing:
-                raise CrystallmError(f"{self.path}: {len(missing)} of {self.n_units} units are not done")
             if self.path is None:
                 if rows is not None:
                     self._held = {0: rows}
