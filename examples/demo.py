@@ -16,7 +16,7 @@ from pyarrow import parquet
 from pymatgen.core import Structure
 
 from crystallm.cli import crystal_tables
-from crystallm.cli.app import app
+from crystallm.cli.app import run
 from crystallm.storage import files, run_folder
 from crystallm.visualization import unit_cell
 
@@ -27,7 +27,7 @@ def main(folder: Path) -> int:
         shutil.rmtree(folder)
     requests = Path(__file__).with_name("demo.csv")
     energy = ["--energy", "chgnet"] if find_spec("chgnet") else []
-    code = app.run(["generate", "--requests", str(requests), *energy, "--out", str(folder)])
+    code = run(["generate", "--requests", str(requests), *energy, "--out", str(folder)])
     if code:
         return code
     rows = parquet.read_table(folder / run_folder.RESULTS).to_pylist()

@@ -131,7 +131,7 @@ def test_the_command_writes_a_table_and_a_file(parrot, tmp_path, textbook_struct
     for more, said in (
         ([], "no crystals"),
         (["c", "--out", "s.txt"], "ends in .csv or .parquet"),
-        (["c", "--symprec", "0"], "symprec = 0.0"),
+        (["c", "--symprec", "0"], "symprec = '0': input should be greater than 0"),
         (["nowhere"], "no file or folder 'nowhere'"),
     ):
         assert app.run(["score", *more]) == 2

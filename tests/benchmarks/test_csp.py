@@ -118,7 +118,7 @@ def test_what_was_asked_wrongly_is_said_before_any_work(
 ) -> None:
     with pytest.raises(InputError, match="0 reference structures"):
         csp.evaluate([], [])
-    with pytest.raises(InputError, match="1 truths and 2 lists"):
+    with pytest.raises(InputError, match="1 reference structures and 2 lists"):
         csp.evaluate([rock_salt], [[], []])
     with pytest.raises(InputError, match="start at 1"):
         csp.evaluate([rock_salt], [[]], n=(0,))

@@ -102,7 +102,7 @@ def test_what_was_asked_wrongly_is_said(book):
         evaluate([], {})
     with pytest.raises(InputError, match="two compounds have the id 'rutile': rename one"):
         evaluate([book[1], book[1]], {})
-    with pytest.raises(InputError, match="crystals for 'halite', which is none of the 3"):
+    with pytest.raises(InputError, match="crystals for 'halite', which is no id of the 3 compounds"):
         evaluate(book, {"halite": []})
 
 

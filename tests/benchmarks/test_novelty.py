@@ -209,7 +209,7 @@ def test_identical_crystals_are_compared_once(some, inline) -> None:
 def test_what_was_asked_wrongly_is_said_before_any_work(some) -> None:
     with pytest.raises(InputError, match="no generated crystals"):
         novelty.evaluate([], [])
-    with pytest.raises(InputError, match="2 verdicts for 1 crystals"):
+    with pytest.raises(InputError, match="2 values of valid for 1 crystals"):
         novelty.evaluate(some[:1], [], valid=[True, True])
     with pytest.raises(InputError, match="0 energies for 1 crystals"):
         novelty.evaluate(some[:1], [], e_above_hull=[])

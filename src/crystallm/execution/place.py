@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from crystallm.execution.pool import ProcessPool
 from crystallm.options import NOT_DECIDING, Options
 
 if TYPE_CHECKING:
@@ -52,7 +53,5 @@ def open_place(cluster: str | None, workers: int) -> Iterator[Executor]:
         if executor is not None:
             yield executor
             return
-    from crystallm.execution.pool import ProcessPool
-
     with ProcessPool(workers) as pool:
         yield pool
