@@ -151,7 +151,7 @@ class _watched:  # noqa: N801 - used like a function
         def patch(where: Any, name: str, part: str) -> None:
             self.stack.enter_context(mock.patch.object(where, name, self.timed(part, getattr(where, name))))
 
-        for maker in ("_plain", "_packed"):
+        for maker in ("_plain_linear", "_packed_linear"):
             make = getattr(ragged, maker)
 
             def made(*args: Any, make: Any = make) -> Any:
@@ -175,13 +175,13 @@ class _watched:  # noqa: N801 - used like a function
             )
         )
         patch(ragged.RaggedNetwork, "__init__", "packing")
-        rules_of = generator.Generator._rules  # noqa: SLF001 - the one place where rules come from
+        grammar_of = generator.Generator._grammar  # noqa: SLF001 - the one place where grammars come from
 
-        def rules(*args: Any) -> Any:
-            found = self.timed("rules", rules_of)(*args)
+        def grammar(*args: Any) -> Any:
+            found = self.timed("rules", grammar_of)(*args)
             return None if found is None else _Rules(found, self.timed)
 
-        self.stack.enter_context(mock.patch.object(generator.Generator, "_rules", rules))
+        self.stack.enter_context(mock.patch.object(generator.Generator, "_grammar", grammar))
         return self.found
 
     def __exit__(self, *_: object) -> None:
@@ -228,8 +228,8 @@ def products(options: Found) -> Iterator[Found]:
             start, cpu = time.perf_counter(), time.process_time()
             for _ in range(20):
                 for block in reader._blocks:  # noqa: SLF001 - the products that decoding calls
-                    block.attend(x)
-                    block.gather(y)
+                    block.c_attn(x)
+                    block.c_proj(y)
                     block.mlp(x)
                 reader.logits(x)
             seconds, used = time.perf_counter() - start, time.process_time() - cpu

@@ -71,11 +71,11 @@ def test_ranking_sets_what_a_table_shows(inline, textbook_structures):
     ("selection", "expected"),
     [
         ({}, [0, 1, 2, 3]),
-        ({"valid": True}, [0, 2]),
+        ({"only_valid": True}, [0, 2]),
         ({"rank": "combined"}, [2, 0, 1, 3]),
         ({"best": 1}, [2]),
         ({"best": 9}, [2, 0]),  # the third is a repeat
-        ({"best": 9, "valid": True}, [2, 0]),
+        ({"best": 9, "only_valid": True}, [2, 0]),
     ],
 )
 def test_what_is_kept(selection, expected):

@@ -109,7 +109,7 @@ def test_workers_of_another_version_are_refused(address: str, monkeypatch: pytes
     import crystallm
 
     ours = crystallm.__version__
-    monkeypatch.setattr("crystallm.version.__version__", "9.9")
+    monkeypatch.setattr("crystallm.execution.cluster.__version__", "9.9")
     with cluster.connect(address) as executor, pytest.raises(InputError, match=f"{ours}, and here is 9.9"):
         list(map_tasks(executor, behave, [1], ahead=1))
 

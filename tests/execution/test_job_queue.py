@@ -135,7 +135,7 @@ def test_jobs_of_a_queue_do_the_work(asked: Any, queue: Any, tmp_path: Path, mon
         file.chmod(0o755)
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [Path(__file__).parents[1]])))
-    path = queue(cores=1, memory="2GB", **asked, options={"scheduler_options": {"host": "127.0.0.1"}})
+    path = queue(cores=1, memory="2GB", **asked, scheduler_options={"host": "127.0.0.1"})
     with cluster.connect(path) as executor:
         assert executor.submit(behave, 5).result(timeout=60)[0] == 5
     assert (tmp_path / "cancelled").read_text() == (tmp_path / "job").read_text()

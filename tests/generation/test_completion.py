@@ -214,7 +214,7 @@ def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch
     assert row["formula"] == "Na4Cl4"
     for arguments, said in (
         (["complete"], "no crystal: name the file"),
-        (["complete", "part.cif"], "no formula: say what"),
+        (["complete", "part.cif"], "no formula: give that of the whole crystal"),
         (["complete", "salt.cif", "--formula", "NaCl"], "nothing is missing"),
         (["complete", "part.cif", "--formula", "TiO2", "--symprec", "0"], "symprec = 0.0: write a length"),
         (["generate", "YMn6Ge6", "--template", "salt.cif"], "other proportions than NaCl"),

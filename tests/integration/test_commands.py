@@ -80,9 +80,9 @@ def test_crystals_told_in_equivalent_ways_teach(crystallm, tmp_path):
     prepare = ("prepare", "book.csv", "book.csv=val", "--out", "data", "--workers", 1)
     train = ("train", "recipe.yaml", *DATA, "--max-tokens", 300, "--device", "cpu")
     train += ("--augmentation-share", 0.5)
-    code, out, err = crystallm(*prepare, "--equivalents", 2, "--json")
+    code, out, err = crystallm(*prepare, "--augmentations", 2, "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out)["equivalents"] == 10
+    assert json.loads(out)["augmentations"] == 10
     code, _, err = crystallm(*train)
     assert code == 0, err
     (tmp_path / "data" / "equivalents.idx.npy").unlink()
@@ -124,6 +124,7 @@ def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
         (["prepare", "book.csv", "--out", "data", "--exclude", "gone.csv"], 2, "gone.csv"),
         (["prepare", "book.csv", "--out", "d", "--language", "cif", "--augmentations", "2"], 2, "not 'cif'"),
         (["prompts"], 2, "no source"),
+        (["prompts", "book.csv"], 2, "--out is missing"),
         (["prompts", "book.csv", "--out", "x.txt"], 2, "ends in .csv"),
         (["prompts", "gone", "--out", "x.csv"], 2, "gone"),
         (["train"], 2, "--dataset is missing"),
@@ -140,12 +141,12 @@ def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
         (["train", "gone.yaml", *DATA], 1, "gone.yaml cannot be read"),
         (["train", "paper", *DATA], 2, "one of default, orbits-carbon_24"),
         (["train", ".", "--out", "run"], 2, "--dataset is missing"),
-        (["train", ".", *DATA], 2, "a data set is named with --dataset ."),
+        (["train", ".", *DATA], 2, "name a data set with --dataset ."),
         (["train", "recipe.yaml", *DATA, "--packing", "whole"], 2, "packing"),
         (["train", "recipe.yaml", *DATA, "--init-from", "nowhere"], 1, "no model 'nowhere'"),
         (["benchmark", "csp"], 2, "no data"),
         (["benchmark", "csp", "book.csv", "-n", "zero"], 2, "n = 'zero'"),
-        (["benchmark", "csp", "book.csv", "--entries", "0"], 2, "limit = '0'"),
+        (["benchmark", "csp", "book.csv", "--entries", "0"], 2, "entries = 0"),
         (["benchmark", "csp", "book.csv", "--split", "test"], 2, "no row of the split 'test'"),
         (["benchmark", "csp", "book.csv", "--model", "nowhere"], 1, "no model 'nowhere'"),
         (["benchmark", "csp", "noise.csv"], 1, "first is not a structure"),

@@ -74,7 +74,7 @@ def test_missing_weights_and_names_are_refused(tmp_path: Path, folder: Path) -> 
     shutil.copytree(folder, tmp_path / "run" / "model")
     with pytest.raises(CheckpointError, match=r"run holds no config\.json: name .*run/model$"):
         load(tmp_path / "run")
-    with pytest.raises(CheckpointError, match="no such dtype"):
+    with pytest.raises(InputError, match="no such dtype"):
         load(folder, dtype="int3")
 
 

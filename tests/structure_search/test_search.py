@@ -16,6 +16,7 @@ import pytest
 import crystallm
 from crystallm.cli import app
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution.pool import ProcessPool
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.language import get_language
 from crystallm.models.load import load_model
@@ -33,7 +34,7 @@ from crystallm.validity.verdict import Validity
 
 @pytest.fixture(scope="module", autouse=True)
 def asked(tmp_path_factory):
-    """Where `energies:told` notes what it is asked; processes are kept from test to test."""
+    """Where `energies:told` notes what it is asked."""
     path = tmp_path_factory.mktemp("asked") / "asked"
     os.environ["CRYSTALLM_TEST_ASKED"] = str(path)
     yield path
@@ -55,14 +56,21 @@ def search_options(**given):
     return SearchOptions.build(own), SamplingOptions.build(given)
 
 
-def a_search(model, path=None, **given):
-    usual = {"energy": "energies:morse", "device": "cpu", "seed": 3, "temperature": 1.5, "top_k": None}
-    method = given.get("method", "tree" if given.get("preset") == "paper" else "elites")
-    # The parrot is too sure of itself for a tree with a cut-off.
-    own = {"elites": {"warm_up": 6}, "tree": {"prior_cutoff": 1.0}, "sampling": {}}[method]
-    options, settings = search_options(**{"parallel_simulations": 4, **usual, **own, **given})
-    settings = sampling_of(options, settings)
-    return Search(model, Request(formula="TiO2", z=2), options, settings, path)
+@pytest.fixture(scope="module")
+def a_search(model, asked):
+    """Make a search for TiO2 with two formula units; all share one worker process, which starts slowly."""
+
+    def make(path=None, **given):
+        usual = {"energy": "energies:morse", "device": "cpu", "seed": 3, "temperature": 1.5, "top_k": None}
+        method = given.get("method", "tree" if given.get("preset") == "paper" else "elites")
+        # The parrot is too sure of itself for a tree with a cut-off.
+        own = {"elites": {"warm_up": 6}, "tree": {"prior_cutoff": 1.0}, "sampling": {}}[method]
+        options, settings = search_options(**{"parallel_simulations": 4, **usual, **own, **given})
+        settings = sampling_of(options, settings)
+        return Search(model, Request(formula="TiO2", z=2), options, settings, path, executor=pool)
+
+    with ProcessPool(1) as pool:
+        yield make
 
 
 def texts(found):
@@ -70,16 +78,16 @@ def texts(found):
 
 
 @pytest.mark.parametrize("method", ["elites", "tree", "sampling"])
-def test_the_same_seed_gives_the_same_search_and_a_log_gives_it_again(model, tmp_path, method):
-    first = a_search(model, method=method, simulations=20).run()
+def test_the_same_seed_gives_the_same_search_and_a_log_gives_it_again(a_search, tmp_path, method):
+    first = a_search(method=method, simulations=20).run()
     assert len(first) == 20
-    half = a_search(model, tmp_path / "log", method=method, simulations=12)
+    half = a_search(tmp_path / "log", method=method, simulations=12)
     half.run()
     content = (tmp_path / "log").read_bytes()
     # A kill in the middle of a line: the round is done again, and the search goes further.
     (tmp_path / "log").write_bytes(content + content.splitlines(keepends=True)[-1][:40])
     rounds = []
-    whole = a_search(model, tmp_path / "log", method=method, simulations=20)
+    whole = a_search(tmp_path / "log", method=method, simulations=20)
     whole.run(on_round=lambda state, _: rounds.append(state.simulations))
     assert rounds == [4, 8, 12, 16, 20]
     assert texts(whole.samples) == texts(first)
@@ -87,20 +95,20 @@ def test_the_same_seed_gives_the_same_search_and_a_log_gives_it_again(model, tmp
         [one.crystal.log_likelihood for one in first]
     )
     assert [one.seconds for one in whole.samples[:12]] == [one.seconds for one in half.samples]
-    assert texts(a_search(model, method=method, simulations=20, seed=4).run()) != texts(first)
+    assert texts(a_search(method=method, simulations=20, seed=4).run()) != texts(first)
 
 
-def test_a_log_of_another_search_is_refused(model, tmp_path):
-    a_search(model, tmp_path / "log", simulations=8, method="tree").run()
+def test_a_log_of_another_search_is_refused(a_search, tmp_path):
+    a_search(tmp_path / "log", simulations=8, method="tree").run()
     with pytest.raises(CrystallmError, match="does not follow from this model and seed"):
-        a_search(model, tmp_path / "log", simulations=8, method="tree", seed=9).run()
+        a_search(tmp_path / "log", simulations=8, method="tree", seed=9).run()
 
 
-def test_two_processes_do_not_write_one_log(model, tmp_path):
+def test_two_processes_do_not_write_one_log(a_search, tmp_path):
     stale = Journal(tmp_path / "log")
     with stale.held(), pytest.raises(CrystallmError, match="another process writes .* --out"):
-        a_search(model, tmp_path / "log", simulations=4).run()
-    a_search(model, tmp_path / "log", simulations=4).run()
+        a_search(tmp_path / "log", simulations=4).run()
+    a_search(tmp_path / "log", simulations=4).run()
     content = (tmp_path / "log").read_bytes()
     assert content.count(b"\n") == 4
     # Where there are no locks, what others have written since is left as it is.
@@ -109,9 +117,9 @@ def test_two_processes_do_not_write_one_log(model, tmp_path):
     assert (tmp_path / "log").read_bytes() == content
 
 
-def test_equal_crystals_are_asked_once_and_energy_calls_are_a_bound(model, asked):
+def test_equal_crystals_are_asked_once_and_energy_calls_are_a_bound(a_search, asked):
     asked.unlink(missing_ok=True)
-    search = a_search(model, energy="energies:told", energy_calls=9, temperature=1.3, method="sampling")
+    search = a_search(energy="energies:told", energy_calls=9, temperature=1.3, method="sampling")
     found = search.run()
     assert search.state.calls == 9
     assert len(asked.read_text().splitlines()) == 9
@@ -130,8 +138,8 @@ def test_equal_crystals_are_asked_once_and_energy_calls_are_a_bound(model, asked
     assert [crystal.energy for crystal in best] == sorted(crystal.energy for crystal in best)
 
 
-def test_elites_go_on_from_what_is_good(model):
-    search = a_search(model, simulations=60, explore_share=0.2, resample_share=0.4, mutation_share=0.3)
+def test_elites_go_on_from_what_is_good(a_search):
+    search = a_search(simulations=60, explore_share=0.2, resample_share=0.4, mutation_share=0.3)
     found = search.run()
     moves = [one.move for one in found]
     assert set(moves[:6]) == {"sample"}
@@ -154,8 +162,8 @@ def test_elites_go_on_from_texts_that_have_outgrown_the_context():
     assert {len(one.ids) for one in found} == set(range(2, 16))
 
 
-def test_the_tree_of_the_paper_grows_by_choices_and_keeps_its_width(model):
-    search = a_search(model, preset="paper", simulations=16, width=3, temperature=1.0)
+def test_the_tree_of_the_paper_grows_by_choices_and_keeps_its_width(a_search):
+    search = a_search(preset="paper", simulations=16, width=3, temperature=1.0)
     search.run()
     root = search._policy.root
     assert root.visits == 16
@@ -177,8 +185,8 @@ def test_the_tree_of_the_paper_grows_by_choices_and_keeps_its_width(model):
     assert n_nodes <= 17
 
 
-def test_the_width_at_the_space_group_is_its_own(model):
-    search = a_search(model, preset="paper", simulations=1, n_space_groups=7)
+def test_the_width_at_the_space_group_is_its_own(a_search):
+    search = a_search(preset="paper", simulations=1, n_space_groups=7)
     assert len(search._policy.root.edges) == 7
 
 
@@ -201,8 +209,8 @@ def test_a_reward_without_an_energy_is_what_is_wrong_with_it():
     assert of(bond_score=1.0, valid=True) == -1.0  # valid, and the energy model failed
 
 
-def test_an_energy_model_that_dies_costs_the_crystals_it_dies_of(model):
-    search = a_search(model, energy="energies:mortal", energy_calls=11, method="sampling")
+def test_an_energy_model_that_dies_costs_the_crystals_it_dies_of(a_search):
+    search = a_search(energy="energies:mortal", energy_calls=11, method="sampling")
     found = search.run()
     lost = [one for one in found if one.call and one.crystal.energy is None]
     assert [one.call for one in lost] == [5, 10]
@@ -211,9 +219,9 @@ def test_an_energy_model_that_dies_costs_the_crystals_it_dies_of(model):
 
 
 @pytest.mark.parametrize(("energy", "reason"), [("energies:nan", "nan"), ("energies:sleeper", "0.3 s")])
-def test_an_energy_model_that_never_answers_is_given_up(model, monkeypatch, energy, reason):
+def test_an_energy_model_that_never_answers_is_given_up(a_search, monkeypatch, energy, reason):
     monkeypatch.setattr(structure_search_search, "GIVE_UP", 2)
-    search = a_search(model, energy=energy, simulations=400, energy_timeout=0.3, parallel_simulations=1)
+    search = a_search(energy=energy, simulations=400, energy_timeout=0.3, parallel_simulations=1)
     found = search.run()
     assert search.stopped.startswith(f"{energy} gave no energy for the last 2 crystals")
     assert reason in search.stopped
@@ -221,25 +229,25 @@ def test_an_energy_model_that_never_answers_is_given_up(model, monkeypatch, ener
     assert best_so_far(found) == []
 
 
-def test_a_search_without_an_end_in_sight_ends(model, monkeypatch):
+def test_a_search_without_an_end_in_sight_ends(a_search, monkeypatch):
     monkeypatch.setattr(structure_search_search, "IDLE", 12)
-    search = a_search(model, energy_calls=10_000, temperature=0.0, method="sampling")
+    search = a_search(energy_calls=10_000, temperature=0.0, method="sampling")
     search.run()
     assert "gave no new valid crystal" in search.stopped
 
 
-def test_a_search_is_idle_by_simulations_not_by_texts(model, monkeypatch):
+def test_a_search_is_idle_by_simulations_not_by_texts(a_search, monkeypatch):
     monkeypatch.setattr(structure_search_search, "IDLE", 12)
-    search = a_search(model, energy_calls=10_000, temperature=0.0, rollouts=3, warm_up=1000)
+    search = a_search(energy_calls=10_000, temperature=0.0, rollouts=3, warm_up=1000)
     search.run()
     assert "gave no new valid crystal" in search.stopped
     assert search.state.simulations >= 12
 
 
-def test_what_had_no_energy_is_asked_again_once_the_model_is_mended(model, tmp_path):
+def test_what_had_no_energy_is_asked_again_once_the_model_is_mended(a_search, tmp_path):
     def some(energy, simulations):
         how = {"energy": energy, "simulations": simulations, "temperature": 1.0, "method": "sampling"}
-        return a_search(model, tmp_path / "log", **how).run()
+        return a_search(tmp_path / "log", **how).run()
 
     lost = {one.form for one in some("energies:nan", 8) if one.call is not None}
     again = [one for one in some("energies:morse", 24)[8:] if one.crystal.validity.valid and one.form in lost]
@@ -298,8 +306,8 @@ def test_python_gets_crystals_best_first_and_bad_questions_an_answer(parrot):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("chgnet") is None, reason="chgnet is not installed")
-def test_chgnet_finds_rutile_lowest(model):
-    found = a_search(model, energy="chgnet", simulations=8, parallel_simulations=8, temperature=1.2).run()
+def test_chgnet_finds_rutile_lowest(a_search):
+    found = a_search(energy="chgnet", simulations=8, parallel_simulations=8, temperature=1.2).run()
     best = best_first(found)[0]
     assert best.space_group == "P4_2/mnm"
     assert -9.5 < best.energy < -9.0  # of the package's weights, near the known cell

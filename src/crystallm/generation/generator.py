@@ -185,14 +185,11 @@ class Generator:
                 for (index, _), crystal in zip(pairs, new, strict=True):
                     crystals[index].append(crystal)
                 if progress is not None:
-                    progress(n_before + sum(self._n_valid(index, crystals[index]) for index in group))
+                    progress(n_before + sum(_n_valid(self.plans[index], crystals[index]) for index in group))
             for index in group:
-                n_before += self._n_valid(index, crystals[index])
+                n_before += _n_valid(self.plans[index], crystals[index])
                 yield _until_nth_valid(crystals[index], self.plans[index].request.n)
             batch.done(sum(map(len, crystals.values())))
-
-    def _n_valid(self, index: int, crystals: Sequence[Crystal]) -> int:
-        return min(count_valid(crystals), self.plans[index].request.n)
 
     def _next_batch_size(self, index: int, crystals: Sequence[Crystal]) -> int:
         """Return the number of samples to draw next, from the acceptance rate so far."""
@@ -288,33 +285,56 @@ class Generator:
         self, pairs: Sequence[tuple[int, int]], choices: Sequence[Choice]
     ) -> sequence.Grammar | None:
         """Return what may follow each prompt; None for anything."""
-        grammars: dict[tuple[int, ...], sequence.Grammar] = {}
-        for (index, _), choice in zip(pairs, choices, strict=True):
-            if choice.prompt in grammars:
-                continue
-            grammar = factory.make_grammar(
-                self.model.language.name,
-                None if choice.cell is None else choice.cell.composition,
-                choice.space_group,
-                self.settings.constraints,
-                self.model.config.context,
-            )
-            if grammar is None:
-                continue
-            if self.plans[index].request.prompt is not None:
-                try:
-                    grammar.start(choice.prompt)
-                except InputError as error:
-                    raise InputError(
-                        f"the prompt breaks the grammar: {error}; or set constraints to none"
-                    ) from None
-            grammars[choice.prompt] = grammar
-        return GrammarByPrompt(grammars) if grammars else None
+        plans = [self.plans[index] for index, _ in pairs]
+        return _grammar_by_prompt(self.model, self.settings.constraints, plans, choices)
+
+
+def _grammar_by_prompt(
+    model: Model, constraints: str, plans: Sequence[InterpretedRequest], choices: Sequence[Choice]
+) -> GrammarByPrompt | None:
+    """Return what may follow the prompt of each choice; None for anything.
+
+    Args:
+        model: that generates.
+        constraints: how strict the grammar is.
+        plans: the request of each choice.
+        choices: with their prompts.
+
+    Raises:
+        InputError: there is no grammar for a choice, or a prompt of the user breaks it.
+    """
+    grammars: dict[tuple[int, ...], sequence.Grammar] = {}
+    for plan, choice in zip(plans, choices, strict=True):
+        if choice.prompt in grammars:
+            continue
+        grammar = factory.make_grammar(
+            model.language.name,
+            None if choice.cell is None else choice.cell.composition,
+            choice.space_group,
+            constraints,
+            model.config.context,
+        )
+        if grammar is None:
+            continue
+        if plan.request.prompt is not None:
+            try:
+                grammar.start(choice.prompt)
+            except InputError as error:
+                raise InputError(
+                    f"the prompt breaks the grammar: {error}; or set constraints to none"
+                ) from None
+        grammars[choice.prompt] = grammar
+    return GrammarByPrompt(grammars) if grammars else None
 
 
 def count_valid(crystals: Sequence[Crystal]) -> int:
     """Return how many crystals are valid."""
     return sum(crystal.validity.valid for crystal in crystals)
+
+
+def _n_valid(plan: InterpretedRequest, crystals: Sequence[Crystal]) -> int:
+    """Return how many of the crystals a request asks for there are."""
+    return min(count_valid(crystals), plan.request.n)
 
 
 def _until_nth_valid(crystals: list[Crystal], n: int) -> list[Crystal]:

@@ -122,11 +122,12 @@ def _requests(
     """Return what reads the requests, and the request itself if there is no file."""
     if selection.energy is not None:
         require(selection.energy)
-    elements = () if request.formula is None else tuple(formulas.parse(request.formula))
+    formula = request.formula
+    if formula is not None and Path(formula).suffix and Path(formula).is_file():
+        raise InputError(f"{formula!r} is a file, not a formula: give it as --requests")
+    elements = () if formula is None else tuple(formulas.parse(formula))
     if options.requests is None:
         request = _with_prompt(request, sampling, options)
-        if request.formula is not None and Path(request.formula).suffix and Path(request.formula).is_file():
-            raise InputError(f"{request.formula!r} is a file, not a formula: give it as --requests")
         request = with_default_z(request)
         interpret(request, fitting=sampling.constraints == "full")
         elements = elements or elements_of(request)

@@ -106,8 +106,10 @@ def prompts(
     from crystallm.datasets import prompts as known_prompts
 
     options = with_argument(options, "source", source)
+    if options.source is None:
+        raise InputError("no source: see crystallm prompts --help")
     if options.out is None:
-        raise InputError("no out: see crystallm prompts --help")
+        raise InputError("--out is missing: name a CSV file for the prompts")
     read = known_prompts.read(
         options,
         workers=execution.workers or os.cpu_count() or 1,
