@@ -102,7 +102,7 @@ def test_what_is_known_of_a_crystal_goes_with_it(tmp_path, textbook_structures):
     database = connect(out["ase"], type="db")
     (row,) = database.select(material_id="0-1")
     assert row.energy == pytest.approx(-3.25 * 6)
-    assert (row.log_likelihood, row.crystal_index, row.valid) == (-11.5, f"#{2**63 + 5}", 0)
+    assert (row.log_likelihood, row.crystal_sample_index, row.valid) == (-11.5, f"#{2**63 + 5}", 0)
     line = json.loads(out["optimade"].read_text().splitlines()[2])
     assert line["attributes"]["_crystallm_log_likelihood"] == -10.5
     assert line["attributes"]["chemical_formula_anonymous"] == "AB"
@@ -146,7 +146,7 @@ def test_a_csv_tells_what_a_run_tells(tmp_path, textbook_structures):
     for one, other in zip(ours, theirs, strict=True):
         del one["structure"], other["structure"]
         assert one == other
-        assert (other["index"], other["log_likelihood"]) == (2**63 + 5, one["log_likelihood"])
+        assert (other["sample_index"], other["log_likelihood"]) == (2**63 + 5, one["log_likelihood"])
 
 
 @pytest.mark.parametrize(

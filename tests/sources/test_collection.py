@@ -44,7 +44,7 @@ def test_every_kind_gives_the_same_crystals(tmp_path, textbook_structures, name)
 STREAMED = [
     "all.tar.gz", "cif.csv.gz", "structure.csv", "cif.parquet", "struct.parquet", "all.extxyz", "all.xyz.gz",
     "all.db", "list.json", "named.json.gz", "mapping.json", "optimade.json", "structures.jsonl",
-    "optimade.jsonl", "one.cif", "protocol0.pkl", "protocol2.pkl", "packed.pkl.gz",
+    "optimade.jsonl", "one.cif",
 ]  # fmt: skip
 
 
@@ -173,14 +173,14 @@ def test_a_single_file_is_a_collection(tmp_path, textbook_structures, name):
 
 
 def test_a_large_cif_is_read_block_by_block(tmp_path, textbook_structures, monkeypatch):
-    monkeypatch.setattr("crystallm.sources.entry.MAX_BYTES", 3000)
+    monkeypatch.setattr("crystallm.sources.formats.cif_and_poscar.MAX_BYTES", 3000)
     path = written(tmp_path, "one.cif", textbook_structures)
     found = list(collection.read(path))
     assert len(found) == 5
     for entry, structure in zip(found, textbook_structures.values(), strict=True):
         equal(parsing.structure(entry.text), structure)
     most = max(len(entry.text) for entry in found) - 1
-    monkeypatch.setattr("crystallm.sources.entry.MAX_BYTES", most)
+    monkeypatch.setattr("crystallm.sources.formats.cif_and_poscar.MAX_BYTES", most)
     assert ["more than" in entry.problem for entry in collection.read(path)].count(True) == 1
 
 
@@ -219,7 +219,7 @@ def test_a_data_set_of_ours_is_not_read_again(tmp_path):
 
 
 def test_what_cannot_be_read_is_named_and_stops_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("crystallm.sources.entry.MAX_BYTES", 1000)
+    monkeypatch.setattr("crystallm.sources.formats.cif_and_poscar.MAX_BYTES", 1000)
     (tmp_path / "a-empty.cif").write_text(" \n")
     (tmp_path / "b-binary.cif").write_bytes(bytes(range(256)))
     (tmp_path / "c-large.cif").write_text("x" * 1001)

@@ -10,9 +10,9 @@
     .pkl                       a pickled list of (id, CIF), plain data alone
     .cif .vasp .poscar POSCAR* CONTCAR*       themselves; a CIF of several crystals: each of them
 
-.csv, .json, .jsonl, .ndjson, .extxyz, .xyz, .pkl, CIFs and POSCARs may be packed (.gz). All are read as
-streams: memory does not grow with the collection. Nothing is dropped: a crystal that cannot be read is an
-entry, too, with the reason in place of a text.
+.csv, .json, .jsonl, .ndjson, .extxyz, .xyz, .pkl, CIFs and POSCARs may be packed (.gz). All but .pkl are
+read as streams: memory does not grow with the collection. Nothing is dropped: a crystal that cannot be read
+is an entry, too, with the reason in place of a text.
 
 Nothing is executed, and no name in an archive becomes a path. Refuses to
 know what becomes of the texts; `parsing` makes structures of them.

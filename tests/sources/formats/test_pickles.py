@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 
 import pytest
 
 from crystallm.errors import InputError
 from crystallm.sources import collection
 from crystallm.sources.entry import Entry
-from kinds import refused
+from kinds import refused, written
 
 
 class Evil:
@@ -100,3 +101,15 @@ def test_a_pickle_holds_pairs_texts_and_what_is_neither(tmp_path, protocol):
     ]
     assert all("in place of a pair" in entry.problem for entry in found[5:12])
     assert found[12:] == [Entry("late", again), Entry("13", "?")]
+
+
+@pytest.mark.parametrize("name", ["protocol0.pkl", "protocol2.pkl", "packed.pkl.gz"])
+def test_a_pickle_is_held_once(tmp_path, textbook_structures, name):
+    structures = list(textbook_structures.values())
+    path = written(tmp_path, name, {f"m{i}": structures[i % 5] for i in range(2000)})
+    size = sum(len(entry.text) for entry in collection.read(path))
+    tracemalloc.start()
+    assert sum(entry.text is not None for entry in collection.read(path)) == 2000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * size + 1_000_000, (peak, size)
