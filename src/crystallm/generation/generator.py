@@ -333,7 +333,7 @@ def count_valid(crystals: Sequence[Crystal]) -> int:
 
 
 def _n_valid(plan: InterpretedRequest, crystals: Sequence[Crystal]) -> int:
-    """Return how many of the crystals a request asks for there are."""
+    """Return the number of valid crystals, at most the n of the request."""
     return min(count_valid(crystals), plan.request.n)
 
 
