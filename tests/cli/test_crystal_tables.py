@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from crystallm.cli import console, crystal_tables
-from crystallm.datasets.report import PreparationReport
 
 
 def row(**known):
@@ -86,16 +81,3 @@ def test_a_narrow_terminal_still_shows_the_verdict(capsys, monkeypatch):
 def test_a_long_table_is_cut_and_says_so(capsys):
     crystal_tables.print_crystals([row(sample=i, text=str(i)) for i in range(9)], "as asked", 1, 4)
     assert "... and 5 more" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("n", "said"), [(2, "10.0"), (0, "-")])
-def test_a_report_counts_crystals_tokens_and_refusals(capsys, n, said):
-    reasons = {"encode: [no] symmetry": 3}
-    report = PreparationReport("orbits", n + 7, {"train": n}, {"train": 10 * n}, {"encode": 3}, 4, reasons)
-    crystal_tables.print_report(report, Path("data"))
-    out = capsys.readouterr().out
-    assert said in out
-    assert f"{n} of {n + 7} rows" in out
-    assert "4 duplicates left out" in out
-    assert "3 rows refused" in out
-    assert "3  encode: [no] symmetry" in out

@@ -177,7 +177,7 @@ def test_a_large_run_keeps_its_rows_in_parts(
     assert (asked_of["requests"], asked_of["crystals"], len(asked_of["sha256"])) == (50, 50, 64)
     rows = rows_of(tmp_path / "out")
     assert [row["request"] for row in rows] == list(range(50))
-    assert [row["index"] for row in rows] == list(range(50))
+    assert [row["sample_index"] for row in rows] == list(range(50))
     assert [entry.id for entry in collection.read(tmp_path / "out")] == [f"{i}-0" for i in range(50)]
     assert run([part if part != "--quiet" else "--json" for part in asked]) == 0
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == [

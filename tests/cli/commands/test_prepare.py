@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
 from crystallm.cli import app
+from crystallm.cli.commands.prepare import print_report
+from crystallm.datasets.report import PreparationReport
 
 
 @pytest.fixture
@@ -59,3 +62,16 @@ def test_lists_may_come_from_a_file(tmp_path, capsys):
 def test_wrong_options_are_one_line(capsys, arguments, message):
     assert app.run(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("n", "said"), [(2, "10.0"), (0, "-")])
+def test_a_report_counts_crystals_tokens_and_rejections(capsys, n, said):
+    reasons = {"encode: [no] symmetry": 3}
+    report = PreparationReport("orbits", n + 7, {"train": n}, {"train": 10 * n}, {"encode": 3}, 4, reasons)
+    print_report(report, Path("data"))
+    out = capsys.readouterr().out
+    assert said in out
+    assert f"{n} of {n + 7} rows" in out
+    assert "4 duplicates dropped" in out
+    assert "3 rows rejected" in out
+    assert "3  encode: [no] symmetry" in out
