@@ -47,7 +47,7 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
     kept.write_text(json.dumps({"O": -1.0, "Ti": -2.0}))
     (tmp_path / "e.csv").write_text("composition,energy_per_atom\nTi,-1\nO2,-1\nTiO2,-2\n")
     common = ["--energy", "energies:morse", "--model", str(parrot), "--seed", "1", "--device", "cpu"]
-    told = ["--formation", "--hull", "e.csv"]
+    told = ["--formation-energy", "--hull", "e.csv"]
     asked = ["TiO2", "--z", "2", *common, *told]
     assert app.run(["generate", *asked, "-n", "2", "--out", "generated"]) == 0
     shown = capsys.readouterr().out
@@ -80,4 +80,4 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
     assert [row["energy"] is not None for row in rows] == [True] * len(rows)
     assert {row["e_above_hull"] for row in rows} == {None}
     assert app.run(["generate", "TiO2", "--formation-energy"]) == 2
-    assert "formation without energy: name a model" in capsys.readouterr().err
+    assert "formation_energy without energy: name a model" in capsys.readouterr().err
