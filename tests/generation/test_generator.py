@@ -179,13 +179,13 @@ def test_the_valid_ones_do_not_depend_on_how_many_are_written_at_a_time(model, h
 
     together = texts()
     monkeypatch.setattr(generation_generator, "CHECKED_TOGETHER", 1)
-    monkeypatch.setattr(Generator, "_further", _one_more)
+    monkeypatch.setattr(Generator, "_next_batch_size", _one_more)
     assert texts() == together
 
 
 def _one_more(generator, unit, found):
     missing = generator.plans[unit].request.n - sum(crystal.validity.valid for crystal in found)
-    return min(max(missing, 0), 1, generator._tries[unit] - len(found))
+    return min(max(missing, 0), 1, generator._attempts[unit] - len(found))
 
 
 def test_a_bound_ends_a_search_in_vain(model, here, caplog, monkeypatch):
