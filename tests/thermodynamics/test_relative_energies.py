@@ -38,7 +38,7 @@ def test_a_hull_without_an_element_tells_nothing_and_says_so_once(hull_file, cap
 
 
 @needs_ase
-def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
+def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CRYSTALLM_CACHE", str(tmp_path / "cache"))
     # O2 of Morse pairs: known here, so that only titanium is relaxed.
@@ -72,8 +72,9 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys):
         assert not (tmp_path / "refused").exists()
     # Of a list, some formulas may have all of theirs: it is told which have not.
     (tmp_path / "formulas.csv").write_text("formula,z\nTiO2,2\nO2,1\nTi2O3,2\n")
+    caplog.clear()
     assert app.run(["generate", "--requests", "formulas.csv", "-n", "1", *common, *few, "--out", "list"]) == 0
-    told_first = capsys.readouterr().err.splitlines()[0]
+    told_first = caplog.messages[0]
     assert "'few.csv' has no entry of the element Ti: 2 formulas have no energy above" in told_first
     assert app.run([*settled, "--out", "bare", *few]) == 0
     rows = parquet.read_table(tmp_path / "bare/results.parquet").to_pylist()
