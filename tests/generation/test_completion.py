@@ -216,7 +216,10 @@ def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch
         (["complete"], "no crystal: name the file"),
         (["complete", "part.cif"], "no formula: give that of the whole crystal"),
         (["complete", "salt.cif", "--formula", "NaCl"], "nothing is missing"),
-        (["complete", "part.cif", "--formula", "TiO2", "--symprec", "0"], "symprec = '0': input should be greater than 0"),
+        (
+            ["complete", "part.cif", "--formula", "TiO2", "--symprec", "0"],
+            "symprec = '0': input should be greater than 0",
+        ),
         (["generate", "YMn6Ge6", "--template", "salt.cif"], "other proportions than NaCl"),
         (["generate", "--template", "salt.cif"], "--template takes a formula"),
         (["generate", "NaCl", "--prompt-file", "begin.txt"], "--prompt-file and formula"),

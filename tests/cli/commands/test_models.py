@@ -58,10 +58,16 @@ def test_the_commands(tmp_path, monkeypatch, capsys, textbook_structures, shelf,
         (["convert"], "nothing to convert"),
         (["convert", "mine"], "to = None"),
         (["convert", "mine", "--to", "safetensors", "--push", "org/x"], "--push takes --to hf"),
-        (["convert", "mine", "--to", "hf", "--config", "odd.yaml"], "dtype = 'nn': input should be 'float32', 'bfloat16' or 'float16'"),
+        (
+            ["convert", "mine", "--to", "hf", "--config", "odd.yaml"],
+            "dtype = 'nn': input should be 'float32', 'bfloat16' or 'float16'",
+        ),
         (["convert", "mine-hf", "--to", "safetensors", "--out", "mine"], "is there already"),
         (["convert", "odd.txt", "--to", "cif"], "begins with 'hello'"),
-        (["convert", "rutile.cif", "--to", "orbits", "--symprec", "-1"], "symprec = '-1': input should be greater than 0"),
+        (
+            ["convert", "rutile.cif", "--to", "orbits", "--symprec", "-1"],
+            "symprec = '-1': input should be greater than 0",
+        ),
         (["models", "--fetch", "gpt"], "no published model 'gpt'"),
     ):
         assert app.run(arguments) == 2, arguments
