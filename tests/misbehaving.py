@@ -119,7 +119,7 @@ def use_inline_pool(monkeypatch: pytest.MonkeyPatch, fails: Any = None) -> list[
     monkeypatch.setattr(InlinePool, "calls", calls)
     if fails is not None:
         monkeypatch.setattr(InlinePool, "fails", staticmethod(fails))
-    for module in ("execution.mapping", "execution.place", "pipelines.hull"):
+    for module in ("execution.mapping", "execution.place", "generation.generate", "pipelines.hull"):
         monkeypatch.setattr(f"crystallm.{module}.ProcessPool", InlinePool)
     return calls
 

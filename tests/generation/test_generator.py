@@ -201,7 +201,7 @@ def test_a_bound_ends_a_search_in_vain(model, here, caplog, monkeypatch):
     assert "TiO2: 0 of 2 crystals are valid after 5 attempts" in caplog.text
 
 
-def test_python_gives_the_best_distinct_ones(model):
+def test_python_gives_the_best_distinct_ones(model, here):
     options = {"model": model, "temperature": 3.0, "top_k": None, "seed": 3}
     ranked = crystallm.generate("ZnS", z=2, n=12, selection=SelectionOptions(rank="likelihood"), **options)
     assert len(ranked) == 12
