@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -11,59 +10,11 @@ import torch
 
 from crystallm.datasets import shards
 from crystallm.errors import CheckpointError, InputError
-from crystallm.models import load
-from crystallm.storage import run_folder
-from crystallm.training import distributed, loop, metrics, state
+from crystallm.training import distributed, loop, state
 from crystallm.training.loss import Losses
 from crystallm.training.recipe import Recipe
 from real_crystals import write_split
-
-TINY = {
-    "n_layer": 1, "n_head": 2, "n_embd": 16, "context": 100, "batch_tokens": 128, "warmup": 3,
-    "dtype": "float32", "learning_rate": 1e-2, "dropout": 0.0, "max_updates": 12, "validate_every": 0.25,
-}  # fmt: skip
-
-
-def write_data(folder, seed, vocab_size=40, language="orbits"):
-    rng = np.random.default_rng(seed)
-    for split, n in (("train", 40), ("val", 6)):
-        texts = [rng.integers(40, size=rng.integers(2, 80)) for _ in range(n)]
-        write_split(folder, split, texts)
-    (folder / run_folder.FACTS).write_text(json.dumps({"language": language, "vocab_size": vocab_size}))
-    return folder
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Trains a tiny network with these fields; the folder and what was reported."""
-    monkeypatch.setattr(metrics, "plot", lambda _: None)
-    data = write_data(tmp_path / "data", 0)
-
-    def train(name="run", *, resume=False, data=data, stop=None, **fields):
-        budget = {"max_updates": None} if {"max_tokens", "max_minutes"} & fields.keys() else {}
-        seen = []
-
-        def report(progress, losses):
-            seen.append((progress, losses))
-            if progress.update == stop:
-                raise KeyboardInterrupt
-
-        recipe = Recipe(**TINY | budget | fields)
-        loop.train(recipe, data, tmp_path / name, device="cpu", resume=resume, report=report)
-        return tmp_path / name, seen
-
-    return train
-
-
-def lines(folder):
-    return [
-        {k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")}
-        for line in metrics.read(folder)
-    ]
-
-
-def weights(folder, kind):
-    return dict(load.load(folder / kind, device="cpu").named_parameters())
+from tiny_runs import lines, weights, write_data
 
 
 def test_a_budget_of_tokens_ends_with_it(run):
