@@ -19,37 +19,11 @@ from crystallm.thermodynamics import collection_energies
 from crystallm.thermodynamics.hull import Hull
 from crystallm.validity import checks, collection
 from energies import Morse
+from evaluated import ASE_ROCKSALT, judged
 from killed import kill_after
 from real_crystals import published, told_otherwise
 
 pytestmark = pytest.mark.usefixtures("kept")
-
-
-ASE_ROCKSALT = """data_image0
-_chemical_formula_structural       NaCl
-_chemical_formula_sum              "Na1 Cl1"
-_cell_length_a       3.988
-_cell_length_b       3.988
-_cell_length_c       3.988
-_cell_angle_alpha    60.0
-_cell_angle_beta     60.0
-_cell_angle_gamma    60.0
-_space_group_name_H-M_alt    "P 1"
-_space_group_IT_number       1
-loop_
-  _space_group_symop_operation_xyz
-  'x, y, z'
-loop_
-  _atom_site_type_symbol
-  _atom_site_label
-  _atom_site_symmetry_multiplicity
-  _atom_site_fract_x
-  _atom_site_fract_y
-  _atom_site_fract_z
-  _atom_site_occupancy
-  Na  Na1       1.0  0.00000  0.00000  0.00000  1.0000
-  Cl  Cl1       1.0  0.50000  0.50000  0.50000  1.0000
-"""
 
 
 @pytest.fixture
@@ -73,11 +47,6 @@ def folder(tmp_path):
 
 
 BROKEN = {"torn", "torn-text", "empty", "binary", "huge"}
-
-
-def judged(capsys, *arguments) -> dict[str, object]:
-    assert run(["evaluate", *map(str, arguments), "--json", "--workers", "1"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def test_crystals_of_all_programs_are_judged_and_nothing_stops_it(folder, tmp_path, capsys):

@@ -2,60 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 import torch
 
-from crystallm.network.config import ModelConfig
-from crystallm.network.transformer import GPT
-from crystallm.sampling.sample import sample
-from crystallm.sampling.sequence import Sample, Stop
+from crystallm.sampling.sequence import Stop
+from toy_sampling import CIF, CONTEXT, END, NEWLINE, PROMPTS, V, draw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-V = 60
-
-
-CONTEXT = 96
-
-
-NEWLINE, END = 7, 3
+    from crystallm.network.transformer import GPT
 
 
 # Each of the two languages ends and outgrows its context in its own way.
-CIF = Stop((NEWLINE, NEWLINE), slide=True)
-
-
-ORBITS = Stop((END,))
-
-
-@pytest.fixture(scope="module")
-def network() -> GPT:
-    """Random weights, so large that its distributions are peaked and depend on what came before."""
-    torch.manual_seed(1)
-    network = GPT(
-        ModelConfig(language="x", vocab_size=V, context=CONTEXT, n_layer=3, n_head=4, n_embd=64)
-    ).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(3)
-    return network
-
-
-def random_prompts(lengths: Sequence[int]) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(5)
-    return [torch.randint(0, V, (n,), generator=generator).tolist() for n in lengths]
-
-
-PROMPTS = random_prompts([1, 1, 2, 5, 17, 40, 3, 60, 2, 9, 95, 4]) * 3
-
-
-def draw(network: GPT, prompts: Sequence[Sequence[int]], **options: Any) -> list[Sample]:
-    return list(sample(network, prompts, **{"stop": ORBITS, "top_k": 20, "max_new_tokens": 120, **options}))
 
 
 class Listed:
