@@ -130,9 +130,6 @@ def check_entries(
     return [_row(entry, None if entry.text is None else rows[entry.text]) for entry in entries]
 
 
-judge = check_entries
-
-
 def check_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """Return validity and facts of one text; runs in a worker process."""
     validity, facts = checks.inspect(task["text"], task["what"])
