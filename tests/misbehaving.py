@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import os
@@ -126,6 +127,12 @@ def use_inline_pool(monkeypatch: pytest.MonkeyPatch, fails: Any = None) -> list[
 
 _IDLE: list[Process] = []
 """Worker processes that earlier tests have left; see `keep_processes`."""
+
+
+@atexit.register
+def _stop_idle() -> None:
+    while _IDLE:
+        _IDLE.pop().stop()
 
 
 def keep_processes(monkeypatch: pytest.MonkeyPatch) -> None:
