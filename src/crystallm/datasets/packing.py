@@ -149,8 +149,8 @@ def plan(
     chosen = np.arange(len(lengths)) if chosen is None else chosen
     sizes = lengths[chosen]
     planned: list[PlannedBatch] = []
-    shorter, window = 0, min(SHORTEST_WINDOW, context)
-    while shorter < context:
+    shorter = 0
+    for window in _window_sizes(context):
         members = chosen[(sizes > shorter) & (sizes <= window)]
         if rng is not None:
             members = rng.permutation(members)
@@ -163,8 +163,17 @@ def plan(
             n_crystals = sum(map(len, rows))
             n_tokens = int(lengths[np.concatenate(rows)].sum())
             planned.append(PlannedBatch(window, rows, None, n_tokens, n_tokens - n_crystals))
-        shorter, window = window, min(2 * window, context) if window < context else context + 1
+        shorter = window
     return planned if rng is None else [planned[i] for i in rng.permutation(len(planned))]
+
+
+def _window_sizes(context: int) -> list[int]:
+    """Return ascending window sizes up to the context: SHORTEST_WINDOW, then four for each doubling."""
+    sizes, octave = [min(SHORTEST_WINDOW, context)], SHORTEST_WINDOW
+    while sizes[-1] < context:
+        sizes += [min(octave * quarters // 4, context) for quarters in (5, 6, 7, 8)]
+        octave *= 2
+    return sorted(set(sizes))
 
 
 def cut(offsets: Ids, *, batch_tokens: int, window: int) -> list[PlannedBatch]:
