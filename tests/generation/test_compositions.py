@@ -11,6 +11,7 @@ import torch
 
 import crystallm
 from crystallm.cif import tokenizer
+from crystallm.cif.writer import formula_unit
 from crystallm.crystallography import elements, space_groups
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CrystallmError, InputError
@@ -19,6 +20,7 @@ from crystallm.generation.generator import Generator
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.grammar.composition import CompositionConstraint
+from crystallm.grammar.factory import make_grammar
 from crystallm.language import get_language
 from crystallm.models.load import load_model
 from crystallm.models.model import Model
@@ -143,6 +145,66 @@ def test_shares_are_the_probabilities_among_all_that_has_what_was_asked_for(monk
         assert share.get(counts, 0.0) == pytest.approx(probability, abs=4 * math.sqrt(probability / 1000))
         if counts in likelihood:
             assert likelihood[counts] == pytest.approx(log, abs=1e-3)
+
+
+WANTED = {
+    "system": CompositionConstraint(("Na", "Cl"), most_atoms=5),
+    "some of a system": CompositionConstraint(("Na", "Zn", "O"), every=False, most_atoms=4),
+    "a group": CompositionConstraint(group=225, most_atoms=7),
+    "some of a system in a group": CompositionConstraint(
+        ("Na", "Zn", "O"), every=False, group=221, most_atoms=4
+    ),
+}
+
+
+def all_compositions(wanted: CompositionConstraint, found=()) -> list[tuple[tuple[str, int], ...]]:
+    """All that a constraint leaves, by rising electronegativity."""
+    ended = [found] if wanted.may_end(dict(found)) else []
+    for symbol in wanted.following(dict(found)):
+        for count in wanted.counts(dict(found), symbol):
+            ended += all_compositions(wanted, (*found, (symbol, count)))
+    return ended
+
+
+def log_of_drawing(model: Model, wanted: CompositionConstraint, composition, rows: torch.Tensor) -> float:
+    """Log-probability that drawing under the rules, token by token, brings a composition."""
+    rules = make_grammar(model.language.name, wanted=wanted)
+    text = model.language.prompt(composition)
+    log = 0.0
+    for place in range(len(model.language.prompt()), len(text)):
+        able = list(rules.start(text[:place]).allowed())
+        log += float(rows[place - 1, text[place]] - rows[place - 1, able].logsumexp(0))
+    if not model.language.ends_composition(text[-1]):
+        able = list(rules.start(text).allowed())
+        ends = [token for token in able if model.language.ends_composition(token)]
+        log += float(rows[len(text) - 1, ends].logsumexp(0) - rows[len(text) - 1, able].logsumexp(0))
+    return log
+
+
+@pytest.mark.parametrize("language", ["orbits", "cif"])
+@pytest.mark.parametrize("wanted", WANTED.values(), ids=WANTED)
+def test_a_weight_is_what_is_asked_for_over_what_is_drawn(language, wanted):
+    """Of each composition: p(composition, group) over the probability of drawing it, exactly."""
+    model = babbler(language)
+    found = [c for c in all_compositions(wanted) if language == "orbits" or formula_unit(dict(c))[1] >= 1]
+    assert 4 <= len(found) < 200
+    for composition in found:
+        text = model.language.prompt(composition, wanted.group)
+        with torch.inference_mode():
+            rows = torch.log_softmax(model.network(torch.tensor([text]))[0].float(), dim=-1)
+        plain = len(model.language.prompt(composition))
+        asked = sum(float(rows[i - 1, text[i]]) for i in range(len(model.language.prompt()), plain))
+        ends = make_grammar(language, wanted=wanted).start(text[:plain]).allowed()
+        groups = [i for i in ends if model.language.is_group_token(i)]
+        if wanted.group is not None:
+            place = next(i for i, token in enumerate(text) if model.language.is_group_token(token))
+            asked += float(rows[place - 1, text[place]])
+        elif groups:
+            asked += float(rows[plain - 1, groups].logsumexp(0))
+        weight, _ = compositions.log_weight(model, wanted, composition, rows, 1.0)
+        assert math.exp(log_of_drawing(model, wanted, composition, rows) + weight - asked) == pytest.approx(
+            1, abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("language", ["orbits", "cif"])

@@ -3,14 +3,16 @@
 A text tells its composition before its group, and each element before the next one. Were it simply held to
 what was asked, token by token, nothing written early would heed what must come later: a composition would be
 begun that the network never ends with the element or the group that must follow. So compositions are drawn
-token by token under the rules (`grammar_composition`), and each is weighed by the probability that plain
+token by token under the rules (`grammar.composition`), and each is weighed by the probability that plain
 sampling goes on within the rules at every step,
 
-    w = prod_t sum_{allowed tokens} p(token | what stands before t),   times p(group) if one was asked for,
+    w = prod_t Z_t,   Z_t = sum_{allowed tokens} p(token | what stands before t),
 
-p at the temperature of the settings, without top_k and top_p. Taken by these weights, compositions come as
-those of plain sampling that happen to have what was asked for (importance sampling; exact as the number of
-draws grows, where top_k and top_p cut nothing off).
+times p(g) / sum_{allowed groups} p(group) if the group g was asked for. The last t is where the composition
+ends: allowed are the elements that may follow and whatever ends it (each group that can hold it, or the end
+of the line). p is at the temperature of the settings, without top_k and top_p. Taken by these weights,
+compositions come as those of plain sampling that happen to have what was asked for (importance sampling;
+exact as the number of draws grows, where top_k and top_p cut nothing off).
 
 The first `TOGETHER[0]` samples of a request share `DRAWS[0]` drawn compositions, each `TOGETHER[1]` behind
 them `DRAWS[1]`, decided by the seed and the index of the first of them. Each takes one as in
@@ -216,7 +218,7 @@ def _weighed(
     weights, likelihoods = [], []
     rows = next_token_log_probs(model.network, prompts)
     for (found, times), log_p in zip(drawn.items(), rows, strict=True):
-        weight, likelihood = _weight(model, wanted, found, log_p, settings.temperature)
+        weight, likelihood = log_weight(model, wanted, found, log_p, settings.temperature)
         weights.append(math.log(times) + weight)
         likelihoods.append(likelihood)
     shares = np.exp(np.array(weights) - max(weights))
@@ -241,10 +243,10 @@ def _weighed(
     return made
 
 
-def _weight(
+def log_weight(
     model: Model, wanted: CompositionConstraint, composition: Composition, log_p: Tensor, temperature: float
 ) -> tuple[float, float]:
-    """Logarithm of the weight that the module describes, and the log-likelihood of what it weighs.
+    """Return the logarithm of the weight that the module describes, and the log-likelihood of the prompt.
 
     Args:
         model: that weighs.
@@ -263,15 +265,17 @@ def _weight(
         able = list(rules.start(text[:place]).allowed() or ())
         weight += float(torch.logsumexp(tempered[place - 1][able], dim=0))
         likelihood += float(log_p[place - 1, text[place]])
+    able = list(rules.start(text).allowed() or ())
+    groups = [token for token in able if language.is_group_token(token)]
+    if groups:  # the prompt ends before the token that ends the composition
+        weight += float(torch.logsumexp(tempered[len(text) - 1][able], dim=0))
     if wanted.group is not None:
+        if groups:  # the draw ended with any of them
+            weight -= float(torch.logsumexp(tempered[len(text) - 1][groups], dim=0))
         told = language.prompt(composition, wanted.group)
         place = next(i for i, token in enumerate(told) if language.is_group_token(token))
         weight += float(tempered[place - 1, told[place]])
         likelihood += float(torch.stack([log_p[i - 1, told[i]] for i in range(len(text), len(told))]).sum())
-    else:
-        groups = [token for token in rules.start(text).allowed() or () if language.is_group_token(token)]
-        if groups:  # the prompt ends before the token that ends the composition
-            weight += float(torch.logsumexp(tempered[len(text) - 1][groups], dim=0))
     return weight if temperature else 0.0, likelihood
 
 
