@@ -49,7 +49,7 @@ def test_a_space_group_is_accepted_in_any_setting(written, number, served):
         ("formula=TiO2&space_group=Fm7m", "space_group", "no space group 'Fm7m'"),
         ("formula=TiO2&space_group=231", "space_group", "no space group 231"),
         ("formula=TiO2&space_group=R-3m:R", "space_group", "no space group 'R-3m:R'"),
-        ("formula=TiO2&z=200", "z", "600 atoms: this server allows 200"),
+        ("formula=TiO2&z=200", "z", "600 atoms: this server allows at most 200"),
         ("formula=PoO2", "formula", "has no token"),
     ],
 )

@@ -174,7 +174,7 @@ def _as_integer(z: int | str) -> int:
 
 
 def _too_large(cell: formulas.Cell, max_atoms: int) -> str:
-    return f"a cell of {cell.formula} has {cell.n_atoms} atoms: this server allows {max_atoms}"
+    return f"a cell of {cell.formula} has {cell.n_atoms} atoms: this server allows at most {max_atoms}"
 
 
 def _hex(symbol: str) -> str:

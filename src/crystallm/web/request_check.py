@@ -35,9 +35,9 @@ def check_request(services: JobServices, request: JobRequest) -> dict[str, Any]:
         if request.seed is None:
             record["seed"] = secrets.randbelow(schemas.MAX_SEED + 1)
     elif (n := len(request.structures)) > limits.max_structures:
-        raise FieldError("structures", f"{n} structures: a job may have {limits.max_structures}")
+        raise FieldError("structures", f"{n} structures: a job may have at most {limits.max_structures}")
     if isinstance(request, schemas.SearchRequest) and request.simulations > limits.max_simulations:
-        message = f"simulations = {request.simulations}: a search may have {limits.max_simulations}"
+        message = f"simulations = {request.simulations}: a search may have at most {limits.max_simulations}"
         raise FieldError("simulations", message)
     if not isinstance(request, schemas.EvaluateRequest):
         needed = isinstance(request, schemas.RelaxRequest | schemas.SearchRequest)
@@ -77,7 +77,7 @@ def generation_request(request: GenerateRequest | SearchRequest) -> Request:
 def _check_sampling(services: JobServices, request: GenerateRequest | SearchRequest) -> None:
     limits = services.limits
     if request.n is not None and request.n > limits.max_samples:
-        raise FieldError("n", f"n = {request.n}: a job may have {limits.max_samples} crystals")
+        raise FieldError("n", f"n = {request.n}: a job may have at most {limits.max_samples} crystals")
     if request.model is not None and request.model not in services.models:
         raise FieldError("model", f"no model {request.model!r}: there are {', '.join(services.models)}")
     if isinstance(request, schemas.GenerateRequest) and (
