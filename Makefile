@@ -35,6 +35,7 @@ $(VENV)/.test-stamp: $(VENV)/.run-stamp
 
 demo: $(VENV)/.run-stamp
 	$(VENV)/bin/python examples/demo.py out/demo
+	@echo "crystals and pictures: out/demo; to use crystallm, enter its environment: . $(VENV)/bin/activate"
 
 $(VENV)/.docs-stamp: $(VENV)/.run-stamp
 	$(PIP) install -q -e '.[docs]'
