@@ -30,8 +30,8 @@ class GenerateOptions(OutOptions):
     """Files that a run of `crystallm generate` reads and writes."""
 
     requests: Path | None = None
-    """File of requests: CSV or Parquet with columns formula (or elements)[,z][,space_group][,n]; .txt, a
-    formula a line; .csv.gz, .txt.gz. Needs --out."""
+    """File of requests: CSV or Parquet with the column formula or elements, and optionally z, space_group
+    and n; .txt with a formula a line; .csv.gz, .txt.gz. Needs --out."""
     prompt_file: Path | None = None
     """File with a prompt, in place of --prompt."""
     template: Path | None = None
