@@ -12,17 +12,14 @@ Maps show the first two principal components of the vectors, normalized to lengt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from crystallm.crystallography.space_groups import Floats
 from crystallm.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.crystallography.space_groups import Floats
-    from crystallm.models.model import Model
+from crystallm.models.model import Model
 
 KINDS = ("atoms", "digits", "space-groups")
 SYSTEMS = (

@@ -13,18 +13,15 @@ is -log p(crystal | formula). Compare different languages or vocabularies per cr
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.errors import CrystallmError, InputError
 from crystallm.language import TOKEN_ROLES
+from crystallm.models.model import Model
 from crystallm.sampling.sample import log_probs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from crystallm.models.model import Model
-    from crystallm.sources.entry import Entry
+from crystallm.sources.entry import Entry
 
 BATCH_TOKENS = 16_384
 """Maximum number of tokens of a batch, padding included."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from crystallm.benchmarks.csp_table import LINES, line_cells
+from crystallm.benchmarks.metrics import Line
 from crystallm.storage import files
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from crystallm.benchmarks.metrics import Line
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
 
 from crystallm.cli.command_loader import COMMANDS, add_commands
 from crystallm.errors import CrystallmError, InputError
 from crystallm.version import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def _whole(arguments: ArgumentCollection) -> None:

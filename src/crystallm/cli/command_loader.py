@@ -8,15 +8,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cyclopts import App
 
 from crystallm.errors import install
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "generate": "generate",

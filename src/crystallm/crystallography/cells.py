@@ -7,15 +7,12 @@ is part of the published texts.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from math import cos, inf, radians, sqrt
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.crystallography.space_groups import Floats
+from crystallm.crystallography.space_groups import Floats
 
 
 def lattice(parameters: Sequence[float]) -> Floats:

@@ -9,16 +9,13 @@ for the same reason: the orbits language encodes cells in units of them.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from math import isnan
-from typing import TYPE_CHECKING
 
 from crystallm.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 SYMBOLS_BY_NUMBER = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb "

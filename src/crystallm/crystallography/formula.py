@@ -15,16 +15,13 @@ import difflib
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from crystallm.crystallography import elements
 from crystallm.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MAX_ATOMS = 2000
 """Most atoms in one cell. The conventional cells of the training data hold far fewer."""

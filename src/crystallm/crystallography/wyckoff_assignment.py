@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from itertools import chain, product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.crystallography import space_groups
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 KEPT = 1 << 16
 """Cached answers about counts, so that a million compositions do not fill the memory."""

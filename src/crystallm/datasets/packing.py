@@ -12,15 +12,12 @@ which each token sees all before it. Needs numpy alone. Which crystals an epoch 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from crystallm.datasets.shards import ConcatenatedSplit, Ids, TokenSplit
+from crystallm.datasets.shards import ConcatenatedSplit, Ids, TokenSplit
 
 IGNORE = -100  # target of a position without a loss; the value that torch's cross entropy ignores
 PADDING = -1  # segment of padding

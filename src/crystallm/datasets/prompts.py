@@ -7,21 +7,17 @@ models.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from crystallm.datasets.options import PromptOptions
 from crystallm.datasets.prepare import local_executor, read_crystals
 from crystallm.errors import InputError
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.storage.files import saying
 from crystallm.storage.run_folder import FACTS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from crystallm.datasets.options import PromptOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from crystallm.datasets import shards
+from crystallm.datasets.options import PrepareOptions
 from crystallm.datasets.selection import RowStatus
 from crystallm.errors import CrystallmError
 from crystallm.sources.splits import SPLITS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.datasets.options import PrepareOptions
 
 JSON, HTML = "report.json", "report.html"
 STEPS = {RowStatus.EXCLUDED: "exclude", RowStatus.DUPLICATE: "duplicate", RowStatus.UNSPLIT: "split"}

@@ -13,12 +13,10 @@ from __future__ import annotations
 import inspect
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from crystallm.energy.protocol import EnergyModel
 from crystallm.errors import CrystallmError, InputError, install, quiet_libraries
-
-if TYPE_CHECKING:
-    from crystallm.energy.protocol import EnergyModel
 
 DEFAULT = "chgnet"
 _BUILT_IN = {

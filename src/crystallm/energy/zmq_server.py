@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from crystallm.energy import calculations
 from crystallm.energy import registry as models
@@ -20,9 +20,6 @@ from crystallm.energy.zmq_client import ADDRESS, POLL, import_zmq
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.tasks import Failure
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _LOG = logging.getLogger(__name__)
 

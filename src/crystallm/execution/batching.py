@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 SECONDS = 5.0
 """Intended time of a batch."""

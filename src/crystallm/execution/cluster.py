@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import Executor, Future, InvalidStateError
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.execution.job_queue import MISSING, read_queue, start_jobs
 from crystallm.execution.tasks import TaskError, WorkerStartError, name_of, resolve
 from crystallm.version import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _LOG = logging.getLogger(__name__)
 TIMEOUT = 10.0

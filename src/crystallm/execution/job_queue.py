@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from crystallm.errors import CrystallmError, InputError, install, one_line
 from crystallm.options import read_mapping, validated
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 EXAMPLE = "system: slurm"
 MISSING = f"a cluster needs Dask: {install('cluster')}"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Annotated
 
 from pydantic import Field
 
 from crystallm.execution.pool import ProcessPool
 from crystallm.options import NOT_DECIDING, Options
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from concurrent.futures import Executor
-    from contextlib import AbstractContextManager
 
 
 class DeviceOptions(Options):

@@ -7,22 +7,20 @@ import itertools
 import threading
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
 from crystallm.errors import InputError
 from crystallm.execution.process import Process
 from crystallm.execution.tasks import (
     DEFAULT_LIMITS,
+    Function,
+    Limits,
     TaskError,
     WorkerStartError,
     name_of,
     resolve_function,
 )
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from crystallm.execution.tasks import Function, Limits
 
 
 class ProcessPool(Executor):

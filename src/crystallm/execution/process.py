@@ -13,14 +13,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.errors import describe
 from crystallm.execution.tasks import INDEX_VARIABLE, TaskError, WorkerStartError, resolve
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 START_SECONDS = 180.0
 """Limit for the imports of a process, on a busy machine."""

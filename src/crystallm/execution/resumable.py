@@ -19,17 +19,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from crystallm.errors import CrystallmError
-from crystallm.execution.progress import no_progress
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-
-    from crystallm.execution.progress import Progress
-    from crystallm.storage.run_folder import RunFolder
+from crystallm.execution.progress import Progress, no_progress
+from crystallm.storage.run_folder import RunFolder
 
 Content = TypeVar("Content")
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.errors import CrystallmError, InputError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Function = Callable[..., Any] | str
+Function = Callable[..., Any] | str
 
 INDEX_VARIABLE = "CRYSTALLM_PROCESS"
 """Environment variable with the index of a worker process."""

@@ -18,23 +18,20 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.crystals.table import COLUMNS
 from crystallm.errors import CrystallmError, InputError, install, quiet_libraries
 from crystallm.export.writers import FACTS, FORMATS, Item, file_name
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterator
-
-    from crystallm.sources.entry import Entry
+from crystallm.sources.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)

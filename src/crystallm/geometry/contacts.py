@@ -9,17 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystallm.crystallography import elements
+from crystallm.crystallography.space_groups import Bools, Floats, Ints
 from crystallm.errors import CrystallmError
 from crystallm.geometry import bonds, extra_symmetry
 from crystallm.geometry.symmetry_search import find_symmetry
-
-if TYPE_CHECKING:
-    from crystallm.crystallography.space_groups import Bools, Floats, Ints
 
 SHARE = 0.68
 """Smallest distance of two atoms as a share of the expected length of their bond, above which the paper's

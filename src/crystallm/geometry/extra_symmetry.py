@@ -15,14 +15,11 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import permutations, product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystallm.crystallography import space_groups
-
-if TYPE_CHECKING:
-    from crystallm.crystallography.space_groups import Floats, Ints
+from crystallm.crystallography.space_groups import Floats, Ints
 
 MARGIN = 0.3
 """Å by which an operator must miss."""

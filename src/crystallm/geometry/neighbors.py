@@ -23,19 +23,16 @@ Needs numpy, scipy and pymatgen's table of covalent radii.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from crystallm.crystallography import elements
+from crystallm.crystallography.space_groups import Floats, Ints
 from crystallm.errors import CrystallmError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.crystallography.space_groups import Floats, Ints
 
 RADIUS = 7.0
 """Å around an atom in which CrystalNN searches first."""

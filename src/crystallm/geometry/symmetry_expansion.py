@@ -11,17 +11,13 @@ are one atom. Such rows, shared sites and disordered sites are left to CifParser
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
 from crystallm.crystallography import elements
+from crystallm.crystallography.space_groups import Floats
 from crystallm.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.crystallography.space_groups import Floats
 
 TOLERANCE = 1e-4
 """Difference in fractional coordinates below which two images are one atom."""

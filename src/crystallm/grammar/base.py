@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from crystallm.errors import InputError
 from crystallm.geometry import contacts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from crystallm.grammar.composition import CompositionConstraint
+from crystallm.grammar.composition import CompositionConstraint
 
 CONSTRAINTS = ("full", "syntax", "none")
 ORBIT_RETRIES = 4

@@ -8,14 +8,11 @@ takes any further elements, so every prefix can be completed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
 
 from crystallm.crystallography import elements, wyckoff_assignment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 MAX_ATOMS = 1_000
 """Most atoms of a cell: open collections hold up to 336 in the primitive cell, 3,200 texts up to 208 in the

@@ -13,20 +13,16 @@ Needs numpy; does not depend on networks, probabilities or structures.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from crystallm.crystallography import formula, space_groups
 from crystallm.crystallography.wyckoff_assignment import can_hold, groups_for
 from crystallm.errors import InputError
 from crystallm.grammar.base import CONSTRAINTS
+from crystallm.grammar.cif.state import CifGrammar
+from crystallm.grammar.composition import CompositionConstraint
+from crystallm.grammar.orbits.state import OrbitsGrammar
 from crystallm.grammar.text_length import groups_within, sequence_tokens
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from crystallm.grammar.cif.state import CifGrammar
-    from crystallm.grammar.composition import CompositionConstraint
-    from crystallm.grammar.orbits.state import OrbitsGrammar
 
 
 def make_grammar(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 from math import inf
-from typing import TYPE_CHECKING
 
 from crystallm.crystallography import space_groups
 from crystallm.crystallography.wyckoff_assignment import KEPT, groups_for, uses
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def orbit_tokens(free: int) -> int:

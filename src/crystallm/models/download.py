@@ -10,18 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from http.client import HTTPException
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.storage.files import cache_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 ENDING = ".tar.gz"
 CHUNK = 1 << 20

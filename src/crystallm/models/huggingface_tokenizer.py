@@ -12,13 +12,11 @@ tabs and line ends after it, is split differently than by our tokenizer; no CIF 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.cif import tokenizer
 from crystallm.cif.block import GROUP
-
-if TYPE_CHECKING:
-    from crystallm.language import Language
+from crystallm.language import Language
 
 MARK = "\ue000"
 """Marks a space group: a private-use character of Unicode."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from crystallm.models.model import Model
+from crystallm.models.model import Model
 
 _USE = """
 ## How to use

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,12 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from crystallm.network.config import ROTARY_BASE
-
-if TYPE_CHECKING:
-    from crystallm.network.config import ModelConfig
-    from crystallm.network.kv_cache import KVCache
-
+from crystallm.network.config import ROTARY_BASE, ModelConfig
+from crystallm.network.kv_cache import KVCache
 
 # Windows of at most this many tokens are trained on a CPU with plain matrix products. For 8,192 tokens in
 # windows of 64, 128 and 256, the backward pass of torch's fused attention takes 210, 136 and 95 ms, that of

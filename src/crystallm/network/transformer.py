@@ -9,7 +9,6 @@ tokens with the new ones.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from crystallm.errors import InputError
 from crystallm.network.attention import (
     PLAIN_TOKENS,
     Attention,
+    Rotation,
     additive_mask,
     attention_kernels,
     dropout,
@@ -26,12 +26,8 @@ from crystallm.network.attention import (
     segment_mask,
     segment_positions,
 )
-from crystallm.network.config import INIT_STD, LAYER_NORM_EPS
+from crystallm.network.config import INIT_STD, LAYER_NORM_EPS, ModelConfig
 from crystallm.network.kv_cache import KVCache
-
-if TYPE_CHECKING:
-    from crystallm.network.attention import Rotation
-    from crystallm.network.config import ModelConfig
 
 
 class MLP(nn.Module):

@@ -6,19 +6,15 @@ axes make equivalent; here are the others. Their orbits are sorted too, so they 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystallm.crystallography import space_groups
 from crystallm.errors import TextError
 from crystallm.orbits import canonical, description, language
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.orbits.description import Description
+from crystallm.orbits.description import Description
 
 
 def equivalent(crystal: Description, rng: np.random.Generator) -> Description:

@@ -8,18 +8,14 @@ Handedness is kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystallm.crystallography import space_groups
+from crystallm.crystallography.space_groups import Floats, SpaceGroup
 from crystallm.errors import TextError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from crystallm.crystallography.space_groups import Floats, SpaceGroup
 
 STEPS = 1000  # of a coordinate in a cell edge
 TOLERANCE = 1e-3  # largest distance (fraction) of a symmetrized atom from its Wyckoff position

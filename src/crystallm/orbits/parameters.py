@@ -7,12 +7,9 @@ to move an atom as far as one step of the volume moves the edge.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from crystallm.orbits import description, vocabulary
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 COORDINATE = 4.0
 """Steps of a coordinate for one of a cell parameter."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from crystallm.crystallography import elements, space_groups
 from crystallm.orbits.description import MAX_COUNT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 ANGLES = range(10, 171)  # whole degrees, as `validity` accepts
 TENS = {

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CrystallmError
@@ -21,13 +23,8 @@ from crystallm.execution.mapping import map_tasks
 from crystallm.execution.tasks import Failure
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request, SamplingOptions
+from crystallm.models.model import Model
 from crystallm.pipelines import samples
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Executor
-
-    from crystallm.models.model import Model
 
 LARGE = 10_000
 """A run of more crystals is large: its rows stay in parts, and no file is written for each crystal."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
+from crystallm.crystals.selection import SelectionOptions
 from crystallm.crystals.table import COLUMNS
 from crystallm.energy.registry import require
 from crystallm.errors import InputError
@@ -12,20 +14,15 @@ from crystallm.execution.pool import ProcessPool
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.generation import completion, template
+from crystallm.generation.request import FormulaOptions, SamplingOptions
 from crystallm.models.load import load_model
 from crystallm.models.model import fingerprint
 from crystallm.pipelines import samples
 from crystallm.pipelines.generate import GenerateResult, count_rows
+from crystallm.pipelines.options import CompleteOptions
 from crystallm.sources import collection
 from crystallm.storage.run_folder import RunFolder
 from crystallm.validity import collection as validity_collection
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
-
-    from crystallm.crystals.selection import SelectionOptions
-    from crystallm.generation.request import FormulaOptions, SamplingOptions
-    from crystallm.pipelines.options import CompleteOptions
 
 
 def run(

@@ -8,30 +8,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.benchmarks import sun
 from crystallm.energy import relaxation
 from crystallm.errors import CrystallmError, InputError
-from crystallm.execution.place import open_place
+from crystallm.execution.place import ExecutionOptions, open_place
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.pipelines.hull import checked, energy_workers
+from crystallm.pipelines.options import EvaluateOptions
 from crystallm.sources import collection
+from crystallm.sources.entry import Entry
 from crystallm.storage.run_folder import RunFolder
 from crystallm.thermodynamics import collection_energies
 from crystallm.thermodynamics.hull import Hull
 from crystallm.validity import collection as validity
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-    from concurrent.futures import Executor
-
-    from crystallm.execution.place import ExecutionOptions
-    from crystallm.pipelines.options import EvaluateOptions
-    from crystallm.sources.entry import Entry
 
 COUNTS = "known.json"
 """File of a run folder with the numbers of known crystals, which no row holds."""

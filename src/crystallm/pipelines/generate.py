@@ -5,41 +5,34 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from crystallm.crystallography import formula as formulas
 from crystallm.crystals import table
+from crystallm.crystals.selection import SelectionOptions
 from crystallm.energy.registry import require
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.devices import device_names, use_threads
-from crystallm.execution.place import open_place
+from crystallm.execution.place import ExecutionOptions, open_place
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.generation import generator as generators
 from crystallm.generation import template
+from crystallm.generation.choices import Choice
 from crystallm.generation.interpretation import interpret
-from crystallm.generation.request import Request, elements_of, with_default_z
+from crystallm.generation.request import Request, SamplingOptions, elements_of, with_default_z
 from crystallm.language import get_language
 from crystallm.models import load
-from crystallm.models.model import fingerprint
+from crystallm.models.model import Model, fingerprint
 from crystallm.pipelines import blocks, request_files
+from crystallm.pipelines.options import GenerateOptions
 from crystallm.storage import files
 from crystallm.storage.run_folder import RunFolder
 from crystallm.thermodynamics.hull import Hull, MissingElements
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
-
-    from crystallm.crystals.selection import SelectionOptions
-    from crystallm.execution.place import ExecutionOptions
-    from crystallm.generation.choices import Choice
-    from crystallm.generation.request import SamplingOptions
-    from crystallm.models.model import Model
-    from crystallm.pipelines.options import GenerateOptions
 
 LOG = logging.getLogger(__name__)
 Requests = Callable[[Callable[[Request], object]], Iterator[Request]]

@@ -16,20 +16,18 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import io
 import re
 import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, with_default_z
-
-if TYPE_CHECKING:
-    import io
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
 COLUMNS = ("id", "formula", "z", "space_group", "n", "elements", "allow_fewer_elements")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")

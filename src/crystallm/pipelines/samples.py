@@ -8,26 +8,21 @@ many requests there are (see `bulk`).
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from crystallm.crystals import annotation, ranking
 from crystallm.crystals import selection as crystals_selection
+from crystallm.crystals.crystal import Crystal
 from crystallm.crystals.table import COLUMNS, kept, request_columns
 from crystallm.errors import InputError
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
 from crystallm.execution.pool import worker_pool
 from crystallm.execution.tasks import worker_index
 from crystallm.generation.generator import Generator
-from crystallm.generation.request import SamplingOptions
-from crystallm.models.model import fingerprint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from crystallm.crystals.crystal import Crystal
-    from crystallm.generation.request import Request
-    from crystallm.models.model import Model
+from crystallm.generation.request import Request, SamplingOptions
+from crystallm.models.model import Model, fingerprint
 
 JUDGED_TOGETHER = 256
 """Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""

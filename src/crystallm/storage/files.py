@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.errors import CrystallmError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TEMPORARY = ".tmp"
 """Ending of a file that is being written."""

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import os
+from collections.abc import Sequence
+from typing import Literal
 
+from crystallm.crystals.crystal import Crystal
 from crystallm.errors import InputError
 from crystallm.generation.generate import sampling_options
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
+from crystallm.models.model import Model
 from crystallm.structure_search.options import Preset, SearchOptions, sampling_of
+from crystallm.structure_search.results import SearchSample
 from crystallm.structure_search.search import LOG, Search
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
-
-    from crystallm.crystals.crystal import Crystal
-    from crystallm.models.model import Model
-    from crystallm.structure_search.results import SearchSample
 
 
 def best_first(samples: Sequence[SearchSample]) -> list[Crystal]:

@@ -10,12 +10,9 @@ alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from crystallm.crystallography.space_groups import Floats
+from crystallm.crystallography.space_groups import Floats
 
 LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
 NOISE = 0.02

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from crystallm.crystals.crystal import Crystal
 from crystallm.sampling.sequence import Sample
+from crystallm.structure_search.policy import Proposal
 from crystallm.structure_search.results import SearchSample
 from crystallm.validity.verdict import Validity
-
-if TYPE_CHECKING:
-    from crystallm.crystals.crystal import Crystal
-    from crystallm.structure_search.policy import Proposal
 
 
 def to_record(

@@ -19,16 +19,14 @@ crystals.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.crystallography.space_groups import Floats
-    from crystallm.structure_search.prefixes import Ids
+from crystallm.crystallography.space_groups import Floats
+from crystallm.structure_search.prefixes import Ids
 
 Rule = Literal["puct", "uct", "greedy"]
 LOSS = -1.0

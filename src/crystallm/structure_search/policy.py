@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.crystallography.space_groups import Floats
-    from crystallm.structure_search import mcts
-    from crystallm.structure_search.prefixes import Ids
+from crystallm.crystallography.space_groups import Floats
+from crystallm.structure_search import mcts
+from crystallm.structure_search.prefixes import Ids
 
 
 @dataclass(frozen=True)

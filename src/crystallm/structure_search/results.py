@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
+from crystallm.crystals.crystal import Crystal
 from crystallm.errors import CrystallmError
+from crystallm.sampling.sequence import Sample
 from crystallm.structure_search.policy import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.crystals.crystal import Crystal
-    from crystallm.sampling.sequence import Sample
 
 
 @dataclass

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -16,9 +16,6 @@ from torch import Tensor
 
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.devices import resolve_device
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _MESSAGE_BYTES = 600  # maximum length of an error message between processes
 

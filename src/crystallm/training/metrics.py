@@ -5,13 +5,11 @@ Plot and event files are skipped where matplotlib or tensorboard are not install
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from crystallm.storage.files import write_atomically
 from crystallm.storage.journal import append_records, read_records, write_records
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 METRICS, PLOT, EVENTS = "metrics.jsonl", "loss.png", "tensorboard"
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crystallm.datasets import packing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 Item = TypeVar("Item")
 _QUEUE_SIZE = 2  # items made before they are needed

@@ -6,15 +6,13 @@ Recipe, data and seed determine the weights. Imports options only.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from crystallm.options import Flag, Options
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 BUDGET = ("max_tokens", "max_updates", "max_minutes")
 """Lengths of the schedule, of which a recipe gives one."""

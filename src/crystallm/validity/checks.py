@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.cif import structure_reader
 from crystallm.cif.block import ANGLES, LENGTHS, Block, number, read
@@ -34,13 +36,7 @@ from crystallm.validity.printed_checks import (
     multiplicity_faults,
     parse_composition,
 )
-from crystallm.validity.verdict import StructureFacts, Validity, from_record, no_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from concurrent.futures import Executor
-
-    from crystallm.validity.verdict import CrystalLike, What
+from crystallm.validity.verdict import CrystalLike, StructureFacts, Validity, What, from_record, no_text
 
 SYMPREC = 0.1
 """Distance tolerance of the symmetry search, Å."""

@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystallm.errors import CrystallmError
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure, Limits
+from crystallm.sources.entry import Entry
 from crystallm.validity import checks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Executor
-
-    from crystallm.sources.entry import Entry
-    from crystallm.validity.verdict import What
+from crystallm.validity.verdict import What
 
 BLOCK = 2000
 """Crystals that are checked between two writes."""

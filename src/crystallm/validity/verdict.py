@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError
 
 What = Literal["text", "crystal", "auto"]
 """What of a CIF is checked; see `check`."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from crystallm.cli.console import new_table, page, plain, print_json, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, QuietOptions, with_argument
 from crystallm.energy.options import RelaxOptions, ServerOptions
 from crystallm.execution.place import DeviceOptions, WorkerOptions
 from crystallm.pipelines.options import HullOptions, RelaxCollectionOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 TABLE_ROWS = 40
 """Maximum number of crystals in the printed table; the results have them all."""

@@ -5,22 +5,16 @@ All but composition, group and free cell parameters follows from the rest, and i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
 
 from crystallm.cif import block, tokenizer, writer
 from crystallm.crystallography import elements, space_groups
+from crystallm.crystallography.space_groups import SpaceGroup
 from crystallm.crystallography.wyckoff_assignment import groups_for
-from crystallm.grammar.base import BacktrackingState
+from crystallm.grammar.base import BacktrackingState, GrammarOptions
 from crystallm.grammar.cif.numbers import PHYSICAL, SENSIBLE, next_characters, parameter_limit, volume_limit
-from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from crystallm.crystallography.space_groups import SpaceGroup
-    from crystallm.grammar.base import GrammarOptions
-    from crystallm.grammar.composition import CompositionConstraint
+from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS, CompositionConstraint
 
 
 @lru_cache(maxsize=4096)

@@ -11,18 +11,13 @@ Equations: P = a b c, V = P f, f^2 = 1 + 2 cos(alpha) cos(beta) cos(gamma) - cos
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import acos, asin, ceil, cos, degrees, floor, radians, sin, sqrt
-from typing import TYPE_CHECKING
 
 from crystallm.crystallography import cells
-from crystallm.crystallography.space_groups import PARAMETERS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from crystallm.crystallography.space_groups import SpaceGroup
+from crystallm.crystallography.space_groups import PARAMETERS, SpaceGroup
 
 UNITS = 10_000
 """Units of the fourth decimal in 1."""

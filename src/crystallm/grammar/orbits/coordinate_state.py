@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystallm.grammar.base import UNGUIDED_RETRIES
+from crystallm.crystallography.space_groups import Bools, Floats
+from crystallm.grammar.base import UNGUIDED_RETRIES, GrammarOptions
 from crystallm.grammar.orbits import coordinates, token_options
 from crystallm.grammar.orbits.header import OrbitsHeaderState
 from crystallm.orbits import description, vocabulary
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.crystallography.space_groups import Bools, Floats
-    from crystallm.grammar.base import GrammarOptions
 
 
 @dataclass

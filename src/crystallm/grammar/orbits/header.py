@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from crystallm.crystallography import elements, space_groups
-from crystallm.grammar.base import BacktrackingState
+from crystallm.crystallography.space_groups import SpaceGroup
+from crystallm.grammar.base import BacktrackingState, GrammarOptions
 from crystallm.grammar.orbits import token_options
 from crystallm.orbits import vocabulary
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from crystallm.crystallography.space_groups import SpaceGroup
-    from crystallm.grammar.base import GrammarOptions
 
 
 class OrbitsHeaderState(BacktrackingState):

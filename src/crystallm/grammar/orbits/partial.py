@@ -10,8 +10,8 @@ Does not depend on structures: `generation.completion` makes a `FixedPart` of on
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from crystallm.crystallography import formula, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
@@ -19,9 +19,6 @@ from crystallm.grammar import base
 from crystallm.grammar.orbits import token_options
 from crystallm.grammar.orbits.state import OrbitsGrammar, OrbitsGrammarState
 from crystallm.orbits import vocabulary
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MORE_UNITS = ": request more formula units"
 """The remedy where the number is not known."""

@@ -11,9 +11,9 @@ Does not depend on networks, probabilities or structures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
-from typing import TYPE_CHECKING
 
 from crystallm.crystallography import cells, elements, wyckoff_assignment
 from crystallm.geometry import contacts
@@ -21,9 +21,6 @@ from crystallm.grammar import base, text_length
 from crystallm.grammar.orbits import coordinates, token_options
 from crystallm.grammar.orbits.coordinate_state import OrbitsCoordinateState, PlacedOrbit
 from crystallm.orbits import description, vocabulary
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 RETRIES = (base.ORBIT_RETRIES, base.CELL_RETRIES, base.WYCKOFF_RETRIES, base.GROUP_RETRIES)
 """Of the coordinates of one orbit; of cell, Wyckoff positions and group, each with all after it."""

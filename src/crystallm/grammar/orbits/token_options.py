@@ -6,17 +6,14 @@ of one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from math import ceil, floor, log
-from typing import TYPE_CHECKING
 
 from crystallm.crystallography import elements, space_groups, wyckoff_assignment
 from crystallm.geometry import contacts
 from crystallm.grammar import text_length
 from crystallm.orbits import description, language, vocabulary
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @cache
