@@ -93,7 +93,6 @@ def error_line(error: ValidationError, names: Sequence[str] = ()) -> str:
     """Return the first error of a validation as one line: the name, the value and what it must be.
 
     Args:
-        error: raised by pydantic.
         names: of the options that exist, to suggest one of them for an unknown name.
     """
     first = error.errors()[0]

@@ -99,8 +99,6 @@ def rows(model: Model, entries: Iterable[Entry], *, symprec: float = 0.1) -> Ite
     """Yield a row with `COLUMNS` for each crystal of a collection, in order.
 
     Args:
-        model: loaded.
-        entries: crystals to score.
         symprec: distance tolerance of the symmetry search, Å.
     """
     waiting: list[tuple[dict[str, Any], list[int] | None]] = []

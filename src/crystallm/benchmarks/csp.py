@@ -87,7 +87,6 @@ def evaluate(
         candidates_by_entry: samples of each entry in the order of generation: structures, CIFs, standard
             texts, or None for a sample that is not a crystal.
         n: numbers of samples per entry.
-        workers: number of killable worker processes.
         seconds: limit of one comparison.
         memory_gb: limit of one process, GiB.
         executor: in place of processes for this call.
@@ -157,9 +156,6 @@ def distances(
     """Compute distances between samples and reference structures, regardless of the SMACT test.
 
     Arguments as for `evaluate`; `executor`: in place of processes of this machine.
-
-    Raises:
-        CrystallmError: as `evaluate`.
     """
     if composition_test and find_spec("smact") is None:
         raise CrystallmError(f"the composition test needs SMACT: {install('bench')}")
@@ -196,7 +192,6 @@ def compare_pairs(
     Args:
         function: as for `run_tasks`; its task holds `truth` (see `truth_of`), `sample` (JSON) and the
             options.
-        truths: reference structures.
         candidates_by_entry: samples of each entry.
         options: of each task; `symmetrise`: whether to symmetrize the reference.
         executor: in place of processes for this call.

@@ -41,7 +41,6 @@ class CspReport:
         """Write scores.json and report.html.
 
         Args:
-            folder: of the run.
             growth: match rates against the number of samples, from `csp_table.growth`.
 
         Raises:

@@ -76,10 +76,7 @@ def check_samples(
     Args:
         entries: indices in the benchmark and reference structures.
         samples: of each entry, in the order of generation.
-        workers: number of processes.
-        composition_test: whether to apply the SMACT test.
         agreement: whether to cluster equal samples, for the choice of one sample.
-        on_done: as for `csp.evaluate`.
         executor: where to work; None opens processes for this call.
 
     Returns:
@@ -150,11 +147,7 @@ def tabulate(
     """Compute the table of the benchmark.
 
     Args:
-        references: of all entries: the denominator.
         rows: of `check_samples`, of all entries.
-        n: numbers of samples.
-        composition_test: whether the SMACT test was applied.
-        workers: number of processes for METRe.
         on_done: called after each comparison of METRe.
         executor: for METRe; None: processes of this machine.
 
@@ -186,7 +179,6 @@ def growth(
     """Return match rates (%) against the number of samples, as points by name of the samples counted.
 
     Args:
-        n_entries: number of all entries: the denominator.
         rows: of `check_samples`, of all entries.
         max_n: samples per entry.
     """

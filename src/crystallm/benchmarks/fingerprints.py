@@ -170,12 +170,7 @@ def _counts_of_rows(text: str) -> tuple[tuple[str, float], ...]:
 
 
 def _fingerprints(crystal: Structure) -> dict[str, list[float]]:
-    """Compute both fingerprints of an ordered crystal.
-
-    Raises:
-        CrystallmError: an element has no Magpie values.
-        Exception: of any type, from CrystalNN for overlapping atoms.
-    """
+    """Compute both fingerprints of an ordered crystal."""
     import numpy as np
 
     of_sites, of_compositions = _featurizers()

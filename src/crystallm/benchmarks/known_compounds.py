@@ -146,11 +146,9 @@ def evaluate(
     """Check samples and compare them with the known structures.
 
     Args:
-        compounds: with known structures.
         crystals: samples by id of the compound, in order: crystals of `generate`, whose validity is set here;
             CIFs of any program, checked as by `validity.check` with what = "auto"; None for a sample that is
             not a crystal. A missing compound has no sample.
-        workers: number of killable worker processes.
         seconds: limit of one crystal or comparison.
         memory_gb: limit of one process, GiB.
         on_done: called with the index of each comparison after it, from a worker's thread.

@@ -68,11 +68,8 @@ def line(
     """Return a line from the smallest distance of each entry (None: no match).
 
     Args:
-        name: of the line.
         n: samples per entry.
-        best: smallest distances of all entries.
         worst: distance counted for an entry without a match; None leaves it out of the mean.
-        note: of the line.
     """
     values = np.array([math.nan if r is None else r for r in best], dtype=np.float64)  # [n_entries]
     rng = np.random.default_rng(0)

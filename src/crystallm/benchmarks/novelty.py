@@ -145,7 +145,6 @@ def evaluate(
             as they are, and all others symmetrized.
         e_above_hull: energy of each generated crystal above the hull of known phases, eV/atom; None for a
             crystal without one, or for no energies.
-        workers: number of killable worker processes.
         seconds: limit of one task, a handful of comparisons.
         memory_gb: limit of one process, GiB.
         on_done: called with a stage (`reading`, `telling apart`, `known`, `comparing`), the number done, and
@@ -228,11 +227,7 @@ def rates(results: Sequence[NoveltyCheck], *, with_energies: bool) -> Rates:
 
 
 def read_known(paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
-    """Yield ids and CIFs of collections; "" for an entry without a crystal.
-
-    Raises:
-        InputError: as `sources.read`.
-    """
+    """Yield ids and CIFs of collections; "" for an entry without a crystal."""
     from crystallm.sources import collection
 
     for path in paths:

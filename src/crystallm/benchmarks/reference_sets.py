@@ -39,7 +39,6 @@ def find_set(name: str, split: str | None = None, folder: str | os.PathLike[str]
     """Return the file of an official split, `FOLDER/perov_5/test.csv.gz`.
 
     Args:
-        name: one of SETS.
         split: `test` (default), `val` or `train`.
         folder: of the sets; by default that in CRYSTALLM_DATA.
 
@@ -65,8 +64,6 @@ def read_references(
     """Read entries from a file, `PATH` or `PATH=SPLIT`.
 
     Args:
-        spec: as for `crystallm prepare`.
-        split: only rows of this split.
         entries: number of entries, spread evenly over the file; all if None.
 
     Raises:
@@ -91,7 +88,6 @@ def structure_of(text: str | None, name: str, form: str = "cif") -> Structure:
 
     Args:
         text: of the entry; None if it could not be read.
-        name: of the entry, for errors.
         form: format of the text; see `sources.entry.Entry`.
 
     Raises:

@@ -132,7 +132,6 @@ def evaluate(references: Sequence[ClassReference], crystals: Mapping[str, Sequen
     """Determine the class of each sample, and compare the cells of those of the formula's class.
 
     Args:
-        references: compounds with known cells.
         crystals: samples by formula as in the references: crystals of `generate`, structures, CIFs or
             standard texts; None for a sample that is not a crystal. A missing formula has no sample.
 

@@ -128,15 +128,10 @@ def compare(
         rows: of the crystals, with validity and energies.
         texts: of the generated crystals, one per row; None for unreadable ones.
         known: folders or files of reference structures; None: novelty is not determined.
-        workers: number of processes.
-        on_done: as for `novelty.evaluate`.
 
     Returns:
         The rows with the results; numbers of reference structures (`n_known`), of those that share a formula
         with a generated crystal (`n_compared`), and of unreadable ones (`n_unreadable`).
-
-    Raises:
-        InputError, CrystallmError: as `novelty.evaluate` and `novelty.read_known`.
     """
     samples = [row["relaxed_cif"] or text for row, text in zip(rows, texts, strict=True)]
     result = novelty.evaluate(
@@ -170,10 +165,7 @@ def summarise(
     Args:
         rows: of all crystals, at least one.
         bound: b, eV/atom.
-        energies: whether energies were computed.
-        relaxed: whether crystals were relaxed.
         hull: whether energies above a hull were requested.
-        known: whether reference structures were given.
     """
 
     def below(row: Mapping[str, Any], limit: float) -> bool:

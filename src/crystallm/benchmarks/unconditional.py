@@ -128,8 +128,6 @@ def evaluate(
         truths: reference structures of the test set, likewise.
         cut_offs: of coverage; those of the paper are in CUT_OFFS.
         n: number of valid crystals drawn for the Wasserstein distances.
-        seed: of the draw.
-        workers: number of killable worker processes.
         seconds: limit of one crystal.
         memory_gb: limit of one process, GiB.
         on_done: called with the index of each described crystal after it, from a worker's thread.
@@ -157,9 +155,6 @@ def score(
     """Compute the scores from the descriptions of all crystals; arguments as for `evaluate`.
 
     Does not depend on the order of the crystals: random draws are from sorted values.
-
-    Raises:
-        InputError: as `evaluate`.
     """
     import numpy as np
 

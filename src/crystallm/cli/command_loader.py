@@ -54,8 +54,6 @@ def add_commands(app: App, commands: dict[str, str], words: Sequence[str] | None
     """Add commands to an app, to be imported when they are used.
 
     Args:
-        app: to add to.
-        commands: their modules.
         words: the command line, whose first word is a command with its whole docstring as help; others have
             the first line. None: all have it whole.
     """

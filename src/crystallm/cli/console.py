@@ -72,7 +72,6 @@ class Pace:
     """Takes note of how much is done, and when.
 
     Args:
-        done: what is done already.
         now: the time in seconds, from any zero.
     """
 
@@ -107,8 +106,6 @@ def paced(what: str, total: int, done: int, *, shown: bool) -> Iterator[Callable
     Args:
         what: is counted, such as `writing crystals`.
         total: of all that is to be done, by this run and before.
-        done: before.
-        shown: whether anything is told.
 
     Returns:
         A context whose function takes how much has been done by this run.

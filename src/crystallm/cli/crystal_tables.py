@@ -45,9 +45,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     stands in a column of its own with its weight; so does the energy where a model was asked.
 
     Args:
-        rows: as in results.parquet.
         note: how the request was read, printed above the table if there is one request.
-        n_requests: how many there are.
         limit: lines, at most.
     """
     lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
@@ -118,8 +116,6 @@ def print_summary(counts: Mapping[str, int], folder: Path | None, *, parted: boo
 
     Args:
         counts: `crystals`, `valid` and `kept`.
-        folder: where they are, if anywhere.
-        parted: whether in parts.
     """
     written, valid, kept = counts["crystals"], counts["valid"], counts["kept"]
     where = "not kept: --out FOLDER keeps them"
@@ -138,9 +134,6 @@ def print_search(
     """Print what a search has found.
 
     Args:
-        rows: distinct crystals, best first.
-        summary: as in search.json.
-        folder: where all is, if anywhere.
         limit: lines, at most.
     """
     console = page()

@@ -87,8 +87,6 @@ def _can_finish(number: int, taken: frozenset[int], first: int, left: int, later
     """Return whether positions are left for the atoms of the current element and of later ones.
 
     Args:
-        number: space group.
-        taken: indices of fixed positions in use.
         first: smallest Wyckoff index that the current element may still take (orbits stand in order).
         left: atoms of the current element still to place.
         later: counts of the elements after it, sorted.

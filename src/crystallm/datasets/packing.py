@@ -84,7 +84,6 @@ def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
     Args:
         lengths: [n] number of tokens of each crystal; those in `order` fit a window.
         order: indices of the crystals to pack.
-        window: number of tokens of a window.
 
     Returns:
         Indices of the crystals of each window.
@@ -186,7 +185,6 @@ def batches(
     """Yield the batches of one pass over a split in packed windows, in an order given by (seed, epoch).
 
     Args:
-        split: the crystals.
         batch_tokens: tokens of a batch, as for `plan`.
         context: crystals longer than this are left out.
         seed: of the order.

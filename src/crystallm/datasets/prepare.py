@@ -70,7 +70,6 @@ def prepare(
     Args:
         inputs: `PATH` or `PATH=SPLIT` of anything that `sources.read` reads.
         out: folder to create; new, empty, or of the same preparation.
-        options: of the steps.
         workers: processes. One means this process; with several, a row that crashes or hangs is rejected.
         executor: where to work instead, such as a cluster.
         progress: shows the number of rows that are done.
@@ -127,11 +126,7 @@ def _configuration(inputs: Sequence[str], options: PrepareOptions) -> dict[str, 
 
 
 def _decide_auto(inputs: Sequence[str], options: PrepareOptions) -> PrepareOptions:
-    """Return the options with `auto` decided, having looked at all inputs before hours of work on the first.
-
-    Raises:
-        InputError: an input that cannot be read or holds no row, or an invalid file of splits.
-    """
+    """Return the options with `auto` decided, having looked at all inputs before hours of work on the first."""
     given = False
     for spec in inputs:
         first = next(read_rows(spec), None)
@@ -220,11 +215,7 @@ class _Rows:
 
 
 def _read_exclusions(options: PrepareOptions, executor: Executor, workers: int) -> Exclusions:
-    """Read the collections whose crystals the data set must not hold.
-
-    Raises:
-        InputError: as `sources.read`.
-    """
+    """Read the collections whose crystals the data set must not hold."""
     exclusions = Exclusions()
     by = options.exclude_by
     for path in options.exclude:
@@ -250,14 +241,10 @@ def read_crystals(
     """Yield the records of all rows of a collection in their order, with CIFs and without a filter.
 
     Args:
-        path: of the collection.
-        executor: where to work.
-        workers: number of its workers.
         symprec: tolerance of the symmetry search, Å.
         symmetry: whether to determine the conventional cell and the space group.
 
     Raises:
-        InputError: as `sources.read`.
         CrystallmError: a worker process failed.
     """
     options = PrepareOptions(language="none", symprec=symprec, min_distance=0.0).model_dump(mode="json")

@@ -42,8 +42,6 @@ def read(options: PromptOptions, *, workers: int = 1, progress: Progress = no_pr
 
     Args:
         options: which crystals, and what their prompts hold.
-        workers: processes.
-        progress: shows the number of crystals read.
 
     Raises:
         InputError: the source cannot be read, has no such split, or is a collection and a split is given.
@@ -91,7 +89,6 @@ def write(prompts: Iterable[Prompt], path: Path) -> tuple[int, list[Prompt]]:
     """Write prompts to a CSV file with columns id, formula, z, space_group.
 
     Args:
-        prompts: to write.
         path: of the file, `.csv`.
 
     Returns:

@@ -149,8 +149,6 @@ def html(
     """Return the report as an HTML page.
 
     Args:
-        report: of the preparation.
-        options: of the preparation.
         inputs: names of the collections.
         lengths: number of crystals by number of tokens.
     """

@@ -197,7 +197,6 @@ def shuffled(hashes: Numbers, val: float, test: float) -> npt.NDArray[np.uint8]:
     Args:
         hashes: [n] in whose order the rows are assigned: test first, then val, the rest for training.
         val: fraction below 1, or number of rows; at least one of several.
-        test: the same, possibly none.
     """
     n = len(hashes)
     n_test = round(test * n) if test < 1 else int(test)

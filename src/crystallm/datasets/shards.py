@@ -32,7 +32,6 @@ class SplitWriter:
     error, old ones stay.
 
     Args:
-        folder: of the data set.
         split: its name.
 
     Attributes:

@@ -51,10 +51,7 @@ def write(
     """Write all files of a data set folder, `dataset.json` last.
 
     Args:
-        folder: of the data set.
         parts: returns the tables of processed rows with the columns given.
-        selection: of the rows.
-        options: of the preparation.
         inputs: names of the collections.
         n_unreadable: number of excluded entries that could not be read.
 
@@ -86,10 +83,6 @@ def write(
 
 class _Writer:
     """Writes each row to the files of its status and split, and counts.
-
-    Args:
-        selection: of the rows.
-        options: of the preparation.
 
     Attributes:
         writers: of the token splits; none with language `none`.

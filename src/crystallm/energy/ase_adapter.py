@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 
 class AseModel:
-    """An ASE calculator as an energy model: one crystal after another.
-
-    Args:
-        calculator: of ASE.
-        name: for a person.
-    """
+    """An ASE calculator as an energy model: one crystal after another."""
 
     def __init__(self, calculator: Any, name: str) -> None:
         self.name = name
@@ -64,7 +59,6 @@ class ModelCalculator(Calculator):  # type: ignore[misc] # ase is untyped
     """An energy model as an ASE calculator, which rejects invalid energies.
 
     Args:
-        model: with forces and stress.
         bound: on |E|, eV per atom.
     """
 

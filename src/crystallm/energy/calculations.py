@@ -47,7 +47,6 @@ def relax_many(
         structures: ordered ones, or CIFs, which the processes read; drawn as needed.
         model: name, see `registry.load`; each process loads it.
         options: None for the defaults.
-        device: where the processes run it.
         n_workers: processes that work at the same time.
         seconds: limit for one structure; loading the model does not count.
         bound: on |E|, eV/atom.
@@ -111,7 +110,6 @@ def score(
     Args:
         structures: in any order.
         model: name, see `registry.load`; each process loads it.
-        device: where the processes run it.
         workers: processes that work at the same time.
         seconds: limit for a group, and for one structure of a group that failed; loading does not count.
         bound: on |E|, eV/atom.

@@ -28,9 +28,6 @@ class ChgnetModel:
 
     An atom without neighbours within 6 Å is refused, as by CHGNet: it learned of none.
 
-    Args:
-        device: where it runs.
-
     Raises:
         InputError: there is no such device.
     """

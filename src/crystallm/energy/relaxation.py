@@ -90,7 +90,6 @@ def relax(
 
     Args:
         structure: an ordered one; it stays as it is.
-        model: with forces and stress.
         options: None for the defaults.
         bound: on |E|, eV per atom.
 

@@ -55,8 +55,6 @@ def function_of(kind: str, model: str, device: str) -> str:
 
     Args:
         kind: `scoring` or `relaxing`.
-        model: see `registry.load`.
-        device: likewise.
     """
     return f"{__name__}:{kind}.m{json.dumps([model, device]).encode().hex()}"
 

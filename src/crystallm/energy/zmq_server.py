@@ -38,7 +38,6 @@ def serve(
     Args:
         model: by name, see `model.load`; it runs in a process that may be lost.
         address: to listen at; `tcp://127.0.0.1:*` takes any free port.
-        device: where the process runs it.
         seconds: limit for one crystal.
         stop: ends it when set; None: only an exception, Ctrl-C for one, does.
         ready: called with the address once it listens.

@@ -20,7 +20,6 @@ class AdaptiveBatchSize:
     """The size of the next batch, from the pace of the last one.
 
     Args:
-        max_n: maximum size.
         min_n: minimum size, and that of the first batch.
 
     Attributes:
@@ -56,7 +55,6 @@ def grouped(
 
     Args:
         items: in their order.
-        weight: of an item.
         sizes: total weight of each group, or an iterator over those of the groups.
     """
     limits = itertools.repeat(sizes) if isinstance(sizes, int) else sizes

@@ -87,10 +87,6 @@ class ClusterExecutor(Executor):
 
     A task whose worker dies runs again on another one. After several deaths its future has a TaskError. A
     task that raises is not tried again.
-
-    Args:
-        client: connected.
-        name: of the cluster, for messages.
     """
 
     def __init__(self, client: Any, name: str) -> None:
@@ -103,7 +99,6 @@ class ClusterExecutor(Executor):
         """Run a function of a module on one JSON value.
 
         Raises:
-            InputError: as `ProcessPool.submit`.
             RuntimeError: after `shutdown`.
         """
         if self._closed:

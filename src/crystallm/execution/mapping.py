@@ -58,7 +58,6 @@ def map_tasks(
     """Apply a function to tasks, which are drawn as needed, and yield values as they complete.
 
     Args:
-        executor: where it runs.
         function: of a module, from one JSON value to one; or its name, `package.module:name`.
         tasks: JSON values; may be endless.
         ahead: maximum number of tasks that are drawn and not done.
@@ -97,10 +96,8 @@ def run_tasks(
 
     Args:
         executor: where it runs; None opens a process pool for this call.
-        function: as for `map_tasks`.
         tasks: JSON values.
         workers: processes that work at the same time: by default one, or all of a given pool.
-        limits: of one task.
         on_done: called with the index of each task that is done.
 
     Raises:
@@ -130,7 +127,6 @@ def open_executor(
     Args:
         executor: to use; None opens a process pool, which ends with the context.
         workers: processes that work at the same time: by default one, or all of a given pool.
-        n_tasks: number of tasks, if known.
 
     Raises:
         InputError: `workers` is below 1.

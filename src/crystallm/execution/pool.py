@@ -34,7 +34,6 @@ class ProcessPool(Executor):
         workers: processes that work at the same time; each holds its numerical libraries to one thread.
 
     Attributes:
-        workers: as given.
         killed: whether the processes were ended.
 
     Raises:
@@ -62,8 +61,6 @@ class ProcessPool(Executor):
 
         Args:
             function: of a module, which a fresh process can import; or its name, `package.module:name`.
-            task: the value.
-            limits: of this task.
 
         Returns:
             A future of the function's value, a JSON value. Its exception is a TaskError after a crash, a
@@ -83,7 +80,6 @@ class ProcessPool(Executor):
         """End the processes when all submitted tasks are done.
 
         Args:
-            wait: return only then.
             cancel_futures: cancel the tasks that have not begun.
         """
         self._threads.shutdown(wait=False, cancel_futures=cancel_futures)

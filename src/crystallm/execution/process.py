@@ -34,8 +34,6 @@ class Process:
     Attributes:
         dead: whether it has failed or was stopped.
         function: name of the function that it has loaded; "" for none.
-        memory_gb: as given.
-        index: as given.
     """
 
     def __init__(self, memory_gb: float | None, index: int = 0) -> None:

@@ -55,11 +55,7 @@ class Failure:
 
 
 class TaskError(CrystallmError):
-    """A task failed: its process crashed or exceeded a limit, or the function raised.
-
-    Args:
-        reason: in a few words.
-    """
+    """A task failed: its process crashed or exceeded a limit, or the function raised."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

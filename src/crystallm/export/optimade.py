@@ -45,9 +45,7 @@ def resource(
     """Return a structures resource.
 
     Args:
-        name: its id.
         structure: ordered; its cell is told in three periodic directions, positions in Å.
-        facts: told with our prefix.
         when: of its making; the beginning of time if None.
     """
     symbols = [site.specie.symbol for site in structure]

@@ -137,8 +137,6 @@ class PlacedAtoms:
 
         Args:
             lines: matrices and shifts [n, 3] of the atoms of the orbit, fractions.
-            steps: in a cell edge.
-            symbol: element of the orbit.
 
         Returns:
             [steps] for x = 0, 1 / steps, ...
@@ -173,7 +171,6 @@ class PlacedAtoms:
             off: [n, n_cells, 3] from one atom to the other at x = 0, Å.
             rate: [n, 3] its change from x = 0 to 1, Å.
             limits_2: [n, 1] squares of least distances, Å^2.
-            steps: in a cell edge.
         """
         rate_2 = np.einsum("ij,ij->i", rate, rate)[:, None]  # [n, 1]
         off_2 = np.einsum("ijk,ijk->ij", off, off)  # [n, n_cells]
@@ -198,7 +195,6 @@ class PlacedAtoms:
 
         Args:
             number: of the space group it should have.
-            bonds_too: whether to check bonds.
 
         Returns:
             `group`, `bonds`, or "" for none.

@@ -74,7 +74,6 @@ class BacktrackingState:
     """The state of a grammar: counts tokens, and takes back those that put atoms too close.
 
     Args:
-        options: request and retry budgets.
         vocabulary: tokens in the order of their ids, for messages.
     """
 

@@ -39,7 +39,6 @@ def make_grammar(
     Args:
         language: `orbits` or `cif`.
         composition: (element, count in the conventional cell).
-        space_group: number.
         constraints: `full`, `syntax` or `none`.
         context: tokens that an orbits sequence may have; None for any number.
         wanted: constraint on a composition that is left to the network; only for `full`.

@@ -50,11 +50,7 @@ def build(
     """Build a network in evaluation mode from a state dict.
 
     Args:
-        config: of the network.
         state: tensors by the names of `GPT`; the tied head may be missing.
-        path: of the weights, for errors.
-        device: of the network.
-        dtype: of its weights.
 
     Raises:
         CheckpointError: names, shapes or dtypes do not fit the config.

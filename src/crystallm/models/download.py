@@ -104,12 +104,7 @@ def fetch(
 
 
 def _open(address: str, start: int = 0) -> Any:
-    """Open a response, from byte `start` on if the server supports ranges.
-
-    Raises:
-        InputError: the address is not HTTP.
-        OSError: the server cannot be reached, or responds with an error.
-    """
+    """Open a response, from byte `start` on if the server supports ranges."""
     from urllib.request import Request, urlopen
 
     if not address.startswith(("https://", "http://")):

@@ -57,8 +57,6 @@ def save(
     recipe.
 
     Args:
-        network: to save.
-        folder: created with its parents.
         dtype: of the stored weights, e.g. torch.bfloat16; unchanged if None.
         card: content of `card.json`, if any.
 

@@ -32,12 +32,7 @@ print(tokenizer.decode(network.generate(ids, max_new_tokens={new})[0]))
 
 
 def markdown(model: Model, name: str = "ORG/NAME") -> str:
-    """Return the README of a model.
-
-    Args:
-        model: with its card.
-        name: on the Hub.
-    """
+    """Return the README of a model."""
     from huggingface_hub import ModelCardData
 
     card = model.card

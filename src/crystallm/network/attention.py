@@ -46,7 +46,6 @@ class Attention(nn.Module):
         """Map (B, T, C) to (B, T, C).
 
         Args:
-            x: normalized stream.
             mask: broadcasts to (B, H, T, W). None for causal attention, bool for a kernel with a mask, floats
                 to add to the scores for `plain_attention`.
             cache: receives the new keys and values; None without a cache.
@@ -95,10 +94,7 @@ def plain_attention(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor,
 
     Args:
         queries: (B, H, T, D), as are keys and values.
-        keys: likewise.
-        values: likewise.
         bias: added to the scores; broadcasts to (B, H, T, T).
-        rate: dropout of the attention weights.
     """
     scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)  # (B, H, T, T)
     weights = torch.softmax(scores + bias, dim=-1)

@@ -90,7 +90,6 @@ class RowAttention:
         Args:
             qkv: (N, 3, H, D).
             keys: (B, H, capacity, D), written at the new tokens' columns.
-            values: likewise.
         """
         out = qkv.new_empty(len(qkv), *qkv.shape[2:])
         attend = _kernels().attend

@@ -23,7 +23,6 @@ class KVCache:
 
     Args:
         config: of the network that fills the cache.
-        rows: number of allocated rows B.
         capacity: allocated tokens per row; the network's context if None.
         device, dtype: those of the network's weights.
     """

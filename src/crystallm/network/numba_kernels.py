@@ -258,7 +258,6 @@ def _attend(
         qkv: (N, 3, H, D) queries, keys and values of the new tokens.
         rotation: (2, N, D / 2) float32, cosines and sines of rotary positions; (2, 0, 0) for none.
         keys: (B, H, capacity, D) of the rows; written at the new tokens' columns.
-        values: likewise.
         plan: (3, B) int64: for each row the start of its run among the N, its length, the cached tokens.
         longest: runs of more tokens are only appended to keys and values, not written to `out`.
         rows: first row and the row after the last.

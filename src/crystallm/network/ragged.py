@@ -96,7 +96,6 @@ def plan_runs(tokens: Sequence[Sequence[int]], cache: KVCache, *, by_row: bool =
 
     Args:
         tokens: new tokens of each row, at least one.
-        cache: of the rows.
         by_row: use compiled attention for all but long runs.
     """
     device = cache.keys.device
@@ -178,10 +177,7 @@ def _group(
     """Build a group.
 
     Args:
-        plan: from `_plan_groups`.
         runs: length, start and cached tokens of each row.
-        device: of the cache.
-        only: there is no other group.
     """
     rows, n_tokens, width = plan
     lengths, starts, cached = (each[rows] for each in runs)
@@ -242,7 +238,6 @@ class RaggedNetwork:
 
         Args:
             runs: from `runs`, one per row in use, within the capacity of the cache and the context.
-            cache: of this network.
         """
         trunk, config = self.network.transformer, self.network.config
         x: Tensor = trunk.wte(runs.ids)  # (N, C)

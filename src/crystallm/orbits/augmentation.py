@@ -58,9 +58,6 @@ def augmentations(ids: Sequence[int], n: int, *, seed: int, number: int) -> list
     """Return n descriptions of a crystal, drawn at random; some are equal where there are few.
 
     Args:
-        ids: the canonical description.
-        n: number of descriptions.
-        seed: of the random draws.
         number: of the crystal in its data set, part of the seed.
 
     Raises:

@@ -134,8 +134,6 @@ def cell_parameters(
 
     Args:
         composition: (element, count in the conventional cell).
-        group: of the crystal.
-        cell: see `Description`.
 
     Raises:
         TextError: no cell has such angles.

@@ -258,20 +258,12 @@ def encode(structure: Structure, symprec: float = 0.1) -> list[int]:
     Args:
         structure: ordered, any cell.
         symprec: distance tolerance of the symmetry search, Å.
-
-    Raises:
-        InputError: as `to_ids` and `describe`.
-        TextError: as `describe`.
     """
     return to_ids(describe(structure, symprec))
 
 
 def decode(ids: Iterable[int]) -> Structure:
-    """Return the structure that ids describe, its conventional cell.
-
-    Raises:
-        TextError: as `from_ids` and `to_structure`.
-    """
+    """Return the structure that ids describe, its conventional cell."""
     return to_structure(from_ids(ids))
 
 

@@ -64,8 +64,6 @@ def changed(ids: Sequence[int], position: int, length: float) -> tuple[int, ...]
     """Return a sequence with one number changed.
 
     Args:
-        ids: the sequence.
-        position: of the number.
         length: of the change in steps of a cell parameter; at least one whole step is taken.
 
     Returns:

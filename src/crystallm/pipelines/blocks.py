@@ -114,7 +114,6 @@ def blocks(requests: Iterable[Request], selection: SelectionOptions, size: int) 
 
     Args:
         requests: all of the run.
-        selection: what is kept of the crystals.
         size: crystals of a block; a request that cannot be parted may make it larger.
     """
     whole = selection.only_valid or selection.ranking is not None
@@ -147,9 +146,6 @@ def write(
     """Write blocks in this process.
 
     Args:
-        model: loaded.
-        writing: how.
-        todo: which; drawn as they are needed.
         executor: where crystals are checked; None opens processes for each check.
         progress: called with the number of crystals so far; with `valid`, of valid ones.
 
@@ -202,10 +198,6 @@ def write_on(
     A worker that is lost costs its blocks another time, on another one.
 
     Args:
-        executor: where.
-        model: as for `write`; it writes nothing itself.
-        writing: as for `write`.
-        todo: as for `write`.
         devices: which the processes of a pool take in turn; none: that of the settings.
         judges: processes that judge beside each worker.
         ahead: tasks that are drawn and not done, at most.

@@ -37,12 +37,8 @@ def run(
     """Generate crystals that contain the structure of a file.
 
     Args:
-        path: of the given part.
         whole: formula and Z of the whole crystal.
-        sampling: how; its constraints are always full.
-        selection: which crystals are kept.
         options: what of the part stays, and where results go.
-        progress: shows it.
 
     Raises:
         InputError: no formula, a part that does not fit it, a model of another language.

@@ -189,11 +189,7 @@ def _samples(
 def _given(
     path: Path, references: Sequence[ReferenceStructure], n: int
 ) -> tuple[GivenSamples, dict[str, Any]]:
-    """Read samples of another program.
-
-    Raises:
-        InputError: no file is named after an entry.
-    """
+    """Read samples of another program."""
     from crystallm.sources import collection
 
     texts: dict[str, dict[int, str | None]] = defaultdict(dict)
@@ -296,11 +292,7 @@ class _EntryRun:
     def _check_on_executor(
         self, blocks: Iterator[tuple[int, Sequence[int]]], advance: Callable[[int], None]
     ) -> Results[UnitResult]:
-        """Yield the rows of blocks as the workers of the executor complete them.
-
-        Raises:
-            CrystallmError: after all others, if entries failed.
-        """
+        """Yield the rows of blocks as the workers of the executor complete them."""
         assert self.executor is not None  # noqa: S101 - chosen for it
         contents = dict(blocks)
         size = max(1, TASK_SAMPLES // self.n)

@@ -74,12 +74,6 @@ def run(
 ) -> EvaluationResult:
     """Evaluate the crystals of a collection; nothing that one of them holds stops the run.
 
-    Args:
-        options: which collection, and what to evaluate.
-        execution: where.
-        device: of the energy model.
-        progress: shows how far the run is.
-
     Raises:
         InputError, CrystallmError: no such collection, energy model, hull or known set; the folder holds
             another run, or cannot be written.
@@ -220,11 +214,7 @@ class _Blocks:
 
 
 def _stored_counts(folder: RunFolder) -> dict[str, int]:
-    """Return the numbers of known crystals of a finished run; empty if the file was removed.
-
-    Raises:
-        CrystallmError: it cannot be read.
-    """
+    """Return the numbers of known crystals of a finished run; empty if the file was removed."""
     if folder.path is None or not (path := folder.path / COUNTS).exists():
         return {}
     try:

@@ -65,8 +65,6 @@ def run(
     Args:
         options: which crystals, the energy model and method, and the file of the entries.
         workers: processes at a time; None: one for each core, or one on a GPU.
-        device: of the energy model.
-        progress: shows how far the run is.
 
     Raises:
         InputError: the file holds something else; no crystal of the collection of chemical systems states its
@@ -176,12 +174,7 @@ class _Entries:
 
 
 def _stored(out: Path, method: dict[str, Any]) -> Rows:
-    """Return the entries of a file; none if it does not exist.
-
-    Raises:
-        InputError: the file holds something else.
-        CrystallmError: it cannot be read.
-    """
+    """Return the entries of a file; none if it does not exist."""
     rows: Rows = {}
     for line, row in enumerate(journal.read_records(out), start=1):
         try:
@@ -207,11 +200,7 @@ def _in_order(rows: Rows) -> list[dict[str, Any]]:
 
 
 def _chemical_systems(path: str) -> list[frozenset[str]]:
-    """Return the chemical systems of a collection.
-
-    Raises:
-        InputError: it has none.
-    """
+    """Return the chemical systems of a collection."""
     systems = {entry_elements(entry) for entry in collection.read_cifs(path)} - {frozenset[str]()}
     if not systems:
         raise InputError(f"chemical_systems = {path!r}: no crystal there states its formula")
@@ -253,7 +242,6 @@ def checked(
     Args:
         entries: whose energies above the hull are requested.
         hull: None for none.
-        hull_file: its path.
         relaxed: whether the crystals are relaxed before their energies are computed.
     """
     if hull is None:

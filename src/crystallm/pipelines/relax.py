@@ -78,10 +78,7 @@ def run(
 
     Args:
         options: which collection, which energy model, and what is kept.
-        relaxation_options: how to relax.
         workers: processes at a time, each with the model; None: one for each core, or one on a GPU.
-        device: of the energy model.
-        progress: shows how far the run is.
 
     Returns:
         A row with COLUMNS for each crystal, in their order; see `best_rows` for those of `options.best`.
@@ -233,7 +230,6 @@ def best_rows(rows: Sequence[Row], best: int) -> list[Row]:
     """Return the rows of the lowest distinct crystals of each reduced formula.
 
     Args:
-        rows: of relaxed crystals, with ranks.
         best: distinct crystals of a formula, at most.
     """
     selected = []

@@ -87,9 +87,7 @@ def checked(path: Path, *, n: int, check: Callable[[Request], object]) -> Iterat
     """The requests of a file, each looked at as it is read.
 
     Args:
-        path: see the module; UTF-8.
         n: crystals of a request whose row does not say.
-        check: raises InputError for what it refuses.
 
     Raises:
         InputError: a missing or unknown column, a row that is no request or is refused, with its line.
@@ -115,16 +113,7 @@ def read(path: Path, *, n: int) -> Iterator[Request]:
 
 
 def read_requests(path: Path, *, n: int, fitting: bool = True) -> list[Request]:
-    """All requests of a file, each understood.
-
-    Args:
-        path: as for `checked`.
-        n: likewise.
-        fitting: as for `asking.understand`.
-
-    Raises:
-        InputError, CrystallmError: as `checked`.
-    """
+    """All requests of a file, each understood."""
     return list(checked(path, n=n, check=lambda request: interpret(request, fitting=fitting)))
 
 

@@ -56,12 +56,9 @@ def write(
 
     Args:
         generator: of the run's requests.
-        todo: which of them.
-        selection: what is kept.
         numbers: of the generator's requests in the run.
         named: whether files are named after the request too.
         cifs: whether there are files.
-        progress: as for `Generator.write`.
 
     Raises:
         InputError: at once, if no rule can be made for a request.
@@ -124,7 +121,6 @@ def generator_of(
 
     Args:
         task: from `described`, with the indices of the samples.
-        requests: of the task.
         selection: how many samples a request may take.
         checks: processes beside the worker that check crystals.
 

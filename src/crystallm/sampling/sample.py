@@ -71,7 +71,6 @@ def sample(
     Args:
         network: in evaluation mode.
         prompts: tokens. Repeat a prompt, side by side, for several samples; it is read once.
-        stop: when a sequence ends.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: sample from the k most likely of the allowed tokens; None for all.
         top_p: sample from the smallest set of most likely tokens that holds this probability; None for all.
@@ -164,13 +163,7 @@ class PrefixSampler:
 
     Args:
         network: in evaluation mode.
-        stop: when a sequence ends.
-        temperature: as for `sample`, as are the following.
-        top_k: likewise.
-        top_p: likewise.
-        batch_size: likewise.
         max_new_tokens: likewise; tokens of a prefix after the prompt count.
-        grammar: likewise.
 
     Raises:
         InputError: an option is out of range.
@@ -204,7 +197,6 @@ class PrefixSampler:
         Args:
             prefixes: tokens, and how many of them are the prompt's; the log-probabilities of the others are
                 part of the sample.
-            seed: as for `sample`.
             indices: one per prefix.
 
         Returns:

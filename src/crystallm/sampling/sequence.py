@@ -270,9 +270,7 @@ def check_prompt(network: GPT, number: int, request: SequenceRequest, *, finishe
     """Raise InputError if a prompt cannot be continued. Does not check it against the grammar.
 
     Args:
-        network: that is to continue it.
         number: names the prompt in errors.
-        request: with the prompt.
         finished: whether no token is to be generated, so that the prompt may fill the context.
     """
     prompt = request.prompt

@@ -76,9 +76,6 @@ class TokenSampler:
     """Draw a token for each row among its allowed tokens.
 
     Grammars return the same few lists of tokens again and again; the array of each is cached.
-
-    Args:
-        n_vocabulary: V.
     """
 
     def __init__(self, n_vocabulary: int) -> None:
@@ -101,9 +98,6 @@ class TokenSampler:
             logits: (N, V).
             allowed: allowed tokens of each row, None for all.
             uniforms: a random number in [0, 1) for each row.
-            temperature: as for `draw_tokens`.
-            top_k: likewise.
-            top_p: likewise.
         """
         options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         random = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)

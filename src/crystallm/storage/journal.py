@@ -186,11 +186,7 @@ class Journal:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, a hidden file beside it.
-
-    Raises:
-        CrystallmError: another process holds it.
-    """
+    """Hold the lock of a file, a hidden file beside it."""
     import filelock
 
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)

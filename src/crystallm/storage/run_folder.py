@@ -54,7 +54,6 @@ class RunFolder:
         path: of the folder, which is created when needed; None keeps the rows in memory and writes no file.
         config: configuration of the run, plain JSON values, see `configuration`.
         columns: name and pyarrow type name (`string`, `float64`, ...) of each column of the rows.
-        parted: whether the rows stay in parts.
         marker: name of the file whose existence means that the run is finished; None: the usual ones.
     """
 
@@ -108,11 +107,7 @@ class RunFolder:
                 raise InputError(f"{self.path / name} is of another origin: choose another folder with --out")
 
     def open(self) -> None:
-        """Create the folder with its configuration, and remove what a kill left half-written.
-
-        Raises:
-            InputError, CrystallmError: as `check`.
-        """
+        """Create the folder with its configuration, and remove what a kill left half-written."""
         self.check()
         if self.path is not None and not self._opened:
             with saying(f"the folder {str(self.path)!r} cannot be written"):
@@ -141,7 +136,6 @@ class RunFolder:
         """Return whether a unit is done.
 
         Args:
-            unit: its number.
             digest: of its content; None: not compared.
 
         Raises:
@@ -191,9 +185,6 @@ class RunFolder:
         Args:
             name: path below the folder.
             content: all of it.
-
-        Raises:
-            CrystallmError: as `write_unit`.
         """
         if self.path is not None:
             write_atomically(self.path / name, content, sync=False)

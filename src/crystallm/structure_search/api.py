@@ -32,7 +32,6 @@ def best_so_far(samples: Sequence[SearchSample], *, seconds: bool = False) -> li
     """Return the steps of the lowest energy so far, eV/atom, and the end of the search.
 
     Args:
-        samples: of a search.
         seconds: over seconds instead of energy calls.
     """
     points: list[tuple[float, float]] = []

@@ -58,12 +58,6 @@ class ElitePolicy:
     """What the best crystals so far begin with.
 
     Crystals that differ in nothing but numbers are a family; of the published language all are one.
-
-    Args:
-        options: of the method.
-        seed: of the search.
-        roots: prompts.
-        prefixes: where choices are.
     """
 
     def __init__(
@@ -164,10 +158,7 @@ def _near(steps: Floats, length: Floats, spread: float, random: np.random.Genera
     """Points (m, d) near the first of some (n, d), in whole steps: about one, or along the way between two.
 
     Args:
-        steps: the best first.
         length: by which points are moved, for each number.
-        spread: as of the options.
-        random: draws.
     """
     n = len(steps)
     weights = np.exp(-np.arange(n) / spread)

@@ -18,8 +18,6 @@ def to_record(
     """Return a sample as JSON.
 
     Args:
-        result: the sample.
-        proposal: that it was sampled for.
         rollout: its number in the simulation.
         with_tokens: include the log-probability of every token, for `SearchSample.sample`.
     """

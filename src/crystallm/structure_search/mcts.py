@@ -84,13 +84,7 @@ class Node:
 
 
 def score(node: Node, rule: Rule, c: float) -> float:
-    """How much speaks for a node that has been visited; of `greedy`, its mean.
-
-    Args:
-        node: not the root.
-        rule: see the module.
-        c: likewise.
-    """
+    """How much speaks for a node that has been visited; of `greedy`, its mean."""
     n, above = node.n, 1 if node.parent is None else node.parent.n
     if rule == "puct":
         return node.mean + c * node.prior * math.sqrt(above) / (1 + n)
@@ -103,9 +97,6 @@ def select(root: Node, rule: Rule, c: float, random: np.random.Generator) -> Nod
     """The node behind which to write next; it counts as visited from now on, as do those before it.
 
     Args:
-        root: of the tree.
-        rule: see the module.
-        c: likewise.
         random: draws among children that have not been visited.
     """
     node = root

@@ -64,12 +64,7 @@ class Policy(Protocol):
     """Where to write next."""
 
     def propose(self, first: int, n: int) -> list[Proposal]:
-        """Beginnings of a round.
-
-        Args:
-            first: number of its first simulation.
-            n: how many.
-        """
+        """Beginnings of a round."""
 
     def learn(self, proposals: Sequence[Proposal], outcomes: Sequence[Sequence[Outcome]]) -> None:
         """Take note of what came of a round: for each proposal the texts written behind it."""
@@ -81,12 +76,7 @@ def random_stream(seed: int, simulation: int) -> np.random.Generator:
 
 
 class Sampling:
-    """Plain sampling, prompts by their weights.
-
-    Args:
-        seed: of the search.
-        roots: prompts.
-    """
+    """Plain sampling, prompts by their weights."""
 
     def __init__(self, seed: int, roots: Sequence[SearchPrompt]) -> None:
         self._seed = seed

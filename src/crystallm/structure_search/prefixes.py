@@ -39,7 +39,6 @@ class PrefixExplorer:
         """Whether a text is at its end: it has been written, or nothing may be written any more.
 
         Args:
-            ids: a beginning.
             n_prompt: how many of them are a prompt's, and can be no end.
         """
         end = self.language.end_ids

@@ -72,12 +72,9 @@ class Search:
     """One search.
 
     Args:
-        model: loaded.
         request: what to search for, regardless of its n.
-        options: how, and for how long.
         settings: how to sample; its device runs the energy model too.
         path: of the log; None for no log.
-        workers: processes with the energy model.
         most_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
         log_samples: write the log-probability of every token to the log, which makes it several times as
             long, so that `SearchSample.sample` is there after a restart.
@@ -273,11 +270,7 @@ class Search:
     def _restore_round(
         self, proposals: Sequence[Proposal], records: Sequence[dict[str, Any]]
     ) -> list[list[SearchSample]]:
-        """Return the samples of a round of the log.
-
-        Raises:
-            CrystallmError: it does not follow from the rounds before.
-        """
+        """Return the samples of a round of the log."""
         n = self.options.rollouts
         samples = []
         for i, record in enumerate(records):

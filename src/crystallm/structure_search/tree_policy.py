@@ -21,10 +21,7 @@ class TreePolicy:
     """The tree search of the paper; see `tree`.
 
     Args:
-        options: of the tree.
-        seed: of the search.
         roots: prompts; of several, each is a child of the root, its weight the prior.
-        prefixes: where choices are.
         writer: tells the network's probabilities.
     """
 

@@ -129,7 +129,6 @@ def reduce_all(
 
     Args:
         keys: structures as JSON texts; None for a sample without a structure.
-        runner: of the tasks.
         function: `reduce_record`, or one that does more, such as checking validity.
     """
     distinct = list(dict.fromkeys(key for key in keys if key is not None))
@@ -183,7 +182,6 @@ def find_duplicates(
 
     Args:
         structures: reduced.
-        runner: of the tasks.
         groups: of each structure; only those of one group are compared.
         order: indices in the order in which the first of equal structures is chosen.
         head_first: in which order the matcher gets a pair: its answer is not symmetric near its tolerances.

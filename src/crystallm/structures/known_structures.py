@@ -97,7 +97,6 @@ def index(
     """File known structures by formula, in one pass; others than the requested ones are not kept.
 
     Args:
-        known: ids and CIFs.
         formulas: those to keep, as `formula_of` and `formula_in` return them.
         on_row: called with the number of rows so far, every thousand.
     """

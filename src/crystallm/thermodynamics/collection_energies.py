@@ -73,7 +73,6 @@ def collection_energies(
         texts: standard texts and CIFs of crystals that can be read; identical ones are computed once.
         model: by name, see `model.load`.
         options: how to relax; None: energies of the crystals as written.
-        device: of the model.
         n_workers: processes that work at the same time.
         executor: where to work; None opens processes for this call.
 
@@ -146,7 +145,6 @@ def rmsd(before: Structure, after: Structure) -> float:
 
     Args:
         before: ordered, as it was written.
-        after: the same atoms, relaxed.
     """
     from pymatgen.core import Lattice
 

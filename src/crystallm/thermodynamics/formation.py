@@ -53,9 +53,7 @@ def element_energies(
     """Return the energies of elements in their reference crystals, eV/atom.
 
     Args:
-        symbols: of the elements.
         model: by name, see `model.load`.
-        device: where it runs.
         file: that keeps them; by default `place`.
         executor: where to relax; None opens processes for this call.
 
@@ -94,7 +92,6 @@ def formation_energy(composition: Composition, energy: float, elements: Mapping[
     """Return the formation energy, eV/atom; None if an element has no energy.
 
     Args:
-        composition: of the crystal.
         energy: its energy, eV per atom.
         elements: energies of its elements, eV per atom.
     """

@@ -88,7 +88,6 @@ class Hull:
         """Return the energy of a crystal above the hull, eV/atom; negative if it is below all entries.
 
         Args:
-            composition: of the crystal.
             energy: its energy, eV per atom.
 
         Raises:
@@ -171,11 +170,7 @@ def _rows(path: Path) -> list[Any]:
 
 
 def _entry(row: Any, where: str) -> Any:
-    """An entry of pymatgen.
-
-    Raises:
-        InputError: it is none.
-    """
+    """An entry of pymatgen."""
     from pymatgen.analysis.phase_diagram import PDEntry
     from pymatgen.core import Composition
 

@@ -26,13 +26,8 @@ class RelativeEnergies:
 
     Args:
         model: energy model by name.
-        formation: whether formation energies are wanted.
         hull: file of entries, see `hull`; None for none.
-        device: of the model.
         executor: where to relax the elements; None opens processes for that.
-
-    Raises:
-        InputError, CrystallmError: as `hull.Hull`.
     """
 
     def __init__(
@@ -54,11 +49,7 @@ class RelativeEnergies:
         self._said: set[str] = set()
 
     def prepare(self, compositions: Iterable[Composition]) -> None:
-        """Compute the energies of all elements of some crystals, by relaxing their reference crystals.
-
-        Raises:
-            InputError, CrystallmError: as `formation.element_energies`.
-        """
+        """Compute the energies of all elements of some crystals, by relaxing their reference crystals."""
         if not self._formation:
             return
         symbols = {element.symbol for composition in compositions for element in composition.elements}
@@ -70,11 +61,7 @@ class RelativeEnergies:
         """Return `formation_energy` and `e_above_hull`, None if not requested or not known.
 
         Args:
-            composition: of the crystal.
             energy: its energy, eV per atom.
-
-        Raises:
-            InputError, CrystallmError: as `prepare`.
         """
         self.prepare([composition])
         return {

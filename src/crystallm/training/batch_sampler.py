@@ -150,11 +150,8 @@ class BatchSampler:
         """Yield the batches of all updates from a position in the data on, for one of several processes.
 
         Args:
-            epoch: of the position.
-            batch: first micro-batch.
             size: micro-batches of an update; an update may span two epochs.
             rank: number of the process; it gets micro-batches k of an update with k % n_ranks == rank.
-            n_ranks: number of processes.
         """
         gathered: list[tuple[int, int, PlannedBatch]] = []
         while True:
@@ -203,7 +200,6 @@ def draw_by_weight(indices: Ids, weights: npt.NDArray[np.float64], rng: np.rando
     Args:
         indices: [n] to draw from.
         weights: [n] of mean 1.
-        rng: of the rounding.
     """
     order = rng.permutation(len(indices))
     edges = np.floor(np.cumsum(weights[order]) + rng.random())

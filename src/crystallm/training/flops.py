@@ -31,10 +31,8 @@ def count_operations(config: ModelConfig, n_weights: int, n_tokens: int, attende
     are not considered.
 
     Args:
-        config: of the network.
         n_weights: N, without position embeddings.
         n_tokens: tokens of all windows, without padding.
-        attended: sum of T over these tokens.
     """
     return 6.0 * n_weights * n_tokens + 12.0 * config.n_layer * config.n_embd * attended
 

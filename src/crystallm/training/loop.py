@@ -67,7 +67,6 @@ def train(
         folder: run folder; new, unless `resume`.
         resume: continue from the last checkpoint in `folder`, with any number of processes that divides the
             micro-batches of an update.
-        device: 'cpu', 'cuda', or 'auto'.
         report: called after each update (losses None) and each validation.
 
     Raises:
@@ -166,11 +165,7 @@ def _check_lengths(
 
 
 def _load_augmentations(data: str | Path, split: shards.TokenSplit) -> shards.TokenSplit:
-    """Load equivalent descriptions of the crystals of a split.
-
-    Raises:
-        InputError: the data set has none, or those of other crystals.
-    """
+    """Load equivalent descriptions of the crystals of a split."""
     remedy = (
         "prepare the data with `crystallm prepare --augmentations 6`, or train with augmentation_share = 0"
     )

@@ -49,9 +49,6 @@ def sum_losses(
     """Sum the losses of a batch.
 
     Args:
-        network: to evaluate.
-        batch: windows of tokens.
-        device: of the network.
         dtype: `float32`, `float16`, or else bfloat16 arithmetic.
         features: compiled form of `network.features`, if any.
         weights: (V) weight of the loss of each token; None: equal.
@@ -89,10 +86,6 @@ def validate(
     """Compute the losses of all crystals of a split that fit the context, without dropout.
 
     Args:
-        network: to evaluate.
-        split: held out.
-        device: of the network.
-        dtype: as for `sum_losses`.
         world: processes that share the work and get the same result; None for this one only.
     """
     world = world or distributed.ProcessGroup(device)

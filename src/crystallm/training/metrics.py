@@ -64,7 +64,6 @@ class TensorBoard:
     """Event files for TensorBoard, where it is installed.
 
     Args:
-        folder: of the run.
         update: from which the run continues; later events are purged.
     """
 

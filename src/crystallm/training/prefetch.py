@@ -49,7 +49,6 @@ def to_tensors(batch: packing.Batch, device: torch.device, *, pinned: bool = Fal
     Indices of targets are computed here, in numpy: on a GPU, their number would need a synchronization.
 
     Args:
-        batch: arrays.
         device: of the tensors; with `pinned`, of a later `to_device`.
         pinned: keep the tensors in host memory, pinned for a GPU, from which `to_device` copies without
             waiting.

@@ -185,7 +185,6 @@ def learning_rate(recipe: Recipe, update: int, share: float) -> float:
     """Return the learning rate: linear warm-up, then half a cosine down to the final fraction.
 
     Args:
-        recipe: with the rates.
         update: number of the update, from 0.
         share: fraction of the schedule that is done.
     """

@@ -69,11 +69,7 @@ def train_step(
     """Make one update.
 
     Args:
-        run: with the network.
-        progress: before this update.
-        counts: of the micro-batches of all processes.
         batches: micro-batches of this process, each with its dropout seed.
-        features: of the network, compiled or not.
 
     Returns:
         The loss before the update, nats a token.
@@ -149,13 +145,7 @@ def _sum_gradients(run: Run, total: Tensor, failure: Exception | None) -> None:
 
 
 def divergence_error(run: Run, problem: str, remedy: str = "") -> CrystallmError:
-    """Return the error of a run that diverged, with remedies.
-
-    Args:
-        run: to stop.
-        problem: what went wrong.
-        remedy: a further one.
-    """
+    """Return the error of a run that diverged, with remedies."""
     return CrystallmError(
         f"{problem}; the last good state is in {str(run.folder / STATE)!r}: lower learning_rate in {RECIPE} "
         f"beside it and resume{remedy}, or start again"

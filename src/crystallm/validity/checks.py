@@ -129,8 +129,6 @@ def check_many(
     """Check many crystals in killable worker processes.
 
     Args:
-        items: as for `check`.
-        what: likewise.
         workers: processes that work at the same time.
         seconds: limit for one crystal.
         memory_gb: limit for one process, GiB.
@@ -179,12 +177,7 @@ def check_record(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(x: str | CrystalLike) -> str:
-    """Return the text to check.
-
-    Raises:
-        InputError: an object of this type has none.
-        TextError: the object cannot be written as a CIF.
-    """
+    """Return the text to check."""
     text = x if isinstance(x, str) else getattr(x, "judged", None) or getattr(x, "cif", None)
     if not isinstance(text, str):
         raise InputError(
@@ -265,11 +258,7 @@ class _Checks:
 
 
 def _bond_score(cell: structure_reader.Cell) -> float:
-    """Return the share of reasonable bonds; see `bonds.score`.
-
-    Raises:
-        CrystallmError: likewise, or a site is not one atom of one element.
-    """
+    """Return the share of reasonable bonds; see `bonds.score`."""
     if "" in cell.symbols:
         raise CrystallmError(f"bonds: site {cell.symbols.index('')} is shared or partly filled")
     crystal = cell.vectors, cell.coords, cell.symbols

@@ -73,7 +73,6 @@ def survey(entries: Iterable[Entry], *, named: bool = True) -> tuple[int, str]:
     """Return the number of entries and a digest of their content.
 
     Args:
-        entries: read once.
         named: whether the digest depends on their names.
     """
     digest, n = hashlib.blake2b(digest_size=16), 0
@@ -101,7 +100,6 @@ def check_entries(
     """Check crystals.
 
     Args:
-        entries: of a collection.
         what: of a text is checked; see `validity.check`.
         workers: processes that work at the same time.
         on_done: called after each distinct crystal with the number of those done.

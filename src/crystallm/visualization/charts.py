@@ -29,7 +29,6 @@ def histogram(
 
     Args:
         values: one or several sets by name.
-        label: of the axis, with its unit.
         limits: of the axis; values beyond count in the outermost bins. By default from the minimum to the
             99th percentile.
     """
@@ -56,7 +55,6 @@ def paired_bars(counts: Mapping[str, tuple[int, int]], *, labels: tuple[str, str
 
     Args:
         counts: by name.
-        labels: of the two counts.
         max_n: number of names shown.
     """
     figure, axes = _figure(height=4.2)
@@ -81,7 +79,6 @@ def bars(counts: Mapping[str, int], *, label: str, max_n: int = 30) -> bytes:
 
     Args:
         counts: by name.
-        label: of the axis.
         max_n: number of names shown.
     """
     figure, axes = _figure(height=4.2)

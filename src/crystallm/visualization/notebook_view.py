@@ -54,7 +54,6 @@ def to_html(structure: Structure, *, title: str = "", name: str | None = None) -
 
     Args:
         structure: ordered, any cell.
-        title: a line above it.
         name: id of the drawing in the page; random if None.
     """
     name = f"crystal-{secrets.token_hex(4)}" if name is None else name

@@ -156,8 +156,6 @@ def drawn_bonds(
     """Return pairs of bonded atoms; see `unit_cell`.
 
     Args:
-        structure: to draw.
-        symbols: of the drawn atoms.
         points: of the drawn atoms, [n_drawn, 3], Å.
     """
     kinds = np.array(symbols)

@@ -63,8 +63,6 @@ def print_relaxed(rows: Sequence[Mapping[str, Any]], n_all: int, where: str) -> 
 
     Args:
         rows: as in results.parquet, of the crystals that are shown.
-        n_all: number of crystals of the run.
-        where: the results are stored.
     """
     table = new_table()
     for name in ("crystal", "formula", "space group"):

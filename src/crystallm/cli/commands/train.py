@@ -114,12 +114,7 @@ def _flags(fields: RecipeOptions, config: Path | None) -> dict[str, Any]:
 
 
 def _read(recipe: str | None) -> dict[str, Any]:
-    """Return the fields of a recipe by name, or of a file.
-
-    Raises:
-        InputError: no recipe of that name, or a file with an unknown field.
-        CrystallmError: the file cannot be read.
-    """
+    """Return the fields of a recipe by name, or of a file."""
     if recipe is None:
         return {}
     path = bundled().get(recipe, Path(recipe))
@@ -161,7 +156,6 @@ class TrainingReporter:
 
     Args:
         device: of the training, by name.
-        dtype: of the forward pass.
     """
 
     def __init__(self, device: str, dtype: str) -> None:

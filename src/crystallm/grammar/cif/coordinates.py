@@ -23,7 +23,6 @@ class Placement:
     """The point of an orbit, coordinate by coordinate.
 
     Args:
-        sites: of its multiplicity.
         limits: for each allowed position (FREE: all with free coordinates) the last rank that the point may
             have, None for any.
         after: the rank that the point must follow, None for any.

@@ -61,7 +61,6 @@ def next_characters(prefix: str, lowest: int, highest: int) -> str:
     Args:
         prefix: characters so far, `12.3`.
         lowest: allowed number, in units of the fourth decimal, not negative.
-        highest: allowed number, likewise.
 
     Returns:
         Digits, a point, or END; empty only if no number within the bounds has this prefix.
@@ -97,10 +96,8 @@ def parameter_limit(
 
     Args:
         group: space group.
-        n_atoms: atoms in the cell.
         before: the parameters before it, Å and degrees.
         name: of the parameter, one of `group.free_cell`.
-        limits: bounds on the cell.
     """
     angles = [before.get(p, 90.0) for p in PARAMETERS[3:]]
     # The largest f that the group allows: its angles are free, 90 degrees, or 90, 90 and 120 degrees.

@@ -56,7 +56,6 @@ def _fills(
         fixed_now: positions without that they may use; the same multiplicities as in `fixed`.
         later: other counts, sorted.
         free: multiplicities of positions with free coordinates that those may use.
-        fixed: positions without, for both together.
     """
     if not now:
         return fits(free, fixed, later)

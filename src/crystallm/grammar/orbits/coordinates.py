@@ -102,7 +102,6 @@ def apart(
         number: space group.
         index: Wyckoff position.
         values: all coordinates of the orbit, the last with a last digit of 0.
-        kept: digits to choose from.
         others: all coordinates of each of the others.
     """
     matrices, shifts = _maps(number, index)

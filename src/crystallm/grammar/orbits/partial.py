@@ -85,7 +85,6 @@ class FixedPartState(OrbitsGrammarState):
     """State of a sequence with a fixed part.
 
     Args:
-        fixed: the fixed part.
         context: tokens that the sequence may have; None for any number.
     """
 

@@ -180,7 +180,6 @@ def read_hull(path: Path, ids: Sequence[str]) -> list[float | None]:
 
     Args:
         path: of the file.
-        ids: of the crystals.
 
     Returns:
         Energy of each crystal; None if the file has no row for it, or an empty cell.

@@ -226,7 +226,6 @@ def print_compounds(title: str, results: Mapping[str, CompoundsResult]) -> None:
     """Print the result of each compound, and the shares.
 
     Args:
-        title: above the table.
         results: by content of the prompt, of the same compounds.
     """
     from crystallm.cli.console import new_table, page, plain
