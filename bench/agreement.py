@@ -94,10 +94,11 @@ def main() -> None:
     found = [len({c for c in row if c is not None}) for row in clusters]
     report("folded", seconds=time.monotonic() - started, distinct=sum(found) / max(1, len(found)))
     show("first", [row[:1] for row in result.rms])
-    for by in ("likelihood", "agreement", "both"):
+    for by in ("likelihood", "agreement", "combined"):
         taken: list[Sequence[float | None]] = []
         for i, row in enumerate(result.rms):
-            ranks = ranking.rank_samples(clusters[i], likelihood[i], valid[i], by)
+            volumes = [ranking.volume_per_atom(structure) for structure in structures[i]]
+            ranks = ranking.rank_samples(clusters[i], likelihood[i], valid[i], by, volumes=volumes)
             taken.append([row[ranks.index(1)]] if 1 in ranks else [])
         show(by, taken)
     show(f"any of {args.n}", result.rms)

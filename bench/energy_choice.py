@@ -94,6 +94,9 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
                     "structure": structure,
                     "likelihood": crystal.log_likelihood,
                     "judged": crystal.judged,
+                    "volume": None
+                    if structure is None
+                    else crystal.structure.volume / len(crystal.structure),
                     "cluster": None,
                     "energy": None,
                     "valid": False,
@@ -122,6 +125,7 @@ def order(rows: list[dict[str, Any]], by: Any) -> list[int]:
         [row["valid"] for row in rows],
         by,
         [row["energy"] for row in rows],
+        volumes=[row["volume"] for row in rows],
     )
     return sorted((i for i, rank in enumerate(ranks) if rank is not None), key=lambda i: ranks[i] or 0)
 

@@ -15,25 +15,33 @@ def test_each_ranking_has_its_own_first():
     clusters = [0, 1, 1, 1, 2, 2]
     likelihood = [-1.0, -9.0, -8.0, -9.0, -3.0, -2.0]
     valid = [True] * 6
-    first = {by: rank_samples(clusters, likelihood, valid, by).index(1) for by in ("agreement", "likelihood")}
+    unknown = [None] * 6
+    first = {
+        by: rank_samples(clusters, likelihood, valid, by, volumes=unknown).index(1)
+        for by in ("agreement", "likelihood")
+    }
     assert first == {"agreement": 2, "likelihood": 0}
     # Places: cluster 0 third and first, 1 first and third, 2 second and second; of equal sums the likelier.
-    assert rank_samples(clusters, likelihood, valid, "combined") == [1, 5, 3, 6, 4, 2]
+    assert rank_samples(clusters, likelihood, valid, "combined", volumes=unknown) == [1, 5, 3, 6, 4, 2]
 
 
 def test_distinct_crystals_come_before_repeats_and_what_is_no_crystal_has_no_rank():
-    ranks = rank_samples([0, None, 0, 1], [-1.0, -0.5, -2.0, -7.0], [True, False, True, True], "agreement")
+    likelihood, valid = [-1.0, -0.5, -2.0, -7.0], [True, False, True, True]
+    ranks = rank_samples([0, None, 0, 1], likelihood, valid, "agreement", volumes=[None] * 4)
     assert ranks == [1, None, 3, 2]
 
 
 def test_valid_crystals_come_first_and_stand_for_their_cluster():
-    ranks = rank_samples([0, 0, 0, 1], [-1.0, -1.0, -5.0, -9.0], [False, False, True, True], "agreement")
+    likelihood, valid = [-1.0, -1.0, -5.0, -9.0], [False, False, True, True]
+    ranks = rank_samples([0, 0, 0, 1], likelihood, valid, "agreement", volumes=[None] * 4)
     assert ranks.index(1) == 2
-    assert rank_samples([0, 0, 1], [-1.0, -1.0, -50.0], [False, False, True], "likelihood")[2] == 1
+    ranks = rank_samples([0, 0, 1], [-1.0, -1.0, -50.0], valid[1:], "likelihood", volumes=[None] * 3)
+    assert ranks[2] == 1
 
 
 def test_an_unknown_likelihood_is_the_least():
-    assert rank_samples([0, 1], [float("nan"), -1e9], [True, True], "likelihood") == [2, 1]
+    ranks = rank_samples([0, 1], [float("nan"), -1e9], [True, True], "likelihood", volumes=[None] * 2)
+    assert ranks == [2, 1]
 
 
 def test_for_a_cluster_stands_no_crystal_of_outlying_volume():

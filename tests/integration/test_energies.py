@@ -25,16 +25,15 @@ needs_ase = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="
 def test_the_lowest_energy_ranks_first_and_those_without_one_last():
     clusters, likelihood = [0, 1, 2, 0, None], [-1.0, -2.0, -3.0, -9.0, -0.5]
     heights = [-4.0, None, -5.0, -6.0, None]
-    assert rank_samples(clusters, likelihood, [True] * 4 + [False], "energy", heights) == [4, 3, 2, 1, None]
+
+    def ranks(valid):
+        return rank_samples(clusters, likelihood, valid, "energy", heights, volumes=[None] * 5)
+
+    assert ranks([True] * 4 + [False]) == [4, 3, 2, 1, None]
     # What is not valid stands behind, however low.
-    assert rank_samples(clusters, likelihood, [True, True, False, False, False], "energy", heights) == [
-        1,
-        2,
-        3,
-        4,
-        None,
-    ]
-    assert rank_samples([0, 1], [-2.0, -1.0], [True, True], "energy", [-3.0, -3.0]) == [2, 1]
+    assert ranks([True, True, False, False, False]) == [1, 2, 3, 4, None]
+    equal = rank_samples([0, 1], [-2.0, -1.0], [True] * 2, "energy", [-3.0, -3.0], volumes=[None] * 2)
+    assert equal == [2, 1]
 
 
 def test_a_selection_with_energies_ranks_by_them_unless_told_otherwise():

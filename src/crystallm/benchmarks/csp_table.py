@@ -40,10 +40,12 @@ COLUMNS = {
     "cluster": "int32",
     "fold_seconds": "float64",
     "log_likelihood": "float64",
+    "volume_per_atom": "float64",
     "cif": "string",
 }
 """Columns of the rows, with pyarrow types. rms: normalized, null without a match, regardless of the SMACT
-test. fold_seconds: time per sample of finding the clusters of the block. cif: the text that was compared."""
+test. volume_per_atom: Å^3, null unless clusters were asked for. fold_seconds: time per sample of finding the
+clusters of the block. cif: the text that was compared."""
 MAX_PAIRS = 20_000
 """Maximum number of comparisons for METRe; some hundredths of a second each."""
 
@@ -98,13 +100,11 @@ def check_samples(
     valid = [[sample.cif is not None and next(validities).valid for sample in row] for row in samples]
     started = time.monotonic()
     clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
+    structures: list[list[Structure | None]] = [[None] * len(row) for row in samples]
     seconds = None
     if agreement:
-        clusters = duplicates.cluster_duplicates(
-            [[_structure(sample) for sample in row] for row in samples],
-            workers=workers,
-            executor=executor,
-        )
+        structures = [[_structure(sample) for sample in row] for row in samples]
+        clusters = duplicates.cluster_duplicates(structures, workers=workers, executor=executor)
         seconds = (time.monotonic() - started) / max(1, sum(map(len, samples)))
     return [
         {
@@ -118,6 +118,7 @@ def check_samples(
             "cluster": clusters[i][j],
             "fold_seconds": seconds,
             "log_likelihood": None if math.isnan(sample.log_likelihood) else sample.log_likelihood,
+            "volume_per_atom": ranking.volume_per_atom(structures[i][j]),
             "cif": sample.cif,
         }
         for i, ((number, reference), row) in enumerate(zip(entries, samples, strict=True))
@@ -207,6 +208,7 @@ def _one_of_n(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[m
                 [math.nan if (value := row["log_likelihood"]) is None else value for row in own[:n]],
                 [bool(row["valid"]) for row in own[:n]],
                 by,
+                volumes=[row["volume_per_atom"] for row in own[:n]],
             )
             best.append(own[ranks.index(1)]["rms"] if 1 in ranks else None)
         note = f"folding took {seconds:.2f} s an entry" if by == "agreement" else ""

@@ -7,7 +7,8 @@ their volumes scaled to each other. Of N generated crystals, each
 - is unique if it is the first of its duplicates. Valid crystals come before all others, in the given order; a
   crystal is compared only with the first of each earlier cluster;
 - is novel if it equals no reference structure;
-- is stable if its energy above the hull of known phases is e <= 0 eV/atom, metastable if e <= 0.1 eV/atom.
+- is stable if its energy above the hull of known phases is e <= 0 eV/atom, metastable if e <= 0.1 eV/atom,
+  both to within 1e-6 eV/atom.
 
 Rates are over all N, and over the valid ones: valid, unique, novel, VUN (all three), stable, metastable,
 S.U.N. (stable, unique and novel), and M.S.U.N. (metastable, unique and novel). A crystal that could not be
@@ -42,6 +43,13 @@ if TYPE_CHECKING:
 
 STABLE, METASTABLE = 0.0, 0.1
 """Bounds of the energy above the hull, eV/atom."""
+ROUNDING = 1e-6
+"""eV/atom: rounding places crystals on the hull about 1e-16 above or below it."""
+
+
+def is_within(e_above_hull: float | None, bound: float) -> bool:
+    """Return whether an energy above the hull is known and at most a bound, eV/atom, to within rounding."""
+    return e_above_hull is not None and e_above_hull <= bound + ROUNDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +82,12 @@ class NoveltyCheck:
     @property
     def stable(self) -> bool:
         """Whether the energy is known and on or below the hull."""
-        return self.e_above_hull is not None and self.e_above_hull <= STABLE
+        return is_within(self.e_above_hull, STABLE)
 
     @property
     def metastable(self) -> bool:
         """Whether the energy is known and at most 0.1 eV/atom above the hull; includes stable crystals."""
-        return self.e_above_hull is not None and self.e_above_hull <= METASTABLE
+        return is_within(self.e_above_hull, METASTABLE)
 
 
 @dataclass(frozen=True, slots=True)

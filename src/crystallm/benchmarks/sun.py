@@ -7,8 +7,8 @@ requested.
     stable       e <= 0          S.U.N.     stable, unique and novel
     metastable   e <= b          M.S.U.N.   metastable, unique and novel        b = 0.1 eV/atom
 
-all over N. A crystal without energy, or with an element that the hull lacks, is neither stable nor
-metastable. Papers use different names, which changes values several times over:
+all over N, both bounds to within 1e-6 eV/atom. A crystal without energy, or with an element that the hull
+lacks, is neither stable nor metastable. Papers use different names, which changes values several times over:
 
 - MatterGen (Zeni et al., Nature 639, 624, 2025) calls stable what is metastable here: after relaxing,
   e <= 0.1 eV/atom above a hull of Materials Project, Alexandria and ICSD. Its S.U.N. is M.S.U.N. here; so is
@@ -60,8 +60,6 @@ COLUMNS = {
 `thermodynamics.collection_energies` and `novelty.NoveltyCheck`. Null: not requested, or see the reasons."""
 BOUND = 0.1
 """Maximum energy above the hull of a metastable crystal, eV/atom."""
-ROUNDING = 1e-6
-"""eV/atom: rounding places crystals on the hull about 1e-16 above or below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +167,7 @@ def summarise(
     """
 
     def below(row: Mapping[str, Any], limit: float) -> bool:
-        return row["e_above_hull"] is not None and row["e_above_hull"] <= limit + ROUNDING
+        return novelty.is_within(row["e_above_hull"], limit)
 
     def new(row: Mapping[str, Any]) -> bool:
         return bool(row["unique"] and row["novel"])

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor
 
+    from pymatgen.core import Structure
+
     from crystallm.crystals.crystal import Crystal
     from crystallm.crystals.selection import Ranking, SelectionOptions
 
@@ -59,7 +61,7 @@ def rank(
             [crystal.validity.valid for crystal in crystals],
             by,
             [crystal.energy for crystal in crystals],
-            volumes=[_volume(crystal) for crystal in crystals],
+            volumes=[volume_per_atom(structure_of(crystal)) for crystal in crystals],
         )
         for crystal, cluster, number in zip(crystals, clusters, ranks, strict=True):
             crystal.cluster = cluster
@@ -74,7 +76,7 @@ def rank_samples(
     by: Ranking,
     energies: Sequence[float | None] = (),
     *,
-    volumes: Sequence[float | None] = (),
+    volumes: Sequence[float | None],
 ) -> list[int | None]:
     """Return the rank of each crystal of a request, 1 for the best; see the module.
 
@@ -84,7 +86,7 @@ def rank_samples(
         valid: whether it passes the checks.
         by: see the module.
         energies: eV/atom; used by `energy` alone.
-        volumes: Å^3/atom; used by `agreement` and `combined`, where given.
+        volumes: Å^3/atom; used by `agreement` and `combined` alone.
     """
     sort_energy = [0.0] * len(clusters)
     if by == "energy":
@@ -95,7 +97,7 @@ def rank_samples(
         if cluster is not None:
             members.setdefault(cluster, []).append(i)
     volume_outlier = [False] * len(clusters)
-    if volumes and by in {"agreement", "combined"}:
+    if by in {"agreement", "combined"}:
         for group in members.values():
             for i in _volume_outliers([i for i in group if valid[i]], volumes):
                 volume_outlier[i] = True
@@ -159,7 +161,6 @@ def selected(
     return [i for i in indices if (number := ranks[i]) is not None and number <= last]
 
 
-def _volume(crystal: Crystal) -> float | None:
-    """Return the volume per atom, Å^3, after relaxation if there was one."""
-    structure = structure_of(crystal)
+def volume_per_atom(structure: Structure | None) -> float | None:
+    """Return the volume per atom of a structure, Å^3; None where there is none."""
     return None if structure is None else structure.volume / len(structure)

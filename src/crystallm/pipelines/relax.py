@@ -215,7 +215,12 @@ def _ranked(rows: Sequence[Row], best: int, workers: int) -> list[Row]:
     for group, clusters in zip(groups, clusters_of, strict=True):
         energies = [row["energy"] for row in group]
         ranks = ranking.rank_samples(
-            clusters, [math.nan] * len(group), [True] * len(group), "energy", energies
+            clusters,
+            [math.nan] * len(group),
+            [True] * len(group),
+            "energy",
+            energies,
+            volumes=[row["volume_per_atom"] for row in group],
         )
         for row, cluster, rank in zip(group, clusters, ranks, strict=True):
             row |= {"cluster": cluster, "cluster_size": clusters.count(cluster), "rank": rank}
