@@ -35,6 +35,6 @@ grep -v '^torch==' "$place/lowest.txt" > "$place/others.txt"
 cd "$root"
 # Warnings of old libraries are no errors here.
 "$place/venv/bin/python" -W default -m pytest -q -o filterwarnings=default -p no:cacheprovider \
-    tests/test_crystal.py tests/test_checkpoint.py tests/test_runs.py tests/test_formula.py tests/test_reading.py \
-    tests/test_generation.py tests/test_sources_parsing.py tests/test_answers.py tests/test_export.py \
-    tests/test_likelihood.py tests/test_completion.py tests/test_hf.py
+    tests/crystals tests/models tests/crystallography tests/cif tests/sources/test_parsing.py tests/training \
+    tests/export tests/generation/test_generator.py tests/generation/test_completion.py \
+    tests/analysis/test_likelihood.py

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from crystallm.training.recipe import Recipe
 from tiny_runs import lines, weights
 
 CPU = torch.device("cpu")
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with torch 2.9")
 
 
 @pytest.mark.parametrize(("spike", "ends"), [(2.0, True), (8.0, False), (None, False)])
@@ -86,6 +89,44 @@ def test_float16_steps_over_gradients_that_overflow(run, monkeypatch):
     assert all(torch.isfinite(p).all() for p in weights(folder, state.LAST).values())
 
 
+@needs_muon
+@pytest.mark.parametrize("gradients", [(math.inf, 0.0), (math.inf, -math.inf)])
+def test_float16_with_muon_skips_an_update_of_all_weights(run, monkeypatch, gradients):
+    """A matrix of a block overflows in the micro-batches of the second update; embeddings do not."""
+    real, calls, steps = training_loss.sum_losses, [], {"AdamW": 0, "Muon": 0}
+
+    def overflowing(network, *arguments, **more):
+        calls.append(1)
+        found = real(network, *arguments, **more)
+        if len(calls) not in (3, 4):
+            return found
+        matrix = network.transformer.h[0].mlp.c_fc.weight
+        none = matrix - matrix.detach()
+        none.register_hook(lambda gradient: torch.full_like(gradient, gradients[len(calls) - 3]))
+        return found._replace(weighted=found.weighted + none.sum())
+
+    for optimizer in (torch.optim.AdamW, torch.optim.Muon):
+
+        def counted(self, *arguments, own=optimizer.step, name=optimizer.__name__, **more):
+            steps[name] += 1
+            return own(self, *arguments, **more)
+
+        monkeypatch.setattr(optimizer, "step", counted)
+    monkeypatch.setattr(step, "sum_losses", overflowing)
+    folder, seen = run(dtype="float16", optimizer="muon", gradient_accumulation=2, max_updates=4)
+    assert seen[-1][0].update == 4
+    assert steps == {"AdamW": 3, "Muon": 3}
+    assert all(torch.isfinite(p).all() for p in weights(folder, state.LAST).values())
+
+
+def test_muon_of_an_old_torch_is_refused_in_one_line(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    network = transformer.GPT(ModelConfig(language="orbits", vocab_size=40, n_layer=1, n_head=2, n_embd=16))
+    with pytest.raises(CrystallmError, match=r"optimizer = 'muon' needs torch 2.9 or newer, this is .*adamw"):
+        step.make_optimizers(network, Recipe(max_updates=1, optimizer="muon"))
+    assert len(step.make_optimizers(network, Recipe(max_updates=1))) == 1
+
+
 def test_light_tokens_teach_less_and_are_told_as_they_are(run, monkeypatch):
     from crystallm.orbits.language import OrbitsLanguage
 
@@ -104,6 +145,7 @@ def test_light_tokens_teach_less_and_are_told_as_they_are(run, monkeypatch):
     assert not torch.equal(*found)
 
 
+@needs_muon
 @pytest.mark.parametrize("form", ["gpt2", "llama"])
 def test_a_stop_changes_nothing_with_muon(run, form):
     fields = {"optimizer": "muon", "form": form, "dropout": 0.1}
@@ -116,6 +158,7 @@ def test_a_stop_changes_nothing_with_muon(run, form):
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
+@needs_muon
 def test_muon_moves_the_matrices_of_blocks_alone():
     network = transformer.GPT(ModelConfig(language="orbits", vocab_size=40, n_layer=1, n_head=2, n_embd=16))
     adamw, muon = step.make_optimizers(network, Recipe(max_updates=1, optimizer="muon"))

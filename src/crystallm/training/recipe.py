@@ -102,7 +102,7 @@ class RecipeOptions(Options):
     """Updates over which the learning rate rises from 0."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """AdamW; or Muon for the matrices of the blocks, its steps scaled to the size of AdamW's, and AdamW for
-    embeddings and vectors."""
+    embeddings and vectors. Muon needs torch 2.9 or newer."""
     weight_decay: float = Field(default=0.1, ge=0.0)
     """Weight decay of matrices; vectors are not decayed."""
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)

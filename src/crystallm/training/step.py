@@ -34,10 +34,18 @@ def make_optimizers(network: GPT, recipe: Recipe) -> list[torch.optim.Optimizer]
 
     The updates of Muon have orthogonal rows or columns (arXiv:2502.16982, scaled there to the size of
     AdamW's, so that both share one learning rate).
+
+    Raises:
+        CrystallmError: Muon is wanted of a torch older than 2.9.
     """
     parameters = dict(network.named_parameters())
     inner = [p for name, p in parameters.items() if p.dim() == 2 and ".h." in name]
     muon = inner if recipe.optimizer == "muon" else []
+    if muon and not hasattr(torch.optim, "Muon"):
+        raise CrystallmError(
+            f"optimizer = 'muon' needs torch 2.9 or newer, this is {torch.__version__}: "
+            "pip install -U torch, or take optimizer = 'adamw'"
+        )
     rest = [p for p in parameters.values() if not any(p is matrix for matrix in muon)]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": recipe.weight_decay},
@@ -102,8 +110,9 @@ def train_step(
     loss, gradient = torch.stack([total, norm]).tolist()
     _check_loss(run, progress, loss, gradient)
     run.recent.append(loss)
-    for optimizer in run.optimizers:
-        scaler.step(optimizer)
+    if math.isfinite(gradient):  # one verdict for all: an optimizer does not see the overflows of another
+        for optimizer in run.optimizers:
+            scaler.step(optimizer)
     scaler.update()
     network.zero_grad(set_to_none=True)
     return float(loss)
