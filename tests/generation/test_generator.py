@@ -12,7 +12,6 @@ from crystallm.generation.generator import Generator
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.language import get_language
-from crystallm.models import model as models_model
 from crystallm.models.load import load_model
 from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
@@ -122,11 +121,6 @@ def test_progress_counts_crystals(model):
         Generator(model, [Request(formula="C8", n=5)], SamplingOptions()).generate([0], progress=seen.append)
     )
     assert seen == [1, 2, 3, 4, 5]
-
-
-def test_the_fingerprint_tells_weights_apart(model, babbler):
-    assert models_model.fingerprint(model) == models_model.fingerprint(model)
-    assert models_model.fingerprint(model) != models_model.fingerprint(babbler)
 
 
 def test_a_request_says_how_it_was_read():

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from crystallm.models.load import load_model
 from crystallm.models.model import Model
@@ -16,3 +20,13 @@ def test_a_model_is_a_network_with_its_language() -> None:
     assert (model.name, model.language.name, model.card) == ("checkpoint_nobias", "cif", {})
     assert model.network.config is model.config
     assert len(model.language.vocabulary()) == model.config.vocab_size
+
+
+def test_the_fingerprint_is_of_all_weights() -> None:
+    model = load_model(GOLDEN / "checkpoint_nobias")
+    assert replace(model, name="same weights").fingerprint == model.fingerprint
+    for name, _ in model.network.named_parameters():
+        network = copy.deepcopy(model.network)
+        with torch.no_grad():
+            network.get_parameter(name).view(-1)[-1] += 1e-3
+        assert replace(model, network=network).fingerprint != model.fingerprint, name

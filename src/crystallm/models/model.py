@@ -1,9 +1,10 @@
-"""Model: a network with its language and card; fingerprint of its weights."""
+"""Model: a network with its language and card, and the fingerprint of its weights."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,10 +28,13 @@ class Model:
     card: dict[str, Any] = field(default_factory=dict)
     """Content of `card.json` beside the weights: data, licences, figures. Empty if there is none."""
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all weights in float32, 16 hexadecimal digits; computed once."""
+        import torch
 
-def fingerprint(model: Model) -> str:
-    """Return a hash of the token embeddings, 16 hexadecimal digits, that identifies the weights."""
-    import torch
-
-    embedding = model.network.transformer.wte.weight.detach().to("cpu", torch.float32)
-    return hashlib.blake2b(embedding.numpy().tobytes(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(digest_size=8)
+        for name, weights in self.network.named_parameters():
+            digest.update(f"{name} {tuple(weights.shape)}\0".encode())
+            digest.update(weights.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()

@@ -16,7 +16,6 @@ from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.generation import completion, template
 from crystallm.generation.request import FormulaOptions, SamplingOptions
 from crystallm.models.load import load_model
-from crystallm.models.model import fingerprint
 from crystallm.pipelines import samples
 from crystallm.pipelines.generate import GenerateResult, count_rows
 from crystallm.pipelines.options import CompleteOptions
@@ -63,7 +62,7 @@ def run(
         sampling,
         selection,
         options,
-        weights=fingerprint(model),
+        weights=model.fingerprint,
         part=validity_collection.survey(collection.read(path), named=False)[1],
     )
     folder = RunFolder(options.out, config, COLUMNS)

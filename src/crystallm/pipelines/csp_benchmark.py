@@ -171,7 +171,6 @@ def _samples(
         return _given(options.generated, references, max(options.numbers))
     from crystallm.generation.generator import Generator
     from crystallm.models.load import load_model
-    from crystallm.models.model import fingerprint
 
     # The workers of a cluster sample; this machine, which may lack a GPU, only interprets the requests.
     model = load_model(sampling.model, device="cpu" if on_cluster else sampling.device, dtype=sampling.dtype)
@@ -182,7 +181,7 @@ def _samples(
     indices = {i: k for k, i in enumerate(i for i, request in enumerate(requests) if request is not None)}
     generator = Generator(model, [request for request in requests if request is not None], sampling)
     question = sampling.model_dump(exclude={"device", "batch_size"})
-    question |= {"space_group": options.space_group, "weights": fingerprint(model)}
+    question |= {"space_group": options.space_group, "weights": model.fingerprint}
     return ModelSamples(generator, indices), question
 
 

@@ -27,7 +27,7 @@ from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, elements_of, with_default_z
 from crystallm.language import get_language
 from crystallm.models import load
-from crystallm.models.model import Model, fingerprint
+from crystallm.models.model import Model
 from crystallm.pipelines import blocks, request_files
 from crystallm.pipelines.options import GenerateOptions
 from crystallm.storage import files
@@ -250,7 +250,7 @@ class _Run:
             "generate",
             self.sampling,
             self.selection,
-            weights=fingerprint(self.model),
+            weights=self.model.fingerprint,
             requests=requests,
             cifs=self.cifs,
         )

@@ -22,7 +22,7 @@ from crystallm.execution.pool import worker_pool
 from crystallm.execution.tasks import worker_index
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request, SamplingOptions
-from crystallm.models.model import Model, fingerprint
+from crystallm.models.model import Model
 
 JUDGED_TOGETHER = 256
 """Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""
@@ -103,7 +103,7 @@ def described(model: Model, settings: SamplingOptions) -> dict[str, Any]:
     bundled = name in load.list_models()
     return {
         "model": name if bundled else str(load.find(name).resolve()),
-        "weights": fingerprint(model),
+        "weights": model.fingerprint,
         "settings": settings.model_dump(),
     }
 
@@ -137,7 +137,7 @@ def generator_of(
     if settings.device.startswith("cuda:"):
         torch.cuda.set_device(settings.device)
     model = _model(task["model"], settings.device, settings.dtype)
-    if fingerprint(model) != task["weights"]:
+    if model.fingerprint != task["weights"]:
         raise InputError(f"the workers see other weights at {task['model']!r}: put the same ones there")
     return Generator(
         model,

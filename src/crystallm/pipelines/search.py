@@ -15,7 +15,6 @@ from crystallm.generation.generator import Generator
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import CellOptions, Request, with_default_z
 from crystallm.models.load import load_model
-from crystallm.models.model import fingerprint
 from crystallm.storage import files, run_folder
 from crystallm.storage import tables as storage_tables
 from crystallm.structure_search.api import best_first, best_so_far
@@ -135,7 +134,7 @@ class _Arm:
         return run_folder.RunFolder.configuration(
             "search",
             sampling,
-            weights=fingerprint(model),
+            weights=model.fingerprint,
             request=request.model_dump(exclude={"n", "prompt"}),
             search=self.options.model_dump(exclude={*BOUNDS, "energy_timeout"}),
         )

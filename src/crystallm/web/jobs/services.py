@@ -15,7 +15,6 @@ from crystallm.energy import calculations, protocol, worker
 from crystallm.errors import CrystallmError
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.tasks import DEFAULT_LIMITS, Limits, TaskError, WorkerStartError
-from crystallm.models.model import fingerprint
 from crystallm.structures import conversion
 from crystallm.structures.duplicates import cluster_duplicates
 from crystallm.version import __version__
@@ -163,7 +162,7 @@ class JobServices:
         if "model" not in request:
             return __version__
         model = self.models.get(request["model"])
-        return f"{__version__} {'' if model is None else fingerprint(model)}"
+        return f"{__version__} {'' if model is None else model.fingerprint}"
 
     async def sample(
         self, model: str, sequences: Sequence[SequenceRequest]
