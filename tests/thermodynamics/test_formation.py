@@ -10,7 +10,7 @@ from pymatgen.core import Composition
 
 from crystallm.energy import calculations
 from crystallm.errors import CrystallmError
-from crystallm.thermodynamics import formation
+from crystallm.thermodynamics import formation, reference_crystals
 
 pytestmark = pytest.mark.usefixtures("kept")
 
@@ -31,7 +31,7 @@ def test_energies_of_elements_are_kept_in_a_file(tmp_path, monkeypatch):
     file = tmp_path / "deep" / "morse.json"
     found = formation.element_energies(["Cu", "Al"], "energies:morse", file=file)
     assert set(found) == {"Cu", "Al"}
-    assert json.loads(file.read_text()) == found
+    assert json.loads(file.read_text()) == {"version": reference_crystals.VERSION, "energies": found}
 
     def not_again(*_, **__):
         raise AssertionError("they are known")
@@ -41,6 +41,16 @@ def test_energies_of_elements_are_kept_in_a_file(tmp_path, monkeypatch):
     file.write_text("[1, 2]")
     with pytest.raises(CrystallmError, match="holds no energies of elements: delete it"):
         formation.element_energies(["Al"], "energies:morse", file=file)
+
+
+@needs_ase
+@pytest.mark.parametrize("kept", ['{"Cu": -9.0}', '{"version": 1, "energies": {"Cu": -9.0}}'])
+def test_energies_of_other_reference_crystals_do_not_count(tmp_path, kept):
+    file = tmp_path / "morse.json"
+    file.write_text(kept)
+    found = formation.element_energies(["Cu"], "energies:morse", file=file)
+    assert found["Cu"] > -9
+    assert json.loads(file.read_text()) == {"version": reference_crystals.VERSION, "energies": found}
 
 
 @needs_ase

@@ -27,3 +27,13 @@ def test_every_element_of_the_language_has_a_reference_crystal():
         assert 0.7 < lengths.min() < 5.4, symbol
     with pytest.raises(InputError, match="no reference crystal of 'Xx'"):
         reference_crystals.element("Xx")
+
+
+def test_carbon_is_graphite():
+    from crystallm.thermodynamics import reference_crystals
+
+    carbon = reference_crystals.element("C")
+    assert carbon.get_space_group_info() == ("P6_3/mmc", 194)
+    assert carbon.volume / len(carbon) == pytest.approx(8.8, abs=0.1)  # diamond: 5.7
+    neighbors = [len(found) for found in carbon.get_all_neighbors(1.5)]
+    assert neighbors == [3, 3, 3, 3]

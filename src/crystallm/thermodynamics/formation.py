@@ -2,11 +2,12 @@
 
     E_f = E - sum_i x_i E_i        eV per atom
 
-x_i the share of element i among the atoms, E_i its energy in its reference crystal (see `references`), which
-is relaxed with the model, its symmetry kept; where it cannot be, it has none, and no formation energy either.
-They are kept in a file, since they are the same for ever:
+x_i the share of element i among the atoms, E_i its energy in its reference crystal (see
+`reference_crystals`), which is relaxed with the model, its symmetry kept; where it cannot be, it has none,
+and no formation energy either. They are kept in a file (see `cache_folder`), and count as long as the
+reference crystals are of this version:
 
-    ~/.cache/crystallm/references/MODEL.json      {"Ti": -7.9, ...}   (see `cache_folder`)
+    ~/.cache/crystallm/references/MODEL.json      {"version": 2, "energies": {"Ti": -7.9, ...}}
 
 Delete the file of a model that has changed under the same name.
 """
@@ -84,7 +85,8 @@ def element_energies(
             else:
                 said = "%s: the reference crystal of %s is not relaxed after %d steps: no formation energies"
                 _LOG.warning(said, model, symbol, one.steps)
-        files.write_json(file, dict(sorted(known.items())))
+        energies = dict(sorted(known.items()))
+        files.write_json(file, {"version": reference_crystals.VERSION, "energies": energies})
     return {symbol: known[symbol] for symbol in wanted if symbol in known}
 
 
@@ -106,8 +108,10 @@ def _read(file: Path) -> dict[str, float]:
         return {}
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
-        return {str(symbol): float(energy) for symbol, energy in found.items()}
+        if found.get("version") != reference_crystals.VERSION:
+            return {}  # of other crystals
+        return {str(symbol): float(energy) for symbol, energy in found["energies"].items()}
     except OSError as error:
         raise CrystallmError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, KeyError):
         raise CrystallmError(f"{str(file)!r} holds no energies of elements: delete it") from None

@@ -1,10 +1,11 @@
 """Crystals of the elements, the references of formation energies.
 
 Where the ground state is simple, it is that of ASE's table of reference states (fcc, bcc, hcp, diamond,
-A7 and the like). The others stand here, after R. W. G. Wyckoff, Crystal Structures, vol. 1 (1963), and
-J. Donohue, The Structures of the Elements (1974), rounded:
+A7 and the like), except that carbon is graphite. The others stand here, after R. W. G. Wyckoff, Crystal
+Structures, vol. 1 (1963), and J. Donohue, The Structures of the Elements (1974), rounded:
 
     B    alpha-boron                    P    black phosphorus       Se, Te, S   chains as in trigonal selenium
+    C    graphite (0.116 eV/atom below diamond by CHGNet)
     Mn   alpha-manganese, 58 atoms      Ga   alpha-gallium          Cl, Br, I   layers of molecules
     Pa   body-centred tetragonal        Pm   double hcp             Pu, He      fcc
     U    alpha-uranium                  Np   alpha-neptunium
@@ -24,6 +25,8 @@ from crystallm.errors import CrystallmError, InputError, install
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+VERSION = 2
+"""Of these crystals: energies kept of other ones do not count."""
 _RIGHT = (90.0, 90.0, 90.0)
 _HEXAGONAL = (90.0, 90.0, 120.0)
 _OWN: dict[str, tuple[str, tuple[float, ...], tuple[tuple[float, float, float], ...]]] = {
@@ -32,6 +35,7 @@ _OWN: dict[str, tuple[str, tuple[float, ...], tuple[tuple[float, float, float], 
         (4.908, 4.908, 12.567, *_HEXAGONAL),
         ((0.1189, -0.1189, 0.8912), (0.1969, -0.1969, 0.0243)),
     ),
+    "C": ("P6_3/mmc", (2.464, 2.464, 6.711, *_HEXAGONAL), ((0.0, 0.0, 0.25), (1 / 3, 2 / 3, 0.25))),
     "P": ("Cmce", (3.3136, 10.478, 4.3763, *_RIGHT), ((0.0, 0.1017, 0.0806),)),
     "S": ("P3_121", (3.9, 3.9, 4.4, *_HEXAGONAL), ((0.22, 0.0, 1 / 3),)),
     "Se": ("P3_121", (4.366, 4.366, 4.954, *_HEXAGONAL), ((0.2254, 0.0, 1 / 3),)),
