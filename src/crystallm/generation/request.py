@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
@@ -13,6 +13,9 @@ from crystallm.options import NOT_DECIDING, Flag, Options
 if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import SpaceGroup
 
+LEAST_TEMPERATURE = 0.01
+"""Least temperature above 0: logits divided by less leave the range of float32 or draw the most likely token
+anyway."""
 MAX_SAMPLES = 1_000_000
 """Crystals of one request, at most."""
 
@@ -91,12 +94,20 @@ def requested_group(request: Request) -> SpaceGroup | None:
     return space_groups.from_any_setting(request.space_group)
 
 
+def _require_temperature(value: float) -> float:
+    if 0 < value < LEAST_TEMPERATURE:
+        raise ValueError(f"take 0, the most likely token, or at least {LEAST_TEMPERATURE}")
+    return value
+
+
 class SamplingOptions(Options):
     """How to sample from a model."""
 
     model: str = "default"
     """Bundled or published name, folder, ckpt.pt or its archive, hf:org/name."""
-    temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    temperature: Annotated[float, AfterValidator(_require_temperature)] = Field(
+        default=1.0, ge=0, allow_inf_nan=False
+    )
     """Divides the logits: below 1 favours likely tokens, above 1 adds variety; 0 takes the most likely."""
     top_k: int | None = Field(default=10, ge=1)
     """Sample from the k most likely tokens; none: from all."""
