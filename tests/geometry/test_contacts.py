@@ -57,6 +57,12 @@ def test_nothing_is_clear_in_a_cell_too_small_for_one_atom():
     assert not atoms.clear(ways, STEPS, "Cs").any()
 
 
+@pytest.mark.parametrize(("edge", "meets"), [(2.0, True), (6.0, False)])
+def test_an_atom_meets_its_own_images(edge, meets):
+    atoms = contacts.PlacedAtoms(cells.lattice((edge, 9.0, 9.0, 90.0, 90.0, 90.0)))
+    assert atoms.meets(np.zeros((1, 3)), "Cs") is meets
+
+
 def test_atoms_are_added_beyond_the_room_there_is_at_first():
     rng = np.random.default_rng(0)
     atoms, points = contacts.PlacedAtoms(cells.lattice(CELL)), rng.random((75, 3))

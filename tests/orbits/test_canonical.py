@@ -7,6 +7,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from crystallm.crystallography import space_groups
+from crystallm.orbits import canonical
 from crystallm.orbits import description as orbits_description
 from real_crystals import random_crystal, told_otherwise
 
@@ -49,6 +50,17 @@ def test_every_element_of_the_normaliser_leaves_the_text_alone(number: int) -> N
         shift[list(group.polar)] += rng.random(len(group.polar))
         moved = Structure(crystal.lattice, crystal.species, crystal.frac_coords @ w.T + shift)
         assert orbits_description.describe(moved, SHARP) == found
+
+
+def test_the_last_bit_of_a_tie_does_not_change_the_text() -> None:
+    """Values halfway between two thousandths go up, whichever side of them arithmetic puts them on."""
+    group, general = space_groups.get(1), 0
+    assert len(group.wyckoff[general].free) == 3
+    for error in (-2e-10, -1e-16, 0.0, 1e-16, 2e-10):
+        for thousandths in (0, 62, 187, 500, 999):
+            point = np.full(3, (thousandths + 0.5) / 1000 + error)
+            expected = ((thousandths + 1) % 1000,) * 3
+            assert canonical.coordinates(group, general, point) == expected, (thousandths, error)
 
 
 def test_an_origin_on_another_equivalent_position_is_the_same_crystal() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
 
-from crystallm.sampling.sequence import Stop
-from toy_sampling import CIF, CONTEXT, END, NEWLINE, PROMPTS, V, draw
+from crystallm.sampling.sequence import DecodingOptions, SequenceRequest, Stop, TokenSequence, uniform_stream
+from toy_sampling import CIF, CONTEXT, END, NEWLINE, ORBITS, PROMPTS, V, draw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,6 +108,17 @@ def test_tokens_taken_back_leave_no_trace(network: GPT) -> None:
         assert torch.allclose(torch.tensor(found.log_probs), expected, atol=1e-4)
     again = draw(network, prompts, grammar=SecondThoughts(), batch_size=1)
     assert [s.ids for s in again] == [s.ids for s in samples]
+
+
+def test_each_token_takes_a_random_number_forced_or_not() -> None:
+    """So what a grammar forces does not shift the numbers of what is drawn behind it."""
+    options = DecodingOptions(ORBITS)
+    for ruled, n_forced in ((Listed((5, 6)), 0), (Listed((4,), (5,), (6, 7)), 2)):
+        request = SequenceRequest([1, 2], options, seed=3, index=8, grammar=ruled)
+        sequence = TokenSequence.from_request(0, request)
+        sequence.start(CONTEXT)
+        assert len(sequence.ids) == 2 + n_forced
+        assert next(sequence.uniforms) == list(itertools.islice(uniform_stream(3, 8), 3))[n_forced]
 
 
 def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:

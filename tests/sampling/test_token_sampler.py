@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import pytest
 import torch
 
-from crystallm.sampling.token_sampler import draw_tokens, mask_logits
+from crystallm.sampling.token_sampler import TokenSampler, draw_tokens, mask_logits
 
 
 def frequencies(logits: list[float], **options: Any) -> list[float]:
@@ -51,6 +52,21 @@ def test_no_uniform_number_draws_a_masked_token(uniform: float) -> None:
     tokens = draw_tokens(logits, torch.full((2,), uniform, dtype=torch.float64), top_k=10)
     assert tokens[0] == 31
     assert 10 <= tokens[1] < 20
+
+
+@pytest.mark.parametrize("n_vocabulary", [5, 100], ids=["a mask", "few of many"])
+def test_the_order_of_allowed_tokens_does_not_decide(n_vocabulary: int) -> None:
+    logits = torch.tensor([[0.3, -0.2, 0.9, 0.1, 0.4]])
+    logits = torch.nn.functional.pad(logits, (0, n_vocabulary - 5), value=-1.0)
+    for uniform in (0.05, 0.4, 0.6, 0.95):
+        drawn = {
+            TokenSampler(n_vocabulary).draw(
+                logits, [allowed], [uniform], temperature=1.0, top_k=None, top_p=None
+            )[0]
+            for allowed in itertools.permutations((0, 2, 4))
+        }
+        probabilities = torch.softmax(logits[0, [0, 2, 4]].double(), dim=0).cumsum(dim=0)
+        assert drawn == {(0, 2, 4)[int((probabilities <= uniform).sum())]}
 
 
 def test_a_mask_leaves_free_rows_and_allowed_tokens_as_they_are() -> None:

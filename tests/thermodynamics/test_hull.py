@@ -49,6 +49,13 @@ def test_entries_come_in_several_forms(hull_file, tmp_path):
         assert Hull(tmp_path / name).above(Composition("TiO2"), -8.9) == pytest.approx(0.1)
 
 
+def test_a_correction_belongs_to_the_energy(tmp_path):
+    rows = [{"composition": f, "energy": e * Composition(f).num_atoms} for f, e in ENTRIES]
+    rows[2] |= {"energy": -26.4, "correction": -0.6}  # -27 eV of TiO2
+    (tmp_path / "corrected.json").write_text(json.dumps(rows))
+    assert Hull(tmp_path / "corrected.json").above(Composition("TiO2"), -8.9) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
