@@ -35,7 +35,9 @@ def test_valid_crystals_come_first_and_stand_for_their_cluster():
     likelihood, valid = [-1.0, -1.0, -5.0, -9.0], [False, False, True, True]
     ranks = rank_samples([0, 0, 0, 1], likelihood, valid, "agreement", volumes=[None] * 4)
     assert ranks.index(1) == 2
-    ranks = rank_samples([0, 0, 1], [-1.0, -1.0, -50.0], valid[1:], "likelihood", volumes=[None] * 3)
+    ranks = rank_samples(
+        [0, 0, 1], [-1.0, -1.0, -50.0], [False, False, True], "likelihood", volumes=[None] * 3
+    )
     assert ranks[2] == 1
 
 

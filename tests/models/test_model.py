@@ -28,5 +28,6 @@ def test_the_fingerprint_is_of_all_weights() -> None:
     for name, _ in model.network.named_parameters():
         network = copy.deepcopy(model.network)
         with torch.no_grad():
-            network.get_parameter(name).view(-1)[-1] += 1e-3
+            weights = network.get_parameter(name)
+            weights[(-1,) * weights.dim()] += 1e-3
         assert replace(model, network=network).fingerprint != model.fingerprint, name
