@@ -93,15 +93,7 @@ def prepare(
         where = executor or stack.enter_context(local_executor(workers))
         exclusions = _read_exclusions(options, where, workers)
         rows = itertools.chain.from_iterable(map(read_rows, inputs))
-        run_units(
-            units(rows),
-            _Rows(options, where, 2 * workers + 2).process,
-            folder,
-            task="reading crystals",
-            size=len,
-            digest=_digest,
-            progress=progress,
-        )
+        process_all(rows, options, folder, workers=workers, executor=where, progress=progress)
     selection = select_rows(
         folder.tables,
         options,
@@ -113,6 +105,41 @@ def prepare(
     )
     folder.drop_parts()
     return result
+
+
+def process_all(
+    rows: Iterable[Row],
+    options: PrepareOptions,
+    folder: RunFolder,
+    *,
+    workers: int = 1,
+    executor: Executor | None = None,
+    progress: Progress = no_progress,
+) -> None:
+    """Process rows of `sources.splits.read_rows` in units, those that a run folder lacks.
+
+    Args:
+        rows: of all units.
+        options: of the steps.
+        folder: of the run, with the columns of `process_row`.
+        workers: number of them; see `local_executor`.
+        executor: where to work in place of this machine.
+        progress: shows the number of rows that are done.
+
+    Raises:
+        InputError, CrystallmError: as `run_units`.
+    """
+    with contextlib.ExitStack() as stack:
+        where = executor or stack.enter_context(local_executor(workers))
+        run_units(
+            units(rows),
+            _Rows(options, where, 2 * workers + 2).process,
+            folder,
+            task="reading crystals",
+            size=len,
+            digest=_digest,
+            progress=progress,
+        )
 
 
 def _configuration(inputs: Sequence[str], options: PrepareOptions) -> dict[str, Any]:
