@@ -62,6 +62,7 @@ __getattr__, __dir__ = public_names(
         "formula": "crystallm.crystallography.formula:",
         "models": "crystallm.models:",
         "orbits": "crystallm.orbits:",
+        "references": "crystallm.references:",
         "sources": "crystallm.sources:",
         "spacegroups": "crystallm.crystallography.space_groups:",
         "tokenizer": "crystallm.tokenizer:",

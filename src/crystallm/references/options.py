@@ -1,0 +1,34 @@
+"""Options of libraries of known crystals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from crystallm.options import NOT_DECIDING, Flag, Options
+
+
+class ReferenceOptions(Options):
+    """Where candidates come from: a network, or known crystals with other elements."""
+
+    crystals_from: Annotated[Literal["network", "references", "both"], Flag(name="--from")] = "network"
+    """network: crystals are sampled; references: they are made of known crystals of the same proportions, by
+    replacing elements; both: half of each."""
+    references: Annotated[tuple[Path, ...], Flag(several=True)] = ()
+    """Libraries of known crystals (see crystallm references build), or collections of crystals, such as a
+    folder of CIFs; default: the library of this package."""
+
+    def absolute(self) -> Self:
+        """Return the options with absolute paths, for workers in other folders."""
+        return self.model_copy(update={"references": tuple(path.resolve() for path in self.references)})
+
+
+class LibraryOptions(Options):
+    """Which known crystals become a library."""
+
+    collections: Annotated[tuple[str, ...], NOT_DECIDING] = ()
+    """Collections of crystals; also the positional arguments."""
+    library: Annotated[Path | None, NOT_DECIDING, Flag(name="--out")] = None
+    """File of the library, .parquet; the same command resumes a killed run."""
+    only_split: Annotated[Literal["train", "val", "test"] | None, Flag(name="--split")] = None
+    """Keep only the crystals of this split; none: all."""

@@ -1,0 +1,29 @@
+"""Libraries and collections are loaded together."""
+
+from __future__ import annotations
+
+import pytest
+
+from crystallm.errors import InputError
+from crystallm.references.library import Library
+from crystallm.references.load import fingerprint, load_library
+from known_crystals import library, member, with_elements
+
+
+def test_a_library_and_a_cif_are_joined(tmp_path) -> None:
+    library().write(tmp_path / "l.parquet")
+    with_elements("rutile", ("Pb", "O")).to(str(tmp_path / "mine.cif"))
+    both = load_library([tmp_path / "l.parquet", tmp_path / "mine.cif"])
+    assert len(both) == len(library()) + 1
+    assert {both.id(row) for row in range(len(both))} >= {"mine", "rutile-TiO"}
+
+
+def test_no_such_file(tmp_path) -> None:
+    with pytest.raises(InputError, match="no library of known crystals"):
+        load_library([tmp_path / "none.parquet"])
+
+
+def test_fingerprints_tell_libraries_apart() -> None:
+    other = Library.of([("mine", "lab", member("rutile", ("Pb", "O")))])
+    assert fingerprint(library()) == fingerprint(Library.joined([library()]))
+    assert fingerprint(library()) != fingerprint(other)
