@@ -27,7 +27,7 @@ def _whole(arguments: ArgumentCollection) -> None:
                 raise InputError(f"{argument.name} {token.value}: write a whole number")
 
 
-KEPT = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark")
+KEPT = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark", "references")
 """Commands that go on where they were when they are given again."""
 UNKEPT = ("compounds", "classes", "novelty", "unconditional")
 """Benchmarks that begin anew."""

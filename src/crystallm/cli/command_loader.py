@@ -26,6 +26,7 @@ COMMANDS = {
     "score": "evaluate",
     "export": "export",
     "benchmark": "benchmark.csp",
+    "references": "references",
     "prepare": "prepare",
     "train": "train",
     "prompts": "prepare",
@@ -47,7 +48,12 @@ BENCHMARKS = {
 }
 """The same for `crystallm benchmark`, of which csp is the default."""
 
+REFERENCES = {"build": "references"}
+"""The same for `crystallm references`."""
+
 BENCHMARK = "Measure a model against known crystals."
+GROUPS = {"benchmark": BENCHMARK, "references": "Make libraries of known crystals."}
+"""Commands that have commands of their own, with their help."""
 
 
 def add_commands(app: App, commands: dict[str, str], words: Sequence[str] | None) -> None:
@@ -60,27 +66,28 @@ def add_commands(app: App, commands: dict[str, str], words: Sequence[str] | None
     used = None if words is None else next(iter(words), "")
     for order, (name, module) in enumerate(commands.items()):
         dashed = name.replace("_", "-")
-        if name == "benchmark" == used and words is not None:
-            benchmark = benchmark_app(words[1:])
-            benchmark.sort_key = order
-            app.command(benchmark)
+        if name in GROUPS and name == used and words is not None:
+            group = group_app(name, words[1:])
+            group.sort_key = order
+            app.command(group)
             continue
         short = None if used in (None, dashed) else summary(module, name)
         app.command(f"{__name__}:{name}", name=dashed, help=short, sort_key=order)
 
 
-def benchmark_app(words: Sequence[str] | None = None) -> App:
-    """Return `crystallm benchmark`; see `add_commands`."""
-    benchmark = App(name="benchmark", help=BENCHMARK, help_format="plaintext")
-    benchmark.default(__getattr__("csp"))  # `crystallm benchmark mp_20`
-    add_commands(benchmark, BENCHMARKS, words)
-    return benchmark
+def group_app(name: str, words: Sequence[str] | None = None) -> App:
+    """Return a command of `GROUPS`; see `add_commands`."""
+    group = App(name=name, help=GROUPS[name], help_format="plaintext")
+    if name == "benchmark":
+        group.default(__getattr__("csp"))  # `crystallm benchmark mp_20`
+    add_commands(group, BENCHMARKS if name == "benchmark" else REFERENCES, words)
+    return group
 
 
 def summary(module: str, name: str) -> str:
     """Return the first line of a command's docstring, read from its source."""
-    if name == "benchmark":
-        return BENCHMARK
+    if name in GROUPS:
+        return GROUPS[name]
     path = Path(__file__).parent.joinpath("commands", *module.split(".")).with_suffix(".py")
     source = path.read_text(encoding="utf-8")
     found = re.search(rf'^def {name}\(.*?"""(.*?)\n', source, re.DOTALL | re.MULTILINE)
@@ -91,9 +98,9 @@ def __getattr__(name: str) -> Any:
     """Return a command: a function whose docstring and option groups are ready for cyclopts."""
     from crystallm.cli.option_groups import set_flags
 
-    if name == "benchmark":
-        return benchmark_app()
-    modules = COMMANDS | BENCHMARKS
+    if name in GROUPS:
+        return group_app(name)
+    modules = COMMANDS | BENCHMARKS | REFERENCES
     if name not in modules:
         raise AttributeError(name)
     command = getattr(importlib.import_module(f"crystallm.cli.commands.{modules[name]}"), name)

@@ -42,7 +42,8 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     """Print crystals as a table, best first, equal ones of a request on one line (×4).
 
     Equal are those of one cluster where they have been folded, else those of one text. Where Z was chosen, it
-    stands in a column of its own with its weight; so does the energy where a model was asked.
+    stands in a column of its own with its weight; so does the energy where a model was asked, and the known
+    crystal that one was made of.
 
     Args:
         note: how the request was read, printed above the table if there is one request.
@@ -55,6 +56,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     title = plain(note) if n_requests == 1 else f"{n_requests} requests"
     with_energy = any(row.get("energy") is not None or row.get("energy_reason") for row in rows)
     more = [name for name in _RELATED if any(row.get(name) is not None for row in rows)]
+    with_relatives = any(row.get("relative") is not None for row in rows)
     with_z = any(row.get("z_probability") is not None for row in rows)
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("formula", overflow="fold")
@@ -68,6 +70,8 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     for name in more:
         table.add_column(_RELATED[name], justify="right", no_wrap=True)
     table.add_column("log-lik.", justify="right", no_wrap=True)
+    if with_relatives:
+        table.add_column("like", overflow="fold")
     table.add_column("valid, or why not", overflow="fold", min_width=12)
     folded = any(len(equal) > 1 or (equal[0].get("cluster_size") or 1) > 1 for equal in lines.values())
     table.add_column("sample\n×equal" if folded else "sample", justify="right", no_wrap=True)
@@ -88,6 +92,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
             *([_energy(row)] if with_energy else []),
             *(_energy(row, name) for name in more),
             f"{row['log_likelihood']:.1f}",
+            *([_relative(row)] if with_relatives else []),
             "[green]valid[/green]" if row["valid"] else plain(_shortened(row["reasons"] or "not valid")),
             sample if times == 1 else f"{sample} ×{times}",
         )
@@ -160,6 +165,13 @@ def _search_told(summary: Mapping[str, Any]) -> str:
     if summary["without_energy"]:
         said += f"; {summary['without_energy']} without an energy, the last since: {summary['why']}"
     return said
+
+
+def _relative(row: Mapping[str, Any]) -> str:
+    """Formula, id and distance of the known crystal that a crystal was made of."""
+    if row.get("relative") is None:
+        return "-"
+    return plain(f"{row['relative_formula']}, {row['relative']} ({row['relative_distance']:.2f})")
 
 
 def _energy(row: Mapping[str, Any], name: str = "energy") -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from crystallm.cif.parser import ParsedText
     from crystallm.language import Language
+    from crystallm.references.lookup import Relative
     from crystallm.validity.verdict import Validity
 
 
@@ -34,6 +35,7 @@ class Source:
         request: what was asked, one line for a person.
         z_probability: where Z was chosen, its probability among the values tried.
         space_group_probability: where the space group was chosen, its probability among those of this Z.
+        relative: known crystal that it was made of; None where a network sampled it.
     """
 
     model: str
@@ -42,6 +44,7 @@ class Source:
     request: str
     z_probability: float | None = None
     space_group_probability: float | None = None
+    relative: Relative | None = None
 
 
 class Crystal:
@@ -246,6 +249,12 @@ class Crystal:
                 "z_probability": self.source.z_probability,
                 "space_group_probability": self.source.space_group_probability,
             }
+            if (relative := self.source.relative) is not None:
+                row |= {
+                    "relative": relative.id,
+                    "relative_formula": relative.formula,
+                    "relative_distance": relative.distance,
+                }
         try:
             structure, cif_text = self.structure, self.cif
             row |= {"space_group": self.space_group, "space_group_number": self.space_group_number}

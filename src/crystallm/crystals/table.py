@@ -50,6 +50,9 @@ COLUMNS = {
     "model": "string",
     "seed": "uint64",
     "sample_index": "uint64",
+    "relative": "string",
+    "relative_formula": "string",
+    "relative_distance": "float64",
     "file": "string",
     "text": "string",
     "cif": "string",
@@ -58,7 +61,8 @@ COLUMNS = {
 energy in eV per atom, log-likelihood in nats, weights of what was `auto` from 0 to 1. What could not be
 worked out is null; `reasons` says why. So are cluster, cluster_size and rank unless ranking was asked for,
 and energy unless energies were; `energy_reason` says why one is missing. So are formation_energy and
-e_above_hull. Where crystals were relaxed, those
+e_above_hull. relative, relative_formula and relative_distance name the known crystal that one was made of
+(see `references.similarity`), null for sampled crystals. Where crystals were relaxed, those
 with an energy are: it, the cell, the volume and `cif` are of what they have become, all else is of what was
 written."""
 

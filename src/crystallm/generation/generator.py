@@ -188,7 +188,7 @@ class Generator:
                     progress(n_before + sum(_n_valid(self.plans[index], crystals[index]) for index in group))
             for index in group:
                 n_before += _n_valid(self.plans[index], crystals[index])
-                yield _until_nth_valid(crystals[index], self.plans[index].request.n)
+                yield until_nth_valid(crystals[index], self.plans[index].request.n)
             batch.done(sum(map(len, crystals.values())))
 
     def _next_batch_size(self, index: int, crystals: Sequence[Crystal]) -> int:
@@ -337,7 +337,7 @@ def _n_valid(plan: InterpretedRequest, crystals: Sequence[Crystal]) -> int:
     return min(count_valid(crystals), plan.request.n)
 
 
-def _until_nth_valid(crystals: list[Crystal], n: int) -> list[Crystal]:
+def until_nth_valid(crystals: list[Crystal], n: int) -> list[Crystal]:
     """Return the crystals up to the n-th valid one; all if there are fewer."""
     so_far = itertools.accumulate(crystal.validity.valid for crystal in crystals)
     last = next((j for j, count in enumerate(so_far) if count == n), len(crystals))

@@ -13,7 +13,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from crystallm.crystals.selection import SelectionOptions
@@ -21,10 +21,10 @@ from crystallm.errors import CrystallmError
 from crystallm.execution import batching
 from crystallm.execution.mapping import map_tasks
 from crystallm.execution.tasks import Failure
-from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.model import Model
 from crystallm.pipelines import samples
+from crystallm.references.options import ReferenceOptions
 
 LARGE = 10_000
 """A run of more crystals is large: its rows stay in parts, and no file is written for each crystal."""
@@ -95,6 +95,7 @@ class Writing:
         named: whether files are named after the request, too.
         cifs: whether there are files.
         nested: whether those of each block are in a folder of their own.
+        known: whether crystals are made of known ones, too.
     """
 
     settings: SamplingOptions
@@ -102,6 +103,7 @@ class Writing:
     named: bool
     cifs: bool = True
     nested: bool = False
+    known: ReferenceOptions = field(default_factory=ReferenceOptions.defaults)
 
 
 def block_size(n_crystals: int) -> int:
@@ -136,7 +138,7 @@ def blocks(requests: Iterable[Request], selection: SelectionOptions, size: int) 
 
 
 def write(
-    model: Model,
+    model: Model | None,
     writing: Writing,
     todo: Iterable[Block],
     *,
@@ -146,6 +148,7 @@ def write(
     """Write blocks in this process.
 
     Args:
+        model: loaded; None where known crystals alone are used.
         executor: where crystals are checked; None opens processes for each check.
         progress: called with the number of crystals so far; with `valid`, of valid ones.
 
@@ -161,11 +164,12 @@ def write(
     before = 0
     for group in batching.grouped(todo, lambda block: block.n, sizes):
         pieces = [piece for block in group for piece in block.pieces]
-        generator = Generator(
+        generator = samples.make_generator(
             model,
             [piece.request for piece in pieces],
             writing.settings,
             writing.selection,
+            samples.library_of(writing.known),
             first=[piece.first for piece in pieces],
             starts=[piece.start for piece in pieces],
             executor=executor,
@@ -184,7 +188,7 @@ def write(
 
 def write_on(
     executor: Executor,
-    model: Model,
+    model: Model | None,
     writing: Writing,
     todo: Iterable[Block],
     *,
@@ -209,7 +213,7 @@ def write_on(
     Raises:
         CrystallmError: while drawing, behind all that could be done: blocks were lost.
     """
-    same = samples.described(model, writing.settings) | {
+    same = samples.described(model, writing.settings, writing.known) | {
         "selection": writing.selection.model_dump(),
         "named": writing.named,
         "cifs": writing.cifs,
@@ -267,7 +271,7 @@ def _packed(group: Sequence[Block]) -> dict[str, Any]:
 
 
 def _written(
-    generator: Generator,
+    generator: samples.AnyGenerator,
     writing: Writing,
     numbers: Sequence[int],
     n_pieces: Mapping[int, int],

@@ -20,7 +20,6 @@ from crystallm.execution.devices import device_names, use_threads
 from crystallm.execution.place import ExecutionOptions, open_place
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
-from crystallm.generation import generator as generators
 from crystallm.generation import template
 from crystallm.generation.choices import Choice
 from crystallm.generation.interpretation import interpret
@@ -28,8 +27,9 @@ from crystallm.generation.request import Request, SamplingOptions, elements_of, 
 from crystallm.language import get_language
 from crystallm.models import load
 from crystallm.models.model import Model
-from crystallm.pipelines import blocks, request_files
+from crystallm.pipelines import blocks, request_files, samples
 from crystallm.pipelines.options import GenerateOptions
+from crystallm.references.options import ReferenceOptions
 from crystallm.storage import files
 from crystallm.storage.run_folder import RunFolder
 from crystallm.thermodynamics.hull import Hull, MissingElements
@@ -62,6 +62,7 @@ def run(
     execution: ExecutionOptions,
     options: GenerateOptions,
     *,
+    known: ReferenceOptions | None = None,
     progress: Progress = no_progress,
 ) -> GenerateResult:
     """Generate the crystals of a request, or of a file of requests.
@@ -77,8 +78,10 @@ def run(
     requests, single = _requests(request, sampling, selection, options)
     if options.out is not None:
         files.check_place(options.out)
-    model, survey = _survey(requests, sampling, selection, place, progress)
-    return _Run(requests, single, sampling, selection, options, place, model, survey).generate(progress)
+    known = known or ReferenceOptions.defaults()
+    model, survey = _survey(requests, sampling, selection, place, known=known, progress=progress)
+    run = _Run(requests, single, sampling, selection, options, place, model, survey, known)
+    return run.generate(progress)
 
 
 class _Place(NamedTuple):
@@ -178,18 +181,25 @@ def _survey(
     sampling: SamplingOptions,
     selection: SelectionOptions,
     place: _Place,
+    *,
+    known: ReferenceOptions,
     progress: Progress,
-) -> tuple[Model, request_files.Survey]:
-    """Load the model and check every request with it."""
+) -> tuple[Model | None, request_files.Survey]:
+    """Load the model, unless only known crystals are used, and check every request with it."""
     # Workers may have a GPU where this machine has none: here the model only checks requests.
     device = sampling.device if place.here else "cpu"
-    model = load.load_model(sampling.model, device=device, dtype=sampling.dtype)
+    model = (
+        None
+        if known.crystals_from == "references"
+        else load.load_model(sampling.model, device=device, dtype=sampling.dtype)
+    )
+    library = samples.library_of(known)
     numbers = itertools.count(1)
     missing = None if selection.hull is None else MissingElements(Path(selection.hull))
     with progress("reading requests", None) as advance:
 
         def check(request: Request) -> None:
-            generators.Generator(model, [request], sampling, selection).check()
+            samples.make_generator(model, [request], sampling, selection, library).check()
             if missing is not None:
                 missing.look(elements_of(request))
             if not (number := next(numbers)) % 1000:
@@ -211,8 +221,9 @@ class _Run:
     selection: SelectionOptions
     options: GenerateOptions
     place: _Place
-    model: Model
+    model: Model | None
     survey: request_files.Survey
+    known: ReferenceOptions
 
     @property
     def large(self) -> bool:
@@ -233,7 +244,9 @@ class _Run:
         """Describe how the single request was interpreted; "" for a file of requests."""
         if self.single is None:
             return ""
-        generator = generators.Generator(self.model, [self.single], self.sampling, self.selection)
+        generator = samples.make_generator(
+            self.model, [self.single], self.sampling, self.selection, samples.library_of(self.known)
+        )
         return generator.note(0) + _hint(generator.choices(0))
 
     def configuration(self) -> dict[str, Any]:
@@ -250,7 +263,8 @@ class _Run:
             "generate",
             self.sampling,
             self.selection,
-            weights=self.model.fingerprint,
+            weights=None if self.model is None else self.model.fingerprint,
+            **samples.known_facts(self.known),
             requests=requests,
             cifs=self.cifs,
         )
@@ -286,6 +300,7 @@ class _Run:
             named=self.survey.n_requests > 1,
             cifs=self.cifs,
             nested=self.large,
+            known=self.known,
         )
         todo = (block for _, block in units)
         # Where this process samples, others check.
@@ -306,6 +321,8 @@ class _Run:
 
 def _hint(choices: Sequence[Choice]) -> str:
     """Return how to request the most likely Z alone; "" where no other is tried."""
+    if not choices:
+        return ""
     likeliest = max(choices, key=lambda choice: choice.z_probability or 0.0)
     cell, weight = likeliest.cell, likeliest.z_probability
     return f"; --z {cell.z} generates cells of {cell.formula} alone" if cell and weight and weight < 1 else ""

@@ -20,9 +20,15 @@ from crystallm.errors import InputError
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
 from crystallm.execution.pool import worker_pool
 from crystallm.execution.tasks import worker_index
+from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.model import Model
+from crystallm.references.library import Library
+from crystallm.references.load import fingerprint, load_library
+from crystallm.references.options import ReferenceOptions
+
+AnyGenerator = Generator | AnalogueGenerator | CombinedGenerator
 
 JUDGED_TOGETHER = 256
 """Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""
@@ -43,7 +49,7 @@ class Written(NamedTuple):
 
 
 def write(
-    generator: Generator,
+    generator: AnyGenerator,
     todo: Sequence[int],
     selection: crystals_selection.SelectionOptions,
     *,
@@ -95,17 +101,66 @@ def write(
 # -- what every task that writes needs -----------------------------------------------------------------------
 
 
-def described(model: Model, settings: SamplingOptions) -> dict[str, Any]:
+def described(
+    model: Model | None, settings: SamplingOptions, known: ReferenceOptions | None = None
+) -> dict[str, Any]:
     """What a worker needs to write as a generator here does, besides requests and their first indices."""
     from crystallm.models import load
 
+    known = known or ReferenceOptions.defaults()
+    task = {"settings": settings.model_dump(), "references": known.absolute().model_dump(mode="json")}
+    if model is None:
+        return task
     name = settings.model
     bundled = name in load.list_models()
-    return {
+    return task | {
         "model": name if bundled else str(load.find(name).resolve()),
         "weights": model.fingerprint,
-        "settings": settings.model_dump(),
     }
+
+
+def make_generator(
+    model: Model | None,
+    requests: Sequence[Request],
+    settings: SamplingOptions,
+    selection: crystals_selection.SelectionOptions | None = None,
+    library: Library | None = None,
+    **where: Any,
+) -> AnyGenerator:
+    """Return the generator of requests: of a network, of known crystals, or of both.
+
+    Args:
+        model: loaded; None: known crystals alone are used.
+        requests: of the run.
+        settings: how to sample.
+        selection: how many samples a request may take.
+        library: of known crystals; None: the model alone is used.
+        where: `first`, `starts` and `executor` of `Generator`.
+
+    Raises:
+        InputError: as `Generator`.
+    """
+    if library is None:
+        assert model is not None  # noqa: S101 - callers have one of the two
+        return Generator(model, requests, settings, selection, **where)
+    if model is None:
+        return AnalogueGenerator(library, requests, settings, **where)
+    return CombinedGenerator(model, library, requests, settings, selection, **where)
+
+
+def known_facts(known: ReferenceOptions) -> dict[str, Any]:
+    """Return what the configuration of a run says of known crystals; nothing where none are used."""
+    library = library_of(known)
+    if library is None:
+        return {}
+    return {"source": known.crystals_from, "library": fingerprint(library)}
+
+
+def library_of(known: ReferenceOptions) -> Library | None:
+    """Return the known crystals that options ask for, if any; raises as `load_library`."""
+    if known.crystals_from == "network":
+        return None
+    return load_library(known.references)
 
 
 def generator_of(
@@ -114,7 +169,7 @@ def generator_of(
     selection: crystals_selection.SelectionOptions | None = None,
     *,
     checks: int = 1,
-) -> Generator:
+) -> AnyGenerator:
     """The generator that a task describes, on the worker.
 
     Where the task names several `devices`, the processes of this machine take them in turn.
@@ -136,14 +191,15 @@ def generator_of(
         settings = settings.model_copy(update={"device": devices[worker_index() % len(devices)]})
     if settings.device.startswith("cuda:"):
         torch.cuda.set_device(settings.device)
-    model = _model(task["model"], settings.device, settings.dtype)
-    if model.fingerprint != task["weights"]:
+    model = _model(task["model"], settings.device, settings.dtype) if "model" in task else None
+    if model is not None and model.fingerprint != task["weights"]:
         raise InputError(f"the workers see other weights at {task['model']!r}: put the same ones there")
-    return Generator(
+    return make_generator(
         model,
         requests,
         settings,
         selection,
+        library_of(ReferenceOptions(**task["references"])),
         first=task["first"],
         starts=task.get("starts"),
         executor=worker_pool(checks),

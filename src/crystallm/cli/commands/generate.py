@@ -11,6 +11,7 @@ from crystallm.crystals.selection import SelectionOptions
 from crystallm.execution.place import ExecutionOptions
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.pipelines.options import GenerateOptions, OutOptions
+from crystallm.references.options import ReferenceOptions
 
 if TYPE_CHECKING:
     from crystallm.pipelines.generate import GenerateResult
@@ -28,11 +29,14 @@ def generate(
     selection: Flat[SelectionOptions] = SelectionOptions.defaults(),
     execution: Flat[ExecutionOptions] = ExecutionOptions.defaults(),
     options: Flat[GenerateOptions] = GenerateOptions.defaults(),
+    known: Flat[ReferenceOptions] = ReferenceOptions.defaults(),
     output: Flat[OutputOptions] = OutputOptions.defaults(),
 ) -> None:
     """Generate crystals for a formula, for many, or for none.
 
     crystallm generate TiO2 --z 2 --space-group P4_2/mnm -n 20 --out out/
+
+    crystallm generate LaCrO3 --from references
 
     Without a formula the model chooses the composition too: of --elements, of what is compatible with
     --space-group, or freely. --out writes one CIF per crystal and results.parquet, and a killed run started
@@ -44,7 +48,13 @@ def generate(
 
     request = with_argument(request, "formula", formula)
     result = pipeline.run(
-        request, sampling, selection, execution, options, progress=progress_bars(shown=output.progress)
+        request,
+        sampling,
+        selection,
+        execution,
+        options,
+        known=known,
+        progress=progress_bars(shown=output.progress),
     )
     show_crystals(result, selection, options, output)
 

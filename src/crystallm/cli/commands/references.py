@@ -1,0 +1,46 @@
+"""`crystallm references`: libraries of known crystals."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+
+from crystallm.cli.console import page, plain, print_json, progress_bars
+from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.execution.place import ExecutionOptions
+from crystallm.references.options import LibraryOptions
+
+
+def build(
+    *collections: str,
+    options: Flat[LibraryOptions] = LibraryOptions.defaults(),
+    execution: Flat[ExecutionOptions] = ExecutionOptions.defaults(),
+    output: Flat[OutputOptions] = OutputOptions.defaults(),
+) -> None:
+    """Make a library of known crystals from collections, for --references.
+
+    crystallm references build my_cifs/ train.csv.gz --out library.parquet
+
+    crystallm generate LaCrO3 --from references --references library.parquet
+
+    Reads what crystallm prepare reads. A killed run started again does only what is missing.
+    """
+    from crystallm.execution.place import open_cluster
+    from crystallm.references import build as building
+
+    options = with_argument(options, "collections", collections or None)
+    with open_cluster(execution.cluster) as executor:
+        report = building.build(
+            options,
+            workers=execution.workers or os.cpu_count() or 1,
+            executor=executor,
+            progress=progress_bars(shown=output.progress),
+        )
+    if output.as_json:
+        print_json([asdict(report)])
+    elif not output.quiet:
+        rejected = sum(report.rejected.values())
+        text = f"{options.library}: {report.crystals:,} crystals of {report.read:,} rows"
+        text += f", {report.duplicates:,} equal to others, {rejected:,} rejected"
+        reasons = ", ".join(f"{step} {n:,}" for step, n in report.rejected.items())
+        page().print(plain(text + (f" ({reasons})" if reasons else "")), soft_wrap=True, highlight=False)

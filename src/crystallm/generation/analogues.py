@@ -1,0 +1,255 @@
+"""Crystals of requests, made of known ones by replacing elements. Writes no files.
+
+Has the members of `generation.generator.Generator` that runs use. A crystal is written in the language
+`orbits`; its log-likelihood is the logarithm of its share in the votes of all relatives (see
+`references.lookup`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from crystallm.crystallography import formula as formulas
+from crystallm.crystals import annotation
+from crystallm.crystals.crystal import Crystal, Source
+from crystallm.errors import InputError
+from crystallm.generation.generator import Generator, count_valid, until_nth_valid
+from crystallm.generation.interpretation import InterpretedRequest, interpret
+from crystallm.language import get_language
+from crystallm.orbits import language
+from crystallm.references.lookup import find_analogues
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Executor
+
+    from crystallm.crystals.selection import SelectionOptions
+    from crystallm.generation.choices import Choice
+    from crystallm.generation.request import Request, SamplingOptions
+    from crystallm.models.model import Model
+    from crystallm.references.library import Library
+    from crystallm.references.lookup import Analogue
+
+NAME = "references"
+"""Stands for the model in the source of a crystal."""
+
+
+class AnalogueGenerator:
+    """Known crystals that give crystals for a list of requests.
+
+    Args:
+        library: of known crystals.
+        requests: all of the run, interpreted or not.
+        settings: name the device of energies; all else is for networks.
+        first: index of the first sample of each request.
+        starts: number of the first sample of each request.
+        executor: where crystals are checked; None opens processes for each check.
+
+    Attributes:
+        plans: each request interpreted.
+        settings: as given.
+
+    Raises:
+        InputError: an impossible request, or one without a formula.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        requests: Sequence[Request | InterpretedRequest],
+        settings: SamplingOptions,
+        *,
+        first: Sequence[int] | None = None,
+        starts: Sequence[int] | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self.library = library
+        self.plans = [
+            request if isinstance(request, InterpretedRequest) else interpret(request) for request in requests
+        ]
+        for plan in self.plans:
+            if plan.request.formula is None:
+                raise InputError("known crystals are looked up by a formula: give one, such as TiO2")
+        self.settings = settings
+        self.executor = executor
+        self.starts = [0] * len(self.plans) if starts is None else list(starts)
+        counts = [plan.request.n for plan in self.plans]
+        self.first = [0, *itertools.accumulate(counts)][:-1] if first is None else list(first)
+
+    def note(self, index: int) -> str:
+        """Describe how a request was interpreted."""
+        return f"{self.plans[index].note}, from {len(self.library):,} known crystals"
+
+    def check(self) -> None:
+        """Check that each request can be generated; all can."""
+
+    def choices(self, index: int) -> list[Choice]:  # noqa: ARG002
+        """Return what samples may be given: nothing is chosen."""
+        return []
+
+    def generate(
+        self, indices: Sequence[int], *, progress: Callable[[int], None] | None = None
+    ) -> Iterator[list[Crystal]]:
+        """Return an iterator over the crystals of some requests, at most n of each, best first."""
+        n_done = 0
+        for index in indices:
+            crystals = self._crystals(index, self.starts[index], self.plans[index].request.n)
+            n_done += self.plans[index].request.n
+            if progress is not None:
+                progress(n_done)
+            yield crystals
+
+    def generate_valid(
+        self, indices: Sequence[int], *, progress: Callable[[int], None] | None = None
+    ) -> Iterator[list[Crystal]]:
+        """Return an iterator over the crystals of some requests, checked, until n of each are valid."""
+        n_done = 0
+        for index in indices:
+            n = self.plans[index].request.n
+            crystals: list[Crystal] = []
+            for start in itertools.count(0, n):
+                new = self._crystals(index, start, n)
+                annotation.validate(new, self.executor)
+                crystals += new
+                if len(new) < n or count_valid(crystals) >= n:
+                    break
+            n_done += n
+            if progress is not None:
+                progress(n_done)
+            yield until_nth_valid(crystals, n)
+
+    def _crystals(self, index: int, start: int, n: int) -> list[Crystal]:
+        plan = self.plans[index]
+        counts = formulas.parse(str(plan.request.formula))
+        found = find_analogues(
+            self.library,
+            counts,
+            start + n,
+            space_group=None if plan.space_group is None else plan.space_group.number,
+            z=None if plan.cell is None else plan.cell.z,
+        )
+        return [
+            self._crystal(analogue, self.first[index] + start + i, plan.note)
+            for i, analogue in enumerate(found[start:])
+        ]
+
+    def _crystal(self, analogue: Analogue, index: int, note: str) -> Crystal:
+        description = analogue.description
+        return Crystal(
+            get_language("orbits"),
+            language.to_ids(description),
+            n_prompt=len(language.prompt(description.composition)),
+            log_likelihood=math.log(analogue.share) if analogue.share > 0 else -math.inf,
+            source=Source(NAME, 0, index, note, relative=analogue.relative),
+        )
+
+
+class CombinedGenerator:
+    """Half of the crystals of each request made of known ones, where it has relatives, the others sampled.
+
+    Args:
+        model: loaded.
+        library: of known crystals.
+        requests: all of the run, interpreted or not.
+        settings: how to sample.
+        selection: how many samples a request may take; by default its n.
+        first, starts, executor: as for `Generator`.
+
+    Attributes:
+        plans: each request interpreted.
+        settings: how to sample.
+
+    Raises:
+        InputError: as `Generator`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        library: Library,
+        requests: Sequence[Request | InterpretedRequest],
+        settings: SamplingOptions,
+        selection: SelectionOptions | None = None,
+        *,
+        first: Sequence[int] | None = None,
+        starts: Sequence[int] | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self.library = library
+        self._selection = selection
+        self._network = Generator(
+            model, requests, settings, selection, first=first, starts=starts, executor=executor
+        )
+        self.plans, self.settings = self._network.plans, settings
+        self.first, self.starts, self.executor = self._network.first, self._network.starts, executor
+
+    def note(self, index: int) -> str:
+        """Describe how a request was interpreted."""
+        return self._network.note(index)
+
+    def check(self) -> None:
+        """Check that each request can be generated; see `Generator.check`."""
+        self._network.check()
+
+    def choices(self, index: int) -> list[Choice]:
+        """Return what the sampled crystals of a request may be given; see `Generator.choices`."""
+        return self._network.choices(index)
+
+    def generate(
+        self, indices: Sequence[int], *, progress: Callable[[int], None] | None = None
+    ) -> Iterator[list[Crystal]]:
+        """Return an iterator over the crystals of some requests: made of relatives first, then sampled."""
+        return self._both(indices, progress, valid=False)
+
+    def generate_valid(
+        self, indices: Sequence[int], *, progress: Callable[[int], None] | None = None
+    ) -> Iterator[list[Crystal]]:
+        """Return an iterator over the crystals of some requests, checked, until n of each are valid."""
+        return self._both(indices, progress, valid=True)
+
+    def _both(
+        self, indices: Sequence[int], progress: Callable[[int], None] | None, *, valid: bool
+    ) -> Iterator[list[Crystal]]:
+        halves = {
+            i: (self.plans[i].request.n + 1) // 2
+            for i in indices
+            if self.plans[i].request.formula is not None
+        }
+        made: dict[int, list[Crystal]] = {i: [] for i in indices}
+        made |= dict(zip(halves, self._of_relatives(halves, valid=valid), strict=True))
+        missing = {
+            i: self.plans[i].request.n - (count_valid(made[i]) if valid else len(made[i])) for i in indices
+        }
+        todo = [i for i in indices if missing[i] > 0]
+        sampler = Generator(
+            self._network.model,
+            [_resized(self.plans[i], missing[i]) for i in todo],
+            self.settings,
+            self._selection,
+            first=[self.first[i] for i in todo],
+            starts=[self.starts[i] + len(made[i]) for i in todo],
+            executor=self.executor,
+        )
+        n_made = sum(map(len, made.values()))
+        shown = None if progress is None else lambda n: progress(n_made + n)
+        sampled = (sampler.generate_valid if valid else sampler.generate)(range(len(todo)), progress=shown)
+        return (made[i] + (next(sampled) if missing[i] > 0 else []) for i in indices)
+
+    def _of_relatives(self, counts: dict[int, int], *, valid: bool) -> Iterator[list[Crystal]]:
+        generator = AnalogueGenerator(
+            self.library,
+            [_resized(self.plans[i], n) for i, n in counts.items()],
+            self.settings,
+            first=[self.first[i] for i in counts],
+            starts=[self.starts[i] // 2 for i in counts],
+            executor=self.executor,
+        )
+        return (generator.generate_valid if valid else generator.generate)(range(len(counts)))
+
+
+def _resized(plan: InterpretedRequest, n: int) -> InterpretedRequest:
+    """Return a request for another number of crystals."""
+    return replace(plan, request=plan.request.model_copy(update={"n": n}))

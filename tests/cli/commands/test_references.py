@@ -1,0 +1,47 @@
+"""`crystallm references build`, and generate from what it made."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from crystallm.cli import app
+from known_crystals import REPLACED, with_elements
+
+
+@pytest.fixture
+def cifs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifs").mkdir()
+    for symbols in REPLACED["rutile"]:
+        with_elements("rutile", symbols).to(str(tmp_path / "cifs" / f"{''.join(symbols)}.cif"))
+
+
+@pytest.mark.usefixtures("cifs", "inline")
+def test_a_library_is_built_and_used(capsys, tmp_path):
+    assert app.run(["references", "build", "cifs", "--out", "l.parquet", "--workers", "1"]) == 0
+    assert "l.parquet: 3 crystals of 3 rows, 0 equal to others, 0 rejected" in capsys.readouterr().out
+    generate = ["generate", "PbO2", "--from", "references", "--references", "l.parquet", "-n", "4"]
+    assert app.run([*generate, "--json", "--out", "out"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    row = json.loads(line)
+    assert (row["space_group"], row["relative_formula"], row["relative"]) == ("P4_2/mnm", "SnO2", "SnO")
+    assert len(list((tmp_path / "out" / "cifs").iterdir())) == 1
+    assert app.run(generate) == 0
+    assert "SnO2, SnO" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["references", "build"], "no input"),
+        (["references", "build", "cifs"], "--out is missing"),
+        (["generate", "PbO2", "--from", "references", "--references", "no.parquet"], "no library"),
+        (["generate", "--elements", "Pb-O", "--from", "references", "--references", "cifs"], "by a formula"),
+    ],
+)
+@pytest.mark.usefixtures("cifs")
+def test_wrong_questions(arguments, message, capsys):
+    assert app.run(arguments) == 2
+    assert message in capsys.readouterr().err
