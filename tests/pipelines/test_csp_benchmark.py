@@ -14,6 +14,7 @@ from crystallm.cif import writer as cif_writer
 from crystallm.cli.app import run
 from crystallm.pipelines import csp_benchmark
 from killed import kill_after
+from known_crystals import library
 
 pytestmark = pytest.mark.usefixtures("kept")
 
@@ -56,6 +57,17 @@ def test_the_known_group_may_be_asked_for(sets, parrot, capsys):
         capsys, "perov_5", "--data-dir", sets, "-n", 1, "--model", parrot, "--space-group", "--limit", 2
     )
     assert lines["all samples", 1]["match_rate"] == 1.0
+
+
+def test_known_crystals_are_scored_like_a_model(sets, tmp_path, capsys):
+    library().write(tmp_path / "l.parquet")
+    options = ["perov_5", "--data-dir", sets, "-n", "1,2", "--no-agreement", "--from", "references"]
+    options += ["--references", tmp_path / "l.parquet"]
+    assert run(["benchmark", *map(str, options)]) == 2
+    assert "the library holds 5 crystals of the test" in capsys.readouterr().err
+    lines = scored(capsys, *options, "--leave-out", "formula-group", "--out", tmp_path / "out")
+    assert lines["all samples", 1]["match_rate"] == pytest.approx(1.0)
+    assert "10 known crystals, 5 left out by formula-group" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_crystals_of_others_are_scored_over_all_entries(sets, tmp_path, capsys):

@@ -33,6 +33,10 @@ class CspOptions(Options):
     """Count only samples that pass the SMACT test, as in the paper."""
     choose_by_agreement: Annotated[bool, Flag(("--agreement",), negative=True)] = True
     """Also choose one of n samples by agreement and likelihood: a third of a second per entry."""
+    leave_out: Literal["refuse", "nothing", "id", "formula-group", "formula"] = "refuse"
+    """With --from references or both: known crystals that are not used. id: those with the id of an entry;
+    formula-group: also those with the reduced formula and space group of an entry; formula: also all others
+    of such a formula; refuse: none, but a library that holds any by id or formula-group is an error."""
     out: Path | None = None
     """Folder for scores.json, report.html and results.parquet."""
 

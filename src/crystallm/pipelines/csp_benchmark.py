@@ -30,8 +30,11 @@ from crystallm.execution.place import open_cluster
 from crystallm.execution.pool import ProcessPool, worker_pool
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.execution.tasks import Failure
+from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request
-from crystallm.pipelines.samples import described, generator_of
+from crystallm.pipelines.samples import described, generator_of, make_generator
+from crystallm.references.leakage import library_for
+from crystallm.references.options import ReferenceOptions
 from crystallm.storage import files
 from crystallm.storage.run_folder import RunFolder
 from crystallm.structures import conversion
@@ -45,8 +48,8 @@ if TYPE_CHECKING:
     from crystallm.benchmarks.options import CspOptions
     from crystallm.execution.place import ExecutionOptions
     from crystallm.execution.progress import Progress
-    from crystallm.generation.generator import Generator
     from crystallm.generation.request import SamplingOptions
+    from crystallm.pipelines.samples import AnyGenerator
 
     Rows = list[dict[str, Any]]
 
@@ -81,14 +84,14 @@ class GivenSamples:
 
 @dataclass(frozen=True)
 class ModelSamples:
-    """Samples of a model.
+    """Samples of a model, of known crystals, or of both.
 
     Attributes:
         generator: of the requests of those entries that have one.
         request_indices: by index of the entry.
     """
 
-    generator: Generator
+    generator: AnyGenerator
     request_indices: Mapping[int, int]
 
     def generate(self, entries: Sequence[int]) -> Iterator[Sequence[CspSample]]:
@@ -99,10 +102,13 @@ class ModelSamples:
 
     @cached_property
     def _model(self) -> dict[str, Any]:
+        assert isinstance(self.generator, Generator)  # noqa: S101 - others are not packed
         return described(self.generator.model, self.generator.settings)
 
     def payload(self, entries: Sequence[int]) -> dict[str, Any]:
-        """Return model and requests of some entries as JSON for a worker."""
+        """Return model and requests of some entries as JSON for a worker; samples where it has no library."""
+        if not isinstance(self.generator, Generator):
+            return {"samples": [[astuple(sample) for sample in row] for row in self.generate(entries)]}
         indices = [self.request_indices.get(i) for i in entries]
         present = [index for index in indices if index is not None]
         return self._model | {
@@ -113,7 +119,12 @@ class ModelSamples:
 
 
 def run(
-    options: CspOptions, sampling: SamplingOptions, execution: ExecutionOptions, *, progress: Progress
+    options: CspOptions,
+    sampling: SamplingOptions,
+    execution: ExecutionOptions,
+    *,
+    known: ReferenceOptions | None = None,
+    progress: Progress,
 ) -> CspReport:
     """Run the benchmark, or resume it in the folder of the options.
 
@@ -128,7 +139,9 @@ def run(
     if name in SETS and not Path(name).exists():
         path, split = str(find_set(name, split, options.data_dir)), None
     references = read_references(path, split=split, entries=options.limit)
-    samples, question = _samples(references, options, sampling, on_cluster=execution.cluster is not None)
+    known = known or ReferenceOptions.defaults()
+    on_cluster = execution.cluster is not None and known.crystals_from == "network"
+    samples, question = _samples(references, options, sampling, known, on_cluster=on_cluster)
     question |= {
         "command": "benchmark", "version": __version__, "n": list(numbers), "data": Path(path).name,
         "limit": options.limit, "split": options.split, "composition_test": options.smact,
@@ -149,7 +162,7 @@ def run(
                 on_done=lambda _: advance(next(done)),
                 executor=executor,
             )
-    source = question.get("model") or Path(str(options.generated)).name
+    source = " and ".join(str(question[name]) for name in ("model", "generated", "known") if name in question)
     result = CspReport(f"{name}, {len(references)} entries, {source}", lines, question)
     if options.out is not None:
         result.write(options.out, csp_table.growth(len(references), rows, max(numbers)))
@@ -163,26 +176,35 @@ def _samples(
     references: Sequence[ReferenceStructure],
     options: CspOptions,
     sampling: SamplingOptions,
+    known: ReferenceOptions,
     *,
     on_cluster: bool,
 ) -> tuple[GivenSamples | ModelSamples, dict[str, Any]]:
     """Return the source of samples, and the options that determine them."""
     if options.generated is not None:
         return _given(options.generated, references, max(options.numbers))
-    from crystallm.generation.generator import Generator
     from crystallm.models.load import load_model
 
-    # The workers of a cluster sample; this machine, which may lack a GPU, only interprets the requests.
-    model = load_model(sampling.model, device="cpu" if on_cluster else sampling.device, dtype=sampling.dtype)
-    context = None if model.language.slides else model.config.context
+    model = None
+    if known.crystals_from != "references":
+        # The workers of a cluster sample; this machine, which may lack a GPU, only interprets the requests.
+        device = "cpu" if on_cluster else sampling.device
+        model = load_model(sampling.model, device=device, dtype=sampling.dtype)
+    context = None if model is None or model.language.slides else model.config.context
     structures = [reference.structure for reference in references]
     n = max(options.numbers)
     requests = requests_for(structures, n, with_group=options.space_group, context=context)
     indices = {i: k for k, i in enumerate(i for i, request in enumerate(requests) if request is not None)}
-    generator = Generator(model, [request for request in requests if request is not None], sampling)
-    question = sampling.model_dump(exclude={"device", "batch_size"})
-    question |= {"space_group": options.space_group, "weights": model.fingerprint}
-    return ModelSamples(generator, indices), question
+    question: dict[str, Any] = {"space_group": options.space_group}
+    if model is not None:
+        question |= sampling.model_dump(exclude={"device", "batch_size"}) | {"weights": model.fingerprint}
+    library = None
+    if known.crystals_from != "network":
+        entries = ((reference.id, reference.structure) for reference in references)
+        library, facts = library_for(entries, known, options.leave_out)
+        question |= facts
+    asked = [request for request in requests if request is not None]
+    return ModelSamples(make_generator(model, asked, sampling, library=library), indices), question
 
 
 def _given(

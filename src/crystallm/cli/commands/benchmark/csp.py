@@ -9,6 +9,7 @@ from crystallm.cli.console import print_json, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
 from crystallm.execution.place import ExecutionOptions
 from crystallm.generation.request import SamplingOptions
+from crystallm.references.options import ReferenceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,11 +24,14 @@ def csp(
     options: Flat[CspOptions] = CspOptions.defaults(),
     sampling: Flat[SamplingOptions] = SamplingOptions.defaults(),
     execution: Flat[ExecutionOptions] = ExecutionOptions.defaults(),
+    known: Flat[ReferenceOptions] = ReferenceOptions.defaults(),
     output: Flat[OutputOptions] = OutputOptions.defaults(),
 ) -> None:
     """Crystal structure prediction: how often the known structure is among n samples for its composition.
 
     crystallm benchmark mp_20 -n 1,20 --limit 500 --out out/mp_20
+
+    crystallm benchmark mp_20 --from references --references train.parquet --leave-out id
 
     The prompt holds the composition of the known structure's conventional cell. Matches are those of
     pymatgen's StructureMatcher (stol 0.5, angle_tol 10, ltol 0.3); rates are over all entries, with bootstrap
@@ -36,7 +40,9 @@ def csp(
     from crystallm.pipelines import csp_benchmark
 
     options = with_argument(options, "data", data)
-    result = csp_benchmark.run(options, sampling, execution, progress=progress_bars(shown=output.progress))
+    result = csp_benchmark.run(
+        options, sampling, execution, known=known, progress=progress_bars(shown=output.progress)
+    )
     if output.as_json:
         print_json([result.record])
     elif not output.quiet:
