@@ -106,7 +106,7 @@ def find_analogues(
     similarity = similarity or default_similarity()
     candidates = _vote(library, proportions, symbols, similarity, space_group=space_group, z=z)
     total = sum(candidate.votes for candidate in candidates)
-    result = []
+    result: list[Analogue] = []
     for candidate in sorted(candidates, key=lambda candidate: -candidate.votes):
         if len(result) == n:
             break

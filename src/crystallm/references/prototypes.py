@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 LETTERS = string.ascii_uppercase
-"""Names of the roles; a crystal has at most so many elements."""
+"""Names of the roles; and the largest number of elements of a crystal."""
 _WORD = re.compile(r"([A-Z])(\d+[a-zA-Z])")
 Positions = tuple[tuple[int, int], ...]
 """Role, and index of the Wyckoff position in the group, of each orbit, sorted."""
