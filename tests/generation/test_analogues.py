@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+import crystallm
 from crystallm.errors import InputError
 from crystallm.execution.pool import Inline
 from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
+from crystallm.references.options import ReferenceOptions
 from known_crystals import library
 
 
@@ -60,3 +62,10 @@ def test_a_network_fills_what_relatives_leave(parrot) -> None:
     assert [crystal.source.relative is not None for crystal in first] == [True, False, False, False]
     assert [crystal.source.index for crystal in first] == [0, 1, 2, 3]
     assert [crystal.source.relative for crystal in second + third] == [None] * 4
+
+
+def test_python_gives_them_too(tmp_path) -> None:
+    library().write(tmp_path / "l.parquet")
+    known = ReferenceOptions(crystals_from="references", references=(tmp_path / "l.parquet",))
+    (best, _) = crystallm.generate("CaTiO3", n=5, known=known)
+    assert (best.space_group, best.source.relative.formula) == ("Pm-3m", "SrTiO3")

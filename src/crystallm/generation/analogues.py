@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystallm.crystallography import formula as formulas
 from crystallm.crystals import annotation
@@ -20,7 +20,10 @@ from crystallm.generation.generator import Generator, count_valid, until_nth_val
 from crystallm.generation.interpretation import InterpretedRequest, interpret
 from crystallm.language import get_language
 from crystallm.orbits import language
-from crystallm.references.lookup import find_analogues
+from crystallm.references.library import Library
+from crystallm.references.load import load_library
+from crystallm.references.lookup import Analogue, find_analogues
+from crystallm.references.options import ReferenceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from crystallm.generation.choices import Choice
     from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
-    from crystallm.references.library import Library
-    from crystallm.references.lookup import Analogue
 
 NAME = "references"
 """Stands for the model in the source of a crystal."""
@@ -253,3 +254,42 @@ class CombinedGenerator:
 def _resized(plan: InterpretedRequest, n: int) -> InterpretedRequest:
     """Return a request for another number of crystals."""
     return replace(plan, request=plan.request.model_copy(update={"n": n}))
+
+
+AnyGenerator = Generator | AnalogueGenerator | CombinedGenerator
+
+
+def library_of(known: ReferenceOptions) -> Library | None:
+    """Return the known crystals that options ask for, if any; raises as `load_library`."""
+    if known.crystals_from == "network":
+        return None
+    return load_library(known.references)
+
+
+def make_generator(
+    model: Model | None,
+    requests: Sequence[Request | InterpretedRequest],
+    settings: SamplingOptions,
+    selection: SelectionOptions | None = None,
+    library: Library | None = None,
+    **where: Any,
+) -> AnyGenerator:
+    """Return the generator of requests: of a network, of known crystals, or of both.
+
+    Args:
+        model: loaded; None: known crystals alone are used.
+        requests: of the run.
+        settings: how to sample.
+        selection: how many samples a request may take.
+        library: of known crystals; None: the model alone is used.
+        where: `first`, `starts` and `executor` of `Generator`.
+
+    Raises:
+        InputError: as `Generator`.
+    """
+    if library is None:
+        assert model is not None  # noqa: S101 - callers have one of the two
+        return Generator(model, requests, settings, selection, **where)
+    if model is None:
+        return AnalogueGenerator(library, requests, settings, **where)
+    return CombinedGenerator(model, library, requests, settings, selection, **where)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
 from crystallm.execution.pool import ProcessPool
-from crystallm.generation.generator import LOG, Generator, count_valid
+from crystallm.generation.analogues import library_of, make_generator
+from crystallm.generation.generator import LOG, count_valid
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
+from crystallm.language import get_language
+from crystallm.references.options import ReferenceOptions
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -40,6 +43,7 @@ def generate(
     prompt: str | None = None,
     settings: SamplingOptions | None = None,
     selection: SelectionOptions | None = None,
+    known: ReferenceOptions | None = None,
 ) -> list[Crystal]:
     """Generate crystals for a formula.
 
@@ -64,6 +68,8 @@ def generate(
         settings: all sampling options; of the arguments above, those that are not at their default win.
         selection: which crystals to keep, how to rank them, and energies; by default all, in the order of
             their samples.
+        known: whether crystals are sampled, made of known ones, or both; by default sampled. Without a
+            network, crystals come in the order of their votes, and fewer than n if there are fewer relatives.
 
     Returns:
         n crystals in the order of their samples, or ranked. Some may be broken or invalid, see
@@ -104,15 +110,21 @@ def generate(
         require(selection.energy)
     # Before a model is loaded, which takes longer.
     interpret(request, fitting=settings.constraints == "full")
-    if not isinstance(model, Model):
-        model = load_model(settings.model, device=settings.device, dtype=settings.dtype)
+    known = known or ReferenceOptions()
+    library = library_of(known)
+    network: Model | None = model if isinstance(model, Model) else None
+    if known.crystals_from == "references":
+        network = None
+    elif network is None:
+        network = load_model(settings.model, device=settings.device, dtype=settings.dtype)
     if template is not None:
         from crystallm.generation import template as templates
 
-        ids = templates.like(template, str(formula), model.language)
-        request = Request(prompt=model.language.text(ids), n=n)
+        language = get_language("orbits") if network is None else network.language
+        ids = templates.like(template, str(formula), language)
+        request = Request(prompt=language.text(ids), n=n)
     with ProcessPool(os.cpu_count() or 1) as pool:
-        generator = Generator(model, [request], settings, selection, executor=pool)
+        generator = make_generator(network, [request], settings, selection, library, executor=pool)
         (crystals,) = generator.generate_valid([0]) if selection.only_valid else generator.generate([0])
         _annotate(crystals, selection, device=settings.device, executor=pool)
     if selection.only_valid and count_valid(crystals) < n:

@@ -21,6 +21,7 @@ from crystallm.errors import CrystallmError
 from crystallm.execution import batching
 from crystallm.execution.mapping import map_tasks
 from crystallm.execution.tasks import Failure
+from crystallm.generation.analogues import AnyGenerator, library_of, make_generator
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.model import Model
 from crystallm.pipelines import samples
@@ -164,12 +165,12 @@ def write(
     before = 0
     for group in batching.grouped(todo, lambda block: block.n, sizes):
         pieces = [piece for block in group for piece in block.pieces]
-        generator = samples.make_generator(
+        generator = make_generator(
             model,
             [piece.request for piece in pieces],
             writing.settings,
             writing.selection,
-            samples.library_of(writing.known),
+            library_of(writing.known),
             first=[piece.first for piece in pieces],
             starts=[piece.start for piece in pieces],
             executor=executor,
@@ -271,7 +272,7 @@ def _packed(group: Sequence[Block]) -> dict[str, Any]:
 
 
 def _written(
-    generator: samples.AnyGenerator,
+    generator: AnyGenerator,
     writing: Writing,
     numbers: Sequence[int],
     n_pieces: Mapping[int, int],

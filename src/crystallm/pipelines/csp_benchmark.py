@@ -30,9 +30,10 @@ from crystallm.execution.place import open_cluster
 from crystallm.execution.pool import ProcessPool, worker_pool
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.execution.tasks import Failure
+from crystallm.generation.analogues import AnyGenerator, make_generator
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request
-from crystallm.pipelines.samples import described, generator_of, make_generator
+from crystallm.pipelines.samples import described, generator_of
 from crystallm.references.leakage import library_for
 from crystallm.references.options import ReferenceOptions
 from crystallm.storage import files
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from crystallm.execution.place import ExecutionOptions
     from crystallm.execution.progress import Progress
     from crystallm.generation.request import SamplingOptions
-    from crystallm.pipelines.samples import AnyGenerator
 
     Rows = list[dict[str, Any]]
 

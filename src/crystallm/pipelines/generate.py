@@ -21,6 +21,7 @@ from crystallm.execution.place import ExecutionOptions, open_place
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.generation import template
+from crystallm.generation.analogues import library_of, make_generator
 from crystallm.generation.choices import Choice
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, elements_of, with_default_z
@@ -193,13 +194,13 @@ def _survey(
         if known.crystals_from == "references"
         else load.load_model(sampling.model, device=device, dtype=sampling.dtype)
     )
-    library = samples.library_of(known)
+    library = library_of(known)
     numbers = itertools.count(1)
     missing = None if selection.hull is None else MissingElements(Path(selection.hull))
     with progress("reading requests", None) as advance:
 
         def check(request: Request) -> None:
-            samples.make_generator(model, [request], sampling, selection, library).check()
+            make_generator(model, [request], sampling, selection, library).check()
             if missing is not None:
                 missing.look(elements_of(request))
             if not (number := next(numbers)) % 1000:
@@ -244,8 +245,8 @@ class _Run:
         """Describe how the single request was interpreted; "" for a file of requests."""
         if self.single is None:
             return ""
-        generator = samples.make_generator(
-            self.model, [self.single], self.sampling, self.selection, samples.library_of(self.known)
+        generator = make_generator(
+            self.model, [self.single], self.sampling, self.selection, library_of(self.known)
         )
         return generator.note(0) + _hint(generator.choices(0))
 

@@ -20,15 +20,11 @@ from crystallm.errors import InputError
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
 from crystallm.execution.pool import worker_pool
 from crystallm.execution.tasks import worker_index
-from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator
-from crystallm.generation.generator import Generator
+from crystallm.generation.analogues import AnyGenerator, library_of, make_generator
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.model import Model
-from crystallm.references.library import Library
-from crystallm.references.load import fingerprint, load_library
+from crystallm.references.load import fingerprint
 from crystallm.references.options import ReferenceOptions
-
-AnyGenerator = Generator | AnalogueGenerator | CombinedGenerator
 
 JUDGED_TOGETHER = 256
 """Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""
@@ -119,48 +115,12 @@ def described(
     }
 
 
-def make_generator(
-    model: Model | None,
-    requests: Sequence[Request],
-    settings: SamplingOptions,
-    selection: crystals_selection.SelectionOptions | None = None,
-    library: Library | None = None,
-    **where: Any,
-) -> AnyGenerator:
-    """Return the generator of requests: of a network, of known crystals, or of both.
-
-    Args:
-        model: loaded; None: known crystals alone are used.
-        requests: of the run.
-        settings: how to sample.
-        selection: how many samples a request may take.
-        library: of known crystals; None: the model alone is used.
-        where: `first`, `starts` and `executor` of `Generator`.
-
-    Raises:
-        InputError: as `Generator`.
-    """
-    if library is None:
-        assert model is not None  # noqa: S101 - callers have one of the two
-        return Generator(model, requests, settings, selection, **where)
-    if model is None:
-        return AnalogueGenerator(library, requests, settings, **where)
-    return CombinedGenerator(model, library, requests, settings, selection, **where)
-
-
 def known_facts(known: ReferenceOptions) -> dict[str, Any]:
     """Return what the configuration of a run says of known crystals; nothing where none are used."""
     library = library_of(known)
     if library is None:
         return {}
     return {"source": known.crystals_from, "library": fingerprint(library)}
-
-
-def library_of(known: ReferenceOptions) -> Library | None:
-    """Return the known crystals that options ask for, if any; raises as `load_library`."""
-    if known.crystals_from == "network":
-        return None
-    return load_library(known.references)
 
 
 def generator_of(
