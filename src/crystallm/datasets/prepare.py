@@ -153,7 +153,7 @@ def _configuration(inputs: Sequence[str], options: PrepareOptions) -> dict[str, 
 
 
 def _decide_auto(inputs: Sequence[str], options: PrepareOptions) -> PrepareOptions:
-    """Return the options with `auto` decided, having looked at all inputs before hours of work on the first."""
+    """Return the options with `auto` decided, after a look at all inputs: one may take hours."""
     given = False
     for spec in inputs:
         first = next(read_rows(spec), None)

@@ -32,7 +32,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def energy_device(device: str) -> str:
-    """Return the name of the device of energy models: that of the network if it is a CUDA GPU, else the CPU."""
+    """Return the device of energy models: that of the network if it is a CUDA GPU, else the CPU."""
     resolved = resolve_device(device)
     return str(resolved) if resolved.type == "cuda" else "cpu"
 
