@@ -25,6 +25,13 @@ def test_each_ranking_has_its_own_first():
     assert rank_samples(clusters, likelihood, valid, "combined", volumes=unknown) == [1, 5, 3, 6, 4, 2]
 
 
+def test_crystals_may_count_differently():
+    """Two that agree count less than a relative with most of the votes."""
+    given = ([0, 0, 1], [-9.0, -8.0, -0.2], [True] * 3, "agreement")
+    assert rank_samples(*given, volumes=[None] * 3).index(1) == 1
+    assert rank_samples(*given, volumes=[None] * 3, weights=[1.0, 1.0, 2.4]).index(1) == 2
+
+
 def test_distinct_crystals_come_before_repeats_and_what_is_no_crystal_has_no_rank():
     likelihood, valid = [-1.0, -0.5, -2.0, -7.0], [True, False, True, True]
     ranks = rank_samples([0, None, 0, 1], likelihood, valid, "agreement", volumes=[None] * 4)
