@@ -116,7 +116,7 @@ def test_cells_that_are_tried_are_neither_many_nor_large():
     large = interpretation.candidate_cells("C60H60O61", None, fitting=True)
     assert [cell.z for cell in large] == [1, 2]
     assert [cell.z for cell in interpretation.candidate_cells("Na501Cl", None, fitting=True)] == [1]
-    few = interpretation.candidate_cells("TiO2", None, fitting=True, most_atoms=20)
+    few = interpretation.candidate_cells("TiO2", None, fitting=True, max_atoms=20)
     assert [cell.n_atoms for cell in few] == [3, 6, 9, 12, 15, 18]
 
 

@@ -60,7 +60,7 @@ def host():
 
 def test_a_crystal_like_another_keeps_group_and_positions(kagome, guesser):
     tongue = language.get_language("orbits")
-    ids = template.like(kagome, "YMn6Ge6", tongue)
+    ids = template.template_prompt(kagome, "YMn6Ge6", tongue)
     text = tongue.text(ids)
     assert text.startswith("<crystal> Y 1 Mn 6 Ge 6 (P6/mmm) Y 1")
     assert text.count("Ge 2") == 3
@@ -78,14 +78,14 @@ def test_a_crystal_like_another_keeps_group_and_positions(kagome, guesser):
 
 def test_the_published_language_keeps_the_group_alone(kagome):
     tongue = language.get_language("cif")
-    text = tongue.text(template.like(kagome, "Y Mn6 Ge6", tongue))
+    text = tongue.text(template.template_prompt(kagome, "Y Mn6 Ge6", tongue))
     assert text.startswith("data_Y1Mn6Ge6\n")
     assert text.endswith("_symmetry_space_group_name_H-M P6/mmm\n")
 
 
 def test_elements_of_equal_counts_are_matched_by_electronegativity(textbook_structures):
-    assert template._matched(textbook_structures["rocksalt"], "OMg") == {"Na": "Mg", "Cl": "O"}
-    assert template._matched(textbook_structures["perovskite"], "CaSnO3") == {
+    assert template._match_elements(textbook_structures["rocksalt"], "OMg") == {"Na": "Mg", "Cl": "O"}
+    assert template._match_elements(textbook_structures["perovskite"], "CaSnO3") == {
         "Sr": "Ca",
         "Ti": "Sn",
         "O": "O",
@@ -96,7 +96,7 @@ def test_elements_of_equal_counts_are_matched_by_electronegativity(textbook_stru
 def test_known_atoms_stay_where_they_are(host, guesser, removed):
     part = host.copy()
     part.remove_species([removed])
-    known = completion.host(part, "CaTiO3")
+    known = completion.fixed_part(part, "CaTiO3")
     assert dict(known.composition) == {"Ca": 4, "Ti": 4, "O": 12}
     assert known.missing[removed] == {"Ca": 4, "O": 12}[removed]
     settings = SamplingOptions(seed=2)
@@ -120,7 +120,7 @@ def test_guests_stand_among_known_atoms_of_their_own_kind(host, guesser):
     """An oxygen is missing: its position, like that of a known one, is of an element that is there."""
     part = host.copy()
     part.remove_sites([i for i, site in enumerate(host) if site.specie.symbol == "O"][:4])  # the 4c oxygen
-    known = completion.host(part, "CaTiO3")
+    known = completion.fixed_part(part, "CaTiO3")
     assert known.missing == {"Ca": 0, "Ti": 0, "O": 4}
     (found,) = CompletionGenerator(guesser, known, 6, SamplingOptions(seed=3)).generate([0])
     ended = [crystal for crystal in found if crystal.ended]
@@ -137,7 +137,7 @@ def test_guests_stand_among_known_atoms_of_their_own_kind(host, guesser):
 def test_orbits_alone_may_be_kept(host, guesser):
     part = host.copy()
     part.remove_species(["Ca"])
-    known = completion.host(part, "CaTiO3", keep="orbits")
+    known = completion.fixed_part(part, "CaTiO3", keep="orbits")
     assert known.cell is None
     (found,) = CompletionGenerator(guesser, known, 4, SamplingOptions(seed=4)).generate([0])
     cells = {crystal.structure.lattice.abc for crystal in found if crystal.ended}
@@ -151,15 +151,15 @@ def test_orbits_alone_may_be_kept(host, guesser):
         ("CaTiO3", 4, "all atoms of the formula$"),
         ("CaTiO3", 0, "z = 0 formula units"),
         ("SrTiO3", None, "has no Ca"),
-        ("LiCaTiO3", 3, "1 atom of Ca more than the whole cell: Z = 4 is the least that works, ask for it"),
-        ("CaTiO4", 2, "2 atoms of Ca more than the whole cell: Z = 4 is the least"),
-        ("CaTiO4", 5, "cannot be added.*no positions for them: Z = 4 is the least"),
-        ("Ca4Ti4O13", None, "O cannot be added.*no positions for them: Z = 4 is the least that works"),
+        ("LiCaTiO3", 3, "1 atom of Ca more than the whole cell: Z = 4 is the smallest that works"),
+        ("CaTiO4", 2, "2 atoms of Ca more than the whole cell: Z = 4 is the smallest"),
+        ("CaTiO4", 5, "cannot be added.*no positions for them: Z = 4 is the smallest"),
+        ("Ca4Ti4O13", None, "O cannot be added.*no positions for them: Z = 4 is the smallest that works"),
     ],
 )
 def test_parts_that_cannot_be_completed_are_refused(host, wanted, z, said):
     with pytest.raises(InputError, match=said):
-        completion.host(host, wanted, z=z)
+        completion.fixed_part(host, wanted, z=z)
 
 
 def test_models_of_the_published_language_are_refused(host):
@@ -169,7 +169,7 @@ def test_models_of_the_published_language_are_refused(host):
     part = host.copy()
     part.remove_species(["Ca"])
     with pytest.raises(InputError, match="models of 'orbits'"):
-        CompletionGenerator(model, completion.host(part, "CaTiO3"), 1, SamplingOptions())
+        CompletionGenerator(model, completion.fixed_part(part, "CaTiO3"), 1, SamplingOptions())
 
 
 def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch, capsys):

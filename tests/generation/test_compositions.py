@@ -55,7 +55,7 @@ def babbler(language: str, context: int = 1024, seed: int = 3) -> Model:
 def written(model: Model, n: int, seed: int, **asked) -> list[crystallm.Crystal]:
     """Crystals in small cells, so that what knows nothing writes some that are soon read."""
     requests = [Request(n=n, **asked)]
-    generator = Generator(model, requests, SamplingOptions(seed=seed, top_k=None), most_atoms=SMALL)
+    generator = Generator(model, requests, SamplingOptions(seed=seed, top_k=None), max_atoms=SMALL)
     return next(generator.generate([0]))
 
 
@@ -123,8 +123,8 @@ def test_a_group_brings_what_was_learned_in_it(parrot_model):
 
 def test_shares_are_the_probabilities_among_all_that_has_what_was_asked_for(monkeypatch):
     """Against the sum over all compositions, which are few in this group and so small a cell."""
-    monkeypatch.setattr(compositions, "DRAWS", (4096, 1))
-    model, wanted = babbler("orbits"), CompositionConstraint(("Na", "Cl"), group=225, most_atoms=SMALL)
+    monkeypatch.setattr(compositions, "N_DRAWS", (4096, 1))
+    model, wanted = babbler("orbits"), CompositionConstraint(("Na", "Cl"), group=225, max_atoms=SMALL)
     able = [(n, m) for n in wanted.counts({}, "Na") for m in wanted.counts({"Na": n}, "Cl")]
     assert 4 < len(able) < 40
     texts = [model.language.prompt((("Na", n), ("Cl", m)), 225) for n, m in able]
@@ -225,7 +225,7 @@ def test_a_crystal_tells_the_likelihood_of_its_composition_too(language):
 
 
 def test_a_sample_depends_on_its_place_alone(parrot_model, monkeypatch):
-    monkeypatch.setattr(compositions, "TOGETHER", (2, 3))
+    monkeypatch.setattr(compositions, "BLOCK_SIZES", (2, 3))
     settings = SamplingOptions(seed=4, temperature=1.5)
     requests = [Request(space_group="225", n=2), Request(elements="Ti-O", n=8), Request(formula="C8", n=1)]
     once = list(Generator(parrot_model, requests, settings).generate([0, 1, 2]))
@@ -318,7 +318,7 @@ def test_a_group_that_the_language_cannot_tell_is_refused_before_anything_is_wri
 
 def test_a_context_that_holds_no_crystal_is_said():
     model = babbler("orbits", context=12)
-    with pytest.raises(CrystallmError, match=r"its context of 12 tokens holds none: ask for fewer elements"):
+    with pytest.raises(CrystallmError, match=r"its context of 12 tokens holds none: request fewer elements"):
         written(model, 1, 0, elements="Ba-Ti-O")
 
 

@@ -55,7 +55,7 @@ class ChoiceAssignment:
         """Return the choices of a request with their weights, and how the request was interpreted."""
         request = self._requests[index]
         if request.wanted is not None:
-            return self._compositions.able(request, self._first[index]), request.note
+            return self._compositions.choices(request, self._first[index]), request.note
         self._weight([index])
         return self._choices[index]
 
@@ -66,15 +66,15 @@ class ChoiceAssignment:
         for index, group in itertools.groupby(samples, key=lambda pair: pair[0]):
             numbers = [number for _, number in group]
             if self._requests[index].wanted is not None:
-                assigned += self._compositions.taken(self._requests[index], self._first[index], numbers)
+                assigned += self._compositions.assign(self._requests[index], self._first[index], numbers)
                 continue
             choices, _ = self._choices[index]
             if len(choices) == 1:
                 assigned += choices * len(numbers)
                 continue
             weights = [choice.weight for choice in choices]
-            taken = assign_by_weight(weights, self._settings.seed, self._first[index], numbers)
-            assigned += [choices[i] for i in taken]
+            assign = assign_by_weight(weights, self._settings.seed, self._first[index], numbers)
+            assigned += [choices[i] for i in assign]
         return assigned
 
     def _weight(self, indices: Iterable[int]) -> None:

@@ -1,15 +1,15 @@
-"""What a request leaves open, Z or the space group, shared out by the network's own likelihood.
+"""Values of Z and space groups for requests that leave them open, by the probabilities of the network.
 
-The weight of Z is that of `weighing`; at a temperature T it is taken to the power of 1/T.
+The probability of Z is that of `formula_units`; at a temperature T it is raised to the power of 1/T.
 
-The weight of a space group is what plain sampling gives it behind the composition: the network's
-probability among the groups that can hold the composition, under temperature, top_k and top_p.
+The probability of a space group is that of plain sampling after the composition: among the groups that can
+hold the composition, with temperature, top_k and top_p.
 
-Sample j of a request takes what stands at u_j = (u_0 + j phi) mod 1 of the cumulative weights, with phi the
-golden ratio and u_0 drawn from the seed: each sample is a fair draw, any number of samples in a row cover the
-choices nearly in proportion, and a sample does not depend on how many there are.
+Sample j of a request takes the choice at u_j = (u_0 + j phi) mod 1 of the cumulative weights, with phi the
+golden ratio and u_0 drawn from the seed: each sample is a fair draw, any consecutive samples cover the
+choices nearly in proportion, and a sample does not depend on their number.
 
-Refuses to know what is written behind the prompt.
+Does not depend on how the sequence continues after the prompt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from crystallm.crystallography.formula import Cell
     from crystallm.crystallography.space_groups import SpaceGroup
-    from crystallm.generation.formula_units import Told
+    from crystallm.generation.formula_units import CellPrompt
     from crystallm.generation.request import SamplingOptions
     from crystallm.models.model import Model
 
@@ -43,22 +43,22 @@ _SHOWN = 5  # choices that a note names
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to fill in what a request leaves open.
+    """One value of everything that a request leaves open.
 
     Attributes:
-        prompt: tokens that the network is given.
-        n_asked: how many of them say what was asked for, and not what was chosen here.
-        cell: what the cell holds; None if that is left to the network.
-        space_group: number; None if that is left to the network.
-        note: one line for a person.
+        prompt: tokens.
+        n_requested: the first tokens of the prompt that encode the request; the others were chosen.
+        cell: its composition; None if the network decides it.
+        space_group: number; None if the network decides it.
+        note: one line for the user.
         weight: share of the samples.
         z_probability: of its Z among the values tried; None where Z was not open.
         space_group_probability: of its group among those of its Z; None where the group was not open.
-        log_likelihood: of what was chosen, given what was asked for, in the network at temperature 1, nats.
+        log_likelihood: of the choice, given the request, for the network at temperature 1, nats.
     """
 
     prompt: tuple[int, ...]
-    n_asked: int
+    n_requested: int
     cell: Cell | None
     space_group: int | None
     note: str
@@ -73,10 +73,10 @@ class OpenChoices:
     """What a request leaves open.
 
     Attributes:
-        cells: to choose from.
-        group: asked for, if one was.
-        any_z: whether Z is to be chosen; else there is one cell.
-        any_group: whether the space group is.
+        cells: candidates.
+        group: requested, or None.
+        any_z: whether Z is open; if not, there is one cell.
+        any_group: whether the space group is open.
     """
 
     cells: tuple[Cell, ...]
@@ -94,67 +94,68 @@ def choices(
     any_z: bool,
     any_group: bool,
 ) -> tuple[list[Choice], str]:
-    """All that is tried for a request, with its weight.
+    """Return the choices that are tried for a request, with their weights.
 
     Args:
-        model: that weighs, and will write.
-        open_cells: the cells to choose from.
-        group: asked for, if one was.
-        settings: temperature, top_k, top_p and constraints count.
-        any_z: whether Z is to be chosen.
-        any_group: whether the space group is.
+        model: gives the probabilities.
+        open_cells: candidate cells.
+        group: requested, or None.
+        settings: temperature, top_k, top_p and constraints are used.
+        any_z: whether Z is open.
+        any_group: whether the space group is open.
 
     Returns:
-        The choices, those of weight 0 left out, by Z and number of the group; and one line that says what was
-        tried with which weight.
+        The choices of weight above 0, by Z and number of the group; and one line that describes them.
 
     Raises:
-        InputError: nothing can be told to the network.
+        InputError: the language can express no choice, or the context holds none.
     """
-    question = OpenChoices(tuple(open_cells), group, any_z, any_group)
-    return choices_of_many(model, [question], settings)[0]
+    request = OpenChoices(tuple(open_cells), group, any_z, any_group)
+    return choices_of_many(model, [request], settings)[0]
 
 
 def choices_of_many(
-    model: Model, questions: Sequence[OpenChoices], settings: SamplingOptions
+    model: Model, requests: Sequence[OpenChoices], settings: SamplingOptions
 ) -> list[tuple[list[Choice], str]]:
-    """The same for many requests, whose Z are weighed together."""
-    told = [_told(model, question) for question in questions]
-    open_z = [place for place, question in enumerate(questions) if question.any_z]
-    asked = [(told[place], _number(questions[place])) for place in open_z]
-    weighed = dict(zip(open_z, formula_units.likely(model, asked), strict=True))
+    """Return `choices` of many requests; probabilities of their Z are computed together."""
+    expressible = [_expressible(model, request) for request in requests]
+    open_z = [index for index, request in enumerate(requests) if request.any_z]
+    open_requests = [(expressible[index], _group_number(requests[index])) for index in open_z]
+    likely_cells = dict(zip(open_z, formula_units.likely(model, open_requests), strict=True))
     one = np.zeros(1)
     return [
-        _choices(model, question, settings, *weighed.get(place, (told[place], one)))
-        for place, question in enumerate(questions)
+        _choices(model, request, settings, *likely_cells.get(index, (expressible[index], one)))
+        for index, request in enumerate(requests)
     ]
 
 
-def _told(model: Model, question: OpenChoices) -> list[Told]:
-    """The cells of a question that can be told to the network, with their prompts."""
-    number = _number(question)
-    prompts = _prompts(model, [(cell, number) for cell in question.cells])
-    kept = [
-        (cell, prompt) for cell, prompt in zip(question.cells, prompts, strict=True) if prompt is not None
-    ]
+def _expressible(model: Model, request: OpenChoices) -> list[CellPrompt]:
+    """Return the cells that the language can express within the context, with their prompts.
+
+    Raises:
+        InputError: there are none.
+    """
+    number = _group_number(request)
+    prompts = _prompts(model, [(cell, number) for cell in request.cells])
+    kept = [(cell, prompt) for cell, prompt in zip(request.cells, prompts, strict=True) if prompt is not None]
     if not kept:
-        cell = question.cells[0]
-        model.language.prompt(cell.composition, number)  # raises, and knows why
+        cell = request.cells[0]
+        model.language.prompt(cell.composition, number)  # raises an error with the reason, if there is one
         raise InputError(
-            f"a cell of {cell.formula} fills the context of the model {model.name!r}: ask for less"
+            f"a cell of {cell.formula} fills the context of the model {model.name!r}: request fewer atoms"
         )
     return kept
 
 
-def _number(question: OpenChoices) -> int | None:
-    return None if question.group is None else question.group.number
+def _group_number(request: OpenChoices) -> int | None:
+    return None if request.group is None else request.group.number
 
 
 def _choices(
-    model: Model, question: OpenChoices, settings: SamplingOptions, kept: Sequence[Told], log_p: Any
+    model: Model, request: OpenChoices, settings: SamplingOptions, kept: Sequence[CellPrompt], log_p: Any
 ) -> tuple[list[Choice], str]:
-    """The choices of a question whose Z have been weighed."""
-    number, group, any_z, any_group = _number(question), question.group, question.any_z, question.any_group
+    """Return the choices of a request from its likely cells and the logarithms of their probabilities."""
+    number, group, any_z, any_group = _group_number(request), request.group, request.any_z, request.any_group
     z_probabilities = _tempered(log_p, settings.temperature) if any_z else np.ones(1)
     found: list[Choice] = []
     for (cell, prompt), log_z, z_probability in zip(
@@ -162,43 +163,43 @@ def _choices(
     ):
         if z_probability < _NEGLIGIBLE:
             continue
-        of_z = f"; {_percent(z_probability)} of z = auto" if any_z else ""
+        z_note = f"; {_percent(z_probability)} of z = auto" if any_z else ""
         if not any_group:
             where = "" if group is None else f", {group.symbol} (no. {group.number})"
             found.append(
                 Choice(
                     prompt=tuple(prompt),
-                    n_asked=len(prompt),
+                    n_requested=len(prompt),
                     cell=cell,
                     space_group=number,
-                    note=f"{cell.note}{where}{of_z}",
+                    note=f"{cell.note}{where}{z_note}",
                     weight=z_probability,
                     z_probability=z_probability if any_z else None,
                     log_likelihood=log_z,
                 )
             )
             continue
-        for chosen, told, weight, log_group in _groups(model, cell, settings):
+        for chosen, group_prompt, weight, log_group in _groups(model, cell, settings):
             symbol = space_groups.get(chosen).symbol
-            of_group = f"; {_percent(weight)} of space group = auto"
+            group_note = f"; {_percent(weight)} of space group = auto"
             found.append(
                 Choice(
-                    prompt=told,
-                    n_asked=len(prompt),
+                    prompt=group_prompt,
+                    n_requested=len(prompt),
                     cell=cell,
                     space_group=chosen,
-                    note=f"{cell.note}, {symbol} (no. {chosen}){of_z}{of_group}",
+                    note=f"{cell.note}, {symbol} (no. {chosen}){z_note}{group_note}",
                     weight=z_probability * weight,
                     z_probability=z_probability if any_z else None,
                     space_group_probability=weight,
                     log_likelihood=log_z + log_group,
                 )
             )
-    return found, _summary(found, question.cells[0], group, any_z=any_z, any_group=any_group)
+    return found, _summary(found, request.cells[0], group, any_z=any_z, any_group=any_group)
 
 
 def assign_by_weight(weights: Sequence[float], seed: int, index: int, samples: Sequence[int]) -> list[int]:
-    """Which choice each sample takes; see the module.
+    """Return the index of the choice of each sample; see the module.
 
     Args:
         weights: of the choices, not all 0.
@@ -215,10 +216,10 @@ def assign_by_weight(weights: Sequence[float], seed: int, index: int, samples: S
     return [min(int(i), len(weights) - 1) for i in taken]
 
 
-def _prompts(model: Model, asked: Sequence[tuple[Cell, int | None]]) -> list[list[int] | None]:
-    """The prompt of each cell and group; None where the language cannot say it, or the context hold it."""
+def _prompts(model: Model, cells: Sequence[tuple[Cell, int | None]]) -> list[list[int] | None]:
+    """Return the prompt of each cell and group; None if the language or the context excludes it."""
     prompts: list[list[int] | None] = []
-    for cell, number in asked:
+    for cell, number in cells:
         try:
             prompt = model.language.prompt(cell.composition, number)
         except InputError:
@@ -231,20 +232,20 @@ def _prompts(model: Model, asked: Sequence[tuple[Cell, int | None]]) -> list[lis
 def _groups(
     model: Model, cell: Cell, settings: SamplingOptions
 ) -> Iterator[tuple[int, tuple[int, ...], float, float]]:
-    """Space groups of a cell: number, prompt, weight, log-likelihood behind the composition."""
+    """Yield space groups of a cell: number, prompt, weight, log-likelihood after the composition."""
     counts = tuple(sorted(count for _, count in cell.composition))
     context = None if model.language.slides else model.config.context
     full = settings.constraints == "full"
     numbers = text_length.groups_within(counts, context) if full else range(1, 231)
-    told = zip(numbers, _prompts(model, [(cell, number) for number in numbers]), strict=True)
-    prompts = {number: prompt for number, prompt in told if prompt is not None}
-    # What names the group is where the prompts of two groups part; what stands before is common to all.
+    expressible = zip(numbers, _prompts(model, [(cell, number) for number in numbers]), strict=True)
+    prompts = {number: prompt for number, prompt in expressible if prompt is not None}
+    # The token of the group is where the prompts of two groups differ first.
     n_composition = len(model.language.prompt(cell.composition, None))
     pair = (model.language.prompt(cell.composition, 1), model.language.prompt(cell.composition, 2))
-    place = next(i for i, (one, other) in enumerate(zip(*pair, strict=True)) if one != other)
-    (rows,) = sample.next_token_log_probs(model.network, [pair[0][:place]])
-    common = sum(float(rows[i - 1, pair[0][i]]) for i in range(n_composition, place))
-    log_p = np.array([float(rows[-1, prompt[place]]) for prompt in prompts.values()])
+    index = next(i for i, (one, other) in enumerate(zip(*pair, strict=True)) if one != other)
+    (rows,) = sample.next_token_log_probs(model.network, [pair[0][:index]])
+    common = sum(float(rows[i - 1, pair[0][i]]) for i in range(n_composition, index))
+    log_p = np.array([float(rows[-1, prompt[index]]) for prompt in prompts.values()])
     weights = _sampled(log_p, settings)
     for (number, prompt), weight, log_group in zip(
         prompts.items(), weights.tolist(), log_p.tolist(), strict=True
@@ -254,7 +255,7 @@ def _groups(
 
 
 def _sampled(log_p: Any, settings: SamplingOptions) -> Any:
-    """The probabilities with which `decode.sample` draws from these tokens."""
+    """Return the probabilities with which `sampling.sample` draws these tokens."""
     if settings.top_k is not None and settings.top_k < len(log_p):
         log_p = np.where(log_p < np.sort(log_p)[-settings.top_k], -np.inf, log_p)
     weights = _tempered(log_p, settings.temperature)
@@ -267,7 +268,7 @@ def _sampled(log_p: Any, settings: SamplingOptions) -> Any:
 
 
 def _tempered(log_p: Any, temperature: float) -> Any:
-    """Probabilities at a temperature; at 0 the likeliest has all."""
+    """Return probabilities at a temperature; at 0 the most likely token has 1."""
     if temperature == 0:
         return (np.arange(len(log_p)) == np.argmax(log_p)).astype(np.float64)
     weights = np.exp((log_p - log_p.max()) / temperature)
@@ -277,13 +278,12 @@ def _tempered(log_p: Any, temperature: float) -> Any:
 def _summary(
     found: Sequence[Choice], cell: Cell, group: SpaceGroup | None, *, any_z: bool, any_group: bool
 ) -> str:
-    """What was tried, with its weights."""
+    """Describe the choices with their weights."""
     parts = [cell.note]
     if any_z:
         by_z: dict[str, float] = {}
         for choice in found:
-            made = choice.cell
-            by_z[str(made.z if made else "")] = choice.z_probability or 0.0
+            by_z[str(choice.cell.z if choice.cell else "")] = choice.z_probability or 0.0
         parts = [f"{cell.reduced_formula}, Z = {_listed(by_z)}"]
     if any_group:
         by_group: dict[str, float] = {}
@@ -302,7 +302,7 @@ def _symbol(number: int) -> str:
 
 
 def _listed(weights: dict[str, float]) -> str:
-    """The heaviest by name, the rest by number: `4 (61 %), 2 (30 %), 7 others (9 %)`."""
+    """List the largest weights by name, the rest by number: `4 (61 %), 2 (30 %), 7 others (9 %)`."""
     order = sorted(weights, key=lambda name: -weights[name])
     shown = _SHOWN if len(order) > _SHOWN + 1 else len(order)
     named = [f"{name} ({_percent(weights[name])})" for name in order[:shown]]

@@ -1,8 +1,7 @@
-"""Crystals of which a part is known: a host whose guests are to be found.
+"""Completion of a structure with missing atoms.
 
-A structure lacks atoms that its formula has: its orbits stay, with cell and coordinates or with these free,
-and the others are written, by models of the orbits language. Knows structures and texts; sampling is that of
-`generation`.
+The orbits of the structure are a fixed part, with or without their cell and coordinates; the model samples
+the missing orbits. Models of the orbits language only.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
     from crystallm.orbits.description import Description
 
 Kept = Literal["all", "orbits"]
-MORE = 24
-"""Formula units above the fewest that hold the known atoms, up to which one looks for a Z that works."""
+MAX_EXTRA_Z = 24
+"""Error messages suggest a Z up to this many formula units above the fewest that hold the fixed atoms."""
 
 
-def host(
+def fixed_part(
     structure: Structure, wanted: str, *, z: int | None = None, keep: Kept = "all", symprec: float = 0.1
 ) -> FixedPart:
-    """What is known of a crystal if a part of it is.
+    """Return the fixed part of a crystal from a structure with missing atoms.
 
     Args:
         structure: the part; its space group is that of the whole.
@@ -46,67 +45,71 @@ def host(
         symprec: distance tolerance of the symmetry search, Å.
 
     Raises:
-        InputError: the part holds an element that the whole has not, nothing is missing, or it has no place.
-        TextError: the part cannot be told as a crystal.
+        InputError: the part has an element that the whole lacks, no atoms are missing, or no Wyckoff
+            positions are left for them.
+        TextError: the orbits language cannot describe the part.
     """
-    told = description.describe(structure, symprec)
-    there = dict(told.composition)
-    unit = dict(formula.cell(wanted, 1).composition)
-    strange = [symbol for symbol in there if symbol not in unit]
-    if strange:
-        raise InputError(f"{wanted!r} has no {strange[0]}, which the given structure holds")
-    least = max(-(-n // unit[symbol]) for symbol, n in there.items())
-    whole = formula.cell(wanted, least if z is None else z).composition
+    part = description.describe(structure, symprec)
+    given = dict(part.composition)
+    counts = dict(formula.cell(wanted, 1).composition)
+    foreign = [symbol for symbol in given if symbol not in counts]
+    if foreign:
+        raise InputError(f"{wanted!r} has no {foreign[0]}, which the given structure holds")
+    min_z = max(-(-n // counts[symbol]) for symbol, n in given.items())
+    whole = formula.cell(wanted, min_z if z is None else z).composition
     try:
-        return _known(told, whole, keep)
+        return _fixed_part(part, whole, keep)
     except InputError as error:
-        mend = next((n for n in range(least, least + MORE) if _can_be(told, wanted, n, keep)), None)
-        if mend is None or dict(whole) == there:  # where all is known, another formula is the mend
+        larger = range(min_z, min_z + MAX_EXTRA_Z)
+        remedy = next((n for n in larger if _can_complete(part, wanted, n, keep)), None)
+        if (
+            remedy is None or dict(whole) == given
+        ):  # where no atoms are missing, the remedy is another formula
             raise
-        said = str(error).removesuffix(MORE_UNITS)
-        raise InputError(f"{said}: Z = {mend} is the least that works, ask for it with --z") from None
+        problem = str(error).removesuffix(MORE_UNITS)
+        raise InputError(f"{problem}: Z = {remedy} is the smallest that works (--z {remedy})") from None
 
 
-def _can_be(told: Description, wanted: str, z: int, keep: Kept) -> bool:
-    """Whether so many formula units can be completed."""
+def _can_complete(part: Description, wanted: str, z: int, keep: Kept) -> bool:
+    """Return whether the part can be completed to z formula units."""
     try:
-        _known(told, formula.cell(wanted, z).composition, keep)
+        _fixed_part(part, formula.cell(wanted, z).composition, keep)
     except InputError:
         return False
     return True
 
 
-def _known(told: Description, whole: tuple[tuple[str, int], ...], keep: Kept) -> FixedPart:
-    """What is known of a cell of this composition.
+def _fixed_part(part: Description, whole: tuple[tuple[str, int], ...], keep: Kept) -> FixedPart:
+    """Return the fixed part of a cell of this composition.
 
     Raises:
-        InputError: as `host`.
+        InputError: as `fixed_part`.
     """
-    group = space_groups.get(told.space_group)
+    group = space_groups.get(part.space_group)
     indices = {position.label: i for i, position in enumerate(group.wyckoff)}
     cell = None
     if keep == "all":
-        # The volume is told in units of that of the atoms, of which there are more now.
-        ratio = description.volume_of_atoms(told.composition) / description.volume_of_atoms(whole)
+        # The volume is encoded in units of the volume of the atoms, of which the whole has more.
+        ratio = description.volume_of_atoms(part.composition) / description.volume_of_atoms(whole)
         more = round(description.SCALE * math.log(ratio))
         cell = tuple(
             value + more if name == "a" else value
-            for name, value in zip(group.free_cell, told.cell, strict=True)
+            for name, value in zip(group.free_cell, part.cell, strict=True)
         )
-    known = tuple(
+    fixed = tuple(
         (orbit.element, indices[orbit.label], orbit.coordinates if keep == "all" else None)
-        for orbit in told.orbits
+        for orbit in part.orbits
     )
-    return FixedPart(whole, told.space_group, known, cell)
+    return FixedPart(whole, part.space_group, fixed, cell)
 
 
 class CompletionGenerator(Generator):
-    """A model at work on a crystal of which a part is known.
+    """A model that completes a crystal with a fixed part.
 
     Args:
         model: loaded, of the orbits language.
-        known: the part.
-        n: how many crystals.
+        fixed: the fixed part.
+        n: number of crystals.
         settings: how to sample; its constraints are always full.
         selection: how many samples it may take.
 
@@ -117,25 +120,25 @@ class CompletionGenerator(Generator):
     def __init__(
         self,
         model: Model,
-        known: FixedPart,
+        fixed: FixedPart,
         n: int,
         settings: SamplingOptions,
         selection: SelectionOptions | None = None,
     ) -> None:
         if model.language.name != "orbits":
             raise InputError(
-                f"the model {model.name!r} writes {model.language.name!r}: atoms are added by models of "
-                "'orbits', whose texts tell the positions first"
+                f"the model {model.name!r} has the language {model.language.name!r}: completion needs models "
+                "of 'orbits', which encode the positions first"
             )
-        self._known = known
-        whole = "".join(f"{symbol}{count}" for symbol, count in known.composition)
-        request = Request(formula=whole, space_group=str(known.space_group), n=n)
+        self._fixed_part = fixed
+        whole = "".join(f"{symbol}{count}" for symbol, count in fixed.composition)
+        request = Request(formula=whole, space_group=str(fixed.space_group), n=n)
         super().__init__(model, [request], settings, selection)
 
-    def note(self, unit: int) -> str:
-        """How the request was read, and which atoms are added."""
-        missing = formula.short("".join(f"{s}{n}" for s, n in self._known.missing.items() if n))
-        return f"{super().note(unit)}; {missing} added"
+    def note(self, index: int) -> str:
+        """Describe how the request was interpreted, and which atoms are added."""
+        missing = formula.short("".join(f"{s}{n}" for s, n in self._fixed_part.missing.items() if n))
+        return f"{super().note(index)}; {missing} added"
 
     def _grammar(self, pairs: Any, chosen: Sequence[Choice]) -> FixedPartGrammar:  # noqa: ARG002 - one for all
-        return FixedPartGrammar(self._known, self.model.config.context)
+        return FixedPartGrammar(self._fixed_part, self.model.config.context)

@@ -1,24 +1,24 @@
-"""Compositions that the network chooses where a chemical system, or a space group alone, was asked for.
+"""Compositions that the network chooses for a requested chemical system, or for a space group alone.
 
-A text tells its composition before its group, and each element before the next one. Were it simply held to
-what was asked, token by token, nothing written early would heed what must come later: a composition would be
-begun that the network never ends with the element or the group that must follow. So compositions are drawn
-token by token under the rules (`grammar.composition`), and each is weighed by the probability that plain
-sampling goes on within the rules at every step,
+A sequence encodes its composition before its group, and one element after the other. With constraints on
+each token alone, early tokens would ignore later constraints: the network would start compositions that it
+never continues with the required element or group. So compositions are drawn token by token under the
+grammar (`grammar.composition`), and each has as weight the probability that plain sampling stays within the
+grammar at every step,
 
-    w = prod_t Z_t,   Z_t = sum_{allowed tokens} p(token | what stands before t),
+    w = prod_t Z_t,   Z_t = sum_{allowed tokens} p(token | tokens before t),
 
-times p(g) / sum_{allowed groups} p(group) if the group g was asked for. The last t is where the composition
-ends: allowed are the elements that may follow and whatever ends it (each group that can hold it, or the end
-of the line). p is at the temperature of the settings, without top_k and top_p. Taken by these weights,
-compositions come as those of plain sampling that happen to have what was asked for (importance sampling;
-exact as the number of draws grows, where top_k and top_p cut nothing off).
+times p(g) / sum_{allowed groups} p(group) if the group g is requested. The last t is the end of the
+composition: allowed are the elements that may follow and the tokens that end it (each group that can hold
+it, or the end of the line). p is at the temperature of the settings, without top_k and top_p. Drawn with
+these weights, compositions have the distribution of plain sampling, given the constraint (importance
+sampling; exact for many draws if top_k and top_p exclude nothing).
 
-The first `TOGETHER[0]` samples of a request share `DRAWS[0]` drawn compositions, each `TOGETHER[1]` behind
-them `DRAWS[1]`, decided by the seed and the index of the first of them. Each takes one as in
-`choosing.spread`.
+The first `BLOCK_SIZES[0]` samples of a request share `N_DRAWS[0]` drawn compositions, each further
+`BLOCK_SIZES[1]` samples share `N_DRAWS[1]`, decided by the seed and the index of the first sample. Each
+sample takes one as in `choices.assign_by_weight`.
 
-Refuses to know what is written behind the composition.
+Does not depend on how the sequence continues after the composition.
 """
 
 from __future__ import annotations
@@ -52,33 +52,33 @@ if TYPE_CHECKING:
 
     Composition = tuple[tuple[str, int], ...]
 
-TOGETHER = (64, 1024)
-"""Samples in a row that share their drawn compositions: the first of a request, and those behind them."""
-DRAWS = (256, 1024)
-"""Compositions drawn for these."""
-ROUNDS = 4
-"""Times that so many are drawn, at most, where none can be used."""
-_LONGEST = 100  # tokens of a composition
-_NEGLIGIBLE = 1e-6  # a composition with less weight is not taken
+BLOCK_SIZES = (64, 1024)
+"""Consecutive samples that share their drawn compositions: the first block of a request, further blocks."""
+N_DRAWS = (256, 1024)
+"""Compositions drawn for the first block, and for each further one."""
+MAX_ROUNDS = 4
+"""Rounds of draws, at most, while the context holds none of the compositions."""
+_MAX_TOKENS = 100  # of a composition
+_NEGLIGIBLE = 1e-6  # a composition with less weight is left out
 
 
 class CompositionSampler:
     """Draws compositions for samples, and keeps them for the next samples that share them.
 
     Args:
-        model: that draws and weighs, and will write.
-        settings: seed, temperature, top_k and top_p count.
+        model: gives the probabilities.
+        settings: seed, temperature, top_k and top_p are used.
     """
 
     def __init__(self, model: Model, settings: SamplingOptions) -> None:
         self._model, self._settings = model, settings
-        self._drawn: dict[tuple[str, int, int], list[Choice]] = {}
+        self._choices: dict[tuple[str, int, int], list[Choice]] = {}
 
-    def taken(self, plan: InterpretedRequest, first: int, samples: Sequence[int]) -> list[Choice]:
-        """What each sample of a request is given.
+    def assign(self, plan: InterpretedRequest, first: int, samples: Sequence[int]) -> list[Choice]:
+        """Return the choice of each sample of a request.
 
         Args:
-            plan: of the request, one of which a composition is wanted.
+            plan: the request, with a constraint on its composition.
             first: index of the request's first sample in the run.
             samples: their numbers in the request.
 
@@ -86,28 +86,28 @@ class CompositionSampler:
             InputError, CrystallmError: as `choices`.
         """
         found: list[Choice] = []
-        for block, together in itertools.groupby(samples, key=block_of):
-            able = self.able(plan, first, block)
-            weights = [choice.weight for choice in able]
-            taken = generation_choices.assign_by_weight(weights, self._settings.seed, first, list(together))
-            found += [able[i] for i in taken]
+        for block, numbers in itertools.groupby(samples, key=block_of):
+            choices = self.choices(plan, first, block)
+            weights = [choice.weight for choice in choices]
+            indices = generation_choices.assign_by_weight(weights, self._settings.seed, first, list(numbers))
+            found += [choices[i] for i in indices]
         return found
 
-    def able(self, plan: InterpretedRequest, first: int, block: int = 0) -> list[Choice]:
-        """The compositions that samples of a block share, drawn when first needed; see `choices`."""
+    def choices(self, plan: InterpretedRequest, first: int, block: int = 0) -> list[Choice]:
+        """Return the choices that samples of a block share, drawn when first needed; see `choices`."""
         key = plan.note, first, block
-        if key not in self._drawn:
+        if key not in self._choices:
             if plan.wanted is None:
-                raise AssertionError("a composition is to be drawn that was given")
-            self._drawn[key] = choices(
+                raise AssertionError("the composition is given")
+            self._choices[key] = choices(
                 self._model, plan.wanted, self._settings, first=first, block=block, note=plan.note
             )
-        return self._drawn[key]
+        return self._choices[key]
 
 
 def block_of(sample: int) -> int:
-    """Number of the block in which a sample of a request shares its compositions."""
-    return 0 if sample < TOGETHER[0] else 1 + (sample - TOGETHER[0]) // TOGETHER[1]
+    """Return the number of the block in which a sample of a request shares its compositions."""
+    return 0 if sample < BLOCK_SIZES[0] else 1 + (sample - BLOCK_SIZES[0]) // BLOCK_SIZES[1]
 
 
 def choices(
@@ -119,42 +119,42 @@ def choices(
     block: int,
     note: str,
 ) -> list[Choice]:
-    """Compositions for a block of the samples of a request, with weights.
+    """Return compositions for a block of the samples of a request, with weights.
 
     Args:
-        model: that draws and weighs, and will write.
-        wanted: what is asked for.
-        settings: seed, temperature, top_k and top_p count.
+        model: gives the probabilities.
+        wanted: the constraint.
+        settings: seed, temperature, top_k and top_p are used.
         first: index of the request's first sample in the run.
         block: see `block_of`.
-        note: how the request was read.
+        note: how the request was interpreted.
 
     Raises:
-        InputError: the language cannot say the space group.
-        CrystallmError: no composition that was drawn can be written within the model's context.
+        InputError: the language cannot express the space group.
+        CrystallmError: no drawn composition fits the context of the model.
     """
     check(model, wanted)
-    later = block > 0
-    begin = TOGETHER[0] + TOGETHER[1] * (block - 1) if later else 0
-    for turn in range(ROUNDS):
-        # `choosing.spread` has the counters from (0, 0, 0, 1) on, the samples themselves those before it.
-        key = np.array([settings.seed, first + begin], dtype=np.uint64)
-        stream = np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, 2 + turn])))
-        drawn = Counter(_draw(model, wanted, settings, stream.random((DRAWS[later], _LONGEST))))
+    is_later = block > 0
+    block_start = BLOCK_SIZES[0] + BLOCK_SIZES[1] * (block - 1) if is_later else 0
+    for attempt in range(MAX_ROUNDS):
+        # `assign_by_weight` has the counters from (0, 0, 0, 1) on, the samples themselves those before it.
+        key = np.array([settings.seed, first + block_start], dtype=np.uint64)
+        stream = np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, 2 + attempt])))
+        drawn = Counter(_draw(model, wanted, settings, stream.random((N_DRAWS[is_later], _MAX_TOKENS))))
         kept = {found: n for found, n in sorted(drawn.items()) if _fits_context(model, found, wanted)}
         if kept:
-            return _weighed(model, wanted, settings, kept, note)
+            return _with_weights(model, wanted, settings, kept, note)
     raise CrystallmError(
-        f"{note}: of {ROUNDS * DRAWS[later]} compositions that the model {model.name!r} wrote, its context "
-        f"of {model.config.context} tokens holds none: ask for fewer elements, or take another model"
+        f"{note}: the model {model.name!r} sampled {MAX_ROUNDS * N_DRAWS[is_later]} compositions, and its "
+        f"context of {model.config.context} tokens holds none: request fewer elements, or take another model"
     )
 
 
 def check(model: Model, wanted: CompositionConstraint) -> None:
-    """Look whether the language has a word for the space group.
+    """Check that the language can express the space group.
 
     Raises:
-        InputError: it has none.
+        InputError: it cannot.
     """
     model.language.prompt((("O", 2),), wanted.group)
 
@@ -162,57 +162,57 @@ def check(model: Model, wanted: CompositionConstraint) -> None:
 def _draw(
     model: Model, wanted: CompositionConstraint, settings: SamplingOptions, uniforms: Any
 ) -> Iterator[Composition]:
-    """Compositions drawn under the rules, one for each row of random numbers, (N, _LONGEST) float64.
+    """Yield compositions drawn under the grammar, from one row of random numbers, (N, _MAX_TOKENS), each.
 
-    What the rules bring to no end gives none.
+    Rows that reach no end give none.
     """
     import torch
 
-    rules = _rules(model, wanted)
+    grammar = _grammar(model, wanted)
     texts = [tuple(model.language.prompt())] * len(uniforms)
     open_rows = list(range(len(uniforms)))
-    for step in range(_LONGEST):
+    for step in range(_MAX_TOKENS):
         if not open_rows:
             break
         distinct = sorted({texts[row] for row in open_rows})
-        allowed = {text: sorted(rules.start(text).allowed() or ()) for text in distinct}
-        asked = [text for text in distinct if len(allowed[text]) > 1]  # what must come, need not be asked for
-        log_p = dict(zip(asked, next_token_log_probs(model.network, asked), strict=True))
-        going_on = []
+        allowed = {text: sorted(grammar.start(text).allowed() or ()) for text in distinct}
+        undecided = [text for text in distinct if len(allowed[text]) > 1]  # forced tokens need no network
+        log_p = dict(zip(undecided, next_token_log_probs(model.network, undecided), strict=True))
+        continued = []
         for text in distinct:
             rows = [row for row in open_rows if texts[row] == text]
-            able = allowed[text]
-            if not able:
+            options = allowed[text]
+            if not options:
                 continue
-            tokens = [able[0]] * len(rows)
-            if len(able) > 1:
-                logits = log_p[text][-1][able].expand(len(rows), -1)  # (N, allowed)
+            tokens = [options[0]] * len(rows)
+            if len(options) > 1:
+                logits = log_p[text][-1][options].expand(len(rows), -1)  # (N, allowed)
                 drawn = torch.tensor(uniforms[rows, step], dtype=torch.float64)
-                places = draw_tokens(
+                indices = draw_tokens(
                     logits,
                     drawn,
                     temperature=settings.temperature,
                     top_k=settings.top_k,
                     top_p=settings.top_p,
                 )
-                tokens = [able[place] for place in places.tolist()]
+                tokens = [options[index] for index in indices.tolist()]
             for row, token in zip(rows, tokens, strict=True):
                 if model.language.ends_composition(token):
-                    yield tuple(rules.start(text).composition.items())
+                    yield tuple(grammar.start(text).composition.items())
                 else:
                     texts[row] = (*text, token)
-                    going_on.append(row)
-        open_rows = sorted(going_on)
+                    continued.append(row)
+        open_rows = sorted(continued)
 
 
-def _weighed(
+def _with_weights(
     model: Model,
     wanted: CompositionConstraint,
     settings: SamplingOptions,
     drawn: Mapping[Composition, int],
     note: str,
 ) -> list[Choice]:
-    """Each composition with its share of the samples."""
+    """Return each composition as a choice, with its share of the samples."""
     language = model.language
     prompts = [language.prompt(found, wanted.group) for found in drawn]
     weights, likelihoods = [], []
@@ -223,16 +223,16 @@ def _weighed(
         likelihoods.append(likelihood)
     shares = np.exp(np.array(weights) - max(weights))
     shares /= shares.sum()
-    made = []
+    weighted = []
     for found, prompt, share, likelihood in zip(drawn, prompts, shares.tolist(), likelihoods, strict=True):
         if share < _NEGLIGIBLE:
             continue
         cell = formulas.cell("".join(f"{symbol}{n}" for symbol, n in found))
         written = cell.note.removeprefix("cell as written: ")
-        made.append(
+        weighted.append(
             Choice(
                 prompt=tuple(prompt),
-                n_asked=len(language.prompt()),
+                n_requested=len(language.prompt()),
                 cell=cell,
                 space_group=wanted.group,
                 note=f"{note}, {written}",
@@ -240,56 +240,58 @@ def _weighed(
                 log_likelihood=likelihood,
             )
         )
-    return made
+    return weighted
 
 
 def log_weight(
     model: Model, wanted: CompositionConstraint, composition: Composition, log_p: Tensor, temperature: float
 ) -> tuple[float, float]:
-    """Return the logarithm of the weight that the module describes, and the log-likelihood of the prompt.
+    """Return the logarithm of the weight (see the module) and the log-likelihood of the prompt.
 
     Args:
-        model: that weighs.
-        wanted: what is asked for.
+        model: gives the probabilities.
+        wanted: the constraint.
         composition: drawn.
-        log_p: behind each token of its prompt, (T, V).
-        temperature: of the settings; at 0 nothing is weighed, as all draws are one.
+        log_p: log-probabilities after each token of its prompt, (T, V).
+        temperature: of the settings; at 0 the weight is 1, as all draws are equal.
     """
     import torch
 
-    language, rules = model.language, _rules(model, wanted)
+    language, grammar = model.language, _grammar(model, wanted)
     text = language.prompt(composition)
     tempered = torch.log_softmax(log_p / temperature, dim=-1) if temperature else log_p
     weight = likelihood = 0.0
-    for place in range(len(language.prompt()), len(text)):
-        able = list(rules.start(text[:place]).allowed() or ())
-        weight += float(torch.logsumexp(tempered[place - 1][able], dim=0))
-        likelihood += float(log_p[place - 1, text[place]])
-    able = list(rules.start(text).allowed() or ())
-    groups = [token for token in able if language.is_group_token(token)]
+    for index in range(len(language.prompt()), len(text)):
+        options = list(grammar.start(text[:index]).allowed() or ())
+        weight += float(torch.logsumexp(tempered[index - 1][options], dim=0))
+        likelihood += float(log_p[index - 1, text[index]])
+    options = list(grammar.start(text).allowed() or ())
+    groups = [token for token in options if language.is_group_token(token)]
     if groups:  # the prompt ends before the token that ends the composition
-        weight += float(torch.logsumexp(tempered[len(text) - 1][able], dim=0))
+        weight += float(torch.logsumexp(tempered[len(text) - 1][options], dim=0))
     if wanted.group is not None:
         if groups:  # the draw ended with any of them
             weight -= float(torch.logsumexp(tempered[len(text) - 1][groups], dim=0))
-        told = language.prompt(composition, wanted.group)
-        place = next(i for i, token in enumerate(told) if language.is_group_token(token))
-        weight += float(tempered[place - 1, told[place]])
-        likelihood += float(torch.stack([log_p[i - 1, told[i]] for i in range(len(text), len(told))]).sum())
+        group_prompt = language.prompt(composition, wanted.group)
+        index = next(i for i, token in enumerate(group_prompt) if language.is_group_token(token))
+        weight += float(tempered[index - 1, group_prompt[index]])
+        likelihood += float(
+            torch.stack([log_p[i - 1, group_prompt[i]] for i in range(len(text), len(group_prompt))]).sum()
+        )
     return weight if temperature else 0.0, likelihood
 
 
 def _fits_context(model: Model, composition: Composition, wanted: CompositionConstraint) -> bool:
-    """Whether the context holds a text of this composition."""
+    """Return whether the context holds a sequence of this composition."""
     if len(model.language.prompt(composition, wanted.group)) >= model.config.context:
         return False
     counts, context = tuple(sorted(n for _, n in composition)), model.config.context
     return model.language.slides or text_length.fits_context(counts, context, wanted.group)
 
 
-def _rules(model: Model, wanted: CompositionConstraint) -> OrbitsGrammar | CifGrammar:
-    """The rules of a text's beginning, up to its group."""
-    rules = factory.make_grammar(model.language.name, wanted=wanted)
-    if rules is None:
-        raise AssertionError("full rules are none")
-    return rules
+def _grammar(model: Model, wanted: CompositionConstraint) -> OrbitsGrammar | CifGrammar:
+    """Return the grammar of the start of a sequence, up to its group."""
+    grammar = factory.make_grammar(model.language.name, wanted=wanted)
+    if grammar is None:
+        raise AssertionError("no grammar for full constraints")
+    return grammar

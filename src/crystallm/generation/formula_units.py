@@ -1,14 +1,13 @@
-"""Which cells of a formula the network finds likely.
+"""Probabilities of Z: how many formula units of a compound the network expects in the cell.
 
-For a formula unit U, the weight of Z is the probability that the network writes the composition of Z U and
-stops there: the product of the probabilities of its tokens behind the first, of the group's tokens if a group
-was asked for, else times that of any token that may follow, all without rules. A Z with less than `UNLIKELY`
-of the weight of the likeliest is not tried, and neither, for the sake of speed, is one whose first count has
-so little of the probability that the likeliest first count has. Weights are normalised over the Z that are
-tried.
+For a formula unit U, the probability of Z is that the network samples the composition of Z U and ends it
+there: the product of the probabilities of its tokens after the first, and of the tokens of the group if one
+is requested, else of any allowed next token, all without the grammar. A Z with less than `UNLIKELY` of the
+largest probability is not tried; neither, for speed, is one whose first count has less than that share of
+the most likely first count. Probabilities are normalised over the Z that are tried.
 
-Many formulas are weighed together: alone, each would take as long as a crystal. Refuses to know what becomes
-of the weights.
+Many formulas are computed together: alone, each would take as long as a crystal. Does not depend on how the
+probabilities are used.
 """
 
 from __future__ import annotations
@@ -29,61 +28,67 @@ if TYPE_CHECKING:
     from crystallm.crystallography.formula import Cell
     from crystallm.models.model import Model
 
-    Told = tuple[Cell, list[int]]
+    CellPrompt = tuple[Cell, list[int]]
 
 UNLIKELY = 0.01
-"""Part of the likeliest Z's weight below which a Z is not tried."""
-_LEAST = math.log(UNLIKELY)
-_TOGETHER = 64  # formulas that are weighed together
+"""Share of the largest probability below which a Z is not tried."""
+_MIN_LOG_SHARE = math.log(UNLIKELY)
+_BATCH = 64  # formulas that are computed together
 
 
-def likely(model: Model, asked: Sequence[tuple[Sequence[Told], int | None]]) -> list[tuple[list[Told], Any]]:
-    """The cells that are tried.
+def likely(
+    model: Model, formulas: Sequence[tuple[Sequence[CellPrompt], int | None]]
+) -> list[tuple[list[CellPrompt], Any]]:
+    """Return the likely cells of each formula.
 
     Args:
-        model: that weighs.
-        asked: for each formula its cells, with prompts, and the number of the space group that was asked for.
+        model: gives the probabilities.
+        formulas: for each its candidate cells, with prompts, and the number of the requested space group.
 
     Returns:
-        For each formula those of its cells that are tried, in their order, and the logarithms of their
-        weights, (number of cells,) float64.
+        For each formula the cells that are tried, in their order, and the logarithms of their
+        probabilities, (number of cells,) float64.
     """
-    found: list[tuple[list[Told], Any]] = []
-    for start in range(0, len(asked), _TOGETHER):
-        group = asked[start : start + _TOGETHER]
-        hopeful = _hopeful(model, [cells for cells, _ in group])
-        told = iter(_told(model, [prompt for cells in hopeful for _, prompt in cells if len(cells) > 1]))
-        for cells, (_, number) in zip(hopeful, group, strict=True):
+    found: list[tuple[list[CellPrompt], Any]] = []
+    for start in range(0, len(formulas), _BATCH):
+        group = formulas[start : start + _BATCH]
+        plausible = _plausible(model, [cells for cells, _ in group])
+        log_probs = iter(
+            _sequence_log_probs(
+                model, [prompt for cells in plausible for _, prompt in cells if len(cells) > 1]
+            )
+        )
+        for cells, (_, number) in zip(plausible, group, strict=True):
             if len(cells) == 1:
                 found.append((cells, np.zeros(1)))
             else:
-                found.append(_tried(model, cells, [next(told) for _ in cells], number))
+                found.append(_likely_cells(model, cells, [next(log_probs) for _ in cells], number))
     return found
 
 
-def _hopeful(model: Model, asked: Sequence[Sequence[Told]]) -> list[list[Told]]:
-    """The cells of each formula whose first count is likely enough."""
-    prompts = [[prompt for _, prompt in cells] for cells in asked]
-    places = [
+def _plausible(model: Model, formulas: Sequence[Sequence[CellPrompt]]) -> list[list[CellPrompt]]:
+    """Return the cells of each formula whose first count is likely enough."""
+    prompts = [[prompt for _, prompt in cells] for cells in formulas]
+    indices = [
         next((i for i, tokens in enumerate(zip(*some, strict=False)) if len(set(tokens)) > 1), len(some[0]))
         for some in prompts
     ]
-    beginnings = [some[0][:place] for some, place in zip(prompts, places, strict=True)]
+    prefixes = [some[0][:index] for some, index in zip(prompts, indices, strict=True)]
     found = []
-    for cells, place, rows in zip(
-        asked, places, next_token_log_probs(model.network, beginnings), strict=True
+    for cells, index, rows in zip(
+        formulas, indices, next_token_log_probs(model.network, prefixes), strict=True
     ):
         if len(cells) == 1:
             found.append(list(cells))
             continue
-        first = rows[-1][[prompt[place] for _, prompt in cells]]
-        hopes = (first >= first.max() + _LEAST).tolist()
-        found.append([one for one, hope in zip(cells, hopes, strict=True) if hope])
+        first = rows[-1][[prompt[index] for _, prompt in cells]]
+        keep = (first >= first.max() + _MIN_LOG_SHARE).tolist()
+        found.append([cell for cell, is_likely in zip(cells, keep, strict=True) if is_likely])
     return found
 
 
-def _told(model: Model, prompts: Sequence[list[int]]) -> list[tuple[float, Tensor]]:
-    """Log-probability of each prompt behind its first token, and of each token that comes next, (V)."""
+def _sequence_log_probs(model: Model, prompts: Sequence[list[int]]) -> list[tuple[float, Tensor]]:
+    """Return the log-probability of each prompt after its first token, and of all next tokens, (V,)."""
     import torch
 
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
@@ -95,36 +100,36 @@ def _told(model: Model, prompts: Sequence[list[int]]) -> list[tuple[float, Tenso
     return [found[i] for i in range(len(prompts))]
 
 
-def _tried(
-    model: Model, cells: Sequence[Told], told: Sequence[tuple[float, Tensor]], number: int | None
-) -> tuple[list[Told], Any]:
-    """The cells of one formula that are likely enough, and the logarithms of their weights."""
+def _likely_cells(
+    model: Model, cells: Sequence[CellPrompt], log_probs: Sequence[tuple[float, Tensor]], number: int | None
+) -> tuple[list[CellPrompt], Any]:
+    """Return the cells of one formula that are likely enough, and the logarithms of their probabilities."""
     found: dict[int, float] = {}
     best = -math.inf
-    for i in sorted(range(len(cells)), key=lambda i: -told[i][0]):
-        log_p, after = told[i]
-        # No weight is more than this, and which tokens may follow takes longer to find than all else.
-        if log_p < best + _LEAST:
+    for i in sorted(range(len(cells)), key=lambda i: -log_probs[i][0]):
+        log_p, after = log_probs[i]
+        # An upper bound of its probability: the allowed next tokens are the slowest part.
+        if log_p < best + _MIN_LOG_SHARE:
             break
         cell, prompt = cells[i]
-        if not _fits(model, cell, number):
+        if not _fits_context(model, cell, number):
             continue
-        found[i] = log_p + (_going_on(model, cell, prompt, after) if number is None else 0.0)
+        found[i] = log_p + (_continuation_log_prob(model, cell, prompt, after) if number is None else 0.0)
         best = max(best, found[i])
-    found = found or {0: 0.0}  # whoever makes its rules says why it cannot be written
-    tried = [i for i in sorted(found) if found[i] >= max(found.values()) + _LEAST]
+    found = found or {0: 0.0}  # keep one: building its grammar raises the error with the reason
+    tried = [i for i in sorted(found) if found[i] >= max(found.values()) + _MIN_LOG_SHARE]
     weights = np.array([found[i] for i in tried])
     return [cells[i] for i in tried], weights - np.logaddexp.reduce(weights)
 
 
-def _fits(model: Model, cell: Cell, number: int | None) -> bool:
-    """Whether the context holds some text of a cell, in this space group if there is one."""
+def _fits_context(model: Model, cell: Cell, number: int | None) -> bool:
+    """Return whether the context holds some sequence of a cell, in this space group if there is one."""
     counts, context = tuple(sorted(count for _, count in cell.composition)), model.config.context
     return model.language.slides or text_length.fits_context(counts, context, number)
 
 
-def _going_on(model: Model, cell: Cell, prompt: Sequence[int], row: Tensor) -> float:
-    """Log-probability that what comes behind a composition is what may."""
+def _continuation_log_prob(model: Model, cell: Cell, prompt: Sequence[int], row: Tensor) -> float:
+    """Return the log-probability that an allowed token follows a composition."""
     import torch
 
     rules = factory.make_grammar(model.language.name, cell.composition, None, "full")

@@ -121,7 +121,7 @@ def generate(
         from crystallm.generation import template as templates
 
         language = get_language("orbits") if network is None else network.language
-        ids = templates.like(template, str(formula), language)
+        ids = templates.template_prompt(template, str(formula), language)
         request = Request(prompt=language.text(ids), n=n)
     with ProcessPool(os.cpu_count() or 1) as pool:
         generator = make_generator(network, [request], settings, selection, library, executor=pool)

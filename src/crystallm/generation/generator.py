@@ -51,7 +51,7 @@ class Generator:
         first: index of the first sample of each request, for a part of a longer list.
         starts: number of the first sample of each request where earlier ones are generated elsewhere; 0 by
             default. Indices are those of the whole request.
-        most_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
+        max_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
         executor: where crystals are checked; None opens processes for each check.
 
     Attributes:
@@ -72,7 +72,7 @@ class Generator:
         *,
         first: Sequence[int] | None = None,
         starts: Sequence[int] | None = None,
-        most_atoms: int | None = None,
+        max_atoms: int | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.model = model
@@ -82,7 +82,7 @@ class Generator:
         self.plans = [
             request
             if isinstance(request, InterpretedRequest)
-            else interpret(request, fitting=full, most_atoms=most_atoms)
+            else interpret(request, fitting=full, max_atoms=max_atoms)
             for request in requests
         ]
         counts = [plan.request.n for plan in self.plans]
@@ -268,7 +268,7 @@ class Generator:
         return Crystal(
             self.model.language,
             ids,
-            n_prompt=choice.n_asked,
+            n_prompt=choice.n_requested,
             log_likelihood=log_likelihood,
             ended=ended,
             source=Source(
@@ -345,7 +345,7 @@ def until_nth_valid(crystals: list[Crystal], n: int) -> list[Crystal]:
 
 
 class GrammarByPrompt:
-    """The grammars of several requests, told apart by their prompts."""
+    """The grammars of several requests, by their prompts."""
 
     def __init__(self, grammars: Mapping[tuple[int, ...], sequence.Grammar]) -> None:
         self._grammars = grammars

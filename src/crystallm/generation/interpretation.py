@@ -1,7 +1,4 @@
-"""What a person asks for: a request, and how it is read.
-
-Needs no model, and refuses to know what one makes of it.
-"""
+"""Interpretation of requests: composition, cells to try, space group. Does not depend on a model."""
 
 from __future__ import annotations
 
@@ -22,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class InterpretedRequest:
-    """A request understood: what the network will be given.
+    """A request with its formula and space group parsed.
 
     Attributes:
-        request: as asked.
-        cell: what the cell holds, None if that is left to the network or to be chosen.
-        space_group: None if that is left to the network or to be chosen.
-        note: how the request was read, one line for a person.
-        cells: the cells to choose from where z is `auto`, else none.
+        request: as given.
+        cell: composition of the cell; None if the network or the choice of Z decides it.
+        space_group: None if the network decides it or it is `auto`.
+        note: one line for the user: how the request was interpreted.
+        cells: candidate cells where z is `auto`, else empty.
         any_group: whether the space group is `auto`.
-        wanted: what is asked of a composition that the network is to choose; None where nothing is.
+        wanted: constraint on a composition that the network chooses; None for no constraint.
     """
 
     request: Request
@@ -43,18 +40,18 @@ class InterpretedRequest:
     wanted: CompositionConstraint | None = None
 
 
-def interpret(request: Request, *, fitting: bool = True, most_atoms: int | None = None) -> InterpretedRequest:
-    """Read the formula and the space group of a request. Needs no model.
+def interpret(request: Request, *, fitting: bool = True, max_atoms: int | None = None) -> InterpretedRequest:
+    """Parse the formula and the space group of a request. Does not need a model.
 
     Args:
-        request: to read.
-        fitting: refuse a cell that cannot fill the space group. The network alone, without constraints, may
-            be asked for anything but what it takes rules for: elements, or a group without a formula.
-        most_atoms: of the cells that are tried where Z or the whole cell is to be chosen; None for as many as
-            suit.
+        request: to interpret.
+        fitting: reject a cell that cannot fill the space group. False is for sampling without constraints;
+            elements, or a group without a formula, are then rejected, as they need the grammar.
+        max_atoms: atoms of a candidate cell, at most, where Z or the composition is open; None for the
+            default.
 
     Raises:
-        InputError: a formula or group that is none, or things that cannot be asked together.
+        InputError: an invalid formula or space group, or options that exclude each other.
     """
     if request.prompt is not None:
         if (request.formula, request.z, request.space_group, request.elements) != (None, None, None, None):
@@ -65,7 +62,7 @@ def interpret(request: Request, *, fitting: bool = True, most_atoms: int | None 
     if request.formula is None:
         if request.z is not None:
             raise InputError(f"z = {request.z} without a formula: say of what, such as TiO2")
-        return _composition_open(request, fitting=fitting, most_atoms=most_atoms)
+        return _composition_open(request, fitting=fitting, max_atoms=max_atoms)
     if request.elements is not None or request.allow_fewer_elements:
         raise InputError(
             f"elements = {request.elements!r} and the formula {request.formula!r}: give one or the other"
@@ -79,8 +76,8 @@ def interpret(request: Request, *, fitting: bool = True, most_atoms: int | None 
     elif group is not None:
         where = f", {group.symbol} (no. {group.number})"
     if request.z == "auto":
-        most = LARGE_CELL if most_atoms is None else most_atoms
-        cells = candidate_cells(request.formula, group, fitting=fitting, most_atoms=most)
+        most = LARGE_CELL if max_atoms is None else max_atoms
+        cells = candidate_cells(request.formula, group, fitting=fitting, max_atoms=most)
         note = f"z = auto, formula unit {cells[0].reduced_formula}{where}"
         return InterpretedRequest(request, None, group, note, cells, any_group)
     cell = formulas.cell(request.formula, request.z)
@@ -89,8 +86,8 @@ def interpret(request: Request, *, fitting: bool = True, most_atoms: int | None 
     return InterpretedRequest(request, cell, group, f"{cell.note}{where}", (), any_group)
 
 
-def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None) -> InterpretedRequest:
-    """A request without a formula: of a chemical system, in a space group, or of anything."""
+def _composition_open(request: Request, *, fitting: bool, max_atoms: int | None) -> InterpretedRequest:
+    """Interpret a request without a formula: a chemical system, a space group, both or neither."""
     from crystallm.grammar.composition import MAX_ATOMS, MAX_ELEMENTS, CompositionConstraint
 
     if request.elements is None and request.allow_fewer_elements:
@@ -109,75 +106,81 @@ def _composition_open(request: Request, *, fitting: bool, most_atoms: int | None
             f"elements = {'-'.join(system)}: {len(system)} elements in one crystal, known ones have up to "
             f"{MAX_ELEMENTS}: name fewer, or let some be left out (allow_fewer_elements)"
         )
-    asked = [] if system is None else [f"elements {'-'.join(system)}{'' if every else ' or some of them'}"]
-    asked += [] if group is None else [f"{group.symbol} (no. {group.number})"]
+    requested = (
+        [] if system is None else [f"elements {'-'.join(system)}{'' if every else ' or some of them'}"]
+    )
+    requested += [] if group is None else [f"{group.symbol} (no. {group.number})"]
     if not fitting:
-        raise InputError(f"{', '.join(asked)} without a formula takes the rules: leave constraints at full")
-    most = MAX_ATOMS if most_atoms is None else min(most_atoms, MAX_ATOMS)
+        raise InputError(
+            f"{', '.join(requested)} without a formula takes the rules: leave constraints at full"
+        )
+    most = MAX_ATOMS if max_atoms is None else min(max_atoms, MAX_ATOMS)
     wanted = CompositionConstraint(system, every, None if group is None else group.number, most)
     return InterpretedRequest(
-        request, None, group, f"{', '.join(asked)}: the network chooses the formula", wanted=wanted
+        request, None, group, f"{', '.join(requested)}: the network chooses the formula", wanted=wanted
     )
 
 
 MAX_Z = 24
-"""Formula units that are tried, at most; more of them where they are small."""
+"""Largest Z that is tried, unless the cell stays within SMALL_CELL."""
 SMALL_CELL = 96
-"""Atoms up to which more formula units than MAX_Z are tried: alpha-Mn has 58 in its cell."""
+"""Atoms of a cell up to which Z may exceed MAX_Z: the cell of alpha-Mn has 58 atoms."""
 LARGE_CELL = 400
-"""Atoms of a cell that is tried, at most, unless it holds one formula unit."""
+"""Atoms of a candidate cell, at most, unless it holds one formula unit."""
 
 
 def candidate_cells(
-    formula: str, group: SpaceGroup | None, *, fitting: bool, most_atoms: int = LARGE_CELL
+    formula: str, group: SpaceGroup | None, *, fitting: bool, max_atoms: int = LARGE_CELL
 ) -> tuple[Cell, ...]:
-    """The cells that are tried for z = "auto", by rising Z.
+    """Return the cells that are tried for z = "auto", by rising Z.
 
     Args:
-        formula: as people write it; its reduced formula is the unit.
-        group: the space group asked for.
-        fitting: leave out what cannot fill that group.
-        most_atoms: of a cell that is tried, where that is less than `LARGE_CELL`.
+        formula: of the compound; its reduced formula is the formula unit.
+        group: requested space group, or None.
+        fitting: leave out cells that cannot fill the group.
+        max_atoms: of a cell, where that is less than `LARGE_CELL`.
 
     Raises:
-        InputError: no formula, or no Z can fill the group.
+        InputError: not a formula, or no Z can fill the group.
     """
     unit = formulas.cell(formula, 1)
     most = max(MAX_Z, SMALL_CELL // unit.n_atoms)
-    most = max(1, min(most, min(LARGE_CELL, most_atoms) // unit.n_atoms))
-    found = [formulas.cell(formula, z) for z in range(1, most + 1)]
+    most = max(1, min(most, min(LARGE_CELL, max_atoms) // unit.n_atoms))
+    cells = [formulas.cell(formula, z) for z in range(1, most + 1)]
     if group is not None and fitting:
-        found = [made for made in found if _can_hold(group, made)]
-    if not found:
+        cells = [cell for cell in cells if _can_hold(group, cell)]
+    if not cells:
         assert group is not None  # noqa: S101 - without one there is Z = 1
         raise InputError(
             f"no {most} or fewer formula units of {unit.reduced_formula} can fill {group.symbol} "
             f"(#{group.number}): choose another space group"
         )
-    return tuple(found)
+    return tuple(cells)
 
 
 def require_compatible(cell: Cell, group: SpaceGroup, *, by_z: bool) -> None:
-    """Say that a cell cannot fill a space group, and what can.
+    """Raise an error with alternatives if a cell cannot fill a space group.
+
+    A cell fills a group if orbits of its Wyckoff positions add up to the atoms of each element; a position
+    without free coordinates holds one orbit at most.
 
     Args:
-        cell: asked for.
-        group: asked for.
+        cell: requested.
+        group: requested.
         by_z: whether the cell was given by its Z, not written out.
 
     Raises:
-        InputError: it cannot. Orbits of the group's Wyckoff positions, those without free coordinates used
-            once at most, do not add up to the cell's atoms.
+        InputError: the cell cannot fill the group.
     """
     if _can_hold(group, cell):
         return
     units = f"{cell.z} formula unit{'s' if cell.z > 1 else ''} of {cell.reduced_formula}"
     what = units if by_z else f"a cell of {cell.formula} ({units})"
-    raise InputError(f"{what} cannot fill {group.symbol} (#{group.number}); {_what_can(cell, group)}")
+    raise InputError(f"{what} cannot fill {group.symbol} (#{group.number}); {_alternatives(cell, group)}")
 
 
-def _what_can(cell: Cell, group: SpaceGroup) -> str:
-    """The three nearest Z that fill the group, or else the three nearest groups of its system."""
+def _alternatives(cell: Cell, group: SpaceGroup) -> str:
+    """Return the three nearest Z that fill the group, or else the three nearest groups of its system."""
     most = max(MAX_Z, SMALL_CELL // (cell.n_atoms // cell.z), 2 * cell.z)
     most = min(most, formulas.MAX_ATOMS * cell.z // cell.n_atoms)
     counts = [count // cell.z for _, count in cell.composition]

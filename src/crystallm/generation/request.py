@@ -21,7 +21,7 @@ MAX_SAMPLES = 1_000_000
 
 
 class FormulaOptions(Options):
-    """What a cell holds."""
+    """Composition of the cell."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -33,7 +33,7 @@ class FormulaOptions(Options):
 
 
 class CellOptions(FormulaOptions):
-    """What a cell holds, and its space group."""
+    """Composition and space group of the cell."""
 
     space_group: str | None = None
     """Number or symbol: 136, P4_2/mnm, 'P 42/m n m'; auto: spread over likely groups. Default: the model
@@ -54,14 +54,13 @@ class Request(CellOptions):
 
 
 def with_default_z(request: Request) -> Request:
-    """What a person asks for who may have left Z out.
+    """Return a request with its default Z filled in.
 
-    A formula without Z that is a reduced one (`TiO2`) names a compound, and Z is `auto`; one that is a
-    multiple (`Ti2O4`) is the cell as written. Whoever speaks of cells, as a benchmark does, builds the
-    request and leaves it as it is.
+    A reduced formula (`TiO2`) names a compound, and Z becomes `auto`; a multiple (`Ti2O4`) is the cell as
+    written. Code that means cells, such as a benchmark, does not call this.
 
     Raises:
-        InputError: the formula is none.
+        InputError: not a formula.
     """
     if request.formula is None or request.z is not None or formulas.cell(request.formula).z > 1:
         return request
@@ -69,10 +68,10 @@ def with_default_z(request: Request) -> Request:
 
 
 def elements_of(request: Request) -> tuple[str, ...]:
-    """Elements that are in each crystal of a request for certain; none where the network may choose them.
+    """Return the elements that every crystal of a request has; empty where the network chooses them.
 
     Raises:
-        InputError: no formula, or no chemical system.
+        InputError: not a formula, or not a chemical system.
     """
     if request.formula is not None:
         return tuple(formulas.parse(request.formula))
@@ -82,7 +81,11 @@ def elements_of(request: Request) -> tuple[str, ...]:
 
 
 def requested_group(request: Request) -> SpaceGroup | None:
-    """The space group that was asked for, if one was."""
+    """Return the requested space group, or None.
+
+    Raises:
+        InputError: not a space group.
+    """
     from crystallm.crystallography import space_groups
 
     if request.space_group is None:

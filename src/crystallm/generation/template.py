@@ -1,8 +1,8 @@
-"""A crystal like another of other elements: how its text begins (ZrMn6Sn6 -> YMn6Ge6).
+"""Prompts from a template structure whose elements are replaced (ZrMn6Sn6 -> YMn6Ge6).
 
-Space group and Wyckoff positions stay, elements are replaced; cell and coordinates are for a model to write.
-In the published language, whose texts tell the cell before the positions, group and cell formula alone stay.
-Knows structures and texts; refuses to know networks.
+Space group and Wyckoff positions stay; the model samples cell and coordinates. In the published language,
+which encodes the cell before the positions, only space group and cell formula stay. Does not depend on
+networks.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 def read(path: str | os.PathLike[str]) -> Structure:
-    """The one structure of a file.
+    """Return the only structure of a file.
 
     Raises:
-        InputError: it holds none, or several.
-        TextError: it is no crystal.
+        InputError: the file holds none, or several.
+        TextError: not a crystal.
     """
     from crystallm.sources import collection, parsing
 
@@ -40,14 +40,14 @@ def read(path: str | os.PathLike[str]) -> Structure:
     return parsing.structure(found[0].text, found[0].format)
 
 
-def like(structure: Structure, wanted: str, language: Language, symprec: float = 0.1) -> list[int]:
-    """How a crystal begins that is built like another one.
+def template_prompt(structure: Structure, wanted: str, language: Language, symprec: float = 0.1) -> list[int]:
+    """Return the prompt for a crystal with the symmetry and positions of another one.
 
     Elements are matched by their counts; where these are equal, in the order of their electronegativity.
 
     Args:
-        structure: the known crystal.
-        wanted: formula of the other.
+        structure: the template.
+        wanted: formula of the new crystal.
         language: of the model.
         symprec: distance tolerance of the symmetry search, Å.
 
@@ -55,30 +55,32 @@ def like(structure: Structure, wanted: str, language: Language, symprec: float =
         Tokens of composition, space group and (in the orbits language) orbits.
 
     Raises:
-        InputError: the formula has other proportions, or the language has no word for a part of it.
-        TextError: the structure cannot be told as a crystal.
+        InputError: the formula has other proportions, or the language has no token for a part of it.
+        TextError: the orbits language cannot describe the structure.
     """
-    matched = _matched(structure, wanted)
+    matched = _match_elements(structure, wanted)
     other = structure.copy()
     species: dict[Any, Any] = dict(matched)
     other.replace_species(species)
     # The canonical description of the new crystal: other elements, another order, perhaps another origin.
-    told = description.describe(other, symprec)
-    orbits = [(orbit.element, orbit.label) for orbit in told.orbits]
-    return language.template_prompt(told.composition, told.space_group, orbits)
+    new = description.describe(other, symprec)
+    orbits = [(orbit.element, orbit.label) for orbit in new.orbits]
+    return language.template_prompt(new.composition, new.space_group, orbits)
 
 
-def _matched(structure: Structure, wanted: str) -> dict[str, str]:
-    """The new element in the place of each old one."""
+def _match_elements(structure: Structure, wanted: str) -> dict[str, str]:
+    """Return the new element for each old one."""
     if not structure.is_ordered:
         raise InputError(f"{structure.formula}: sites shared by elements or partly empty have no text")
-    there = Counter(str(site.specie.symbol) for site in structure)
+    given = Counter(str(site.specie.symbol) for site in structure)
     counts = formula.parse(wanted)
-    old, new = (_by_count(_reduced(found)) for found in (there, counts))
+    old, new = (_by_count(_reduced(found)) for found in (given, counts))
     if [n for n, _ in old] != [n for n, _ in new]:
-        written = "".join(f"{s}{n if n > 1 else ''}" for s, n in _reduced(there).items())
-        raise InputError(f"{wanted!r} has other proportions than {written}: ask for a formula like it")
-    return {before: after for (_, before), (_, after) in zip(old, new, strict=True)}
+        written = "".join(f"{s}{n if n > 1 else ''}" for s, n in _reduced(given).items())
+        raise InputError(
+            f"{wanted!r} has other proportions than {written}: give a formula with the same ones"
+        )
+    return {old_symbol: new_symbol for (_, old_symbol), (_, new_symbol) in zip(old, new, strict=True)}
 
 
 def _reduced(counts: dict[str, int] | Counter[str]) -> dict[str, int]:

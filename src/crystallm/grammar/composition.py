@@ -29,13 +29,13 @@ class CompositionConstraint:
         elements: allowed elements, by rising electronegativity; None for any.
         every: whether each of them must occur.
         group: number of the space group that must be able to hold the cell; None for any.
-        most_atoms: of the cell.
+        max_atoms: of the cell.
     """
 
     elements: tuple[str, ...] | None = None
     every: bool = True
     group: int | None = None
-    most_atoms: int = MAX_ATOMS
+    max_atoms: int = MAX_ATOMS
 
     def following(self, composition: Iterable[str]) -> tuple[str, ...]:
         """Return the elements that may follow those of a composition, by rising electronegativity."""
@@ -57,9 +57,9 @@ class CompositionConstraint:
         others = {s: n for s, n in composition.items() if s != symbol}
         missing = len(set(self.elements or ()) - {*others, symbol}) if self._all_needed else 0
         if self.group is None:
-            return _up_to(self.most_atoms - sum(others.values()) - missing)
+            return _up_to(self.max_atoms - sum(others.values()) - missing)
         free, _ = wyckoff_assignment.position_counts(self.group)
-        most = self.most_atoms - sum(others.values()) - missing * free[0]
+        most = self.max_atoms - sum(others.values()) - missing * free[0]
         return _counts(self.group, tuple(sorted(others.values())), most)
 
     @property

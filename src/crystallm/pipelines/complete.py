@@ -51,7 +51,7 @@ def run(
         raise InputError(f"constraints = {sampling.constraints!r}: crystals are completed with full ones")
     if selection.energy is not None:
         require(selection.energy)
-    part = completion.host(
+    part = completion.fixed_part(
         template.read(path), whole.formula, z=whole.z, keep=options.keep, symprec=options.symprec
     )
     model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)

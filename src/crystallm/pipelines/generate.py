@@ -163,7 +163,7 @@ def _with_prompt(request: Request, sampling: SamplingOptions, options: GenerateO
                 f"--template takes a formula{more}: crystallm generate YMn6Ge6 --template ZrMn6Sn6.cif"
             )
         language = get_language(load.language_of(sampling.model))
-        ids = template.like(template.read(str(options.template)), request.formula, language)
+        ids = template.template_prompt(template.read(str(options.template)), request.formula, language)
         return request.model_copy(update={"formula": None, "prompt": language.text(ids)})
     if request.prompt is not None:
         return request.model_copy(update={"prompt": request.prompt.replace("\\n", "\n")})

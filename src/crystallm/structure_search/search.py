@@ -75,7 +75,7 @@ class Search:
         request: what to search for, regardless of its n.
         settings: how to sample; its device runs the energy model too.
         path: of the log; None for no log.
-        most_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
+        max_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
         log_samples: write the log-probability of every token to the log, which makes it several times as
             long, so that `SearchSample.sample` is there after a restart.
         executor: where to check and compute energies; None opens worker processes for the run.
@@ -96,7 +96,7 @@ class Search:
     settings: SamplingOptions
     path: Path | None = None
     workers: int = 1
-    most_atoms: int | None = None
+    max_atoms: int | None = None
     log_samples: bool = False
     executor: Executor | None = None
     stopped: str = ""
@@ -106,7 +106,7 @@ class Search:
 
         self.results = SearchResults()
         request = self.request.model_copy(update={"n": 1})
-        self._generator = Generator(self.model, [request], self.settings, most_atoms=self.most_atoms)
+        self._generator = Generator(self.model, [request], self.settings, max_atoms=self.max_atoms)
         self._choices = self._generator.choices(0)
         self.note = self._generator.note(0)
         grammar = self._generator.grammar(0)

@@ -93,7 +93,7 @@ def _check_open_formula(request: GenerateRequest, limits: ServerLimits) -> None:
     if request.elements is None and request.space_group is None:
         raise FieldError("formula", "write a formula, such as TiO2, or elements, such as Li-Fe-O")
     try:
-        interpret(generation_request(request), most_atoms=limits.max_cell_atoms)
+        interpret(generation_request(request), max_atoms=limits.max_cell_atoms)
     except InputError as error:
         field = "space_group" if request.elements is None else "elements"
         raise FieldError(field, str(error)) from None

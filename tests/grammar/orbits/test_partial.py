@@ -27,7 +27,7 @@ def test_what_is_offered_can_always_be_completed(host):
     rng = np.random.default_rng(5)
     part = host.copy()
     part.remove_species(["O"])
-    known = completion.host(part, "CaTiO3")
+    known = completion.fixed_part(part, "CaTiO3")
     prompt = orbits_language.prompt(known.composition, known.space_group)
     for _ in range(40):
         state = FixedPartState(known)

@@ -34,7 +34,7 @@ def plan(services: JobServices, request: GenerateRequest) -> tuple[str, Drafts]:
     sampling = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
     options = SamplingOptions.build(sampling | {"model": model.name, "seed": request.seed or 0})
     generator = Generator(
-        model, [generation_request(request)], options, most_atoms=services.limits.max_cell_atoms
+        model, [generation_request(request)], options, max_atoms=services.limits.max_cell_atoms
     )
     return generator.note(0), generator.sequence_requests(0)
 

@@ -127,7 +127,7 @@ def build_search(services: JobServices, request: SearchRequest, log: Path | None
         options,
         sampling,
         log,
-        most_atoms=services.limits.max_cell_atoms,
+        max_atoms=services.limits.max_cell_atoms,
         log_samples=True,
     )
 
