@@ -70,14 +70,14 @@ def test_half_a_crystal_says_what_is_wrong_and_never_raises_where_it_is_judged(
     row = half.row()
     assert not row["valid"]
     assert row["reasons"]
-    assert row["text"] == half.written
+    assert row["text"] == half.sampled_text
     assert "formula" not in row
     assert repr(half).startswith("<Crystal, broken: ")
 
 
 def test_a_verdict_from_elsewhere_is_taken(rutile):
     verdict = validity_verdict.Validity(True, True, True, 0.5, True, False, ("bonds: half of them",))  # noqa: FBT003
-    rutile.judge(verdict)
+    rutile.set_validity(verdict)
     assert rutile.validity == verdict
     assert rutile.row()["reasons"] == "bonds: half of them"
 

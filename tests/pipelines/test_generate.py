@@ -368,11 +368,11 @@ def test_memory_does_not_grow_with_the_run(babbler: Path, tmp_path: Path) -> Non
 
 def test_the_pace_is_that_of_the_last_minute() -> None:
     pace = Pace(100, 0.0)
-    assert pace.told(1000) == ""
+    assert pace.describe(1000) == ""
     for second in range(1, 61):
         pace.mark(100 + second, float(second))
     assert pace.rate == pytest.approx(1.0)
     for second in range(61, 200):
         pace.mark(160 + 10 * (second - 60), float(second))
     assert pace.rate == pytest.approx(10.0)
-    assert pace.told(1550 + 36_000) == "10.0 crystals/s, 1:00:00 left"
+    assert pace.describe(1550 + 36_000) == "10.0 crystals/s, 1:00:00 left"

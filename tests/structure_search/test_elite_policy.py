@@ -1,24 +1,75 @@
-"""What the search by elites remembers."""
+"""Proposals near the best crystals: from which, and how they change."""
 
 from __future__ import annotations
 
 import pytest
 
+from crystallm.grammar import factory
 from crystallm.language import get_language
-from crystallm.structure_search.elite_policy import ElitePolicy
+from crystallm.orbits import parameters
+from crystallm.structure_search.elite_policy import MIN_FAMILY, ElitePolicy
 from crystallm.structure_search.options import EliteOptions
 from crystallm.structure_search.policy import Outcome, Proposal, SearchPrompt
 from crystallm.structure_search.prefixes import PrefixExplorer
 
+LANGUAGE = get_language("orbits")
+RUTILE = "<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 0.30 {}' <end>"
+COMPOSITION = (("Ti", 2), ("O", 4))
+PROMPT = tuple(LANGUAGE.prompt(COMPOSITION))
 
-@pytest.mark.parametrize("known", [False, True])
-def test_an_equal_crystal_is_not_learned_again(known):
-    """The second text has the lower energy; where it is of the same crystal, nothing goes on from it."""
-    prompt, options = SearchPrompt((1, 2), 1.0), EliteOptions(warm_up=1, explore_share=0.0)
-    policy = ElitePolicy(options, 0, [prompt], PrefixExplorer(get_language("cif"), None, 99))
-    first, second = (1, 2, *range(10, 30)), (1, 2, *range(40, 60))
-    policy.learn(
-        [Proposal((1, 2), 0)], [[Outcome(first, -1.0, 0.0), Outcome(second, -1.5, 0.0, known=known)]]
+
+@pytest.fixture
+def policy():
+    """A policy that always starts from a good crystal once it knows one."""
+
+    def make(**options):
+        prefixes = PrefixExplorer(LANGUAGE, factory.make_grammar("orbits", COMPOSITION), 128)
+        given = EliteOptions.build({"warm_up": 1, "explore_share": 0.0, **options})
+        return ElitePolicy(given, 0, [SearchPrompt(PROMPT, 1.0)], prefixes)
+
+    return make
+
+
+def outcomes(n, **given):
+    """Rutile with its coordinate in n values; the second is the lowest."""
+    made = [Outcome(tuple(LANGUAGE.ids(RUTILE.format(i))), abs(i - 1) - 5.0, 0.0, **given) for i in range(n)]
+    return [Proposal(PROMPT, 0)] * n, [[outcome] for outcome in made]
+
+
+def test_the_first_simulations_sample_from_the_prompt(policy):
+    elites = policy(warm_up=5)
+    elites.learn(*outcomes(3))
+    assert {proposal.move for proposal in elites.propose(0, 5)} == {"sample"}
+    assert "sample" not in {proposal.move for proposal in elites.propose(5, 20)}
+
+
+def test_duplicates_and_crystals_without_energy_are_no_start(policy):
+    elites = policy()
+    elites.learn(*outcomes(2, is_duplicate=True))
+    elites.learn([Proposal(PROMPT, 0)], [[Outcome(tuple(LANGUAGE.ids(RUTILE.format(0))), None, -1.0)]])
+    assert {proposal.move for proposal in elites.propose(1, 20)} == {"sample"}
+
+
+@pytest.mark.parametrize(("share", "move"), [(1.0, "mutate"), (0.0, "fit")])
+def test_changed_crystals_are_new_and_differ_in_numbers_only(policy, share, move):
+    elites = policy(resample_share=0.0, mutation_share=share)
+    proposals, results = outcomes(MIN_FAMILY)
+    elites.learn(proposals, results)
+    changed = [proposal for proposal in elites.propose(1, 30) if proposal.move == move]
+    assert len(changed) > 10
+    known = {outcome.ids for (outcome,) in results}
+    assert len({proposal.ids for proposal in changed} | known) == len(changed) + len(known)
+    first_number = parameters.positions(LANGUAGE.ids(RUTILE.format(0)))[0]
+    head = tuple(LANGUAGE.ids(RUTILE.format(0)))[:first_number]
+    assert all(proposal.ids[:first_number] == head for proposal in changed)
+
+
+def test_crystals_longer_than_the_context_are_resampled_within_it():
+    options = EliteOptions(warm_up=1, explore_share=0.0)
+    policy = ElitePolicy(
+        options, 0, [SearchPrompt((1, 2), 1.0)], PrefixExplorer(get_language("cif"), None, 16)
     )
-    starts = {one.ids[2] for one in policy.propose(1, 60) if len(one.ids) > 2}
-    assert starts == ({10} if known else {10, 40})
+    policy.learn([Proposal((1, 2), 0)], [[Outcome((1, 2, *range(38)), -1.0, 0.0)]])
+    proposals = policy.propose(1, 60)
+    assert {proposal.move for proposal in proposals} == {"resample"}
+    assert {len(proposal.ids) for proposal in proposals} == set(range(2, 16))

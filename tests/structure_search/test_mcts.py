@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crystallm.structure_search import mcts
-from crystallm.structure_search.mcts import Edge, Node, Rewards, learn, score, select, widest
+from crystallm.structure_search.mcts import Edge, Node, Rewards, learn, most_likely, score, select
 
 
 def grown(*children):
@@ -90,15 +90,13 @@ def test_rewards_fall_with_the_energy_as_the_paper_has_it():
 
 def test_children_are_the_likeliest_with_priors_that_add_up():
     log_probs = np.log(np.array([0.1, 0.5, 0.15, 0.2, 0.05]))
-    tokens, priors = widest(log_probs, None, width=2, cutoff=0.99)
+    tokens, priors = most_likely(log_probs, None, width=2, cutoff=0.99)
     assert tokens == [1, 3]
     assert priors == pytest.approx([5 / 7, 2 / 7])
-    assert widest(log_probs, (0, 4), width=9, cutoff=0.99)[0] == [0, 4]
+    assert most_likely(log_probs, (0, 4), width=9, cutoff=0.99)[0] == [0, 4]
     # What holds more than the cut-off comes alone.
-    assert widest(log_probs, None, width=2, cutoff=0.7) == ([1], [1.0])
-    flat = widest(log_probs, None, width=2, cutoff=0.99, temperature=2.0)[1]
-    assert flat[0] / flat[1] == pytest.approx(math.sqrt(2.5))
+    assert most_likely(log_probs, None, width=2, cutoff=0.7) == ([1], [1.0])
 
 
-def test_the_lowest_reward_is_what_a_loss_is():
-    assert mcts.LOSS == -1.0
+def test_the_lowest_reward():
+    assert mcts.MIN_REWARD == -1.0

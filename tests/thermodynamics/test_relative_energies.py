@@ -32,8 +32,8 @@ def hull_file(tmp_path):
 def test_a_hull_without_an_element_tells_nothing_and_says_so_once(hull_file, caplog):
     relation = RelativeEnergies("energies:morse", formation=False, hull=str(hull_file))
     for _ in range(2):
-        assert relation.told(Composition("ZrO2"), -9.0) == {"formation_energy": None, "e_above_hull": None}
-    assert relation.told(Composition("TiO2"), -8.9)["e_above_hull"] == pytest.approx(0.1)
+        assert relation.columns(Composition("ZrO2"), -9.0) == {"formation_energy": None, "e_above_hull": None}
+    assert relation.columns(Composition("TiO2"), -8.9)["e_above_hull"] == pytest.approx(0.1)
     assert [record.getMessage().count("no entry of the element Zr") for record in caplog.records] == [1]
 
 
@@ -47,8 +47,8 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys, caplog):
     kept.write_text(json.dumps({"O": -1.0, "Ti": -2.0}))
     (tmp_path / "e.csv").write_text("composition,energy_per_atom\nTi,-1\nO2,-1\nTiO2,-2\n")
     common = ["--energy", "energies:morse", "--model", str(parrot), "--seed", "1", "--device", "cpu"]
-    told = ["--formation-energy", "--hull", "e.csv"]
-    asked = ["TiO2", "--z", "2", *common, *told]
+    columns = ["--formation-energy", "--hull", "e.csv"]
+    asked = ["TiO2", "--z", "2", *common, *columns]
     assert app.run(["generate", *asked, "-n", "2", "--out", "generated"]) == 0
     shown = capsys.readouterr().out
     assert "formation" in shown
@@ -56,7 +56,7 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys, caplog):
     assert app.run(["search", *asked, "--simulations", "4", "--out", "searched"]) == 0
     assert "above hull" in capsys.readouterr().out
     settled = ["relax", "generated/cifs", "--model", "energies:morse", "--steps", "10", "--workers", "1"]
-    assert app.run([*settled, "--out", "relaxed", *told]) == 0
+    assert app.run([*settled, "--out", "relaxed", *columns]) == 0
     assert "formation" in capsys.readouterr().out
     for folder in ("generated", "searched", "relaxed"):
         for row in parquet.read_table(tmp_path / folder / "results.parquet").to_pylist():

@@ -127,7 +127,7 @@ def test_a_usable_cif_and_an_object_that_has_one_are_judged_as_the_text() -> Non
     salt = Salt()
     salt.cif = cif  # type: ignore[attr-defined]
     assert checks.check(cif) == checks.check(salt) == checks.check(ROCKSALT)  # type: ignore[arg-type]
-    salt.judged = cif.replace("Na4", "Na2")  # type: ignore[attr-defined]
+    salt.checked_text = cif.replace("Na4", "Na2")  # type: ignore[attr-defined]
     assert not checks.check(salt).valid  # type: ignore[arg-type]
 
 

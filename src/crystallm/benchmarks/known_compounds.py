@@ -255,13 +255,13 @@ def _groups(samples: Sequence[Sample], how: Mapping[str, Any]) -> list[str | Non
     crystals = [sample for sample in samples if isinstance(sample, Crystal)]
     limits: Limits = how["limits"]
     validities = checks.check_many(
-        [crystal.judged for crystal in crystals],
+        [crystal.checked_text for crystal in crystals],
         workers=how["workers"],
         seconds=limits.seconds,
         memory_gb=limits.memory_gb,
     )
     for crystal, validity in zip(crystals, validities, strict=True):
-        crystal.judge(validity)
+        crystal.set_validity(validity)
     texts = list(dict.fromkeys(sample for sample in samples if isinstance(sample, str)))
     answers = run_tasks(None, group_record, texts, **how)
     by_text = dict(zip(texts, answers, strict=True))
@@ -295,14 +295,14 @@ def _compare(
 
 
 def _comparable(sample: Sample) -> Structure | str | None:
-    """Return what is compared of a sample; see `Crystal.judged` for the exception of the language cif."""
+    """Return what a sample is compared by; a crystal of the language cif by its text, see `Crystal`."""
     if not isinstance(sample, Crystal):
         return sample
     try:
         structure = sample.structure
     except TextError:
         return None
-    return sample.written if sample.language.writes_cif else structure
+    return sample.sampled_text if sample.language.writes_cif else structure
 
 
 def _space_group(structure: Structure) -> str:

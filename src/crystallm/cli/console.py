@@ -90,7 +90,7 @@ class Pace:
         (start, before), (end, after) = self._marks[0], self._marks[-1]
         return (after - before) / (end - start) if end > start else 0.0
 
-    def told(self, total: int) -> str:
+    def describe(self, total: int) -> str:
         """Rate and time left, as `12.3 crystals/s, 1:02:03 left`."""
         if self.rate <= 0:
             return ""
@@ -126,7 +126,7 @@ def paced(what: str, total: int, done: int, *, shown: bool) -> Iterator[Callable
 
         def advance(now_done: int) -> None:
             pace.mark(done + now_done, time.monotonic())
-            bar.update(task, completed=done + now_done, pace=pace.told(total))
+            bar.update(task, completed=done + now_done, pace=pace.describe(total))
 
         yield advance
 
@@ -141,7 +141,7 @@ def _lines(what: str, total: int, done: int, pace: Pace) -> Callable[[int], None
         pace.mark(done + now_done, now)
         if now - last >= EVERY:
             last = now
-            sys.stderr.write(f"{what}: {done + now_done:,} of {total:,}, {pace.told(total)}\n")
+            sys.stderr.write(f"{what}: {done + now_done:,} of {total:,}, {pace.describe(total)}\n")
             sys.stderr.flush()
 
     return advance

@@ -1,1 +1,1 @@
-"""Sampled crystals: verdicts, energies, ranks, tables."""
+"""Sampled crystals: validity, energies, ranks, tables."""

@@ -1,4 +1,4 @@
-"""Verdicts and energies of many crystals."""
+"""Validity and energies of many crystals."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ if TYPE_CHECKING:
     from crystallm.crystals.crystal import Crystal
     from crystallm.energy.options import EnergyOptions
 
-JUDGED_BY_ONE = 32
-"""Crystals for which a further judging process is started."""
-WEIGHED_BY_ONE = 8
-"""Crystals for which a further process with an energy model is started."""
+CHECKS_PER_WORKER = 32
+"""Crystals for each process that checks validity."""
+ENERGIES_PER_WORKER = 8
+"""Crystals for each process with an energy model."""
 
 
 def validate(crystals: Sequence[Crystal], executor: Executor | None = None) -> None:
-    """Set the verdicts on crystals, found in processes that may be lost."""
+    """Set the validity of crystals, checked in killable worker processes."""
     from crystallm.validity import checks
 
-    # One process a core, but none for a handful: each takes seconds to start.
-    workers = max(1, min(os.cpu_count() or 1, len(crystals) // JUDGED_BY_ONE))
-    verdicts = checks.check_many([crystal.judged for crystal in crystals], workers=workers, executor=executor)
-    for crystal, verdict in zip(crystals, verdicts, strict=True):
-        crystal.judge(verdict)
+    # One process per core, but few for few crystals: each takes seconds to start.
+    workers = max(1, min(os.cpu_count() or 1, len(crystals) // CHECKS_PER_WORKER))
+    results = checks.check_many(
+        [crystal.checked_text for crystal in crystals], workers=workers, executor=executor
+    )
+    for crystal, validity in zip(crystals, results, strict=True):
+        crystal.set_validity(validity)
 
 
 def add_energies(
@@ -72,16 +74,16 @@ def compute_energies(
     device: str = "auto",
     executor: Executor | None = None,
 ) -> None:
-    """Set `energy` of crystals, or `energy_reason`, and on wish `relaxed`, in processes that may be lost.
+    """Set `energy` of crystals, or `energy_reason`, and `relaxed` if requested, in killable worker processes.
 
-    What is no crystal, or has no sensible cell, is not asked about: models take minutes for freaks. The space
-    group is kept as written.
+    Broken crystals and those without a sensible cell get no energy: models take minutes for pathological
+    cells. Relaxation keeps the space group.
 
     Args:
-        crystals: judged before.
-        model: by name, see `energy.model`.
-        relax: whether to relax each crystal first; the energy is then of what it has become.
-        device: of the model; a GPU where `auto` finds one, else the CPU.
+        crystals: validated before.
+        model: by name, see `energy.registry`.
+        relax: whether to relax each crystal first; the energy is then that of the relaxed structure.
+        device: of the model; `auto`: a GPU if there is one.
         executor: where to work; None opens processes for this call.
 
     Raises:
@@ -91,30 +93,30 @@ def compute_energies(
     from crystallm.execution.devices import energy_device
     from crystallm.execution.tasks import Failure
 
-    asked: list[tuple[Crystal, Structure]] = []
+    tasks: list[tuple[Crystal, Structure]] = []
     for crystal in crystals:
         if (structure := structure_of(crystal)) is None:
             crystal.energy_reason = "no crystal"
         elif not crystal.validity.sensible:
             crystal.energy_reason = "no sensible cell"
         else:
-            asked.append((crystal, structure))
+            tasks.append((crystal, structure))
     device = energy_device(device)
-    n_workers = min(os.cpu_count() or 1, max(1, len(asked) // WEIGHED_BY_ONE)) if device == "cpu" else 1
-    structures = [structure for _, structure in asked]
+    n_workers = min(os.cpu_count() or 1, max(1, len(tasks) // ENERGIES_PER_WORKER)) if device == "cpu" else 1
+    structures = [structure for _, structure in tasks]
     if relax:
         options = relaxation.RelaxOptions(keep_symmetry=True)
-        found = calculations.relax_all(
+        results = calculations.relax_all(
             structures, model, options, device=device, n_workers=n_workers, executor=executor
         )
-        for (crystal, _), one in zip(asked, found, strict=True):
-            if isinstance(one, Failure):
-                crystal.energy_reason = one.reason
+        for (crystal, _), result in zip(tasks, results, strict=True):
+            if isinstance(result, Failure):
+                crystal.energy_reason = result.reason
             else:
-                crystal.energy, crystal.relaxed = one.energy, one.structure
+                crystal.energy, crystal.relaxed = result.energy, result.structure
         return
     energies = calculations.score(structures, model, device=device, workers=n_workers, executor=executor)
-    for (crystal, _), energy in zip(asked, energies, strict=True):
+    for (crystal, _), energy in zip(tasks, energies, strict=True):
         if isinstance(energy, Failure):
             crystal.energy_reason = energy.reason
         else:
@@ -130,18 +132,18 @@ def add_relative_energies(
     device: str = "auto",
     executor: Executor | None = None,
 ) -> None:
-    """Set `formation_energy` and `e_above_hull` of crystals that have energies, where these are wanted.
+    """Set `formation_energy` and `e_above_hull` of crystals that have energies, if requested.
 
     Args:
-        crystals: weighed before.
-        model: by name, see `energy.model`.
-        formation: whether formation energies are wanted.
-        hull: file of entries, see `energy.hull`.
+        crystals: with energies.
+        model: by name, see `energy.registry`.
+        formation: whether to set formation energies.
+        hull: file of entries, see `thermodynamics.hull`; None: no energies above the hull.
         device: of the model.
         executor: where to relax the elements; None opens processes for this call.
 
     Raises:
-        InputError, CrystallmError: a file that is none or cannot be read.
+        InputError, CrystallmError: a file cannot be read.
     """
     if not (formation or hull is not None):
         return
@@ -149,16 +151,21 @@ def add_relative_energies(
     from crystallm.thermodynamics.relative_energies import RelativeEnergies
 
     device = energy_device(device)
-    relation = RelativeEnergies(model, formation=formation, hull=hull, device=device, executor=executor)
-    weighed = [
+    relative_energies = RelativeEnergies(
+        model, formation=formation, hull=hull, device=device, executor=executor
+    )
+    with_energy = [
         (crystal, crystal.energy, structure.composition)
         for crystal in crystals
         if crystal.energy is not None and (structure := structure_of(crystal)) is not None
     ]
-    relation.prepare(composition for _, _, composition in weighed)
-    for crystal, energy, composition in weighed:
-        told = relation.told(composition, energy)
-        crystal.formation_energy, crystal.e_above_hull = told["formation_energy"], told["e_above_hull"]
+    relative_energies.prepare(composition for _, _, composition in with_energy)
+    for crystal, energy, composition in with_energy:
+        relative = relative_energies.columns(composition, energy)
+        crystal.formation_energy, crystal.e_above_hull = (
+            relative["formation_energy"],
+            relative["e_above_hull"],
+        )
 
 
 def structure_of(crystal: Crystal) -> Structure | None:

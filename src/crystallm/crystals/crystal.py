@@ -1,6 +1,7 @@
-"""One crystal that a network wrote, and all that is known of it.
+"""A sampled crystal, its properties and where it comes from.
 
-Everything is worked out from the tokens when it is first asked for. Knows no networks and writes no files.
+Properties are computed from the tokens when they are first used. Does not depend on networks; writes no
+files.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Source:
         model: name of the model.
         seed: of the run.
         index: of the sample in the run; with the seed, names its random stream.
-        request: what was asked, one line for a person.
+        request: as interpreted, one line for the user.
         z_probability: where Z was chosen, its probability among the values tried.
         space_group_probability: where the space group was chosen, its probability among those of this Z.
         relative: known crystal that it was made of; None where a network sampled it.
@@ -48,18 +49,18 @@ class Source:
 
 
 class Crystal:
-    """One crystal.
+    """A sampled crystal.
 
-    A network may write what is no crystal. Then `structure`, `cif` and `text` raise a TextError that says
-    what is wrong, and `validity` says so without raising.
+    A token sequence may not be a crystal. Then `structure`, `cif` and `text` raise a TextError with the
+    reason, and `validity` reports it without raising.
 
     Args:
         language: of the tokens.
-        ids: all tokens, prompt and end among them.
-        n_prompt: how many of them say what was asked for.
-        log_likelihood: of what was not asked for, the other tokens and Z where it was chosen, under the
-            network at temperature 1, nats.
-        ended: whether the network came to an end, and was not cut off.
+        ids: all tokens, including prompt and end.
+        n_prompt: the first tokens that encode the request.
+        log_likelihood: of the other tokens, and of Z where it was chosen, for the network at temperature 1,
+            nats.
+        ended: whether the sequence is complete, not cut off.
         source: where it comes from.
     """
 
@@ -80,21 +81,21 @@ class Crystal:
         self.ended = ended
         self.source = source
         self.energy: float | None = None
-        """eV per atom, where an energy model has been asked; None before. Of `relaxed` where there is one."""
+        """eV per atom, of `relaxed` if there is one; None if it was not computed."""
         self.energy_reason: str | None = None
-        """Why the model has told no energy, where it was asked."""
+        """Why there is no energy, if it was requested."""
         self.formation_energy: float | None = None
-        """eV per atom, where it was asked for and the elements have energies; see `energy.formation`."""
+        """eV per atom, if requested and the elements have energies; see `thermodynamics.formation`."""
         self.e_above_hull: float | None = None
-        """eV per atom above the hull of known entries, where one was given; see `energy.hull`."""
+        """eV per atom above the hull of known entries, if one is given; see `thermodynamics.hull`."""
         self.relaxed: Structure | None = None
-        """What it has become where it was relaxed with an energy model; None before."""
+        """The structure after relaxation with an energy model; None if it was not relaxed."""
         self.cluster: int | None = None
-        """Number of its cluster of equal crystals of the request, where these were folded."""
+        """Number of its cluster of equal crystals of the request, if these were clustered."""
         self.cluster_size: int | None = None
         """Crystals in its cluster."""
         self.rank: int | None = None
-        """Its place in the request, 1 for the best; distinct crystals come before repeats."""
+        """Its rank in the request, 1 for the best; distinct crystals come before duplicates."""
 
     def __repr__(self) -> str:
         try:
@@ -103,8 +104,8 @@ class Crystal:
             return f"<Crystal, broken: {error}>"
 
     @cached_property
-    def written(self) -> str:
-        """What the network wrote, in its own language, prompt included."""
+    def sampled_text(self) -> str:
+        """The token sequence in the language of the model, including the prompt."""
         return self.language.text(list(self.ids))
 
     @cached_property
@@ -112,7 +113,7 @@ class Crystal:
         """The crystal's conventional cell.
 
         Raises:
-            TextError: what was written is no crystal.
+            TextError: not a crystal.
         """
         if not self.ended:
             raise TextError(f"unfinished after {len(self.ids)} tokens")
@@ -120,10 +121,10 @@ class Crystal:
 
     @cached_property
     def text(self) -> str:
-        """The standard text, whichever language the network writes.
+        """The CIF text of the published language, whichever the language of the model.
 
         Raises:
-            TextError: what was written is no crystal.
+            TextError: not a crystal.
         """
         return self.language.standard_text(list(self.ids))
 
@@ -132,7 +133,7 @@ class Crystal:
         """A CIF with all operators of the space group, for other programs.
 
         Raises:
-            TextError: what was written is no crystal.
+            TextError: not a crystal.
         """
         from crystallm.cif import writer
 
@@ -142,10 +143,10 @@ class Crystal:
 
     @cached_property
     def atoms(self) -> Any:
-        """The same as an ASE Atoms object.
+        """The structure as an ASE Atoms object.
 
         Raises:
-            TextError: what was written is no crystal.
+            TextError: not a crystal.
             InputError: ASE is not installed.
         """
         from crystallm.structures.conversion import to_atoms
@@ -153,7 +154,7 @@ class Crystal:
         return to_atoms(self.structure)
 
     def _repr_html_(self) -> str:
-        """For notebooks: a drawing of the cell that can be turned."""
+        """Return an interactive drawing of the cell for notebooks."""
         import html
 
         from crystallm.visualization import notebook_view
@@ -171,16 +172,16 @@ class Crystal:
         """Symbol of the space group that the standard text prints, `P4_2/mnm`.
 
         Raises:
-            TextError: what was written is no crystal.
+            TextError: not a crystal.
         """
         return self._parsed.space_group
 
     @property
     def space_group_number(self) -> int:
-        """Its number in the International Tables.
+        """Number of the space group in the International Tables.
 
         Raises:
-            TextError: what was written is no crystal.
+            TextError: not a crystal.
         """
         return self._parsed.space_group_number
 
@@ -191,14 +192,14 @@ class Crystal:
         return parser.parse(self.text)
 
     @property
-    def judged(self) -> str:
-        """The text that `validity` judges.
+    def checked_text(self) -> str:
+        """The text that `validity` checks; empty if there is none.
 
-        The paper's checks read the text as it was written, rounding and all. That is right for a network that
-        writes `cif`; of another language the CIF is judged, which a person would get.
+        The checks of the paper read the printed text, including its rounding. That is the sampled text for
+        models of the language `cif`, and the CIF for models of other languages.
         """
         if self.language.writes_cif:
-            return self.written
+            return self.sampled_text
         try:
             return self.cif
         except TextError:
@@ -206,35 +207,35 @@ class Crystal:
 
     @cached_property
     def validity(self) -> Validity:
-        """The verdict on it; never raises."""
+        """Results of the checks; never raises."""
         from crystallm.validity import checks
 
-        return self._with_why(checks.check(self.judged))
+        return self._with_reason(checks.check(self.checked_text))
 
-    def judge(self, verdict: Validity) -> None:
-        """Set the verdict on `judged` that a worker process has found."""
-        self.validity = self._with_why(verdict)
+    def set_validity(self, validity: Validity) -> None:
+        """Set the results of the checks of `checked_text`, from a worker process."""
+        self.validity = self._with_reason(validity)
 
-    def _with_why(self, verdict: Validity) -> Validity:
-        """Of a text that is no crystal, the language knows best what is wrong."""
+    def _with_reason(self, validity: Validity) -> Validity:
+        """Return the results, with the reason of the language if the text is not a crystal."""
         from dataclasses import replace
 
         try:
             _ = self.structure if self.language.writes_cif else self.cif
         except TextError as error:
-            return replace(verdict, valid=False, reasons=(str(error),))
-        return verdict
+            return replace(validity, valid=False, reasons=(str(error),))
+        return validity
 
     def row(self) -> dict[str, Any]:
-        """What is known of it, as the columns of a table; those that only a run knows are left out."""
-        verdict = self.validity
+        """Return the columns of a table that do not depend on the run; see `crystals.table`."""
+        validity = self.validity
         row: dict[str, Any] = {
             "log_likelihood": self.log_likelihood,
             "n_tokens": len(self.ids),
             "ended": self.ended,
-            "valid": verdict.valid,
-            "reasons": "; ".join(verdict.reasons),
-            "bond_score": verdict.bond_score,
+            "valid": validity.valid,
+            "reasons": "; ".join(validity.reasons),
+            "bond_score": validity.bond_score,
             "cluster": self.cluster,
             "cluster_size": self.cluster_size,
             "rank": self.rank,
@@ -259,7 +260,7 @@ class Crystal:
             structure, cif_text = self.structure, self.cif
             row |= {"space_group": self.space_group, "space_group_number": self.space_group_number}
         except TextError:
-            row["text"] = self.written
+            row["text"] = self.sampled_text
             return row
         counts = {
             str(symbol): round(count) for symbol, count in structure.composition.get_el_amt_dict().items()

@@ -58,13 +58,12 @@ COLUMNS = {
     "cif": "string",
 }
 """Columns of a table of crystals, with their pyarrow types. Lengths in Å, angles in degrees, volume in Å^3,
-energy in eV per atom, log-likelihood in nats, weights of what was `auto` from 0 to 1. What could not be
-worked out is null; `reasons` says why. So are cluster, cluster_size and rank unless ranking was asked for,
-and energy unless energies were; `energy_reason` says why one is missing. So are formation_energy and
-e_above_hull. relative, relative_formula and relative_distance name the known crystal that one was made of
-(see `references.similarity`), null for sampled crystals. Where crystals were relaxed, those
-with an energy are: it, the cell, the volume and `cif` are of what they have become, all else is of what was
-written."""
+energy in eV per atom, log-likelihood in nats, probabilities from 0 to 1.
+
+What cannot be computed is null, with the reason in `reasons`. cluster, cluster_size and rank are null
+without ranking; energy, formation_energy and e_above_hull unless they are requested, with the reason for a
+missing energy in `energy_reason`. With relaxation, energy, cell, volume and `cif` are those of the relaxed
+structure, all other columns those of the sampled one."""
 
 Row = TypeVar("Row", bound="Mapping[str, Any]")
 
@@ -80,8 +79,8 @@ def request_columns(request: Any) -> dict[str, Any]:
     }
 
 
-def kept(rows: Sequence[Row], selection: crystals_selection.SelectionOptions) -> list[Row]:
-    """The rows of a request that are its answers, in their order."""
+def select_rows(rows: Sequence[Row], selection: crystals_selection.SelectionOptions) -> list[Row]:
+    """Return the selected rows of a request, in their order."""
     ranks, clusters = [row["rank"] for row in rows], [row["cluster"] for row in rows]
     return [
         rows[i] for i in ranking.selected(ranks, clusters, [bool(row["valid"]) for row in rows], selection)
@@ -89,5 +88,5 @@ def kept(rows: Sequence[Row], selection: crystals_selection.SelectionOptions) ->
 
 
 def by_request(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Rows of each request, as they stand one behind the other."""
+    """Yield the rows of each request; rows of one request are consecutive."""
     return (list(found) for _, found in itertools.groupby(rows, key=lambda row: row["request"]))

@@ -233,8 +233,8 @@ def _given(
 
 def _to_sample(crystal: Any) -> CspSample:
     try:
-        # The paper's text is checked as it was printed; see Crystal.judged.
-        text = crystal.ended and crystal.judged if crystal.language.writes_cif else crystal.cif
+        # The paper's text is checked as it was printed; see Crystal.checked_text.
+        text = crystal.ended and crystal.checked_text if crystal.language.writes_cif else crystal.cif
     except TextError:
         text = None
     return CspSample(text or None, crystal.log_likelihood)

@@ -340,5 +340,5 @@ def count_rows(rows: Iterable[Mapping[str, Any]], selection: SelectionOptions) -
         counts["requests"] += 1
         counts["crystals"] += len(group)
         counts["valid"] += sum(bool(row["valid"]) for row in group)
-        counts["kept"] += len(table.kept(group, selection))
+        counts["kept"] += len(table.select_rows(group, selection))
     return counts

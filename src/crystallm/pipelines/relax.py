@@ -161,7 +161,7 @@ class _Crystals:
                 continue
             file = self.names.file(number, name)
             row = _row(file, name, result)
-            row |= related.told(result.structure.composition, result.energy)
+            row |= related.columns(result.structure.composition, result.energy)
             self._write_trajectory(file, result)
             # With `best`, those that get a file are selected when all are relaxed.
             yield UnitResult(number, [row], {} if self.options.best else {row["file"]: row["cif"]})

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from crystallm.crystals import annotation, ranking
 from crystallm.crystals import selection as crystals_selection
-from crystallm.crystals.crystal import Crystal
-from crystallm.crystals.table import COLUMNS, kept, request_columns
+from crystallm.crystals.table import COLUMNS, request_columns, select_rows
 from crystallm.errors import InputError
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
 from crystallm.execution.pool import worker_pool
@@ -69,7 +68,7 @@ def write(
     written = writing(todo, progress=progress)
     least = FEWEST
     if selection.energy is not None:  # so many that each core has some to ask about
-        least = max(least, annotation.WEIGHED_BY_ONE * (os.cpu_count() or 1))
+        least = max(least, annotation.ENERGIES_PER_WORKER * (os.cpu_count() or 1))
 
     def units() -> Iterator[Written]:
         portion = AdaptiveBatchSize(JUDGED_TOGETHER, least)
@@ -194,7 +193,7 @@ def _name_files(
 ) -> dict[str, str]:
     """The CIFs of a request's answers by file name, which is noted in their rows."""
     cifs = {}
-    for row in kept(rows, selection):
+    for row in select_rows(rows, selection):
         if row["cif"]:
             place = f"{row['request']:05d}-" if named else ""
             row["file"] = f"{place}{row['formula']}-sg{row['space_group_number']}-{row['sample']:04d}.cif"

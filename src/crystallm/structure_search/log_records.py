@@ -9,7 +9,7 @@ from crystallm.crystals.crystal import Crystal
 from crystallm.sampling.sequence import Sample
 from crystallm.structure_search.policy import Proposal
 from crystallm.structure_search.results import SearchSample
-from crystallm.validity.verdict import Validity
+from crystallm.validity import verdict
 
 
 def to_record(
@@ -30,12 +30,12 @@ def to_record(
         "seconds": result.seconds,
         "move": result.move,
         "root": proposal.root,
-        "begun": len(proposal.ids),
+        "n_prefix": len(proposal.ids),
         "call": result.call,
         "equals": result.equals,
         "energy": crystal.energy,
         "energy_reason": crystal.energy_reason,
-        "verdict": asdict(crystal.validity),
+        "validity": asdict(crystal.validity),
         "log_likelihood": crystal.log_likelihood,
         "ended": crystal.ended,
         "ids": list(crystal.ids),
@@ -57,8 +57,7 @@ def from_record(record: dict[str, Any], crystal: Crystal) -> SearchSample:
         record: of the log.
         crystal: of the record's ids; its validity and energy are set.
     """
-    verdict = record["verdict"]
-    crystal.judge(Validity(**{**verdict, "reasons": tuple(verdict["reasons"])}))
+    crystal.set_validity(verdict.from_record(record["validity"]))
     crystal.energy, crystal.energy_reason = record["energy"], record["energy_reason"]
     sample = None
     if "log_probs" in record:

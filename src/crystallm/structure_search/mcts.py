@@ -1,19 +1,17 @@
-"""The tree of a search: which choice to follow, and what came of it.
+"""Monte Carlo tree search: which branch to follow, and rewards.
 
 With n visits of a child, w the sum of their rewards, p its prior and N the visits of its parent, the child
-that is followed has the largest
+with the largest score is followed:
 
     puct      w/n + c p sqrt(N) / (1 + n)
     uct       w/n + c sqrt(ln N / n)
-    greedy    w/n, but any of them, drawn at random, at the rate c
+    greedy    w/n; with probability c a random child
 
-and a child that has not been visited comes before all others, drawn at random (CrystaLLM, Nature
-Communications 15, 10570). A visit whose reward is not yet known counts as one with the lowest reward, so that
-several that are under way at a time part.
+Children without visits come first, in random order (CrystaLLM, Nature Communications 15, 10570). A visit
+without a reward yet counts with the lowest reward, so that parallel simulations take different branches.
 
-Rewards of crystals with energies E: 1 / (1 + exp(k z)), z = (E - mean) / deviation over all energies so far,
-this one among them; 1/2 where they are all equal. Knows numbers and tokens; refuses to know networks and
-crystals.
+The reward of a crystal of energy E is 1 / (1 + exp(k z)), z = (E - mean) / deviation over all energies so
+far, including this one; 1/2 if they are all equal. Does not depend on networks or crystals.
 """
 
 from __future__ import annotations
@@ -29,20 +27,20 @@ from crystallm.crystallography.space_groups import Floats
 from crystallm.structure_search.prefixes import Ids
 
 Rule = Literal["puct", "uct", "greedy"]
-LOSS = -1.0
-"""The lowest reward: of what is no valid crystal, has no energy, or is not known yet."""
-LARGEST = 700.0
-"""Beyond it the exponential of a float overflows."""
+MIN_REWARD = -1.0
+"""The lowest reward: of an invalid crystal, one without an energy, or a visit without a result yet."""
+MAX_EXPONENT = 700.0
+"""Larger exponents overflow."""
 
 
 @dataclass(slots=True)
 class Edge:
-    """A choice: the token and what must follow it.
+    """A choice: a token and the forced tokens after it.
 
     Attributes:
-        ids: of the beginning that it leads to.
-        prior: its share of probability among its siblings.
-        node: where it leads, None until it is taken.
+        ids: of the prefix that it leads to.
+        prior: its share of the probability of its siblings.
+        node: the node it leads to; None before the first visit.
     """
 
     ids: Ids
@@ -52,16 +50,16 @@ class Edge:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A beginning in the tree.
+    """A prefix in the tree.
 
     Attributes:
         ids: its tokens.
-        parent: None of the root.
+        parent: None for the root.
         prior: of the edge that leads here.
-        visits: texts that were written through it.
+        visits: sequences with this prefix and a known reward.
         total: sum of their rewards.
-        pending: of its visits that are under way.
-        edges: choices behind it; none at the end of a text, None as long as nobody has looked.
+        pending: visits without a reward yet.
+        edges: choices after it; empty for a complete sequence, None before expansion.
     """
 
     ids: Ids
@@ -74,17 +72,17 @@ class Node:
 
     @property
     def n(self) -> int:
-        """Visits, those under way too."""
+        """Visits, including pending ones."""
         return self.visits + self.pending
 
     @property
     def mean(self) -> float:
         """Mean reward, a visit under way counted as the lowest."""
-        return (self.total + LOSS * self.pending) / self.n
+        return (self.total + MIN_REWARD * self.pending) / self.n
 
 
 def score(node: Node, rule: Rule, c: float) -> float:
-    """How much speaks for a node that has been visited; of `greedy`, its mean."""
+    """Return the score of a visited node; for `greedy` its mean reward.
     n, above = node.n, 1 if node.parent is None else node.parent.n
     if rule == "puct":
         return node.mean + c * node.prior * math.sqrt(above) / (1 + n)
@@ -94,10 +92,10 @@ def score(node: Node, rule: Rule, c: float) -> float:
 
 
 def select(root: Node, rule: Rule, c: float, random: np.random.Generator) -> Node:
-    """The node behind which to write next; it counts as visited from now on, as do those before it.
+    """Return the node to sample from next, and count a pending visit of it and of all nodes before it.
 
     Args:
-        random: draws among children that have not been visited.
+        random: draws among children without visits.
     """
     node = root
     node.pending += 1
@@ -118,7 +116,7 @@ def select(root: Node, rule: Rule, c: float, random: np.random.Generator) -> Nod
 
 
 def learn(node: Node, reward: float) -> None:
-    """Add what came of a visit to a node and all before it."""
+    """Add the reward of a visit to a node and all nodes before it."""
     above: Node | None = node
     while above is not None:
         above.pending -= 1
@@ -127,30 +125,24 @@ def learn(node: Node, reward: float) -> None:
         above = above.parent
 
 
-def widest(
-    log_probs: Floats,
-    options: Sequence[int] | None,
-    *,
-    width: int,
-    cutoff: float,
-    temperature: float = 1.0,
+def most_likely(
+    log_probs: Floats, allowed: Sequence[int] | None, *, width: int, cutoff: float
 ) -> tuple[list[int], list[float]]:
-    """The likeliest tokens and their priors.
+    """Return the most likely tokens and their priors.
 
     Args:
         log_probs: of all tokens, (V,).
-        options: those that may come, None for all.
-        width: how many are taken, at most.
-        cutoff: where the first of these holds more than this share of their probability, it comes alone.
-        temperature: log-probabilities are divided by it.
+        allowed: tokens to choose from, None for all.
+        width: number of tokens, at most.
+        cutoff: if the first token has more than this share of their probability, it is the only one.
 
     Returns:
-        The tokens, likeliest first, and their priors, which add up to 1.
+        The tokens, most likely first, and their priors, which add up to 1.
     """
-    tokens = np.arange(len(log_probs)) if options is None else np.sort(np.asarray(options, dtype=np.int64))
-    heights = log_probs[tokens] / temperature
-    order = np.argsort(-heights, kind="stable")[:width]
-    shares = np.exp(heights[order] - heights[order[0]])
+    tokens = np.arange(len(log_probs)) if allowed is None else np.sort(np.asarray(allowed, dtype=np.int64))
+    log_p = log_probs[tokens]
+    order = np.argsort(-log_p, kind="stable")[:width]
+    shares = np.exp(log_p[order] - log_p[order[0]])
     shares /= shares.sum()
     if shares[0] > cutoff:
         return [int(tokens[order[0]])], [1.0]
@@ -159,10 +151,10 @@ def widest(
 
 @dataclass
 class Rewards:
-    """Rewards of energies by what was seen before.
+    """Rewards of energies, relative to all energies so far.
 
     Attributes:
-        k: how much a deviation counts.
+        k: slope of the reward in standard deviations of the energy.
         energies: all so far, eV per atom.
     """
 
@@ -170,10 +162,10 @@ class Rewards:
     energies: list[float] = field(default_factory=list)
 
     def of(self, energy: float) -> float:
-        """The reward of an energy, which is then one of those seen."""
+        """Add an energy, and return its reward."""
         self.energies.append(energy)
         seen = np.array(self.energies)
         if (seen == seen[0]).all():
             return 0.5
         z = (energy - seen.mean()) / seen.std()
-        return float(1 / (1 + math.exp(min(self.k * z, LARGEST))))
+        return float(1 / (1 + math.exp(min(self.k * z, MAX_EXPONENT))))

@@ -15,11 +15,11 @@ from crystallm.structure_search.prefixes import Ids
 
 @dataclass(frozen=True)
 class SearchPrompt:
-    """A prompt, where a search may begin.
+    """A prompt of a search.
 
     Attributes:
         prompt: tokens.
-        weight: its share among those of a search.
+        weight: its share among the prompts of a search.
     """
 
     prompt: Ids
@@ -28,13 +28,13 @@ class SearchPrompt:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Where to write.
+    """A prefix to sample from.
 
     Attributes:
-        ids: the beginning, or a whole text.
-        root: number of the prompt that it begins with.
-        move: how it was found, one word: `sample`, `tree`, `redraw`, `change` or `fit`.
-        node: its place in the tree, where there is one.
+        ids: the prefix, or a whole sequence.
+        root: index of its prompt.
+        move: how it was chosen: `sample`, `tree`, `resample`, `mutate` or `fit`.
+        node: its node of the tree, if there is one.
     """
 
     ids: Ids
@@ -45,33 +45,38 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a text that was written behind a proposal.
+    """Result of a sequence that was sampled from a proposal.
 
     Attributes:
-        ids: of the text.
-        energy: eV per atom; None where it is not valid, or has none.
-        penalty: the reward where there is no energy, from -1 to 0.
-        known: whether an equal crystal was written before.
+        ids: of the sequence.
+        energy: eV per atom; None if it is not valid, or has none.
+        invalid_reward: the reward if there is no energy, from -1 to 0.
+        is_duplicate: whether an equal crystal was sampled before.
     """
 
     ids: Ids
     energy: float | None
-    penalty: float
-    known: bool = False
+    invalid_reward: float
+    is_duplicate: bool = False
 
 
 class Policy(Protocol):
-    """Where to write next."""
+    """Proposes prefixes, a round of several at a time, and learns from their outcomes.
+
+    Proposals depend on the options, the seed and the learned outcomes only, so that a search resumes from
+    its log.
+    """
 
     def propose(self, first: int, n: int) -> list[Proposal]:
-        """Beginnings of a round."""
+        """Return the prefixes of a round.
+            n: number of simulations.
 
     def learn(self, proposals: Sequence[Proposal], outcomes: Sequence[Sequence[Outcome]]) -> None:
-        """Take note of what came of a round: for each proposal the texts written behind it."""
+        """Learn the outcomes of a round: for each proposal those of the sequences sampled from it."""
 
 
 def random_stream(seed: int, simulation: int) -> np.random.Generator:
-    """The random stream of a policy for one simulation, apart from those of the texts."""
+    """Return the random stream of a policy for one simulation, independent of those of the samples."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, 2**63 + simulation], dtype=np.uint64)))
 
 
@@ -84,20 +89,20 @@ class Sampling:
         self._weights = [root.weight for root in roots]
 
     def propose(self, first: int, n: int) -> list[Proposal]:
-        """Beginnings of a round; see `Policy`."""
-        return [self.one(random_stream(self._seed, number)) for number in range(first, first + n)]
+        """Return the prompts of a round; see `Policy`."""
+        return [self.propose_one(random_stream(self._seed, number)) for number in range(first, first + n)]
 
     def learn(self, proposals: Sequence[Proposal], outcomes: Sequence[Sequence[Outcome]]) -> None:
-        """Nothing is learned."""
+        """Learn nothing."""
 
-    def one(self, random: np.random.Generator) -> Proposal:
-        """A prompt."""
-        place = drawn(self._weights, random)
-        return Proposal(self._roots[place].prompt, place)
+    def propose_one(self, random: np.random.Generator) -> Proposal:
+        """Return a prompt."""
+        index = draw_index(self._weights, random)
+        return Proposal(self._roots[index].prompt, index)
 
 
-def drawn(weights: Sequence[float] | Floats, random: np.random.Generator) -> int:
-    """A place, with these weights."""
+def draw_index(weights: Sequence[float] | Floats, random: np.random.Generator) -> int:
+    """Draw an index with these weights."""
     bounds = np.cumsum(weights)
-    place = int(np.searchsorted(bounds, random.random() * bounds[-1], side="right"))
-    return min(place, len(bounds) - 1)
+    index = int(np.searchsorted(bounds, random.random() * bounds[-1], side="right"))
+    return min(index, len(bounds) - 1)

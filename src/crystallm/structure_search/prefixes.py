@@ -1,8 +1,8 @@
-"""Beginnings of texts: where one may choose, what follows without a choice, and which choices a text made.
+"""Prefixes of token sequences: allowed next tokens, forced tokens, and the choices of a sequence.
 
-A beginning is the tokens of a text up to a place where more than one token may come, or a whole text. What
-the rules force belongs to the token before it, so that a text is as many choices as its crystal has freedom.
-Knows tokens and rules; refuses to know networks and what a choice is worth.
+A prefix ends where more than one token is allowed, or is a whole sequence. Forced tokens belong to the token
+before them, so that a sequence has as many choices as its crystal has degrees of freedom. Does not depend on
+networks.
 """
 
 from __future__ import annotations
@@ -23,109 +23,112 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class PrefixExplorer:
-    """How texts of a language may begin.
+    """Explores the prefixes of a language.
 
     Attributes:
-        language: of the texts.
-        rules: which tokens may come next; None for all.
-        context: tokens that the network can read; a text of so many is at its end.
+        language: of the sequences.
+        grammar: which tokens are allowed next; None for all.
+        context: tokens that the network can read; a sequence of this length is complete.
     """
 
     language: Language
-    rules: Grammar | None
+    grammar: Grammar | None
     context: int
 
-    def complete(self, ids: Sequence[int], n_prompt: int = 0) -> bool:
-        """Whether a text is at its end: it has been written, or nothing may be written any more.
+    def is_complete(self, ids: Sequence[int], n_prompt: int = 0) -> bool:
+        """Return whether a sequence has its end tokens, or fills the context.
 
         Args:
-            n_prompt: how many of them are a prompt's, and can be no end.
+            ids: a prefix.
+            n_prompt: tokens of the prompt, which are not an end.
         """
         end = self.language.end_ids
-        written = len(ids) - n_prompt >= len(end) and tuple(ids[-len(end) :]) == end
-        return written or len(ids) >= self.context
+        has_end = len(ids) - n_prompt >= len(end) and tuple(ids[-len(end) :]) == end
+        return has_end or len(ids) >= self.context
 
-    def options(self, ids: Sequence[int]) -> Sequence[int] | None:
-        """Tokens that may come behind a beginning, None for all.
-
-        Raises:
-            InputError: the beginning breaks the rules.
-        """
-        return None if self.rules is None else self.rules.start(ids).allowed()
-
-    def settled(self, ids: Sequence[int], n_prompt: int = 0) -> Ids:
-        """A beginning and all that must come behind it.
+    def allowed(self, ids: Sequence[int]) -> Sequence[int] | None:
+        """Return the tokens allowed after a prefix, None for all.
 
         Raises:
-            InputError: it breaks the rules.
+            InputError: the prefix breaks the grammar.
         """
-        if self.rules is None:
+        return None if self.grammar is None else self.grammar.start(ids).allowed()
+
+    def with_forced(self, ids: Sequence[int], n_prompt: int = 0) -> Ids:
+        """Return a prefix and all forced tokens after it.
+
+        Raises:
+            InputError: it breaks the grammar.
+        """
+        if self.grammar is None:
             return tuple(ids)
-        return self._forced(list(ids), self.rules.start(ids), n_prompt)
+        return self._add_forced(list(ids), self.grammar.start(ids), n_prompt)
 
-    def followed(self, ids: Sequence[int], wish: Sequence[int], n_prompt: int = 0) -> Ids:
-        """A beginning with as much of a wished continuation as may be, and all that must come.
+    def extend(self, ids: Sequence[int], continuation: Sequence[int], n_prompt: int = 0) -> Ids:
+        """Return a prefix with as much of a continuation as is allowed, and all forced tokens after it.
 
-        Where the rules force a token it is written and the wish's token passed over, so the wish has to tell
-        every token.
+        The continuation includes forced tokens.
 
         Raises:
-            InputError: the beginning breaks the rules.
+            InputError: the prefix breaks the grammar.
         """
-        if self.rules is None:
-            return (*ids, *wish)
-        found, state = list(ids), self.rules.start(ids)
-        for token in wish:
+        if self.grammar is None:
+            return (*ids, *continuation)
+        extended, state = list(ids), self.grammar.start(ids)
+        for token in continuation:
             allowed = state.allowed()
-            if self.complete(found, n_prompt) or allowed is None or token not in allowed:
+            if self.is_complete(extended, n_prompt) or allowed is None or token not in allowed:
                 break
-            found.append(token)
+            extended.append(token)
             _take(state, token)
-        return self._forced(found, state, n_prompt)
+        return self._add_forced(extended, state, n_prompt)
 
-    def choices(self, ids: Sequence[int], n_prompt: int) -> list[int]:
-        """Places behind the prompt, and in the context, at which a text had a choice.
+    def choice_positions(self, ids: Sequence[int], n_prompt: int) -> list[int]:
+        """Return the positions, after the prompt and within the context, at which a sequence had a choice.
 
-        A text that the rules would not let through as it stands, since it was mended where they bound how
-        often, has those before that place.
+        A sequence that the grammar accepts only with backtracking has those before that point.
         """
-        places = range(n_prompt, min(len(ids), self.context))
-        if self.rules is None:
-            return list(places)
-        state = self.rules.start(ids[:n_prompt])
-        found = []
-        for place in places:
+        positions = range(n_prompt, min(len(ids), self.context))
+        if self.grammar is None:
+            return list(positions)
+        state = self.grammar.start(ids[:n_prompt])
+        choices = []
+        for position in positions:
             allowed = state.allowed()
             if allowed is None or len(allowed) > 1:
-                found.append(place)
+                choices.append(position)
             try:
-                _take(state, ids[place])
+                _take(state, ids[position])
             except InputError:
                 break
-        return found
+        return choices
 
-    def names_group(self, ids: Sequence[int]) -> bool:
-        """Whether the space group comes next behind a beginning."""
-        return self.language.group_is_next(ids, self.options(ids))
+    def group_is_next(self, ids: Sequence[int]) -> bool:
+        """Return whether the space group comes next after a prefix."""
+        return self.language.group_is_next(ids, self.allowed(ids))
 
-    def _forced(self, found: list[int], state: GrammarState, n_prompt: int) -> Ids:
-        while not self.complete(found, n_prompt):
+    def _add_forced(self, ids: list[int], state: GrammarState, n_prompt: int) -> Ids:
+        while not self.is_complete(ids, n_prompt):
             allowed = state.allowed()
             if allowed is None or len(allowed) != 1:
                 break
-            found.append(allowed[0])
+            ids.append(allowed[0])
             _take(state, allowed[0])
-        return tuple(found)
+        return tuple(ids)
 
 
 def _take(state: Any, token: int) -> None:
-    """Let a state take a token for good: a beginning is not mended."""
+    """Advance a state without backtracking.
+
+    Raises:
+        InputError: the token is not allowed, or makes the grammar backtrack.
+    """
     if hasattr(state, "settle"):
-        # What is forbidden to be taken back is all before the token, and so the token too.
+        # With all tokens before it settled, the grammar cannot remove this one.
         state.settle()
-        back = state.advance(token)
-        if back:
-            raise InputError(f"the rules take back {back} tokens of a beginning")
+        n_removed = state.advance(token)
+        if n_removed:
+            raise InputError(f"the grammar removes {n_removed} tokens of a prefix")
         state.settle()
         return
     state.advance(token)

@@ -57,11 +57,11 @@ def make_policy(
     seed: int,
     roots: Sequence[SearchPrompt],
     prefixes: PrefixExplorer,
-    writer: PrefixSampler,
+    sampler: PrefixSampler,
 ) -> Policy:
     """Return the policy of `options.method`."""
     if options.method == "tree":
-        return TreePolicy(options.tree, seed, roots, prefixes, writer)
+        return TreePolicy(options.tree, seed, roots, prefixes, sampler)
     if options.method == "elites":
         return ElitePolicy(options.elites, seed, roots, prefixes)
     return Sampling(seed, roots)
@@ -111,7 +111,7 @@ class Search:
         self.note = self._generator.note(0)
         grammar = self._generator.grammar(0)
         options = self._generator.sequence_options()
-        self._writer = PrefixSampler(
+        self._sampler = PrefixSampler(
             self.model.network,
             stop=options.stop,
             temperature=options.temperature,
@@ -123,7 +123,7 @@ class Search:
         )
         roots = [SearchPrompt(choice.prompt, choice.weight) for choice in self._choices]
         prefixes = PrefixExplorer(self.model.language, grammar, self.model.config.context)
-        self._policy = make_policy(self.options, self.settings.seed, roots, prefixes, self._writer)
+        self._policy = make_policy(self.options, self.settings.seed, roots, prefixes, self._sampler)
         self._log = Journal(self.path)
         self._seconds_before = 0.0
 
@@ -210,7 +210,7 @@ class Search:
         n, first = self.options.rollouts, self.results.n_simulations
         rollouts = [(proposal, (first + i) * n + k) for i, proposal in enumerate(proposals) for k in range(n)]
         sampled = list(
-            self._writer.sample(
+            self._sampler.sample(
                 [(proposal.ids, len(self._choices[proposal.root].prompt)) for proposal, _ in rollouts],
                 seed=self.settings.seed,
                 indices=[index for _, index in rollouts],
@@ -224,7 +224,7 @@ class Search:
         annotation.validate(list(new.values()), self.executor)
         for crystal in crystals:
             earlier = self.results.same_ids(crystal.ids)
-            crystal.judge((new[crystal.ids] if earlier is None else earlier.crystal).validity)
+            crystal.set_validity((new[crystal.ids] if earlier is None else earlier.crystal).validity)
         samples = [
             SearchSample(crystal, first + i // n, 0.0, rollouts[i][0].move, sample=sample)
             for i, (crystal, sample) in enumerate(zip(crystals, sampled, strict=True))

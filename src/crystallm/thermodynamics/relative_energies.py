@@ -45,19 +45,19 @@ class RelativeEnergies:
         self._formation = formation
         self._hull = None if hull is None else Hull(Path(hull))
         self._elements: dict[str, float] = {}
-        self._asked: set[str] = set()
-        self._said: set[str] = set()
+        self._relaxed_elements: set[str] = set()
+        self._warned: set[str] = set()
 
     def prepare(self, compositions: Iterable[Composition]) -> None:
         """Compute the energies of all elements of some crystals, by relaxing their reference crystals."""
         if not self._formation:
             return
         symbols = {element.symbol for composition in compositions for element in composition.elements}
-        if new := symbols - self._asked:
+        if new := symbols - self._relaxed_elements:
             self._elements |= element_energies(new, self._model, device=self._device, executor=self._executor)
-            self._asked |= new
+            self._relaxed_elements |= new
 
-    def told(self, composition: Composition, energy: float) -> dict[str, float | None]:
+    def columns(self, composition: Composition, energy: float) -> dict[str, float | None]:
         """Return `formation_energy` and `e_above_hull`, None if not requested or not known.
 
         Args:
@@ -78,7 +78,7 @@ class RelativeEnergies:
         try:
             return self._hull.above(composition, energy)
         except InputError as error:
-            if str(error) not in self._said:
-                self._said.add(str(error))
+            if str(error) not in self._warned:
+                self._warned.add(str(error))
                 _LOG.warning("no energy above the hull: %s", error)
             return None

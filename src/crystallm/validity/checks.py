@@ -177,8 +177,7 @@ def check_record(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(x: str | CrystalLike) -> str:
-    """Return the text to check."""
-    text = x if isinstance(x, str) else getattr(x, "judged", None) or getattr(x, "cif", None)
+    text = x if isinstance(x, str) else getattr(x, "checked_text", None) or getattr(x, "cif", None)
     if not isinstance(text, str):
         raise InputError(
             f"can't judge {type(x).__name__}: give a standard text, a CIF or an object with one as .cif"

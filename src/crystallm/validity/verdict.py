@@ -59,7 +59,7 @@ class StructureFacts:
 
 
 class CrystalLike(Protocol):
-    """An object that can be checked like a string; a text `judged` takes precedence over `cif`."""
+    """An object that can be checked like a string; a text `checked_text` takes precedence over `cif`."""
 
     @property
     def cif(self) -> str:

@@ -65,7 +65,7 @@ def show_crystals(
     """Print the selected crystals of a run, as JSON or as a table with a summary."""
     from crystallm.crystals import table
 
-    selected = (row for rows in table.by_request(result.rows()) for row in table.kept(rows, selection))
+    selected = (row for rows in table.by_request(result.rows()) for row in table.select_rows(rows, selection))
     if output.as_json:
         print_json(selected)
     elif not output.quiet:

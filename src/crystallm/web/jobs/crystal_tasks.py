@@ -65,7 +65,7 @@ def crystal_summary(task: Mapping[str, Any]) -> dict[str, Any]:
         text = crystal.text if crystal.ended else ""
         return summary | {"text": text, "cif": crystal.cif} | structure_summary(crystal.structure, text)
     except TextError as error:
-        return summary | {"text": crystal.written, "broken": str(error)}
+        return summary | {"text": crystal.sampled_text, "broken": str(error)}
 
 
 def validity_summary(validity: Validity) -> dict[str, Any]:
