@@ -242,7 +242,7 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
     hot = ("--model", parrot, "--temperature", 3)
     command = ("generate", "--requests", "list.csv", "--only-valid", "--quiet", *hot)
     monkeypatch.setattr("crystallm.pipelines.blocks.BLOCK", 1)
-    monkeypatch.setattr("crystallm.pipelines.samples.JUDGED_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.pipelines.samples.BATCH", 1)
     monkeypatch.setattr("crystallm.generation.generator.CHECKED_TOGETHER", 1)
     assert crystallm(*command, "--out", "whole")[0] == 0
 

@@ -156,7 +156,7 @@ def test_crystals_are_judged_as_here(address: str, tmp_path: Path) -> None:
 
 
 def test_crystals_are_written_as_here(address: str, parrot: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("crystallm.pipelines.blocks.SENT_TOGETHER", 3)
+    monkeypatch.setattr("crystallm.pipelines.blocks.TASK_SIZE", 3)
     monkeypatch.setattr("crystallm.pipelines.blocks.BLOCK", 3)
     (tmp_path / "list.csv").write_text("formula,z,n\nTiO2,2,3\nNaCl,auto,2\nZnS,2,4\nC,8,1\n")
     command = ["generate", "--requests", str(tmp_path / "list.csv"), "--model", str(parrot), "--seed", "3"]
@@ -176,7 +176,7 @@ def test_a_large_run_of_which_a_worker_is_killed_has_the_same_rows(
 ) -> None:
     from distributed import Client
 
-    for name, value in {"LARGE": 10, "LARGE_BLOCK": 4, "SENT_TOGETHER": 4}.items():
+    for name, value in {"LARGE": 10, "LARGE_BLOCK": 4, "TASK_SIZE": 4}.items():
         monkeypatch.setattr(f"crystallm.pipelines.blocks.{name}", value)
     (tmp_path / "list.csv").write_text("formula\n" + "TiO2\nC8\nNaCl\nZnS\n" * 12)
     command = ["generate", "--requests", str(tmp_path / "list.csv"), "-n", "1", "--model", str(babbler)]
@@ -218,7 +218,7 @@ def test_one_formula_is_written_on_a_cluster_too(address: str, parrot: Path, cap
 def test_a_run_that_lost_units_keeps_the_others_and_goes_on_here(
     address: str, parrot: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr("crystallm.pipelines.blocks.SENT_TOGETHER", 1)
+    monkeypatch.setattr("crystallm.pipelines.blocks.TASK_SIZE", 1)
     monkeypatch.setattr("crystallm.pipelines.blocks.BLOCK", 2)
     (tmp_path / "list.csv").write_text("formula\nNa4Cl4\nTi2O4\n")
     command = ["generate", "--requests", str(tmp_path / "list.csv"), "-n", "2", "--model", str(parrot)]

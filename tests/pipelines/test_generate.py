@@ -14,15 +14,12 @@ from pyarrow import parquet
 
 from crystallm.cli.app import run
 from crystallm.cli.console import Pace
-from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
 from crystallm.execution import pool as execution_pool
-from crystallm.generation.request import Request, SamplingOptions
-from crystallm.models.load import load_model
 from crystallm.pipelines import blocks
 from crystallm.sources import collection
 from crystallm.storage import run_folder
-from crystallm.validity import checks, verdict
+from crystallm.validity import checks
 from killed import kill_after
 
 if TYPE_CHECKING:
@@ -42,7 +39,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are large and blocks small."""
     monkeypatch.setattr(blocks, "LARGE", 10)
     monkeypatch.setattr(blocks, "LARGE_BLOCK", 8)
-    monkeypatch.setattr(blocks, "SENT_TOGETHER", 8)
+    monkeypatch.setattr(blocks, "TASK_SIZE", 8)
 
 
 def write_list(path: Path, n: int) -> Path:
@@ -73,33 +70,6 @@ def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 # -- blocks --------------------------------------------------------------------------------------------------
 
 
-def test_blocks_hold_all_samples_once_in_their_order() -> None:
-    requests = [Request(formula="C", n=n) for n in (3, 1, 9, 2, 4)]
-    found = list(blocks.blocks(requests, SelectionOptions(), 4))
-    assert [block.number for block in found] == list(range(5))
-    assert [block.n for block in found] == [4, 4, 4, 4, 3]
-    samples = [
-        (piece.unit, piece.start + j, piece.first)
-        for block in found
-        for piece in block.pieces
-        for j in range(piece.request.n)
-    ]
-    firsts = (0, 3, 4, 13, 15)
-    assert samples == [(i, j, firsts[i]) for i, request in enumerate(requests) for j in range(request.n)]
-
-
-@pytest.mark.parametrize(
-    "selection", [SelectionOptions(only_valid=True, max_attempts=20), SelectionOptions(best=1)]
-)
-def test_what_is_counted_or_ranked_together_is_not_parted(selection: SelectionOptions) -> None:
-    requests = [Request(formula="C", n=n) for n in (3, 1, 9, 2)]
-    found = list(blocks.blocks(requests, selection, 4))
-    assert [[piece.unit for piece in block.pieces] for block in found] == [[0, 1], [2], [3]]
-    assert [piece.first for block in found for piece in block.pieces] == [
-        sum(selection.attempts(request.n) for request in requests[:i]) for i in range(4)
-    ]
-
-
 def test_a_parted_request_has_the_crystals_of_a_whole_one(
     babbler: Path, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,42 +83,6 @@ def test_a_parted_request_has_the_crystals_of_a_whole_one(
     )
     same(one, other)
     assert [row["sample"] for row in other] == list(range(20))
-
-
-def test_blocks_are_small_but_not_too_many() -> None:
-    assert [blocks.block_size(n) for n in (1, 1000, 30_000, 100_000, 10_000_000)] == [16, 16, 16, 50, 512]
-
-
-@pytest.mark.parametrize(
-    "selection",
-    [
-        SelectionOptions(),
-        SelectionOptions(only_valid=True, max_attempts=4),
-        SelectionOptions(rank="combined"),
-    ],
-)
-def test_the_first_block_is_kept_before_many_more_are_written(
-    selection: SelectionOptions, babbler: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that an interruption costs what was under way, and not minutes."""
-    judged: list[str] = []
-
-    def check_many(texts: list[str], **_: Any) -> list[verdict.Validity]:
-        judged.extend(texts)
-        return [checks.check(text) for text in texts]
-
-    monkeypatch.setattr(checks, "check_many", check_many)
-    settings = SamplingOptions(constraints="none", batch_size=8, device="cpu", max_new_tokens=4)
-    todo = blocks.blocks([Request(formula=FORMULAS[i % 5], n=4) for i in range(150)], selection, blocks.BLOCK)
-    written: list[int] = []
-    model = load_model(babbler, device="cpu")
-    done = blocks.write(model, blocks.Writing(settings, selection, named=True), todo, progress=written.append)
-    first = next(done)
-    assert first.block == 0
-    assert len(first.rows) == blocks.BLOCK
-    assert len(judged) <= blocks.BLOCK
-    # With `valid`, progress tells of valid ones, and there are none.
-    assert written[-1] <= blocks.BLOCK + settings.batch_size
 
 
 # -- a large run ---------------------------------------------------------------------------------------------
@@ -243,7 +177,7 @@ def test_a_bad_row_in_the_middle_stops_a_large_run_before_it_begins(
 
 # -- what is killed ------------------------------------------------------------------------------------------
 
-LIMITS = {"LARGE": 1000, "BLOCK": 200, "WRITTEN_TOGETHER": 400}
+LIMITS = {"LARGE": 1000, "BLOCK": 200, "GROUP": 400}
 PATCHES = f"""
 from crystallm.pipelines import blocks
 from crystallm.validity import checks

@@ -1,10 +1,8 @@
-"""A run of any number of requests, cut into blocks that are written one by one, here or on other processes.
+"""Blocks of consecutive requests, the units in which a run is sampled, stored and resumed.
 
-A block holds consecutive requests, and is what is done or not done of a run. Where blocks begin depends on
-the requests alone: neither on the size of batches nor on how many processes there are. A request of many
-crystals is parted between blocks, unless its crystals have to be seen together, to rank them or to count the
-valid ones. No more is held than the blocks under way: memory does not grow with the run. Refuses to know
-where rows are kept.
+Block boundaries depend on the requests only, not on batch sizes or the number of processes. A request of many
+crystals is split between blocks, unless its crystals are ranked or their valid ones counted. Memory does not
+grow with the run: only the current blocks are held. Does not depend on where rows are stored.
 """
 
 from __future__ import annotations
@@ -28,58 +26,57 @@ from crystallm.pipelines import samples
 from crystallm.references.options import ReferenceOptions
 
 LARGE = 10_000
-"""A run of more crystals is large: its rows stay in parts, and no file is written for each crystal."""
+"""A run of more crystals is large: its rows stay in parts, and crystals have no files of their own."""
 BLOCK, LARGE_BLOCK = 16, 512
-"""Crystals of a block, at least and at most: what is under way is lost where a run is interrupted."""
+"""Smallest and largest number of crystals of a block: an interrupted run loses its current blocks."""
 BLOCKS = 2000
-"""Blocks of a run, at most, before they grow: each is a file."""
-WRITTEN_TOGETHER = 2048
-"""Crystals that this process writes without a pause, at least: where the last of them are written, a batch
-is not full."""
-FIRST_TOGETHER = 256
-"""The same at the beginning, and then twice as many each time: what is open is weighed for all of them
-before the first is written."""
-SENT_TOGETHER = 64
-"""Crystals that travel to a worker together, at least; and as many as two batches have."""
+"""Number of blocks of a run above which they grow: each is a file."""
+GROUP = 2048
+"""Crystals that this process samples as one group, at least: only the last batch of a group is not full."""
+FIRST_GROUP = 256
+"""Crystals of the first group; each further group doubles. What requests leave open is chosen for a whole
+group before its first crystal is sampled."""
+TASK_SIZE = 64
+"""Crystals of a task for a worker, at least; two batches, if these are larger."""
 AHEAD = 256
-"""Tasks that an executor of unknown size has at a time, done or not."""
+"""Tasks that an executor of unknown size has at a time."""
 ATTEMPTS = 3
 """Attempts at a task whose worker fails."""
 
 MAX_FAILED = 10
-"""Tasks that fail for good before the run is given up."""
+"""Failed tasks after which the run ends."""
 
 
-class Piece(NamedTuple):
-    """Samples of one request that belong to one block.
+class RequestPart(NamedTuple):
+    """The samples of a request that belong to one block.
 
     Attributes:
-        unit: number of the request in the run.
-        request: as asked, but for so many crystals as the piece has.
+        number: of the request in the run.
+        request: with the n of this part.
         first: index of the first sample of the whole request in the run.
-        start: number of the piece's first sample in the request.
+        start: number of the first sample of this part in the request.
     """
 
-    unit: int
+    number: int
     request: Request
     first: int
     start: int
 
 
-class Block(NamedTuple):
-    """What is written, kept and done again together."""
+class RequestBlock(NamedTuple):
+    """Consecutive requests that are sampled and stored together."""
 
     number: int
-    pieces: tuple[Piece, ...]
+    parts: tuple[RequestPart, ...]
 
     @property
     def n(self) -> int:
-        """Crystals that are asked for."""
-        return sum(piece.request.n for piece in self.pieces)
+        """Number of requested crystals."""
+        return sum(part.request.n for part in self.parts)
 
 
-class Done(NamedTuple):
-    """What a block gave: rows with the columns of `crystal.COLUMNS`, CIFs by file name."""
+class BlockResult(NamedTuple):
+    """Results of a block: rows with the columns of `crystals.table.COLUMNS`, CIFs by file name."""
 
     block: int
     rows: list[dict[str, Any]]
@@ -87,16 +84,15 @@ class Done(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
-    """How all blocks of a run are written.
+class BlockOptions:
+    """How all blocks of a run are sampled and stored.
 
     Attributes:
         settings: how to sample.
-        selection: what is kept.
-        named: whether files are named after the request, too.
-        cifs: whether there are files.
-        nested: whether those of each block are in a folder of their own.
-        known: whether crystals are made of known ones, too.
+        selection: which crystals are kept.
+        named: whether file names have the number of the request.
+        cifs: whether each selected crystal has a file.
+        nested: whether each block has a folder for its files.
     """
 
     settings: SamplingOptions
@@ -108,125 +104,127 @@ class Writing:
 
 
 def block_size(n_crystals: int) -> int:
-    """Crystals of a block in a run of so many."""
+    """Return the number of crystals of a block in a run of n crystals."""
     return min(LARGE_BLOCK, max(BLOCK, n_crystals // BLOCKS))
 
 
-def blocks(requests: Iterable[Request], selection: SelectionOptions, size: int) -> Iterator[Block]:
-    """Cut a run into blocks.
+def split(requests: Iterable[Request], selection: SelectionOptions, size: int) -> Iterator[RequestBlock]:
+    """Split a run into blocks.
 
     Args:
         requests: all of the run.
-        size: crystals of a block; a request that cannot be parted may make it larger.
+        selection: which crystals are kept.
+        size: crystals of a block; a request that cannot be split may make it larger.
     """
     whole = selection.only_valid or selection.ranking is not None
-    pieces: list[Piece] = []
-    number = held = first = 0
-    for unit, request in enumerate(requests):
+    parts: list[RequestPart] = []
+    number = n_crystals = first = 0
+    for request_number, request in enumerate(requests):
         start = 0
         while start < request.n:
-            n = request.n if whole else min(request.n - start, size - held)
+            n = request.n if whole else min(request.n - start, size - n_crystals)
             part = request if n == request.n else request.model_copy(update={"n": n})
-            pieces.append(Piece(unit, part, first, start))
+            parts.append(RequestPart(request_number, part, first, start))
             start += n
-            held += n
-            if held >= size:
-                yield Block(number, tuple(pieces))
-                pieces, held, number = [], 0, number + 1
+            n_crystals += n
+            if n_crystals >= size:
+                yield RequestBlock(number, tuple(parts))
+                parts, n_crystals, number = [], 0, number + 1
         first += selection.attempts(request.n)
-    if pieces:
-        yield Block(number, tuple(pieces))
+    if parts:
+        yield RequestBlock(number, tuple(parts))
 
 
-def write(
-    model: Model | None,
-    writing: Writing,
-    todo: Iterable[Block],
+def sample_here(
+    options: BlockOptions,
+    blocks: Iterable[RequestBlock],
     *,
     executor: Executor | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[Done]:
-    """Write blocks in this process.
+) -> Iterator[BlockResult]:
+    """Sample, check and rank the crystals of blocks in this process.
 
     Args:
-        model: loaded; None where known crystals alone are used.
+        options: of all blocks.
+        blocks: drawn as needed.
         executor: where crystals are checked; None opens processes for each check.
-        progress: called with the number of crystals so far; with `valid`, of valid ones.
+        progress: called with the number of crystals so far; with `only_valid`, of valid ones.
 
     Returns:
-        An iterator over what they gave, in their order. The work is done as it is drawn from.
+        An iterator over the results, in the order of the blocks. Works as it is advanced.
 
     Raises:
-        InputError: while drawing, if no rule can be made for a request.
+        InputError: while iterating, if there is no grammar for a request.
     """
-    most = max(WRITTEN_TOGETHER, 8 * writing.settings.batch_size)
-    first = max(FIRST_TOGETHER, 2 * writing.settings.batch_size)
-    sizes = (min(most, first * 2 ** min(k, 20)) for k in itertools.count())
-    before = 0
-    for group in batching.grouped(todo, lambda block: block.n, sizes):
-        pieces = [piece for block in group for piece in block.pieces]
-        generator = make_generator(
+    largest = max(GROUP, 8 * options.settings.batch_size)
+    first = max(FIRST_GROUP, 2 * options.settings.batch_size)
+    sizes = (min(largest, first * 2 ** min(k, 20)) for k in itertools.count())
+    n_before = 0
+    for group in batching.grouped(blocks, lambda block: block.n, sizes):
+        parts = [part for block in group for part in block.parts]
             model,
-            [piece.request for piece in pieces],
-            writing.settings,
-            writing.selection,
-            library_of(writing.known),
-            first=[piece.first for piece in pieces],
-            starts=[piece.start for piece in pieces],
+            [part.request for part in parts],
+            options.settings,
+            options.selection,
+            first=[part.first for part in parts],
+            starts=[part.start for part in parts],
             executor=executor,
         )
-        yield from _written(
+        yield from _sample(
             generator,
-            writing,
-            [piece.unit for piece in pieces],
-            {block.number: len(block.pieces) for block in group},
-            None if progress is None else _behind(before, progress),
+            options,
+            [part.number for part in parts],
+            {block.number: len(block.parts) for block in group},
+            None if progress is None else _add_before(n_before, progress),
         )
-        before += sum(block.n for block in group)
+        n_before += sum(block.n for block in group)
         if progress is not None:
-            progress(before)
+            progress(n_before)
 
 
-def write_on(
+def sample_on(
     executor: Executor,
-    model: Model | None,
-    writing: Writing,
-    todo: Iterable[Block],
+    options: BlockOptions,
+    blocks: Iterable[RequestBlock],
     *,
     devices: Sequence[str] = (),
-    judges: int = 1,
+    check_workers: int = 1,
     ahead: int = AHEAD,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[Done]:
-    """Write blocks on an executor's workers, each of which loads the model by its name.
+) -> Iterator[BlockResult]:
+    """Sample, check and rank the crystals of blocks on the workers of an executor.
 
-    A worker that is lost costs its blocks another time, on another one.
+    Each worker loads the model by its name. If a worker fails, its blocks are sampled again on another one.
 
     Args:
-        devices: which the processes of a pool take in turn; none: that of the settings.
-        judges: processes that judge beside each worker.
-        ahead: tasks that are drawn and not done, at most.
-        progress: called with the number of crystals so far that were asked for.
+        executor: where to work.
+        model: as for `sample_here`; it does not sample.
+        options: as for `sample_here`.
+        blocks: as for `sample_here`.
+        devices: of the processes of a pool, in turn; empty: the one of the settings.
+        check_workers: processes for checks beside each worker.
+        ahead: unfinished tasks, at most.
+        progress: called with the number of requested crystals so far.
 
     Returns:
-        An iterator over what the blocks gave, in any order.
+        An iterator over the results of the blocks, in any order.
 
     Raises:
-        CrystallmError: while drawing, behind all that could be done: blocks were lost.
+        CrystallmError: at the end of the iteration, if blocks failed.
     """
-    same = samples.described(model, writing.settings, writing.known) | {
-        "selection": writing.selection.model_dump(),
-        "named": writing.named,
-        "cifs": writing.cifs,
-        "nested": writing.nested,
+    common = samples.model_description(model, options.settings) | {
+        "selection": options.selection.model_dump(),
+        "named": options.named,
+        "cifs": options.cifs,
+        "nested": options.nested,
         "devices": list(devices),
-        "judges": judges,
+        "check_workers": check_workers,
     }
-    size = max(SENT_TOGETHER, 2 * writing.settings.batch_size)
-    tasks = (same | _packed(group) for group in batching.grouped(todo, lambda block: block.n, size))
+    size = max(TASK_SIZE, 2 * options.settings.batch_size)
+    tasks = (common | _to_json(group) for group in batching.grouped(blocks, lambda block: block.n, size))
     n_done, failed = 0, []
     # Without limits: tasks are large, and a GPU driver reserves more addresses than there is memory.
-    results = map_tasks(executor, write_task, tasks, ahead=ahead, limits=None, attempts=ATTEMPTS)
+    results = map_tasks(executor, sample_task, tasks, ahead=ahead, limits=None, attempts=ATTEMPTS)
     with contextlib.closing(results):
         for task, value in results:
             if isinstance(value, Failure):
@@ -235,69 +233,76 @@ def write_on(
                     break
                 continue
             for block in value:
-                yield Done(**block)
+                yield BlockResult(**block)
             n_done += sum(request["n"] for request in task["requests"])
             if progress is not None:
                 progress(n_done)
     if failed:
         raise CrystallmError(
             f"{len(failed)} tasks failed, each {ATTEMPTS} times ({failed[-1]}); with --out, the same command "
-            "does what is missing"
+            "samples what is missing"
         )
 
 
-def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The worker's side of `write_on`: blocks as plain values."""
+def sample_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the results of the blocks of a task of `sample_on`, as JSON values. Runs on the worker."""
     selection = SelectionOptions(**task["selection"])
     requests = [Request(**request) for request in task["requests"]]
-    generator = samples.generator_of(task, requests, selection, checks=task["judges"])
-    writing = Writing(
+    generator = samples.make_generator(task, requests, selection, check_workers=task["check_workers"])
+    options = BlockOptions(
         generator.settings, selection, named=task["named"], cifs=task["cifs"], nested=task["nested"]
     )
-    n_pieces = dict(zip(task["blocks"], task["pieces"], strict=True))
-    return [done._asdict() for done in _written(generator, writing, task["units"], n_pieces, None)]
+    n_parts = dict(zip(task["blocks"], task["n_parts"], strict=True))
+    return [result._asdict() for result in _sample(generator, options, task["numbers"], n_parts, None)]
 
 
-def _packed(group: Sequence[Block]) -> dict[str, Any]:
-    """Blocks as plain values."""
-    pieces = [piece for block in group for piece in block.pieces]
+def _to_json(group: Sequence[RequestBlock]) -> dict[str, Any]:
+    """Return blocks as JSON values."""
+    parts = [part for block in group for part in block.parts]
     return {
         "blocks": [block.number for block in group],
-        "pieces": [len(block.pieces) for block in group],
-        "units": [piece.unit for piece in pieces],
-        "requests": [piece.request.model_dump(exclude_none=True) for piece in pieces],
-        "first": [piece.first for piece in pieces],
-        "starts": [piece.start for piece in pieces],
+        "n_parts": [len(block.parts) for block in group],
+        "numbers": [part.number for part in parts],
+        "requests": [part.request.model_dump(exclude_none=True) for part in parts],
+        "first": [part.first for part in parts],
+        "starts": [part.start for part in parts],
     }
 
 
-def _written(
-    generator: AnyGenerator,
-    writing: Writing,
+def _sample(
+    options: BlockOptions,
     numbers: Sequence[int],
-    n_pieces: Mapping[int, int],
+    n_parts: Mapping[int, int],
     progress: Callable[[int], None] | None,
-) -> Iterator[Done]:
-    """Write blocks, told as so many of the generator's requests each."""
-    written = samples.write(
+) -> Iterator[BlockResult]:
+    """Yield the results of blocks.
+
+    Args:
+        generator: of the parts of all blocks.
+        options: of all blocks.
+        numbers: of the requests of the parts.
+        n_parts: number of parts of each block, by its number.
+        progress: as for `Generator.generate`.
+    """
+    results = samples.sample_requests(
         generator,
         range(len(numbers)),
-        writing.selection,
+        options.selection,
         numbers=numbers,
-        named=writing.named,
-        cifs=writing.cifs,
+        named=options.named,
+        cifs=options.cifs,
         progress=progress,
     )
-    for number, n in n_pieces.items():
+    for number, n in n_parts.items():
         rows: list[dict[str, Any]] = []
-        for found in itertools.islice(written, n):
-            rows += found.rows
-        if writing.nested:
+        for result in itertools.islice(results, n):
+            rows += result.rows
+        if options.nested:
             for row in rows:
                 row["file"] = row["file"] and f"{number:05d}/{row['file']}"
-        yield Done(number, rows, {row["file"]: row["cif"] for row in rows if row["file"]})
+        yield BlockResult(number, rows, {row["file"]: row["cif"] for row in rows if row["file"]})
 
 
-def _behind(before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
-    """Progress that goes on where it was."""
-    return lambda done: progress(before + done)
+def _add_before(n_before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
+    """Return progress that counts what was done before."""
+    return lambda done: progress(n_before + done)

@@ -71,7 +71,7 @@ def run(
         with ProcessPool(os.cpu_count() or 1) as pool:
             generator.executor = pool
             for number, _ in units:
-                (result,) = samples.write(
+                (result,) = samples.sample_requests(
                     generator, [0], selection, numbers=[0], named=False, progress=advance
                 )
                 yield UnitResult(number, result.rows, result.cifs)

@@ -236,10 +236,10 @@ class _Run:
         """Whether there is a file for each crystal."""
         return not self.large if self.options.write_cifs is None else self.options.write_cifs
 
-    def cut(self) -> Iterator[blocks.Block]:
-        """Cut the run into blocks, the units of resumption."""
+    def split(self) -> Iterator[blocks.RequestBlock]:
+        """Split the run into blocks, the units of resumption."""
         requests = request_files.unchanged(self.requests(lambda _: None), self.survey)
-        return blocks.blocks(requests, self.selection, blocks.block_size(self.survey.n_crystals))
+        return blocks.split(requests, self.selection, blocks.block_size(self.survey.n_crystals))
 
     def note(self) -> str:
         """Describe how the single request was interpreted; "" for a file of requests."""
@@ -275,7 +275,7 @@ class _Run:
         large = self.large and self.options.out is not None
         folder = RunFolder(self.options.out, self.configuration(), table.COLUMNS, parted=large)
         run_units(
-            self.cut(),
+            self.split(),
             self._sample,
             folder,
             task="generating valid crystals" if self.selection.only_valid else "generating crystals",
@@ -292,10 +292,10 @@ class _Run:
         return GenerateResult(lambda: rows, count_rows(rows, self.selection), self.note, large=False)
 
     def _sample(
-        self, units: Iterator[tuple[int, blocks.Block]], advance: Callable[[int], None]
+        self, units: Iterator[tuple[int, blocks.RequestBlock]], advance: Callable[[int], None]
     ) -> Generator[UnitResult]:
         """Yield the crystals of each block: its rows, and CIFs by name."""
-        writing = blocks.Writing(
+        options = blocks.BlockOptions(
             self.sampling,
             self.selection,
             named=self.survey.n_requests > 1,
@@ -308,15 +308,15 @@ class _Run:
         workers = os.cpu_count() or 1 if self.place.here else self.place.workers
         with open_place(self.place.cluster, workers) as executor:
             if self.place.here:
-                results = blocks.write(self.model, writing, todo, executor=executor, progress=advance)
+                results = blocks.sample_here(self.model, options, todo, executor=executor, progress=advance)
             else:
                 bounds: dict[str, Any] = {}
                 if self.place.cluster is None:
                     n = self.place.workers
                     # A GPU samples faster than one core checks.
-                    judges = max(1, (os.cpu_count() or 1) // n)
-                    bounds = {"devices": self.place.devices, "judges": judges, "ahead": 2 * n}
-                results = blocks.write_on(executor, self.model, writing, todo, progress=advance, **bounds)
+                    check_workers = max(1, (os.cpu_count() or 1) // n)
+                    bounds = {"devices": self.place.devices, "check_workers": check_workers, "ahead": 2 * n}
+                results = blocks.sample_on(executor, self.model, options, todo, progress=advance, **bounds)
             yield from (UnitResult(*result) for result in results)
 
 

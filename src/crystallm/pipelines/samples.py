@@ -1,8 +1,7 @@
-"""Requests written, judged, ranked and kept as rows and CIFs, and what an executor's workers need for it.
+"""Sample, check and rank the crystals of requests, as rows and CIFs, in this process or on workers.
 
-A unit is one request of a run. Its rows are the same wherever it is done: its samples have the indices that
-they have in the whole run. Knows what a row of results holds; refuses to know where rows are kept, and how
-many requests there are (see `bulk`).
+The rows of a request are the same wherever it is sampled: samples have their indices in the whole run. Does
+not depend on where rows are stored, or on the number of requests (see `blocks`).
 """
 
 from __future__ import annotations
@@ -25,81 +24,81 @@ from crystallm.models.model import Model
 from crystallm.references.load import fingerprint
 from crystallm.references.options import ReferenceOptions
 
-JUDGED_TOGETHER = 256
-"""Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""
+BATCH = 256
+"""Crystals that are checked and ranked together, at most; fewer where that takes more than seconds."""
 
 
-class Written(NamedTuple):
-    """What a unit gave.
+class RequestResult(NamedTuple):
+    """Results of a request.
 
     Attributes:
-        unit: number of the request.
-        rows: one a crystal, with the columns of `crystal.COLUMNS`.
-        cifs: of the request's answers, by file name.
+        number: of the request.
+        rows: one per crystal, with the columns of `crystals.table.COLUMNS`.
+        cifs: of the selected crystals, by file name.
     """
 
-    unit: int
+    number: int
     rows: list[dict[str, Any]]
     cifs: dict[str, str]
 
 
-def write(
-    generator: AnyGenerator,
-    todo: Sequence[int],
+def sample_requests(
+    indices: Sequence[int],
     selection: crystals_selection.SelectionOptions,
     *,
     numbers: Sequence[int],
     named: bool,
     cifs: bool = True,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[Written]:
-    """Write units in this process.
+) -> Iterator[RequestResult]:
+    """Sample, check and rank the crystals of requests in this process.
 
     Args:
-        generator: of the run's requests.
+        generator: of the requests.
+        indices: of the requests in the generator.
+        selection: which crystals are kept.
         numbers: of the generator's requests in the run.
-        named: whether files are named after the request too.
-        cifs: whether there are files.
+        named: whether file names have the number of the request.
+        cifs: whether each selected crystal has a file.
+        progress: as for `Generator.generate`.
 
     Raises:
-        InputError: at once, if no rule can be made for a request.
+        InputError: at once, if there is no grammar for a request.
     """
-    writing = generator.generate_valid if selection.only_valid else generator.generate
-    written = writing(todo, progress=progress)
-    least = FEWEST
-    if selection.energy is not None:  # so many that each core has some to ask about
-        least = max(least, annotation.ENERGIES_PER_WORKER * (os.cpu_count() or 1))
+    generate = generator.generate_valid if selection.only_valid else generator.generate
+    sampled = generate(indices, progress=progress)
+    min_batch = FEWEST
+    if selection.energy is not None:  # enough for each core
+        min_batch = max(min_batch, annotation.ENERGIES_PER_WORKER * (os.cpu_count() or 1))
 
-    def units() -> Iterator[Written]:
-        portion = AdaptiveBatchSize(JUDGED_TOGETHER, least)
-        for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), portion.sizes()):
-            if not selection.only_valid:  # else they have been judged
-                annotation.validate(
-                    [crystal for _, found in together for crystal in found], generator.executor
-                )
-            crystals = [crystal for _, found in together for crystal in found]
+    def results() -> Iterator[RequestResult]:
+        size = AdaptiveBatchSize(BATCH, min_batch)
+        for batch in grouped(zip(indices, sampled, strict=True), lambda pair: len(pair[1]), size.sizes()):
+            crystals = [crystal for _, of_request in batch for crystal in of_request]
+            if not selection.only_valid:  # otherwise they are checked already
+                annotation.validate(crystals, generator.executor)
             annotation.add_energies(
                 crystals, selection, device=generator.settings.device, executor=generator.executor
             )
             if selection.ranking is not None:
-                ranking.rank([found for _, found in together], selection.ranking, executor=generator.executor)
-            for unit, crystals in together:
-                number = numbers[unit]
-                rows = _rows(number, generator.plans[unit].request, crystals, generator.starts[unit])
+                ranking.rank(
+                    [of_request for _, of_request in batch], selection.ranking, executor=generator.executor
+                )
+            for index, of_request in batch:
+                number = numbers[index]
+                rows = _rows(number, generator.plans[index].request, of_request, generator.starts[index])
                 files = _name_files(rows, selection, named=named) if cifs else {}
-                yield Written(number, rows, files)
-            portion.done(sum(len(found) for _, found in together))
+                yield RequestResult(number, rows, files)
+            size.done(len(crystals))
 
-    return units()
-
-
-# -- what every task that writes needs -----------------------------------------------------------------------
+    return results()
 
 
-def described(
-    model: Model | None, settings: SamplingOptions, known: ReferenceOptions | None = None
-) -> dict[str, Any]:
-    """What a worker needs to write as a generator here does, besides requests and their first indices."""
+# --- on workers ---
+
+
+def model_description(model: Model, settings: SamplingOptions) -> dict[str, Any]:
+    """Return what a worker needs to sample like this process: model, weights and settings, as JSON values."""
     from crystallm.models import load
 
     known = known or ReferenceOptions.defaults()
@@ -114,37 +113,28 @@ def described(
     }
 
 
-def known_facts(known: ReferenceOptions) -> dict[str, Any]:
-    """Return what the configuration of a run says of known crystals; nothing where none are used."""
-    library = library_of(known)
-    if library is None:
-        return {}
-    return {"source": known.crystals_from, "library": fingerprint(library)}
-
-
-def generator_of(
+def make_generator(
     task: Mapping[str, Any],
     requests: Sequence[Request],
     selection: crystals_selection.SelectionOptions | None = None,
     *,
-    checks: int = 1,
-) -> AnyGenerator:
-    """The generator that a task describes, on the worker.
+    check_workers: int = 1,
+    """Return the generator of a task, on the worker.
 
-    Where the task names several `devices`, the processes of this machine take them in turn.
+    If the task has several `devices`, the processes of this machine take them in turn.
 
     Args:
-        task: from `described`, with the indices of the samples.
+        task: from `model_description`, with the indices of the samples.
         selection: how many samples a request may take.
-        checks: processes beside the worker that check crystals.
+        check_workers: processes for checks beside the worker.
 
     Raises:
-        CheckpointError: the worker does not see the model.
-        InputError: it sees another one of this name.
+        CheckpointError: the worker does not find the model.
+        InputError: its model of this name has other weights.
     """
     import torch
 
-    torch.set_num_threads(1)  # workers stand side by side, one a core
+    torch.set_num_threads(1)  # there is one worker per core
     settings = SamplingOptions(**task["settings"])
     if devices := task.get("devices"):
         settings = settings.model_copy(update={"device": devices[worker_index() % len(devices)]})
@@ -161,7 +151,7 @@ def generator_of(
         library_of(ReferenceOptions(**task["references"])),
         first=task["first"],
         starts=task.get("starts"),
-        executor=worker_pool(checks),
+        executor=worker_pool(check_workers),
     )
 
 
@@ -172,15 +162,15 @@ def _model(name: str, device: str, dtype: str) -> Model:
     return load_model(name, device=device, dtype=dtype)
 
 
-def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) -> list[dict[str, Any]]:
-    """Rows of one request, the first one that of the sample with this number."""
+def _rows(number: int, request: Request, crystals: Sequence[Crystal], start: int) -> list[dict[str, Any]]:
+    """Return the rows of one request; `start` is the number of its first sample."""
     rows = []
     for sample, crystal in enumerate(crystals, start=start):
         row = (
             crystal.row()
             | request_columns(request)
             | {
-                "request": unit,
+                "request": number,
                 "sample": sample,
             }
         )
@@ -191,11 +181,11 @@ def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) 
 def _name_files(
     rows: Sequence[dict[str, Any]], selection: crystals_selection.SelectionOptions, *, named: bool
 ) -> dict[str, str]:
-    """The CIFs of a request's answers by file name, which is noted in their rows."""
+    """Return the CIFs of the selected crystals by file name, and set the names in their rows."""
     cifs = {}
     for row in select_rows(rows, selection):
         if row["cif"]:
-            place = f"{row['request']:05d}-" if named else ""
-            row["file"] = f"{place}{row['formula']}-sg{row['space_group_number']}-{row['sample']:04d}.cif"
+            prefix = f"{row['request']:05d}-" if named else ""
+            row["file"] = f"{prefix}{row['formula']}-sg{row['space_group_number']}-{row['sample']:04d}.cif"
             cifs[row["file"]] = row["cif"]
     return cifs
