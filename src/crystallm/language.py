@@ -41,7 +41,7 @@ class Language(Protocol):
 
     @property
     def low_weight_ids(self) -> tuple[int, ...]:
-        """Tokens that training may weigh less: given by the prompt or the grammar, or close to noise."""
+        """Tokens with a lower loss weight: given by the prompt or the grammar, or close to noise."""
         ...
 
     @property

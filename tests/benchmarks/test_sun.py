@@ -1,4 +1,4 @@
-"""Stable, unique and novel: figures worked out by hand, and what cannot be weighed profits nobody."""
+"""Stable, unique and novel: figures worked out by hand, and crystals without an energy count as unstable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_sun_of_ten_crystals_is_what_one_counts():
     found = sun.summarise(ROWS, energies=True, relaxed=True, hull=True, known=True)
     counts = {name: one.count for name, one in found.shares.items()}
     assert counts == {
-        "weighed": 9, "converged": 10, "placed": 8, "stable": 4, "metastable": 7, "unique": 8, "novel": 8,
+        "with_energy": 9, "converged": 10, "placed": 8, "stable": 4, "metastable": 7, "unique": 8, "novel": 8,
         "sun": 2, "msun": 4,
     }  # fmt: skip
     assert found.shares["sun"].share == 0.2

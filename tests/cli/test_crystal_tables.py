@@ -66,7 +66,7 @@ def test_what_helps_is_told_where_large_cells_come_out_broken(capsys):
         assert len(found) == told
         if told:
             assert "(1000 atoms)" in found[0]
-            assert "ask for fewer formula units" in found[0]
+            assert "request fewer formula units" in found[0]
 
 
 def test_a_narrow_terminal_still_shows_the_verdict(capsys, monkeypatch):

@@ -90,7 +90,7 @@ class Sun:
     Attributes:
         n: N.
         bound: b, eV/atom.
-        shares: by name, as requested: `weighed` (with an energy), `converged` (relaxation converged),
+        shares: by name, as requested: `with_energy`, `converged` (relaxation converged),
             `placed` (with an energy above the hull), `stable`, `metastable`, `unique`, `novel`, `sun`,
             `msun`.
         e_above_hull: eV/atom; None without a hull.
@@ -173,7 +173,7 @@ def summarise(
         return bool(row["unique"] and row["novel"])
 
     tests: dict[str, tuple[bool, Callable[[Mapping[str, Any]], bool]]] = {
-        "weighed": (energies, lambda row: row["energy"] is not None),
+        "with_energy": (energies, lambda row: row["energy"] is not None),
         "converged": (relaxed, lambda row: bool(row["converged"])),
         "placed": (hull, lambda row: row["e_above_hull"] is not None),
         "stable": (hull, lambda row: below(row, novelty.STABLE)),

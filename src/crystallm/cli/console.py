@@ -19,7 +19,7 @@ from crystallm.execution.progress import Progress
 
 @contextlib.contextmanager
 def progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, if that is a terminal."""
+    """Show a progress bar on standard error, if that is a terminal."""
     if not (shown and sys.stderr.isatty()):
         yield lambda _: None
         return
@@ -33,7 +33,7 @@ def progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[
 
 
 def without_nan(value: Any) -> Any:
-    """A value as JSON has it: None for what is no number, tuples as lists, all the way down."""
+    """Return a value for JSON: None for NaN, lists for tuples, at all levels."""
     if isinstance(value, dict):
         return {name: without_nan(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -61,37 +61,38 @@ def progress_bars(*, shown: bool) -> Progress:
 
 
 WINDOW = 60.0
-"""Seconds over which the pace is taken, at least."""
+"""Seconds over which the rate is averaged, at least."""
 STEPS = 8
-"""Steps over which it is taken, at least: a block may take minutes."""
+"""Steps over which the rate is averaged, at least: a block may take minutes."""
 EVERY = 60.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines if standard error is not a terminal."""
 
 
 class Pace:
-    """Takes note of how much is done, and when.
+    """Recent rate of a run.
 
     Args:
-        now: the time in seconds, from any zero.
+        done: number of items done before.
+        now: time in seconds, from any zero.
     """
 
     def __init__(self, done: int, now: float) -> None:
         self._marks = deque([(now, done)])
 
     def mark(self, done: int, now: float) -> None:
-        """Note that so much is done."""
+        """Record the number of items done."""
         self._marks.append((now, done))
         while len(self._marks) > STEPS + 1 and self._marks[1][0] <= now - WINDOW:
             self._marks.popleft()
 
     @property
     def rate(self) -> float:
-        """What is done a second, lately; 0 at the beginning."""
+        """Recent rate, items per second; 0 at the start."""
         (start, before), (end, after) = self._marks[0], self._marks[-1]
         return (after - before) / (end - start) if end > start else 0.0
 
     def describe(self, total: int) -> str:
-        """Rate and time left, as `12.3 crystals/s, 1:02:03 left`."""
+        """Return rate and time left, as `12.3 crystals/s, 1:02:03 left`."""
         if self.rate <= 0:
             return ""
         seconds = max(0, round((total - self._marks[-1][1]) / self.rate))
@@ -101,14 +102,16 @@ class Pace:
 
 @contextlib.contextmanager
 def paced(what: str, total: int, done: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Tell on standard error how far a run is.
+    """Show the progress of a run with its rate on standard error.
 
     Args:
-        what: is counted, such as `writing crystals`.
-        total: of all that is to be done, by this run and before.
+        what: label, such as `generating crystals`.
+        total: number of items, including those done before.
+        done: number of items done before.
+        shown: whether to show anything.
 
     Returns:
-        A context whose function takes how much has been done by this run.
+        A context whose function takes the number of items done by this run.
     """
     pace = Pace(done, time.monotonic())
     if not shown:
@@ -132,7 +135,7 @@ def paced(what: str, total: int, done: int, *, shown: bool) -> Iterator[Callable
 
 
 def _lines(what: str, total: int, done: int, pace: Pace) -> Callable[[int], None]:
-    """Writes a line now and then: a log of a night need not be longer."""
+    """Return a function that writes a line now and then, for logs."""
     last = time.monotonic()
 
     def advance(now_done: int) -> None:
@@ -148,11 +151,11 @@ def _lines(what: str, total: int, done: int, pace: Pace) -> Callable[[int], None
 
 
 _MIN_WIDTH = 120
-"""Columns of a page when the output is no terminal: one of 80 cuts the cells."""
+"""Width of the output if it is not a terminal: 80 columns cut table cells."""
 
 
 def new_table(title: str | None = None) -> Table:
-    """A table in the look of all, its title set to the left."""
+    """Return an empty table in the common style, with its title on the left."""
     return Table(
         title=None if title is None else plain(title),
         title_justify="left",
@@ -162,18 +165,18 @@ def new_table(title: str | None = None) -> Table:
 
 
 def plain(text: str) -> str:
-    """Text in which square brackets are brackets, not rich's marks."""
+    """Return text in which square brackets are not markup of rich."""
     return text.replace("[", "\\[")
 
 
 class _Console(Console):
-    """A console that leaves it to the command line what is done when the reader has left."""
+    """A console that raises BrokenPipeError, which the command line handles."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def page() -> Console:
-    """Standard output, wide enough for tables where it is no terminal."""
+    """Return standard output, wide enough for tables if it is not a terminal."""
     console = _Console()
     return console if console.is_terminal else _Console(width=max(console.width, _MIN_WIDTH))

@@ -1,4 +1,4 @@
-"""What the commands print: tables for a person. Knows rows (plain dicts), not where they come from."""
+"""Tables of crystals on the terminal. Rows are dicts, wherever they come from."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from crystallm.cli.console import page, plain
 _REASONS = 10
 _REASON = 90
 _RELATED = {"formation_energy": "formation", "e_above_hull": "above hull"}
-"""Columns of energies counted from others, eV per atom, and their heads."""
+"""Columns of relative energies, eV per atom, and their headings."""
 LARGE_CELL = 100
-"""Atoms of a cell from which on a person is told what helps where no crystal is valid."""
+"""Atoms of a cell above which advice is printed if no crystal is valid."""
 INDEPENDENT = 30
-"""Independent atoms up to which crystals come out valid: docs/grammar.md has the figures."""
+"""Independent atoms up to which crystals are usually valid: docs/grammar.md has the figures."""
 
 
 def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows in the order of the requests, those of one by rank, or else the valid and the likely ones first.
+    """Return rows in the order of requests; in each by rank, without ranks valid and likely ones first.
 
-    Log-likelihoods of different requests are not compared: they are of texts of different length.
+    Log-likelihoods of different requests are not compared: their sequences differ in length.
     """
     return sorted(
         rows,
@@ -41,12 +41,12 @@ def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int, limit: int) -> None:
     """Print crystals as a table, best first, equal ones of a request on one line (×4).
 
-    Equal are those of one cluster where they have been folded, else those of one text. Where Z was chosen, it
-    stands in a column of its own with its weight; so does the energy where a model was asked, and the known
-    crystal that one was made of.
+    Equal crystals are those of one cluster or, without ranking, with the same text. Z has a column with its
+    probability if it was chosen, energies if they were computed.
 
     Args:
-        note: how the request was read, printed above the table if there is one request.
+        note: how the request was interpreted, printed above the table if there is one request.
+        n_requests: number of requests.
         limit: lines, at most.
     """
     lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
@@ -73,8 +73,8 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     if with_relatives:
         table.add_column("like", overflow="fold")
     table.add_column("valid, or why not", overflow="fold", min_width=12)
-    folded = any(len(equal) > 1 or (equal[0].get("cluster_size") or 1) > 1 for equal in lines.values())
-    table.add_column("sample\n×equal" if folded else "sample", justify="right", no_wrap=True)
+    has_duplicates = any(len(equal) > 1 or (equal[0].get("cluster_size") or 1) > 1 for equal in lines.values())
+    table.add_column("sample\n×equal" if has_duplicates else "sample", justify="right", no_wrap=True)
     for equal in list(lines.values())[:limit]:
         row = equal[0]
         broken = row.get("formula") is None
@@ -105,14 +105,14 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
 
 
 def _advice(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What helps where cells are too large to come out valid; "" where that is not the matter."""
+    """Return advice if cells are too large to be valid; "" otherwise."""
     largest = max((row.get("n_atoms") or 0 for row in rows), default=0)
     if largest < LARGE_CELL or any(row["valid"] for row in rows):
         return ""
     return (
-        f"none is valid: cells as large as this ({largest} atoms) come out sound where symmetry leaves some "
-        f"{INDEPENDENT} independent atoms at most: ask for fewer formula units, or for a group of high "
-        "symmetry (--space-group)"
+        f"none is valid: cells as large as this ({largest} atoms) are usually valid only with at most about "
+        f"{INDEPENDENT} independent atoms: request fewer formula units, or a group of high symmetry "
+        "(--space-group)"
     )
 
 
@@ -121,24 +121,27 @@ def print_summary(counts: Mapping[str, int], folder: Path | None, *, parted: boo
 
     Args:
         counts: `crystals`, `valid` and `kept`.
+        folder: with the crystals; None if they are not stored.
+        parted: whether rows are stored in parts.
     """
-    written, valid, kept = counts["crystals"], counts["valid"], counts["kept"]
+    n, valid, kept = counts["crystals"], counts["valid"], counts["kept"]
     where = "not kept: --out FOLDER keeps them"
     if folder is not None:
         tables = folder / ("results" if parted else "results.parquet")
         where = ", ".join(str(path) for path in (tables, folder / "cifs") if path == tables or path.is_dir())
-    said = f"{written} crystals, {valid} valid"
-    if kept < written:
-        said += f" ({valid / written:.0%}), {kept} kept"
-    page().print(plain(f"{said}; {where}"), soft_wrap=True, highlight=False)
+    summary = f"{n} crystals, {valid} valid"
+    if kept < n:
+        summary += f" ({valid / n:.0%}), {kept} kept"
+    page().print(plain(f"{summary}; {where}"), soft_wrap=True, highlight=False)
 
 
 def print_search(
     rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], folder: Path | None, limit: int
 ) -> None:
-    """Print what a search has found.
+    """Print the crystals and the summary of a search.
 
     Args:
+        folder: with the results; None if they are not stored.
         limit: lines, at most.
     """
     console = page()
@@ -148,23 +151,23 @@ def print_search(
         console.print(plain(f"{summary['note']}: no valid crystal with an energy"))
     for name, part in (("", summary), ("plain sampling: ", summary.get("baseline"))):
         if part is not None:
-            console.print(plain(f"{name}{_search_told(part)}"), soft_wrap=True, highlight=False)
+            console.print(plain(f"{name}{_search_line(part)}"), soft_wrap=True, highlight=False)
     if summary["stopped"]:
         console.print(plain(f"stopped early: {summary['stopped']}"), soft_wrap=True, highlight=False)
     where = "not kept: --out FOLDER keeps them" if folder is None else f"all in {folder}"
     console.print(plain(where), soft_wrap=True, highlight=False)
 
 
-def _search_told(summary: Mapping[str, Any]) -> str:
+def _search_line(summary: Mapping[str, Any]) -> str:
     lowest = "none" if summary["lowest"] is None else f"{summary['lowest']:.4f} eV/atom"
     share = summary["valid"] / max(1, summary["texts"])
-    said = (
+    line = (
         f"{summary['simulations']} simulations, {share:.0%} valid, {summary['energy_calls']} energies, "
         f"{summary['distinct']} distinct crystals, lowest {lowest}, {summary['seconds']:.1f} s"
     )
     if summary["without_energy"]:
-        said += f"; {summary['without_energy']} without an energy, the last since: {summary['why']}"
-    return said
+        line += f"; {summary['without_energy']} without an energy, the last because: {summary['why']}"
+    return line
 
 
 def _relative(row: Mapping[str, Any]) -> str:
@@ -179,7 +182,7 @@ def _energy(row: Mapping[str, Any], name: str = "energy") -> str:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    """Lengths, and angles where one is not 90 degrees."""
+    """Return the lengths, and the angles if one is not 90 degrees."""
     lengths = " ".join(f"{row[name]:.2f}" for name in ("a", "b", "c"))
     angles = [row[name] for name in ("alpha", "beta", "gamma")]
     if all(abs(angle - 90) < 0.01 for angle in angles):
@@ -188,6 +191,6 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 def _shortened(reasons: str) -> str:
-    """The first of several reasons; results.parquet has all."""
+    """Return the first of several reasons; results.parquet has all."""
     first = reasons.split("; ", maxsplit=1)[0]
     return first if len(first) <= _REASON else f"{first[: _REASON - 3]}..."

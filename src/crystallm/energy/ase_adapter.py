@@ -70,10 +70,10 @@ class ModelCalculator(Calculator):  # type: ignore[misc] # ase is untyped
         self._bound = bound
 
     def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
-        """Ask the model.
+        """Set the results for the current atoms.
 
         Raises:
-            CrystallmError: it has no forces or no stress, or gives what is no number or out of bounds.
+            CrystallmError: the model has no forces or no stress, or returns NaN or values out of bounds.
         """
         super().calculate(atoms, properties, system_changes)
         (found,) = self._energy_model.predict([to_structure(self.atoms)], forces=True)

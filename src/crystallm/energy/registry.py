@@ -1,11 +1,11 @@
-"""What an energy model is, and where to find one by its name.
+"""Energy models by name.
 
-    chgnet            CHGNet 0.3.0, whose weights come with its package
+    chgnet            CHGNet 0.3.0, with the weights of its package
     sevennet          SevenNet-0, likewise
-    module:factory    what this function returns: any ASE calculator, or an energy model
-    tcp://host:port   what answers there, see `exchange`
+    module:factory    a function that returns an ASE calculator or an energy model
+    tcp://host:port   an energy server, see `zmq_server`
 
-Refuses to know what is done with energies, and how a model can fail: see `scoring`.
+Does not depend on how energies are used, or how models fail; see `calculations`.
 """
 
 from __future__ import annotations

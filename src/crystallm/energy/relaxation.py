@@ -1,8 +1,8 @@
 """Relax a crystal to the nearest minimum of an energy model, cell and atoms, with ASE.
 
 FIRE (Bitzek et al. 2006) on the atoms and the logarithm of the deformation (ASE's FrechetCellFilter). A
-structure that runs away, or whose energy is no number, is given up with the reason. Refuses to know where
-crystals come from and where they are kept.
+relaxation that diverges, or has a NaN energy, fails with the reason. Does not depend on where crystals come
+from or are stored.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Relaxed:
         steps: that were taken.
         converged: whether the largest force is below `fmax`.
         fmax: the largest force left, eV/Å, as in `Options`.
-        trajectory: (structure, eV per atom) of each step, the first one too; none unless asked for.
+        trajectory: (structure, eV per atom) of each step, including the first; empty unless requested.
     """
 
     before: Structure

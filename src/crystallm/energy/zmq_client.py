@@ -27,7 +27,7 @@ class ZmqModel:
     Args:
         address: of the server, `tcp://host:port`.
         seconds: limit for one answer.
-        tries: how often a crystal is sent; a server may have been started anew.
+        tries: how often a crystal is sent; the server may have been restarted.
 
     Raises:
         CrystallmError: pyzmq is not installed.

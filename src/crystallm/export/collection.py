@@ -9,9 +9,9 @@
     optimade  .jsonl, OPTIMADE JSON Lines: a head, then a structure a line
     genbench  what LeMat-GenBench takes as --cifs: a folder of CIFs, and structures.txt, which lists them
 
-Most keep what is known of a crystal beside it (`FACTS`), and all can be read by `sources.read`. Files are
-written one crystal at a time, beside their place, and moved into it at the end. Refuses to know models and
-which crystals are worth it: what cannot be read is counted and named, the rest is written.
+Most store the properties of a crystal (`FACTS`), and `sources.read` reads all of them. Files are written one
+crystal at a time to a temporary path, and moved into place at the end. Crystals that cannot be read are
+counted and named; all others are written. Does not depend on models.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _items(
             continue
         facts = {key: fact for key in FACTS if (fact := _fact(key, row.get(key))) is not None}
         if only_valid and facts.get("valid") is False:
-            yield name, f"not valid: {facts.get('reasons', 'no reason is told')}"
+            yield name, f"not valid: {facts.get('reasons', 'no reason is given')}"
             continue
         try:
             structure = parsing.structure(entry.text, entry.format)

@@ -45,8 +45,9 @@ def resource(
     """Return a structures resource.
 
     Args:
-        structure: ordered; its cell is told in three periodic directions, positions in Å.
-        when: of its making; the beginning of time if None.
+        structure: ordered; periodic in three directions, positions in Å.
+        facts: properties, stored with our prefix.
+        when: time of the last change; 1970-01-01 if None.
     """
     symbols = [site.specie.symbol for site in structure]
     order = sorted(set(symbols))
@@ -72,8 +73,8 @@ def resource(
         "species_at_sites": symbols,
         "structure_features": [],
     }
-    told = {f"{PREFIX}{key}": value for key, value in (facts or {}).items() if value is not None}
-    return {"type": "structures", "id": name, "attributes": attributes | told}
+    prefixed = {f"{PREFIX}{key}": value for key, value in (facts or {}).items() if value is not None}
+    return {"type": "structures", "id": name, "attributes": attributes | prefixed}
 
 
 def check(record: Mapping[str, Any]) -> None:

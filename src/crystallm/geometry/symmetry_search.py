@@ -3,8 +3,8 @@
     find_symmetry(L, X, k, symprec)   rows of L: lattice vectors, Å; rows of X: fractional coordinates;
                                       k: an integer per atom, equal for equal atoms
 
-The angle tolerance of 5 degrees is pymatgen's. With spglib's own, which it derives from symprec, some of the
-verdicts of the CrystaLLM paper would differ.
+The angle tolerance of 5 degrees is pymatgen's. With spglib's own, which it derives from symprec, some results
+of the validity checks of the CrystaLLM paper would differ.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class GrammarOptions:
 
 
 class BacktrackingState:
-    """The state of a grammar: counts tokens, and takes back those that put atoms too close.
+    """The state of a grammar: counts tokens, and backtracks where they put atoms too close.
 
     Args:
         vocabulary: tokens in the order of their ids, for messages.
@@ -86,13 +86,13 @@ class BacktrackingState:
         self._context = options.context
         self._vocabulary = vocabulary
         self._n_tokens = 0
-        self._n_settled = 0  # tokens that may not be taken back
-        self._n_back = 0  # tokens that the last one takes back
+        self._n_settled = 0  # tokens that backtracking keeps
+        self._n_back = 0  # tokens that the last one removes
         self._retry_budget = options.retries
         self._retries = list(options.retries)  # left
         self._bond_retries = options.bond_retries  # left
-        most = options.max_backtracked
-        self._backtrackable: float = inf if most is None else most  # left
+        limit = options.max_backtracked
+        self._backtrackable: float = inf if limit is None else limit  # left
         self._atoms = NO_ATOMS  # of complete orbits
 
     def allowed(self) -> Sequence[int]:
@@ -103,7 +103,7 @@ class BacktrackingState:
         """Take a token.
 
         Returns:
-            How many tokens, this one included, are taken back because they put atoms too close.
+            The number of tokens, including this one, that are removed because they put atoms too close.
 
         Raises:
             InputError: it is not allowed here.
@@ -111,11 +111,11 @@ class BacktrackingState:
         raise NotImplementedError
 
     def settle(self) -> None:
-        """Keep all tokens so far: none of them is taken back."""
+        """Keep all tokens so far: backtracking ends here."""
         self._n_settled = self._n_tokens
 
     def _backtrack(self, n_tokens: int) -> bool:
-        """Take back the last tokens; return False if some are settled or too many were taken back before."""
+        """Remove the last tokens; return False if some are settled or the budget is spent."""
         if self._n_tokens - n_tokens < self._n_settled or n_tokens > self._backtrackable:
             return False
         self._backtrackable -= n_tokens
@@ -123,7 +123,7 @@ class BacktrackingState:
         return True
 
     def _retry(self, part: int, n_tokens: int) -> bool:
-        """Take back the last tokens if retries are left for this part of the crystal."""
+        """Remove the last tokens if retries are left for this part of the crystal."""
         if not self._retries[part] or not self._backtrack(n_tokens):
             return False
         self._retries[part] -= 1
@@ -146,10 +146,10 @@ AnyState = TypeVar("AnyState", bound=BacktrackingState)
 
 
 def after(state: AnyState, prompt: Iterable[int]) -> AnyState:
-    """Return a state advanced through a prompt, of which nothing is taken back.
+    """Return a state advanced through a prompt, which backtracking keeps.
 
     Raises:
-        InputError: the prompt breaks the rules.
+        InputError: the prompt breaks the grammar.
     """
     for token in prompt:
         state.advance(token)

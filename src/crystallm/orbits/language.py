@@ -273,7 +273,7 @@ class OrbitsLanguage:
     name = "orbits"
 
     slides = False
-    """What the context cannot hold is never sampled: its beginning is needed to the end."""
+    """The context holds the whole sequence: its prefix is needed to the end."""
 
     writes_cif = False
 

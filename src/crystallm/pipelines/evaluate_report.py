@@ -26,7 +26,7 @@ CHECKS = {
 }
 """Names of the checks for a reader."""
 SHARES = {
-    "weighed": "have an energy",
+    "with_energy": "have an energy",
     "converged": "relaxation converged",
     "placed": "have an energy above the hull",
     "stable": "stable: ≤ 0 eV/atom above the hull",

@@ -7,8 +7,8 @@
     .txt                     a formula a line
     .tar .tar.gz .tgz .zip   prompts in the published language, one a member
 
-A reduced formula without z leaves Z open (see `asking.opened`), but for prompts, which tell cells. .csv and
-.txt may be packed (.gz). Refuses to know what one makes of a request.
+A reduced formula without z leaves Z open (see `request.with_default_z`), except in prompts, which encode
+cells. .csv and .txt may be compressed (.gz). Does not depend on models.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ CHUNK = 1000  # rows read at a time from a Parquet file
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What there is to say of a list of requests that has been read through.
+    """Summary of a list of requests.
 
     Attributes:
-        n_requests: how many there are.
-        n_crystals: how many crystals they ask for together.
-        sha256: of the requests as they were understood, whatever the file looks like.
+        n_requests: number of requests.
+        n_crystals: number of crystals requested in all.
+        sha256: hash of the parsed requests, independent of the file format.
     """
 
     n_requests: int
@@ -61,36 +61,37 @@ def survey(requests: Iterable[Request]) -> Survey:
 
 
 def unchanged(requests: Iterable[Request], found: Survey) -> Iterator[Request]:
-    """The same requests as they are read again; a run of days reads its list as it goes.
+    """Yield the requests of a second reading; a run of days reads its list as it goes.
 
     Raises:
-        CrystallmError: behind the last one, they are not those that were found before.
+        CrystallmError: after the last one, if they differ from those of the first reading.
     """
     digest = hashlib.sha256()
     for request in requests:
         digest.update(_line(request))
         yield request
     if digest.hexdigest() != found.sha256:
-        raise CrystallmError("the list of requests was changed during the run: start it anew elsewhere")
+        raise CrystallmError("the list of requests was changed during the run: start a new run elsewhere")
 
 
 def _line(request: Request) -> bytes:
-    asked: tuple[object, ...] = (
+    values: tuple[object, ...] = (
         request.formula, request.z, request.space_group, request.n, request.prompt
     )  # fmt: skip
-    if request.elements is not None:  # else the line stays what it was before there were any
-        asked = (*asked, request.elements, request.allow_fewer_elements)
-    return f"{asked!r}\n".encode()
+    if request.elements is not None:  # hashes of runs without elements stay the same
+        values = (*values, request.elements, request.allow_fewer_elements)
+    return f"{values!r}\n".encode()
 
 
 def checked(path: Path, *, n: int, check: Callable[[Request], object]) -> Iterator[Request]:
-    """The requests of a file, each looked at as it is read.
+    """Yield the requests of a file, each checked as it is read.
 
     Args:
-        n: crystals of a request whose row does not say.
+        n: crystals of a request whose row has no n.
+        check: raises InputError for an impossible request.
 
     Raises:
-        InputError: a missing or unknown column, a row that is no request or is refused, with its line.
+        InputError: a missing or unknown column, or an invalid request, with its line.
         CrystallmError: the file cannot be read.
     """
     found, cells = False, path.name.lower().endswith(ARCHIVES)
@@ -108,12 +109,13 @@ def checked(path: Path, *, n: int, check: Callable[[Request], object]) -> Iterat
 
 
 def read(path: Path, *, n: int) -> Iterator[Request]:
-    """The requests of a file that has been checked before; see `checked`."""
+    """Yield the requests of a file that has been checked before; see `checked`."""
     return checked(path, n=n, check=lambda _: None)
 
 
 def read_requests(path: Path, *, n: int, fitting: bool = True) -> list[Request]:
-    """All requests of a file, each understood."""
+    """Return all requests of a file, each interpreted to check it.
+        fitting: as for `interpretation.interpret`.
     return list(checked(path, n=n, check=lambda request: interpret(request, fitting=fitting)))
 
 
@@ -126,7 +128,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """For each request where it stands, and what it says."""
+    """Yield the position of each request in the file, and its values."""
     if path.name.lower().endswith(ARCHIVES):
         return _from_prompts(path)
     if path.suffix.lower() == ".parquet":
@@ -142,7 +144,7 @@ def _from_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         reader.fieldnames = names
         for row in reader:
             where = f"line {reader.line_num}"
-            if "" in row:  # DictReader's place for what stands behind the last column
+            if "" in row:  # where DictReader puts values after the last column
                 raise InputError(f"{path}, {where}: more values than columns: is a comma too many?")
             yield where, _filled(path, where, row)
 
@@ -176,7 +178,7 @@ def _from_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Requests of an archive of prompts; one that says more than composition and group stays as it is."""
+    """Yield the requests of an archive of prompts; composition and group are parsed, other prompts kept."""
     from crystallm.cif import block
     from crystallm.sources import collection
 
@@ -193,7 +195,7 @@ def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _known_names(names: list[str]) -> list[str]:
-    """The columns as we call them: other tools say composition."""
+    """Return our names of the columns: other tools call the formula composition."""
     return names if "formula" in names else ["formula" if name == "composition" else name for name in names]
 
 
@@ -206,7 +208,7 @@ def _check_columns(path: Path, names: list[str], said: str) -> None:
 
 
 def _filled(path: Path, where: str, row: Mapping[str, str | None]) -> dict[str, str]:
-    """The cells of a row that hold something."""
+    """Return the values of a row that are not empty."""
     values = {name: value.strip() for name, value in row.items() if value and value.strip() and name != "id"}
     if not values.keys() & {"formula", "elements"}:
         raise InputError(f"{path}, {where}: no formula" + (" and no elements" if "elements" in row else ""))
@@ -215,7 +217,7 @@ def _filled(path: Path, where: str, row: Mapping[str, str | None]) -> dict[str, 
 
 @contextmanager
 def _opened(path: Path, kind: str) -> Iterator[io.TextIOBase]:
-    """A text file, unpacked if its name ends in .gz."""
+    """Open a text file, decompressed if its name ends in .gz."""
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:

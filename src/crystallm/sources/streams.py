@@ -109,13 +109,13 @@ def _opened(path: Path, opener: Callable[[Path], Any] | None) -> Iterator[Binary
             yield stream
 
 
-def lines(stream: BinaryIO, path: Path, most: int) -> Iterator[bytes]:
+def lines(stream: BinaryIO, path: Path, max_bytes: int) -> Iterator[bytes]:
     """Yield the lines of a file, with their ends.
 
     Raises:
-        InputError: one is longer than so many bytes.
+        InputError: a line is longer than this number of bytes.
     """
-    while line := stream.readline(most + 1):
-        if len(line) > most:
-            raise InputError(f"{str(path)!r} has a line of more than {most / 1e6:g} MB: that is no crystal")
+    while line := stream.readline(max_bytes + 1):
+        if len(line) > max_bytes:
+            raise InputError(f"{str(path)!r} has a line of more than {max_bytes / 1e6:g} MB: that is no crystal")
         yield line

@@ -1,7 +1,7 @@
 """Whether two structures are equal: pymatgen's StructureMatcher, and what may be given to it.
 
 A matcher takes lengths within a share of each other, positions within a share of (V / n_atoms)^(1/3), and
-angles within some degrees; it scales both structures to the same volume unless told otherwise.
+angles within some degrees; it scales both structures to the same volume by default.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Hull:
         path: of the file.
 
     Raises:
-        InputError: no such form, or an entry that is none.
+        InputError: an unknown format, or an invalid entry.
         CrystallmError: it cannot be read, or pymatgen's phase diagrams are not installed.
     """
 

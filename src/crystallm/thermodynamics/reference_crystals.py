@@ -11,9 +11,9 @@ Structures, vol. 1 (1963), and J. Donohue, The Structures of the Elements (1974)
     U    alpha-uranium                  Np   alpha-neptunium
     H, N, O, F   molecules arranged as in alpha-nitrogen
 
-So of S, of H, O and F, and of Pu, what is taken is simpler than the ground state (rings of eight in a cell of
-128 atoms; other packings of molecules; a monoclinic cell). No magnetic order is told to the model. Imports
-ase, pymatgen: load it late. Refuses to know energies.
+The crystals of S, of H, O and F, and of Pu are simpler than the ground states (rings of eight in a cell of
+128 atoms; other packings of molecules; a monoclinic cell). The model gets no magnetic order. Imports ase and
+pymatgen: import it late. Does not depend on energies.
 """
 
 from __future__ import annotations

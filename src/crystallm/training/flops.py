@@ -16,8 +16,8 @@ PEAKS = {
     "A100": 312, "A800": 312, "H800": 989, "A40": 149.7, "A30": 165, "A10": 125,
     "L40S": 362, "L40": 181, "L4": 121, "RTX A6000": 154.8, "V100": 125, "T4": 65,
 }  # fmt: skip
-"""Dense bfloat16 (V100, T4: float16) peaks in TFLOP/s by words of the device's name, from NVIDIA's data
-sheets (figures with sparsity halved); a plain H100 or H200 is the SXM form. The longest match counts."""
+"""Dense bfloat16 (V100, T4: float16) peaks in TFLOP/s by words of the device's name, from NVIDIA's
+datasheets (figures with sparsity halved); a plain H100 or H200 is the SXM form. The longest match counts."""
 _SECONDS = 0.15  # duration of a measurement
 _SIZE = 1024  # rows and columns of the matrices
 

@@ -194,7 +194,7 @@ class CifGrammarState(CifHeaderState):
         return self._atoms.meets(self._row_atoms, self._symbol)
 
     def _restart_row(self) -> bool:
-        """Take back multiplicity and coordinates of a row that had a choice."""
+        """Backtrack to the multiplicity of a row that had a choice."""
         if self._n_choices == self._row_choices or not self._retry(_ROW, self._n_tokens - self._row_start):
             return False
         self._n_choices = self._row_choices
@@ -205,7 +205,7 @@ class CifGrammarState(CifHeaderState):
         return True
 
     def _restart_cell(self) -> bool:
-        """Take back cell and rows."""
+        """Backtrack to the cell."""
         if not self._retry(_CELL, self._n_tokens - self._cell_start):
             return False
         self._retries[_ROW] = self._retry_budget[_ROW]
@@ -238,6 +238,6 @@ class CifGrammar(GrammarOptions):
         """Return the state after a prompt.
 
         Raises:
-            InputError: the prompt breaks the rules.
+            InputError: the prompt breaks the grammar.
         """
         return after(CifGrammarState(self), prompt)

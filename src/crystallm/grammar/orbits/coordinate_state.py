@@ -34,15 +34,15 @@ class OrbitsCoordinateState(OrbitsHeaderState):
         super().__init__(options)
         self.placed: list[PlacedOrbit] = []
         self._orbit = 0  # whose coordinates are at hand
-        self._n_refused = 0  # orbits that were taken back because they met others
+        self._n_rejected = 0  # orbits that were resampled because they met others
         self._clear: Bools | None = None  # values of the coordinate at hand that leave atoms room, if known
 
     def _restart(self) -> bool:
-        """Take back more than the coordinates of one orbit; return False if that is not allowed."""
+        """Backtrack further than the coordinates of one orbit; return False if that is not allowed."""
         raise NotImplementedError
 
     def _repair(self) -> bool:
-        """Take back a part of a complete crystal with a fault; return False if it is kept."""
+        """Backtrack in a complete crystal with a fault; return False if it is kept."""
         raise NotImplementedError
 
     def _n_free(self, orbit: PlacedOrbit) -> int:
@@ -97,7 +97,7 @@ class OrbitsCoordinateState(OrbitsHeaderState):
         self._clear = None
         orbit = self.placed[self._orbit]
         last = len(orbit.values) + 1 == self._n_free(orbit)
-        if not (self.full and last and self._n_refused >= UNGUIDED_RETRIES):
+        if not (self.full and last and self._n_rejected >= UNGUIDED_RETRIES):
             return
         matrices, shifts = self._known_group().orbit_maps[orbit.index]
         known = matrices[:, :, :-1] @ (np.array(orbit.values) / description.STEPS)
@@ -177,7 +177,7 @@ class OrbitsCoordinateState(OrbitsHeaderState):
         return [other.values for other in self.placed[: self._orbit] if other.index == orbit.index]
 
     def _place(self, orbit: PlacedOrbit) -> None:
-        """Put a complete orbit into the cell, or take it back where it is too close."""
+        """Put a complete orbit into the cell, or backtrack where it is too close."""
         matrices, shifts = self._known_group().orbit_maps[orbit.index]
         # Fractions in [0, 1), [multiplicity, 3], the representative first.
         own: Floats = (matrices @ (np.array(orbit.values) / description.STEPS) + shifts) % 1.0 % 1.0
@@ -185,14 +185,14 @@ class OrbitsCoordinateState(OrbitsHeaderState):
             # Where an only coordinate leaves no room, no other value of it will.
             stuck = self._clear is not None and len(orbit.values) == 1 and not self._clear.any()
             if (not stuck and self._restart_orbit(orbit)) or self._restart():
-                self._n_refused += 1
+                self._n_rejected += 1
                 return
         self._retries[0] = self._retry_budget[0]
         self._atoms.add(own, orbit.element)
         self._next_orbit()
 
     def _restart_orbit(self, orbit: PlacedOrbit) -> bool:
-        """Take back the coordinates of an orbit."""
+        """Backtrack to the coordinates of an orbit."""
         if not self._retry(0, 2 * len(orbit.values)):
             return False
         orbit.values.clear()

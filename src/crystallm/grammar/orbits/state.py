@@ -4,7 +4,7 @@ Every allowed choice can be completed to a crystal with the composition requeste
 are resampled. So is a crystal in which spglib finds another space group than the one encoded, or with
 implausible bonds: first the coordinates (for bonds from the first orbit on that has them), then the cell,
 then the choice of Wyckoff positions, at last the group if it was not requested. Each is retried a bounded
-number of times, and no more than `base.MAX_BACKTRACKED` tokens are taken back in all.
+number of times, and at most `base.MAX_BACKTRACKED` tokens are resampled in all.
 
 Does not depend on networks, probabilities or structures.
 """
@@ -29,7 +29,7 @@ _ORBIT, _CELL, _WYCKOFF, _GROUP = range(4)
 
 
 class OrbitsGrammarState(OrbitsCoordinateState):
-    """State of an orbits sequence: elements and positions of the orbits, the cell, and what is taken back."""
+    """State of an orbits sequence: elements and positions of the orbits, the cell, and backtracking."""
 
     def __init__(self, options: base.GrammarOptions) -> None:
         if options.group is not None:  # it is never resampled, the orbits are instead
@@ -167,7 +167,7 @@ class OrbitsGrammarState(OrbitsCoordinateState):
                 self._atoms.add(own, orbit.element)
         return meet
 
-    # --- backtracking: each method takes tokens back and returns True, or returns False ---
+    # --- backtracking: each method removes tokens and returns True, or returns False ---
 
     def _repair(self) -> bool:
         if not any(self._retries[_CELL:]) or not self._backtrackable > 0:
@@ -185,13 +185,13 @@ class OrbitsGrammarState(OrbitsCoordinateState):
         return self._restart()
 
     def _restart(self) -> bool:
-        """Take back the cell and all after it; where that did not help, the orbits, then the group."""
+        """Backtrack to the cell; where that did not help, to the orbits, then to the group."""
         return self._restart_cell() or self._restart_orbits() or self._restart_group()
 
     def _restart_bonds(self) -> bool:
-        """Take back the first orbit with implausible bonds to those before it or itself, and all after it.
+        """Backtrack to the first orbit with implausible bonds to those before it or itself.
 
-        Cures as many crystals as taking back all coordinates, for half of the tokens.
+        Cures as many crystals as resampling all coordinates, for half of the tokens.
         """
         free = [i for i, orbit in enumerate(self.placed) if self._n_free(orbit)]
         n_fixed = len(self.placed) - len(free)  # these are placed before the others
@@ -248,6 +248,6 @@ class OrbitsGrammar(base.GrammarOptions):
         """Return the state after a prompt.
 
         Raises:
-            InputError: the prompt breaks the rules.
+            InputError: the prompt breaks the grammar.
         """
         return base.after(OrbitsGrammarState(self), prompt)
