@@ -74,9 +74,9 @@ COLUMNS = {
 
 def commands_page() -> str:
     """Return the page of all commands and their options."""
-    from crystallm.cli.app import app
+    from crystallm.cli.app import make_app
 
-    pages: str = app.generate_docs(output_format="markdown", recursive=True)
+    pages: str = make_app().generate_docs(output_format="markdown", recursive=True)
     head = f"# Commands\n\n{GENERATED}\n\nEvery option can also stand in a YAML file that `--config` names."
     body = pages.split("\n", maxsplit=1)[1]
     # cyclopts shows how Python was started: `crystallm generate -m pytest` in a test.

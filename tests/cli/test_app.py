@@ -92,8 +92,8 @@ def test_a_fraction_of_what_is_whole_is_refused_not_rounded(crystallm, arguments
             "; crystallm train --resume with the same",
         ),
         ("sources.collection.read", ("score", "c", "--out", "s.csv"), "\n"),
-        ("pipelines.generate.run", ("generate", "TiO2"), "; with --out, the same command would go on\n"),
-        ("pipelines.generate.run", ("generate", "TiO2", "--out=o"), "; the same command goes on from here\n"),
+        ("pipelines.generate.run", ("generate", "TiO2"), "; with --out, the same command would resume\n"),
+        ("pipelines.generate.run", ("generate", "TiO2", "--out=o"), "; the same command resumes\n"),
     ],
 )
 def test_who_interrupts_is_told_how_to_go_on(crystallm, monkeypatch, place, arguments, said):
@@ -374,7 +374,7 @@ def test_a_killed_run_started_again_ends_with_the_same_rows(crystallm, parrot, t
     monkeypatch.setattr(run_folder.RunFolder, "write_unit", dies_at_the_second)
     code, _, err = crystallm(*command, "--out", "killed")
     assert code == 130
-    assert err == "crystallm: interrupted; the same command goes on from here\n"
+    assert err == "crystallm: interrupted; the same command resumes\n"
     assert "results.parquet" not in files("killed")
     monkeypatch.setattr(run_folder.RunFolder, "write_unit", write_unit)
     assert crystallm(*command, "--out", "killed")[0] == 0

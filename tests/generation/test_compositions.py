@@ -148,11 +148,11 @@ def test_shares_are_the_probabilities_among_all_that_has_what_was_asked_for(monk
 
 
 WANTED = {
-    "system": CompositionConstraint(("Na", "Cl"), most_atoms=5),
-    "some of a system": CompositionConstraint(("Na", "Zn", "O"), every=False, most_atoms=4),
-    "a group": CompositionConstraint(group=225, most_atoms=7),
+    "system": CompositionConstraint(("Na", "Cl"), max_atoms=5),
+    "some of a system": CompositionConstraint(("Na", "Zn", "O"), every=False, max_atoms=4),
+    "a group": CompositionConstraint(group=225, max_atoms=7),
     "some of a system in a group": CompositionConstraint(
-        ("Na", "Zn", "O"), every=False, group=221, most_atoms=4
+        ("Na", "Zn", "O"), every=False, group=221, max_atoms=4
     ),
 }
 

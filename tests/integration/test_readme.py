@@ -117,8 +117,9 @@ def test_the_commands_of_readme_run(readme_files, capsys):
 
 def test_every_command_of_the_table_exists():
     """The table of tasks names files that a reader has, so only names of commands and options are tested."""
-    from crystallm.cli.app import app as commands
+    from crystallm.cli.app import make_app
 
+    commands = make_app()
     helps: dict[str, str] = {}
     rows = re.findall(r"^\|[^|]+\| `(crystallm [^`]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(rows) >= 12

@@ -154,7 +154,8 @@ def test_sun_of_a_folder_is_what_one_counts_and_a_killed_run_goes_on(crystallm, 
     told = json.loads(out)
     counts = {name: one["count"] for name, one in told["sun"]["shares"].items()}
     assert counts == {
-        "with_energy": 6, "placed": 5, "stable": 3, "metastable": 4, "unique": 6, "novel": 6, "sun": 1, "msun": 2,
+        "with_energy": 6, "placed": 5, "stable": 3, "metastable": 4,
+        "unique": 6, "novel": 6, "sun": 1, "msun": 2,
     }  # fmt: skip
     assert (told["n"], told["sun"]["n_known"], told["sun"]["n_compared"]) == (8, 1, 1)
     rows = {row["id"]: row for row in parquet.read_table("out/results.parquet").to_pylist()}

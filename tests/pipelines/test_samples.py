@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 REQUESTS = [Request(formula="NaCl", z=4, n=2), Request(formula="TiO2", z=2, n=1)]
 
 
-def test_rows_have_their_places_in_the_run_and_files_of_selected_crystals(parrot: Path, inline: list[str]) -> None:
+def test_rows_have_their_places_in_the_run_and_files_of_selected_crystals(
+    parrot: Path, inline: list[str]
+) -> None:
     settings = SamplingOptions(model=str(parrot), seed=2, device="cpu")
     selection = SelectionOptions(best=1)
     generator = Generator(

@@ -14,12 +14,12 @@ from crystallm.structure_search.policy import Proposal
 from crystallm.structure_search.results import SearchSample
 
 LANGUAGE = get_language("orbits")
-IDS = tuple(LANGUAGE.ids("<crystal> Na 4 Cl 4 (Fm-3m) Na 4a Cl 4b V-0 .0 <end>"))
+IDS = tuple(LANGUAGE.ids("<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 0.30 2' <end>"))
 
 
 @pytest.mark.parametrize("with_tokens", [False, True])
 def test_a_sample_comes_back_from_its_record(with_tokens):
-    crystal = Crystal(LANGUAGE, IDS, log_likelihood=-1.5, source=Source("m", 1, 12, "NaCl"))
+    crystal = Crystal(LANGUAGE, IDS, log_likelihood=-1.5, source=Source("m", 1, 12, "TiO2"))
     crystal.energy = -3.25
     n = len(IDS) - 5
     tokens = Sample(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from contextlib import contextmanager
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
 
@@ -18,29 +17,30 @@ from crystallm.cli.command_loader import COMMANDS, add_commands
 from crystallm.errors import CrystallmError, InputError
 from crystallm.version import __version__
 
+    from collections.abc import Iterator, Sequence
 
 def _whole(arguments: ArgumentCollection) -> None:
-    """Refuse fractions for whole numbers: cyclopts would round them without a word."""
+    """Reject fractions for whole numbers: cyclopts would round them silently."""
     for argument in arguments:
         for token in argument.tokens:
             if isinstance(argument.value, int) and "." in token.value and float(token.value) % 1:
                 raise InputError(f"{argument.name} {token.value}: write a whole number")
 
 
-KEPT = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark", "references")
-"""Commands that go on where they were when they are given again."""
-UNKEPT = ("compounds", "classes", "novelty", "unconditional")
-"""Benchmarks that begin anew."""
+RESUMABLE = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark")
+"""Commands that resume with --out when they are run again."""
+NOT_RESUMABLE = ("compounds", "classes", "novelty", "unconditional")
+"""Benchmarks that start from the beginning."""
 
 
 def make_app(words: Sequence[str] | None = None) -> App:
     """Return the command line.
 
     Args:
-        words: to be run: of commands that they do not name, the help has the first line only. None: all have
-            it whole.
+        words: the command to run; the help of other commands has the first line only. None: all have their
+            whole help.
     """
-    made = App(
+    app = App(
         name="crystallm",
         help="Plausible crystal structures from a chemical formula, by a language model of crystals.",
         version=__version__,
@@ -49,8 +49,8 @@ def make_app(words: Sequence[str] | None = None) -> App:
         config=(_read_config_file,),
         suppress_keyboard_interrupt=False,
     )
-    add_commands(made, COMMANDS, words)
-    return made
+    add_commands(app, COMMANDS, words)
+    return app
 
 
 def _read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -58,10 +58,6 @@ def _read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCo
         from crystallm.cli.option_groups import read_config_file
 
         read_config_file(app, commands, arguments)
-
-
-app = make_app()
-"""All commands with their whole help, such as for the reference."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -79,24 +75,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if logging.lastResort is not None:  # prints warnings on standard error
-        logging.lastResort.setFormatter(logging.Formatter("crystallm: %(message)s"))
     try:
-        make_app(words)(
-            words,
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
+        with _warnings_on_standard_error():
+            make_app(words)(
+                words,
+                exit_on_error=False,
+                print_error=False,
+                result_action="return_value",
+            )
         sys.stdout.flush()
     except CycloptsError as error:
-        return _complain(_said(error), 2)
+        return _complain(_usage_error(error), 2)
     except CrystallmError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _complain("; ".join(("interrupted", *_going_on(words))), 130)
+        return _complain("; ".join(("interrupted", *_how_to_resume(words))), 130)
     except BrokenPipeError:
-        # Whoever read our output has left. Python would complain once more while it closes the stream.
+        # The reader of our output has left. Python would report it once more while it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -108,19 +103,33 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _going_on(words: Sequence[str]) -> list[str]:
-    """What there is to say of going on with a command that was interrupted."""
-    kept = any(word.split("=")[0] == "--out" for word in words)
+@contextmanager
+def _warnings_on_standard_error() -> Iterator[None]:
+    """Print logged warnings as `crystallm: ...`, whatever handlers a library adds."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("crystallm: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+def _how_to_resume(words: Sequence[str]) -> list[str]:
+    """Return how to resume an interrupted command, or nothing."""
+    is_stored = any(word.split("=")[0] == "--out" for word in words)
     command, measure = [*words[:2], "", ""][:2]
-    if command == "train" and kept:
-        return ["crystallm train --resume with the same --dataset and --out goes on from the last validation"]
-    if command in KEPT and measure not in UNKEPT:
-        return ["the same command goes on from here" if kept else "with --out, the same command would go on"]
+    if command == "train" and is_stored:
+        return ["crystallm train --resume with the same --dataset and --out resumes from the last validation"]
+    if command in RESUMABLE and measure not in NOT_RESUMABLE:
+        return ["the same command resumes" if is_stored else "with --out, the same command would resume"]
     return []
 
 
-def _said(error: CycloptsError) -> str:
-    """What a command line that cannot be read is told."""
+def _usage_error(error: CycloptsError) -> str:
+    """Return the message for an invalid command line."""
     if isinstance(error.__cause__, InputError):
         return str(error.__cause__)
     if error.__cause__ is not None:
@@ -130,9 +139,7 @@ def _said(error: CycloptsError) -> str:
             return message
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         more = (
-            "; many formulas are named in a file, --requests"
-            if "generate" in (error.command_chain or ())
-            else ""
+            "; put many formulas into a file, --requests" if "generate" in (error.command_chain or ()) else ""
         )
         return f"{' '.join(error.unused_tokens)!r} is more than the command takes{more} (see --help)"
     return f"{str(error).rstrip('.')} (see --help)"

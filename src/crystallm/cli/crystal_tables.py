@@ -73,7 +73,9 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     if with_relatives:
         table.add_column("like", overflow="fold")
     table.add_column("valid, or why not", overflow="fold", min_width=12)
-    has_duplicates = any(len(equal) > 1 or (equal[0].get("cluster_size") or 1) > 1 for equal in lines.values())
+    has_duplicates = any(
+        len(equal) > 1 or (equal[0].get("cluster_size") or 1) > 1 for equal in lines.values()
+    )
     table.add_column("sample\n×equal" if has_duplicates else "sample", justify="right", no_wrap=True)
     for equal in list(lines.values())[:limit]:
         row = equal[0]

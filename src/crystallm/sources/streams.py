@@ -117,5 +117,7 @@ def lines(stream: BinaryIO, path: Path, max_bytes: int) -> Iterator[bytes]:
     """
     while line := stream.readline(max_bytes + 1):
         if len(line) > max_bytes:
-            raise InputError(f"{str(path)!r} has a line of more than {max_bytes / 1e6:g} MB: that is no crystal")
+            raise InputError(
+                f"{str(path)!r} has a line of more than {max_bytes / 1e6:g} MB: that is no crystal"
+            )
         yield line
