@@ -13,7 +13,7 @@ from real_crystals import published, random_crystal
 COVERED = 0.9  # of texts; the others are left to pymatgen, since rounding decides
 
 
-def both_ways(text: str) -> tuple[structure_reader.Cell | None, structure_reader.Cell]:
+def both_ways(text: str) -> tuple[structure_reader.CrystalArrays | None, structure_reader.CrystalArrays]:
     """The crystal of a text at once, None where that is refused; and pymatgen's."""
     block = cif_block.read(text)
     parameters = {name: cif_block.number(block.tags[name]) for name in cif_block.LENGTHS + cif_block.ANGLES}
@@ -26,7 +26,7 @@ def both_ways(text: str) -> tuple[structure_reader.Cell | None, structure_reader
     return at_once, structure_reader.from_pymatgen(parameters, operators, sites)
 
 
-def assert_equal(one: structure_reader.Cell, other: structure_reader.Cell) -> None:
+def assert_equal(one: structure_reader.CrystalArrays, other: structure_reader.CrystalArrays) -> None:
     assert one.symbols == other.symbols
     assert one.kinds == other.kinds
     np.testing.assert_allclose(one.coords, other.coords, atol=1e-12)

@@ -85,7 +85,7 @@ def _squeezed(operator: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class CrystalArrays:
     """A crystal as arrays, for checks.
 
     Attributes:
@@ -113,7 +113,7 @@ class Cell:
         return Structure(self.vectors, self.symbols, self.coords)
 
 
-def cell(block: Block) -> Cell:
+def cell(block: Block) -> CrystalArrays:
     """Apply the operators to the rows and merge images within 1e-4.
 
     Raises:
@@ -161,7 +161,7 @@ def _sites(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, list[float], fl
 
 def from_arrays(
     parameters: Sequence[float], operators: tuple[str, ...], sites: Sequence[tuple[str, list[float], float]]
-) -> Cell | None:
+) -> CrystalArrays | None:
     """Build a crystal without pymatgen's parser; None where only that can."""
     import numpy as np
 
@@ -176,12 +176,12 @@ def from_arrays(
         return None
     coords, of_atoms = expanded
     kinds = {symbol: number for number, symbol in enumerate(dict.fromkeys(of_atoms))}
-    return Cell(vectors, coords, [kinds[symbol] for symbol in of_atoms], of_atoms, matrices)
+    return CrystalArrays(vectors, coords, [kinds[symbol] for symbol in of_atoms], of_atoms, matrices)
 
 
 def from_pymatgen(
     parameters: Mapping[str, float], operators: Sequence[str], sites: Sequence[tuple[str, list[float], float]]
-) -> Cell:
+) -> CrystalArrays:
     """Build a crystal with pymatgen's CifParser from cell, operators and rows.
 
     Raises:
@@ -205,7 +205,7 @@ def from_pymatgen(
         )
         raise CrystallmError(f"the crystal can't be built: {why}") from None
     kinds = list(dict.fromkeys(site.species for site in structure))
-    return Cell(
+    return CrystalArrays(
         structure.lattice.matrix,
         structure.frac_coords,
         [kinds.index(site.species) for site in structure],

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
 
@@ -17,7 +19,6 @@ from crystallm.cli.command_loader import COMMANDS, add_commands
 from crystallm.errors import CrystallmError, InputError
 from crystallm.version import __version__
 
-    from collections.abc import Iterator, Sequence
 
 def _whole(arguments: ArgumentCollection) -> None:
     """Reject fractions for whole numbers: cyclopts would round them silently."""

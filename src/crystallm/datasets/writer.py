@@ -59,7 +59,7 @@ def write(
         CrystallmError: the folder cannot be written, the disk is full.
     """
     (folder / FACTS).unlink(missing_ok=True)
-    run = _Writer(selection, options)
+    run = _DatasetWriter(selection, options)
     with files.saying(f"{str(folder)!r} cannot be written"), ExitStack() as stack:
         run.open(folder, stack)
         for table in parts(tuple(COLUMNS)):
@@ -81,7 +81,7 @@ def write(
     return report
 
 
-class _Writer:
+class _DatasetWriter:
     """Writes each row to the files of its status and split, and counts.
 
     Attributes:

@@ -33,9 +33,7 @@ from crystallm.execution.tasks import Failure
 from crystallm.generation.analogues import AnyGenerator, make_generator
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request
-from crystallm.pipelines.samples import described, generator_of
-from crystallm.references.leakage import library_for
-from crystallm.references.options import ReferenceOptions
+from crystallm.pipelines.samples import make_generator, model_description
 from crystallm.storage import files
 from crystallm.storage.run_folder import RunFolder
 from crystallm.structures import conversion
@@ -102,8 +100,7 @@ class ModelSamples:
 
     @cached_property
     def _model(self) -> dict[str, Any]:
-        assert isinstance(self.generator, Generator)  # noqa: S101 - others are not packed
-        return described(self.generator.model, self.generator.settings)
+        return model_description(self.generator.model, self.generator.settings)
 
     def payload(self, entries: Sequence[int]) -> dict[str, Any]:
         """Return model and requests of some entries as JSON for a worker; samples where it has no library."""
@@ -362,7 +359,7 @@ def check_task(task: Mapping[str, Any]) -> Rows:
     if "samples" in task:
         samples = [[CspSample(*sample) for sample in row] for row in task["samples"]]
     else:
-        generator = generator_of(task, [Request(**request) for request in task["requests"]])
+        generator = make_generator(task, [Request(**request) for request in task["requests"]])
         crystals = generator.generate(range(len(task["requests"])))
         samples = [
             [_to_sample(crystal) for crystal in next(crystals)] if has_request else []

@@ -114,8 +114,7 @@ def read(path: Path, *, n: int) -> Iterator[Request]:
 
 
 def read_requests(path: Path, *, n: int, fitting: bool = True) -> list[Request]:
-    """Return all requests of a file, each interpreted to check it.
-        fitting: as for `interpretation.interpret`.
+    """Return all requests of a file, each interpreted to check it."""
     return list(checked(path, n=n, check=lambda request: interpret(request, fitting=fitting)))
 
 

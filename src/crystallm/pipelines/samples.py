@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from crystallm.crystals import annotation, ranking
 from crystallm.crystals import selection as crystals_selection
+from crystallm.crystals.crystal import Crystal
 from crystallm.crystals.table import COLUMNS, request_columns, select_rows
 from crystallm.errors import InputError
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped

@@ -82,7 +82,7 @@ class Node:
 
 
 def score(node: Node, rule: Rule, c: float) -> float:
-    """Return the score of a visited node; for `greedy` its mean reward.
+    """Return the score of a visited node; for `greedy` its mean reward."""
     n, above = node.n, 1 if node.parent is None else node.parent.n
     if rule == "puct":
         return node.mean + c * node.prior * math.sqrt(above) / (1 + n)

@@ -68,8 +68,7 @@ class Policy(Protocol):
     """
 
     def propose(self, first: int, n: int) -> list[Proposal]:
-        """Return the prefixes of a round.
-            n: number of simulations.
+        """Return the prefixes of a round, the first of which has the number `first`."""
 
     def learn(self, proposals: Sequence[Proposal], outcomes: Sequence[Sequence[Outcome]]) -> None:
         """Learn the outcomes of a round: for each proposal those of the sequences sampled from it."""

@@ -177,6 +177,7 @@ def check_record(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(x: str | CrystalLike) -> str:
+    """Return the text to check."""
     text = x if isinstance(x, str) else getattr(x, "checked_text", None) or getattr(x, "cif", None)
     if not isinstance(text, str):
         raise InputError(
@@ -256,7 +257,7 @@ class _Checks:
         )
 
 
-def _bond_score(cell: structure_reader.Cell) -> float:
+def _bond_score(cell: structure_reader.CrystalArrays) -> float:
     """Return the share of reasonable bonds; see `bonds.score`."""
     if "" in cell.symbols:
         raise CrystallmError(f"bonds: site {cell.symbols.index('')} is shared or partly filled")
@@ -264,7 +265,7 @@ def _bond_score(cell: structure_reader.Cell) -> float:
     return bonds.score(*crystal, bonds.orbits(*crystal, cell.operators))
 
 
-def _facts(block: Block, cell: structure_reader.Cell) -> StructureFacts:
+def _facts(block: Block, cell: structure_reader.CrystalArrays) -> StructureFacts:
     """Return the facts of a structure, its symmetry among them."""
     import numpy as np
 
@@ -283,7 +284,7 @@ def _facts(block: Block, cell: structure_reader.Cell) -> StructureFacts:
     )
 
 
-def _shortest(cell: structure_reader.Cell) -> float:
+def _shortest(cell: structure_reader.CrystalArrays) -> float:
     """Return the shortest distance of two atoms in the cell, Å, if it is below half an edge."""
     import numpy as np
 
