@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    encode = partial(treat, choices=PrepareOptions(max_tokens=10**6, min_distance=0))
+    encode = partial(treat, choices=PrepareOptions(max_length=10**6, min_distance=0))
     with ProcessPoolExecutor(args.workers) as pool:
         for path in args.data:
             found = list(pool.map(encode, read_rows(path), chunksize=100))

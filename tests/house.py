@@ -131,8 +131,15 @@ def circles() -> dict[str, int]:
 def option_declarations() -> dict[str, int]:
     """Options that are declared more than once, with the number of declarations.
 
-    A declaration is a field of a pydantic model, or a parameter of a command that is no group of options.
+    A declaration is a field of a pydantic model that is not the `same` as one of another model, or a
+    parameter of a command that is neither a group of options nor `Positional`, which stands for a field.
     """
+    commands = {
+        name
+        for node in tree(PACKAGE / "cli" / "command_loader.py").body
+        if isinstance(node, ast.Assign) and _last(node.targets[0]) in ("COMMANDS", "BENCHMARKS")
+        for name in ast.literal_eval(node.value)
+    }
     classes = {
         (name, inner): node
         for name, path in modules().items()
@@ -150,14 +157,16 @@ def option_declarations() -> dict[str, int]:
         if node.name in models:
             for line in node.body:
                 if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
+                    if isinstance(line.value, ast.Call) and _last(line.value.func) == "same":
+                        continue
                     places[line.target.id].append(f"{name}.{node.name}")
     for name, path in modules().items():
         if not name.startswith("cli.commands."):
             continue
         for node in tree(path).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.FunctionDef) and node.name in commands:
                 for argument in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]:
-                    if argument.annotation and not (models & _names(argument.annotation)):
+                    if argument.annotation and not ({*models, "Positional"} & _names(argument.annotation)):
                         places[argument.arg].append(f"{name}.{node.name}")
     return {option: len(homes) for option, homes in sorted(places.items()) if len(homes) > 1}
 

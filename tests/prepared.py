@@ -41,7 +41,7 @@ BROKEN = {
 }
 """Text, and the step and the reason that refuse it."""
 
-ALL = PrepareOptions(split="given")
+ALL = PrepareOptions(split_by="given")
 """Every crystal for training, nothing left out."""
 
 

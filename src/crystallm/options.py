@@ -6,12 +6,14 @@ Python and HTTP use the same class, so that a name, default, bound and help text
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from crystallm.errors import CrystallmError, InputError
 
@@ -72,6 +74,31 @@ class Options(BaseModel):
             InputError: an unknown name, or a value out of its range; the message gives the first.
         """
         return validated(cls, values)
+
+
+class CommonOptions(Options):
+    """Options that many groups share; a group takes a field with `same`."""
+
+    out: Path | None = None
+    """File or folder for the results."""
+    dtype: str = "auto"
+    """Precision of the network."""
+    seed: int = Field(default=0, ge=0, lt=2**64)
+    """Seed of the random numbers."""
+    symprec: float = Field(default=0.1, gt=0, lt=10)
+    """Distance tolerance of the symmetry search, Å."""
+    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    """Time limit for one crystal, s."""
+
+
+def same(group: type[BaseModel], name: str, **changes: Any) -> Any:
+    """Return the field of another group, with another default, bound or description where they differ.
+
+    `steps: int = same(RelaxOptions, "steps", default=500)`
+    """
+    field = group.model_fields[name]
+    changes.setdefault("description", field.description)
+    return FieldInfo.merge_field_infos(copy.copy(field), FieldInfo(**changes))
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

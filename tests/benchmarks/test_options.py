@@ -10,13 +10,13 @@ from crystallm.errors import InputError
 
 @pytest.mark.parametrize(("text", "numbers"), [("1,20", (1, 20)), ("7", (7,)), ("[1, 2]", (1, 2))])
 def test_numbers_of_samples_are_one_or_several(text, numbers):
-    assert CspOptions(n=text).numbers == numbers
+    assert CspOptions(n_samples=text).numbers == numbers
 
 
 @pytest.mark.parametrize("text", ["0", "1,0", "zero", "1.5", ""])
 def test_other_numbers_are_rejected(text):
     with pytest.raises(InputError, match="write whole numbers from 1, such as 1,20"):
-        CspOptions.build({"n": text})
+        CspOptions.build({"n_samples": text})
 
 
 def test_missing_data_is_named():

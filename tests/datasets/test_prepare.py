@@ -82,7 +82,7 @@ def test_the_published_texts_come_out(tmp_path):
     """500 real structures, their tokens made with the original code; three groups have no token there."""
     rows = published()
     path = write_csv(tmp_path / "golden.csv", [(str(i), row["cif"]) for i, row in enumerate(rows)])
-    choices = PrepareOptions(language="cif", split="given", max_tokens=10_000, min_distance=0)
+    choices = PrepareOptions(language="cif", split_by="given", max_length=10_000, min_distance=0)
     report = prepare.prepare([path], tmp_path / "data", choices)
     assert report.rejected == {}
     assert crystals(tmp_path / "data", "train") == [row["ids"] for row in rows]
@@ -116,7 +116,7 @@ def test_an_id_may_be_zero_and_a_name_may_hold_a_sign(tmp_path, cifs):
 
 def test_crystals_without_tokens_are_a_collection_again(tmp_path, cifs):
     path = write_csv(tmp_path / "book.csv", cifs.items())
-    whole = prepare.prepare([path], tmp_path / "clean", PrepareOptions(language="none", split="given"))
+    whole = prepare.prepare([path], tmp_path / "clean", PrepareOptions(language="none", split_by="given"))
     assert (whole.written, whole.vocab_size, whole.tokens["train"]) == (5, 0, 0)
     assert not (tmp_path / "clean" / "train.bin").exists()
     found = contents(tmp_path / "clean")["rows.parquet"]
@@ -130,7 +130,7 @@ def test_crystals_without_tokens_are_a_collection_again(tmp_path, cifs):
 def test_crystals_can_be_standardised_without_tokens(tmp_path, textbook_structures):
     primitive = {name: s.get_primitive_structure() for name, s in textbook_structures.items()}
     path = write_csv(tmp_path / "book.csv", [(name, s.to(fmt="cif")) for name, s in primitive.items()])
-    choices = PrepareOptions(language="none", split="given", standardize=True)
+    choices = PrepareOptions(language="none", split_by="given", standardize=True)
     prepare.prepare([path], tmp_path / "clean", choices)
     from crystallm.cif import structure_reader
 
@@ -236,8 +236,8 @@ def test_read_is_written_and_refused_and_duplicates(tmp_path_factory, cifs, data
     choices = PrepareOptions(
         language=data.draw(st.sampled_from(["orbits", "cif", "none"])),
         deduplicate=data.draw(st.sampled_from(["formula-group", "none"])),
-        split=data.draw(st.sampled_from(["given", "random", "formula"])),
-        max_tokens=data.draw(st.sampled_from([20, 400])),
+        split_by=data.draw(st.sampled_from(["given", "random", "formula"])),
+        max_length=data.draw(st.sampled_from([20, 400])),
     )
     report = prepare.prepare([path], folder / "data", choices)
     assert report.read == len(names) == report.written + sum(report.rejected.values()) + report.duplicates
@@ -397,7 +397,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, cifs, monkeypatch):
         monkeypatch.setattr("crystallm.datasets.process_row.process_row", _cheap)
         tracemalloc.start()
         prepare.prepare(
-            [path], tmp_path / f"data{n}", PrepareOptions(language="none", split="random", deduplicate="none")
+            [path],
+            tmp_path / f"data{n}",
+            PrepareOptions(language="none", split_by="random", deduplicate="none"),
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -416,7 +418,7 @@ def _cheap(row, _options, *, symmetry):
 
 def test_a_language_is_asked_for_its_own_tokens(tmp_path, cifs, textbook_structures):
     path = write_csv(tmp_path / "book.csv", list(cifs.items())[:2])
-    prepare.prepare([path], tmp_path / "data", PrepareOptions(language="cif", split="given"))
+    prepare.prepare([path], tmp_path / "data", PrepareOptions(language="cif", split_by="given"))
     language = get_language("cif")
     assert crystals(tmp_path / "data", "train") == [
         language.encode(textbook_structures[name]) for name in ("rocksalt", "rutile")

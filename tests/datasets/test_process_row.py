@@ -23,7 +23,7 @@ from prepared import BROKEN, rows_of, write_csv
 )
 def test_filters_keep_what_they_say(tmp_path, cifs, choice, kept):
     path = write_csv(tmp_path / "book.csv", cifs.items())
-    report = prepare.prepare([path], tmp_path / "data", PrepareOptions(split="given", **choice))
+    report = prepare.prepare([path], tmp_path / "data", PrepareOptions(split_by="given", **choice))
     assert rows_of(tmp_path / "data") == kept
     step = next(iter(choice)).split("_")[1]
     assert report.rejected == {step: 5 - len(kept)}

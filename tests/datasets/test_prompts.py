@@ -79,6 +79,6 @@ def test_sources_and_files_that_do_not_fit_are_errors(tmp_path, book, data):
     with pytest.raises(CrystallmError, match="cannot be written"):
         prompts.write([], tmp_path / "file" / "x.csv")
     bare = tmp_path / "bare"
-    prepare.prepare([f"{book}=test"], bare, PrepareOptions(language="none", split="given"))
+    prepare.prepare([f"{book}=test"], bare, PrepareOptions(language="none", split_by="given"))
     with pytest.raises(InputError, match="was prepared without symmetry"):
         read(bare)

@@ -10,7 +10,7 @@ from prepared import BROKEN, contents, write_csv
 
 def test_every_row_is_kept_or_refused_with_its_reason(tmp_path, cifs):
     rows = [*cifs.items(), *((name, text) for name, (text, _, _) in BROKEN.items()), ("short",)]
-    choices = PrepareOptions(split="given", max_tokens=18)
+    choices = PrepareOptions(split_by="given", max_length=18)
     report = prepare.prepare([write_csv(tmp_path / "book.csv", rows)], tmp_path / "data", choices)
     found = contents(tmp_path / "data")
     refused = {row["id"]: row for row in found["rejected.parquet"]}

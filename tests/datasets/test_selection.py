@@ -23,14 +23,14 @@ def test_of_duplicates_the_densest_stays(tmp_path, cifs, textbook_structures):
     ]
     path = write_csv(tmp_path / "book.csv", rows)
     report = prepare.prepare(
-        [path], tmp_path / "data", PrepareOptions(split="given", deduplicate="formula-group")
+        [path], tmp_path / "data", PrepareOptions(split_by="given", deduplicate="formula-group")
     )
     assert rows_of(tmp_path / "data", formula="NaCl") == ["dense"]
     assert (report.duplicates, report.written, report.read) == (3, 5, 8)
     assert {row["reason"] for row in contents(tmp_path / "data")["rejected.parquet"]} == {
         "cell formula and space group of dense"
     }
-    prepare.prepare([path], tmp_path / "text", PrepareOptions(split="given", deduplicate="text"))
+    prepare.prepare([path], tmp_path / "text", PrepareOptions(split_by="given", deduplicate="text"))
     assert rows_of(tmp_path / "text", formula="NaCl") == ["wide", "rocksalt", "dense"]
     prepare.prepare([path], tmp_path / "all", ALL)
     assert len(rows_of(tmp_path / "all", formula="NaCl")) == 4
@@ -89,7 +89,7 @@ def test_random_splits_have_their_sizes_and_change_with_the_seed(tmp_path, cifs)
     for seed in (0, 0, 1):
         folder = tmp_path / f"data{len(found)}"
         choices = PrepareOptions(
-            split="random", val_fraction=10, test_fraction=0.05, seed=seed, deduplicate="none"
+            split_by="random", val_fraction=10, test_fraction=0.05, seed=seed, deduplicate="none"
         )
         report = prepare.prepare([path], folder, choices)
         assert report.crystals == {"train": 28, "val": 10, "test": 2}
@@ -100,7 +100,7 @@ def test_random_splits_have_their_sizes_and_change_with_the_seed(tmp_path, cifs)
 def test_a_split_by_formula_parts_no_formula(tmp_path, cifs):
     rows = [(f"{name}-{i}", cif) for i in range(4) for name, cif in cifs.items()]
     path = write_csv(tmp_path / "book.csv", rows)
-    choices = PrepareOptions(split="formula", val_fraction=0.2, test_fraction=0.2, deduplicate="none")
+    choices = PrepareOptions(split_by="formula", val_fraction=0.2, test_fraction=0.2, deduplicate="none")
     report = prepare.prepare([path], tmp_path / "data", choices)
     assert report.crystals == {"train": 12, "val": 4, "test": 4}
     places = {}
@@ -118,7 +118,7 @@ def test_a_file_of_ids_decides_the_split(tmp_path, cifs, kind):
         write_csv(file, where.items(), ("id", "split"))
     else:
         file.write_text(json.dumps({split: [name] for name, split in where.items()}))
-    report = prepare.prepare([path], tmp_path / "data", PrepareOptions(split=str(file)))
+    report = prepare.prepare([path], tmp_path / "data", PrepareOptions(split_by=str(file)))
     found = {row["id"]: row["split"] for row in contents(tmp_path / "data")["rows.parquet"]}
     assert found == where
     assert report.rejected == {"split": 2}
@@ -129,7 +129,7 @@ def test_a_file_of_splits_that_is_none_is_refused(tmp_path, cifs, content):
     path = write_csv(tmp_path / "book.csv", cifs.items())
     (tmp_path / "splits.csv").write_text(content)
     with pytest.raises(InputError, match=r"splits\.csv") as caught:
-        prepare.prepare([path], tmp_path / "data", PrepareOptions(split=str(tmp_path / "splits.csv")))
+        prepare.prepare([path], tmp_path / "data", PrepareOptions(split_by=str(tmp_path / "splits.csv")))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "data").exists()
 
@@ -142,13 +142,13 @@ def test_what_a_test_set_holds_is_left_out(tmp_path, cifs, textbook_structures):
         ("broken", "noise"),
     ]
     exclude = (write_csv(tmp_path / "test.csv", entries),)
-    report = prepare.prepare([path], tmp_path / "data", PrepareOptions(split="given", exclude=exclude))
+    report = prepare.prepare([path], tmp_path / "data", PrepareOptions(split_by="given", exclude=exclude))
     assert rows_of(tmp_path / "data") == ["rocksalt", "perovskite", "wurtzite"]
     assert report.rejected == {"exclude": 2}
     assert report.unreadable_known == 1
     reasons = {row["id"]: row["reason"] for row in contents(tmp_path / "data")["rejected.parquet"]}
     assert reasons == {"diamond": "id: in test.csv", "rutile": "formula and space group: other"}
-    by_id = PrepareOptions(split="given", exclude=exclude, exclude_by=("id",))
+    by_id = PrepareOptions(split_by="given", exclude=exclude, exclude_by=("id",))
     assert prepare.prepare([path], tmp_path / "ids", by_id).rejected == {"exclude": 1}
 
 
@@ -159,7 +159,9 @@ def test_the_matcher_finds_what_a_test_set_holds(tmp_path, cifs, textbook_struct
     shifted.translate_sites(list(range(len(shifted))), [0.1, 0.2, 0.3])
     zincblende = cifs["diamond"].replace("C", "Si")
     exclude = write_csv(tmp_path / "test.csv", [("w", shifted.to(fmt="cif")), ("z", zincblende)])
-    choices = PrepareOptions(language=language, split="given", exclude=(exclude,), exclude_by=("structure",))
+    choices = PrepareOptions(
+        language=language, split_by="given", exclude=(exclude,), exclude_by=("structure",)
+    )
     report = prepare.prepare([path], tmp_path / "data", choices)
     assert report.rejected == {"exclude": 1}
     assert contents(tmp_path / "data")["rejected.parquet"][0]["reason"] == "structure: w"

@@ -45,5 +45,5 @@ def test_a_server_that_is_not_there_costs_a_limit_and_is_named():
 
 def test_a_missing_package_is_told_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "zmq", None)
-    assert app.run(["energy-server", "--model", "energies:odd", "--device", "cpu"]) == 1
+    assert app.run(["energy-server", "--energy", "energies:odd", "--device", "cpu"]) == 1
     assert "pip install 'crystallm[zmq]'" in capsys.readouterr().err

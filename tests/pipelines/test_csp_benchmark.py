@@ -54,7 +54,7 @@ def test_a_model_that_knows_a_set_finds_it(sets, parrot, tmp_path, capsys):
 
 def test_the_known_group_may_be_asked_for(sets, parrot, capsys):
     lines = scored(
-        capsys, "perov_5", "--data-dir", sets, "-n", 1, "--model", parrot, "--space-group", "--limit", 2
+        capsys, "perov_5", "--data-dir", sets, "-n", 1, "--model", parrot, "--with-group", "--limit", 2
     )
     assert lines["all samples", 1]["match_rate"] == 1.0
 
@@ -86,7 +86,7 @@ def test_crystals_of_others_are_scored_over_all_entries(sets, tmp_path, capsys):
     assert lines["all samples", 2]["match_rate"] == pytest.approx(2 / 5)
     assert lines["valid samples", 2]["match_rate"] == pytest.approx(2 / 5)
     assert not any("likelihood" in name for name, _ in lines)
-    given = ("--generated", tmp_path / "theirs.zip", "--no-agreement")
+    given = ("--generated", tmp_path / "theirs.zip", "--no-choose-by-agreement")
     fewer = scored(capsys, "perov_5", "--data-dir", sets, "-n", "1,2", *given)
     assert fewer == {key: line for key, line in lines.items() if not key[0].startswith("one of")}
     assert len(fewer) < len(lines)

@@ -15,7 +15,7 @@ from crystallm.pipelines.relax import COLUMNS
 from crystallm.sources import collection
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ase") is None, reason="ase is not installed")
-OPTIONS = ("--model", "energies:odd", "--workers", "1", "--device", "cpu", "--timeout", "20")
+OPTIONS = ("--energy", "energies:odd", "--workers", "1", "--device", "cpu", "--timeout", "20")
 
 
 @pytest.fixture
@@ -189,12 +189,12 @@ def test_rows_are_told_as_json(crystallm):
     ("arguments", "code", "said"),
     [
         ((), 2, "no crystals: name a folder"),
-        (("cifs", "--model", "dft"), 2, "no energy model 'dft'"),
+        (("cifs", "--energy", "dft"), 2, "no energy model 'dft'"),
         (("cifs", *OPTIONS, "--fmax", "0"), 2, "fmax = '0'"),
         (("cifs", *OPTIONS, "--trajectory"), 2, "--trajectory needs --out"),
         (("cifs", *OPTIONS, "--best", "0"), 2, "best = '0'"),
         (("cifs", *OPTIONS[:-1], "-1"), 2, "timeout = '-1'"),
-        (("cifs", "--model", "energies:unloadable", "--workers", 1), 1, "the weights are gone"),
+        (("cifs", "--energy", "energies:unloadable", "--workers", 1), 1, "the weights are gone"),
     ],
 )
 def test_what_is_asked_wrongly_is_told_in_one_line(crystallm, arguments, code, said):

@@ -55,7 +55,7 @@ def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys, caplog):
     assert "above hull" in shown
     assert app.run(["search", *asked, "--simulations", "4", "--out", "searched"]) == 0
     assert "above hull" in capsys.readouterr().out
-    settled = ["relax", "generated/cifs", "--model", "energies:morse", "--steps", "10", "--workers", "1"]
+    settled = ["relax", "generated/cifs", "--energy", "energies:morse", "--steps", "10", "--workers", "1"]
     assert app.run([*settled, "--out", "relaxed", *columns]) == 0
     assert "formation" in capsys.readouterr().out
     for folder in ("generated", "searched", "relaxed"):

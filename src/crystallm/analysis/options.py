@@ -7,18 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import field_validator
 
-from crystallm.options import Flag, Options
+from crystallm.models.options import ModelNameOptions
+from crystallm.options import CommonOptions, Flag, same
 
 
-class EmbeddingsOptions(Options):
+class EmbeddingsOptions(ModelNameOptions):
     """Which embeddings to write, and where."""
 
-    model: str = "default"
-    """Bundled or published name, folder, ckpt.pt, hf:org/name."""
     of: Literal["atoms", "digits", "space-groups"] = "atoms"
     """Kind of tokens."""
-    out: Path | None = None
-    """File of the vectors: .csv or .parquet."""
+    out: Path | None = same(CommonOptions, "out", description="File of the vectors: .csv or .parquet.")
     picture: Annotated[Path | None, Flag(name="--map")] = None
     """File of a map in two dimensions: .png."""
 

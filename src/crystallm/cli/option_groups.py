@@ -33,20 +33,33 @@ Flat = Annotated[_Group, Parameter(name="*", negative_bool=(), show_default=_sho
 """An option group whose fields are flags of the command."""
 
 
-class QuietOptions(Options):
-    """Whether a command prints, and the file that holds its options."""
+Positional = str | None
+"""A positional argument: the value of the option of the same name in a group of the command."""
 
-    quiet: bool = False
-    """Print nothing but errors."""
+
+class ConfigOptions(Options):
+    """The file that holds the options of a command."""
+
     config: Path | None = None
     """YAML file with options of this command; the command line wins."""
 
 
-class OutputOptions(QuietOptions):
-    """What a command prints, and the file that holds its options."""
+class QuietOptions(ConfigOptions):
+    """Whether a command prints, and the file that holds its options."""
+
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+class JsonOptions(Options):
+    """The form of what a command prints."""
 
     as_json: Annotated[bool, Flag(name="--json")] = False
     """Print JSON, one object a line, instead of a table."""
+
+
+class OutputOptions(JsonOptions, QuietOptions):
+    """What a command prints, and the file that holds its options."""
 
     @property
     def progress(self) -> bool:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from crystallm.options import Flag, Options
+from crystallm.options import CommonOptions, Flag, Options, same
+from crystallm.sources.options import SourceOptions
 
 
 class PrepareOptions(Options):
@@ -15,12 +16,11 @@ class PrepareOptions(Options):
 
     language: Literal["orbits", "cif", "none"] = "orbits"
     """Language of the tokens; none: no tokens, CIFs in rows.parquet, read, filtered and split."""
-    symprec: float = Field(default=0.1, gt=0, le=1, allow_inf_nan=False)
-    """Tolerance of the symmetry search, Å."""
+    symprec: float = same(CommonOptions, "symprec", le=1, allow_inf_nan=False)
     standardize: bool = False
     """With language none: write the conventional standardized cell instead of the original CIF."""
-    max_tokens: int = Field(default=1024, ge=1)
-    """Reject crystals of more tokens; the context of the network to be trained."""
+    max_length: int = Field(default=1024, ge=1)
+    """Maximum number of tokens of a crystal; the context of the network to be trained."""
     max_atoms: int | None = Field(default=None, ge=1)
     """Maximum number of atoms in the given cell; none: any."""
     min_volume: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -33,7 +33,7 @@ class PrepareOptions(Options):
     """formula-group: of crystals with the same cell formula and space group, keep the one with the smallest
     volume per formula unit; text: drop those with the text of an earlier one; none: keep all; auto: none
     where splits are given, else formula-group, as the paper does with its benchmarks and its large set."""
-    split: str = "auto"
+    split_by: str = "auto"
     """given: by the inputs and their column split, all others for training; random; formula: random, without
     a reduced formula in two splits; or a CSV file (id,split) or JSON file {split: [ids]}; auto: given if an
     input states splits, else random."""
@@ -44,8 +44,12 @@ class PrepareOptions(Options):
     augmentations: int = Field(default=0, ge=0, le=1000)
     """With language orbits: number of equivalent descriptions of each training crystal beside the canonical
     one, for crystallm train --augmentation-share."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of random splits and of equivalent descriptions."""
+    seed: int = same(
+        CommonOptions,
+        "seed",
+        lt=2**63,
+        description="Seed of random splits and of equivalent descriptions.",
+    )
     exclude: Annotated[tuple[str, ...], Flag(several=True)] = ()
     """Collections, such as test sets, whose crystals must not be in the data set."""
     exclude_by: Annotated[tuple[Literal["id", "formula-group", "structure"], ...], Flag(several=True)] = (
@@ -89,20 +93,20 @@ class PrepareFiles(Options):
     inputs: Annotated[tuple[str, ...], Flag(several=True)] = ()
     """Collections of structures, each optionally with =train, =val or =test: folders and archives of CIFs or
     POSCARs, CSV, Parquet, JSON, JSON Lines, extended XYZ, ASE databases, .pkl.gz."""
-    out: Path | None = None
-    """Folder for the data set."""
+    out: Path | None = same(CommonOptions, "out", description="Folder for the data set.")
 
 
 class PromptOptions(Options):
     """The crystals of `crystallm prompts`, and what their prompts hold."""
 
-    source: str | None = None
-    """Folder or file of known crystals, or a data set of crystallm prepare."""
-    out: Path | None = None
-    """File for the prompts, .csv."""
+    path: str | None = same(
+        SourceOptions,
+        "path",
+        description="Folder or file of known crystals, or a data set of crystallm prepare.",
+    )
+    out: Path | None = same(CommonOptions, "out", description="File for the prompts, .csv.")
     with_group: bool = False
     """Put the space group into the prompts."""
     split: str | None = None
     """Only the crystals of this split: train, val or test."""
-    symprec: float = Field(default=0.1, gt=0, le=1)
-    """Tolerance of the symmetry search, Å."""
+    symprec: float = same(CommonOptions, "symprec", le=1)

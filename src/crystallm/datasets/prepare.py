@@ -160,12 +160,12 @@ def _decide_auto(inputs: Sequence[str], options: PrepareOptions) -> PrepareOptio
         if first is None:
             raise InputError(f"{spec!r} holds no row")
         given = given or bool(first["split"])
-    if options.split == "auto":
-        options = options.model_copy(update={"split": "given" if given else "random"})
-    if options.split not in ("given", "random", "formula"):
-        read_splits(Path(options.split))
+    if options.split_by == "auto":
+        options = options.model_copy(update={"split_by": "given" if given else "random"})
+    if options.split_by not in ("given", "random", "formula"):
+        read_splits(Path(options.split_by))
     if options.deduplicate == "auto":
-        kind = "none" if options.split == "given" else "formula-group"
+        kind = "none" if options.split_by == "given" else "formula-group"
         options = options.model_copy(update={"deduplicate": kind})
     return options
 

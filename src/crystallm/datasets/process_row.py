@@ -7,7 +7,7 @@
     volume     V / n_atoms within `min_volume` and `max_volume`, Å^3
     distance   no two atoms closer than `min_distance`, Å
     encode     spglib finds a symmetry, and the language can describe the crystal
-    length     at most `max_tokens`
+    length     at most `max_length`
 
 The first step that rejects a row gives the reason. A text is parsed once and its symmetry determined once.
 This module runs in worker processes: plain values come in and go out.
@@ -126,8 +126,8 @@ def _encode(structure: Structure, options: PrepareOptions) -> dict[str, Any]:
     ids = language.encode(structure, options.symprec)
     content = np.array(ids, dtype="<u2").tobytes()
     record = _symmetry_columns(*language.read_prompt(ids)) | {"n_tokens": len(ids), "digest": digest(content)}
-    if len(ids) > options.max_tokens:
-        return record | rejected("length", f"more than {options.max_tokens} tokens")
+    if len(ids) > options.max_length:
+        return record | rejected("length", f"more than {options.max_length} tokens")
     return record | {"ids": base64.b64encode(content).decode("ascii")}
 
 

@@ -46,9 +46,9 @@ def read(options: PromptOptions, *, workers: int = 1, progress: Progress = no_pr
     Raises:
         InputError: the source cannot be read, has no such split, or is a collection and a split is given.
     """
-    source, split = options.source, options.split
+    source, split = options.path, options.split
     if source is None:
-        raise InputError("no source: see crystallm prompts --help")
+        raise InputError("no crystals: see crystallm prompts --help")
     if (Path(source) / FACTS).is_file():
         yield from _from_data_set(Path(source), split or "test", with_group=options.with_group)
         return

@@ -105,14 +105,14 @@ def select_rows(parts: Parts, options: PrepareOptions, exclusions: Exclusions, m
         rows.reasons.update(matches)
     if options.deduplicate != "none":
         _drop_duplicates(parts, rows, given, options.deduplicate)
-    if options.split in ("random", "formula"):
+    if options.split_by in ("random", "formula"):
         _assign_splits(parts, rows, options)
     return rows
 
 
 def _exclude(parts: Parts, options: PrepareOptions, exclusions: Exclusions) -> tuple[RowSelection, list[str]]:
     """Exclude rows by id or group, and reject those without a split; return their given splits too."""
-    file = None if options.split in ("given", "random", "formula") else Path(options.split)
+    file = None if options.split_by in ("given", "random", "formula") else Path(options.split_by)
     split_of = {} if file is None else read_splits(file)
     status: list[RowStatus] = []
     given: list[str] = []
@@ -182,7 +182,7 @@ def duplicates(
 
 
 def _assign_splits(parts: Parts, rows: RowSelection, options: PrepareOptions) -> None:
-    column = "id" if options.split == "random" else "formula"
+    column = "id" if options.split_by == "random" else "formula"
     hashes = [digest(f"{options.seed}\0{value}".encode()) for (value,) in _values(parts, (column,))]
     kept = np.flatnonzero(rows.status == RowStatus.KEPT)
     rows.split[:] = 0

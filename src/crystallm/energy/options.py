@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from crystallm.options import Options
+from crystallm.options import CommonOptions, Options, same
 
 
 class RelaxOptions(Options):
@@ -47,8 +47,13 @@ class EnergyModelOptions(Options):
 class PreRelaxOptions(EnergyModelOptions):
     """Which energy model to use for known or given crystals, which may be relaxed first."""
 
-    steps: int = Field(default=500, ge=1)
-    """With --relax: maximum number of steps for a crystal."""
+    steps: int = same(
+        RelaxOptions,
+        "steps",
+        default=500,
+        ge=1,
+        description="With --relax: maximum number of steps for a crystal.",
+    )
 
     @model_validator(mode="after")
     def _require_relax(self) -> PreRelaxOptions:
@@ -87,8 +92,7 @@ def check_model(options: EnergyModelOptions, *names: str) -> None:
 class ChosenModelOptions(Options):
     """The energy model of commands that cannot do without one."""
 
-    model: str = "chgnet"
-    """Energy model: chgnet, sevennet, or module:factory of any ASE calculator."""
+    energy: str = same(EnergyModelOptions, "energy", default="chgnet")
 
 
 class ServerOptions(ChosenModelOptions):
@@ -96,5 +100,4 @@ class ServerOptions(ChosenModelOptions):
 
     address: str = "tcp://127.0.0.1:5555"
     """Address to listen at; tcp://*:5555 for other machines, too."""
-    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
-    """Time limit for one crystal, s."""
+    timeout: float = same(CommonOptions, "timeout")

@@ -5,19 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from crystallm.options import Options
+from crystallm.crystals.selection import SelectionOptions
+from crystallm.models.options import ConvertOptions
+from crystallm.options import CommonOptions, same
+from crystallm.sources.options import SourceOptions
 
 Format = Literal["cif", "poscar", "extxyz", "ase", "csv", "pymatgen", "optimade", "genbench"]
 
 
-class ExportOptions(Options):
+class ExportOptions(SourceOptions):
     """Which crystals to export, and how."""
 
-    path: str | None = None
-    """Folder or file of structures (see crystallm prepare --help), or an --out folder of another command."""
-    to: Format | None = None
-    """Format: folders of CIFs or POSCARs, or one file; genbench is the folder of LeMat-GenBench."""
-    out: Path | None = None
-    """File or folder to create; none: named after the input, in the current folder."""
-    only_valid: bool = False
-    """Leave out crystals of a run that are not valid."""
+    to: Format | None = same(
+        ConvertOptions,
+        "to",
+        description="Format: folders of CIFs or POSCARs, or one file; genbench is the folder of "
+        "LeMat-GenBench.",
+    )
+    out: Path | None = same(
+        CommonOptions,
+        "out",
+        description="File or folder to create; none: named after the input, in the current folder.",
+    )
+    only_valid: bool = same(
+        SelectionOptions, "only_valid", description="Leave out crystals of a run that are not valid."
+    )

@@ -8,7 +8,9 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
-from crystallm.options import NOT_DECIDING, Flag, Options
+from crystallm.execution.place import DeviceOptions
+from crystallm.models.options import ModelNameOptions
+from crystallm.options import NOT_DECIDING, CommonOptions, Flag, Options, same
 
 if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import SpaceGroup
@@ -97,35 +99,29 @@ def requested_group(request: Request) -> SpaceGroup | None:
     return space_groups.from_any_setting(request.space_group)
 
 
-def _require_temperature(value: float) -> float:
-    if 0 < value < LEAST_TEMPERATURE:
-        raise ValueError(f"take 0, the most likely token, or at least {LEAST_TEMPERATURE}")
-    return value
-
-
-class SamplingOptions(Options):
+class SamplingOptions(ModelNameOptions):
     """How to sample from a model."""
 
-    model: str = "default"
-    """Bundled or published name, folder, ckpt.pt or its archive, hf:org/name."""
-    temperature: Annotated[float, AfterValidator(_require_temperature)] = Field(
-        default=1.0, ge=0, allow_inf_nan=False
-    )
     """Divides the logits: below 1 favours likely tokens, above 1 adds variety; 0 takes the most likely."""
     top_k: int | None = Field(default=10, ge=1)
     """Sample from the k most likely tokens; none: from all."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Sample from the most likely tokens that together reach this probability; none: from all."""
-    seed: int = Field(default=0, ge=0, lt=2**64)
-    """Seed of the random numbers; the same seed gives the same crystals (in float32)."""
+    seed: int = same(
+        CommonOptions,
+        "seed",
+        description="Seed of the random numbers; the same seed gives the same crystals (in float32).",
+    )
     constraints: Literal["full", "syntax", "none"] = "full"
     """full: tokens that can still become a crystal with the requested composition and group; syntax: tokens
     that keep the format; none: any token."""
-    device: Annotated[str, NOT_DECIDING] = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU if there is one."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the network; auto is float32. bfloat16 is faster for large networks, but crystals then
-    may change with the batch size."""
+    device: str = same(DeviceOptions, "device")
+    dtype: Literal["auto", "float32", "bfloat16"] = same(
+        CommonOptions,
+        "dtype",
+        description="Precision of the network; auto is float32. bfloat16 is faster for large networks, but "
+        "crystals then may change with the batch size.",
+    )
     batch_size: Annotated[int, NOT_DECIDING] = Field(default=32, ge=1)
     """Crystals sampled at a time."""
     max_new_tokens: int = Field(default=3000, ge=1)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from crystallm.options import CommonOptions, Options, same
 
-from crystallm.options import Flag, Options
+
+class ModelNameOptions(Options):
+    """The trained model that a command loads."""
+
+    model: str = "default"
+    """Bundled or published name, folder, ckpt.pt or its archive, hf:org/name."""
 
 
 class ModelsOptions(Options):
@@ -17,8 +22,6 @@ class ModelsOptions(Options):
     """Download a published model by its name, checked and resumed; then use --model NAME."""
     published: bool = False
     """List the published CrystaLLM models instead of the bundled ones."""
-    as_json: Annotated[bool, Flag(name="--json")] = False
-    """Print JSON, one object a line, instead of a table."""
 
 
 class ConvertOptions(Options):
@@ -28,13 +31,15 @@ class ConvertOptions(Options):
     """A model (name, folder, ckpt.pt, archive, hf:org/name), or a file of a text or a crystal."""
     to: Literal["hf", "safetensors", "orbits", "cif"] | None = None
     """A model: hf (for transformers, vLLM, PEFT) or safetensors (ours); a text: orbits or cif."""
-    out: Path | None = None
-    """Folder of the model (default: named after it), or file of the text (default: print it)."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    out: Path | None = same(
+        CommonOptions,
+        "out",
+        description="Folder of the model (default: named after it), or file of the text (default: print it).",
+    )
+    weights_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the stored weights."""
     push: str | None = None
     """With --to hf: upload to the Hugging Face Hub as org/name, with its card."""
     private: bool = False
     """With --push: create a private repository."""
-    symprec: float = Field(default=0.1, gt=0, lt=10)
-    """Distance tolerance of the symmetry search, Å."""
+    symprec: float = same(CommonOptions, "symprec")

@@ -190,18 +190,9 @@ def _samples(
     context = None if model is None or model.language.slides else model.config.context
     structures = [reference.structure for reference in references]
     n = max(options.numbers)
-    requests = requests_for(structures, n, with_group=options.space_group, context=context)
+    requests = requests_for(structures, n, with_group=options.with_group, context=context)
     indices = {i: k for k, i in enumerate(i for i, request in enumerate(requests) if request is not None)}
-    question: dict[str, Any] = {"space_group": options.space_group}
-    if model is not None:
-        question |= sampling.model_dump(exclude={"device", "batch_size"}) | {"weights": model.fingerprint}
-    library = None
-    if known.crystals_from != "network":
-        entries = ((reference.id, reference.structure) for reference in references)
-        library, facts = library_for(entries, known, options.leave_out)
-        question |= facts
-    asked = [request for request in requests if request is not None]
-    return ModelSamples(make_generator(model, asked, sampling, library=library), indices), question
+    question |= {"space_group": options.with_group, "weights": fingerprint(model)}
 
 
 def _given(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from crystallm.crystals.selection import SelectionOptions
 from crystallm.energy.options import (
     ChosenModelOptions,
     HullFileOptions,
@@ -16,14 +17,21 @@ from crystallm.energy.options import (
 )
 from crystallm.errors import InputError
 from crystallm.execution.place import DeviceOptions
-from crystallm.options import NOT_DECIDING, Flag, Options
+from crystallm.generation.request import Request, SamplingOptions
+from crystallm.models.options import ModelNameOptions
+from crystallm.options import NOT_DECIDING, CommonOptions, Flag, Options, same
+from crystallm.sources.options import ReadOptions, ReferenceOptions, SourceOptions
 
 
 class OutOptions(Options):
     """Where the results of a run are stored."""
 
-    out: Annotated[Path | None, NOT_DECIDING] = None
-    """Folder for CIFs and results.parquet; the same command resumes there. none: nothing is saved."""
+    out: Annotated[Path | None, NOT_DECIDING] = same(
+        CommonOptions,
+        "out",
+        description="Folder for CIFs and results.parquet; the same command resumes there. none: nothing is "
+        "saved.",
+    )
 
 
 class GenerateOptions(OutOptions):
@@ -45,12 +53,10 @@ class GenerateOptions(OutOptions):
 class CompleteOptions(OutOptions):
     """How a part of a crystal is completed."""
 
-    n: Annotated[int, Flag(("-n", "--samples"))] = Field(default=10, ge=1)
-    """Number of crystals."""
+    n: int = same(Request, "n", description="Number of crystals.")
     keep: Literal["all", "orbits"] = "all"
     """all: keep cell and coordinates of the given part; orbits: its Wyckoff positions only."""
-    symprec: float = Field(default=0.1, gt=0, lt=10)
-    """Tolerance of the symmetry search, Å."""
+    symprec: float = same(CommonOptions, "symprec")
 
 
 class SearchRunOptions(OutOptions):
@@ -60,11 +66,8 @@ class SearchRunOptions(OutOptions):
     """Then run plain sampling under the same limits; both are in the plots."""
 
 
-class CollectionOptions(Options):
+class CollectionOptions(SourceOptions):
     """The collection of crystals that a command reads."""
-
-    path: Annotated[str | None, NOT_DECIDING] = None
-    """Folder or file of structures (see crystallm prepare --help), or an --out folder of another command."""
 
     def collection(self) -> str:
         """Return the path of the collection.
@@ -77,16 +80,16 @@ class CollectionOptions(Options):
         return self.path
 
 
-class EvaluateOptions(PreRelaxOptions, HullFileOptions, OutOptions, CollectionOptions):
+class EvaluateOptions(PreRelaxOptions, HullFileOptions, ReadOptions, OutOptions, CollectionOptions):
     """How to evaluate a collection: its validity, and on request energies, stability and novelty."""
 
-    read_as: Literal["auto", "text"] = "auto"
-    """text: check what a CIF prints, as the paper does; auto: the same for CIFs in the form of this package,
-    while those of other programs are symmetrized first."""
     metastable_threshold: Annotated[float, NOT_DECIDING] = Field(default=0.1, ge=0, allow_inf_nan=False)
     """With --hull: crystals up to this energy above the hull are metastable, eV/atom."""
-    known: Annotated[tuple[str, ...], Flag(several=True)] = ()
-    """Folders or files of known crystals, to report novelty; with --hull also S.U.N."""
+    known: tuple[str, ...] = same(
+        ReferenceOptions,
+        "known",
+        description="Folders or files of known crystals, to report novelty; with --hull also S.U.N.",
+    )
 
     @model_validator(mode="after")
     def _check_combination(self) -> EvaluateOptions:
@@ -104,10 +107,13 @@ class EvaluateOptions(PreRelaxOptions, HullFileOptions, OutOptions, CollectionOp
 class RelaxCollectionOptions(RelativeEnergyOptions, ChosenModelOptions, OutOptions, CollectionOptions):
     """The energy model that relaxes a collection, and which of its crystals are kept."""
 
-    best: int | None = Field(default=None, ge=1)
-    """Cluster equal crystals and keep at most this number of each formula, lowest energy first."""
-    timeout: Annotated[float, NOT_DECIDING] = Field(default=600.0, gt=0, allow_inf_nan=False)
-    """Time limit for one crystal, s."""
+    best: int | None = same(
+        SelectionOptions,
+        "best",
+        description="Cluster equal crystals and keep at most this number of each formula, lowest energy "
+        "first.",
+    )
+    timeout: Annotated[float, NOT_DECIDING] = same(CommonOptions, "timeout", default=600.0)
 
 
 class HullOptions(PreRelaxOptions, CollectionOptions):
@@ -115,21 +121,19 @@ class HullOptions(PreRelaxOptions, CollectionOptions):
 
     chemical_systems: str | None = None
     """Folder or file of crystals: keep only their chemical systems, and those below them."""
-    out: Path | None = None
-    """File for the entries, .jsonl, which --hull reads."""
+    out: Path | None = same(
+        CommonOptions, "out", description="File for the entries, .jsonl, which --hull reads."
+    )
 
 
-class ScoreOptions(DeviceOptions, CollectionOptions):
+class ScoreOptions(ModelNameOptions, DeviceOptions, CollectionOptions):
     """The model that scores a collection, and the file of the scores."""
 
-    model: str = "default"
-    """Bundled or published name, folder, ckpt.pt or its archive, hf:org/name."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the network; auto is float32."""
-    symprec: float = Field(default=0.1, gt=0, lt=10)
-    """Tolerance of the symmetry search, Å."""
-    out: Path | None = None
-    """File for the scores: .csv or .parquet."""
+    dtype: Literal["auto", "float32", "bfloat16"] = same(
+        SamplingOptions, "dtype", description="Precision of the network; auto is float32."
+    )
+    symprec: float = same(CommonOptions, "symprec")
+    out: Path | None = same(CommonOptions, "out", description="File for the scores: .csv or .parquet.")
 
     @field_validator("out")
     @classmethod

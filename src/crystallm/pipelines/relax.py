@@ -90,7 +90,7 @@ def run(
     path = options.collection()
     if relaxation_options.trajectory and options.out is None:
         raise InputError("--trajectory needs --out: name a folder for the results")
-    device, workers = energy_workers(options.model, device, workers)
+    device, workers = energy_workers(options.energy, device, workers)
     if options.hull is not None:
         Hull(Path(options.hull))  # reject a bad file before anything is relaxed
     names = FileNames()
@@ -131,7 +131,7 @@ class _Crystals:
     def relax(self, units: Iterator[tuple[int, Entry]], _: Callable[[int], None]) -> Generator[UnitResult]:
         """Yield the row of each crystal as it is relaxed; first those that can be read."""
         related = RelativeEnergies(
-            self.options.model,
+            self.options.energy,
             formation=self.options.formation_energy,
             hull=self.options.hull,
             device=self.device,
@@ -149,7 +149,7 @@ class _Crystals:
 
         for i, result in relax_many(
             texts(),
-            self.options.model,
+            self.options.energy,
             self.relaxation_options,
             device=self.device,
             n_workers=self.workers,

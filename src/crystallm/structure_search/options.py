@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from crystallm.energy.options import EnergyModelOptions
 from crystallm.generation.request import SamplingOptions
-from crystallm.options import Flag, Options
+from crystallm.options import Flag, Options, same
 
 Method = Literal["elites", "tree", "sampling"]
 Preset = Literal["default", "paper"]
@@ -90,8 +91,12 @@ class SearchOptions(Options):
     """Stop after computing the energies of this number of crystals."""
     minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Stop after this time, earlier runs included."""
-    energy: str = "chgnet"
-    """Energy model: chgnet, sevennet, tcp://..., or module:factory of an ASE calculator."""
+    energy: str = same(
+        EnergyModelOptions,
+        "energy",
+        default="chgnet",
+        description="Energy model: chgnet, sevennet, tcp://..., or module:factory of an ASE calculator.",
+    )
     energy_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     """Time limit for the energy of one crystal, s."""
     parallel_simulations: int = Field(default=8, ge=1)

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from crystallm.options import Flag, Options
+from crystallm.datasets.options import PrepareOptions
+from crystallm.network.config import ModelConfig
+from crystallm.options import CommonOptions, Flag, Options, same
 
 BUDGET = ("max_tokens", "max_updates", "max_minutes")
 """Lengths of the schedule, of which a recipe gives one."""
@@ -53,8 +55,9 @@ class TrainFiles(Options):
 
     dataset: Path | None = None
     """Folder of the data set, made by `crystallm prepare`."""
-    out: Path | None = None
-    """Folder for the run: weights, state, metrics.jsonl."""
+    out: Path | None = same(
+        CommonOptions, "out", description="Folder for the run: weights, state, metrics.jsonl."
+    )
     resume: bool = False
     """Resume the run in --out."""
 
@@ -62,22 +65,26 @@ class TrainFiles(Options):
 class RecipeOptions(Options):
     """The fields of a recipe, of which some may be given; see `Recipe`."""
 
-    language: str | None = None
-    """Language that the data set must have; None: any."""
-    form: Literal["gpt2", "llama"] = "gpt2"
-    """GPT-2: learned positions, LayerNorm, GELU; or Llama: rotary positions, RMSNorm, SwiGLU, no biases."""
-    n_layer: int = Field(default=8, ge=1)
-    """Number of transformer blocks."""
-    n_head: int = Field(default=8, ge=1)
-    """Attention heads of a block."""
-    n_embd: int = Field(default=512, ge=1)
-    """Width of the network."""
-    bias: Annotated[bool, Flag(negative=True)] = False
-    """Whether linear layers and layer norms have biases."""
-    context: int = Field(default=1024, ge=2)
-    """Maximum number of tokens; longer crystals are left out of packed windows."""
-    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Fraction of activations dropped in training."""
+    language: str | None = same(
+        PrepareOptions,
+        "language",
+        default=None,
+        description="Language that the data set must have; None: any.",
+    )
+    form: Literal["gpt2", "llama"] = same(ModelConfig, "form")
+    n_layer: int = same(ModelConfig, "n_layer")
+    n_head: int = same(ModelConfig, "n_head", description="Attention heads of a block.")
+    n_embd: int = same(ModelConfig, "n_embd", description="Width of the network.")
+    bias: Annotated[bool, Flag(negative=True)] = same(
+        ModelConfig, "bias", description="Whether linear layers and layer norms have biases."
+    )
+    context: int = same(
+        ModelConfig,
+        "context",
+        ge=2,
+        description="Maximum number of tokens; longer crystals are left out of packed windows.",
+    )
+    dropout: float = same(ModelConfig, "dropout", default=0.1)
     packing: Literal["packed", "starts", "random"] = "packed"
     """Windows of tokens: whole crystals side by side that do not attend to each other; or `context` tokens of
     the stream, from the start of a crystal, or from anywhere (as in the original)."""
@@ -126,11 +133,15 @@ class RecipeOptions(Options):
     """Stop after n validations in a row without a new lowest loss; None: never."""
     max_loss_jump: float | None = Field(default=2.0, gt=0.0)
     """Stop if a training loss exceeds the mean of the last updates by this many nats a token; None: never."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the initial weights, the order of crystals and dropout."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Arithmetic of the forward pass; `auto` is bfloat16, or float16 on a GPU without it. Weights and
-    optimizer are float32."""
+    seed: int = same(
+        CommonOptions, "seed", description="Seed of the initial weights, the order of crystals and dropout."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = same(
+        CommonOptions,
+        "dtype",
+        description="Arithmetic of the forward pass; `auto` is bfloat16, or float16 on a GPU without it. "
+        "Weights and optimizer are float32.",
+    )
     compile: Annotated[bool, Flag(negative=True)] = False
     """Compile the network with torch.compile: minutes at the start, faster updates after."""
     init_from: str | None = None

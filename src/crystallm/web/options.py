@@ -6,7 +6,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from crystallm.options import Options
+from crystallm.execution.place import DeviceOptions
+from crystallm.generation.request import SamplingOptions
+from crystallm.options import CommonOptions, Options, same
 
 
 class ServeOptions(Options):
@@ -20,22 +22,19 @@ class ServeOptions(Options):
     """Models that are offered: names or paths, with commas; the first is the default."""
     energy_models: str | None = "installed"
     """Energy models that are offered, with commas; none for none."""
-    out: Path = Path("out/serve")
-    """Folder for jobs and results."""
+    out: Path = same(
+        CommonOptions, "out", default=Path("out/serve"), description="Folder for jobs and results."
+    )
     hosts: str | None = None
     """Host names under which it is reached besides localhost, with commas."""
     keys: Path | None = None
     """File of API keys, one a line; without it everybody who reaches the server may use it."""
     trusted_proxies: str | None = None
     """Reverse proxies that give clients' addresses: their own addresses or networks, with commas."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one."""
-    batch_size: int = Field(default=32, ge=1)
-    """Crystals sampled at a time."""
+    device: str = same(DeviceOptions, "device")
+    batch_size: int = same(SamplingOptions, "batch_size")
     check_workers: int | None = Field(default=None, ge=1)
     """Processes that check crystals; none: half the cores, at most 8."""
-    config: Path | None = None
-    """YAML file with options of this command; the command line wins."""
 
 
 class ServerLimits(Options):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.fields import FieldInfo
 
-from crystallm.energy.relaxation import RelaxOptions
-from crystallm.generation.request import Request, SamplingOptions
-from crystallm.structure_search.options import Preset
+from crystallm.energy.options import EnergyModelOptions, RelaxOptions
+from crystallm.generation.request import CellOptions, Request, SamplingOptions
+from crystallm.options import same
+from crystallm.sources.options import ReadOptions
+from crystallm.structure_search.options import Preset, SearchOptions
 
 MAX_SEED = 2**53 - 1
 """Larger integers are not exact in JavaScript."""
@@ -54,41 +54,12 @@ class JobState(BaseModel):
     )
 
 
-def _same(model: type[BaseModel], name: str, **changes: Any) -> Any:
-    """Return the field of an option model, with a tighter bound, default or description of the API."""
-    field = model.model_fields[name]
-    changes.setdefault("description", field.description)
-    return FieldInfo.merge_field_infos(copy.copy(field), FieldInfo(**changes))
-
-
 Formula = Annotated[
     str, Field(min_length=1, max_length=200, description="Formula such as `TiO2` or `(NH4)2SO4`.")
 ]
-Z = Annotated[
-    Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] | None,
-    Field(
-        description="Reduced formula units in the conventional cell; `auto`: likely values; null: likely "
-        "values for a reduced formula (`TiO2`), the cell as written for a multiple (`Ti2O4`)."
-    ),
-]
-SpaceGroup = Annotated[
-    Annotated[int, Field(ge=1, le=230)] | Annotated[str, Field(max_length=30)] | None,
-    Field(
-        description="Number, or symbol in any setting (`Pbnm` is 62); `auto`: likely groups; null: the model "
-        "chooses for each sample."
-    ),
-]
-Seed = Annotated[
-    int | None,
-    Field(ge=0, le=MAX_SEED, description="The same seed gives the same crystals; null draws one."),
-]
+Z = Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] | None
+SpaceGroup = Annotated[int, Field(ge=1, le=230)] | Annotated[str, Field(max_length=30)] | None
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-ModelName = Annotated[
-    Name | None, Field(description="One of the models of this server; null for the first of them.")
-]
-EnergyModelName = Annotated[
-    Name | None, Field(description="One of the energy models of this server; null for none.")
-]
 Structures = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=200_000)]],
     Field(min_length=1, description="CIFs, of this program or any other."),
@@ -104,7 +75,47 @@ def _config(example: dict[str, Any]) -> ConfigDict:
     return ConfigDict(frozen=True, extra="forbid", strict=True, json_schema_extra={"examples": [example]})
 
 
-class GenerateRequest(BaseModel):
+class EnergyRequest(BaseModel):
+    """A request that may name an energy model."""
+
+    energy: Name | None = same(
+        EnergyModelOptions,
+        "energy",
+        description="One of the energy models of this server; null for none.",
+    )
+
+
+class CellRequest(EnergyRequest):
+    """A request for crystals of a model."""
+
+    z: Z = same(
+        CellOptions,
+        "z",
+        description="Reduced formula units in the conventional cell; `auto`: likely values; null: likely "
+        "values for a reduced formula (`TiO2`), the cell as written for a multiple (`Ti2O4`).",
+    )
+    space_group: SpaceGroup = same(
+        CellOptions,
+        "space_group",
+        description="Number, or symbol in any setting (`Pbnm` is 62); `auto`: likely groups; null: the model "
+        "chooses for each sample.",
+    )
+    seed: int | None = same(
+        SamplingOptions,
+        "seed",
+        default=None,
+        lt=MAX_SEED + 1,
+        description="The same seed gives the same crystals; null draws one.",
+    )
+    model: Name | None = same(
+        SamplingOptions,
+        "model",
+        default=None,
+        description="One of the models of this server; null for the first of them.",
+    )
+
+
+class GenerateRequest(CellRequest):
     """Generate crystals of a formula, a chemical system or a space group."""
 
     model_config = _config(
@@ -112,57 +123,55 @@ class GenerateRequest(BaseModel):
     )
 
     kind: Literal["generate"]
-    formula: Formula | None = None
-    elements: str | None = _same(Request, "elements", max_length=200)
-    allow_fewer_elements: bool = _same(
+    formula: Formula | None = same(
+        CellOptions, "formula", description="Formula such as `TiO2` or `(NH4)2SO4`."
+    )
+    elements: str | None = same(Request, "elements", max_length=200)
+    allow_fewer_elements: bool = same(
         Request, "allow_fewer_elements", description="Whether some of the elements may be missing."
     )
-    z: Z = None
-    space_group: SpaceGroup = None
-    n: int = _same(Request, "n", default=8)
-    temperature: float = _same(SamplingOptions, "temperature", le=10)
-    top_k: int | None = _same(SamplingOptions, "top_k", le=100_000)
-    top_p: float | None = _same(SamplingOptions, "top_p")
-    seed: Seed = None
-    model: ModelName = None
-    energy: EnergyModelName = None
-    relax: bool = Field(default=False, description="Relax each crystal and keep its symmetry; needs energy.")
+    n: int = same(Request, "n", default=8)
+    temperature: float = same(SamplingOptions, "temperature", le=10)
+    top_k: int | None = same(SamplingOptions, "top_k", le=100_000)
+    top_p: float | None = same(SamplingOptions, "top_p")
+    relax: bool = same(
+        EnergyModelOptions, "relax", description="Relax each crystal and keep its symmetry; needs energy."
+    )
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(CellRequest):
     """Search for crystals of low energy."""
 
     model_config = _config({"kind": "search", "formula": "TiO2", "z": 2, "simulations": 100})
 
     kind: Literal["search"]
     formula: Formula
-    z: Z = None
-    space_group: SpaceGroup = None
-    n: int | None = Field(
+    n: int | None = same(
+        Request,
+        "n",
         default=None,
-        ge=1,
         description="Report the first n distinct valid crystals, then only the n lowest energies; null: as "
         "many as a job may have.",
     )
-    simulations: int = Field(default=100, ge=1, description="Simulations.")
-    energy_calls: int | None = Field(default=None, ge=1, description="Stop after n computed energies.")
-    preset: Preset = Field(default="default", description="`paper`: the tree search of the CrystaLLM paper.")
-    seed: Seed = None
-    model: ModelName = None
-    energy: EnergyModelName = None
+    simulations: int = same(SearchOptions, "simulations", default=100, description="Simulations.")
+    energy_calls: int | None = same(
+        SearchOptions, "energy_calls", description="Stop after n computed energies."
+    )
+    preset: Preset = same(
+        SearchOptions, "preset", description="`paper`: the tree search of the CrystaLLM paper."
+    )
 
 
-class RelaxRequest(BaseModel):
+class RelaxRequest(EnergyRequest):
     """Relax structures to the nearest minimum of an energy model."""
 
     model_config = _config({"kind": "relax", "structures": [_SALT]})
 
     kind: Literal["relax"]
     structures: Structures
-    energy: EnergyModelName = None
-    steps: int = _same(RelaxOptions, "steps", default=200, le=2000)
-    fmax: float = _same(RelaxOptions, "fmax", default=0.05, le=10)
-    keep_symmetry: bool = _same(RelaxOptions, "keep_symmetry", default=False)
+    steps: int = same(RelaxOptions, "steps", default=200, le=2000)
+    fmax: float = same(RelaxOptions, "fmax", default=0.05, le=10)
+    keep_symmetry: bool = same(RelaxOptions, "keep_symmetry", default=False)
 
 
 class EvaluateRequest(BaseModel):
@@ -172,8 +181,9 @@ class EvaluateRequest(BaseModel):
 
     kind: Literal["evaluate"]
     structures: Structures
-    read_as: Literal["auto", "text"] = Field(
-        default="auto",
+    read_as: Literal["auto", "text"] = same(
+        ReadOptions,
+        "read_as",
         description="`text`: check the CIF as it is printed; `auto`: only if this program printed it.",
     )
 

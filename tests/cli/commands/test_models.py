@@ -32,10 +32,13 @@ def test_the_commands(tmp_path, monkeypatch, capsys, textbook_structures, shelf,
     assert app.run(["convert", "mine", "--to", "hf"]) == 0
     assert "mine-hf" in capsys.readouterr().out
     assert (
-        app.run(["convert", "mine-hf", "--to", "safetensors", "--out", "again", "--dtype", "bfloat16"]) == 0
+        app.run(
+            ["convert", "mine-hf", "--to", "safetensors", "--out", "again", "--weights-dtype", "bfloat16"]
+        )
+        == 0
     )
     assert load.load_model("again").card == {"summary": "s"}
-    push = ["convert", "mine", "--to", "hf", "--push", "org/new", "--dtype", "bfloat16", "--quiet"]
+    push = ["convert", "mine", "--to", "hf", "--push", "org/new", "--weights-dtype", "bfloat16", "--quiet"]
     assert app.run(push) == 0
     weights = safetensors.torch.load(shelf.pushed["model.safetensors"])
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}

@@ -53,9 +53,9 @@ def test_lists_may_come_from_a_file(tmp_path, capsys):
         (["prepare"], "no input"),
         (["prepare", "book.csv"], "--out is missing"),
         (["prepare", "book.csv", "--out", "d", "--val-fraction", "2.5"], "write a fraction"),
-        (["prompts"], "no source"),
+        (["prompts"], "no crystals"),
         (["prompts", "book.csv"], "--out is missing"),
-        (["prompts", "--out", "p.csv"], "no source"),
+        (["prompts", "--out", "p.csv"], "no crystals"),
         (["prompts", "book.csv", "--out", "p.txt"], "ends in .csv"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crystallm.cli.commands.generate import show_crystals
 from crystallm.cli.console import progress_bars
-from crystallm.cli.option_groups import Flat, OutputOptions
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
 from crystallm.generation.request import FormulaOptions, SamplingOptions
@@ -12,7 +12,7 @@ from crystallm.pipelines.options import CompleteOptions
 
 
 def complete(
-    path: str | None = None,
+    path: Positional = None,
     /,
     *,
     whole: Flat[FormulaOptions] = FormulaOptions.defaults(),

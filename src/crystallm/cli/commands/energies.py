@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crystallm.cli.console import new_table, page, plain, print_json, progress_bars
-from crystallm.cli.option_groups import Flat, OutputOptions, QuietOptions, with_argument
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional, QuietOptions, with_argument
 from crystallm.energy.options import RelaxOptions, ServerOptions
 from crystallm.execution.place import DeviceOptions, WorkerOptions
 from crystallm.pipelines.options import HullOptions, RelaxCollectionOptions
@@ -17,7 +17,7 @@ TABLE_ROWS = 40
 
 
 def relax(
-    path: str | None = None,
+    path: Positional = None,
     /,
     *,
     options: Flat[RelaxCollectionOptions] = RelaxCollectionOptions.defaults(),
@@ -28,7 +28,7 @@ def relax(
 ) -> None:
     """Relax crystals, cell and atoms, with an energy model.
 
-    crystallm relax out/rutile --model chgnet --out out/relaxed
+    crystallm relax out/rutile --energy chgnet --out out/relaxed
 
     Needs pip install 'crystallm[energy]'. With --out, results.parquet has a row per crystal, energies in eV
     per atom, and a killed run started again resumes. Crystals that cannot be relaxed have the reason. With
@@ -103,7 +103,7 @@ def _relaxed_cells(row: Mapping[str, Any], relative: Sequence[str]) -> list[str]
 
 
 def hull(
-    path: str | None = None,
+    path: Positional = None,
     /,
     *,
     options: Flat[HullOptions] = HullOptions.defaults(),
@@ -141,7 +141,7 @@ def energy_server(
 ) -> None:
     """Answer CIFs with energies (eV per atom, nan for none) over ZeroMQ, until it is stopped.
 
-    crystallm energy-server --model chgnet
+    crystallm energy-server --energy chgnet
 
     Other commands use it with `--energy tcp://127.0.0.1:5555`. Needs pip install 'crystallm[zmq]'.
     """
@@ -150,10 +150,10 @@ def energy_server(
 
     def ready(address: str) -> None:
         if not output.quiet:
-            sys.stderr.write(f"{options.model} answers at {address}\n")
+            sys.stderr.write(f"{options.energy} answers at {address}\n")
 
     zmq_server.serve(
-        options.model,
+        options.energy,
         options.address,
         device=str(resolve_device(device.device)),
         seconds=options.timeout,

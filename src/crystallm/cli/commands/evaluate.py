@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystallm.cli.console import new_table, page, plain, print_json, progress_bars
-from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.execution.place import DeviceOptions, ExecutionOptions
 from crystallm.pipelines.options import EvaluateOptions, ScoreOptions
 
@@ -19,7 +19,7 @@ TABLE_ROWS = 40
 
 
 def evaluate(
-    path: str | None = None,
+    path: Positional = None,
     /,
     *,
     options: Flat[EvaluateOptions] = EvaluateOptions.defaults(),
@@ -89,7 +89,7 @@ def _print_table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: st
 
 
 def score(
-    path: str | None = None,
+    path: Positional = None,
     /,
     *,
     options: Flat[ScoreOptions] = ScoreOptions.defaults(),

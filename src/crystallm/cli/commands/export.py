@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crystallm.cli.console import page, plain, print_json, progress_bars
-from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.errors import InputError
 from crystallm.export.options import ExportOptions
 
@@ -12,7 +12,7 @@ N_SKIPPED = 10
 
 
 def export(
-    path: str | None = None,
+    path: Positional = None,
     /,
     *,
     options: Flat[ExportOptions] = ExportOptions.defaults(),

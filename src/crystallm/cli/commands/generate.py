@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from crystallm.cli.console import print_json, progress_bars
-from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.execution.place import ExecutionOptions
 from crystallm.generation.request import Request, SamplingOptions
@@ -21,7 +21,7 @@ TABLE_ROWS = 40
 
 
 def generate(
-    formula: str | None = None,
+    formula: Positional = None,
     /,
     *,
     request: Flat[Request] = Request.defaults(),

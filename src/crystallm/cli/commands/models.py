@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.analysis.options import EmbeddingsOptions
 from crystallm.cli.console import new_table, page, plain, print_json, progress
-from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.cli.option_groups import Flat, JsonOptions, OutputOptions, Positional, with_argument
 from crystallm.errors import InputError
 from crystallm.models.options import ConvertOptions, ModelsOptions
 
@@ -29,15 +29,19 @@ N_NEAREST = 3
 # -- models --------------------------------------------------------------------------------------------------
 
 
-def models(*, options: Flat[ModelsOptions] = ModelsOptions.defaults()) -> None:
+def models(
+    *,
+    options: Flat[ModelsOptions] = ModelsOptions.defaults(),
+    output: Flat[JsonOptions] = JsonOptions.defaults(),
+) -> None:
     """List the bundled models, or download a published one."""
     from crystallm.models import download
     from crystallm.models.load import list_models
 
     if options.fetch is not None:
-        with progress(f"downloading {options.fetch}", None, shown=not options.as_json) as advance:
+        with progress(f"downloading {options.fetch}", None, shown=not output.as_json) as advance:
             path = download.fetch(options.fetch, progress=lambda done, _: advance(done))
-        if options.as_json:
+        if output.as_json:
             print_json([{"name": options.fetch, "path": str(path)}])
         else:
             sys.stdout.write(f"{path}\n")
@@ -46,13 +50,13 @@ def models(*, options: Flat[ModelsOptions] = ModelsOptions.defaults()) -> None:
             {"name": name, "what": what, "here": download.path(name).exists()}
             for name, what in download.listed()["models"].items()
         ]
-        if options.as_json:
+        if output.as_json:
             print_json(rows)
         else:
             print_published(rows, str(download.listed()["source"]), str(download.listed()["licence"]))
     else:
         described = [_describe(name) for name in list_models()]
-        print_json(described) if options.as_json else print_models(described)
+        print_json(described) if output.as_json else print_models(described)
 
 
 def _describe(name: str) -> dict[str, Any]:
@@ -102,7 +106,7 @@ def print_published(rows: Sequence[Mapping[str, Any]], source: str, licence: str
 
 
 def convert(
-    source: str | None = None,
+    source: Positional = None,
     /,
     *,
     options: Flat[ConvertOptions] = ConvertOptions.defaults(),
@@ -143,7 +147,7 @@ def _convert_model(source: str, options: ConvertOptions) -> str:
 
     if options.push is not None and options.to != "hf":
         raise InputError("--push takes --to hf: that is the form of models on the Hub")
-    dtype: torch.dtype = getattr(torch_module, options.dtype)
+    dtype: torch.dtype = getattr(torch_module, options.weights_dtype)
     model = load_model(source, device="cpu")
     message = ""
     if options.out is not None or options.push is None:
@@ -205,7 +209,7 @@ def _language_of(path: Path) -> Language:
 
 
 def embeddings(
-    model: str | None = None,
+    model: Positional = None,
     /,
     *,
     options: Flat[EmbeddingsOptions] = EmbeddingsOptions.defaults(),

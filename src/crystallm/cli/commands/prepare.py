@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from crystallm.cli.console import new_table, page, plain, print_json, progress_bars
-from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.datasets.options import PrepareFiles, PrepareOptions, PromptOptions
 from crystallm.errors import InputError
 from crystallm.execution.place import ExecutionOptions, WorkerOptions
@@ -90,7 +90,7 @@ def print_report(report: PreparationReport, folder: Path) -> None:
 
 
 def prompts(
-    source: str | None = None,
+    path: Positional = None,
     /,
     *,
     options: Flat[PromptOptions] = PromptOptions.defaults(),
@@ -105,9 +105,9 @@ def prompts(
     """
     from crystallm.datasets import prompts as known_prompts
 
-    options = with_argument(options, "source", source)
-    if options.source is None:
-        raise InputError("no source: see crystallm prompts --help")
+    options = with_argument(options, "path", path)
+    if options.path is None:
+        raise InputError("no crystals: see crystallm prompts --help")
     if options.out is None:
         raise InputError("--out is missing: name a CSV file for the prompts")
     read = known_prompts.read(

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from crystallm.cli.console import print_json
-from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.energy.options import RelativeEnergyOptions
 from crystallm.execution.place import WorkerOptions
 from crystallm.generation.request import CellOptions, SamplingOptions
@@ -24,7 +24,7 @@ TABLE_ROWS = 20
 
 
 def search(
-    formula: str | None = None,
+    formula: Positional = None,
     /,
     *,
     cell: Flat[CellOptions] = CellOptions.defaults(),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from crystallm.cli.option_groups import Flat
+from crystallm.cli.option_groups import ConfigOptions, Flat
 from crystallm.errors import CrystallmError, install
 from crystallm.web.options import ServeOptions, ServerLimits
 
@@ -16,6 +16,7 @@ def serve(
     *,
     options: Flat[ServeOptions] = ServeOptions.defaults(),
     limits: Flat[ServerLimits] = ServerLimits.defaults(),
+    config: Flat[ConfigOptions] = ConfigOptions.defaults(),  # noqa: ARG001 - read by the command line
 ) -> None:
     """Serve a page that generates crystals for a formula, and the same as an HTTP API.
 
@@ -36,7 +37,7 @@ def serve(
 
 
 def cluster(
-    path: Annotated[str, Parameter(help="YAML file of the cluster.")],
+    file: Annotated[str, Parameter(help="YAML file of the cluster.")],
 ) -> None:
     """Print the script of one job of a cluster without submitting it.
 
@@ -48,4 +49,4 @@ def cluster(
     """
     from crystallm.execution.job_queue import job_script
 
-    sys.stdout.write(job_script(path).rstrip() + "\n")
+    sys.stdout.write(job_script(file).rstrip() + "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.cli.console import print_json
-from crystallm.cli.option_groups import Flat, OutputOptions
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.place import DeviceOptions
 from crystallm.options import hint, read_mapping
@@ -37,7 +37,7 @@ _GRACE = 2.0
 
 
 def train(
-    recipe: str | None = None,
+    recipe: Positional = None,
     /,
     *,
     files: Flat[TrainFiles] = TrainFiles.defaults(),

@@ -66,7 +66,7 @@ def command(*words: object) -> int:
 
 @pytest.mark.usefixtures("kept")
 def test_the_command_scores_a_folder(place, inline, capsys) -> None:
-    asked = ("--known", place / "known.csv.gz", "--hull", place / "hull.csv")
+    asked = ("--known", place / "known.csv.gz", "--hull-energies", place / "hull.csv")
     assert command("novelty", place / "made", "--out", place / "a.json", "--json", *asked) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["n_known"] == printed["n_compared"] == printed["n_undecided"] == 1

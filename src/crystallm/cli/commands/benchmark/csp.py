@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from crystallm.benchmarks.options import CspOptions
 from crystallm.cli.console import print_json, progress_bars
-from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.execution.place import ExecutionOptions
 from crystallm.generation.request import SamplingOptions
 from crystallm.references.options import ReferenceOptions
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def csp(
-    data: str | None = None,
+    data: Positional = None,
     /,
     *,
     options: Flat[CspOptions] = CspOptions.defaults(),

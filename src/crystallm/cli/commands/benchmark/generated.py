@@ -6,13 +6,11 @@ import itertools
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks.options import NoveltyOptions, UnconditionalOptions
 from crystallm.cli.console import print_json, progress, without_nan
-from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ COLUMNS = {
 
 
 def unconditional(
-    generated: str | None = None,
+    generated: Positional = None,
     /,
     *,
     options: Flat[UnconditionalOptions] = UnconditionalOptions.defaults(),
@@ -112,17 +110,9 @@ def unconditional(
 
 
 def novelty(
-    generated: str | None = None,
+    generated: Positional = None,
     /,
     *,
-    known: Annotated[
-        list[str] | None,
-        Parameter(
-            negative=(),
-            consume_multiple=True,
-            help="Folders or files of reference structures, of any kind that prepare reads.",
-        ),
-    ] = None,
     options: Flat[NoveltyOptions] = NoveltyOptions.defaults(),
     output: Flat[OutputOptions] = OutputOptions.defaults(),
 ) -> None:
@@ -139,18 +129,22 @@ def novelty(
     options = with_argument(options, "generated", generated)
     if options.generated is None:
         raise InputError("no crystals: name a folder, an archive, a table or a CIF")
-    if not known:
+    if not options.known:
         raise InputError("no known crystals: name files or folders with --known")
     _check_target(options.out, (".json", ".parquet"))
-    for path in known:  # before hours of work on the first file
+    for path in options.known:  # before hours of work on the first file
         if next(collection.read(path), None) is None:
             raise InputError(f"{path!r} holds no row")
     entries = list(collection.read_cifs(options.generated))
-    energies = None if options.hull is None else read_hull(options.hull, [entry.id for entry in entries])
+    energies = (
+        None
+        if options.hull_energies is None
+        else read_hull(options.hull_energies, [entry.id for entry in entries])
+    )
     with progress("crystals", None, shown=output.progress) as advance:
         result = benchmark.evaluate(
             [entry.text for entry in entries],
-            benchmark.read_known(known),
+            benchmark.read_known(options.known),
             e_above_hull=energies,
             workers=options.workers or os.cpu_count() or 1,
             on_done=lambda _stage, done, _total: advance(done),

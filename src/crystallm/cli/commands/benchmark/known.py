@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks.options import ClassesOptions, CompoundsOptions
 from crystallm.cli.console import print_json, progress, without_nan
-from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.execution.place import ExecutionOptions
 from crystallm.generation.request import SamplingOptions
 
@@ -27,7 +27,7 @@ PROMPTS = {"composition": False, "group": True}
 
 
 def compounds(
-    data: str | None = None,
+    data: Positional = None,
     /,
     *,
     options: Flat[CompoundsOptions] = CompoundsOptions.defaults(),
@@ -80,7 +80,7 @@ def compounds(
 
 
 def classes(
-    data: str | None = None,
+    data: Positional = None,
     /,
     *,
     options: Flat[ClassesOptions] = ClassesOptions.defaults(),
