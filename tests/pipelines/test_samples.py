@@ -48,10 +48,10 @@ def test_a_worker_samples_the_same_and_rejects_other_weights(parrot: Path, inlin
     settings = SamplingOptions(model=str(parrot), seed=2, device="cpu")
     model = load_model(parrot, device="cpu")
     task = samples.model_description(model, settings) | {"first": [0, 2]}
-    there = samples.make_generator(task, REQUESTS)
+    there = samples.make_task_generator(task, REQUESTS)
     here = Generator(model, REQUESTS, settings)
     assert [[crystal.ids for crystal in found] for found in there.generate([0, 1])] == [
         [crystal.ids for crystal in found] for found in here.generate([0, 1])
     ]
     with pytest.raises(InputError, match="the workers see other weights"):
-        samples.make_generator(task | {"weights": "0" * 64}, REQUESTS)
+        samples.make_task_generator(task | {"weights": "0" * 64}, REQUESTS)

@@ -13,7 +13,7 @@ from crystallm.errors import InputError
 from crystallm.execution.place import WorkerOptions
 from crystallm.generation.request import Request
 from crystallm.options import CommonOptions, Flag, Options, same
-from crystallm.sources.options import ReferenceOptions
+from crystallm.sources.options import KnownOptions
 
 
 class BenchmarkOptions(Options):
@@ -61,6 +61,10 @@ class CspOptions(Options):
     """Count only samples that pass the SMACT test, as in the paper."""
     choose_by_agreement: Annotated[bool, Flag(negative=True)] = True
     """Also choose one of n samples by agreement and likelihood: a third of a second per entry."""
+    leave_out: Literal["refuse", "nothing", "id", "formula-group", "formula"] = "refuse"
+    """With --from references or both: known crystals that are not used. id: those with the id of an entry;
+    formula-group: also those with the reduced formula and space group of an entry; formula: also all others
+    of such a formula; refuse: none, but a library that holds any by id or formula-group is an error."""
     out: Path | None = same(
         CommonOptions, "out", description="Folder for scores.json, report.html and results.parquet."
     )
@@ -147,7 +151,7 @@ class UnconditionalOptions(WorkerOptions):
     out: Path | None = same(CommonOptions, "out", description="JSON file for the scores and the reasons.")
 
 
-class NoveltyOptions(ReferenceOptions, WorkerOptions):
+class NoveltyOptions(KnownOptions, WorkerOptions):
     """Novelty against reference structures."""
 
     generated: str | None = same(BenchmarkOptions, "generated")

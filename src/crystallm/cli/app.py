@@ -28,7 +28,17 @@ def _whole(arguments: ArgumentCollection) -> None:
                 raise InputError(f"{argument.name} {token.value}: write a whole number")
 
 
-RESUMABLE = ("generate", "search", "complete", "relax", "evaluate", "hull", "prepare", "benchmark")
+RESUMABLE = (
+    "generate",
+    "search",
+    "complete",
+    "relax",
+    "evaluate",
+    "hull",
+    "prepare",
+    "benchmark",
+    "references",
+)
 """Commands that resume with --out when they are run again."""
 NOT_RESUMABLE = ("compounds", "classes", "novelty", "unconditional")
 """Benchmarks that start from the beginning."""

@@ -42,7 +42,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     """Print crystals as a table, best first, equal ones of a request on one line (×4).
 
     Equal crystals are those of one cluster or, without ranking, with the same text. Z has a column with its
-    probability if it was chosen, energies if they were computed.
+    probability if it was chosen; energies, and the known crystal that one was made of, if there are any.
 
     Args:
         note: how the request was interpreted, printed above the table if there is one request.

@@ -99,9 +99,18 @@ def requested_group(request: Request) -> SpaceGroup | None:
     return space_groups.from_any_setting(request.space_group)
 
 
+def _require_temperature(value: float) -> float:
+    if 0 < value < LEAST_TEMPERATURE:
+        raise ValueError(f"take 0, the most likely token, or at least {LEAST_TEMPERATURE}")
+    return value
+
+
 class SamplingOptions(ModelNameOptions):
     """How to sample from a model."""
 
+    temperature: Annotated[float, AfterValidator(_require_temperature)] = Field(
+        default=1.0, ge=0, allow_inf_nan=False
+    )
     """Divides the logits: below 1 favours likely tokens, above 1 adds variety; 0 takes the most likely."""
     top_k: int | None = Field(default=10, ge=1)
     """Sample from the k most likely tokens; none: from all."""

@@ -93,6 +93,7 @@ class BlockOptions:
         named: whether file names have the number of the request.
         cifs: whether each selected crystal has a file.
         nested: whether each block has a folder for its files.
+        known: known crystals that more crystals are made of.
     """
 
     settings: SamplingOptions
@@ -113,7 +114,6 @@ def split(requests: Iterable[Request], selection: SelectionOptions, size: int) -
 
     Args:
         requests: all of the run.
-        selection: which crystals are kept.
         size: crystals of a block; a request that cannot be split may make it larger.
     """
     whole = selection.only_valid or selection.ranking is not None
@@ -136,6 +136,7 @@ def split(requests: Iterable[Request], selection: SelectionOptions, size: int) -
 
 
 def sample_here(
+    model: Model | None,
     options: BlockOptions,
     blocks: Iterable[RequestBlock],
     *,
@@ -145,7 +146,7 @@ def sample_here(
     """Sample, check and rank the crystals of blocks in this process.
 
     Args:
-        options: of all blocks.
+        model: loaded; None where only known crystals are used.
         blocks: drawn as needed.
         executor: where crystals are checked; None opens processes for each check.
         progress: called with the number of crystals so far; with `only_valid`, of valid ones.
@@ -162,10 +163,12 @@ def sample_here(
     n_before = 0
     for group in batching.grouped(blocks, lambda block: block.n, sizes):
         parts = [part for block in group for part in block.parts]
+        generator = make_generator(
             model,
             [part.request for part in parts],
             options.settings,
             options.selection,
+            library_of(options.known),
             first=[part.first for part in parts],
             starts=[part.start for part in parts],
             executor=executor,
@@ -184,6 +187,7 @@ def sample_here(
 
 def sample_on(
     executor: Executor,
+    model: Model | None,
     options: BlockOptions,
     blocks: Iterable[RequestBlock],
     *,
@@ -197,10 +201,6 @@ def sample_on(
     Each worker loads the model by its name. If a worker fails, its blocks are sampled again on another one.
 
     Args:
-        executor: where to work.
-        model: as for `sample_here`; it does not sample.
-        options: as for `sample_here`.
-        blocks: as for `sample_here`.
         devices: of the processes of a pool, in turn; empty: the one of the settings.
         check_workers: processes for checks beside each worker.
         ahead: unfinished tasks, at most.
@@ -212,7 +212,7 @@ def sample_on(
     Raises:
         CrystallmError: at the end of the iteration, if blocks failed.
     """
-    common = samples.model_description(model, options.settings) | {
+    common = samples.model_description(model, options.settings, options.known) | {
         "selection": options.selection.model_dump(),
         "named": options.named,
         "cifs": options.cifs,
@@ -248,7 +248,7 @@ def sample_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the results of the blocks of a task of `sample_on`, as JSON values. Runs on the worker."""
     selection = SelectionOptions(**task["selection"])
     requests = [Request(**request) for request in task["requests"]]
-    generator = samples.make_generator(task, requests, selection, check_workers=task["check_workers"])
+    generator = samples.make_task_generator(task, requests, selection, check_workers=task["check_workers"])
     options = BlockOptions(
         generator.settings, selection, named=task["named"], cifs=task["cifs"], nested=task["nested"]
     )
@@ -270,6 +270,7 @@ def _to_json(group: Sequence[RequestBlock]) -> dict[str, Any]:
 
 
 def _sample(
+    generator: AnyGenerator,
     options: BlockOptions,
     numbers: Sequence[int],
     n_parts: Mapping[int, int],

@@ -33,7 +33,9 @@ from crystallm.execution.tasks import Failure
 from crystallm.generation.analogues import AnyGenerator, make_generator
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request
-from crystallm.pipelines.samples import make_generator, model_description
+from crystallm.pipelines.samples import make_task_generator, model_description
+from crystallm.references.leakage import library_for
+from crystallm.references.options import ReferenceOptions
 from crystallm.storage import files
 from crystallm.storage.run_folder import RunFolder
 from crystallm.structures import conversion
@@ -100,6 +102,7 @@ class ModelSamples:
 
     @cached_property
     def _model(self) -> dict[str, Any]:
+        assert isinstance(self.generator, Generator)  # noqa: S101 - others are not packed
         return model_description(self.generator.model, self.generator.settings)
 
     def payload(self, entries: Sequence[int]) -> dict[str, Any]:
@@ -192,7 +195,16 @@ def _samples(
     n = max(options.numbers)
     requests = requests_for(structures, n, with_group=options.with_group, context=context)
     indices = {i: k for k, i in enumerate(i for i, request in enumerate(requests) if request is not None)}
-    question |= {"space_group": options.with_group, "weights": fingerprint(model)}
+    question: dict[str, Any] = {"space_group": options.with_group}
+    if model is not None:
+        question |= sampling.model_dump(exclude={"device", "batch_size"}) | {"weights": model.fingerprint}
+    library = None
+    if known.crystals_from != "network":
+        entries = ((reference.id, reference.structure) for reference in references)
+        library, facts = library_for(entries, known, options.leave_out)
+        question |= facts
+    asked = [request for request in requests if request is not None]
+    return ModelSamples(make_generator(model, asked, sampling, library=library), indices), question
 
 
 def _given(
@@ -350,7 +362,7 @@ def check_task(task: Mapping[str, Any]) -> Rows:
     if "samples" in task:
         samples = [[CspSample(*sample) for sample in row] for row in task["samples"]]
     else:
-        generator = make_generator(task, [Request(**request) for request in task["requests"]])
+        generator = make_task_generator(task, [Request(**request) for request in task["requests"]])
         crystals = generator.generate(range(len(task["requests"])))
         samples = [
             [_to_sample(crystal) for crystal in next(crystals)] if has_request else []

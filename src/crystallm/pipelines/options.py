@@ -20,7 +20,7 @@ from crystallm.execution.place import DeviceOptions
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.options import ModelNameOptions
 from crystallm.options import NOT_DECIDING, CommonOptions, Flag, Options, same
-from crystallm.sources.options import ReadOptions, ReferenceOptions, SourceOptions
+from crystallm.sources.options import KnownOptions, ReadOptions, SourceOptions
 
 
 class OutOptions(Options):
@@ -86,7 +86,7 @@ class EvaluateOptions(PreRelaxOptions, HullFileOptions, ReadOptions, OutOptions,
     metastable_threshold: Annotated[float, NOT_DECIDING] = Field(default=0.1, ge=0, allow_inf_nan=False)
     """With --hull: crystals up to this energy above the hull are metastable, eV/atom."""
     known: tuple[str, ...] = same(
-        ReferenceOptions,
+        KnownOptions,
         "known",
         description="Folders or files of known crystals, to report novelty; with --hull also S.U.N.",
     )

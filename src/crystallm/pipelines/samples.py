@@ -44,6 +44,7 @@ class RequestResult(NamedTuple):
 
 
 def sample_requests(
+    generator: AnyGenerator,
     indices: Sequence[int],
     selection: crystals_selection.SelectionOptions,
     *,
@@ -55,13 +56,10 @@ def sample_requests(
     """Sample, check and rank the crystals of requests in this process.
 
     Args:
-        generator: of the requests.
         indices: of the requests in the generator.
-        selection: which crystals are kept.
         numbers: of the generator's requests in the run.
         named: whether file names have the number of the request.
         cifs: whether each selected crystal has a file.
-        progress: as for `Generator.generate`.
 
     Raises:
         InputError: at once, if there is no grammar for a request.
@@ -98,7 +96,9 @@ def sample_requests(
 # --- on workers ---
 
 
-def model_description(model: Model, settings: SamplingOptions) -> dict[str, Any]:
+def model_description(
+    model: Model | None, settings: SamplingOptions, known: ReferenceOptions | None = None
+) -> dict[str, Any]:
     """Return what a worker needs to sample like this process: model, weights and settings, as JSON values."""
     from crystallm.models import load
 
@@ -114,12 +114,21 @@ def model_description(model: Model, settings: SamplingOptions) -> dict[str, Any]
     }
 
 
-def make_generator(
+def known_facts(known: ReferenceOptions) -> dict[str, Any]:
+    """Return what the configuration of a run says of known crystals; nothing where none are used."""
+    library = library_of(known)
+    if library is None:
+        return {}
+    return {"source": known.crystals_from, "library": fingerprint(library)}
+
+
+def make_task_generator(
     task: Mapping[str, Any],
     requests: Sequence[Request],
     selection: crystals_selection.SelectionOptions | None = None,
     *,
     check_workers: int = 1,
+) -> AnyGenerator:
     """Return the generator of a task, on the worker.
 
     If the task has several `devices`, the processes of this machine take them in turn.

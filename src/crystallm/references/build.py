@@ -115,7 +115,7 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     """Yield the processed rows of all inputs, with the columns of `datasets.process_row`."""
     names = [f"{place.name}={split}" for place, split in map(place_and_split, options.collections)]
-    steps = PrepareOptions(language="orbits", max_tokens=MAX_TOKENS)
+    steps = PrepareOptions(language="orbits", max_length=MAX_TOKENS)
     folder = RunFolder(path, RunFolder.configuration("references build", options, inputs=names), COLUMNS)
     rows = itertools.chain.from_iterable(map(read_rows, options.collections))
     wanted = (row for row in rows if options.only_split is None or row["split"] == options.only_split)

@@ -14,7 +14,7 @@ class SourceOptions(Options):
     """Folder or file of structures (see crystallm prepare --help), or an --out folder of another command."""
 
 
-class ReferenceOptions(Options):
+class KnownOptions(Options):
     """Reference structures, to report novelty."""
 
     known: Annotated[tuple[str, ...], Flag(several=True)] = ()
