@@ -10,7 +10,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -73,7 +73,10 @@ class Options(BaseModel):
         Raises:
             InputError: an unknown name, or a value out of its range; the message gives the first.
         """
-        return validated(cls, values)
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise InputError(error_line(error, list(cls.model_fields))) from None
 
 
 class CommonOptions(Options):
@@ -99,17 +102,6 @@ def same(group: type[BaseModel], name: str, **changes: Any) -> Any:
     field = group.model_fields[name]
     changes.setdefault("description", field.description)
     return FieldInfo.merge_field_infos(copy.copy(field), FieldInfo(**changes))
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def validated(kind: type[_Model], values: Mapping[str, Any]) -> _Model:
-    """Build any pydantic model; see `Options.build`, which is for option groups."""
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise InputError(error_line(error, list(kind.model_fields))) from None
 
 
 _UNION_MEMBERS = {"int", "float", "str", "bool", "none"}

@@ -8,7 +8,6 @@ from crystallm.crystals.ranking import rank_samples, selected
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
 from crystallm.language import get_language
-from crystallm.options import validated
 
 
 def test_each_ranking_has_its_own_first():
@@ -108,4 +107,4 @@ def test_a_selection_says_what_it_means():
     assert SelectionOptions(only_valid=True, max_attempts=5).attempts(7) == 5
     assert (SelectionOptions().ranking, SelectionOptions(best=3).ranking) == (None, "agreement")
     with pytest.raises(InputError, match="max_attempts = 5 without only_valid"):
-        validated(SelectionOptions, {"max_attempts": 5})
+        SelectionOptions.build({"max_attempts": 5})

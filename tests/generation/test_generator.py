@@ -16,7 +16,6 @@ from crystallm.models.load import load_model
 from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
-from crystallm.options import validated
 from crystallm.orbits import vocabulary
 
 
@@ -131,9 +130,9 @@ def test_a_request_says_how_it_was_read():
 
 def test_settings_refuse_unknown_keys_and_values():
     with pytest.raises(InputError, match="unknown option 'temprature': did you mean temperature"):
-        validated(SamplingOptions, {"temprature": 1.0})
+        SamplingOptions.build({"temprature": 1.0})
     with pytest.raises(InputError, match="top_p = '0': input should be greater than 0"):
-        validated(SamplingOptions, {"top_p": 0})
+        SamplingOptions.build({"top_p": 0})
     with pytest.raises(ValueError, match="frozen"):
         SamplingOptions().seed = 1
 

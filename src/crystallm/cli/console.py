@@ -8,13 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from crystallm.execution.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 @contextlib.contextmanager
@@ -156,6 +156,9 @@ _MIN_WIDTH = 120
 
 def new_table(title: str | None = None) -> Table:
     """Return an empty table in the common style, with its title on the left."""
+    from rich import box
+    from rich.table import Table
+
     return Table(
         title=None if title is None else plain(title),
         title_justify="left",
@@ -169,14 +172,15 @@ def plain(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-class _Console(Console):
-    """A console that raises BrokenPipeError, which the command line handles."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 def page() -> Console:
     """Return standard output, wide enough for tables if it is not a terminal."""
-    console = _Console()
-    return console if console.is_terminal else _Console(width=max(console.width, _MIN_WIDTH))
+    from rich.console import Console
+
+    class PageConsole(Console):
+        """A console that raises BrokenPipeError, which the command line handles."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    console = PageConsole()
+    return console if console.is_terminal else PageConsole(width=max(console.width, _MIN_WIDTH))

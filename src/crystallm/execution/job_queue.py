@@ -8,20 +8,20 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from crystallm.errors import CrystallmError, InputError, install, one_line
-from crystallm.options import read_mapping, validated
+from crystallm.options import Options, read_mapping
 
 EXAMPLE = "system: slurm"
 MISSING = f"a cluster needs Dask: {install('cluster')}"
 _SINGLE = tuple(f"export {name}=1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
 
 
-class JobQueueOptions(BaseModel):
+class JobQueueOptions(Options):
     """Jobs of a queueing system. All other keys are arguments of dask-jobqueue's class for it."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow")
 
     system: Literal["slurm", "pbs", "lsf"]
     """The queueing system."""
@@ -66,7 +66,7 @@ def read_queue(path: Path) -> JobQueueOptions:
     if values is None:
         raise InputError(f"{path} must hold names and values, such as {EXAMPLE!r}")
     try:
-        return validated(JobQueueOptions, values)
+        return JobQueueOptions.build(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

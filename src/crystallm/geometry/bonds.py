@@ -150,7 +150,7 @@ def _reasonable_within_reach(one: str, other: str) -> tuple[float, float, float]
         expected = expected_length(one, other)
     except CrystallmError:
         return inf, 0.0, reach(one, other) + _ROUNDING  # whatever the length
-    low, high = (0.0, 2.5) if "H" in (one, other) else (0.68, 1.32)
+    low, high = _ratio_bounds(one, other)
     return low * expected + _ROUNDING, high * expected - _ROUNDING, reach(one, other) + _ROUNDING
 
 
@@ -190,8 +190,13 @@ def orbits(
 
 def _reasonable(one: str, other: str, length: float) -> bool:
     """Return whether a bond of that length (Å) is plausible between two elements."""
-    ratio = length / expected_length(one, other)
-    return ratio < 2.5 if "H" in (one, other) else 0.68 < ratio < 1.32
+    low, high = _ratio_bounds(one, other)
+    return low < length / expected_length(one, other) < high
+
+
+def _ratio_bounds(one: str, other: str) -> tuple[float, float]:
+    """Return the bounds of d / d0 of the module docstring for two elements."""
+    return (-inf, 2.5) if "H" in (one, other) else (0.68, 1.32)
 
 
 @cache
