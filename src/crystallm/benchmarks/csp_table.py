@@ -44,7 +44,7 @@ COLUMNS = {
     "cif": "string",
 }
 """Columns of the rows, with pyarrow types. rms: normalized, null without a match, regardless of the SMACT
-test. volume_per_atom: Å^3, null unless clusters were asked for. fold_seconds: time per sample of finding the
+test. volume_per_atom: Å^3, null without clusters. fold_seconds: time per sample of finding the
 clusters of the block. cif: the text that was compared."""
 MAX_PAIRS = 20_000
 """Maximum number of comparisons for METRe; some hundredths of a second each."""

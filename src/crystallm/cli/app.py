@@ -41,7 +41,7 @@ RESUMABLE = (
 )
 """Commands that resume with --out when they are run again."""
 NOT_RESUMABLE = ("compounds", "classes", "novelty", "unconditional")
-"""Benchmarks that start from the beginning."""
+"""Benchmarks that do not resume."""
 
 
 def make_app(words: Sequence[str] | None = None) -> App:

@@ -1,0 +1,35 @@
+"""Public names that are imported at first use."""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import ModuleType
+
+import pytest
+
+from crystallm.lazy import public_names
+
+
+@pytest.fixture
+def package(monkeypatch):
+    made = ModuleType("lazy_example")
+    monkeypatch.setitem(sys.modules, "lazy_example", made)
+    made.__getattr__, made.__dir__ = public_names(
+        "lazy_example", {"root": "math", "sqrt": "math", "json": "json:"}
+    )
+    return made
+
+
+def test_names_and_modules_are_imported_at_first_use_and_kept(package):
+    assert package.sqrt is math.sqrt
+    assert package.json.loads("[1]") == [1]
+    assert vars(package)["sqrt"] is math.sqrt
+    assert dir(package) == ["json", "root", "sqrt"]
+
+
+def test_other_names_do_not_exist(package):
+    with pytest.raises(AttributeError, match="module 'lazy_example' has no attribute 'cube'"):
+        _ = package.cube
+    with pytest.raises(AttributeError):
+        _ = package.root  # the module has no such name
