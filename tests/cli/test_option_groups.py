@@ -33,10 +33,13 @@ class Group(Options):
     """Whether."""
 
 
+DEFAULTS, CONFIG = Group(), ConfigOptions()
+
+
 def run(*words: str) -> Group:
     given: list[Group] = []
 
-    def command(group: Flat[Group] = Group(), config: Flat[ConfigOptions] = ConfigOptions()) -> None:
+    def command(group: Flat[Group] = DEFAULTS, config: Flat[ConfigOptions] = CONFIG) -> None:
         given.append(group)
 
     command.__annotations__ = {"group": Flat[Group], "config": Flat[ConfigOptions], "return": None}
