@@ -66,12 +66,19 @@ def write(
         InputError: at once, if no rule can be made for a request.
     """
     writing = generator.generate_valid if selection.only_valid else generator.generate
-    written = writing(todo, progress=progress)
+    with_energies = selection.energy is not None  # then a crystal is done when it has its energy
+    written = writing(todo, progress=None if with_energies else progress)
     least = FEWEST
-    if selection.energy is not None:  # so many that each core has some to ask about
+    if with_energies:  # so many that each core has some to ask about
         least = max(least, annotation.WEIGHED_BY_ONE * (os.cpu_count() or 1))
 
     def units() -> Iterator[Written]:
+        n_before = 0
+
+        def report(n: int) -> None:
+            if progress is not None and with_energies:
+                progress(n_before + n)
+
         portion = AdaptiveBatchSize(JUDGED_TOGETHER, least)
         for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), portion.sizes()):
             if not selection.only_valid:  # else they have been judged
@@ -80,8 +87,14 @@ def write(
                 )
             crystals = [crystal for _, found in together for crystal in found]
             annotation.add_energies(
-                crystals, selection, device=generator.settings.device, executor=generator.executor
+                crystals,
+                selection,
+                device=generator.settings.device,
+                executor=generator.executor,
+                on_done=report,
             )
+            n_before += len(crystals)
+            report(0)
             if selection.ranking is not None:
                 ranking.rank([found for _, found in together], selection.ranking, executor=generator.executor)
             for unit, crystals in together:
