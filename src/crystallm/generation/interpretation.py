@@ -134,7 +134,7 @@ def candidate_cells(
     """The cells that are tried for z = "auto", by rising Z.
 
     Args:
-        formula: as people write it; its reduced formula is the unit.
+        formula: as people write it; its reduced formula is the unit, or a whole molecule such as Hg2Cl2.
         group: the space group asked for.
         fitting: leave out what cannot fill that group.
         most_atoms: of a cell that is tried, where that is less than `LARGE_CELL`.
@@ -145,7 +145,8 @@ def candidate_cells(
     unit = formulas.cell(formula, 1)
     most = max(MAX_Z, SMALL_CELL // unit.n_atoms)
     most = max(1, min(most, min(LARGE_CELL, most_atoms) // unit.n_atoms))
-    found = [formulas.cell(formula, z) for z in range(1, most + 1)]
+    step = formulas.molecule_units(formula)  # a molecule stays whole
+    found = [formulas.cell(formula, z) for z in range(step, max(most, step) + 1, step)]
     if group is not None and fitting:
         found = [made for made in found if _can_hold(group, made)]
     if not found:

@@ -56,14 +56,16 @@ class Request(CellOptions):
 def with_default_z(request: Request) -> Request:
     """What a person asks for who may have left Z out.
 
-    A formula without Z that is a reduced one (`TiO2`) names a compound, and Z is `auto`; one that is a
-    multiple (`Ti2O4`) is the cell as written. Whoever speaks of cells, as a benchmark does, builds the
-    request and leaves it as it is.
+    A formula without Z that is a reduced one (`TiO2`) or a well-known molecule (`Hg2Cl2`) names a compound,
+    and Z is `auto`; any other multiple (`Ti2O4`) is the cell as written. A caller that speaks of cells, as a
+    benchmark does, builds the request and leaves it as it is.
 
     Raises:
         InputError: the formula is none.
     """
-    if request.formula is None or request.z is not None or formulas.cell(request.formula).z > 1:
+    if request.formula is None or request.z is not None:
+        return request
+    if formulas.cell(request.formula).z > 1 and formulas.molecule_units(request.formula) == 1:
         return request
     return request.model_copy(update={"z": "auto"})
 
