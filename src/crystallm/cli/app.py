@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
+from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnknownCommandError, UnusedCliTokensError
 
 from crystallm.cli.command_loader import COMMANDS, add_commands
 from crystallm.errors import CrystallmError, InputError
@@ -128,6 +128,11 @@ def _said(error: CycloptsError) -> str:
 
         if (message := validation_message(error)) is not None:
             return message
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        from crystallm.options import hint
+
+        name = error.unused_tokens[0]
+        return f"no command {name!r}: {hint(name, list(COMMANDS))} (see --help)"
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         more = (
             "; many formulas are named in a file, --requests"
