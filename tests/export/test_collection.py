@@ -69,7 +69,7 @@ def run_folder(place, textbook_structures):
         )
         rows.append(one.row() | {"request": 0, "sample": sample, "energy": -3.25})
         if sample == 1:
-            rows[-1] |= {"valid": False, "reasons": "bonds"}
+            rows[-1] |= {"valid": False, "plausible": False, "reasons": "bonds"}
     broken = crystal.Crystal(orbits, [0, 1]).row() | {"request": 0, "sample": 9}
     from crystallm.storage import files, tables
 

@@ -9,20 +9,22 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from crystallm.cli.console import page, plain
+from crystallm.cli.console import counted, page, plain
+from crystallm.crystals.annotation import missing_energies
 
 _REASONS = 10
 _REASON = 90
 _RELATED = {"formation_energy": "formation", "e_above_hull": "above hull"}
 """Columns of energies counted from others, eV per atom, and their heads."""
 LARGE_CELL = 100
-"""Atoms of a cell from which on a person is told what helps where no crystal is valid."""
+"""Atoms of a cell from which on a person is told what helps where no crystal is plausible."""
+UNWRITTEN = "no files: --out FOLDER writes them"
 INDEPENDENT = 30
 """Independent atoms up to which crystals come out valid: docs/grammar.md has the figures."""
 
 
 def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows in the order of the requests, those of one by rank, or else the valid and the likely ones first.
+    """Rows in the order of the requests, those of one by rank, or else plausible and likely ones first.
 
     Log-likelihoods of different requests are not compared: they are of texts of different length.
     """
@@ -32,7 +34,7 @@ def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
             row["request"],
             row.get("formula") is None,
             row.get("rank") or 0,
-            not row["valid"],
+            not row["plausible"],
             -row["log_likelihood"],
         ),
     )
@@ -72,7 +74,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     table.add_column("log-lik.", justify="right", no_wrap=True)
     if with_relatives:
         table.add_column("like", overflow="fold")
-    table.add_column("valid, or why not", overflow="fold", min_width=12)
+    table.add_column("plausible, or why not", overflow="fold", min_width=12)
     folded = any(len(equal) > 1 or (equal[0].get("cluster_size") or 1) > 1 for equal in lines.values())
     table.add_column("sample\n×equal" if folded else "sample", justify="right", no_wrap=True)
     for equal in list(lines.values())[:limit]:
@@ -93,43 +95,49 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
             *(_energy(row, name) for name in more),
             f"{row['log_likelihood']:.1f}",
             *([_relative(row)] if with_relatives else []),
-            "[green]valid[/green]" if row["valid"] else plain(_shortened(row["reasons"] or "not valid")),
+            "[green]plausible[/green]" if row["plausible"] else plain(_shortened(row["reasons"] or "no")),
             sample if times == 1 else f"{sample} ×{times}",
         )
     console = page()
     console.print(table)
     if len(lines) > limit:
         console.print(f"... and {len(lines) - limit} more")
-    if advice := _advice(rows):
-        console.print(plain(advice), soft_wrap=True, highlight=False)
+    without = missing_energies((row.get("energy"), row.get("energy_reason")) for row in rows)
+    for said in (without, _advice(rows)):
+        if said:
+            console.print(plain(said), soft_wrap=True, highlight=False)
 
 
 def _advice(rows: Sequence[Mapping[str, Any]]) -> str:
     """What helps where cells are too large to come out valid; "" where that is not the matter."""
     largest = max((row.get("n_atoms") or 0 for row in rows), default=0)
-    if largest < LARGE_CELL or any(row["valid"] for row in rows):
+    if largest < LARGE_CELL or any(row["plausible"] for row in rows):
         return ""
     return (
-        f"none is valid: cells as large as this ({largest} atoms) come out sound where symmetry leaves some "
-        f"{INDEPENDENT} independent atoms at most: ask for fewer formula units, or for a group of high "
+        f"none is plausible: cells as large as this ({largest} atoms) come out sound where symmetry leaves "
+        f"some {INDEPENDENT} independent atoms at most: ask for fewer formula units, or for a group of high "
         "symmetry (--space-group)"
     )
 
 
 def print_summary(counts: Mapping[str, int], folder: Path | None, *, parted: bool = False) -> None:
-    """Print how many crystals there are, how many are valid or kept, and where they are.
+    """Print how many crystals there are, how many are plausible or kept, and where they are.
 
     Args:
-        counts: `crystals`, `valid` and `kept`.
+        counts: `crystals`, `plausible`, `distinct` and `kept`.
     """
-    written, valid, kept = counts["crystals"], counts["valid"], counts["kept"]
-    where = "not kept: --out FOLDER keeps them"
+    written, plausible, kept = counts["crystals"], counts["plausible"], counts["kept"]
+    where = UNWRITTEN
     if folder is not None:
         tables = folder / ("results" if parted else "results.parquet")
         where = ", ".join(str(path) for path in (tables, folder / "cifs") if path == tables or path.is_dir())
-    said = f"{written} crystals, {valid} valid"
+    said = f"{counted(written, 'crystal')}, {plausible} plausible"
     if kept < written:
-        said += f" ({valid / written:.0%}), {kept} kept"
+        said += f" ({plausible / written:.0%})"
+    if counts["distinct"]:
+        said += f", {counts['distinct']} distinct"
+    if kept < written:
+        said += f", {kept} kept"
     page().print(plain(f"{said}; {where}"), soft_wrap=True, highlight=False)
 
 
@@ -145,22 +153,23 @@ def print_search(
     if rows:
         print_crystals(rows, summary["note"], 1, limit)
     else:
-        console.print(plain(f"{summary['note']}: no valid crystal with an energy"))
+        console.print(plain(f"{summary['note']}: no plausible crystal with an energy"))
     for name, part in (("", summary), ("plain sampling: ", summary.get("baseline"))):
         if part is not None:
             console.print(plain(f"{name}{_search_told(part)}"), soft_wrap=True, highlight=False)
     if summary["stopped"]:
         console.print(plain(f"stopped early: {summary['stopped']}"), soft_wrap=True, highlight=False)
-    where = "not kept: --out FOLDER keeps them" if folder is None else f"all in {folder}"
+    where = UNWRITTEN if folder is None else f"all in {folder}"
     console.print(plain(where), soft_wrap=True, highlight=False)
 
 
 def _search_told(summary: Mapping[str, Any]) -> str:
     lowest = "none" if summary["lowest"] is None else f"{summary['lowest']:.4f} eV/atom"
-    share = summary["valid"] / max(1, summary["texts"])
+    share = summary["plausible"] / max(1, summary["texts"])
     said = (
-        f"{summary['simulations']} simulations, {share:.0%} valid, {summary['energy_calls']} energies, "
-        f"{summary['distinct']} distinct crystals, lowest {lowest}, {summary['seconds']:.1f} s"
+        f"{counted(summary['simulations'], 'simulation')}, {share:.0%} plausible, "
+        f"{summary['energy_calls']} energies, {counted(summary['distinct'], 'distinct crystal')}, "
+        f"lowest {lowest}, {summary['seconds']:.1f} s"
     )
     if summary["without_energy"]:
         said += f"; {summary['without_energy']} without an energy, the last since: {summary['why']}"

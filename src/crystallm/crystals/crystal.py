@@ -80,7 +80,7 @@ class Crystal:
         self.ended = ended
         self.source = source
         self.energy: float | None = None
-        """eV per atom, where an energy model has been asked; None before. Of `relaxed` where there is one."""
+        """eV per atom of `structure`, where an energy model has been asked; None before."""
         self.energy_reason: str | None = None
         """Why the model has told no energy, where it was asked."""
         self.formation_energy: float | None = None
@@ -88,7 +88,7 @@ class Crystal:
         self.e_above_hull: float | None = None
         """eV per atom above the hull of known entries, where one was given; see `energy.hull`."""
         self.relaxed: Structure | None = None
-        """What it has become where it was relaxed with an energy model; None before."""
+        """The relaxed structure, where it was relaxed with an energy model; None before."""
         self.cluster: int | None = None
         """Number of its cluster of equal crystals of the request, where these were folded."""
         self.cluster_size: int | None = None
@@ -107,9 +107,18 @@ class Crystal:
         """What the network wrote, in its own language, prompt included."""
         return self.language.text(list(self.ids))
 
-    @cached_property
+    @property
     def structure(self) -> Structure:
-        """The crystal's conventional cell.
+        """The crystal that `energy` is of: `relaxed` where there is one, else `generated`.
+
+        Raises:
+            TextError: what was written is no crystal.
+        """
+        return self.generated if self.relaxed is None else self.relaxed
+
+    @cached_property
+    def generated(self) -> Structure:
+        """The conventional cell that the tokens describe, as it was before any relaxation.
 
         Raises:
             TextError: what was written is no crystal.
@@ -120,20 +129,29 @@ class Crystal:
 
     @cached_property
     def text(self) -> str:
-        """The standard text, whichever language the network writes.
+        """The standard text of `generated`, whichever language the network writes.
 
         Raises:
             TextError: what was written is no crystal.
         """
         return self.language.standard_text(list(self.ids))
 
-    @cached_property
+    @property
     def cif(self) -> str:
-        """A CIF with all operators of the space group, for other programs.
+        """A CIF of `structure` with all operators of its space group, for other programs.
 
         Raises:
             TextError: what was written is no crystal.
         """
+        if self.relaxed is None:
+            return self.generated_cif
+        from crystallm.energy.relaxation import to_cif
+
+        return to_cif(self.relaxed)
+
+    @cached_property
+    def generated_cif(self) -> str:
+        """A CIF of `generated`; see `cif`."""
         from crystallm.cif import writer
 
         if not self.ended:
@@ -142,7 +160,7 @@ class Crystal:
 
     @cached_property
     def atoms(self) -> Any:
-        """The same as an ASE Atoms object.
+        """`structure` as an ASE Atoms object.
 
         Raises:
             TextError: what was written is no crystal.
@@ -200,13 +218,13 @@ class Crystal:
         if self.language.writes_cif:
             return self.written
         try:
-            return self.cif
+            return self.generated_cif
         except TextError:
             return ""
 
     @cached_property
     def validity(self) -> Validity:
-        """The verdict on it; never raises."""
+        """The verdict on what was generated; never raises."""
         from crystallm.validity import checks
 
         return self._with_why(checks.check(self.judged))
@@ -220,9 +238,9 @@ class Crystal:
         from dataclasses import replace
 
         try:
-            _ = self.structure if self.language.writes_cif else self.cif
+            _ = self.generated if self.language.writes_cif else self.generated_cif
         except TextError as error:
-            return replace(verdict, valid=False, reasons=(str(error),))
+            return replace(verdict, valid=False, plausible=False, reasons=(str(error),))
         return verdict
 
     def row(self) -> dict[str, Any]:
@@ -233,6 +251,7 @@ class Crystal:
             "n_tokens": len(self.ids),
             "ended": self.ended,
             "valid": verdict.valid,
+            "plausible": verdict.plausible,
             "reasons": "; ".join(verdict.reasons),
             "bond_score": verdict.bond_score,
             "cluster": self.cluster,
@@ -265,10 +284,6 @@ class Crystal:
             str(symbol): round(count) for symbol, count in structure.composition.get_el_amt_dict().items()
         }
         made = formula.cell("".join(f"{symbol}{count}" for symbol, count in counts.items()))
-        if self.relaxed is not None:
-            from crystallm.energy.relaxation import to_cif
-
-            structure, cif_text = self.relaxed, to_cif(self.relaxed)
         lattice = structure.lattice
         row |= dict(zip(("a", "b", "c"), lattice.abc, strict=True))
         row |= dict(zip(("alpha", "beta", "gamma"), lattice.angles, strict=True))

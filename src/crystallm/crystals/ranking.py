@@ -1,7 +1,7 @@
 """Cluster and rank the crystals of a request.
 
 A cluster is a crystal of a request and all later ones that equal it; see `structures.duplicates`. Clusters
-with a valid crystal come before all others, ranked by
+with a plausible crystal come before all others, ranked by
 
 - agreement: how many crystals they hold; ties by likelihood. Of n crystals that were made of known ones, one
   counts n times its share of the votes (see `references.lookup`). The cluster is represented by its most
@@ -59,7 +59,7 @@ def rank(
         ranks = rank_samples(
             clusters,
             [crystal.log_likelihood for crystal in crystals],
-            [crystal.validity.valid for crystal in crystals],
+            [crystal.validity.plausible for crystal in crystals],
             by,
             [crystal.energy for crystal in crystals],
             volumes=[volume_per_atom(structure_of(crystal)) for crystal in crystals],

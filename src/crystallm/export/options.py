@@ -20,4 +20,4 @@ class ExportOptions(Options):
     out: Path | None = None
     """File or folder to create; none: named after the input, in the current folder."""
     only_valid: bool = False
-    """Leave out crystals of a run that are not valid."""
+    """Leave out crystals of a run that are not plausible."""

@@ -50,7 +50,7 @@ class JobState(BaseModel):
     crystals: list[dict[str, Any]] = Field(default_factory=list)
     curve: list[dict[str, Any]] = Field(default_factory=list, description="Lowest energy by step, eV/atom.")
     progress: dict[str, Any] | None = Field(
-        default=None, description="Progress of a search: simulations, energy calls, texts, valid ones."
+        default=None, description="Progress of a search: simulations, energy calls, texts, plausible ones."
     )
 
 
@@ -123,7 +123,7 @@ class GenerateRequest(BaseModel):
     temperature: float = _same(SamplingOptions, "temperature", le=10)
     top_k: int | None = _same(SamplingOptions, "top_k", le=100_000)
     top_p: float | None = _same(SamplingOptions, "top_p")
-    seed: Seed = None
+    seed: Seed = 0
     model: ModelName = None
     energy: EnergyModelName = None
     relax: bool = Field(default=False, description="Relax each crystal and keep its symmetry; needs energy.")
@@ -141,13 +141,13 @@ class SearchRequest(BaseModel):
     n: int | None = Field(
         default=None,
         ge=1,
-        description="Report the first n distinct valid crystals, then only the n lowest energies; null: as "
-        "many as a job may have.",
+        description="Report the first n distinct plausible crystals, then only the n lowest energies; null: "
+        "as many as a job may have.",
     )
     simulations: int = Field(default=100, ge=1, description="Simulations.")
     energy_calls: int | None = Field(default=None, ge=1, description="Stop after n computed energies.")
     preset: Preset = Field(default="default", description="`paper`: the tree search of the CrystaLLM paper.")
-    seed: Seed = None
+    seed: Seed = 0
     model: ModelName = None
     energy: EnergyModelName = None
 
@@ -166,7 +166,7 @@ class RelaxRequest(BaseModel):
 
 
 class EvaluateRequest(BaseModel):
-    """Check the validity of structures as the CrystaLLM paper does."""
+    """Check structures as the CrystaLLM paper does, and against the distances of known crystals."""
 
     model_config = _config({"kind": "evaluate", "structures": [_SALT]})
 
