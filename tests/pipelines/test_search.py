@@ -72,7 +72,7 @@ def test_an_energy_model_that_fails_is_told_of(asked, monkeypatch, capsys):
     asked[asked.index("energies:morse")] = "energies:nan"
     assert app.run([*asked, "--simulations", "30"]) == 0
     shown = capsys.readouterr().out
-    assert "no valid crystal with an energy" in shown
+    assert "no plausible crystal with an energy" in shown
     assert "stopped early: energies:nan gave no energy for the last" in shown
     asked[asked.index("energies:nan")] = "energies:unloadable"
     assert app.run(asked) == 1
