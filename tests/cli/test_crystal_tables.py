@@ -83,3 +83,10 @@ def test_a_narrow_terminal_still_shows_the_verdict(capsys, monkeypatch):
 def test_a_long_table_is_cut_and_says_so(capsys):
     crystal_tables.print_crystals([row(sample=i, text=str(i)) for i in range(9)], "as asked", 1, 4)
     assert "... and 5 more" in capsys.readouterr().out
+
+
+def test_crystals_made_of_known_ones_name_them(capsys):
+    made = row(relative="mp-856", relative_formula="SnO2", relative_distance=0.123, log_likelihood=-0.5)
+    crystal_tables.print_crystals([made, row(sample=1, text="two")], "as requested", 1, 40)
+    out = capsys.readouterr().out
+    assert {"prob.", "like", "61%", "SnO2,", "mp-856", "(0.12)"} <= set(out.split())

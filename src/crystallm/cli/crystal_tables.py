@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
         table.add_column(_RELATED[name], justify="right", no_wrap=True)
     table.add_column("log-lik.", justify="right", no_wrap=True)
     if with_relatives:
+        table.add_column("prob.", justify="right", no_wrap=True)
         table.add_column("like", overflow="fold")
     table.add_column("plausible, or why not", overflow="fold", min_width=12)
     folded = any(len(equal) > 1 or (equal[0].get("cluster_size") or 1) > 1 for equal in lines.values())
@@ -94,7 +96,7 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
             *([_energy(row)] if with_energy else []),
             *(_energy(row, name) for name in more),
             f"{row['log_likelihood']:.1f}",
-            *([_relative(row)] if with_relatives else []),
+            *(_relative(row) if with_relatives else []),
             "[green]plausible[/green]" if row["plausible"] else plain(_shortened(row["reasons"] or "no")),
             sample if times == 1 else f"{sample} ×{times}",
         )
@@ -176,11 +178,12 @@ def _search_told(summary: Mapping[str, Any]) -> str:
     return said
 
 
-def _relative(row: Mapping[str, Any]) -> str:
-    """Formula, id and distance of the known crystal that a crystal was made of."""
+def _relative(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Probability of a crystal that was made of a known one; formula, id and distance of that one."""
     if row.get("relative") is None:
-        return "-"
-    return plain(f"{row['relative_formula']}, {row['relative']} ({row['relative_distance']:.2f})")
+        return "-", "-"
+    like = f"{row['relative_formula']}, {row['relative']} ({row['relative_distance']:.2f})"
+    return f"{math.exp(row['log_likelihood']):.0%}", plain(like)
 
 
 def _energy(row: Mapping[str, Any], name: str = "energy") -> str:
