@@ -117,10 +117,8 @@ def generate(
     interpret(request, fitting=settings.constraints == "full")
     known = known or ReferenceOptions()
     library = library_of(known)
-    network: Model | None = model if isinstance(model, Model) else None
-    if known.crystals_from == "references":
-        network = None
-    elif network is None:
+    network = model if isinstance(model, Model) and known.crystals_from != "references" else None
+    if known.crystals_from != "references" and network is None:
         network = load_model(settings.model, device=settings.device, dtype=settings.dtype)
     if template is not None:
         from crystallm.generation import template as templates
