@@ -155,6 +155,9 @@ def main() -> None:
     # split, where they raise the share of true arrangements that come first from 60.2 to 62.9 %.
     parser.add_argument("--narrow", type=float, default=0.55)
     parser.add_argument("--own-weight", type=float, default=0.0067)
+    # Of probabilities: fitted to 800 of these crystals, see `crystallm.references.similarity`.
+    parser.add_argument("--reach", type=float, default=0.865)
+    parser.add_argument("--falloff", type=float, default=0.266)
     options = parser.parse_args()
     torch.manual_seed(0)
     model = fit(questions(Library.read(options.library), options.crystals, 0), options.epochs)
@@ -165,6 +168,8 @@ def main() -> None:
         "anion_weight": round(float(model.anion), 3),
         "width": round(options.narrow * math.exp(float(model.width)), 4),
         "own_weight": options.own_weight,
+        "reach": options.reach,
+        "falloff": options.falloff,
     }
     TARGET.write_text(json.dumps(content) + "\n", encoding="ascii")
 

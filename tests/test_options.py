@@ -71,4 +71,5 @@ def test_yaml_must_be_a_mapping(tmp_path):
 
 def test_a_misspelt_name_gets_a_suggestion():
     assert hint("tempratur", ["temperature", "top_k"]) == "did you mean temperature?"
+    assert hint("gen", ["search", "generate"]) == "did you mean generate?"
     assert hint("x", ["temperature", "top_k"]) == "there are temperature, top_k"

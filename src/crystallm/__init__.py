@@ -2,7 +2,7 @@
 
     import crystallm
     for crystal in crystallm.generate("TiO2", z=2, space_group="P4_2/mnm", n=5):
-        print(crystal.space_group, crystal.validity.valid)
+        print(crystal.space_group, crystal.validity.plausible)
 
 This module holds the public names and loads what is behind them at first use, so that its import is quick.
 """

@@ -157,8 +157,9 @@ def read_mapping(path: Path, example: str) -> dict[str, Any] | None:
 
 
 def hint(name: str, names: Sequence[str]) -> str:
-    """Suggest the name that a misspelt one is closest to, or list all names."""
+    """Suggest the name that a misspelt or cut one is closest to, or list all names."""
     import difflib
 
-    near = difflib.get_close_matches(name, names, n=1)
+    near = [full for full in names if name and full.startswith(name)]
+    near = near or difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"

@@ -44,7 +44,7 @@ def test_one_of_n_is_the_crystal_that_a_person_gets_by_agreement():
     assert [row["volume_per_atom"] for row in rows] == pytest.approx(
         [scale * rutile.volume / 6 for scale in scales], rel=1e-4
     )
-    rows = [row | {"rms": number / 10, "valid": True} for number, row in enumerate(rows)]
+    rows = [row | {"rms": number / 10, "plausible": True} for number, row in enumerate(rows)]
     truths = [reference for _, reference in entries]
     lines = {line.name: line for line in csp_table.tabulate(truths, rows, [4], composition_test=False)}
     assert lines["one of 4, by agreement"].rmse == pytest.approx(0.1)

@@ -7,7 +7,7 @@ import csv
 import pytest
 
 from conftest import textbook
-from crystallm.benchmarks.reference_sets import find_set
+from crystallm.benchmarks.reference_sets import find_data, find_set
 from crystallm.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("kept")
@@ -33,3 +33,12 @@ def test_where_a_set_is_looked_for_is_said(sets, monkeypatch):
         find_set("mp_20", folder=sets)
     monkeypatch.setenv("CRYSTALLM_DATA", str(sets))
     assert find_set("perov_5").name == "test.csv"
+
+
+def test_data_are_a_file_or_a_set_and_a_misspelt_set_is_suggested(sets, tmp_path):
+    assert find_data("perov_5", None, sets) == (str(sets / "perov_5" / "test.csv"), None)
+    (tmp_path / "mine.csv").write_text("cif")
+    assert find_data(str(tmp_path / "mine.csv"), "val") == (str(tmp_path / "mine.csv"), "val")
+    assert find_data("no such.csv=val") == ("no such.csv=val", None)
+    with pytest.raises(InputError, match="no file 'mp20': did you mean the set mp_20?"):
+        find_data("mp20")

@@ -54,7 +54,7 @@ def test_rutile_by_formula_z_and_group(crystallm, parrot, textbook_structures, t
     assert [row["sample"] for row in rows] == [0, 1, 2, 3]
     assert {row["formula"] for row in rows} == {"Ti2O4"}
     assert files("out") == [*(f"cifs/{row['file']}" for row in rows), "results.parquet", "run.json"]
-    best = next(row for row in rows if row["valid"])
+    best = next(row for row in rows if row["plausible"])
     assert (best["space_group"], best["space_group_number"], best["reduced_formula"]) == (
         "P4_2/mnm",
         136,
@@ -63,7 +63,7 @@ def test_rutile_by_formula_z_and_group(crystallm, parrot, textbook_structures, t
     for text in (best["cif"], (tmp_path / "out" / "cifs" / best["file"]).read_text()):
         assert StructureMatcher().fit(Structure.from_str(text, fmt="cif"), textbook_structures["rutile"])
     assert "z = 2: cell Ti2O4 = 2 x TiO2, P4_2/mnm (no. 136)" in out
-    assert re.search(r"Ti2O4 .* P4_2/mnm \(136\) .* 4\.\d\d 4\.\d\d 2\.\d\d .* valid", out)
+    assert re.search(r"Ti2O4 .* P4_2/mnm \(136\) .* 4\.\d\d 4\.\d\d 2\.\d\d .* plausible", out)
     assert "4 crystals" in out
 
 
@@ -223,17 +223,17 @@ def test_writing_goes_on_until_enough_are_valid_and_all_is_kept(crystallm, parro
     code, out, _ = crystallm(*command, "--out", "out")
     assert code == 0
     rows = rows_of("out")
-    valid = [row for row in rows if row["valid"]]
-    assert len(valid) == 4
+    plausible = [row for row in rows if row["plausible"]]
+    assert len(plausible) == 4
     assert len(rows) > 4
-    assert rows[-1]["valid"]
-    assert sorted(row["file"] for row in rows if row["file"]) == sorted(row["file"] for row in valid)
+    assert rows[-1]["plausible"]
+    assert sorted(row["file"] for row in rows if row["file"]) == sorted(row["file"] for row in plausible)
     assert [name for name in files("out") if name.startswith("cifs/")] == sorted(
-        f"cifs/{row['file']}" for row in valid
+        f"cifs/{row['file']}" for row in plausible
     )
-    assert f"{len(rows)} crystals, 4 valid ({4 / len(rows):.0%}), 4 kept" in out
+    assert f"{len(rows)} crystals, 4 plausible ({4 / len(rows):.0%}), 4 kept" in out
     code, printed, _ = crystallm(*command, "--out", "out", "--json")
-    assert [json.loads(line)["text"] for line in printed.splitlines()] == [row["text"] for row in valid]
+    assert [json.loads(line)["text"] for line in printed.splitlines()] == [row["text"] for row in plausible]
 
 
 @pytest.mark.usefixtures("inline")
@@ -271,7 +271,7 @@ def test_the_best_distinct_ones_are_kept(crystallm, parrot, inline):
     assert len(rows) == 12
     best = sorted((row for row in rows if row["file"]), key=lambda row: row["rank"])
     assert [row["rank"] for row in best] == list(range(1, len(best) + 1))
-    assert best[0]["cluster_size"] == max(row["cluster_size"] for row in rows if row["valid"])
+    assert best[0]["cluster_size"] == max(row["cluster_size"] for row in rows if row["plausible"])
     assert f"×{best[0]['cluster_size']}" in out
     assert f"{len(best)} kept" in out
     code, printed, _ = crystallm("generate", "ZnS", "--z", 2, "-n", 12, "--best", 1, *hot, "--json")

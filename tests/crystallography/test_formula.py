@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystallm.crystallography import elements
-from crystallm.crystallography.formula import MAX_ATOMS, cell, parse, short, system
+from crystallm.crystallography.formula import MAX_ATOMS, cell, molecule_units, parse, short, system
 from crystallm.errors import InputError
 
 
@@ -74,6 +74,7 @@ def test_people_write_freely(text, counts):
         ("(NH4]2SO4", "was not opened"),
         ("()2Ti", "empty bracket"),
         ("CaSO4 2H2O", "two numbers in a row"),
+        ("SO4 2-", "charges .*neutral cell in whole numbers"),
         ("CaSO4·", "without an element"),
         ("42", "without an element"),
         ("(2Ti)O2", "does not follow an element"),
@@ -90,6 +91,14 @@ def test_what_is_no_formula_is_refused_in_one_line(text, says):
         cell(text)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize(("formula", "units"), [("Hg2Cl2", 2), ("C6H12O6", 6), ("H12C6O6", 6), ("Al2Cl6", 2)])
+def test_well_known_molecules_are_not_reduced(formula, units):
+    assert molecule_units(formula) == units
+    assert cell(formula).z == units  # by its Z, as in a CIF
+    for other in ("HgCl", "CH2O", "Ti2O4", "Hg4Cl4"):
+        assert molecule_units(other) == 1
 
 
 def test_without_z_the_cell_is_as_written():

@@ -41,6 +41,21 @@ def test_a_crystal_is_one_thing_in_every_form(rutile, textbook_structures):
     assert repr(rutile) == "<Crystal Ti2O4 P4_2/mnm>"
 
 
+def test_the_structure_of_a_relaxed_crystal_is_the_one_that_its_energy_is_of(rutile):
+    generated, generated_cif, verdict = rutile.structure, rutile.cif, rutile.validity
+    relaxed = generated.copy().scale_lattice(1.1 * generated.volume)
+    rutile.relaxed, rutile.energy = relaxed, -9.0
+    assert rutile.structure == relaxed
+    assert Structure.from_str(rutile.cif, fmt="cif").volume == pytest.approx(relaxed.volume, rel=1e-4)
+    assert rutile.row()["cif"] == rutile.cif
+    assert rutile.row()["volume_per_atom"] == pytest.approx(relaxed.volume / 6)
+    assert rutile.generated == generated
+    assert rutile.generated_cif == generated_cif
+    assert rutile.validity == verdict == checks.check(rutile)
+    pytest.importorskip("ase")
+    assert rutile.atoms.get_volume() == pytest.approx(relaxed.volume)
+
+
 def test_its_row_fills_the_columns_that_a_run_does_not(rutile):
     row = rutile.row()
     asked = {"requested_formula", "requested_elements", "requested_z", "requested_space_group", "prompt"}

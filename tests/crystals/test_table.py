@@ -11,8 +11,8 @@ from crystallm.language import get_language
 
 def rows(*values):
     return [
-        {"request": request, "sample": sample, "rank": rank, "cluster": cluster, "valid": valid}
-        for request, sample, rank, cluster, valid in values
+        {"request": request, "sample": sample, "rank": rank, "cluster": cluster, "plausible": plausible}
+        for request, sample, rank, cluster, plausible in values
     ]
 
 

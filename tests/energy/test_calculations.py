@@ -36,3 +36,17 @@ def test_what_fails_costs_one_crystal_its_energy_and_tells_why():
 
 def test_no_crystals_have_no_energies_and_start_no_process():
     assert calculations.score([], "energies:odd") == []
+
+
+def test_relaxations_are_counted_equal_crystals_together(monkeypatch):
+    """Two equal crystals are relaxed once, and both are done then."""
+    crystals, done = [of("Cu"), of("Ag"), of("Cu")], []
+
+    def relax_many(structures, model, options, **how):
+        yield from enumerate(Failure("no model") for _ in structures)
+
+    monkeypatch.setattr(calculations, "relax_many", relax_many)
+    assert (
+        calculations.relax_all(crystals, "energies:morse", on_done=done.append) == [Failure("no model")] * 3
+    )
+    assert done == [2, 3]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 
 import pytest
 
@@ -53,6 +54,18 @@ def test_what_is_no_model_is_refused_in_one_line(name, said):
     with pytest.raises(InputError, match=said) as caught:
         energy.load(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named_before_anything_is_sampled(monkeypatch):
+    monkeypatch.setattr(models, "find_spec", lambda _: True)  # as if pyzmq were installed
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        models.require(address)
+    with pytest.raises(CrystallmError, match=f"no energy model at '{address}' .*is the server running"):
+        models.require(address)
+    for wrong in ("tcp://nowhere", "tcp://127.0.0.1:99999", "tcp://:1"):
+        with pytest.raises(InputError, match=f"no address '{wrong}'"):
+            models.require(wrong)
 
 
 def test_a_missing_extra_is_named(monkeypatch):

@@ -84,6 +84,20 @@ def test_what_cannot_be_relaxed_says_why():
 
 
 @needs_ase
+@pytest.mark.parametrize(("axis", "where"), [(3.0, 0.07), (0.3, 0.5)], ids=["two atoms", "own images"])
+def test_a_crystal_that_ends_with_atoms_on_top_of_each_other_is_not_sensible(axis, where):
+    class Flat(energies.Morse):
+        def one(self, structure, forces):
+            return energies.Prediction(0.0, np.zeros((len(structure), 3)), np.zeros((3, 3)))
+
+    pair = Structure(Lattice.orthorhombic(axis, 3, 3), ["Cu", "Cu"], [[0, 0, 0], [where, 0, 0]])
+    with pytest.raises(CrystallmError, match="the relaxed cell is not sensible: atoms are 0.[12]"):
+        relaxation.relax(pair, Flat())
+    pair = Structure(Lattice.cubic(3), ["Cu", "Cu"], [[0, 0, 0], [0.5, 0, 0]])
+    assert relaxation.relax(pair, Flat()).converged
+
+
+@needs_ase
 def test_a_model_without_stress_relaxes_nothing():
     class Bare(energies.Morse):
         def one(self, structure, forces):

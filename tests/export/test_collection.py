@@ -69,7 +69,7 @@ def run_folder(place, textbook_structures):
         )
         rows.append(one.row() | {"request": 0, "sample": sample, "energy": -3.25})
         if sample == 1:
-            rows[-1] |= {"valid": False, "reasons": "bonds"}
+            rows[-1] |= {"valid": False, "plausible": False, "reasons": "bonds"}
     broken = crystal.Crystal(orbits, [0, 1]).row() | {"request": 0, "sample": 9}
     from crystallm.storage import files, tables
 
@@ -114,7 +114,7 @@ def test_what_cannot_go_is_named_and_the_rest_is_written(tmp_path, textbook_stru
     assert found.n == 5
     assert [name for name, _ in found.skipped] == ["0-9"]
     found = export_collection.export(run, "poscar", tmp_path / "valid", only_valid=True)
-    assert ("0-1", "not valid: bonds") in found.skipped
+    assert ("0-1", "not plausible: bonds") in found.skipped
     shared = Structure(Lattice.cubic(4), [{"Na": 0.5, "K": 0.5}, "Cl"], [[0, 0, 0], [0.5] * 3])
     (tmp_path / "mixed").mkdir()
     shared.to(filename=str(tmp_path / "mixed" / "mix.cif"))
@@ -137,7 +137,7 @@ def test_a_csv_tells_what_a_run_tells(tmp_path, textbook_structures):
     for to in ("extxyz", "pymatgen"):
         export_collection.export(run, to, tmp_path / f"a{writers.FORMATS[to][0]}", only_valid=True)
         found = export_collection.export(table, to, tmp_path / f"b{writers.FORMATS[to][0]}", only_valid=True)
-        assert ("0-1", "not valid: bonds") in found.skipped
+        assert ("0-1", "not plausible: bonds") in found.skipped
     frames = read(tmp_path / "b.extxyz", index=":")
     assert [frame.get_potential_energy() for frame in frames] == pytest.approx(
         [-3.25 * len(frame) for frame in frames]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pymatgen.core import Composition
 
 import crystallm
 from crystallm.cif import tokenizer
@@ -56,12 +57,41 @@ def test_a_reduced_formula_is_tried_in_likely_cells(model):
     assert one.source.z_probability is None
 
 
-def test_without_a_seed_one_is_drawn_that_gives_the_same_again(model):
-    once = crystallm.generate("NaCl", z=4, n=2, model=model, temperature=2.0)
-    again = crystallm.generate("NaCl", z=4, n=2, model=model, temperature=2.0, seed=once[0].source.seed)
-    assert [crystal.ids for crystal in once] == [crystal.ids for crystal in again]
-    other = crystallm.generate("NaCl", z=4, n=2, model=model, temperature=2.0)
-    assert other[0].source.seed != once[0].source.seed
+def test_the_seed_is_0_unless_given_and_none_draws_one_that_gives_the_same_again(model):
+    def told(**seed):
+        crystals = crystallm.generate("NaCl", z=4, n=2, model=model, temperature=2.0, **seed)
+        return [crystal.ids for crystal in crystals], crystals[0].source.seed
+
+    assert told() == told(seed=0)
+    once = told(seed=None)
+    assert told(seed=once[1]) == once
+    assert told(seed=None)[1] != once[1]
+    settings = SamplingOptions(seed=7, temperature=2.0)
+    assert told(settings=settings)[1] == 7
+
+
+def test_a_formula_is_a_text_a_composition_or_a_structure(model, textbook_structures, tmp_path):
+    def of(formula, **more):
+        return crystallm.generate(formula, n=1, model=model, seed=1, **more)[0].source.request
+
+    assert of(Composition("Ti2O4")) == of("Ti2O4")
+    # A structure in whichever cell names its compound.
+    assert of(textbook_structures["rutile"], z=2) == of("TiO2", z=2)
+    path = tmp_path / "rutile.cif"
+    textbook_structures["rutile"].to(str(path))
+    assert of("TiO2", template=path) == of("TiO2", template=textbook_structures["rutile"])
+    with pytest.raises(InputError, match="2 formulas at once: load the model once"):
+        of(["TiO2", "NaCl"])
+    with pytest.raises(InputError, match="a formula of type int"):
+        of(7)
+
+
+def test_fewer_distinct_crystals_than_the_best_that_were_wanted_are_said(model, caplog):
+    best = crystallm.generate(
+        "TiO2", z=2, n=4, selection=SelectionOptions(best=3), model=model, temperature=0
+    )
+    assert len(best) == 1
+    assert "TiO2: distinct crystals: 1, fewer than the best 3" in caplog.text
 
 
 def test_with_constraints_every_crystal_has_the_formula(model):
@@ -191,7 +221,7 @@ def test_a_bound_ends_a_search_in_vain(model, here, caplog, monkeypatch):
         "TiO2", n=2, selection=SelectionOptions(only_valid=True, max_attempts=5), model=model, seed=0
     )
     assert found == []
-    assert "TiO2: 0 of 2 crystals are valid after 5 attempts" in caplog.text
+    assert "TiO2: 0 of 2 crystals are plausible after 5 attempts" in caplog.text
 
 
 def test_python_gives_the_best_distinct_ones(model, here):
@@ -209,10 +239,9 @@ def test_python_gives_the_best_distinct_ones(model, here):
     distinct = [
         crystal for i, crystal in enumerate(ranked) if crystal.cluster not in {c.cluster for c in ranked[:i]}
     ]
-    valid = [crystal.validity.valid for crystal in distinct]
-    assert valid == sorted(valid, reverse=True)  # the valid ones first, and there are some of either kind
-    assert valid[0]
-    assert not valid[-1]
+    plausible = [crystal.validity.plausible for crystal in distinct]
+    assert plausible == sorted(plausible, reverse=True)
+    assert plausible[0]
 
 
 def test_what_cannot_fill_the_group_is_said_before_a_model_is_loaded(monkeypatch):

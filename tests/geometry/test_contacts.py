@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crystallm.crystallography import cells, space_groups
-from crystallm.geometry import contacts
+from crystallm.geometry import contacts, distances
 
 CELL = (5.1, 6.2, 4.4, 83.0, 97.0, 112.0)  # Å, degrees
 STEPS = 1000
@@ -33,7 +33,7 @@ def test_what_is_clear_does_not_meet(number):
     rng = np.random.default_rng(number)
     group = space_groups.get(number)
     free = dict(zip(space_groups.PARAMETERS, CELL, strict=True))
-    free["a"] *= 1 + len(group.rotations) ** (1 / 3) / 2  # room for many atoms
+    free["a"] *= 1 + len(group.rotations) ** (1 / 3)  # room for many atoms
     cell = group.complete_cell({name: free[name] for name in group.free_cell})
     shares = []
     for index, position in enumerate(group.wyckoff):
@@ -61,6 +61,27 @@ def test_nothing_is_clear_in_a_cell_too_small_for_one_atom():
 def test_an_atom_meets_its_own_images(edge, meets):
     atoms = contacts.PlacedAtoms(cells.lattice((edge, 9.0, 9.0, 90.0, 90.0, 90.0)))
     assert atoms.meets(np.zeros((1, 3)), "Cs") is meets
+
+
+def test_lone_atoms_are_implausible():
+    """Two sodium chloride pairs 4.5 Å from each other, and the same with one sodium atom far from all."""
+    atoms = contacts.PlacedAtoms(cells.lattice((12.0, 12.0, 12.0, 90.0, 90.0, 90.0)))
+    atoms.add(np.array([[0.0, 0.0, 0.0]]), "Na")
+    atoms.add(np.array([[0.23, 0.0, 0.0]]), "Cl")
+    assert not any(one == other for one, other in atoms.implausible)
+    atoms.add(np.array([[0.5, 0.5, 0.5]]), "Na")
+    assert atoms.has_implausible_bonds()
+    assert (2, 2) in atoms.implausible
+    assert (0, 0) not in atoms.implausible
+
+
+@pytest.mark.parametrize(("one", "other"), [("H", "H"), ("O", "H"), ("O", "O"), ("N", "H")])
+def test_distances_that_no_known_crystal_has_are_forbidden(one, other):
+    least = distances.known().least[one, other]
+    atoms = contacts.PlacedAtoms(cells.lattice((8.0, 8.0, 8.0, 90.0, 90.0, 90.0)))
+    atoms.add(np.zeros((1, 3)), one)
+    assert atoms.meets(np.array([[(least - 0.02) / 8, 0, 0]]), other)
+    assert not atoms.meets(np.array([[(least + 0.02) / 8, 0, 0]]), other)
 
 
 def test_atoms_are_added_beyond_the_room_there_is_at_first():

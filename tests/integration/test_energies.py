@@ -89,7 +89,7 @@ def test_generated_crystals_are_relaxed_and_ranked_by_energy(parrot, tmp_path, m
         assert again.energy == pytest.approx(after["energy"], abs=1e-3)
         assert (tmp_path / "relaxed" / "cifs" / after["file"]).read_text() == after["cif"]
     ranked = sorted((row for row in relaxed if row["rank"]), key=lambda row: row["rank"])
-    leaders = {row["cluster"]: row for row in reversed(ranked) if row["valid"]}
+    leaders = {row["cluster"]: row for row in reversed(ranked) if row["plausible"]}
     heights = [math.inf if row["energy"] is None else row["energy"] for row in reversed(leaders.values())]
     assert heights
     assert heights == sorted(heights)

@@ -96,7 +96,7 @@ def test_a_large_run_keeps_its_rows_in_parts(
     said = capsys.readouterr()
     assert "50 requests" in said.out
     assert said.out.count("unfinished") == 40
-    assert "50 crystals, 0 valid" in said.out
+    assert "50 crystals, 0 plausible" in said.out
     assert said.err == ""
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["results", "run.json", "summary.json"]
@@ -105,6 +105,8 @@ def test_a_large_run_keeps_its_rows_in_parts(
         "requests": 50,
         "crystals": 50,
         "valid": 0,
+        "plausible": 0,
+        "distinct": 0,
         "kept": 50,
     }
     asked_of = json.loads((tmp_path / "out" / "run.json").read_text())["requests"]

@@ -32,7 +32,7 @@ def test_a_search_writes_tables_crystals_and_plots_and_goes_further(asked, tmp_p
     for folder in (run, run / "sampling"):
         rows = parquet.read_table(folder / "results.parquet").to_pylist()
         assert [row["simulation"] for row in rows] == list(range(8))
-        valid = [row for row in rows if row["valid"] and row["equals"] is None]
+        valid = [row for row in rows if row["plausible"] and row["equals"] is None]
         assert {row["file"] for row in valid} == {path.name for path in (folder / "cifs").iterdir()}
         for row in valid:
             cell = Structure.from_file(folder / "cifs" / row["file"])
@@ -72,7 +72,7 @@ def test_an_energy_model_that_fails_is_told_of(asked, monkeypatch, capsys):
     asked[asked.index("energies:morse")] = "energies:nan"
     assert app.run([*asked, "--simulations", "30"]) == 0
     shown = capsys.readouterr().out
-    assert "no valid crystal with an energy" in shown
+    assert "no plausible crystal with an energy" in shown
     assert "stopped early: energies:nan gave no energy for the last" in shown
     asked[asked.index("energies:nan")] = "energies:unloadable"
     assert app.run(asked) == 1

@@ -111,6 +111,12 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         folder(tmp_path, {"seed": 2, "model": "default"}).open()
 
 
+def test_a_folder_of_another_command_is_named_by_it(tmp_path):
+    folder(tmp_path, {"command": "generate", "cifs": True}).open()
+    with pytest.raises(InputError, match="holds a run of 'generate': choose another folder with --out"):
+        folder(tmp_path, {"command": "relax"}).open()
+
+
 def test_results_of_unknown_origin_are_not_overwritten(tmp_path):
     (tmp_path / "results.parquet").write_bytes(b"dear")
     with pytest.raises(InputError, match="another origin"):

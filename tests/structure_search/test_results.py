@@ -29,6 +29,7 @@ def sample(form, ids, *, valid=True, simulation=0):
         space_group=True,
         valid=valid,
         reasons=(),
+        plausible=valid,
     )
     made = SearchSample(Sampled(ids, validity), simulation, 0.0, "sample")
     made.__dict__["form"] = form
@@ -55,7 +56,7 @@ def test_equal_crystals_have_one_energy_call(results):
     results.copy_energies(later)
     assert [one.crystal.energy for one in later] == [-3.0, -4.0]
     state = results.state
-    assert (state.simulations, state.calls, state.texts, state.valid, state.best) == (2, 2, 4, 3, -4.0)
+    assert (state.simulations, state.calls, state.texts, state.plausible, state.best) == (2, 2, 4, 3, -4.0)
 
 
 def test_a_round_of_duplicates_is_idle_and_failures_count_until_an_energy_comes(results):

@@ -198,14 +198,14 @@ def test_a_search_without_an_end_in_sight_ends(a_search, monkeypatch):
     monkeypatch.setattr(structure_search_search, "IDLE", 12)
     search = a_search(energy_calls=10_000, temperature=0.0, method="sampling")
     search.run()
-    assert "gave no new valid crystal" in search.stopped
+    assert "gave no new plausible crystal" in search.stopped
 
 
 def test_a_search_is_idle_by_simulations_not_by_texts(a_search, monkeypatch):
     monkeypatch.setattr(structure_search_search, "IDLE", 12)
     search = a_search(energy_calls=10_000, temperature=0.0, rollouts=3, warm_up=1000)
     search.run()
-    assert "gave no new valid crystal" in search.stopped
+    assert "gave no new plausible crystal" in search.stopped
     assert search.state.simulations >= 12
 
 

@@ -37,6 +37,7 @@ COLUMNS = {
     "passes_smact": "bool",
     "reason": "string",
     "valid": "bool",
+    "plausible": "bool",
     "cluster": "int32",
     "fold_seconds": "float64",
     "log_likelihood": "float64",
@@ -97,7 +98,7 @@ def check_samples(
     )
     texts = [sample.cif for row in samples for sample in row if sample.cif is not None]
     validities = iter(checks.check_many(texts, workers=workers, what="auto", executor=executor))
-    valid = [[sample.cif is not None and next(validities).valid for sample in row] for row in samples]
+    verdicts = [[None if sample.cif is None else next(validities) for sample in row] for row in samples]
     started = time.monotonic()
     clusters: Sequence[Sequence[int | None]] = [[None] * len(row) for row in samples]
     structures: list[list[Structure | None]] = [[None] * len(row) for row in samples]
@@ -114,7 +115,8 @@ def check_samples(
             "rms": distances[i][j].rms,
             "passes_smact": distances[i][j].passes_smact,
             "reason": distances[i][j].reason,
-            "valid": valid[i][j],
+            "valid": (verdict := verdicts[i][j]) is not None and verdict.valid,
+            "plausible": verdict is not None and verdict.plausible,
             "cluster": clusters[i][j],
             "fold_seconds": seconds,
             "log_likelihood": None if math.isnan(sample.log_likelihood) else sample.log_likelihood,
@@ -196,7 +198,7 @@ def growth(
 
 
 def _one_of_n(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[metrics.Line]:
-    """Return lines of one sample out of n, chosen without the reference; valid samples come first."""
+    """Return lines of one sample out of n, chosen without the reference; plausible samples come first."""
     seconds = sum(row["fold_seconds"] or 0 for own in by_entry for row in own) / len(by_entry)
     has_likelihoods = any(row["log_likelihood"] is not None for own in by_entry for row in own)
     lines = []
@@ -206,7 +208,7 @@ def _one_of_n(by_entry: Sequence[Sequence[Mapping[str, Any]]], n: int) -> list[m
             ranks = ranking.rank_samples(
                 [row["cluster"] for row in own[:n]],
                 [math.nan if (value := row["log_likelihood"]) is None else value for row in own[:n]],
-                [bool(row["valid"]) for row in own[:n]],
+                [bool(row["plausible"]) for row in own[:n]],
                 by,
                 volumes=[row["volume_per_atom"] for row in own[:n]],
             )

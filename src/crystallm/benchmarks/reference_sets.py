@@ -5,6 +5,7 @@ Imports nothing heavy, as the commands' help needs it.
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,23 @@ def find_set(name: str, split: str | None = None, folder: str | os.PathLike[str]
     if path is None:
         raise InputError(f"no file {str(Path(root) / name / names[0])!r}, nor .csv, nor .parquet")
     return path
+
+
+def find_data(
+    name: str, split: str | None = None, folder: str | os.PathLike[str] | None = None
+) -> tuple[str, str | None]:
+    """Return the file that is named by itself or as one of SETS, and the split to read of it.
+
+    Raises:
+        InputError: there is no such file; suggests the set of a similar name.
+    """
+    if Path(name).exists():
+        return name, split
+    if name in SETS:
+        return str(find_set(name, split, folder)), None
+    if near := difflib.get_close_matches(name, SETS, n=1, cutoff=0.8):
+        raise InputError(f"no file {name!r}: did you mean the set {near[0]}?")
+    return name, split
 
 
 def read_references(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnusedCliTokensError
+from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnknownCommandError, UnusedCliTokensError
 
 from crystallm.cli.command_loader import COMMANDS, add_commands
 from crystallm.errors import CrystallmError, InputError
@@ -148,6 +148,11 @@ def _usage_error(error: CycloptsError) -> str:
 
         if (message := validation_message(error)) is not None:
             return message
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        from crystallm.options import hint
+
+        name = error.unused_tokens[0]
+        return f"no command {name!r}: {hint(name, list(COMMANDS))} (see --help)"
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         more = (
             "; put many formulas into a file, --requests" if "generate" in (error.command_chain or ()) else ""

@@ -49,6 +49,11 @@ def print_json(rows: Iterable[dict[str, Any]]) -> None:
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: `1 crystal`, `1,200 crystals`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def progress_bars(*, shown: bool) -> Progress:
     """Return what shows the phases of a run on standard error: with a rate, where the total is known."""
 

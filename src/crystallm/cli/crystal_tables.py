@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,22 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from crystallm.cli.console import page, plain
+from crystallm.cli.console import counted, page, plain
+from crystallm.crystals.annotation import missing_energies
 
 _REASONS = 10
 _REASON = 90
 _RELATED = {"formation_energy": "formation", "e_above_hull": "above hull"}
 """Columns of relative energies, eV per atom, and their headings."""
 LARGE_CELL = 100
-"""Atoms of a cell above which advice is printed if no crystal is valid."""
+"""Atoms of a cell above which advice is printed if no crystal is plausible."""
+UNWRITTEN = "no files: --out FOLDER writes them"
 INDEPENDENT = 30
 """Independent atoms up to which crystals are usually valid: docs/grammar.md has the figures."""
 
 
 def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return rows in the order of requests; in each by rank, without ranks valid and likely ones first.
+    """Return rows in the order of requests; in each by rank, without ranks plausible and likely ones first.
 
     Log-likelihoods of different requests are not compared: their sequences differ in length.
     """
@@ -32,7 +35,7 @@ def best_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
             row["request"],
             row.get("formula") is None,
             row.get("rank") or 0,
-            not row["valid"],
+            not row["plausible"],
             -row["log_likelihood"],
         ),
     )
@@ -71,8 +74,9 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
         table.add_column(_RELATED[name], justify="right", no_wrap=True)
     table.add_column("log-lik.", justify="right", no_wrap=True)
     if with_relatives:
+        table.add_column("prob.", justify="right", no_wrap=True)
         table.add_column("like", overflow="fold")
-    table.add_column("valid, or why not", overflow="fold", min_width=12)
+    table.add_column("plausible, or why not", overflow="fold", min_width=12)
     has_duplicates = any(
         len(equal) > 1 or (equal[0].get("cluster_size") or 1) > 1 for equal in lines.values()
     )
@@ -94,46 +98,50 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
             *([_energy(row)] if with_energy else []),
             *(_energy(row, name) for name in more),
             f"{row['log_likelihood']:.1f}",
-            *([_relative(row)] if with_relatives else []),
-            "[green]valid[/green]" if row["valid"] else plain(_shortened(row["reasons"] or "not valid")),
+            *(_relative(row) if with_relatives else []),
+            "[green]plausible[/green]" if row["plausible"] else plain(_shortened(row["reasons"] or "no")),
             sample if times == 1 else f"{sample} ×{times}",
         )
     console = page()
     console.print(table)
     if len(lines) > limit:
         console.print(f"... and {len(lines) - limit} more")
-    if advice := _advice(rows):
-        console.print(plain(advice), soft_wrap=True, highlight=False)
+    without = missing_energies((row.get("energy"), row.get("energy_reason")) for row in rows)
+    for said in (without, _advice(rows)):
+        if said:
+            console.print(plain(said), soft_wrap=True, highlight=False)
 
 
 def _advice(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return advice if cells are too large to be valid; "" otherwise."""
     largest = max((row.get("n_atoms") or 0 for row in rows), default=0)
-    if largest < LARGE_CELL or any(row["valid"] for row in rows):
+    if largest < LARGE_CELL or any(row["plausible"] for row in rows):
         return ""
     return (
-        f"none is valid: cells as large as this ({largest} atoms) are usually valid only with at most about "
-        f"{INDEPENDENT} independent atoms: request fewer formula units, or a group of high symmetry "
+        f"none is plausible: cells as large as this ({largest} atoms) are plausible only with at most "
+        f"about {INDEPENDENT} independent atoms: request fewer formula units, or a group of high symmetry "
         "(--space-group)"
     )
 
 
 def print_summary(counts: Mapping[str, int], folder: Path | None, *, parted: bool = False) -> None:
-    """Print how many crystals there are, how many are valid or kept, and where they are.
+    """Print how many crystals there are, how many are plausible or kept, and where they are.
 
     Args:
-        counts: `crystals`, `valid` and `kept`.
-        folder: with the crystals; None if they are not stored.
-        parted: whether rows are stored in parts.
+        counts: `crystals`, `plausible`, `distinct` and `kept`.
     """
-    n, valid, kept = counts["crystals"], counts["valid"], counts["kept"]
-    where = "not kept: --out FOLDER keeps them"
+    n, plausible, kept = counts["crystals"], counts["plausible"], counts["kept"]
+    where = UNWRITTEN
     if folder is not None:
         tables = folder / ("results" if parted else "results.parquet")
         where = ", ".join(str(path) for path in (tables, folder / "cifs") if path == tables or path.is_dir())
-    summary = f"{n} crystals, {valid} valid"
+    summary = f"{counted(n, 'crystal')}, {plausible} plausible"
     if kept < n:
-        summary += f" ({valid / n:.0%}), {kept} kept"
+        summary += f" ({plausible / n:.0%})"
+    if counts["distinct"]:
+        summary += f", {counts['distinct']} distinct"
+    if kept < n:
+        summary += f", {kept} kept"
     page().print(plain(f"{summary}; {where}"), soft_wrap=True, highlight=False)
 
 
@@ -150,33 +158,35 @@ def print_search(
     if rows:
         print_crystals(rows, summary["note"], 1, limit)
     else:
-        console.print(plain(f"{summary['note']}: no valid crystal with an energy"))
+        console.print(plain(f"{summary['note']}: no plausible crystal with an energy"))
     for name, part in (("", summary), ("plain sampling: ", summary.get("baseline"))):
         if part is not None:
             console.print(plain(f"{name}{_search_line(part)}"), soft_wrap=True, highlight=False)
     if summary["stopped"]:
         console.print(plain(f"stopped early: {summary['stopped']}"), soft_wrap=True, highlight=False)
-    where = "not kept: --out FOLDER keeps them" if folder is None else f"all in {folder}"
+    where = UNWRITTEN if folder is None else f"all in {folder}"
     console.print(plain(where), soft_wrap=True, highlight=False)
 
 
 def _search_line(summary: Mapping[str, Any]) -> str:
     lowest = "none" if summary["lowest"] is None else f"{summary['lowest']:.4f} eV/atom"
-    share = summary["valid"] / max(1, summary["texts"])
+    share = summary["plausible"] / max(1, summary["texts"])
     line = (
-        f"{summary['simulations']} simulations, {share:.0%} valid, {summary['energy_calls']} energies, "
-        f"{summary['distinct']} distinct crystals, lowest {lowest}, {summary['seconds']:.1f} s"
+        f"{counted(summary['simulations'], 'simulation')}, {share:.0%} plausible, "
+        f"{summary['energy_calls']} energies, {counted(summary['distinct'], 'distinct crystal')}, "
+        f"lowest {lowest}, {summary['seconds']:.1f} s"
     )
     if summary["without_energy"]:
         line += f"; {summary['without_energy']} without an energy, the last because: {summary['why']}"
     return line
 
 
-def _relative(row: Mapping[str, Any]) -> str:
-    """Formula, id and distance of the known crystal that a crystal was made of."""
+def _relative(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Probability of a crystal that was made of a known one; formula, id and distance of that one."""
     if row.get("relative") is None:
-        return "-"
-    return plain(f"{row['relative_formula']}, {row['relative']} ({row['relative_distance']:.2f})")
+        return "-", "-"
+    like = f"{row['relative_formula']}, {row['relative']} ({row['relative_distance']:.2f})"
+    return f"{math.exp(row['log_likelihood']):.0%}", plain(like)
 
 
 def _energy(row: Mapping[str, Any], name: str = "energy") -> str:

@@ -18,13 +18,21 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from crystallm.crystallography import elements
 from crystallm.errors import InputError
 
 MAX_ATOMS = 2000
 """Most atoms in one cell. The conventional cells of the training data hold far fewer."""
+
+MOLECULES = (
+    "Hg2F2 Hg2Cl2 Hg2Br2 Hg2I2 H2O2 N2H4 N2O2 N2O4 N2F4 P2H4 P2I4 P4O6 P4O10 P4S10 As4O6 As4S4 S2F2 S2F10 "
+    "S2Cl2 S2Br2 S4N4 Se4N4 B2H6 B2F4 B2Cl4 Si2H6 Si2F6 Si2Cl6 Al2Cl6 Al2Br6 Al2I6 Ga2Cl6 Au2Cl6 C2H2 C2H4 "
+    "C2H6 C4H8 C4H10 C6H6 C6H12 C8H8 C10H8 C2F4 C2F6 C2Cl4 C2Cl6 C6Cl6 C6F6 C2N2 C2H4O2 C2H2O4 C4H4O4 "
+    "C6H12O6 C6H6O6 Li2C2O4 Na2C2O4 K2C2O4 Na2S2O4 Na2S2O8 K2S2O8"
+).split()
+"""Formulas that chemists do not reduce: calomel is Hg2Cl2, glucose C6H12O6."""
 
 _MAX_LENGTH = 500
 _MAX_MULTIPLIED = 100  # atoms of the formula in whole numbers that is suggested for one with fractions
@@ -84,6 +92,22 @@ def cell(formula: str, z: int | None = None) -> Cell:
     if factor > 1:
         note += f" (the formula unit of {given} is {reduced})"
     return _checked(Cell(composition, reduced, z, note), formula)
+
+
+def molecule_units(formula: str) -> int:
+    """Return how many reduced formula units one of MOLECULES has, `Hg2Cl2`: 2; 1 for any other formula.
+
+    Raises:
+        InputError: not a formula.
+    """
+    unit, factor = _unit(formula)
+    return _molecules().get(frozenset((symbol, count * factor) for symbol, count in unit), 1)
+
+
+@cache
+def _molecules() -> dict[frozenset[tuple[str, int]], int]:
+    """Return the reduced formula units of each of MOLECULES, by its composition."""
+    return {frozenset(parse(name).items()): _unit(name)[1] for name in MOLECULES}
 
 
 def system(text: str) -> tuple[str, ...]:
@@ -162,6 +186,8 @@ def parse(text: str) -> dict[str, int]:
             _add(stack[-1][1], last, 1)
         elif number := match["count"]:
             if counted:
+                if re.match(r"\s*[-+−^]", plain[position:]):  # SO4 2-
+                    raise _unreadable(plain[position:].lstrip(), shown)
                 raise InputError(
                     f"{shown!r}: two numbers in a row: write '·' between parts, as in CaSO4·2H2O"
                 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from crystallm.errors import TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Executor
 
     from pymatgen.core import Structure
@@ -41,6 +42,7 @@ def add_energies(
     *,
     device: str = "auto",
     executor: Executor | None = None,
+    on_done: Callable[[int], None] | None = None,
 ) -> None:
     """Compute energies, and what is derived from them, as the options say; nothing without an energy model.
 
@@ -49,13 +51,16 @@ def add_energies(
         options: which energies.
         device: of the energy model.
         executor: where to work; None opens processes for this call.
+        on_done: as for `compute_energies`.
 
     Raises:
         InputError, CrystallmError: the model or a file cannot be loaded.
     """
     if options.energy is None:
         return
-    compute_energies(crystals, options.energy, relax=options.relax, device=device, executor=executor)
+    compute_energies(
+        crystals, options.energy, relax=options.relax, device=device, executor=executor, on_done=on_done
+    )
     add_relative_energies(
         crystals,
         options.energy,
@@ -73,6 +78,7 @@ def compute_energies(
     relax: bool = False,
     device: str = "auto",
     executor: Executor | None = None,
+    on_done: Callable[[int], None] | None = None,
 ) -> None:
     """Set `energy` of crystals, or `energy_reason`, and `relaxed` if requested, in killable worker processes.
 
@@ -85,6 +91,7 @@ def compute_energies(
         relax: whether to relax each crystal first; the energy is then that of the relaxed structure.
         device: of the model; `auto`: a GPU if there is one.
         executor: where to work; None opens processes for this call.
+        on_done: called after each relaxation with the number of those done.
 
     Raises:
         InputError, CrystallmError: there is no such model, or it cannot be loaded.
@@ -107,7 +114,13 @@ def compute_energies(
     if relax:
         options = relaxation.RelaxOptions(keep_symmetry=True)
         results = calculations.relax_all(
-            structures, model, options, device=device, n_workers=n_workers, executor=executor
+            structures,
+            model,
+            options,
+            device=device,
+            n_workers=n_workers,
+            executor=executor,
+            on_done=on_done,
         )
         for (crystal, _), result in zip(tasks, results, strict=True):
             if isinstance(result, Failure):
@@ -168,9 +181,25 @@ def add_relative_energies(
         )
 
 
+def missing_energies(found: Iterable[tuple[float | None, str | None]]) -> str:
+    """Return a line on the crystals that have no energy, with the most frequent reason; "" if all have one.
+
+    Args:
+        found: energy, eV/atom, and why there is none, of each crystal; both None where none was
+            requested.
+    """
+    asked = [(energy, reason) for energy, reason in found if energy is not None or reason]
+    reasons = Counter(reason for energy, reason in asked if energy is None)
+    if not reasons:
+        return ""
+    (reason, times), *others = reasons.most_common()
+    said = f"{reasons.total()} of {len(asked)} have no energy: {reason}"
+    return said + (f" ({times} times; other reasons: {len(others)})" if others else "")
+
+
 def structure_of(crystal: Crystal) -> Structure | None:
     """Return the structure of a crystal, or None where its text cannot be read."""
     try:
-        return crystal.structure if crystal.relaxed is None else crystal.relaxed
+        return crystal.structure
     except TextError:
         return None

@@ -81,7 +81,7 @@ class Crystal:
         self.ended = ended
         self.source = source
         self.energy: float | None = None
-        """eV per atom, of `relaxed` if there is one; None if it was not computed."""
+        """eV per atom, of `structure`; None if it was not computed."""
         self.energy_reason: str | None = None
         """Why there is no energy, if it was requested."""
         self.formation_energy: float | None = None
@@ -108,9 +108,18 @@ class Crystal:
         """The token sequence in the language of the model, including the prompt."""
         return self.language.text(list(self.ids))
 
-    @cached_property
+    @property
     def structure(self) -> Structure:
-        """The crystal's conventional cell.
+        """The crystal that `energy` is of: `relaxed` where there is one, else `generated`.
+
+        Raises:
+            TextError: what was written is no crystal.
+        """
+        return self.generated if self.relaxed is None else self.relaxed
+
+    @cached_property
+    def generated(self) -> Structure:
+        """The conventional cell that the tokens describe, as it was before any relaxation.
 
         Raises:
             TextError: not a crystal.
@@ -121,20 +130,29 @@ class Crystal:
 
     @cached_property
     def text(self) -> str:
-        """The CIF text of the published language, whichever the language of the model.
+        """The CIF text of `generated` in the published language, whichever the language of the model.
 
         Raises:
             TextError: not a crystal.
         """
         return self.language.standard_text(list(self.ids))
 
-    @cached_property
+    @property
     def cif(self) -> str:
-        """A CIF with all operators of the space group, for other programs.
+        """A CIF of `structure` with all operators of its space group, for other programs.
 
         Raises:
             TextError: not a crystal.
         """
+        if self.relaxed is None:
+            return self.generated_cif
+        from crystallm.energy.relaxation import to_cif
+
+        return to_cif(self.relaxed)
+
+    @cached_property
+    def generated_cif(self) -> str:
+        """A CIF of `generated`; see `cif`."""
         from crystallm.cif import writer
 
         if not self.ended:
@@ -143,7 +161,7 @@ class Crystal:
 
     @cached_property
     def atoms(self) -> Any:
-        """The structure as an ASE Atoms object.
+        """`structure` as an ASE Atoms object.
 
         Raises:
             TextError: not a crystal.
@@ -201,13 +219,13 @@ class Crystal:
         if self.language.writes_cif:
             return self.sampled_text
         try:
-            return self.cif
+            return self.generated_cif
         except TextError:
             return ""
 
     @cached_property
     def validity(self) -> Validity:
-        """Results of the checks; never raises."""
+        """Results of the checks of what was generated; never raises."""
         from crystallm.validity import checks
 
         return self._with_reason(checks.check(self.checked_text))
@@ -221,9 +239,9 @@ class Crystal:
         from dataclasses import replace
 
         try:
-            _ = self.structure if self.language.writes_cif else self.cif
+            _ = self.generated if self.language.writes_cif else self.generated_cif
         except TextError as error:
-            return replace(validity, valid=False, reasons=(str(error),))
+            return replace(validity, valid=False, plausible=False, reasons=(str(error),))
         return validity
 
     def row(self) -> dict[str, Any]:
@@ -234,6 +252,7 @@ class Crystal:
             "n_tokens": len(self.ids),
             "ended": self.ended,
             "valid": validity.valid,
+            "plausible": validity.plausible,
             "reasons": "; ".join(validity.reasons),
             "bond_score": validity.bond_score,
             "cluster": self.cluster,
@@ -266,10 +285,6 @@ class Crystal:
             str(symbol): round(count) for symbol, count in structure.composition.get_el_amt_dict().items()
         }
         made = formula.cell("".join(f"{symbol}{count}" for symbol, count in counts.items()))
-        if self.relaxed is not None:
-            from crystallm.energy.relaxation import to_cif
-
-            structure, cif_text = self.relaxed, to_cif(self.relaxed)
         lattice = structure.lattice
         row |= dict(zip(("a", "b", "c"), lattice.abc, strict=True))
         row |= dict(zip(("alpha", "beta", "gamma"), lattice.angles, strict=True))

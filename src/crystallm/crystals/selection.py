@@ -10,14 +10,15 @@ from crystallm.energy.options import EnergyOptions
 
 Ranking = Literal["agreement", "likelihood", "combined", "energy"]
 ATTEMPTS = 10
-"""Samples drawn for each valid crystal requested, at most, where no other limit is given."""
+"""Samples drawn for each plausible crystal requested, at most, where no other limit is given."""
 
 
 class SelectionOptions(EnergyOptions):
     """Which sampled crystals to keep, in which order, and the energies to compute for them."""
 
     only_valid: bool = False
-    """Keep sampling until n crystals are valid, and keep only those."""
+    """Keep sampling until n crystals are plausible (valid, with the distances and volume of known crystals),
+    and keep only those."""
     max_attempts: int | None = Field(default=None, ge=1)
     """With --only-valid: samples of a request, at most; none: 10 n."""
     rank: Ranking | None = None

@@ -38,6 +38,7 @@ COLUMNS = {
     "n_tokens": "int32",
     "ended": "bool",
     "valid": "bool",
+    "plausible": "bool",
     "reasons": "string",
     "bond_score": "float64",
     "cluster": "int32",
@@ -84,7 +85,8 @@ def select_rows(rows: Sequence[Row], selection: crystals_selection.SelectionOpti
     """Return the selected rows of a request, in their order."""
     ranks, clusters = [row["rank"] for row in rows], [row["cluster"] for row in rows]
     return [
-        rows[i] for i in ranking.selected(ranks, clusters, [bool(row["valid"]) for row in rows], selection)
+        rows[i]
+        for i in ranking.selected(ranks, clusters, [bool(row["plausible"]) for row in rows], selection)
     ]
 
 

@@ -6,6 +6,7 @@ worker processes; those of a group that failed are computed once more, one by on
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from crystallm.execution.tasks import Failure
 from crystallm.structures import conversion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
 
     from pymatgen.core import Structure
@@ -84,13 +85,27 @@ def relax_all(
     structures: Sequence[Structure],
     model: str = registry.DEFAULT,
     options: RelaxOptions | None = None,
+    *,
+    on_done: Callable[[int], None] | None = None,
     **how: Any,
 ) -> list[Relaxed | Failure]:
-    """Relax structures, identical ones once, and return the results in their order; see `relax_many`."""
+    """Relax structures, identical ones once, and return the results in their order; see `relax_many`.
+
+    Args:
+        structures: ordered ones.
+        model: as for `relax_many`, as are all other options.
+        options: likewise.
+        on_done: called after each with the number of structures done.
+        how: likewise.
+    """
     keys = [repr(conversion.to_json(structure)) for structure in structures]
     distinct = dict(zip(keys, structures, strict=True))
-    values = dict(relax_many(distinct.values(), model, options, **how))
-    results = {key: values[index] for index, key in enumerate(distinct)}
+    names, times = list(distinct), Counter(keys)
+    results: dict[str, Relaxed | Failure] = {}
+    for index, value in relax_many(distinct.values(), model, options, **how):
+        results[names[index]] = value
+        if on_done is not None:
+            on_done(sum(times[key] for key in results))
     return [results[key] for key in keys]
 
 

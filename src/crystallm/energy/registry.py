@@ -11,6 +11,7 @@ Does not depend on how energies are used, or how models fail; see `calculations`
 from __future__ import annotations
 
 import inspect
+import socket
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -26,6 +27,8 @@ _BUILT_IN = {
 """For each name: factory, required packages, and the command that installs them."""
 
 _REMOTE = "tcp://"
+CONNECT_SECONDS = 5.0
+"""Limit for finding out whether a server of energies is there."""
 
 
 def require(name: str) -> None:
@@ -33,7 +36,7 @@ def require(name: str) -> None:
 
     Raises:
         InputError: there is none of that name, or its module is not found.
-        CrystallmError: it needs a package that is not installed.
+        CrystallmError: it needs a package that is not installed, or nobody listens at its address.
     """
     if name in _BUILT_IN:
         _, packages, mend = _BUILT_IN[name]
@@ -44,6 +47,7 @@ def require(name: str) -> None:
     if name.startswith(_REMOTE):
         if find_spec("zmq") is None:
             raise CrystallmError(f"the energy model {name!r} needs pyzmq: {install('zmq')}")
+        _require_listener(name)
         return
     module, colon, factory = name.partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), *factory.split(".")]):
@@ -57,6 +61,20 @@ def require(name: str) -> None:
         found = None
     if found is None:
         raise InputError(f"energy model {name!r}: no module {module!r}; is its folder on PYTHONPATH?")
+
+
+def _require_listener(address: str) -> None:
+    """Check whether a program listens at tcp://host:port, which takes no longer than CONNECT_SECONDS."""
+    host, _, port = address.removeprefix(_REMOTE).rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 2**16):
+        raise InputError(f"no address {address!r}: write tcp://host:port")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise CrystallmError(
+            f"no energy model at {address!r} ({error.strerror or error}): is the server running? "
+            "crystallm energy-server starts one"
+        ) from None
 
 
 def load(name: str = DEFAULT, *, device: str = "auto") -> EnergyModel:

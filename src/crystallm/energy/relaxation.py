@@ -1,8 +1,8 @@
 """Relax a crystal to the nearest minimum of an energy model, cell and atoms, with ASE.
 
 FIRE (Bitzek et al. 2006) on the atoms and the logarithm of the deformation (ASE's FrechetCellFilter). A
-relaxation that diverges, or has a NaN energy, fails with the reason. Does not depend on where crystals come
-from or are stored.
+relaxation that diverges, ends with atoms on top of each other, or has a NaN energy, fails with the reason.
+Does not depend on where crystals come from or are stored.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from crystallm.energy import protocol as models
 from crystallm.energy.options import RelaxOptions as RelaxOptions  # noqa: PLC0414 - part of this interface
 from crystallm.errors import CrystallmError, install, quiet_libraries
+from crystallm.geometry import distances
 from crystallm.geometry.symmetry_search import find_symmetry
 from crystallm.structures import conversion
 
@@ -94,8 +95,9 @@ def relax(
         bound: on |E|, eV per atom.
 
     Raises:
-        CrystallmError: ase is not installed; the structure is not ordered, runs away, has an energy that is
-            none; its symmetry is not found; the model lacks forces or stress.
+        CrystallmError: ase is not installed; the structure is not ordered, runs away, ends with atoms less
+            than 0.5 Å apart, has no finite energy; its symmetry is not found; the model lacks forces or
+            stress.
         Exception: what the model raises.
     """
     options = RelaxOptions() if options is None else options
@@ -134,9 +136,13 @@ def relax(
             search.attach(look)
             search.run(fmax=options.fmax, steps=options.steps)
             left = float(np.linalg.norm(filtered.get_forces(), axis=1).max())
+            relaxed = to_structure(atoms)
+            apart = distances.shortest(relaxed.lattice.matrix, relaxed.frac_coords)
+            if apart < distances.CLOSEST:
+                raise CrystallmError(f"the relaxed cell is not sensible: atoms are {apart:.2f} Å apart")
             return Relaxed(
                 structure,
-                to_structure(atoms),
+                relaxed,
                 energies[0],
                 energies[-1],
                 search.nsteps,

@@ -64,7 +64,7 @@ def export(
         to: one of `FORMATS`.
         out: file or folder, which must not be there; a file named without an ending is given that of the
             format; by default the name of the source with that ending, in the folder at hand.
-        only_valid: leave out crystals of a run that are not valid.
+        only_valid: leave out crystals of a run that are not plausible.
         progress: called with the number of crystals read.
 
     Raises:
@@ -143,8 +143,8 @@ def _items(
             yield name, entry.problem
             continue
         facts = {key: fact for key in FACTS if (fact := _fact(key, row.get(key))) is not None}
-        if only_valid and facts.get("valid") is False:
-            yield name, f"not valid: {facts.get('reasons', 'no reason is given')}"
+        if only_valid and facts.get("plausible", facts.get("valid")) is False:
+            yield name, f"not plausible: {facts.get('reasons', 'no reason is given')}"
             continue
         try:
             structure = parsing.structure(entry.text, entry.format)

@@ -28,5 +28,5 @@ class ExportOptions(SourceOptions):
         description="File or folder to create; none: named after the input, in the current folder.",
     )
     only_valid: bool = same(
-        SelectionOptions, "only_valid", description="Leave out crystals of a run that are not valid."
+        SelectionOptions, "only_valid", description="Leave out crystals of a run that are not plausible."
     )

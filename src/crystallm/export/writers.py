@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 FACTS = (
-    "requested_formula", "space_group", "space_group_number", "log_likelihood", "valid", "reasons",
-    "bond_score", "rank", "cluster_size", "energy", "model", "seed", "sample_index",
+    "requested_formula", "space_group", "space_group_number", "log_likelihood", "valid", "plausible",
+    "reasons", "bond_score", "rank", "cluster_size", "energy", "model", "seed", "sample_index",
 )  # fmt: skip
 """Properties that are written with a crystal of a run, if known; `energy` in eV/atom."""
 

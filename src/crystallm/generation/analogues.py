@@ -1,8 +1,8 @@
 """Crystals of requests, made of known ones by replacing elements. Writes no files.
 
 Has the members of `generation.generator.Generator` that runs use. A crystal is written in the language
-`orbits`; its log-likelihood is the logarithm of its share in the votes of all relatives (see
-`references.lookup`).
+`orbits`; its log-likelihood is the logarithm of the probability that it is right (see
+`references.similarity`).
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class AnalogueGenerator:
             get_language("orbits"),
             language.to_ids(description),
             n_prompt=len(language.prompt(description.composition)),
-            log_likelihood=math.log(analogue.share) if analogue.share > 0 else -math.inf,
+            log_likelihood=math.log(max(analogue.probability, 1e-300)),
             source=Source(NAME, 0, index, note, relative=analogue.relative),
         )
 

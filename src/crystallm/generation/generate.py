@@ -6,6 +6,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any, Literal
 
+from crystallm.crystals.annotation import missing_energies
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
 from crystallm.execution.pool import ProcessPool
@@ -19,14 +20,14 @@ from crystallm.references.options import ReferenceOptions
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from pymatgen.core import Structure
+    from pymatgen.core import Composition, Structure
 
     from crystallm.crystals.crystal import Crystal
     from crystallm.models.model import Model
 
 
 def generate(
-    formula: str | None = None,
+    formula: str | Composition | Structure | None = None,
     *,
     z: int | Literal["auto"] | None = None,
     space_group: int | str | None = None,
@@ -34,12 +35,12 @@ def generate(
     model: str | os.PathLike[str] | Model = "default",
     temperature: float = 1.0,
     top_k: int | None = 10,
-    seed: int | None = None,
+    seed: int | None = 0,
     constraints: Literal["full", "syntax", "none"] = "full",
     device: str = "auto",
     elements: str | None = None,
     allow_fewer_elements: bool = False,
-    template: Structure | None = None,
+    template: Structure | str | os.PathLike[str] | None = None,
     prompt: str | None = None,
     settings: SamplingOptions | None = None,
     selection: SelectionOptions | None = None,
@@ -48,7 +49,8 @@ def generate(
     """Generate crystals for a formula.
 
     Args:
-        formula: such as `TiO2` or `(NH4)2SO4`; None: the model chooses the composition.
+        formula: such as `TiO2` or `(NH4)2SO4`, a composition, or a structure, of which the reduced formula
+            counts; None: the model chooses the composition.
         z: formula units (of the reduced formula) in the conventional cell; `auto`: samples are spread over
             likely values; None: `auto` for a reduced formula, `TiO2`, and the cell as written for a multiple
             of one, `Ti2O4`.
@@ -57,13 +59,14 @@ def generate(
         model: name of a bundled model, a path, or a loaded model.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: sample from the k most likely tokens; None: from all.
-        seed: the same seed gives the same crystals (in float32); None draws one, which `crystal.source` has.
+        seed: the same seed gives the same crystals (in float32), and it is 0 here as on the command line;
+            None draws one, which `crystal.source` has.
         constraints: `full`, `syntax` or `none`; see `SamplingOptions`.
         device: of the network, unless the model is loaded already.
         elements: a chemical system, `Li-Fe-O`, in place of a formula: the model chooses the counts.
         allow_fewer_elements: some of these elements may be missing.
-        template: a structure whose space group and Wyckoff positions to keep, with the elements of the
-            formula; in place of z and space_group.
+        template: a structure, or a file of one, whose space group and Wyckoff positions to keep, with the
+            elements of the formula; in place of z and space_group.
         prompt: start of a token sequence in the model's language, in place of all these.
         settings: all sampling options; of the arguments above, those that are not at their default win.
         selection: which crystals to keep, how to rank them, and energies; by default all, in the order of
@@ -73,7 +76,8 @@ def generate(
 
     Returns:
         n crystals in the order of their samples, or ranked. Some may be broken or invalid, see
-        `crystal.validity`. Fewer with `best`, or if `only_valid` reaches its limit, which is logged.
+        `crystal.validity`. Fewer if `only_valid` reaches its limit, or if fewer than `best` are distinct,
+        which is logged.
 
     Raises:
         InputError: an impossible formula or group, a cell that is incompatible with the group, an option out
@@ -83,6 +87,7 @@ def generate(
     from crystallm.models.load import load_model
     from crystallm.models.model import Model
 
+    formula = _formula_text(formula)
     if template is not None and (formula is None or (z, space_group, prompt, elements) != (None,) * 4):
         raise InputError("template takes a formula, and neither z nor space_group nor elements nor prompt")
     request = with_default_z(
@@ -112,14 +117,14 @@ def generate(
     interpret(request, fitting=settings.constraints == "full")
     known = known or ReferenceOptions()
     library = library_of(known)
-    network: Model | None = model if isinstance(model, Model) else None
-    if known.crystals_from == "references":
-        network = None
-    elif network is None:
+    network = model if isinstance(model, Model) and known.crystals_from != "references" else None
+    if known.crystals_from != "references" and network is None:
         network = load_model(settings.model, device=settings.device, dtype=settings.dtype)
     if template is not None:
         from crystallm.generation import template as templates
 
+        if isinstance(template, (str, os.PathLike)):
+            template = templates.read(template)
         language = get_language("orbits") if network is None else network.language
         ids = templates.template_prompt(template, str(formula), language)
         request = Request(prompt=language.text(ids), n=n)
@@ -127,23 +132,46 @@ def generate(
         generator = make_generator(network, [request], settings, selection, library, executor=pool)
         (crystals,) = generator.generate_valid([0]) if selection.only_valid else generator.generate([0])
         _annotate(crystals, selection, device=settings.device, executor=pool)
-    if selection.only_valid and count_valid(crystals) < n:
+    name = formula or elements or "no formula"
+    if selection.only_valid and (n_plausible := count_valid(crystals)) < n:
         LOG.warning(
-            "%s: %d of %d crystals are valid after %d attempts",
-            formula or elements or "no formula",
-            count_valid(crystals),
-            n,
-            len(crystals),
+            "%s: %d of %d crystals are plausible after %d attempts", name, n_plausible, n, len(crystals)
         )
-    return _select(crystals, selection)
+    kept = _select(crystals, selection)
+    if selection.best is not None and len(kept) < selection.best:
+        LOG.warning("%s: distinct crystals: %d, fewer than the best %d", name, len(kept), selection.best)
+    if said := missing_energies([(crystal.energy, crystal.energy_reason) for crystal in crystals]):
+        LOG.warning("%s: %s", name, said)
+    return kept
+
+
+def _formula_text(formula: str | Composition | Structure | None) -> str | None:
+    """Return a formula as text.
+
+    Raises:
+        InputError: it is of another type.
+    """
+    if formula is None or isinstance(formula, str):
+        return formula
+    composition = getattr(formula, "composition", None)
+    if composition is not None:  # of a structure, in whichever cell
+        return str(composition.reduced_formula)
+    if hasattr(formula, "get_el_amt_dict"):
+        return "".join(f"{symbol}{amount:g}" for symbol, amount in formula.get_el_amt_dict().items())
+    if isinstance(formula, (list, tuple, set)):
+        raise InputError(
+            f"{len(formula)} formulas at once: load the model once, model = load_model('default'), and write "
+            "[generate(formula, model=model) for formula in formulas]"
+        )
+    raise InputError(f"a formula of type {type(formula).__name__}: give 'TiO2', a Composition or a Structure")
 
 
 def sampling_options(settings: SamplingOptions | None, **arguments: Any) -> SamplingOptions:
     """Return sampling options with the everyday arguments that are not at their default.
 
     Args:
-        settings: given; None for the defaults, and a random seed.
-        arguments: fields of SamplingOptions; `seed` may be None.
+        settings: given; None for the defaults.
+        arguments: fields of SamplingOptions; a `seed` of None draws one.
 
     Raises:
         InputError: an argument out of its range.
@@ -154,9 +182,7 @@ def sampling_options(settings: SamplingOptions | None, **arguments: Any) -> Samp
         for name, value in arguments.items()
         if value != fields[name].default and (name, value) != ("seed", None)
     }
-    if arguments["seed"] == 0:
-        changed["seed"] = 0
-    if arguments["seed"] is None and settings is None:
+    if arguments["seed"] is None:
         changed["seed"] = secrets.randbits(63)
     given = {} if settings is None else settings.model_dump(exclude_unset=True)
     return SamplingOptions.build(given | changed)
@@ -184,7 +210,7 @@ def _select(crystals: list[Crystal], selection: SelectionOptions) -> list[Crysta
     kept = ranking.selected(
         [crystal.rank for crystal in crystals],
         [crystal.cluster for crystal in crystals],
-        [crystal.validity.valid for crystal in crystals],
+        [crystal.validity.plausible for crystal in crystals],
         selection,
     )
     return [crystals[i] for i in kept]

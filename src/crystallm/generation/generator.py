@@ -328,8 +328,8 @@ def _grammar_by_prompt(
 
 
 def count_valid(crystals: Sequence[Crystal]) -> int:
-    """Return how many crystals are valid."""
-    return sum(crystal.validity.valid for crystal in crystals)
+    """Return how many crystals are plausible."""
+    return sum(crystal.validity.plausible for crystal in crystals)
 
 
 def _n_valid(plan: InterpretedRequest, crystals: Sequence[Crystal]) -> int:
@@ -339,7 +339,7 @@ def _n_valid(plan: InterpretedRequest, crystals: Sequence[Crystal]) -> int:
 
 def until_nth_valid(crystals: list[Crystal], n: int) -> list[Crystal]:
     """Return the crystals up to the n-th valid one; all if there are fewer."""
-    so_far = itertools.accumulate(crystal.validity.valid for crystal in crystals)
+    so_far = itertools.accumulate(crystal.validity.plausible for crystal in crystals)
     last = next((j for j, count in enumerate(so_far) if count == n), len(crystals))
     return crystals[: last + 1]
 

@@ -135,7 +135,7 @@ def candidate_cells(
     """Return the cells that are tried for z = "auto", by rising Z.
 
     Args:
-        formula: of the compound; its reduced formula is the formula unit.
+        formula: of the compound; its reduced formula is the unit, or a whole molecule such as Hg2Cl2.
         group: requested space group, or None.
         fitting: leave out cells that cannot fill the group.
         max_atoms: of a cell, where that is less than `LARGE_CELL`.
@@ -146,7 +146,8 @@ def candidate_cells(
     unit = formulas.cell(formula, 1)
     most = max(MAX_Z, SMALL_CELL // unit.n_atoms)
     most = max(1, min(most, min(LARGE_CELL, max_atoms) // unit.n_atoms))
-    cells = [formulas.cell(formula, z) for z in range(1, most + 1)]
+    step = formulas.molecule_units(formula)  # a molecule stays whole
+    cells = [formulas.cell(formula, z) for z in range(step, max(most, step) + 1, step)]
     if group is not None and fitting:
         cells = [cell for cell in cells if _can_hold(group, cell)]
     if not cells:

@@ -58,13 +58,16 @@ class Request(CellOptions):
 def with_default_z(request: Request) -> Request:
     """Return a request with its default Z filled in.
 
-    A reduced formula (`TiO2`) names a compound, and Z becomes `auto`; a multiple (`Ti2O4`) is the cell as
-    written. Code that means cells, such as a benchmark, does not call this.
+    A reduced formula (`TiO2`) or a well-known molecule (`Hg2Cl2`) names a compound, and Z becomes `auto`; any
+    other multiple (`Ti2O4`) is the cell as written. Code that means cells, such as a benchmark, does not call
+    this.
 
     Raises:
         InputError: not a formula.
     """
-    if request.formula is None or request.z is not None or formulas.cell(request.formula).z > 1:
+    if request.formula is None or request.z is not None:
+        return request
+    if formulas.cell(request.formula).z > 1 and formulas.molecule_units(request.formula) == 1:
         return request
     return request.model_copy(update={"z": "auto"})
 

@@ -15,7 +15,7 @@ import crystallm
 
 model = crystallm.load_model("hf:{name}")  # or the path of this folder
 for crystal in crystallm.generate("TiO2", z=2, n=5, model=model):
-    print(crystal.space_group, crystal.validity.valid)
+    print(crystal.space_group, crystal.validity.plausible)
 ```
 
 The network alone, without the grammar (some of the generated texts are then not crystals):

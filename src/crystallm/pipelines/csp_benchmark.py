@@ -17,9 +17,8 @@ from crystallm.benchmarks import csp_table
 from crystallm.benchmarks.csp_report import CspReport
 from crystallm.benchmarks.csp_table import CspSample
 from crystallm.benchmarks.reference_sets import (
-    SETS,
     ReferenceStructure,
-    find_set,
+    find_data,
     read_references,
     requests_for,
 )
@@ -135,9 +134,7 @@ def run(
     name, numbers = options.required_data(), options.numbers
     if options.out is not None:
         files.check_place(options.out)
-    path, split = name, options.split
-    if name in SETS and not Path(name).exists():
-        path, split = str(find_set(name, split, options.data_dir)), None
+    path, split = find_data(name, options.split, options.data_dir)
     references = read_references(path, split=split, entries=options.limit)
     known = known or ReferenceOptions.defaults()
     on_cluster = execution.cluster is not None and known.crystals_from == "network"

@@ -22,7 +22,8 @@ CHECKS = {
     "multiplicity": "multiplicities add up",
     "space_group": "printed group is found",
     "bonds": "all bonds reasonable",
-    "valid": "valid: all of these",
+    "valid": "valid: passes the paper's checks",
+    "plausible": "plausible: valid, with distances and volume of known crystals",
 }
 """Names of the checks for a reader."""
 SHARES = {
@@ -119,12 +120,12 @@ def html(result: EvaluationResult) -> str:
         page.heading("What is wrong")
         page.table(("reason", "crystals"), list(summary.reasons.items()))
     _add_pictures(page, result.rows)
-    invalid = [row for row in result.rows if not row["valid"]]
-    if invalid:
-        page.heading(f"The first {min(50, len(invalid))} of {len(invalid):,} that are not valid")
+    wrong = [row for row in result.rows if not row["plausible"]]
+    if wrong:
+        page.heading(f"The first {min(50, len(wrong))} of {len(wrong):,} that are not plausible")
         page.table(
             ("id", "cell", "reasons"),
-            [(row["id"], row["cell_formula"] or "-", row["reasons"]) for row in invalid[:50]],
+            [(row["id"], row["cell_formula"] or "-", row["reasons"]) for row in wrong[:50]],
         )
     return page.html()
 
@@ -145,8 +146,8 @@ def _add_sun(page: HtmlReport, result: EvaluationResult, sun: Sun) -> None:
 def _add_pictures(page: HtmlReport, rows: Sequence[Mapping[str, Any]]) -> None:
     page.heading("Distributions")
     volumes = {
-        name: _values([row for row in rows if bool(row["valid"]) == valid], "volume_per_atom")
-        for name, valid in (("valid", True), ("not valid", False))
+        name: _values([row for row in rows if bool(row["plausible"]) == plausible], "volume_per_atom")
+        for name, plausible in (("plausible", True), ("not plausible", False))
     }
     page.picture(charts.histogram(volumes, label="volume per atom, Å³"), "Volume per atom")
     page.picture(

@@ -45,7 +45,7 @@ class GenerateResult(NamedTuple):
 
     Attributes:
         rows: returns the rows of all crystals, each time it is called.
-        counts: `requests`, `crystals`, `valid` and `kept`.
+        counts: `requests`, `crystals`, `valid`, `plausible`, `distinct` and `kept`.
         note: returns how a single request was interpreted; "" for several.
         large: whether the rows are stored in parts.
     """
@@ -278,7 +278,7 @@ class _Run:
             self.split(),
             self._sample,
             folder,
-            task="generating valid crystals" if self.selection.only_valid else "generating crystals",
+            task=_task(self.selection),
             total=self.survey.n_crystals,
             size=lambda block: block.n,
             progress=progress,
@@ -320,6 +320,14 @@ class _Run:
             yield from (UnitResult(*result) for result in results)
 
 
+def _task(selection: SelectionOptions) -> str:
+    """Return what a run does, for its progress bar."""
+    crystals = "plausible crystals" if selection.only_valid else "crystals"
+    if selection.energy is None:
+        return f"generating {crystals}"
+    return f"generating and relaxing {crystals}" if selection.relax else f"{crystals} and their energies"
+
+
 def _hint(choices: Sequence[Choice]) -> str:
     """Return how to request the most likely Z alone; "" where no other is tried."""
     if not choices:
@@ -329,16 +337,22 @@ def _hint(choices: Sequence[Choice]) -> str:
     return f"; --z {cell.z} generates cells of {cell.formula} alone" if cell and weight and weight < 1 else ""
 
 
-COUNTED = ("request", "valid", "rank", "cluster")
-"""Columns that decide what is valid and what is kept."""
+COUNTED = ("request", "valid", "plausible", "rank", "cluster")
+"""Columns that decide what is valid, plausible and kept."""
 
 
 def count_rows(rows: Iterable[Mapping[str, Any]], selection: SelectionOptions) -> dict[str, int]:
-    """Count the requests, crystals, valid and kept crystals of rows, which stand together by request."""
-    counts = dict.fromkeys(("requests", "crystals", "valid", "kept"), 0)
+    """Count requests, and crystals: all, valid, plausible, distinct (of those ranked) and kept.
+
+    Args:
+        rows: those of a request stand together.
+    """
+    counts = dict.fromkeys(("requests", "crystals", "valid", "plausible", "distinct", "kept"), 0)
     for group in table.by_request(rows):
         counts["requests"] += 1
         counts["crystals"] += len(group)
-        counts["valid"] += sum(bool(row["valid"]) for row in group)
+        for name in ("valid", "plausible"):
+            counts[name] += sum(bool(row[name]) for row in group)
+        counts["distinct"] += len({row["cluster"] for row in group if row["cluster"] is not None})
         counts["kept"] += len(table.select_rows(group, selection))
     return counts

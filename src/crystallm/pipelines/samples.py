@@ -65,20 +65,33 @@ def sample_requests(
         InputError: at once, if there is no grammar for a request.
     """
     generate = generator.generate_valid if selection.only_valid else generator.generate
-    sampled = generate(indices, progress=progress)
+    with_energies = selection.energy is not None  # then a crystal is done when it has its energy
+    sampled = generate(indices, progress=None if with_energies else progress)
     min_batch = FEWEST
-    if selection.energy is not None:  # enough for each core
+    if with_energies:  # enough for each core
         min_batch = max(min_batch, annotation.ENERGIES_PER_WORKER * (os.cpu_count() or 1))
 
     def results() -> Iterator[RequestResult]:
+        n_before = 0
+
+        def report(n: int) -> None:
+            if progress is not None and with_energies:
+                progress(n_before + n)
+
         size = AdaptiveBatchSize(BATCH, min_batch)
         for batch in grouped(zip(indices, sampled, strict=True), lambda pair: len(pair[1]), size.sizes()):
             crystals = [crystal for _, of_request in batch for crystal in of_request]
             if not selection.only_valid:  # otherwise they are checked already
                 annotation.validate(crystals, generator.executor)
             annotation.add_energies(
-                crystals, selection, device=generator.settings.device, executor=generator.executor
+                crystals,
+                selection,
+                device=generator.settings.device,
+                executor=generator.executor,
+                on_done=report,
             )
+            n_before += len(crystals)
+            report(0)
             if selection.ranking is not None:
                 ranking.rank(
                     [of_request for _, of_request in batch], selection.ranking, executor=generator.executor

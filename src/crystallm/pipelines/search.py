@@ -151,9 +151,9 @@ class _Arm:
 
 
 def _file_name(sample: SearchSample) -> str | None:
-    """Return the name of a crystal's CIF; None for invalid crystals and repeats."""
+    """Return the name of a crystal's CIF; None for implausible crystals and repeats."""
     crystal = sample.crystal
-    if not crystal.validity.valid or sample.equals is not None:
+    if not crystal.validity.plausible or sample.equals is not None:
         return None
     formula = formulas.short(crystal.structure.formula)
     return f"{formula}-sg{crystal.space_group_number}-{sample.call or 0:05d}.cif"
@@ -220,7 +220,7 @@ def _summary(search: Search, n_distinct: int) -> dict[str, Any]:
         "simulations": state.simulations,
         "energy_calls": state.calls,
         "texts": state.texts,
-        "valid": state.valid,
+        "plausible": state.plausible,
         "distinct": n_distinct,
         "lowest": state.best,
         "seconds": state.seconds,

@@ -17,7 +17,7 @@ from crystallm.crystallography import elements, space_groups
 from crystallm.errors import TextError
 from crystallm.orbits.canonical import STEPS
 from crystallm.references.prototypes import arranged, assignments, roles_of, substituted
-from crystallm.references.similarity import default_similarity
+from crystallm.references.similarity import SAME, default_similarity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,14 +61,14 @@ class Analogue:
         relative: the nearest one, whose cell and coordinates it has.
         n_relatives: number of relatives that vote for it.
         votes: of them.
-        share: of all votes of the relatives of the composition.
+        probability: that it is right, see `similarity`.
     """
 
     description: Description
     relative: Relative
     n_relatives: int
     votes: float
-    share: float
+    probability: float
 
 
 @dataclass
@@ -106,6 +106,8 @@ def find_analogues(
     similarity = similarity or default_similarity()
     candidates = _vote(library, proportions, symbols, similarity, space_group=space_group, z=z)
     total = sum(candidate.votes for candidate in candidates)
+    distances = [one.distance for one in candidates if one.distance > SAME] or [0.0]
+    trust = similarity.trust(min(distances))
     result: list[Analogue] = []
     for candidate in sorted(candidates, key=lambda candidate: -candidate.votes):
         if len(result) == n:
@@ -120,8 +122,8 @@ def find_analogues(
             library.formula(candidate.row),
             candidate.distance,
         )
-        share = candidate.votes / total
-        result.append(Analogue(description, relative, candidate.n, candidate.votes, share))
+        probability = trust * candidate.votes / total
+        result.append(Analogue(description, relative, candidate.n, candidate.votes, probability))
     return result
 
 

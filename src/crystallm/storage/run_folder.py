@@ -310,6 +310,9 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
         CrystallmError: the file cannot be read.
     """
     stored = _read_json(path)
+    command = stored.get("command")
+    if command is not None and command != config.get("command"):
+        raise InputError(f"{path.parent} holds a run of {command!r}: choose another folder with --out")
     for key in sorted(set(stored) | set(config)):
         was, now = stored.get(key), config.get(key)
         if was != now:

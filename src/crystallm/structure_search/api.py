@@ -56,7 +56,7 @@ def search(
     energy: str = "chgnet",
     model: str | os.PathLike[str] | Model = "default",
     temperature: float = 1.0,
-    seed: int | None = None,
+    seed: int | None = 0,
     constraints: Literal["full", "syntax", "none"] = "full",
     device: str = "auto",
     workers: int = 1,

@@ -55,7 +55,7 @@ class SearchSample:
     @property
     def lacks_energy(self) -> bool:
         """Whether it should have an energy and has none."""
-        return self.crystal.validity.valid and self.crystal.energy is None
+        return self.crystal.validity.plausible and self.crystal.energy is None
 
 
 def invalid_reward(crystal: Crystal) -> float:
@@ -78,7 +78,7 @@ class State:
         simulations: done.
         calls: crystals whose energy was computed, or tried.
         texts: crystals sampled.
-        valid: number of these that are valid.
+        plausible: number of these that are plausible.
         best: lowest energy, eV/atom; None so far.
         seconds: since the search began, earlier runs included.
     """
@@ -86,7 +86,7 @@ class State:
     simulations: int
     calls: int
     texts: int
-    valid: int
+    plausible: int
     best: float | None
     seconds: float
 
@@ -99,13 +99,13 @@ class SearchResults:
         n_simulations: done.
         n_calls: energy calls.
         n_failed: energy calls in a row that gave no energy.
-        n_idle: simulations in a row without a new valid crystal.
+        n_idle: simulations in a row without a new plausible crystal.
     """
 
     def __init__(self) -> None:
         self.samples: list[SearchSample] = []
         self.n_simulations = self.n_calls = self.n_failed = self.n_idle = 0
-        self._n_valid = 0
+        self._n_plausible = 0
         self._best: float | None = None
         self._by_ids: dict[tuple[int, ...], int] = {}  # indices in `samples`
         self._by_form: dict[str, int] = {}
@@ -114,7 +114,9 @@ class SearchResults:
     def state(self) -> State:
         """Progress so far."""
         seconds = self.samples[-1].seconds if self.samples else 0.0
-        return State(self.n_simulations, self.n_calls, len(self.samples), self._n_valid, self._best, seconds)
+        return State(
+            self.n_simulations, self.n_calls, len(self.samples), self._n_plausible, self._best, seconds
+        )
 
     def same_ids(self, ids: tuple[int, ...]) -> SearchSample | None:
         """Return an earlier sample with the same token sequence."""
@@ -126,7 +128,7 @@ class SearchResults:
         new: dict[str, int] = {}  # indices as they will be in `samples`
         to_compute: list[SearchSample] = []
         for index, sample in enumerate(samples, start=len(self.samples)):
-            if not sample.crystal.validity.valid:
+            if not sample.crystal.validity.plausible:
                 continue
             # Most equal crystals have the same token sequence.
             if (known := self._by_ids.get(sample.crystal.ids)) is not None:
@@ -161,7 +163,7 @@ class SearchResults:
         crystal, index = sample.crystal, len(self.samples)
         self.samples.append(sample)
         self._by_ids.setdefault(crystal.ids, index)
-        self._n_valid += crystal.validity.valid
+        self._n_plausible += crystal.validity.plausible
         if sample.call is not None:
             self._by_ids[crystal.ids] = self._by_form[sample.form] = index
             self.n_calls += 1

@@ -1,7 +1,7 @@
 """Search for crystals of low energy: sample, check, compute energies, learn where to sample next.
 
     round       a policy (see `policy`) proposes prefixes; they are sampled together and checked, the energies
-                of valid crystals are computed, and the policy learns them
+                of plausible crystals are computed, and the policy learns them
     equal       crystals with one canonical description in the orbits language: one energy for all
     call        a crystal whose energy was computed, or tried
     log         a round is in the log before the next begins; a search resumes from it
@@ -195,7 +195,7 @@ class Search:
                 f"{options.energy} gave no energy for the last {results.n_failed} crystals ({reasons[-1]})"
             )
         elif limit is None and results.n_idle >= IDLE:
-            self.stopped = f"the last {results.n_idle} simulations gave no new valid crystal"
+            self.stopped = f"the last {results.n_idle} simulations gave no new plausible crystal"
         return bool(
             self.stopped
             or (limit is not None and results.n_simulations >= limit)
@@ -232,7 +232,7 @@ class Search:
         return [samples[k : k + n] for k in range(0, len(samples), n)]
 
     def _compute_energies(self, samples: Sequence[SearchSample]) -> None:
-        """Compute the energies of valid crystals, once for equal ones."""
+        """Compute the energies of plausible crystals, once for equal ones."""
         from crystallm.energy import calculations
         from crystallm.execution.devices import energy_device
         from crystallm.execution.tasks import Failure

@@ -1,4 +1,4 @@
-"""Check whether a text is a valid crystal, as the CrystaLLM paper does; many in worker processes.
+"""Check whether a text is a valid crystal, as the CrystaLLM paper does, and a plausible one.
 
 For a text with head line H, sum formula S, structural formula F, printed group G, cell (a, b, c, alpha, beta,
 gamma) and atom rows (element e_k, multiplicity m_k, position):
@@ -8,7 +8,9 @@ gamma) and atom rows (element e_k, multiplicity m_k, position):
 - multiplicity: the sum of m_k over the rows of an element is that element's count in S, for all elements.
 - bond score: the share of bonds whose length is reasonable (`crystallm.geometry.bonds`).
 - space group: spglib (symprec 0.1 Å) finds G.
-- valid: all of these, with a bond score of 1.
+- valid: all of these, with a bond score of 1: it passes the paper's checks.
+- plausible: valid, with the distances and the volume of known crystals (`crystallm.geometry.distances`). The
+  paper's checks pass hydrogen atoms 0.4 Å apart, and oxygen atoms 0.9 Å apart.
 
 The crystal is read as in the paper: the operators of G act on the rows, and images within 1e-4 in fractional
 coordinates are one atom (pymatgen's `CifParser`). So a text whose rounded coordinates double an atom is not
@@ -28,7 +30,7 @@ from crystallm.cif import structure_reader
 from crystallm.cif.block import ANGLES, LENGTHS, Block, number, read
 from crystallm.crystallography import elements, formula
 from crystallm.errors import CrystallmError, InputError, TextError, quiet_libraries
-from crystallm.geometry import bonds
+from crystallm.geometry import bonds, distances
 from crystallm.geometry.symmetry_search import find_symmetry
 from crystallm.validity.printed_checks import (
     cell_faults,
@@ -196,6 +198,7 @@ class _Checks:
     multiplicity: bool = False
     bond_score: float | None = None
     space_group: bool = False
+    as_known: bool = False
     reasons: list[str] = field(default_factory=list)
     facts: StructureFacts = field(default_factory=StructureFacts)
     block: Block = field(init=False)
@@ -235,6 +238,9 @@ class _Checks:
                 return
             if self.bond_score < 1:
                 self.reasons.append(f"bonds: {self.bond_score:.3f} of them have a reasonable length")
+            unknown = distances.faults(cell.vectors, cell.coords, cell.symbols)
+            self.as_known = not unknown
+            self.reasons += unknown
 
     def result(self) -> Validity:
         """Return the results of all checks."""
@@ -254,6 +260,7 @@ class _Checks:
             self.space_group,
             valid,
             tuple(self.reasons),
+            plausible=valid and self.as_known,
         )
 
 

@@ -21,8 +21,8 @@ BLOCK = 2000
 """Crystals that are checked between two writes."""
 SECONDS = 60.0
 """Limit for one crystal."""
-CHECKS = ("sensible", "formula", "multiplicity", "space_group", "bonds", "valid")
-"""Columns of results, as in the paper's table. `bonds`: all have a reasonable length."""
+CHECKS = ("sensible", "formula", "multiplicity", "space_group", "bonds", "valid", "plausible")
+"""Columns of results, as in the paper's table up to `valid`. `bonds`: all have a reasonable length."""
 COLUMNS = {
     "id": "string",
     "readable": "bool",
@@ -174,4 +174,5 @@ def _kind(reason: str) -> str:
     if reason.startswith("bonds: ") and reason.endswith("reasonable length"):
         return "bonds: some have no reasonable length"
     head, colon, _ = reason.partition(": ")
-    return head if colon and head in ("formula", "multiplicity", "sensible") else reason[:80]
+    kinds = ("formula", "multiplicity", "sensible", "volume", "distance", "neighbors")
+    return head if colon and head in kinds else reason[:80]

@@ -22,8 +22,9 @@ class Validity:
         multiplicity: the atom rows add up to the sum formula.
         bond_score: share of reasonable bonds, 0 to 1; None if it could not be computed.
         space_group: the printed group is the one that spglib finds.
-        valid: all of these, and every bond is reasonable.
-        reasons: what is wrong, a short sentence each; empty if and only if valid.
+        valid: it passes the paper's checks: all of these, and every bond is reasonable.
+        reasons: what is wrong, a short sentence each; empty if and only if plausible.
+        plausible: it is valid, and has the distances and the volume of known crystals.
     """
 
     sensible: bool
@@ -33,6 +34,7 @@ class Validity:
     space_group: bool
     valid: bool
     reasons: tuple[str, ...]
+    plausible: bool = False
 
 
 @dataclass(frozen=True, slots=True)

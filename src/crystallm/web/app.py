@@ -68,6 +68,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"] if part not in ("body", "query", *schemas.KINDS)]
+        if first["type"] == "json_invalid":
+            return _problem(422, f"the body is no JSON: {first['ctx']['error'][:100]}")
         message = first["msg"][:1].lower() + first["msg"][1:]
         if first["type"] == "extra_forbidden":
             message = "there is no such field"

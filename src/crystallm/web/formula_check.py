@@ -136,7 +136,8 @@ def _group(space_group: str | int | None) -> SpaceGroup | None:
 def _open_cells(formula: str, unit: formulas.Cell, max_atoms: int) -> list[formulas.Cell]:
     """Return the cells of all Z that the limit allows."""
     max_z = min(interpretation.MAX_Z, max_atoms // unit.n_atoms)
-    return [formulas.cell(formula, z) for z in range(1, max_z + 1)]
+    step = formulas.molecule_units(formula)  # a molecule stays whole
+    return [formulas.cell(formula, z) for z in range(step, max_z + 1, step)]
 
 
 def _fixed_cells(

@@ -50,7 +50,7 @@ class JobState(BaseModel):
     crystals: list[dict[str, Any]] = Field(default_factory=list)
     curve: list[dict[str, Any]] = Field(default_factory=list, description="Lowest energy by step, eV/atom.")
     progress: dict[str, Any] | None = Field(
-        default=None, description="Progress of a search: simulations, energy calls, texts, valid ones."
+        default=None, description="Progress of a search: simulations, energy calls, texts, plausible ones."
     )
 
 
@@ -103,7 +103,6 @@ class CellRequest(EnergyRequest):
     seed: int | None = same(
         SamplingOptions,
         "seed",
-        default=None,
         lt=MAX_SEED + 1,
         description="The same seed gives the same crystals; null draws one.",
     )
@@ -150,8 +149,8 @@ class SearchRequest(CellRequest):
         Request,
         "n",
         default=None,
-        description="Report the first n distinct valid crystals, then only the n lowest energies; null: as "
-        "many as a job may have.",
+        description="Report the first n distinct plausible crystals, then only the n lowest energies; null: "
+        "as many as a job may have.",
     )
     simulations: int = same(SearchOptions, "simulations", default=100, description="Simulations.")
     energy_calls: int | None = same(
@@ -175,7 +174,7 @@ class RelaxRequest(EnergyRequest):
 
 
 class EvaluateRequest(BaseModel):
-    """Check the validity of structures as the CrystaLLM paper does."""
+    """Check structures as the CrystaLLM paper does, and against the distances of known crystals."""
 
     model_config = _config({"kind": "evaluate", "structures": [_SALT]})
 

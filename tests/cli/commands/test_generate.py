@@ -26,7 +26,18 @@ def calls(monkeypatch):
         "gamma": 90.0,
         "volume_per_atom": 10.4,
     }
-    rows = [row | {"sample": i, "log_likelihood": i - 9.0, "rank": 2 - i, "cluster": i} for i in (0, 1)]
+    rows = [
+        row
+        | {
+            "sample": i,
+            "log_likelihood": i - 9.0,
+            "rank": 2 - i,
+            "cluster": i,
+            "valid": True,
+            "plausible": True,
+        }
+        for i in (0, 1)
+    ]
 
     def run(request, sampling, selection, execution, options, **_):
         seen.append((request, sampling, selection, execution, options))
@@ -65,7 +76,7 @@ def test_selected_crystals_are_printed_as_json_or_as_a_table(calls, capsys):
     assert app.run(["generate", "TiO2"]) == 0
     out = capsys.readouterr().out
     assert "z = 2: cell Ti2O4" in out
-    assert "2 crystals, 2 valid; not kept: --out FOLDER keeps them" in out
+    assert "2 crystals, 2 plausible" in out
     assert app.run(["generate", "TiO2", "--quiet"]) == 0
     assert capsys.readouterr().out == ""
     assert len(calls) == 3

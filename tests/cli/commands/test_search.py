@@ -19,7 +19,7 @@ from crystallm.structure_search.results import State
         (State(0, 0, 0, 0, None, 0.0), "0 simulations, 0 energies, no energy yet, nothing sampled, "),
         (
             State(40, 9, 40, 30, -9.25, 20.0),
-            "40 simulations, 9 energies, best -9.2500 eV/atom, 75% valid, 2.0 simulations/s",
+            "40 simulations, 9 energies, best -9.2500 eV/atom, 75% plausible, 2.0 simulations/s",
         ),
     ],
 )

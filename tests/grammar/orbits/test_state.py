@@ -7,7 +7,7 @@ import random
 import pytest
 
 from crystallm.crystallography import space_groups, wyckoff_assignment
-from crystallm.geometry import contacts
+from crystallm.geometry import contacts, distances
 from crystallm.grammar import base, factory
 from crystallm.grammar.orbits.state import OrbitsGrammar
 from crystallm.orbits import description, language, vocabulary
@@ -99,10 +99,11 @@ def test_orbits_with_more_symmetry_than_written_are_taken_back_soon():
 def test_published_crystals_are_walks():
     """What real crystals say is allowed, choice by choice, and nothing of it is taken back."""
     exceptions = []
-    least, most = contacts.VOLUMES
+    left_out = 0
     for structure in structures():
-        if not least < structure.volume / len(structure) < most:
-            assert structure.formula == "Cu1"  # 603 Å^3 an atom
+        symbols = [site.specie.symbol for site in structure]
+        if distances.faults(structure.lattice.matrix, structure.frac_coords, symbols):
+            left_out += 1  # one has 603 Å^3 an atom
             continue
         ids = language.OrbitsLanguage().encode(structure)
         read = language.from_ids(ids)
@@ -111,6 +112,7 @@ def test_published_crystals_are_walks():
         if any(state.advance(token) for token in ids[1:]):
             exceptions.append(language.text(ids))
     assert exceptions == []
+    assert left_out < 0.02 * len(structures())
 
 
 def behind(counts, ids):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from crystallm.geometry import contacts
+from crystallm.geometry import contacts, distances
 from crystallm.grammar import factory
 from crystallm.grammar.orbits.state import OrbitsGrammar
 from crystallm.orbits import description, language, vocabulary
@@ -25,7 +25,9 @@ def test_volumes_are_those_that_crystals_have(counts):
             found[steps] = (
                 description.volume_of_atoms(counts.items()) * math.exp(steps / 200) / sum(counts.values())
             )
-    least, most = contacts.VOLUMES
+    symbols = [symbol for symbol, n in counts.items() for _ in range(n)]
+    known = [volume / len(symbols) for volume in distances.volume_range(symbols)]
+    least, most = max(known[0], contacts.VOLUMES[0]), min(known[1], contacts.VOLUMES[1])
     assert all(least <= volume <= most for volume in found.values())
     assert found[min(found)] * math.exp(-1 / 200) < least
     assert found[max(found)] * math.exp(1 / 200) > most

@@ -30,7 +30,7 @@ def crystal(formula, structure, energy):
         "reduced_formula": formula,
         "structure": structure,
         "energy": energy,
-        "valid": True,
+        "plausible": True,
         "log_likelihood": -1.0,
         "volume_per_atom": 10.0,
     }

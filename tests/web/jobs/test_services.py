@@ -67,7 +67,12 @@ def test_a_task_that_fails_gives_its_reason(services, monkeypatch):
 
     monkeypatch.setattr(services, "_call", fail)
     summary = asyncio.run(services.uploaded_summary("data_x", "text"))
-    assert summary == {"broken": "took too long", "valid": False, "reasons": ["not checked: took too long"]}
+    assert summary == {
+        "broken": "took too long",
+        "valid": False,
+        "plausible": False,
+        "reasons": ["not checked: took too long"],
+    }
     assert asyncio.run(services.uploaded_summary("data_x")) == {"broken": "took too long"}
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crystallm.cli.console import new_table, page, plain, print_json, progress_bars
+from crystallm.cli.console import counted, new_table, page, plain, print_json, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, QuietOptions, with_argument
 from crystallm.energy.options import RelaxOptions, ServerOptions
 from crystallm.execution.place import DeviceOptions, WorkerOptions
@@ -81,7 +81,7 @@ def print_relaxed(rows: Sequence[Mapping[str, Any]], n_all: int, where: str) -> 
     summary = f"{n_converged} relaxed, {n_relaxed - n_converged} not to the end"
     if n_all > len(rows):
         summary = f"{len(rows)} kept, of these {summary}"
-    console.print(plain(f"{n_all} crystals, {summary}; {where}"), soft_wrap=True, highlight=False)
+    console.print(plain(f"{counted(n_all, 'crystal')}, {summary}; {where}"), soft_wrap=True, highlight=False)
 
 
 def _relaxed_cells(row: Mapping[str, Any], relative: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystallm.cli.console import new_table, page, plain, print_json, progress_bars
+from crystallm.cli.console import counted, new_table, page, plain, print_json, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.execution.place import DeviceOptions, ExecutionOptions
 from crystallm.pipelines.options import EvaluateOptions, ScoreOptions
@@ -62,7 +62,7 @@ def print_evaluation(result: EvaluationResult) -> None:
         (evaluate_report.CHECKS[check], f"{n:,}", f"{100 * n / summary.n:.1f}")
         for check, n in summary.counts.items()
     ]
-    _print_table(("check", "crystals", "%"), lines, title=f"{result.name}: {summary.n:,} crystals")
+    _print_table(("check", "crystals", "%"), lines, title=f"{result.name}: {counted(summary.n, 'crystal')}")
     console = page()
     if summary.as_printed < summary.counts["readable"]:
         others = summary.counts["readable"] - summary.as_printed
@@ -155,7 +155,7 @@ def print_scores(rows: Sequence[Mapping[str, Any]], where: str) -> None:
         console.print(f"... and {len(scored) - TABLE_ROWS} more")
     for row in others[:TABLE_ROWS]:
         console.print(plain(f"{row['id']}: {row['reason']}"), soft_wrap=True, highlight=False)
-    summary = f"{len(rows)} crystals, {len(scored)} scored"
+    summary = f"{counted(len(rows), 'crystal')}, {len(scored)} scored"
     if scored:
         summary += f", {sum(row['nats'] for row in scored) / len(scored):.2f} nats a crystal"
     console.print(plain(f"{summary}; {where}"), highlight=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crystallm.cli.console import page, plain, print_json, progress_bars
+from crystallm.cli.console import counted, page, plain, print_json, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.errors import InputError
 from crystallm.export.options import ExportOptions
@@ -41,7 +41,9 @@ def export(
         print_json([{"path": str(exported.path), "crystals": exported.n, "skipped": skipped}])
     elif not output.quiet:
         console = page()
-        console.print(plain(f"{exported.n} crystals; {exported.path}"), soft_wrap=True, highlight=False)
+        console.print(
+            plain(f"{counted(exported.n, 'crystal')}; {exported.path}"), soft_wrap=True, highlight=False
+        )
         for name, reason in exported.skipped[:N_SKIPPED]:
             console.print(plain(f"  {name} left out: {reason}"), soft_wrap=True, highlight=False)
         if len(exported.skipped) > N_SKIPPED:

@@ -78,6 +78,6 @@ def _status(name: str, *, shown: bool) -> Iterator[Callable[[State], None]]:
 def progress_line(state: State) -> str:
     """Describe the progress of a search in one line."""
     best = "no energy yet" if state.best is None else f"best {state.best:.4f} eV/atom"
-    share = f"{state.valid / state.texts:.0%} valid" if state.texts else "nothing sampled"
+    share = f"{state.plausible / state.texts:.0%} plausible" if state.texts else "nothing sampled"
     pace = f"{state.simulations / state.seconds:.1f} simulations/s" if state.seconds else ""
     return f"{state.simulations} simulations, {state.calls} energies, {best}, {share}, {pace}"

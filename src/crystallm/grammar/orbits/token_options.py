@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from math import ceil, floor, log
 
 from crystallm.crystallography import elements, space_groups, wyckoff_assignment
-from crystallm.geometry import contacts
+from crystallm.geometry import contacts, distances
 from crystallm.grammar import text_length
 from crystallm.orbits import description, language, vocabulary
 
@@ -85,10 +85,11 @@ def tens_between(name: str, low: int, high: int) -> Sequence[int]:
 
 @lru_cache(maxsize=10_000)
 def volume_steps(composition: tuple[tuple[str, int], ...]) -> range:
-    """Return the steps of the volume that keep the volume per atom within `contacts.VOLUMES`."""
+    """Return the steps of the volume that known crystals have, within `contacts.VOLUMES` per atom."""
     per_atom = description.volume_of_atoms(composition) / sum(n for _, n in composition)
-    low, high = (description.SCALE * log(volume / per_atom) for volume in contacts.VOLUMES)
-    return range(ceil(low), floor(high) + 1)
+    (least, most), (low, high) = contacts.VOLUMES, distances.known().volumes
+    low, high = max(low, least / per_atom), min(high, most / per_atom)
+    return range(ceil(description.SCALE * log(low)), floor(description.SCALE * log(high)) + 1)
 
 
 @cache

@@ -73,6 +73,7 @@ def validity_summary(validity: Validity) -> dict[str, Any]:
     checks = ("sensible", "formula", "multiplicity", "space_group")
     return {
         "valid": validity.valid,
+        "plausible": validity.plausible,
         "reasons": list(validity.reasons),
         "checks": {name: getattr(validity, name) for name in checks},
         "bond_score": _finite(validity.bond_score),

@@ -107,6 +107,10 @@ class GenerateJob:
         summary |= update
         self._job.add_event("update", [update])
         energy = update["energy"]
-        if energy is not None and summary.get("valid") and (self._lowest is None or energy < self._lowest):
+        if (
+            energy is not None
+            and summary.get("plausible")
+            and (self._lowest is None or energy < self._lowest)
+        ):
             self._lowest = energy
             self._job.add_event("curve", {"step": n_crystals, "energy": energy})

@@ -23,7 +23,7 @@ async def rank(
     ranks = rank_samples(
         clusters,
         [summary.get("log_likelihood") or float("nan") for summary in ordered],
-        [bool(summary.get("valid")) for summary in ordered],
+        [bool(summary.get("plausible")) for summary in ordered],
         "energy" if by_energy else "agreement",
         [summary.get("energy") for summary in ordered],
         volumes=[(summary.get("relaxed") or summary).get("volume_per_atom") for summary in ordered],

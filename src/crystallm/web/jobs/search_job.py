@@ -173,7 +173,7 @@ class SearchReport:
             "simulations": state.simulations,
             "energy_calls": state.calls,
             "texts": state.texts,
-            "valid": state.valid,
+            "plausible": state.plausible,
             "energy": state.best,
         }
         self._job.add_event("progress", progress)

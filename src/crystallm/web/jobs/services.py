@@ -213,7 +213,7 @@ class JobServices:
                 summary = await self.check(crystal_tasks.crystal_summary, task | {"check": True})
                 return head | dict(summary)
             except TaskError as error:
-                checked = {"valid": False, "reasons": [f"not checked: {error.reason}"]}
+                checked = {"valid": False, "plausible": False, "reasons": [f"not checked: {error.reason}"]}
         else:
             checked = crystal_tasks.validity_summary(crystal.validity)
         try:
@@ -230,7 +230,7 @@ class JobServices:
         except TaskError as error:
             summary = {"broken": error.reason}
             if read_as is not None:
-                summary |= {"valid": False, "reasons": [f"not checked: {error.reason}"]}
+                summary |= {"valid": False, "plausible": False, "reasons": [f"not checked: {error.reason}"]}
         return summary
 
     async def energy(self, structure: dict[str, Any], model: str) -> dict[str, Any]:

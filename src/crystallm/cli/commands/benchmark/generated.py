@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks.options import NoveltyOptions, UnconditionalOptions
-from crystallm.cli.console import print_json, progress, without_nan
+from crystallm.cli.console import counted, print_json, progress, without_nan
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.errors import InputError
 
@@ -65,7 +65,7 @@ def unconditional(
     ones, as in the paper, and over all. Fingerprints take about 0.2 s per crystal.
     """
     from crystallm.benchmarks import unconditional as benchmark
-    from crystallm.benchmarks.reference_sets import SETS, find_set
+    from crystallm.benchmarks.reference_sets import find_data
     from crystallm.sources import collection
     from crystallm.storage import files
 
@@ -76,8 +76,7 @@ def unconditional(
                 f"{problem}: name a folder, an archive or a table with {name.upper()}, see --help"
             )
     truth = str(options.truth)
-    is_set = truth in SETS and not Path(truth).exists()
-    path = str(find_set(truth, None, options.data_dir)) if is_set else truth
+    path, _ = find_data(truth, None, options.data_dir)
     cut_offs = options.cutoffs or truth
     if cut_offs not in benchmark.CUT_OFFS:
         raise InputError(
@@ -287,7 +286,7 @@ def _print_novelty(name: str, result: NoveltyResult, *, with_energies: bool) -> 
     if result.n_undecided:
         notes.append(f"{result.n_undecided:,} crystals could not be compared: neither unique nor novel")
     columns = ("crystals", "% of all", "% of the valid")
-    _print_table(f"{name}: {result.overall.n:,} crystals", columns, lines, notes)
+    _print_table(f"{name}: {counted(result.overall.n, 'crystal')}", columns, lines, notes)
 
 
 def _print_table(

@@ -140,10 +140,10 @@ export class Cards {
         now.space_group ? group(now.space_group) : h("strong", {}, crystal.relaxed ? "Group unknown" : "No crystal"),
         h("small", {}, now.space_group_number ? `no. ${now.space_group_number}` : "")),
       h("div", { class: "badges" },
-        crystal.valid === undefined ? null : h("span", { class: `badge ${crystal.valid ? "good" : "bad"}` }, crystal.valid ? "valid" : "not valid"),
+        crystal.plausible === undefined ? null : h("span", { class: `badge ${crystal.plausible ? "good" : "bad"}` }, crystal.plausible ? "plausible" : "not plausible"),
         sized > 1 && h("span", { class: "badge many", title: "Samples that are the same crystal" }, `${sized} agree`),
         crystal.relaxed && h("span", { class: "badge many" }, crystal.relaxed.converged ? "relaxed" : "part relaxed")),
-      !crystal.valid && crystal.reasons?.length ? h("p", { class: "reasons", title: crystal.reasons.join("; ") }, crystal.reasons.join("; ")) : null,
+      !crystal.plausible && crystal.reasons?.length ? h("p", { class: "reasons", title: crystal.reasons.join("; ") }, crystal.reasons.join("; ")) : null,
       h("dl", {}, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     ];
   }
@@ -174,12 +174,12 @@ export class Cards {
 
   /** The crystals that pass the filters, in their order. */
   selected() {
-    const [valid, distinct, symbol] = [$("only-valid").checked, $("only-distinct").checked, $("filter-group").value];
+    const [plausible, distinct, symbol] = [$("only-valid").checked, $("only-distinct").checked, $("filter-group").value];
     const [, key] = ORDERS[$("sort").value] ?? ORDERS.rank;
     const sorted = [...this.crystals.values()].sort((one, other) => key(one) - key(other) || one.number - other.number);
     const seen = new Set();
     return sorted.filter((one) => {
-      if ((valid && !one.valid) || (symbol && shown(one).space_group !== symbol)) return false;
+      if ((plausible && !one.plausible) || (symbol && shown(one).space_group !== symbol)) return false;
       if (!distinct || one.cluster === null || one.cluster === undefined) return true;
       if (seen.has(one.cluster)) return false;
       return seen.add(one.cluster);

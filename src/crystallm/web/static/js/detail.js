@@ -182,7 +182,7 @@ const ROWS = [
   ["energy, eV/atom", (one) => number(one.energy, 4), (one) => one.energy],
   ["log-likelihood", (one) => number(one.log_likelihood, 2), (one) => -one.log_likelihood],
   ["samples that agree", (one) => String(one.cluster_size ?? "–"), (one) => -one.cluster_size],
-  ["validity", (one) => (one.valid ? "valid" : one.reasons?.join("; ") || "–"), null],
+  ["validity", (one) => (one.plausible ? "plausible" : one.reasons?.join("; ") || "–"), null],
   ["orbits, as written", (one) => one.orbits.map((orbit) => `${orbit.element} ${orbit.wyckoff}`).join(", "), null],
 ];
 

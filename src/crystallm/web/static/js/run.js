@@ -127,7 +127,7 @@ export class Run {
     this.cards.add(crystal);
     if (crystal.composition && !$("legend").children.length) fill($("legend"), legend(crystal.composition.map(([symbol]) => symbol)));
     $("zip").disabled = false;
-    if (this.request.kind !== "search") this.words(`${this.cards.crystals.size} of ${plural(this.total, "crystal")}: ${crystal.space_group ?? "no crystal"}${crystal.valid ? ", valid" : ""}`);
+    if (this.request.kind !== "search") this.words(`${this.cards.crystals.size} of ${plural(this.total, "crystal")}: ${crystal.space_group ?? "no crystal"}${crystal.plausible ? ", plausible" : ""}`);
   }
 
   lower(point) {
@@ -148,14 +148,14 @@ export class Run {
   further(progress) {
     this.progress = progress;
     if (this.curve.length) this.draw();
-    this.words(`${progress.simulations} of ${plural(this.total, "simulation")}: ${progress.valid} valid, ${this.cards.crystals.size} distinct, ${progress.energy_calls} energies`);
+    this.words(`${progress.simulations} of ${plural(this.total, "simulation")}: ${progress.plausible} plausible, ${this.cards.crystals.size} distinct, ${progress.energy_calls} energies`);
   }
 
   summary() {
     const all = [...this.cards.crystals.values()];
-    if (!all.length) return this.progress ? `No valid crystal in ${plural(this.progress.simulations, "simulation")}` : "";
+    if (!all.length) return this.progress ? `No plausible crystal in ${plural(this.progress.simulations, "simulation")}` : "";
     const distinct = new Set(all.map((one) => one.cluster).filter((one) => one !== null && one !== undefined)).size;
-    const parts = [plural(all.length, "crystal"), `${all.filter((one) => one.valid).length} valid`];
+    const parts = [plural(all.length, "crystal"), `${all.filter((one) => one.plausible).length} plausible`];
     if (distinct) parts.push(`${distinct} distinct`);
     parts.push(plural(new Set(all.map((one) => shown(one).space_group).filter(Boolean)).size, "space group"), `${((performance.now() - this.began) / 1000).toFixed(1)} s`);
     return parts.join(" · ");
