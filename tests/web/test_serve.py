@@ -8,7 +8,9 @@ from crystallm.errors import CrystallmError, InputError
 
 pytest.importorskip("uvicorn", reason="the page needs uvicorn")
 
+from crystallm.storage.files import locked
 from crystallm.web import serve
+from crystallm.web.options import ServeOptions, ServerLimits
 from served import MORSE
 
 
@@ -68,3 +70,10 @@ def test_energy_models_are_those_named_or_those_installed(monkeypatch):
 def test_two_models_of_one_name_are_rejected(parrot):
     with pytest.raises(InputError, match="two are named"):
         serve.load_models([str(parrot), str(parrot)], "cpu")
+
+
+def test_a_folder_has_one_server(tmp_path, parrot):
+    options = ServeOptions(models=str(parrot), energy_models=None, out=tmp_path)
+    (tmp_path / "jobs").mkdir()
+    with locked(tmp_path / "jobs"), pytest.raises(CrystallmError, match="another process writes"):
+        serve.serve(options, ServerLimits(), on_start=pytest.fail)

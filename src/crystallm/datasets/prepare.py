@@ -77,7 +77,7 @@ def prepare(
     Raises:
         InputError: an input that cannot be read or holds no row, a folder that holds something else, or an
             input that changed since the run was started.
-        CrystallmError: the folder cannot be written.
+        CrystallmError: the folder cannot be written, or another process writes it.
     """
     options = options or PrepareOptions()
     path, inputs = Path(out), [str(spec) for spec in inputs]
@@ -92,18 +92,23 @@ def prepare(
     with contextlib.ExitStack() as stack:
         where = executor or stack.enter_context(local_executor(workers))
         exclusions = _read_exclusions(options, where, workers)
+        stack.enter_context(folder.held())
+        if folder.finished:  # by another process meanwhile
+            return report.read(path)
         rows = itertools.chain.from_iterable(map(read_rows, inputs))
         process_all(rows, options, folder, workers=workers, executor=where, progress=progress)
-    selection = select_rows(
-        folder.tables,
-        options,
-        exclusions,
-        lambda candidates: _equal_to_known(candidates, options, exclusions, workers, executor),
-    )
-    result = writer.write(
-        path, folder.tables, selection, options=options, inputs=inputs, n_unreadable=exclusions.n_unreadable
-    )
-    folder.drop_parts()
+        selection = select_rows(
+            folder.tables,
+            options,
+            exclusions,
+            lambda candidates: _equal_to_known(candidates, options, exclusions, workers, executor),
+        )
+        n_unreadable = exclusions.n_unreadable
+        result = writer.write(
+            path, folder.tables, selection, options=options, inputs=inputs, n_unreadable=n_unreadable
+        )
+        folder.require()
+        folder.drop_parts()
     return result
 
 

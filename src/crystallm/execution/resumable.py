@@ -70,7 +70,7 @@ def run_units(
 
     Raises:
         InputError: the folder holds another run, or a unit of another content.
-        CrystallmError: the folder cannot be written, or a unit was not done.
+        CrystallmError: the folder cannot be written, another process writes it, or a unit was not done.
     """
     folder.check()
     if folder.finished:
@@ -80,7 +80,7 @@ def run_units(
     first = next(todo, None)
     if first is None:
         return
-    with progress(task, total, missing.skipped) as advance:
+    with folder.held(), progress(task, total, missing.skipped) as advance:
         missing.report_to(advance)
         with contextlib.closing(work(itertools.chain([first], todo), missing.report)) as results:
             for result in results:

@@ -18,13 +18,14 @@ rows. See `execution.resumable` for the loop. Rows are plain values; the caller 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.storage.files import TEMPORARY, check_place, saying, write_atomically, write_json
+from crystallm.storage.files import TEMPORARY, check_place, locked, saying, write_atomically, write_json
 from crystallm.storage.tables import as_parquet, read_metadata, read_table
 from crystallm.version import __version__
 
@@ -72,6 +73,7 @@ class RunFolder:
         self._config = json.loads(json.dumps(dict(config)))
         self._columns = dict(columns)
         self._opened = False
+        self._locked = False
         self._held: dict[int, Sequence[Mapping[str, Any]]] = {}  # rows by unit, of a run without a folder
         self._summary: dict[str, Any] | None = None
 
@@ -118,6 +120,32 @@ class RunFolder:
             if not (self.path / CONFIG).exists():
                 write_atomically(self.path / CONFIG, json.dumps(self._config, indent=1).encode())
         self._opened = True
+
+    def require(self) -> None:
+        """Raise CrystallmError if the folder was removed since it was opened."""
+        if self._opened and self.path is not None and not (self.path / CONFIG).exists():
+            raise CrystallmError(
+                f"{str(self.path / CONFIG)!r} is gone: the folder was removed or emptied while the run wrote "
+                "it. Run it again, into a new folder"
+            )
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Open the folder, and keep other processes from writing it; may be nested.
+
+        Raises:
+            InputError, CrystallmError: as `open`; or another process holds it.
+        """
+        if self.path is None or self._locked:
+            yield
+            return
+        self.open()
+        with locked(self.path / CONFIG):
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
 
     @property
     def finished(self) -> bool:
@@ -167,13 +195,14 @@ class RunFolder:
             digest: of the unit's content, see `has`.
 
         Raises:
-            CrystallmError: the disk is full, or the folder is gone. The unit is then not done.
+            CrystallmError: the disk is full, or the folder was removed. The unit is then not done.
         """
         if self.path is None:
             self._held[unit] = rows
             return
         if not self._opened:
             self.open()
+        self.require()
         for name, text in cifs.items():
             self.write_file(f"cifs/{name}", text.encode())
         metadata = None if digest is None else {_DIGEST: digest}
@@ -205,8 +234,9 @@ class RunFolder:
                 parts.
 
         Raises:
-            CrystallmError: a file cannot be written.
+            CrystallmError: a file cannot be written, or the folder was removed.
         """
+        self.require()
         if not self.finished:
             if self.path is None:
                 if rows is not None:

@@ -10,6 +10,7 @@ import uvicorn
 
 from crystallm.energy import registry
 from crystallm.errors import CrystallmError, InputError
+from crystallm.storage.files import locked
 from crystallm.web.app import create_app
 from crystallm.web.jobs.store import JobStore
 from crystallm.web.security import LOCAL_HOSTS
@@ -39,38 +40,40 @@ def serve(options: ServeOptions, limits: ServerLimits, *, on_start: Callable[[st
 
     Raises:
         InputError: an option is wrong.
-        CrystallmError: the port is taken, or the network cannot sample any more.
+        CrystallmError: the port is taken, another server uses the folder, or the network cannot sample any
+            more.
     """
     keys, proxies = read_keys(options.keys), trusted_proxies(options.trusted_proxies)
     energy_models = offered_energy_models(options.energy_models)
     store = JobStore(options.out)
-    server = Server(
-        load_models(split_names(options.models), options.device),
-        store,
-        energy_models=energy_models,
-        limits=limits,
-        hosts=host_names(options.host, options.hosts),
-        keys=keys,
-        check_workers=options.check_workers,
-        batch_size=options.batch_size,
-    )
-    address = f"{_url_host(options.host)}:{options.port}"
-    on_start(f"http://{address}/")
-    config = uvicorn.Config(
-        create_app(server),
-        host=options.host,
-        port=options.port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(proxies),
-        forwarded_allow_ips=proxies,
-        timeout_graceful_shutdown=5,
-        http="h11",  # to which the limit below belongs
-        h11_max_incomplete_event_size=32_768,
-        ws="none",
-    )
-    _run(uvicorn.Server(config), server, address)
+    with locked(options.out / "jobs"):  # whose unfinished jobs would else be taken for interrupted ones
+        server = Server(
+            load_models(split_names(options.models), options.device),
+            store,
+            energy_models=energy_models,
+            limits=limits,
+            hosts=host_names(options.host, options.hosts),
+            keys=keys,
+            check_workers=options.check_workers,
+            batch_size=options.batch_size,
+        )
+        address = f"{_url_host(options.host)}:{options.port}"
+        on_start(f"http://{address}/")
+        config = uvicorn.Config(
+            create_app(server),
+            host=options.host,
+            port=options.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies,
+            timeout_graceful_shutdown=5,
+            http="h11",  # to which the limit below belongs
+            h11_max_incomplete_event_size=32_768,
+            ws="none",
+        )
+        _run(uvicorn.Server(config), server, address)
 
 
 def _run(running: uvicorn.Server, server: Server, address: str) -> None:
