@@ -109,7 +109,7 @@ class UnconditionalOptions(Options):
     """Folder that holds perov_5/test.csv.gz and so on. Default: CRYSTALLM_DATA."""
     n: Annotated[int, Flag(("-n",))] = Field(default=1000, ge=1)
     """Valid crystals drawn for the Wasserstein distances."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the draw."""
     workers: int | None = Field(default=None, ge=1)
     """Number of worker processes. Default: one per core."""

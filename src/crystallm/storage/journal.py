@@ -76,7 +76,7 @@ def _record(line: bytes) -> Record | None:
     """Return the record of a line; None where it is incomplete or no JSON object."""
     try:
         record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

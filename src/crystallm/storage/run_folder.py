@@ -357,7 +357,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     try:
         content: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise CrystallmError(f"{path} is broken: delete it, or choose another folder with --out") from None
     return content
 

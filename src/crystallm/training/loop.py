@@ -26,6 +26,7 @@ from crystallm.models.folder import save as save_model
 from crystallm.models.load import find, load
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
+from crystallm.options import validated
 from crystallm.storage import files
 from crystallm.training import distributed, flops, metrics, prefetch, state
 from crystallm.training.batch_sampler import BatchSampler
@@ -125,12 +126,8 @@ def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup
     )
     _check_lengths(recipe, data, sampler, held_out)
     torch.manual_seed(recipe.seed)
-    config = ModelConfig(
-        language=split.language,
-        vocab_size=split.vocab_size,
-        dropout=recipe.dropout,
-        **recipe.model_dump(include=set(ARCHITECTURE)),
-    )
+    shape = {"language": split.language, "vocab_size": split.vocab_size, "dropout": recipe.dropout}
+    config = validated(ModelConfig, shape | recipe.model_dump(include=set(ARCHITECTURE)))
     network = GPT(config).to(world.device).train()
     if recipe.init_from is not None and not resume:
         state.load_initial_weights(network, recipe.init_from)

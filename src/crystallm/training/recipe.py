@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from crystallm.network.config import MAX_CONTEXT, MAX_LAYERS, MAX_WIDTH
 from crystallm.options import Flag, Options
 
 BUDGET = ("max_tokens", "max_updates", "max_minutes")
@@ -66,15 +67,15 @@ class RecipeOptions(Options):
     """Language that the data set must have; None: any."""
     form: Literal["gpt2", "llama"] = "gpt2"
     """GPT-2: learned positions, LayerNorm, GELU; or Llama: rotary positions, RMSNorm, SwiGLU, no biases."""
-    n_layer: int = Field(default=8, ge=1)
+    n_layer: int = Field(default=8, ge=1, le=MAX_LAYERS)
     """Number of transformer blocks."""
-    n_head: int = Field(default=8, ge=1)
+    n_head: int = Field(default=8, ge=1, le=MAX_WIDTH)
     """Attention heads of a block."""
-    n_embd: int = Field(default=512, ge=1)
+    n_embd: int = Field(default=512, ge=1, le=MAX_WIDTH)
     """Width of the network."""
     bias: Annotated[bool, Flag(negative=True)] = False
     """Whether linear layers and layer norms have biases."""
-    context: int = Field(default=1024, ge=2)
+    context: int = Field(default=1024, ge=2, le=MAX_CONTEXT)
     """Maximum number of tokens; longer crystals are left out of packed windows."""
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Fraction of activations dropped in training."""
@@ -126,7 +127,7 @@ class RecipeOptions(Options):
     """Stop after n validations in a row without a new lowest loss; None: never."""
     max_loss_jump: float | None = Field(default=2.0, gt=0.0)
     """Stop if a training loss exceeds the mean of the last updates by this many nats a token; None: never."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the initial weights, the order of crystals and dropout."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Arithmetic of the forward pass; `auto` is bfloat16, or float16 on a GPU without it. Weights and

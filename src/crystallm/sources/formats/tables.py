@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
 CIF = "cif"
 ID_COLUMNS = ("material_id", "id", "immutable_id")
 SPLIT = "split"
@@ -164,19 +167,63 @@ def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[tuple[_Form
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    most = streams.most_bytes(path)
     try:
-        # Both options, else whole row groups are read ahead: often, that is the whole file.
-        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as source:
+        metadata = pq.read_metadata(path)
+        if _least_bytes(metadata) > most:
+            raise streams.bomb(path)
+        # Two options, else whole row groups are read ahead: often, that is the whole file. The third keeps
+        # a text that many rows share in memory once.
+        with pq.ParquetFile(
+            path, buffer_size=BUFFER, pre_buffer=False, read_dictionary=_text_columns(metadata)
+        ) as source:
             names = source.schema_arrow.names
             form = _form(path, names)
-            parts = (source.metadata.row_group(k) for k in range(source.metadata.num_row_groups))
-            if sum(part.total_byte_size for part in parts) > streams.most_bytes(path):
-                raise streams.bomb(path)
             asked = (*form.columns, *form.more, *ID_COLUMNS, SPLIT, *columns)
             wanted = [name for name in dict.fromkeys(asked) if name in names]
+            total = 0
             for batch in source.iter_batches(batch_size=CHUNK, columns=wanted):
-                for record in batch.to_pylist():
-                    yield form, record
+                size = sum(map(_unpacked_bytes, batch.columns))
+                total += size
+                if total > most:
+                    raise streams.bomb(path)
+                step = CHUNK if size < CHUNK * MAX_BYTES / 10 else 1
+                for start in range(0, batch.num_rows, step):
+                    for record in batch.slice(start, step).to_pylist():
+                        yield form, record
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         why = one_line(error)
         raise InputError(f"{str(path)!r} is no readable Parquet file ({why}): is it truncated?") from error
+
+
+def _leaves(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
+    for k in range(metadata.num_row_groups):
+        group = metadata.row_group(k)
+        yield from (group.column(i) for i in range(group.num_columns))
+
+
+def _least_bytes(metadata: pq.FileMetaData) -> int:
+    """Return how many bytes a file at least unpacks to: equal values can be packed into none."""
+    return sum(max(leaf.total_uncompressed_size, 4 * leaf.num_values) for leaf in _leaves(metadata))
+
+
+def _text_columns(metadata: pq.FileMetaData) -> list[str]:
+    """Return the paths of the columns of texts, those within lists and structs included."""
+    return sorted({leaf.path_in_schema for leaf in _leaves(metadata) if leaf.physical_type == "BYTE_ARRAY"})
+
+
+def _unpacked_bytes(array: pa.Array) -> int:
+    """Return the bytes of the values of a column, a shared text counted for each row that has it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(array.type):
+        sizes = pc.binary_length(array.dictionary)
+        return int(pc.sum(sizes.take(array.indices)).as_py() or 0)
+    if pa.types.is_struct(array.type):
+        return sum(map(_unpacked_bytes, array.flatten()))
+    if pa.types.is_map(array.type):
+        return _unpacked_bytes(array.keys) + _unpacked_bytes(array.items)
+    if pa.types.is_nested(array.type):  # a list
+        return _unpacked_bytes(array.flatten())
+    return int(array.nbytes)
