@@ -238,7 +238,6 @@ def test_what_cannot_be_read_is_named_and_stops_nothing(tmp_path, monkeypatch):
     assert found["f-latin"] == Entry("f-latin", "data_x # Müller\n")
 
 
-@pytest.mark.parametrize("name", ["nothing.cif", "crystals.doc", "empty"])
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
 def test_what_is_no_file_is_named_and_stops_nothing(tmp_path, textbook_structures):
     textbook_structures["rocksalt"].to(str(tmp_path / "a.cif"))
@@ -269,6 +268,7 @@ def test_names_that_are_not_utf_8_are_cleaned(tmp_path, textbook_structures):
         assert entry.text == text.decode()
 
 
+@pytest.mark.parametrize("name", ["nothing.cif", "crystals.doc", "empty"])
 def test_what_is_no_collection_is_refused(tmp_path, name):
     (tmp_path / "crystals.doc").write_text("x")
     (tmp_path / "empty").mkdir()

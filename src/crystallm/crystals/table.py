@@ -44,6 +44,7 @@ COLUMNS = {
     "cluster": "int32",
     "cluster_size": "int32",
     "rank": "int32",
+    "kept": "bool",
     "energy": "float64",
     "energy_reason": "string",
     "formation_energy": "float64",
@@ -62,8 +63,9 @@ COLUMNS = {
 energy in eV per atom, log-likelihood in nats, weights of what was `auto` from 0 to 1. What could not be
 worked out is null; `reasons` says why. So are cluster, cluster_size and rank unless ranking was asked for,
 and energy unless energies were; `energy_reason` says why one is missing. So are formation_energy and
-e_above_hull. relative, relative_formula and relative_distance name the known crystal that one was made of
-(see `references.similarity`), null for sampled crystals. Where crystals were relaxed, those
+e_above_hull. Not `kept` is what only_valid or best have thrown out. relative, relative_formula and
+relative_distance name the known crystal that one was made of (see `references.similarity`), null for sampled
+crystals. Where crystals were relaxed, those
 with an energy are: it, the cell, the volume and `cif` are of what they have become, all else is of what was
 written."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from crystallm.options import Options
+from crystallm.options import Flag, Options
 
 Format = Literal["cif", "poscar", "extxyz", "ase", "csv", "pymatgen", "optimade", "genbench"]
 
@@ -21,3 +21,5 @@ class ExportOptions(Options):
     """File or folder to create; none: named after the input, in the current folder."""
     only_valid: bool = False
     """Leave out crystals of a run that are not plausible."""
+    everything: Annotated[bool, Flag(name="--all")] = False
+    """Also export crystals that the options of the run, such as --only-valid and --best, have thrown out."""

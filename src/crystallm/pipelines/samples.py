@@ -100,7 +100,10 @@ def write(
             for unit, crystals in together:
                 number = numbers[unit]
                 rows = _rows(number, generator.plans[unit].request, crystals, generator.starts[unit])
-                files = _name_files(rows, selection, named=named) if cifs else {}
+                answers = kept(rows, selection)
+                for row in rows:
+                    row["kept"] = any(row is answer for answer in answers)
+                files = _name_files(answers, named=named) if cifs else {}
                 yield Written(number, rows, files)
             portion.done(sum(len(found) for _, found in together))
 
@@ -202,12 +205,10 @@ def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) 
     return rows
 
 
-def _name_files(
-    rows: Sequence[dict[str, Any]], selection: crystals_selection.SelectionOptions, *, named: bool
-) -> dict[str, str]:
+def _name_files(answers: Sequence[dict[str, Any]], *, named: bool) -> dict[str, str]:
     """The CIFs of a request's answers by file name, which is noted in their rows."""
     cifs = {}
-    for row in kept(rows, selection):
+    for row in answers:
         if row["cif"]:
             place = f"{row['request']:05d}-" if named else ""
             row["file"] = f"{place}{row['formula']}-sg{row['space_group_number']}-{row['sample']:04d}.cif"

@@ -59,6 +59,16 @@ def test_texts_that_rows_share_and_columns_of_all_kinds_are_read(tmp_path):
     assert found[7][1]["pairs"] == [("a", "b")]
 
 
+def test_what_a_run_has_thrown_out_is_left_out_unless_asked_for(tmp_path):
+    columns = {"request": [0, 0, 0], "sample": [0, 1, 2], "cif": ["data_a", "data_b", "data_c"]}
+    path = tmp_path / "results.parquet"
+    parquet.write_table(pa.table(columns | {"kept": [False, True, None]}), path)
+    assert [entry.id for entry in read(path)] == ["0-1", "0-2"]
+    assert [entry.id for entry, _ in tables.rows(path, everything=True)] == ["0-0", "0-1", "0-2"]
+    parquet.write_table(pa.table(columns), path)  # of an earlier version
+    assert len(list(read(path))) == 3
+
+
 def test_a_table_without_crystals_names_its_columns(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="a, b"):

@@ -9,10 +9,10 @@ from concurrent.futures import BrokenExecutor, Future
 
 import pytest
 
-from crystallm.execution.tasks import DEFAULT_LIMITS
+from crystallm.execution.tasks import DEFAULT_LIMITS, TaskError
 from crystallm.web.jobs import fair_pool
 from crystallm.web.jobs.fair_pool import OWNER, FairPool
-from misbehaving import behave, ends
+from misbehaving import behave, die_once, ends
 
 
 class _Clock:
@@ -102,6 +102,19 @@ def test_a_cancelled_task_frees_its_process(tmp_path):
     assert value == 2
     assert second not in {first, os.getpid()}
     assert ends(first)
+
+
+def test_a_task_whose_process_is_killed_is_tried_again(tmp_path):
+    async def work():
+        pool = FairPool(1)
+        try:
+            assert await pool.run(die_once, str(tmp_path / "done"), DEFAULT_LIMITS) == "alive"
+            with pytest.raises(TaskError, match="died"):
+                await pool.run(behave, "die", DEFAULT_LIMITS)
+        finally:
+            pool.kill()
+
+    asyncio.run(work())
 
 
 def test_a_cancelled_call_frees_all_processes():

@@ -27,6 +27,8 @@ RUN_COLUMNS = ("request", "sample", "text")
 """Column of our results with the generated text, which is read if a crystal has no CIF."""
 FILE = "file"
 """Column of our results with the name of the file of a crystal, if it has one."""
+KEPT = "kept"
+"""Column of our results: false for what the options of the run have thrown out of its answers."""
 OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
 OPTIMADE_MORE = ("species", "dimension_types")
 CHUNK = 200  # rows read at a time from a Parquet file
@@ -44,7 +46,7 @@ class _Form:
 
 
 FORMS = (
-    _Form("cif", (CIF,), (*RUN_COLUMNS, FILE)),
+    _Form("cif", (CIF,), (*RUN_COLUMNS, FILE, KEPT)),
     _Form("pymatgen", ("structure",)),
     _Form("optimade", OPTIMADE, OPTIMADE_MORE),
 )
@@ -56,14 +58,23 @@ def read_table(path: Path) -> Iterator[Entry]:
     return (entry for entry, _ in rows(path))
 
 
-def rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[Entry, dict[str, Any]]]:
+def rows(
+    path: Path, columns: Sequence[str] = (), *, everything: bool = False
+) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Yield the crystals of a table, with the values of further columns.
+
+    Args:
+        path: of the table.
+        columns: whose values are wanted.
+        everything: also rows of our results that their run has thrown out.
 
     Raises:
         InputError: another ending, no columns of crystals, no row, or a damaged file.
     """
     number = -1
     for number, (form, record) in enumerate(_records(path, columns)):
+        if record.get(KEPT) is False and not everything:
+            continue
         name = row_id(record, number)
         if all(record.get(column) is not None for column in RUN_COLUMNS[:2]):
             name = f"{record['request']}-{record['sample']}"

@@ -14,7 +14,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from crystallm.execution.mapping import LOST_ATTEMPTS
 from crystallm.execution.pool import ProcessPool
+from crystallm.execution.tasks import TaskError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -81,13 +83,18 @@ class FairPool:
 
         Cancelling this ends the process of the task.
         """
-        async with self._turn():
-            future = self._pool.submit_task(function, task, limits)
-            try:
-                return await asyncio.wrap_future(future)
-            except asyncio.CancelledError:
-                self._pool.stop_task(future)
-                raise
+        for attempt in range(1, LOST_ATTEMPTS + 1):
+            async with self._turn():
+                future = self._pool.submit_task(function, task, limits)
+                try:
+                    return await asyncio.wrap_future(future)
+                except asyncio.CancelledError:
+                    self._pool.stop_task(future)
+                    raise
+                except TaskError as error:
+                    if not error.lost or attempt == LOST_ATTEMPTS:
+                        raise
+        raise AssertionError
 
     async def call(self, function: Callable[[ProcessPool], Any]) -> Any:
         """Return the value of a function that uses all processes itself, in a thread.
