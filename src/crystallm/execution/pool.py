@@ -25,7 +25,7 @@ from crystallm.execution.tasks import (
 
 
 @dataclass
-class _Run:
+class _RunningTask:
     """A task of a pool: the process that runs it, and whether it is to end."""
 
     process: Process | None = None
@@ -57,7 +57,7 @@ class ProcessPool(Executor):
         self._lock = threading.Lock()
         self._alive: set[Process] = set()
         self._idle: list[Process] = []
-        self._runs: WeakKeyDictionary[Future[Any], _Run] = WeakKeyDictionary()
+        self._runs: WeakKeyDictionary[Future[Any], _RunningTask] = WeakKeyDictionary()
         self.killed = False
 
     def submit(self, function: Function, /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -84,7 +84,7 @@ class ProcessPool(Executor):
         name = name_of(function)
         if self.killed:
             raise BrokenExecutor("the pool was killed")
-        run = _Run()
+        run = _RunningTask()
         future = self._threads.submit(self._run, run, name, task, limits)
         self._runs[future] = run
         return future
@@ -130,7 +130,7 @@ class ProcessPool(Executor):
             self.kill()
         self.shutdown()
 
-    def _run(self, run: _Run, name: str, task: Any, limits: Limits) -> Any:
+    def _run(self, run: _RunningTask, name: str, task: Any, limits: Limits) -> Any:
         process = self._take(run, name, limits.memory_gb)
         try:
             process.load(name)
@@ -138,7 +138,7 @@ class ProcessPool(Executor):
         finally:
             self._give_back(run, process)
 
-    def _take(self, run: _Run, name: str, memory_gb: float | None) -> Process:
+    def _take(self, run: _RunningTask, name: str, memory_gb: float | None) -> Process:
         """Return a process of this memory limit: an idle one, best of this function, or else a new one."""
         with self._lock:
             if self.killed or run.stopped:
@@ -154,7 +154,7 @@ class ProcessPool(Executor):
             run.process = process
         return process
 
-    def _give_back(self, run: _Run, process: Process) -> None:
+    def _give_back(self, run: _RunningTask, process: Process) -> None:
         with self._lock:
             run.process = None
             if process.dead:

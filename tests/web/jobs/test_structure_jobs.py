@@ -85,4 +85,3 @@ def test_a_resumed_evaluation_does_what_is_missing(services):
     asyncio.run(run_job(services, job))
     assert services.summarised == [("c", "text")]
     assert ("crystal", {"number": 2, "structure": "c"}) in job.events
-
