@@ -10,7 +10,6 @@
     .tar .tar.gz .tgz .zip   prompts in the published language, one a member
 
 A reduced formula without z leaves Z open (see `asking.opened`), but for prompts, which tell cells. .csv and
-
 .txt may be packed (.gz); lines that start with # are comments. Refuses to know what one makes of a request.
 """
 
