@@ -196,7 +196,7 @@ def test_a_broken_row_of_a_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="row 3: 'Xx': Xx is not an element"):
         request_files.read_requests(as_parquet(tmp_path / "a.parquet", rows), n=1)
     with pytest.raises(InputError, match="there must be the columns"):
-        request_files.read_requests(as_parquet(tmp_path / "b.parquet", [{"compound": "TiO2"}]), n=1)
+        request_files.read_requests(as_parquet(tmp_path / "b.parquet", [{"material": "TiO2"}]), n=1)
     with pytest.raises(CrystallmError, match="cannot be read"):
         request_files.read_requests(tmp_path / "none.parquet", n=1)
 

@@ -183,10 +183,10 @@ def _from_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         (given,) = csv.reader([head], delimiter=separator, skipinitialspace=True) if head else ([],)
         names = _known_names(given)
         _check_columns(path, names, given, "the first line must name")
-        reader = csv.DictReader(lines, names, restkey="", skipinitialspace=True, delimiter=separator)
+        reader = csv.DictReader(lines, names, skipinitialspace=True, delimiter=separator)
         for row in reader:
             where = f"line {lines.number}"
-            if "" in row:  # DictReader's place for what stands behind the last column
+            if any(value.strip() for value in row.get(None, ())):  # behind the last column
                 raise InputError(f"{path}, {where}: more values than columns: is a comma too many?")
             yield where, _filled(path, where, row)
 
@@ -301,9 +301,8 @@ def _known_names(names: Sequence[str]) -> list[str]:
 
 
 def _check_columns(path: Path, names: list[str], given: Sequence[str], said: str) -> None:
-    while names and not names[-1]:  # empty cells behind the head of a spreadsheet
-        names.pop()
-    if len(set(names)) < len(names) or not {"formula", "elements"} & set(names) or set(names) - set(COLUMNS):
+    named = [name for name in names if name]  # a spreadsheet may have empty columns
+    if len(set(named)) < len(named) or not {"formula", "elements"} & set(named) or set(named) - set(COLUMNS):
         raise InputError(
             f"{path}: {said} the columns formula[,z][,space_group][,n], or elements in place of the formula, "
             f"not {','.join(name.strip() for name in given)[:60]!r}"
@@ -312,7 +311,11 @@ def _check_columns(path: Path, names: list[str], given: Sequence[str], said: str
 
 def _filled(path: Path, where: str, row: Mapping[str, str | None]) -> dict[str, str]:
     """The cells of a row that hold something."""
-    values = {name: value.strip() for name, value in row.items() if value and value.strip() and name != "id"}
+    values = {
+        name: value.strip()
+        for name, value in row.items()
+        if name and name != "id" and value and value.strip()
+    }
     if not values.keys() & {"formula", "elements"}:
         raise InputError(f"{path}, {where}: no formula" + (" and no elements" if "elements" in row else ""))
     return values
