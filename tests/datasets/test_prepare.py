@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -449,3 +450,16 @@ def test_a_folder_removed_meanwhile_is_an_error(tmp_path, cifs, monkeypatch):
     monkeypatch.setattr(prepare, "writer", SimpleNamespace(write=remove))
     with pytest.raises(CrystallmError, match=r"run\.json' is gone"):
         prepare.prepare([write_long(tmp_path, cifs)], tmp_path / "data", SOME)
+
+
+def test_reading_what_is_excluded_is_shown(tmp_path, cifs):
+    phases = []
+
+    @contextlib.contextmanager
+    def progress(what, total, done=0):
+        phases.append(what)
+        yield lambda _: None
+
+    rows = write_csv(tmp_path / "rows.csv", cifs)
+    prepare.prepare([str(rows)], tmp_path / "data", PrepareOptions(exclude=(str(rows),)), progress=progress)
+    assert phases == ["reading excluded crystals", "reading crystals"]

@@ -91,7 +91,7 @@ def prepare(
     options = _decide_auto(inputs, options)
     with contextlib.ExitStack() as stack:
         where = executor or stack.enter_context(local_executor(workers))
-        exclusions = _read_exclusions(options, where, workers)
+        exclusions = _read_exclusions(options, where, workers, progress)
         stack.enter_context(folder.held())
         if folder.finished:  # by another process meanwhile
             return report.read(path)
@@ -246,24 +246,25 @@ class _Rows:
 # -- what the data set must not hold -------------------------------------------------------------------------
 
 
-def _read_exclusions(options: PrepareOptions, executor: Executor, workers: int) -> Exclusions:
+def _read_exclusions(
+    options: PrepareOptions, executor: Executor, workers: int, progress: Progress
+) -> Exclusions:
     """Read the collections whose crystals the data set must not hold."""
     exclusions = Exclusions()
-    by = options.exclude_by
-    for path in options.exclude:
-        if by == ("id",):
-            exclusions.ids |= {row["id"]: Path(path).name for row in read_rows(path)}
-            continue
-        for record in read_crystals(path, executor, workers, options.symprec, symmetry="formula-group" in by):
-            if "id" in by:
-                exclusions.ids[record["id"]] = Path(path).name
-            if record["step"]:
-                exclusions.n_unreadable += 1
+    if not options.exclude:
+        return exclusions
+    by, numbers = options.exclude_by, itertools.count(1)
+    with progress("reading excluded crystals", None) as advance:
+        for path in options.exclude:
+            name = Path(path).name
+            if by == ("id",):
+                exclusions.ids |= {row["id"]: name for row in read_rows(path)}
                 continue
-            if "formula-group" in by:
-                exclusions.groups[record["formula"], record["space_group"]] = record["id"]
-            if "structure" in by:
-                exclusions.texts.setdefault(record["formula"], []).append((record["id"], record["cif"]))
+            symmetry = "formula-group" in by
+            for record in read_crystals(path, executor, workers, options.symprec, symmetry=symmetry):
+                exclusions.add(record, name, by)
+                if not (number := next(numbers)) % 100:
+                    advance(number)
     return exclusions
 
 
