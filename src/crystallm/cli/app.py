@@ -16,6 +16,7 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnknownComma
 
 from crystallm.cli.command_loader import COMMANDS, add_commands
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import interrupt
 from crystallm.version import __version__
 
 
@@ -81,6 +82,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     if logging.lastResort is not None:  # prints warnings on standard error
         logging.lastResort.setFormatter(logging.Formatter("crystallm: %(message)s"))
+    interrupt.watch()
     try:
         make_app(words)(
             words,
@@ -89,6 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             result_action="return_value",
         )
         sys.stdout.flush()
+        interrupt.check()
     except CycloptsError as error:
         return _complain(_said(error), 2)
     except CrystallmError as error:

@@ -40,7 +40,7 @@ from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.execution.tasks import Failure, Limits
 from crystallm.language import get_language
 from crystallm.sources.splits import place_and_split, read_rows, read_splits
-from crystallm.storage.run_folder import CONFIG, FACTS, RunFolder
+from crystallm.storage.run_folder import CONFIG, FACTS, RunFolder, require_config
 from crystallm.structures.known_structures import known_equals
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def prepare(
         result = writer.write(
             path, folder.tables, selection, options=options, inputs=inputs, n_unreadable=n_unreadable
         )
-        folder.require()
+        require_config(path)
         folder.drop_parts()
     return result
 

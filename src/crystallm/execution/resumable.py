@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from crystallm.errors import CrystallmError
+from crystallm.execution import interrupt
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.storage.run_folder import RunFolder
 
@@ -87,6 +88,7 @@ def run_units(
                 digest_of_unit = missing.digests.pop(result.unit, None)
                 folder.write_unit(result.unit, result.rows, result.cifs, digest_of_unit)
                 missing.count(result.unit)
+                interrupt.check()
     deque(todo, maxlen=0)  # what `work` has left is not done
     if missing.open:
         raise CrystallmError(

@@ -72,8 +72,7 @@ class RunFolder:
         self._marker = marker or (SUMMARY if parted else RESULTS)
         self._config = json.loads(json.dumps(dict(config)))
         self._columns = dict(columns)
-        self._opened = False
-        self._locked = False
+        self._opened = self._locked = False
         self._held: dict[int, Sequence[Mapping[str, Any]]] = {}  # rows by unit, of a run without a folder
         self._summary: dict[str, Any] | None = None
 
@@ -110,8 +109,11 @@ class RunFolder:
 
     def open(self) -> None:
         """Create the folder with its configuration, and remove what a kill left half-written."""
+        if self._opened and self.path is not None:
+            require_config(self.path)
+            return
         self.check()
-        if self.path is not None and not self._opened:
+        if self.path is not None:
             with saying(f"the folder {str(self.path)!r} cannot be written"):
                 self.path.mkdir(parents=True, exist_ok=True)
                 for find in (self.path.glob, self._parts.glob, (self.path / "cifs").rglob):
@@ -121,21 +123,9 @@ class RunFolder:
                 write_atomically(self.path / CONFIG, json.dumps(self._config, indent=1).encode())
         self._opened = True
 
-    def require(self) -> None:
-        """Raise CrystallmError if the folder was removed since it was opened."""
-        if self._opened and self.path is not None and not (self.path / CONFIG).exists():
-            raise CrystallmError(
-                f"{str(self.path / CONFIG)!r} is gone: the folder was removed or emptied while the run wrote "
-                "it. Run it again, into a new folder"
-            )
-
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Open the folder, and keep other processes from writing it; may be nested.
-
-        Raises:
-            InputError, CrystallmError: as `open`; or another process holds it.
-        """
+        """Open the folder, and keep other processes from writing it; raises as `open`, or if one does."""
         if self.path is None or self._locked:
             yield
             return
@@ -200,9 +190,7 @@ class RunFolder:
         if self.path is None:
             self._held[unit] = rows
             return
-        if not self._opened:
-            self.open()
-        self.require()
+        self.open()
         for name, text in cifs.items():
             self.write_file(f"cifs/{name}", text.encode())
         metadata = None if digest is None else {_DIGEST: digest}
@@ -236,13 +224,13 @@ class RunFolder:
         Raises:
             CrystallmError: a file cannot be written, or the folder was removed.
         """
-        self.require()
         if not self.finished:
             if self.path is None:
                 if rows is not None:
                     self._held = {0: rows}
                 self._summary = dict(summary or {})
             elif self.parted:
+                self.open()
                 write_json(self.path / SUMMARY, dict(summary or {}))
             else:
                 rows = self.rows() if rows is None else rows
@@ -310,6 +298,15 @@ class RunFolder:
 
     def _part(self, unit: int) -> Path:
         return self._parts / f"{'part-' if self.parted else ''}{unit:05d}.parquet"
+
+
+def require_config(folder: Path) -> None:
+    """Raise CrystallmError if a folder was removed since its run was opened."""
+    if not (folder / CONFIG).exists():
+        raise CrystallmError(
+            f"{str(folder / CONFIG)!r} is gone: the folder was removed or emptied while the run wrote it. "
+            "Run it again, into a new folder"
+        )
 
 
 def result_files(folder: Path) -> list[Path]:

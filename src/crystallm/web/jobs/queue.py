@@ -258,11 +258,7 @@ class JobQueue:
             state = "failed"
             more = {"message": f"took longer than {self.limits.job_timeout:g} s: request less"}
         except Exception as error:  # noqa: BLE001 - a fault of one job must not end the server
-            more = _error_facts(job, error)
-            state = "failed"
-            if _lacks_resources(error):  # of the machine, which will have them again
-                state = INTERRUPTED
-                more["message"] = f"{more['message']}; resume the job for the rest"
+            state, more = _end_of(job, error)
         self._mean_seconds += 0.1 * (time.monotonic() - start - self._mean_seconds)
         self._end(job, state, **more)
         self._start_next()
@@ -290,6 +286,15 @@ class JobQueue:
                     if not self._store.has(job_id):
                         del self._finished[job_id]
             await asyncio.sleep(_SWEEP_SECONDS)
+
+
+def _end_of(job: Job, error: Exception) -> tuple[str, dict[str, Any]]:
+    """Return the state of a job that an error has ended, and facts for clients."""
+    facts = _error_facts(job, error)
+    if not _lacks_resources(error):
+        return "failed", facts
+    # The machine will have them again.
+    return INTERRUPTED, {"message": f"{facts['message']}; resume the job for the rest"}
 
 
 def _lacks_resources(error: BaseException) -> bool:
