@@ -42,7 +42,7 @@ def test_none_stands_for_no_value_where_that_is_allowed():
         ({"z": "2.5"}, "z = '2.5': write a whole number"),
         ({"zz": 1}, "unknown option 'zz': did you mean z?"),
         ({"rules": "ful"}, "rules = 'ful': input should be 'full' or 'none'"),
-        ({"rules": "fu\0l"}, "rules = 'fu\0l': it holds a NUL character, which no name may have"),
+        ({"rules": "fu\0l"}, "rules = 'fu\\x00l': it holds a NUL character, which no name may have"),
         ({"inner": {"width": 0}}, "width = '0': input should be greater than or equal to 1"),
     ],
 )

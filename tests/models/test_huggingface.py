@@ -104,7 +104,7 @@ def test_the_published_golden_weights_go_there_and_back(tmp_path):
         ({"vocab_size": 7, "crystallm": {"language": "klingon"}}, "no language 'klingon'"),
         ({"num_hidden_layers": -1}, "n_layer = '-1'"),
         ({"num_hidden_layers": 10**9}, "lacks 'model.layers.2"),
-        ({"num_attention_heads": "two"}, "describes no network of ours"),
+        ({"n_embd": 5, "hidden_size": "wide"}, "describes no network of ours"),
         ({"num_hidden_layers": 3}, "lacks 'model.layers.2"),
     ],
 )

@@ -32,6 +32,8 @@ KEPT = "kept"
 OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
 OPTIMADE_MORE = ("species", "dimension_types")
 CHUNK = 200  # rows read at a time from a Parquet file
+SHARED_BYTES = 4_100_000  # stored of a column whose texts are kept once
+BATCH_BYTES = 500_000_000  # of a batch, at most, if all of its rows share the largest text
 BUFFER = 1 << 20  # bytes read at a time of one of its columns
 LARGEST_FIELD = 100_000_000  # characters of a CSV field or line
 
@@ -183,22 +185,20 @@ def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[tuple[_Form
         metadata = pq.read_metadata(path)
         if _least_bytes(metadata) > most:
             raise streams.bomb(path)
-        # Two options, else whole row groups are read ahead: often, that is the whole file. The third keeps
-        # a text that many rows share in memory once.
-        with pq.ParquetFile(
-            path, buffer_size=BUFFER, pre_buffer=False, read_dictionary=_text_columns(metadata)
-        ) as source:
+        shared, n_rows = _reading(metadata)
+        # Two options, else whole row groups are read ahead: often, that is the whole file.
+        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False, read_dictionary=shared) as source:
             names = source.schema_arrow.names
             form = _form(path, names)
             asked = (*form.columns, *form.more, *ID_COLUMNS, SPLIT, *columns)
             wanted = [name for name in dict.fromkeys(asked) if name in names]
             total = 0
-            for batch in source.iter_batches(batch_size=CHUNK, columns=wanted):
+            for batch in source.iter_batches(batch_size=n_rows, columns=wanted):
                 size = sum(map(_unpacked_bytes, batch.columns))
                 total += size
                 if total > most:
                     raise streams.bomb(path)
-                step = CHUNK if size < CHUNK * MAX_BYTES / 10 else 1
+                step = n_rows if size < BATCH_BYTES / 5 else 1
                 for start in range(0, batch.num_rows, step):
                     for record in batch.slice(start, step).to_pylist():
                         yield form, record
@@ -218,9 +218,19 @@ def _least_bytes(metadata: pq.FileMetaData) -> int:
     return sum(max(leaf.total_uncompressed_size, 4 * leaf.num_values) for leaf in _leaves(metadata))
 
 
-def _text_columns(metadata: pq.FileMetaData) -> list[str]:
-    """Return the paths of the columns of texts, those within lists and structs included."""
-    return sorted({leaf.path_in_schema for leaf in _leaves(metadata) if leaf.physical_type == "BYTE_ARRAY"})
+def _reading(metadata: pq.FileMetaData) -> tuple[list[str], int]:
+    """Return the columns whose texts stay in memory once, whatever rows share them, and rows of a batch.
+
+    A few bytes can stand for a batch of large texts, if rows share one text. The texts of a column together
+    are no larger than what is stored of it.
+    """
+    stored: dict[str, int] = {}
+    for leaf in _leaves(metadata):
+        if leaf.physical_type == "BYTE_ARRAY":
+            stored[leaf.path_in_schema] = max(stored.get(leaf.path_in_schema, 0), leaf.total_uncompressed_size)
+    shared = [path for path, size in stored.items() if size <= SHARED_BYTES and "." not in path]
+    largest = max((size for path, size in stored.items() if path not in shared), default=1)
+    return shared, max(1, min(CHUNK, BATCH_BYTES // max(1, largest)))
 
 
 def _unpacked_bytes(array: pa.Array) -> int:
