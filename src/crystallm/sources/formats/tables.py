@@ -227,7 +227,9 @@ def _reading(metadata: pq.FileMetaData) -> tuple[list[str], int]:
     stored: dict[str, int] = {}
     for leaf in _leaves(metadata):
         if leaf.physical_type == "BYTE_ARRAY":
-            stored[leaf.path_in_schema] = max(stored.get(leaf.path_in_schema, 0), leaf.total_uncompressed_size)
+            stored[leaf.path_in_schema] = max(
+                stored.get(leaf.path_in_schema, 0), leaf.total_uncompressed_size
+            )
     shared = [path for path, size in stored.items() if size <= SHARED_BYTES and "." not in path]
     largest = max((size for path, size in stored.items() if path not in shared), default=1)
     return shared, max(1, min(CHUNK, BATCH_BYTES // max(1, largest)))
