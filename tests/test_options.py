@@ -42,6 +42,7 @@ def test_none_stands_for_no_value_where_that_is_allowed():
         ({"z": "2.5"}, "z = '2.5': write a whole number"),
         ({"zz": 1}, "unknown option 'zz': did you mean z?"),
         ({"rules": "ful"}, "rules = 'ful': input should be 'full' or 'none'"),
+        ({"rules": "fu\0l"}, "rules = 'fu\\x00l': it holds a NUL character, which no name may have"),
         ({"inner": {"width": 0}}, "width = '0': input should be greater than or equal to 1"),
     ],
 )
@@ -67,6 +68,15 @@ def test_yaml_must_be_a_mapping(tmp_path):
         read_mapping(path, "z: 2")
     with pytest.raises(CrystallmError, match="cannot be read"):
         read_mapping(tmp_path / "missing.yaml", "z: 2")
+
+
+@pytest.mark.parametrize("text", ["on: 2020-13-45", f"a: {'9' * 10_000}", "[" * 100_000])
+def test_yaml_that_cannot_be_read_is_one_line(tmp_path, text):
+    path = tmp_path / "options.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match="is no YAML that can be read") as caught:
+        read_mapping(path, "a: 1")
+    assert len(str(caught.value)) < 500
 
 
 def test_a_misspelt_name_gets_a_suggestion():

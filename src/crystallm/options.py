@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Options(BaseModel):
     def _none(cls, value: object, info: ValidationInfo) -> object:
         name = info.field_name
         optional = name is not None and type(None) in get_args(cls.model_fields[name].annotation)
+        if isinstance(value, str | PurePath) and "\0" in str(value):
+            raise ValueError("it holds a NUL character, which no name may have")
         return None if optional and isinstance(value, str) and value == "none" else value
 
     @classmethod
@@ -147,8 +149,8 @@ def read_mapping(path: Path, example: str) -> dict[str, Any] | None:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:  # a day 45, 10,000 digits
+        raise InputError(f"{path} is no YAML that can be read: {one_line(error)}") from None
     if content is None:
         return None
     if not isinstance(content, dict):

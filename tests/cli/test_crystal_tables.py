@@ -80,6 +80,21 @@ def test_a_narrow_terminal_still_shows_the_verdict(capsys, monkeypatch):
     assert max(map(len, lines)) <= 80
 
 
+def test_no_value_is_cut_on_a_narrow_page(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_MIN_WIDTH", 0)
+    full = {"energy": -8.123, "formation_energy": -3.456, "z": 4, "z_probability": 0.37}
+    rows = [row(formula="Mg8Al16O32", sample=i, text="one", **full) for i in range(12)]
+    for width in (160, 100, 80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        crystal_tables.print_crystals(rows, "as asked", 1, 40)
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= width
+        for value in ("Mg8Al16O32", "valid", "-8.123", "×12"):
+            assert value in out, (width, value)
+        assert ("-10.0" in out) != ("(too narrow for: log-lik." in out)
+        assert ("(too narrow" in out) == (width < 160)
+
+
 def test_a_long_table_is_cut_and_says_so(capsys):
     crystal_tables.print_crystals([row(sample=i, text=str(i)) for i in range(9)], "as asked", 1, 4)
     assert "... and 5 more" in capsys.readouterr().out

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -424,3 +426,42 @@ def test_a_language_is_asked_for_its_own_tokens(tmp_path, cifs, textbook_structu
         language.encode(textbook_structures[name]) for name in ("rocksalt", "rutile")
     ]
     assert shards.load(tmp_path / "data", "train").vocab_size == 371
+
+
+def test_one_process_at_a_time_prepares_a_folder(tmp_path, cifs, monkeypatch):
+    long = write_long(tmp_path, cifs)
+
+    def start_another(*_, **__):
+        monkeypatch.undo()
+        with pytest.raises(CrystallmError, match="another process writes"):
+            prepare.prepare([long], tmp_path / "data", SOME)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "run_units", start_another)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare([long], tmp_path / "data", SOME)
+    assert prepare.prepare([long], tmp_path / "data", SOME).read == 76
+
+
+def test_a_folder_removed_meanwhile_is_an_error(tmp_path, cifs, monkeypatch):
+    def remove(folder, *args, **kwargs):
+        made = writer.write(folder, *args, **kwargs)
+        (folder / "run.json").unlink()
+        return made
+
+    monkeypatch.setattr(prepare, "writer", SimpleNamespace(write=remove))
+    with pytest.raises(CrystallmError, match=r"run\.json' is gone"):
+        prepare.prepare([write_long(tmp_path, cifs)], tmp_path / "data", SOME)
+
+
+def test_reading_what_is_excluded_is_shown(tmp_path, cifs):
+    phases = []
+
+    @contextlib.contextmanager
+    def progress(what, total, done=0):
+        phases.append(what)
+        yield lambda _: None
+
+    rows = write_csv(tmp_path / "rows.csv", cifs)
+    prepare.prepare([str(rows)], tmp_path / "data", PrepareOptions(exclude=(str(rows),)), progress=progress)
+    assert phases == ["reading excluded crystals", "reading crystals"]

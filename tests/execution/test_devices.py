@@ -22,7 +22,12 @@ def test_a_device_by_name(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("abacus", "no such device: 'abacus'"), ("cuda:99", "'cuda:99' cannot be used")]
+    ("name", "reason"),
+    [
+        ("abacus", "no such device: 'abacus'"),
+        ("cuda:99", "'cuda:99' cannot be used"),
+        ("meta", "cannot compute"),
+    ],
 )
 def test_a_device_that_does_not_exist_is_rejected(name, reason):
     with pytest.raises(InputError, match=reason):

@@ -13,10 +13,11 @@ from crystallm.errors import InputError
 from crystallm.execution.mapping import map_tasks, run_tasks
 from crystallm.execution.pool import Inline, ProcessPool
 from crystallm.execution.tasks import UNLIMITED, Failure, Limits, WorkerStartError
-from misbehaving import behave, wait_for
+from misbehaving import behave, die_once, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +151,10 @@ def test_a_killed_pool_fails_its_tasks() -> None:
     pool = ProcessPool(1)
     pool.kill()
     assert run_tasks(pool, behave, [1]) == [Failure("the worker process died")]
+
+
+def test_a_task_whose_process_is_killed_is_tried_again(tmp_path: Path) -> None:
+    with ProcessPool(1) as pool:
+        assert run_tasks(pool, die_once, [str(tmp_path / "done")]) == ["alive"]
+        (failure,) = run_tasks(pool, behave, ["die"])
+    assert failure.lost

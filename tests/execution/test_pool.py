@@ -120,3 +120,19 @@ def test_a_killed_pool_takes_no_tasks() -> None:
 def test_a_pool_has_at_least_one_worker() -> None:
     with pytest.raises(InputError, match="workers=0"):
         ProcessPool(0)
+
+
+def test_a_stopped_task_frees_its_process():
+    with ProcessPool(1) as pool:
+        first = pool.submit_task(behave, 1).result()[1]
+        hanging, waiting = pool.submit_task(behave, "sleep"), pool.submit_task(behave, 2)
+        time.sleep(0.2)
+        pool.stop_task(waiting)
+        assert waiting.cancelled()
+        pool.stop_task(hanging)
+        assert isinstance(hanging.exception(timeout=60), TaskError)
+        value, second = pool.submit_task(behave, 3).result(timeout=60)
+        assert (value, second == first) == (3, False)
+        pool.stop_task(hanging)  # over: has no effect
+        assert pool.submit_task(behave, 4).result(timeout=60) == [4, second]
+    assert ends(first)

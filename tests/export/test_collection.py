@@ -20,6 +20,8 @@ from crystallm.errors import InputError
 from crystallm.export import collection as export_collection
 from crystallm.export import writers
 from crystallm.sources import collection, parsing
+from crystallm.storage import files as storage_files
+from crystallm.storage import tables
 from crystallm.visualization import notebook_view
 from real_crystals import published
 
@@ -106,6 +108,18 @@ def test_what_is_known_of_a_crystal_goes_with_it(tmp_path, textbook_structures):
     line = json.loads(out["optimade"].read_text().splitlines()[2])
     assert line["attributes"]["_crystallm_log_likelihood"] == -10.5
     assert line["attributes"]["chemical_formula_anonymous"] == "AB"
+
+
+def test_what_a_run_has_thrown_out_goes_only_with_all(tmp_path, textbook_structures, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = textbook_structures["rocksalt"].to(fmt="cif")
+    rows = [{"request": 0, "sample": i, "cif": text, "kept": kept} for i, kept in enumerate((True, False))]
+    storage_files.write_atomically(
+        tmp_path / "run" / "results.parquet", tables.as_parquet(rows, crystals_table.COLUMNS)
+    )
+    assert app.run(["export", "run", "--to", "cif", "--out", "answers", "--quiet"]) == 0
+    assert app.run(["export", "run", "--to", "cif", "--out", "all", "--all", "--quiet"]) == 0
+    assert [len(list((tmp_path / name).iterdir())) for name in ("answers", "all")] == [1, 2]
 
 
 def test_what_cannot_go_is_named_and_the_rest_is_written(tmp_path, textbook_structures):

@@ -52,12 +52,16 @@ def page(context):
     opened.on("pageerror", lambda error: faults.append(str(error)))
     opened.on(
         "console",
-        lambda message: faults.append(message.text) if "Content Security Policy" in message.text else None,
+        lambda message: faults.append(message.text) if _is_fault(message.text) else None,
     )
     opened.on("request", lambda request: _own(request.url, faults))
     yield opened
     opened.close()
     assert faults == []
+
+
+def _is_fault(text: str) -> bool:
+    return "Content Security Policy" in text or "color" in text.lower()
 
 
 def _own(url: str, faults: list[str]) -> None:
@@ -353,6 +357,33 @@ def test_the_way_to_the_crystals_leaves_the_job_alone(page, served):
     page.wait_for_selector("#status:has-text('Cancelled')")
 
 
+def test_a_link_with_a_model_that_is_not_offered_is_refused(page):
+    visit(page, "/?formula=NaCl&n=1&model=nowhere")
+    page.wait_for_selector("#model-error:has-text('nowhere')")
+    assert page.input_value("#model") == "nowhere"
+
+
+def test_z_has_one_name_for_the_likely_ones(page):
+    visit(page, "/?formula=&z=auto")
+    page.fill("#formula", "TiO2")
+    page.wait_for_selector("#reading .cell-formula")
+    for formula in ("TiO2", "Ti2O4"):
+        page.fill("#formula", formula)
+        page.wait_for_selector(f"#reading :text('{'left open' if formula == 'TiO2' else '6 atoms'}')")
+        names = page.locator("#z option").all_inner_texts()
+        assert names.count("likely ones") == 1
+        assert not any("auto" in name for name in names)
+
+
+def test_the_list_of_groups_makes_way_for_the_button(page):
+    visit(page)
+    page.fill("#formula", "Xy2")
+    page.fill("#space_group", "225")
+    page.wait_for_selector("#groups:not([hidden])")
+    page.press("#space_group", "Enter")
+    page.wait_for_selector("#groups", state="hidden")
+
+
 def test_a_server_that_has_gone_is_told(page):
     visit(page)
     page.context.set_offline(True)
@@ -408,6 +439,7 @@ def test_what_the_end_of_the_server_has_interrupted_is_gone_on_with(page, parrot
         visit(page, server.address + ask)
         page.wait_for_selector(".card[data-number]")
         server.kill()
+        page.wait_for_selector("#status:has-text('The server does not answer')")
         server = Served(parrot, tmp_path / "out", port=server.port)
         page.wait_for_selector("#status:has-text('The server ended before this was done')")
         before = set(numbers(page))

@@ -108,6 +108,34 @@ def test_a_truncated_published_file_is_refused(share: float, tmp_path: Path) -> 
         load(tmp_path / "ckpt.pt")
 
 
+def test_a_packed_file_is_refused(tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(GOLDEN / "checkpoint_bias" / "ckpt.pt") as source,
+        zipfile.ZipFile(tmp_path / "ckpt.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in source.namelist():
+            packed.writestr(name, source.read(name))
+        packed.writestr("archive/data/zeros", bytes(10_000_000))
+    with pytest.raises(CheckpointError, match="more than its size: not a checkpoint"):
+        load(tmp_path / "ckpt.pt")
+
+
+def test_another_number_of_layers_is_told_before_any_is_built(
+    published: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crystallm.models.build.GPT", pytest.fail)
+    torch.save(published | {"model_args": published["model_args"] | {"n_layer": 900}}, tmp_path / "ckpt.pt")
+    with pytest.raises(CheckpointError, match=r"the weights of \d layers, its config 900"):
+        load(tmp_path / "ckpt.pt")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"n_layer": ' + "9" * 10_000 + "}"])
+def test_json_that_cannot_be_read_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        load(tmp_path)
+
+
 def test_wrong_states_are_named(published: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "ckpt.pt"
 
@@ -129,5 +157,5 @@ def test_wrong_states_are_named(published: dict[str, Any], tmp_path: Path) -> No
     arguments = published["model_args"]
     refused("rotary", model_args={**arguments, "rotary": True})
     refused("must be a multiple of n_head", model_args={**arguments, "n_head": 5})
-    refused("also holds .* and 11 more", model_args={**arguments, "n_layer": 1})
+    refused("the weights of 2 layers, its config 1", model_args={**arguments, "n_layer": 1})
     refused("no 'model' and 'model_args'", model_args=None)

@@ -102,6 +102,9 @@ def test_the_published_golden_weights_go_there_and_back(tmp_path):
         ({"num_key_value_heads": 1}, "num_key_value_heads is 1"),
         ({"rope_theta": 5e5}, "rope_theta is 500000.0"),
         ({"vocab_size": 7, "crystallm": {"language": "klingon"}}, "no language 'klingon'"),
+        ({"num_hidden_layers": -1}, "n_layer = '-1'"),
+        ({"num_hidden_layers": 10**9}, "lacks 'model.layers.2"),
+        ({"n_embd": 5, "hidden_size": "wide"}, "describes no network of ours"),
         ({"num_hidden_layers": 3}, "lacks 'model.layers.2"),
     ],
 )
@@ -111,6 +114,16 @@ def test_foreign_networks_are_refused(tmp_path, change, said):
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(CrystallmError, match=said):
         load.load_model(folder, device="cpu")
+
+
+def test_a_full_disk_leaves_no_folder(tmp_path, monkeypatch):
+    def full(*_):
+        raise CrystallmError("the disk is full")
+
+    monkeypatch.setattr(huggingface, "write_json", full)
+    with pytest.raises(CheckpointError, match="cannot be written: the disk is full"):
+        huggingface.write(random_model("orbits", "gpt2"), tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_folders_are_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,20 @@ def test_missing_weights_and_names_are_refused(tmp_path: Path, folder: Path) -> 
         load(tmp_path / "run")
     with pytest.raises(InputError, match="no such dtype"):
         load(folder, dtype="int3")
+
+
+def test_devices_and_archives_that_unpack_to_far_more_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if Path("/dev/zero").exists():
+        with pytest.raises(CheckpointError, match="a device or a pipe"):
+            load("/dev/zero")
+    monkeypatch.setattr("crystallm.models.load._FREE_BYTES", 10_000)
+    (tmp_path / "ckpt.pt").write_bytes(bytes(1_000_000))
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "ckpt.pt", "model/ckpt.pt")
+    with pytest.raises(CheckpointError, match="unpacks to more than 20 times its size"):
+        load(tmp_path / "model.tar.gz")
 
 
 def test_weights_of_another_vocabulary_are_refused(network: GPT, folder: Path) -> None:

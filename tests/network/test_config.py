@@ -24,6 +24,10 @@ if TYPE_CHECKING:
         {"dropout": 1.0},
         {"vocab_size": 0},
         {"n_layer": 0},
+        {"n_layer": 10**5},
+        {"n_embd": 10**9, "n_head": 1},
+        {"n_layer": 1000, "n_embd": 8192},
+        {"context": 10**21},
         {"language": ""},
     ],
 )

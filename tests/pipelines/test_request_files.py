@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
+import sys
 import tracemalloc
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +16,6 @@ from crystallm.errors import CrystallmError, InputError
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request
 from crystallm.pipelines import request_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CSV = "id,formula,z,space_group,n\na,TiO2,2,136,3\nb,NaCl,auto,,\n\nc, ZnS ,,auto,1\n"
 ASKED = [
@@ -100,6 +99,63 @@ def test_composition_is_another_name_of_formula(tmp_path: Path) -> None:
         list(request_files.read(tmp_path / "both.csv", n=1))
 
 
+@pytest.mark.parametrize(
+    ("content", "asked"),
+    [
+        (
+            "Compound;Z;Space group\n# a comment\nTiO2;2;136\n",
+            [Request(formula="TiO2", z=2, space_group="136", n=1)],
+        ),
+        ("# made by hand\n\tFormula\tn\n\tNaCl\t3\n", [Request(formula="NaCl", z="auto", n=3)]),
+        ("chemical formula,samples,,\nTiO2,4,,\n", [Request(formula="TiO2", z="auto", n=4)]),
+    ],
+)
+def test_spreadsheets_write_csv_their_way(tmp_path: Path, content: str, asked: list[Request]) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    assert list(request_files.read(tmp_path / "a.csv", n=1)) == asked
+
+
+def test_lines_are_counted_with_the_comments(tmp_path: Path) -> None:
+    for name, head in (("a.csv", "formula\n"), ("a.txt", "")):
+        (tmp_path / name).write_text(f"# one\n{head}TiO2\n# two\nXx\n")
+        with pytest.raises(InputError, match=f"line {5 if head else 4}: 'Xx'"):
+            list(request_files.read(tmp_path / name, n=1))
+
+
+def test_a_workbook_is_read_as_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openpyxl = pytest.importorskip("openpyxl", reason="workbooks need openpyxl")
+    book = openpyxl.Workbook()
+    for row in (
+        ["Compound", "Z", "n", "id"],
+        ["TiO2", 2.0, None, 5],
+        [None, None, None, None],
+        ["NaCl", "auto", 3],
+    ):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    asked = [Request(formula="TiO2", z=2, n=7), Request(formula="NaCl", z="auto", n=3)]
+    assert list(request_files.read(tmp_path / "a.xlsx", n=7)) == asked
+    (tmp_path / "torn.xlsx").write_bytes((tmp_path / "a.xlsx").read_bytes()[:200])
+    with pytest.raises(InputError, match="no readable Excel workbook"):
+        list(request_files.read(tmp_path / "torn.xlsx", n=1))
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(CrystallmError, match="save it as CSV"):
+        list(request_files.read(tmp_path / "a.xlsx", n=1))
+
+
+@pytest.mark.parametrize(("content", "ending"), [("Formula;n\nTiO2;2\n", ".csv"), ("# x\nTiO2\n", ".txt")])
+def test_a_pipe_is_read_once_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, ending: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    copy = request_files.place(Path("-"))
+    assert copy.suffix == ending
+    for _ in range(2):
+        assert [request.formula for request in request_files.read(copy, n=1)] == ["TiO2"]
+    (tmp_path / "a.csv").write_text(content)
+    assert request_files.place(tmp_path / "a.csv") == tmp_path / "a.csv"
+
+
 def test_a_text_has_a_formula_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("TiO2\n\n  (NH4)2SO4 \n")
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"TiO2\n(NH4)2SO4"))
@@ -140,7 +196,7 @@ def test_a_broken_row_of_a_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="row 3: 'Xx': Xx is not an element"):
         request_files.read_requests(as_parquet(tmp_path / "a.parquet", rows), n=1)
     with pytest.raises(InputError, match="there must be the columns"):
-        request_files.read_requests(as_parquet(tmp_path / "b.parquet", [{"compound": "TiO2"}]), n=1)
+        request_files.read_requests(as_parquet(tmp_path / "b.parquet", [{"material": "TiO2"}]), n=1)
     with pytest.raises(CrystallmError, match="cannot be read"):
         request_files.read_requests(tmp_path / "none.parquet", n=1)
 

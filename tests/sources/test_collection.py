@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
 import json
+import os
+import tarfile
 import tracemalloc
 from dataclasses import asdict
 
@@ -233,6 +236,36 @@ def test_what_cannot_be_read_is_named_and_stops_nothing(tmp_path, monkeypatch):
     assert "unpacks to more" in found["d-packed"].problem
     assert "cannot be read" in found["e-torn"].problem
     assert found["f-latin"] == Entry("f-latin", "data_x # Müller\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+def test_what_is_no_file_is_named_and_stops_nothing(tmp_path, textbook_structures):
+    textbook_structures["rocksalt"].to(str(tmp_path / "a.cif"))
+    (tmp_path / "loop.cif").symlink_to("loop.cif")
+    (tmp_path / "lost.json").symlink_to("nowhere")
+    (tmp_path / "above").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe.cif")
+    found = {entry.id: entry.problem for entry in collection.read(tmp_path)}
+    nowhere = "a link that leads to no file"
+    pipe = "a pipe, a socket or a device, which is not read"
+    assert found == {"a": "", "loop": nowhere, "lost.json": nowhere, "pipe": pipe}
+
+
+def test_names_that_are_not_utf_8_are_cleaned(tmp_path, textbook_structures):
+    text = textbook_structures["rocksalt"].to(fmt="cif").encode()
+    (tmp_path / "folder").mkdir()
+    try:
+        (tmp_path / "folder" / os.fsdecode(b"caf\xe9.cif")).write_bytes(text)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    with tarfile.open(tmp_path / "latin.tar", "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as archive:
+        member = tarfile.TarInfo("café.cif")
+        member.size = len(text)
+        archive.addfile(member, io.BytesIO(text))
+    for name in ("folder", "latin.tar"):
+        (entry,) = collection.read(tmp_path / name)
+        assert entry.id == "caf?"
+        assert entry.text == text.decode()
 
 
 @pytest.mark.parametrize("name", ["nothing.cif", "crystals.doc", "empty"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,3 +220,26 @@ def test_the_configuration_is_kept_as_json(tmp_path):
     folder(
         tmp_path, {"seed": 1, "requests": [("TiO2", 2)]}
     ).open()  # and is the same question when asked again
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path):
+    first, second = folder(tmp_path), folder(tmp_path)
+    with first.held():
+        with first.held():  # nested
+            fill(first, [0])
+        with pytest.raises(CrystallmError, match="another process writes"), second.held():
+            pytest.fail("both hold it")
+    with second.held():
+        assert second.done() == [0]
+    with folder(None).held():
+        pass
+
+
+def test_a_folder_removed_during_a_run_is_an_error(tmp_path):
+    run = folder(tmp_path / "run")
+    fill(run, [0])
+    shutil.rmtree(tmp_path / "run")
+    for write in (lambda: fill(run, [1]), run.finish):
+        with pytest.raises(CrystallmError, match=r"run\.json' is gone"):
+            write()
+    assert not (tmp_path / "run").exists()

@@ -56,6 +56,7 @@ def test_a_pattern_has_the_peaks_of_its_cell(served):
 
 def test_an_archive_holds_all_formats_and_facts(served, relaxed):
     answer = served.get(f"/api/v1/jobs/{relaxed['id']}/archive")
+    assert 'filename="TiO2-seed5.zip"' in answer.headers["content-disposition"]
     with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
         names = archive.namelist()
         facts = json.loads(archive.read("crystals.json"))

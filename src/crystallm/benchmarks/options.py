@@ -147,7 +147,7 @@ class UnconditionalOptions(WorkerOptions):
     n: int = same(
         Request, "n", default=1000, description="Valid crystals drawn for the Wasserstein distances."
     )
-    seed: int = same(CommonOptions, "seed", description="Seed of the draw.")
+    seed: int = same(CommonOptions, "seed", lt=2**63, description="Seed of the draw.")
     out: Path | None = same(CommonOptions, "out", description="JSON file for the scores and the reasons.")
 
 

@@ -17,6 +17,7 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnknownComma
 
 from crystallm.cli.command_loader import COMMANDS, add_commands
 from crystallm.errors import CrystallmError, InputError
+from crystallm.execution import interrupt
 from crystallm.version import __version__
 
 
@@ -86,6 +87,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    interrupt.watch()
     try:
         with _warnings_on_standard_error():
             make_app(words)(
@@ -95,6 +97,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 result_action="return_value",
             )
         sys.stdout.flush()
+        interrupt.check()
     except CycloptsError as error:
         return _complain(_usage_error(error), 2)
     except CrystallmError as error:

@@ -6,15 +6,17 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
 
 from crystallm.execution.progress import Progress
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 
 @contextlib.contextmanager
@@ -155,21 +157,64 @@ def _lines(what: str, total: int, done: int, pace: Pace) -> Callable[[int], None
     return advance
 
 
+_MIN_COLUMNS = 2
+_EDGES = 2  # of a table, which rich does not measure
+_ANY_WIDTH = 10_000
 _MIN_WIDTH = 120
 """Width of the output if it is not a terminal: 80 columns cut table cells."""
 
 
+class FittingTable(Table):
+    """A table that leaves out whole columns of a narrow page, so that no value is cut.
+
+    Args:
+        title: above it.
+        least: heads of columns that go first; then those go that stand last.
+        padding: of cells, to the left and to the right.
+    """
+
+    def __init__(self, title: str | None = None, *, least: Sequence[str] = (), padding: int = 1) -> None:
+        super().__init__(
+            title=None if title is None else plain(title),
+            title_justify="left",
+            header_style="bold",
+            box=box.SIMPLE_HEAD,
+            padding=(0, padding),
+        )
+        self._least = least
+        self.left_out: list[str] = []
+
+    def add_column(self, *args: Any, **options: Any) -> None:
+        """Add a column; a text that is too long goes on in the next line."""
+        super().add_column(*args, **{"overflow": "fold", **options})
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the table."""
+        wide = options.update(max_width=_ANY_WIDTH)
+        for column in self.columns:
+            if column.no_wrap:
+                cells = (column.header, *column.cells)
+                column.min_width = max(Measurement.get(console, wide, cell).maximum for cell in cells)
+        while len(self.columns) > _MIN_COLUMNS:
+            if Measurement.get(console, wide, self).minimum + _EDGES <= options.max_width:
+                break
+            self._leave_out()
+        yield from super().__rich_console__(console, options)
+        if self.left_out:
+            yield Text(f"(too narrow for: {', '.join(self.left_out)})")
+
+    def _leave_out(self) -> None:
+        heads = [str(column.header).partition("\n")[0] for column in self.columns]
+        place = next((heads.index(head) for head in self._least if head in heads), len(heads) - 1)
+        self.left_out.append(heads[place])
+        del self.columns[place]
+        for number, column in enumerate(self.columns):
+            column._index = number  # noqa: SLF001 - which rich gave it when it was added
+
+
 def new_table(title: str | None = None) -> Table:
     """Return an empty table in the common style, with its title on the left."""
-    from rich import box
-    from rich.table import Table
-
-    return Table(
-        title=None if title is None else plain(title),
-        title_justify="left",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-    )
+    return FittingTable(title)
 
 
 def plain(text: str) -> str:
@@ -179,7 +224,6 @@ def plain(text: str) -> str:
 
 def page() -> Console:
     """Return standard output, wide enough for tables if it is not a terminal."""
-    from rich.console import Console
 
     class PageConsole(Console):
         """A console that raises BrokenPipeError, which the command line handles."""

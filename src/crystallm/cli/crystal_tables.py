@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
-from crystallm.cli.console import counted, page, plain
+from crystallm.cli.console import FittingTable, counted, page, plain
 from crystallm.crystals.annotation import missing_energies
 
 _REASONS = 10
 _REASON = 90
 _RELATED = {"formation_energy": "formation", "e_above_hull": "above hull"}
 """Columns of relative energies, eV per atom, and their headings."""
+_LEAST = ("log-lik.", "Å³/atom", "formation", "above hull", "cell (Å, degrees)", "Z")
+"""Headings of columns that a narrow page leaves out, the first ones first."""
 LARGE_CELL = 100
 """Atoms of a cell above which advice is printed if no crystal is plausible."""
 UNWRITTEN = "no files: --out FOLDER writes them"
@@ -61,7 +60,8 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
     more = [name for name in _RELATED if any(row.get(name) is not None for row in rows)]
     with_relatives = any(row.get("relative") is not None for row in rows)
     with_z = any(row.get("z_probability") is not None for row in rows)
-    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = FittingTable(None, least=_LEAST)
+    table.title = title
     table.add_column("formula", overflow="fold")
     if with_z:
         table.add_column("Z", justify="right", no_wrap=True)

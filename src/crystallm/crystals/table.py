@@ -44,6 +44,7 @@ COLUMNS = {
     "cluster": "int32",
     "cluster_size": "int32",
     "rank": "int32",
+    "kept": "bool",
     "energy": "float64",
     "energy_reason": "string",
     "formation_energy": "float64",
@@ -63,7 +64,8 @@ energy in eV per atom, log-likelihood in nats, probabilities from 0 to 1.
 
 What cannot be computed is null, with the reason in `reasons`. cluster, cluster_size and rank are null
 without ranking; energy, formation_energy and e_above_hull unless they are requested, with the reason for a
-missing energy in `energy_reason`. relative, relative_formula and relative_distance name the known crystal
+missing energy in `energy_reason`. `kept` is false for what only_valid or best drop. relative,
+relative_formula and relative_distance name the known crystal
 that one was made of (see `references.similarity`), null for sampled crystals. With relaxation, energy, cell,
 volume and `cif` are those of the relaxed structure, all other columns those of the sampled one."""
 

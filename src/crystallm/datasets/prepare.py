@@ -40,7 +40,7 @@ from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.execution.tasks import Failure, Limits
 from crystallm.language import get_language
 from crystallm.sources.splits import place_and_split, read_rows, read_splits
-from crystallm.storage.run_folder import CONFIG, FACTS, RunFolder
+from crystallm.storage.run_folder import CONFIG, FACTS, RunFolder, require_config
 from crystallm.structures.known_structures import known_equals
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def prepare(
     Raises:
         InputError: an input that cannot be read or holds no row, a folder that holds something else, or an
             input that changed since the run was started.
-        CrystallmError: the folder cannot be written.
+        CrystallmError: the folder cannot be written, or another process writes it.
     """
     options = options or PrepareOptions()
     path, inputs = Path(out), [str(spec) for spec in inputs]
@@ -91,19 +91,24 @@ def prepare(
     options = _decide_auto(inputs, options)
     with contextlib.ExitStack() as stack:
         where = executor or stack.enter_context(local_executor(workers))
-        exclusions = _read_exclusions(options, where, workers)
+        exclusions = _read_exclusions(options, where, workers, progress)
+        stack.enter_context(folder.held())
+        if folder.finished:  # by another process meanwhile
+            return report.read(path)
         rows = itertools.chain.from_iterable(map(read_rows, inputs))
         process_all(rows, options, folder, workers=workers, executor=where, progress=progress)
-    selection = select_rows(
-        folder.tables,
-        options,
-        exclusions,
-        lambda candidates: _equal_to_known(candidates, options, exclusions, workers, executor),
-    )
-    result = writer.write(
-        path, folder.tables, selection, options=options, inputs=inputs, n_unreadable=exclusions.n_unreadable
-    )
-    folder.drop_parts()
+        selection = select_rows(
+            folder.tables,
+            options,
+            exclusions,
+            lambda candidates: _equal_to_known(candidates, options, exclusions, workers, executor),
+        )
+        n_unreadable = exclusions.n_unreadable
+        result = writer.write(
+            path, folder.tables, selection, options=options, inputs=inputs, n_unreadable=n_unreadable
+        )
+        require_config(path)
+        folder.drop_parts()
     return result
 
 
@@ -241,24 +246,25 @@ class _Rows:
 # -- what the data set must not hold -------------------------------------------------------------------------
 
 
-def _read_exclusions(options: PrepareOptions, executor: Executor, workers: int) -> Exclusions:
+def _read_exclusions(
+    options: PrepareOptions, executor: Executor, workers: int, progress: Progress
+) -> Exclusions:
     """Read the collections whose crystals the data set must not hold."""
     exclusions = Exclusions()
-    by = options.exclude_by
-    for path in options.exclude:
-        if by == ("id",):
-            exclusions.ids |= {row["id"]: Path(path).name for row in read_rows(path)}
-            continue
-        for record in read_crystals(path, executor, workers, options.symprec, symmetry="formula-group" in by):
-            if "id" in by:
-                exclusions.ids[record["id"]] = Path(path).name
-            if record["step"]:
-                exclusions.n_unreadable += 1
+    if not options.exclude:
+        return exclusions
+    by, numbers = options.exclude_by, itertools.count(1)
+    with progress("reading excluded crystals", None) as advance:
+        for path in options.exclude:
+            name = Path(path).name
+            if by == ("id",):
+                exclusions.ids |= {row["id"]: name for row in read_rows(path)}
                 continue
-            if "formula-group" in by:
-                exclusions.groups[record["formula"], record["space_group"]] = record["id"]
-            if "structure" in by:
-                exclusions.texts.setdefault(record["formula"], []).append((record["id"], record["cif"]))
+            symmetry = "formula-group" in by
+            for record in read_crystals(path, executor, workers, options.symprec, symmetry=symmetry):
+                exclusions.add(record, name, by)
+                if not (number := next(numbers)) % 100:
+                    advance(number)
     return exclusions
 
 

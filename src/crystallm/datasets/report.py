@@ -85,7 +85,7 @@ def read(folder: Path) -> PreparationReport:
         for name in ("lengths", "unused_tokens"):
             record[name] = tuple(record[name])
         return PreparationReport(**record)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CrystallmError(f"{str(path)!r} is not a report ({error}): prepare the data again") from None
 
 

@@ -24,7 +24,7 @@ from crystallm.datasets.process_row import digest
 from crystallm.sources.splits import SPLITS, read_splits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -62,6 +62,18 @@ class Exclusions:
     groups: dict[tuple[str, int], str] = field(default_factory=dict)
     texts: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     n_unreadable: int = 0
+
+    def add(self, record: Mapping[str, Any], collection: str, by: Container[str]) -> None:
+        """Add a crystal of a collection, by its `id`, `formula-group` or `structure`."""
+        if "id" in by:
+            self.ids[record["id"]] = collection
+        if record["step"]:
+            self.n_unreadable += 1
+            return
+        if "formula-group" in by:
+            self.groups[record["formula"], record["space_group"]] = record["id"]
+        if "structure" in by:
+            self.texts.setdefault(record["formula"], []).append((record["id"], record["cif"]))
 
     def reason(self, row_id: str, formula: str, group: int | None) -> str:
         """Return why a row is excluded by its id or by formula and space group; "" if it is not."""

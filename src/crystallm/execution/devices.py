@@ -22,6 +22,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"no such device: {str(device)!r}; try 'cpu', 'cuda' or 'auto'") from error
+    if resolved.type == "meta":  # which holds no numbers
+        raise InputError("device 'meta' cannot compute: try 'cpu', 'cuda' or 'auto'")
     try:
         torch.empty(0, device=resolved)
     except (AssertionError, RuntimeError) as error:  # torch was built without it, or its driver is missing

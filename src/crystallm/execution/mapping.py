@@ -41,6 +41,8 @@ AHEAD = 1000
 CHUNK = 20
 """Maximum number of tasks that travel to such an executor together: to schedule one costs milliseconds."""
 
+LOST_ATTEMPTS = 2
+"""How often a task is tried whose process dies."""
 _CHUNKS = 64
 """Minimum number of chunks of few tasks, to keep many workers busy."""
 
@@ -62,7 +64,8 @@ def map_tasks(
         tasks: JSON values; may be endless.
         ahead: maximum number of tasks that are drawn and not done.
         limits: of one task; None for tasks that open processes themselves. `Inline` has no limits.
-        attempts: how often a task is tried before it counts as failed.
+        attempts: how often a task is tried before it counts as failed; twice at least where its process
+            died, which somebody else may have killed.
         split: parts of a task, which are run in place of a task that failed; one part or none: it has failed.
 
     Returns:
@@ -187,7 +190,7 @@ def _map(
             items = running.pop(future)
             n_running -= len(items)
             for item, value in zip(items, _values(future, len(items)), strict=True):
-                if isinstance(value, Failure) and (more := _retries(item, attempts, split)):
+                if isinstance(value, Failure) and (more := _retries(item, value, attempts, split)):
                     again.extend(more)
                 else:
                     yield item.number, item.task, value
@@ -239,9 +242,11 @@ def _values(future: Future[Any], n: int) -> list[Any]:
     return [value] * n
 
 
-def _retries(item: _Item, attempts: int, split: Callable[[Any], Sequence[Any]] | None) -> list[_Item]:
+def _retries(
+    item: _Item, failure: Failure, attempts: int, split: Callable[[Any], Sequence[Any]] | None
+) -> list[_Item]:
     """Return what is run in place of a task that failed."""
-    if item.attempt < attempts:
+    if item.attempt < (max(attempts, LOST_ATTEMPTS) if failure.lost else attempts):
         return [item._replace(attempt=item.attempt + 1)]
     parts = [] if split is None else split(item.task)
     return [_Item(item.number, part, 1) for part in parts] if len(parts) > 1 else []
@@ -254,10 +259,10 @@ def _value(future: Future[Any]) -> Any:
     except WorkerStartError:
         raise
     except TaskError as error:
-        return Failure(error.reason)
+        return Failure(error.reason, error.lost)
     except CancelledError:
         return Failure("cancelled")
     except BrokenExecutor:
-        return Failure("the worker process died")
+        return Failure("the worker process died", lost=True)
     except Exception as error:  # noqa: BLE001 - one task's failure is that task's result
         return Failure(describe(error))

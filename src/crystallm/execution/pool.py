@@ -6,9 +6,11 @@ import atexit
 import itertools
 import threading
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from crystallm.errors import InputError
 from crystallm.execution.process import Process
@@ -17,10 +19,17 @@ from crystallm.execution.tasks import (
     Function,
     Limits,
     TaskError,
-    WorkerStartError,
     name_of,
     resolve_function,
 )
+
+
+@dataclass
+class _RunningTask:
+    """A task of a pool: the process that runs it, and whether it is to end."""
+
+    process: Process | None = None
+    stopped: bool = False
 
 
 class ProcessPool(Executor):
@@ -48,6 +57,7 @@ class ProcessPool(Executor):
         self._lock = threading.Lock()
         self._alive: set[Process] = set()
         self._idle: list[Process] = []
+        self._runs: WeakKeyDictionary[Future[Any], _RunningTask] = WeakKeyDictionary()
         self.killed = False
 
     def submit(self, function: Function, /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -74,7 +84,20 @@ class ProcessPool(Executor):
         name = name_of(function)
         if self.killed:
             raise BrokenExecutor("the pool was killed")
-        return self._threads.submit(self._run, name, task, limits)
+        run = _RunningTask()
+        future = self._threads.submit(self._run, run, name, task, limits)
+        self._runs[future] = run
+        return future
+
+    def stop_task(self, future: Future[Any]) -> None:
+        """Cancel a task of `submit_task`; if it runs, its process is ended at once."""
+        run = self._runs.get(future)
+        if future.cancel() or run is None:
+            return
+        with self._lock:
+            run.stopped = True
+            if run.process is not None:
+                run.process.stop()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes when all submitted tasks are done.
@@ -107,18 +130,19 @@ class ProcessPool(Executor):
             self.kill()
         self.shutdown()
 
-    def _run(self, name: str, task: Any, limits: Limits) -> Any:
-        process = self._take(name, limits.memory_gb)
+    def _run(self, run: _RunningTask, name: str, task: Any, limits: Limits) -> Any:
+        process = self._take(run, name, limits.memory_gb)
         try:
+            process.load(name)
             return process.run(task, limits.seconds)
         finally:
-            self._give_back(process)
+            self._give_back(run, process)
 
-    def _take(self, name: str, memory_gb: float | None) -> Process:
-        """Return a process of this memory limit that has loaded the function: an idle one or a new one."""
+    def _take(self, run: _RunningTask, name: str, memory_gb: float | None) -> Process:
+        """Return a process of this memory limit: an idle one, best of this function, or else a new one."""
         with self._lock:
-            if self.killed:
-                raise TaskError("the pool was shut down")
+            if self.killed or run.stopped:
+                raise TaskError("the pool was shut down" if self.killed else "the task was stopped")
             idle = [process for process in self._idle if process.memory_gb == memory_gb]
             process = next((p for p in idle if p.function == name), idle[-1] if idle else None)
             if process is None:
@@ -127,15 +151,12 @@ class ProcessPool(Executor):
                 self._alive.add(process)
             else:
                 self._idle.remove(process)
-        try:
-            process.load(name)
-        except WorkerStartError:
-            self._give_back(process)
-            raise
+            run.process = process
         return process
 
-    def _give_back(self, process: Process) -> None:
+    def _give_back(self, run: _RunningTask, process: Process) -> None:
         with self._lock:
+            run.process = None
             if process.dead:
                 self._alive.discard(process)
             else:

@@ -84,6 +84,7 @@ class Process:
             TaskError: it failed. After a limit or a crash, `dead` is set.
         """
         self._send({"task": task})
+        lost = False
         line, late = self._receive(seconds)
         if line and not late:
             answer: dict[str, Any] = json.loads(line)
@@ -95,9 +96,9 @@ class Process:
         elif late:
             reason = f"took longer than {seconds:g} s"
         else:
-            reason = f"the worker process died with code {self._process.wait()}"
+            reason, lost = f"the worker process died with code {self._process.wait()}", True
         self.stop()
-        raise TaskError(reason)
+        raise TaskError(reason, lost=lost)
 
     def stop(self) -> None:
         """End the process at once."""

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from crystallm.errors import CrystallmError
+from crystallm.execution import interrupt
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.storage.run_folder import RunFolder
 
@@ -70,7 +71,7 @@ def run_units(
 
     Raises:
         InputError: the folder holds another run, or a unit of another content.
-        CrystallmError: the folder cannot be written, or a unit was not done.
+        CrystallmError: the folder cannot be written, another process writes it, or a unit was not done.
     """
     folder.check()
     if folder.finished:
@@ -80,13 +81,14 @@ def run_units(
     first = next(todo, None)
     if first is None:
         return
-    with progress(task, total, missing.skipped) as advance:
+    with folder.held(), progress(task, total, missing.skipped) as advance:
         missing.report_to(advance)
         with contextlib.closing(work(itertools.chain([first], todo), missing.report)) as results:
             for result in results:
                 digest_of_unit = missing.digests.pop(result.unit, None)
                 folder.write_unit(result.unit, result.rows, result.cifs, digest_of_unit)
                 missing.count(result.unit)
+                interrupt.check()
     deque(todo, maxlen=0)  # what `work` has left is not done
     if missing.open:
         raise CrystallmError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from operator import attrgetter
 from typing import Any
@@ -49,17 +49,25 @@ class Failure:
 
     Attributes:
         reason: the limit that was exceeded, or the error that was raised, in a few words.
+        lost: whether its process died, which need not be due to the task.
     """
 
     reason: str
+    lost: bool = field(default=False, compare=False)
 
 
 class TaskError(CrystallmError):
-    """A task failed: its process crashed or exceeded a limit, or the function raised."""
+    """A task failed: its process crashed or exceeded a limit, or the function raised.
 
-    def __init__(self, reason: str) -> None:
+    Args:
+        reason: in a few words.
+        lost: whether its process died, which need not be due to the task.
+    """
+
+    def __init__(self, reason: str, *, lost: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.lost = lost
 
 
 class WorkerStartError(CrystallmError):

@@ -55,6 +55,7 @@ def export(
     out: str | os.PathLike[str] | None = None,
     *,
     only_valid: bool = False,
+    everything: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Exported:
     """Write the crystals of a collection in another format.
@@ -65,6 +66,7 @@ def export(
         out: file or folder, which must not be there; a file named without an ending is given that of the
             format; by default the name of the source with that ending, in the folder at hand.
         only_valid: leave out crystals of a run that are not plausible.
+        everything: also crystals that the options of the run have thrown out.
         progress: called with the number of crystals read.
 
     Raises:
@@ -89,7 +91,7 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         # pymatgen warns of elements without an electronegativity, and of long names.
         with quiet_libraries(), writer(new) as write:
-            for found in _items(source, only_valid=only_valid, progress=progress):
+            for found in _items(source, only_valid=only_valid, everything=everything, progress=progress):
                 if not isinstance(found, Item):
                     skipped.append(found)
                     continue
@@ -126,13 +128,17 @@ def _remove(path: Path) -> None:
 
 
 def _items(
-    source: str | os.PathLike[str], *, only_valid: bool, progress: Callable[[int], None] | None
+    source: str | os.PathLike[str],
+    *,
+    only_valid: bool,
+    everything: bool,
+    progress: Callable[[int], None] | None,
 ) -> Iterator[Item | tuple[str, str]]:
     """Yield the crystals of a collection, or id and reason of each that cannot be read."""
     from crystallm.sources import parsing
 
     names: Counter[str] = Counter()
-    for number, (entry, row) in enumerate(_entries(Path(source)), 1):
+    for number, (entry, row) in enumerate(_entries(Path(source), everything=everything), 1):
         name = file_name(entry.id)
         names[name] += 1
         if names[name] > 1:
@@ -175,7 +181,7 @@ def _fact(name: str, cell: Any) -> Any:
     return int(number) if number.is_integer() else None  # as others write 136.0
 
 
-def _entries(source: Path) -> Iterator[tuple[Entry, dict[str, Any]]]:
+def _entries(source: Path, *, everything: bool) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Yield entries, with their rows of a run or a table."""
     from crystallm.sources import collection
     from crystallm.sources import entry as sources_entry
@@ -187,6 +193,6 @@ def _entries(source: Path) -> Iterator[tuple[Entry, dict[str, Any]]]:
         tables = [source]
     if tables:
         for path in tables:
-            yield from rows(path, FACTS)
+            yield from rows(path, FACTS, everything=everything)
     else:
         yield from ((entry, {}) for entry in collection.read(source))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.models.options import ConvertOptions
-from crystallm.options import CommonOptions, same
+from crystallm.options import CommonOptions, Flag, same
 from crystallm.sources.options import SourceOptions
 
 Format = Literal["cif", "poscar", "extxyz", "ase", "csv", "pymatgen", "optimade", "genbench"]
@@ -30,3 +30,5 @@ class ExportOptions(SourceOptions):
     only_valid: bool = same(
         SelectionOptions, "only_valid", description="Leave out crystals of a run that are not plausible."
     )
+    everything: Annotated[bool, Flag(name="--all")] = False
+    """Also export crystals that the options of the run, such as --only-valid and --best, have dropped."""

@@ -132,17 +132,23 @@ def generate(
         generator = make_generator(network, [request], settings, selection, library, executor=pool)
         (crystals,) = generator.generate_valid([0]) if selection.only_valid else generator.generate([0])
         _annotate(crystals, selection, device=settings.device, executor=pool)
-    name = formula or elements or "no formula"
+    kept = _select(crystals, selection)
+    _warn(formula or elements or "no formula", n, crystals, kept, selection)
+    return kept
+
+
+def _warn(
+    name: str, n: int, crystals: list[Crystal], kept: list[Crystal], selection: SelectionOptions
+) -> None:
+    """Log where fewer crystals than requested are plausible or distinct, or some have no energy."""
     if selection.only_valid and (n_plausible := count_valid(crystals)) < n:
         LOG.warning(
             "%s: %d of %d crystals are plausible after %d attempts", name, n_plausible, n, len(crystals)
         )
-    kept = _select(crystals, selection)
     if selection.best is not None and len(kept) < selection.best:
         LOG.warning("%s: distinct crystals: %d, fewer than the best %d", name, len(kept), selection.best)
     if said := missing_energies([(crystal.energy, crystal.energy_reason) for crystal in crystals]):
         LOG.warning("%s: %s", name, said)
-    return kept
 
 
 def _formula_text(formula: str | Composition | Structure | None) -> str | None:

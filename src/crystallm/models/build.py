@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zipfile
@@ -28,6 +29,7 @@ WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
 # Causal masks that old versions of the published code stored as buffers; not needed here.
 _MASK_BUFFER = re.compile(r"transformer\.h\.\d+\.attn\.(?:bias|masked_bias)")
 _FILLING = {"normal_", "uniform_", "kaiming_uniform_", "zeros_", "ones_", "fill_"}
+_LAYER = re.compile(r"transformer\.h\.(\d+)\.")
 _HEAD, _TOKENS = "lm_head.weight", "transformer.wte.weight"
 
 
@@ -55,6 +57,7 @@ def build(
     Raises:
         CheckpointError: names, shapes or dtypes do not fit the config.
     """
+    _check_layers(config, state, path)
     # On the meta device: allocates no memory for weights that may not fit, and draws no random numbers.
     with torch.device("meta"), _SkipInit():
         network = GPT(config)
@@ -67,6 +70,13 @@ def build(
     if device.type == "cpu" and dtype == torch.float32:
         network.pack()
     return network.eval()
+
+
+def _check_layers(config: ModelConfig, state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError if the weights have another number of layers, before any is built."""
+    found = {match[1] for name in state if (match := _LAYER.match(name))}
+    if len(found) != config.n_layer:
+        raise CheckpointError(f"{path} has the weights of {len(found)} layers, its config {config.n_layer}")
 
 
 def _check_state(expected: Mapping[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
@@ -101,7 +111,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
@@ -119,15 +129,27 @@ def parse_config(fields: Mapping[str, Any], path: Path) -> ModelConfig:
         raise CheckpointError(f"{path}: {field + value + ': ' if field else ''}{first['msg']}") from error
 
 
+def _check_packed(path: Path) -> None:
+    """Raise CheckpointError if a file unpacks to more than its size: torch stores its tensors unpacked."""
+    size = 0
+    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError), zipfile.ZipFile(path) as content:
+        size = sum(member.file_size for member in content.infolist())
+    if size > path.stat().st_size:
+        raise CheckpointError(f"{path} unpacks to {size / 1e6:,.0f} MB, more than its size: not a checkpoint")
+
+
 def read_published(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Read config and state dict of a published `ckpt.pt`: plain data and tensors, no code is run.
 
     Raises:
         CheckpointError: the file is not such a checkpoint.
     """
+    packed = zipfile.is_zipfile(path)
+    if packed:
+        _check_packed(path)
     try:
         # Memory-mapped: most of a published file is the optimizer state, which is not read.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=packed)
     except Exception as error:  # of many types, depending on the content
         raise CheckpointError(
             f"{path} is not a checkpoint of plain tensors and was not loaded "

@@ -15,14 +15,17 @@ Does not depend on transformers.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 
-from crystallm.errors import CheckpointError, CrystallmError
+from crystallm.errors import CheckpointError, CrystallmError, one_line
 from crystallm.models.build import read_json
-from crystallm.network.config import LAYER_NORM_EPS, ROTARY_BASE, ModelConfig
+from crystallm.network.config import LAYER_NORM_EPS, MAX_LAYERS, ROTARY_BASE, ModelConfig
+from crystallm.options import error_line
 from crystallm.storage.files import write_json
 
 if TYPE_CHECKING:
@@ -58,12 +61,14 @@ def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | 
     Raises:
         CheckpointError: the folder is not empty, or cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from crystallm.models import huggingface_tokenizer, model_card
 
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    is_new = not folder.exists()
+    if not is_new and not (folder.is_dir() and not any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists: choose another folder")
     state = {
         name: tensor.detach().to("cpu", dtype or tensor.dtype).clone().contiguous()
@@ -91,10 +96,22 @@ def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | 
         )
         write_json(folder / "card.json", model.card)
         (folder / "README.md").write_text(model_card.markdown(model), encoding="utf-8")
-    except (OSError, CrystallmError) as error:
+    except BaseException as error:
+        _remove_content(folder, is_new)
+        if not isinstance(error, (OSError, CrystallmError, SafetensorError)):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{folder} cannot be written: {reason}") from error
     return folder
+
+
+def _remove_content(folder: Path, is_new: bool) -> None:
+    """Remove what was written into a folder that was missing or empty."""
+    for path in folder.glob("*"):
+        path.unlink(missing_ok=True)
+    if is_new:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -120,6 +137,9 @@ def read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         ours, network = _our_state(config, state)
     except KeyError as error:
         raise CheckpointError(f"{folder} lacks {error}: not the weights that its config describes") from None
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:  # values of the wrong kind
+        why = error_line(error) if isinstance(error, ValidationError) else one_line(error)
+        raise CheckpointError(f"{folder / CONFIG_FILE} describes no network of ours: {why}") from error
     return network, ours
 
 
@@ -249,7 +269,7 @@ def _from_llama(
     shape = {
         "form": "llama",
         "context": config["max_position_embeddings"],
-        "n_layer": config["num_hidden_layers"],
+        "n_layer": min(int(config["num_hidden_layers"]), MAX_LAYERS + 1),  # more are refused below
         "n_head": config["num_attention_heads"],
         "n_embd": config["hidden_size"],
         "bias": False,

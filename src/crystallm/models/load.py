@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 """Suffixes of archives that hold a published file."""
 
+_MAX_RATIO, _FREE_BYTES = 20, 100_000_000
+"""How much an archive may unpack to: a multiple of its size, or bytes. Weights hardly pack at all."""
+
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -130,6 +133,8 @@ def load(
         )
     if path.is_dir() and not (path / CONFIG_FILE).is_file() and (path / PUBLISHED_FILE).is_file():
         path /= PUBLISHED_FILE
+    if not path.is_dir() and not path.is_file():
+        raise CheckpointError(f"{str(path)!r} is a device or a pipe: give a file or a folder")
     options = resolve_device(device), resolve_dtype(dtype)
     if path.is_file() and path.name.endswith(ARCHIVES):
         with tempfile.TemporaryDirectory() as folder:
@@ -141,9 +146,16 @@ def load(
 def _unpack(archive: Path, folder: Path) -> Path:
     """Unpack only the `ckpt.pt` of a published archive into a folder and return its path."""
     target = folder / PUBLISHED_FILE
+    most = max(_FREE_BYTES, _MAX_RATIO * archive.stat().st_size)
+    total = 0
     try:
         with tarfile.open(archive) as content:
             for member in content:
+                total += member.size
+                if total > most:
+                    raise CheckpointError(
+                        f"{archive} unpacks to more than {_MAX_RATIO} times its size: not a published model"
+                    )
                 if member.isfile() and member.name.rsplit("/", maxsplit=1)[-1] == PUBLISHED_FILE:
                     stream = content.extractfile(member)
                     if stream is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from crystallm.options import Options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,12 +17,13 @@ if TYPE_CHECKING:
 LAYER_NORM_EPS = 1e-5
 ROTARY_BASE = 10000.0  # base of the rotary frequencies (arXiv:2104.09864)
 INIT_STD = 0.02  # GPT-2's
+MAX_LAYERS, MAX_WIDTH, MAX_CONTEXT = 1_000, 65_536, 2**20
+MAX_WEIGHTS = 10**10
+"""Bounds of networks that are built, far above any that is trained here."""
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Options):
     """Shape of a network. Frozen; rejects unknown keys; saved as JSON beside the weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     language: Annotated[str, Field(min_length=1)]
     """Name of the language of the tokens: `cif` or `orbits`."""
@@ -28,13 +31,13 @@ class ModelConfig(BaseModel):
     """GPT-2: learned positions, LayerNorm, GELU; or Llama: rotary positions, RMSNorm, SwiGLU, no biases."""
     vocab_size: int = Field(ge=1, le=65536)
     """Vocabulary size V, at most 65,536: token streams on disk are uint16."""
-    context: int = Field(default=1024, ge=1)
+    context: int = Field(default=1024, ge=1, le=MAX_CONTEXT)
     """Maximum number of tokens of a window; the number of position embeddings, if learned."""
-    n_layer: int = Field(default=8, ge=1)
+    n_layer: int = Field(default=8, ge=1, le=MAX_LAYERS)
     """Number of transformer blocks."""
-    n_head: int = Field(default=8, ge=1)
+    n_head: int = Field(default=8, ge=1, le=MAX_WIDTH)
     """Attention heads H of a block; they share the width evenly."""
-    n_embd: int = Field(default=512, ge=1)
+    n_embd: int = Field(default=512, ge=1, le=MAX_WIDTH)
     """Width C of the residual stream."""
     bias: bool = False
     """Whether linear layers and layer norms have an additive bias."""
@@ -45,6 +48,12 @@ class ModelConfig(BaseModel):
     def _heads_share_width(self) -> ModelConfig:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
+        weights = self.n_embd * (12 * self.n_layer * self.n_embd + self.vocab_size + self.context)
+        if weights > MAX_WEIGHTS:
+            raise ValueError(
+                f"n_layer={self.n_layer}, n_embd={self.n_embd}: about {weights:.0e} weights, at most "
+                f"{MAX_WEIGHTS:.0e} are built"
+            )
         if self.form == "llama" and (self.bias or self.head_dim % 2):
             raise ValueError(
                 f"the form llama has no biases and an even width of heads: bias={self.bias}, "

@@ -219,7 +219,7 @@ def _stored_counts(folder: RunFolder) -> dict[str, int]:
         return {}
     try:
         return {str(name): int(count) for name, count in json.loads(path.read_text("utf-8")).items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise CrystallmError(f"{str(path)!r} is broken ({error}): delete it") from None
 
 

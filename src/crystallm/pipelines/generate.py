@@ -137,7 +137,7 @@ def _requests(
         raise InputError(f"--requests and {', '.join(given)}: give one or the other")
     if options.out is None:
         raise InputError("--requests needs --out: name a folder for the results")
-    path, n = options.requests, request.n
+    path, n = request_files.place(options.requests), request.n
     return (lambda check: request_files.checked(path, n=n, check=check)), None
 
 

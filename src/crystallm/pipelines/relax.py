@@ -56,13 +56,15 @@ COLUMNS = {
     "cluster": "int32",
     "cluster_size": "int32",
     "rank": "int32",
+    "kept": "bool",
     "reason": "string",
     "file": "string",
     "cif": "string",
 }
 """Columns of the table of relaxed crystals, with their pyarrow types. Energies in eV per atom, the largest
 remaining force in eV/Å, volumes in Å^3, space groups with a tolerance of 0.01 Å. Cluster, its size and rank
-are those among the crystals of one reduced formula, and null unless the best ones were requested. A crystal
+are those among the crystals of one reduced formula, and null unless the best ones were requested, which are
+then those kept. A crystal
 that was not relaxed has nulls, and the reason."""
 
 
@@ -226,7 +228,8 @@ def _ranked(rows: Sequence[Row], best: int, workers: int) -> list[Row]:
             row |= {"cluster": cluster, "cluster_size": clusters.count(cluster), "rank": rank}
     selected = {id(row) for row in best_rows(ranked, best)}
     for row in ranked:
-        if id(row) not in selected:
+        row["kept"] = id(row) in selected
+        if not row["kept"]:
             row["file"] = None
     return ranked
 

@@ -2,35 +2,50 @@
 
     .csv, any other ending   columns [id,]formula[,z][,space_group][,n]; an id is for the reader of the file;
                              elements[,allow_fewer_elements] beside the formula, or in its place;
-                             composition stands for formula
-    .parquet                 the same columns
+                             compound and composition stand for formula, in capitals or not; separated by
+                             commas, semicolons or tabs
+    .parquet .xlsx           the same columns; of a workbook, the first sheet
     .txt                     a formula a line
+    - or a pipe              either of both, told apart by the first line
     .tar .tar.gz .tgz .zip   prompts in the published language, one a member
 
 A reduced formula without z leaves Z open (see `request.with_default_z`), except in prompts, which encode
-cells. .csv and .txt may be compressed (.gz). Does not depend on models.
+cells. .csv and .txt may be compressed (.gz); lines that start with # are comments. Does not depend on models.
 """
 
 from __future__ import annotations
 
+import atexit
 import csv
 import gzip
 import hashlib
 import io
 import re
+import sys
+import tempfile
+import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crystallm.errors import CrystallmError, InputError, one_line
+from crystallm.errors import CrystallmError, InputError, install, one_line
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, with_default_z
 
 COLUMNS = ("id", "formula", "z", "space_group", "n", "elements", "allow_fewer_elements")
+NAMES = {
+    "composition": "formula",
+    "compound": "formula",
+    "chemical_formula": "formula",
+    "spacegroup": "space_group",
+    "samples": "n",
+}
+"""Columns as other tools, and people, call them."""
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+STDIN = ("-", "/dev/stdin")
 CHUNK = 1000  # rows read at a time from a Parquet file
 
 
@@ -47,6 +62,30 @@ class Survey:
     n_requests: int
     n_crystals: int
     sha256: str
+
+
+def place(path: Path) -> Path:
+    """Return the path of a file that can be read again: of a pipe or standard input (`-`), a copy of it.
+
+    Raises:
+        CrystallmError: it cannot be read.
+    """
+    if str(path) not in STDIN and (path.is_file() or not path.exists() or path.is_dir()):
+        return path
+    try:
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise CrystallmError(f"{path} cannot be read: {error.strerror or error}") from error
+    lines = content.decode("utf-8-sig", "replace").splitlines()
+    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    columns = _known_names(re.split("[,;\t]", first))
+    with tempfile.NamedTemporaryFile(
+        prefix="requests-", suffix=".csv" if {"formula", "elements"} & set(columns) else ".txt", delete=False
+    ) as file:
+        file.write(content)
+    copy = Path(file.name)
+    atexit.register(copy.unlink, missing_ok=True)
+    return copy
 
 
 def survey(requests: Iterable[Request]) -> Survey:
@@ -132,27 +171,89 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         return _from_prompts(path)
     if path.suffix.lower() == ".parquet":
         return _from_parquet(path)
+    if path.suffix.lower() in (".xlsx", ".xlsm"):
+        return _from_workbook(path)
     return _from_text(path) if _is_text(path) else _from_csv(path)
 
 
 def _from_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with _opened(path, "CSV file") as file:
-        reader = csv.DictReader(file, restkey="", skipinitialspace=True)
-        names = _known_names([(name or "").strip() for name in reader.fieldnames or ()])
-        _check_columns(path, names, "the first line must name")
-        reader.fieldnames = names
+        lines = _Lines(file)
+        head = next(lines, "")
+        separator = max(",;\t", key=head.count)  # of equals, the comma
+        (given,) = csv.reader([head], delimiter=separator, skipinitialspace=True) if head else ([],)
+        names = _known_names(given)
+        _check_columns(path, names, given, "the first line must name")
+        reader = csv.DictReader(lines, names, skipinitialspace=True, delimiter=separator)
         for row in reader:
-            where = f"line {reader.line_num}"
-            if "" in row:  # where DictReader puts values after the last column
+            where = f"line {lines.number}"
+            if any(value.strip() for value in row.get(None, ())):  # after the last column
                 raise InputError(f"{path}, {where}: more values than columns: is a comma too many?")
             yield where, _filled(path, where, row)
 
 
 def _from_text(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with _opened(path, "text") as file:
-        for number, line in enumerate(file, start=1):
+        lines = _Lines(file)
+        for line in lines:
             if line.strip():
-                yield f"line {number}", {"formula": line.strip()}
+                yield f"line {lines.number}", {"formula": line.strip()}
+
+
+class _Lines:
+    """The lines of a file that are no comments.
+
+    Attributes:
+        number: of the last line that was read, from 1.
+    """
+
+    def __init__(self, file: Iterable[str]) -> None:
+        self._file = iter(file)
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        for line in self._file:
+            self.number += 1
+            if not line.startswith("#"):
+                return line
+        raise StopIteration
+
+
+def _from_workbook(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        import openpyxl
+    except ImportError:
+        raise CrystallmError(f"{path} is an Excel workbook: save it as CSV, or {install('excel')}") from None
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        rows = book.worksheets[0].iter_rows(values_only=True)
+        given = [str(cell or "") for cell in next(rows, ())]
+        names = _known_names(given)
+        _check_columns(path, names, given, "the first row must name")
+        for number, row in enumerate(rows, start=2):
+            cells = {name: _cell_text(cell) for name, cell in zip(names, row, strict=False) if name}
+            if any(cells.values()):
+                yield f"row {number}", _filled(path, f"row {number}", cells)
+    except OSError as error:
+        raise CrystallmError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, KeyError, ValueError, IndexError, SyntaxError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no readable Excel workbook: {one_line(error)}") from None
+
+
+def _cell_text(cell: object) -> str | None:
+    """Return the text of a cell of a workbook, in which all numbers are floats."""
+    return (
+        None
+        if cell is None
+        else f"{cell:.0f}"
+        if isinstance(cell, float) and cell.is_integer()
+        else str(cell)
+    )
 
 
 def _from_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -163,8 +264,9 @@ def _from_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         # Both options, else whole row groups are read ahead: often, that is the whole file.
         with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as source:
-            names = _known_names(source.schema_arrow.names)
-            _check_columns(path, names, "there must be")
+            given = source.schema_arrow.names
+            names = _known_names(given)
+            _check_columns(path, names, given, "there must be")
             for batch in source.iter_batches(batch_size=CHUNK):
                 for row in batch.rename_columns(names).to_pylist():
                     number += 1
@@ -193,22 +295,28 @@ def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield name, {} if text.strip() == "data_" else {"prompt": text}
 
 
-def _known_names(names: list[str]) -> list[str]:
-    """Return our names of the columns: other tools call the formula composition."""
-    return names if "formula" in names else ["formula" if name == "composition" else name for name in names]
+def _known_names(names: Sequence[str]) -> list[str]:
+    """Return our names of the columns."""
+    plain = [re.sub("[ -]+", "_", name.strip().lower()) for name in names]
+    return [other if (other := NAMES.get(name)) and other not in plain else name for name in plain]
 
 
-def _check_columns(path: Path, names: list[str], said: str) -> None:
-    if not {"formula", "elements"} & set(names) or set(names) - set(COLUMNS):
+def _check_columns(path: Path, names: list[str], given: Sequence[str], said: str) -> None:
+    named = [name for name in names if name]  # a spreadsheet may have empty columns
+    if len(set(named)) < len(named) or not {"formula", "elements"} & set(named) or set(named) - set(COLUMNS):
         raise InputError(
             f"{path}: {said} the columns formula[,z][,space_group][,n], or elements in place of the formula, "
-            f"not {','.join(names)[:60]!r}"
+            f"not {','.join(name.strip() for name in given)[:60]!r}"
         )
 
 
 def _filled(path: Path, where: str, row: Mapping[str, str | None]) -> dict[str, str]:
     """Return the values of a row that are not empty."""
-    values = {name: value.strip() for name, value in row.items() if value and value.strip() and name != "id"}
+    values = {
+        name: value.strip()
+        for name, value in row.items()
+        if name and name != "id" and value and value.strip()
+    }
     if not values.keys() & {"formula", "elements"}:
         raise InputError(f"{path}, {where}: no formula" + (" and no elements" if "elements" in row else ""))
     return values

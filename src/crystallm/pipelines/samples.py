@@ -99,7 +99,10 @@ def sample_requests(
             for index, of_request in batch:
                 number = numbers[index]
                 rows = _rows(number, generator.plans[index].request, of_request, generator.starts[index])
-                files = _name_files(rows, selection, named=named) if cifs else {}
+                selected = select_rows(rows, selection)
+                for row in rows:
+                    row["kept"] = any(row is other for other in selected)
+                files = _name_files(selected, named=named) if cifs else {}
                 yield RequestResult(number, rows, files)
             size.done(len(crystals))
 
@@ -201,12 +204,10 @@ def _rows(number: int, request: Request, crystals: Sequence[Crystal], start: int
     return rows
 
 
-def _name_files(
-    rows: Sequence[dict[str, Any]], selection: crystals_selection.SelectionOptions, *, named: bool
-) -> dict[str, str]:
+def _name_files(selected: Sequence[dict[str, Any]], *, named: bool) -> dict[str, str]:
     """Return the CIFs of the selected crystals by file name, and set the names in their rows."""
     cifs = {}
-    for row in select_rows(rows, selection):
+    for row in selected:
         if row["cif"]:
             prefix = f"{row['request']:05d}-" if named else ""
             row["file"] = f"{prefix}{row['formula']}-sg{row['space_group_number']}-{row['sample']:04d}.cif"

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Show = Callable[[str], AbstractContextManager[Callable[[State], None]]]
     """Opens what shows the progress of a search of this name."""
 
+LABELS = {"elites": "search", "tree": "tree search", "sampling": "sampling"}
+"""What a method is called in plots and while it runs."""
 LOG, SUMMARY = "search.jsonl", "search.json"
 COLUMNS = table.COLUMNS | {
     "simulation": "int32", "move": "string", "call": "int32", "equals": "int32", "seconds": "float64"
@@ -79,7 +81,8 @@ def run(
         files.check_place(run_options.out)
     model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
     Generator(model, [interpreted], sampling).check()
-    arms: dict[str, _Arm] = {options.method: _Arm(options.method, options, run_options.out)}
+    name = LABELS[options.method]
+    arms: dict[str, _Arm] = {name: _Arm(name, options, run_options.out)}
     if run_options.baseline is not None:
         folder = None if run_options.out is None else run_options.out / "sampling"
         arms["plain sampling"] = _Arm("plain sampling", options.baseline(), folder)

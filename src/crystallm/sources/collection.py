@@ -20,6 +20,7 @@ know what becomes of the texts; `parsing` makes structures of them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from importlib import import_module
@@ -180,14 +181,27 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_wanted(item: os.DirEntry[str]) -> bool:
-    if item.is_dir():
-        return not item.is_symlink()
-    return item.is_file() and bool(single_format(item.name) or item.name.lower().endswith(GATHERED))
+    with contextlib.suppress(OSError):  # a link to itself is neither
+        if item.is_dir():
+            return not item.is_symlink()
+    return bool(single_format(item.name) or item.name.lower().endswith(GATHERED))
+
+
+def _no_file(path: Path) -> str:
+    """Return why a path of a folder is not read; "" for a file."""
+    if path.is_file():
+        return ""
+    if path.is_symlink():
+        return "a link that leads to no file"
+    return "a pipe, a socket or a device, which is not read"
 
 
 def _entries(path: Path, name: str) -> Iterator[Entry]:
     """Yield the crystals of a file of a folder; an error becomes an entry, too."""
     form = single_format(name)
+    if problem := _no_file(path):
+        yield Entry(stem(name) if form else name, None, problem, form or "cif")
+        return
     try:
         if name.lower().endswith(GATHERED):
             yield from (replace(entry, id=f"{name}/{entry.id}") for entry in _gathered(read(path)))

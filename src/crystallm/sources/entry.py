@@ -43,6 +43,11 @@ class Entry:
     format: str = "cif"
     split: str = ""
 
+    def __post_init__(self) -> None:
+        """Replace what no encoding can write, such as bytes of a file name that are not UTF-8."""
+        for name in ("id", "problem", "split"):
+            object.__setattr__(self, name, clean(getattr(self, name)))
+
 
 class NoCrystalsError(InputError):
     """A readable file without crystals; its folder may hold some."""

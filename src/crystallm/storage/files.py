@@ -72,6 +72,33 @@ def saying(what: str) -> Iterator[None]:
         raise CrystallmError(f"{what}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder, a hidden file beside it, where the file system has locks.
+
+    Raises:
+        CrystallmError: another process holds it.
+    """
+    import filelock
+
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise CrystallmError(
+            f"another process writes {str(path)!r}: wait for it, or choose another folder with --out"
+        ) from None
+    except (OSError, NotImplementedError):  # no locks here: what others write is noticed before this writes
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # of systems that keep open files
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
 def cache_folder(name: str) -> Path:
     """Return the folder for cached files of a kind: below $CRYSTALLM_CACHE, or the user's cache folder."""
     import platformdirs

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystallm.errors import CrystallmError
-from crystallm.storage.files import saying, write_atomically
+from crystallm.storage.files import locked, saying, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -76,7 +76,7 @@ def _record(line: bytes) -> Record | None:
     """Return the record of a line; None where it is incomplete or no JSON object."""
     try:
         record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -145,7 +145,7 @@ class Journal:
         if self._path is None:
             yield
             return
-        with _locked(self._path):
+        with locked(self._path):
             with saying(f"{str(self._path)!r} cannot be written"), self._path.open("ab", buffering=0) as file:
                 self._repair(file)
             yield
@@ -182,24 +182,3 @@ class Journal:
             raise CrystallmError(
                 f"{str(path)!r} is damaged in round {len(self.rounds)}: repair it, or choose another folder"
             )
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, a hidden file beside it."""
-    import filelock
-
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise CrystallmError(
-            f"another process writes {str(path)!r}: wait for it, or choose another folder with --out"
-        ) from None
-    except (OSError, NotImplementedError):  # no locks here: what others write is noticed before this writes
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()

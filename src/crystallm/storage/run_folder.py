@@ -18,13 +18,14 @@ rows. See `execution.resumable` for the loop. Rows are plain values; the caller 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.storage.files import TEMPORARY, check_place, saying, write_atomically, write_json
+from crystallm.storage.files import TEMPORARY, check_place, locked, saying, write_atomically, write_json
 from crystallm.storage.tables import as_parquet, read_metadata, read_table
 from crystallm.version import __version__
 
@@ -71,7 +72,7 @@ class RunFolder:
         self._marker = marker or (SUMMARY if parted else RESULTS)
         self._config = json.loads(json.dumps(dict(config)))
         self._columns = dict(columns)
-        self._opened = False
+        self._opened = self._locked = False
         self._held: dict[int, Sequence[Mapping[str, Any]]] = {}  # rows by unit, of a run without a folder
         self._summary: dict[str, Any] | None = None
 
@@ -108,8 +109,11 @@ class RunFolder:
 
     def open(self) -> None:
         """Create the folder with its configuration, and remove what a kill left half-written."""
+        if self._opened and self.path is not None:
+            require_config(self.path)
+            return
         self.check()
-        if self.path is not None and not self._opened:
+        if self.path is not None:
             with saying(f"the folder {str(self.path)!r} cannot be written"):
                 self.path.mkdir(parents=True, exist_ok=True)
                 for find in (self.path.glob, self._parts.glob, (self.path / "cifs").rglob):
@@ -118,6 +122,20 @@ class RunFolder:
             if not (self.path / CONFIG).exists():
                 write_atomically(self.path / CONFIG, json.dumps(self._config, indent=1).encode())
         self._opened = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Open the folder, and keep other processes from writing it; raises as `open`, or if one does."""
+        if self.path is None or self._locked:
+            yield
+            return
+        self.open()
+        with locked(self.path / CONFIG):
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
 
     @property
     def finished(self) -> bool:
@@ -167,13 +185,12 @@ class RunFolder:
             digest: of the unit's content, see `has`.
 
         Raises:
-            CrystallmError: the disk is full, or the folder is gone. The unit is then not done.
+            CrystallmError: the disk is full, or the folder was removed. The unit is then not done.
         """
         if self.path is None:
             self._held[unit] = rows
             return
-        if not self._opened:
-            self.open()
+        self.open()
         for name, text in cifs.items():
             self.write_file(f"cifs/{name}", text.encode())
         metadata = None if digest is None else {_DIGEST: digest}
@@ -205,7 +222,7 @@ class RunFolder:
                 parts.
 
         Raises:
-            CrystallmError: a file cannot be written.
+            CrystallmError: a file cannot be written, or the folder was removed.
         """
         if not self.finished:
             if self.path is None:
@@ -213,6 +230,7 @@ class RunFolder:
                     self._held = {0: rows}
                 self._summary = dict(summary or {})
             elif self.parted:
+                self.open()
                 write_json(self.path / SUMMARY, dict(summary or {}))
             else:
                 rows = self.rows() if rows is None else rows
@@ -282,6 +300,15 @@ class RunFolder:
         return self._parts / f"{'part-' if self.parted else ''}{unit:05d}.parquet"
 
 
+def require_config(folder: Path) -> None:
+    """Raise CrystallmError if a folder was removed since its run was opened."""
+    if not (folder / CONFIG).exists():
+        raise CrystallmError(
+            f"{str(folder / CONFIG)!r} is gone: the folder was removed or emptied while the run wrote it. "
+            "Run it again, into a new folder"
+        )
+
+
 def result_files(folder: Path) -> list[Path]:
     """Return the Parquet files with the rows of a run folder in their order; none for other folders.
 
@@ -327,7 +354,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     try:
         content: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise CrystallmError(f"{path} is broken: delete it, or choose another folder with --out") from None
     return content
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
+from crystallm.execution import interrupt
 from crystallm.execution.pool import ProcessPool
 from crystallm.generation.generator import Generator
 from crystallm.storage.journal import Journal
@@ -173,6 +174,7 @@ class Search:
                         records.append(to_record(sample, proposal, rollout, with_tokens=self.log_samples))
                 self._log.append(records)
                 self._finish_round(proposals, simulations, on_round)
+                interrupt.check()
         return self.samples
 
     def _round_size(self) -> int:

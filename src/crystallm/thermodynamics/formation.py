@@ -113,5 +113,5 @@ def _read(file: Path) -> dict[str, float]:
         return {str(symbol): float(energy) for symbol, energy in found["energies"].items()}
     except OSError as error:
         raise CrystallmError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
-    except (ValueError, AttributeError, TypeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         raise CrystallmError(f"{str(file)!r} holds no energies of elements: delete it") from None

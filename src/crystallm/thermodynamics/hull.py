@@ -154,19 +154,19 @@ def _rows(path: Path) -> list[Any]:
     kind = path.suffix.lower()
     if kind == ".csv":
         return list(csv.DictReader(text.splitlines()))
+    if kind not in (".json", ".jsonl"):
+        raise InputError(f"entries of a hull in {path.name!r}: give a .csv, .jsonl or .json file")
     try:
         if kind == ".jsonl":
             return [json.loads(line) for line in text.splitlines() if line.strip()]
-        if kind == ".json":
-            found = json.loads(text)
-            if isinstance(found, dict) and isinstance(found.get("entries"), list):
-                found = found["entries"]
-            if isinstance(found, list):
-                return found
-            raise InputError(f"{str(path)!r} holds no list of entries")
-    except json.JSONDecodeError as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{str(path)!r} is no {kind[1:].upper()}: {error}") from None
-    raise InputError(f"entries of a hull in {path.name!r}: give a .csv, .jsonl or .json file")
+    if isinstance(found, dict) and isinstance(found.get("entries"), list):
+        found = found["entries"]
+    if not isinstance(found, list):
+        raise InputError(f"{str(path)!r} holds no list of entries")
+    return found
 
 
 def _entry(row: Any, where: str) -> Any:

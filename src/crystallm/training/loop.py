@@ -125,12 +125,8 @@ def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup
     )
     _check_lengths(recipe, data, sampler, held_out)
     torch.manual_seed(recipe.seed)
-    config = ModelConfig(
-        language=split.language,
-        vocab_size=split.vocab_size,
-        dropout=recipe.dropout,
-        **recipe.model_dump(include=set(ARCHITECTURE)),
-    )
+    shape = {"language": split.language, "vocab_size": split.vocab_size, "dropout": recipe.dropout}
+    config = ModelConfig.build(shape | recipe.model_dump(include=set(ARCHITECTURE)))
     network = GPT(config).to(world.device).train()
     if recipe.init_from is not None and not resume:
         state.load_initial_weights(network, recipe.init_from)

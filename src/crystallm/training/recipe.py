@@ -134,7 +134,10 @@ class RecipeOptions(Options):
     max_loss_jump: float | None = Field(default=2.0, gt=0.0)
     """Stop if a training loss exceeds the mean of the last updates by this many nats a token; None: never."""
     seed: int = same(
-        CommonOptions, "seed", description="Seed of the initial weights, the order of crystals and dropout."
+        CommonOptions,
+        "seed",
+        lt=2**63,
+        description="Seed of the initial weights, the order of crystals and dropout.",
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = same(
         CommonOptions,

@@ -200,7 +200,7 @@ def read_recipe(folder: Path) -> Recipe:
     """
     try:
         return Recipe.model_validate(renamed(json.loads((folder / RECIPE).read_text(encoding="utf-8"))))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{str(folder / RECIPE)!r} is not a recipe ({' '.join(str(error).split())[:200]})"
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import zipfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,7 +74,7 @@ async def archive(job_id: str, server: ThisServer) -> Response:
         summaries = [summary for summary in results["crystals"] if "structure" in summary]
         files = await _files(server, summaries) if summaries else []
         content = await asyncio.to_thread(_zip, job, results, summaries, files)
-    return _attachment(content, "application/zip", f"crystals-{job.id}.zip")
+    return _attachment(content, "application/zip", _archive_name(job.request))
 
 
 async def _summary(server: Server, job_id: str, number: int, *, relaxed: bool = False) -> dict[str, Any]:
@@ -122,6 +123,14 @@ async def _files(server: Server, summaries: Sequence[Mapping[str, Any]]) -> list
 def _attachment(content: str | bytes, media_type: str, name: str) -> Response:
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type=media_type, headers=headers)
+
+
+def _archive_name(request: Mapping[str, Any]) -> str:
+    """Return the name of the archive of a job: of what was requested, with the seed that gives it again."""
+    what = request.get("formula") or request.get("elements") or "crystals"
+    parts = [str(what), *(["search"] if request["kind"] == "search" else [])]
+    parts += [f"seed{request['seed']}"] if request.get("seed") is not None else [request["kind"]]
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", "-".join(parts)) + ".zip"
 
 
 def _file_name(summary: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ class ServerLimits(Options):
     max_body_bytes: int = Field(default=1_000_000, ge=1000)
     """Size of a request's body."""
     body_timeout: float = Field(default=15.0, gt=0)
-    """Seconds within which a body must arrive."""
+    """Seconds within which a body must arrive; likewise the head of the first request of a connection."""
     job_timeout: float = Field(default=900.0, gt=0)
     """Seconds that a job may run."""
     max_running: int = Field(default=16, ge=1)
@@ -63,6 +63,9 @@ class ServerLimits(Options):
     max_jobs_per_address: int = Field(default=16, ge=1)
     """Running or waiting jobs of one address. The default lets one address use every running slot, but only
     a fifth of all slots."""
+    max_connections: int = Field(default=4096, ge=1)
+    """Connections at the same time, as far as the limit of open files of the process allows them; further
+    ones are closed at once."""
     max_streams: int = Field(default=512, ge=1)
     """Clients that follow jobs at the same time."""
     max_streams_per_address: int = Field(default=128, ge=1)

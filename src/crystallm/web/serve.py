@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from crystallm.energy import registry
 from crystallm.errors import CrystallmError, InputError
+from crystallm.storage.files import locked
 from crystallm.web.app import create_app
 from crystallm.web.jobs.store import JobStore
 from crystallm.web.security import LOCAL_HOSTS
 from crystallm.web.server import Server
 
 if TYPE_CHECKING:
+    import asyncio
+    import socket
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -26,6 +31,8 @@ DEFAULT_ENERGY_MODELS = ("chgnet", "sevennet")
 """Energy models that are offered where they are installed."""
 
 MIN_KEY_LENGTH = 16
+WORK_FILES = 256
+"""Open files that are kept for work: pipes to processes, results, weights."""
 ALL_INTERFACES = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not the default
 
 
@@ -39,38 +46,107 @@ def serve(options: ServeOptions, limits: ServerLimits, *, on_start: Callable[[st
 
     Raises:
         InputError: an option is wrong.
-        CrystallmError: the port is taken, or the network cannot sample any more.
+        CrystallmError: the port is taken, another server uses the folder, or the network cannot sample any
+            more.
     """
     keys, proxies = read_keys(options.keys), trusted_proxies(options.trusted_proxies)
     energy_models = offered_energy_models(options.energy_models)
     store = JobStore(options.out)
-    server = Server(
-        load_models(split_names(options.models), options.device),
-        store,
-        energy_models=energy_models,
-        limits=limits,
-        hosts=host_names(options.host, options.hosts),
-        keys=keys,
-        check_workers=options.check_workers,
-        batch_size=options.batch_size,
-    )
-    address = f"{_url_host(options.host)}:{options.port}"
-    on_start(f"http://{address}/")
-    config = uvicorn.Config(
-        create_app(server),
-        host=options.host,
-        port=options.port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(proxies),
-        forwarded_allow_ips=proxies,
-        timeout_graceful_shutdown=5,
-        http="h11",  # to which the limit below belongs
-        h11_max_incomplete_event_size=32_768,
-        ws="none",
-    )
-    _run(uvicorn.Server(config), server, address)
+    with locked(options.out / "jobs"):  # whose unfinished jobs would else be taken for interrupted ones
+        server = Server(
+            load_models(split_names(options.models), options.device),
+            store,
+            energy_models=energy_models,
+            limits=limits,
+            hosts=host_names(options.host, options.hosts),
+            keys=keys,
+            check_workers=options.check_workers,
+            batch_size=options.batch_size,
+        )
+        address = f"{_url_host(options.host)}:{options.port}"
+        on_start(f"http://{address}/")
+        config = uvicorn.Config(
+            create_app(server),
+            host=options.host,
+            port=options.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies,
+            timeout_graceful_shutdown=5,
+            http=type("LimitedConnection", (Connection,), {"limits": limits}),
+            backlog=WORK_FILES // 2,  # accepted at once, before they are counted
+            h11_max_incomplete_event_size=32_768,
+            ws="none",
+        )
+        _run(StoppingServer(config, server), server, address)
+
+
+class Connection(H11Protocol):
+    """A connection that counts, and is closed where no head of a request arrives in time."""
+
+    limits: ServerLimits
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Close a connection that is one too many."""
+        super().connection_made(transport)
+        if len(self.connections) > min(self.limits.max_connections, _spare_files()):
+            transport.abort()
+        else:
+            self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take data of a request."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_timer()
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        if self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(self.limits.body_timeout, self._close_late)
+
+    def _close_late(self) -> None:
+        self._timer = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _spare_files() -> float:
+    """Return how many files this process may open beside those that work needs."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if most == resource.RLIM_INFINITY else max(most - WORK_FILES, most // 2)
+
+
+class StoppingServer(uvicorn.Server):
+    """Interrupts its jobs before it waits for its clients, which follow them for as long as they run."""
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._server = server
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop everything."""
+        await self._server.jobs.close()
+        self._server.services.close()
+        await super().shutdown(sockets)
 
 
 def _run(running: uvicorn.Server, server: Server, address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 
 import pytest
@@ -74,6 +75,44 @@ def test_a_job_that_takes_too_long_or_fails_has_a_message(tmp_path):
             "the disk is full",
             "internal error: see the log of the server",
         ]
+
+    asyncio.run(work())
+
+
+def test_what_the_machine_lacks_interrupts_a_job(tmp_path):
+    async def work():
+        async def run(job):
+            error = OSError(getattr(errno, job.request["kind"]), "no more")
+            if job.request["kind"] == "ENOSPC":
+                stored = CrystallmError("the results cannot be stored")
+                stored.__cause__ = error
+                raise ExceptionGroup("", [stored])
+            raise error
+
+        jobs = jobs_of(tmp_path, run)
+        found = {kind: jobs.submit({"kind": kind}, "here") for kind in ("ENOSPC", "EMFILE", "ENOENT")}
+        await ended(*found.values())
+        return {kind: (job.state, combine_events(job.events)["message"]) for kind, job in found.items()}
+
+    assert asyncio.run(work()) == {
+        "ENOSPC": ("interrupted", "the results cannot be stored; resume the job for the rest"),
+        "EMFILE": ("interrupted", "the server cannot go on: no more; resume the job for the rest"),
+        "ENOENT": ("failed", "the server cannot go on: no more"),
+    }
+
+
+def test_a_queue_that_is_closed_takes_no_job(tmp_path):
+    async def work():
+        async def run(job):
+            await asyncio.sleep(60)
+
+        jobs = jobs_of(tmp_path, run)
+        job = jobs.submit({"kind": "generate"}, "here")
+        await jobs.close()
+        assert job.state == "interrupted"
+        assert [line async for _, line in jobs.follow(job, len(job.events))] == []
+        with pytest.raises(BusyError, match="being stopped"):
+            jobs.submit({"kind": "generate"}, "here")
 
     asyncio.run(work())
 

@@ -34,7 +34,12 @@ def export(
         raise InputError("no format: say --to cif, poscar, extxyz, ase, csv, pymatgen, optimade or genbench")
     with progress_bars(shown=output.progress)("exporting crystals", None) as advance:
         exported = collection.export(
-            options.path, options.to, options.out, only_valid=options.only_valid, progress=advance
+            options.path,
+            options.to,
+            options.out,
+            only_valid=options.only_valid,
+            everything=options.everything,
+            progress=advance,
         )
     if output.as_json:
         skipped = [{"id": name, "reason": reason} for name, reason in exported.skipped]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError, one_line
 from crystallm.sources import streams
-from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, single_format, stem, too_large
+from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, single_format, stem, too_large
 from crystallm.sources.formats.cif_and_poscar import entries
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def read_texts(path: Path) -> Iterator[tuple[str, str]]:
             text = "\0"
         if "\0" in text:
             raise InputError(f"{str(path)!r}: {member.name[:60]!r} is binary, not text: that is no prompt")
-        yield member.name[: -len(PROMPT)], text
+        yield clean(member.name[: -len(PROMPT)]), text
     if not found:
         raise InputError(f"the archive {str(path)!r} holds no {PROMPT} file: it has one for each prompt")
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
 CIF = "cif"
 ID_COLUMNS = ("material_id", "id", "immutable_id")
 SPLIT = "split"
@@ -24,9 +27,13 @@ RUN_COLUMNS = ("request", "sample", "text")
 """Column of our results with the generated text, which is read if a crystal has no CIF."""
 FILE = "file"
 """Column of our results with the name of the file of a crystal, if it has one."""
+KEPT = "kept"
+"""Column of our results: false for what the options of the run have thrown out of its answers."""
 OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
 OPTIMADE_MORE = ("species", "dimension_types")
 CHUNK = 200  # rows read at a time from a Parquet file
+SHARED_BYTES = 4_100_000  # stored of a column whose texts are kept once
+BATCH_BYTES = 500_000_000  # of a batch, at most, if all of its rows share the largest text
 BUFFER = 1 << 20  # bytes read at a time of one of its columns
 LARGEST_FIELD = 100_000_000  # characters of a CSV field or line
 
@@ -41,7 +48,7 @@ class _Form:
 
 
 FORMS = (
-    _Form("cif", (CIF,), (*RUN_COLUMNS, FILE)),
+    _Form("cif", (CIF,), (*RUN_COLUMNS, FILE, KEPT)),
     _Form("pymatgen", ("structure",)),
     _Form("optimade", OPTIMADE, OPTIMADE_MORE),
 )
@@ -53,14 +60,23 @@ def read_table(path: Path) -> Iterator[Entry]:
     return (entry for entry, _ in rows(path))
 
 
-def rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[Entry, dict[str, Any]]]:
+def rows(
+    path: Path, columns: Sequence[str] = (), *, everything: bool = False
+) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Yield the crystals of a table, with the values of further columns.
+
+    Args:
+        path: of the table.
+        columns: whose values are wanted.
+        everything: also rows of our results that their run has thrown out.
 
     Raises:
         InputError: another ending, no columns of crystals, no row, or a damaged file.
     """
     number = -1
     for number, (form, record) in enumerate(_records(path, columns)):
+        if record.get(KEPT) is False and not everything:
+            continue
         name = row_id(record, number)
         if all(record.get(column) is not None for column in RUN_COLUMNS[:2]):
             name = f"{record['request']}-{record['sample']}"
@@ -164,19 +180,73 @@ def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[tuple[_Form
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    most = streams.most_bytes(path)
     try:
-        # Both options, else whole row groups are read ahead: often, that is the whole file.
-        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as source:
+        metadata = pq.read_metadata(path)
+        if _least_bytes(metadata) > most:
+            raise streams.bomb(path)
+        shared, n_rows = _reading(metadata)
+        # Two options, else whole row groups are read ahead: often, that is the whole file.
+        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False, read_dictionary=shared) as source:
             names = source.schema_arrow.names
             form = _form(path, names)
-            parts = (source.metadata.row_group(k) for k in range(source.metadata.num_row_groups))
-            if sum(part.total_byte_size for part in parts) > streams.most_bytes(path):
-                raise streams.bomb(path)
             asked = (*form.columns, *form.more, *ID_COLUMNS, SPLIT, *columns)
             wanted = [name for name in dict.fromkeys(asked) if name in names]
-            for batch in source.iter_batches(batch_size=CHUNK, columns=wanted):
-                for record in batch.to_pylist():
-                    yield form, record
+            total = 0
+            for batch in source.iter_batches(batch_size=n_rows, columns=wanted):
+                size = sum(map(_unpacked_bytes, batch.columns))
+                total += size
+                if total > most:
+                    raise streams.bomb(path)
+                step = n_rows if size < BATCH_BYTES / 5 else 1
+                for start in range(0, batch.num_rows, step):
+                    for record in batch.slice(start, step).to_pylist():
+                        yield form, record
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         why = one_line(error)
         raise InputError(f"{str(path)!r} is no readable Parquet file ({why}): is it truncated?") from error
+
+
+def _leaves(metadata: pq.FileMetaData) -> Iterator[pq.ColumnChunkMetaData]:
+    for k in range(metadata.num_row_groups):
+        group = metadata.row_group(k)
+        yield from (group.column(i) for i in range(group.num_columns))
+
+
+def _least_bytes(metadata: pq.FileMetaData) -> int:
+    """Return how many bytes a file at least unpacks to: equal values can be packed into none."""
+    return sum(max(leaf.total_uncompressed_size, 4 * leaf.num_values) for leaf in _leaves(metadata))
+
+
+def _reading(metadata: pq.FileMetaData) -> tuple[list[str], int]:
+    """Return the columns whose texts stay in memory once, whatever rows share them, and rows of a batch.
+
+    A few bytes can stand for a batch of large texts, if rows share one text. The texts of a column together
+    are no larger than what is stored of it.
+    """
+    stored: dict[str, int] = {}
+    for leaf in _leaves(metadata):
+        if leaf.physical_type == "BYTE_ARRAY":
+            stored[leaf.path_in_schema] = max(
+                stored.get(leaf.path_in_schema, 0), leaf.total_uncompressed_size
+            )
+    shared = [path for path, size in stored.items() if size <= SHARED_BYTES and "." not in path]
+    largest = max((size for path, size in stored.items() if path not in shared), default=1)
+    return shared, max(1, min(CHUNK, BATCH_BYTES // max(1, largest)))
+
+
+def _unpacked_bytes(array: pa.Array) -> int:
+    """Return the bytes of the values of a column, a shared text counted for each row that has it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(array.type):
+        sizes = pc.binary_length(array.dictionary)
+        return int(pc.sum(sizes.take(array.indices)).as_py() or 0)
+    if pa.types.is_struct(array.type):
+        return sum(map(_unpacked_bytes, array.flatten()))
+    if pa.types.is_map(array.type):
+        return _unpacked_bytes(array.keys) + _unpacked_bytes(array.items)
+    if pa.types.is_nested(array.type):  # a list
+        return _unpacked_bytes(array.flatten())
+    return int(array.nbytes)

@@ -48,8 +48,6 @@ class GenerateJob:
         self._lowest: float | None = None
         self._ranking: asyncio.Task[None] | None = None
         self._n_ranked = 0
-        # At most as many energies of this job wait as there are processes, so that jobs take turns.
-        self._energy_turn = asyncio.Semaphore(services.energy_workers)
 
     async def run(self) -> None:
         """Generate what is missing."""
@@ -97,13 +95,11 @@ class GenerateJob:
             update["energy_reason"] = "no crystal"
         elif not (summary.get("checks") or {}).get("sensible", False):
             update["energy_reason"] = "no sensible cell"
+        elif self._request.relax:
+            options = RelaxOptions(keep_symmetry=True)
+            update |= await self._services.relax(summary["structure"], model, options)
         else:
-            async with self._energy_turn:
-                if self._request.relax:
-                    options = RelaxOptions(keep_symmetry=True)
-                    update |= await self._services.relax(summary["structure"], model, options)
-                else:
-                    update |= await self._services.energy(summary["structure"], model)
+            update |= await self._services.energy(summary["structure"], model)
         summary |= update
         self._job.add_event("update", [update])
         energy = update["energy"]

@@ -8,6 +8,7 @@ event loop, without locks. Does not depend on how a job is run: a runner does th
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import secrets
@@ -32,6 +33,7 @@ _SEARCH = "search"  # the kind of which only a few run at a time
 _MAX_FINISHED = 64  # finished jobs whose events stay in memory
 _SWEEP_SECONDS = 600.0
 _TYPICAL_SECONDS = 4.0  # of a job, before any has run
+_RESOURCES = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 _CUT_SHORT = "the server ended before this job did: resume it for the rest"
 
 
@@ -62,6 +64,7 @@ class JobQueue:
         self._by_address: Counter[str] = Counter()
         self._mean_seconds = _TYPICAL_SECONDS
         self._sweeper: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def n_waiting(self) -> int:
@@ -80,7 +83,8 @@ class JobQueue:
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
-        """Interrupt all jobs."""
+        """Interrupt all jobs, which ends the streams of clients that follow them; take no further ones."""
+        self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._waiting.clear()
@@ -126,6 +130,8 @@ class JobQueue:
 
     def _require_slot(self, request: dict[str, Any], address: str) -> None:
         """Raise a BusyError if no further job can be accepted."""
+        if self._closed:
+            raise BusyError("the server is being stopped: try again later", self._retry_after())
         n, n_waiting = self._by_address[address], len(self._waiting)
         if n >= self.limits.max_jobs_per_address:
             message = f"{n} jobs of your address are queued or running: wait until one ends"
@@ -252,7 +258,7 @@ class JobQueue:
             state = "failed"
             more = {"message": f"took longer than {self.limits.job_timeout:g} s: request less"}
         except Exception as error:  # noqa: BLE001 - a fault of one job must not end the server
-            state, more = "failed", _error_facts(job, error)
+            state, more = _end_of(job, error)
         self._mean_seconds += 0.1 * (time.monotonic() - start - self._mean_seconds)
         self._end(job, state, **more)
         self._start_next()
@@ -282,6 +288,24 @@ class JobQueue:
             await asyncio.sleep(_SWEEP_SECONDS)
 
 
+def _end_of(job: Job, error: Exception) -> tuple[str, dict[str, Any]]:
+    """Return the state of a job that an error has ended, and facts for clients."""
+    facts = _error_facts(job, error)
+    if not _lacks_resources(error):
+        return "failed", facts
+    # The machine will have them again.
+    return INTERRUPTED, {"message": f"{facts['message']}; resume the job for the rest"}
+
+
+def _lacks_resources(error: BaseException) -> bool:
+    """Whether an error comes of a full disk, of too many open files, or of too little memory."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_lacks_resources(part) for part in error.exceptions)
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _RESOURCES):
+        return True
+    return error.__cause__ is not None and _lacks_resources(error.__cause__)
+
+
 def _error_facts(job: Job, error: BaseException) -> dict[str, Any]:
     """Return the message of an error for clients, and the field that it names."""
     while isinstance(error, BaseExceptionGroup):  # of concurrent tasks
@@ -290,5 +314,8 @@ def _error_facts(job: Job, error: BaseException) -> dict[str, Any]:
         return {"message": str(error), "field": getattr(error, "field", None)}
     if isinstance(error, CrystallmError):
         return {"message": str(error)}
+    if isinstance(error, OSError):
+        _LOG.error("job %s: %s", job.id, error)  # which may name our paths
+        return {"message": f"the server cannot go on: {error.strerror or 'error of the system'}"}
     _LOG.error("job %s failed", job.id, exc_info=error)
     return {"message": "internal error: see the log of the server"}

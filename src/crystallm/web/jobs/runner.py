@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystallm.web import schemas
-from crystallm.web.jobs import generate_job, search_job, structure_jobs
+from crystallm.web.jobs import fair_pool, generate_job, search_job, structure_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,6 +30,7 @@ _RUN: dict[type, Callable[[JobServices, Job, Any], Awaitable[None]]] = {
 
 
 async def run_job(services: JobServices, job: Job) -> None:
-    """Run a job to its end."""
+    """Run a job to its end; its tasks share worker processes with those of other clients and jobs."""
+    fair_pool.OWNER.set((job.address, job.id))
     request = schemas.request_from_record(job.request)
     await _RUN[type(request)](services, job, request)

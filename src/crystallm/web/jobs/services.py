@@ -19,6 +19,7 @@ from crystallm.structures import conversion
 from crystallm.structures.duplicates import cluster_duplicates
 from crystallm.version import __version__
 from crystallm.web.jobs import crystal_tasks
+from crystallm.web.jobs.fair_pool import FairPool
 from crystallm.web.jobs.text_engine import SamplingJob, TextEngine
 
 if TYPE_CHECKING:
@@ -119,17 +120,14 @@ class JobServices:
         self.limits = limits
         self.metrics = metrics
         self.batch_size = batch_size
-        self.energy_workers = energy_workers
-        self.check_workers = check_workers or max(1, min(8, (os.cpu_count() or 1) // 2))
         self.on_broken: Callable[[], None] = lambda: None
         self.engines = {
             name: TextEngine(model.network, batch_size, self._report_broken) for name, model in models.items()
         }
         self.search_threads = SearchThreads(limits.max_searches)
-        self._check_pool = ProcessPool(self.check_workers)
-        self._energy_pool = ProcessPool(energy_workers)
-        self._duplicate_pool = ProcessPool(1)
-        self._duplicate_thread = ThreadPoolExecutor(1, thread_name_prefix="crystallm-duplicates")
+        self._check_pool = FairPool(check_workers or max(1, min(8, (os.cpu_count() or 1) // 2)))
+        self._energy_pool = FairPool(energy_workers)
+        self._duplicate_pool = FairPool(1)
 
     def start(self) -> None:
         """Start the engines."""
@@ -140,7 +138,6 @@ class JobServices:
         """End the engines and all processes."""
         for pool in (self._check_pool, self._energy_pool, self._duplicate_pool):
             pool.kill()
-        self._duplicate_thread.shutdown(wait=False, cancel_futures=True)
         self.search_threads.close()
         for engine in self.engines.values():
             engine.close()
@@ -261,18 +258,19 @@ class JobServices:
     async def clusters(self, structures: Sequence[dict[str, Any] | None]) -> list[int | None]:
         """Return for each structure the number of its cluster of duplicates; None for None."""
 
-        def compare() -> list[int | None]:
+        def compare(pool: ProcessPool) -> list[int | None]:
             row = [None if record is None else conversion.from_json(record) for record in structures]
-            return cluster_duplicates([row], workers=1, executor=self._duplicate_pool)[0]
+            return cluster_duplicates([row], workers=1, executor=pool)[0]
 
-        return await asyncio.get_running_loop().run_in_executor(self._duplicate_thread, compare)
+        found: list[int | None] = await self._duplicate_pool.call(compare)
+        return found
 
     async def check(self, function: Function, task: Mapping[str, Any]) -> Any:
         """Run a crystal task in a worker process; TaskError if it fails, CrystallmError if none starts."""
         return await self._call(self._check_pool, function, task, DEFAULT_LIMITS)
 
-    async def _call(self, pool: ProcessPool, function: Function, task: Any, limits: Limits) -> Any:
+    async def _call(self, pool: FairPool, function: Function, task: Any, limits: Limits) -> Any:
         try:
-            return await asyncio.wrap_future(pool.submit_task(function, task, limits))
+            return await pool.run(function, task, limits)
         except WorkerStartError as error:
             raise CrystallmError(str(error)) from None

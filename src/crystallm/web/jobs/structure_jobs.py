@@ -18,11 +18,9 @@ async def evaluate(services: JobServices, job: Job, request: EvaluateRequest) ->
     earlier = await asyncio.to_thread(job.results)
     job.set_state("running", total=len(request.structures))
     finished = {summary["number"] for summary in earlier["crystals"]}
-    turn = _check_turn(services)
 
     async def check(number: int, text: str) -> None:
-        async with turn:
-            summary = await services.uploaded_summary(text, request.read_as)
+        summary = await services.uploaded_summary(text, request.read_as)
         job.add_event("crystal", {"number": number, **summary})
         services.metrics.crystals.labels("evaluate").inc()
 
@@ -38,11 +36,9 @@ async def relax(services: JobServices, job: Job, request: RelaxRequest) -> None:
     job.set_state("running", total=len(request.structures))
     summaries = {summary["number"]: summary for summary in earlier["crystals"]}
     options = RelaxOptions(steps=request.steps, fmax=request.fmax, keep_symmetry=request.keep_symmetry)
-    check_turn, energy_turn = _check_turn(services), asyncio.Semaphore(services.energy_workers)
 
     async def summarise(number: int, text: str) -> dict[str, Any]:
-        async with check_turn:
-            summary = await services.uploaded_summary(text)
+        summary = await services.uploaded_summary(text)
         job.add_event("crystal", {"number": number, **summary})
         return summary
 
@@ -50,8 +46,7 @@ async def relax(services: JobServices, job: Job, request: RelaxRequest) -> None:
         summary = summaries.get(number) or await summarise(number, text)
         update: dict[str, Any] = {"energy": None, "energy_reason": "no crystal"}
         if "structure" in summary:
-            async with energy_turn:
-                update = await services.relax(summary["structure"], str(request.energy), options)
+            update = await services.relax(summary["structure"], str(request.energy), options)
         job.add_event("update", [{"number": number, **update}])
         services.metrics.crystals.labels("relax").inc()
 
@@ -59,8 +54,3 @@ async def relax(services: JobServices, job: Job, request: RelaxRequest) -> None:
         for number, text in enumerate(request.structures):
             if "energy" not in summaries.get(number, {}):
                 group.create_task(relax_structure(number, text))
-
-
-def _check_turn(services: JobServices) -> asyncio.Semaphore:
-    """Bound the checks of a job that wait, so that jobs take turns."""
-    return asyncio.Semaphore(max(2, services.check_workers))

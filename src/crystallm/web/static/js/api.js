@@ -75,7 +75,8 @@ const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mill
 
 /**
  * Follow a job until it is over, after a broken connection from the last event on; without events, by its state.
- * @param {(event: string, data: any) => void} report called with each event, each one once
+ * @param {(event: string, data: any) => void} report called with each event, each one once; with "lost" when the server
+ *   does not answer, and with "found" when it does
  */
 export async function follow(id, report, signal) {
   let last = "0";
@@ -83,6 +84,7 @@ export async function follow(id, report, signal) {
   for (let failures = 0; failures <= TRIES && !signal.aborted;) {
     try {
       const response = await send(`api/v1/jobs/${id}/events`, { signal, headers: { "Last-Event-ID": last } });
+      report("found");
       for await (const { number, event, data } of events(response.body)) {
         failures = 0;
         if (number) last = number;
@@ -95,6 +97,7 @@ export async function follow(id, report, signal) {
       if (signal.aborted || error.name === "AbortError") return;
       if (isFinal(error)) throw error;
       failures += 1;
+      report("lost");
     }
     await wait(Math.min(400 * 2 ** failures, 10_000));
   }
@@ -108,9 +111,11 @@ async function poll(id, report, signal, seen) {
     try {
       job = await json(`api/v1/jobs/${id}`, { signal });
       failures = 0;
+      report("found");
     } catch (error) {
       if (signal.aborted || error.name === "AbortError") return;
       failures += 1;
+      report("lost");
       if (isFinal(error) || failures > TRIES) throw error;
       continue;
     }

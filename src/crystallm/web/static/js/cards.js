@@ -118,7 +118,7 @@ export class Cards {
 
   mark(card, crystal) {
     const symbol = shown(crystal).space_group;
-    const name = crystal.formula ? `${crystal.formula}${symbol ? `, ${symbol}` : ""}` : `Crystal ${crystal.number + 1}, broken`;
+    const name = crystal.formula ? `${crystal.formula}${symbol ? `, ${symbol}` : ""}` : `Crystal ${crystal.number}, broken`;
     card.querySelector(".open").setAttribute("aria-label", `Open ${name}`);
     card.querySelector(".pick input").setAttribute("aria-label", `Pick ${name} for comparison`);
     const rank = card.querySelector(".rank");

@@ -12,9 +12,9 @@ const FORMS = [["cif", "CIF", "with all symmetry operations"], ["poscar", "POSCA
 
 /** What a crystal is, as its picture `now` shows it. */
 function title(crystal, id, now) {
-  return h("h2", { id }, crystal.formula ? formula(crystal.formula) : `Crystal ${crystal.number + 1}`,
+  return h("h2", { id }, crystal.formula ? formula(crystal.formula) : `Crystal ${crystal.number}`,
     now.space_group && group(now.space_group),
-    h("small", {}, `${now.space_group_number ? `no. ${now.space_group_number}, ` : ""}sample ${crystal.number + 1}`));
+    h("small", {}, `${now.space_group_number ? `no. ${now.space_group_number}, ` : ""}sample ${crystal.number}`));
 }
 
 const closer = (dialog) => h("button", { type: "button", class: "plain", "aria-label": "Close", onclick: () => dialog.close() }, "✕");
@@ -195,7 +195,7 @@ export function compare([left, right]) {
     h("div", { class: "pair-body orbits-wrap" },
       h("div", { class: "pair-grid" }, scenes.map(({ stage }) => h("div", { class: "large" }, stage))),
       h("table", { class: "versus" },
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "crystal"), pair.map((one) => h("td", {}, formula(one.formula), ` · sample ${one.number + 1}`)))),
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "crystal"), pair.map((one) => h("td", {}, formula(one.formula), ` · sample ${one.number}`)))),
         h("tbody", {}, ROWS.map(([name, value, key]) => {
           const keys = key ? pair.map(key) : null;
           const better = keys && keys.every(Number.isFinite) && keys[0] !== keys[1] ? keys.indexOf(Math.min(...keys)) : -1;

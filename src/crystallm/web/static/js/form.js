@@ -129,13 +129,13 @@ export class Form {
       h("span", {}, `${found.groups.length} of 230 groups can hold it`),
       h("span", { class: "chips" }, legend(symbols)));
     this.groups.learn(found.groups, found.misfits, found.group);
-    const chosen = $("z").value;
+    const chosen = found.default_z === "auto" && $("z").value === "auto" ? "" : $("z").value; // one name for one thing
     const possible = new Set(found.z_possible);
     const values = [...new Set([...found.z_possible, ...Array.from({ length: 12 }, (_, i) => i + 1)])].sort((a, b) => a - b);
     if (chosen && chosen !== "auto" && !values.includes(Number(chosen))) values.push(Number(chosen));
     const defaultLabel = found.default_z === "auto" ? "likely ones" : "as written";
     fill($("z"), h("option", { value: "" }, defaultLabel),
-      (found.default_z !== "auto" || chosen === "auto") && h("option", { value: "auto" }, "auto: likely ones"),
+      found.default_z !== "auto" && h("option", { value: "auto" }, "likely ones"),
       values.map((z) => h("option", { value: String(z), disabled: !possible.has(z) && String(z) !== chosen }, `${z}${possible.has(z) ? "" : " (does not fit)"}`)));
     $("z").value = chosen;
     if (found.group) this.groups.input.title = `${found.group.symbol}, number ${found.group.number}`;
@@ -148,6 +148,7 @@ export class Form {
     if (place) place.textContent = message;
     const field = $(known);
     if (!field) return;
+    if (message && $(`${known}-field`)) $(`${known}-field`).hidden = false;
     if (message) field.setAttribute("aria-invalid", "true");
     else field.removeAttribute("aria-invalid");
     const inside = message && field.closest("details");
@@ -202,9 +203,10 @@ export class Form {
       const value = query.get(name) ?? usual;
       const field = $(name);
       if (field.type === "checkbox") field.checked = value === "1";
+      else if (field.tagName === "SELECT" && value === "" && field.options.length) field.selectedIndex = 0;
       else if (field.tagName === "SELECT" && ![...field.options].some((option) => option.value === value)) {
-        if (name === "z" && /^\d{1,4}$/.test(value)) field.append(h("option", { value }, value));
-        field.value = name === "z" && /^\d{1,4}$/.test(value) ? value : field.options[0]?.value ?? "";
+        field.append(h("option", { value }, name === "z" ? value.replace("auto", "likely ones") : `${value} (not offered)`)); // the server says so
+        field.value = value;
       } else field.value = value;
     }
     $("temperature-shown").textContent = Number($("temperature").value).toFixed(2);

@@ -96,7 +96,7 @@ export class GroupField {
     } else if (event.key === "Enter" && !this.list.hidden && this.active >= 0) {
       event.preventDefault();
       this.choose(this.active);
-    }
+    } else if (event.key === "Enter") this.close(); // the request is sent: the list would cover its button
   }
 
   move(step) {

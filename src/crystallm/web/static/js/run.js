@@ -105,6 +105,19 @@ export class Run {
     else if (event === "curve") this.lower(data);
     else if (event === "progress") this.further(data);
     else if (event === "state") this.enter(data);
+    else if (event === "lost") this.lose();
+    else if (event === "found") this.find();
+  }
+
+  /** The server does not answer: say so, until it does. */
+  lose() {
+    this.held ??= $("status").textContent;
+    $("status").textContent = "The server does not answer. Trying again…";
+  }
+
+  find() {
+    if (this.held !== undefined) $("status").textContent = this.held;
+    this.held = undefined;
   }
 
   enter(data) {

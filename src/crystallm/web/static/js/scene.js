@@ -81,7 +81,7 @@ export function draw(viewer, view, { labels = false } = {}) {
     // Beyond the atoms at the corners.
     const beyond = view.cell.map((edge) => 1 + 0.95 / Math.hypot(...edge));
     const names = [["a", corner(beyond[0], 0, 0)], ["b", corner(0, beyond[1], 0)], ["c", corner(0, 0, beyond[2])]];
-    const ink = getComputedStyle(document.documentElement).getPropertyValue("--soft").trim() || "#555555";
+    const ink = colour("--soft");
     for (const [name, [x, y, z]] of names) {
       viewer.addLabel(name, { position: { x, y, z }, fontColor: ink, fontSize: 19, bold: true, backgroundOpacity: 0, inFront: true, alignment: "center" });
     }
@@ -209,4 +209,14 @@ export function large(view, label) {
       viewer = null;
     },
   };
+}
+
+/** A colour of the theme as numbers: 3Dmol knows no light-dark(). */
+function colour(name) {
+  const probe = h("span", { hidden: true });
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found || "#555555";
 }
