@@ -89,7 +89,7 @@ def test_no_value_is_cut_on_a_narrow_page(capsys, monkeypatch):
         crystal_tables.print_crystals(rows, "as asked", 1, 40)
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= width
-        for value in ("Mg8Al16O32", "valid", "-8.123", "×12"):
+        for value in ("Mg8Al16O32", "plausible", "-8.123", "×12"):
             assert value in out, (width, value)
         assert ("-10.0" in out) != ("(too narrow for: log-lik." in out)
         assert ("(too narrow" in out) == (width < 160)
