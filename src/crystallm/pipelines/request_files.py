@@ -4,9 +4,9 @@
                              elements[,allow_fewer_elements] beside the formula, or in its place;
                              compound and composition stand for formula, in capitals or not; separated by
                              commas, semicolons or tabs
-    .parquet .xlsx           the same columns; of a workbook, the first sheet
+    .parquet .xlsx           the same columns; of a workbook, the first one
     .txt                     a formula a line
-    - or a pipe              either of both, told apart by the first line
+    - or a pipe              either of both, distinguished by the first line
     .tar .tar.gz .tgz .zip   prompts in the published language, one a member
 
 A reduced formula without z leaves Z open (see `request.with_default_z`), except in prompts, which encode
