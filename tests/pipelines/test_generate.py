@@ -144,7 +144,7 @@ def test_the_first_block_is_kept_before_many_more_are_written(
     model = load_model(babbler, device="cpu")
     done = blocks.write(model, blocks.Writing(settings, selection, named=True), todo, progress=written.append)
     first = next(done)
-    assert first.block == 0
+    assert first.unit == 0
     assert len(first.rows) == blocks.BLOCK
     assert len(judged) <= blocks.BLOCK
     # With `valid`, progress tells of valid ones, and there are none.

@@ -20,6 +20,7 @@ from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CrystallmError
 from crystallm.execution import batching
 from crystallm.execution.mapping import map_tasks
+from crystallm.execution.resumable import UnitResult
 from crystallm.execution.tasks import Failure
 from crystallm.generation.analogues import AnyGenerator, library_of, make_generator
 from crystallm.generation.request import Request, SamplingOptions
@@ -76,14 +77,6 @@ class Block(NamedTuple):
     def n(self) -> int:
         """Crystals that are asked for."""
         return sum(piece.request.n for piece in self.pieces)
-
-
-class Done(NamedTuple):
-    """What a block gave: rows with the columns of `crystal.COLUMNS`, CIFs by file name."""
-
-    block: int
-    rows: list[dict[str, Any]]
-    cifs: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +138,7 @@ def write(
     *,
     executor: Executor | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[Done]:
+) -> Iterator[UnitResult]:
     """Write blocks in this process.
 
     Args:
@@ -180,7 +173,7 @@ def write(
             writing,
             [piece.unit for piece in pieces],
             {block.number: len(block.pieces) for block in group},
-            None if progress is None else _behind(before, progress),
+            None if progress is None else lambda n, before=before: progress(before + n),  # type: ignore[misc]
         )
         before += sum(block.n for block in group)
         if progress is not None:
@@ -197,7 +190,7 @@ def write_on(
     judges: int = 1,
     ahead: int = AHEAD,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[Done]:
+) -> Iterator[UnitResult]:
     """Write blocks on an executor's workers, each of which loads the model by its name.
 
     A worker that is lost costs its blocks another time, on another one.
@@ -235,7 +228,7 @@ def write_on(
                     break
                 continue
             for block in value:
-                yield Done(**block)
+                yield UnitResult(**block)
             n_done += sum(request["n"] for request in task["requests"])
             if progress is not None:
                 progress(n_done)
@@ -255,7 +248,7 @@ def write_task(task: Mapping[str, Any]) -> list[dict[str, Any]]:
         generator.settings, selection, named=task["named"], cifs=task["cifs"], nested=task["nested"]
     )
     n_pieces = dict(zip(task["blocks"], task["pieces"], strict=True))
-    return [done._asdict() for done in _written(generator, writing, task["units"], n_pieces, None)]
+    return [result._asdict() for result in _written(generator, writing, task["units"], n_pieces, None)]
 
 
 def _packed(group: Sequence[Block]) -> dict[str, Any]:
@@ -277,7 +270,7 @@ def _written(
     numbers: Sequence[int],
     n_pieces: Mapping[int, int],
     progress: Callable[[int], None] | None,
-) -> Iterator[Done]:
+) -> Iterator[UnitResult]:
     """Write blocks, told as so many of the generator's requests each."""
     written = samples.write(
         generator,
@@ -290,14 +283,9 @@ def _written(
     )
     for number, n in n_pieces.items():
         rows: list[dict[str, Any]] = []
-        for found in itertools.islice(written, n):
-            rows += found.rows
+        for result in itertools.islice(written, n):
+            rows += map(dict, result.rows)
         if writing.nested:
             for row in rows:
                 row["file"] = row["file"] and f"{number:05d}/{row['file']}"
-        yield Done(number, rows, {row["file"]: row["cif"] for row in rows if row["file"]})
-
-
-def _behind(before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
-    """Progress that goes on where it was."""
-    return lambda done: progress(before + done)
+        yield UnitResult(number, rows, {row["file"]: row["cif"] for row in rows if row["file"]})

@@ -70,11 +70,10 @@ def run(
     def sample(units: Iterator[tuple[int, Any]], advance: Callable[[int], None]) -> Generator[UnitResult]:
         with ProcessPool(os.cpu_count() or 1) as pool:
             generator.executor = pool
-            for number, _ in units:
-                (result,) = samples.write(
+            for _ in units:
+                yield from samples.write(
                     generator, [0], selection, numbers=[0], named=False, progress=advance
                 )
-                yield UnitResult(number, result.rows, result.cifs)
 
     run_units(
         [part],

@@ -317,7 +317,7 @@ class _Run:
                     judges = max(1, (os.cpu_count() or 1) // n)
                     bounds = {"devices": self.place.devices, "judges": judges, "ahead": 2 * n}
                 results = blocks.write_on(executor, self.model, writing, todo, progress=advance, **bounds)
-            yield from (UnitResult(*result) for result in results)
+            yield from results
 
 
 def _task(selection: SelectionOptions) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from crystallm.crystals import annotation, ranking
 from crystallm.crystals import selection as crystals_selection
@@ -19,6 +19,7 @@ from crystallm.crystals.table import COLUMNS, kept, request_columns
 from crystallm.errors import InputError
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
 from crystallm.execution.pool import worker_pool
+from crystallm.execution.resumable import UnitResult
 from crystallm.execution.tasks import worker_index
 from crystallm.generation.analogues import AnyGenerator, library_of, make_generator
 from crystallm.generation.request import Request, SamplingOptions
@@ -30,20 +31,6 @@ JUDGED_TOGETHER = 256
 """Crystals that are judged, ranked and kept together, at most; fewer where these take more than seconds."""
 
 
-class Written(NamedTuple):
-    """What a unit gave.
-
-    Attributes:
-        unit: number of the request.
-        rows: one a crystal, with the columns of `crystal.COLUMNS`.
-        cifs: of the request's answers, by file name.
-    """
-
-    unit: int
-    rows: list[dict[str, Any]]
-    cifs: dict[str, str]
-
-
 def write(
     generator: AnyGenerator,
     todo: Sequence[int],
@@ -53,7 +40,7 @@ def write(
     named: bool,
     cifs: bool = True,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[Written]:
+) -> Iterator[UnitResult]:
     """Write units in this process.
 
     Args:
@@ -72,7 +59,7 @@ def write(
     if with_energies:  # so many that each core has some to ask about
         least = max(least, annotation.WEIGHED_BY_ONE * (os.cpu_count() or 1))
 
-    def units() -> Iterator[Written]:
+    def units() -> Iterator[UnitResult]:
         n_before = 0
 
         def report(n: int) -> None:
@@ -81,11 +68,9 @@ def write(
 
         portion = AdaptiveBatchSize(JUDGED_TOGETHER, least)
         for together in grouped(zip(todo, written, strict=True), lambda one: len(one[1]), portion.sizes()):
-            if not selection.only_valid:  # else they have been judged
-                annotation.validate(
-                    [crystal for _, found in together for crystal in found], generator.executor
-                )
             crystals = [crystal for _, found in together for crystal in found]
+            if not selection.only_valid:  # else they have been judged
+                annotation.validate(crystals, generator.executor)
             annotation.add_energies(
                 crystals,
                 selection,
@@ -104,7 +89,7 @@ def write(
                 for row in rows:
                     row["kept"] = any(row is answer for answer in answers)
                 files = _name_files(answers, named=named) if cifs else {}
-                yield Written(number, rows, files)
+                yield UnitResult(number, rows, files)
             portion.done(sum(len(found) for _, found in together))
 
     return units()
@@ -193,14 +178,7 @@ def _rows(unit: int, request: Request, crystals: Sequence[Crystal], start: int) 
     """Rows of one request, the first one that of the sample with this number."""
     rows = []
     for sample, crystal in enumerate(crystals, start=start):
-        row = (
-            crystal.row()
-            | request_columns(request)
-            | {
-                "request": unit,
-                "sample": sample,
-            }
-        )
+        row = crystal.row() | request_columns(request) | {"request": unit, "sample": sample}
         rows.append({name: row.get(name) for name in COLUMNS})
     return rows
 
