@@ -140,7 +140,6 @@ def evaluate(
     *,
     workers: int = 1,
     seconds: float = 60.0,
-    memory_gb: float = 4.0,
     on_done: Callable[[int], None] | None = None,
 ) -> CompoundsResult:
     """Check samples and compare them with the known structures.
@@ -150,7 +149,6 @@ def evaluate(
             CIFs of any program, checked as by `validity.check` with what = "auto"; None for a sample that is
             not a crystal. A missing compound has no sample.
         seconds: limit of one crystal or comparison.
-        memory_gb: limit of one process, GiB.
         on_done: called with the index of each comparison after it, from a worker's thread.
 
     Raises:
@@ -166,7 +164,7 @@ def evaluate(
     if unknown := set(crystals) - set(ids):
         raise InputError(f"crystals for {min(unknown)!r}, which is no id of the {len(ids)} compounds")
     samples = [list(crystals.get(name, ())) for name in ids]
-    how: dict[str, Any] = {"workers": workers, "limits": Limits(seconds, memory_gb)}
+    how: dict[str, Any] = {"workers": workers, "limits": Limits(seconds)}
     groups = iter(_groups([sample for row in samples for sample in row], how))
     comparisons = _compare(compounds, samples, how, on_done)
     return CompoundsResult(
@@ -258,7 +256,6 @@ def _groups(samples: Sequence[Sample], how: Mapping[str, Any]) -> list[str | Non
         [crystal.judged for crystal in crystals],
         workers=how["workers"],
         seconds=limits.seconds,
-        memory_gb=limits.memory_gb,
     )
     for crystal, validity in zip(crystals, validities, strict=True):
         crystal.judge(validity)

@@ -141,7 +141,6 @@ def evaluate(
     e_above_hull: Sequence[float | None] | None = None,
     workers: int = 1,
     seconds: float = 60.0,
-    memory_gb: float = 4.0,
     on_done: OnDone | None = None,
 ) -> NoveltyResult:
     """Determine which of the generated crystals are valid, unique, novel and stable.
@@ -154,7 +153,6 @@ def evaluate(
         e_above_hull: energy of each generated crystal above the hull of known phases, eV/atom; None for a
             crystal without one, or for no energies.
         seconds: limit of one task, a handful of comparisons.
-        memory_gb: limit of one process, GiB.
         on_done: called with a stage (`reading`, `telling apart`, `known`, `comparing`), the number done, and
             the total (0 if unknown); from any thread.
 
@@ -167,7 +165,7 @@ def evaluate(
     for name, values in (("values of valid", valid), ("energies", e_above_hull)):
         if values is not None and len(values) != len(generated):
             raise InputError(f"{len(values)} {name} for {len(generated)} crystals: give one for each")
-    runner = duplicates.ComparisonRunner(None, workers, Limits(seconds, memory_gb), on_done)
+    runner = duplicates.ComparisonRunner(None, workers, Limits(seconds), on_done)
     keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in generated]
     crystals = duplicates.reduce_all(
         keys, runner, function=check_and_reduce_record if valid is None else duplicates.reduce_record

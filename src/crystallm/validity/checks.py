@@ -125,7 +125,6 @@ def check_many(
     what: What = "text",
     workers: int = 1,
     seconds: float = 60.0,
-    memory_gb: float | None = 4.0,
     executor: Executor | None = None,
 ) -> list[Validity]:
     """Check many crystals in killable worker processes.
@@ -133,7 +132,6 @@ def check_many(
     Args:
         workers: processes that work at the same time.
         seconds: limit for one crystal.
-        memory_gb: limit for one process, GiB.
         executor: where to check; None opens processes for this call.
 
     Returns:
@@ -159,7 +157,7 @@ def check_many(
         check_record,
         [{"text": text, "what": what} for text in distinct],
         workers=workers,
-        limits=Limits(seconds, memory_gb),
+        limits=Limits(seconds),
     )
     results: dict[str, Validity] = {}
     for text, record in zip(distinct, records, strict=True):
