@@ -5,29 +5,25 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from crystallm.crystals import annotation
 from crystallm.crystals.crystal import Crystal, Source
+from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
 from crystallm.execution.batching import AdaptiveBatchSize
 from crystallm.generation import compositions
 from crystallm.generation.assignment import ChoiceAssignment, only_choice
+from crystallm.generation.choices import Choice
 from crystallm.generation.interpretation import InterpretedRequest, interpret
+from crystallm.generation.request import Request, SamplingOptions
 from crystallm.grammar import factory
+from crystallm.models.model import Model
 from crystallm.sampling import sample as sampling
 from crystallm.sampling import sequence
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from concurrent.futures import Executor
-
-    from crystallm.crystals.selection import SelectionOptions
-    from crystallm.generation.choices import Choice
-    from crystallm.generation.request import Request, SamplingOptions
-    from crystallm.models.model import Model
 
 LOG = logging.getLogger(__name__)
 CHECKED_TOGETHER = 256
