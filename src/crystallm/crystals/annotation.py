@@ -46,8 +46,6 @@ def add_energies(
 
     Args:
         crystals: validated before.
-        options: which energies.
-        device: of the energy model.
         executor: where to work; None opens processes for this call.
         on_done: as for `compute_energies`.
 
@@ -84,7 +82,6 @@ def compute_energies(
     group is kept as written.
 
     Args:
-        crystals: judged before.
         model: by name, see `energy.model`.
         relax: whether to relax each crystal first; the energy is then of what it has become.
         device: of the model; a GPU where `auto` finds one, else the CPU.
@@ -146,11 +143,8 @@ def add_relative_energies(
     """Set `formation_energy` and `e_above_hull` of crystals that have energies, where these are wanted.
 
     Args:
-        crystals: weighed before.
         model: by name, see `energy.model`.
-        formation: whether formation energies are wanted.
         hull: file of entries, see `energy.hull`.
-        device: of the model.
         executor: where to relax the elements; None opens processes for this call.
 
     Raises:

@@ -124,15 +124,10 @@ def process_all(
     """Process rows of `sources.splits.read_rows` in units, those that a run folder lacks.
 
     Args:
-        rows: of all units.
-        options: of the steps.
         folder: of the run, with the columns of `process_row`.
         workers: number of them; see `local_executor`.
         executor: where to work in place of this machine.
         progress: shows the number of rows that are done.
-
-    Raises:
-        InputError, CrystallmError: as `run_units`.
     """
     with contextlib.ExitStack() as stack:
         where = executor or stack.enter_context(local_executor(workers))

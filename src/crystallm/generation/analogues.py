@@ -42,7 +42,6 @@ class AnalogueGenerator:
     """Known crystals that give crystals for a list of requests.
 
     Args:
-        library: of known crystals.
         requests: all of the run, interpreted or not.
         settings: name the device of energies; all else is for networks.
         first: index of the first sample of each request.
@@ -51,7 +50,6 @@ class AnalogueGenerator:
 
     Attributes:
         plans: each request interpreted.
-        settings: as given.
 
     Raises:
         InputError: an impossible request, or one without a formula.
@@ -152,19 +150,12 @@ class CombinedGenerator:
     """Half of the crystals of each request made of known ones, where it has relatives, the others sampled.
 
     Args:
-        model: loaded.
-        library: of known crystals.
         requests: all of the run, interpreted or not.
-        settings: how to sample.
         selection: how many samples a request may take; by default its n.
-        first, starts, executor: as for `Generator`.
 
     Attributes:
         plans: each request interpreted.
         settings: how to sample.
-
-    Raises:
-        InputError: as `Generator`.
     """
 
     def __init__(

@@ -20,9 +20,6 @@ class ChoiceAssignment:
     it at the same time together.
 
     Args:
-        model: loaded.
-        requests: interpreted.
-        settings: how to sample.
         first: index of the first sample of each request.
 
     Raises:

@@ -97,11 +97,6 @@ def choices(
     """All that is tried for a request, with its weight.
 
     Args:
-        model: that weighs, and will write.
-        open_cells: the cells to choose from.
-        group: asked for, if one was.
-        settings: temperature, top_k, top_p and constraints count.
-        any_z: whether Z is to be chosen.
         any_group: whether the space group is.
 
     Returns:
@@ -202,7 +197,6 @@ def assign_by_weight(weights: Sequence[float], seed: int, index: int, samples: S
 
     Args:
         weights: of the choices, not all 0.
-        seed: of the run.
         index: of the request's first sample in the run.
         samples: their numbers in the request.
     """

@@ -77,11 +77,7 @@ def _can_be(told: Description, wanted: str, z: int, keep: Kept) -> bool:
 
 
 def _known(told: Description, whole: tuple[tuple[str, int], ...], keep: Kept) -> FixedPart:
-    """What is known of a cell of this composition.
-
-    Raises:
-        InputError: as `host`.
-    """
+    """What is known of a cell of this composition."""
     group = space_groups.get(told.space_group)
     indices = {position.label: i for i, position in enumerate(group.wyckoff)}
     cell = None
@@ -104,11 +100,7 @@ class CompletionGenerator(Generator):
     """A model at work on a crystal of which a part is known.
 
     Args:
-        model: loaded, of the orbits language.
-        known: the part.
-        n: how many crystals.
         settings: how to sample; its constraints are always full.
-        selection: how many samples it may take.
 
     Raises:
         InputError: a model of another language.

@@ -67,7 +67,6 @@ class CompositionSampler:
 
     Args:
         model: that draws and weighs, and will write.
-        settings: seed, temperature, top_k and top_p count.
     """
 
     def __init__(self, model: Model, settings: SamplingOptions) -> None:
@@ -81,9 +80,6 @@ class CompositionSampler:
             plan: of the request, one of which a composition is wanted.
             first: index of the request's first sample in the run.
             samples: their numbers in the request.
-
-        Raises:
-            InputError, CrystallmError: as `choices`.
         """
         found: list[Choice] = []
         for block, together in itertools.groupby(samples, key=block_of):
@@ -123,11 +119,7 @@ def choices(
 
     Args:
         model: that draws and weighs, and will write.
-        wanted: what is asked for.
-        settings: seed, temperature, top_k and top_p count.
         first: index of the request's first sample in the run.
-        block: see `block_of`.
-        note: how the request was read.
 
     Raises:
         InputError: the language cannot say the space group.
@@ -249,9 +241,6 @@ def log_weight(
     """Return the logarithm of the weight that the module describes, and the log-likelihood of the prompt.
 
     Args:
-        model: that weighs.
-        wanted: what is asked for.
-        composition: drawn.
         log_p: behind each token of its prompt, (T, V).
         temperature: of the settings; at 0 nothing is weighed, as all draws are one.
     """

@@ -41,7 +41,6 @@ def likely(model: Model, asked: Sequence[tuple[Sequence[Told], int | None]]) -> 
     """The cells that are tried.
 
     Args:
-        model: that weighs.
         asked: for each formula its cells, with prompts, and the number of the space group that was asked for.
 
     Returns:

@@ -40,9 +40,7 @@ class Generator:
     on the list, the settings and its index only, not on which requests are generated together or again.
 
     Args:
-        model: loaded.
         requests: all of the run, interpreted or not.
-        settings: how to sample.
         selection: how many samples a request may take; by default its n.
         first: index of the first sample of each request, for a part of a longer list.
         starts: number of the first sample of each request where earlier ones are generated elsewhere; 0 by
@@ -127,7 +125,6 @@ class Generator:
         """Generate the crystals of some requests, with full batches across requests.
 
         Args:
-            indices: of the requests.
             progress: called with the number of crystals so far.
 
         Returns:
@@ -152,7 +149,6 @@ class Generator:
         """Generate and check the crystals of some requests until each has its n valid ones.
 
         Args:
-            indices: of the requests.
             progress: called with the number of valid crystals so far.
 
         Returns:
@@ -288,17 +284,7 @@ class Generator:
 def _grammar_by_prompt(
     model: Model, constraints: str, plans: Sequence[InterpretedRequest], choices: Sequence[Choice]
 ) -> GrammarByPrompt | None:
-    """Return what may follow the prompt of each choice; None for anything.
-
-    Args:
-        model: that generates.
-        constraints: how strict the grammar is.
-        plans: the request of each choice.
-        choices: with their prompts.
-
-    Raises:
-        InputError: there is no grammar for a choice, or a prompt of the user breaks it.
-    """
+    """Return what may follow the prompt of each choice; None for anything."""
     grammars: dict[tuple[int, ...], sequence.Grammar] = {}
     for plan, choice in zip(plans, choices, strict=True):
         if choice.prompt in grammars:

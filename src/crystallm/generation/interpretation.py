@@ -43,7 +43,6 @@ def interpret(request: Request, *, fitting: bool = True, most_atoms: int | None 
     """Read the formula and the space group of a request. Needs no model.
 
     Args:
-        request: to read.
         fitting: refuse a cell that cannot fill the space group. The network alone, without constraints, may
             be asked for anything but what it takes rules for: elements, or a group without a formula.
         most_atoms: of the cells that are tried where Z or the whole cell is to be chosen; None for as many as
@@ -158,8 +157,6 @@ def require_compatible(cell: Cell, group: SpaceGroup, *, by_z: bool) -> None:
     """Say that a cell cannot fill a space group, and what can.
 
     Args:
-        cell: asked for.
-        group: asked for.
         by_z: whether the cell was given by its Z, not written out.
 
     Raises:
