@@ -23,6 +23,7 @@ from crystallm.execution.pool import ProcessPool
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.sources import collection
 from crystallm.storage import journal
+from crystallm.storage.files import check_file
 from crystallm.structures.known_structures import formula_in
 from crystallm.thermodynamics import collection_energies, formation
 from crystallm.thermodynamics.hull import MissingElements
@@ -75,10 +76,7 @@ def run(
     if out is None:
         raise InputError("no file for the entries: see crystallm hull --help")
     model = options.energy or registry.DEFAULT
-    if out.suffix.lower() != ".jsonl":
-        raise InputError(f"out = {str(out)!r}: name a file that ends in .jsonl")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"no folder {str(out.parent)!r} for {out.name!r}: make it first")
+    check_file(out, ".jsonl")
     device, workers = energy_workers(model, device, workers)
     systems = None if options.chemical_systems is None else _chemical_systems(options.chemical_systems)
     rows = _stored(out, {"model": model, "relaxed": options.relax})
