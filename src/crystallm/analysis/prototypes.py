@@ -190,11 +190,7 @@ def _in_shells(symmetry: Any, prototype: Prototype, placed: Sequence[str]) -> bo
 
 
 def prototype_of(name: str) -> Prototype:
-    """Return the prototype of this name.
-
-    Raises:
-        InputError: unknown name.
-    """
+    """Return the prototype of this name. Raises InputError: unknown name."""
     try:
         return PROTOTYPES[name]
     except KeyError:

@@ -73,11 +73,7 @@ class PreparationReport:
 
 
 def read(folder: Path) -> PreparationReport:
-    """Return the report of a data set folder.
-
-    Raises:
-        CrystallmError: it does not exist or cannot be read.
-    """
+    """Return the report of a data set folder. Raises CrystallmError: it does not exist or cannot be read."""
     path = folder / JSON
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

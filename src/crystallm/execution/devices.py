@@ -40,11 +40,7 @@ def energy_device(device: str) -> str:
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """Return the dtype of this name; "auto" is float32.
-
-    Raises:
-        InputError: there is no such dtype.
-    """
+    """Return the dtype of this name; "auto" is float32. Raises InputError: there is no such dtype."""
     names = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
     if isinstance(dtype, torch.dtype):
         return dtype

@@ -143,11 +143,7 @@ def choices(
 
 
 def check(model: Model, wanted: CompositionConstraint) -> None:
-    """Look whether the language has a word for the space group.
-
-    Raises:
-        InputError: it has none.
-    """
+    """Look whether the language has a word for the space group. Raises InputError: it has none."""
     model.language.prompt((("O", 2),), wanted.group)
 
 

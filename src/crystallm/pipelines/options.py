@@ -67,11 +67,7 @@ class CollectionOptions(Options):
     """Folder or file of structures (see crystallm prepare --help), or an --out folder of another command."""
 
     def collection(self) -> str:
-        """Return the path of the collection.
-
-        Raises:
-            InputError: there is none.
-        """
+        """Return the path of the collection. Raises InputError: there is none."""
         if self.path is None:
             raise InputError("no crystals: name a folder, an archive, a table or a CIF")
         return self.path

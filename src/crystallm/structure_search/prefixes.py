@@ -54,11 +54,7 @@ class PrefixExplorer:
         return None if self.rules is None else self.rules.start(ids).allowed()
 
     def settled(self, ids: Sequence[int], n_prompt: int = 0) -> Ids:
-        """A beginning and all that must come behind it.
-
-        Raises:
-            InputError: it breaks the rules.
-        """
+        """A beginning and all that must come behind it. Raises InputError: it breaks the rules."""
         if self.rules is None:
             return tuple(ids)
         return self._forced(list(ids), self.rules.start(ids), n_prompt)

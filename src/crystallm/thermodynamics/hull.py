@@ -65,21 +65,13 @@ class Hull:
         return sorted(set(symbols) - self._elements)
 
     def require(self, symbols: Iterable[str]) -> None:
-        """Raise an error for elements without an entry.
-
-        Raises:
-            InputError: there is one.
-        """
+        """Raise an error for elements without an entry. Raises InputError: there is one."""
         if missing := self.missing(symbols):
             said = f"{str(self._path)!r} has no entry of the element {', '.join(missing)}"
             raise InputError(f"{said}: a hull needs one of each")
 
     def check_model(self, model: str) -> None:
-        """Raise an error if entries name another energy model.
-
-        Raises:
-            InputError: there is one.
-        """
+        """Raise an error if entries name another energy model. Raises InputError: there is one."""
         if others := sorted(self.models - {model}):
             said = f"{str(self._path)!r} has energies of {', '.join(others)}, not of {model}"
             raise InputError(f"{said}: take the entries of the same model")

@@ -40,11 +40,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Replace a tensor by its sum over all processes.
-
-        Raises:
-            CrystallmError: a process has died.
-        """
+        """Replace a tensor by its sum over all processes. Raises CrystallmError: a process has died."""
         if self.size > 1:
             with _peer_errors("sum"):
                 dist.all_reduce(tensor)

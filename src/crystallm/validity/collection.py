@@ -146,11 +146,7 @@ def _row(entry: Entry, record: dict[str, Any] | Failure | None) -> dict[str, Any
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], n_reasons: int = 10) -> Summary:
-    """Return the summary of the rows of `check_entries`.
-
-    Raises:
-        CrystallmError: there are none.
-    """
+    """Return the summary of the rows of `check_entries`. Raises CrystallmError: there are none."""
     if not rows:
         raise CrystallmError("no crystal was judged")
     scores = [row["bond_score"] for row in rows if row["bond_score"] is not None]

@@ -235,9 +235,5 @@ class CifGrammar(GrammarOptions):
             raise missing_group(space_groups.get(self.group).symbol)
 
     def start(self, prompt: Sequence[int]) -> CifGrammarState:
-        """Return the state after a prompt.
-
-        Raises:
-            InputError: the prompt breaks the rules.
-        """
+        """Return the state after a prompt. Raises InputError: the prompt breaks the rules."""
         return after(CifGrammarState(self), prompt)

@@ -245,9 +245,5 @@ class OrbitsGrammar(base.GrammarOptions):
     bond_retries: int = base.ORBIT_BOND_RETRIES
 
     def start(self, prompt: Sequence[int]) -> OrbitsGrammarState:
-        """Return the state after a prompt.
-
-        Raises:
-            InputError: the prompt breaks the rules.
-        """
+        """Return the state after a prompt. Raises InputError: the prompt breaks the rules."""
         return base.after(OrbitsGrammarState(self), prompt)
