@@ -85,35 +85,18 @@ class OpenChoices:
     any_group: bool
 
 
-def choices(
-    model: Model,
-    open_cells: Sequence[Cell],
-    group: SpaceGroup | None,
-    settings: SamplingOptions,
-    *,
-    any_z: bool,
-    any_group: bool,
-) -> tuple[list[Choice], str]:
-    """All that is tried for a request, with its weight.
-
-    Args:
-        any_group: whether the space group is.
-
-    Returns:
-        The choices, those of weight 0 left out, by Z and number of the group; and one line that says what was
-        tried with which weight.
-
-    Raises:
-        InputError: nothing can be told to the network.
-    """
-    question = OpenChoices(tuple(open_cells), group, any_z, any_group)
-    return choices_of_many(model, [question], settings)[0]
-
-
 def choices_of_many(
     model: Model, questions: Sequence[OpenChoices], settings: SamplingOptions
 ) -> list[tuple[list[Choice], str]]:
-    """The same for many requests, whose Z are weighed together."""
+    """All that is tried for each of some requests, with its weight; their Z are weighed together.
+
+    Returns:
+        For each request the choices, those of weight 0 left out, by Z and number of the group; and one line
+        that says what was tried with which weight.
+
+    Raises:
+        InputError: nothing of a request can be told to the network.
+    """
     told = [_told(model, question) for question in questions]
     open_z = [place for place, question in enumerate(questions) if question.any_z]
     asked = [(told[place], _number(questions[place])) for place in open_z]
