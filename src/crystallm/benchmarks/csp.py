@@ -78,7 +78,6 @@ def distances(
         symmetrise: whether to symmetrize the references; False if they are already.
         composition_test: whether to apply the SMACT test, as the paper does. Needs the extra `bench`.
         on_done: called with the index of each comparison after it, from a worker's thread.
-        executor: in place of processes of this machine.
 
     Raises:
         CrystallmError: SMACT is not installed, or no worker could be started.
@@ -118,10 +117,7 @@ def compare_pairs(
     Args:
         function: as for `run_tasks`; its task holds `truth` (see `truth_of`), `sample` (JSON) and the
             options.
-        candidates_by_entry: samples of each entry.
         options: of each task; `symmetrise`: whether to symmetrize the reference.
-        executor: in place of processes for this call.
-        how: further arguments of `run_tasks`.
 
     Returns:
         Value of the function for each entry and sample, or `Failure`; None if the sample is None.

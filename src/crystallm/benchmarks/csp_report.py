@@ -40,9 +40,6 @@ class CspReport:
     def write(self, folder: Path, growth: Mapping[str, Sequence[tuple[float, float]]]) -> None:
         """Write scores.json and report.html.
 
-        Args:
-            growth: match rates against the number of samples, from `csp_table.growth`.
-
         Raises:
             CrystallmError: the folder cannot be written.
         """

@@ -149,7 +149,6 @@ def evaluate(
             CIFs of any program, checked as by `validity.check` with what = "auto"; None for a sample that is
             not a crystal. A missing compound has no sample.
         seconds: limit of one crystal or comparison.
-        on_done: called with the index of each comparison after it, from a worker's thread.
 
     Raises:
         InputError: no compound, a duplicate id, or samples of an unknown id.

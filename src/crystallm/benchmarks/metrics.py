@@ -106,7 +106,6 @@ def best_with_polymorphs(
     Args:
         rms: distances between each entry's structure and its own samples.
         others: by (i, j), distances between the structure of entry i and the samples of entry j.
-        n: samples per entry.
     """
     best = best_of(rms, n)
     for (i, _), row in others.items():

@@ -164,7 +164,6 @@ def read_references(
         path: CSV file with the columns formula, class, a[, c, id, source, license, split]; None for our own.
         classes: only these; all if empty.
         unseen: only formulas that are not in the training data of the bundled models.
-        limit: number of formulas per class, spread evenly over the file.
 
     Raises:
         InputError: an invalid file, class or row, or no formula is left.

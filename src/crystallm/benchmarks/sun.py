@@ -162,9 +162,7 @@ def summarise(
     """Summarize rows with COLUMNS.
 
     Args:
-        rows: of all crystals, at least one.
         bound: b, eV/atom.
-        hull: whether energies above a hull were requested.
     """
 
     def below(row: Mapping[str, Any], limit: float) -> bool:

@@ -127,7 +127,6 @@ def evaluate(
         truths: reference structures of the test set, likewise.
         cut_offs: of coverage; those of the paper are in CUT_OFFS.
         n: number of valid crystals drawn for the Wasserstein distances.
-        seconds: limit of one crystal.
         on_done: called with the index of each described crystal after it, from a worker's thread.
 
     Raises:

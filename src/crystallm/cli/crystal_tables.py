@@ -49,7 +49,6 @@ def print_crystals(rows: Sequence[Mapping[str, Any]], note: str, n_requests: int
 
     Args:
         note: how the request was read, printed above the table if there is one request.
-        limit: lines, at most.
     """
     lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in best_first(rows):
@@ -146,11 +145,7 @@ def print_summary(counts: Mapping[str, int], folder: Path | None, *, parted: boo
 def print_search(
     rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], folder: Path | None, limit: int
 ) -> None:
-    """Print what a search has found.
-
-    Args:
-        limit: lines, at most.
-    """
+    """Print what a search has found."""
     console = page()
     if rows:
         print_crystals(rows, summary["note"], 1, limit)

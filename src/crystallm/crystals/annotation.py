@@ -82,7 +82,6 @@ def compute_energies(
     group is kept as written.
 
     Args:
-        model: by name, see `energy.model`.
         relax: whether to relax each crystal first; the energy is then of what it has become.
         device: of the model; a GPU where `auto` finds one, else the CPU.
         executor: where to work; None opens processes for this call.
@@ -141,11 +140,6 @@ def add_relative_energies(
     executor: Executor | None = None,
 ) -> None:
     """Set `formation_energy` and `e_above_hull` of crystals that have energies, where these are wanted.
-
-    Args:
-        model: by name, see `energy.model`.
-        hull: file of entries, see `energy.hull`.
-        executor: where to relax the elements; None opens processes for this call.
 
     Raises:
         InputError, CrystallmError: a file that is none or cannot be read.

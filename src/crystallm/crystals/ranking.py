@@ -46,8 +46,6 @@ def rank(
 
     Args:
         requests: for each request its crystals.
-        workers: processes at a time; one per core if None.
-        executor: where to compare; None opens processes for this call.
     """
     clusters_of = cluster_duplicates(
         [[structure_of(crystal) for crystal in crystals] for crystals in requests],
@@ -147,7 +145,6 @@ def selected(
 
     Args:
         ranks: None for broken crystals, or where nothing was ranked.
-        valid: whether each passes the checks.
         selection: what to keep. Ranked crystals come by rank, others in the order of their samples.
     """
     indices = [i for i, good in enumerate(valid) if good or not selection.only_valid]

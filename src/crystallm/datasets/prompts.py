@@ -40,9 +40,6 @@ class Prompt:
 def read(options: PromptOptions, *, workers: int = 1, progress: Progress = no_progress) -> Iterator[Prompt]:
     """Yield prompts for the crystals of a data set folder or a collection, in their order.
 
-    Args:
-        options: which crystals, and what their prompts hold.
-
     Raises:
         InputError: the source cannot be read, has no such split, or is a collection and a split is given.
     """
@@ -87,9 +84,6 @@ def _from_data_set(folder: Path, split: str, *, with_group: bool) -> Iterator[Pr
 
 def write(prompts: Iterable[Prompt], path: Path) -> tuple[int, list[Prompt]]:
     """Write prompts to a CSV file with columns id, formula, z, space_group.
-
-    Args:
-        path: of the file, `.csv`.
 
     Returns:
         The number of prompts written, and those that could not be, each with its problem.

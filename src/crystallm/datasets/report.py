@@ -145,7 +145,6 @@ def html(
     """Return the report as an HTML page.
 
     Args:
-        inputs: names of the collections.
         lengths: number of crystals by number of tokens.
     """
     from crystallm.crystallography import space_groups

@@ -31,9 +31,6 @@ class SplitWriter:
     Both files are moved into place when the `with` block ends without an error; until then, and after an
     error, old ones stay.
 
-    Args:
-        split: its name.
-
     Attributes:
         n_tokens: tokens written so far.
     """

@@ -52,7 +52,6 @@ def write(
 
     Args:
         parts: returns the tables of processed rows with the columns given.
-        inputs: names of the collections.
         n_unreadable: number of excluded entries that could not be read.
 
     Raises:

@@ -91,7 +91,6 @@ def relax(
 
     Args:
         structure: an ordered one; it stays as it is.
-        options: None for the defaults.
         bound: on |E|, eV per atom.
 
     Raises:

@@ -26,7 +26,6 @@ class ZmqModel:
 
     Args:
         address: of the server, `tcp://host:port`.
-        seconds: limit for one answer.
         tries: how often a crystal is sent; a server may have been started anew.
 
     Raises:

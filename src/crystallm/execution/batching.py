@@ -54,7 +54,6 @@ def grouped(
     Items are drawn as needed.
 
     Args:
-        items: in their order.
         sizes: total weight of each group, or an iterator over those of the groups.
     """
     limits = itertools.repeat(sizes) if isinstance(sizes, int) else sizes

@@ -112,7 +112,6 @@ class ClusterExecutor(Executor):
         """Take no more tasks.
 
         Args:
-            wait: return only when the submitted tasks are done.
             cancel_futures: cancel them, also those that have begun.
         """
         self._closed = True

@@ -97,12 +97,6 @@ def run_tasks(
 ) -> list[Any]:
     """Apply a function to tasks and return values or failures in the order of the tasks; see `map_tasks`.
 
-    Args:
-        executor: where it runs; None opens a process pool for this call.
-        tasks: JSON values.
-        workers: processes that work at the same time: by default one, or all of a given pool.
-        on_done: called with the index of each task that is done.
-
     Raises:
         InputError: `workers` is below 1.
         WorkerStartError: a process cannot import the function.

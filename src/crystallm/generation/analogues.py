@@ -42,11 +42,9 @@ class AnalogueGenerator:
     """Known crystals that give crystals for a list of requests.
 
     Args:
-        requests: all of the run, interpreted or not.
         settings: name the device of energies; all else is for networks.
         first: index of the first sample of each request.
         starts: number of the first sample of each request.
-        executor: where crystals are checked; None opens processes for each check.
 
     Attributes:
         plans: each request interpreted.
@@ -150,7 +148,6 @@ class CombinedGenerator:
     """Half of the crystals of each request made of known ones, where it has relatives, the others sampled.
 
     Args:
-        requests: all of the run, interpreted or not.
         selection: how many samples a request may take; by default its n.
 
     Attributes:

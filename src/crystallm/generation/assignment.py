@@ -19,9 +19,6 @@ class ChoiceAssignment:
     What a request leaves open is weighted by the network when it is first needed, for all requests that need
     it at the same time together.
 
-    Args:
-        first: index of the first sample of each request.
-
     Raises:
         InputError: a request that the language cannot express, or whose prompt fills the context.
     """

@@ -179,9 +179,7 @@ def assign_by_weight(weights: Sequence[float], seed: int, index: int, samples: S
     """Which choice each sample takes; see the module.
 
     Args:
-        weights: of the choices, not all 0.
         index: of the request's first sample in the run.
-        samples: their numbers in the request.
     """
     # The random stream of sample `index` itself starts at counter 0, and never comes this far.
     stream = np.random.Philox(key=np.array([seed, index], dtype=np.uint64), counter=np.array([0, 0, 0, 1]))

@@ -63,11 +63,7 @@ _NEGLIGIBLE = 1e-6  # a composition with less weight is not taken
 
 
 class CompositionSampler:
-    """Draws compositions for samples, and keeps them for the next samples that share them.
-
-    Args:
-        model: that draws and weighs, and will write.
-    """
+    """Draws compositions for samples, and keeps them for the next samples that share them."""
 
     def __init__(self, model: Model, settings: SamplingOptions) -> None:
         self._model, self._settings = model, settings
@@ -116,10 +112,6 @@ def choices(
     note: str,
 ) -> list[Choice]:
     """Compositions for a block of the samples of a request, with weights.
-
-    Args:
-        model: that draws and weighs, and will write.
-        first: index of the request's first sample in the run.
 
     Raises:
         InputError: the language cannot say the space group.

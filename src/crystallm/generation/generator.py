@@ -40,13 +40,11 @@ class Generator:
     on the list, the settings and its index only, not on which requests are generated together or again.
 
     Args:
-        requests: all of the run, interpreted or not.
         selection: how many samples a request may take; by default its n.
         first: index of the first sample of each request, for a part of a longer list.
         starts: number of the first sample of each request where earlier ones are generated elsewhere; 0 by
             default. Indices are those of the whole request.
         most_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
-        executor: where crystals are checked; None opens processes for each check.
 
     Attributes:
         plans: each request interpreted.
@@ -123,9 +121,6 @@ class Generator:
         self, indices: Sequence[int], *, progress: Callable[[int], None] | None = None
     ) -> Iterator[list[Crystal]]:
         """Generate the crystals of some requests, with full batches across requests.
-
-        Args:
-            progress: called with the number of crystals so far.
 
         Returns:
             An iterator over the lists of crystals, one per request, in the order of `indices` and of the

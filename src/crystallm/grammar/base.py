@@ -71,11 +71,7 @@ class GrammarOptions:
 
 
 class BacktrackingState:
-    """The state of a grammar: counts tokens, and takes back those that put atoms too close.
-
-    Args:
-        vocabulary: tokens in the order of their ids, for messages.
-    """
+    """The state of a grammar: counts tokens, and takes back those that put atoms too close."""
 
     def __init__(self, options: GrammarOptions, vocabulary: Sequence[str]) -> None:
         self.full = options.strength == "full"

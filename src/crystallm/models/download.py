@@ -57,7 +57,6 @@ def fetch(
     """Download a published model, unless it was downloaded before.
 
     Args:
-        name: one of `names`.
         record: address of the record that lists the files; Zenodo's by default.
         progress: called with the numbers of downloaded and of all bytes.
 

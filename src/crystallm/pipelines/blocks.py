@@ -109,7 +109,6 @@ def blocks(requests: Iterable[Request], selection: SelectionOptions, size: int) 
     """Cut a run into blocks.
 
     Args:
-        requests: all of the run.
         size: crystals of a block; a request that cannot be parted may make it larger.
     """
     whole = selection.only_valid or selection.ranking is not None
@@ -143,8 +142,6 @@ def write(
 
     Args:
         model: loaded; None where known crystals alone are used.
-        executor: where crystals are checked; None opens processes for each check.
-        progress: called with the number of crystals so far; with `valid`, of valid ones.
 
     Returns:
         An iterator over what they gave, in their order. The work is done as it is drawn from.
@@ -199,7 +196,6 @@ def write_on(
         devices: which the processes of a pool take in turn; none: that of the settings.
         judges: processes that judge beside each worker.
         ahead: tasks that are drawn and not done, at most.
-        progress: called with the number of crystals so far that were asked for.
 
     Returns:
         An iterator over what the blocks gave, in any order.

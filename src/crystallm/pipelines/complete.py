@@ -35,10 +35,6 @@ def run(
 ) -> GenerateResult:
     """Generate crystals that contain the structure of a file.
 
-    Args:
-        whole: formula and Z of the whole crystal.
-        options: what of the part stays, and where results go.
-
     Raises:
         InputError: no formula, a part that does not fit it, a model of another language.
         CrystallmError: a file cannot be read or written.

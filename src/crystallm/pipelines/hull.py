@@ -64,7 +64,6 @@ def run(
     """Write the entries of a hull, or complete a file that was begun.
 
     Args:
-        options: which crystals, the energy model and method, and the file of the entries.
         workers: processes at a time; None: one for each core, or one on a GPU.
 
     Raises:
@@ -209,9 +208,7 @@ def energy_workers(model: str, device: str, workers: int | None) -> tuple[str, i
     """Return the device on which an energy model runs, and the number of its processes.
 
     Args:
-        model: by name, see `energy.load`.
         device: by name; `auto` is a GPU where there is one. Energy models run on CPUs and CUDA alone.
-        workers: processes; None: one for each core, or one on a GPU.
 
     Raises:
         InputError, CrystallmError: no such model or device, or a missing extra.
@@ -239,7 +236,6 @@ def checked(
 
     Args:
         entries: whose energies above the hull are requested.
-        hull: None for none.
         relaxed: whether the crystals are relaxed before their energies are computed.
     """
     if hull is None:

@@ -220,7 +220,6 @@ class Batcher:
     """Keeps the rows of a decoder filled and yields sequences as they finish.
 
     Args:
-        decoder: without rows.
         next_sequence: returns the next sequence, or None if there is none now. Called with True it may wait,
             and None is the end.
         is_active: whether a sequence is still to be sampled.

@@ -270,7 +270,6 @@ def check_prompt(network: GPT, number: int, request: SequenceRequest, *, finishe
     """Raise InputError if a prompt cannot be continued. Does not check it against the grammar.
 
     Args:
-        number: names the prompt in errors.
         finished: whether no token is to be generated, so that the prompt may fill the context.
     """
     prompt = request.prompt

@@ -64,8 +64,6 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file so that it is complete or absent; its folder is created.
 
     Args:
-        path: of the file; an old one is replaced.
-        content: all of it.
         sync: wait until the disk has it, so that it survives a loss of power.
 
     Raises:

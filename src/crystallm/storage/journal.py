@@ -51,8 +51,6 @@ def append_records(path: Path, records: Iterable[Record], *, sync: bool = False)
     """Append records to a file; where that fails, the file is as it was.
 
     Args:
-        path: of the file, which is created if it does not exist.
-        records: JSON values.
         sync: wait until the disk has them, so that they survive a loss of power.
 
     Raises:

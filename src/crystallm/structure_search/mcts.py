@@ -139,7 +139,6 @@ def widest(
 
     Args:
         log_probs: of all tokens, (V,).
-        options: those that may come, None for all.
         width: how many are taken, at most.
         cutoff: where the first of these holds more than this share of their probability, it comes alone.
         temperature: log-probabilities are divided by it.

@@ -36,11 +36,7 @@ class PrefixExplorer:
     context: int
 
     def complete(self, ids: Sequence[int], n_prompt: int = 0) -> bool:
-        """Whether a text is at its end: it has been written, or nothing may be written any more.
-
-        Args:
-            n_prompt: how many of them are a prompt's, and can be no end.
-        """
+        """Whether a text is at its end: it has been written, or nothing may be written any more."""
         end = self.language.end_ids
         written = len(ids) - n_prompt >= len(end) and tuple(ids[-len(end) :]) == end
         return written or len(ids) >= self.context

@@ -73,13 +73,10 @@ class Search:
     """One search.
 
     Args:
-        request: what to search for, regardless of its n.
         settings: how to sample; its device runs the energy model too.
-        path: of the log; None for no log.
         most_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
         log_samples: write the log-probability of every token to the log, which makes it several times as
             long, so that `SearchSample.sample` is there after a restart.
-        executor: where to check and compute energies; None opens worker processes for the run.
 
     Attributes:
         results: all samples so far.

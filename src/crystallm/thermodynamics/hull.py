@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 class Hull:
     """The convex hull of the entries of a file, computed for each chemical system when first needed.
 
-    Args:
-        path: of the file.
-
     Raises:
         InputError: no such form, or an entry that is none.
         CrystallmError: it cannot be read, or pymatgen's phase diagrams are not installed.
@@ -108,7 +105,6 @@ class MissingElements:
     """Elements that the entries of a file lack, for many formulas.
 
     Args:
-        path: of the file; see `Hull` for errors.
         hull: of that file, if it has been read.
         what: the formulas are those of, one and many.
     """

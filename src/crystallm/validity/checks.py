@@ -129,11 +129,6 @@ def check_many(
 ) -> list[Validity]:
     """Check many crystals in killable worker processes.
 
-    Args:
-        workers: processes that work at the same time.
-        seconds: limit for one crystal.
-        executor: where to check; None opens processes for this call.
-
     Returns:
         One result per item, in their order. If a process failed, the checks on the printed text hold, and
         the last reason says why the others are missing.

@@ -101,9 +101,6 @@ def check_entries(
 
     Args:
         what: of a text is checked; see `validity.check`.
-        workers: processes that work at the same time.
-        on_done: called after each distinct crystal with the number of those done.
-        executor: where to check; None opens processes for this call.
 
     Returns:
         A row per entry, with COLUMNS.

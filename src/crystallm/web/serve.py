@@ -40,8 +40,6 @@ def serve(options: ServeOptions, limits: ServerLimits, *, on_start: Callable[[st
     """Serve page and API until Ctrl-C.
 
     Args:
-        options: of the server.
-        limits: of the server.
         on_start: called with the address before the server listens.
 
     Raises:

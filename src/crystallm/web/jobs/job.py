@@ -25,7 +25,6 @@ class BusyError(CrystallmError):
     """The server has no slot for a request.
 
     Args:
-        message: one line.
         retry_after: seconds after which to try again.
     """
 
@@ -36,11 +35,6 @@ class BusyError(CrystallmError):
 
 class Job:
     """A job.
-
-    Args:
-        stored: as it is on disk.
-        address: client network for which it is counted.
-        store: of its events.
 
     Attributes:
         id: a name that cannot be guessed.

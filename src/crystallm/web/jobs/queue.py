@@ -38,14 +38,7 @@ _CUT_SHORT = "the server ended before this job did: resume it for the rest"
 
 
 class JobQueue:
-    """All jobs of a server.
-
-    Args:
-        store: where they are stored.
-        limits: of the server.
-        metrics: of the server.
-        runner: runs a job of any kind to its end.
-    """
+    """All jobs of a server."""
 
     def __init__(
         self,

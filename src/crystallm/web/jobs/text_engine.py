@@ -50,8 +50,6 @@ class TextEngine:
     A failure ends the jobs that are in the batch; waiting jobs are tried again.
 
     Args:
-        network: in evaluation mode.
-        batch_size: sequences sampled at a time.
         on_broken: called by its thread if it stops after failures.
 
     Attributes:

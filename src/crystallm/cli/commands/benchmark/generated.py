@@ -179,9 +179,6 @@ def _write_novelty(path: Path | None, record: dict[str, Any], rows: list[dict[st
 def read_hull(path: Path, ids: Sequence[str]) -> list[float | None]:
     """Read energies above the hull, eV/atom, from a CSV with columns id (or material_id) and e_above_hull.
 
-    Args:
-        path: of the file.
-
     Returns:
         Energy of each crystal; None if the file has no row for it, or an empty cell.
 
