@@ -71,9 +71,6 @@ def describe(
     """Describe crystals in worker processes; arguments as for `unconditional.evaluate`.
 
     Identical samples are described once. A crystal whose fingerprint fails is described without one.
-
-    Raises:
-        CrystallmError: as for `unconditional.evaluate`.
     """
     for module in ("smact", "matminer"):
         if find_spec(module) is None:

@@ -77,9 +77,6 @@ class CompoundResult:
     """Result of one compound.
 
     Attributes:
-        compound: the compound.
-        n: number of samples.
-        n_valid: number of valid samples.
         first_match: number of the first matching sample, from 1; None: no match.
         first_loose: number of the first loosely matching sample.
         rms: smallest rms distance of a loose match, in units of (V / n_atoms)^(1/3); None: no match.
@@ -152,7 +149,6 @@ def evaluate(
 
     Raises:
         InputError: no compound, a duplicate id, or samples of an unknown id.
-        CrystallmError: no worker could be started.
     """
     ids = [entry.id for entry in compounds]
     if not ids:

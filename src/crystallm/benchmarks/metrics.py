@@ -40,12 +40,9 @@ class Line:
 
     Attributes:
         name: samples counted: `as the paper`, `all samples`, `valid samples`, `by agreement`, ...
-        n: samples per entry.
         match_rate: 0 to 1.
-        match_interval: of the match rate.
         rmse: NaN without matches.
         rmse_interval: NaN without matches.
-        note: remark, such as the cost.
     """
 
     name: str

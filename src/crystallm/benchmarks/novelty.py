@@ -57,9 +57,6 @@ class NoveltyCheck:
     """Result of one generated crystal.
 
     Attributes:
-        valid: see the module.
-        unique: see the module.
-        novel: see the module.
         repeats: index of the crystal that it duplicates; None if unique or not compared.
         known: id of the reference structure that it equals; None for none.
         e_above_hull: eV/atom; None if unknown.
@@ -114,10 +111,6 @@ class NoveltyResult:
     """Results of all generated crystals, and rates.
 
     Attributes:
-        crystals: one result per crystal, in order.
-        overall: rates over all crystals.
-        among_valid: rates over the valid ones.
-        n_known: number of reference structures.
         n_compared: number of those that share a formula with a generated crystal.
         n_unreadable: number of those without readable formula, or with a generated formula that could not be
             read or compared.
@@ -158,7 +151,6 @@ def evaluate(
 
     Raises:
         InputError: no generated crystals, or different numbers of crystals and values.
-        CrystallmError: no worker could be started.
     """
     if not generated:
         raise InputError("no generated crystals: give at least one")

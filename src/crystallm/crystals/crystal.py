@@ -29,8 +29,6 @@ class Source:
     """Where a crystal comes from: the same model, seed, index and request give it again.
 
     Attributes:
-        model: name of the model.
-        seed: of the run.
         index: of the sample in the run; with the seed, names its random stream.
         request: what was asked, one line for a person.
         z_probability: where Z was chosen, its probability among the values tried.

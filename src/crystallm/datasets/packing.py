@@ -56,7 +56,6 @@ class PlannedBatch:
         window: number of tokens of a window.
         crystals: indices of the crystals of each window; None for pieces of the stream.
         offsets: [n_windows] start of each piece; None for packed crystals.
-        n_tokens: number of tokens without padding.
         n_taught: of these, those with a target.
     """
 

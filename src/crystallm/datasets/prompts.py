@@ -25,7 +25,6 @@ class Prompt:
     """The prompt of one crystal.
 
     Attributes:
-        id: of the crystal.
         cell: composition of its conventional cell, `Na4Cl4`; "" where it is not known.
         space_group: number; None if it is not part of the prompt.
         problem: why the cell is not known; "" if it is.
@@ -90,7 +89,6 @@ def write(prompts: Iterable[Prompt], path: Path) -> tuple[int, list[Prompt]]:
 
     Raises:
         InputError: another ending.
-        CrystallmError: the file cannot be written.
     """
     from crystallm.crystallography import formula, space_groups
 

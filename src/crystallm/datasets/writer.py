@@ -53,9 +53,6 @@ def write(
     Args:
         parts: returns the tables of processed rows with the columns given.
         n_unreadable: number of excluded entries that could not be read.
-
-    Raises:
-        CrystallmError: the folder cannot be written, the disk is full.
     """
     (folder / FACTS).unlink(missing_ok=True)
     run = _Writer(selection, options)
@@ -84,9 +81,7 @@ class _Writer:
     """Writes each row to the files of its status and split, and counts.
 
     Attributes:
-        writers: of the token splits; none with language `none`.
         augmented: writer of equivalent descriptions; None where none are requested.
-        counts: for the report.
     """
 
     def __init__(self, selection: RowSelection, options: PrepareOptions) -> None:

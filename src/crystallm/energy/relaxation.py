@@ -41,11 +41,8 @@ class Relaxed:
 
     Attributes:
         before: the structure as it was given.
-        structure: at the end.
         energy_before: of the first, eV per atom.
         energy: of the last one.
-        steps: that were taken.
-        converged: whether the largest force is below `fmax`.
         fmax: the largest force left, eV/Å, as in `Options`.
         trajectory: (structure, eV per atom) of each step, the first one too; none unless asked for.
     """

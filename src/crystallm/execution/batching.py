@@ -21,9 +21,6 @@ class AdaptiveBatchSize:
 
     Args:
         min_n: minimum size, and that of the first batch.
-
-    Attributes:
-        size: minimum number of items of the next batch.
     """
 
     def __init__(self, max_n: int, min_n: int = FEWEST) -> None:

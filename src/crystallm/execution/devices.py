@@ -71,9 +71,6 @@ def use_threads(n: int | None) -> int:
     Args:
         n: number; None: torch's own choice (`OMP_NUM_THREADS`, or else the cores that this process may run
             on), but no more than a container's share of processors.
-
-    Raises:
-        InputError: n is below 1.
     """
     if n is None:
         n = max(1, min(torch.get_num_threads(), math.floor(min(_cpu_quota(), 1e6))))

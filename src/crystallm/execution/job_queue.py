@@ -60,7 +60,6 @@ def read_queue(path: Path) -> JobQueueOptions:
 
     Raises:
         InputError: it is not a mapping, or a value is out of range.
-        CrystallmError: the file cannot be read.
     """
     values = read_mapping(path, EXAMPLE)
     if values is None:

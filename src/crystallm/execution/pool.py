@@ -41,12 +41,6 @@ class ProcessPool(Executor):
 
     Args:
         workers: processes that work at the same time; each holds its numerical libraries to one thread.
-
-    Attributes:
-        killed: whether the processes were ended.
-
-    Raises:
-        InputError: `workers` is below 1.
     """
 
     def __init__(self, workers: int) -> None:

@@ -35,8 +35,6 @@ class UnitResult(NamedTuple):
     """What a unit gave.
 
     Attributes:
-        unit: its number.
-        rows: with the columns of the folder.
         cifs: file name below the folder of CIFs -> text.
     """
 

@@ -46,9 +46,6 @@ class AnalogueGenerator:
         first: index of the first sample of each request.
         starts: number of the first sample of each request.
 
-    Attributes:
-        plans: each request interpreted.
-
     Raises:
         InputError: an impossible request, or one without a formula.
     """
@@ -149,10 +146,6 @@ class CombinedGenerator:
 
     Args:
         selection: how many samples a request may take; by default its n.
-
-    Attributes:
-        plans: each request interpreted.
-        settings: how to sample.
     """
 
     def __init__(

@@ -50,7 +50,6 @@ class Choice:
         n_asked: how many of them say what was asked for, and not what was chosen here.
         cell: what the cell holds; None if that is left to the network.
         space_group: number; None if that is left to the network.
-        note: one line for a person.
         weight: share of the samples.
         z_probability: of its Z among the values tried; None where Z was not open.
         space_group_probability: of its group among those of its Z; None where the group was not open.
@@ -73,10 +72,7 @@ class OpenChoices:
     """What a request leaves open.
 
     Attributes:
-        cells: to choose from.
-        group: asked for, if one was.
         any_z: whether Z is to be chosen; else there is one cell.
-        any_group: whether the space group is.
     """
 
     cells: tuple[Cell, ...]

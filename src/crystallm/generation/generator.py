@@ -47,7 +47,6 @@ class Generator:
         most_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
 
     Attributes:
-        plans: each request interpreted.
         first: index of the first sample of each.
         starts: number of the first sample of each.
 

@@ -21,10 +21,8 @@ class InterpretedRequest:
     """A request understood: what the network will be given.
 
     Attributes:
-        request: as asked.
         cell: what the cell holds, None if that is left to the network or to be chosen.
         space_group: None if that is left to the network or to be chosen.
-        note: how the request was read, one line for a person.
         cells: the cells to choose from where z is `auto`, else none.
         any_group: whether the space group is `auto`.
         wanted: what is asked of a composition that the network is to choose; None where nothing is.

@@ -64,7 +64,6 @@ def fetch(
         The archive; `load_model` accepts its path or the name of the model.
 
     Raises:
-        InputError: unknown model.
         CrystallmError: record or file cannot be reached, or size or MD5 sum do not match. A partial file is
             kept, and the next call resumes.
     """

@@ -55,7 +55,6 @@ class Piece(NamedTuple):
     """Samples of one request that belong to one block.
 
     Attributes:
-        unit: number of the request in the run.
         request: as asked, but for so many crystals as the piece has.
         first: index of the first sample of the whole request in the run.
         start: number of the piece's first sample in the request.
@@ -84,10 +83,7 @@ class Writing:
     """How all blocks of a run are written.
 
     Attributes:
-        settings: how to sample.
-        selection: what is kept.
         named: whether files are named after the request, too.
-        cifs: whether there are files.
         nested: whether those of each block are in a folder of their own.
         known: whether crystals are made of known ones, too.
     """

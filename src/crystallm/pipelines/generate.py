@@ -47,7 +47,6 @@ class GenerateResult(NamedTuple):
         rows: returns the rows of all crystals, each time it is called.
         counts: `requests`, `crystals`, `valid`, `plausible`, `distinct` and `kept`.
         note: returns how a single request was interpreted; "" for several.
-        large: whether the rows are stored in parts.
     """
 
     rows: Callable[[], Iterable[dict[str, Any]]]

@@ -46,7 +46,6 @@ class HullResult:
     """The entries of a hull.
 
     Attributes:
-        n_entries: number of entries in the file.
         failures: reasons why crystals have no entry, and how often.
     """
 

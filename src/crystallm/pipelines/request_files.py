@@ -54,8 +54,6 @@ class Survey:
     """What there is to say of a list of requests that has been read through.
 
     Attributes:
-        n_requests: how many there are.
-        n_crystals: how many crystals they ask for together.
         sha256: of the requests as they were understood, whatever the file looks like.
     """
 

@@ -50,13 +50,7 @@ class RequestQueue(Protocol):
 
 @dataclass(frozen=True)
 class _Prefill:
-    """A prefix that the network has read: all its tokens but the last.
-
-    Attributes:
-        cache: holds its keys and values.
-        row: of the cache.
-        log_probs: of its tokens after the prompt.
-    """
+    """A prefix that the network has read: all its tokens but the last."""
 
     cache: KVCache
     row: int

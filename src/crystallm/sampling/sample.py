@@ -152,11 +152,7 @@ def check_request(network: GPT, request: SequenceRequest) -> None:
 
 
 class PrefixSampler:
-    """Samples from prefixes again and again; keeps the cache of prefixes that were read.
-
-    Raises:
-        InputError: an option is out of range.
-    """
+    """Samples from prefixes again and again; keeps the cache of prefixes that were read."""
 
     def __init__(
         self,
@@ -215,7 +211,6 @@ class PrefixSampler:
         """Return log-probabilities (N, V) of the next token of each prefix, without temperature or grammar.
 
         Raises:
-            InputError: as for `sample`.
             CrystallmError: the network's logits are not finite.
         """
         sequences = []

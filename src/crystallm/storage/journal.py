@@ -99,9 +99,6 @@ class Journal:
     Args:
         path: of the file; None keeps the rounds in memory.
 
-    Attributes:
-        rounds: records by round.
-
     Raises:
         CrystallmError: the file cannot be read or written, or is damaged.
     """

@@ -237,11 +237,7 @@ class RunFolder:
             shutil.rmtree(self._parts, ignore_errors=True)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return all rows stored so far, in the order of the units.
-
-        Raises:
-            CrystallmError: a file of the folder is damaged.
-        """
+        """Return all rows stored so far, in the order of the units."""
         return list(self.stream())
 
     def stream(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -258,11 +254,7 @@ class RunFolder:
                 yield from table.to_pylist()
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the tables of rows stored so far, in the order of the units; of a run with a folder.
-
-        Raises:
-            CrystallmError: while drawing, a file of the folder is damaged.
-        """
+        """Yield the tables of rows stored so far, in the order of the units; of a run with a folder."""
         if self.path is not None and self.finished and (self.path / RESULTS).exists():
             yield read_table(self.path / RESULTS, columns)
         else:
@@ -316,7 +308,6 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
 
     Raises:
         InputError: it holds another configuration.
-        CrystallmError: the file cannot be read.
     """
     stored = _read_json(path)
     command = stored.get("command")

@@ -55,10 +55,8 @@ class Node:
     """A beginning in the tree.
 
     Attributes:
-        ids: its tokens.
         parent: None of the root.
         prior: of the edge that leads here.
-        visits: texts that were written through it.
         total: sum of their rewards.
         pending: of its visits that are under way.
         edges: choices behind it; none at the end of a text, None as long as nobody has looked.

@@ -18,7 +18,6 @@ class SearchPrompt:
     """A prompt, where a search may begin.
 
     Attributes:
-        prompt: tokens.
         weight: its share among those of a search.
     """
 
@@ -31,10 +30,8 @@ class Proposal:
     """Where to write.
 
     Attributes:
-        ids: the beginning, or a whole text.
         root: number of the prompt that it begins with.
         move: how it was found, one word: `sample`, `tree`, `redraw`, `change` or `fit`.
-        node: its place in the tree, where there is one.
     """
 
     ids: Ids
@@ -48,10 +45,8 @@ class Outcome:
     """What came of a text that was written behind a proposal.
 
     Attributes:
-        ids: of the text.
         energy: eV per atom; None where it is not valid, or has none.
         penalty: the reward where there is no energy, from -1 to 0.
-        known: whether an equal crystal was written before.
     """
 
     ids: Ids

@@ -26,7 +26,6 @@ class PrefixExplorer:
     """How texts of a language may begin.
 
     Attributes:
-        language: of the texts.
         rules: which tokens may come next; None for all.
         context: tokens that the network can read; a text of so many is at its end.
     """

@@ -79,13 +79,7 @@ class Search:
             long, so that `SearchSample.sample` is there after a restart.
 
     Attributes:
-        results: all samples so far.
-        stopped: why it ended before its limits; "" otherwise.
         note: how the request was interpreted.
-
-    Raises:
-        InputError: an impossible request.
-        CrystallmError: the log cannot be read.
     """
 
     model: Model

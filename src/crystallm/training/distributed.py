@@ -25,9 +25,7 @@ class ProcessGroup:
     """The processes of a run, seen from one of them.
 
     Attributes:
-        device: of this process.
         rank: of this process, from 0; only the first writes and reports.
-        size: number of processes.
     """
 
     device: torch.device
@@ -133,7 +131,6 @@ def processes(device: str = "auto") -> Iterator[ProcessGroup]:
 
     Raises:
         InputError: there is no such device, or not one for each process.
-        CrystallmError: the processes cannot connect.
     """
     if size() == 1:
         yield ProcessGroup(resolve_device(device))

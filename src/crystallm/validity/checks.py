@@ -135,7 +135,6 @@ def check_many(
 
     Raises:
         InputError: as `check`, or limits that are not positive.
-        CrystallmError: no worker process could be started.
     """
     from crystallm.execution.mapping import run_tasks
     from crystallm.execution.tasks import Failure, Limits

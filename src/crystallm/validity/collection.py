@@ -51,7 +51,6 @@ class Summary:
     """Summary of the checks of a collection.
 
     Attributes:
-        n: number of crystals, with those that could not be read.
         counts: for `readable` and each of CHECKS, how many passed.
         as_printed: number of readable crystals that were checked as printed.
         mean_bond_score: over those that have one; None if none has.
@@ -104,9 +103,6 @@ def check_entries(
 
     Returns:
         A row per entry, with COLUMNS.
-
-    Raises:
-        CrystallmError: no worker process could be started.
     """
     distinct = list(dict.fromkeys(entry.text for entry in entries if entry.text is not None))
     done = itertools.count(1)

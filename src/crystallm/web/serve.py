@@ -201,7 +201,6 @@ def read_keys(path: Path | None) -> list[str]:
 
     Raises:
         InputError: the file has no key, or a short one.
-        CrystallmError: it cannot be read.
     """
     if path is None:
         return []

@@ -108,7 +108,6 @@ class JobQueue:
         """Enqueue an interrupted job again, with its results; a queued or running one is left as it is.
 
         Raises:
-            BusyError: as for `submit`.
             ValueError: it is over for good.
         """
         if not job.is_over:

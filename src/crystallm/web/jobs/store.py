@@ -52,9 +52,6 @@ class JobStore:
 
     Args:
         folder: created if it does not exist.
-
-    Raises:
-        CrystallmError: it is not writable.
     """
 
     def __init__(self, folder: Path) -> None:
