@@ -480,8 +480,8 @@ def test_it_fits_its_width_in_both_themes(browser, served):
             box = page.locator(selector).first.bounding_box()
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
-        label = page.locator("#curve svg text").first
-        assert label.bounding_box()["height"] > 10  # to be read, on a phone too
+        label = "() => document.querySelector('#curve svg text').getBoundingClientRect().height > 10"
+        page.wait_for_function(label)  # to be read, on a phone too, when it is drawn anew
     for scheme in ("dark", "light"):
         page.click("#theme")
         assert page.get_attribute("html", "data-theme") == scheme
