@@ -259,14 +259,9 @@ def make_generator(
 
     Args:
         model: loaded; None: known crystals alone are used.
-        requests: of the run.
-        settings: how to sample.
         selection: how many samples a request may take.
         library: of known crystals; None: the model alone is used.
         where: `first`, `starts` and `executor` of `Generator`.
-
-    Raises:
-        InputError: as `Generator`.
     """
     if library is None:
         assert model is not None  # noqa: S101 - callers have one of the two

@@ -5,19 +5,16 @@ Does not depend on models.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from crystallm.crystallography import elements, space_groups, wyckoff_assignment
 from crystallm.crystallography import formula as formulas
+from crystallm.crystallography.space_groups import SpaceGroup
 from crystallm.errors import InputError
 from crystallm.generation import interpretation
 from crystallm.generation.request import Request, with_default_z
 from crystallm.visualization import unit_cell
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.crystallography.space_groups import SpaceGroup
 
 _MAX_ELEMENTS = 3  # that a reason names
 

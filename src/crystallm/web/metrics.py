@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PREFIX = "crystallm"
 

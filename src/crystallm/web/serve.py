@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,6 +16,7 @@ from crystallm.errors import CrystallmError, InputError
 from crystallm.storage.files import locked
 from crystallm.web.app import create_app
 from crystallm.web.jobs.store import JobStore
+from crystallm.web.options import ServeOptions, ServerLimits
 from crystallm.web.security import LOCAL_HOSTS
 from crystallm.web.server import Server
 

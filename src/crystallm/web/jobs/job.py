@@ -7,16 +7,12 @@ import contextlib
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from crystallm.errors import CrystallmError
-from crystallm.web.jobs.store import FINAL_STATES, last_state
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from crystallm.web.jobs.store import JobStore, StoredJob
+from crystallm.web.jobs.store import FINAL_STATES, JobStore, StoredJob, last_state
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ A job that was interrupted is run like any other, except for what it has reporte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from crystallm.web import schemas
 from crystallm.web.jobs import fair_pool, generate_job, search_job, structure_jobs

@@ -94,7 +94,6 @@ class JobServices:
     Args:
         models: loaded, by name; the first one is the default.
         check_workers: processes for summaries and checks; None for half the cores, at most 8.
-        energy_workers: processes with an energy model.
 
     Attributes:
         on_broken: called, by another thread, when the network cannot sample any more.

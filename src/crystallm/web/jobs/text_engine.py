@@ -9,15 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
+from crystallm.network.transformer import GPT
 from crystallm.sampling.sample import serve
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from crystallm.network.transformer import GPT
-    from crystallm.sampling.sequence import Sample, SequenceRequest
+from crystallm.sampling.sequence import Sample, SequenceRequest
 
 _LOG = logging.getLogger(__name__)
 MAX_FAILURES = 3
