@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -23,11 +24,8 @@ from crystallm.web.server import Server
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from crystallm.models.model import Model
-    from crystallm.web.options import ServeOptions, ServerLimits
 
 DEFAULT_ENERGY_MODELS = ("chgnet", "sevennet")
 """Energy models that are offered where they are installed."""

@@ -15,12 +15,8 @@ from typing import Any
 
 from crystallm.web import schemas
 from crystallm.web.jobs import fair_pool, generate_job, search_job, structure_jobs
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from crystallm.web.jobs.job import Job
-    from crystallm.web.jobs.services import JobServices
+from crystallm.web.jobs.job import Job
+from crystallm.web.jobs.services import JobServices
 
 _RUN: dict[type, Callable[[JobServices, Job, Any], Awaitable[None]]] = {
     schemas.GenerateRequest: generate_job.run,
