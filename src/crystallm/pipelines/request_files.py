@@ -6,10 +6,10 @@
                              commas, semicolons or tabs
     .parquet .xlsx           the same columns; of a workbook, the first sheet
     .txt                     a formula a line
-    - or a pipe              either of both, told apart by the first line
+    - or a pipe              either of both, as the first line says
     .tar .tar.gz .tgz .zip   prompts in the published language, one a member
 
-A reduced formula without z leaves Z open (see `asking.opened`), but for prompts, which tell cells. .csv and
+A reduced formula without z leaves Z open (see `request.with_default_z`), but for prompts, which tell cells. .csv and
 .txt may be packed (.gz); lines that start with # are comments. Refuses to know what one makes of a request.
 """
 
