@@ -9,8 +9,9 @@
     - or a pipe              either of both, as the first line says
     .tar .tar.gz .tgz .zip   prompts in the published language, one a member
 
-A reduced formula without z leaves Z open (see `request.with_default_z`), but for prompts, which tell cells. .csv and
-.txt may be packed (.gz); lines that start with # are comments. Refuses to know what one makes of a request.
+A reduced formula without z leaves Z open (see `request.with_default_z`), but not for prompts, which hold
+cells. .csv and .txt may be packed (.gz); lines that start with # are comments. Does not depend on what is
+done with a request.
 """
 
 from __future__ import annotations
