@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 import os
@@ -22,7 +23,6 @@ from crystallm.web.security import LOCAL_HOSTS
 from crystallm.web.server import Server
 
 if TYPE_CHECKING:
-    import asyncio
     import socket
 
     from crystallm.models.model import Model
@@ -143,7 +143,8 @@ class StoppingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop everything."""
         await self._server.jobs.close()
-        self._server.services.close()
+        # The engine ends after its step, which may compile kernels: clients hear of the end meanwhile.
+        await asyncio.to_thread(self._server.services.close)
         await super().shutdown(sockets)
 
 
