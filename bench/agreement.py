@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm.benchmarks import csp
+from crystallm.benchmarks import csp, metrics
 from crystallm.benchmarks.reference_sets import read_references, requests_for
 from crystallm.crystals import ranking
 from crystallm.errors import TextError
@@ -88,27 +88,28 @@ def main() -> None:
         verdicts = iter(checks.check_many([x for row in judged for x in row], workers=args.workers))
         valid = [[next(verdicts).valid for _ in row] for row in judged]
         report("judged", valid=sum(map(sum, valid)) / max(1, sum(map(len, valid))))
-    result = csp.evaluate(truths, samples, n=(1, args.n), workers=args.workers)
+    distances = csp.distances(truths, samples, workers=args.workers)
+    rms = [[d.rms if d.passes_smact else None for d in row] for row in distances]
     started = time.monotonic()
     clusters = ranking.cluster_duplicates(structures, workers=args.workers)
     found = [len({c for c in row if c is not None}) for row in clusters]
     report("folded", seconds=time.monotonic() - started, distinct=sum(found) / max(1, len(found)))
-    show("first", [row[:1] for row in result.rms])
+    show("first", [row[:1] for row in rms])
     for by in ("likelihood", "agreement", "combined"):
         taken: list[Sequence[float | None]] = []
-        for i, row in enumerate(result.rms):
+        for i, row in enumerate(rms):
             volumes = [ranking.volume_per_atom(structure) for structure in structures[i]]
             ranks = ranking.rank_samples(clusters[i], likelihood[i], valid[i], by, volumes=volumes)
             taken.append([row[ranks.index(1)]] if 1 in ranks else [])
         show(by, taken)
-    show(f"any of {args.n}", result.rms)
+    show(f"any of {args.n}", rms)
 
 
 def show(name: str, rms: Sequence[Sequence[float | None]]) -> None:
     """Print match rate and RMSE of what was taken."""
     most = max(1, max(map(len, rms), default=1))
-    scores = csp.score(rms, (most,))
-    report(name, match_rate=scores.match_rate[most], rmse=scores.rmse[most])
+    line = metrics.line(name, most, metrics.best_of(rms, most))
+    report(name, match_rate=line.match_rate, rmse=line.rmse)
 
 
 def report(name: str, **values: float) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crystallm.benchmarks import csp
+from crystallm.benchmarks import csp, metrics
 from crystallm.benchmarks.reference_sets import read_references, requests_for
 from crystallm.crystals import ranking
 from crystallm.energy import calculations, relaxation
@@ -241,10 +241,12 @@ def tell(
     for name, rows in chosen.items():
         crystals = [[packed and conversion.from_json(packed) for packed in row] for row in rows]
         most = max(map(len, crystals))
-        result = csp.evaluate(truths, crystals, n=(most,), workers=args.workers)
-        rate = result.match_rate[most]
+        distances = csp.distances(truths, crystals, workers=args.workers)
+        rms = [[d.rms if d.passes_smact else None for d in row] for row in distances]
+        line = metrics.line(name, most, metrics.best_of(rms, most))
+        rate = line.match_rate
         spread = 196 * math.sqrt(rate * (1 - rate) / len(truths))
-        print(f"{name:26} {100 * rate:5.1f} ± {spread:.1f}    {result.rmse[most]:.4f}", flush=True)
+        print(f"{name:26} {100 * rate:5.1f} ± {spread:.1f}    {line.rmse:.4f}", flush=True)
     both = [
         (min(one["energy"] for one in row if one is not None), known["energy"])
         for row, known in zip(after, own, strict=True)

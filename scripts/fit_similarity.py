@@ -140,7 +140,7 @@ def fit(asked: dict[str, torch.Tensor], epochs: int) -> Distances:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            total += float(loss) * len(rows)
+            total += loss.item() * len(rows)
         print(f"epoch {epoch}: {total / len(use):.3f} nats", flush=True)
     return model
 

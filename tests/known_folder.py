@@ -9,6 +9,7 @@ import pytest
 
 import real_crystals
 from crystallm.cli import app
+from crystallm.thermodynamics import reference_crystals
 from energies import Morse
 
 
@@ -33,7 +34,8 @@ def place(tmp_path, monkeypatch, textbook_structures):
     kept = tmp_path / "cache" / "references" / "energies_morse.json"
     kept.parent.mkdir(parents=True)
     symbols = ("Na", "Cl", "Ti", "O", "Zn", "S", "Sr", "C", "He")
-    kept.write_text(json.dumps(dict.fromkeys(symbols, -1.0)))
+    energies = dict.fromkeys(symbols, -1.0)
+    kept.write_text(json.dumps({"version": reference_crystals.VERSION, "energies": energies}))
     # Elements stand so high that the compounds alone make the hull, each so far below its crystal.
     below = {"rutile": -0.01, "rocksalt": 0.05, "wurtzite": 0.2, "diamond": -0.01}
     lines = [f"{symbol},5" for symbol in symbols[:6]]

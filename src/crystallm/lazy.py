@@ -14,7 +14,6 @@ def public_names(
     """Return the `__getattr__` and `__dir__` of a package.
 
     Args:
-        package: full name of the package.
         homes: full name of the module that defines each public name; or the full name of a module, which
             then is the value, with a colon behind it.
     """

@@ -133,7 +133,6 @@ def read_mapping(path: Path, example: str) -> dict[str, Any] | None:
     """Read names and values from a YAML file.
 
     Args:
-        path: of the file.
         example: a line that such a file may hold, for the error message.
 
     Returns:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from crystallm.benchmarks import csp
+from crystallm.benchmarks import csp, metrics
 from crystallm.cif import structure_reader
 from crystallm.errors import CrystallmError, InputError
 
@@ -39,21 +39,24 @@ def test_the_figures_are_the_papers() -> None:
         entry["samples"] if i % 2 else [structure_reader.read_structure(cif) for cif in entry["samples"]]
         for i, entry in enumerate(ENTRIES)
     ]
-    result = csp.evaluate(truths, samples, n=(1, 4), workers=2, symmetrise=False)
-    for entry, row, why in zip(ENTRIES, result.rms, result.reasons, strict=True):
-        assert row == tuple(r if r is None else pytest.approx(r, abs=1e-9) for r in entry["rms"]), why
-    assert result.n_entries == len(ENTRIES) == 95
+    distances = csp.distances(truths, samples, workers=2, symmetrise=False)
+    rms = [[d.rms if d.passes_smact else None for d in row] for row in distances]
+    for entry, row in zip(ENTRIES, rms, strict=True):
+        assert row == [r if r is None else pytest.approx(r, abs=1e-9) for r in entry["rms"]]
+    assert len(rms) == 95
     for n in (1, 4):
-        assert result.match_rate[n] == pytest.approx(GOLDEN["expected"][str(n)]["match_rate"], abs=1e-12)
-        assert result.rmse[n] == pytest.approx(GOLDEN["expected"][str(n)]["rmse"], abs=1e-9)
+        line = metrics.line("", n, metrics.best_of(rms, n))
+        assert line.match_rate == pytest.approx(GOLDEN["expected"][str(n)]["match_rate"], abs=1e-12)
+        assert line.rmse == pytest.approx(GOLDEN["expected"][str(n)]["rmse"], abs=1e-9)
 
 
 def test_scores_are_over_all_entries_and_the_best_of_the_first_n() -> None:
-    result = csp.score([[None, 0.3, 0.1], [0.2], [], [None, None]], n=(1, 2, 20))
-    assert result.match_rate == {1: 0.25, 2: 0.5, 20: 0.5}
-    assert result.rmse == pytest.approx({1: 0.2, 2: 0.25, 20: 0.15})
-    assert result.best(2) == (0.3, 0.2, None, None)
-    assert math.isnan(csp.score([[None]], n=(1,)).rmse[1])
+    rms = [[None, 0.3, 0.1], [0.2], [], [None, None]]
+    lines = [metrics.line("", n, metrics.best_of(rms, n)) for n in (1, 2, 20)]
+    assert [line.match_rate for line in lines] == [0.25, 0.5, 0.5]
+    assert [line.rmse for line in lines] == pytest.approx([0.2, 0.25, 0.15])
+    assert metrics.best_of(rms, 2) == [0.3, 0.2, None, None]
+    assert math.isnan(metrics.line("", 1, [None]).rmse)
 
 
 def test_a_sample_counts_only_if_it_is_a_sound_crystal(rock_salt: Structure) -> None:
@@ -89,44 +92,37 @@ def test_truths_are_symmetrised_and_bad_samples_cost_only_themselves(rock_salt: 
     shaken = rock_salt.copy()
     shaken.perturb(0.02, seed=1)  # less than symprec: the truth is rock salt again
     samples = ["data_Na1 nonsense", None, rock_salt, rock_salt.copy()]
-    result = csp.evaluate([shaken], [samples], n=[1, 2, 3])
-    assert result.reasons[0][0].startswith("no crystal: the text has no")
-    assert result.reasons[0][1:] == ("no crystal", "", "")
-    assert result.rms[0][2] == result.rms[0][3] == pytest.approx(0, abs=1e-6)
-    assert result.match_rate == {1: 0.0, 2: 0.0, 3: 1.0}
-    raw = csp.evaluate([shaken], [samples[2:]], n=[1], symmetrise=False)
-    assert raw.rmse[1] > 1e-3
+    (row,) = csp.distances([shaken], [samples])
+    assert row[0].reason.startswith("no crystal: the text has no")
+    assert [distance.reason for distance in row[1:]] == ["no crystal", "", ""]
+    assert row[0].rms is row[1].rms is None
+    assert row[2].rms == row[3].rms == pytest.approx(0, abs=1e-6)
+    ((raw, _),) = csp.distances([shaken], [samples[2:]], symmetrise=False)
+    assert raw.rms > 1e-3
 
 
 @pytest.mark.usefixtures("kept")
 def test_equal_samples_are_compared_once(rock_salt: Structure) -> None:
     done: list[int] = []
-    result = csp.evaluate([rock_salt], [[rock_salt.copy() for _ in range(20)]], on_done=done.append)
+    (row,) = csp.distances([rock_salt], [[rock_salt.copy() for _ in range(20)]], on_done=done.append)
     assert done == [0]
-    assert len(result.rms[0]) == 20
-    assert None not in result.rms[0]
+    assert len(row) == 20
+    assert None not in [distance.rms for distance in row]
 
 
 def test_a_comparison_that_takes_too_long_is_no_match(rock_salt: Structure) -> None:
-    result = csp.evaluate([rock_salt], [[rock_salt]], n=(1,), seconds=1e-4)
-    assert result.match_rate == {1: 0.0}
-    assert result.reasons == (("not compared: took longer than 0.0001 s",),)
+    ((distance,),) = csp.distances([rock_salt], [[rock_salt]], seconds=1e-4)
+    assert distance == csp.Distance(None, "not compared: took longer than 0.0001 s")
 
 
 def test_what_was_asked_wrongly_is_said_before_any_work(
     rock_salt: Structure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="0 reference structures"):
-        csp.evaluate([], [])
-    with pytest.raises(InputError, match="1 reference structures and 2 lists"):
-        csp.evaluate([rock_salt], [[], []])
-    with pytest.raises(InputError, match="start at 1"):
-        csp.evaluate([rock_salt], [[]], n=(0,))
     with pytest.raises(InputError, match="can't compare int"):
-        csp.evaluate([rock_salt], [[3]], composition_test=False)  # type: ignore[list-item]
+        csp.distances([rock_salt], [[3]], composition_test=False)  # type: ignore[list-item]
     monkeypatch.setattr(csp, "find_spec", lambda _: None)
     with pytest.raises(CrystallmError, match=r"pip install 'crystallm\[bench\]'"):
-        csp.evaluate([rock_salt], [[rock_salt]])
+        csp.distances([rock_salt], [[rock_salt]])
 
 
 def test_the_module_loads_no_heavy_library() -> None:

@@ -265,16 +265,16 @@ def test_a_run_for_valid_crystals_that_is_killed_goes_on(crystallm, parrot, tmp_
 
 def test_the_best_distinct_ones_are_kept(crystallm, parrot, inline):
     hot = ("--model", parrot, "--temperature", 3, "--top-k", "none", "--seed", 3)
-    code, out, _ = crystallm("generate", "ZnS", "--z", 2, "-n", 12, "--best", 2, *hot, "--out", "out")
+    code, out, _ = crystallm("generate", "ZnS", "--z", 2, "-n", 6, "--best", 2, *hot, "--out", "out")
     assert code == 0
     rows = rows_of("out")
-    assert len(rows) == 12
+    assert len(rows) == 6
     best = sorted((row for row in rows if row["file"]), key=lambda row: row["rank"])
     assert [row["rank"] for row in best] == list(range(1, len(best) + 1))
     assert best[0]["cluster_size"] == max(row["cluster_size"] for row in rows if row["plausible"])
     assert f"×{best[0]['cluster_size']}" in out
     assert f"{len(best)} kept" in out
-    code, printed, _ = crystallm("generate", "ZnS", "--z", 2, "-n", 12, "--best", 1, *hot, "--json")
+    code, printed, _ = crystallm("generate", "ZnS", "--z", 2, "-n", 6, "--best", 1, *hot, "--json")
     (line,) = printed.splitlines()
     assert json.loads(line)["text"] == best[0]["text"]
 

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from crystallm.cli import console
 from crystallm.cli.console import Pace
-
-
-def test_nan_is_null_in_json_at_all_levels(capsys):
-    value = {"a": float("nan"), "b": (1.5, [float("nan")]), "c": "Å"}
-    assert console.without_nan(value) == {"a": None, "b": [1.5, [None]], "c": "Å"}
-    console.print_json([console.without_nan(value)])
-    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.5, [None]], "c": "Å"}
 
 
 def test_the_rate_is_that_of_the_last_minute_or_the_last_steps():

@@ -134,10 +134,16 @@ def by_hand(model: Model, prompt: list[int]) -> tuple[float, torch.Tensor]:
     return total, row
 
 
+def choose(model, cells, settings, *, any_z, any_group):
+    question = choices.OpenChoices(tuple(cells), None, any_z, any_group)
+    (chosen,) = choices.choices_of_many(model, [question], settings)
+    return chosen
+
+
 def test_z_is_weighted_by_the_probability_that_the_network_writes_this_composition_and_no_more():
     model = babbler("orbits")
     cells = interpretation.candidate_cells("TiO2", None, fitting=True)[:12]
-    found, note = choices.choices(model, cells, None, SamplingOptions(), any_z=True, any_group=False)
+    found, note = choose(model, cells, SamplingOptions(), any_z=True, any_group=False)
     firsts, totals = [], []
     for cell in cells:
         prompt = model.language.prompt(cell.composition)
@@ -183,7 +189,7 @@ def test_formulas_that_are_weighed_together_have_the_weights_that_they_have_alon
 def test_a_cell_that_the_context_cannot_hold_is_not_tried():
     model = babbler("orbits", context=80)
     cells = interpretation.candidate_cells("Mg2SiO4", None, fitting=True)
-    found, _ = choices.choices(model, cells, None, SamplingOptions(), any_z=True, any_group=False)
+    found, _ = choose(model, cells, SamplingOptions(), any_z=True, any_group=False)
     assert found
     counts = [tuple(sorted(n for _, n in choice.cell.composition)) for choice in found]
     assert all(text_length.groups_within(some, 80) for some in counts)
@@ -197,7 +203,7 @@ def test_groups_have_the_weight_that_plain_sampling_gives_them(language):
     model = babbler(language)
     cell = formula.cell("NaCl", 4)
     settings = SamplingOptions(temperature=0.7, top_k=6, top_p=0.9)
-    found, _ = choices.choices(model, [cell], None, settings, any_z=False, any_group=True)
+    found, _ = choose(model, [cell], settings, any_z=False, any_group=True)
     assert sum(choice.weight for choice in found) == pytest.approx(1)
     assert 1 < len(found) <= 6
     numbers = wyckoff_assignment.groups_for((4, 4))
@@ -214,9 +220,7 @@ def test_groups_have_the_weight_that_plain_sampling_gives_them(language):
 
 def test_at_temperature_zero_the_likeliest_has_all(model):
     cells = interpretation.candidate_cells("ZnS", None, fitting=True)
-    (only,), _ = choices.choices(
-        model, cells, None, SamplingOptions(temperature=0), any_z=True, any_group=True
-    )
+    (only,), _ = choose(model, cells, SamplingOptions(temperature=0), any_z=True, any_group=True)
     assert (only.cell.z, only.space_group, only.weight) == (2, 186, 1.0)
 
 

@@ -75,7 +75,7 @@ def test_the_first_block_is_ready_before_many_more_crystals_are_sampled(
     model = load_model(babbler, device="cpu")
     done = blocks.sample_here(model, options, todo, progress=counts.append)
     first = next(done)
-    assert first.block == 0
+    assert first.unit == 0
     assert len(first.rows) == blocks.BLOCK
     assert len(checked) <= blocks.BLOCK
     # With `only_valid`, progress counts valid crystals, and there are none.

@@ -29,7 +29,7 @@ def test_rows_have_their_places_in_the_run_and_files_of_selected_crystals(
         load_model(parrot, device="cpu"), REQUESTS, settings, selection, first=[10, 20], starts=[3, 0]
     )
     results = list(samples.sample_requests(generator, [0, 1], selection, numbers=[7, 8], named=True))
-    assert [result.number for result in results] == [7, 8]
+    assert [result.unit for result in results] == [7, 8]
     rows = [row for result in results for row in result.rows]
     assert all(list(row) == list(COLUMNS) for row in rows)
     assert [(row["request"], row["sample"], row["sample_index"]) for row in rows] == [
@@ -40,7 +40,7 @@ def test_rows_have_their_places_in_the_run_and_files_of_selected_crystals(
         (row,) = [row for row in result.rows if row["file"]]
         assert row["rank"] == 1
         assert name == row["file"]
-        assert name.startswith(f"{result.number:05d}-{row['formula']}-sg{row['space_group_number']}-")
+        assert name.startswith(f"{result.unit:05d}-{row['formula']}-sg{row['space_group_number']}-")
         assert result.cifs[name] == row["cif"]
 
 

@@ -93,7 +93,7 @@ def test_clients_that_follow_a_job_see_the_end_of_the_server(parrot, tmp_path):
             followers = [threads.submit(lambda: list(server.events(job))) for _ in range(4)]
             next(server.events(job))
             server.process.send_signal(signal.SIGTERM)
-            server.process.wait(60)
+            server.process.wait(300)
             last = [follower.result()[-1] for follower in followers]
         assert {(event, data["state"]) for _, event, data in last} == {("state", "interrupted")}
         assert "Traceback" not in server.log()

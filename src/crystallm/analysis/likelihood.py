@@ -52,7 +52,6 @@ class LikelihoodScore:
 
     Attributes:
         nats: of the whole sequence, natural units.
-        n_tokens: number of tokens in `nats`.
         parts: (nats, tokens) of each part.
     """
 

@@ -43,14 +43,12 @@ class Prototype:
     """A structure class.
 
     Attributes:
-        name: of the class.
         roles: formula of the class: its cations and X in this order.
         space_group: number.
         z: formula units in the conventional cell.
         counts: atoms of each role in the formula.
         positions: for each choice of origin, the Wyckoff letters of each role.
         shells: coordination of each cation.
-        lengths: free cell lengths.
     """
 
     name: str
@@ -105,7 +103,6 @@ class Member:
     """A crystal of a class.
 
     Attributes:
-        name: of the class.
         elements: of each role, in order; of the two equal roles of an elpasolite the less electronegative
             element comes first.
         a: Å.
@@ -190,11 +187,7 @@ def _in_shells(symmetry: Any, prototype: Prototype, placed: Sequence[str]) -> bo
 
 
 def prototype_of(name: str) -> Prototype:
-    """Return the prototype of this name.
-
-    Raises:
-        InputError: unknown name.
-    """
+    """Return the prototype of this name. Raises InputError: unknown name."""
     try:
         return PROTOTYPES[name]
     except KeyError:

@@ -19,13 +19,12 @@ and all-metal compositions pass.
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from crystallm.errors import CrystallmError, InputError, install, quiet_libraries
+from crystallm.errors import CrystallmError, install, quiet_libraries
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure, Limits
 from crystallm.structures import comparison, conversion
@@ -44,85 +43,6 @@ SYMPREC = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class CspResult:
-    """Scores of a crystal structure prediction.
-
-    Attributes:
-        n_entries: number of test entries, the denominator of every match rate.
-        match_rate: for each n, the share of entries with a match among their first n samples, 0 to 1.
-        rmse: for each n, the mean over matched entries of their smallest normalized rms distance; NaN without
-            matches.
-        rms: for each entry and sample, the normalized rms distance to the reference; None: no match.
-        reasons: for each entry and sample, why it did not count ("" if it was compared).
-    """
-
-    n_entries: int
-    match_rate: dict[int, float]
-    rmse: dict[int, float]
-    rms: tuple[tuple[float | None, ...], ...]
-    reasons: tuple[tuple[str, ...], ...]
-
-    def best(self, n: int) -> tuple[float | None, ...]:
-        """Return the smallest rms distance among the first n samples of each entry; None: no match."""
-        return tuple(min((r for r in row[:n] if r is not None), default=None) for row in self.rms)
-
-
-def evaluate(
-    truths: Sequence[Structure],
-    candidates_by_entry: Sequence[Sequence[Sample]],
-    n: Sequence[int] = (1, 20),
-    *,
-    workers: int = 1,
-    seconds: float = 60.0,
-    memory_gb: float = 4.0,
-    executor: Executor | None = None,
-    symmetrise: bool = True,
-    composition_test: bool = True,
-    on_done: Callable[[int], None] | None = None,
-) -> CspResult:
-    """Compute match rate and RMSE of samples against reference structures.
-
-    Args:
-        truths: reference structures, as in their data set.
-        candidates_by_entry: samples of each entry in the order of generation: structures, CIFs, standard
-            texts, or None for a sample that is not a crystal.
-        n: numbers of samples per entry.
-        seconds: limit of one comparison.
-        memory_gb: limit of one process, GiB.
-        executor: in place of processes for this call.
-        symmetrise: whether to symmetrize the references; False if they are already.
-        composition_test: whether to require the SMACT test, as the paper does. Needs the extra `bench`.
-        on_done: called with the index of each comparison after it, from a worker's thread.
-
-    Raises:
-        InputError: no entries, different numbers of references and lists of samples, or an n below 1.
-        CrystallmError: SMACT is not installed, or no worker could be started.
-    """
-    if not truths or len(truths) != len(candidates_by_entry):
-        raise InputError(
-            f"{len(truths)} reference structures and {len(candidates_by_entry)} lists of samples: give one "
-            "list per entry, and at least one entry"
-        )
-    if not n or min(n) < 1:
-        raise InputError(f"n = {tuple(n)}: numbers of samples start at 1")
-    by_entry = distances(
-        truths,
-        candidates_by_entry,
-        executor=executor,
-        workers=workers,
-        seconds=seconds,
-        memory_gb=memory_gb,
-        symmetrise=symmetrise,
-        composition_test=composition_test,
-        on_done=on_done,
-    )
-    if composition_test:
-        by_entry = [[d if d.passes_smact else _exclude(d) for d in row] for row in by_entry]
-    rms = [[d.rms for d in row] for row in by_entry]
-    return score(rms, n, [[d.reason for d in row] for row in by_entry])
-
-
-@dataclass(frozen=True, slots=True)
 class Distance:
     """Distance between a sample and its reference structure.
 
@@ -137,17 +57,12 @@ class Distance:
     passes_smact: bool = True
 
 
-def _exclude(distance: Distance) -> Distance:
-    return replace(distance, rms=None, reason=distance.reason or "its composition fails the SMACT test")
-
-
 def distances(
     truths: Sequence[Structure],
     candidates_by_entry: Sequence[Sequence[Sample]],
     *,
     workers: int = 1,
     seconds: float = 60.0,
-    memory_gb: float = 4.0,
     symmetrise: bool = True,
     composition_test: bool = True,
     on_done: Callable[[int], None] | None = None,
@@ -155,7 +70,17 @@ def distances(
 ) -> list[list[Distance]]:
     """Compute distances between samples and reference structures, regardless of the SMACT test.
 
-    Arguments as for `evaluate`; `executor`: in place of processes of this machine.
+    Args:
+        truths: reference structures, as in their data set.
+        candidates_by_entry: samples of each entry in the order of generation: structures, CIFs, standard
+            texts, or None for a sample that is not a crystal.
+        seconds: limit of one comparison.
+        symmetrise: whether to symmetrize the references; False if they are already.
+        composition_test: whether to apply the SMACT test, as the paper does. Needs the extra `bench`.
+        on_done: called with the index of each comparison after it, from a worker's thread.
+
+    Raises:
+        CrystallmError: SMACT is not installed, or no worker could be started.
     """
     if composition_test and find_spec("smact") is None:
         raise CrystallmError(f"the composition test needs SMACT: {install('bench')}")
@@ -165,7 +90,7 @@ def distances(
         candidates_by_entry,
         {"symmetrise": symmetrise, "smact": composition_test},
         workers=workers,
-        limits=Limits(seconds, memory_gb),
+        limits=Limits(seconds),
         on_done=on_done,
         executor=executor,
     )
@@ -192,10 +117,7 @@ def compare_pairs(
     Args:
         function: as for `run_tasks`; its task holds `truth` (see `truth_of`), `sample` (JSON) and the
             options.
-        candidates_by_entry: samples of each entry.
         options: of each task; `symmetrise`: whether to symmetrize the reference.
-        executor: in place of processes for this call.
-        how: further arguments of `run_tasks`.
 
     Returns:
         Value of the function for each entry and sample, or `Failure`; None if the sample is None.
@@ -215,26 +137,6 @@ def compare_pairs(
     values = run_tasks(executor, function, list(tasks.values()), **how)
     answers = dict(zip(tasks, values, strict=True))
     return [[None if key is None else answers[key] for key in row] for row in keys]
-
-
-def score(
-    rms: Sequence[Sequence[float | None]], n: Sequence[int], reasons: Sequence[Sequence[str]] | None = None
-) -> CspResult:
-    """Compute scores from the rms distances of all samples of all entries (None: no match)."""
-    rates: dict[int, float] = {}
-    errors: dict[int, float] = {}
-    for k in n:
-        best = [min(row) for values in rms if (row := [r for r in values[:k] if r is not None])]
-        rates[k] = len(best) / len(rms)
-        errors[k] = math.fsum(best) / len(best) if best else math.nan
-    given = reasons if reasons is not None else [[""] * len(row) for row in rms]
-    return CspResult(
-        n_entries=len(rms),
-        match_rate=rates,
-        rmse=errors,
-        rms=tuple(tuple(row) for row in rms),
-        reasons=tuple(tuple(row) for row in given),
-    )
 
 
 def symmetrize(structure: Structure) -> Structure:

@@ -19,8 +19,6 @@ class CspReport:
 
     Attributes:
         title: data set, number of entries, and model or file.
-        lines: of the table.
-        question: options that determine the result.
     """
 
     title: str
@@ -38,14 +36,7 @@ class CspReport:
         }
 
     def write(self, folder: Path, growth: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-        """Write scores.json and report.html.
-
-        Args:
-            growth: match rates against the number of samples, from `csp_table.growth`.
-
-        Raises:
-            CrystallmError: the folder cannot be written.
-        """
+        """Write scores.json and report.html."""
         from crystallm.visualization import charts
         from crystallm.visualization.html_report import HtmlReport
 

@@ -80,7 +80,6 @@ def check_samples(
         entries: indices in the benchmark and reference structures.
         samples: of each entry, in the order of generation.
         agreement: whether to cluster equal samples, for the choice of one sample.
-        executor: where to work; None opens processes for this call.
 
     Returns:
         A row per sample, with COLUMNS.
@@ -151,8 +150,6 @@ def tabulate(
 
     Args:
         rows: of `check_samples`, of all entries.
-        on_done: called after each comparison of METRe.
-        executor: for METRe; None: processes of this machine.
 
     Returns:
         Lines: as the paper, all samples, valid samples; one of the largest n by agreement and by likelihood;
@@ -179,12 +176,7 @@ def tabulate(
 def growth(
     n_entries: int, rows: Sequence[Mapping[str, Any]], max_n: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return match rates (%) against the number of samples, as points by name of the samples counted.
-
-    Args:
-        rows: of `check_samples`, of all entries.
-        max_n: samples per entry.
-    """
+    """Return match rates (%) against the number of samples, as points by name of the samples counted."""
     counts = {"as the paper": "passes_smact", "valid samples": "valid"}
     numbers = [k for k in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500, 1000) if k < max_n] + [max_n]
     curves: dict[str, list[tuple[float, float]]] = {}

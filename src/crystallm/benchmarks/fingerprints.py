@@ -66,22 +66,18 @@ def describe(
     *,
     workers: int = 1,
     seconds: float = 120.0,
-    memory_gb: float = 4.0,
     on_done: Callable[[int], None] | None = None,
 ) -> list[CrystalDescription]:
     """Describe crystals in worker processes; arguments as for `unconditional.evaluate`.
 
     Identical samples are described once. A crystal whose fingerprint fails is described without one.
-
-    Raises:
-        CrystallmError: as for `unconditional.evaluate`.
     """
     for module in ("smact", "matminer"):
         if find_spec(module) is None:
             raise CrystallmError(f"this benchmark needs {module}: {install('bench')}")
     keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in samples]
     distinct = list(dict.fromkeys(key for key in keys if key is not None))
-    how: dict[str, Any] = {"workers": workers, "limits": Limits(seconds, memory_gb)}
+    how: dict[str, Any] = {"workers": workers, "limits": Limits(seconds)}
     tasks = [{"sample": key, "fingerprints": True} for key in distinct]
     values = run_tasks(None, describe_record, tasks, on_done=on_done, **how)
     records = dict(zip(distinct, values, strict=True))

@@ -77,9 +77,6 @@ class CompoundResult:
     """Result of one compound.
 
     Attributes:
-        compound: the compound.
-        n: number of samples.
-        n_valid: number of valid samples.
         first_match: number of the first matching sample, from 1; None: no match.
         first_loose: number of the first loosely matching sample.
         rms: smallest rms distance of a loose match, in units of (V / n_atoms)^(1/3); None: no match.
@@ -140,7 +137,6 @@ def evaluate(
     *,
     workers: int = 1,
     seconds: float = 60.0,
-    memory_gb: float = 4.0,
     on_done: Callable[[int], None] | None = None,
 ) -> CompoundsResult:
     """Check samples and compare them with the known structures.
@@ -150,12 +146,9 @@ def evaluate(
             CIFs of any program, checked as by `validity.check` with what = "auto"; None for a sample that is
             not a crystal. A missing compound has no sample.
         seconds: limit of one crystal or comparison.
-        memory_gb: limit of one process, GiB.
-        on_done: called with the index of each comparison after it, from a worker's thread.
 
     Raises:
         InputError: no compound, a duplicate id, or samples of an unknown id.
-        CrystallmError: no worker could be started.
     """
     ids = [entry.id for entry in compounds]
     if not ids:
@@ -166,7 +159,7 @@ def evaluate(
     if unknown := set(crystals) - set(ids):
         raise InputError(f"crystals for {min(unknown)!r}, which is no id of the {len(ids)} compounds")
     samples = [list(crystals.get(name, ())) for name in ids]
-    how: dict[str, Any] = {"workers": workers, "limits": Limits(seconds, memory_gb)}
+    how: dict[str, Any] = {"workers": workers, "limits": Limits(seconds)}
     groups = iter(_groups([sample for row in samples for sample in row], how))
     comparisons = _compare(compounds, samples, how, on_done)
     return CompoundsResult(
@@ -258,7 +251,6 @@ def _groups(samples: Sequence[Sample], how: Mapping[str, Any]) -> list[str | Non
         [crystal.checked_text for crystal in crystals],
         workers=how["workers"],
         seconds=limits.seconds,
-        memory_gb=limits.memory_gb,
     )
     for crystal, validity in zip(crystals, validities, strict=True):
         crystal.set_validity(validity)

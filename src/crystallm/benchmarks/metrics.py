@@ -40,12 +40,9 @@ class Line:
 
     Attributes:
         name: samples counted: `as the paper`, `all samples`, `valid samples`, `by agreement`, ...
-        n: samples per entry.
         match_rate: 0 to 1.
-        match_interval: of the match rate.
         rmse: NaN without matches.
         rmse_interval: NaN without matches.
-        note: remark, such as the cost.
     """
 
     name: str
@@ -106,7 +103,6 @@ def best_with_polymorphs(
     Args:
         rms: distances between each entry's structure and its own samples.
         others: by (i, j), distances between the structure of entry i and the samples of entry j.
-        n: samples per entry.
     """
     best = best_of(rms, n)
     for (i, _), row in others.items():

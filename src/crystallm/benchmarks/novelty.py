@@ -57,9 +57,6 @@ class NoveltyCheck:
     """Result of one generated crystal.
 
     Attributes:
-        valid: see the module.
-        unique: see the module.
-        novel: see the module.
         repeats: index of the crystal that it duplicates; None if unique or not compared.
         known: id of the reference structure that it equals; None for none.
         e_above_hull: eV/atom; None if unknown.
@@ -114,10 +111,6 @@ class NoveltyResult:
     """Results of all generated crystals, and rates.
 
     Attributes:
-        crystals: one result per crystal, in order.
-        overall: rates over all crystals.
-        among_valid: rates over the valid ones.
-        n_known: number of reference structures.
         n_compared: number of those that share a formula with a generated crystal.
         n_unreadable: number of those without readable formula, or with a generated formula that could not be
             read or compared.
@@ -141,7 +134,6 @@ def evaluate(
     e_above_hull: Sequence[float | None] | None = None,
     workers: int = 1,
     seconds: float = 60.0,
-    memory_gb: float = 4.0,
     on_done: OnDone | None = None,
 ) -> NoveltyResult:
     """Determine which of the generated crystals are valid, unique, novel and stable.
@@ -154,20 +146,18 @@ def evaluate(
         e_above_hull: energy of each generated crystal above the hull of known phases, eV/atom; None for a
             crystal without one, or for no energies.
         seconds: limit of one task, a handful of comparisons.
-        memory_gb: limit of one process, GiB.
         on_done: called with a stage (`reading`, `telling apart`, `known`, `comparing`), the number done, and
             the total (0 if unknown); from any thread.
 
     Raises:
         InputError: no generated crystals, or different numbers of crystals and values.
-        CrystallmError: no worker could be started.
     """
     if not generated:
         raise InputError("no generated crystals: give at least one")
     for name, values in (("values of valid", valid), ("energies", e_above_hull)):
         if values is not None and len(values) != len(generated):
             raise InputError(f"{len(values)} {name} for {len(generated)} crystals: give one for each")
-    runner = duplicates.ComparisonRunner(None, workers, Limits(seconds, memory_gb), on_done)
+    runner = duplicates.ComparisonRunner(None, workers, Limits(seconds), on_done)
     keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in generated]
     crystals = duplicates.reduce_all(
         keys, runner, function=check_and_reduce_record if valid is None else duplicates.reduce_record

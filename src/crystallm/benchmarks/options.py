@@ -83,11 +83,7 @@ class CspOptions(Options):
         return tuple(int(part) for part in self.n_samples.strip("[]() ").split(","))
 
     def required_data(self) -> str:
-        """Return `data`.
-
-        Raises:
-            InputError: it is missing.
-        """
+        """Return `data`. Raises InputError: it is missing."""
         if self.data is None:
             raise InputError(f"no data: name one of {', '.join(SETS)}, or a file with a column 'cif'")
         return self.data

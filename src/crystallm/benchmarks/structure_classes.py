@@ -52,12 +52,8 @@ class ClassReference:
 
     Attributes:
         formula: with the elements in the order of the roles.
-        name: of the class.
         a: Å.
         c: Å, None if it equals a.
-        id: of the cell in its collection.
-        source: collection of the cell.
-        license: of the collection.
         split: `train`, or val or test: not in the training data of the bundled models.
     """
 
@@ -86,8 +82,6 @@ class FormulaResult:
     """Result of one formula.
 
     Attributes:
-        reference: the compound.
-        n: number of samples.
         n_found: number of samples of the class, with the same element on each role.
         lengths: means over these by name, Å; empty if there are none.
     """
@@ -103,7 +97,6 @@ class ClassScore:
     """Scores of a class.
 
     Attributes:
-        n: number of formulas.
         found: share of formulas found, 0 to 1.
         r2: R^2 of each free length over the found formulas; NaN for fewer than two.
         mae: mean absolute error of each free length, Å; NaN for none.
@@ -164,7 +157,6 @@ def read_references(
         path: CSV file with the columns formula, class, a[, c, id, source, license, split]; None for our own.
         classes: only these; all if empty.
         unseen: only formulas that are not in the training data of the bundled models.
-        limit: number of formulas per class, spread evenly over the file.
 
     Raises:
         InputError: an invalid file, class or row, or no formula is left.

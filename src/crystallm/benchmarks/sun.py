@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks import novelty
 from crystallm.benchmarks.metrics import RESAMPLES, WITHIN
+from crystallm.storage.files import without_nan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,7 +109,7 @@ class Sun:
 
     def record(self) -> dict[str, Any]:
         """Return plain values, None for NaN."""
-        values: dict[str, Any] = _without_nan(asdict(self))
+        values: dict[str, Any] = without_nan(asdict(self))
         return values
 
 
@@ -161,9 +162,7 @@ def summarise(
     """Summarize rows with COLUMNS.
 
     Args:
-        rows: of all crystals, at least one.
         bound: b, eV/atom.
-        hull: whether energies above a hull were requested.
     """
 
     def below(row: Mapping[str, Any], limit: float) -> bool:
@@ -236,11 +235,3 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
 
     low, high = np.percentile(values, WITHIN)
     return float(low), float(high)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -118,7 +118,6 @@ def evaluate(
     seed: int = 0,
     workers: int = 1,
     seconds: float = 120.0,
-    memory_gb: float = 4.0,
     on_done: Callable[[int], None] | None = None,
 ) -> UnconditionalResult:
     """Compute validity, coverage and Wasserstein distances of generated crystals.
@@ -128,8 +127,6 @@ def evaluate(
         truths: reference structures of the test set, likewise.
         cut_offs: of coverage; those of the paper are in CUT_OFFS.
         n: number of valid crystals drawn for the Wasserstein distances.
-        seconds: limit of one crystal.
-        memory_gb: limit of one process, GiB.
         on_done: called with the index of each described crystal after it, from a worker's thread.
 
     Raises:
@@ -137,9 +134,7 @@ def evaluate(
         CrystallmError: matminer or SMACT is not installed, or no worker could be started.
     """
     _check(len(generated), len(truths), n)
-    described = describe(
-        [*generated, *truths], workers=workers, seconds=seconds, memory_gb=memory_gb, on_done=on_done
-    )
+    described = describe([*generated, *truths], workers=workers, seconds=seconds, on_done=on_done)
     n_generated = len(generated)
     return score(described[:n_generated], described[n_generated:], cut_offs, n=n, seed=seed)
 

@@ -34,15 +34,6 @@ def progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[
         yield lambda done: bar.update(task, completed=done)
 
 
-def without_nan(value: Any) -> Any:
-    """Return a value for JSON: None for NaN, lists for tuples, at all levels."""
-    if isinstance(value, dict):
-        return {name: without_nan(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(part) for part in value]
-    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - only NaN is not itself
-
-
 def print_json(rows: Iterable[dict[str, Any]]) -> None:
     """Print rows as JSON, one a line."""
     import json
@@ -215,6 +206,22 @@ class FittingTable(Table):
 def new_table(title: str | None = None) -> Table:
     """Return an empty table in the common style, with its title on the left."""
     return FittingTable(title)
+
+
+def print_table(
+    heads: Sequence[str],
+    lines: Iterable[Sequence[str]],
+    title: str | None = None,
+    *,
+    left: Sequence[int] = (0,),
+) -> None:
+    """Print a table of cells; columns are set to the right, but those of the indices `left`."""
+    table = new_table(title)
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="left" if i in left else "right")
+    for line in lines:
+        table.add_row(*map(plain, line))
+    page().print(table)
 
 
 def plain(text: str) -> str:

@@ -113,11 +113,7 @@ def read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
 
 
 def with_argument(group: _Group, name: str, value: object) -> _Group:
-    """Return a group with the value of a positional argument, if there is one.
-
-    Raises:
-        InputError: the value is invalid.
-    """
+    """Return a group with the value of a positional argument, if there is one."""
     return group if value is None else group.build(group.model_dump(exclude_unset=True) | {name: value})
 
 

@@ -39,8 +39,6 @@ class Element:
     """One element.
 
     Attributes:
-        symbol: as in the periodic table, `Na`.
-        number: atomic number Z.
         electronegativity: Pauling's scale; NaN for He, Ne and Ar, which have none (so that no comparison
             with them holds, as in the bond score of the paper).
         printed: electronegativity, radius (Å) and average ionic radius (Å) as CIF texts print them. For

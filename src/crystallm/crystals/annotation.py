@@ -48,8 +48,6 @@ def add_energies(
 
     Args:
         crystals: validated before.
-        options: which energies.
-        device: of the energy model.
         executor: where to work; None opens processes for this call.
         on_done: as for `compute_energies`.
 

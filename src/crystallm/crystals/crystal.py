@@ -30,8 +30,6 @@ class Source:
     """Where a crystal comes from: the same model, seed, index and request give it again.
 
     Attributes:
-        model: name of the model.
-        seed: of the run.
         index: of the sample in the run; with the seed, names its random stream.
         request: as interpreted, one line for the user.
         z_probability: where Z was chosen, its probability among the values tried.

@@ -46,9 +46,6 @@ def rank(
 
     Args:
         requests: for each request its crystals.
-        by: see the module.
-        workers: processes at a time; one per core if None.
-        executor: where to compare; None opens processes for this call.
     """
     clusters_of = cluster_duplicates(
         [[structure_of(crystal) for crystal in crystals] for crystals in requests],
@@ -86,8 +83,6 @@ def rank_samples(
     Args:
         clusters: of each crystal; None where there is none.
         log_likelihoods: nats; NaN where there is none.
-        valid: whether it passes the checks.
-        by: see the module.
         energies: eV/atom; used by `energy` alone.
         volumes: Å^3/atom; used by `agreement` and `combined` alone.
         weights: how much each counts in `agreement` and `combined`; by default 1.
@@ -150,8 +145,6 @@ def selected(
 
     Args:
         ranks: None for broken crystals, or where nothing was ranked.
-        clusters: likewise.
-        valid: whether each passes the checks.
         selection: what to keep. Ranked crystals come by rank, others in the order of their samples.
     """
     indices = [i for i, good in enumerate(valid) if good or not selection.only_valid]

@@ -56,7 +56,6 @@ class PlannedBatch:
         window: number of tokens of a window.
         crystals: indices of the crystals of each window; None for pieces of the stream.
         offsets: [n_windows] start of each piece; None for packed crystals.
-        n_tokens: number of tokens without padding.
         n_taught: of these, those with a target.
     """
 
@@ -185,10 +184,6 @@ def batches(
     """Yield the batches of one pass over a split in packed windows, in an order given by (seed, epoch).
 
     Args:
-        batch_tokens: tokens of a batch, as for `plan`.
-        context: crystals longer than this are left out.
-        seed: of the order.
-        epoch: number of the pass, each in its own order.
         shuffle: False keeps windows in the order of packing.
     """
     rng = np.random.default_rng([seed, epoch]) if shuffle else None

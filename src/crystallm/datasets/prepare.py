@@ -71,8 +71,6 @@ def prepare(
         inputs: `PATH` or `PATH=SPLIT` of anything that `sources.read` reads.
         out: folder to create; new, empty, or of the same preparation.
         workers: processes. One means this process; with several, a row that crashes or hangs is rejected.
-        executor: where to work instead, such as a cluster.
-        progress: shows the number of rows that are done.
 
     Raises:
         InputError: an input that cannot be read or holds no row, a folder that holds something else, or an
@@ -124,15 +122,7 @@ def process_all(
     """Process rows of `sources.splits.read_rows` in units, those that a run folder lacks.
 
     Args:
-        rows: of all units.
-        options: of the steps.
         folder: of the run, with the columns of `process_row`.
-        workers: number of them; see `local_executor`.
-        executor: where to work in place of this machine.
-        progress: shows the number of rows that are done.
-
-    Raises:
-        InputError, CrystallmError: as `run_units`.
     """
     with contextlib.ExitStack() as stack:
         where = executor or stack.enter_context(local_executor(workers))

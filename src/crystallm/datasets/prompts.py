@@ -25,7 +25,6 @@ class Prompt:
     """The prompt of one crystal.
 
     Attributes:
-        id: of the crystal.
         cell: composition of its conventional cell, `Na4Cl4`; "" where it is not known.
         space_group: number; None if it is not part of the prompt.
         problem: why the cell is not known; "" if it is.
@@ -39,9 +38,6 @@ class Prompt:
 
 def read(options: PromptOptions, *, workers: int = 1, progress: Progress = no_progress) -> Iterator[Prompt]:
     """Yield prompts for the crystals of a data set folder or a collection, in their order.
-
-    Args:
-        options: which crystals, and what their prompts hold.
 
     Raises:
         InputError: the source cannot be read, has no such split, or is a collection and a split is given.
@@ -88,15 +84,11 @@ def _from_data_set(folder: Path, split: str, *, with_group: bool) -> Iterator[Pr
 def write(prompts: Iterable[Prompt], path: Path) -> tuple[int, list[Prompt]]:
     """Write prompts to a CSV file with columns id, formula, z, space_group.
 
-    Args:
-        path: of the file, `.csv`.
-
     Returns:
         The number of prompts written, and those that could not be, each with its problem.
 
     Raises:
         InputError: another ending.
-        CrystallmError: the file cannot be written.
     """
     from crystallm.crystallography import formula, space_groups
 

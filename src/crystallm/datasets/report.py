@@ -32,16 +32,9 @@ class PreparationReport:
     """What became of the rows of a preparation.
 
     Attributes:
-        language: of the tokens, or `none`.
-        read: number of rows.
-        crystals: number of crystals in each split.
-        tokens: number of tokens in each split.
         rejected: rows rejected at each step, in the order of the steps; duplicates are not among them.
-        duplicates: rows dropped as duplicates.
         reasons: the most frequent reasons, `step: reason`, and their counts.
         unreadable_known: entries of the excluded collections that could not be read.
-        elements: number of crystals with each element.
-        space_groups: number of crystals by space group number.
         lengths: tokens of a crystal at the 0, 10, 50, 90, 99 and 100th percentile.
         unused_tokens: some tokens of the vocabulary that no crystal has, by name.
         n_unused, vocab_size: number of tokens that no crystal has, and of all tokens.
@@ -73,11 +66,7 @@ class PreparationReport:
 
 
 def read(folder: Path) -> PreparationReport:
-    """Return the report of a data set folder.
-
-    Raises:
-        CrystallmError: it does not exist or cannot be read.
-    """
+    """Return the report of a data set folder. Raises CrystallmError: it does not exist or cannot be read."""
     path = folder / JSON
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -149,7 +138,6 @@ def html(
     """Return the report as an HTML page.
 
     Args:
-        inputs: names of the collections.
         lengths: number of crystals by number of tokens.
     """
     from crystallm.crystallography import space_groups

@@ -104,11 +104,7 @@ def select_rows(parts: Parts, options: PrepareOptions, exclusions: Exclusions, m
     Args:
         parts: returns the tables of processed rows with the columns given, from the first each time.
         options: `split` is `given`, `random`, `formula` or a file; `deduplicate` is not `auto`.
-        exclusions: what the data set must not hold.
         match: of rows, those that equal an excluded structure, by number, and why.
-
-    Raises:
-        InputError: the file of splits cannot be read.
     """
     rows, given = _exclude(parts, options, exclusions)
     if exclusions.texts:

@@ -30,12 +30,6 @@ class SplitWriter:
 
     Both files are moved into place when the `with` block ends without an error; until then, and after an
     error, old ones stay.
-
-    Args:
-        split: its name.
-
-    Attributes:
-        n_tokens: tokens written so far.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -84,8 +78,6 @@ class TokenSplit:
     Attributes:
         stream: all ids, uint16, mapped from disk.
         starts: [n + 1] index of the first id of each crystal, and the end.
-        language: name of the language.
-        vocab_size: number of tokens of the language.
     """
 
     stream: npt.NDArray[np.uint16]

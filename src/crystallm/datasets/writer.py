@@ -52,11 +52,7 @@ def write(
 
     Args:
         parts: returns the tables of processed rows with the columns given.
-        inputs: names of the collections.
         n_unreadable: number of excluded entries that could not be read.
-
-    Raises:
-        CrystallmError: the folder cannot be written, the disk is full.
     """
     (folder / FACTS).unlink(missing_ok=True)
     run = _DatasetWriter(selection, options)
@@ -85,9 +81,7 @@ class _DatasetWriter:
     """Writes each row to the files of its status and split, and counts.
 
     Attributes:
-        writers: of the token splits; none with language `none`.
         augmented: writer of equivalent descriptions; None where none are requested.
-        counts: for the report.
     """
 
     def __init__(self, selection: RowSelection, options: PrepareOptions) -> None:

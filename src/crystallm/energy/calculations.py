@@ -46,12 +46,8 @@ def relax_many(
 
     Args:
         structures: ordered ones, or CIFs, which the processes read; drawn as needed.
-        model: name, see `registry.load`; each process loads it.
-        options: None for the defaults.
-        n_workers: processes that work at the same time.
         seconds: limit for one structure; loading the model does not count.
         bound: on |E|, eV/atom.
-        executor: where to run; None opens processes for this call.
 
     Returns:
         An iterator over (index of the structure, relaxed structure or why it failed), as they complete.
@@ -123,12 +119,8 @@ def score(
     """Compute the energies of structures, of identical ones once.
 
     Args:
-        structures: in any order.
-        model: name, see `registry.load`; each process loads it.
-        workers: processes that work at the same time.
         seconds: limit for a group, and for one structure of a group that failed; loading does not count.
         bound: on |E|, eV/atom.
-        executor: where to run; None opens processes for this call.
         group: maximum number of structures that are computed together.
 
     Returns:

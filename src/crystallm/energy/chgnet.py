@@ -27,9 +27,6 @@ class ChgnetModel:
     """CHGNet 0.3.0 (Deng et al. 2023), with the weights of its package.
 
     An atom without neighbours within 6 Å is refused, as by CHGNet: it learned of none.
-
-    Raises:
-        InputError: there is no such device.
     """
 
     name = "chgnet"

@@ -41,11 +41,8 @@ class Relaxed:
 
     Attributes:
         before: the structure as it was given.
-        structure: at the end.
         energy_before: of the first, eV per atom.
         energy: of the last one.
-        steps: that were taken.
-        converged: whether the largest force is below `fmax`.
         fmax: the largest force left, eV/Å, as in `Options`.
         trajectory: (structure, eV per atom) of each step, including the first; empty unless requested.
     """
@@ -91,7 +88,6 @@ def relax(
 
     Args:
         structure: an ordered one; it stays as it is.
-        options: None for the defaults.
         bound: on |E|, eV per atom.
 
     Raises:

@@ -35,9 +35,6 @@ class WithModel:
 
     Args:
         function: from a model and a task to a value.
-
-    Raises:
-        AttributeError: the attribute does not name a model.
     """
 
     def __init__(self, function: Callable[[EnergyModel, Any], Any]) -> None:

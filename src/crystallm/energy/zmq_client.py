@@ -31,7 +31,6 @@ class ZmqModel:
 
     Raises:
         CrystallmError: pyzmq is not installed.
-        InputError: the address is none.
     """
 
     def __init__(self, address: str = ADDRESS, *, seconds: float = SECONDS, tries: int = 2) -> None:

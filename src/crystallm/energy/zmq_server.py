@@ -36,9 +36,7 @@ def serve(
     """Answer requests until stopped; if the model fails, one crystal has no energy.
 
     Args:
-        model: by name, see `model.load`; it runs in a process that may be lost.
         address: to listen at; `tcp://127.0.0.1:*` takes any free port.
-        seconds: limit for one crystal.
         stop: ends it when set; None: only an exception, Ctrl-C for one, does.
         ready: called with the address once it listens.
 

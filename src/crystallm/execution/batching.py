@@ -21,9 +21,6 @@ class AdaptiveBatchSize:
 
     Args:
         min_n: minimum size, and that of the first batch.
-
-    Attributes:
-        size: minimum number of items of the next batch.
     """
 
     def __init__(self, max_n: int, min_n: int = FEWEST) -> None:
@@ -54,7 +51,6 @@ def grouped(
     Items are drawn as needed.
 
     Args:
-        items: in their order.
         sizes: total weight of each group, or an iterator over those of the groups.
     """
     limits = itertools.repeat(sizes) if isinstance(sizes, int) else sizes

@@ -96,11 +96,7 @@ class ClusterExecutor(Executor):
         self._closed = False
 
     def submit(self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run a function of a module on one JSON value.
-
-        Raises:
-            RuntimeError: after `shutdown`.
-        """
+        """Run a function of a module on one JSON value. Raises RuntimeError: after `shutdown`."""
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if len(args) != 1 or kwargs:
@@ -116,7 +112,6 @@ class ClusterExecutor(Executor):
         """Take no more tasks.
 
         Args:
-            wait: return only when the submitted tasks are done.
             cancel_futures: cancel them, also those that have begun.
         """
         self._closed = True

@@ -40,11 +40,7 @@ def energy_device(device: str) -> str:
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """Return the dtype of this name; "auto" is float32.
-
-    Raises:
-        InputError: there is no such dtype.
-    """
+    """Return the dtype of this name; "auto" is float32. Raises InputError: there is no such dtype."""
     names = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
     if isinstance(dtype, torch.dtype):
         return dtype
@@ -75,9 +71,6 @@ def use_threads(n: int | None) -> int:
     Args:
         n: number; None: torch's own choice (`OMP_NUM_THREADS`, or else the cores that this process may run
             on), but no more than a container's share of processors.
-
-    Raises:
-        InputError: n is below 1.
     """
     if n is None:
         n = max(1, min(torch.get_num_threads(), math.floor(min(_cpu_quota(), 1e6))))

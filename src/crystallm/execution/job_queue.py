@@ -56,12 +56,7 @@ class JobQueueOptions(Options):
 
 
 def read_queue(path: Path) -> JobQueueOptions:
-    """Read the YAML file of a queue.
-
-    Raises:
-        InputError: it is not a mapping, or a value is out of range.
-        CrystallmError: the file cannot be read.
-    """
+    """Read the YAML file of a queue. Raises InputError: it is not a mapping, or a value is out of range."""
     values = read_mapping(path, EXAMPLE)
     if values is None:
         raise InputError(f"{path} must hold names and values, such as {EXAMPLE!r}")

@@ -95,18 +95,7 @@ def run_tasks(
     limits: Limits | None = DEFAULT_LIMITS,
     on_done: Callable[[int], None] | None = None,
 ) -> list[Any]:
-    """Apply a function to tasks and return values or failures in the order of the tasks; see `map_tasks`.
-
-    Args:
-        executor: where it runs; None opens a process pool for this call.
-        tasks: JSON values.
-        workers: processes that work at the same time: by default one, or all of a given pool.
-        on_done: called with the index of each task that is done.
-
-    Raises:
-        InputError: `workers` is below 1.
-        WorkerStartError: a process cannot import the function.
-    """
+    """Apply a function to tasks and return values or failures in the order of the tasks; see `map_tasks`."""
     values: list[Any] = [Failure("not run")] * len(tasks)
     if not tasks:
         return values
@@ -130,9 +119,6 @@ def open_executor(
     Args:
         executor: to use; None opens a process pool, which ends with the context.
         workers: processes that work at the same time: by default one, or all of a given pool.
-
-    Raises:
-        InputError: `workers` is below 1.
     """
     if workers is not None and workers < 1:
         raise InputError(f"{workers=} must be positive")

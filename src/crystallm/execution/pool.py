@@ -41,12 +41,6 @@ class ProcessPool(Executor):
 
     Args:
         workers: processes that work at the same time; each holds its numerical libraries to one thread.
-
-    Attributes:
-        killed: whether the processes were ended.
-
-    Raises:
-        InputError: `workers` is below 1.
     """
 
     def __init__(self, workers: int) -> None:
@@ -100,11 +94,7 @@ class ProcessPool(Executor):
                 run.process.stop()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes when all submitted tasks are done.
-
-        Args:
-            cancel_futures: cancel the tasks that have not begun.
-        """
+        """End the processes when all submitted tasks are done."""
         self._threads.shutdown(wait=False, cancel_futures=cancel_futures)
         if not wait:
             threading.Thread(target=self.shutdown, daemon=True).start()

@@ -35,8 +35,6 @@ class UnitResult(NamedTuple):
     """What a unit gave.
 
     Attributes:
-        unit: its number.
-        rows: with the columns of the folder.
         cifs: file name below the folder of CIFs -> text.
     """
 
@@ -64,7 +62,6 @@ def run_units(
         units: contents of all units of the run, in their order; drawn as they are needed.
         work: from an iterator over (number, content) of units, and a function that may be called with how
             much of them is done, to the results in any order. Closed at once where a result cannot be stored.
-        task: name of the work, such as `relaxing crystals`.
         total: size of all units together; None where it is not known.
         size: of the content of a unit, in what the progress counts.
         digest: of the content of a unit; a unit that was done with another content is an error.

@@ -26,9 +26,6 @@ class Limits:
         seconds: time; starting the process and importing the function do not count.
         memory_gb: address space of the process, GiB, where the system has such a limit (Linux); None for no
             limit. A GPU driver maps more addresses than any machine has memory.
-
-    Raises:
-        InputError: a limit that is not positive.
     """
 
     seconds: float = 60.0

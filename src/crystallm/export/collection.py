@@ -36,13 +36,7 @@ from crystallm.sources.entry import Entry
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Result of an export.
-
-    Attributes:
-        path: file or folder.
-        n: crystals in it.
-        skipped: id and reason of each that is not.
-    """
+    """Result of an export."""
 
     path: Path
     n: int

@@ -42,16 +42,9 @@ class AnalogueGenerator:
     """Known crystals that give crystals for a list of requests.
 
     Args:
-        library: of known crystals.
-        requests: all of the run, interpreted or not.
         settings: name the device of energies; all else is for networks.
         first: index of the first sample of each request.
         starts: number of the first sample of each request.
-        executor: where crystals are checked; None opens processes for each check.
-
-    Attributes:
-        plans: each request interpreted.
-        settings: as given.
 
     Raises:
         InputError: an impossible request, or one without a formula.
@@ -152,19 +145,7 @@ class CombinedGenerator:
     """Half of the crystals of each request made of known ones, where it has relatives, the others sampled.
 
     Args:
-        model: loaded.
-        library: of known crystals.
-        requests: all of the run, interpreted or not.
-        settings: how to sample.
         selection: how many samples a request may take; by default its n.
-        first, starts, executor: as for `Generator`.
-
-    Attributes:
-        plans: each request interpreted.
-        settings: how to sample.
-
-    Raises:
-        InputError: as `Generator`.
     """
 
     def __init__(
@@ -278,14 +259,9 @@ def make_generator(
 
     Args:
         model: loaded; None: known crystals alone are used.
-        requests: of the run.
-        settings: how to sample.
         selection: how many samples a request may take.
         library: of known crystals; None: the model alone is used.
         where: `first`, `starts` and `executor` of `Generator`.
-
-    Raises:
-        InputError: as `Generator`.
     """
     if library is None:
         assert model is not None  # noqa: S101 - callers have one of the two

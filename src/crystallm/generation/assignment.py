@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from crystallm.errors import InputError, TextError
 from crystallm.generation.choices import Choice, OpenChoices, assign_by_weight, choices_of_many
 from crystallm.generation.compositions import CompositionSampler
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from crystallm.generation.interpretation import InterpretedRequest
-    from crystallm.generation.request import Request, SamplingOptions
-    from crystallm.models.model import Model
+from crystallm.generation.interpretation import InterpretedRequest
+from crystallm.generation.request import Request, SamplingOptions
+from crystallm.models.model import Model
 
 
 class ChoiceAssignment:
@@ -22,12 +18,6 @@ class ChoiceAssignment:
 
     What a request leaves open is weighted by the network when it is first needed, for all requests that need
     it at the same time together.
-
-    Args:
-        model: loaded.
-        requests: interpreted.
-        settings: how to sample.
-        first: index of the first sample of each request.
 
     Raises:
         InputError: a request that the language cannot express, or whose prompt fills the context.

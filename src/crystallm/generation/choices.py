@@ -85,35 +85,6 @@ class OpenChoices:
     any_group: bool
 
 
-def choices(
-    model: Model,
-    open_cells: Sequence[Cell],
-    group: SpaceGroup | None,
-    settings: SamplingOptions,
-    *,
-    any_z: bool,
-    any_group: bool,
-) -> tuple[list[Choice], str]:
-    """Return the choices that are tried for a request, with their weights.
-
-    Args:
-        model: gives the probabilities.
-        open_cells: candidate cells.
-        group: requested, or None.
-        settings: temperature, top_k, top_p and constraints are used.
-        any_z: whether Z is open.
-        any_group: whether the space group is open.
-
-    Returns:
-        The choices of weight above 0, by Z and number of the group; and one line that describes them.
-
-    Raises:
-        InputError: the language can express no choice, or the context holds none.
-    """
-    request = OpenChoices(tuple(open_cells), group, any_z, any_group)
-    return choices_of_many(model, [request], settings)[0]
-
-
 def choices_of_many(
     model: Model, requests: Sequence[OpenChoices], settings: SamplingOptions
 ) -> list[tuple[list[Choice], str]]:
@@ -202,10 +173,7 @@ def assign_by_weight(weights: Sequence[float], seed: int, index: int, samples: S
     """Return the index of the choice of each sample; see the module.
 
     Args:
-        weights: of the choices, not all 0.
-        seed: of the run.
         index: of the request's first sample in the run.
-        samples: their numbers in the request.
     """
     # The random stream of sample `index` itself starts at counter 0, and never comes this far.
     stream = np.random.Philox(key=np.array([seed, index], dtype=np.uint64), counter=np.array([0, 0, 0, 1]))

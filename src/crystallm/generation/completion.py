@@ -111,7 +111,6 @@ class CompletionGenerator(Generator):
         fixed: the fixed part.
         n: number of crystals.
         settings: how to sample; its constraints are always full.
-        selection: how many samples it may take.
 
     Raises:
         InputError: a model of another language.

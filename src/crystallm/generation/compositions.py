@@ -81,9 +81,6 @@ class CompositionSampler:
             plan: the request, with a constraint on its composition.
             first: index of the request's first sample in the run.
             samples: their numbers in the request.
-
-        Raises:
-            InputError, CrystallmError: as `choices`.
         """
         found: list[Choice] = []
         for block, numbers in itertools.groupby(samples, key=block_of):

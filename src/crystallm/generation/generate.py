@@ -99,10 +99,9 @@ def generate(
         )
     )  # fmt: skip
     selection = SelectionOptions() if selection is None else selection
-    name = model.name if isinstance(model, Model) else str(model)
     settings = sampling_options(
         settings,
-        model=name,
+        model=model.name if isinstance(model, Model) else str(model),
         temperature=temperature,
         top_k=top_k,
         seed=seed,

@@ -5,29 +5,25 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from crystallm.crystals import annotation
 from crystallm.crystals.crystal import Crystal, Source
+from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
 from crystallm.execution.batching import AdaptiveBatchSize
 from crystallm.generation import compositions
 from crystallm.generation.assignment import ChoiceAssignment, only_choice
+from crystallm.generation.choices import Choice
 from crystallm.generation.interpretation import InterpretedRequest, interpret
+from crystallm.generation.request import Request, SamplingOptions
 from crystallm.grammar import factory
+from crystallm.models.model import Model
 from crystallm.sampling import sample as sampling
 from crystallm.sampling import sequence
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from concurrent.futures import Executor
-
-    from crystallm.crystals.selection import SelectionOptions
-    from crystallm.generation.choices import Choice
-    from crystallm.generation.request import Request, SamplingOptions
-    from crystallm.models.model import Model
 
 LOG = logging.getLogger(__name__)
 CHECKED_TOGETHER = 256
@@ -44,9 +40,6 @@ class Generator:
     on the list, the settings and its index only, not on which requests are generated together or again.
 
     Args:
-        model: loaded.
-        requests: all of the run, interpreted or not.
-        settings: how to sample.
         selection: how many samples a request may take; by default its n.
         first: index of the first sample of each request, for a part of a longer list.
         starts: number of the first sample of each request where earlier ones are generated elsewhere; 0 by
@@ -55,7 +48,6 @@ class Generator:
         executor: where crystals are checked; None opens processes for each check.
 
     Attributes:
-        plans: each request interpreted.
         first: index of the first sample of each.
         starts: number of the first sample of each.
 
@@ -130,10 +122,6 @@ class Generator:
     ) -> Iterator[list[Crystal]]:
         """Generate the crystals of some requests, with full batches across requests.
 
-        Args:
-            indices: of the requests.
-            progress: called with the number of crystals so far.
-
         Returns:
             An iterator over the lists of crystals, one per request, in the order of `indices` and of the
             samples. Works as it is advanced.
@@ -156,7 +144,6 @@ class Generator:
         """Generate and check the crystals of some requests until each has its n valid ones.
 
         Args:
-            indices: of the requests.
             progress: called with the number of valid crystals so far.
 
         Returns:
@@ -292,17 +279,7 @@ class Generator:
 def _grammar_by_prompt(
     model: Model, constraints: str, plans: Sequence[InterpretedRequest], choices: Sequence[Choice]
 ) -> GrammarByPrompt | None:
-    """Return what may follow the prompt of each choice; None for anything.
-
-    Args:
-        model: that generates.
-        constraints: how strict the grammar is.
-        plans: the request of each choice.
-        choices: with their prompts.
-
-    Raises:
-        InputError: there is no grammar for a choice, or a prompt of the user breaks it.
-    """
+    """Return what may follow the prompt of each choice; None for anything."""
     grammars: dict[tuple[int, ...], sequence.Grammar] = {}
     for plan, choice in zip(plans, choices, strict=True):
         if choice.prompt in grammars:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from crystallm.crystallography import formula as formulas
 from crystallm.crystallography import space_groups, wyckoff_assignment
+from crystallm.crystallography.formula import Cell
+from crystallm.crystallography.space_groups import SpaceGroup
 from crystallm.errors import InputError
-from crystallm.generation.request import requested_group
-
-if TYPE_CHECKING:
-    from crystallm.crystallography.formula import Cell
-    from crystallm.crystallography.space_groups import SpaceGroup
-    from crystallm.generation.request import Request
-    from crystallm.grammar.composition import CompositionConstraint
+from crystallm.generation.request import Request, requested_group
+from crystallm.grammar.composition import CompositionConstraint
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,6 @@ def score(
     Args:
         vectors: [3, 3] of the cell (rows), Å.
         coords: [n_atoms, 3] fractions.
-        symbols: element of each atom.
         orbits: one atom of each set with equal neighborhoods, and the size of the set; all atoms if None.
 
     Raises:
@@ -73,7 +72,6 @@ def implausible(
     Args:
         vectors: [3, 3] of the cell (rows), Å.
         coords: [n_atoms, 3] fractions.
-        symbols: element of each atom.
         atoms: whose bonds are checked: one of each set with equal neighborhoods.
 
     Raises:
@@ -167,7 +165,6 @@ def orbits(
     Args:
         vectors: [3, 3] of the cell (rows), Å.
         coords: [n_atoms, 3] fractions.
-        symbols: element of each atom.
         operators: [n_ops, 3, 4] operators on fractional coordinates that may be symmetries.
     """
     import numpy as np

@@ -69,7 +69,6 @@ class NeighborFinder:
     Args:
         vectors: [3, 3] of the cell (rows), Å.
         coords: [n_atoms, 3] fractions.
-        symbols: element of each atom.
     """
 
     def __init__(self, vectors: Floats, coords: Floats, symbols: Sequence[str]) -> None:

@@ -31,7 +31,6 @@ def atoms(symbols: Sequence[str], points: Floats, operators: Floats) -> tuple[Fl
     """Return all atoms of the cell.
 
     Args:
-        symbols: element of each row.
         points: [n_rows, 3] fractions.
         operators: [n_ops, 3, 4] rotations and translations on fractions.
 

@@ -57,7 +57,6 @@ def fetch(
     """Download a published model, unless it was downloaded before.
 
     Args:
-        name: one of `names`.
         record: address of the record that lists the files; Zenodo's by default.
         progress: called with the numbers of downloaded and of all bytes.
 
@@ -65,7 +64,6 @@ def fetch(
         The archive; `load_model` accepts its path or the name of the model.
 
     Raises:
-        InputError: unknown model.
         CrystallmError: record or file cannot be reached, or size or MD5 sum do not match. A partial file is
             kept, and the next call resumes.
     """

@@ -22,9 +22,7 @@ class KVCache:
     rows are in use; `GPT.forward(ids, cache=cache)` expects exactly these and appends its T tokens to each.
 
     Args:
-        config: of the network that fills the cache.
         capacity: allocated tokens per row; the network's context if None.
-        device, dtype: those of the network's weights.
     """
 
     def __init__(

@@ -79,7 +79,6 @@ class Runs:
         groups: groups of rows whose attention is torch's.
         plan: (3, B) int64, for `kernels.RowAttention`; None if attention is torch's.
         lengths: cached and new tokens of each row.
-        starts: start of each row's run among the N.
     """
 
     ids: Tensor

@@ -45,7 +45,6 @@ class Orbit(NamedTuple):
     """Atoms of one element on one Wyckoff position.
 
     Attributes:
-        element: its symbol.
         label: multiplicity and letter, '4c'.
         coordinates: values of the free parameters, in thousandths of a cell edge, 0 to 999.
     """
@@ -62,7 +61,6 @@ class Description:
     Attributes:
         composition: (element, count in the conventional cell), in the order of the language.
         space_group: number.
-        orbits: in canonical order.
         cell: a number for each free cell parameter, in the order of `SpaceGroup.free_cell`: for a, steps of
             the volume, round(200 ln(V / V0)); for b and c, steps of b/a and c/a; for angles, tenths of a
             degree (see the head of this module).

@@ -53,11 +53,7 @@ def _at(position: int, message: str) -> TextError:
 
 
 def text(ids: Iterable[int]) -> str:
-    """Return tokens with a blank between them.
-
-    Raises:
-        TextError: an id outside the vocabulary.
-    """
+    """Return tokens with a blank between them. Raises TextError: an id outside the vocabulary."""
     tokens = vocabulary()
     ids = list(ids)
     for position, i in enumerate(ids, 1):

@@ -18,6 +18,7 @@ from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CrystallmError
 from crystallm.execution import batching
 from crystallm.execution.mapping import map_tasks
+from crystallm.execution.resumable import UnitResult
 from crystallm.execution.tasks import Failure
 from crystallm.generation.analogues import AnyGenerator, library_of, make_generator
 from crystallm.generation.request import Request, SamplingOptions
@@ -73,14 +74,6 @@ class RequestBlock(NamedTuple):
     def n(self) -> int:
         """Number of requested crystals."""
         return sum(part.request.n for part in self.parts)
-
-
-class BlockResult(NamedTuple):
-    """Results of a block: rows with the columns of `crystals.table.COLUMNS`, CIFs by file name."""
-
-    block: int
-    rows: list[dict[str, Any]]
-    cifs: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +135,7 @@ def sample_here(
     *,
     executor: Executor | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[BlockResult]:
+) -> Iterator[UnitResult]:
     """Sample, check and rank the crystals of blocks in this process.
 
     Args:
@@ -195,7 +188,7 @@ def sample_on(
     check_workers: int = 1,
     ahead: int = AHEAD,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[BlockResult]:
+) -> Iterator[UnitResult]:
     """Sample, check and rank the crystals of blocks on the workers of an executor.
 
     Each worker loads the model by its name. If a worker fails, its blocks are sampled again on another one.
@@ -233,7 +226,7 @@ def sample_on(
                     break
                 continue
             for block in value:
-                yield BlockResult(**block)
+                yield UnitResult(**block)
             n_done += sum(request["n"] for request in task["requests"])
             if progress is not None:
                 progress(n_done)
@@ -275,7 +268,7 @@ def _sample(
     numbers: Sequence[int],
     n_parts: Mapping[int, int],
     progress: Callable[[int], None] | None,
-) -> Iterator[BlockResult]:
+) -> Iterator[UnitResult]:
     """Yield the results of blocks.
 
     Args:
@@ -297,11 +290,11 @@ def _sample(
     for number, n in n_parts.items():
         rows: list[dict[str, Any]] = []
         for result in itertools.islice(results, n):
-            rows += result.rows
+            rows += map(dict, result.rows)
         if options.nested:
             for row in rows:
                 row["file"] = row["file"] and f"{number:05d}/{row['file']}"
-        yield BlockResult(number, rows, {row["file"]: row["cif"] for row in rows if row["file"]})
+        yield UnitResult(number, rows, {row["file"]: row["cif"] for row in rows if row["file"]})
 
 
 def _add_before(n_before: int, progress: Callable[[int], None]) -> Callable[[int], None]:

@@ -35,10 +35,6 @@ def run(
 ) -> GenerateResult:
     """Generate crystals that contain the structure of a file.
 
-    Args:
-        whole: formula and Z of the whole crystal.
-        options: what of the part stays, and where results go.
-
     Raises:
         InputError: no formula, a part that does not fit it, a model of another language.
         CrystallmError: a file cannot be read or written.
@@ -70,11 +66,10 @@ def run(
     def sample(units: Iterator[tuple[int, Any]], advance: Callable[[int], None]) -> Generator[UnitResult]:
         with ProcessPool(os.cpu_count() or 1) as pool:
             generator.executor = pool
-            for number, _ in units:
-                (result,) = samples.sample_requests(
+            for _ in units:
+                yield from samples.sample_requests(
                     generator, [0], selection, numbers=[0], named=False, progress=advance
                 )
-                yield UnitResult(number, result.rows, result.cifs)
 
     run_units(
         [part],

@@ -87,7 +87,6 @@ class ModelSamples:
 
     Attributes:
         generator: of the requests of those entries that have one.
-        request_indices: by index of the entry.
     """
 
     generator: AnyGenerator
@@ -246,10 +245,7 @@ class _EntryRun:
 
     Attributes:
         references: of all entries.
-        samples: their source.
-        options: of the benchmark.
         executor: that generates and checks; None: this process, with worker processes.
-        n_workers: number of worker processes of this machine.
     """
 
     references: Sequence[ReferenceStructure]

@@ -38,10 +38,6 @@ class EvaluationResult:
     """The evaluation of a collection.
 
     Attributes:
-        name: of the collection.
-        options: of the evaluation.
-        rows: one a crystal.
-        validity: totals of the checks.
         sun: totals of energies and comparisons; None where none were requested.
         counts: of known crystals, see `sun.compare`; empty without a known set.
         unverified_hull: whether nothing tells of which energy model the entries of the hull are.

@@ -47,7 +47,6 @@ class GenerateResult(NamedTuple):
         rows: returns the rows of all crystals, each time it is called.
         counts: `requests`, `crystals`, `valid`, `plausible`, `distinct` and `kept`.
         note: returns how a single request was interpreted; "" for several.
-        large: whether the rows are stored in parts.
     """
 
     rows: Callable[[], Iterable[dict[str, Any]]]
@@ -317,7 +316,7 @@ class _Run:
                     check_workers = max(1, (os.cpu_count() or 1) // n)
                     bounds = {"devices": self.place.devices, "check_workers": check_workers, "ahead": 2 * n}
                 results = blocks.sample_on(executor, self.model, options, todo, progress=advance, **bounds)
-            yield from (UnitResult(*result) for result in results)
+            yield from results
 
 
 def _task(selection: SelectionOptions) -> str:

@@ -23,6 +23,7 @@ from crystallm.execution.pool import ProcessPool
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.sources import collection
 from crystallm.storage import journal
+from crystallm.storage.files import check_file
 from crystallm.structures.known_structures import formula_in
 from crystallm.thermodynamics import collection_energies, formation
 from crystallm.thermodynamics.hull import MissingElements
@@ -45,7 +46,6 @@ class HullResult:
     """The entries of a hull.
 
     Attributes:
-        n_entries: number of entries in the file.
         failures: reasons why crystals have no entry, and how often.
     """
 
@@ -63,7 +63,6 @@ def run(
     """Write the entries of a hull, or complete a file that was begun.
 
     Args:
-        options: which crystals, the energy model and method, and the file of the entries.
         workers: processes at a time; None: one for each core, or one on a GPU.
 
     Raises:
@@ -75,10 +74,7 @@ def run(
     if out is None:
         raise InputError("no file for the entries: see crystallm hull --help")
     model = options.energy or registry.DEFAULT
-    if out.suffix.lower() != ".jsonl":
-        raise InputError(f"out = {str(out)!r}: name a file that ends in .jsonl")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"no folder {str(out.parent)!r} for {out.name!r}: make it first")
+    check_file(out, ".jsonl")
     device, workers = energy_workers(model, device, workers)
     systems = None if options.chemical_systems is None else _chemical_systems(options.chemical_systems)
     rows = _stored(out, {"model": model, "relaxed": options.relax})
@@ -211,9 +207,7 @@ def energy_workers(model: str, device: str, workers: int | None) -> tuple[str, i
     """Return the device on which an energy model runs, and the number of its processes.
 
     Args:
-        model: by name, see `energy.load`.
         device: by name; `auto` is a GPU where there is one. Energy models run on CPUs and CUDA alone.
-        workers: processes; None: one for each core, or one on a GPU.
 
     Raises:
         InputError, CrystallmError: no such model or device, or a missing extra.
@@ -241,7 +235,6 @@ def checked(
 
     Args:
         entries: whose energies above the hull are requested.
-        hull: None for none.
         relaxed: whether the crystals are relaxed before their energies are computed.
     """
     if hull is None:

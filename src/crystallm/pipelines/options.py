@@ -70,11 +70,7 @@ class CollectionOptions(SourceOptions):
     """The collection of crystals that a command reads."""
 
     def collection(self) -> str:
-        """Return the path of the collection.
-
-        Raises:
-            InputError: there is none.
-        """
+        """Return the path of the collection. Raises InputError: there is none."""
         if self.path is None:
             raise InputError("no crystals: name a folder, an archive, a table or a CIF")
         return self.path

@@ -79,7 +79,6 @@ def run(
     """Relax the crystals of a collection; nothing that one of them holds stops the run.
 
     Args:
-        options: which collection, which energy model, and what is kept.
         workers: processes at a time, each with the model; None: one for each core, or one on a GPU.
 
     Returns:
@@ -235,11 +234,7 @@ def _ranked(rows: Sequence[Row], best: int, workers: int) -> list[Row]:
 
 
 def best_rows(rows: Sequence[Row], best: int) -> list[Row]:
-    """Return the rows of the lowest distinct crystals of each reduced formula.
-
-    Args:
-        best: distinct crystals of a formula, at most.
-    """
+    """Return the rows of the lowest distinct crystals of each reduced formula."""
     selected = []
     for group in _by_formula(rows).values():
         last = min(best, len({row["cluster"] for row in group}))  # duplicates rank after all distinct ones

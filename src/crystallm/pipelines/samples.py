@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from crystallm.crystals import annotation, ranking
 from crystallm.crystals import selection as crystals_selection
@@ -18,6 +18,7 @@ from crystallm.crystals.table import COLUMNS, request_columns, select_rows
 from crystallm.errors import InputError
 from crystallm.execution.batching import FEWEST, AdaptiveBatchSize, grouped
 from crystallm.execution.pool import worker_pool
+from crystallm.execution.resumable import UnitResult
 from crystallm.execution.tasks import worker_index
 from crystallm.generation.analogues import AnyGenerator, library_of, make_generator
 from crystallm.generation.request import Request, SamplingOptions
@@ -29,20 +30,6 @@ BATCH = 256
 """Crystals that are checked and ranked together, at most; fewer where that takes more than seconds."""
 
 
-class RequestResult(NamedTuple):
-    """Results of a request.
-
-    Attributes:
-        number: of the request.
-        rows: one per crystal, with the columns of `crystals.table.COLUMNS`.
-        cifs: of the selected crystals, by file name.
-    """
-
-    number: int
-    rows: list[dict[str, Any]]
-    cifs: dict[str, str]
-
-
 def sample_requests(
     generator: AnyGenerator,
     indices: Sequence[int],
@@ -52,7 +39,7 @@ def sample_requests(
     named: bool,
     cifs: bool = True,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[RequestResult]:
+) -> Iterator[UnitResult]:
     """Sample, check and rank the crystals of requests in this process.
 
     Args:
@@ -71,7 +58,7 @@ def sample_requests(
     if with_energies:  # enough for each core
         min_batch = max(min_batch, annotation.ENERGIES_PER_WORKER * (os.cpu_count() or 1))
 
-    def results() -> Iterator[RequestResult]:
+    def results() -> Iterator[UnitResult]:
         n_before = 0
 
         def report(n: int) -> None:
@@ -103,7 +90,7 @@ def sample_requests(
                 for row in rows:
                     row["kept"] = any(row is other for other in selected)
                 files = _name_files(selected, named=named) if cifs else {}
-                yield RequestResult(number, rows, files)
+                yield UnitResult(number, rows, files)
             size.done(len(crystals))
 
     return results()
@@ -192,14 +179,7 @@ def _rows(number: int, request: Request, crystals: Sequence[Crystal], start: int
     """Return the rows of one request; `start` is the number of its first sample."""
     rows = []
     for sample, crystal in enumerate(crystals, start=start):
-        row = (
-            crystal.row()
-            | request_columns(request)
-            | {
-                "request": number,
-                "sample": sample,
-            }
-        )
+        row = crystal.row() | request_columns(request) | {"request": number, "sample": sample}
         rows.append({name: row.get(name) for name in COLUMNS})
     return rows
 

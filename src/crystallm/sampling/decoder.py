@@ -50,13 +50,7 @@ class RequestQueue(Protocol):
 
 @dataclass(frozen=True)
 class _Prefill:
-    """A prefix that the network has read: all its tokens but the last.
-
-    Attributes:
-        cache: holds its keys and values.
-        row: of the cache.
-        log_probs: of its tokens after the prompt.
-    """
+    """A prefix that the network has read: all its tokens but the last."""
 
     cache: KVCache
     row: int
@@ -220,7 +214,6 @@ class Batcher:
     """Keeps the rows of a decoder filled and yields sequences as they finish.
 
     Args:
-        decoder: without rows.
         next_sequence: returns the next sequence, or None if there is none now. Called with True it may wait,
             and None is the end.
         is_active: whether a sequence is still to be sampled.

@@ -69,14 +69,12 @@ def sample(
     """Sample one sequence per prompt.
 
     Args:
-        network: in evaluation mode.
         prompts: tokens. Repeat a prompt, side by side, for several samples; it is read once.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: sample from the k most likely of the allowed tokens; None for all.
         top_p: sample from the smallest set of most likely tokens that holds this probability; None for all.
         seed: with a sample's index, selects its random numbers.
         indices: one per prompt; 0, 1, ... if None.
-        batch_size: number of sequences sampled at a time.
         max_new_tokens: a sequence with this many generated tokens and no end stays unfinished.
         grammar: constrains the next token; None for no constraint.
         progress: called after each finished sequence with the sequences and generated tokens so far.
@@ -112,11 +110,6 @@ def serve(
 
     A request starts as soon as there is a free row; its result is what `sample` returns for its options, seed
     and index.
-
-    Args:
-        network: in evaluation mode.
-        requests: that `check_request` has accepted.
-        batch_size: number of sequences sampled at a time.
 
     Returns:
         A lazy iterator over requests and samples, as they finish.
@@ -159,15 +152,7 @@ def check_request(network: GPT, request: SequenceRequest) -> None:
 
 
 class PrefixSampler:
-    """Samples from prefixes again and again; keeps the cache of prefixes that were read.
-
-    Args:
-        network: in evaluation mode.
-        max_new_tokens: likewise; tokens of a prefix after the prompt count.
-
-    Raises:
-        InputError: an option is out of range.
-    """
+    """Samples from prefixes again and again; keeps the cache of prefixes that were read."""
 
     def __init__(
         self,
@@ -197,7 +182,6 @@ class PrefixSampler:
         Args:
             prefixes: tokens, and how many of them are the prompt's; the log-probabilities of the others are
                 part of the sample.
-            indices: one per prefix.
 
         Returns:
             As for `sample`. Exhaust the iterator before the next call.
@@ -226,11 +210,7 @@ class PrefixSampler:
     def next_log_probs(self, prefixes: Sequence[tuple[Sequence[int], int]]) -> Tensor:
         """Return log-probabilities (N, V) of the next token of each prefix, without temperature or grammar.
 
-        Args:
-            prefixes: as for `sample`, each shorter than the context.
-
         Raises:
-            InputError: as for `sample`.
             CrystallmError: the network's logits are not finite.
         """
         sequences = []

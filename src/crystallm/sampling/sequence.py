@@ -112,19 +112,12 @@ class TokenSequence:
     """A sequence being sampled.
 
     Attributes:
-        number: index of its prompt.
         index: of its random stream.
-        options: how tokens are drawn.
         ids: prompt and generated tokens.
-        n_prompt: number of prompt tokens.
-        state: of the grammar.
         uniforms: one random number per token, forced or not.
         log_probs: of each generated token; NaN until the network has read the token before it.
         forced: for each generated token, whether it was forced.
-        allowed: allowed next tokens, None for all.
         cached: number of tokens that the network has read.
-        ended: whether its end was generated.
-        finished: whether no further token is to be generated.
     """
 
     number: int
@@ -270,7 +263,6 @@ def check_prompt(network: GPT, number: int, request: SequenceRequest, *, finishe
     """Raise InputError if a prompt cannot be continued. Does not check it against the grammar.
 
     Args:
-        number: names the prompt in errors.
         finished: whether no token is to be generated, so that the prompt may fill the context.
     """
     prompt = request.prompt

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError, InputError
 
 TEMPORARY = ".tmp"
 """Ending of a file that is being written."""
@@ -19,6 +20,29 @@ def write_json(path: Path, content: Any) -> None:
     """Write an indented JSON file; raises as `write_atomically`."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
     write_atomically(path, f"{text}\n".encode())
+
+
+def without_nan(value: Any) -> Any:
+    """Return a value as JSON has it: None for NaN, tuples as lists, all the way down."""
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def check_file(path: Path | None, *endings: str) -> None:
+    """Check the name of a file of results, and that its folder exists.
+
+    Raises:
+        InputError: it has another ending, or there is no such folder.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise InputError(f"out = {str(path)!r}: name a file that ends in {' or '.join(endings)}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"no folder {str(path.parent)!r} for {path.name!r}: make it first")
 
 
 def check_place(path: Path) -> None:
@@ -40,8 +64,6 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file so that it is complete or absent; its folder is created.
 
     Args:
-        path: of the file; an old one is replaced.
-        content: all of it.
         sync: wait until the disk has it, so that it survives a loss of power.
 
     Raises:

@@ -51,8 +51,6 @@ def append_records(path: Path, records: Iterable[Record], *, sync: bool = False)
     """Append records to a file; where that fails, the file is as it was.
 
     Args:
-        path: of the file, which is created if it does not exist.
-        records: JSON values.
         sync: wait until the disk has them, so that they survive a loss of power.
 
     Raises:
@@ -100,9 +98,6 @@ class Journal:
 
     Args:
         path: of the file; None keeps the rounds in memory.
-
-    Attributes:
-        rounds: records by round.
 
     Raises:
         CrystallmError: the file cannot be read or written, or is damaged.

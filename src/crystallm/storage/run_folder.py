@@ -53,7 +53,6 @@ class RunFolder:
 
     Args:
         path: of the folder, which is created when needed; None keeps the rows in memory and writes no file.
-        config: configuration of the run, plain JSON values, see `configuration`.
         columns: name and pyarrow type name (`string`, `float64`, ...) of each column of the rows.
         marker: name of the file whose existence means that the run is finished; None: the usual ones.
     """
@@ -81,7 +80,6 @@ class RunFolder:
         """Return all that decides the results of a run: command, version, option values and other facts.
 
         Args:
-            command: name of the command.
             options: option groups; their fields that do not decide the results are left out.
             facts: further JSON values, such as the fingerprint of the weights or the digest of the input.
         """
@@ -179,7 +177,6 @@ class RunFolder:
         """Write the results of one unit: its files first, then its rows, which make it done.
 
         Args:
-            unit: its number, from 0.
             rows: one dict a crystal, with the columns of the folder.
             cifs: file name below the folder of CIFs -> text.
             digest: of the unit's content, see `has`.
@@ -197,12 +194,7 @@ class RunFolder:
         write_atomically(self._part(unit), as_parquet(rows, self._columns, metadata))
 
     def write_file(self, name: str, content: bytes) -> None:
-        """Write a file of the folder; does nothing for a run without one.
-
-        Args:
-            name: path below the folder.
-            content: all of it.
-        """
+        """Write a file of the folder; does nothing for a run without one."""
         if self.path is not None:
             write_atomically(self.path / name, content, sync=False)
 
@@ -245,18 +237,11 @@ class RunFolder:
             shutil.rmtree(self._parts, ignore_errors=True)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return all rows stored so far, in the order of the units.
-
-        Raises:
-            CrystallmError: a file of the folder is damaged.
-        """
+        """Return all rows stored so far, in the order of the units."""
         return list(self.stream())
 
     def stream(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield the rows stored so far, in the order of the units.
-
-        Args:
-            columns: to read; None for all.
 
         Raises:
             CrystallmError: while drawing, a file of the folder is damaged.
@@ -269,14 +254,7 @@ class RunFolder:
                 yield from table.to_pylist()
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the tables of rows stored so far, in the order of the units; of a run with a folder.
-
-        Args:
-            columns: to read; None for all.
-
-        Raises:
-            CrystallmError: while drawing, a file of the folder is damaged.
-        """
+        """Yield the tables of rows stored so far, in the order of the units; of a run with a folder."""
         if self.path is not None and self.finished and (self.path / RESULTS).exists():
             yield read_table(self.path / RESULTS, columns)
         else:
@@ -328,13 +306,8 @@ def result_files(folder: Path) -> list[Path]:
 def check_config(path: Path, config: Mapping[str, Any]) -> None:
     """Check that the file of a run's configuration holds this configuration.
 
-    Args:
-        path: of the file, which exists.
-        config: of the run that is started now, plain JSON values.
-
     Raises:
         InputError: it holds another configuration.
-        CrystallmError: the file cannot be read.
     """
     stored = _read_json(path)
     command = stored.get("command")

@@ -53,10 +53,6 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the rows of a Parquet file as a table.
 
-    Args:
-        path: of the file.
-        columns: to read; None for all.
-
     Raises:
         CrystallmError: the file cannot be read, or is damaged.
     """

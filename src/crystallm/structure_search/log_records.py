@@ -19,7 +19,6 @@ def to_record(
 
     Args:
         rollout: its number in the simulation.
-        with_tokens: include the log-probability of every token, for `SearchSample.sample`.
     """
     crystal = result.crystal
     source: Any = crystal.source
@@ -54,7 +53,6 @@ def from_record(record: dict[str, Any], crystal: Crystal) -> SearchSample:
     """Return the sample of a record.
 
     Args:
-        record: of the log.
         crystal: of the record's ids; its validity and energy are set.
     """
     crystal.set_validity(verdict.from_record(record["validity"]))

@@ -75,7 +75,6 @@ class State:
     """Progress of a search.
 
     Attributes:
-        simulations: done.
         calls: crystals whose energy was computed, or tried.
         texts: crystals sampled.
         plausible: number of these that are plausible.
@@ -95,9 +94,6 @@ class SearchResults:
     """All samples of a search, counted, with their equals.
 
     Attributes:
-        samples: in the order of the search.
-        n_simulations: done.
-        n_calls: energy calls.
         n_failed: energy calls in a row that gave no energy.
         n_idle: simulations in a row without a new plausible crystal.
     """

@@ -73,22 +73,14 @@ class Search:
     """One search.
 
     Args:
-        request: what to search for, regardless of its n.
         settings: how to sample; its device runs the energy model too.
         path: of the log; None for no log.
         max_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
         log_samples: write the log-probability of every token to the log, which makes it several times as
             long, so that `SearchSample.sample` is there after a restart.
-        executor: where to check and compute energies; None opens worker processes for the run.
 
     Attributes:
-        results: all samples so far.
-        stopped: why it ended before its limits; "" otherwise.
         note: how the request was interpreted.
-
-    Raises:
-        InputError: an impossible request.
-        CrystallmError: the log cannot be read.
     """
 
     model: Model

@@ -63,11 +63,7 @@ def to_atoms(structure: Structure) -> Any:
 
 
 def to_json(sample: Structure | str) -> dict[str, Any]:
-    """Return a structure or text as JSON.
-
-    Raises:
-        InputError: neither.
-    """
+    """Return a structure or text as JSON. Raises InputError: neither."""
     if isinstance(sample, str):
         return {"text": sample}
     try:
@@ -83,11 +79,7 @@ def to_json(sample: Structure | str) -> dict[str, Any]:
 
 
 def from_json(record: Mapping[str, Any]) -> Structure:
-    """Return the structure of a record of `to_json`.
-
-    Raises:
-        CrystallmError: its text is no crystal.
-    """
+    """Return the structure of a record of `to_json`. Raises CrystallmError: its text is no crystal."""
     if "text" in record:
         from crystallm.cif import structure_reader
 

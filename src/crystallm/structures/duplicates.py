@@ -235,7 +235,6 @@ def cluster_duplicates(
     *,
     workers: int | None = None,
     seconds: float = 120.0,
-    memory_gb: float = 4.0,
     executor: Executor | None = None,
 ) -> list[list[int | None]]:
     """Number the clusters of equal structures, those of each request separately.
@@ -244,7 +243,6 @@ def cluster_duplicates(
         requests: for each request its structures; None for a sample without a structure.
         workers: maximum number of processes that work at the same time; None for one per core.
         seconds: limit for one task, some comparisons.
-        memory_gb: limit for one process, GiB.
         executor: where to compare; None opens processes for this call.
 
     Returns:
@@ -260,7 +258,7 @@ def cluster_duplicates(
         return [[None] * len(row) for row in requests]
     groups = [i for i, _ in flat]
     n = os.cpu_count() or 1 if workers is None else workers
-    limits = Limits(seconds, memory_gb)
+    limits = Limits(seconds)
     try:
         with open_executor(executor, n) as (opened, _):
             few = max(1, min(n, len(set(keys)) // READ_BY_ONE))

@@ -48,7 +48,6 @@ def known_equals(
     *,
     workers: int = 1,
     seconds: float = 60.0,
-    memory_gb: float = 4.0,
     executor: Executor | None = None,
 ) -> list[str | None]:
     """Return for each sample the id of the first known structure that it equals, or None.
@@ -56,7 +55,7 @@ def known_equals(
     A sample that could not be compared equals none.
     """
     with open_executor(executor, workers) as (opened, _):
-        runner = ComparisonRunner(opened, workers, Limits(seconds, memory_gb))
+        runner = ComparisonRunner(opened, workers, Limits(seconds))
         keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in samples]
         reduced = reduce_all(keys, runner)
         rows = index(known, {one.formula for one in reduced if one.formula})

@@ -71,10 +71,7 @@ def collection_energies(
 
     Args:
         texts: standard texts and CIFs of crystals that can be read; identical ones are computed once.
-        model: by name, see `model.load`.
         options: how to relax; None: energies of the crystals as written.
-        n_workers: processes that work at the same time.
-        executor: where to work; None opens processes for this call.
 
     Raises:
         InputError, CrystallmError: there is no such model, or it cannot be loaded.

@@ -54,9 +54,7 @@ def element_energies(
     """Return the energies of elements in their reference crystals, eV/atom.
 
     Args:
-        model: by name, see `model.load`.
         file: that keeps them; by default `place`.
-        executor: where to relax; None opens processes for this call.
 
     Returns:
         Those that could be had: none of an element that the model refuses, or whose crystal it cannot relax.

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 class Hull:
     """The convex hull of the entries of a file, computed for each chemical system when first needed.
 
-    Args:
-        path: of the file.
-
     Raises:
         InputError: an unknown format, or an invalid entry.
         CrystallmError: it cannot be read, or pymatgen's phase diagrams are not installed.
@@ -65,21 +62,13 @@ class Hull:
         return sorted(set(symbols) - self._elements)
 
     def require(self, symbols: Iterable[str]) -> None:
-        """Raise an error for elements without an entry.
-
-        Raises:
-            InputError: there is one.
-        """
+        """Raise an error for elements without an entry. Raises InputError: there is one."""
         if missing := self.missing(symbols):
             said = f"{str(self._path)!r} has no entry of the element {', '.join(missing)}"
             raise InputError(f"{said}: a hull needs one of each")
 
     def check_model(self, model: str) -> None:
-        """Raise an error if entries name another energy model.
-
-        Raises:
-            InputError: there is one.
-        """
+        """Raise an error if entries name another energy model. Raises InputError: there is one."""
         if others := sorted(self.models - {model}):
             said = f"{str(self._path)!r} has energies of {', '.join(others)}, not of {model}"
             raise InputError(f"{said}: take the entries of the same model")
@@ -116,7 +105,6 @@ class MissingElements:
     """Elements that the entries of a file lack, for many formulas.
 
     Args:
-        path: of the file; see `Hull` for errors.
         hull: of that file, if it has been read.
         what: the formulas are those of, one and many.
     """

@@ -68,7 +68,6 @@ def element(symbol: str) -> Structure:
 
     Raises:
         InputError: there is none of that element.
-        CrystallmError: ase is not installed.
     """
     from pymatgen.core import Lattice, Structure
 

@@ -22,13 +22,7 @@ COLUMNS = {"formation_energy": "float64", "e_above_hull": "float64"}
 
 
 class RelativeEnergies:
-    """Formation energies and energies above the hull.
-
-    Args:
-        model: energy model by name.
-        hull: file of entries, see `hull`; None for none.
-        executor: where to relax the elements; None opens processes for that.
-    """
+    """Formation energies and energies above the hull."""
 
     def __init__(
         self,

@@ -35,7 +35,6 @@ class UpdateBatches:
     Attributes:
         batches: this process's micro-batches, each with its dropout seed.
         epoch: of the position in the data after the update.
-        batch: micro-batch of that position.
         n_tokens: number of tokens in the micro-batches of all processes.
         n_taught: number of these with a target.
         attended: sum over these tokens of the length of their window.
@@ -54,7 +53,6 @@ class BatchSampler:
     """Samples the batches of a run.
 
     Attributes:
-        recipe: with packing, seed and weights of rare groups.
         split: crystals to learn.
         replay: crystals of an older data set, of which some are drawn too, if any.
         augmentations: equivalent descriptions of the crystals of `split`, n of each in a row, if any.

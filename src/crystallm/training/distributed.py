@@ -25,9 +25,7 @@ class ProcessGroup:
     """The processes of a run, seen from one of them.
 
     Attributes:
-        device: of this process.
         rank: of this process, from 0; only the first writes and reports.
-        size: number of processes.
     """
 
     device: torch.device
@@ -40,11 +38,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Replace a tensor by its sum over all processes.
-
-        Raises:
-            CrystallmError: a process has died.
-        """
+        """Replace a tensor by its sum over all processes. Raises CrystallmError: a process has died."""
         if self.size > 1:
             with _peer_errors("sum"):
                 dist.all_reduce(tensor)
@@ -137,7 +131,6 @@ def processes(device: str = "auto") -> Iterator[ProcessGroup]:
 
     Raises:
         InputError: there is no such device, or not one for each process.
-        CrystallmError: the processes cannot connect.
     """
     if size() == 1:
         yield ProcessGroup(resolve_device(device))

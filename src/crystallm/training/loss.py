@@ -50,7 +50,6 @@ def sum_losses(
 
     Args:
         dtype: `float32`, `float16`, or else bfloat16 arithmetic.
-        features: compiled form of `network.features`, if any.
         weights: (V) weight of the loss of each token; None: equal.
     """
     if isinstance(batch, packing.Batch):

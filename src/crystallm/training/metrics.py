@@ -15,11 +15,7 @@ METRICS, PLOT, EVENTS = "metrics.jsonl", "loss.png", "tensorboard"
 
 
 def append(folder: Path, line: dict[str, Any]) -> None:
-    """Append a line of metrics.
-
-    Raises:
-        CrystallmError: the folder cannot be written.
-    """
+    """Append a line of metrics. Raises CrystallmError: the folder cannot be written."""
     append_records(folder / METRICS, [line])
 
 

@@ -41,11 +41,8 @@ class TrainingProgress:
 
     Attributes:
         share: done fraction of the schedule, 0 to 1.
-        update: number of updates.
         epoch: of the position in the data.
-        batch: micro-batch of that position.
         seconds: of training, without validation.
-        tokens: number of tokens trained on.
         loss: mean training loss of the last updates (at most MEMORY), nats a token.
         best: lowest validation loss, nats a crystal.
         stale: number of validations since the lowest.
@@ -69,14 +66,8 @@ class Run:
     """Objects of a training run.
 
     Attributes:
-        recipe: of the run.
-        network: being trained.
-        optimizers: of its weights.
         scaler: of gradients, disabled unless arithmetic is float16.
-        sampler: of the training batches.
         held_out: split for validation.
-        folder: of the run.
-        world: processes of the run.
         size: micro-batches of an update, over all processes.
         token_weights: (V) weight in the loss of each token; None: equal.
         recent: training losses of the last updates, nats a token.
@@ -114,11 +105,7 @@ class Run:
 
 
 def save(run: Run, progress: TrainingProgress) -> None:
-    """Save the state: write a temporary file and rename it.
-
-    Raises:
-        CrystallmError: the folder cannot be written.
-    """
+    """Save the state: write a temporary file and rename it."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 

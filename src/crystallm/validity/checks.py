@@ -125,16 +125,9 @@ def check_many(
     what: What = "text",
     workers: int = 1,
     seconds: float = 60.0,
-    memory_gb: float | None = 4.0,
     executor: Executor | None = None,
 ) -> list[Validity]:
     """Check many crystals in killable worker processes.
-
-    Args:
-        workers: processes that work at the same time.
-        seconds: limit for one crystal.
-        memory_gb: limit for one process, GiB.
-        executor: where to check; None opens processes for this call.
 
     Returns:
         One result per item, in their order. If a process failed, the checks on the printed text hold, and
@@ -142,7 +135,6 @@ def check_many(
 
     Raises:
         InputError: as `check`, or limits that are not positive.
-        CrystallmError: no worker process could be started.
     """
     from crystallm.execution.mapping import run_tasks
     from crystallm.execution.tasks import Failure, Limits
@@ -159,7 +151,7 @@ def check_many(
         check_record,
         [{"text": text, "what": what} for text in distinct],
         workers=workers,
-        limits=Limits(seconds, memory_gb),
+        limits=Limits(seconds),
     )
     results: dict[str, Validity] = {}
     for text, record in zip(distinct, records, strict=True):

@@ -51,7 +51,6 @@ class Summary:
     """Summary of the checks of a collection.
 
     Attributes:
-        n: number of crystals, with those that could not be read.
         counts: for `readable` and each of CHECKS, how many passed.
         as_printed: number of readable crystals that were checked as printed.
         mean_bond_score: over those that have one; None if none has.
@@ -101,15 +100,9 @@ def check_entries(
 
     Args:
         what: of a text is checked; see `validity.check`.
-        workers: processes that work at the same time.
-        on_done: called after each distinct crystal with the number of those done.
-        executor: where to check; None opens processes for this call.
 
     Returns:
         A row per entry, with COLUMNS.
-
-    Raises:
-        CrystallmError: no worker process could be started.
     """
     distinct = list(dict.fromkeys(entry.text for entry in entries if entry.text is not None))
     done = itertools.count(1)
@@ -146,11 +139,7 @@ def _row(entry: Entry, record: dict[str, Any] | Failure | None) -> dict[str, Any
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], n_reasons: int = 10) -> Summary:
-    """Return the summary of the rows of `check_entries`.
-
-    Raises:
-        CrystallmError: there are none.
-    """
+    """Return the summary of the rows of `check_entries`. Raises CrystallmError: there are none."""
     if not rows:
         raise CrystallmError("no crystal was judged")
     scores = [row["bond_score"] for row in rows if row["bond_score"] is not None]

@@ -42,8 +42,6 @@ class StructureFacts:
     """Facts of a structure; None for what could not be read.
 
     Attributes:
-        cell_formula: composition of the cell, `Na4Cl4`.
-        n_atoms: atoms in the cell.
         volume_per_atom: Å^3.
         cell: a, b, c (Å), alpha, beta, gamma (degrees).
         printed_group: symbol of the printed space group.

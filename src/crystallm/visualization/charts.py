@@ -28,7 +28,6 @@ def histogram(
     """Draw histograms, in percent of each set.
 
     Args:
-        values: one or several sets by name.
         limits: of the axis; values beyond count in the outermost bins. By default from the minimum to the
             99th percentile.
     """
@@ -51,12 +50,7 @@ def histogram(
 
 
 def paired_bars(counts: Mapping[str, tuple[int, int]], *, labels: tuple[str, str], max_n: int = 20) -> bytes:
-    """Draw two counts per name, the most frequent names first, the rest summed.
-
-    Args:
-        counts: by name.
-        max_n: number of names shown.
-    """
+    """Draw two counts per name, the most frequent names first, the rest summed."""
     figure, axes = _figure(height=4.2)
     ordered = sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0]))
     shown = ordered[:max_n]
@@ -75,12 +69,7 @@ def paired_bars(counts: Mapping[str, tuple[int, int]], *, labels: tuple[str, str
 
 
 def bars(counts: Mapping[str, int], *, label: str, max_n: int = 30) -> bytes:
-    """Draw counts by name, the most frequent first, the rest summed.
-
-    Args:
-        counts: by name.
-        max_n: number of names shown.
-    """
+    """Draw counts by name, the most frequent first, the rest summed."""
     figure, axes = _figure(height=4.2)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = ordered[:max_n]

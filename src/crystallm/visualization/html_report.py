@@ -20,12 +20,7 @@ figure { margin: 1rem 0; } figcaption { font-size: .9em; opacity: .8; }
 
 @dataclass
 class HtmlReport:
-    """A report, built part by part.
-
-    Attributes:
-        title: main heading.
-        parts: HTML of each part.
-    """
+    """A report, built part by part."""
 
     title: str
     parts: list[str] = field(default_factory=list)

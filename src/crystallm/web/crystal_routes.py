@@ -7,8 +7,9 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
@@ -18,11 +19,7 @@ from crystallm.web.jobs import crystal_tasks
 from crystallm.web.jobs.job import BusyError, Job, combine_events
 from crystallm.web.rate_limits import NoSlotError
 from crystallm.web.schemas import PROBLEMS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from crystallm.web.server import Server
+from crystallm.web.server import Server
 
 router = APIRouter(prefix="/api/v1/jobs/{job_id}", tags=["crystals"], responses=PROBLEMS)
 _MEDIA = {

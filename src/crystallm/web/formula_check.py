@@ -5,30 +5,22 @@ Does not depend on models.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from crystallm.crystallography import elements, space_groups, wyckoff_assignment
 from crystallm.crystallography import formula as formulas
+from crystallm.crystallography.space_groups import SpaceGroup
 from crystallm.errors import InputError
 from crystallm.generation import interpretation
 from crystallm.generation.request import Request, with_default_z
 from crystallm.visualization import unit_cell
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crystallm.crystallography.space_groups import SpaceGroup
-
 _MAX_ELEMENTS = 3  # that a reason names
 
 
 class FieldError(InputError):
-    """A field of a request is wrong.
-
-    Args:
-        field: its name.
-        message: one line.
-    """
+    """A field of a request is wrong."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -39,10 +31,8 @@ def read(formula: str, z: int | str | None, space_group: str | int | None, max_a
     """Interpret a formula, Z and space group.
 
     Args:
-        formula: as written by a person.
         z: formula units, `auto`, or None for the default of the formula, see `with_default_z`.
         space_group: number, symbol in any setting, `auto`, or None.
-        max_atoms: of a cell.
 
     Returns:
         `note`, `formula_unit`, `composition` (of the cell, or of a formula unit where Z is open), `n_atoms`,

@@ -135,13 +135,7 @@ def _state_json(job: Job, lines: Sequence[str], position: int | None) -> str:
 
 
 def _require_resumable(server: Server, job: Job) -> None:
-    """Check that an ended job can be resumed here, as it began.
-
-    Raises:
-        HTTPException: it is over for good, or began with another version or other weights.
-        InputError: this server does not do any more what it requests.
-        CrystallmError: the network cannot sample.
-    """
+    """Check that an ended job can be resumed here, as it began."""
     if not job.is_over:
         return
     if job.state != INTERRUPTED:

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PREFIX = "crystallm"
 
 
 class Metrics:
-    """Metrics of one server, in a registry of its own.
-
-    Attributes:
-        requests: HTTP answers, by status and kind (`api`, `page`).
-        jobs_submitted: accepted jobs, by kind.
-        jobs_resumed: interrupted jobs that were resumed, by kind.
-        jobs_finished: jobs that ended, by state.
-        crystals: crystals of all jobs, by kind of job.
-    """
+    """Metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

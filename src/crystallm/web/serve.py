@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -15,17 +18,14 @@ from crystallm.errors import CrystallmError, InputError
 from crystallm.storage.files import locked
 from crystallm.web.app import create_app
 from crystallm.web.jobs.store import JobStore
+from crystallm.web.options import ServeOptions, ServerLimits
 from crystallm.web.security import LOCAL_HOSTS
 from crystallm.web.server import Server
 
 if TYPE_CHECKING:
-    import asyncio
     import socket
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from crystallm.models.model import Model
-    from crystallm.web.options import ServeOptions, ServerLimits
 
 DEFAULT_ENERGY_MODELS = ("chgnet", "sevennet")
 """Energy models that are offered where they are installed."""
@@ -40,8 +40,6 @@ def serve(options: ServeOptions, limits: ServerLimits, *, on_start: Callable[[st
     """Serve page and API until Ctrl-C.
 
     Args:
-        options: of the server.
-        limits: of the server.
         on_start: called with the address before the server listens.
 
     Raises:
@@ -145,7 +143,8 @@ class StoppingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop everything."""
         await self._server.jobs.close()
-        self._server.services.close()
+        # The engine ends after its step, which may compile kernels: clients hear of the end meanwhile.
+        await asyncio.to_thread(self._server.services.close)
         await super().shutdown(sockets)
 
 
@@ -203,7 +202,6 @@ def read_keys(path: Path | None) -> list[str]:
 
     Raises:
         InputError: the file has no key, or a short one.
-        CrystallmError: it cannot be read.
     """
     if path is None:
         return []

@@ -32,15 +32,8 @@ class Server:
     """All that a server holds; `app.create_app` makes its application.
 
     Args:
-        models: loaded, by name, the default one first.
-        store: of its jobs.
-        energy_models: names of the energy models that are offered.
-        limits: None for the defaults.
         hosts: host names under which it is reached; none for any.
-        keys: API keys; none for a server without.
         check_workers: processes that check crystals; None for half the cores.
-        energy_workers: processes with an energy model.
-        batch_size: sequences sampled at a time.
     """
 
     def __init__(

@@ -59,11 +59,7 @@ _RELATIVE = {"formation_energy": "formation", "e_above_hull": "above hull"}
 
 
 def print_relaxed(rows: Sequence[Mapping[str, Any]], n_all: int, where: str) -> None:
-    """Print relaxed crystals.
-
-    Args:
-        rows: as in results.parquet, of the crystals that are shown.
-    """
+    """Print relaxed crystals."""
     table = new_table()
     for name in ("crystal", "formula", "space group"):
         table.add_column(name, overflow="fold")

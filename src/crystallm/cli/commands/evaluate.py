@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystallm.cli.console import counted, new_table, page, plain, print_json, progress_bars
+from crystallm.cli.console import counted, new_table, page, plain, print_json, print_table, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.execution.place import DeviceOptions, ExecutionOptions
 from crystallm.pipelines.options import EvaluateOptions, ScoreOptions
@@ -62,7 +62,7 @@ def print_evaluation(result: EvaluationResult) -> None:
         (evaluate_report.CHECKS[check], f"{n:,}", f"{100 * n / summary.n:.1f}")
         for check, n in summary.counts.items()
     ]
-    _print_table(("check", "crystals", "%"), lines, title=f"{result.name}: {counted(summary.n, 'crystal')}")
+    print_table(("check", "crystals", "%"), lines, title=f"{result.name}: {counted(summary.n, 'crystal')}")
     console = page()
     if summary.as_printed < summary.counts["readable"]:
         others = summary.counts["readable"] - summary.as_printed
@@ -72,20 +72,11 @@ def print_evaluation(result: EvaluationResult) -> None:
     if result.options.out is not None:
         console.print(plain(f"report: {result.options.out / 'report.html'}"), highlight=False)
     if result.sun is not None:
-        _print_table(evaluate_report.SHARE_HEADS, evaluate_report.share_lines(result.sun))
+        print_table(evaluate_report.SHARE_HEADS, evaluate_report.share_lines(result.sun))
         if spreads := evaluate_report.spread_lines(result.sun):
-            _print_table(evaluate_report.SPREAD_HEADS, spreads)
+            print_table(evaluate_report.SPREAD_HEADS, spreads)
         for note in evaluate_report.notes(result):
             console.print(plain(note), highlight=False)
-
-
-def _print_table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: str | None = None) -> None:
-    table = new_table(title)
-    for i, head in enumerate(heads):
-        table.add_column(head, justify="right" if i else "left")
-    for line in lines:
-        table.add_row(*line)
-    page().print(table)
 
 
 def score(

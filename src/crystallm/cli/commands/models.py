@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.analysis.options import EmbeddingsOptions
-from crystallm.cli.console import new_table, page, plain, print_json, progress
+from crystallm.cli.console import new_table, page, plain, print_json, print_table, progress
 from crystallm.cli.option_groups import Flat, JsonOptions, OutputOptions, Positional, with_argument
 from crystallm.errors import InputError
 from crystallm.models.options import ConvertOptions, ModelsOptions
@@ -78,18 +78,17 @@ def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         page().print("no model is bundled: give --model a folder of weights or a ckpt.pt")
         return
-    table = new_table()
-    for name in ("name", "language", "parameters", "context", "what it is"):
-        table.add_column(name, justify="right" if name in ("parameters", "context") else "left")
-    for row in rows:
-        table.add_row(
-            plain(row["name"]),
+    lines = [
+        (
+            row["name"],
             row["language"],
             f"{row['parameters'] / 1e6:.1f} M",
             str(row["context"]),
-            plain(str(row["card"].get("summary", ""))),
+            str(row["card"].get("summary", "")),
         )
-    page().print(table)
+        for row in rows
+    ]
+    print_table(("name", "language", "parameters", "context", "what it is"), lines, left=(0, 1, 4))
 
 
 def print_published(rows: Sequence[Mapping[str, Any]], source: str, licence: str) -> None:

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from crystallm.cli.console import new_table, page, plain, print_json, progress_bars
+from crystallm.cli.console import page, plain, print_json, print_table, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.datasets.options import PrepareFiles, PrepareOptions, PromptOptions
 from crystallm.errors import InputError
@@ -63,16 +63,14 @@ def prepare(
 def print_report(report: PreparationReport, folder: Path) -> None:
     """Print what became of the rows of a preparation."""
     console = page()
-    table = new_table(f"{folder}: {report.written:,} of {report.read:,} rows")
-    table.add_column("split")
-    with_tokens = report.language != "none"
-    for name in ("crystals", "tokens", "tokens a crystal") if with_tokens else ("crystals",):
-        table.add_column(name, justify="right")
+    lines = []
     for split, n in report.crystals.items():
         tokens = report.tokens[split]
-        numbers = (f"{tokens:,}", f"{tokens / n:.1f}" if n else "-") if with_tokens else ()
-        table.add_row(split, f"{n:,}", *numbers)
-    console.print(table)
+        lines.append((split, f"{n:,}", f"{tokens:,}", f"{tokens / n:.1f}" if n else "-"))
+    n_columns = 2 if report.language == "none" else 4
+    heads = ("split", "crystals", "tokens", "tokens a crystal")[:n_columns]
+    title = f"{folder}: {report.written:,} of {report.read:,} rows"
+    print_table(heads, [line[:n_columns] for line in lines], title)
     n_rejected = sum(report.rejected.values())
     for n, text in (
         (report.augmentations, "equivalent descriptions of training crystals beside them"),

@@ -95,7 +95,6 @@ def parameter_limit(
     """Return the bounds of the next free cell parameter, such that values are left for those after it.
 
     Args:
-        group: space group.
         before: the parameters before it, Å and degrees.
         name: of the parameter, one of `group.free_cell`.
     """
@@ -137,7 +136,6 @@ def volume_limit(group: SpaceGroup, cell: Sequence[float]) -> tuple[int, int]:
     volumes of all cells that round to the printed parameters; those that the group fixes are exact.
 
     Args:
-        group: space group; P1 leaves all parameters free.
         cell: a, b, c (Å), alpha, beta, gamma (degrees) as printed.
     """
     free = [p for p in PARAMETERS if p in group.free_cell]

@@ -92,12 +92,7 @@ def multiplicities(number: int) -> tuple[int, ...]:
 
 
 class RowFilling:
-    """The rows of one crystal as they are generated.
-
-    Args:
-        number: space group.
-        counts: atoms of each element in the cell.
-    """
+    """The rows of one crystal as they are generated."""
 
     def __init__(self, number: int, counts: Mapping[str, int]) -> None:
         self.number = number

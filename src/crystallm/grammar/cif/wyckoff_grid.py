@@ -217,11 +217,7 @@ class WyckoffSites:
         return best
 
     def n_rooms(self, n_placed: Mapping[int, int]) -> int | None:
-        """Return the number of orbits that surely fit on one of the lines; None for a plane, which holds any.
-
-        Args:
-            n_placed: orbits on each position, by index.
-        """
+        """Return how many orbits surely fit on one of the lines; None for a plane, which holds any."""
         free = [space for space in self.spaces if space.free]
         if any(len(space.free) > 1 for space in free):
             return None

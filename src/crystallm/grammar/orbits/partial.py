@@ -194,9 +194,5 @@ class FixedPartGrammar:
     context: int | None = None
 
     def start(self, prompt: Sequence[int]) -> FixedPartState:
-        """Return the state after a prompt.
-
-        Raises:
-            InputError: the prompt breaks the rules.
-        """
+        """Return the state after a prompt. Raises InputError: the prompt breaks the rules."""
         return base.after(FixedPartState(self.fixed, self.context), prompt)

@@ -7,16 +7,12 @@ import contextlib
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from crystallm.errors import CrystallmError
-from crystallm.web.jobs.store import FINAL_STATES, last_state
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from crystallm.web.jobs.store import JobStore, StoredJob
+from crystallm.web.jobs.store import FINAL_STATES, JobStore, StoredJob, last_state
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,7 +21,6 @@ class BusyError(CrystallmError):
     """The server has no slot for a request.
 
     Args:
-        message: one line.
         retry_after: seconds after which to try again.
     """
 
@@ -36,11 +31,6 @@ class BusyError(CrystallmError):
 
 class Job:
     """A job.
-
-    Args:
-        stored: as it is on disk.
-        address: client network for which it is counted.
-        store: of its events.
 
     Attributes:
         id: a name that cannot be guessed.

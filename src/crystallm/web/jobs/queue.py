@@ -38,14 +38,7 @@ _CUT_SHORT = "the server ended before this job did: resume it for the rest"
 
 
 class JobQueue:
-    """All jobs of a server.
-
-    Args:
-        store: where they are stored.
-        limits: of the server.
-        metrics: of the server.
-        runner: runs a job of any kind to its end.
-    """
+    """All jobs of a server."""
 
     def __init__(
         self,
@@ -115,7 +108,6 @@ class JobQueue:
         """Enqueue an interrupted job again, with its results; a queued or running one is left as it is.
 
         Raises:
-            BusyError: as for `submit`.
             ValueError: it is over for good.
         """
         if not job.is_over:

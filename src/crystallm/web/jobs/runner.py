@@ -10,16 +10,13 @@ A job that was interrupted is run like any other, except for what it has reporte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from crystallm.web import schemas
 from crystallm.web.jobs import fair_pool, generate_job, search_job, structure_jobs
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from crystallm.web.jobs.job import Job
-    from crystallm.web.jobs.services import JobServices
+from crystallm.web.jobs.job import Job
+from crystallm.web.jobs.services import JobServices
 
 _RUN: dict[type, Callable[[JobServices, Job, Any], Awaitable[None]]] = {
     schemas.GenerateRequest: generate_job.run,

@@ -133,11 +133,7 @@ def build_search(services: JobServices, request: SearchRequest, log: Path | None
 
 
 class SearchReport:
-    """Reports a search as events, each fact once, `earlier` results before an interruption included.
-
-    Attributes:
-        summaries: of the reported crystals, by number.
-    """
+    """Reports a search as events, each fact once, `earlier` results before an interruption included."""
 
     def __init__(
         self, services: JobServices, job: Job, request: SearchRequest, earlier: dict[str, Any]

@@ -93,12 +93,7 @@ class JobServices:
 
     Args:
         models: loaded, by name; the first one is the default.
-        energy_models: names of the energy models that are offered.
-        limits: of the server.
-        metrics: of the server.
         check_workers: processes for summaries and checks; None for half the cores, at most 8.
-        energy_workers: processes with an energy model.
-        batch_size: sequences that an engine, or a search, samples at a time.
 
     Attributes:
         on_broken: called, by another thread, when the network cannot sample any more.

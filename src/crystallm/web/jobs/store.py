@@ -15,15 +15,13 @@ import json
 import re
 import shutil
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from crystallm.errors import CrystallmError
 from crystallm.storage import files
 from crystallm.storage.journal import append_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 ID = re.compile(r"[A-Za-z0-9_-]{16}")
 """Form of a job's id; nothing else becomes part of a path."""
@@ -48,14 +46,7 @@ class StoredJob(NamedTuple):
 
 
 class JobStore:
-    """The folder of a server.
-
-    Args:
-        folder: created if it does not exist.
-
-    Raises:
-        CrystallmError: it is not writable.
-    """
+    """The folder of a server."""
 
     def __init__(self, folder: Path) -> None:
         files.check_place(folder)

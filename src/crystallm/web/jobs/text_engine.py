@@ -9,15 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
+from crystallm.network.transformer import GPT
 from crystallm.sampling.sample import serve
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from crystallm.network.transformer import GPT
-    from crystallm.sampling.sequence import Sample, SequenceRequest
+from crystallm.sampling.sequence import Sample, SequenceRequest
 
 _LOG = logging.getLogger(__name__)
 MAX_FAILURES = 3
@@ -50,8 +46,6 @@ class TextEngine:
     A failure ends the jobs that are in the batch; waiting jobs are tried again.
 
     Args:
-        network: in evaluation mode.
-        batch_size: sequences sampled at a time.
         on_broken: called by its thread if it stops after failures.
 
     Attributes:

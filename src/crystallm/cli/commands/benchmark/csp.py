@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crystallm.benchmarks.options import CspOptions
-from crystallm.cli.console import print_json, progress_bars
+from crystallm.cli.console import print_json, print_table, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.execution.place import ExecutionOptions
 from crystallm.generation.request import SamplingOptions
@@ -52,11 +52,6 @@ def csp(
 def print_lines(title: str, lines: Sequence[Line]) -> None:
     """Print the table of the benchmark."""
     from crystallm.benchmarks.csp_table import LINES, line_cells
-    from crystallm.cli.console import new_table, page, plain
 
-    table = new_table(title)
-    for i, name in enumerate(LINES):
-        table.add_column(name, justify="left" if i in (0, len(LINES) - 1) else "right")
-    for line in lines:
-        table.add_row(*map(plain, line_cells(line)))
-    page().print(table)
+    last = len(LINES) - 1
+    print_table(LINES, map(line_cells, lines), title, left=(0, last))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks.options import NoveltyOptions, UnconditionalOptions
-from crystallm.cli.console import counted, print_json, progress, without_nan
+from crystallm.cli.console import counted, page, print_json, print_table, progress
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.errors import InputError
 
@@ -82,7 +83,7 @@ def unconditional(
         raise InputError(
             f"cutoffs = {cut_offs!r}: write one of {', '.join(benchmark.CUT_OFFS)} with --cutoffs"
         )
-    _check_target(options.out, (".json",))
+    files.check_file(options.out, ".json")
     entries = list(collection.read_cifs(str(options.generated)))
     references = list(collection.read_cifs(path))
     total = len(entries) + len(references)
@@ -124,13 +125,14 @@ def novelty(
     """
     from crystallm.benchmarks import novelty as benchmark
     from crystallm.sources import collection
+    from crystallm.storage import files
 
     options = with_argument(options, "generated", generated)
     if options.generated is None:
         raise InputError("no crystals: name a folder, an archive, a table or a CIF")
     if not options.known:
         raise InputError("no known crystals: name files or folders with --known")
-    _check_target(options.out, (".json", ".parquet"))
+    files.check_file(options.out, ".json", ".parquet")
     for path in options.known:  # before hours of work on the first file
         if next(collection.read(path), None) is None:
             raise InputError(f"{path!r} holds no row")
@@ -171,9 +173,6 @@ def _write_novelty(path: Path | None, record: dict[str, Any], rows: list[dict[st
 def read_hull(path: Path, ids: Sequence[str]) -> list[float | None]:
     """Read energies above the hull, eV/atom, from a CSV with columns id (or material_id) and e_above_hull.
 
-    Args:
-        path: of the file.
-
     Returns:
         Energy of each crystal; None if the file has no row for it, or an empty cell.
 
@@ -213,18 +212,8 @@ def _energy(cell: str, location: str) -> float:
     return value
 
 
-def _check_target(path: Path | None, endings: Sequence[str]) -> None:
-    """Raise InputError if the file of results has another ending, or its folder is missing."""
-    if path is None:
-        return
-    if path.suffix.lower() not in endings:
-        raise InputError(f"out = {str(path)!r}: name a file that ends in {' or '.join(endings)}")
-    if not path.parent.is_dir():
-        raise InputError(f"no folder {str(path.parent)!r} for {path.name!r}: make it first")
-
-
 def _unconditional_record(result: UnconditionalResult, cut_offs: str) -> dict[str, Any]:
-    from dataclasses import asdict
+    from crystallm.storage.files import without_nan
 
     record = asdict(result)
     del record["reasons"]
@@ -232,7 +221,7 @@ def _unconditional_record(result: UnconditionalResult, cut_offs: str) -> dict[st
 
 
 def _novelty_record(result: NoveltyResult) -> dict[str, Any]:
-    from dataclasses import asdict
+    from crystallm.storage.files import without_nan
 
     counts = ("n_known", "n_compared", "n_unreadable", "n_undecided")
     return {
@@ -270,7 +259,8 @@ def _print_unconditional(name: str, truth: str, result: UnconditionalResult) -> 
         f"{result.n_readable:,} of {result.n_generated:,} generated and {result.n_true_readable:,} of "
         f"{result.n_true:,} true crystals have fingerprints; {result.n_drawn:,} valid ones were drawn"
     )
-    _print_table(f"{name} against {truth}", ("score", "value"), lines, [note])
+    print_table(("score", "value"), lines, f"{name} against {truth}")
+    page().print(note, highlight=False)
 
 
 def _print_novelty(name: str, result: NoveltyResult, *, with_energies: bool) -> None:
@@ -286,20 +276,6 @@ def _print_novelty(name: str, result: NoveltyResult, *, with_energies: bool) -> 
     if result.n_undecided:
         notes.append(f"{result.n_undecided:,} crystals could not be compared: neither unique nor novel")
     columns = ("crystals", "% of all", "% of the valid")
-    _print_table(f"{name}: {counted(result.overall.n, 'crystal')}", columns, lines, notes)
-
-
-def _print_table(
-    title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]
-) -> None:
-    from crystallm.cli import console as cli_console
-
-    table = cli_console.new_table(title)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
-    for line in lines:
-        table.add_row(*line)
-    console = cli_console.page()
-    console.print(table)
+    print_table(columns, lines, f"{name}: {counted(result.overall.n, 'crystal')}")
     for note in notes:
-        console.print(note, highlight=False)
+        page().print(note, highlight=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks.options import ClassesOptions, CompoundsOptions
-from crystallm.cli.console import print_json, progress, without_nan
+from crystallm.cli.console import print_json, progress
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.execution.place import ExecutionOptions
 from crystallm.generation.request import SamplingOptions
@@ -199,12 +199,10 @@ def _compound_row(prompt: str, row: CompoundResult) -> dict[str, Any]:
 
 
 def _score(score: ClassScore) -> dict[str, Any]:
-    return {
-        "n": score.n,
-        "found": score.found,
-        "r2": without_nan(score.r2),
-        "mae": without_nan(score.mae),
-    }
+    from crystallm.storage.files import without_nan
+
+    names = ("n", "found", "r2", "mae")
+    return {name: without_nan(getattr(score, name)) for name in names}
 
 
 def _class_rows(result: ClassesResult) -> list[dict[str, Any]]:
