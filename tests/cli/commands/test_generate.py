@@ -63,7 +63,7 @@ def test_flags_and_the_argument_fill_the_option_groups(calls):
         "o",
         "--quiet",
     ]
-    assert app.run(["generate", *words, "--quiet"]) == 0
+    assert app.run(["generate", *words]) == 0
     ((request, sampling, selection, execution, options),) = calls
     assert (request.formula, request.z, sampling.temperature) == ("TiO2", 2, 0.7)
     assert (selection.best, execution.workers, str(options.out)) == (3, 2, "o")
