@@ -6,11 +6,10 @@
                              commas, semicolons or tabs
     .parquet .xlsx           the same columns; of a workbook, the first one
     .txt                     a formula a line
-    - or a pipe              either of both, distinguished by the first line
-    .tar .tar.gz .tgz .zip   prompts in the published language, one a member
+    - or a pipe              either of both, as the first line says
 
-A reduced formula without z leaves Z open (see `request.with_default_z`), except in prompts, which encode
-cells. .csv and .txt may be compressed (.gz); lines that start with # are comments. Does not depend on models.
+A reduced formula without z leaves Z open (see `request.with_default_z`). .csv and .txt may be compressed
+(.gz); lines that start with # are comments. Does not depend on models.
 """
 
 from __future__ import annotations
@@ -44,7 +43,6 @@ NAMES = {
     "samples": "n",
 }
 """Columns as other tools, and people, call them."""
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 STDIN = ("-", "/dev/stdin")
 CHUNK = 1000  # rows read at a time from a Parquet file
 
@@ -133,12 +131,11 @@ def checked(path: Path, *, n: int, check: Callable[[Request], object]) -> Iterat
         InputError: a missing or unknown column, or an invalid request, with its line.
         CrystallmError: the file cannot be read.
     """
-    found, cells = False, path.name.lower().endswith(ARCHIVES)
+    found = False
     for where, values in _rows(path):
         found = True
         try:
-            request = Request.build({"n": n, **values})
-            request = request if cells else with_default_z(request)
+            request = with_default_z(Request.build({"n": n, **values}))
             check(request)
         except InputError as error:
             raise InputError(f"{path}, {where}: {error}") from None
@@ -167,8 +164,6 @@ def _is_text(path: Path) -> bool:
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the position of each request in the file, and its values."""
-    if path.name.lower().endswith(ARCHIVES):
-        return _from_prompts(path)
     if path.suffix.lower() == ".parquet":
         return _from_parquet(path)
     if path.suffix.lower() in (".xlsx", ".xlsm"):
@@ -276,23 +271,6 @@ def _from_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise CrystallmError(f"{path} cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:
         raise InputError(f"{path} is no readable Parquet file: {one_line(error)}") from None
-
-
-def _from_prompts(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the requests of an archive of prompts; composition and group are parsed, other prompts kept."""
-    from crystallm.cif import block
-    from crystallm.sources import collection
-
-    for name, text in collection.read_prompts(path):
-        lines = [line for line in text.split("\n") if line.strip()]
-        head = re.fullmatch(r"data_((?:[A-Z][a-z]?\d+)+)", lines[0].strip()) if lines else None
-        last = lines[-1].split(maxsplit=1) if lines else []
-        if head is not None and len(lines) == 1:
-            yield name, {"formula": head[1]}
-        elif head is not None and len(last) == 2 and last[0] == block.GROUP:
-            yield name, {"formula": head[1], "space_group": last[1]}
-        else:
-            yield name, {} if text.strip() == "data_" else {"prompt": text}
 
 
 def _known_names(names: Sequence[str]) -> list[str]:

@@ -117,22 +117,6 @@ def as_cif(entry: Entry) -> Entry:
         return replace(entry, text=None, problem=str(error), format="cif")
 
 
-def read_prompts(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
-    """Yield names and texts of the prompts in an archive with a .txt each, as the original has them.
-
-    Raises:
-        InputError: no such archive, a damaged one, a bomb, or a member that is no such text.
-    """
-    place = Path(path)
-    if not place.is_file():
-        raise InputError(f"no file {str(place)!r}")
-    if not place.name.lower().endswith(ARCHIVES):
-        raise InputError(f"{str(place)!r} is no archive by its name: give a file of {', '.join(ARCHIVES)}")
-    from crystallm.sources.formats.archives import read_texts
-
-    return read_texts(place)
-
-
 GATHERED = (*JSON, *JSON_LINES, *FRAMES)
 """Files of many crystals that are read in folders."""
 LOOKED_AT = 20

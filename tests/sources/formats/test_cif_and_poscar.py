@@ -11,7 +11,6 @@ import zipfile
 
 import pytest
 
-from crystallm.errors import InputError
 from crystallm.sources import collection, parsing
 from crystallm.sources.entry import Entry
 from kinds import equal, refused, written
@@ -89,36 +88,6 @@ def test_an_archive_without_a_crystal_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("notes.txt", "no crystal")
     assert "holds no CIF" in refused(tmp_path / "x.zip")
-
-
-def test_prompts_are_read_from_archives(tmp_path):
-    members = {"p/Na4Cl4.txt": b"data_Na4Cl4\n", "p/SiO2.txt": b"data_Si4O8\nloop_\n", "README": b"text"}
-    expected = [("p/Na4Cl4", "data_Na4Cl4\n"), ("p/SiO2", "data_Si4O8\nloop_\n")]
-    assert list(collection.read_prompts(tarred(tmp_path / "x.tar.gz", members))) == expected
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    assert list(collection.read_prompts(tmp_path / "x.zip")) == expected
-
-
-@pytest.mark.parametrize(
-    ("members", "message"),
-    [
-        ({"/etc/x.txt": b"data_x"}, "absolute"),
-        ({"../x.txt": b"data_x"}, "leaves the archive"),
-        ({"x.txt": LINKS["soft"]}, "a link"),
-        ({"x.txt": LINKS["hard"]}, "a link"),
-        ({"x.txt": b"0" * 200_000}, "200000 bytes"),
-        ({"x.txt": b"\0\1"}, "binary"),
-        ({"x.cif": b"data_x"}, "no .txt file"),
-    ],
-)
-def test_prompts_that_are_none_are_refused(tmp_path, members, message):
-    path = tarred(tmp_path / "x.tar.gz", members)
-    with pytest.raises(InputError, match=message) as caught:
-        list(collection.read_prompts(path))
-    assert "\n" not in str(caught.value)
-    assert "x.tar.gz" in str(caught.value)
 
 
 # -- tables, frames, databases -------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Tar and zip archives, read as a stream: nothing is unpacked, and no name in them becomes a path.
 
-Absolute names, names with `..`, links and members that are too large become entries with a reason; among
-prompts they are errors. An archive that unpacks to far more than its size is rejected.
+Absolute names, names with `..`, links and members that are too large become entries with a reason. An
+archive that unpacks to far more than its size is rejected.
 """
 
 from __future__ import annotations
@@ -16,16 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError, one_line
 from crystallm.sources import streams
-from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, single_format, stem, too_large
+from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, single_format, stem, too_large
 from crystallm.sources.formats.cif_and_poscar import entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PROMPT = ".txt"
-MAX_PROMPT = 100_000
-"""Maximum size of a prompt, bytes; a context holds 1,024 tokens."""
 MAX_HEADER = 1_000_000
 """Maximum size of the header of a member of a tar archive, bytes: a name takes a hundred."""
 
@@ -67,28 +64,6 @@ def read_archive(path: Path) -> Iterator[Entry]:
             yield from entries(name, member.content, form, packed=packed)
     if not found:
         raise NoCrystalsError(f"the archive {str(path)!r} holds no CIF and no POSCAR")
-
-
-def read_texts(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield names and texts of the .txt files of an archive; see `sources.read_prompts`."""
-    found = False
-    for member in _members(path, lambda name: name.lower().endswith(PROMPT), MAX_PROMPT):
-        found = True
-        if member.size:
-            raise InputError(
-                f"{str(path)!r}: {member.name[:60]!r} has {member.size} bytes: that is no prompt"
-            )
-        if member.problem:
-            raise InputError(f"{str(path)!r} holds {member.problem}: take it out")
-        try:
-            text = member.content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = "\0"
-        if "\0" in text:
-            raise InputError(f"{str(path)!r}: {member.name[:60]!r} is binary, not text: that is no prompt")
-        yield clean(member.name[: -len(PROMPT)]), text
-    if not found:
-        raise InputError(f"the archive {str(path)!r} holds no {PROMPT} file: it has one for each prompt")
 
 
 def _members(path: Path, wanted: Callable[[str], bool], most: int) -> Iterator[_Member]:
