@@ -102,13 +102,21 @@ def read(text: str) -> Block:
     columns: list[str] = []  # of the current loop
     values: list[str] | None = None
     tag: str | None = None  # without a value so far
+    field = False  # of text, in which anything may stand
     for line in text.splitlines():
-        for quoted, double, plain in _TOKEN.findall("" if line.startswith(("#", ";")) else line):
+        if line.startswith(";"):
+            field = not field
+            found = [] if field else [("", "", "text")]
+        elif field:
+            continue
+        elif line[:5].lower() == "data_" and block.name is not None:
+            return block
+        else:
+            found = _TOKEN.findall(line)
+        for quoted, double, plain in found:
             if plain.startswith("#"):
                 break
             if plain.startswith("data_") and not values:
-                if block.name is not None:
-                    return block
                 block.name = plain[5:]
             elif plain == "loop_":
                 columns, values, tag = [], [], None
