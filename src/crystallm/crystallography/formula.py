@@ -3,10 +3,11 @@
     parse("(NH4)2SO4")     {"N": 2, "H": 8, "S": 1, "O": 4}
     cell("TiO2", z=2)      2 x TiO2 = Ti2O4
     cell("Ti2O4")          the cell as given: Ti2O4 = 2 x TiO2
+    cell("CaSO4·0.5H2O")   in whole numbers: Ca2S2O9H2
     system("O-Ti")         ("Ti", "O")
 
-Reads brackets, hydrates, subscripts and blanks, but no charges, isotopes, fractions or names. The cell is the
-conventional one of the space group.
+Reads brackets, hydrates, subscripts and blanks, but no charges, isotopes, fractions of atoms or names. The
+cell is the conventional one of the space group.
 """
 
 from __future__ import annotations
@@ -35,10 +36,15 @@ MOLECULES = (
 """Formulas that chemists do not reduce: calomel is Hg2Cl2, glucose C6H12O6."""
 
 _MAX_LENGTH = 500
+_MAX_DENOMINATOR = 12  # of a fraction of a part, as in CdSO4·8/3H2O
 _MAX_MULTIPLIED = 100  # atoms of the formula in whole numbers that is suggested for one with fractions
 _OPEN = {"(": ")", "[": "]", "{": "}"}
-_TOKEN = re.compile(r"\s*(?:(?P<symbol>[A-Z][a-z]?)|(?P<count>\d+(?:\.\d+)?)|(?P<mark>[()\[\]{}·]))")
-_DOTS = str.maketrans(dict.fromkeys("•⋅∙*⸱", "·"))
+_TOKEN = re.compile(r"\s*(?:(?P<symbol>[A-Z][a-z]?)|(?P<count>\d+/\d+|\d+(?:\.\d+)?)|(?P<mark>[()\[\]{}·]))")
+_DOTS = str.maketrans(dict.fromkeys("•⋅∙*⸱・･‧", "·"))
+_SUPERSCRIPT = re.compile(r"([⁰¹²³⁴-⁹]+|\^\{?\d+\}?)(\s*[A-Z][a-z]?)?")
+_VULGAR = re.compile(r"(\d*)([¼-¾⅐-⅞])")
+_POINT = re.compile(r"(·\s*\d+\.\d+)|(?<=[A-Za-z\d)\]}])\.(\s*(?:\d+(?:\.\d+|/\d+)?)?\s*H2O\b)")
+"""A decimal point in the number in front of a part; or the dot of a hydrate, which is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,9 @@ def cell(formula: str, z: int | None = None) -> Cell:
     content = tuple((symbol, count * factor) for symbol, count in unit)
     given = _format(content)
     if z is None:
-        note = f"cell as written: {given}" + (f" = {factor} x {reduced}" if factor > 1 else "")
+        times = _parts(formula)[1]
+        how = "as written" if times == 1 else f"of {times} {formula.strip()}, in whole numbers"
+        note = f"cell {how}: {given}" + (f" = {factor} x {reduced}" if factor > 1 else "")
         return _checked(Cell(content, reduced, factor, note), formula)
     if isinstance(z, bool) or not isinstance(z, int) or z < 1:
         raise InputError(f"z = {z!r} formula units: write a whole number from 1, such as z = 4")
@@ -91,6 +99,8 @@ def cell(formula: str, z: int | None = None) -> Cell:
     note = f"z = {z}: cell {_format(composition)}" + (f" = {z} x {reduced}" if z > 1 else "")
     if factor > 1:
         note += f" (the formula unit of {given} is {reduced})"
+    elif (times := _parts(formula)[1]) > 1:
+        note += f" (the formula unit is {times} {formula.strip()}, in whole numbers)"
     return _checked(Cell(composition, reduced, z, note), formula)
 
 
@@ -156,23 +166,30 @@ def parse(text: str) -> dict[str, int]:
     """Return the atoms of each element in a formula, in the order of the formula.
 
     Reads `TiO2`, `Ti2 O4`, `TiO₂`, `TiO_2`, `(NH4)2SO4`, `[Cu(NH3)4]SO4`, `CaSO4·2H2O`, `CaSO4.2H2O`,
-    `2TiO2`.
+    `2TiO2`. A fraction of a part, as in `CaSO4·½H2O`, gives the smallest formula in whole numbers.
 
     Raises:
         InputError: names the part that cannot be read and suggests similar formulas.
     """
+    return dict(_parts(text)[0])
+
+
+@lru_cache(maxsize=256)
+def _parts(text: str) -> tuple[tuple[tuple[str, int], ...], int]:
+    """Return the atoms of each element in a formula, and how many of it these are, in whole numbers."""
     if len(text) > _MAX_LENGTH:
         raise InputError(
             f"a formula of {len(text)} characters, {text[:20]!r}...: at most {_MAX_LENGTH} are read"
         )
     shown = text.strip()
+    _no_superscript(shown)
     plain = _plain(text)
     if not plain:
         raise InputError("the formula is empty: write one, such as TiO2")
     # A stack of open groups; at its bottom the part between two dots, multiplied by its leading number.
-    total: dict[str, int] = {}
+    total: dict[str, Fraction] = {}
     stack: list[tuple[str, dict[str, int]]] = [("", {})]
-    multiplier: int | None = None
+    multiplier: Fraction | None = None
     last: dict[str, int] | None = None  # multiplied by a count that comes next
     counted = False
     position = 0
@@ -191,16 +208,16 @@ def parse(text: str) -> dict[str, int]:
                 raise InputError(
                     f"{shown!r}: two numbers in a row: write '·' between parts, as in CaSO4·2H2O"
                 )
-            count, counted = _count(number, shown), True
+            counted = True
             if last is not None:
-                _add(stack[-1][1], last, count - 1)
+                _add(stack[-1][1], last, _count(number, shown) - 1)
             elif len(stack) == 1 and multiplier is None and not stack[0][1]:
-                multiplier = count
+                multiplier = _multiplier(number, shown)
             else:
                 raise InputError(f"{shown!r}: the number {number} does not follow an element or a bracket")
             last = None
         elif (mark := match["mark"]) == "·":
-            _add(total, _closed(stack, shown), multiplier or 1)
+            _add_part(total, _closed(stack, shown), multiplier)
             stack, multiplier, last, counted = [("", {})], None, None, False
         elif mark in _OPEN:
             stack.append((mark, {}))
@@ -213,8 +230,27 @@ def parse(text: str) -> dict[str, int]:
                 raise InputError(f"{shown!r}: an empty bracket: write (NH4)2SO4")
             _add(stack[-1][1], group, 1)
             last, counted = group, False
-    _add(total, _closed(stack, shown), multiplier or 1)
-    return total
+    _add_part(total, _closed(stack, shown), multiplier)
+    times = math.lcm(*(count.denominator for count in total.values()))
+    return tuple((symbol, int(count * times)) for symbol, count in total.items()), times
+
+
+def _add_part(into: dict[str, Fraction], counts: dict[str, int], times: Fraction | None) -> None:
+    for symbol, count in counts.items():
+        into[symbol] = into.get(symbol, Fraction()) + count * (1 if times is None else times)
+
+
+def _multiplier(number: str, shown: str) -> Fraction:
+    """Return the number in front of a part, which may be a fraction."""
+    if len(number) <= 20 and ("/" in number or "." in number):
+        try:
+            value = Fraction(number)
+        except ZeroDivisionError:
+            value = Fraction()
+        if value > 0 and value.denominator <= _MAX_DENOMINATOR and value <= MAX_ATOMS:
+            return value
+        raise InputError(f"{shown!r}: {number} of a part: write a fraction such as 1/2 or 0.5")
+    return Fraction(_count(number, shown))
 
 
 def _closed(stack: list[tuple[str, dict[str, int]]], shown: str) -> dict[str, int]:
@@ -235,10 +271,39 @@ def short(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Return the formula in ASCII, with '·' between its parts."""
-    plain = unicodedata.normalize("NFKC", text.translate(_DOTS)).translate(_DOTS).strip()
+    plain = _VULGAR.sub(_fraction, text.translate(_DOTS))
+    plain = unicodedata.normalize("NFKC", plain).translate(_DOTS).strip()
     plain = re.sub(r"_\{?(\d+)\}?", r"\1", plain.replace("$", ""))
     # A dot is a decimal point between digits, save in a hydrate: CaSO4.2H2O, but Li0.5CoO2.
-    return re.sub(r"\.(?=\s*[A-Z(\[{])|(?<=[\d)\]}])\.(?=\s*\d*\s*H2O\b)", "·", plain)
+    plain = re.sub(r"\.(?=\s*[A-Z(\[{])|\s\.\s", "·", plain)
+    return _POINT.sub(lambda match: match[1] or f"·{match[2]}", plain)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    """Return a number with a sign for a fraction, `1½`, as 3/2."""
+    return str(Fraction(unicodedata.numeric(match[2])).limit_denominator(10) + int(match[1] or 0))
+
+
+def _no_superscript(shown: str) -> None:
+    """Check that a formula has no superscript.
+
+    Raises:
+        InputError: it has, of an isotope or a charge.
+    """
+    match = _SUPERSCRIPT.search(shown)
+    if match is None:
+        return
+    number = unicodedata.normalize("NFKC", match[1]).strip("^{}")
+    symbol = (match[2] or "").strip()
+    if symbol and shown[: match.start()].strip()[-1:].isalnum() is False:
+        raise InputError(
+            f"{shown!r}: {number} before {symbol} is the mass number of an isotope, and only elements have "
+            f"tokens: write {symbol}"
+        )
+    raise InputError(
+        f"{shown!r}: {number} is written as a superscript, as charges and mass numbers are: write the "
+        "neutral formula, with counts behind the symbols"
+    )
 
 
 def _add(into: dict[str, int], counts: dict[str, int], times: int) -> None:
@@ -249,6 +314,8 @@ def _add(into: dict[str, int], counts: dict[str, int], times: int) -> None:
 def _count(number: str, shown: str) -> int:
     if len(number) > 20:
         raise InputError(f"{shown[:40]!r}...: a count of {len(number)} digits is more than a cell may hold")
+    if "/" in number:
+        raise _fractional(number, shown)
     value = float(number)
     if value == 0:
         raise InputError(f"{shown!r}: {number} atoms of an element: write a whole number from 1")
