@@ -33,10 +33,10 @@ def rock_salt() -> Structure:
 
 @pytest.mark.usefixtures("kept")
 def test_the_figures_are_the_papers() -> None:
-    truths = [structure_reader.read_structure(entry["truth"]) for entry in ENTRIES]
+    truths = [structure_reader.structure(entry["truth"]) for entry in ENTRIES]
     # Half of the samples as texts, half as structures: both come out alike.
     samples = [
-        entry["samples"] if i % 2 else [structure_reader.read_structure(cif) for cif in entry["samples"]]
+        entry["samples"] if i % 2 else [structure_reader.structure(cif) for cif in entry["samples"]]
         for i, entry in enumerate(ENTRIES)
     ]
     distances = csp.distances(truths, samples, workers=2, symmetrise=False)

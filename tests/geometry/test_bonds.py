@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pymatgen.core import Lattice
 
-from crystallm.cif import block, structure_reader
+from crystallm.cif import block, printed_crystal, structure_reader
 from crystallm.errors import CrystallmError
 from crystallm.geometry import bonds
 
@@ -55,8 +55,8 @@ ROCKSALT = text_of(
 
 def test_only_true_symmetries_share_their_neighbours() -> None:
     # Under the operators of Fm-3m, rock salt has two kinds of atoms; sheared, they are no symmetries.
-    salt = structure_reader.read_structure(ROCKSALT)
-    operators = structure_reader.cell(block.read(ROCKSALT)).operators
+    salt = structure_reader.structure(ROCKSALT)
+    operators = printed_crystal.cell(block.read(ROCKSALT)).operators
     symbols = [site.specie.symbol for site in salt]
     cubic = list(bonds.orbits(salt.lattice.matrix, salt.frac_coords, symbols, operators))
     assert sorted(size for _, size in cubic) == [4, 4]
@@ -72,7 +72,7 @@ def test_only_true_symmetries_share_their_neighbours() -> None:
 def test_one_atom_an_orbit_gives_the_score_of_all_atoms() -> None:
     for case in CASES[2:60:9]:
         try:
-            cell = structure_reader.cell(block.read(case["text"]))
+            cell = printed_crystal.cell(block.read(case["text"]))
             crystal = cell.vectors, cell.coords, cell.symbols
             score = bonds.score(*crystal)
         except CrystallmError:
@@ -87,7 +87,7 @@ def test_odd_bonds_are_seen_without_asking_for_all_bonds() -> None:
     for case in CASES[2::5]:
         for scale in (0.75, 0.9, 1.0, 1.1, 1.3):
             try:
-                cell = structure_reader.cell(block.read(case["text"]))
+                cell = printed_crystal.cell(block.read(case["text"]))
                 crystal = scale * cell.vectors, cell.coords, cell.symbols
                 score = bonds.score(*crystal)
             except CrystallmError:

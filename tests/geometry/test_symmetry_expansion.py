@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from crystallm.cif import block as cif_block
-from crystallm.cif import structure_reader, writer
+from crystallm.cif import printed_crystal, writer
 from crystallm.geometry import symmetry_expansion
 from real_crystals import published, random_crystal
 
 COVERED = 0.9  # of texts; the others are left to pymatgen, since rounding decides
 
 
-def both_ways(text: str) -> tuple[structure_reader.CrystalArrays | None, structure_reader.CrystalArrays]:
+def both_ways(text: str) -> tuple[printed_crystal.CrystalArrays | None, printed_crystal.CrystalArrays]:
     """The crystal of a text at once, None where that is refused; and pymatgen's."""
     block = cif_block.read(text)
     parameters = {name: cif_block.number(block.tags[name]) for name in cif_block.LENGTHS + cif_block.ANGLES}
@@ -21,12 +21,12 @@ def both_ways(text: str) -> tuple[structure_reader.CrystalArrays | None, structu
         (cif_block.row_symbol(row), [cif_block.number(row[name]) for name in cif_block.POSITION], 1.0)
         for row in block.atoms()
     ]
-    operators = structure_reader._operators(block)
-    at_once = structure_reader.from_arrays(list(parameters.values()), operators, sites)
-    return at_once, structure_reader.from_pymatgen(parameters, operators, sites)
+    operators = printed_crystal._operators(block)
+    at_once = printed_crystal.from_arrays(list(parameters.values()), operators, sites)
+    return at_once, printed_crystal.from_pymatgen(parameters, operators, sites)
 
 
-def assert_equal(one: structure_reader.CrystalArrays, other: structure_reader.CrystalArrays) -> None:
+def assert_equal(one: printed_crystal.CrystalArrays, other: printed_crystal.CrystalArrays) -> None:
     assert one.symbols == other.symbols
     assert one.kinds == other.kinds
     np.testing.assert_allclose(one.coords, other.coords, atol=1e-12)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crystallm.benchmarks import csp, metrics
-from crystallm.cif import structure_reader
 from crystallm.crystals import ranking
 from crystallm.errors import CrystallmError
+from crystallm.sources import parsing
 from crystallm.structures import duplicates
 from crystallm.validity import checks
 
@@ -131,7 +131,7 @@ def _structure(sample: CspSample) -> Structure | None:
     if sample.cif is None:
         return None
     try:
-        return structure_reader.read_structure(sample.cif)
+        return parsing.structure(sample.cif)
     except CrystallmError:
         return None
 

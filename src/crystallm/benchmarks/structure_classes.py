@@ -207,9 +207,9 @@ def _classify(sample: Sample) -> Member | None:
         return None
     try:
         if isinstance(sample, str):
-            from crystallm.cif import structure_reader
+            from crystallm.sources import parsing
 
-            return classify(structure_reader.read_structure(sample))
+            return classify(parsing.structure(sample))
         return classify(sample.structure if isinstance(sample, Crystal) else sample)
     except (CrystallmError, TextError):
         return None

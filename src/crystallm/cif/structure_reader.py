@@ -1,276 +1,458 @@
-"""Any CIF -> structure, exactly as pymatgen's CifParser reads it, most often faster.
+"""Any CIF -> structure: read as it is meant, or rejected with the reason.
 
-The operators act on the rows, and images within 1e-4 in fractional coordinates are one atom. The symmetry
-loop of a standard text, the identity alone, stands for the printed group. Nothing is repaired:
-`standard_structure.to_structure` is the reader that moves atoms onto their Wyckoff positions.
+Symmetry comes from the operators, else the Hall symbol, the H-M symbol, the number (`symmetry_items`);
+elements from types, else labels (`element_names`); rounded special positions become exact
+(`special_positions`). Nothing is guessed: a cell that does not fit its group, operators that are not a group,
+a coordinate that is missing, an element that is not named, and a printed formula that contradicts the atoms
+are errors. What had to be decided is a note.
+
+A standard text of the published language is read by its own strict parser (`standard_structure`).
 """
 
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from math import gcd, isclose
 from typing import TYPE_CHECKING
 
-from crystallm.cif.block import (
-    CELL,
-    GROUP_NAMES,
-    LABEL,
-    OCCUPANCY,
-    OPERATOR_LOOP,
-    POSITION,
-    SYMBOL,
-    Block,
-    number,
-    read,
-    row_symbol,
-)
-from crystallm.crystallography import space_groups
-from crystallm.crystallography.cells import pymatgen_vectors
-from crystallm.errors import CrystallmError, TextError, quiet_libraries
-from crystallm.geometry import bonds
+import numpy as np
+
+from crystallm.cif import items, symmetry_items
+from crystallm.cif.items import Items, number
+from crystallm.crystallography import cells, element_names, elements
+from crystallm.errors import InputError, TextError
+from crystallm.geometry import special_positions, symmetry_search
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pymatgen.core import Structure
 
+    from crystallm.cif.symmetry_items import Setting
     from crystallm.crystallography.space_groups import Floats
 
-MAX_IMAGES = 10_000
-"""Most atom rows times operators of a text; real crystals stay below 3,000."""
-
-
-def printed_group(block: Block) -> str | None:
-    """Return the printed symbol without blanks; None if there is none."""
-    symbol = block.first(GROUP_NAMES)
-    return None if symbol is None else "".join(symbol.split())
-
-
-@lru_cache(maxsize=1024)
-def _matrices(operators: tuple[str, ...]) -> Floats | None:
-    """Return operators [n_ops, 3, 4] as pymatgen reads them; None if it cannot."""
-    import numpy as np
-    from pymatgen.core import SymmOp
-
-    try:
-        return np.array([SymmOp.from_xyz_str(xyz).affine_matrix[:3] for xyz in operators])
-    except (ValueError, ZeroDivisionError, IndexError):
-        return None
-
-
-def _operators(block: Block) -> tuple[str, ...]:
-    """Return the operators that generate the crystal from the rows.
-
-    The loop of a standard text, `1 'x, y, z'` alone, stands for the printed group, and so does no loop at
-    all.
-
-    Raises:
-        CrystallmError: the text has no group, or an unknown one.
-    """
-    if (loop := block.operators()) is not None:
-        name, rows = loop
-        identity = len(rows) == 1 and len(rows[0]) == 2 and _squeezed(rows[0][name]) == "x,y,z"
-        if rows and not identity:
-            return tuple(row[name] for row in rows)
-    symbol = printed_group(block)
-    if symbol is None:
-        raise CrystallmError("the text has no space group")
-    return space_groups.get(symbol).xyz_operators
-
-
-def _squeezed(operator: str) -> str:
-    return "".join(operator.split()).lower()
+CELL = tuple(
+    f"_cell_{name}"
+    for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+)
+SITE = "_atom_site_"
+MAX_IMAGES = 20_000
+"""Most rows times operators."""
+SHARED = 0.1
+"""Distance up to which two rows are at one place, Å."""
+FULL = 1e-3
+"""Largest difference of an occupancy from 1 at a full site."""
+MIN_UNIT, MAX_UNIT = 1e-4, 1e-2
+"""Bounds of the last digit of a coordinate, fractions."""
 
 
 @dataclass(frozen=True, slots=True)
-class CrystalArrays:
-    """A crystal as arrays, for checks.
+class Reading:
+    """A structure, and what had to be decided to read it.
 
     Attributes:
-        vectors: [3, 3] of the cell (rows), Å.
-        coords: [n_atoms, 3] fractions.
-        kinds: [n_atoms] numbers, equal for atoms of the same element (or mixture).
-        symbols: the element of each atom; "" for a disordered site.
-        operators: [n_ops, 3, 4] that generated the atoms from the rows.
-        structure: the same, where pymatgen parsed the text.
+        structure: of one cell, atoms by rising electronegativity.
+        notes: one line each.
     """
 
-    vectors: Floats
-    coords: Floats
-    kinds: list[int]
-    symbols: list[str]
-    operators: Floats
-    structure: Structure | None = None
-
-    def to_structure(self) -> Structure:
-        """Return the crystal as a pymatgen structure."""
-        if self.structure is not None:
-            return self.structure
-        from pymatgen.core import Structure
-
-        return Structure(self.vectors, self.symbols, self.coords)
+    structure: Structure
+    notes: tuple[str, ...] = ()
 
 
-def cell(block: Block) -> CrystalArrays:
-    """Apply the operators to the rows and merge images within 1e-4.
+@dataclass(slots=True)
+class Site:
+    """One row of atoms.
 
-    Raises:
-        CrystallmError: items are missing, or the crystal can't be built or is too large.
+    Attributes:
+        label: for messages.
+        symbol: of the element.
+        point: [3] fractions.
+        units: [3] the last digit of each.
+        occupancy: up to 1.
     """
-    parameters = _parameters(block)
-    operators, rows = _operators(block), block.atoms()
-    if len(rows) * len(operators) > MAX_IMAGES:
-        raise CrystallmError(
-            f"{len(rows)} atom rows times {len(operators)} operators are more than the maximum of "
-            f"{MAX_IMAGES} images"
-        )
-    sites = _sites(rows)
-    cell = from_arrays(list(parameters.values()), operators, sites) or from_pymatgen(
-        parameters, operators, sites
-    )
-    if len(cell.symbols) > bonds.MAX_ATOMS:
-        raise CrystallmError(
-            f"{len(cell.symbols)} atoms in the cell are more than the maximum of {bonds.MAX_ATOMS}"
-        )
-    return cell
 
-
-def _parameters(block: Block) -> dict[str, float]:
-    """Return the cell parameters by name."""
-    parameters = {}
-    for name in CELL:
-        if name not in block.tags:
-            raise CrystallmError(f"the text has no {name}")
-        parameters[name] = number(block.tags[name])
-    return parameters
-
-
-def _sites(rows: Sequence[Mapping[str, str]]) -> list[tuple[str, list[float], float]]:
-    """Return element, position and occupancy of each atom row."""
-    sites = []
-    for row in rows:
-        symbol = row_symbol(row)
-        missing = [name for name in POSITION if name not in row]
-        if missing:
-            raise CrystallmError(f"the atom rows have no {missing[0]}")
-        sites.append((symbol, [number(row[name]) for name in POSITION], number(row.get(OCCUPANCY, "1"))))
-    return sites
-
-
-def from_arrays(
-    parameters: Sequence[float], operators: tuple[str, ...], sites: Sequence[tuple[str, list[float], float]]
-) -> CrystalArrays | None:
-    """Build a crystal without pymatgen's parser; None where only that can."""
-    import numpy as np
-
-    from crystallm.geometry import symmetry_expansion
-
-    matrices, vectors = _matrices(operators), pymatgen_vectors(parameters)
-    if matrices is None or vectors is None or any(occupancy != 1 for _, _, occupancy in sites):
-        return None
-    symbols = [symbol for symbol, _, _ in sites]
-    expanded = symmetry_expansion.atoms(symbols, np.array([position for _, position, _ in sites]), matrices)
-    if expanded is None:
-        return None
-    coords, of_atoms = expanded
-    kinds = {symbol: number for number, symbol in enumerate(dict.fromkeys(of_atoms))}
-    return CrystalArrays(vectors, coords, [kinds[symbol] for symbol in of_atoms], of_atoms, matrices)
-
-
-def from_pymatgen(
-    parameters: Mapping[str, float], operators: Sequence[str], sites: Sequence[tuple[str, list[float], float]]
-) -> CrystalArrays:
-    """Build a crystal with pymatgen's CifParser from cell, operators and rows.
-
-    Raises:
-        CrystallmError: it rejects them.
-    """
-    import numpy as np
-    from pymatgen.io.cif import CifParser
-
-    lines = ["data_crystal", *(f"{name} {value!r}" for name, value in parameters.items())]
-    lines += ["loop_", OPERATOR_LOOP[1], *(f"'{xyz}'" for xyz in operators)]
-    lines += ["loop_", SYMBOL, LABEL, *POSITION, OCCUPANCY]
-    for i, (symbol, position, occupancy) in enumerate(sites):
-        lines.append(" ".join((symbol, f"{symbol}{i}", *map(repr, position), repr(occupancy))))
-    try:
-        parser = CifParser.from_str("\n".join(lines))
-        structure: Structure = parser.parse_structures(primitive=False, on_error="raise")[0]
-    except Exception as error:  # noqa: BLE001 - of many types, on texts of any kind; the reason carries it
-        why = (str(error) or type(error).__name__).splitlines()[-1][:120]  # the first line names a "section"
-        why = re.sub(
-            r"Occupancy ([\d.]+) exceeded tolerance\.?", r"atoms share a point, occupied \1 times", why
-        )
-        raise CrystallmError(f"the crystal can't be built: {why}") from None
-    kinds = list(dict.fromkeys(site.species for site in structure))
-    return CrystalArrays(
-        structure.lattice.matrix,
-        structure.frac_coords,
-        [kinds.index(site.species) for site in structure],
-        [site.specie.symbol if site.is_ordered else "" for site in structure],
-        np.array([op.affine_matrix[:3] for op in parser.symmetry_operations]),
-        structure,
-    )
+    label: str
+    symbol: str
+    point: list[float]
+    units: list[float]
+    occupancy: float
 
 
 def structure(text: str) -> Structure:
-    """Read the crystal of any CIF: exactly what pymatgen's CifParser returns, without oxidation states.
-
-    A standard text, whose symmetry loop stands for its group, is read as such.
+    """Read the crystal of a CIF or standard text.
 
     Raises:
-        CrystallmError: the text has no readable crystal; gives the reason.
+        TextError: it cannot be read for certain; gives the reason.
     """
-    from crystallm.cif import standard_structure
-
-    fast = _quickly(text)
-    if fast is not None:
-        return fast
-    if text.startswith("data_") and "_atom_type_electronegativity" in text:
-        with suppress(CrystallmError):
-            return standard_structure.to_structure(text)
-    from pymatgen.core import Structure
-
-    try:
-        with quiet_libraries():
-            parsed = Structure.from_str(text, fmt="cif")
-    except Exception as error:  # noqa: BLE001 - of many types, on texts of any kind; the reason carries it
-        why = (str(error) or type(error).__name__).splitlines()[-1][:120]
-        raise TextError(f"no crystal can be read: {why}") from None
-    return parsed.remove_oxidation_states()
+    return read(text).structure
 
 
-def _quickly(text: str) -> Structure | None:
-    """Read the crystal of a plain CIF; None where CifParser or the reader of standard texts is needed."""
-    from pymatgen.core import Structure
-
-    if "\n;" in text:  # a text field over several lines, in which anything may stand
-        return None
-    block = read(text)
-    try:
-        loop = block.operators()
-        if loop is None:
-            return None
-        name, rows = loop
-        operators = tuple(row[name] for row in rows)
-        if len(operators) == 1 and printed_group(block) not in (None, "P1"):
-            return None
-        parameters, sites = _parameters(block), _sites(block.atoms())
-    except CrystallmError:
-        return None
-    if not operators or len(sites) * len(operators) > MAX_IMAGES:
-        return None
-    cell = from_arrays(list(parameters.values()), operators, sites)
-    return None if cell is None else Structure(cell.vectors, cell.symbols, cell.coords)
-
-
-def read_structure(text: str) -> Structure:
-    """Read the crystal of a standard text or CIF as validity checks read it (see `cell`).
+def read(text: str) -> Reading:
+    """Read the crystal of a CIF or standard text, with notes.
 
     Raises:
-        CrystallmError: it cannot be read; gives the reason.
+        TextError: it cannot be read for certain; gives the reason.
     """
-    with quiet_libraries():
-        return cell(read(text)).to_structure()
+    if is_standard(text):
+        from crystallm.cif import standard_structure
+
+        return Reading(standard_structure.to_structure(text))
+    return of_items(items.crystal(text))
+
+
+def is_standard(text: str) -> bool:
+    """Return whether a text has the form of the published language, whose identity is for the group."""
+    return text.startswith("data_") and "_atom_type_electronegativity" in text
+
+
+def of_items(block: Items) -> Reading:
+    """Read the crystal of a data block.
+
+    Raises:
+        TextError: as `read`.
+    """
+    vectors = _vectors(block)
+    settings, notes = symmetry_items.settings(block)
+    metric = vectors @ vectors.T
+    fitting = [one for one in settings if one.fits(metric)]
+    if not fitting:
+        raise TextError(f"the cell does not fit its symmetry ({settings[0].name})")
+    formula = _printed_formula(block)
+    sites = _sites(block, {} if formula is None else formula, notes)
+    n_operators = min(len(one.operators) for one in fitting)
+    if len(sites) * n_operators > MAX_IMAGES:
+        raise TextError(
+            f"{len(sites)} atoms times {n_operators} operators are more than the maximum of {MAX_IMAGES}"
+        )
+    found = [_expanded(sites, one, vectors) for one in fitting]
+    chosen = found[0] if len(found) == 1 else _chosen(found, fitting, block, formula, notes)
+    chosen.check_formula(block, formula)
+    _check_listed(chosen, block, formula, vectors)
+    return Reading(chosen.structure(vectors), tuple(notes + chosen.notes))
+
+
+# -- the cell ------------------------------------------------------------------------------------------------
+
+
+def _vectors(block: Items) -> Floats:
+    """Return the lattice vectors [3, 3], Å."""
+    parameters = []
+    for name in CELL:
+        column = block.column((name,))
+        if column is None:
+            raise TextError(f"it has no {name}")
+        parameters.append(number(column[0], name)[0])
+    if any(x <= 0 for x in parameters):
+        raise TextError(f"no cell has these lengths and angles: {', '.join(f'{x:g}' for x in parameters)}")
+    vectors = None if cells.impossible(parameters) else cells.pymatgen_vectors(parameters)
+    if vectors is None:
+        raise TextError(f"no cell has these lengths and angles: {', '.join(f'{x:g}' for x in parameters)}")
+    return vectors
+
+
+# -- the rows of atoms ---------------------------------------------------------------------------------------
+
+
+def _sites(block: Items, printed: Mapping[str, float], notes: list[str]) -> list[Site]:
+    """Return the rows of atoms that stand for atoms."""
+    names = ("label", "type_symbol", "occupancy", "calc_flag", "disorder_group", "disorder_assembly")
+    columns = {name: block.column((SITE + name,)) for name in names}
+    points = [block.column((f"{SITE}fract_{axis}",)) for axis in "xyz"]
+    if any(column is None for column in points):
+        raise TextError("its atoms have no three fractional coordinates")
+    rows = list(zip(*(column or () for column in points), strict=True))
+    found, dummies = [], 0
+    groups: dict[str | None, set[str]] = {}
+    for i, position in enumerate(rows):
+        row = {name: None if column is None else column[i] for name, column in columns.items()}
+        label = row["label"] or row["type_symbol"] or f"row {i + 1}"
+        occupancy = (
+            1.0 if row["occupancy"] is None else number(row["occupancy"], f"the occupancy of {label}")[0]
+        )
+        if (row["calc_flag"] or "").lower() == "dum" or occupancy == 0:
+            dummies += 1
+            continue
+        if not 0 < occupancy < 1.01:
+            raise TextError(f"the occupancy of {label} is {occupancy:g}: it lies between 0 and 1")
+        if row["disorder_group"] not in (None, "0"):
+            groups.setdefault(row["disorder_assembly"], set()).add(str(row["disorder_group"]).lstrip("-"))
+        symbol, note = _element(row, label, printed)
+        if note and note not in notes:
+            notes.append(note)
+        values = [number(x, f"coordinate {axis} of {label}") for x, axis in zip(position, "xyz", strict=True)]
+        units = [min(max(unit, MIN_UNIT), MAX_UNIT) for _, unit in values]
+        full = abs(occupancy - 1) < FULL
+        found.append(Site(label, symbol, [value for value, _ in values], units, 1.0 if full else occupancy))
+    if any(len(group) > 1 for group in groups.values()):
+        raise TextError("its atoms have alternative positions (disorder groups): it is disordered")
+    if dummies:
+        notes.append(f"{dummies} rows are dummies or empty sites, and left out")
+    if not found:
+        raise TextError("it has no atoms")
+    return found
+
+
+def _element(row: Mapping[str, str | None], label: str, printed: Mapping[str, float]) -> tuple[str, str]:
+    """Return the element of a row of atoms, and a note on how it was read."""
+    kind = row["type_symbol"]
+    if kind is not None:
+        try:
+            return element_names.of_type(kind, printed)
+        except TextError as error:
+            raise TextError(f"the type of {label}: {error}") from None
+    if row["label"] is None:
+        raise TextError("its atoms have neither types nor labels")
+    return element_names.of_label(row["label"], printed)
+
+
+# -- expansion -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Expanded:
+    """The atoms of the cell in one setting.
+
+    Attributes:
+        setting: of the group.
+        shares: for each position the occupancy of each element.
+        points: for each position all its images, [n, 3] fractions.
+        multiplicities: of the rows, before those at one place were merged.
+        notes: what was done.
+    """
+
+    setting: Setting
+    shares: list[dict[str, float]]
+    points: list[Floats]
+    multiplicities: list[int]
+    notes: list[str]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether each site holds one whole atom."""
+        return all(len(share) == 1 and 1.0 in share.values() for share in self.shares)
+
+    def counts(self) -> dict[str, float]:
+        """Return the atoms of each element in the cell."""
+        counts: Counter[str] = Counter()
+        for share, points in zip(self.shares, self.points, strict=True):
+            for symbol, occupancy in share.items():
+                counts[symbol] += occupancy * len(points)  # type: ignore[assignment]
+        return dict(counts)
+
+    def check_formula(self, block: Items, formula: Mapping[str, float] | None) -> None:
+        """Compare the atoms with the printed sum formula and Z.
+
+        Raises:
+            TextError: they contradict each other.
+        """
+        if formula is None:
+            return
+        read, printed = self.counts(), dict(formula)
+        if not _proportional(read, printed, exact=self.ordered):
+            raise TextError(
+                f"the atoms are {_formula(read)}, and the printed sum formula is {_formula(printed)}: "
+                "they contradict each other"
+            )
+        z = _formula_units(block)
+        if z is not None and self.ordered and not _is_cell(read, printed, z):
+            raise TextError(
+                f"the cell holds {_formula(read)}, and the printed sum formula {_formula(printed)} and "
+                f"Z = {z:g} contradict that"
+            )
+
+    def structure(self, vectors: Floats) -> Structure:
+        """Return the structure, atoms by rising electronegativity, then by rows and operators."""
+        from pymatgen.core import Structure
+
+        rank = [_rank(share) for share in self.shares]
+        order = sorted(range(len(rank)), key=rank.__getitem__)
+        species: list[str | dict[str, float]] = []
+        for i in order:
+            share = self.shares[i]
+            one = next(iter(share)) if list(share.values()) == [1.0] else share
+            species += [one] * len(self.points[i])
+        return Structure(vectors, species, np.vstack([self.points[i] for i in order]))
+
+
+def _rank(share: Mapping[str, float]) -> tuple[float, str]:
+    total, value = 0.0, 0.0
+    for symbol, occupancy in share.items():
+        try:
+            negativity = elements.get(symbol).electronegativity
+        except InputError:
+            negativity = np.nan
+        value += occupancy * (negativity if negativity == negativity else 1e9)  # noqa: PLR0124 - NaN
+        total += occupancy
+    return value / total, min(share)
+
+
+def _expanded(sites: Sequence[Site], setting: Setting, vectors: Floats) -> _Expanded:
+    points, units = np.array([site.point for site in sites]), np.array([site.units for site in sites])
+    try:
+        orbits = special_positions.orbits(points, units, setting.operators, vectors)
+    except TextError as error:
+        raise TextError(f"an atom cannot be placed: {error}") from None
+    notes = []
+    moved = max(orbit.moved for orbit in orbits)
+    if moved > special_positions.SAME:
+        notes.append(f"atoms are moved up to {moved:.2f} Å onto special positions that their digits allow")
+    of_site = np.repeat(np.arange(len(sites)), [len(orbit.points) for orbit in orbits])
+    all_points = np.vstack([orbit.points for orbit in orbits])
+    first = list(range(len(sites)))  # the first row at the place of each
+    for i, j in special_positions.coincident(all_points, vectors, SHARED):
+        one, other = sorted((int(of_site[i]), int(of_site[j])))
+        if one != other:
+            if len(orbits[one].points) != len(orbits[other].points):
+                raise TextError(f"{sites[one].label} and {sites[other].label} are on top of each other")
+            first[other] = min(first[other], first[one])
+    shares: dict[int, dict[str, float]] = {}
+    for i, site in enumerate(sites):
+        _occupy(shares.setdefault(first[i], {}), site, sites[first[i]], notes)
+    multiplicities = [len(orbit.points) for orbit in orbits]
+    return _Expanded(
+        setting, list(shares.values()), [orbits[i].points for i in shares], multiplicities, notes
+    )
+
+
+def _occupy(share: dict[str, float], site: Site, first: Site, notes: list[str]) -> None:
+    """Add an atom to the site of the first one there.
+
+    Raises:
+        TextError: the site is taken.
+    """
+    total = sum(share.values()) + site.occupancy
+    if total < 1 + 10 * FULL:
+        share[site.symbol] = share.get(site.symbol, 0.0) + site.occupancy
+        if abs(share[site.symbol] - 1) < FULL:
+            share[site.symbol] = 1.0
+    elif share == {site.symbol: 1.0} and site.occupancy == 1:
+        notes.append(f"{site.label} is {first.label} again, or an image of it")
+    else:
+        raise TextError(
+            f"{first.label} and {site.label} share one place, which is then occupied {total:g} times"
+        )
+
+
+def _chosen(
+    found: Sequence[_Expanded],
+    settings: Sequence[Setting],
+    block: Items,
+    formula: Mapping[str, float] | None,
+    notes: list[str],
+) -> _Expanded:
+    """Return the one of several settings with which the printed formula, Z and multiplicities agree.
+
+    Raises:
+        TextError: more than one agrees, and they differ.
+    """
+    names = " or ".join(one.name for one in settings)
+    agreeing = []
+    printed = block.column((f"{SITE}symmetry_multiplicity", f"{SITE}site_symmetry_multiplicity"))
+    for one in found:
+        if printed is not None and [str(n) for n in one.multiplicities] != printed:
+            continue
+        try:
+            one.check_formula(block, formula)
+        except TextError:
+            continue
+        agreeing.append(one)
+    if not agreeing:
+        raise TextError(f"the symbol may mean {names}, and neither agrees with the printed formula")
+    axes = {
+        "".join(sorted(set(one.setting.name) & set(":12HR"))) for one in agreeing if ":" in one.setting.name
+    }
+    if len(agreeing) > 1 and axes:
+        raise TextError(
+            f"the symbol may mean {' or '.join(one.setting.name for one in agreeing)}: "
+            "add the origin or the axes to it"
+        )
+    if len(settings) > 1:
+        notes.append(f"{agreeing[0].setting.name} is taken of {names}")
+    return agreeing[0]
+
+
+def _check_listed(
+    found: _Expanded, block: Items, formula: Mapping[str, float] | None, vectors: Floats
+) -> None:
+    """Check that all atoms are listed where the identity is the only operator and a group is printed.
+
+    They are if their number is that of the formula and Z, or if they have the printed symmetry.
+
+    Raises:
+        TextError: the identity and the group contradict each other.
+    """
+    named = symmetry_items.printed_number(block)
+    if not found.setting.listed or len(found.setting.operators) > 1 or named in (None, 1):
+        return
+    z = _formula_units(block)
+    if formula is not None and z is not None and _is_cell(found.counts(), formula, z):
+        return
+    points = np.vstack(found.points)
+    kinds = np.repeat(np.arange(len(found.points)), [len(some) for some in found.points])
+    symbols = [tuple(sorted(share.items())) for share in found.shares]
+    numbers = [symbols.index(symbols[kind]) + 1 for kind in kinds]
+    symmetry = symmetry_search.find_symmetry(vectors, points, numbers)
+    if symmetry is None or symmetry.number != named:
+        symbol = block.first(symmetry_items.SYMBOL) or f"group {named}"
+        raise TextError(
+            f"the identity is the only operator, {symbol} is printed, and the atoms as listed do not have "
+            "that symmetry: are the operators missing?"
+        )
+
+
+# -- the printed formula -------------------------------------------------------------------------------------
+
+_TERM = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
+
+
+def _printed_formula(block: Items) -> dict[str, float] | None:
+    """Return the printed sum formula; None if there is none that can be read."""
+    text = block.first(("_chemical_formula_sum",))
+    if text is None or _TERM.sub("", text).strip(" ,"):
+        return None
+    counts: dict[str, float] = {}
+    for symbol, count in _TERM.findall(text):
+        try:
+            name = element_names.element(symbol)
+        except TextError:
+            return None
+        counts[name] = counts.get(name, 0.0) + float(count if count not in ("", ".") else 1)
+    counts = {symbol: count for symbol, count in counts.items() if count > 0}
+    return counts or None
+
+
+def _formula_units(block: Items) -> float | None:
+    text = block.first(("_cell_formula_units_z", "_cell_formula_units_z_"))
+    try:
+        return None if text is None else number(text, "Z")[0]
+    except TextError:
+        return None
+
+
+def _proportional(one: Mapping[str, float], other: Mapping[str, float], *, exact: bool) -> bool:
+    """Return whether two compositions have the same reduced formula, up to 1 % where counts are not whole."""
+    if one.keys() != other.keys():
+        return False
+    ratios = [one[symbol] / other[symbol] for symbol in one]
+    whole = exact and all(float(count).is_integer() for count in other.values())
+    return all(isclose(ratio, ratios[0], rel_tol=1e-9 if whole else 0.01) for ratio in ratios)
+
+
+def _is_cell(counts: Mapping[str, float], formula: Mapping[str, float], z: float) -> bool:
+    """Return whether a cell holds Z printed formulas, or one, of Z units, as pymatgen writes it."""
+    ratio = next(iter(counts.values())) / formula.get(next(iter(counts)), np.nan)
+    if isclose(ratio, z, rel_tol=0.01):
+        return True
+    if not isclose(ratio, 1, rel_tol=0.01):
+        return False
+    units = gcd(*(round(count) for count in formula.values()))
+    return z in (units, units / 2)
+
+
+def _formula(counts: Mapping[str, float]) -> str:
+    """Return a formula for a message, elements by their names."""
+    return "".join(
+        f"{symbol}{'' if count == 1 else f'{count:.4g}'}" for symbol, count in sorted(counts.items())
+    )

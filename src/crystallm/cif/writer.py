@@ -52,7 +52,9 @@ def to_text(structure: Structure, symprec: float = 0.1) -> str:
     if cells.impossible(parameters):
         raise InputError(f"no cell has these lengths and angles: {parameters}")
     lattice = _lattice([round(p, 10) for p in parameters])
-    dataset = find_symmetry(lattice, structure.frac_coords, numbers, symprec)
+    # The lattice of the parameters is right-handed.
+    _, fractions = cells.right_handed(structure.lattice.matrix, structure.frac_coords)
+    dataset = find_symmetry(lattice, fractions, numbers, symprec)
     if dataset is None:
         raise TextError(f"spglib finds no symmetry at symprec = {symprec} Å: are atoms on top of each other?")
     names = [elements.SYMBOLS_BY_NUMBER[number - 1] for number in dataset.std_types]

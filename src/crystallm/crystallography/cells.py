@@ -39,6 +39,19 @@ def pymatgen_vectors(parameters: Sequence[float]) -> Floats | None:
     return matrix if spacings.min() > 0.02 else None  # pymatgen's limit is 0.01 Å
 
 
+def right_handed(vectors: Floats, points: Floats) -> tuple[Floats, Floats]:
+    """Return a crystal on a right-handed basis: (-a, -b, -c) and -f for a left-handed one with fractions f.
+
+    Lengths and angles describe a right-handed basis, so that fractions on a left-handed one would be those of
+    the mirror image.
+
+    Args:
+        vectors: [3, 3] rows, Å.
+        points: [n_atoms, 3] fractions.
+    """
+    return (-vectors, -points) if np.linalg.det(vectors) < 0 else (vectors, points)
+
+
 def volume(cell: Sequence[float]) -> float:
     """Return the volume of a cell, Å^3; 0 if no cell has its angles."""
     a, b, c = cell[:3]

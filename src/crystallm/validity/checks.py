@@ -26,7 +26,7 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from crystallm.cif import structure_reader
+from crystallm.cif import printed_crystal
 from crystallm.cif.block import ANGLES, LENGTHS, Block, number, read
 from crystallm.crystallography import elements, formula
 from crystallm.errors import CrystallmError, InputError, TextError, quiet_libraries
@@ -66,15 +66,16 @@ def check(x: str | CrystalLike, *, what: What = "text") -> Validity:
 def inspect(text: str, what: What = "text") -> tuple[Validity, StructureFacts]:
     """Check a text as `check` does, and return the facts of its structure as well."""
     as_printed = what == "text" or (what == "auto" and is_standard(text))
+    notes: tuple[str, ...] = ()
     if not as_printed:
         try:
-            text = as_standard(text)
+            text, notes = as_standard(text)
         except CrystallmError as error:
             return no_text(error), StructureFacts(as_printed=False)
     checks = _Checks(text)
     checks.check_print()
     checks.check_structure()
-    return checks.result(), replace(checks.facts, as_printed=as_printed)
+    return checks.result(), replace(checks.facts, as_printed=as_printed, note="; ".join(notes))
 
 
 def is_standard(text: str) -> bool:
@@ -96,27 +97,21 @@ def is_standard(text: str) -> bool:
         return True  # a broken standard text
 
 
-def as_standard(text: str) -> str:
-    """Return the crystal of a CIF in any setting, symmetrised (0.1 Å), as `cif.writer.to_cif` prints it.
+def as_standard(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the crystal of a CIF, symmetrised (0.1 Å), as `cif.writer.to_cif` prints it, and notes.
 
     Raises:
         CrystallmError: it cannot be read, or written as a standard text.
     """
-    from pymatgen.core import Structure
-
     from crystallm.cif import writer
+    from crystallm.sources import parsing
 
-    with quiet_libraries():
-        try:
-            structure = Structure.from_str(text, fmt="cif")
-        except Exception as error:  # noqa: BLE001 - pymatgen raises many types on texts of any kind
-            why = (str(error) or type(error).__name__).splitlines()[-1][:120]
-            raise CrystallmError(f"the CIF can't be read, is it truncated? ({why})") from None
-        if len(structure) > bonds.MAX_ATOMS:
-            raise CrystallmError(
-                f"{len(structure)} atoms in the cell are more than the {bonds.MAX_ATOMS} judged"
-            )
-        return writer.to_cif(writer.to_text(structure))
+    found = parsing.read(text)
+    if (n_atoms := len(found.structure)) > bonds.MAX_ATOMS:
+        raise CrystallmError(
+            f"{n_atoms} atoms in the cell are more than the {bonds.MAX_ATOMS} that are checked"
+        )
+    return writer.to_cif(writer.to_text(found.structure)), found.notes
 
 
 def check_many(
@@ -213,7 +208,7 @@ class _Checks:
         """Run the checks on the structure: one reading, one symmetry search, one neighbour search."""
         with quiet_libraries():
             try:
-                cell = structure_reader.cell(self.block)
+                cell = printed_crystal.cell(self.block)
             except CrystallmError as error:
                 self.reasons.append(str(error))
                 return
@@ -256,7 +251,7 @@ class _Checks:
         )
 
 
-def _bond_score(cell: structure_reader.CrystalArrays) -> float:
+def _bond_score(cell: printed_crystal.CrystalArrays) -> float:
     """Return the share of reasonable bonds; see `bonds.score`."""
     if "" in cell.symbols:
         raise CrystallmError(f"bonds: site {cell.symbols.index('')} is shared or partly filled")
@@ -264,7 +259,7 @@ def _bond_score(cell: structure_reader.CrystalArrays) -> float:
     return bonds.score(*crystal, bonds.orbits(*crystal, cell.operators))
 
 
-def _facts(block: Block, cell: structure_reader.CrystalArrays) -> StructureFacts:
+def _facts(block: Block, cell: printed_crystal.CrystalArrays) -> StructureFacts:
     """Return the facts of a structure, its symmetry among them."""
     import numpy as np
 
@@ -278,12 +273,12 @@ def _facts(block: Block, cell: structure_reader.CrystalArrays) -> StructureFacts
         n_atoms=len(cell.symbols),
         volume_per_atom=abs(float(np.linalg.det(cell.vectors))) / len(cell.symbols),
         cell=tuple(number(block.tags[name]) for name in LENGTHS + ANGLES),
-        printed_group=structure_reader.printed_group(block),
+        printed_group=printed_crystal.printed_group(block),
         found_group=None if found is None else str(found.international),
     )
 
 
-def _shortest(cell: structure_reader.CrystalArrays) -> float:
+def _shortest(cell: printed_crystal.CrystalArrays) -> float:
     """Return the shortest distance of two atoms in the cell, Å, if it is below half an edge."""
     import numpy as np
 
