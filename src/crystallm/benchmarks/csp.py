@@ -144,16 +144,13 @@ def symmetrize(structure: Structure) -> Structure:
 
     Unchanged if the symmetry search fails.
     """
-    from pymatgen.io.cif import CifWriter
+    from crystallm.sources import parsing
 
-    from crystallm.cif import structure_reader
-
-    with quiet_libraries():
-        try:
-            text = str(CifWriter(structure, symprec=SYMPREC))
-        except Exception:  # noqa: BLE001 - spglib and pymatgen raise many types where there is no dataset
-            return structure
-        return structure_reader.read_structure(text)
+    try:
+        text = parsing.to_cif(structure, symprec=SYMPREC)
+    except Exception:  # noqa: BLE001 - spglib and pymatgen raise many types where there is no dataset
+        return structure
+    return parsing.structure(text)
 
 
 def compare(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystallm.energy.protocol import Prediction
-from crystallm.errors import CrystallmError, InputError, install, quiet_libraries
+from crystallm.errors import CrystallmError, InputError, install
+from crystallm.sources import parsing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ class ZmqModel:
         Raises:
             CrystallmError: it does not answer, or not with a number.
         """
-        return [Prediction(self._ask(_cif(structure))) for structure in structures]
+        return [Prediction(self._ask(parsing.to_cif(structure, digits=10))) for structure in structures]
 
     def close(self) -> None:
         """Close the connection."""
@@ -77,13 +78,6 @@ class ZmqModel:
         raise CrystallmError(
             f"{self.name} does not answer ({self._tries} times {self._seconds:g} s): is the server running?"
         )
-
-
-def _cif(structure: Structure) -> str:
-    from pymatgen.io.cif import CifWriter
-
-    with quiet_libraries():
-        return str(CifWriter(structure, significant_figures=10))
 
 
 def import_zmq() -> Any:

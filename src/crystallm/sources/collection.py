@@ -109,10 +109,11 @@ def as_cif(entry: Entry) -> Entry:
         return entry
     if entry.text is None:
         return replace(entry, format="cif")
-    from crystallm.sources.parsing import to_cif
+    from crystallm.sources import parsing
 
     try:
-        return replace(entry, text=to_cif(entry.text, entry.format), format="cif")
+        found = parsing.read(entry.text, entry.format)
+        return replace(entry, text=parsing.to_cif(found.structure), format="cif", note="; ".join(found.notes))
     except CrystallmError as error:
         return replace(entry, text=None, problem=str(error), format="cif")
 

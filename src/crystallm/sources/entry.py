@@ -34,6 +34,7 @@ class Entry:
         problem: why not, in a few words; "" where it can.
         format: `cif`, `poscar` or `extxyz`; or, as JSON, `pymatgen` (a Structure), `optimade` (attributes of
             a structure), `ase` (numbers, positions, cell, pbc). See `parsing`.
+        note: how it was read, where that had to be decided; of texts that were converted.
         split: the part of a data set that the collection says it belongs to; "" where it says nothing.
     """
 
@@ -42,6 +43,7 @@ class Entry:
     problem: str = ""
     format: str = "cif"
     split: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         """Replace what no encoding can write, such as bytes of a file name that are not UTF-8."""

@@ -6,10 +6,12 @@ atoms, the others are skipped. Texts are not parsed.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import re
 import zlib
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _HEAD = re.compile(rb"data_(\S*)", re.IGNORECASE)
-_ATOMS = re.compile(rb"_atom_site[_.](fract|cartn)_x", re.IGNORECASE)
+_ATOMS = re.compile(rb"(?<!\S)_atom_site[_.](?:fract|cartn)_x(?!\S)", re.IGNORECASE)
+_WORD = re.compile(rb"""'.*?'(?!\S)|".*?"(?!\S)|#.*|\S+""")
+_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""First bytes of texts in other encodings than UTF-8."""
 
 
 def read_file(path: Path, name: str) -> Iterator[Entry]:
@@ -61,11 +66,15 @@ def entries(name: str, content: bytes, form: str, *, packed: bool = False) -> It
     if len(content) > MAX_BYTES:
         yield too_large(name, len(content), form)
         return
-    if form == "cif" and len(content.split(b"data_", 2)) > 2:
-        found = [pair for pair in _blocks(io.BytesIO(content)) if pair[1] is not None]
+    if form == "cif" and len(_HEAD.findall(content)) > 1:
+        lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        found = [pair for pair in _blocks(io.BytesIO(lines)) if pair[1] is not None]
         if len(found) > 1:
+            used: Counter[str] = Counter()
             for block, text in found:
-                yield as_entry(f"{name}/{block}", text or b"", form)
+                used[block] += 1
+                number = f"-{used[block]}" if used[block] > 1 else ""
+                yield as_entry(f"{name}/{block}{number}", text or b"", form)
             return
     yield as_entry(name, content, form)
 
@@ -74,6 +83,12 @@ def as_entry(name: str, content: bytes, form: str) -> Entry:
     """Return the entry of the content of a file."""
     if not content.strip():
         return Entry(name, None, "the file is empty", form)
+    encoding = next((code for mark, code in _MARKS.items() if content.startswith(mark)), "")
+    try:
+        if encoding:
+            return Entry(name, content.decode(encoding), "", form)
+    except UnicodeDecodeError:
+        return Entry(name, None, f"the file is not text in {encoding.upper()}", form)
     if b"\0" in content:
         return Entry(name, None, "the file is binary, not text", form)
     try:
@@ -119,16 +134,13 @@ def _read_large(path: Path, name: str) -> Iterator[Entry]:
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[tuple[str, bytes | None]]:
     """Yield names and texts of data blocks: None for one without atoms, empty for one that is too large."""
-    name, kept, size, atoms, quoted = "", list[bytes](), 0, False, False
-    for line in lines:
-        if line.startswith(b";"):
-            quoted = not quoted  # a text field, in which anything may stand
-        head = None if quoted else _HEAD.match(line)
+    name, kept, size, atoms = "", list[bytes](), 0, False
+    for line, head, quoted in _lines(lines):
         if head is not None:
             if size:
                 yield name, _text(kept, size, atoms=atoms)
-            name, kept, size, atoms = head[1].decode("latin-1"), [], 0, False
-        elif not quoted and _ATOMS.match(line.lstrip()):
+            name, kept, size, atoms = head, [], 0, False
+        if not quoted and _ATOMS.search(line):
             atoms = True
         size += len(line)
         if size <= MAX_BYTES:
@@ -137,6 +149,30 @@ def _blocks(lines: Iterable[bytes]) -> Iterator[tuple[str, bytes | None]]:
             kept = []
     if size:
         yield name, _text(kept, size, atoms=atoms)
+
+
+def _lines(lines: Iterable[bytes]) -> Iterator[tuple[bytes, str | None, bool]]:
+    """Yield lines, cut where a block begins; the name of that block or None; whether it is a text field."""
+    field = False
+    for line in lines:
+        if line.startswith(b";"):
+            field = not field
+            yield line, None, True
+            continue
+        if field or not _HEAD.search(line):
+            yield line, None, field
+            continue
+        start, head = 0, None
+        for word in _WORD.finditer(line):
+            if word[0].startswith(b"#"):
+                break
+            match = _HEAD.match(word[0])
+            if match is None:
+                continue
+            if line[start : word.start()].strip():
+                yield line[start : word.start()] + b"\n", head, False
+            start, head = word.start(), match[1].decode("latin-1")
+        yield line[start:], head, False
 
 
 def _text(kept: list[bytes], size: int, *, atoms: bool) -> bytes | None:

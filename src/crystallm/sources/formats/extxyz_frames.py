@@ -25,7 +25,7 @@ _PAIR = re.compile(
     r"""(?<![^\s])(id|material_id|mat_id|name|split)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+))""",
     re.IGNORECASE,
 )
-_CELL = re.compile(r"(?<![^\s])lattice\s*=", re.IGNORECASE)
+_CELL = re.compile(r"(?<![^\s])(?:lattice|cell)\s*=", re.IGNORECASE)
 
 
 def read_frames(path: Path) -> Iterator[Entry]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ID_KEYS = ("material_id", "id", "entry_id", "mat_id", "immutable_id", "identifier")
 OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
-OPTIMADE_MORE = ("species", "dimension_types")
+OPTIMADE_MORE = ("species", "dimension_types", "nperiodic_dimensions", "structure_features", "assemblies")
 ASE = ("numbers", "positions", "cell")
 OWN_KEYS = {"lattice", "sites", "structure", "cif", "attributes", *OPTIMADE, *OPTIMADE_MORE, *ASE, "pbc"}
 """Members of an object that is one crystal; only their values are kept."""

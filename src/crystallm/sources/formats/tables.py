@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from crystallm.errors import InputError, one_line
 from crystallm.sources import streams
 from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, stem, too_large
+from crystallm.sources.formats.json_documents import OPTIMADE, OPTIMADE_MORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,8 +30,6 @@ FILE = "file"
 """Column of our results with the name of the file of a crystal, if it has one."""
 KEPT = "kept"
 """Column of our results: false for what the options of the run have thrown out of its answers."""
-OPTIMADE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
-OPTIMADE_MORE = ("species", "dimension_types")
 CHUNK = 200  # rows read at a time from a Parquet file
 SHARED_BYTES = 4_100_000  # stored of a column whose texts are kept once
 BATCH_BYTES = 500_000_000  # of a batch, at most, if all of its rows share the largest text
