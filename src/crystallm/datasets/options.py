@@ -59,6 +59,9 @@ class PrepareOptions(Options):
     """What identifies their crystals: id; formula-group, reduced formula and space group; structure, by
     pymatgen's StructureMatcher (0.2, 0.3, 5 degrees) within a reduced formula."""
 
+    allow_unreadable: bool = False
+    """Go on if an excluded crystal cannot be read, of which only the id is then known; else stop."""
+
     @model_validator(mode="after")
     def _check_combination(self) -> PrepareOptions:
         if self.min_volume is not None and self.max_volume is not None and self.min_volume > self.max_volume:

@@ -252,7 +252,7 @@ def _read_exclusions(
                 continue
             symmetry = "formula-group" in by
             for record in read_crystals(path, executor, workers, options.symprec, symmetry=symmetry):
-                exclusions.add(record, name, by)
+                exclusions.add(record, name, by, stop=not options.allow_unreadable)
                 if not (number := next(numbers)) % 100:
                     advance(number)
     return exclusions

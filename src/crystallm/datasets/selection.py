@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crystallm.datasets.process_row import digest
+from crystallm.errors import InputError
 from crystallm.sources.splits import SPLITS, read_splits
 
 if TYPE_CHECKING:
@@ -63,10 +64,23 @@ class Exclusions:
     texts: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     n_unreadable: int = 0
 
-    def add(self, record: Mapping[str, Any], collection: str, by: Container[str]) -> None:
-        """Add a crystal of a collection, by its `id`, `formula-group` or `structure`."""
+    def add(self, record: Mapping[str, Any], collection: str, by: Container[str], *, stop: bool) -> None:
+        """Add a crystal of a collection, by its `id`, `formula-group` or `structure`.
+
+        Args:
+            stop: whether one that cannot be read is an error. One that no language can describe, with shared
+                sites or without a token for an element, equals no row anyway.
+
+        Raises:
+            InputError: it is, and names the crystal.
+        """
         if "id" in by:
             self.ids[record["id"]] = collection
+        if stop and record["step"] not in ("", "ordered", "elements"):
+            raise InputError(
+                f"exclude = {collection!r}: {record['id']} cannot be read ({record['reason']}), so that it might "
+                "get into the data set: correct or remove it, or go on with --allow-unreadable"
+            )
         if record["step"]:
             self.n_unreadable += 1
             return
