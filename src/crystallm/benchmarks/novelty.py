@@ -166,7 +166,7 @@ def evaluate(
     by_validity = sorted(range(len(crystals)), key=lambda i: not validity[i])
     repeats = duplicates.find_duplicates(crystals, runner, order=by_validity, head_first=False)
     wanted = {c.formula for c in crystals if c.formula}
-    rows = index(known, wanted, on_row=lambda n: runner.report("known", n, 0))
+    rows = index(known, wanted, runner)
     matches, unreadable = known_structures.find_matches(crystals, rows, runner)
     energies = [None] * len(keys) if e_above_hull is None else e_above_hull
     results = []
@@ -199,13 +199,14 @@ def evaluate(
 
 def check_and_reduce_record(task: Mapping[str, Any]) -> dict[str, Any]:
     """Check a crystal and return the record of a `ReducedStructure`; runs in a worker process."""
+    from crystallm.sources import parsing
     from crystallm.validity import checks
 
     reduced = duplicates.reduce_record(task)
     record = json.loads(task["sample"])
     with quiet_libraries():
         try:
-            text = record.get("text") or conversion.from_json(record).to(fmt="cif")
+            text = record.get("text") or parsing.to_cif(conversion.from_json(record))
         except CrystallmError:
             return reduced
         return {**reduced, "valid": checks.check(text, what="auto").valid}

@@ -219,9 +219,12 @@ def energy_workers(model: str, device: str, workers: int | None) -> tuple[str, i
 
 
 def entry_elements(entry: Entry) -> frozenset[str]:
-    """Return the elements of an entry by the formula that it states; none where it states none."""
-    formula = None if entry.text is None else formula_in(entry.text)
-    return frozenset(re.findall("[A-Z][a-z]?", formula or ""))
+    """Return the elements of an entry; none where it cannot be read."""
+    try:
+        formula = "" if entry.text is None else formula_in(entry.text)
+    except CrystallmError:
+        formula = ""
+    return frozenset(re.findall("[A-Z][a-z]?", formula))
 
 
 def checked(

@@ -5,17 +5,18 @@ What equal means is defined in `duplicates`.
 
 from __future__ import annotations
 
+import itertools
 import json
-import re
+import logging
 import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from crystallm.cif import structure_reader
 from crystallm.errors import CrystallmError, quiet_libraries
 from crystallm.execution.mapping import map_tasks, open_executor
 from crystallm.execution.tasks import Failure, Limits
+from crystallm.sources import parsing
 from crystallm.structures import comparison, conversion
 from crystallm.structures.comparison import formula_of
 from crystallm.structures.duplicates import (
@@ -29,7 +30,7 @@ from crystallm.structures.duplicates import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
     from pymatgen.core import Structure
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 
 GENERATED, KNOWN = 8, 32
 """Generated and known structures of one task."""
+READ = 100
+"""Known structures that are read in one task."""
+NAMED = 3
+"""Maximum number of unreadable structures that are named."""
+_log = logging.getLogger(__name__)
 
 
 def known_equals(
@@ -58,7 +64,7 @@ def known_equals(
         runner = ComparisonRunner(opened, workers, Limits(seconds))
         keys = [None if sample is None else json.dumps(conversion.to_json(sample)) for sample in samples]
         reduced = reduce_all(keys, runner)
-        rows = index(known, {one.formula for one in reduced if one.formula})
+        rows = index(known, {one.formula for one in reduced if one.formula}, runner)
         matches, _ = find_matches(reduced, rows, runner)
     return [
         rows.rows[one.formula][matches.matched[i]][0] if i in matches.matched else None
@@ -68,11 +74,6 @@ def known_equals(
 
 # -- known structures by formula -----------------------------------------------------------------------------
 
-_SUM = re.compile(
-    r"""^_chemical_formula_sum[ \t]+(?:'([^'\n]*)'|"([^"\n]*)"|([^\s'"][^\n]*))""", re.MULTILINE
-)
-_TERM = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
-
 
 @dataclass(slots=True)
 class KnownSet:
@@ -81,7 +82,7 @@ class KnownSet:
     n_rows: int = 0
     """Known structures that were read."""
     n_unreadable: int = 0
-    """Those without a formula."""
+    """Those that cannot be read."""
     rows: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
     """For each formula, ids and compressed CIFs in their order."""
 
@@ -90,46 +91,67 @@ class KnownSet:
         return zlib.decompress(self.rows[formula][number][1]).decode()
 
 
-def index(
-    known: Iterable[tuple[str, str]], formulas: Container[str], *, on_row: Callable[[int], None] | None = None
-) -> KnownSet:
+def index(known: Iterable[tuple[str, str]], formulas: Container[str], runner: ComparisonRunner) -> KnownSet:
     """File known structures by formula, in one pass; others than the requested ones are not kept.
 
+    The formula is that of the atoms, whatever a CIF prints. A warning in the log names what cannot be read.
+
     Args:
-        formulas: those to keep, as `formula_of` and `formula_in` return them.
-        on_row: called with the number of rows so far, every thousand.
+        known: ids and CIFs.
+        formulas: those to keep, as `formula_of` returns them.
+        runner: of the worker processes that read them.
     """
     known_set = KnownSet()
-    for identifier, text in known:
-        known_set.n_rows += 1
-        formula = formula_in(text)
-        if formula is None:
-            known_set.n_unreadable += 1
-        elif formula in formulas:
-            # Level 1: a quarter of the size for 20 microseconds.
-            known_set.rows.setdefault(formula, []).append((identifier, zlib.compress(text.encode(), 1)))
-        if on_row is not None and not known_set.n_rows % 1000:
-            on_row(known_set.n_rows)
+    kept: list[tuple[int, str, str, bytes]] = []
+    unreadable: list[tuple[int, str]] = []
+    rows = enumerate(known)
+    tasks = ({"rows": block} for block in iter(lambda: list(itertools.islice(rows, READ)), []))
+    with open_executor(runner.executor, runner.workers) as (executor, ahead):
+        for task, value in map_tasks(
+            executor,
+            formulas_record,
+            tasks,
+            ahead=ahead,
+            limits=runner.limits,
+            split=lambda task: [{"rows": [row]} for row in task["rows"]],
+        ):
+            found = [("", value.reason)] * len(task["rows"]) if isinstance(value, Failure) else value
+            for (number, (name, text)), (formula, reason) in zip(task["rows"], found, strict=True):
+                known_set.n_rows += 1
+                if not formula:
+                    unreadable.append((number, f"{name} ({reason})"))
+                elif formula in formulas:
+                    # Level 1: a quarter of the size for 20 microseconds.
+                    kept.append((number, formula, name, zlib.compress(text.encode(), 1)))
+            runner.report("known", known_set.n_rows, 0)
+    for _, formula, name, packed in sorted(kept):
+        known_set.rows.setdefault(formula, []).append((name, packed))
+    known_set.n_unreadable = len(unreadable)
+    if unreadable:
+        names = [name for _, name in sorted(unreadable)[:NAMED]]
+        more = f" and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
+        _log.warning("%d known crystals cannot be read: %s%s", len(unreadable), ", ".join(names), more)
     return known_set
 
 
-def formula_in(text: str) -> str | None:
-    """Return the reduced formula of a CIF by its printed sum, else of its structure; None if it has none."""
-    match = _SUM.search(text)
-    if match is not None:
-        printed = next(group for group in match.groups() if group is not None)
-        counts: dict[str, float] = {}
-        for symbol, count in _TERM.findall(printed):
-            if count != ".":
-                counts[symbol] = counts.get(symbol, 0) + float(count or 1)
-        rest = _TERM.sub("", printed)
-        if counts and not rest.strip(" \t\r,"):
-            return formula_of(counts)
-    try:
-        structure = structure_reader.read_structure(text)
-    except CrystallmError:
-        return None
-    return formula_of(structure.composition.get_el_amt_dict())
+def formulas_record(task: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the reduced formula of each of `rows`, or "" and the reason; runs in a worker process."""
+    found = []
+    for _, (_, text) in task["rows"]:
+        try:
+            found.append((formula_in(text), ""))
+        except CrystallmError as error:
+            found.append(("", str(error)))
+    return found
+
+
+def formula_in(text: str) -> str:
+    """Return the reduced formula of the atoms of a CIF.
+
+    Raises:
+        CrystallmError: it cannot be read.
+    """
+    return formula_of(parsing.structure(text).composition.get_el_amt_dict())
 
 
 # -- generated structures that equal known ones --------------------------------------------------------------
