@@ -37,6 +37,7 @@ COLUMNS = {
     "split": "string",
     "step": "string",
     "reason": "string",
+    "note": "string",
     "formula": "string",
     "cell": "string",
     "space_group": "int16",
@@ -47,9 +48,10 @@ COLUMNS = {
     "ids": "binary",
     "cif": "string",
 }
-"""Columns of a processed row. `step` and `reason` of a rejected one, else empty; `formula` reduced; `cell`,
-`space_group` and `n_atoms` of the conventional cell, where its symmetry was determined; `volume` in Å^3 per
-formula unit; `digest` of the text; `ids` little-endian uint16; `cif` with language `none`."""
+"""Columns of a processed row. `step` and `reason` of a rejected one, else empty; `note` on how it was read;
+`formula` reduced; `cell`, `space_group` and `n_atoms` of the conventional cell, where its symmetry was
+determined; `volume` in Å^3 per formula unit; `digest` of the text; `ids` little-endian uint16; `cif` with
+language `none`."""
 
 
 def process_rows(task: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -69,7 +71,7 @@ def process_rows(task: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def process_row(row: Mapping[str, Any], options: PrepareOptions, *, symmetry: bool) -> dict[str, Any]:
     """Process one row; never raises, whatever its text holds."""
-    record: dict[str, Any] = dict.fromkeys(COLUMNS) | {"step": "", "reason": ""}
+    record: dict[str, Any] = dict.fromkeys(COLUMNS) | {"step": "", "reason": "", "note": ""}
     record |= {name: row[name] for name in ("id", "source", "split")}
     if row["text"] is None:
         return record | rejected("read", row["problem"])
@@ -77,8 +79,9 @@ def process_row(row: Mapping[str, Any], options: PrepareOptions, *, symmetry: bo
     try:
         from crystallm.sources import parsing
 
-        structure = parsing.structure(row["text"], row["format"])
-        record |= {"formula": "", "n_atoms": len(structure)}
+        reading = parsing.read(row["text"], row["format"])
+        structure = reading.structure
+        record |= {"formula": "", "n_atoms": len(structure), "note": "; ".join(reading.notes)}
         rejection = _filter(structure, options)
         if rejection is not None:
             return record | rejected(*rejection)
@@ -135,6 +138,7 @@ def _as_cif(
     structure: Structure, row: Mapping[str, Any], options: PrepareOptions, *, symmetry: bool
 ) -> dict[str, Any]:
     from crystallm.cif import parser, writer
+    from crystallm.sources import parsing
 
     record: dict[str, Any] = {}
     text = row["text"] if row["format"] == "cif" else ""
@@ -145,7 +149,7 @@ def _as_cif(
         record = _symmetry_columns(dict(parsed.composition), parsed.space_group_number)
     elif symmetry:
         record = _symmetry_columns(*_find_symmetry(structure, options.symprec))
-    text = text or structure.to(fmt="cif")
+    text = text or parsing.to_cif(structure)
     return record | {"cif": text, "digest": digest(text.encode())}
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ROWS = {
     "id": "string", "source": "string", "split": "string", "formula": "string", "cell": "string",
-    "space_group": "int16", "n_atoms": "int32",
+    "space_group": "int16", "n_atoms": "int32", "note": "string",
 }  # fmt: skip
 REJECTED = {"id": "string", "source": "string", "step": "string", "reason": "string"}
 

@@ -45,6 +45,7 @@ class Relaxed:
         energy: of the last one.
         fmax: the largest force left, eV/Å, as in `Options`.
         trajectory: (structure, eV per atom) of each step, including the first; empty unless requested.
+        note: how the text of the structure was read, where that had to be decided.
     """
 
     before: Structure
@@ -55,6 +56,7 @@ class Relaxed:
     converged: bool
     fmax: float
     trajectory: tuple[tuple[Structure, float], ...] = ()
+    note: str = ""
 
     def record(self) -> dict[str, Any]:
         """Return the result as JSON."""
@@ -67,6 +69,7 @@ class Relaxed:
             "converged": self.converged,
             "fmax": self.fmax,
             "trajectory": [[conversion.to_json(structure), energy] for structure, energy in self.trajectory],
+            "note": self.note,
         }
 
     @classmethod
@@ -174,13 +177,12 @@ def _keep_symmetry(atoms: Any) -> None:
 
 def to_cif(structure: Structure) -> str:
     """Return a CIF of a relaxed structure in the setting of its space group; in P1 if none is found."""
-    from pymatgen.io.cif import CifWriter
+    from crystallm.sources import parsing
 
-    with quiet_libraries():
-        try:
-            return str(CifWriter(structure, symprec=SYMPREC, significant_figures=6))
-        except Exception:  # noqa: BLE001 - spglib and pymatgen fail in many ways at crystals near a higher symmetry
-            return str(CifWriter(structure, significant_figures=6))
+    try:
+        return parsing.to_cif(structure, symprec=SYMPREC, digits=6)
+    except Exception:  # noqa: BLE001 - spglib and pymatgen fail in many ways at crystals near a higher symmetry
+        return parsing.to_cif(structure, digits=6)
 
 
 def space_group(structure: Structure) -> tuple[str, int] | None:

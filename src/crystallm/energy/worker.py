@@ -104,9 +104,9 @@ def _relax(model: EnergyModel, task: Mapping[str, Any]) -> dict[str, Any]:
 
     options = relaxation.RelaxOptions(**task["options"])
     try:
-        return relaxation.relax(
-            conversion.from_json(task["structure"]), model, options, bound=task["bound"]
-        ).record()
+        given, notes = conversion.read_json(task["structure"])
+        relaxed = relaxation.relax(given, model, options, bound=task["bound"])
+        return relaxed.record() | {"note": "; ".join(notes)}
     except CrystallmError as error:
         return {"failed": str(error)}
 

@@ -36,11 +36,19 @@ from crystallm.sources.entry import Entry
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Result of an export."""
+    """Result of an export.
+
+    Attributes:
+        path: file or folder.
+        n: crystals in it.
+        skipped: id and reason of each that is not.
+        notes: id of each whose reading had to be decided, and how.
+    """
 
     path: Path
     n: int
     skipped: tuple[tuple[str, str], ...]
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def export(
@@ -79,6 +87,7 @@ def export(
         raise InputError(f"ASE's databases are written by ASE: {install('ase')}")
     new = path.with_name(f".{path.name}.tmp{ending}")
     skipped: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     n = 0
     try:
         _remove(new)
@@ -92,6 +101,7 @@ def export(
                 try:
                     write(found)
                     n += 1
+                    notes += [(found.id, found.note)] if found.note else []
                 except CrystallmError as error:
                     skipped.append((found.id, str(error)))
         if not n:
@@ -102,7 +112,7 @@ def export(
         raise CrystallmError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
     finally:
         _remove(new)
-    return Exported(path, n, tuple(skipped))
+    return Exported(path, n, tuple(skipped), tuple(notes))
 
 
 def _default(source: Path, to: str, ending: str) -> Path:
@@ -147,11 +157,12 @@ def _items(
             yield name, f"not plausible: {facts.get('reasons', 'no reason is given')}"
             continue
         try:
-            structure = parsing.structure(entry.text, entry.format)
+            reading = parsing.read(entry.text, entry.format)
         except CrystallmError as error:
             yield name, str(error)
             continue
-        yield Item(name, structure, entry.text if entry.format == "cif" else None, facts)
+        text = entry.text if entry.format == "cif" else None
+        yield Item(name, reading.structure, text, facts, "; ".join(reading.notes))
 
 
 def _fact(name: str, cell: Any) -> Any:

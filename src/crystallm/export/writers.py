@@ -36,12 +36,14 @@ class Item:
         structure: ordered or not.
         cif: as it was written; None where it was not written as a CIF.
         facts: see `FACTS`.
+        note: how it was read, where that had to be decided.
     """
 
     id: str
     structure: Structure
     cif: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 class _Writer(Protocol):
@@ -71,9 +73,9 @@ def cif_of(item: Item) -> str:
     """Return the CIF of the item as it was written, or in P1."""
     if item.cif is not None and "_symmetry_equiv_pos_as_xyz" in item.cif and "_atom_type_e" not in item.cif:
         return item.cif
-    from pymatgen.io.cif import CifWriter
+    from crystallm.sources import parsing
 
-    return str(CifWriter(item.structure, significant_figures=8))
+    return parsing.to_cif(item.structure)
 
 
 # --- how each format is written ---

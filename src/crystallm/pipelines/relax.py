@@ -58,14 +58,14 @@ COLUMNS = {
     "rank": "int32",
     "kept": "bool",
     "reason": "string",
+    "note": "string",
     "file": "string",
     "cif": "string",
 }
 """Columns of the table of relaxed crystals, with their pyarrow types. Energies in eV per atom, the largest
 remaining force in eV/Å, volumes in Å^3, space groups with a tolerance of 0.01 Å. Cluster, its size and rank
 are those among the crystals of one reduced formula, and null unless the best ones were requested, which are
-then those kept. A crystal
-that was not relaxed has nulls, and the reason."""
+then those kept. A crystal that was not relaxed has nulls, and the reason; `note` is on how it was read."""
 
 
 def run(
@@ -137,7 +137,7 @@ class _Crystals:
             hull=self.options.hull,
             device=self.device,
         )
-        drawn: list[tuple[int, str]] = []
+        drawn: list[tuple[int, Entry]] = []
         unread: list[UnitResult] = []
 
         def texts() -> Iterator[str]:
@@ -145,7 +145,7 @@ class _Crystals:
                 if entry.text is None:
                     unread.append(UnitResult(number, [_failed(entry.id, f"not read: {entry.problem}")]))
                 else:
-                    drawn.append((number, entry.id))
+                    drawn.append((number, entry))
                     yield entry.text
 
         for i, result in relax_many(
@@ -156,12 +156,14 @@ class _Crystals:
             n_workers=self.workers,
             seconds=self.options.timeout,
         ):
-            number, name = drawn[i]
+            number, entry = drawn[i]
+            name = entry.id
             if isinstance(result, Failure):
                 yield UnitResult(number, [_failed(name, result.reason)])
                 continue
             file = self.names.file(number, name)
             row = _row(file, name, result)
+            row["note"] = "; ".join(note for note in (entry.note, result.note) if note)
             row |= related.columns(result.structure.composition, result.energy)
             self._write_trajectory(file, result)
             # With `best`, those that get a file are selected when all are relaxed.

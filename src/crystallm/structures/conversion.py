@@ -79,20 +79,42 @@ def to_json(sample: Structure | str) -> dict[str, Any]:
 
 
 def from_json(record: Mapping[str, Any]) -> Structure:
-    """Return the structure of a record of `to_json`. Raises CrystallmError: its text is no crystal."""
-    if "text" in record:
-        from crystallm.cif import structure_reader
+    """Return the structure of a record of `to_json`.
 
-        return structure_reader.read_structure(record["text"])
+    Raises:
+        CrystallmError: its text is no crystal.
+    """
+    return read_json(record)[0]
+
+
+def read_json(record: Mapping[str, Any]) -> tuple[Structure, tuple[str, ...]]:
+    """Return the structure of a record of `to_json`, and notes on how its text was read.
+
+    Raises:
+        CrystallmError: its text is no crystal.
+    """
+    if "text" in record:
+        from crystallm.sources import parsing
+
+        found = parsing.read(record["text"])
+        return found.structure, found.notes
     from pymatgen.core import Structure
 
-    return Structure(record["lattice"], record["species"], record["coords"])
+    return Structure(record["lattice"], record["species"], record["coords"]), ()
 
 
 def to_structure(atoms: Any) -> Structure:
-    """Return the structure of ASE Atoms, in the same order."""
+    """Return the structure of ASE Atoms, in the same order.
+
+    Raises:
+        InputError: they are not periodic in three directions.
+    """
     from pymatgen.core import Structure
 
+    if not all(atoms.pbc):
+        raise InputError(
+            f"the atoms have pbc = {list(map(bool, atoms.pbc))}: a crystal is periodic in three directions"
+        )
     return Structure(
         np.array(atoms.cell), atoms.get_chemical_symbols(), atoms.get_positions(), coords_are_cartesian=True
     )

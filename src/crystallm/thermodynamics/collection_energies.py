@@ -16,11 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crystallm.cif import structure_reader
 from crystallm.energy import calculations, relaxation
 from crystallm.errors import CrystallmError, quiet_libraries
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure
+from crystallm.sources import parsing
 from crystallm.structures import comparison, conversion
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def collection_energies(
     structures: dict[str, Structure] = {}
     for text in dict.fromkeys(texts):
         try:
-            structures[text] = structure_reader.read_structure(text)
+            structures[text] = parsing.structure(text)
         except CrystallmError as error:
             found[text] = EnergyResult(reason=f"no crystal: {error}")
     given = list(structures.values())

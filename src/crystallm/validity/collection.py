@@ -29,6 +29,7 @@ COLUMNS = {
     **dict.fromkeys(CHECKS, "bool"),
     "bond_score": "float64",
     "reasons": "string",
+    "note": "string",
     "as_printed": "bool",
     "cell_formula": "string",
     "n_atoms": "int32",
@@ -43,7 +44,8 @@ COLUMNS = {
     "found_group": "string",
 }
 """Columns of the table of checked crystals, with their pyarrow types. Lengths in Å, angles in degrees, volume
-in Å^3. What could not be read is null; `reasons` says why. See `StructureFacts`."""
+in Å^3. What could not be read is null; `reasons` says why, and `note` how it was read where that had to be
+decided. See `StructureFacts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ def _row(entry: Entry, record: dict[str, Any] | Failure | None) -> dict[str, Any
     row |= {"reasons": "; ".join(validity["reasons"])}
     row |= {name: facts[name] for name in COLUMNS if name in facts}
     row["readable"] = facts["n_atoms"] is not None
+    row["note"] = "; ".join(note for note in (entry.note, facts["note"]) if note)
     return row | dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), facts["cell"] or (), strict=False))
 
 

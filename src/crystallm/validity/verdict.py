@@ -46,6 +46,7 @@ class StructureFacts:
         cell: a, b, c (Å), alpha, beta, gamma (degrees).
         printed_group: symbol of the printed space group.
         found_group: symbol of the space group that spglib finds.
+        note: how the CIF was read, where that had to be decided.
         as_printed: whether the text itself was checked; False for a crystal written as a standard text first.
     """
 
@@ -56,6 +57,7 @@ class StructureFacts:
     printed_group: str | None = None
     found_group: str | None = None
     as_printed: bool = True
+    note: str = ""
 
 
 class CrystalLike(Protocol):

@@ -7,8 +7,8 @@ from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_ar
 from crystallm.errors import InputError
 from crystallm.export.options import ExportOptions
 
-N_SKIPPED = 10
-"""Maximum number of crystals left out that are listed."""
+N_LISTED = 10
+"""Maximum number of crystals left out, and of notes, that are listed."""
 
 
 def export(
@@ -23,7 +23,7 @@ def export(
     crystallm export out/rutile --to extxyz --out rutile.extxyz
 
     The properties of each crystal (energy, likelihood, validity, model, seed) are exported where the format
-    allows. Crystals that cannot be read are counted and listed.
+    allows. Crystals that cannot be read are counted and listed, and so are notes on how others were read.
     """
     from crystallm.export import collection
 
@@ -43,13 +43,16 @@ def export(
         )
     if output.as_json:
         skipped = [{"id": name, "reason": reason} for name, reason in exported.skipped]
-        print_json([{"path": str(exported.path), "crystals": exported.n, "skipped": skipped}])
+        notes = [{"id": name, "note": note} for name, note in exported.notes]
+        print_json([{"path": str(exported.path), "crystals": exported.n, "skipped": skipped, "notes": notes}])
     elif not output.quiet:
         console = page()
         console.print(
             plain(f"{counted(exported.n, 'crystal')}; {exported.path}"), soft_wrap=True, highlight=False
         )
-        for name, reason in exported.skipped[:N_SKIPPED]:
-            console.print(plain(f"  {name} left out: {reason}"), soft_wrap=True, highlight=False)
-        if len(exported.skipped) > N_SKIPPED:
-            console.print(f"  ... and {len(exported.skipped) - N_SKIPPED} more", highlight=False)
+        lines = [f"{name} left out: {reason}" for name, reason in exported.skipped]
+        for some in (lines, [f"{name}: {note}" for name, note in exported.notes]):
+            for line in some[:N_LISTED]:
+                console.print(plain(f"  {line}"), soft_wrap=True, highlight=False)
+            if len(some) > N_LISTED:
+                console.print(f"  ... and {len(some) - N_LISTED} more", highlight=False)

@@ -88,7 +88,8 @@ def uploaded_summary(task: Mapping[str, Any]) -> dict[str, Any]:
     """
     from dataclasses import asdict
 
-    from crystallm.cif import standard_structure, structure_reader, writer
+    from crystallm.cif import standard_structure, writer
+    from crystallm.sources import parsing
     from crystallm.validity import checks
 
     text = task["text"]
@@ -99,7 +100,9 @@ def uploaded_summary(task: Mapping[str, Any]) -> dict[str, Any]:
     with quiet_libraries():
         try:
             if not checks.is_standard(text):
-                text = writer.to_text(structure_reader.read_structure(text))
+                reading = parsing.read(text)
+                summary["note"] = "; ".join(reading.notes)
+                text = writer.to_text(reading.structure)
             structure = standard_structure.to_structure(text)
             return summary | {"text": text, "cif": writer.to_cif(text)} | structure_summary(structure, text)
         except CrystallmError as error:
