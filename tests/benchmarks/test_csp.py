@@ -93,7 +93,7 @@ def test_truths_are_symmetrised_and_bad_samples_cost_only_themselves(rock_salt: 
     shaken.perturb(0.02, seed=1)  # less than symprec: the truth is rock salt again
     samples = ["data_Na1 nonsense", None, rock_salt, rock_salt.copy()]
     (row,) = csp.distances([shaken], [samples])
-    assert row[0].reason.startswith("no crystal: the text has no")
+    assert row[0].reason.startswith("no crystal: it is not a CIF")
     assert [distance.reason for distance in row[1:]] == ["no crystal", "", ""]
     assert row[0].rms is row[1].rms is None
     assert row[2].rms == row[3].rms == pytest.approx(0, abs=1e-6)

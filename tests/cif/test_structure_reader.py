@@ -213,7 +213,7 @@ GROUPS = [group for group in gemmi.spacegroup_table() if group.hall]
 
 
 def crystal_in(group, rng):
-    """A crystal with the symmetry of a setting: cell, rows on a general position and at a random special one."""
+    """A crystal with the symmetry of a setting: cell, and rows on a general and a random special position."""
     operators = np.array([np.column_stack([op.rot, op.tran]) for op in group.operations()]) / 24
     metric = np.cov(rng.normal(size=(3, 12))) * 30 + np.diag([20.0, 25, 30])
     metric = np.mean([r.T @ metric @ r for r in operators[:, :, :3]], axis=0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 
+from crystallm.cif.structure_reader import Reading
 from crystallm.errors import CrystallmError, InputError, TextError
 from crystallm.sources import collection, parsing
 from crystallm.sources.entry import Entry
@@ -45,7 +47,7 @@ def test_shares_of_sites_survive_and_charges_do_not(textbook_structures):
     assert parsing.structure(dict_of(lattice=cell), "pymatgen").volume == pytest.approx(60)
     found = parsing.structure(optimade_of(), "optimade")
     assert found[0].species.as_dict() == {"Fe": 0.5, "Co": 0.25}
-    text = parsing.to_cif(optimade_of(), "optimade")
+    text = parsing.to_cif(found)
     assert parsing.structure(text)[0].species.as_dict() == pytest.approx({"Fe": 0.5, "Co": 0.25})
     charged = textbook_structures["rocksalt"].copy()
     charged.add_oxidation_state_by_element({"Na": 1, "Cl": -1})
@@ -100,12 +102,18 @@ def test_what_is_no_crystal_is_one_line(text, form, message):
     assert form == "cif" or (entry.text is None and entry.problem)
 
 
-def test_an_unknown_format_and_a_missing_library_are_one_line(monkeypatch):
+def test_an_unknown_format_is_one_line():
     with pytest.raises(InputError, match="give one of cif, poscar"):
         parsing.structure("x", "pdb")
-    monkeypatch.setitem(__import__("sys").modules, "ase.io", None)
-    with pytest.raises(InputError, match=r"pip install 'crystallm\[ase\]'"):
-        parsing.structure("1\nLattice=\nPo 0 0 0\n", "extxyz")
+
+
+def test_what_a_library_warns_of_is_a_note(monkeypatch):
+    def doubtful(text):
+        warnings.warn(f"{text} is odd", UserWarning, stacklevel=1)
+        return Reading(None, ("a note",))
+
+    monkeypatch.setitem(parsing._PARSERS, "cif", doubtful)
+    assert parsing.read("this").notes == ("a note", "this is odd")
 
 
 def test_standard_texts_stand_for_their_group(textbook_structures):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
 
-from crystallm.crystallography import elements
+from crystallm.crystallography import elements, formula_spelling
 from crystallm.errors import InputError
 
 MAX_ATOMS = 2000
@@ -40,11 +40,6 @@ _MAX_DENOMINATOR = 12  # of a fraction of a part, as in CdSO4·8/3H2O
 _MAX_MULTIPLIED = 100  # atoms of the formula in whole numbers that is suggested for one with fractions
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 _TOKEN = re.compile(r"\s*(?:(?P<symbol>[A-Z][a-z]?)|(?P<count>\d+/\d+|\d+(?:\.\d+)?)|(?P<mark>[()\[\]{}·]))")
-_DOTS = str.maketrans(dict.fromkeys("•⋅∙*⸱・･‧", "·"))
-_SUPERSCRIPT = re.compile(r"([⁰¹²³⁴-⁹]+|\^\{?\d+\}?)(\s*[A-Z][a-z]?)?")
-_VULGAR = re.compile(r"(\d*)([¼-¾⅐-⅞])")
-_POINT = re.compile(r"(·\s*\d+\.\d+)|(?<=[A-Za-z\d)\]}])\.(\s*(?:\d+(?:\.\d+|/\d+)?)?\s*H2O\b)")
-"""A decimal point in the number in front of a part; or the dot of a hydrate, which is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +177,8 @@ def _parts(text: str) -> tuple[tuple[tuple[str, int], ...], int]:
             f"a formula of {len(text)} characters, {text[:20]!r}...: at most {_MAX_LENGTH} are read"
         )
     shown = text.strip()
-    _no_superscript(shown)
-    plain = _plain(text)
+    formula_spelling.check_superscripts(shown)
+    plain = formula_spelling.plain(text)
     if not plain:
         raise InputError("the formula is empty: write one, such as TiO2")
     # A stack of open groups; at its bottom the part between two dots, multiplied by its leading number.
@@ -269,43 +264,6 @@ def short(text: str) -> str:
     return _separate_iodine(shown)
 
 
-def _plain(text: str) -> str:
-    """Return the formula in ASCII, with '·' between its parts."""
-    plain = _VULGAR.sub(_fraction, text.translate(_DOTS))
-    plain = unicodedata.normalize("NFKC", plain).translate(_DOTS).strip()
-    plain = re.sub(r"_\{?(\d+)\}?", r"\1", plain.replace("$", ""))
-    # A dot is a decimal point between digits, save in a hydrate: CaSO4.2H2O, but Li0.5CoO2.
-    plain = re.sub(r"\.(?=\s*[A-Z(\[{])|\s\.\s", "·", plain)
-    return _POINT.sub(lambda match: match[1] or f"·{match[2]}", plain)
-
-
-def _fraction(match: re.Match[str]) -> str:
-    """Return a number with a sign for a fraction, `1½`, as 3/2."""
-    return str(Fraction(unicodedata.numeric(match[2])).limit_denominator(10) + int(match[1] or 0))
-
-
-def _no_superscript(shown: str) -> None:
-    """Check that a formula has no superscript.
-
-    Raises:
-        InputError: it has, of an isotope or a charge.
-    """
-    match = _SUPERSCRIPT.search(shown)
-    if match is None:
-        return
-    number = unicodedata.normalize("NFKC", match[1]).strip("^{}")
-    symbol = (match[2] or "").strip()
-    if symbol and shown[: match.start()].strip()[-1:].isalnum() is False:
-        raise InputError(
-            f"{shown!r}: {number} before {symbol} is the mass number of an isotope, and only elements have "
-            f"tokens: write {symbol}"
-        )
-    raise InputError(
-        f"{shown!r}: {number} is written as a superscript, as charges and mass numbers are: write the "
-        "neutral formula, with counts behind the symbols"
-    )
-
-
 def _add(into: dict[str, int], counts: dict[str, int], times: int) -> None:
     for symbol, count in counts.items():
         into[symbol] = into.get(symbol, 0) + count * times
@@ -355,8 +313,8 @@ def _fractional(number: str, shown: str) -> InputError:
 
 def _multiplied(shown: str) -> str | None:
     """Return a formula with fractions in whole numbers, `Ti0.5Zr0.5O2` -> TiZrO4; None above 100 atoms."""
-    pieces = re.findall(r"([A-Z][a-z]?)(\d+/\d+|\d*\.?\d*)", _plain(shown))
-    if "".join(symbol + count for symbol, count in pieces) != _plain(shown):
+    pieces = re.findall(r"([A-Z][a-z]?)(\d+/\d+|\d*\.?\d*)", formula_spelling.plain(shown))
+    if "".join(symbol + count for symbol, count in pieces) != formula_spelling.plain(shown):
         return None
     counts: dict[str, Fraction] = {}
     for symbol, count in pieces:
