@@ -18,8 +18,8 @@ def test_labels_name_elements_where_types_are_missing():
     (one, two), notes = rows("CA1 0.25 0.333(2) 0", "C2 0.12345678 0.5 1")
     assert (one.symbol, two.symbol) == ("Ca", "C")
     assert notes == []
-    assert one.units == pytest.approx([0.01, 0.002, 0.01])
-    assert two.units == pytest.approx([1e-4, 0.01, 0.01])
+    assert one.units == pytest.approx([1e-4, 0.002, 1e-4])
+    assert two.units == pytest.approx([1e-4, 1e-4, 1e-4])
     assert one.occupancy == 1
 
 

@@ -62,7 +62,7 @@ def read_sites(block: Items, printed: Mapping[str, float], notes: list[str]) -> 
         if note and note not in notes:
             notes.append(note)
         values = [number(x, f"coordinate {axis} of {label}") for x, axis in zip(position, "xyz", strict=True)]
-        units = [min(max(unit, MIN_UNIT), MAX_UNIT) for _, unit in values]
+        units = [_unit(value, unit) for value, unit in values]
         full = abs(occupancy - 1) < FULL
         found.append(Site(label, symbol, [value for value, _ in values], units, 1.0 if full else occupancy))
     if any(len(group) > 1 for group in groups.values()):
@@ -72,6 +72,12 @@ def read_sites(block: Items, printed: Mapping[str, float], notes: list[str]) -> 
     if not found:
         raise TextError("it has no atoms")
     return found
+
+
+def _unit(value: float, unit: float) -> float:
+    """Return the last digit of a coordinate: one of 0, 0.5 or 0.25 is exact, however it is written."""
+    exact = abs(24 * value - round(24 * value)) < 1e-9
+    return MIN_UNIT if exact else min(max(unit, MIN_UNIT), MAX_UNIT)
 
 
 def _element(row: Mapping[str, str | None], label: str, printed: Mapping[str, float]) -> tuple[str, str]:
