@@ -12,7 +12,7 @@ _DOTS = str.maketrans(dict.fromkeys("•⋅∙*⸱・･‧", "·"))
 _SUPERSCRIPT = re.compile(r"([⁰¹²³⁴-⁹]+|\^\{?\d+\}?)(\s*[A-Z][a-z]?)?")
 _VULGAR = re.compile(r"(\d*)([¼-¾⅐-⅞])")
 _POINT = re.compile(r"(·\s*\d+\.\d+)|(?<=[A-Za-z\d)\]}])\.(\s*(?:\d+(?:\.\d+|/\d+)?)?\s*H2O\b)")
-"""A decimal point in the number in front of a part; or the dot of a hydrate, which is none."""
+"""A decimal point in the number in front of a part; or the dot of a hydrate."""
 
 
 def plain(text: str) -> str:
