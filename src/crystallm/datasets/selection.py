@@ -78,8 +78,8 @@ class Exclusions:
             self.ids[record["id"]] = collection
         if stop and record["step"] not in ("", "ordered", "elements"):
             raise InputError(
-                f"exclude = {collection!r}: {record['id']} cannot be read ({record['reason']}), so that it might "
-                "get into the data set: correct or remove it, or go on with --allow-unreadable"
+                f"exclude = {collection!r}: {record['id']} cannot be read ({record['reason']}), so that it "
+                "might get into the data set: correct or remove it, or go on with --allow-unreadable"
             )
         if record["step"]:
             self.n_unreadable += 1
