@@ -28,7 +28,7 @@ EXACT = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedOrbit:
+class AtomImages:
     """An atom and its images.
 
     Attributes:
@@ -40,7 +40,7 @@ class PlacedOrbit:
     moved: float
 
 
-def orbits(points: Floats, units: Floats, operators: Floats, vectors: Floats) -> list[PlacedOrbit]:
+def orbits(points: Floats, units: Floats, operators: Floats, vectors: Floats) -> list[AtomImages]:
     """Return the images of each atom, where rounded coordinates of special positions are made exact.
 
     An image that is within what rounding allows, and near, is the atom itself: with S the operators of these
@@ -59,7 +59,7 @@ def orbits(points: Floats, units: Floats, operators: Floats, vectors: Floats) ->
     for ideal in (1 / 3, 2 / 3):
         points[np.abs(points / ideal - 1) <= THIRDS] = ideal
     if len(operators) == 1:
-        return [PlacedOrbit(point[None] - np.floor(point), 0.0) for point in points]
+        return [AtomImages(point[None] - np.floor(point), 0.0) for point in points]
     rotations = operators[:, :, :3]
     images = np.einsum("oij,rj->roi", rotations, points) + operators[None, :, :, 3]  # (n_rows, n_ops, 3)
     apart = images - points[:, None]
@@ -70,12 +70,12 @@ def orbits(points: Floats, units: Floats, operators: Floats, vectors: Floats) ->
     found = []
     for row, point in enumerate(points):
         if own[row].sum() == 1:
-            found.append(PlacedOrbit(images[row] - np.floor(images[row]), 0.0))
+            found.append(AtomImages(images[row] - np.floor(images[row]), 0.0))
             continue
         moved, stabilizer = _onto_position(point, own[row], operators, vectors)
         shift = moved - point
         found.append(
-            PlacedOrbit(_distinct(moved, stabilizer, operators), float(np.linalg.norm(shift @ vectors)))
+            AtomImages(_distinct(moved, stabilizer, operators), float(np.linalg.norm(shift @ vectors)))
         )
     return found
 

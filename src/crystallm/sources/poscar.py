@@ -111,7 +111,7 @@ def _symbol(word: str) -> str:
 
 
 def _counts(words: Sequence[str]) -> list[int]:
-    if not words or not all(word.isdecimal() and len(word) < 10 for word in words):
+    if not words or not all(word.isdecimal() and len(word) < 19 for word in words):
         raise TextError("its numbers of atoms are not whole numbers")
     return [int(word) for word in words]
 
