@@ -81,7 +81,7 @@ export function draw(viewer, view, { labels = false } = {}) {
     // Beyond the atoms at the corners.
     const beyond = view.cell.map((edge) => 1 + 0.95 / Math.hypot(...edge));
     const names = [["a", corner(beyond[0], 0, 0)], ["b", corner(0, beyond[1], 0)], ["c", corner(0, 0, beyond[2])]];
-    const ink = colour("--soft");
+    const ink = themeColour("--soft");
     for (const [name, [x, y, z]] of names) {
       viewer.addLabel(name, { position: { x, y, z }, fontColor: ink, fontSize: 19, bold: true, backgroundOpacity: 0, inFront: true, alignment: "center" });
     }
@@ -212,7 +212,7 @@ export function large(view, label) {
 }
 
 /** A colour of the theme as numbers: 3Dmol knows no light-dark(). */
-function colour(name) {
+function themeColour(name) {
   const probe = h("span", { hidden: true });
   probe.style.color = `var(${name})`;
   document.body.append(probe);
