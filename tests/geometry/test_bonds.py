@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymatgen.core import Lattice
+from pymatgen.core import Lattice, Structure
 
-from crystallm.cif import block, printed_crystal, structure_reader
+from crystallm.cif import block, printed_crystal
 from crystallm.errors import CrystallmError
 from crystallm.geometry import bonds
 
@@ -55,8 +55,8 @@ ROCKSALT = text_of(
 
 def test_only_true_symmetries_share_their_neighbours() -> None:
     # Under the operators of Fm-3m, rock salt has two kinds of atoms; sheared, they are no symmetries.
-    salt = structure_reader.structure(ROCKSALT)
-    operators = printed_crystal.cell(block.read(ROCKSALT)).operators
+    cell = printed_crystal.cell(block.read(ROCKSALT))
+    salt, operators = Structure(cell.vectors, cell.symbols, cell.coords), cell.operators
     symbols = [site.specie.symbol for site in salt]
     cubic = list(bonds.orbits(salt.lattice.matrix, salt.frac_coords, symbols, operators))
     assert sorted(size for _, size in cubic) == [4, 4]
