@@ -26,9 +26,9 @@ def test_a_prompt_is_never_taken_back():
 
 def test_orbits_and_group_are_taken_back_where_cells_do_not_help():
     """In a cell that is always too small, other orbits are asked for, then another group, then no more."""
-    counts = {"Xe": 4, "Cs": 4}
-    start = [*language.prompt({"Cs": 4, "Xe": 4}.items(), None)]
-    state = factory.make_grammar("orbits", {"Cs": 4, "Xe": 4}.items()).start(start)
+    counts = {"Rb": 4, "Cs": 4}
+    start = [*language.prompt({"Cs": 4, "Rb": 4}.items(), None)]
+    state = factory.make_grammar("orbits", {"Cs": 4, "Rb": 4}.items()).start(start)
     group = language.ids("(F-43m)")
     ids, backs = list(start), []
     for _ in range(400):
@@ -40,7 +40,7 @@ def test_orbits_and_group_are_taken_back_where_cells_do_not_help():
         del ids[len(ids) - back :]
         if not state.allowed():
             break
-    assert counts.keys() == {"Xe", "Cs"}
+    assert counts.keys() == {"Rb", "Cs"}
     assert ids[-1] == vocabulary.families().end
     # A cell has 2 tokens, orbits 4 more, a group 1 more. Each goes as often as its bound says, then no more.
     assert backs.count(7) == base.GROUP_RETRIES
@@ -53,7 +53,7 @@ def test_orbits_and_group_are_taken_back_where_cells_do_not_help():
 
 def test_work_on_a_text_is_bounded():
     """Where nothing helps, no more than so many tokens are taken back, and the text goes on to its end."""
-    counts = {"Cs": 4, "Xe": 4}
+    counts = {"Cs": 4, "Rb": 4}
     start = language.prompt(counts.items(), 216)
     spent = []
     for work in (0, 13, 40, None):

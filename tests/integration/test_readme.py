@@ -43,6 +43,10 @@ def readme_files(tmp_path, monkeypatch, parrot, textbook_structures):
             writer = csv.writer(file)
             writer.writerow(["cif"])
             writer.writerows([structure.to(fmt="cif")] for structure in textbook_structures.values())
+    with gzip.open(tmp_path / "test.csv.gz", "wt", newline="") as file:
+        csv.writer(file).writerows(
+            [["material_id", "cif"], ["mp-1", textbook_structures["rutile"].to(fmt="cif")]]
+        )
     (tmp_path / "my_cifs").mkdir()
     for name, structure in textbook_structures.items():
         structure.to(filename=str(tmp_path / "my_cifs" / f"{name}.cif"))

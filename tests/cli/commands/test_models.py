@@ -56,14 +56,14 @@ def test_the_commands(tmp_path, monkeypatch, capsys, textbook_structures, shelf,
     assert app.run(["models", "--fetch", "crystallm_v1_small", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["path"].endswith("crystallm_v1_small.tar.gz")
     (tmp_path / "odd.txt").write_text("hello")
-    (tmp_path / "odd.yaml").write_text("dtype: nn")
+    (tmp_path / "odd.yaml").write_text("weights_dtype: nn")
     for arguments, said in (
         (["convert"], "nothing to convert"),
         (["convert", "mine"], "to = None"),
         (["convert", "mine", "--to", "safetensors", "--push", "org/x"], "--push takes --to hf"),
         (
             ["convert", "mine", "--to", "hf", "--config", "odd.yaml"],
-            "dtype = 'nn': input should be 'float32', 'bfloat16' or 'float16'",
+            "weights_dtype = 'nn': input should be 'float32', 'bfloat16' or 'float16'",
         ),
         (["convert", "mine-hf", "--to", "safetensors", "--out", "mine"], "is there already"),
         (["convert", "odd.txt", "--to", "cif"], "begins with 'hello'"),
