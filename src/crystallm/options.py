@@ -78,13 +78,7 @@ class Options(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise InputError(error_line(error, list(cls.model_fields), cls._flag_names())) from None
-
-    @classmethod
-    def _flag_names(cls) -> dict[str, str]:
-        """Return the names on the command line of fields whose `Flag` has a name of its own."""
-        flags = ((name, flag) for name, field in cls.model_fields.items() for flag in field.metadata)
-        return {name: flag.name.strip("-") for name, flag in flags if isinstance(flag, Flag) and flag.name}
+            raise InputError(error_line(error, list(cls.model_fields))) from None
 
 
 class CommonOptions(Options):
@@ -116,14 +110,11 @@ _UNION_MEMBERS = {"int", "float", "str", "bool", "none"}
 _WHOLE = ("int_parsing", "int_from_float", "int_type")
 
 
-def error_line(
-    error: ValidationError, names: Sequence[str] = (), flag_names: Mapping[str, str] | None = None
-) -> str:
+def error_line(error: ValidationError, names: Sequence[str] = ()) -> str:
     """Return the first error of a validation as one line: the name, the value and what it must be.
 
     Args:
         names: of the options that exist, to suggest one of them for an unknown name.
-        flag_names: names that stand for those of fields.
     """
     first = error.errors()[0]
     if not first["loc"]:
@@ -131,7 +122,6 @@ def error_line(
     # Nested groups come before the name, the union member that pydantic tried after it.
     parts = [str(part) for part in first["loc"] if str(part).isidentifier() and part not in _UNION_MEMBERS]
     name = parts[-1] if parts else str(first["loc"][0])
-    name = (flag_names or {}).get(name, name)
     if first["type"] == "extra_forbidden":
         return f"unknown option {name!r}" + (f": {hint(name, names)}" if names else "")
     message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]

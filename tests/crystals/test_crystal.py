@@ -59,7 +59,8 @@ def test_the_structure_of_a_relaxed_crystal_is_the_one_that_its_energy_is_of(rut
 def test_its_row_fills_the_columns_that_a_run_does_not(rutile):
     row = rutile.row()
     asked = {"requested_formula", "requested_elements", "requested_z", "requested_space_group", "prompt"}
-    run_knows = {"request", "sample", "file"} | asked
+    relatives = {"relative", "relative_formula", "relative_distance"}
+    run_knows = {"request", "sample", "kept", "file"} | asked | relatives
     assert set(row) == set(COLUMNS) - run_knows
     assert (row["formula"], row["reduced_formula"], row["n_atoms"]) == ("Ti2O4", "TiO2", 6)
     assert row["a"] == pytest.approx(4.594, abs=0.006)

@@ -145,7 +145,7 @@ def test_a_model_that_knows_the_book_finds_the_book(crystallm, parrot):
         (["train", "recipe.yaml", *DATA, "--packing", "whole"], 2, "packing"),
         (["train", "recipe.yaml", *DATA, "--init-from", "nowhere"], 1, "no model 'nowhere'"),
         (["benchmark", "csp"], 2, "no data"),
-        (["benchmark", "csp", "book.csv", "-n", "zero"], 2, "n = 'zero'"),
+        (["benchmark", "csp", "book.csv", "-n", "zero"], 2, "n_samples = 'zero'"),
         (["benchmark", "csp", "book.csv", "--entries", "0"], 2, "limit = '0'"),
         (["benchmark", "csp", "book.csv", "--split", "test"], 2, "no row of the split 'test'"),
         (["benchmark", "csp", "book.csv", "--model", "nowhere"], 1, "no model 'nowhere'"),
