@@ -137,7 +137,7 @@ def test_a_damaged_folder_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text("{")
     refused("is not valid JSON")
     (folder / "config.json").write_text(config.replace('"n_layer": 2', '"n_layer": 3'))
-    refused("lacks transformer.h.2")
+    refused("has the weights of 2 layers, its config 3")
     (folder / "config.json").write_text(config)
     (folder / "model.safetensors.index.json").write_text(index.replace("ln_1.weight", "ln_9.weight"))
     refused("index and shards disagree")
