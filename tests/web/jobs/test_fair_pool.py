@@ -142,3 +142,20 @@ def test_a_cancelled_call_frees_all_processes():
 
     asyncio.run(work())
     assert ends(seen[0])
+
+
+def test_tasks_that_run_and_wait_are_cancelled_together():
+    """A freed process is not given to a task that is cancelled but has not noticed it yet."""
+
+    async def work():
+        pool = FairPool(1)
+        try:
+            tasks = [asyncio.create_task(pool.run(behave, "sleep", DEFAULT_LIMITS)) for _ in range(4)]
+            await asyncio.sleep(0.2)
+            for task in tasks:
+                task.cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            pool.kill()
+
+    assert [type(outcome) for outcome in asyncio.run(work())] == [asyncio.CancelledError] * 4

@@ -132,13 +132,17 @@ class FairPool:
             self._grant()
 
     def _grant(self) -> None:
-        while self._waiting and len(self._running) < self._workers:
+        while len(self._running) < self._workers:
+            # A cancelled ticket stays until its own task takes it away.
+            waiting = [ticket for ticket in self._waiting if not ticket.granted.cancelled()]
+            if not waiting:
+                return
             now = time.monotonic()
             had = {
                 ticket: tuple(shares.of(ticket, self._running, now) for shares in self._shares)
-                for ticket in self._waiting
+                for ticket in waiting
             }
-            ticket = min(self._waiting, key=had.__getitem__)  # of equals, the first that came
+            ticket = min(waiting, key=had.__getitem__)  # of equals, the first that came
             self._waiting.remove(ticket)
             self._running.add(ticket)
             ticket.started = now
