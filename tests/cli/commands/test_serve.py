@@ -61,7 +61,7 @@ def test_each_limit_is_a_flag_and_a_line_of_the_file(tmp_path, monkeypatch):
     flags = ["--config", str(tmp_path / "serve.yaml"), "--max-cell-atoms", "40", "--job-timeout", "2.5"]
     assert app.run(["serve", *flags]) == 0
     ((options, limits),) = calls
-    assert options == ServeOptions(config=tmp_path / "serve.yaml", port=8001, energy_models=None)
+    assert options == ServeOptions(port=8001, energy_models=None)
     assert limits == ServerLimits(max_cell_atoms=40, job_timeout=2.5)
 
 
