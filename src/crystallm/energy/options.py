@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
-from crystallm.options import CommonOptions, Options, same
+from crystallm.options import CommonOptions, Flag, Options, same
 
 
 class RelaxOptions(Options):
@@ -92,7 +94,7 @@ def check_model(options: EnergyModelOptions, *names: str) -> None:
 class ChosenModelOptions(Options):
     """The energy model of commands that cannot do without one."""
 
-    energy: str = same(EnergyModelOptions, "energy", default="chgnet")
+    energy: Annotated[str, Flag(("--model",))] = same(EnergyModelOptions, "energy", default="chgnet")
 
 
 class ServerOptions(ChosenModelOptions):

@@ -25,7 +25,11 @@ WALKS = runpy.run_path(str(HERE.parents[0] / "bench" / "grammar_walks.py"))
 
 # Rows are sorted by coordinates before these are rounded. In this text two rows have x = 1/3 and y = 2/3 up
 # to rounding errors, which put (1/3, 2/3, 1/2) before (1/3, 2/3, 0).
-EXCEPTIONS = {"mp-1216643"}
+EXCEPTIONS = {"mp-1216643"} | {
+    "10039",  # Cs and S 2.48 Å apart, in known crystals 2.85 Å or more
+    "10619",  # Cs and S 2.44 Å apart
+    "12330",  # F and K 2.29 Å apart, in known crystals 2.30 Å or more
+}
 
 NEVER = (0, 0)  # no rewriting
 
