@@ -13,6 +13,7 @@ from crystallm.datasets import shards
 from crystallm.datasets.options import PrepareOptions
 
 POLONIUM = """data_Po
+_space_group_name_H-M_alt 'P 1'
 _cell_length_a 3.345
 _cell_length_b 3.345
 _cell_length_c 3.345
@@ -30,13 +31,14 @@ Po1 Po 0 0 0
 """Simple cubic, Beamer and Maxwell, J. Chem. Phys. 14, 569 (1946). An element without a token."""
 
 HALF = POLONIUM.replace("_fract_z\n", "_fract_z\n_atom_site_occupancy\n").replace("0 0 0", "0 0 0 0.5")
-TWICE = POLONIUM.replace("Po", "Fe") + "Fe2 Fe 0.01 0.01 0.01\n"
+TWICE = POLONIUM.replace("Po", "Fe") + "Fe2 Fe 0.05 0.05 0.05\n"
 BROKEN = {
     "polonium": (POLONIUM, "elements", "the element Po"),
     "alloy": (HALF, "ordered", "Po0.5: sites shared"),
-    "lost": (POLONIUM.replace("3.345", "nan"), "read", ""),
-    "noise": ("noise", "read", "no crystal"),
+    "lost": (POLONIUM.replace("3.345", "nan"), "read", "_cell_length_a is 'nan'"),
+    "noise": ("noise", "read", "it is not a CIF: no data block"),
     "empty": (" \n", "read", "the row has no text"),
+    "groupless": (POLONIUM.replace("_space_group_name_H-M_alt 'P 1'\n", ""), "read", "it gives no symmetry"),
     "twice": (TWICE, "distance", "atoms closer than 0.5 Å"),
 }
 """Text, and the step and the reason that refuse it."""
