@@ -142,13 +142,16 @@ def test_what_a_test_set_holds_is_left_out(tmp_path, cifs, textbook_structures):
         ("broken", "noise"),
     ]
     exclude = (write_csv(tmp_path / "test.csv", entries),)
-    report = prepare.prepare([path], tmp_path / "data", PrepareOptions(split_by="given", exclude=exclude))
+    with pytest.raises(InputError, match=r"broken cannot be read \(it is not a CIF"):
+        prepare.prepare([path], tmp_path / "data", PrepareOptions(split_by="given", exclude=exclude))
+    choices = PrepareOptions(split_by="given", exclude=exclude, allow_unreadable=True)
+    report = prepare.prepare([path], tmp_path / "data", choices)
     assert rows_of(tmp_path / "data") == ["rocksalt", "perovskite", "wurtzite"]
     assert report.rejected == {"exclude": 2}
     assert report.unreadable_known == 1
     reasons = {row["id"]: row["reason"] for row in contents(tmp_path / "data")["rejected.parquet"]}
     assert reasons == {"diamond": "id: in test.csv", "rutile": "formula and space group: other"}
-    by_id = PrepareOptions(split_by="given", exclude=exclude, exclude_by=("id",))
+    by_id = choices.model_copy(update={"exclude_by": ("id",)})
     assert prepare.prepare([path], tmp_path / "ids", by_id).rejected == {"exclude": 1}
 
 
