@@ -298,7 +298,7 @@ def test_a_killed_run_started_again_ends_with_the_same_bytes(tmp_path, long, who
     done = []
     prepare.prepare([long], tmp_path / "data", SOME, workers=n_workers, progress=counting(done))
     assert done == sorted(done)
-    assert done[-1] == 76
+    assert done[-1] == 77
     assert all_bytes(tmp_path / "data") == whole
 
 
@@ -440,7 +440,7 @@ def test_one_process_at_a_time_prepares_a_folder(tmp_path, cifs, monkeypatch):
     monkeypatch.setattr(prepare, "run_units", start_another)
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare([long], tmp_path / "data", SOME)
-    assert prepare.prepare([long], tmp_path / "data", SOME).read == 76
+    assert prepare.prepare([long], tmp_path / "data", SOME).read == 77
 
 
 def test_a_folder_removed_meanwhile_is_an_error(tmp_path, cifs, monkeypatch):
@@ -462,6 +462,6 @@ def test_reading_what_is_excluded_is_shown(tmp_path, cifs):
         phases.append(what)
         yield lambda _: None
 
-    rows = write_csv(tmp_path / "rows.csv", cifs)
+    rows = write_csv(tmp_path / "rows.csv", cifs.items())
     prepare.prepare([str(rows)], tmp_path / "data", PrepareOptions(exclude=(str(rows),)), progress=progress)
     assert phases == ["reading excluded crystals", "reading crystals"]

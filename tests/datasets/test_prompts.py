@@ -37,7 +37,7 @@ def data(tmp_path_factory, book):
 
 
 def read(source, *, workers=1, **options):
-    return list(prompts.read(PromptOptions(source=str(source), **options), workers=workers))
+    return list(prompts.read(PromptOptions(path=str(source), **options), workers=workers))
 
 
 def test_a_collection_and_its_data_set_have_the_same_prompts(book, data):
