@@ -78,7 +78,7 @@ def test_order_yields_where_no_place_is_left_behind():
     counts = {"He": 12}
     start = language.prompt(counts.items(), 1)
     state = OrbitsGrammarState(OrbitsGrammar("full", counts, 1, retries=(0, 0, 0, 0)))
-    for token in [*start, *language.ids("He 1a " * 12 + "V50 .0 b0 .0 c0 .0 90° .0 90° .0 90° .0")]:
+    for token in [*start, *language.ids("He 1a " * 12 + "V5 .0 b0 .0 c0 .0 90° .0 90° .0 90° .0")]:
         state.advance(token)
     for last in range(10):
         for token in language.ids(f"0.99 9' 0.99 9' 0.99 {last}'"):
