@@ -115,7 +115,8 @@ def test_a_list_in_the_place_of_a_formula_is_named(crystallm, tmp_path):
 def test_one_word_too_many_is_named(crystallm):
     code, _, err = crystallm("generate", "TiO2", "SrTiO3")
     assert code == 2
-    assert err.startswith("crystallm: 'SrTiO3' is more than the command takes; put many formulas into a file, --requests")
+    assert err.startswith("crystallm: 'SrTiO3' is more than the command takes; put many formulas into a file")
+    assert "--requests" in err
 
 
 def test_help_begins_with_generate_and_breaks_no_sentence(crystallm, monkeypatch):

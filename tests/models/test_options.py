@@ -14,7 +14,9 @@ def test_defaults_convert_to_float32_with_the_usual_tolerance():
     assert ModelsOptions().fetch is None
 
 
-@pytest.mark.parametrize("values", [{"weights_dtype": "int8"}, {"symprec": 0}, {"symprec": 10}, {"to": "onnx"}])
+@pytest.mark.parametrize(
+    "values", [{"weights_dtype": "int8"}, {"symprec": 0}, {"symprec": 10}, {"to": "onnx"}]
+)
 def test_values_out_of_range_are_rejected(values):
     (name,) = values
     with pytest.raises(InputError, match=f"{name} = "):
