@@ -61,7 +61,7 @@ def test_the_known_group_may_be_asked_for(sets, parrot, capsys):
 
 def test_known_crystals_are_scored_like_a_model(sets, tmp_path, capsys):
     library().write(tmp_path / "l.parquet")
-    options = ["perov_5", "--data-dir", sets, "-n", "1,2", "--no-agreement", "--from", "references"]
+    options = ["perov_5", "--data-dir", sets, "-n", "1,2", "--no-choose-by-agreement", "--from", "references"]
     options += ["--references", tmp_path / "l.parquet"]
     assert run(["benchmark", *map(str, options)]) == 2
     assert "the library holds 5 crystals of the test" in capsys.readouterr().err
