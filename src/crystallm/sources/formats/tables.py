@@ -201,7 +201,7 @@ def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[tuple[_Form
                 for start in range(0, batch.num_rows, step):
                     for record in batch.slice(start, step).to_pylist():
                         yield form, record
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:  # KeyError: a damaged name
         why = one_line(error)
         raise InputError(f"{str(path)!r} is no readable Parquet file ({why}): is it truncated?") from error
 
