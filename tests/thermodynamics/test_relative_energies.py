@@ -10,6 +10,7 @@ from pyarrow import parquet
 from pymatgen.core import Composition
 
 from crystallm.cli import app
+from crystallm.thermodynamics import reference_crystals
 from crystallm.thermodynamics.relative_energies import RelativeEnergies
 
 pytestmark = pytest.mark.usefixtures("kept")
@@ -41,10 +42,11 @@ def test_a_hull_without_an_element_tells_nothing_and_says_so_once(hull_file, cap
 def test_commands_tell_both(parrot, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CRYSTALLM_CACHE", str(tmp_path / "cache"))
-    # O2 of Morse pairs: known here, so that only titanium is relaxed.
+    # Known here, so that no reference is relaxed.
     kept = tmp_path / "cache/references/energies_morse.json"
     kept.parent.mkdir(parents=True)
-    kept.write_text(json.dumps({"O": -1.0, "Ti": -2.0}))
+    energies = {"O": -1.0, "Ti": -2.0}
+    kept.write_text(json.dumps({"version": reference_crystals.VERSION, "energies": energies}))
     (tmp_path / "e.csv").write_text("composition,energy_per_atom\nTi,-1\nO2,-1\nTiO2,-2\n")
     common = ["--energy", "energies:morse", "--model", str(parrot), "--seed", "1", "--device", "cpu"]
     columns = ["--formation-energy", "--hull", "e.csv"]
