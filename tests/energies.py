@@ -150,6 +150,17 @@ class _Mortal(Morse):
         return super().one(structure, forces)
 
 
+class _Deadly(Morse):
+    """Kills its process at every crystal."""
+
+    def one(self, structure, forces):
+        os._exit(7)
+
+
+def deadly():
+    return _Deadly()
+
+
 def mortal():
     return _Mortal()
 

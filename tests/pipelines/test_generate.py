@@ -254,11 +254,12 @@ def test_two_processes_of_which_one_is_killed_write_the_same_rows(
 def test_the_processes_take_the_devices_in_turn() -> None:
     with execution_pool.ProcessPool(3) as pool:
         for _ in range(2):  # the second time, with a new one in the place of one that was lost
-            taken = [pool._take("crystallm.errors:describe", None) for _ in range(3)]
+            runs = [execution_pool._RunningTask() for _ in range(3)]
+            taken = [pool._take(task, "crystallm.errors:describe", None) for task in runs]
             assert sorted(process.index for process in taken) == [0, 1, 2]
             taken[1].stop()
-            for process in taken:
-                pool._give_back(process)
+            for task, process in zip(runs, taken, strict=True):
+                pool._give_back(task, process)
 
 
 # -- memory and time -----------------------------------------------------------------------------------------

@@ -124,7 +124,9 @@ class _Entries:
                     if result.structure is None or result.energy is None:
                         self.failures[result.reason] += 1
                         continue
-                    formula = result.structure.composition.alphabetical_formula
+                    # Composition.formula asks for electronegativities, which noble gases lack.
+                    amounts = sorted(result.structure.composition.get_el_amt_dict().items())
+                    formula = " ".join(f"{symbol}{amount:g}" for symbol, amount in amounts)
                     new[number, entry.id] = self._row(number, entry.id, formula, result.energy)
                 self.rows |= new
                 if new:
