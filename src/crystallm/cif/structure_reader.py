@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crystallm.cif import items, symmetry_items
+from crystallm.cif.block import CELL
 from crystallm.cif.items import Items, number
 from crystallm.cif.site_rows import FULL, SITE, Site, read_sites
 from crystallm.crystallography import cells, element_names, elements
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
     from crystallm.cif.symmetry_items import Setting
     from crystallm.crystallography.space_groups import Floats
 
-CELL = tuple(
-    f"_cell_{name}"
-    for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
-)
 MAX_IMAGES = 20_000
 """Most rows times operators."""
 SHARED = 0.1
@@ -121,8 +118,6 @@ def _vectors(block: Items) -> Floats:
         if column is None:
             raise TextError(f"it has no {name}")
         parameters.append(number(column[0], name)[0])
-    if any(x <= 0 for x in parameters):
-        raise TextError(f"no cell has these lengths and angles: {', '.join(f'{x:g}' for x in parameters)}")
     vectors = None if cells.impossible(parameters) else cells.pymatgen_vectors(parameters)
     if vectors is None:
         raise TextError(f"no cell has these lengths and angles: {', '.join(f'{x:g}' for x in parameters)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crystallm.cif.site_rows import FULL
 from crystallm.crystallography.cells import right_handed
 from crystallm.crystallography.element_names import element
 from crystallm.errors import TextError
@@ -21,8 +22,6 @@ MAX_ATOMS = 20_000
 """Maximum number of atoms in a cell."""
 MIN_VOLUME = 1e-3
 """Minimum volume of a cell, Å^3."""
-FULL = 1e-3
-"""Largest difference from 1 of a full site."""
 
 
 def shares(parts: Iterable[tuple[Any, Any]]) -> dict[str, float]:
