@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystallm.cif import tokenizer
 from crystallm.crystallography import formula, space_groups, wyckoff_assignment
 from crystallm.errors import InputError
 from crystallm.generation import choices, formula_units, interpretation
@@ -17,28 +16,15 @@ from crystallm.generation.generator import Generator
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.grammar import text_length
-from crystallm.language import get_language
 from crystallm.models.load import load_model
 from crystallm.models.model import Model
-from crystallm.network.config import ModelConfig
-from crystallm.network.transformer import GPT
 from crystallm.orbits import vocabulary
+from random_models import babbler
 
 
 @pytest.fixture(scope="module")
 def model(parrot) -> Model:
     return load_model(parrot, device="cpu")
-
-
-def babbler(language: str, context: int = 200) -> Model:
-    """A network that has learned nothing, with weights large enough that it has opinions."""
-    torch.manual_seed(3)
-    size = len(vocabulary.vocabulary() if language == "orbits" else tokenizer.vocabulary())
-    config = ModelConfig(language=language, vocab_size=size, context=context, n_layer=1, n_head=2, n_embd=16)
-    network = GPT(config).eval()
-    with torch.no_grad():
-        network.transformer.wte.weight.mul_(20)
-    return Model("babbler", network, get_language(language), config)
 
 
 # -- what cannot be is said, with what can
@@ -165,25 +151,6 @@ def test_z_is_weighted_by_the_probability_that_the_network_writes_this_compositi
     assert [choice.weight for choice in found] == pytest.approx(share.tolist(), rel=1e-4)
     assert [choice.log_likelihood for choice in found] == pytest.approx(np.log(share).tolist(), rel=1e-3)
     assert note.startswith("TiO2, Z = ")
-
-
-@pytest.mark.parametrize("language", ["orbits", "cif"])
-def test_formulas_that_are_weighed_together_have_the_weights_that_they_have_alone(language):
-    model = babbler(language)
-    names = ["TiO2", "NaCl", "Si", "Mg2SiO4", "Na501Cl", "TiO2"]
-    told = []
-    for name in names:
-        cells = [
-            (cell, model.language.prompt(cell.composition))
-            for cell in interpretation.candidate_cells(name, None, fitting=True)
-        ]
-        told.append(([(cell, prompt) for cell, prompt in cells if len(prompt) < 200], None))
-    together = formula_units.likely(model, told)
-    for one, (cells, weights) in zip(told, together, strict=True):
-        ((alone, expected),) = formula_units.likely(model, [one])
-        assert [cell.z for cell, _ in cells] == [cell.z for cell, _ in alone]
-        assert weights == pytest.approx(expected, abs=1e-4)
-        assert np.exp(weights).sum() == pytest.approx(1)
 
 
 def test_a_cell_that_the_context_cannot_hold_is_not_tried():

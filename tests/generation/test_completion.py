@@ -76,22 +76,6 @@ def test_a_crystal_like_another_keeps_group_and_positions(kagome, guesser):
     assert sum(crystal.ended for crystal in found) >= 3
 
 
-def test_the_published_language_keeps_the_group_alone(kagome):
-    tongue = language.get_language("cif")
-    text = tongue.text(template.template_prompt(kagome, "Y Mn6 Ge6", tongue))
-    assert text.startswith("data_Y1Mn6Ge6\n")
-    assert text.endswith("_symmetry_space_group_name_H-M P6/mmm\n")
-
-
-def test_elements_of_equal_counts_are_matched_by_electronegativity(textbook_structures):
-    assert template._match_elements(textbook_structures["rocksalt"], "OMg") == {"Na": "Mg", "Cl": "O"}
-    assert template._match_elements(textbook_structures["perovskite"], "CaSnO3") == {
-        "Sr": "Ca",
-        "Ti": "Sn",
-        "O": "O",
-    }
-
-
 @pytest.mark.parametrize("removed", ["Ca", "O"])
 def test_known_atoms_stay_where_they_are(host, guesser, removed):
     part = host.copy()

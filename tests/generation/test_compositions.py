@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import crystallm
-from crystallm.cif import tokenizer
+import random_models
 from crystallm.cif.writer import formula_unit
 from crystallm.crystallography import elements, space_groups
 from crystallm.crystals.selection import SelectionOptions
@@ -21,12 +21,8 @@ from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.grammar.composition import CompositionConstraint
 from crystallm.grammar.factory import make_grammar
-from crystallm.language import get_language
 from crystallm.models.load import load_model
 from crystallm.models.model import Model
-from crystallm.network.config import ModelConfig
-from crystallm.network.transformer import GPT
-from crystallm.orbits import vocabulary
 
 SMALL = 40  # atoms of a cell, at most
 
@@ -42,14 +38,7 @@ def parrot_model(parrot) -> Model:
 
 
 def babbler(language: str, context: int = 1024, seed: int = 3) -> Model:
-    """A network that has learned nothing, with weights large enough that it has opinions."""
-    torch.manual_seed(seed)
-    size = len(vocabulary.vocabulary() if language == "orbits" else tokenizer.vocabulary())
-    config = ModelConfig(language=language, vocab_size=size, context=context, n_layer=1, n_head=2, n_embd=16)
-    network = GPT(config).eval()
-    with torch.no_grad():
-        network.transformer.wte.weight.mul_(8)
-    return Model("babbler", network, get_language(language), config)
+    return random_models.babbler(language, context, seed, scale=8)
 
 
 def written(model: Model, n: int, seed: int, **asked) -> list[crystallm.Crystal]:

@@ -1,11 +1,10 @@
-"""Archives, prompts, tables, frames, databases, JSON: what is hostile or odd in each kind of file."""
+"""Archives, prompts, tables, frames, JSON: what is hostile or odd in each kind of file."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import json
-import sqlite3
 import tarfile
 import zipfile
 
@@ -13,7 +12,7 @@ import pytest
 
 from crystallm.sources import collection, parsing
 from crystallm.sources.entry import Entry
-from kinds import equal, refused, written
+from kinds import equal, refused
 
 # -- archives and prompts ------------------------------------------------------------------------------------
 
@@ -90,7 +89,7 @@ def test_an_archive_without_a_crystal_is_refused(tmp_path):
     assert "holds no CIF" in refused(tmp_path / "x.zip")
 
 
-# -- tables, frames, databases -------------------------------------------------------------------------------
+# -- tables and frames ---------------------------------------------------------------------------------------
 
 
 def test_a_table_tells_ids_and_splits(tmp_path):
@@ -131,41 +130,6 @@ def test_a_frame_may_say_anything_else():
     assert found.volume == pytest.approx(36)
     assert found[0].frac_coords.tolist() == [0.5, 0, 0]
     assert not found.site_properties
-
-
-def test_a_database_is_opened_to_be_read_alone(tmp_path, textbook_structures):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    path = written(folder, "all.db", textbook_structures)
-    before = path.read_bytes()
-    path.chmod(0o400)
-    folder.chmod(0o500)
-    try:
-        assert len(list(collection.read(path))) == 5
-    finally:
-        folder.chmod(0o700)
-    assert path.read_bytes() == before
-    assert [found.name for found in folder.iterdir()] == ["all.db"]
-    (folder / "all.db-journal").write_bytes(b"x")
-    assert "is being written" in refused(path)
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "CREATE TABLE crystals (id)",
-        "CREATE TABLE systems (id)",
-        "CREATE VIEW systems AS WITH RECURSIVE t(i) AS (SELECT 1 UNION ALL SELECT 1 FROM t) SELECT i FROM t",
-        "CREATE TABLE systems (id, positions, cell, pbc, key_value_pairs, numbers AS (zeroblob(1000)))",
-    ],
-)
-def test_other_databases_are_refused(tmp_path, statement):
-    with sqlite3.connect(tmp_path / "x.db") as database:
-        database.execute(statement)
-    database.close()
-    before = (tmp_path / "x.db").read_bytes()
-    refused(tmp_path / "x.db")
-    assert (tmp_path / "x.db").read_bytes() == before
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------
