@@ -52,6 +52,8 @@ def test_space_group_and_z_may_be_given() -> None:
     by_z = find_analogues(library(), {"Be": 1, "O": 1}, 5, z=4)
     assert [one.description.space_group for one in by_z] == [225]
     assert find_analogues(library(), {"Be": 1, "O": 1}, 5, z=3) == []
+    small = find_analogues(library(), {"Be": 1, "O": 1}, 5, max_atoms=4)
+    assert [one.description.space_group for one in small] == [186]
 
 
 def test_no_relative_is_no_candidate() -> None:

@@ -60,7 +60,7 @@ def rank(
             by,
             [crystal.energy for crystal in crystals],
             volumes=[volume_per_atom(structure_of(crystal)) for crystal in crystals],
-            weights=_weights(crystals),
+            weights=sample_weights([probability_of(crystal) for crystal in crystals]),
         )
         for crystal, cluster, number in zip(crystals, clusters, ranks, strict=True):
             crystal.cluster = cluster
@@ -158,13 +158,21 @@ def selected(
     return [i for i in indices if (number := ranks[i]) is not None and number <= last]
 
 
-def _weights(crystals: Sequence[Crystal]) -> list[float]:
-    """Return how much each crystal of a request counts, 1 for those that a network sampled."""
-    made = [crystal.source is not None and crystal.source.relative is not None for crystal in crystals]
-    return [
-        sum(made) * math.exp(crystal.log_likelihood) if of_relative else 1.0
-        for crystal, of_relative in zip(crystals, made, strict=True)
-    ]
+def probability_of(crystal: Crystal) -> float | None:
+    """Return the probability of a crystal that was made of a known one; None for a sampled one."""
+    if crystal.source is None or crystal.source.relative is None:
+        return None
+    return math.exp(crystal.log_likelihood)
+
+
+def sample_weights(probabilities: Sequence[float | None]) -> list[float]:
+    """Return how much each crystal of a request counts, 1 for those that a network sampled.
+
+    Args:
+        probabilities: see `probability_of`.
+    """
+    n_made = sum(value is not None for value in probabilities)
+    return [1.0 if value is None else n_made * value for value in probabilities]
 
 
 def volume_per_atom(structure: Structure | None) -> float | None:

@@ -45,6 +45,7 @@ class AnalogueGenerator:
         settings: name the device of energies; all else is for networks.
         first: index of the first sample of each request.
         starts: number of the first sample of each request.
+        max_atoms: largest number of atoms in a conventional cell; None: any.
 
     Raises:
         InputError: an impossible request, or one without a formula.
@@ -58,12 +59,15 @@ class AnalogueGenerator:
         *,
         first: Sequence[int] | None = None,
         starts: Sequence[int] | None = None,
+        max_atoms: int | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.library = library
         self.plans = [
-            request if isinstance(request, InterpretedRequest) else interpret(request) for request in requests
+            request if isinstance(request, InterpretedRequest) else interpret(request, max_atoms=max_atoms)
+            for request in requests
         ]
+        self._max_atoms = max_atoms
         for plan in self.plans:
             if plan.request.formula is None:
                 raise InputError("known crystals are looked up by a formula: give one, such as TiO2")
@@ -124,6 +128,7 @@ class AnalogueGenerator:
             start + n,
             space_group=None if plan.space_group is None else plan.space_group.number,
             z=None if plan.cell is None else plan.cell.z,
+            max_atoms=self._max_atoms,
         )
         return [
             self._crystal(analogue, self.first[index] + start + i, plan.note)
@@ -158,13 +163,22 @@ class CombinedGenerator:
         *,
         first: Sequence[int] | None = None,
         starts: Sequence[int] | None = None,
+        max_atoms: int | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.library = library
         self._selection = selection
         self._network = Generator(
-            model, requests, settings, selection, first=first, starts=starts, executor=executor
+            model,
+            requests,
+            settings,
+            selection,
+            first=first,
+            starts=starts,
+            max_atoms=max_atoms,
+            executor=executor,
         )
+        self._max_atoms = max_atoms
         self.plans, self.settings = self._network.plans, settings
         self.first, self.starts, self.executor = self._network.first, self._network.starts, executor
 
@@ -186,6 +200,11 @@ class CombinedGenerator:
         """Return an iterator over the crystals of some requests: made of relatives first, then sampled."""
         return self._both(indices, progress, valid=False)
 
+    def split(self, index: int) -> tuple[list[Crystal], Generator | None]:
+        """Return the crystals of a request that are made of known ones, and what samples the rest, if any."""
+        made, todo, sampler = self._split([index], valid=False)
+        return made[index], sampler if todo else None
+
     def generate_valid(
         self, indices: Sequence[int], *, progress: Callable[[int], None] | None = None
     ) -> Iterator[list[Crystal]]:
@@ -195,6 +214,16 @@ class CombinedGenerator:
     def _both(
         self, indices: Sequence[int], progress: Callable[[int], None] | None, *, valid: bool
     ) -> Iterator[list[Crystal]]:
+        made, todo, sampler = self._split(indices, valid=valid)
+        n_made = sum(map(len, made.values()))
+        shown = None if progress is None else lambda n: progress(n_made + n)
+        sampled = (sampler.generate_valid if valid else sampler.generate)(range(len(todo)), progress=shown)
+        return (made[i] + (next(sampled) if i in todo else []) for i in indices)
+
+    def _split(
+        self, indices: Sequence[int], *, valid: bool
+    ) -> tuple[dict[int, list[Crystal]], list[int], Generator]:
+        """Return what is made of known crystals, the requests that want more, and what samples for these."""
         halves = {
             i: (self.plans[i].request.n + 1) // 2
             for i in indices
@@ -215,10 +244,7 @@ class CombinedGenerator:
             starts=[self.starts[i] + len(made[i]) for i in todo],
             executor=self.executor,
         )
-        n_made = sum(map(len, made.values()))
-        shown = None if progress is None else lambda n: progress(n_made + n)
-        sampled = (sampler.generate_valid if valid else sampler.generate)(range(len(todo)), progress=shown)
-        return (made[i] + (next(sampled) if missing[i] > 0 else []) for i in indices)
+        return made, todo, sampler
 
     def _of_relatives(self, counts: dict[int, int], *, valid: bool) -> Iterator[list[Crystal]]:
         generator = AnalogueGenerator(
@@ -227,6 +253,7 @@ class CombinedGenerator:
             self.settings,
             first=[self.first[i] for i in counts],
             starts=[self.starts[i] // 2 for i in counts],
+            max_atoms=self._max_atoms,
             executor=self.executor,
         )
         return (generator.generate_valid if valid else generator.generate)(range(len(counts)))

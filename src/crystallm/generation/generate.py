@@ -71,8 +71,9 @@ def generate(
         settings: all sampling options; of the arguments above, those that are not at their default win.
         selection: which crystals to keep, how to rank them, and energies; by default all, in the order of
             their samples.
-        known: whether crystals are sampled, made of known ones, or both; by default sampled. Without a
-            network, crystals come in the order of their votes, and fewer than n if there are fewer relatives.
+        known: whether crystals are sampled, made of known ones, or both; by default half of each with the
+            bundled model, else sampled. Without a network, crystals come in the order of their votes, and
+            fewer than n if there are fewer relatives.
 
     Returns:
         n crystals in the order of their samples, or ranked. Some may be broken or invalid, see
@@ -84,7 +85,7 @@ def generate(
             of its range.
         CheckpointError: there is no such model.
     """
-    from crystallm.models.load import load_model
+    from crystallm.models.load import list_models, load_model
     from crystallm.models.model import Model
 
     formula = _formula_text(formula)
@@ -114,7 +115,8 @@ def generate(
         require(selection.energy)
     # Before a model is loaded, which takes longer.
     interpret(request, fitting=settings.constraints == "full")
-    known = known or ReferenceOptions()
+    bundled = settings.model in list_models() and formula is not None
+    known = (known or ReferenceOptions()).resolved(bundled=bundled)
     library = library_of(known)
     network = model if isinstance(model, Model) and known.crystals_from != "references" else None
     if known.crystals_from != "references" and network is None:

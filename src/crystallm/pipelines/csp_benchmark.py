@@ -135,7 +135,7 @@ def run(
         files.check_place(options.out)
     path, split = find_data(name, options.split, options.data_dir)
     references = read_references(path, split=split, entries=options.limit)
-    known = known or ReferenceOptions.defaults()
+    known = (known or ReferenceOptions.defaults()).resolved(bundled=False)
     on_cluster = execution.cluster is not None and known.crystals_from == "network"
     samples, question = _samples(references, options, sampling, known, on_cluster=on_cluster)
     question |= {

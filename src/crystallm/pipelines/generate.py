@@ -78,7 +78,8 @@ def run(
     requests, single = _requests(request, sampling, selection, options)
     if options.out is not None:
         files.check_place(options.out)
-    known = known or ReferenceOptions.defaults()
+    bundled = sampling.model in load.list_models() and (single is None or single.formula is not None)
+    known = (known or ReferenceOptions.defaults()).resolved(bundled=bundled)
     model, survey = _survey(requests, sampling, selection, place, known=known, progress=progress)
     run = _Run(requests, single, sampling, selection, options, place, model, survey, known)
     return run.generate(progress)

@@ -90,6 +90,7 @@ def find_analogues(
     *,
     space_group: int | None = None,
     z: int | None = None,
+    max_atoms: int | None = None,
     similarity: Similarity | None = None,
 ) -> list[Analogue]:
     """Return the best candidates for a composition, best first.
@@ -100,11 +101,13 @@ def find_analogues(
         n: largest number of candidates.
         space_group: number of the group that all must have; None: any.
         z: formula units in the conventional cell that all must have; None: any.
+        max_atoms: largest number of atoms in the conventional cell; None: any.
         similarity: of elements; the fitted one by default.
     """
     proportions, symbols = roles_of(counts)
     similarity = similarity or default_similarity()
-    candidates = _vote(library, proportions, symbols, similarity, space_group=space_group, z=z)
+    wanted = _wanted(library, proportions, space_group, z, max_atoms)
+    candidates = _vote(library, proportions, symbols, similarity, wanted)
     total = sum(candidate.votes for candidate in candidates)
     distances = [one.distance for one in candidates if one.distance > SAME] or [0.0]
     trust = similarity.trust(min(distances))
@@ -132,16 +135,13 @@ def _vote(
     proportions: tuple[int, ...],
     symbols: tuple[str, ...],
     similarity: Similarity,
-    *,
-    space_group: int | None,
-    z: int | None,
+    wanted: NDArray[np.bool_],
 ) -> list[_Candidate]:
     """Return all candidates with their votes, nearest first."""
     orders = list(assignments(proportions))
     distances = _distances(library, proportions, symbols, similarity, orders)
     start, _ = library.range_of(proportions)
-    if space_group is not None or z is not None:
-        distances[:, ~_wanted(library, proportions, space_group, z)] = np.inf
+    distances[:, ~wanted] = np.inf
     groups: dict[tuple[int, Positions], list[_Candidate]] = {}
     for order, index in _nearest(distances, N_RELATIVES):
         row, distance = start + index, float(distances[order, index])
@@ -181,16 +181,25 @@ def _distances(
 
 
 def _wanted(
-    library: Library, proportions: Sequence[int], space_group: int | None, z: int | None
+    library: Library,
+    proportions: Sequence[int],
+    space_group: int | None,
+    z: int | None,
+    max_atoms: int | None,
 ) -> NDArray[np.bool_]:
-    """Return which crystals of some proportions have the space group and Z."""
+    """Return which crystals of some proportions have the space group, Z and at most so many atoms."""
     start, end = library.range_of(proportions)
+    if space_group is None and z is None and max_atoms is None:
+        return np.ones(end - start, bool)
+    n_atoms = sum(proportions)
     codes, inverse = np.unique(library.codes[start:end], return_inverse=True)
     good = []
     for code in codes.tolist():
         prototype = library.prototype(code)
         good.append(
-            (space_group is None or prototype.space_group == space_group) and (z is None or prototype.z == z)
+            (space_group is None or prototype.space_group == space_group)
+            and (z is None or prototype.z == z)
+            and (max_atoms is None or prototype.z * n_atoms <= max_atoms)
         )
     return np.array(good, bool)[inverse]
 

@@ -11,12 +11,24 @@ from crystallm.options import NOT_DECIDING, Flag, Options
 class ReferenceOptions(Options):
     """Where candidates come from: a network, or known crystals with other elements."""
 
-    crystals_from: Annotated[Literal["network", "references", "both"], Flag(name="--from")] = "network"
+    crystals_from: Annotated[Literal["auto", "network", "references", "both"], Flag(name="--from")] = "auto"
     """network: crystals are sampled; references: they are made of known crystals of the same proportions, by
-    replacing elements; both: half of each."""
+    replacing elements; both: half of each; auto: both with the bundled model or where --references names
+    crystals, else network."""
     references: Annotated[tuple[Path, ...], Flag(several=True)] = ()
     """Libraries of known crystals (see crystallm references build), or collections of crystals, such as a
     folder of CIFs; default: the library of this package."""
+
+    def resolved(self, *, bundled: bool) -> Self:
+        """Return the options with `auto` replaced by what it stands for.
+
+        Args:
+            bundled: whether crystals of the library of this package may be used.
+        """
+        if self.crystals_from != "auto":
+            return self
+        use = "both" if bundled or self.references else "network"
+        return self.model_copy(update={"crystals_from": use})
 
     def absolute(self) -> Self:
         """Return the options with absolute paths, for workers in other folders."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from crystallm.energy.options import EnergyModelOptions, RelaxOptions
 from crystallm.generation.request import CellOptions, Request, SamplingOptions
 from crystallm.options import same
+from crystallm.references.options import ReferenceOptions
 from crystallm.sources.options import ReadOptions
 from crystallm.structure_search.options import Preset, SearchOptions
 
@@ -133,6 +134,12 @@ class GenerateRequest(CellRequest):
     temperature: float = same(SamplingOptions, "temperature", le=10)
     top_k: int | None = same(SamplingOptions, "top_k", le=100_000)
     top_p: float | None = same(SamplingOptions, "top_p")
+    crystals_from: Literal["auto", "network", "references", "both"] = same(
+        ReferenceOptions,
+        "crystals_from",
+        description="network: crystals are sampled; references: they are made of known crystals by replacing "
+        "elements; both: half of each, where the formula has relatives; auto: both with the bundled model.",
+    )
     relax: bool = same(
         EnergyModelOptions, "relax", description="Relax each crystal and keep its symmetry; needs energy."
     )

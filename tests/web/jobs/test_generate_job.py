@@ -6,6 +6,13 @@ import pytest
 
 import crystallm
 from crystallm.generation.request import Request, SamplingOptions
+from crystallm.models.load import load_model
+from crystallm.references.options import ReferenceOptions
+from crystallm.web.jobs.generate_job import plan
+from crystallm.web.jobs.services import JobServices
+from crystallm.web.metrics import Metrics
+from crystallm.web.options import ServerLimits
+from crystallm.web.schemas import GenerateRequest
 from web_requests import RUTILE
 
 
@@ -43,6 +50,32 @@ def test_so_does_one_of_several_jobs_that_run_together(body, served, parrot):
     assert [one.get("cif") for one in state["crystals"]] == [_cif(crystal) for crystal in crystals]
     for other in others:
         assert served.over(other)["state"] == "done"
+
+
+@pytest.mark.parametrize("source", ["both", "references"])
+def test_known_crystals_give_those_of_generate(source, served, parrot):
+    state = served.done(
+        {"kind": "generate", "formula": "NaCl", "z": 4, "n": 4, "seed": 1, "crystals_from": source}
+    )
+    known = ReferenceOptions(crystals_from=source)
+    crystals = crystallm.generate("NaCl", z=4, n=4, seed=1, model=parrot, known=known)
+    summaries = state["crystals"]
+    assert [one.get("cif") for one in summaries] == [_cif(crystal) for crystal in crystals]
+    for crystal, summary in zip(crystals, summaries, strict=True):
+        relative = crystal.source.relative
+        assert summary.get("relative") == (None if relative is None else relative._asdict())
+        assert ("tokens" in summary) == (relative is None)
+    assert summaries[0]["relative"]["id"]
+    assert 0 < summaries[0]["probability"] <= 1
+    assert summaries[0]["rank"]
+
+
+def test_known_crystals_respect_the_largest_cell_of_the_server(parrot):
+    services = JobServices({"parrot": load_model(parrot)}, [], ServerLimits(max_cell_atoms=7), Metrics())
+    request = GenerateRequest(kind="generate", formula="NaCl", n=6, crystals_from="references")
+    made = plan(services, request).made
+    assert made
+    assert all(len(crystal.structure) <= 7 for crystal in made)
 
 
 def _cif(crystal):

@@ -35,11 +35,12 @@ REQUESTED, CHOSEN, FORCED, SAMPLED = 0, 1, 2, 3
 
 
 def crystal_summary(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Summarise a sampled crystal.
+    """Summarise a generated crystal.
 
     Args:
-        task: `language`, `ids`, `n_requested` (tokens of the request), `n_prompt` (with chosen ones),
-            `forced`, `log_probs`, `log_likelihood`, `ended`, and `check`: whether to check its validity.
+        task: `language`, `ids`, `n_requested` (tokens of the request), `log_likelihood`, `ended`, and
+            `check`: whether to check its validity; of a sampled one also `n_prompt` (with chosen tokens),
+            `forced` and `log_probs`.
     """
     from crystallm.crystals.crystal import Crystal
     from crystallm.language import get_language
@@ -56,8 +57,9 @@ def crystal_summary(task: Mapping[str, Any]) -> dict[str, Any]:
         "log_likelihood": _finite(task["log_likelihood"]),
         "n_tokens": len(task["ids"]),
         "ended": task["ended"],
-        "tokens": _tokens(task, language.vocabulary()),
     }
+    if "forced" in task:
+        summary["tokens"] = _tokens(task, language.vocabulary())
     if task["check"]:
         with quiet_libraries():
             summary |= validity_summary(crystal.validity)

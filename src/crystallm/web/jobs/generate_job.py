@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm.energy.relaxation import RelaxOptions
+from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import SamplingOptions
+from crystallm.models.load import list_models
+from crystallm.references.load import load_library
+from crystallm.references.options import ReferenceOptions
 from crystallm.web.jobs.ranking import rank
 from crystallm.web.request_check import generation_request
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from crystallm.web.jobs.services import JobServices
     from crystallm.web.schemas import GenerateRequest
 
-    Drafts = list[tuple[SequenceRequest, Callable[[Sample], Crystal]]]
+    Draft = tuple[SequenceRequest, Callable[[Sample], Crystal]]
 
 
 async def run(services: JobServices, job: Job, request: GenerateRequest) -> None:
@@ -28,15 +32,37 @@ async def run(services: JobServices, job: Job, request: GenerateRequest) -> None
     await GenerateJob(services, job, request).run()
 
 
-def plan(services: JobServices, request: GenerateRequest) -> tuple[str, Drafts]:
-    """Return how a request is interpreted, and for each sample its sequence and the way to its crystal."""
+class Plan(NamedTuple):
+    """What a job generates.
+
+    Attributes:
+        note: how the request is interpreted.
+        made: crystals that are made of known ones; they come first.
+        drafts: for each sampled crystal its sequence and the way from the sample to the crystal.
+    """
+
+    note: str
+    made: list[Crystal]
+    drafts: list[Draft]
+
+
+def plan(services: JobServices, request: GenerateRequest) -> Plan:
+    """Return what a request generates."""
     model = services.model(request.model)
     sampling = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
     options = SamplingOptions.build(sampling | {"model": model.name, "seed": request.seed or 0})
-    generator = Generator(
-        model, [generation_request(request)], options, max_atoms=services.limits.max_cell_atoms
-    )
-    return generator.note(0), generator.sequence_requests(0)
+    requests, max_atoms = [generation_request(request)], services.limits.max_cell_atoms
+    bundled = model.name in list_models()
+    known = ReferenceOptions(crystals_from=request.crystals_from).resolved(bundled=bundled)
+    if known.crystals_from == "references":
+        analogues = AnalogueGenerator(load_library(), requests, options, max_atoms=max_atoms)
+        return Plan(analogues.note(0), next(analogues.generate([0])), [])
+    if known.crystals_from == "network" or request.formula is None:
+        generator = Generator(model, requests, options, max_atoms=max_atoms)
+        return Plan(generator.note(0), [], generator.sequence_requests(0))
+    both = CombinedGenerator(model, load_library(), requests, options, max_atoms=max_atoms)
+    made, sampler = both.split(0)
+    return Plan(both.note(0), made, [] if sampler is None else sampler.sequence_requests(0))
 
 
 class GenerateJob:
@@ -51,26 +77,32 @@ class GenerateJob:
 
     async def run(self) -> None:
         """Generate what is missing."""
-        note, drafts = await asyncio.to_thread(plan, self._services, self._request)
+        note, made, drafts = await asyncio.to_thread(plan, self._services, self._request)
         earlier = await asyncio.to_thread(self._job.results)
         self._summaries = {summary["number"]: summary for summary in earlier["crystals"]}
         self._lowest = min((point["energy"] for point in earlier.get("curve", ())), default=None)
-        missing = [number for number in range(len(drafts)) if number not in self._summaries]
-        self._job.set_state("running", note=note, total=self._request.n)
+        n_made = len(made)
+        missing = [i for i in range(len(drafts)) if n_made + i not in self._summaries]
+        self._job.set_state("running", note=note, total=n_made + len(drafts))
         model = self._services.model(self._request.model).name
         async with asyncio.TaskGroup() as group:
             for summary in self._summaries.values():
                 if self._request.energy is not None and "energy" not in summary:  # interrupted before it
                     group.create_task(self._add_energy(summary, len(self._summaries)))
-            sequences = [drafts[number][0] for number in missing]
+            for number, crystal in enumerate(made):
+                if number not in self._summaries:
+                    group.create_task(self._finish(number, None, crystal, group))
+            sequences = [drafts[i][0] for i in missing]
             async for index, sample in self._services.sample(model, sequences):
-                number = missing[index]
-                crystal = drafts[number][1](sample)
-                group.create_task(self._finish(number, sample, crystal, group))
+                i = missing[index]
+                crystal = drafts[i][1](sample)
+                group.create_task(self._finish(n_made + i, sample, crystal, group))
         await self._rank(self._summaries)
 
-    async def _finish(self, number: int, sample: Sample, crystal: Crystal, group: asyncio.TaskGroup) -> None:
-        """Report a sampled crystal and its energy."""
+    async def _finish(
+        self, number: int, sample: Sample | None, crystal: Crystal, group: asyncio.TaskGroup
+    ) -> None:
+        """Report a crystal and its energy."""
         summary = await self._services.summary(number, sample, crystal)
         self._job.add_event("crystal", summary)
         self._services.metrics.crystals.labels("generate").inc()

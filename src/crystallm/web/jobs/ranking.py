@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystallm.crystals.ranking import rank_samples
+from crystallm.crystals.ranking import rank_samples, sample_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,7 @@ async def rank(
         "energy" if by_energy else "agreement",
         [summary.get("energy") for summary in ordered],
         volumes=[(summary.get("relaxed") or summary).get("volume_per_atom") for summary in ordered],
+        weights=sample_weights([summary.get("probability") for summary in ordered]),
     )
     updates = [
         {

@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from crystallm.crystals.ranking import probability_of
 from crystallm.energy import calculations, protocol, worker
 from crystallm.errors import CrystallmError
 from crystallm.execution.pool import ProcessPool
@@ -181,24 +182,34 @@ class JobServices:
             engine.drop(job)
 
     async def summary(
-        self, number: int, sample: Sample, crystal: Crystal, *, check: bool = True
+        self, number: int, sample: Sample | None, crystal: Crystal, *, check: bool = True
     ) -> dict[str, Any]:
-        """Return the summary of crystal `number` of a job; `check=False` if it was checked already."""
+        """Return the summary of crystal `number` of a job.
+
+        Args:
+            sample: that it was read from; None for one that was made of a known crystal.
+            check: whether to check it; False if it was checked already.
+        """
         source = crystal.source
         head: dict[str, Any] = {"number": number}
         if source is not None:
             head |= {"seed": source.seed, "sample_index": source.index, "model": source.model}
             head["request"] = source.request
-        task = {
+            if source.relative is not None:
+                head |= {"relative": source.relative._asdict(), "probability": probability_of(crystal)}
+        task: dict[str, Any] = {
             "language": crystal.language.name,
             "ids": list(crystal.ids),
             "n_requested": crystal.n_prompt,
-            "n_prompt": sample.n_prompt,
-            "forced": [int(is_forced) for is_forced in sample.forced],
-            "log_probs": list(sample.log_probs),
             "log_likelihood": crystal.log_likelihood,
             "ended": crystal.ended,
         }
+        if sample is not None:
+            task |= {
+                "n_prompt": sample.n_prompt,
+                "forced": [int(is_forced) for is_forced in sample.forced],
+                "log_probs": list(sample.log_probs),
+            }
         checked: dict[str, Any] = {}
         if check:
             try:

@@ -1,7 +1,7 @@
 /* The cards of a run: one a crystal, sorted and filtered. */
 import { $, fill, h } from "./dom.js";
 import { Stage, picture } from "./scene.js";
-import { cell, group, number, plural } from "./typeset.js";
+import { cell, formula, group, number, plural } from "./typeset.js";
 
 const LAST = Number.POSITIVE_INFINITY;
 /** Orders by name: what they are called, and the number by which they rise. */
@@ -134,7 +134,8 @@ export class Cards {
     ] : [];
     if (crystal.energy !== undefined) rows.push(["eV/atom", crystal.energy === null ? crystal.energy_reason ?? "–" : number(crystal.energy, 3)]);
     if (crystal.energy_call) rows.push(["found", `try ${crystal.simulation}, energy ${crystal.energy_call}`]);
-    if (crystal.log_likelihood !== undefined) rows.push(["log-likelihood, nats", number(crystal.log_likelihood, 1)]);
+    if (crystal.relative) rows.push(["probability", `${number(100 * crystal.probability, 0)} %`]);
+    else if (crystal.log_likelihood !== undefined) rows.push(["log-likelihood, nats", number(crystal.log_likelihood, 1)]);
     return [
       h("div", { class: "head" },
         now.space_group ? group(now.space_group) : h("strong", {}, crystal.relaxed ? "Group unknown" : "No crystal"),
@@ -143,6 +144,7 @@ export class Cards {
         crystal.plausible === undefined ? null : h("span", { class: `badge ${crystal.plausible ? "good" : "bad"}` }, crystal.plausible ? "plausible" : "not plausible"),
         sized > 1 && h("span", { class: "badge many", title: "Samples that are the same crystal" }, `${sized} agree`),
         crystal.relaxed && h("span", { class: "badge many" }, crystal.relaxed.converged ? "relaxed" : "part relaxed")),
+      crystal.relative ? h("p", { class: "relative", title: "Made of this known crystal by exchanging elements" }, "like ", formula(crystal.relative.formula), `, ${crystal.relative.id}`) : null,
       !crystal.plausible && crystal.reasons?.length ? h("p", { class: "reasons", title: crystal.reasons.join("; ") }, crystal.reasons.join("; ")) : null,
       h("dl", {}, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     ];

@@ -105,7 +105,9 @@ function facts(job, crystal) {
     ["before relaxation", crystal.relaxed ? `${number(crystal.relaxed.energy_before, 4)} eV/atom, ${plural(crystal.relaxed.steps, "step")}` : null],
     ["rank", crystal.rank ? `#${crystal.rank}` : null],
     ["samples that agree", crystal.cluster_size ?? null],
-    ["log-likelihood", crystal.log_likelihood === undefined ? null : `${number(crystal.log_likelihood, 2)} nats, ${plural(crystal.n_tokens, "token")}`],
+    ["made of", crystal.relative ? [formula(crystal.relative.formula), `, ${crystal.relative.id} of ${crystal.relative.source}, distance ${number(crystal.relative.distance, 2)}`] : null],
+    ["probability", crystal.relative ? `${number(100 * crystal.probability, 1)} %` : null],
+    ["log-likelihood", crystal.relative || crystal.log_likelihood === undefined ? null : `${number(crystal.log_likelihood, 2)} nats, ${plural(crystal.n_tokens, "token")}`],
     ["request", crystal.request ? sentence(crystal.request) : null],
     ["model, seed, sample", crystal.model ? `${crystal.model}, ${crystal.seed}, ${crystal.sample_index}` : null],
   ];
@@ -131,7 +133,7 @@ function symmetry(job, crystal) {
       h("thead", {}, h("tr", {}, ["Element", "Wyckoff", "x", "y", "z"].map((name, i) => h("th", { scope: "col", class: i > 1 ? "num" : "" }, name)))),
       h("tbody", {}, crystal.orbits.map((orbit) => h("tr", {},
         h("td", {}, legend([orbit.element])), h("td", {}, orbit.wyckoff), [0, 1, 2].map((axis) => fixed(orbit, axis))))))),
-    h("p", { class: "hint" }, "Coloured coordinates are free: the network chose them. The others follow from the position."),
+    h("p", { class: "hint" }, `Coloured coordinates are free: ${crystal.relative ? "those of the known crystal" : "the network chose them"}. The others follow from the position.`),
   ];
 }
 

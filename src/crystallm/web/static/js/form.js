@@ -6,9 +6,9 @@ import { legend } from "./scene.js";
 import { build, withElement } from "./table.js";
 import { formula as typeset, group, plural } from "./typeset.js";
 
-const FIELDS = ["formula", "z", "n", "space_group", "energy", "relax", "temperature", "simulations", "seed", "model", "kind"];
+const FIELDS = ["formula", "z", "n", "space_group", "energy", "relax", "crystals_from", "temperature", "simulations", "seed", "model", "kind"];
 /** Fields as they are called in an address, and what they are where it does not say. */
-const ADDRESS = { formula: "", z: "", space_group: "", n: "8", temperature: "1", energy: "", relax: "", search: "", simulations: "100", seed: "", model: "" };
+const ADDRESS = { formula: "", z: "", space_group: "", n: "8", temperature: "1", crystals_from: "auto", energy: "", relax: "", search: "", simulations: "100", seed: "", model: "" };
 
 export class Form {
   /** @param {(request: object) => void} submit called with the request, its seed drawn */
@@ -40,7 +40,7 @@ export class Form {
 
   wire() {
     $("formula").addEventListener("input", () => this.changed("formula"));
-    for (const id of ["z", "n", "energy", "seed", "model", "relax", "search", "simulations"]) $(id).addEventListener("input", () => this.changed(id));
+    for (const id of ["z", "n", "energy", "seed", "model", "relax", "crystals_from", "search", "simulations"]) $(id).addEventListener("input", () => this.changed(id));
     $("temperature").addEventListener("input", () => { $("temperature-shown").textContent = Number($("temperature").value).toFixed(2); });
     $("key").addEventListener("change", () => { api.setKey($("key").value); this.reading(); });
     const opener = $("open-table");
@@ -180,7 +180,7 @@ export class Form {
       model: $("model").value || null, energy,
     };
     if (search) return { kind: "search", ...base, simulations };
-    return { kind: "generate", ...base, n, temperature: Number($("temperature").value), relax: energy !== null && $("relax").checked };
+    return { kind: "generate", ...base, n, crystals_from: $("crystals_from").value, temperature: Number($("temperature").value), relax: energy !== null && $("relax").checked };
   }
 
   /** A request as the query of an address, which gives the same crystals again. */
