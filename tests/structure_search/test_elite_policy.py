@@ -8,6 +8,7 @@ from crystallm.grammar import factory
 from crystallm.language import get_language
 from crystallm.orbits import parameters
 from crystallm.structure_search.elite_policy import MIN_FAMILY, ElitePolicy
+from crystallm.structure_search.known_starts import KnownStart
 from crystallm.structure_search.options import EliteOptions
 from crystallm.structure_search.policy import Outcome, Proposal, SearchPrompt
 from crystallm.structure_search.prefixes import PrefixExplorer
@@ -22,10 +23,10 @@ PROMPT = tuple(LANGUAGE.prompt(COMPOSITION))
 def policy():
     """A policy that always starts from a good crystal once it knows one."""
 
-    def make(**options):
+    def make(*known, **options):
         prefixes = PrefixExplorer(LANGUAGE, factory.make_grammar("orbits", COMPOSITION), 128)
         given = EliteOptions.build({"warm_up": 1, "explore_share": 0.0, **options})
-        return ElitePolicy(given, 0, [SearchPrompt(PROMPT, 1.0)], prefixes)
+        return ElitePolicy(given, 0, [SearchPrompt(PROMPT, 1.0)], prefixes, known)
 
     return make
 
@@ -41,6 +42,13 @@ def test_the_first_simulations_sample_from_the_prompt(policy):
     elites.learn(*outcomes(3))
     assert {proposal.move for proposal in elites.propose(0, 5)} == {"sample"}
     assert "sample" not in {proposal.move for proposal in elites.propose(5, 20)}
+
+
+def test_known_crystals_come_before_all_others(policy):
+    known = [KnownStart(tuple(LANGUAGE.ids(RUTILE.format(i))), 0) for i in range(2)]
+    proposals = policy(*known, warm_up=5).propose(0, 5)
+    assert [proposal.move for proposal in proposals] == ["relative", "relative", "sample", "sample", "sample"]
+    assert [proposal.ids for proposal in proposals[:2]] == [start.ids for start in known]
 
 
 def test_duplicates_and_crystals_without_energy_are_no_start(policy):

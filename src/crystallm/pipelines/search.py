@@ -11,10 +11,13 @@ from crystallm.crystals import annotation, table
 from crystallm.energy.registry import require
 from crystallm.errors import InputError
 from crystallm.execution.pool import ProcessPool
+from crystallm.generation.analogues import library_of
 from crystallm.generation.generator import Generator
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import CellOptions, Request, with_default_z
-from crystallm.models.load import load_model
+from crystallm.models.load import list_models, load_model
+from crystallm.pipelines.samples import known_facts
+from crystallm.references.options import ReferenceOptions
 from crystallm.storage import files, run_folder
 from crystallm.storage import tables as storage_tables
 from crystallm.structure_search.api import best_first, best_so_far
@@ -60,6 +63,7 @@ def run(
     relative: RelativeEnergyOptions,
     run_options: SearchRunOptions,
     *,
+    known: ReferenceOptions | None = None,
     workers: int = 1,
     show: Show,
 ) -> SearchResult:
@@ -79,6 +83,8 @@ def run(
         _check_hull(Path(relative.hull), interpreted)
     if run_options.out is not None:
         files.check_place(run_options.out)
+    bundled = sampling.model in list_models() and options.method == "elites"
+    known = (known or ReferenceOptions.defaults()).resolved(bundled=bundled)
     model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
     Generator(model, [interpreted], sampling).check()
     name = LABELS[options.method]
@@ -90,7 +96,7 @@ def run(
     results: list[SearchResult] = []
     with ProcessPool(workers) as pool:
         for name, arm in arms.items():
-            search = arm.prepare(model, request, sampling, workers)
+            search = arm.prepare(model, request, sampling, known, workers)
             search.executor = pool
             with show(name) as advance:
                 arm.search(search, advance)
@@ -122,17 +128,27 @@ class _Arm:
     options: SearchOptions
     folder: Path | None
 
-    def prepare(self, model: Model, request: Request, sampling: SamplingOptions, workers: int) -> Search:
+    def prepare(
+        self,
+        model: Model,
+        request: Request,
+        sampling: SamplingOptions,
+        known: ReferenceOptions,
+        workers: int,
+    ) -> Search:
         """Return the search, as far as its log has it."""
         path = None
         if self.folder is not None:
             path = self.folder / LOG
             if path.exists() and not (self.folder / run_folder.CONFIG).exists():
                 raise InputError(f"{path} is of another origin: choose another folder with --out")
-            run_folder.RunFolder(self.folder, self._configuration(model, request, sampling), COLUMNS).open()
-        return Search(model, request, self.options, sampling, path, workers)
+            configuration = self._configuration(model, request, sampling, known)
+            run_folder.RunFolder(self.folder, configuration, COLUMNS).open()
+        return Search(model, request, self.options, sampling, path, workers, library=library_of(known))
 
-    def _configuration(self, model: Model, request: Request, sampling: SamplingOptions) -> dict[str, Any]:
+    def _configuration(
+        self, model: Model, request: Request, sampling: SamplingOptions, known: ReferenceOptions
+    ) -> dict[str, Any]:
         """Return the configuration of the run, without the limits, under which it may be continued."""
         return run_folder.RunFolder.configuration(
             "search",
@@ -140,6 +156,7 @@ class _Arm:
             weights=model.fingerprint,
             request=request.model_dump(exclude={"n", "prompt"}),
             search=self.options.model_dump(exclude={*BOUNDS, "energy_timeout"}),
+            **known_facts(known),
         )
 
     def search(self, search: Search, advance: Callable[[State], None]) -> None:

@@ -187,7 +187,7 @@ def _wanted(
     z: int | None,
     max_atoms: int | None,
 ) -> NDArray[np.bool_]:
-    """Return which crystals of some proportions have the space group, Z and at most so many atoms."""
+    """Return which crystals of some proportions have the space group, Z and at most `max_atoms`."""
     start, end = library.range_of(proportions)
     if space_group is None and z is None and max_atoms is None:
         return np.ones(end - start, bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from crystallm.options import NOT_DECIDING, Flag, Options
+from crystallm.options import NOT_DECIDING, Flag, Options, same
 
 
 class ReferenceOptions(Options):
@@ -33,6 +33,18 @@ class ReferenceOptions(Options):
     def absolute(self) -> Self:
         """Return the options with absolute paths, for workers in other folders."""
         return self.model_copy(update={"references": tuple(path.resolve() for path in self.references)})
+
+
+class SearchReferenceOptions(ReferenceOptions):
+    """Where the crystals of a search come from."""
+
+    crystals_from: Annotated[Literal["auto", "network", "both"], Flag(name="--from")] = same(
+        ReferenceOptions,
+        "crystals_from",
+        description="network: all crystals are sampled; both: the first ones are made of known crystals of "
+        "the same proportions, by replacing elements; auto: both with the bundled model or where "
+        "--references names crystals, else network. For the method elites.",
+    )
 
 
 class LibraryOptions(Options):

@@ -8,10 +8,12 @@ from typing import Literal
 
 from crystallm.crystals.crystal import Crystal
 from crystallm.errors import InputError
+from crystallm.generation.analogues import library_of
 from crystallm.generation.generate import sampling_options
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
 from crystallm.models.model import Model
+from crystallm.references.options import ReferenceOptions
 from crystallm.structure_search.options import Preset, SearchOptions, sampling_of
 from crystallm.structure_search.results import SearchSample
 from crystallm.structure_search.search import LOG, Search
@@ -63,6 +65,7 @@ def search(
     preset: Preset = "default",
     settings: SamplingOptions | None = None,
     options: SearchOptions | None = None,
+    known: ReferenceOptions | None = None,
 ) -> list[Crystal]:
     """Search for crystals of low energy.
 
@@ -81,6 +84,7 @@ def search(
         preset: `default`, or `paper`, the tree search of the paper.
         settings: all sampling options; of the arguments above, those that are not at their default win.
         options: all options of the search, likewise.
+        known: whether the first crystals are made of known ones; by default with the bundled model.
 
     Returns:
         Valid crystals with an energy, each structure once, the lowest energy first.
@@ -91,7 +95,7 @@ def search(
         CrystallmError: a model does not exist or cannot be loaded.
     """
     from crystallm.energy.registry import require
-    from crystallm.models.load import load_model
+    from crystallm.models.load import list_models, load_model
     from crystallm.models.model import Model
 
     given = {} if options is None else options.model_dump(exclude_unset=True)
@@ -116,7 +120,9 @@ def search(
     interpret(request, fitting=sampling.constraints == "full")
     if not isinstance(model, Model):
         model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
-    run = Search(model, request, options, sampling, workers=workers)
+    bundled = sampling.model in list_models() and options.method == "elites"
+    known = (known or ReferenceOptions.defaults()).resolved(bundled=bundled)
+    run = Search(model, request, options, sampling, workers=workers, library=library_of(known))
     samples = run.run()
     if run.stopped:
         LOG.warning("%s: the search ended early: %s", formula, run.stopped)

@@ -1,8 +1,9 @@
 """Search near the best crystals so far.
 
-A share of the simulations samples from the prompt. The others start from a good crystal, drawn in two steps:
-first its family (crystals that differ only in numbers), whose best has the energy E, with weight
-exp(-(E - lowest E) / energy_scale); in it the k-th best crystal with weight exp(-k / rank_scale). Then
+The first simulations are crystals made of known ones, if there are some. Of the others a share samples from
+the prompt. The rest start from a good crystal, drawn in two steps: first its family (crystals that differ
+only in numbers), whose best has the energy E, with weight exp(-(E - lowest E) / energy_scale); in it the k-th
+best crystal with weight exp(-k / rank_scale). Then
 
     resample   its prefix up to a random choice is kept, the rest is sampled again
     mutate     one of its numbers is changed by some steps
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from crystallm.crystallography.space_groups import Floats
+    from crystallm.structure_search.known_starts import KnownStart
     from crystallm.structure_search.options import EliteOptions
     from crystallm.structure_search.policy import Outcome, SearchPrompt
     from crystallm.structure_search.prefixes import Ids, PrefixExplorer
@@ -55,14 +57,21 @@ class ElitePolicy:
 
     Crystals that differ only in numbers are a family; in the published language all are one family.
         prefixes: finds the choices of a sequence.
+        known: crystals to begin with.
     """
 
     def __init__(
-        self, options: EliteOptions, seed: int, roots: Sequence[SearchPrompt], prefixes: PrefixExplorer
+        self,
+        options: EliteOptions,
+        seed: int,
+        roots: Sequence[SearchPrompt],
+        prefixes: PrefixExplorer,
+        known: Sequence[KnownStart] = (),
     ) -> None:
         self._options = options
         self._seed = seed
         self._roots = roots
+        self._known = known
         self._prefixes = prefixes
         self._has_parameters = prefixes.language.has_parameters
         self._sampling = Sampling(seed, roots)
@@ -91,6 +100,11 @@ class ElitePolicy:
 
     def _propose(self, number: int) -> Proposal:
         random, options = random_stream(self._seed, number), self._options
+        if number < len(self._known):
+            known = self._known[number]
+            n_prompt = len(self._roots[known.root].prompt)
+            ids = self._prefixes.extend(known.ids[:n_prompt], known.ids[n_prompt:], n_prompt)
+            return Proposal(ids, known.root, "relative")
         if number < options.warm_up or not self._families or random.random() < options.explore_share:
             return self._sampling.propose_one(random)
         family = self._draw_family(random)

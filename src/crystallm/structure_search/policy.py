@@ -33,7 +33,7 @@ class Proposal:
     Attributes:
         ids: the prefix, or a whole sequence.
         root: index of its prompt.
-        move: how it was chosen: `sample`, `tree`, `resample`, `mutate` or `fit`.
+        move: how it was chosen: `relative`, `sample`, `tree`, `resample`, `mutate` or `fit`.
         node: its node of the tree, if there is one.
     """
 

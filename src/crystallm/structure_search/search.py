@@ -26,6 +26,7 @@ from crystallm.execution.pool import ProcessPool
 from crystallm.generation.generator import Generator
 from crystallm.storage.journal import Journal
 from crystallm.structure_search.elite_policy import ElitePolicy
+from crystallm.structure_search.known_starts import KnownStart, known_starts
 from crystallm.structure_search.log_records import from_record, to_record
 from crystallm.structure_search.policy import Sampling, SearchPrompt
 from crystallm.structure_search.prefixes import PrefixExplorer
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from crystallm.generation.request import Request, SamplingOptions
     from crystallm.models.model import Model
+    from crystallm.references.library import Library
     from crystallm.sampling.sample import PrefixSampler
     from crystallm.structure_search.options import SearchOptions
     from crystallm.structure_search.policy import Policy, Proposal
@@ -59,12 +61,14 @@ def make_policy(
     roots: Sequence[SearchPrompt],
     prefixes: PrefixExplorer,
     sampler: PrefixSampler,
+    *,
+    known: Sequence[KnownStart] = (),
 ) -> Policy:
-    """Return the policy of `options.method`."""
+    """Return the policy of `options.method`; `known` are the first crystals of `elites`."""
     if options.method == "tree":
         return TreePolicy(options.tree, seed, roots, prefixes, sampler)
     if options.method == "elites":
-        return ElitePolicy(options.elites, seed, roots, prefixes)
+        return ElitePolicy(options.elites, seed, roots, prefixes, known)
     return Sampling(seed, roots)
 
 
@@ -78,6 +82,8 @@ class Search:
         max_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
         log_samples: write the log-probability of every token to the log, which makes it several times as
             long, so that `SearchSample.sample` is there after a restart.
+        library: known crystals; those made of them come first, at most half of `warm_up`. None: none. Used by
+            the method `elites` alone.
 
     Attributes:
         note: how the request was interpreted.
@@ -91,6 +97,7 @@ class Search:
     workers: int = 1
     max_atoms: int | None = None
     log_samples: bool = False
+    library: Library | None = None
     executor: Executor | None = None
     stopped: str = ""
 
@@ -116,9 +123,23 @@ class Search:
         )
         roots = [SearchPrompt(choice.prompt, choice.weight) for choice in self._choices]
         prefixes = PrefixExplorer(self.model.language, grammar, self.model.config.context)
-        self._policy = make_policy(self.options, self.settings.seed, roots, prefixes, self._sampler)
+        self._policy = make_policy(
+            self.options, self.settings.seed, roots, prefixes, self._sampler, known=self._known_starts(roots)
+        )
         self._log = Journal(self.path)
         self._seconds_before = 0.0
+
+    def _known_starts(self, roots: Sequence[SearchPrompt]) -> list[KnownStart]:
+        if self.library is None or self.request.formula is None or self.options.method != "elites":
+            return []
+        return known_starts(
+            self.library,
+            self._generator.plans[0],
+            roots,
+            self.model.language,
+            self.options.elites.warm_up // 2,
+            max_atoms=self.max_atoms,
+        )
 
     @property
     def samples(self) -> list[SearchSample]:

@@ -12,6 +12,7 @@ from crystallm.energy.options import RelativeEnergyOptions
 from crystallm.execution.place import WorkerOptions
 from crystallm.generation.request import CellOptions, SamplingOptions
 from crystallm.pipelines.options import SearchRunOptions
+from crystallm.references.options import SearchReferenceOptions
 from crystallm.structure_search.options import SearchOptions
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def search(
     cell: Flat[CellOptions] = CellOptions.defaults(),
     options: Flat[SearchOptions] = SearchOptions.defaults(),
     sampling: Flat[SamplingOptions] = SamplingOptions.defaults(),
+    known: Flat[SearchReferenceOptions] = SearchReferenceOptions.defaults(),
     relative: Flat[RelativeEnergyOptions] = RelativeEnergyOptions.defaults(),
     run_options: Flat[SearchRunOptions] = SearchRunOptions.defaults(),
     workers: Flat[WorkerOptions] = WorkerOptions.defaults(),
@@ -52,6 +54,7 @@ def search(
         sampling,
         relative,
         run_options,
+        known=known,
         workers=workers.workers or 1,
         show=lambda name: _status(name, shown=output.progress),
     )

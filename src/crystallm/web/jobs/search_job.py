@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
 from crystallm.generation.request import SamplingOptions
+from crystallm.models.load import list_models
+from crystallm.references.load import load_library
 from crystallm.structure_search.options import SearchOptions, sampling_of
 from crystallm.structure_search.search import Search
 from crystallm.web.jobs.ranking import rank
@@ -129,6 +131,7 @@ def build_search(services: JobServices, request: SearchRequest, log: Path | None
         log,
         max_atoms=services.limits.max_cell_atoms,
         log_samples=True,
+        library=load_library() if model.name in list_models() else None,
     )
 
 
