@@ -63,6 +63,25 @@ def test_an_atom_meets_its_own_images(edge, meets):
     assert atoms.meets(np.zeros((1, 3)), "Cs") is meets
 
 
+def test_atoms_meet_their_nearest_images():
+    """Against distances to all images, in cells so oblique that rounding fractions finds others."""
+    rng, answers = np.random.default_rng(0), []
+    images = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3), axis=-1).reshape(-1, 3)
+    for angle in (40.0, 60.0, 120.0, 140.0):
+        vectors = cells.lattice((4.5, 4.5, 9.0, 90.0, 90.0, angle))
+        for _ in range(25):
+            atoms, own = contacts.PlacedAtoms(vectors), rng.random((2, 3))
+            others = own[1:]
+            if rng.random() < 0.5:  # an orbit placed before, or the second atom of one orbit
+                atoms.add(own[1:], "Ti")
+                own = own[:1]
+            off = (others - own[0] + images) @ vectors
+            least = contacts.least_distance("Ti", "Ti")
+            answers.append(atoms.meets(own, "Ti"))
+            assert answers[-1] == (np.linalg.norm(off, axis=1).min() < least)
+    assert 10 < sum(answers) < 90
+
+
 def test_lone_atoms_are_implausible():
     """Two sodium chloride pairs 4.5 Å from each other, and the same with one sodium atom far from all."""
     atoms = contacts.PlacedAtoms(cells.lattice((12.0, 12.0, 12.0, 90.0, 90.0, 90.0)))

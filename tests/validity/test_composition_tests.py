@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from pymatgen.core import Composition
+import pytest
+from pymatgen.core import Composition, Lattice, Structure
 
 from crystallm.validity import composition_tests
 
@@ -23,3 +24,20 @@ def test_the_composition_test_is_smacts_own() -> None:
         assert verdict == smact_validity(Composition(counts), oxidation_states_set="smact14"), counts
         verdicts.append(verdict)
     assert 100 < sum(verdicts) < 300
+
+
+@pytest.mark.parametrize(
+    ("cell", "sensible"),
+    [
+        ((5, 5, 5, 169.9, 90, 90), True),
+        ((5, 5, 5, 90, 90, 170.1), False),
+        ((5, 5, 5, 90, 10.1, 90), True),
+        ((5, 5, 5, 90, 9.9, 90), False),
+        ((0.51, 5, 999, 90, 90, 90), True),
+        ((0.49, 5, 5, 90, 90, 90), False),
+        ((5, 5, 1001, 90, 90, 90), False),
+    ],
+)
+def test_bounds_of_a_sensible_cell(cell, sensible) -> None:
+    crystal = Structure(Lattice.from_parameters(*cell), ["Na"], [[0, 0, 0]])
+    assert composition_tests.is_sensible(crystal) is sensible
