@@ -152,6 +152,7 @@ def test_without_z_likely_cells_of_a_compound_are_written(crystallm, parrot, bab
     found = re.search(r"Cu, Z = (\d+) \([\d.]+ %\), .*; --z (\d+) generates cells of Cu(\d*) alone", said)
     assert found
     assert found[1] == found[2] == (found[3] or "1")
+    assert re.search(r"; 1 sample is few for \d+ likely values of Z: give one of them, or more samples", said)
 
 
 def test_a_run_begun_when_no_z_was_one_formula_unit_is_refused(crystallm, parrot, tmp_path):

@@ -238,6 +238,25 @@ def test_crystals_are_spread_over_z_and_say_so(model):
     assert [crystal.ids for crystal in again] == [crystal.ids for crystal in second]
 
 
+def test_few_samples_for_many_values_of_z_are_said(model):
+    def of(**probabilities):
+        return [
+            choices.Choice((), 0, formula.cell("TiO2", int(z[1:])), None, "", p, z_probability=p)
+            for z, p in probabilities.items()
+        ]
+
+    many = of(z1=0.3, z2=0.25, z4=0.2, z3=0.15, z8=0.09, z16=0.01)
+    assert choices.spread(many, 19) == (
+        "19 samples are few for 5 likely values of Z: give one of them, or more samples"
+    )
+    assert choices.spread(many, 1).startswith("1 sample is few for 5 likely")
+    assert choices.spread(many, 20) == ""
+    assert choices.spread(of(z2=0.99, z4=0.006, z1=0.004), 1) == ""
+    assert choices.spread([], 1) == ""
+    alone = Generator(model, [Request(formula="ZnS", z=2, n=1)], SamplingOptions()).choices(0)
+    assert choices.spread(alone, 1) == ""
+
+
 def test_prompts_that_do_not_fit_are_left_out_and_if_none_fits_it_is_said(model):
     with pytest.raises(InputError, match="no token for the space group P6"):
         Generator(

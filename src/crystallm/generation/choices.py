@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 GOLDEN = (math.sqrt(5) - 1) / 2
 _NEGLIGIBLE = 1e-6  # a choice with less weight is not tried
 _SHOWN = 5  # choices that a note names
+_LIKELY = 0.02  # least probability of a likely value of Z
+FEW = 4
+"""Samples of a likely value of Z; with fewer for half of these values, `spread` says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +265,16 @@ def _summary(
     elif group is not None:
         parts.append(f"{group.symbol} (no. {group.number})")
     return ", ".join(parts)
+
+
+def spread(choices: Sequence[Choice], n: int) -> str:
+    """Describe that n samples are few for the likely values of Z; "" where they are not."""
+    by_z = {choice.cell.z: choice.z_probability or 0.0 for choice in choices if choice.cell}
+    likely = sorted(probability for probability in by_z.values() if probability >= _LIKELY)
+    if len(likely) < 2 or n * likely[len(likely) // 2] >= FEW:
+        return ""
+    samples = "sample is" if n == 1 else "samples are"
+    return f"{n} {samples} few for {len(likely)} likely values of Z: give one of them, or more samples"
 
 
 @cache

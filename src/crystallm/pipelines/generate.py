@@ -22,7 +22,7 @@ from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.generation import template
 from crystallm.generation.analogues import library_of, make_generator
-from crystallm.generation.choices import Choice
+from crystallm.generation.choices import Choice, spread
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, elements_of, with_default_z
 from crystallm.language import get_language
@@ -248,7 +248,8 @@ class _Run:
         generator = make_generator(
             self.model, [self.single], self.sampling, self.selection, library_of(self.known)
         )
-        return generator.note(0) + _hint(generator.choices(0))
+        choices = generator.choices(0)
+        return "; ".join(filter(None, (generator.note(0), _hint(choices), spread(choices, self.single.n))))
 
     def configuration(self) -> dict[str, Any]:
         """Return the configuration of the run."""
@@ -334,7 +335,7 @@ def _hint(choices: Sequence[Choice]) -> str:
         return ""
     likeliest = max(choices, key=lambda choice: choice.z_probability or 0.0)
     cell, weight = likeliest.cell, likeliest.z_probability
-    return f"; --z {cell.z} generates cells of {cell.formula} alone" if cell and weight and weight < 1 else ""
+    return f"--z {cell.z} generates cells of {cell.formula} alone" if cell and weight and weight < 1 else ""
 
 
 COUNTED = ("request", "valid", "plausible", "rank", "cluster")

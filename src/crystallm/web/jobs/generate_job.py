@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm.energy.relaxation import RelaxOptions
 from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator
+from crystallm.generation.choices import spread
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import SamplingOptions
 from crystallm.models.load import list_models
@@ -59,10 +60,15 @@ def plan(services: JobServices, request: GenerateRequest) -> Plan:
         return Plan(analogues.note(0), next(analogues.generate([0])), [])
     if known.crystals_from == "network" or request.formula is None:
         generator = Generator(model, requests, options, max_atoms=max_atoms)
-        return Plan(generator.note(0), [], generator.sequence_requests(0))
+        return Plan(_note(generator, request.n), [], generator.sequence_requests(0))
     both = CombinedGenerator(model, load_library(), requests, options, max_atoms=max_atoms)
     made, sampler = both.split(0)
-    return Plan(both.note(0), made, [] if sampler is None else sampler.sequence_requests(0))
+    return Plan(_note(both, request.n), made, [] if sampler is None else sampler.sequence_requests(0))
+
+
+def _note(generator: Generator | CombinedGenerator, n: int) -> str:
+    """Return how a request is interpreted, and whether its samples are few for what is tried."""
+    return "; ".join(filter(None, (generator.note(0), spread(generator.choices(0), n))))
 
 
 class GenerateJob:
