@@ -80,10 +80,26 @@ def test_a_formula_is_a_text_a_composition_or_a_structure(model, textbook_struct
     path = tmp_path / "rutile.cif"
     textbook_structures["rutile"].to(str(path))
     assert of("TiO2", template=path) == of("TiO2", template=textbook_structures["rutile"])
-    with pytest.raises(InputError, match="2 formulas at once: load the model once"):
-        of(["TiO2", "NaCl"])
-    with pytest.raises(InputError, match="a formula of type int"):
-        of(7)
+    for other in (7, {"TiO2", "NaCl"}, ["TiO2", 7]):
+        with pytest.raises(InputError, match="a formula of type (int|set)"):
+            of(other)
+
+
+def test_a_list_of_formulas_gives_a_list_for_each(model, textbook_structures):
+    formulas = ["NaCl", Composition("ZnS"), textbook_structures["rutile"]]
+    best = SelectionOptions(best=2)
+    crystals = crystallm.generate(formulas, n=3, model=model, seed=1, selection=best)
+    assert [len(of_one) <= 2 for of_one in crystals] == [True] * 3
+    reduced = [{c.structure.composition.reduced_formula for c in of_one} for of_one in crystals]
+    assert reduced == [{"NaCl"}, {"ZnS"}, {"TiO2"}]
+    # As of the same requests in a file.
+    requests = [Request(formula="Na4Cl4", n=2), Request(formula="Zn2S2", n=2)]
+    rows = list(Generator(model, requests, SamplingOptions(seed=1)).generate([0, 1]))
+    listed = crystallm.generate(("Na4Cl4", "Zn2S2"), n=2, model=model, seed=1)
+    assert [[c.ids for c in of_one] for of_one in listed] == [[c.ids for c in of_one] for of_one in rows]
+    assert crystallm.generate([], model=model) == []
+    like = crystallm.generate(["MgO", "LiF"], template=textbook_structures["rocksalt"], n=1, model=model)
+    assert [c.space_group for (c,) in like] == ["Fm-3m", "Fm-3m"]
 
 
 def test_fewer_distinct_crystals_than_the_best_that_were_wanted_are_said(model, caplog):

@@ -1,4 +1,4 @@
-"""Right elements on right sites: the default model where elements of equal count can change places."""
+"""Right elements on right sites: the bundled network where elements of equal count can change places."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pymatgen.core import Lattice, Structure
 
 import crystallm
 from crystallm.errors import TextError
+from crystallm.references.options import ReferenceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,13 +110,14 @@ def answer(crystal: crystallm.Crystal, known: Structure) -> str:
 
 @pytest.fixture(scope="module")
 def answers() -> dict[str, Counter[str]]:
-    model = crystallm.load_model("default", device="cpu")
+    network = ReferenceOptions(crystals_from="network")  # no relatives
+    sampled = {"model": crystallm.load_model("default", device="cpu"), "known": network}
     found = {}
     for formula, known in KNOWN.items():
         symbol, _ = known.get_space_group_info()
         cell = {name: round(n) for name, n in known.composition.get_el_amt_dict().items()}
         text = "".join(f"{name}{n}" for name, n in cell.items())
-        crystals = crystallm.generate(text, space_group=symbol, n=N, model=model, seed=0)
+        crystals = crystallm.generate(text, space_group=symbol, n=N, seed=0, **sampled)
         found[formula] = Counter(answer(crystal, known) for crystal in crystals)
     return found
 

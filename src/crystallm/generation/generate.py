@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from crystallm.crystals.annotation import missing_energies
 from crystallm.crystals.selection import SelectionOptions
@@ -19,15 +19,47 @@ from crystallm.references.options import ReferenceOptions
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+    from typing import Unpack
 
     from pymatgen.core import Composition, Structure
 
     from crystallm.crystals.crystal import Crystal
     from crystallm.models.model import Model
 
+    Formula = str | Composition | Structure
+    Formulas = list[str] | list[Composition] | list[Structure] | list[Formula] | tuple[Formula, ...]
+
+    class _Options(TypedDict, total=False):
+        """Arguments of `generate` beside the formula."""
+
+        z: int | Literal["auto"] | None
+        space_group: int | str | None
+        n: int
+        model: str | os.PathLike[str] | Model
+        temperature: float
+        top_k: int | None
+        seed: int | None
+        constraints: Literal["full", "syntax", "none"]
+        device: str
+        elements: str | None
+        allow_fewer_elements: bool
+        template: Structure | str | os.PathLike[str] | None
+        prompt: str | None
+        settings: SamplingOptions | None
+        selection: SelectionOptions | None
+        known: ReferenceOptions | None
+
+
+@overload
+def generate(formula: Formula | None = ..., **options: Unpack[_Options]) -> list[Crystal]: ...
+
+
+@overload
+def generate(formula: Formulas, **options: Unpack[_Options]) -> list[list[Crystal]]: ...
+
 
 def generate(
-    formula: str | Composition | Structure | None = None,
+    formula: Formula | Formulas | None = None,
     *,
     z: int | Literal["auto"] | None = None,
     space_group: int | str | None = None,
@@ -45,17 +77,18 @@ def generate(
     settings: SamplingOptions | None = None,
     selection: SelectionOptions | None = None,
     known: ReferenceOptions | None = None,
-) -> list[Crystal]:
-    """Generate crystals for a formula.
+) -> list[Crystal] | list[list[Crystal]]:
+    """Generate crystals for a formula, or for each of a list.
 
     Args:
         formula: such as `TiO2` or `(NH4)2SO4`, a composition, or a structure, of which the reduced formula
-            counts; None: the model chooses the composition.
+            counts; None: the model chooses the composition. A list or tuple of these is generated in common
+            batches, as `crystallm generate --requests` does.
         z: formula units (of the reduced formula) in the conventional cell; `auto`: samples are spread over
             likely values; None: `auto` for a reduced formula, `TiO2`, and the cell as written for a multiple
             of one, `Ti2O4`.
         space_group: number or symbol; None: the model chooses; `auto`: samples are spread over likely groups.
-        n: number of crystals.
+        n: number of crystals of a formula.
         model: name of a bundled model, a path, or a loaded model.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: sample from the k most likely tokens; None: from all.
@@ -76,9 +109,9 @@ def generate(
             fewer than n if there are fewer relatives.
 
     Returns:
-        n crystals in the order of their samples, or ranked. Some may be broken or invalid, see
-        `crystal.validity`. Fewer if `only_valid` reaches its limit, or if fewer than `best` are distinct,
-        which is logged.
+        n crystals in the order of their samples, or ranked; of several formulas a list for each. Some may be
+        broken or invalid, see `crystal.validity`. Fewer if `only_valid` reaches its limit, or if fewer than
+        `best` are distinct, which is logged.
 
     Raises:
         InputError: an impossible formula or group, a cell that is incompatible with the group, an option out
@@ -88,17 +121,15 @@ def generate(
     from crystallm.models.load import list_models, load_model
     from crystallm.models.model import Model
 
-    formula = _formula_text(formula)
-    if template is not None and (formula is None or (z, space_group, prompt, elements) != (None,) * 4):
+    formulas = list(formula) if isinstance(formula, (list, tuple)) else [formula]
+    names = [formula_text(each) for each in formulas]
+    if template is not None and (None in names or (z, space_group, prompt, elements) != (None,) * 4):
         raise InputError("template takes a formula, and neither z nor space_group nor elements nor prompt")
-    request = with_default_z(
-        Request.build(
-            {
-                "formula": formula, "z": z, "space_group": space_group, "n": n, "prompt": prompt,
-                "elements": elements, "allow_fewer_elements": allow_fewer_elements,
-            }
-        )
-    )  # fmt: skip
+    common = {
+        "z": z, "space_group": space_group, "n": n, "prompt": prompt,
+        "elements": elements, "allow_fewer_elements": allow_fewer_elements,
+    }  # fmt: skip
+    requests = [with_default_z(Request.build({"formula": name} | common)) for name in names]
     selection = SelectionOptions() if selection is None else selection
     settings = sampling_options(
         settings,
@@ -114,8 +145,9 @@ def generate(
 
         require(selection.energy)
     # Before a model is loaded, which takes longer.
-    interpret(request, fitting=settings.constraints == "full")
-    bundled = settings.model in list_models() and formula is not None
+    for request in requests:
+        interpret(request, fitting=settings.constraints == "full")
+    bundled = settings.model in list_models() and None not in names
     known = (known or ReferenceOptions()).resolved(bundled=bundled)
     library = library_of(known)
     network = model if isinstance(model, Model) and known.crystals_from != "references" else None
@@ -127,15 +159,17 @@ def generate(
         if isinstance(template, (str, os.PathLike)):
             template = templates.read(template)
         language = get_language("orbits") if network is None else network.language
-        ids = templates.template_prompt(template, str(formula), language)
-        request = Request(prompt=language.text(ids), n=n)
+        prompts = [templates.template_prompt(template, str(name), language) for name in names]
+        requests = [Request(prompt=language.text(ids), n=n) for ids in prompts]
     with ProcessPool(os.cpu_count() or 1) as pool:
-        generator = make_generator(network, [request], settings, selection, library, executor=pool)
-        (crystals,) = generator.generate_valid([0]) if selection.only_valid else generator.generate([0])
+        generator = make_generator(network, requests, settings, selection, library, executor=pool)
+        sample = generator.generate_valid if selection.only_valid else generator.generate
+        crystals = list(sample(range(len(requests))))
         _annotate(crystals, selection, device=settings.device, executor=pool)
-    kept = _select(crystals, selection)
-    _warn(formula or elements or "no formula", n, crystals, kept, selection)
-    return kept
+    kept = [_select(of_one, selection) for of_one in crystals]
+    for name, of_one, selected in zip(names, crystals, kept, strict=True):
+        _warn(name or elements or "no formula", n, of_one, selected, selection)
+    return kept if isinstance(formula, (list, tuple)) else kept[0]
 
 
 def _warn(
@@ -152,8 +186,8 @@ def _warn(
         LOG.warning("%s: %s", name, said)
 
 
-def _formula_text(formula: str | Composition | Structure | None) -> str | None:
-    """Return a formula as text.
+def formula_text(formula: Any) -> str | None:
+    """Return a formula, a composition or the composition of a structure as text; None for none.
 
     Raises:
         InputError: it is of another type.
@@ -165,12 +199,10 @@ def _formula_text(formula: str | Composition | Structure | None) -> str | None:
         return str(composition.reduced_formula)
     if hasattr(formula, "get_el_amt_dict"):
         return "".join(f"{symbol}{amount:g}" for symbol, amount in formula.get_el_amt_dict().items())
-    if isinstance(formula, (list, tuple, set)):
-        raise InputError(
-            f"{len(formula)} formulas at once: load the model once, model = load_model('default'), and write "
-            "[generate(formula, model=model) for formula in formulas]"
-        )
-    raise InputError(f"a formula of type {type(formula).__name__}: give 'TiO2', a Composition or a Structure")
+    raise InputError(
+        f"a formula of type {type(formula).__name__}: give 'TiO2', a Composition or a Structure; generate() "
+        "takes a list of these, too"
+    )
 
 
 def sampling_options(settings: SamplingOptions | None, **arguments: Any) -> SamplingOptions:
@@ -196,16 +228,17 @@ def sampling_options(settings: SamplingOptions | None, **arguments: Any) -> Samp
 
 
 def _annotate(
-    crystals: list[Crystal], selection: SelectionOptions, *, device: str, executor: Executor
+    requests: list[list[Crystal]], selection: SelectionOptions, *, device: str, executor: Executor
 ) -> None:
-    """Check, compute energies and rank as the options say."""
+    """Check, compute energies and rank the crystals of each request as the options say."""
     from crystallm.crystals import annotation, ranking
 
     if selection.ranking is not None:
+        crystals = [crystal for of_one in requests for crystal in of_one]
         if not selection.only_valid:
             annotation.validate(crystals, executor)
         annotation.add_energies(crystals, selection, device=device, executor=executor)
-        ranking.rank([crystals], selection.ranking, executor=executor)
+        ranking.rank(requests, selection.ranking, executor=executor)
 
 
 def _select(crystals: list[Crystal], selection: SelectionOptions) -> list[Crystal]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from crystallm.crystals.crystal import Crystal
 from crystallm.errors import InputError
 from crystallm.generation.analogues import library_of
-from crystallm.generation.generate import sampling_options
+from crystallm.generation.generate import formula_text, sampling_options
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
 from crystallm.models.model import Model
@@ -17,6 +17,9 @@ from crystallm.references.options import ReferenceOptions
 from crystallm.structure_search.options import Preset, SearchOptions, sampling_of
 from crystallm.structure_search.results import SearchSample
 from crystallm.structure_search.search import LOG, Search
+
+if TYPE_CHECKING:
+    from pymatgen.core import Composition, Structure
 
 
 def best_first(samples: Sequence[SearchSample]) -> list[Crystal]:
@@ -50,7 +53,7 @@ def best_so_far(samples: Sequence[SearchSample], *, seconds: bool = False) -> li
 
 
 def search(
-    formula: str,
+    formula: str | Composition | Structure,
     *,
     z: int | Literal["auto"] | None = None,
     space_group: int | str | None = None,
@@ -70,7 +73,7 @@ def search(
     """Search for crystals of low energy.
 
     Args:
-        formula: as for `generate`, as are z and space_group.
+        formula: one, as for `generate`, as are z and space_group.
         z: likewise.
         space_group: likewise.
         simulations: stop after this number; 200 if there is no other limit.
@@ -112,7 +115,8 @@ def search(
     )
     options = SearchOptions.build(given)
     sampling = sampling_of(options, sampling)
-    request = with_default_z(Request.build({"formula": formula, "z": z, "space_group": space_group}))
+    name = formula_text(formula)
+    request = with_default_z(Request.build({"formula": name, "z": z, "space_group": space_group}))
     if workers < 1:
         raise InputError(f"{workers=} must be 1 or more")
     require(options.energy)
@@ -125,5 +129,5 @@ def search(
     run = Search(model, request, options, sampling, workers=workers, library=library_of(known))
     samples = run.run()
     if run.stopped:
-        LOG.warning("%s: the search ended early: %s", formula, run.stopped)
+        LOG.warning("%s: the search ended early: %s", name, run.stopped)
     return best_first(samples)
