@@ -1,0 +1,97 @@
+"""The crystal of a pattern: found, among formulas, or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import crystallm
+import known_crystals
+import powder_patterns
+from crystallm.diffraction.options import SolveOptions, SolveReferenceOptions
+from crystallm.diffraction.pattern import PowderPattern
+from crystallm.diffraction.radiation import radiation_of
+from crystallm.diffraction.solution import candidates, solve
+from crystallm.errors import CrystallmError
+from crystallm.execution.pool import Inline
+from crystallm.generation.request import SamplingOptions
+from crystallm.structures.comparison import matcher
+
+CU = radiation_of("CuKa")
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """Known crystals without those of the formula TiO2."""
+    path = tmp_path_factory.mktemp("known") / "library.parquet"
+    library, left_out = known_crystals.library().without(formulas={"TiO2"})
+    assert left_out
+    library.write(path)
+    return SolveReferenceOptions(crystals_from="references", references=(path,))
+
+
+def run(pattern, formula, known, radiation=CU, **options):
+    return solve.solve_pattern(
+        pattern,
+        radiation,
+        SolveOptions(formula=formula, **options),
+        SamplingOptions(device="cpu"),
+        known,
+        executor=Inline(),
+    )
+
+
+def test_rutile_is_found_from_its_relatives(known):
+    solution = run(powder_patterns.measured(powder_patterns.rutile()), "TiO2", known)
+    best = solution.answers[0]
+    assert solution.fits
+    assert solution.conclusion.startswith("fits: Rwp")
+    assert best.crystal.source.relative.formula in {"SnO2", "MgF2"}
+    assert matcher().get_rms_dist(best.structure, powder_patterns.rutile().structure())[0] < 0.005
+    assert best.refined.cell == pytest.approx([4.587, 2.954], rel=5e-4)
+    assert best.likeness.rwp < 1.3 * best.likeness.expected
+    assert "_symmetry_Int_Tables_number" in best.cif
+
+
+def test_the_formula_that_fits_is_named(known):
+    pattern = powder_patterns.measured(powder_patterns.rutile())
+    solution = run(pattern, "SnO2, TiO2", known)
+    assert solution.conclusion.startswith("TiO2 fits")
+    assert solution.answers[0].formula == "TiO2"
+
+
+def test_nothing_fits_another_crystal(known):
+    solution = run(powder_patterns.measured(powder_patterns.quartz()), "TiO2", known)
+    assert not solution.fits
+    assert solution.conclusion.startswith("nothing fits")
+    # The candidates as they were.
+    first = next(
+        candidates.candidates_of(
+            candidates.requests_of(SolveOptions(formula="TiO2"))["TiO2"], SamplingOptions(), known, 1, None
+        )
+    )
+    assert solution.answers[0].structure.lattice.abc == pytest.approx(first.generated.lattice.abc)
+
+
+def test_a_wrong_wavelength_is_named(known):
+    pattern = powder_patterns.measured(powder_patterns.rutile(), radiation=radiation_of("MoKa"))
+    solution = run(pattern, "TiO2", known)
+    assert not solution.fits, solution.answers[0].crystal.generated.lattice
+    assert "with --wavelength MoKa" in solution.conclusion
+
+
+def test_the_python_function_takes_arrays_and_files(known, tmp_path, inline):
+    pattern = powder_patterns.measured(powder_patterns.rutile())
+    path = tmp_path / "rutile.xy"
+    np.savetxt(path, np.column_stack([pattern.two_theta, pattern.intensity]))
+    settings = {"known": known, "candidates": 4, "answers": 1}
+    from_file = crystallm.solve(path, "TiO2", **settings)
+    from_arrays = crystallm.solve(PowderPattern(pattern.two_theta, pattern.intensity), "TiO2", **settings)
+    assert inline
+    assert [len(s.answers) for s in (from_file, from_arrays)] == [1, 1]
+    assert from_file.answers[0].score == pytest.approx(from_arrays.answers[0].score, rel=1e-3)
+
+
+def test_no_candidate_is_an_error(known):
+    with pytest.raises(CrystallmError, match="no candidate"):
+        run(powder_patterns.measured(powder_patterns.rutile()), "Ti3O5", known)
