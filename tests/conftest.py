@@ -84,7 +84,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are laid out and not drawn, which takes longer than most of what is tested around them."""
     from crystallm.visualization import charts
 
-    monkeypatch.setattr(charts, "_png", lambda _: PIXEL)
+    monkeypatch.setattr(charts, "png", lambda _: PIXEL)
 
 
 @pytest.fixture(scope="session")

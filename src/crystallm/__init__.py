@@ -18,6 +18,7 @@ from crystallm.version import __version__
 if TYPE_CHECKING:
     from crystallm.crystals.crystal import Crystal
     from crystallm.crystals.selection import SelectionOptions
+    from crystallm.diffraction.solution.solve import solve
     from crystallm.generation.generate import generate
     from crystallm.generation.request import SamplingOptions
     from crystallm.models.load import load_model
@@ -41,6 +42,7 @@ __all__ = [
     "generate",
     "load_model",
     "search",
+    "solve",
 ]
 __getattr__, __dir__ = public_names(
     __name__,
@@ -54,6 +56,7 @@ __getattr__, __dir__ = public_names(
         "generate": "crystallm.generation.generate",
         "load_model": "crystallm.models.load",
         "search": "crystallm.structure_search.api",
+        "solve": "crystallm.diffraction.solution.solve",
         "analysis": "crystallm.analysis:",
         "cif": "crystallm.cif:",
         "elements": "crystallm.crystallography.elements:",

@@ -19,6 +19,7 @@ from crystallm.errors import install
 COMMANDS = {
     "generate": "generate",
     "search": "search",
+    "solve": "solve",
     "complete": "complete",
     "relax": "energies",
     "evaluate": "evaluate",

@@ -31,7 +31,7 @@ def histogram(
         limits: of the axis; values beyond count in the outermost bins. By default from the minimum to the
             99th percentile.
     """
-    figure, axes = _figure()
+    figure, axes = new_figure()
     sets = {name: np.asarray(v, dtype=float) for name, v in values.items() if len(v)}
     if sets:
         pooled = np.concatenate(list(sets.values()))
@@ -46,12 +46,12 @@ def histogram(
         axes.legend(frameon=False)
     axes.set_xlabel(label)
     axes.set_ylabel("% of crystals")
-    return _png(figure)
+    return png(figure)
 
 
 def paired_bars(counts: Mapping[str, tuple[int, int]], *, labels: tuple[str, str], max_n: int = 20) -> bytes:
     """Draw two counts per name, the most frequent names first, the rest summed."""
-    figure, axes = _figure(height=4.2)
+    figure, axes = new_figure(height=4.2)
     ordered = sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0]))
     shown = ordered[:max_n]
     if len(ordered) > max_n:
@@ -65,12 +65,12 @@ def paired_bars(counts: Mapping[str, tuple[int, int]], *, labels: tuple[str, str
     axes.set_xticks(positions, [name for name, _ in shown], rotation=60, ha="right")
     axes.set_ylabel("crystals")
     axes.legend(frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def bars(counts: Mapping[str, int], *, label: str, max_n: int = 30) -> bytes:
     """Draw counts by name, the most frequent first, the rest summed."""
-    figure, axes = _figure(height=4.2)
+    figure, axes = new_figure(height=4.2)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = ordered[:max_n]
     if len(ordered) > max_n:
@@ -78,7 +78,7 @@ def bars(counts: Mapping[str, int], *, label: str, max_n: int = 30) -> bytes:
     axes.bar(range(len(shown)), [n for _, n in shown], color=BLUE)
     axes.set_xticks(range(len(shown)), [name for name, _ in shown], rotation=60, ha="right")
     axes.set_ylabel(label)
-    return _png(figure)
+    return png(figure)
 
 
 def periodic_table(counts: Mapping[str, int]) -> bytes:
@@ -86,7 +86,7 @@ def periodic_table(counts: Mapping[str, int]) -> bytes:
     from matplotlib import colormaps
     from pymatgen.core import Element
 
-    figure, axes = _figure(height=3.4)
+    figure, axes = new_figure(height=3.4)
     highest = np.log10(max(counts.values(), default=1) + 1)
     for element in Element:
         if element.symbol in ("D", "T"):
@@ -105,7 +105,7 @@ def periodic_table(counts: Mapping[str, int]) -> bytes:
     axes.set_xlim(0.4, 18.6)
     axes.set_ylim(9.9, 0.4)
     axes.axis("off")
-    return _png(figure)
+    return png(figure)
 
 
 def _square(column: float, row: float, colour: Any) -> Patch:
@@ -119,7 +119,7 @@ def named_points(names: Sequence[str], points: Any, kinds: Sequence[str]) -> byt
     from matplotlib import colormaps
     from matplotlib.lines import Line2D
 
-    figure, axes = _figure(height=5.6)
+    figure, axes = new_figure(height=5.6)
     order = list(dict.fromkeys(kinds))
     gradient = colormaps["viridis"](np.linspace(0, 0.9, len(order)))
     shades = dict(zip(order, _COLOURS if len(order) <= len(_COLOURS) else gradient, strict=False))
@@ -134,12 +134,12 @@ def named_points(names: Sequence[str], points: Any, kinds: Sequence[str]) -> byt
     marks = [Line2D([], [], marker="o", linestyle="", color=shades[kind], label=kind) for kind in order]
     if len(order) > 1:
         axes.legend(handles=marks, frameon=False, fontsize=7)
-    return _png(figure)
+    return png(figure)
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, labels: tuple[str, str]) -> bytes:
     """Draw named lines through points (x, y); the x axis is logarithmic if it spans more than a decade."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
         axes.plot(*np.array(points, dtype=float).reshape(-1, 2).T, marker="o", color=colour, label=name)
     xs = [x for points in lines.values() for x, _ in points]
@@ -149,10 +149,11 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, labels: tuple[
     axes.set_ylabel(labels[1])
     if len(lines) > 1:
         axes.legend(frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
-def _figure(height: float = 3.6) -> tuple[Figure, Axes]:
+def new_figure(height: float = 3.6) -> tuple[Figure, Axes]:
+    """Return an empty figure with one pair of axes; its height is in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, height), dpi=110, facecolor="white", layout="constrained")
@@ -161,7 +162,8 @@ def _figure(height: float = 3.6) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})  # without version and date: same bytes
     return buffer.getvalue()

@@ -1,0 +1,261 @@
+"""How often is the crystal of a powder pattern found? On simulated patterns of a benchmark, and measured.
+
+    python bench/solve.py simulated mp_20/val.csv.gz --references train.parquet --entries 100 --out val.jsonl
+    python bench/solve.py measured patterns/ --tier 1 --out measured.jsonl
+    python bench/solve.py report val.jsonl
+
+Simulated: the composition of each entry, and its pattern (Cu K-alpha, 1.54184 Å, 5 to 90 degrees, steps of
+0.02, pseudo-Voigt peaks 0.1 degrees wide, the highest of 10,000 counts above 100 of background, Poisson
+noise). Three answers are compared with the entry by StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3): the
+likeliest crystal of the composition alone, the first answer for the pattern, and, as a control, the first
+answer for the pattern of another entry. The library must not hold the entries: build it from the training
+split.
+
+Measured: a folder with index.csv (name, formula, wavelength, radiation, tier), patterns/, structures/. With
+--leave-out formula, crystals of the formula are left out of the library, so that relatives alone are known.
+
+A killed run resumes: entries of --out are not solved again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pymatgen.core import Structure
+
+from crystallm.diffraction.options import PatternOptions, SolveOptions, SolveReferenceOptions
+from crystallm.diffraction.pattern import PowderPattern
+from crystallm.diffraction.radiation import radiation_of
+from crystallm.diffraction.solution import candidates, solve
+from crystallm.errors import CrystallmError, quiet_libraries
+from crystallm.execution.pool import Inline
+from crystallm.generation.request import SamplingOptions
+from crystallm.references import load
+from crystallm.references.library import reduced
+from crystallm.sources.splits import read_rows
+from crystallm.structures.comparison import CSP, EQUAL, matcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WAVELENGTH, WIDTH, COUNTS, BACKGROUND = 1.54184, 0.1, 1e4, 100.0
+N_ANSWERS = 20
+
+
+def simulated(structure: Structure, seed: int) -> PowderPattern:
+    """Return a simulated pattern; see the head of this file."""
+    from pymatgen.analysis.diffraction.xrd import XRDCalculator
+
+    lines = XRDCalculator(WAVELENGTH).get_pattern(structure, two_theta_range=(2, 93), scaled=False)
+    angles = np.arange(5, 90.001, 0.02)
+    counts = np.zeros_like(angles)
+    for angle, intensity in zip(lines.x, lines.y, strict=True):
+        t = (angles - angle) / WIDTH
+        counts += intensity * (1 / np.pi / (1 + 4 * t**2) + np.sqrt(np.log(2) / np.pi) * 2 ** (-4 * t**2))
+    counts = counts / counts.max() * COUNTS + BACKGROUND
+    return PowderPattern(angles, np.random.default_rng(seed).poisson(counts).astype(float))
+
+
+def distance(truth: Structure, answer: Structure, *, strict: bool = False) -> float | None:
+    """Return the normalized rms distance of an answer; None if it does not match."""
+    with quiet_libraries():
+        found = matcher(EQUAL if strict else CSP).get_rms_dist(truth, answer)
+    return None if found is None else float(found[0])
+
+
+def options_of(arguments: argparse.Namespace, formula: str) -> SolveOptions:
+    """Return the options of one entry."""
+    return SolveOptions(formula=formula, candidates=arguments.candidates, answers=N_ANSWERS)
+
+
+def solved(
+    pattern: PowderPattern, wavelength: str, options: SolveOptions, known: Any, kind: str
+) -> dict[str, Any]:
+    """Return answers, whether they fit, and the time it took."""
+    start = time.perf_counter(), time.process_time()
+    radiation = radiation_of(wavelength, kind)  # type: ignore[arg-type]
+    try:
+        solution = solve.solve_pattern(
+            pattern, radiation, options, SamplingOptions(device="cpu"), known, executor=Inline()
+        )
+    except CrystallmError as error:
+        return {
+            "fits": False,
+            "conclusion": str(error),
+            "answers": [],
+            "tried": 0,
+            "seconds": 0.0,
+            "cpu": 0.0,
+        }
+    return {
+        "fits": solution.fits,
+        "conclusion": solution.conclusion,
+        "answers": list(solution.answers),
+        "tried": solution.n_tried,
+        "seconds": time.perf_counter() - start[0],
+        "cpu": time.process_time() - start[1],
+    }
+
+
+def record(found: dict[str, Any], truth: Structure) -> dict[str, Any]:
+    """Return what is stored of a solution: for each answer its distance and likeness."""
+    answers = [
+        {
+            "rms": distance(truth, answer.structure),
+            "strict": distance(truth, answer.structure, strict=True),
+            "group": answer.refined.group.number,
+            "rwp": answer.likeness.rwp,
+            "expected": answer.likeness.expected,
+            "similarity": answer.likeness.similarity,
+            "rest": answer.likeness.share_unexplained,
+            "score": answer.score,
+        }
+        for answer in found["answers"]
+    ]
+    return {**found, "answers": answers}
+
+
+def run_simulated(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the results of entries of a benchmark."""
+    rows = list(read_rows(arguments.place))
+    order = np.random.default_rng(arguments.seed).permutation(len(rows))[: arguments.entries]
+    known = SolveReferenceOptions(crystals_from=arguments.crystals_from, references=arguments.references)
+    structures = {int(i): Structure.from_str(rows[i]["cif"], fmt="cif") for i in order}
+    for place, i in enumerate(order):
+        truth, other = structures[int(i)], structures[int(order[place - len(order) // 2])]
+        name = rows[i].get("id") or rows[i].get("material_id") or str(i)
+        if name in arguments.done:
+            continue
+        options = options_of(arguments, truth.composition.reduced_formula)
+        request = candidates.requests_of(options)[str(options.formula)]
+        alone = [
+            distance(truth, crystal.generated)
+            for crystal in candidates.candidates_of(
+                request,
+                SamplingOptions(),
+                SolveReferenceOptions(crystals_from="references", references=known.references),
+                N_ANSWERS,
+                None,
+            )
+        ]
+        result = {"name": name, "formula": options.formula, "alone": alone}
+        for kind, crystal in (("pattern", truth), ("control", other)):
+            if kind == "control" and arguments.no_control:
+                continue
+            pattern = simulated(crystal, int(i))
+            result[kind] = record(solved(pattern, str(WAVELENGTH), options, known, "xray"), truth)
+        yield result
+
+
+def run_measured(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the results of measured patterns."""
+    folder = Path(arguments.place)
+    with (folder / "index.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["tier"] in arguments.tier.split(",")]
+    whole = load.load_library(arguments.references)
+    for row in rows:
+        if row["name"] in arguments.done:
+            continue
+        truth = Structure.from_file(folder / "structures" / f"{row['name']}.cif").remove_oxidation_states()
+        formula = truth.composition.reduced_formula
+        if arguments.leave_out == "formula":
+            counts = {str(symbol): round(n) for symbol, n in truth.composition.get_el_amt_dict().items()}
+            library, _ = whole.without(formulas={reduced(counts)})
+            candidates.load_library = lambda _, library=library: library
+        neutrons = row["radiation"].startswith("neutron")
+        lab = row["radiation"].startswith("lab Cu")
+        wavelength = "CuKa" if lab else "MoKa" if row["radiation"].startswith("lab Mo") else row["wavelength"]
+        known = SolveReferenceOptions(crystals_from=arguments.crystals_from)
+        measured = PatternOptions(
+            pattern=folder / "patterns" / f"{row['name']}.csv",
+            wavelength=wavelength,
+            radiation="neutron" if neutrons else "xray",
+        )
+        pattern, _ = candidates.open_pattern(measured)
+        found = solved(pattern, wavelength, options_of(arguments, formula), known, measured.radiation)
+        yield {"name": row["name"], "formula": formula, "pattern": record(found, truth)}
+
+
+def report(path: Path) -> None:
+    """Print rates of a file of results."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    print(f"{len(rows)} entries")
+    for kind in ("pattern", "control"):
+        results = [row[kind] for row in rows if kind in row]
+        if not results:
+            continue
+        first = [r["answers"][0]["rms"] if r["answers"] else None for r in results]
+        print(f"{kind}: match at 1 {rate(first)}", end="")
+        print(f", at {N_ANSWERS} {rate([least([a['rms'] for a in r['answers']]) for r in results])}", end="")
+        print(
+            f", strictly at 1 {rate([r['answers'][0]['strict'] if r['answers'] else None for r in results])}"
+        )
+        right = sum(r["fits"] == (m is not None) for r, m in zip(results, first, strict=True))
+        print(f"  says that it fits: {sum(r['fits'] for r in results)}; rightly fits or not: {right}")
+        times = np.array([r["seconds"] for r in results]), np.array([r["cpu"] for r in results])
+        print(f"  seconds: median {np.median(times[0]):.1f}, 90 % {np.quantile(times[0], 0.9):.1f}", end="")
+        print(f"; of the processor: median {np.median(times[1]):.1f}, 90 % {np.quantile(times[1], 0.9):.1f}")
+    alone = [row["alone"] for row in rows if "alone" in row]
+    if alone:
+        print(f"composition alone: match at 1 {rate([a[0] if a else None for a in alone])}", end="")
+        print(f", at {N_ANSWERS} {rate([least(a) for a in alone])}")
+
+
+def least(values: list[float | None]) -> float | None:
+    """Return the smallest number; None if there is none."""
+    return min((value for value in values if value is not None), default=None)
+
+
+def rate(values: list[float | None]) -> str:
+    """Return the share of numbers and their mean."""
+    numbers = [value for value in values if value is not None]
+    share = 100 * len(numbers) / len(values)
+    return f"{len(numbers)}/{len(values)} = {share:.1f} %, RMSE {np.mean(numbers or [np.nan]):.4f}"
+
+
+def main() -> None:
+    """Read the arguments, and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("simulated", "measured", "report"))
+    parser.add_argument("place")
+    parser.add_argument("--references", nargs="*", default=())
+    parser.add_argument("--from", dest="crystals_from", default="references")
+    parser.add_argument("--leave-out", choices=("nothing", "formula"), default="nothing")
+    parser.add_argument("--tier", default="1")
+    parser.add_argument("--entries", type=int, default=100)
+    parser.add_argument("--candidates", type=int, default=40)
+    parser.add_argument("--no-control", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("solve.jsonl"))
+    arguments = parser.parse_args()
+    if arguments.what == "report":
+        report(Path(arguments.place))
+        return
+    arguments.done = set()
+    if arguments.out.exists():
+        arguments.done = {json.loads(line)["name"] for line in arguments.out.read_text().splitlines()}
+    run = run_simulated if arguments.what == "simulated" else run_measured
+    for result in run(arguments):
+        with arguments.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+        found = result["pattern"]
+        best = found["answers"][0] if found["answers"] else {"rms": None, "rwp": 1.0}
+        print(
+            result["name"],
+            result["formula"],
+            f"{best['rms']}, Rwp {best['rwp']:.3f}, {found['seconds']:.0f} s",
+            flush=True,
+        )
+    report(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

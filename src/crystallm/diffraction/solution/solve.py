@@ -1,0 +1,234 @@
+"""Find the crystal of a powder pattern: candidates, fits, ranks, and whether anything fits.
+
+    candidates   crystals of each formula: known relatives with its elements, then samples of a network
+    cell         found and refined for each candidate (see `cell_search`, `refinement`)
+    coordinates  refined for those of smallest Rwp
+    rank         by Rwp sqrt(n / (n - p)), n the reflections that the pattern keeps apart and p the free
+                 parameters of the crystal: a cell of low symmetry with many coordinates fits anything
+    nothing fits if the best crystal is not `Likeness.fits`: answers then are the candidates as they were,
+                 in the order of their likelihood
+
+Candidates are fitted in blocks; where a crystal explains all but the noise, the others are not tried.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from crystallm.diffraction.pattern import PowderPattern, PreparedPattern
+from crystallm.diffraction.radiation import Radiation, radiation_of
+from crystallm.diffraction.solution.candidates import (
+    candidates_of,
+    default_wavelength,
+    open_pattern,
+    requests_of,
+)
+from crystallm.diffraction.solution.solver import Answer, Solver
+from crystallm.errors import CrystallmError
+from crystallm.execution.place import open_place
+from crystallm.execution.progress import Progress, no_progress
+from crystallm.generation.request import SamplingOptions
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Executor
+
+    from crystallm.diffraction.likeness import Likeness
+    from crystallm.diffraction.options import SolveOptions
+    from crystallm.diffraction.radiation import Kind
+    from crystallm.references.options import ReferenceOptions
+
+BLOCK = 8
+"""Candidates that are fitted before it is looked whether one fits."""
+ENOUGH = (1.2, 0.06)
+"""A crystal explains all but the noise if Rwp is below this times Rexp, or below this."""
+GOOD = (0.3, 0.96, 0.05)
+"""After two blocks this is enough: largest Rwp, smallest S, largest share of peaks unexplained."""
+COMPARED = 60
+"""Best answers that are compared with each other, to leave out equal ones."""
+NEARLY = 1.05
+"""Answers of a score up to this times the best one's are nearly as good."""
+LIKELY = 3
+"""Candidates that are fitted under other wavelengths if nothing fits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What was found for a pattern.
+
+    Attributes:
+        pattern: on its grid.
+        radiation: that was used.
+        answers: best first. If nothing fits, in the order of likelihood.
+        fits: whether the best answer explains the pattern.
+        n_tried: candidates that were fitted.
+        conclusion: one line.
+    """
+
+    pattern: PreparedPattern
+    radiation: Radiation
+    answers: tuple[Answer, ...]
+    fits: bool
+    n_tried: int
+    conclusion: str
+
+
+def enough(like: Likeness, n_tried: int) -> bool:
+    """Return whether no further candidates need be tried."""
+    times, least = ENOUGH
+    if like.fits and like.rwp <= max(times * like.expected, least):
+        return True
+    rwp, similarity, rest = GOOD
+    good = like.rwp <= rwp and like.similarity >= similarity and like.share_unexplained <= rest
+    return good and n_tried >= 2 * BLOCK
+
+
+def solve_pattern(
+    pattern: PowderPattern,
+    radiation: Radiation,
+    options: SolveOptions,
+    sampling: SamplingOptions,
+    known: ReferenceOptions,
+    *,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> Solution:
+    """Find the crystal of a pattern; see the module.
+
+    Raises:
+        InputError: no formula, or an impossible request.
+        CrystallmError: no peak in the pattern, no candidate, or a library or model that cannot be loaded.
+    """
+    requests = requests_of(options)
+    solver = Solver(pattern, radiation, executor=executor, workers=workers)
+    found: list[Answer] = []
+    done = 0
+    most = options.candidates * len(requests)
+    with progress("fitting candidates", most) as advance:
+        for formula, request in requests.items():
+            n_tried = 0
+            crystals = candidates_of(request, sampling, known, options.candidates, executor)
+            while block := list(itertools.islice(crystals, BLOCK)):
+                fitted = solver.fit(formula, block, seed=sampling.seed)
+                found += fitted
+                n_tried += len(block)
+                advance(done + n_tried)
+                of_formula = [answer.likeness for answer in found if answer.formula == formula]
+                if options.stop_early and any(enough(like, n_tried) for like in of_formula):
+                    break
+            done += n_tried
+    if not found:
+        raise CrystallmError(
+            f"{', '.join(requests)}: no candidate could be made; --from both samples them too"
+        )
+    return _solution(solver, found, list(requests), options.answers)
+
+
+def _solution(solver: Solver, found: list[Answer], formulas: list[str], n: int) -> Solution:
+    ranked = sorted(found, key=lambda answer: answer.score)
+    best = ranked[0]
+    if not best.likeness.fits:
+        text = _nothing_fits(solver, best, found)
+        likely = tuple(replace(answer, refined=solver.start(answer.crystal)) for answer in found[:n])
+        return Solution(
+            solver.pattern, solver.radiation, likely, fits=False, n_tried=len(found), conclusion=text
+        )
+    answers = tuple(itertools.islice(_distinct(ranked), n))
+    text = f"{best.formula} fits" if len(formulas) > 1 else "fits"
+    text += f": Rwp {best.likeness.rwp:.1%}, {best.likeness.expected:.1%} expected from noise"
+    others = [answer for answer in ranked if answer.formula != best.formula and answer.likeness.fits]
+    if others and others[0].score <= 1.1 * best.score:
+        text += f"; {others[0].formula} fits nearly as well"
+    return Solution(solver.pattern, solver.radiation, answers, fits=True, n_tried=len(found), conclusion=text)
+
+
+def _distinct(ranked: Sequence[Answer]) -> Iterator[Answer]:
+    """Yield one answer of each cluster of equal ones: of those nearly as good as the best, the simplest."""
+    from crystallm.structures.comparison import matcher
+
+    clusters: list[list[Answer]] = []
+    for answer in ranked[:COMPARED]:
+        structure = answer.structure
+        equal = next((c for c in clusters if matcher().fit(structure, c[0].structure)), None)
+        if equal is None:
+            clusters.append([answer])
+        elif answer.score <= NEARLY * equal[0].score:
+            equal.append(answer)
+    for cluster in clusters:
+        yield min(cluster, key=lambda answer: (answer.refined.n_free, answer.score))
+
+
+def _nothing_fits(solver: Solver, best: Answer, found: Sequence[Answer]) -> str:
+    """Return the line that nothing fits, with the wavelength under which something would."""
+    like = best.likeness
+    text = (
+        f"nothing fits: the best of {len(found)} candidates leaves Rwp {like.rwp:.0%} and "
+        f"{like.share_unexplained:.0%} of the peaks unexplained"
+    )
+    other = solver.other_wavelength([answer.crystal for answer in found[:LIKELY]], best.likeness.rwp)
+    if other is not None:
+        name = solver.radiation.name
+        return f"{text}; with --wavelength {other} it is much better: is the wavelength {name} right?"
+    return f"{text}; another formula, a mixture, or a structure unlike all known ones?"
+
+
+def solve(
+    pattern: str | os.PathLike[str] | PowderPattern,
+    formula: str,
+    *,
+    z: int | Literal["auto"] | None = None,
+    space_group: int | str | None = None,
+    wavelength: str | float | None = None,
+    radiation: Kind = "xray",
+    candidates: int = 40,
+    answers: int = 5,
+    sampling: SamplingOptions | None = None,
+    known: ReferenceOptions | None = None,
+    workers: int = 1,
+) -> Solution:
+    """Find the crystal of a measured powder pattern.
+
+    Args:
+        pattern: a file, see `diffraction.readers`, or a pattern.
+        formula: such as `TiO2`, or several, `TiO2,Ti2O3`, of which the answer says which one fits.
+        z: formula units in the conventional cell; None: open.
+        space_group: number or symbol; None: open.
+        wavelength: `CuKa` (both lines), `CuKa1`, likewise MoKa and others, or Å; None: that of the file, else
+            CuKa.
+        radiation: `xray` or `neutron`.
+        candidates: crystals of each formula that are tried, at most.
+        answers: that are returned, at most.
+        sampling: of the network that makes candidates.
+        known: whether candidates are sampled, made of known crystals, or both; by default both.
+        workers: processes that fit candidates.
+
+    Raises:
+        InputError: no pattern in the file, an impossible formula, an unknown wavelength.
+        CrystallmError: no peak in the pattern, or no candidate.
+    """
+    from crystallm.diffraction.options import PatternOptions, SolveOptions, SolveReferenceOptions
+
+    name = None if wavelength is None else str(wavelength)
+    if isinstance(pattern, PowderPattern):
+        measured, radiated = pattern, radiation_of(name or default_wavelength(pattern), radiation)
+    else:
+        measured, radiated = open_pattern(
+            PatternOptions.build({"pattern": pattern, "wavelength": name, "radiation": radiation})
+        )
+    group = None if space_group is None else str(space_group)
+    options = SolveOptions.build(
+        {"formula": formula, "z": z, "space_group": group, "candidates": candidates, "answers": answers}
+    )
+    with open_place(None, workers) as pool:
+        return solve_pattern(
+            measured,
+            radiated,
+            options,
+            sampling or SamplingOptions(),
+            known or SolveReferenceOptions(),
+            executor=pool,
+        )
