@@ -128,6 +128,8 @@ def run_simulated(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     known = SolveReferenceOptions(crystals_from=arguments.crystals_from, references=arguments.references)
     structures = {int(i): Structure.from_str(rows[i]["cif"], fmt="cif") for i in order}
     for place, i in enumerate(order):
+        if place % arguments.parts != arguments.part:
+            continue
         truth, other = structures[int(i)], structures[int(order[place - len(order) // 2])]
         name = rows[i].get("id") or rows[i].get("material_id") or str(i)
         if name in arguments.done:
@@ -159,7 +161,7 @@ def run_measured(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     with (folder / "index.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["tier"] in arguments.tier.split(",")]
     whole = load.load_library(arguments.references)
-    for row in rows:
+    for row in rows[arguments.part :: arguments.parts]:
         if row["name"] in arguments.done:
             continue
         truth = Structure.from_file(folder / "structures" / f"{row['name']}.cif").remove_oxidation_states()
@@ -182,9 +184,9 @@ def run_measured(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield {"name": row["name"], "formula": formula, "pattern": record(found, truth)}
 
 
-def report(path: Path) -> None:
-    """Print rates of a file of results."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def report(paths: list[Path]) -> None:
+    """Print rates of files of results."""
+    rows = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
     print(f"{len(rows)} entries")
     for kind in ("pattern", "control"):
         results = [row[kind] for row in rows if kind in row]
@@ -225,7 +227,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("simulated", "measured", "report"))
-    parser.add_argument("place")
+    parser.add_argument("place", nargs="+")
     parser.add_argument("--references", nargs="*", default=())
     parser.add_argument("--from", dest="crystals_from", default="references")
     parser.add_argument("--leave-out", choices=("nothing", "formula"), default="nothing")
@@ -233,12 +235,15 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=100)
     parser.add_argument("--candidates", type=int, default=40)
     parser.add_argument("--no-control", action="store_true")
+    parser.add_argument("--part", type=int, default=0, help="of --parts, for processes side by side")
+    parser.add_argument("--parts", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("solve.jsonl"))
     arguments = parser.parse_args()
     if arguments.what == "report":
-        report(Path(arguments.place))
+        report(list(map(Path, arguments.place)))
         return
+    (arguments.place,) = arguments.place
     arguments.done = set()
     if arguments.out.exists():
         arguments.done = {json.loads(line)["name"] for line in arguments.out.read_text().splitlines()}
@@ -254,7 +259,7 @@ def main() -> None:
             f"{best['rms']}, Rwp {best['rwp']:.3f}, {found['seconds']:.0f} s",
             flush=True,
         )
-    report(arguments.out)
+    report([arguments.out])
 
 
 if __name__ == "__main__":
