@@ -46,5 +46,9 @@ class SolveReferenceOptions(ReferenceOptions):
     """Where the candidates of a pattern come from."""
 
     crystals_from: Annotated[Literal["network", "references", "both"], Flag(name="--from")] = same(
-        ReferenceOptions, "crystals_from", default="both"
+        ReferenceOptions,
+        "crystals_from",
+        default="both",
+        description="network: candidates are sampled; references: they are made of known crystals of "
+        "the same proportions, by replacing elements; both: half of each, known ones first.",
     )
