@@ -80,6 +80,7 @@ def test_what_is_no_crystal_is_one_line(text):
         ("_chemical_formula_sum 'Cl Na'\n_cell_formula_units_Z 4", 8),
         ("_chemical_formula_sum 'Cl4 Na4'\n_cell_formula_units_Z 4", 8),  # as pymatgen writes it
         ("_chemical_formula_sum 'Cl4 Na4'\n_cell_formula_units_Z 1", 8),
+        ("_chemical_formula_sum 'Cl4 Na4'\n_cell_formula_units_Z 0", 8),  # likewise, of half of Na2O2
         ("_chemical_formula_sum 'Na0.5 Cl0.5'", 8),
         ("_chemical_formula_sum ?\n_cell_formula_units_Z ?", 8),
     ],

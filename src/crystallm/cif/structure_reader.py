@@ -341,9 +341,10 @@ def _printed_formula(block: Items) -> dict[str, float] | None:
 
 
 def _formula_units(block: Items) -> float | None:
+    """Return the printed Z; None if there is none. pymatgen prints 0 for half of O2 or Na2O2 in a cell."""
     text = block.first(("_cell_formula_units_z", "_cell_formula_units_z_"))
     try:
-        return None if text is None else number(text, "Z")[0]
+        return None if text is None else number(text, "Z")[0] or None
     except TextError:
         return None
 
