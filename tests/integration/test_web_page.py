@@ -94,6 +94,17 @@ def redrawn(page, selector, before):
     return found
 
 
+def test_a_card_names_the_known_crystal_that_it_is_like(page):
+    visit(page, "/?formula=NaCl&n=4&seed=1&crystals_from=references")
+    page.wait_for_selector(".card .relative")
+    written(page)
+    assert page.input_value("#crystals_from") == "references"
+    assert all("like " in text for text in page.locator(".card .relative").all_inner_texts())
+    assert "probability" in page.locator(".card").first.inner_text()
+    page.locator(".card .open").first.click()
+    page.wait_for_selector("text=made of")
+
+
 def test_from_a_formula_to_a_cif(page, served, parrot):
     from pymatgen.core import Structure
 
