@@ -563,6 +563,12 @@ def test_a_bug_is_one_line_too(crystallm, monkeypatch):
     assert err.count("\n") == 1
 
 
+def test_a_place_that_the_system_refuses_is_named(crystallm):
+    code, _, err = crystallm("generate", "TiO2", "-n", 1, "--out", "x" * 300)
+    assert code == 1
+    assert re.fullmatch(r"crystallm: 'x{100,}\.*': File name too long\n", err)
+
+
 # -- the program --------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from crystallm.cli import app
 from crystallm.errors import CheckpointError, CrystallmError
@@ -101,8 +102,11 @@ def test_the_published_golden_weights_go_there_and_back(tmp_path):
         ({"model_type": "opt"}, "is not supported"),
         ({"num_key_value_heads": 1}, "num_key_value_heads is 1"),
         ({"rope_theta": 5e5}, "rope_theta is 500000.0"),
-        ({"vocab_size": 7, "crystallm": {"language": "klingon"}}, "no language 'klingon'"),
-        ({"num_hidden_layers": -1}, "n_layer = '-1'"),
+        ({"crystallm": {"language": "klingon"}}, "no language 'klingon'"),
+        ({"vocab_size": 7}, "vocab_size is 7: our network has"),
+        ({"vocab_size": -5}, "vocab_size is -5"),
+        ({"num_hidden_layers": -1}, "which a Llama of -1 layers has not"),
+        ({"num_hidden_layers": "1"}, r"also holds model\.layers\.1\..*, which a Llama of 1 layers has not"),
         ({"num_hidden_layers": 10**9}, "lacks 'model.layers.2"),
         ({"n_embd": 5, "hidden_size": "wide"}, "describes no network of ours"),
         ({"num_hidden_layers": 3}, "lacks 'model.layers.2"),
@@ -113,6 +117,15 @@ def test_foreign_networks_are_refused(tmp_path, change, said):
     content = json.loads((folder / "config.json").read_text()) | change
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(CrystallmError, match=said):
+        load.load_model(folder, device="cpu")
+
+
+def test_weights_that_our_network_has_no_place_for_are_refused(tmp_path):
+    folder = huggingface.write(random_model("orbits", "llama"), tmp_path / "m")
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.0.self_attn.q_proj.bias"] = torch.ones(4)
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"also holds model\.layers\.0\.self_attn\.q_proj\.bias"):
         load.load_model(folder, device="cpu")
 
 

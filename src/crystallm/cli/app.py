@@ -16,7 +16,7 @@ from typing import NoReturn
 from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnknownCommandError, UnusedCliTokensError
 
 from crystallm.cli.command_loader import COMMANDS, add_commands
-from crystallm.errors import CrystallmError, InputError
+from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.execution import interrupt
 from crystallm.version import __version__
 
@@ -111,6 +111,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("CRYSTALLM_TRACEBACK"):
             raise
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            return _complain(f"{one_line(error.filename)!r}: {error.strerror}", 1)
         return _complain(
             f"internal error, {type(error).__name__}: {error} (CRYSTALLM_TRACEBACK=1 shows where)", 1
         )

@@ -236,6 +236,7 @@ def _our_state(config: Mapping[str, Any], state: dict[str, Tensor]) -> tuple[dic
     embeddings = ours["transformer.wte.weight"]
     if head is not None and not torch.equal(head, embeddings):
         raise CheckpointError("lm_head.weight differs from the token embeddings, but this network ties them")
+    _check_config(config, {"vocab_size": embeddings.shape[0]})
     own = dict(config.get(OWN) or {})
     fields = {
         "language": language_of(config),
@@ -283,20 +284,24 @@ def _from_llama(
             "rope_theta": ROTARY_BASE,
         },
     )
+    left = {name: tensor for name, tensor in state.items() if not name.endswith("rotary_emb.inv_freq")}
     converted = {
-        "transformer.wte.weight": state["model.embed_tokens.weight"],
-        "transformer.ln_f.weight": state["model.norm.weight"],
+        "transformer.wte.weight": left.pop("model.embed_tokens.weight"),
+        "transformer.ln_f.weight": left.pop("model.norm.weight"),
     }
     for i in range(int(shape["n_layer"])):
         ours, theirs = f"transformer.h.{i}", f"model.layers.{i}"
-        converted[f"{ours}.ln_1.weight"] = state[f"{theirs}.input_layernorm.weight"]
-        converted[f"{ours}.ln_2.weight"] = state[f"{theirs}.post_attention_layernorm.weight"]
-        parts = [state[f"{theirs}.self_attn.{name}.weight"] for name in ("q_proj", "k_proj", "v_proj")]
+        converted[f"{ours}.ln_1.weight"] = left.pop(f"{theirs}.input_layernorm.weight")
+        converted[f"{ours}.ln_2.weight"] = left.pop(f"{theirs}.post_attention_layernorm.weight")
+        parts = [left.pop(f"{theirs}.self_attn.{name}.weight") for name in ("q_proj", "k_proj", "v_proj")]
         converted[f"{ours}.attn.c_attn.weight"] = torch.cat(parts)
-        converted[f"{ours}.attn.c_proj.weight"] = state[f"{theirs}.self_attn.o_proj.weight"]
-        gate_up = [state[f"{theirs}.mlp.{name}.weight"] for name in ("gate_proj", "up_proj")]
+        converted[f"{ours}.attn.c_proj.weight"] = left.pop(f"{theirs}.self_attn.o_proj.weight")
+        gate_up = [left.pop(f"{theirs}.mlp.{name}.weight") for name in ("gate_proj", "up_proj")]
         converted[f"{ours}.mlp.c_fc.weight"] = torch.cat(gate_up)
-        converted[f"{ours}.mlp.c_proj.weight"] = state[f"{theirs}.mlp.down_proj.weight"]
+        converted[f"{ours}.mlp.c_proj.weight"] = left.pop(f"{theirs}.mlp.down_proj.weight")
+    if left:
+        layers = f"a Llama of {shape['n_layer']} layers"
+        raise CheckpointError(f"it also holds {min(left)}, which {layers} has not")
     return converted, shape
 
 
