@@ -1,5 +1,6 @@
 """Option groups: validation, messages, YAML."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import pytest
@@ -83,3 +84,22 @@ def test_a_misspelt_name_gets_a_suggestion():
     assert hint("tempratur", ["temperature", "top_k"]) == "did you mean temperature?"
     assert hint("gen", ["search", "generate"]) == "did you mean generate?"
     assert hint("x", ["temperature", "top_k"]) == "there are temperature, top_k"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "z: &a [*a]",
+        "a: &a {b: *a}",
+        "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+        + "\n".join(f"{n}: &{n} [{', '.join([f'*{m}'] * 10)}]" for m, n in pairwise("abcdefgh")),
+    ],
+    ids=["list in itself", "mapping in itself", "ten million values"],
+)
+def test_yaml_of_aliases_without_end_is_one_line(tmp_path, text):
+    path = tmp_path / "options.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match="holds more than 100,000 values, or itself"):
+        read_mapping(path, "z: 2")
+    path.write_text("a: &a [x, x]\nb: *a\n")
+    assert read_mapping(path, "z: 2") == {"a": ["x", "x"], "b": ["x", "x"]}

@@ -17,6 +17,9 @@ from pydantic.fields import FieldInfo
 
 from crystallm.errors import CrystallmError, InputError, one_line
 
+MAX_VALUES = 100_000
+"""Values in a YAML file of options, at most."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -152,9 +155,28 @@ def read_mapping(path: Path, example: str) -> dict[str, Any] | None:
         raise InputError(f"{path} is no YAML that can be read: {one_line(error)}") from None
     if content is None:
         return None
+    if _holds_more(content, MAX_VALUES):
+        raise InputError(
+            f"{path} holds more than {MAX_VALUES:,} values, or itself: that is no list of options"
+        )
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold names and values, such as {example!r}")
     return {str(name): value for name, value in content.items()}
+
+
+def _holds_more(content: Any, limit: int) -> bool:
+    """Return whether nested lists and mappings hold more values; aliases count each time they are met."""
+    left, todo = limit, [content]
+    while todo:
+        value = todo.pop()
+        left -= 1
+        if left < 0:
+            return True
+        if isinstance(value, dict):
+            todo += [*value, *value.values()]
+        elif isinstance(value, (list, tuple, set)):
+            todo += value
+    return False
 
 
 def hint(name: str, names: Sequence[str]) -> str:

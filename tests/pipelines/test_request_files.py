@@ -7,9 +7,12 @@ import io
 import itertools
 import sys
 import tracemalloc
+import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from crystallm.errors import CrystallmError, InputError
 from crystallm.generation.interpretation import interpret
@@ -25,9 +28,6 @@ ASKED = [
 
 
 def as_parquet(path: Path, rows: list[dict[str, object]]) -> Path:
-    import pyarrow as pa
-    from pyarrow import parquet
-
     parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
     return path
 
@@ -174,8 +174,8 @@ def test_a_reduced_formula_leaves_z_open(tmp_path: Path) -> None:
     [
         ("a.txt", b"TiO2\nNaCl\nXx\n", r"a\.txt, line 3: 'Xx': Xx is not an element"),
         ("a.txt", b"\n", r"write one formula a line$"),
-        ("a.csv.gz", gzip.compress(b"formula\nTiO2\n", mtime=0)[:-6], "cannot be unpacked to its end"),
-        ("a.csv.gz", b"formula\nTiO2\n", "cannot be unpacked"),
+        ("a.csv.gz", gzip.compress(b"formula\nTiO2\n", mtime=0)[:-6], "cannot be read to its end"),
+        ("a.csv.gz", b"formula\nTiO2\n", "cannot be read to its end"),
         ("a.parquet", b"PAR1", "is no readable Parquet file"),
     ],
 )
@@ -184,6 +184,17 @@ def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: bytes, sa
     with pytest.raises(InputError, match=says) as caught:
         request_files.read_requests(tmp_path / name, n=1)
     assert "\n" not in str(caught.value)
+
+
+def test_lists_that_unpack_to_far_more_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crystallm.sources.streams.FREE_BYTES", 10_000)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"formula\n" + b"#" * 2_000_000))
+    parquet.write_table(pa.table({"formula": pa.nulls(10_000_000, pa.string())}), tmp_path / "a.parquet")
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w", zipfile.ZIP_DEFLATED) as book:
+        book.writestr("xl/worksheets/sheet1.xml", b" " * 2_000_000)
+    for name in ("a.csv.gz", "a.parquet", "a.xlsx"):
+        with pytest.raises(InputError, match="unpacks to more than 200 times its size"):
+            request_files.read_requests(tmp_path / name, n=1)
 
 
 def test_a_broken_row_of_a_table_is_named(tmp_path: Path) -> None:

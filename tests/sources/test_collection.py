@@ -273,3 +273,15 @@ def test_what_is_no_collection_is_refused(tmp_path, name):
     (tmp_path / "crystals.doc").write_text("x")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / name)
+
+
+def test_devices_pipes_and_links_to_themselves_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.cif")
+    (tmp_path / "loop.cif").symlink_to("loop.cif")
+    for place, why in (
+        (tmp_path / "pipe.cif", "is a device or a pipe"),
+        ("/dev/zero", "is a device or a pipe"),
+        (tmp_path / "loop.cif", "no file or folder"),
+    ):
+        with pytest.raises(InputError, match=why):
+            list(collection.read(place))

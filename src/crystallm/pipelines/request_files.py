@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import atexit
 import csv
-import gzip
 import hashlib
 import io
 import re
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +31,9 @@ from typing import Any
 from crystallm.errors import CrystallmError, InputError, install, one_line
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, with_default_z
+from crystallm.sources import streams
+from crystallm.sources.formats.tables import parquet_rows
+from crystallm.storage import files
 
 COLUMNS = ("id", "formula", "z", "space_group", "n", "elements", "allow_fewer_elements")
 NAMES = {
@@ -44,7 +45,6 @@ NAMES = {
 }
 """Columns as other tools, and people, call them."""
 STDIN = ("-", "/dev/stdin")
-CHUNK = 1000  # rows read at a time from a Parquet file
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +223,9 @@ def _from_workbook(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     except ImportError:
         raise CrystallmError(f"{path} is an Excel workbook: save it as CSV, or {install('excel')}") from None
     try:
+        with zipfile.ZipFile(path) as parts:
+            if sum(part.file_size for part in parts.infolist()) > streams.most_bytes(path):
+                raise streams.bomb(path)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         rows = book.worksheets[0].iter_rows(values_only=True)
         given = [str(cell or "") for cell in next(rows, ())]
@@ -252,25 +255,17 @@ def _cell_text(cell: object) -> str | None:
 
 
 def _from_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow as pa
-    from pyarrow import parquet
+    names: list[str] = []
 
-    number = 0
-    try:
-        # Both options, else whole row groups are read ahead: often, that is the whole file.
-        with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as source:
-            given = source.schema_arrow.names
-            names = _known_names(given)
-            _check_columns(path, names, given, "there must be")
-            for batch in source.iter_batches(batch_size=CHUNK):
-                for row in batch.rename_columns(names).to_pylist():
-                    number += 1
-                    cells = {name: None if cell is None else str(cell) for name, cell in row.items()}
-                    yield f"row {number}", _filled(path, f"row {number}", cells)
-    except OSError as error:
-        raise CrystallmError(f"{path} cannot be read: {error.strerror or error}") from error
-    except pa.ArrowException as error:
-        raise InputError(f"{path} is no readable Parquet file: {one_line(error)}") from None
+    def wanted(given: list[str]) -> list[str]:
+        names.extend(_known_names(given))
+        _check_columns(path, names, given, "there must be")
+        return given
+
+    with files.saying(f"{path} cannot be read"):
+        for number, row in enumerate(parquet_rows(path, wanted), start=1):
+            texts = (None if cell is None else str(cell) for cell in row.values())
+            yield f"row {number}", _filled(path, f"row {number}", dict(zip(names, texts, strict=True)))
 
 
 def _known_names(names: Sequence[str]) -> list[str]:
@@ -303,13 +298,14 @@ def _filled(path: Path, where: str, row: Mapping[str, str | None]) -> dict[str, 
 @contextmanager
 def _opened(path: Path, kind: str) -> Iterator[io.TextIOBase]:
     """Open a text file, decompressed if its name ends in .gz."""
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            yield file
+        if path.name.lower().endswith(".gz"):
+            with streams.binary(path) as packed, io.TextIOWrapper(packed, "utf-8-sig", newline="") as file:
+                yield file
+        else:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                yield file
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is no {kind} in UTF-8: {error}") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path} cannot be unpacked to its end: {error}") from None
     except OSError as error:
         raise CrystallmError(f"{path} cannot be read: {error.strerror}") from error

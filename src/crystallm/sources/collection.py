@@ -74,6 +74,8 @@ def read(path: str | os.PathLike[str]) -> Iterator[Entry]:
     if place.is_dir():
         return read_folder(place)
     if not place.is_file():
+        if place.exists():
+            raise InputError(f"{str(place)!r} is a device or a pipe: give a file or a folder")
         raise InputError(f"no file or folder {str(place)!r}")
     reader = next((reader for endings, reader in _READERS.items() if name.endswith(endings)), None)
     if reader is not None:

@@ -15,7 +15,7 @@ from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, st
 from crystallm.sources.formats.json_documents import OPTIMADE, OPTIMADE_MORE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -176,6 +176,26 @@ def _csv_records(path: Path) -> Iterator[tuple[_Form, dict[str, Any]]]:
 
 
 def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[tuple[_Form, dict[str, Any]]]:
+    forms: list[_Form] = []
+
+    def wanted(names: list[str]) -> list[str]:
+        forms.append(_form(path, names))
+        asked = (*forms[0].columns, *forms[0].more, *ID_COLUMNS, SPLIT, *columns)
+        return [name for name in dict.fromkeys(asked) if name in names]
+
+    for record in parquet_rows(path, wanted):
+        yield forms[0], record
+
+
+def parquet_rows(path: Path, wanted: Callable[[list[str]], list[str]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file, of which batches of bounded size are read at a time.
+
+    Args:
+        wanted: returns the columns to read, from all there are; may raise.
+
+    Raises:
+        InputError: the file is damaged, or unpacks to too much.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -187,20 +207,16 @@ def _parquet_records(path: Path, columns: Sequence[str]) -> Iterator[tuple[_Form
         shared, n_rows = _reading(metadata)
         # Two options, else whole row groups are read ahead: often, that is the whole file.
         with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False, read_dictionary=shared) as source:
-            names = source.schema_arrow.names
-            form = _form(path, names)
-            asked = (*form.columns, *form.more, *ID_COLUMNS, SPLIT, *columns)
-            wanted = [name for name in dict.fromkeys(asked) if name in names]
+            columns = wanted(source.schema_arrow.names)
             total = 0
-            for batch in source.iter_batches(batch_size=n_rows, columns=wanted):
+            for batch in source.iter_batches(batch_size=n_rows, columns=columns):
                 size = sum(map(_unpacked_bytes, batch.columns))
                 total += size
                 if total > most:
                     raise streams.bomb(path)
                 step = n_rows if size < BATCH_BYTES / 5 else 1
                 for start in range(0, batch.num_rows, step):
-                    for record in batch.slice(start, step).to_pylist():
-                        yield form, record
+                    yield from batch.slice(start, step).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:  # KeyError: a damaged name
         why = one_line(error)
         raise InputError(f"{str(path)!r} is no readable Parquet file ({why}): is it truncated?") from error
