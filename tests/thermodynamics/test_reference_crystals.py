@@ -37,3 +37,12 @@ def test_carbon_is_graphite():
     assert carbon.volume / len(carbon) == pytest.approx(8.8, abs=0.1)  # diamond: 5.7
     neighbors = [len(found) for found in carbon.get_all_neighbors(1.5)]
     assert neighbors == [3, 3, 3, 3]
+
+
+@pytest.mark.parametrize(("symbol", "bond"), [("F", 1.5), ("Cl", 2.0), ("Br", 2.3), ("I", 2.7)])
+def test_halogens_are_layers_of_molecules(symbol, bond):
+    from crystallm.thermodynamics import reference_crystals
+
+    crystal = reference_crystals.element(symbol)
+    assert crystal.get_space_group_info() == ("Cmce", 64)
+    assert [len(found) for found in crystal.get_all_neighbors(1.2 * bond)] == [1] * len(crystal)

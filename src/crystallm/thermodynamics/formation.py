@@ -7,7 +7,7 @@ x_i the share of element i among the atoms, E_i its energy in its reference crys
 and no formation energy either. They are kept in a file (see `cache_folder`), and count as long as the
 reference crystals are of this version:
 
-    ~/.cache/crystallm/references/MODEL.json      {"version": 2, "energies": {"Ti": -7.9, ...}}
+    ~/.cache/crystallm/references/MODEL.json      {"version": 3, "energies": {"Ti": -7.9, ...}}
 
 Delete the file of a model that has changed under the same name.
 """
