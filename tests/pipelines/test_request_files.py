@@ -102,7 +102,7 @@ def test_composition_is_another_name_of_formula(tmp_path: Path) -> None:
     ("content", "asked"),
     [
         (
-            "Compound;Z;Space group\n# a comment\nTiO2;2;136\n",
+            "Compound;Z;Space group\n# a comment\n;;\nTiO2;2;136\n;;\n",
             [Request(formula="TiO2", z=2, space_group="136", n=1)],
         ),
         ("# made by hand\n\tFormula\tn\n\tNaCl\t3\n", [Request(formula="NaCl", z="auto", n=3)]),
@@ -112,6 +112,16 @@ def test_composition_is_another_name_of_formula(tmp_path: Path) -> None:
 def test_spreadsheets_write_csv_their_way(tmp_path: Path, content: str, asked: list[Request]) -> None:
     (tmp_path / "a.csv").write_text(content)
     assert list(request_files.read(tmp_path / "a.csv", n=1)) == asked
+
+
+def test_comments_and_empty_rows_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("# a list\n\nTiO2  # rutile\n \nNaCl\n")
+    assert [r.formula for r in request_files.read_requests(tmp_path / "a.txt", n=1)] == ["TiO2", "NaCl"]
+    (tmp_path / "a.csv").write_text("formula,z\n,\nTiO2,2\n , \n")
+    assert [r.formula for r in request_files.read_requests(tmp_path / "a.csv", n=1)] == ["TiO2"]
+    (tmp_path / "b.csv").write_text("formula,z\n,,,x\n")
+    with pytest.raises(InputError, match="line 2: more values than columns"):
+        request_files.read_requests(tmp_path / "b.csv", n=1)
 
 
 def test_lines_are_counted_with_the_comments(tmp_path: Path) -> None:

@@ -112,6 +112,12 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         folder(tmp_path, {"seed": 2, "model": "default"}).open()
 
 
+def test_what_differs_is_named_before_what_one_run_lacks(tmp_path):
+    folder(tmp_path, {"library": None, "requests": ["TiO2"]}).open()
+    with pytest.raises(InputError, match=r"\(requests was"):
+        folder(tmp_path, {"library": "0c2f", "requests": ["ZnS"]}).open()
+
+
 def test_a_folder_of_another_command_is_named_by_it(tmp_path):
     folder(tmp_path, {"command": "generate", "cifs": True}).open()
     with pytest.raises(InputError, match="holds a run of 'generate': choose another folder with --out"):

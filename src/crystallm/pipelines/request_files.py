@@ -9,7 +9,8 @@
     - or a pipe              either of both, as the first line says
 
 A reduced formula without z leaves Z open (see `request.with_default_z`). .csv and .txt may be compressed
-(.gz); lines that start with # are comments. Does not depend on models.
+(.gz); lines that start with # are comments, in a .txt also what follows a blank and a #. Does not depend on
+models.
 """
 
 from __future__ import annotations
@@ -184,15 +185,16 @@ def _from_csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             where = f"line {lines.number}"
             if any(value.strip() for value in row.get(None, ())):  # after the last column
                 raise InputError(f"{path}, {where}: more values than columns: is a comma too many?")
-            yield where, _filled(path, where, row)
+            if any(value and value.strip() for name, value in row.items() if name is not None):
+                yield where, _filled(path, where, row)  # spreadsheets write separators in empty rows, too
 
 
 def _from_text(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with _opened(path, "text") as file:
         lines = _Lines(file)
         for line in lines:
-            if line.strip():
-                yield f"line {lines.number}", {"formula": line.strip()}
+            if formula := re.split(r"\s#", line)[0].strip():
+                yield f"line {lines.number}", {"formula": formula}
 
 
 class _Lines:

@@ -313,13 +313,15 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
     command = stored.get("command")
     if command is not None and command != config.get("command"):
         raise InputError(f"{path.parent} holds a run of {command!r}: choose another folder with --out")
-    for key in sorted(set(stored) | set(config)):
-        was, now = stored.get(key), config.get(key)
-        if was != now:
-            raise InputError(
-                f"{path.parent} holds another run ({key} was {_short(was)}, now {_short(now)}): choose "
-                "another folder with --out, or delete this one"
-            )
+    changed = [key for key in {*stored, *config} if stored.get(key) != config.get(key)]
+    # What both runs have says more than what one of them has besides.
+    changed.sort(key=lambda key: (stored.get(key) is None or config.get(key) is None, key))
+    for key in changed:
+        was, now = _short(stored.get(key)), _short(config.get(key))
+        raise InputError(
+            f"{path.parent} holds another run ({key} was {was}, now {now}): choose another folder with "
+            "--out, or delete this one"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
