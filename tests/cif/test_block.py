@@ -44,6 +44,25 @@ def test_items_loops_and_rows():
     assert read.rows("_no_such_column") == []
 
 
+@pytest.mark.parametrize("second", ["data_b", "DATA_b", "  data_b"])
+def test_text_fields_and_what_follows_the_first_block_are_not_read(second):
+    text = f"""\
+DATA_a
+_cell_length_a 5
+_publ_text
+;
+_cell_length_b 9
+data_c
+;
+_cell_length_c 6
+{second}
+_cell_length_b 7
+"""
+    read = block.read(text)
+    assert read.name == "a"
+    assert read.tags == {"_cell_length_a": "5", "_publ_text": "text", "_cell_length_c": "6"}
+
+
 def test_rows_that_values_do_not_fill():
     with pytest.raises(CrystallmError, match="3 values do not fill rows of 2"):
         block.read("data_\nloop_\n_atom_site_label\n_atom_site_fract_x\nNa 0 Cl").atoms()

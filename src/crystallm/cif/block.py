@@ -109,14 +109,14 @@ def read(text: str) -> Block:
             found = [] if field else [("", "", "text")]
         elif field:
             continue
-        elif line[:5].lower() == "data_" and block.name is not None:
+        elif line.lstrip()[:5].lower() == "data_" and block.name is not None:
             return block
         else:
             found = _TOKEN.findall(line)
         for quoted, double, plain in found:
             if plain.startswith("#"):
                 break
-            if plain.startswith("data_") and not values:
+            if plain[:5].lower() == "data_" and not values:
                 block.name = plain[5:]
             elif plain == "loop_":
                 columns, values, tag = [], [], None
