@@ -16,6 +16,7 @@ from pymatgen.core import Lattice, Structure
 from crystallm.benchmarks import csp, metrics
 from crystallm.cif import structure_reader
 from crystallm.errors import CrystallmError, InputError
+from crystallm.sources import parsing
 
 GOLDEN: dict[str, Any] = json.loads(
     gzip.decompress((Path(__file__).parents[1] / "golden" / "csp.json.gz").read_bytes())
@@ -102,6 +103,16 @@ def test_truths_are_symmetrised_and_bad_samples_cost_only_themselves(rock_salt: 
 
 
 @pytest.mark.usefixtures("kept")
+def test_a_reference_whose_operators_cannot_be_read_stays_as_it_is(
+    rock_salt: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pymatgen prints such operators of a distorted structure, as of mp-680679."""
+    text = parsing.to_cif(rock_salt).replace("x, y, z", "-x, -y, -z+365/366")
+    assert "365/366" in text
+    monkeypatch.setattr(parsing, "to_cif", lambda *_, **__: text)
+    assert csp.symmetrize(rock_salt) == rock_salt
+
+
 def test_equal_samples_are_compared_once(rock_salt: Structure) -> None:
     done: list[int] = []
     (row,) = csp.distances([rock_salt], [[rock_salt.copy() for _ in range(20)]], on_done=done.append)

@@ -142,15 +142,15 @@ def compare_pairs(
 def symmetrize(structure: Structure) -> Structure:
     """Return the structure that `CifWriter(structure, symprec=0.1)` writes, read back.
 
-    Unchanged if the symmetry search fails.
+    Unchanged if the symmetry search fails, or finds operators such as `-x, -y, -z+365/366`, which pymatgen
+    prints where a distorted structure has its centre beside the origin.
     """
     from crystallm.sources import parsing
 
     try:
-        text = parsing.to_cif(structure, symprec=SYMPREC)
+        return parsing.structure(parsing.to_cif(structure, symprec=SYMPREC))
     except Exception:  # noqa: BLE001 - spglib and pymatgen raise many types where there is no dataset
         return structure
-    return parsing.structure(text)
 
 
 def compare(
