@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from crystallm.errors import CheckpointError
 from crystallm.models import folder as models_folder
@@ -92,13 +93,20 @@ def test_saving_again_replaces_weights_and_keeps_what_lies_beside(network: GPT, 
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("crystallm.models.folder.write_json", OSError(28, "No space left on device")),
+        ("safetensors.torch.save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
+    ],
+)
 def test_a_save_that_fails_leaves_the_old_weights_and_no_rest(
-    network: GPT, folder: Path, monkeypatch: pytest.MonkeyPatch
+    network: GPT, folder: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(*_: object, **__: object) -> None:
+        raise error
 
-    monkeypatch.setattr(models_folder, "write_json", full)
+    monkeypatch.setattr(place, full)
     with pytest.raises(CheckpointError, match="No space left"):
         save(network, folder)
     assert load(folder).config == network.config

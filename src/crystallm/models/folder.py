@@ -66,6 +66,8 @@ def save(
     Raises:
         CheckpointError: the path exists and is not a model folder, or cannot be written.
     """
+    from safetensors import SafetensorError
+
     folder = Path(folder)
     if folder.exists() and not (folder / CONFIG_FILE).is_file() and not _is_empty_folder(folder):
         raise CheckpointError(f"{folder} exists and holds no model: choose another folder")
@@ -83,7 +85,7 @@ def save(
             shutil.rmtree(old)
         else:
             temporary.rename(folder)
-    except (OSError, CrystallmError) as error:
+    except (OSError, CrystallmError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{folder} cannot be written: {reason}") from error
     finally:
