@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pymatgen.core import Structure
 
+from crystallm.benchmarks.reference_sets import read_references
 from crystallm.diffraction.options import PatternOptions, SolveOptions, SolveReferenceOptions
 from crystallm.diffraction.pattern import PowderPattern
 from crystallm.diffraction.radiation import radiation_of
@@ -38,7 +39,6 @@ from crystallm.execution.pool import Inline
 from crystallm.generation.request import SamplingOptions
 from crystallm.references import load
 from crystallm.references.library import reduced
-from crystallm.sources.splits import read_rows
 from crystallm.structures.comparison import CSP, EQUAL, matcher
 
 if TYPE_CHECKING:
@@ -105,10 +105,11 @@ def solved(
 
 def record(found: dict[str, Any], truth: Structure) -> dict[str, Any]:
     """Return what is stored of a solution: for each answer its distance and likeness."""
+    distances = [distance(truth, answer.structure) for answer in found["answers"]]
     answers = [
         {
-            "rms": distance(truth, answer.structure),
-            "strict": distance(truth, answer.structure, strict=True),
+            "rms": rms,
+            "strict": None if rms is None else distance(truth, answer.structure, strict=True),
             "group": answer.refined.group.number,
             "rwp": answer.likeness.rwp,
             "expected": answer.likeness.expected,
@@ -116,41 +117,29 @@ def record(found: dict[str, Any], truth: Structure) -> dict[str, Any]:
             "rest": answer.likeness.share_unexplained,
             "score": answer.score,
         }
-        for answer in found["answers"]
+        for answer, rms in zip(found["answers"], distances, strict=True)
     ]
     return {**found, "answers": answers}
 
 
 def run_simulated(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the results of entries of a benchmark."""
-    rows = list(read_rows(arguments.place))
-    order = np.random.default_rng(arguments.seed).permutation(len(rows))[: arguments.entries]
+    entries = read_references(arguments.place, entries=arguments.entries)
     known = SolveReferenceOptions(crystals_from=arguments.crystals_from, references=arguments.references)
-    structures = {int(i): Structure.from_str(rows[i]["cif"], fmt="cif") for i in order}
-    for place, i in enumerate(order):
-        if place % arguments.parts != arguments.part:
+    relatives = known.model_copy(update={"crystals_from": "references"})
+    for i, entry in enumerate(entries):
+        if i % arguments.parts != arguments.part or entry.id in arguments.done:
             continue
-        truth, other = structures[int(i)], structures[int(order[place - len(order) // 2])]
-        name = rows[i].get("id") or rows[i].get("material_id") or str(i)
-        if name in arguments.done:
-            continue
+        truth, other = entry.structure, entries[i - len(entries) // 2].structure
         options = options_of(arguments, truth.composition.reduced_formula)
         request = candidates.requests_of(options)[str(options.formula)]
-        alone = [
-            distance(truth, crystal.generated)
-            for crystal in candidates.candidates_of(
-                request,
-                SamplingOptions(),
-                SolveReferenceOptions(crystals_from="references", references=known.references),
-                N_ANSWERS,
-                None,
-            )
-        ]
-        result = {"name": name, "formula": options.formula, "alone": alone}
+        likely = candidates.candidates_of(request, SamplingOptions(), relatives, N_ANSWERS, None)
+        alone = [distance(truth, crystal.generated) for crystal in likely]
+        result: dict[str, Any] = {"name": entry.id, "formula": options.formula, "alone": alone}
         for kind, crystal in (("pattern", truth), ("control", other)):
             if kind == "control" and arguments.no_control:
                 continue
-            pattern = simulated(crystal, int(i))
+            pattern = simulated(crystal, i)
             result[kind] = record(solved(pattern, str(WAVELENGTH), options, known, "xray"), truth)
         yield result
 
@@ -237,7 +226,6 @@ def main() -> None:
     parser.add_argument("--no-control", action="store_true")
     parser.add_argument("--part", type=int, default=0, help="of --parts, for processes side by side")
     parser.add_argument("--parts", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("solve.jsonl"))
     arguments = parser.parse_args()
     if arguments.what == "report":

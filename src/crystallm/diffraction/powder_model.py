@@ -19,7 +19,7 @@ import numpy as np
 
 from crystallm.crystallography import space_groups
 from crystallm.diffraction.radiation import Radiation, scattering
-from crystallm.diffraction.reflections import families, quadratic, reciprocal_metric
+from crystallm.diffraction.reflections import families, quadratic, reciprocal_metric, volumes
 from crystallm.orbits.canonical import STEPS
 from crystallm.orbits.description import cell_parameters
 
@@ -82,6 +82,12 @@ class PowderCrystal:
     def n_free(self) -> int:
         """Number of free parameters, of cell and coordinates."""
         return len(self.cell) + len(self.coordinates)
+
+    @property
+    def density(self) -> float:
+        """Atoms per Å^3."""
+        n = sum(self.group.wyckoff[orbit.position].multiplicity for orbit in self.orbits)
+        return n / float(volumes(self.full_cell))
 
     def with_values(self, *, cell: Floats | None = None, coordinates: Floats | None = None) -> Self:
         """Return the crystal with another cell or other coordinates."""

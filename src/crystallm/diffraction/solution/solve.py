@@ -49,6 +49,8 @@ GOOD = (0.3, 0.96, 0.05)
 """After two blocks this is enough: largest Rwp, smallest S, largest share of peaks unexplained."""
 COMPARED = 60
 """Best answers that are compared with each other, to leave out equal ones."""
+DENSITY = 0.03
+"""Relative difference of density above which refined crystals are not equal; to compare them takes longer."""
 NEARLY = 1.05
 """Answers of a score up to this times the best one's are nearly as good."""
 LIKELY = 3
@@ -153,7 +155,8 @@ def _distinct(ranked: Sequence[Answer]) -> Iterator[Answer]:
     clusters: list[list[Answer]] = []
     for answer in ranked[:COMPARED]:
         structure = answer.structure
-        equal = next((c for c in clusters if matcher().fit(structure, c[0].structure)), None)
+        near = [c for c in clusters if abs(c[0].refined.density / answer.refined.density - 1) < DENSITY]
+        equal = next((c for c in near if matcher().fit(structure, c[0].structure)), None)
         if equal is None:
             clusters.append([answer])
         elif answer.score <= NEARLY * equal[0].score:
