@@ -27,7 +27,7 @@ MARGIN = 0.15
 """Share by which a cell may shrink in the search."""
 N_CELLS = 2
 """Cells of a candidate that are refined."""
-LEAST_CORRELATION = 0.4
+LEAST_CORRELATION = 0.55
 """Correlation in the search below which a cell is not refined; that of the right one is 0.85 and above."""
 CELL_STEPS, COORDINATE_STEPS = 8, 30
 """Steps of the refinements, at most."""

@@ -34,7 +34,7 @@ class SolveOptions(CellOptions):
     formula: str | None = same(
         CellOptions, "formula", description="Chemical formula, or several: TiO2,Ti2O3 says which one fits."
     )
-    candidates: int = Field(default=40, ge=1, le=2000)
+    candidates: int = Field(default=150, ge=1, le=2000)
     """Crystals of each formula that are tried, at most; fewer where one fits well before."""
     answers: int = Field(default=5, ge=1)
     """Answers that are given, at most."""
@@ -50,5 +50,5 @@ class SolveReferenceOptions(ReferenceOptions):
         "crystals_from",
         default="both",
         description="network: candidates are sampled; references: they are made of known crystals of "
-        "the same proportions, by replacing elements; both: half of each, known ones first.",
+        "the same proportions, by replacing elements; both: three quarters of known ones, which come first.",
     )

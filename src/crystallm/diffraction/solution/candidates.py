@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from crystallm.diffraction.radiation import TUBES, Radiation, radiation_of
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from crystallm.diffraction.options import PatternOptions, SolveOptions
     from crystallm.diffraction.pattern import PowderPattern
     from crystallm.references.options import ReferenceOptions
+
+SHARE = 0.75
+"""Share of the candidates that are made of known crystals, where both are used."""
 
 
 def open_pattern(options: PatternOptions) -> tuple[PowderPattern, Radiation]:
@@ -72,7 +76,7 @@ def candidates_of(
     """
     n_relatives = 0
     if known.crystals_from != "network":
-        share = n if known.crystals_from == "references" else (n + 1) // 2
+        share = n if known.crystals_from == "references" else math.ceil(SHARE * n)
         library = load_library(known.references)
         relatives = AnalogueGenerator(
             library, [request.model_copy(update={"n": share})], sampling, executor=executor

@@ -46,7 +46,8 @@ BLOCK = 8
 ENOUGH = (1.2, 0.06)
 """A crystal explains all but the noise if Rwp is below this times Rexp, or below this."""
 GOOD = (0.3, 0.96, 0.05)
-"""After two blocks this is enough: largest Rwp, smallest S, largest share of peaks unexplained."""
+"""After `GOOD_AFTER` candidates this is enough: largest Rwp, smallest S, largest share unexplained."""
+GOOD_AFTER = 40
 COMPARED = 60
 """Best answers that are compared with each other, to leave out equal ones."""
 DENSITY = 0.03
@@ -85,7 +86,7 @@ def enough(like: Likeness, n_tried: int) -> bool:
         return True
     rwp, similarity, rest = GOOD
     good = like.rwp <= rwp and like.similarity >= similarity and like.share_unexplained <= rest
-    return good and n_tried >= 2 * BLOCK
+    return good and n_tried >= GOOD_AFTER
 
 
 def solve_pattern(
@@ -187,7 +188,7 @@ def solve(
     space_group: int | str | None = None,
     wavelength: str | float | None = None,
     radiation: Kind = "xray",
-    candidates: int = 40,
+    candidates: int = 150,
     answers: int = 5,
     sampling: SamplingOptions | None = None,
     known: ReferenceOptions | None = None,
