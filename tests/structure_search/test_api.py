@@ -15,7 +15,7 @@ from crystallm.structure_search.search import Search
 
 def test_the_lowest_energy_so_far_is_a_staircase_to_the_end_of_the_search():
     def of(call, energy, seconds):
-        return SimpleNamespace(call=call, seconds=seconds, crystal=SimpleNamespace(energy=energy))
+        return SimpleNamespace(call=call, seconds=seconds, crystal=SimpleNamespace(objective=energy))
 
     samples = [of(1, -2.0, 5.0), of(None, -2.0, 5.0), of(2, -1.0, 6.0), of(3, -3.0, 9.0), of(4, None, 12.0)]
     assert best_so_far(samples) == [(1.0, -2.0), (3.0, -2.0), (3.0, -3.0), (4.0, -3.0)]

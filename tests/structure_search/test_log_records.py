@@ -20,7 +20,7 @@ IDS = tuple(LANGUAGE.ids("<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3
 @pytest.mark.parametrize("with_tokens", [False, True])
 def test_a_sample_comes_back_from_its_record(with_tokens):
     crystal = Crystal(LANGUAGE, IDS, log_likelihood=-1.5, source=Source("m", 1, 12, "TiO2"))
-    crystal.energy = -3.25
+    crystal.energy = crystal.objective = -3.25
     n = len(IDS) - 5
     tokens = Sample(
         number=0, index=12, ids=IDS, n_prompt=5, log_probs=(-0.5,) * n, ended=True, forced=(True,) * n

@@ -18,6 +18,7 @@ class Sampled:
     validity: Validity
     energy: float | None = None
     energy_reason: str | None = None
+    objective: float | None = None
 
 
 def sample(form, ids, *, valid=True, simulation=0):
@@ -46,15 +47,15 @@ def test_equal_crystals_have_one_energy_call(results):
     assert results.set_equals(first) == first[:2]
     assert [one.call for one in first] == [1, 2, None, None]
     assert [one.equals for one in first] == [None, None, 0, None]
-    first[0].crystal.energy, first[1].crystal.energy = -3.0, -4.0
+    first[0].crystal.objective, first[1].crystal.objective = -3.0, -4.0
     results.copy_energies(first)
-    assert first[2].crystal.energy == -3.0
+    assert first[2].crystal.objective == -3.0
     results.add_round([first[:2], first[2:]])
     later = [sample("D", (3,)), sample("B", (9,))]  # the same tokens as before; another sequence of B
     assert results.set_equals(later) == []
     assert [one.equals for one in later] == [0, 1]
     results.copy_energies(later)
-    assert [one.crystal.energy for one in later] == [-3.0, -4.0]
+    assert [one.crystal.objective for one in later] == [-3.0, -4.0]
     state = results.state
     assert (state.simulations, state.calls, state.texts, state.plausible, state.best) == (2, 2, 4, 3, -4.0)
 
@@ -63,7 +64,7 @@ def test_a_round_of_duplicates_is_idle_and_failures_count_until_an_energy_comes(
     for number, (form, energy) in enumerate([("A", None), ("B", None), ("B", None), ("C", -1.0)]):
         one = sample(form, (number,), simulation=number)
         results.set_equals([one])
-        one.crystal.energy = energy
+        one.crystal.energy = one.crystal.objective = energy
         results.add_round([[one]])
         assert (results.n_failed, results.n_idle) == [(1, 0), (2, 0), (2, 1), (0, 0)][number]
 

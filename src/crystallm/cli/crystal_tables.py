@@ -169,7 +169,7 @@ def print_search(
 
 
 def _search_line(summary: Mapping[str, Any]) -> str:
-    lowest = "none" if summary["lowest"] is None else f"{summary['lowest']:.4f} eV/atom"
+    lowest = "none" if summary["lowest"] is None else f"{summary['lowest']:.4f}{_unit(summary)}"
     share = summary["plausible"] / max(1, summary["texts"])
     line = (
         f"{counted(summary['simulations'], 'simulation')}, {share:.0%} plausible, "
@@ -179,6 +179,11 @@ def _search_line(summary: Mapping[str, Any]) -> str:
     if summary["without_energy"]:
         line += f"; {summary['without_energy']} without an energy, the last because: {summary['why']}"
     return line
+
+
+def _unit(summary: Mapping[str, Any]) -> str:
+    """Return the unit of the lowest value of a search."""
+    return " eV/atom" if summary.get("objective", ["energy"]) == ["energy"] else ""
 
 
 def _relative(row: Mapping[str, Any]) -> tuple[str, str]:

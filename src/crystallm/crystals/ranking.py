@@ -10,7 +10,8 @@ with a plausible crystal come before all others, ranked by
   median, and the RMSD from .034 to .032.
 - likelihood: the log-likelihood of their most likely crystal.
 - combined: the sum of the ranks by these two.
-- energy: the lowest energy per atom of a crystal in them, those without one last; ties by likelihood. Only
+- energy: the lowest energy per atom (or objective of a search) of a crystal in them, those without one last;
+  ties by likelihood. Only
   meaningful for crystals of one composition.
 """
 
@@ -58,7 +59,7 @@ def rank(
             [crystal.log_likelihood for crystal in crystals],
             [crystal.validity.plausible for crystal in crystals],
             by,
-            [crystal.energy for crystal in crystals],
+            [crystal.energy if crystal.objective is None else crystal.objective for crystal in crystals],
             volumes=[volume_per_atom(structure_of(crystal)) for crystal in crystals],
             weights=sample_weights([probability_of(crystal) for crystal in crystals]),
         )

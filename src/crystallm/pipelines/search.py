@@ -45,7 +45,8 @@ LABELS = {"elites": "search", "tree": "tree search", "sampling": "sampling"}
 """What a method is called in plots and while it runs."""
 LOG, SUMMARY = "search.jsonl", "search.json"
 COLUMNS = table.COLUMNS | {
-    "simulation": "int32", "move": "string", "call": "int32", "equals": "int32", "seconds": "float64"
+    "simulation": "int32", "move": "string", "call": "int32", "equals": "int32", "seconds": "float64",
+    "objective": "float64",
 }  # fmt: skip
 
 
@@ -77,7 +78,12 @@ def run(
         raise InputError("search for what? Give a formula: crystallm search TiO2 --z 2")
     sampling = sampling_of(options, sampling)
     request = with_default_z(Request.build(cell.model_dump(exclude_unset=True)))
-    require(options.energy)
+    if options.needs_energy:
+        require(options.energy)
+    elif relative.formation_energy or relative.hull is not None:
+        raise InputError(
+            f"objective = {' '.join(options.objective)!r} without energy: relative energies need it"
+        )
     interpreted = interpret(request, fitting=sampling.constraints == "full")
     if relative.hull is not None:
         _check_hull(Path(relative.hull), interpreted)
@@ -103,7 +109,7 @@ def run(
             samples[name] = search.samples
             results.append(_finish(search, arm.folder, relative))
     if run_options.out is not None:
-        _draw(samples, run_options.out)
+        _draw(samples, run_options.out, options.objective)
     result = results[0]
     if len(results) > 1:
         result = SearchResult(result.rows, result.summary | {"baseline": results[1].summary})
@@ -118,6 +124,12 @@ def _check_hull(path: Path, request: InterpretedRequest) -> None:
     for cell in (request.cell, *request.cells):
         if cell is not None:
             entries.require(symbol for symbol, _ in cell.composition)
+
+
+def _aside(options: SearchOptions) -> set[str]:
+    """Return the options under which a search may be continued, or which are new and at their default."""
+    new = {name for name in ("objective", "measured") if name not in options.model_fields_set}
+    return {*BOUNDS, "energy_timeout"} | new
 
 
 @dataclass(frozen=True)
@@ -155,7 +167,7 @@ class _Arm:
             sampling,
             weights=model.fingerprint,
             request=request.model_dump(exclude={"n", "prompt"}),
-            search=self.options.model_dump(exclude={*BOUNDS, "energy_timeout"}),
+            search=self.options.model_dump(mode="json", exclude=_aside(self.options)),
             **known_facts(known),
         )
 
@@ -225,6 +237,7 @@ def _row(request: Request, index: int, sample: SearchSample) -> dict[str, Any]:
             "call": sample.call,
             "equals": sample.equals,
             "seconds": sample.seconds,
+            "objective": sample.crystal.objective,
             "file": _file_name(sample),
         }
     )
@@ -233,7 +246,7 @@ def _row(request: Request, index: int, sample: SearchSample) -> dict[str, Any]:
 
 def _summary(search: Search, n_distinct: int) -> dict[str, Any]:
     state = search.state
-    failed = [s.crystal.energy_reason for s in search.samples if s.call and s.crystal.energy is None]
+    failed = [s.crystal.energy_reason for s in search.samples if s.call and s.crystal.objective is None]
     return {
         "note": search.note,
         "method": search.options.method,
@@ -243,6 +256,7 @@ def _summary(search: Search, n_distinct: int) -> dict[str, Any]:
         "plausible": state.plausible,
         "distinct": n_distinct,
         "lowest": state.best,
+        "objective": list(search.options.objective),
         "seconds": state.seconds,
         "without_energy": len(failed),
         "why": failed[-1] if failed else None,
@@ -250,9 +264,10 @@ def _summary(search: Search, n_distinct: int) -> dict[str, Any]:
     }
 
 
-def _draw(samples: Mapping[str, Sequence[SearchSample]], folder: Path) -> None:
-    """Plot the lowest energy so far over energy calls and over time."""
+def _draw(samples: Mapping[str, Sequence[SearchSample]], folder: Path, objective: tuple[str, ...]) -> None:
+    """Plot the lowest value so far over energy calls and over time."""
+    what = "lowest energy (eV/atom)" if objective == ("energy",) else f"lowest {' '.join(objective)}"
     for name, label, by in (("calls", "energy calls", False), ("seconds", "seconds", True)):
         points = {arm: best_so_far(of_arm, seconds=by) for arm, of_arm in samples.items()}
-        picture = charts.curves(points, labels=(label, "lowest energy (eV/atom)"))
+        picture = charts.curves(points, labels=(label, what))
         files.write_atomically(folder / f"best_by_{name}.png", picture)

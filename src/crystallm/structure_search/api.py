@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def best_first(samples: Sequence[SearchSample]) -> list[Crystal]:
-    """Return the distinct crystals that have an energy, the lowest first; set their clusters and ranks."""
+    """Return the distinct crystals that have an objective, the lowest first; set their clusters and ranks."""
     from crystallm.crystals import ranking
 
-    crystals = [s.crystal for s in samples if s.equals is None and s.crystal.energy is not None]
+    crystals = [s.crystal for s in samples if s.equals is None and s.crystal.objective is not None]
     ranking.rank([crystals], "energy")
     ranked = sorted((c for c in crystals if c.rank is not None), key=lambda crystal: crystal.rank or 0)
     n_distinct = len({crystal.cluster for crystal in ranked})
@@ -34,7 +34,7 @@ def best_first(samples: Sequence[SearchSample]) -> list[Crystal]:
 
 
 def best_so_far(samples: Sequence[SearchSample], *, seconds: bool = False) -> list[tuple[float, float]]:
-    """Return the steps of the lowest energy so far, eV/atom, and the end of the search.
+    """Return the steps of the lowest objective so far, and the end of the search.
 
     Args:
         seconds: over seconds instead of energy calls.
@@ -45,10 +45,10 @@ def best_so_far(samples: Sequence[SearchSample], *, seconds: bool = False) -> li
         if sample.call is None:
             continue
         last = sample.seconds if seconds else float(sample.call)
-        energy = sample.crystal.energy
-        if energy is not None and (not points or energy < points[-1][1]):
+        value = sample.crystal.objective
+        if value is not None and (not points or value < points[-1][1]):
             points += [(last, points[-1][1])] if points else []
-            points.append((last, energy))
+            points.append((last, value))
     return [*points, (last, points[-1][1])] if points else []
 
 
@@ -119,7 +119,8 @@ def search(
     request = with_default_z(Request.build({"formula": name, "z": z, "space_group": space_group}))
     if workers < 1:
         raise InputError(f"{workers=} must be 1 or more")
-    require(options.energy)
+    if options.needs_energy:
+        require(options.energy)
     # Before a model is loaded, which takes longer.
     interpret(request, fitting=sampling.constraints == "full")
     if not isinstance(model, Model):

@@ -34,6 +34,7 @@ def to_record(
         "equals": result.equals,
         "energy": crystal.energy,
         "energy_reason": crystal.energy_reason,
+        "objective": crystal.objective,
         "validity": asdict(crystal.validity),
         "log_likelihood": crystal.log_likelihood,
         "ended": crystal.ended,
@@ -57,6 +58,7 @@ def from_record(record: dict[str, Any], crystal: Crystal) -> SearchSample:
     """
     crystal.set_validity(verdict.from_record(record["validity"]))
     crystal.energy, crystal.energy_reason = record["energy"], record["energy_reason"]
+    crystal.objective = record.get("objective", crystal.energy)  # logs of earlier versions have none
     sample = None
     if "log_probs" in record:
         sample = Sample(

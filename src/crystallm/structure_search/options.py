@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from crystallm.diffraction.options import PatternOptions
 from crystallm.energy.options import EnergyModelOptions
 from crystallm.generation.request import SamplingOptions
 from crystallm.options import Flag, Options, same
+from crystallm.structure_search.objective import ENERGY, parse_terms
 
 Method = Literal["elites", "tree", "sampling"]
 Preset = Literal["default", "paper"]
@@ -97,6 +99,11 @@ class SearchOptions(Options):
         default="chgnet",
         description="Energy model: chgnet, sevennet, tcp://..., or module:factory of an ASE calculator.",
     )
+    objective: Annotated[tuple[str, ...], Flag(several=True)] = (ENERGY,)
+    """What is minimised: energy, density (dense crystals first), pattern, or module:function; several with
+    weights: energy=1 pattern=2."""
+    measured: Annotated[PatternOptions, Flag(name="*")] = Field(default_factory=PatternOptions.defaults)
+    """The pattern of the objective pattern."""
     energy_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     """Time limit for the energy of one crystal, s."""
     parallel_simulations: int = Field(default=8, ge=1)
@@ -117,6 +124,11 @@ class SearchOptions(Options):
 
     @model_validator(mode="after")
     def _check_combination(self) -> SearchOptions:
+        names = [term.name for term in parse_terms(self.objective)]
+        if self.measured.model_fields_set and "pattern" not in names:
+            raise ValueError(
+                f"a pattern has no effect with objective = {' '.join(names)!r}: add pattern to it"
+            )
         if self.method == "sampling" and self.rollouts > 1:
             raise ValueError(f"rollouts = {self.rollouts} of plain sampling: ask for more simulations")
         for owner in ("tree", "elites"):
@@ -135,10 +147,15 @@ class SearchOptions(Options):
         unbounded = self.energy_calls is None and self.minutes is None
         return SIMULATIONS if self.simulations is None and unbounded else self.simulations
 
+    @property
+    def needs_energy(self) -> bool:
+        """Whether the energy is part of the objective."""
+        return any(term.name == ENERGY for term in parse_terms(self.objective))
+
     def baseline(self) -> SearchOptions:
         """Return plain sampling under the same limits."""
-        kept = {*BOUNDS, "energy", "energy_timeout", "parallel_simulations"}
-        return SearchOptions.build(self.model_dump(include=kept) | {"method": "sampling"})
+        kept = {*BOUNDS, "energy", "energy_timeout", "parallel_simulations", "objective", "measured"}
+        return SearchOptions.build(self.model_dump(include=kept, exclude_unset=True) | {"method": "sampling"})
 
 
 def sampling_of(options: SearchOptions, sampling: SamplingOptions) -> SamplingOptions:

@@ -50,12 +50,12 @@ class SearchSample:
     def outcome(self) -> Outcome:
         """What a policy learns of it."""
         crystal = self.crystal
-        return Outcome(crystal.ids, crystal.energy, invalid_reward(crystal), self.equals is not None)
+        return Outcome(crystal.ids, crystal.objective, invalid_reward(crystal), self.equals is not None)
 
     @property
-    def lacks_energy(self) -> bool:
-        """Whether it should have an energy and has none."""
-        return self.crystal.validity.plausible and self.crystal.energy is None
+    def lacks_objective(self) -> bool:
+        """Whether it should have a value of the objective and has none."""
+        return self.crystal.validity.plausible and self.crystal.objective is None
 
 
 def invalid_reward(crystal: Crystal) -> float:
@@ -78,7 +78,7 @@ class State:
         calls: crystals whose energy was computed, or tried.
         texts: crystals sampled.
         plausible: number of these that are plausible.
-        best: lowest energy, eV/atom; None so far.
+        best: lowest value of the objective, by default of the energy, eV/atom; None so far.
         seconds: since the search began, earlier runs included.
     """
 
@@ -146,6 +146,7 @@ class SearchResults:
                 equal = self.samples[sample.equals] if sample.equals < n else samples[sample.equals - n]
                 sample.crystal.energy = equal.crystal.energy
                 sample.crystal.energy_reason = equal.crystal.energy_reason
+                sample.crystal.objective = equal.crystal.objective
 
     def add_round(self, simulations: Sequence[Sequence[SearchSample]]) -> None:
         """Add the samples of each simulation of a round."""
@@ -163,13 +164,13 @@ class SearchResults:
         if sample.call is not None:
             self._by_ids[crystal.ids] = self._by_form[sample.form] = index
             self.n_calls += 1
-            self.n_failed = 0 if crystal.energy is not None else self.n_failed + 1
-        if crystal.energy is not None and (self._best is None or crystal.energy < self._best):
-            self._best = crystal.energy
+            self.n_failed = 0 if crystal.objective is not None else self.n_failed + 1
+        if crystal.objective is not None and (self._best is None or crystal.objective < self._best):
+            self._best = crystal.objective
 
     def retry_failed(self) -> None:
         """Forget that crystals lack an energy, so that it is computed where they are sampled again."""
         self.n_failed = 0
-        kept = {index for index, sample in enumerate(self.samples) if not sample.lacks_energy}
+        kept = {index for index, sample in enumerate(self.samples) if not sample.lacks_objective}
         self._by_ids = {ids: index for ids, index in self._by_ids.items() if index in kept}
         self._by_form = {form: index for form, index in self._by_form.items() if index in kept}

@@ -3,7 +3,7 @@
     round       a policy (see `policy`) proposes prefixes; they are sampled together and checked, the energies
                 of plausible crystals are computed, and the policy learns them
     equal       crystals with one canonical description in the orbits language: one energy for all
-    call        a crystal whose energy was computed, or tried
+    call        a crystal whose energy or other objective was computed, or tried
     log         a round is in the log before the next begins; a search resumes from it
 
 In float32 a search depends only on the request, options, settings and seed, as long as the energy model is
@@ -28,6 +28,7 @@ from crystallm.storage.journal import Journal
 from crystallm.structure_search.elite_policy import ElitePolicy
 from crystallm.structure_search.known_starts import KnownStart, known_starts
 from crystallm.structure_search.log_records import from_record, to_record
+from crystallm.structure_search.objective import WeightedSum
 from crystallm.structure_search.policy import Sampling, SearchPrompt
 from crystallm.structure_search.prefixes import PrefixExplorer
 from crystallm.structure_search.results import SearchResults, SearchSample, State
@@ -105,6 +106,7 @@ class Search:
         from crystallm.sampling.sample import PrefixSampler
 
         self.results = SearchResults()
+        self._objective = WeightedSum(self.options.objective, self.options.measured)
         request = self.request.model_copy(update={"n": 1})
         self._generator = Generator(self.model, [request], self.settings, max_atoms=self.max_atoms)
         self._choices = self._generator.choices(0)
@@ -178,7 +180,7 @@ class Search:
             while not self._is_done(time.monotonic() - started):
                 proposals = self._policy.propose(self.results.n_simulations, self._round_size())
                 simulations = self._sample_round(proposals)
-                self._compute_energies([sample for samples in simulations for sample in samples])
+                self._score([sample for samples in simulations for sample in samples])
                 seconds = round(self._seconds_before + time.monotonic() - started, 3)
                 records = []
                 for proposal, samples in zip(proposals, simulations, strict=True):
@@ -246,16 +248,32 @@ class Search:
         ]
         return [samples[k : k + n] for k in range(0, len(samples), n)]
 
-    def _compute_energies(self, samples: Sequence[SearchSample]) -> None:
-        """Compute the energies of plausible crystals, once for equal ones."""
-        from crystallm.energy import calculations
-        from crystallm.execution.devices import energy_device
+    def _score(self, samples: Sequence[SearchSample]) -> None:
+        """Compute the objective of plausible crystals, once for equal ones, with the energies it needs."""
         from crystallm.execution.tasks import Failure
 
         new = self.results.set_equals(samples)
+        energies: list[Any] = self._energies(new) if self.options.needs_energy else [None] * len(new)
+        for sample, energy in zip(new, energies, strict=True):
+            if isinstance(energy, Failure):
+                sample.crystal.energy_reason = energy.reason
+                continue
+            sample.crystal.energy = energy
+            value = self._objective.value(sample.crystal.structure, energy)
+            if isinstance(value, str):
+                sample.crystal.energy_reason = value
+            else:
+                sample.crystal.objective = value
+        self.results.copy_energies(samples)
+
+    def _energies(self, samples: Sequence[SearchSample]) -> list[Any]:
+        """Return the energies of samples, or why they have none."""
+        from crystallm.energy import calculations
+        from crystallm.execution.devices import energy_device
+
         device = energy_device(self.settings.device)
-        energies = calculations.score(
-            [sample.crystal.structure for sample in new],
+        return calculations.score(
+            [sample.crystal.structure for sample in samples],
             self.options.energy,
             device=device,
             workers=self.workers,
@@ -263,12 +281,6 @@ class Search:
             group=1 if device == "cpu" else calculations.GROUP,
             executor=self.executor,
         )
-        for sample, energy in zip(new, energies, strict=True):
-            if isinstance(energy, Failure):
-                sample.crystal.energy_reason = energy.reason
-            else:
-                sample.crystal.energy = energy
-        self.results.copy_energies(samples)
 
     def _finish_round(
         self,

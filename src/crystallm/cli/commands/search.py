@@ -48,6 +48,7 @@ def search(
     """
     from crystallm.pipelines import search as pipeline
 
+    unit = " eV/atom" if options.objective == ("energy",) else ""
     result = pipeline.run(
         with_argument(cell, "formula", formula),
         options,
@@ -56,7 +57,7 @@ def search(
         run_options,
         known=known,
         workers=workers.workers or 1,
-        show=lambda name: _status(name, shown=output.progress),
+        show=lambda name: _status(name, shown=output.progress, unit=unit),
     )
     if output.as_json:
         print_json(result.rows)
@@ -67,7 +68,7 @@ def search(
 
 
 @contextlib.contextmanager
-def _status(name: str, *, shown: bool) -> Iterator[Callable[[State], None]]:
+def _status(name: str, *, shown: bool, unit: str) -> Iterator[Callable[[State], None]]:
     """Show the progress of a search as a line on standard error, if that is a terminal."""
     if not (shown and sys.stderr.isatty()):
         yield lambda _: None
@@ -75,12 +76,12 @@ def _status(name: str, *, shown: bool) -> Iterator[Callable[[State], None]]:
     from rich.console import Console
 
     with Console(stderr=True).status(f"{name}: loading the energy model") as status:
-        yield lambda state: status.update(f"{name}: {progress_line(state)}")
+        yield lambda state: status.update(f"{name}: {progress_line(state, unit)}")
 
 
-def progress_line(state: State) -> str:
+def progress_line(state: State, unit: str = " eV/atom") -> str:
     """Describe the progress of a search in one line."""
-    best = "no energy yet" if state.best is None else f"best {state.best:.4f} eV/atom"
+    best = "no energy yet" if state.best is None else f"best {state.best:.4f}{unit}"
     share = f"{state.plausible / state.texts:.0%} plausible" if state.texts else "nothing sampled"
     pace = f"{state.simulations / state.seconds:.1f} simulations/s" if state.seconds else ""
     return f"{state.simulations} simulations, {state.calls} energies, {best}, {share}, {pace}"
