@@ -80,8 +80,7 @@ class Crystal:
         self.source = source
         self.energy: float | None = None
         """eV per atom, of `structure`; None if it was not computed."""
-        self.objective: float | None = None
-        """What a search minimises, such as a sum of energy and density; None where there was no search."""
+        self.objective: float | None = None  # what a search minimises; None where there was no search
         self.energy_reason: str | None = None
         """Why there is no energy, if it was requested."""
         self.formation_energy: float | None = None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FORGIVEN = 0.6
 """l, degrees."""
 EXPLAINED = 0.25
-LARGEST_RWP, LEAST_SIMILARITY, LARGEST_REST = 0.4, 0.9, 0.15
+LARGEST_RWP, LEAST_SIMILARITY, LARGEST_REST = 0.5, 0.9, 0.15
 """A crystal fits with at most this Rwp (or twice Rexp), at least this S, and this share of the heights of
 peaks unexplained."""
 

@@ -10,7 +10,7 @@ from crystallm.diffraction.options import PatternOptions
 from crystallm.energy.options import EnergyModelOptions
 from crystallm.generation.request import SamplingOptions
 from crystallm.options import Flag, Options, same
-from crystallm.structure_search.objective import ENERGY, parse_terms
+from crystallm.structure_search.objectives.objective import ENERGY, parse_terms
 
 Method = Literal["elites", "tree", "sampling"]
 Preset = Literal["default", "paper"]

@@ -28,7 +28,7 @@ from crystallm.storage.journal import Journal
 from crystallm.structure_search.elite_policy import ElitePolicy
 from crystallm.structure_search.known_starts import KnownStart, known_starts
 from crystallm.structure_search.log_records import from_record, to_record
-from crystallm.structure_search.objective import WeightedSum
+from crystallm.structure_search.objectives.objective import WeightedSum
 from crystallm.structure_search.policy import Sampling, SearchPrompt
 from crystallm.structure_search.prefixes import PrefixExplorer
 from crystallm.structure_search.results import SearchResults, SearchSample, State

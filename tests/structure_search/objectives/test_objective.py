@@ -11,7 +11,7 @@ import pytest
 import powder_patterns
 from crystallm.diffraction.options import PatternOptions
 from crystallm.errors import CrystallmError, InputError
-from crystallm.structure_search.objective import Term, WeightedSum, load_objective, parse_terms
+from crystallm.structure_search.objectives.objective import Term, WeightedSum, load_objective, parse_terms
 from crystallm.structure_search.options import SearchOptions
 
 NONE = PatternOptions()
