@@ -105,6 +105,14 @@ def test_a_printed_formula_that_contradicts_the_atoms_is_an_error(more, message)
         structure_reader.read(cif_of(more=more))
 
 
+@pytest.mark.parametrize("n_atoms", [1, 2, 3])
+def test_the_z_that_pymatgen_writes_of_elements_with_diatomic_molecules_agrees(n_atoms):
+    oxygen = Structure(Lattice.cubic(4), ["O"] * n_atoms, [[0.3 * i, 0, 0] for i in range(n_atoms)])
+    text = oxygen.to(fmt="cif")
+    assert f"_cell_formula_units_Z   {n_atoms // 2}\n" in text  # of O2: 0 of one atom
+    assert len(structure_reader.structure(text)) == n_atoms
+
+
 SILICON = (("Si1", "Si", 0.125, 0.125, 0.125),)
 
 

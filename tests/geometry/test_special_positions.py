@@ -57,3 +57,13 @@ def test_what_is_between_two_positions_is_an_error():
         special_positions._onto_position(
             np.array([0.13, 0.02, 0.0]), np.arange(48) % 5 == 0, operators, np.eye(3) * 3
         )
+
+
+def test_few_points_are_compared_as_many_are(monkeypatch):
+    points = np.random.default_rng(0).random((special_positions.FEW, 3))
+    points[7] = points[3] + [1, -1, 0.01]
+    vectors = np.array([[3.0, 0, 0], [1, 4, 0], [-1, 1, 5]])
+    found = special_positions.coincident(points, vectors, 0.5)
+    assert (3, 7) in found
+    monkeypatch.setattr(special_positions, "FEW", 0)
+    assert sorted(tuple(sorted(pair)) for pair in special_positions.coincident(points, vectors, 0.5)) == found

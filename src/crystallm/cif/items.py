@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crystallm.errors import TextError, one_line
@@ -23,7 +24,7 @@ _DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-
 """Typographic hyphens, dashes and the minus sign."""
 _BARRED = re.compile("([1-6])[\u0304\u0305]")
 """A rotoinversion as it is printed, with a bar above."""
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?(\d*)|\.(\d+))(?:[eEdD]([+-]?\d{1,3}))?(?:\((\d*)\))?")
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?(\d*)|\.(\d+))(?:[eEdD]([+-]?\d{1,3}))?)(?:\((\d*)\))?", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -159,10 +160,18 @@ def number(value: str | None, name: str) -> tuple[float, float]:
     """
     if value is None:
         raise TextError(f"{name} is missing: '?' or '.'")
-    match = _NUMBER.fullmatch(value.strip())
-    if match is None:
+    found = parse_number(value)
+    if found is None:
         raise TextError(f"{name} is {value[:20]!r}, which is not a number")
-    exponent = int(match[3] or 0)
-    unit = 10.0 ** (exponent - len(match[1] or match[2] or ""))
-    plain = value.strip().partition("(")[0]
-    return float(plain.lower().replace("d", "e")), unit * max(1, int(match[4] or 1))
+    return found
+
+
+@lru_cache(maxsize=1024)
+def parse_number(value: str) -> tuple[float, float] | None:
+    """Return a number and its unit as `number`; None for anything else."""
+    match = _NUMBER.fullmatch(value)
+    if match is None:
+        return None
+    plain, digits, more_digits, exponent, uncertainty = match.groups()
+    unit = 10.0 ** (int(exponent or 0) - len(digits or more_digits or ""))
+    return float(plain.lower().replace("d", "e")), unit * max(1, int(uncertainty or 1))

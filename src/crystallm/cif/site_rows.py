@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from crystallm.cif.items import Items, number
+from crystallm.cif.items import Items, number, parse_number
 from crystallm.crystallography import element_names
 from crystallm.errors import TextError
 
@@ -14,6 +15,8 @@ FULL = 1e-3
 """Largest difference of an occupancy from 1 at a full site."""
 MIN_UNIT, MAX_UNIT = 1e-4, 1e-2
 """Bounds of the last digit of a coordinate, fractions."""
+_COMMON = frozenset({"0", "-0", "1", "", "-"})
+"""What stands before the point of most coordinates."""
 
 
 @dataclass(slots=True)
@@ -35,8 +38,18 @@ class Site:
     occupancy: float
 
 
-def read_sites(block: Items, printed: Mapping[str, float], notes: list[str]) -> list[Site]:
-    """Return the rows of atoms that stand for atoms."""
+def read_sites(block: Items, formula: Iterable[str], notes: list[str]) -> list[Site]:
+    """Return the rows of atoms that stand for atoms.
+
+    Args:
+        block: with the rows.
+        formula: elements of the printed formula, none if there is none.
+        notes: to which is added how the rows were read.
+
+    Raises:
+        TextError: a row is not an atom; names it.
+    """
+    printed = frozenset(formula)
     names = ("label", "type_symbol", "occupancy", "calc_flag", "disorder_group", "disorder_assembly")
     columns = {name: block.column((SITE + name,)) for name in names}
     points = [block.column((f"{SITE}fract_{axis}",)) for axis in "xyz"]
@@ -45,26 +58,29 @@ def read_sites(block: Items, printed: Mapping[str, float], notes: list[str]) -> 
     rows = list(zip(*(column or () for column in points), strict=True))
     found, dummies = [], 0
     groups: dict[str | None, set[str]] = {}
-    for i, position in enumerate(rows):
-        row = {name: None if column is None else column[i] for name, column in columns.items()}
-        label = row["label"] or row["type_symbol"] or f"row {i + 1}"
-        occupancy = (
-            1.0 if row["occupancy"] is None else number(row["occupancy"], f"the occupancy of {label}")[0]
-        )
-        if (row["calc_flag"] or "").lower() == "dum" or occupancy == 0:
+    missing = [None] * len(rows)
+    for i, (position, label, kind, share, flag, group, assembly) in enumerate(
+        zip(rows, *(columns[name] or missing for name in names), strict=True)
+    ):
+        name = label or kind or f"row {i + 1}"
+        occupancy = 1.0 if share is None else number(share, f"the occupancy of {name}")[0]
+        if (flag is not None and flag.lower() == "dum") or occupancy == 0:
             dummies += 1
             continue
         if not 0 < occupancy < 1.01:
-            raise TextError(f"the occupancy of {label} is {occupancy:g}: it lies between 0 and 1")
-        if row["disorder_group"] not in (None, "0"):
-            groups.setdefault(row["disorder_assembly"], set()).add(str(row["disorder_group"]).lstrip("-"))
-        symbol, note = _element(row, label, printed)
+            raise TextError(f"the occupancy of {name} is {occupancy:g}: it lies between 0 and 1")
+        if group not in (None, "0"):
+            groups.setdefault(assembly, set()).add(group.lstrip("-"))
+        symbol, note = _element(kind, label, printed)
         if note and note not in notes:
             notes.append(note)
-        values = [number(x, f"coordinate {axis} of {label}") for x, axis in zip(position, "xyz", strict=True)]
-        units = [_unit(value, unit) for value, unit in values]
+        coordinates = [
+            _coordinate(x) or number(x, f"coordinate {axis} of {name}")
+            for x, axis in zip(position, "xyz", strict=True)
+        ]
+        point, units = ([pair[i] for pair in coordinates] for i in (0, 1))
         full = abs(occupancy - 1) < FULL
-        found.append(Site(label, symbol, [value for value, _ in values], units, 1.0 if full else occupancy))
+        found.append(Site(name, symbol, point, units, 1.0 if full else occupancy))
     if any(len(group) > 1 for group in groups.values()):
         raise TextError("its atoms have alternative positions (disorder groups): it is disordered")
     if dummies:
@@ -74,20 +90,35 @@ def read_sites(block: Items, printed: Mapping[str, float], notes: list[str]) -> 
     return found
 
 
-def _unit(value: float, unit: float) -> float:
-    """Return the last digit of a coordinate: one of 0, 0.5 or 0.25 is exact, however it is written."""
+def _coordinate(text: str | None) -> tuple[float, float] | None:
+    """Return a coordinate and its last digit; None for what is not a number.
+
+    One of 0, 0.5, 0.25 and the like is exact, however it is written.
+    """
+    if text is None:
+        return None
+    whole, _, digits = text.partition(".")
+    if whole in _COMMON and digits.isdigit():  # as most are: parse_number takes twice as long
+        value, unit = float(text), 0.1 ** len(digits)
+    else:
+        found = parse_number(text)
+        if found is None:
+            return None
+        value, unit = found
     exact = abs(24 * value - round(24 * value)) < 1e-9
-    return MIN_UNIT if exact else min(max(unit, MIN_UNIT), MAX_UNIT)
+    return value, MIN_UNIT if exact or unit < MIN_UNIT else min(unit, MAX_UNIT)
 
 
-def _element(row: Mapping[str, str | None], label: str, printed: Mapping[str, float]) -> tuple[str, str]:
+def _element(kind: str | None, label: str | None, printed: frozenset[str]) -> tuple[str, str]:
     """Return the element of a row of atoms, and a note on how it was read."""
-    kind = row["type_symbol"]
     if kind is not None:
         try:
-            return element_names.of_type(kind, printed)
+            return _of_type(kind, printed)
         except TextError as error:
-            raise TextError(f"the type of {label}: {error}") from None
-    if row["label"] is None:
+            raise TextError(f"the type of {label or kind}: {error}") from None
+    if label is None:
         raise TextError("its atoms have neither types nor labels")
-    return element_names.of_label(row["label"], printed)
+    return element_names.of_label(label, printed)
+
+
+_of_type = lru_cache(maxsize=1024)(element_names.of_type)

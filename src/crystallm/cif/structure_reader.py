@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd, isclose
 from typing import TYPE_CHECKING
 
@@ -181,28 +182,30 @@ class _Expanded:
 
     def structure(self, vectors: Floats) -> Structure:
         """Return the structure, atoms by rising electronegativity, then by rows and operators."""
-        from pymatgen.core import Structure
+        from pymatgen.core import Composition, Structure
 
-        rank = [_rank(share) for share in self.shares]
+        rank = [_rank(tuple(share.items())) for share in self.shares]
         order = sorted(range(len(rank)), key=rank.__getitem__)
-        species: list[str | dict[str, float]] = []
+        species: list[Composition] = []
+        made: dict[tuple[tuple[str, float], ...], Composition] = {}  # slow to make, and never changed
         for i in order:
-            share = self.shares[i]
-            one = next(iter(share)) if list(share.values()) == [1.0] else share
-            species += [one] * len(self.points[i])
+            key = tuple(self.shares[i].items())
+            species += [made.get(key) or made.setdefault(key, Composition(dict(key)))] * len(self.points[i])
         return Structure(vectors, species, np.vstack([self.points[i] for i in order]))
 
 
-def _rank(share: Mapping[str, float]) -> tuple[float, str]:
+@lru_cache(maxsize=1024)
+def _rank(share: Sequence[tuple[str, float]]) -> tuple[float, str]:
+    """Return by what sites are sorted: the mean electronegativity, and the first symbol."""
     total, value = 0.0, 0.0
-    for symbol, occupancy in share.items():
+    for symbol, occupancy in share:
         try:
             negativity = elements.get(symbol).electronegativity
         except InputError:
             negativity = np.nan
         value += occupancy * (negativity if negativity == negativity else 1e9)  # noqa: PLR0124 - NaN
         total += occupancy
-    return value / total, min(share)
+    return value / total, min(share)[0]
 
 
 def _expanded(sites: Sequence[Site], setting: Setting, vectors: Floats) -> _Expanded:
@@ -366,7 +369,7 @@ def _is_cell(counts: Mapping[str, float], formula: Mapping[str, float], z: float
     if not isclose(ratio, 1, rel_tol=0.01):
         return False
     units = gcd(*(round(count) for count in formula.values()))
-    return z in (units, units / 2)
+    return z in (units, units // 2)  # of Cl2, O2 and the like pymatgen counts whole molecules
 
 
 def _formula(counts: Mapping[str, float]) -> str:

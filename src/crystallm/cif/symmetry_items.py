@@ -58,6 +58,8 @@ class Setting:
         Args:
             metric: [3, 3] scalar products of the lattice vectors, Å^2.
         """
+        if len(self.operators) == 1:
+            return True
         rotations = self.operators[:, :, :3]
         turned = np.einsum("oji,jk,okl->oil", rotations, metric, rotations)
         lengths = np.sqrt(np.diag(metric))

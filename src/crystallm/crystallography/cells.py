@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from math import cos, inf, radians, sqrt
+from math import cos, inf, radians, sin, sqrt
 
 import numpy as np
 
@@ -30,13 +30,21 @@ def pymatgen_vectors(parameters: Sequence[float]) -> Floats | None:
     """Return the vectors [3, 3] (rows, Å) of `pymatgen.core.Lattice`; None for a cell it rejects."""
     from pymatgen.core import Lattice
 
-    if not all(x > 0 for x in parameters):
+    if not all(0 < x < inf for x in parameters):
+        return None
+    size = volume(parameters)
+    if size < 1e-6 or min_spacing(parameters) < 0.02:  # pymatgen's limit is 0.01 Å
         return None
     matrix: Floats = Lattice.from_parameters(*parameters).matrix
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-6:
-        return None
-    spacings = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
-    return matrix if spacings.min() > 0.02 else None  # pymatgen's limit is 0.01 Å
+    return matrix
+
+
+def min_spacing(cell: Sequence[float]) -> float:
+    """Return the least distance of neighbouring lattice planes (100), (010) or (001), Å."""
+    a, b, c = cell[:3]
+    p, q, r = (sin(radians(angle)) for angle in cell[3:])
+    face = max(b * c * p, a * c * q, a * b * r)
+    return volume(cell) / face if face > 0 else 0.0
 
 
 def right_handed(vectors: Floats, points: Floats) -> tuple[Floats, Floats]:

@@ -7,7 +7,8 @@ digits allow it. Atoms of which the digits say that they are apart stay apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +26,8 @@ SAME = 0.02
 """Distance below which images are one atom whatever their digits, Å."""
 EXACT = 1e-4
 """Distance below which an operator leaves an atom in place, Å."""
+FEW = 40
+"""Points up to which it is faster to compare all pairs than to build a tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ def orbits(points: Floats, units: Floats, operators: Floats, vectors: Floats) ->
     for ideal in (1 / 3, 2 / 3):
         points[np.abs(points / ideal - 1) <= THIRDS] = ideal
     if len(operators) == 1:
-        return [AtomImages(point[None] - np.floor(point), 0.0) for point in points]
+        wrapped = points - np.floor(points)
+        return [AtomImages(wrapped[i : i + 1], 0.0) for i in range(len(wrapped))]
     rotations = operators[:, :, :3]
     images = np.einsum("oij,rj->roi", rotations, points) + operators[None, :, :, 3]  # (n_rows, n_ops, 3)
     apart = images - points[:, None]
@@ -129,15 +133,25 @@ def coincident(points: Floats, vectors: Floats, distance: float) -> list[tuple[i
         vectors: [3, 3] lattice vectors, Å.
         distance: Å; far below the spacing of lattice planes.
     """
-    from scipy.spatial import cKDTree  # type: ignore[import-untyped]
-
-    spacing = 1 / np.linalg.norm(np.linalg.inv(vectors), axis=0).max()  # Å, of lattice planes
     wrapped = points - np.floor(points)
-    wrapped[wrapped >= 1] = 0.0
-    pairs = cKDTree(wrapped, boxsize=1.0).query_pairs(
-        min(distance / spacing, 0.49), p=np.inf, output_type="ndarray"
-    )
+    pairs = _all_pairs(len(points)) if len(points) <= FEW else _likely_pairs(wrapped, vectors, distance)
     apart = wrapped[pairs[:, 0]] - wrapped[pairs[:, 1]]
     apart -= np.rint(apart)
     near = np.linalg.norm(apart @ vectors, axis=1) <= distance
     return [(int(i), int(j)) for i, j in pairs[near]]
+
+
+@lru_cache(maxsize=FEW)
+def _all_pairs(n: int) -> Any:
+    return np.transpose(np.triu_indices(n, 1))
+
+
+def _likely_pairs(wrapped: Floats, vectors: Floats, distance: float) -> Any:
+    """Return the pairs of points [n, 3] in [0, 1) whose fractions are as near as those at a distance."""
+    from scipy.spatial import cKDTree  # type: ignore[import-untyped]
+
+    spacing = 1 / np.linalg.norm(np.linalg.inv(vectors), axis=0).max()  # Å, of lattice planes
+    wrapped = np.where(wrapped >= 1, 0.0, wrapped)
+    return cKDTree(wrapped, boxsize=1.0).query_pairs(
+        min(distance / spacing, 0.49), p=np.inf, output_type="ndarray"
+    )
