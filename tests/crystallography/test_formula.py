@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystallm.crystallography import elements
-from crystallm.crystallography.formula import MAX_ATOMS, cell, molecule_units, parse, short, system
+from crystallm.crystallography.formula import MAX_ATOMS, cell, molecule_units, of_atoms, parse, short, system
 from crystallm.errors import InputError
 
 
@@ -200,7 +200,12 @@ def test_carbon_and_iodine_are_never_shown_as_chlorine(written, shown):
 
 
 def test_counts_of_one_are_not_shown():
-    assert short("Ba1 In9 Ir2") == short("Ba1In9Ir2") == "BaIn9Ir2"
-    assert short("H6 Pb1 C1 I3 N1") == cell("CH3NH3PbI3").formula == "H6PbI3CN"
-    assert short("Na0.5 K0.5 Cl1") == "Na0.5K0.5Cl"
-    assert short("Ti11O1") == "Ti11O"
+    assert short({"Ba": 1, "In": 9, "Ir": 2}) == "BaIn9Ir2"
+    assert short({"H": 6, "Pb": 1, "C": 1, "I": 3, "N": 1}) == cell("CH3NH3PbI3").formula == "H6PbI3CN"
+    assert short({"Na": 0.5, "K": 0.5, "Cl": 1.0, "O": 0}) == "Na0.5K0.5Cl"
+    assert short({"Ti": 11, "O": 1}) == "Ti11O"
+
+
+def test_atoms_are_named_by_rising_electronegativity_and_those_without_one_last():
+    assert of_atoms({"O": 3.0, "Ti": 1.0, "Ca": 1.0}) == "CaTiO3"
+    assert of_atoms({"Po": 1, "He": 2, "F": 1, "Rn": 1}) == "FHe2PoRn"

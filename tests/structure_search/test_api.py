@@ -23,33 +23,22 @@ def test_the_lowest_energy_so_far_is_a_staircase_to_the_end_of_the_search():
     assert best_so_far([of(1, None, 1.0)]) == []
 
 
-def test_all_tokens_may_be_sampled_in_python(parrot, monkeypatch):
+def test_settings_and_an_open_z_reach_the_search(parrot, monkeypatch):
     seen = []
 
     class Recorded(Search):
         def run(self, **_):
-            seen.append(self.settings.top_k)
+            seen.append((self.request.z, self.settings.top_k))
             return []
 
     monkeypatch.setattr("crystallm.structure_search.api.Search", Recorded)
-    for settings in (None, SamplingOptions(top_k=None), SamplingOptions(top_k=3)):
-        crystals = crystallm.search("TiO2", z=2, energy="energies:morse", model=parrot, settings=settings)
-        assert crystals == []
-    assert seen == [10, None, 3]
-
-
-def test_z_is_open_where_a_reduced_formula_says_nothing_of_it(parrot, monkeypatch):
-    seen = []
-
-    class Recorded(Search):
-        def run(self, **_):
-            seen.append(self.request.z)
-            return []
-
-    monkeypatch.setattr("crystallm.structure_search.api.Search", Recorded)
-    for formula, z in (("TiO2", None), ("Ti2O4", None), ("TiO2", 1)):
-        crystallm.search(formula, z=z, energy="energies:morse", model=parrot, device="cpu")
-    assert seen == ["auto", None, 1]
+    every, few = SamplingOptions(top_k=None), SamplingOptions(top_k=3)
+    asked = [("TiO2", None, None), ("Ti2O4", None, every), ("TiO2", 1, few)]
+    for formula, z, settings in asked:
+        found = crystallm.search(formula, z=z, energy="energies:morse", model=parrot, settings=settings)
+        assert found == []
+    # Z is open where a reduced formula does not give it; without settings, top_k is the default.
+    assert seen == [("auto", 10), (None, None), (1, 3)]
 
 
 def test_python_gets_crystals_best_first_and_errors_for_bad_requests(parrot):

@@ -122,7 +122,7 @@ def _read(model: Model, entry: Entry, symprec: float) -> tuple[dict[str, Any], l
         composition, group = model.language.read_prompt(ids)
     except CrystallmError as error:
         return row | {"reason": str(error)}, None
-    row["formula"] = formula.short("".join(f"{symbol}{count}" for symbol, count in composition.items()))
+    row["formula"] = formula.short(composition)
     row |= {"space_group": space_groups.get(group).symbol, "n_tokens": len(ids) - 1}
     context = model.config.context
     if len(ids) > context:

@@ -74,7 +74,7 @@ class CspOptions(Options):
     def _check_numbers(cls, value: str) -> str:
         parts = value.strip("[]() ").split(",")
         if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-            raise ValueError("write whole numbers from 1, such as 1,20")
+            raise ValueError("write whole numbers from 1, such as -n 1,20")
         return value
 
     @property

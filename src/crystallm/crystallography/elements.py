@@ -109,6 +109,12 @@ def _rank() -> dict[str, int]:
     return {symbol: rank for rank, symbol in enumerate(order)}
 
 
+def rank(symbol: str) -> tuple[int, str]:
+    """Return a key that sorts elements as printed formulas do; those without a token are last."""
+    ranks = _rank()
+    return ranks.get(symbol, len(ranks)), symbol
+
+
 def electronegativity_order(symbols: Iterable[str]) -> list[str]:
     """Return symbols by rising electronegativity, equal values alphabetically, as in printed formulas.
 

@@ -16,7 +16,7 @@ import difflib
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
@@ -257,11 +257,15 @@ def _closed(stack: list[tuple[str, dict[str, int]]], shown: str) -> dict[str, in
     return stack[0][1]
 
 
-def short(text: str) -> str:
-    """Return a formula with all counts, such as pymatgen's `Ca1 Ti1 O3`, as it is printed: `CaTiO3`."""
-    pieces = re.findall(r"([A-Z][a-z]?)([\d.]*)", text)
-    shown = "".join(symbol + ("" if count == "1" else count) for symbol, count in pieces)
-    return _separate_iodine(shown)
+def short(counts: Mapping[str, float]) -> str:
+    """Return a formula as it is printed, elements in the order of their counts: `CaTiO3`."""
+    pieces = (f"{symbol}{'' if n == 1 else f'{n:g}'}" for symbol, n in counts.items() if n)
+    return _separate_iodine("".join(pieces))
+
+
+def of_atoms(counts: Mapping[str, float]) -> str:
+    """Return a formula as it is printed, elements of any kind by rising electronegativity."""
+    return short({symbol: counts[symbol] for symbol in sorted(counts, key=elements.rank)})
 
 
 def _add(into: dict[str, int], counts: dict[str, int], times: int) -> None:

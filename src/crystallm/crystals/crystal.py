@@ -98,7 +98,8 @@ class Crystal:
 
     def __repr__(self) -> str:
         try:
-            return f"<Crystal {formula.short(self.structure.formula)} {self.space_group}>"
+            cell = formula.of_atoms(self.structure.composition.get_el_amt_dict())
+            return f"<Crystal {cell} {self.space_group}>"
         except CrystallmError as error:
             return f"<Crystal, broken: {error}>"
 
@@ -181,7 +182,7 @@ class Crystal:
         except CrystallmError:
             return f"<pre>{html.escape(repr(self))}</pre>"
         a, b, c = structure.lattice.abc
-        cell = formula.short(structure.formula)
+        cell = formula.of_atoms(structure.composition.get_el_amt_dict())
         return notebook_view.to_html(structure, title=f"{cell} {group}, {a:.2f} × {b:.2f} × {c:.2f} Å")
 
     @property

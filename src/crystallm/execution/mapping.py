@@ -228,11 +228,16 @@ def _values(future: Future[Any], n: int) -> list[Any]:
     return [value] * n
 
 
+def max_attempts(attempts: int, *, lost: bool) -> int:
+    """Return how often a task is tried that failed, or whose process was lost."""
+    return max(attempts, LOST_ATTEMPTS) if lost else attempts
+
+
 def _retries(
     item: _Item, failure: Failure, attempts: int, split: Callable[[Any], Sequence[Any]] | None
 ) -> list[_Item]:
     """Return what is run in place of a task that failed."""
-    if item.attempt < (max(attempts, LOST_ATTEMPTS) if failure.lost else attempts):
+    if item.attempt < max_attempts(attempts, lost=failure.lost):
         return [item._replace(attempt=item.attempt + 1)]
     parts = [] if split is None else split(item.task)
     return [_Item(item.number, part, 1) for part in parts] if len(parts) > 1 else []

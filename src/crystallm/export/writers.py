@@ -66,7 +66,7 @@ def ordered(item: Item) -> Structure:
 
 def formula_of(structure: Structure) -> str:
     """Return the formula of a structure in its short form."""
-    return formula.short(structure.composition.formula)
+    return formula.of_atoms(structure.composition.get_el_amt_dict())
 
 
 def cif_of(item: Item) -> str:

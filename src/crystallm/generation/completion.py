@@ -136,7 +136,7 @@ class CompletionGenerator(Generator):
 
     def note(self, index: int) -> str:
         """Describe how the request was interpreted, and which atoms are added."""
-        missing = formula.short("".join(f"{s}{n}" for s, n in self._fixed_part.missing.items() if n))
+        missing = formula.short(self._fixed_part.missing)
         return f"{super().note(index)}; {missing} added"
 
     def _grammar(self, pairs: Any, chosen: Sequence[Choice]) -> FixedPartGrammar:  # noqa: ARG002 - one for all

@@ -55,7 +55,7 @@ def make_grammar(
     counts = None if composition is None else dict(composition)
     if constraints == "full" and counts and space_group and not can_hold(space_group, counts.values()):
         group = space_groups.get(space_group)
-        cell = formula.short("".join(f"{s}{n}" for s, n in counts.items()))
+        cell = formula.short(counts)
         factors = [k for k in range(2, 25) if can_hold(space_group, (k * n for n in counts.values()))][:3]
         times = ", ".join(map(str, factors))
         remedy = f"{times} times as many atoms can" if factors else "choose another group"
@@ -79,7 +79,7 @@ def _require_context(counts: dict[str, int], space_group: int | None, context: i
     within = groups_within(sizes, context)
     if (space_group in within) if space_group is not None else within:
         return
-    cell = formula.short("".join(f"{s}{n}" for s, n in counts.items()))
+    cell = formula.short(counts)
     where = "" if space_group is None else f" in {space_groups.get(space_group).symbol}"
     numbers = [space_group] if space_group is not None else groups_for(sizes)
     tokens = min(sequence_tokens(n, sizes) for n in numbers)

@@ -183,11 +183,9 @@ class _Crystals:
 def _row(file: str, name: str, relaxed: Relaxed) -> Row:
     before, after = relaxed.before, relaxed.structure
     group_before, group = relaxation.space_group(before), relaxation.space_group(after)
-    with quiet_libraries():  # pymatgen sorts by electronegativity, and warns of elements without one
-        cell = formula.short(after.composition.formula)
     return dict.fromkeys(COLUMNS) | {
         "id": name,
-        "formula": cell,
+        "formula": formula.of_atoms(after.composition.get_el_amt_dict()),
         "n_atoms": len(after),
         "energy_before": relaxed.energy_before,
         "energy": relaxed.energy,

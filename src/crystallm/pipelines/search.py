@@ -187,7 +187,7 @@ def _file_name(sample: SearchSample) -> str | None:
     crystal = sample.crystal
     if not crystal.validity.plausible or sample.equals is not None:
         return None
-    formula = formulas.short(crystal.structure.formula)
+    formula = formulas.of_atoms(crystal.structure.composition.get_el_amt_dict())
     return f"{formula}-sg{crystal.space_group_number}-{sample.call or 0:05d}.cif"
 
 

@@ -25,7 +25,7 @@ from crystallm.sources.splits import place_and_split, read_rows
 from crystallm.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -77,12 +77,7 @@ def build(
         raise InputError(f"{str(options.library)!r} exists: choose another file, or delete it")
     folder = options.library.with_name(f"{options.library.name}.parts")
     records = _records(options, folder, workers=workers, executor=executor, progress=progress)
-    library, report = compile_library(records)
-    if not len(library):
-        reasons = ", ".join(f"{n} at {step}" for step, n in report.rejected.items())
-        raise CrystallmError(
-            f"none of {report.read} rows is a crystal for the library ({reasons or 'no rows'})"
-        )
+    library, report = compile_library(records, options.collections)
     library.write(options.library)
     shutil.rmtree(folder, ignore_errors=True)
     return report
@@ -99,9 +94,7 @@ def read_collection(path: str | Path) -> Library:
 
     options = LibraryOptions(collections=(str(path),))
     records = _records(options, None, workers=1, executor=None, progress=no_progress)
-    library, report = compile_library(records)
-    if not len(library):
-        raise CrystallmError(f"{str(path)!r}: none of {report.read} rows is a crystal for a library")
+    library, _ = compile_library(records, options.collections)
     return library
 
 
@@ -123,11 +116,17 @@ def _records(
     return folder.stream(["id", "source", "step", "ids"])
 
 
-def compile_library(records: Iterable[dict[str, Any]]) -> tuple[Library, LibraryReport]:
+def compile_library(
+    records: Iterable[dict[str, Any]], collections: Sequence[str]
+) -> tuple[Library, LibraryReport]:
     """Return the library of processed rows, and what became of them.
 
     Args:
         records: with the columns id, source, step and ids of `datasets.process_row`.
+        collections: where they are from, for the error.
+
+    Raises:
+        CrystallmError: no row is a crystal.
     """
     members: list[tuple[str, str, PrototypeMember]] = []
     known: dict[tuple[object, ...], list[np.ndarray[Any, Any]]] = {}
@@ -150,5 +149,11 @@ def compile_library(records: Iterable[dict[str, Any]]) -> tuple[Library, Library
             continue
         same.append(values)
         members.append((record["id"], record["source"], member))
+    if not members:
+        reasons = ", ".join(f"{n} at {step}" for step, n in rejected.items())
+        raise CrystallmError(
+            f"{', '.join(map(repr, collections))}: none of {read} rows is a crystal for the library "
+            f"({reasons or 'no rows'})"
+        )
     library = Library.of(members)
     return library, LibraryReport(read, len(library), duplicates, rejected)

@@ -116,6 +116,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # While it is held: filelock (since 4) takes no lock on a file that is gone, and begins again.
         with contextlib.suppress(OSError):  # of systems that keep open files
             Path(lock.lock_file).unlink()
         lock.release()

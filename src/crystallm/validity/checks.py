@@ -269,7 +269,7 @@ def _facts(block: Block, cell: printed_crystal.CrystalArrays) -> StructureFacts:
     if all(symbol in elements.symbols() for symbol in known):
         known = elements.electronegativity_order(known)
     return StructureFacts(
-        cell_formula=None if "" in counts else formula.short("".join(f"{s}{counts[s]}" for s in known)),
+        cell_formula=None if "" in counts else formula.short({symbol: counts[symbol] for symbol in known}),
         n_atoms=len(cell.symbols),
         volume_per_atom=abs(float(np.linalg.det(cell.vectors))) / len(cell.symbols),
         cell=tuple(number(block.tags[name]) for name in LENGTHS + ANGLES),

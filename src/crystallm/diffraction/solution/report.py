@@ -78,12 +78,12 @@ def _row(solution: Solution, rank: int, answer: Answer) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for symbol, points in crystal.points():
         counts[symbol] = counts.get(symbol, 0) + len(points)
-    cell = "".join(f"{symbol}{count}" for symbol, count in counts.items())
+    cell = formulas.short(counts)
     names = ("a", "b", "c", "alpha", "beta", "gamma")
     numbers = {name: round(float(value), 5) for name, value in zip(names, crystal.full_cell, strict=True)}
     return {
         "rank": rank,
-        "formula": formulas.short(cell),
+        "formula": cell,
         "space_group": crystal.group.symbol,
         "space_group_number": crystal.group.number,
         **numbers,
@@ -98,7 +98,7 @@ def _row(solution: Solution, rank: int, answer: Answer) -> dict[str, Any]:
         "log_likelihood": answer.crystal.log_likelihood,
         "relative": None if relative is None else relative.id,
         "relative_formula": None if relative is None else relative.formula,
-        "file": f"{rank:02d}-{formulas.short(cell)}-sg{crystal.group.number}",
+        "file": f"{rank:02d}-{cell}-sg{crystal.group.number}",
         "unexplained": _peaks(solution, answer),
         "refined": solution.fits,
         "cif": answer.cif,

@@ -60,7 +60,7 @@ class FixedPart:
         taken = Counter(group.wyckoff[i].multiplicity for i in self.taken)
         open_ = tuple((m, n - taken[m]) for m, n in fixed)
         if not wyckoff_assignment.fits(free, open_, tuple(sorted(n for n in left.values() if n))):
-            rest = formula.short("".join(f"{symbol}{n}" for symbol, n in left.items() if n))
+            rest = formula.short(left)
             raise InputError(
                 f"{rest} cannot be added to the fixed part: {group.symbol} has no positions for them"
             )

@@ -8,13 +8,14 @@ back, starts level with the one that has had the least. The process of a cancell
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crystallm.execution.mapping import LOST_ATTEMPTS
+from crystallm.execution.mapping import max_attempts
 from crystallm.execution.pool import ProcessPool
 from crystallm.execution.tasks import TaskError
 
@@ -83,7 +84,7 @@ class FairPool:
 
         Cancelling this ends the process of the task.
         """
-        for attempt in range(1, LOST_ATTEMPTS + 1):
+        for attempt in itertools.count(1):
             async with self._turn():
                 future = self._pool.submit_task(function, task, limits)
                 try:
@@ -92,7 +93,7 @@ class FairPool:
                     self._pool.stop_task(future)
                     raise
                 except TaskError as error:
-                    if not error.lost or attempt == LOST_ATTEMPTS:
+                    if attempt >= max_attempts(1, lost=error.lost):
                         raise
         raise AssertionError
 
