@@ -113,6 +113,41 @@ def test_the_z_that_pymatgen_writes_of_elements_with_diatomic_molecules_agrees(n
     assert len(structure_reader.structure(text)) == n_atoms
 
 
+@pytest.mark.parametrize(
+    ("group", "rows", "more", "found"),
+    [
+        ("F m 3 m", SALT, "", "NaCl"),
+        ("F 4/m -3 2/m", SALT, "", "NaCl"),
+        ("fm-3m", SALT, "", "NaCl"),
+        ("F_m_-3_m", SALT, "", "NaCl"),
+        ("", SALT, "_symmetry_Int_Tables_number 225", "NaCl"),
+        ("", SALT, "_symmetry_Int_Tables_number 999", "'999' is not the number of a space group"),
+        ("P 99", SALT, "", "'P 99' is not known"),
+        ("P 21/c", SALT, "_symmetry_Int_Tables_number 225", "is no. 14, and 225 is printed"),
+        ("F m -3 m", (("Na1", "NA+1", 0, 0, 0), ("Cl1", "CL-1", 0.5, 0.5, 0.5)), "", "NaCl"),
+        ("F m -3 m", (("Na1", "Na(I)", 0, 0, 0),), "", "'Na(I)' is not an element"),
+        ("F m -3 m", (("Li1", "Li", 0, 0, 0), ("T1", "T", 0.5, 0.5, 0.5)), "", "may be tritium"),
+        ("F m -3 m", (("Na1", "Na", 7, -3, 0), ("Cl1", "Cl", "1.5", "-.5", "5.0E-1")), "", "NaCl"),
+        ("F m -3 m", (("Na1", "Na", "nan", 0, 0),), "", "x of Na1 is 'nan', which is not a number"),
+        ("F m -3 m", (("Na1", "Na", "1e999", 0, 0),), "", "x of Na1 is '1e999', which is not a number"),
+        ("F m -3 m", (("Na1", "Na", "1_0", 0, 0),), "", "x of Na1 is '1_0', which is not a number"),
+        ("F m -3 m", SALT, "_chemical_formula_sum 'NA CL'", "NaCl"),
+        ("F m -3 m", SALT, "_chemical_formula_sum '(Na Cl)2'", "NaCl"),
+        ("F m -3 m", SALT, "_chemical_formula_sum 'K (Cl O4)'", "they contradict each other"),
+        ("F m -3 m", SALT, "_chemical_formula_sum 'Na Cl-x'", "sum formula 'Na Cl-x' cannot be read"),
+        ("F m -3 m", SALT, "_symmetry_space_group_name_Hall '-P 4 2 3'", "contradict each other"),
+    ],
+)
+def test_spellings_of_one_crystal_and_what_is_none(group, rows, more, found):
+    try:
+        reading = structure_reader.read(cif_of(group, rows, more))
+    except TextError as error:
+        assert found in str(error)  # noqa: PT017
+    else:
+        assert len(reading.structure) == 8
+        assert found == reading.structure.composition.reduced_formula or found in str(reading.notes)
+
+
 SILICON = (("Si1", "Si", 0.125, 0.125, 0.125),)
 
 

@@ -82,7 +82,7 @@ def test_shares_of_sites_survive_and_charges_do_not(textbook_structures):
         (optimade_of(kind={"attached": ["H"]}), "optimade", "attached"),
         (optimade_of(dimension_types=[1, 1, 0]), "optimade", "not periodic"),
         (optimade_of(lattice_vectors=[CELL[0], CELL[1], [None] * 3]), "optimade", "no cell"),
-        (optimade_of(species_at_sites=["Q"]), "optimade", "'Q' is not an element"),
+        (optimade_of(species_at_sites=["Q"]), "optimade", "'Q' of a site is not in its list of species"),
         (optimade_of(cartesian_site_positions=[]), "optimade", "0 positions for 1 atoms"),
         ('1\nLattice="3 0 0"\nPo 0 0 0\n', "extxyz", ""),
         ("1\n\nPo 0 0 0\n", "extxyz", "no cell"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import isinf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crystallm.errors import TextError, one_line
@@ -173,5 +174,8 @@ def parse_number(value: str) -> tuple[float, float] | None:
     if match is None:
         return None
     plain, digits, more_digits, exponent, uncertainty = match.groups()
+    value = float(plain.lower().replace("d", "e"))
+    if isinf(value):
+        return None
     unit = 10.0 ** (int(exponent or 0) - len(digits or more_digits or ""))
-    return float(plain.lower().replace("d", "e")), unit * max(1, int(uncertainty or 1))
+    return value, unit * max(1, int(uncertainty or 1))

@@ -25,6 +25,7 @@ from crystallm.cif.block import CELL
 from crystallm.cif.items import Items, number
 from crystallm.cif.site_rows import FULL, SITE, Site, read_sites
 from crystallm.crystallography import cells, element_names, elements
+from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError, TextError
 from crystallm.geometry import special_positions, symmetry_search
 
@@ -94,7 +95,7 @@ def of_items(block: Items) -> Reading:
     fitting = [one for one in settings if one.fits(metric)]
     if not fitting:
         raise TextError(f"the cell does not fit its symmetry ({settings[0].name})")
-    formula = _printed_formula(block)
+    formula = _printed_formula(block, notes)
     sites = read_sites(block, {} if formula is None else formula, notes)
     n_operators = min(len(one.operators) for one in fitting)
     if len(sites) * n_operators > MAX_IMAGES:
@@ -327,10 +328,23 @@ def _check_listed(
 _TERM = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
 
 
-def _printed_formula(block: Items) -> dict[str, float] | None:
-    """Return the printed sum formula; None if there is none that can be read."""
+def _printed_formula(block: Items, notes: list[str]) -> dict[str, float] | None:
+    """Return the printed sum formula; None if there is none that can be read, with a note if one is there."""
     text = block.first(("_chemical_formula_sum",))
-    if text is None or _TERM.sub("", text).strip(" ,"):
+    if text is None:
+        return None
+    counts = _counts_of_terms(text)
+    if counts is None:
+        try:  # with brackets, or of several parts
+            return {symbol: float(count) for symbol, count in formulas.parse(text).items()}
+        except InputError:
+            notes.append(f"the printed sum formula {text[:40]!r} cannot be read, and is not compared")
+    return counts
+
+
+def _counts_of_terms(text: str) -> dict[str, float] | None:
+    """Return the counts of a sum formula, such as `Cl2 Fe`; None for another text."""
+    if _TERM.sub("", text).strip(" ,"):
         return None
     counts: dict[str, float] = {}
     for symbol, count in _TERM.findall(text):

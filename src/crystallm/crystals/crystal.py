@@ -98,10 +98,10 @@ class Crystal:
 
     def __repr__(self) -> str:
         try:
-            cell = formula.of_atoms(self.structure.composition.get_el_amt_dict())
-            return f"<Crystal {cell} {self.space_group}>"
+            structure, group = self.structure, self.space_group
         except CrystallmError as error:
             return f"<Crystal, broken: {error}>"
+        return f"<Crystal {formula.of_atoms(structure.composition.get_el_amt_dict())} {group}>"
 
     @cached_property
     def sampled_text(self) -> str:

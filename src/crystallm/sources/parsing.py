@@ -130,7 +130,9 @@ def _optimade(text: str) -> Reading:
     names = record.get("species_at_sites")
     if not isinstance(names, list):
         raise TextError("it has no species_at_sites")
-    species = [kinds[name] if name in kinds else building.shares([(name, 1)]) for name in names]
+    if kinds and (strange := next((name for name in names if name not in kinds), None)) is not None:
+        raise TextError(f"the species {str(strange)[:20]!r} of a site is not in its list of species")
+    species = [kinds[name] if kinds else building.shares([(name, 1)]) for name in names]
     cell = building.cell(record.get("lattice_vectors"))
     return Reading(building.build(cell, species, record["cartesian_site_positions"], cartesian=True))
 

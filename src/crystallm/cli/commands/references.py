@@ -29,13 +29,9 @@ def build(
     from crystallm.references import build as building
 
     options = with_argument(options, "collections", collections or None)
+    n_workers, progress = execution.workers or os.cpu_count() or 1, progress_bars(shown=output.progress)
     with open_cluster(execution.cluster) as executor:
-        report = building.build(
-            options,
-            workers=execution.workers or os.cpu_count() or 1,
-            executor=executor,
-            progress=progress_bars(shown=output.progress),
-        )
+        report = building.build(options, workers=n_workers, executor=executor, progress=progress)
     if output.as_json:
         print_json([asdict(report)])
     elif not output.quiet:
