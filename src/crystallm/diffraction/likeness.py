@@ -4,7 +4,7 @@ With measured y, its estimated background b, calculated y_c with its background 
 
     Rwp   = sqrt(sum w (y - y_c)^2 / sum w (y - b)^2), without background
     Rexp  = sqrt((n_points - n_parameters) / sum w (y - b)^2), what counting noise leaves
-    S     = c(f, g) / sqrt(c(f, f) c(g, g)), f = max(y - b, 0), g = y_c - b_c,
+    S     = c(f, g) / sqrt(c(f, f) c(g, g)), f = y - b_c where that is above 2 s, else 0, g = y_c - b_c,
             c(f, g) = sum_ij max(0, 1 - |x_i - x_j| / l) f_i g_j, l = 0.6 degrees
 
 S is the similarity of de Gelder, Wehrens and Hageman (J. Comput. Chem. 22, 273, 2001), 1 for equal patterns:
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from crystallm.crystallography.space_groups import Floats
     from crystallm.diffraction.pattern import PreparedPattern
 
+ABOVE = 2.0
+"""Standard deviations above which a signal counts for S."""
 FORGIVEN = 0.6
 """l, degrees."""
 EXPLAINED = 0.25
-LARGEST_RWP, LEAST_SIMILARITY, LARGEST_REST = 0.5, 0.9, 0.15
+LARGEST_RWP, LEAST_SIMILARITY, LARGEST_REST = 0.5, 0.95, 0.15
 """A crystal fits with at most this Rwp (or twice Rexp), at least this S, and this share of the heights of
 peaks unexplained."""
 
@@ -70,6 +72,8 @@ def likeness(pattern: PreparedPattern, peaks: Floats, residuals: Floats, n_param
         n_parameters: that were refined.
     """
     weights = pattern.weights
+    signal = residuals + peaks  # y - b_c
+    above_noise = np.where(signal > ABOVE * pattern.sigma, signal, 0.0)
     rest = unexplained(pattern, peaks)
     heights = sum(peak.height for peak in pattern.peaks)
     free = max(1, len(residuals) - n_parameters)
@@ -78,7 +82,7 @@ def likeness(pattern: PreparedPattern, peaks: Floats, residuals: Floats, n_param
     return Likeness(
         rwp=float(np.sqrt(weights @ residuals**2)),
         expected=float(np.sqrt(free / total)),
-        similarity=similarity(np.maximum(pattern.signal, 0), np.maximum(peaks, 0), pattern.step),
+        similarity=similarity(above_noise, np.maximum(peaks, 0), pattern.step),
         unexplained=rest,
         share_unexplained=sum(peak.height for peak in rest) / heights,
     )

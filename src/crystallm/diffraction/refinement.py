@@ -31,7 +31,7 @@ HOLD = 1e-4
 """A parameter that is sigma off counts as an Rwp of 1 %."""
 SIGMA = {"cell": 0.1, "angle": 5.0, "zero": 0.1, "width": 1.0, "eta": 0.5, "b": 1.0, "coordinate": 0.6}
 """Sigma of parameters: ln of lengths, degrees, degrees, ln, 1, Å^2, Å."""
-N_POLYNOMIALS = 6
+N_POLYNOMIALS = 9
 B_START = 0.5
 B_RANGE = (-1.0, 6.0)
 ETA_RANGE, RATIO_RANGE, ZERO_RANGE = (0.0, 1.0), (0.0, 0.65), (-0.6, 0.6)
