@@ -168,9 +168,9 @@ def number(value: str | None, name: str) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=1024)
-def parse_number(value: str) -> tuple[float, float] | None:
+def parse_number(text: str) -> tuple[float, float] | None:
     """Return a number and its unit as `number`; None for anything else."""
-    match = _NUMBER.fullmatch(value)
+    match = _NUMBER.fullmatch(text)
     if match is None:
         return None
     plain, digits, more_digits, exponent, uncertainty = match.groups()
