@@ -105,7 +105,7 @@ def generate(
         selection: which crystals to keep, how to rank them, and energies; by default all, in the order of
             their samples.
         known: whether crystals are sampled, made of known ones, or both; by default half of each with the
-            bundled model, else sampled. Without a network, crystals come in the order of their votes, and
+            bundled model, else sampled. Without a network, crystals come by falling probability, and
             fewer than n if there are fewer relatives.
 
     Returns:
