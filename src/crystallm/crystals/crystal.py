@@ -91,8 +91,7 @@ class Crystal:
         """The structure after relaxation with an energy model; None if it was not relaxed."""
         self.cluster: int | None = None
         """Number of its cluster of equal crystals of the request, if these were clustered."""
-        self.cluster_size: int | None = None
-        """Crystals in its cluster."""
+        self.cluster_size: int | None = None  # crystals in its cluster
         self.rank: int | None = None
         """Its rank in the request, 1 for the best; distinct crystals come before duplicates."""
 
