@@ -29,7 +29,7 @@ PROMISING = 0.65
 """Largest Rwp of a cell whose coordinates are refined."""
 LIMITS = Limits(60.0)
 """Of one fit."""
-DIFFERENT, MUCH_BETTER = 0.02, 0.75
+DIFFERENT, MUCH_BETTER = 0.02, 0.5
 """Another wavelength is proposed if it differs by this share, and lowers Rwp to this share."""
 
 
