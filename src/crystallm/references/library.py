@@ -116,11 +116,6 @@ class Library:
         return indices
 
     @cached_property
-    def prototype_sizes(self) -> NDArray[np.intp]:
-        """Number of crystals of each prototype."""
-        return np.bincount(self.codes, minlength=len(self.prototype_texts))
-
-    @cached_property
     def prototype_texts(self) -> list[str]:
         """Names of the prototypes."""
         texts: list[str] = self._column["prototype"].dictionary.to_pylist()
