@@ -1,4 +1,4 @@
-"""`crystallm generate` and `crystallm models`."""
+"""`crystallm generate`."""
 
 from __future__ import annotations
 
