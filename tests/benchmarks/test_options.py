@@ -15,7 +15,7 @@ def test_numbers_of_samples_are_one_or_several(text, numbers):
 
 @pytest.mark.parametrize("text", ["0", "1,0", "zero", "1.5", ""])
 def test_other_numbers_are_rejected(text):
-    with pytest.raises(InputError, match="write whole numbers from 1, such as 1,20"):
+    with pytest.raises(InputError, match="write whole numbers from 1, such as -n 1,20"):
         CspOptions.build({"n_samples": text})
 
 

@@ -269,7 +269,7 @@ AnyGenerator = Generator | AnalogueGenerator | CombinedGenerator
 
 def library_of(known: ReferenceOptions) -> Library | None:
     """Return the known crystals that options ask for, if any; raises as `load_library`."""
-    if known.crystals_from == "network":
+    if known.crystals_from not in {"references", "both"}:  # `auto` that nobody resolved takes none
         return None
     return load_library(known.references)
 
