@@ -13,17 +13,6 @@ from crystallm.orbits import description
 ORBITS, CIF = language.get_language("orbits"), language.get_language("cif")
 
 
-@pytest.fixture(scope="module")
-def kagome():
-    """ZrMn6Sn6, P6/mmm (HfFe6Ge6 type; Malaman et al., J. Magn. Magn. Mater. 202, 519, 1999)."""
-    return Structure.from_spacegroup(
-        "P6/mmm",
-        Lattice.hexagonal(5.46, 8.96),
-        ["Zr", "Mn", "Sn", "Sn", "Sn"],
-        [[0, 0, 0.5], [0.5, 0, 0.251], [1 / 3, 2 / 3, 0], [1 / 3, 2 / 3, 0.5], [0, 0, 0.163]],
-    )
-
-
 def test_the_orbits_language_keeps_group_and_positions(kagome):
     text = ORBITS.text(template.template_prompt(kagome, "YMn6Ge6", ORBITS))
     assert text.startswith("<crystal> Y 1 Mn 6 Ge 6 (P6/mmm) Y 1")
