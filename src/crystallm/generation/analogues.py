@@ -38,6 +38,20 @@ NAME = "references"
 """Stands for the model in the source of a crystal."""
 
 
+def analogues_of(
+    library: Library, plan: InterpretedRequest, n: int, *, max_atoms: int | None = None
+) -> list[Analogue]:
+    """Return the n best candidates for a request with a formula; see `references.lookup.find_analogues`."""
+    return find_analogues(
+        library,
+        formulas.parse(str(plan.request.formula)),
+        n,
+        space_group=None if plan.space_group is None else plan.space_group.number,
+        z=None if plan.cell is None else plan.cell.z,
+        max_atoms=max_atoms,
+    )
+
+
 class AnalogueGenerator:
     """Known crystals that give crystals for a list of requests.
 
@@ -121,15 +135,7 @@ class AnalogueGenerator:
 
     def _crystals(self, index: int, start: int, n: int) -> list[Crystal]:
         plan = self.plans[index]
-        counts = formulas.parse(str(plan.request.formula))
-        found = find_analogues(
-            self.library,
-            counts,
-            start + n,
-            space_group=None if plan.space_group is None else plan.space_group.number,
-            z=None if plan.cell is None else plan.cell.z,
-            max_atoms=self._max_atoms,
-        )
+        found = analogues_of(self.library, plan, start + n, max_atoms=self._max_atoms)
         return [
             self._crystal(analogue, self.first[index] + start + i, plan.note)
             for i, analogue in enumerate(found[start:])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from crystallm.crystallography import formula as formulas
 from crystallm.errors import CrystallmError
+from crystallm.generation.analogues import analogues_of
 from crystallm.orbits import description
-from crystallm.references.lookup import find_analogues
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,16 +46,8 @@ def known_starts(
         n: largest number of crystals.
         max_atoms: largest number of atoms in a conventional cell; None: any.
     """
-    analogues = find_analogues(
-        library,
-        formulas.parse(str(plan.request.formula)),
-        n,
-        space_group=None if plan.space_group is None else plan.space_group.number,
-        z=None if plan.cell is None else plan.cell.z,
-        max_atoms=max_atoms,
-    )
     starts = []
-    for analogue in analogues:
+    for analogue in analogues_of(library, plan, n, max_atoms=max_atoms):
         try:
             ids = tuple(language.encode(description.to_structure(analogue.description)))
         except CrystallmError:  # this language cannot express it
