@@ -19,6 +19,7 @@ from crystallm.errors import InputError
 from crystallm.generation.generator import Generator, count_valid, until_nth_valid
 from crystallm.generation.interpretation import InterpretedRequest, interpret
 from crystallm.language import get_language
+from crystallm.models.load import list_models
 from crystallm.orbits import language
 from crystallm.references.library import Library
 from crystallm.references.load import load_library
@@ -271,6 +272,17 @@ def _resized(plan: InterpretedRequest, n: int) -> InterpretedRequest:
 
 
 AnyGenerator = Generator | AnalogueGenerator | CombinedGenerator
+
+
+def resolve_source(known: ReferenceOptions | None, model: str, *, usable: bool = True) -> ReferenceOptions:
+    """Return where crystals come from, with `auto` resolved: a bundled model goes with the bundled library.
+
+    Args:
+        known: as given; None: the defaults.
+        model: name or path of the model.
+        usable: whether crystals of the library can serve, such as for requests with a formula alone.
+    """
+    return (known or ReferenceOptions.defaults()).resolved(bundled=usable and model in list_models())
 
 
 def library_of(known: ReferenceOptions) -> Library | None:

@@ -10,7 +10,7 @@ from crystallm.crystals.annotation import missing_energies
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
 from crystallm.execution.pool import ProcessPool
-from crystallm.generation.analogues import library_of, make_generator
+from crystallm.generation.analogues import library_of, make_generator, resolve_source
 from crystallm.generation.generator import LOG, count_valid
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
@@ -118,7 +118,7 @@ def generate(
             of its range.
         CheckpointError: there is no such model.
     """
-    from crystallm.models.load import list_models, load_model
+    from crystallm.models.load import load_model
     from crystallm.models.model import Model
 
     formulas = list(formula) if isinstance(formula, (list, tuple)) else [formula]
@@ -147,8 +147,7 @@ def generate(
     # Before a model is loaded, which takes longer.
     for request in requests:
         interpret(request, fitting=settings.constraints == "full")
-    bundled = settings.model in list_models() and None not in names
-    known = (known or ReferenceOptions()).resolved(bundled=bundled)
+    known = resolve_source(known, settings.model, usable=None not in names)
     library = library_of(known)
     network = model if isinstance(model, Model) and known.crystals_from != "references" else None
     if known.crystals_from != "references" and network is None:

@@ -21,7 +21,7 @@ from crystallm.execution.place import ExecutionOptions, open_place
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.generation import template
-from crystallm.generation.analogues import library_of, make_generator
+from crystallm.generation.analogues import library_of, make_generator, resolve_source
 from crystallm.generation.choices import Choice, spread
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, elements_of, with_default_z
@@ -78,8 +78,7 @@ def run(
     requests, single = _requests(request, sampling, selection, options)
     if options.out is not None:
         files.check_place(options.out)
-    bundled = sampling.model in load.list_models() and (single is None or single.formula is not None)
-    known = (known or ReferenceOptions.defaults()).resolved(bundled=bundled)
+    known = resolve_source(known, sampling.model, usable=single is None or single.formula is not None)
     model, survey = _survey(requests, sampling, selection, place, known=known, progress=progress)
     run = _Run(requests, single, sampling, selection, options, place, model, survey, known)
     return run.generate(progress)

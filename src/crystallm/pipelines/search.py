@@ -11,11 +11,11 @@ from crystallm.crystals import annotation, table
 from crystallm.energy.registry import require
 from crystallm.errors import InputError
 from crystallm.execution.pool import ProcessPool
-from crystallm.generation.analogues import library_of
+from crystallm.generation.analogues import library_of, resolve_source
 from crystallm.generation.generator import Generator
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import CellOptions, Request, with_default_z
-from crystallm.models.load import list_models, load_model
+from crystallm.models.load import load_model
 from crystallm.pipelines.samples import known_facts
 from crystallm.references.options import ReferenceOptions
 from crystallm.storage import files, run_folder
@@ -89,8 +89,7 @@ def run(
         _check_hull(Path(relative.hull), interpreted)
     if run_options.out is not None:
         files.check_place(run_options.out)
-    bundled = sampling.model in list_models() and options.method == "elites"
-    known = (known or ReferenceOptions.defaults()).resolved(bundled=bundled)
+    known = resolve_source(known, sampling.model, usable=options.method == "elites")
     model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
     Generator(model, [interpreted], sampling).check()
     name = LABELS[options.method]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from crystallm.crystals.crystal import Crystal
 from crystallm.errors import InputError
-from crystallm.generation.analogues import library_of
+from crystallm.generation.analogues import library_of, resolve_source
 from crystallm.generation.generate import formula_text, sampling_options
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
@@ -98,7 +98,7 @@ def search(
         CrystallmError: a model does not exist or cannot be loaded.
     """
     from crystallm.energy.registry import require
-    from crystallm.models.load import list_models, load_model
+    from crystallm.models.load import load_model
     from crystallm.models.model import Model
 
     given = {} if options is None else options.model_dump(exclude_unset=True)
@@ -125,8 +125,7 @@ def search(
     interpret(request, fitting=sampling.constraints == "full")
     if not isinstance(model, Model):
         model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
-    bundled = sampling.model in list_models() and options.method == "elites"
-    known = (known or ReferenceOptions.defaults()).resolved(bundled=bundled)
+    known = resolve_source(known, sampling.model, usable=options.method == "elites")
     run = Search(model, request, options, sampling, workers=workers, library=library_of(known))
     samples = run.run()
     if run.stopped:

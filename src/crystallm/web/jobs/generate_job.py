@@ -6,11 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystallm.energy.relaxation import RelaxOptions
-from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator
+from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator, resolve_source
 from crystallm.generation.choices import spread
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import SamplingOptions
-from crystallm.models.load import list_models
 from crystallm.references.load import load_library
 from crystallm.references.options import ReferenceOptions
 from crystallm.web.jobs.ranking import rank
@@ -53,8 +52,7 @@ def plan(services: JobServices, request: GenerateRequest) -> Plan:
     sampling = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
     options = SamplingOptions.build(sampling | {"model": model.name, "seed": request.seed or 0})
     requests, max_atoms = [generation_request(request)], services.limits.max_cell_atoms
-    bundled = model.name in list_models()
-    known = ReferenceOptions(crystals_from=request.crystals_from).resolved(bundled=bundled)
+    known = resolve_source(ReferenceOptions(crystals_from=request.crystals_from), model.name)
     if known.crystals_from == "references":
         analogues = AnalogueGenerator(load_library(), requests, options, max_atoms=max_atoms)
         return Plan(analogues.note(0), next(analogues.generate([0])), [])

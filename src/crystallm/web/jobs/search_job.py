@@ -15,9 +15,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import CrystallmError
+from crystallm.generation.analogues import library_of, resolve_source
 from crystallm.generation.request import SamplingOptions
-from crystallm.models.load import list_models
-from crystallm.references.load import load_library
 from crystallm.structure_search.options import SearchOptions, sampling_of
 from crystallm.structure_search.search import Search
 from crystallm.web.jobs.ranking import rank
@@ -131,7 +130,7 @@ def build_search(services: JobServices, request: SearchRequest, log: Path | None
         log,
         max_atoms=services.limits.max_cell_atoms,
         log_samples=True,
-        library=load_library() if model.name in list_models() else None,
+        library=library_of(resolve_source(None, model.name)),
     )
 
 
