@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 BATCH = 16
 """Crystals in a batch on a GPU, CHGNet's own default. On a CPU each is computed alone: a batch is not faster,
 and the last digits would depend on the others, so that a resumed run would end differently."""
-_GPA = 1 / 160.21766208
-"""eV/Å^3 of one GPa: CHGNet gives stress in GPa, in the sign of ASE (its calculator multiplies by this)."""
 
 
 class ChgnetModel:
@@ -40,27 +38,43 @@ class ChgnetModel:
         where = resolve_device(device)
         self._batch = 1 if where.type == "cpu" else BATCH
         with contextlib.redirect_stdout(io.StringIO()):  # it greets
-            self._model: Any = CHGNet.load(use_device=str(where), verbose=False)
+            network: Any = CHGNet.load(use_device=str(where), verbose=False)
+        self._model = network.eval().requires_grad_(requires_grad=False)
+        self._device = where
 
     def predict(self, structures: Sequence[Structure], *, forces: bool = False) -> list[Prediction]:
         """Return energies, and by differentiation forces and stress; see `EnergyModel`."""
-        if not structures:
-            return []
         with quiet_libraries():
-            graphs = [self._model.graph_converter(structure) for structure in structures]
-            found = self._model.predict_graph(graphs, task="efs" if forces else "e", batch_size=self._batch)
-        answers = [found] if len(graphs) == 1 else found  # of one graph it gives no list
+            return [
+                prediction
+                for start in range(0, len(structures), self._batch)
+                for prediction in self._predict(structures[start : start + self._batch], forces)
+            ]
+
+    def _predict(self, structures: Sequence[Structure], forces: bool) -> list[Prediction]:
+        """Predict a batch; one backward pass gives the derivatives by both positions and cells."""
+        import torch
+
+        graphs = [self._model.graph_converter(structure) for structure in structures]
+        with torch.set_grad_enabled(forces):
+            energies = self._model([graph.to(self._device) for graph in graphs], task="e")["e"]  # eV per atom
         if not forces:
-            return [Prediction(float(answer["e"])) for answer in answers]
-        return [
-            Prediction(
-                float(answer["e"]),
-                np.asarray(answer["f"], dtype=np.float64),
-                _symmetric(np.asarray(answer["s"], dtype=np.float64) * _GPA),
-            )
-            for answer in answers
+            return [Prediction(float(energy)) for energy in energies]
+        n_atoms = torch.tensor([len(structure) for structure in structures], device=self._device)
+        # Fractions x (n_atoms, 3) and vectors L (3, 3) of each graph are leaves, and positions are x L.
+        leaves = [leaf for graph in graphs for leaf in (graph.atom_frac_coord, graph.lattice)]
+        slopes = [
+            slope.cpu().numpy().astype(np.float64)
+            for slope in torch.autograd.grad((energies * n_atoms).sum(), leaves)
         ]
-
-
-def _symmetric(stress: Any) -> Any:
-    return (stress + stress.T) / 2
+        predictions = []
+        for energy, structure, by_points, by_lattice in zip(
+            energies, structures, slopes[::2], slopes[1::2], strict=True
+        ):
+            lattice = structure.lattice
+            # At constant x a strain e changes L to L (1 + e).
+            stress = lattice.matrix.T @ by_lattice / lattice.volume
+            predictions.append(
+                Prediction(float(energy), -by_points @ lattice.inv_matrix.T, (stress + stress.T) / 2)
+            )
+        return predictions
