@@ -1,23 +1,19 @@
-"""ASE calculators as energy models, and energy models as ASE calculators. Imports ase: import it late."""
+"""ASE calculators as energy models. Imports ase: import it late."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import PropertyNotImplementedError
 
-from crystallm.energy import protocol as models
 from crystallm.energy.protocol import Prediction
-from crystallm.errors import CrystallmError
-from crystallm.structures.conversion import to_atoms, to_structure
+from crystallm.structures.conversion import to_atoms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pymatgen.core import Structure
-
-    from crystallm.energy.protocol import EnergyModel
 
 
 class AseModel:
@@ -53,36 +49,3 @@ def sevennet(device: str = "auto") -> AseModel:
     from sevenn.calculator import SevenNetCalculator
 
     return AseModel(SevenNetCalculator("7net-0", device=device), "sevennet")
-
-
-class ModelCalculator(Calculator):  # type: ignore[misc] # ase is untyped
-    """An energy model as an ASE calculator, which rejects invalid energies.
-
-    Args:
-        bound: on |E|, eV per atom.
-    """
-
-    implemented_properties = ("energy", "forces", "stress")
-
-    def __init__(self, model: EnergyModel, bound: float) -> None:
-        super().__init__()
-        self._energy_model = model
-        self._bound = bound
-
-    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
-        """Set the results for the current atoms.
-
-        Raises:
-            CrystallmError: the model has no forces or no stress, or returns NaN or values out of bounds.
-        """
-        super().calculate(atoms, properties, system_changes)
-        (found,) = self._energy_model.predict([to_structure(self.atoms)], forces=True)
-        if wrong := models.problem(found, self._bound):
-            raise CrystallmError(wrong)
-        if found.forces is None or found.stress is None:
-            missing = "forces" if found.forces is None else "stress"
-            raise CrystallmError(f"{self._energy_model.name} gives no {missing}, which relaxation needs")
-        stress = found.stress
-        voigt = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]  # xx yy zz yz xz xy
-        energy = found.energy * len(self.atoms)
-        self.results = {"energy": energy, "free_energy": energy, "forces": found.forces, "stress": voigt}

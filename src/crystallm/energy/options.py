@@ -18,7 +18,8 @@ class RelaxOptions(Options):
     """Stop when the largest force is below this, eV/Å. The force on the cell is the derivative by its strain
     over the number of atoms, as in ASE."""
     keep_symmetry: bool = False
-    """Keep the space group of each crystal (ASE's FixSymmetry); otherwise symmetry may change."""
+    """Keep the space group of each crystal and relax only what it leaves free, which is faster; otherwise
+    symmetry may change."""
     trajectory: bool = False
     """Keep the structures of all steps, as extended XYZ in trajectories/."""
 

@@ -1,21 +1,21 @@
-"""Relax a crystal to the nearest minimum of an energy model, cell and atoms, with ASE.
+"""Relax a crystal to a minimum of an energy model: its cell and atoms, or what its space group leaves free.
 
-FIRE (Bitzek et al. 2006) on the atoms and the logarithm of the deformation (ASE's FrechetCellFilter). A
+BFGS with a line search on the variables of `geometry.free_coordinates`. No step raises the energy. A
 relaxation that diverges, ends with atoms on top of each other, or has a NaN energy, fails with the reason.
 Does not depend on where crystals come from or are stored.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from crystallm.energy import protocol as models
 from crystallm.energy.options import RelaxOptions as RelaxOptions  # noqa: PLC0414 - part of this interface
-from crystallm.errors import CrystallmError, install, quiet_libraries
-from crystallm.geometry import distances
+from crystallm.errors import CrystallmError, quiet_libraries
+from crystallm.geometry import distances, free_coordinates
 from crystallm.geometry.symmetry_search import find_symmetry
 from crystallm.structures import conversion
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
+    from crystallm.crystallography.space_groups import Floats
     from crystallm.energy.protocol import EnergyModel
 
 SYMPREC = 0.01
@@ -32,7 +33,16 @@ than printed ones, and 0.1 Å, as elsewhere, would move them back."""
 MAX_GROWTH = 8.0
 """Maximum ratio of volumes: a cell twice as long in each direction is another crystal, or none."""
 
-_SPGLIB = "SPGLIB_OLD_ERROR_HANDLING"
+STIFFNESS = 20.0
+"""First guess of the second derivatives by the variables, eV/Å^2."""
+MAX_MOVE, MAX_STRAIN = 0.2, 0.08
+"""Limits of a step: displacement of an atom, Å, and component of the strain."""
+MAX_TRIALS = 8
+"""Energies on a line; after them the energy does not fall any more."""
+SUFFICIENT = 1e-4
+"""Share of the fall that the slope promises which a step must reach (Armijo)."""
+ROUNDING = 2e-6
+"""Differences of energies that float32 does not resolve, eV/atom; among them the force decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,85 +104,170 @@ def relax(
         bound: on |E|, eV per atom.
 
     Raises:
-        CrystallmError: ase is not installed; the structure is not ordered, runs away, ends with atoms less
-            than 0.5 Å apart, has no finite energy; its symmetry is not found; the model lacks forces or
-            stress.
+        CrystallmError: the structure is not ordered, runs away, ends with atoms less than 0.5 Å apart, has no
+            finite energy; its symmetry is not found; the model lacks forces or stress.
         Exception: what the model raises.
     """
     options = RelaxOptions() if options is None else options
     if not structure.is_ordered:
         raise CrystallmError("partial occupancies cannot be relaxed")
-    try:
-        from ase.filters import FrechetCellFilter
-        from ase.optimize import FIRE
-    except ImportError:
-        raise CrystallmError(f"relaxation needs ase: {install('energy')}") from None
-    import numpy as np
-
-    from crystallm.energy.ase_adapter import ModelCalculator
-    from crystallm.structures.conversion import to_atoms, to_structure
-
+    path: list[tuple[Structure, float]] = []
     with quiet_libraries():
-        atoms = to_atoms(structure)
-        if options.keep_symmetry:
-            _keep_symmetry(atoms)
-        atoms.calc = ModelCalculator(model, bound)
-        volume, n = atoms.get_volume(), len(atoms)
-        path: list[tuple[Structure, float]] = []
-        energies: list[float] = []
-
-        def look() -> None:
-            """Called before the first step and after each."""
-            growth = atoms.get_volume() / volume
-            if not 1 / MAX_GROWTH < growth < MAX_GROWTH:
-                raise CrystallmError(f"the cell runs away: {growth:.3g} times its volume")
-            energies.append(float(atoms.get_potential_energy()) / n)
+        surface = _Surface(structure, model, bound, keep_symmetry=options.keep_symmetry)
+        for steps, state in enumerate(_descend(surface, options.steps, options.fmax)):
+            if not steps:
+                energy_before = state.energy
             if options.trajectory:
-                path.append((to_structure(atoms), energies[-1]))
-
-        filtered = FrechetCellFilter(atoms)
-        with FIRE(filtered, logfile=None) as search:
-            search.attach(look)
-            search.run(fmax=options.fmax, steps=options.steps)
-            left = float(np.linalg.norm(filtered.get_forces(), axis=1).max())
-            relaxed = to_structure(atoms)
-            apart = distances.shortest(relaxed.lattice.matrix, relaxed.frac_coords)
-            if apart < distances.CLOSEST:
-                raise CrystallmError(f"the relaxed cell is not sensible: atoms are {apart:.2f} Å apart")
-            return Relaxed(
-                structure,
-                relaxed,
-                energies[0],
-                energies[-1],
-                search.nsteps,
-                left < options.fmax,
-                left,
-                tuple(path),
-            )
+                path.append((surface.structure(state.variables), state.energy))
+        relaxed = surface.structure(state.variables)
+        apart = distances.shortest(relaxed.lattice.matrix, relaxed.frac_coords)
+        if apart < distances.CLOSEST:
+            raise CrystallmError(f"the relaxed cell is not sensible: atoms are {apart:.2f} Å apart")
+    return Relaxed(
+        structure,
+        relaxed,
+        energy_before,
+        state.energy,
+        steps,
+        state.force < options.fmax,
+        state.force,
+        tuple(path),
+    )
 
 
-@contextlib.contextmanager
-def _spglib_as_it_was() -> Iterator[None]:
-    """Undo what ASE 3.29 sets in the environment, after which spglib raises if it finds no symmetry."""
-    before = os.environ.get(_SPGLIB)
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(_SPGLIB, None)
+@dataclass(frozen=True, slots=True)
+class _Visited:
+    """A point on the surface.
+
+    Attributes:
+        variables: (n,), Å.
+        energy: eV per atom.
+        gradient: of the energy of the primitive cell by the variables, eV/Å, (n,).
+        force: the largest one, eV/Å, as in `Options`.
+    """
+
+    variables: Floats
+    energy: float
+    gradient: Floats
+    force: float
 
 
-def _keep_symmetry(atoms: Any) -> None:
-    """Symmetrize atoms within SYMPREC, and constrain them to this symmetry."""
-    from ase.constraints import FixSymmetry
-    from ase.spacegroup.symmetrize import refine_symmetry
+class _Surface:
+    """The energy of a crystal as a function of its free variables.
 
-    try:
-        with _spglib_as_it_was():
-            refine_symmetry(atoms, SYMPREC)
-            atoms.set_constraint(FixSymmetry(atoms, SYMPREC))
-    except Exception as error:
-        raise CrystallmError(f"its symmetry cannot be kept: {type(error).__name__}: {error}") from error
+    Raises:
+        CrystallmError: its symmetry is to be kept and is not found.
+    """
+
+    def __init__(
+        self, structure: Structure, model: EnergyModel, bound: float, *, keep_symmetry: bool
+    ) -> None:
+        lattice, points = structure.lattice.matrix, structure.frac_coords
+        if keep_symmetry:
+            kinds = [site.specie.Z for site in structure]
+            self.coordinates = free_coordinates.symmetric(lattice, points, kinds, SYMPREC)
+        else:
+            self.coordinates = free_coordinates.unconstrained(lattice, points)
+        self.n_atoms = len(self.coordinates.points)
+        self._species = [site.specie for site in structure]
+        self._volume = abs(np.linalg.det(self.coordinates.lattice))
+        self._model = model
+        self._bound = bound
+
+    def structure(self, variables: Floats) -> Structure:
+        """Return the crystal in the cell that was given."""
+        from pymatgen.core import Structure
+
+        lattice, points = self.coordinates.given_cell(variables)
+        return Structure(lattice, self._species, points)
+
+    def evaluate(self, variables: Floats) -> _Visited:
+        """Compute energy and gradient.
+
+        Raises:
+            CrystallmError: the cell runs away; the model has no forces or no stress, or returns NaN or values
+                out of bounds.
+        """
+        from pymatgen.core import Structure
+
+        lattice, points = self.coordinates.primitive_cell(variables)
+        volume = abs(np.linalg.det(lattice))
+        growth = volume / self._volume
+        if not 1 / MAX_GROWTH < growth < MAX_GROWTH:
+            raise CrystallmError(f"the cell runs away: {growth:.3g} times its volume")
+        species = [self._species[atom] for atom in self.coordinates.atoms]
+        (found,) = self._model.predict([Structure(lattice, species, points)], forces=True)
+        if wrong := models.problem(found, self._bound):
+            raise CrystallmError(wrong)
+        if found.forces is None or found.stress is None:
+            missing = "forces" if found.forces is None else "stress"
+            raise CrystallmError(f"{self._model.name} gives no {missing}, which relaxation needs")
+        forces, stress = self.coordinates.project(found.forces, found.stress)
+        on_all = np.concatenate([forces, stress * volume / self.n_atoms])  # on atoms and cell, eV/Å
+        return _Visited(
+            variables,
+            float(found.energy),
+            self.coordinates.gradient(variables, forces, stress),
+            float(np.linalg.norm(on_all, axis=1).max()),
+        )
+
+
+def _descend(surface: _Surface, max_steps: int, fmax: float) -> Iterator[_Visited]:
+    """Yield the start and the state after each step of BFGS, with a line search, until no force exceeds fmax.
+
+    Ends early where the energy falls no further.
+    """
+    state = surface.evaluate(np.zeros(surface.coordinates.n_variables))
+    yield state
+    inverse = np.eye(len(state.variables)) / STIFFNESS
+    for _ in range(max_steps):
+        if state.force < fmax:
+            return
+        step = -inverse @ state.gradient
+        moved, strained = surface.coordinates.largest_move(step)
+        step *= min(1.0, MAX_MOVE / max(moved, 1e-12), MAX_STRAIN / max(strained, 1e-12))
+        reached = _search_line(surface, state, step)
+        if reached is None:
+            return
+        inverse = _updated(inverse, reached, state)
+        state = reached
+        yield state
+
+
+def _search_line(surface: _Surface, state: _Visited, step: Floats) -> _Visited | None:
+    """Return the state after a step, shortened until the energy falls; None if it does not."""
+    slope = float(state.gradient @ step)
+    length = 1.0
+    for _ in range(MAX_TRIALS):
+        trial = surface.evaluate(state.variables + length * step)
+        rise = (trial.energy - state.energy) * surface.n_atoms
+        level = rise <= ROUNDING * surface.n_atoms and trial.force < state.force
+        if level or rise <= SUFFICIENT * length * slope:
+            return trial
+        # The minimum of the cubic polynomial with the energies and slopes of both ends.
+        end = float(trial.gradient @ step)
+        a = slope + end - 3 * rise / length
+        b = np.sqrt(max(a * a - slope * end, 0.0))
+        share = 1 - (end + b - a) / (end - slope + 2 * b) if end - slope + 2 * b else 0.5
+        length *= min(max(share, 0.1), 0.7)
+    return None
+
+
+def _updated(inverse: Floats, state: _Visited, before: _Visited) -> Floats:
+    """Return the inverse Hessian of BFGS (Nocedal and Wright 2006, 6.17), damped as by Powell (1978)."""
+    step, change = state.variables - before.variables, state.gradient - before.gradient
+    # The step is along -H^-1 g, so that H step is along -g.
+    expected = -float(step @ before.gradient)
+    expected *= expected / float(before.gradient @ inverse @ before.gradient)
+    hessian_step = before.gradient * (expected / float(step @ before.gradient))
+    curvature = float(step @ change)
+    if curvature < 0.2 * expected:
+        change = hessian_step + (change - hessian_step) * (0.8 * expected / (expected - curvature))
+        curvature = 0.2 * expected
+    turned = inverse @ change
+    both = np.outer(step, turned) / curvature
+    factor = (1 + float(change @ turned) / curvature) / curvature
+    return np.asarray(inverse + factor * np.outer(step, step) - both - both.T)
 
 
 def to_cif(structure: Structure) -> str:
