@@ -62,8 +62,9 @@ def test_a_collection_becomes_a_data_set(tmp_path, cifs, textbook_structures, na
     assert report.rejected == report.reasons == {}
     assert done == [5]
     found = contents(tmp_path / "data")
+    ends = ("bin", "idx.npy", "properties.npy")
     assert set(found) == {
-        *(f"{split}{ending}" for split in sources_splits.SPLITS for ending in (".bin", ".idx.npy")),
+        *(f"{split}.{end}" for split in sources_splits.SPLITS for end in ends),
         "rows.parquet", "rejected.parquet", "report.json", "report.html", "dataset.json", "run.json",
     }  # fmt: skip
     assert [(row["id"], row["source"], row["split"], row["tokens"]) for row in found["rows.parquet"]] == [
@@ -412,7 +413,11 @@ def _cheap(row, _options, *, symmetry):
     from crystallm.datasets.process_row import COLUMNS
 
     found = dict.fromkeys(COLUMNS) | {"step": "", "reason": "", "formula": "C", "n_atoms": 8}
-    return found | {name: row[name] for name in ("id", "source", "split")} | {"cif": row["text"]}
+    return (
+        found
+        | {name: row[name] for name in ("id", "source", "split")}
+        | {"cif": row["text"], "properties": "{}"}
+    )
 
 
 # --- equivalent descriptions ---

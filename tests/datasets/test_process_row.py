@@ -30,7 +30,7 @@ def test_filters_keep_what_they_say(tmp_path, cifs, choice, kept):
 
 
 def process(text, *, symmetry=False, **options):
-    row = {"id": "a", "source": "s", "split": "", "text": text, "format": "cif", "problem": ""}
+    row = {"id": "a", "source": "s", "split": "", "text": text, "format": "cif", "problem": "", "values": {}}
     task = {"options": PrepareOptions(**options).model_dump(mode="json"), "symmetry": symmetry, "rows": [row]}
     (record,) = process_row.process_rows(task)
     return record

@@ -16,7 +16,8 @@ def test_a_collection_of_noise_leaves_the_reasons(tmp_path):
     prepare.prepare([write_csv(tmp_path / "book.csv", [("a", "noise")])], tmp_path / "data")
     schema = parquet.read_schema(tmp_path / "data" / "rows.parquet")
     assert schema.names == [
-        "id", "source", "split", "formula", "cell", "space_group", "n_atoms", "note", "tokens"
+        "id", "source", "split", "formula", "cell", "space_group", "n_atoms", "note", "tokens",
+        "density", "volume_per_atom",
     ]  # fmt: skip
     assert [row["id"] for row in contents(tmp_path / "data")["rejected.parquet"]] == ["a"]
     assert len(shards.load(tmp_path / "data", "train")) == 0

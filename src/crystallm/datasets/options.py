@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from crystallm.datasets.properties import parse_properties
 from crystallm.options import CommonOptions, Flag, Options, same
 from crystallm.sources.options import SourceOptions
 
@@ -50,6 +51,12 @@ class PrepareOptions(Options):
         lt=2**63,
         description="Seed of random splits and of equivalent descriptions.",
     )
+    properties: Annotated[tuple[str, ...], Flag(name="--property", several=True)] = ()
+    """Number columns of the collections to keep for crystallm train --condition: band_gap,hardness:GPa (unit
+    after the colon). Values may be missing. density and volume_per_atom need no column."""
+    property_table: Path | None = None
+    """CSV file with the columns id and the properties, for collections without columns, such as CIFs; an id
+    is the name of a file without its ending."""
     exclude: Annotated[tuple[str, ...], Flag(several=True)] = ()
     """Collections, such as test sets, whose crystals must not be in the data set."""
     exclude_by: Annotated[tuple[Literal["id", "formula-group", "structure"], ...], Flag(several=True)] = (
@@ -77,6 +84,8 @@ class PrepareOptions(Options):
                 f"augmentations = {self.augmentations}: only the language orbits has equivalent "
                 f"descriptions, not {self.language!r}"
             )
+        if self.property_table is not None and not parse_properties(self.properties):
+            raise ValueError("property_table without a property: name its columns with --property")
         if self.standardize and self.language != "none":
             raise ValueError(f"standardize goes with language none; {self.language!r} does so anyway")
         if self.language == "none" and self.deduplicate == "text" and not self.standardize:

@@ -5,8 +5,9 @@ those of `selection`, and writes a data set folder:
 
     run.json             configuration
     SPLIT.bin, .idx.npy  tokens, see `shards`; with `augmentations` also of equivalent descriptions
-    rows.parquet         a row a crystal: id, source, split, formula, cell, space_group, n_atoms, tokens; with
-                         language `none` its CIF, and no tokens
+    SPLIT.properties.npy values of the properties, see `shards`
+    rows.parquet         a row a crystal: id, source, split, formula, cell, space_group, n_atoms, tokens, and
+                         its properties; with language `none` its CIF, and no tokens
     rejected.parquet     id, source, step, reason of all others
     report.json, .html   counts at each step; elements, space groups, lengths, use of the vocabulary
     dataset.json         language, vocabulary, counts; written last: the data set is then complete
@@ -22,13 +23,14 @@ import base64
 import contextlib
 import hashlib
 import itertools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm.datasets import report, writer
+from crystallm.datasets import properties, report, writer
 from crystallm.datasets.options import PrepareOptions
 from crystallm.datasets.process_row import COLUMNS, process_rows, rejected
 from crystallm.datasets.selection import Exclusions, select_rows
@@ -93,8 +95,9 @@ def prepare(
         stack.enter_context(folder.held())
         if folder.finished:  # by another process meanwhile
             return report.read(path)
-        rows = itertools.chain.from_iterable(map(read_rows, inputs))
+        rows = itertools.chain.from_iterable(_rows_with_values(spec, options) for spec in inputs)
         process_all(rows, options, folder, workers=workers, executor=where, progress=progress)
+        _check_properties(folder, options)
         selection = select_rows(
             folder.tables,
             options,
@@ -108,6 +111,36 @@ def prepare(
         require_config(path)
         folder.drop_parts()
     return result
+
+
+def _rows_with_values(spec: str, options: PrepareOptions) -> Iterator[Row]:
+    """Yield the rows of an input with the values of their properties as numbers.
+
+    Raises:
+        InputError: a value is not a number, or as `sources.splits.read_rows`.
+    """
+    names = tuple(properties.parse_properties(options.properties))
+    table = options.property_table
+    values_of = {} if table is None else properties.read_values(table, names)
+    for i, row in enumerate(read_rows(spec, names)):
+        where = f"{row['source']}, row {i} ({row['id']})"
+        given = {name: properties.number(row["values"].get(name), f"{where}: {name}") for name in names}
+        values = {name: value for name, value in given.items() if value is not None}
+        yield row | {"values": values | values_of.get(row["id"], {})}
+
+
+def _check_properties(folder: RunFolder, options: PrepareOptions) -> None:
+    """Raise InputError if a property has no value at all."""
+    names = properties.parse_properties(options.properties)
+    if not names:
+        return
+    counts, n_rows = dict.fromkeys(names, 0), 0
+    for table in folder.tables(("properties",)):
+        for text in table.column("properties").to_pylist():
+            n_rows += 1
+            for name in json.loads(text or "{}").keys() & counts.keys():
+                counts[name] += 1
+    properties.require_values(counts, n_rows)
 
 
 def process_all(
@@ -155,6 +188,8 @@ def _decide_auto(inputs: Sequence[str], options: PrepareOptions) -> PrepareOptio
         if first is None:
             raise InputError(f"{spec!r} holds no row")
         given = given or bool(first["split"])
+    if options.property_table is not None:
+        properties.read_values(options.property_table, tuple(properties.parse_properties(options.properties)))
     if options.split_by == "auto":
         options = options.model_copy(update={"split_by": "given" if given else "random"})
     if options.split_by not in ("given", "random", "formula"):

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crystallm.crystallography import elements
 from crystallm.datasets.options import PrepareOptions
+from crystallm.datasets.properties import computed
 from crystallm.errors import CrystallmError, quiet_libraries
 from crystallm.language import get_language
 
@@ -47,11 +49,12 @@ COLUMNS = {
     "n_tokens": "int32",
     "ids": "binary",
     "cif": "string",
+    "properties": "string",
 }
 """Columns of a processed row. `step` and `reason` of a rejected one, else empty; `note` on how it was read;
 `formula` reduced; `cell`, `space_group` and `n_atoms` of the conventional cell, where its symmetry was
 determined; `volume` in Å^3 per formula unit; `digest` of the text; `ids` little-endian uint16; `cif` with
-language `none`."""
+language `none`; `properties` as JSON, by name."""
 
 
 def process_rows(task: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -59,7 +62,8 @@ def process_rows(task: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Args:
         task: `options`, JSON values of PrepareOptions; `symmetry`, whether to determine it without a language
-            too; and `rows`, each with id, source, split, text, format, problem.
+            too; and `rows`, each with id, source, split, text, format, problem and, as
+            numbers, the values of properties.
 
     Returns:
         One record with COLUMNS per row, in their order; `ids` as base64, since records travel as JSON.
@@ -86,7 +90,12 @@ def process_row(row: Mapping[str, Any], options: PrepareOptions, *, symmetry: bo
         if rejection is not None:
             return record | rejected(*rejection)
         formula, units = structure.composition.get_reduced_formula_and_factor()
-        record |= {"formula": formula, "volume": structure.volume / units}
+        properties = {**row["values"], **computed(structure)}
+        record |= {
+            "formula": formula,
+            "volume": structure.volume / units,
+            "properties": json.dumps(properties),
+        }
         step = "encode"
         if options.language == "none":
             return record | _as_cif(structure, row, options, symmetry=symmetry)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ class PreparationReport:
         n_unused, vocab_size: number of tokens that no crystal has, and of all tokens.
         augmentations: equivalent descriptions in the split `equivalents`.
         different: of these, those that differ from the canonical one.
+        properties: for each its unit, the number of crystals with a value, and min, mean and max of these.
     """
 
     language: str
@@ -58,6 +60,7 @@ class PreparationReport:
     vocab_size: int = 0
     augmentations: int = 0
     different: int = 0
+    properties: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def written(self) -> int:
@@ -180,6 +183,15 @@ def html(
         page.picture(charts.histogram(spread, label="tokens of a crystal"), "Lengths")
         percentiles = ("shortest", "10 %", "median", "90 %", "99 %", "longest")
         page.table(percentiles, [report.lengths])
+    if report.properties:
+        page.heading("Properties")
+        page.table(
+            ("property", "unit", "crystals", "min", "mean", "max"),
+            [
+                (name, about["unit"], about["n"], *(about.get(key, "") for key in ("min", "mean", "max")))
+                for name, about in report.properties.items()
+            ],
+        )
     if report.vocab_size:
         used = report.vocab_size - report.n_unused
         page.paragraph(f"{used:,} of {report.vocab_size:,} tokens of the vocabulary are used.")

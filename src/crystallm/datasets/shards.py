@@ -1,5 +1,8 @@
 """Token shards on disk: write a split crystal by crystal, and map it into memory.
 
+`SPLIT.properties.npy` holds the values of properties, float64 [n, number of properties], NaN where one is
+missing; `dataset.json` names the columns with their units.
+
 Needs numpy alone.
 """
 
@@ -8,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,17 +30,22 @@ MAX_VOCABULARY = 65536
 
 
 class SplitWriter:
-    """Writes the crystals of a split as one stream and its index, crystal by crystal.
+    """Writes the crystals of a split as one stream, its index and its properties, crystal by crystal.
 
-    Both files are moved into place when the `with` block ends without an error; until then, and after an
+    All files are moved into place when the `with` block ends without an error; until then, and after an
     error, old ones stay.
+
+    Attributes:
+        n_properties: number of properties of a crystal; 0: no file is written for them.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
         self._stream = folder / f"{split}.bin"
         self._index = folder / f"{split}.idx.npy"
         self._new = folder / f".{split}.bin.tmp"
-        self._lengths = array("q")
+        self._properties = folder / f"{split}.properties.npy"
+        self._lengths, self._values = array("q"), array("d")
+        self.n_properties = 0
         self.n_tokens = 0
 
     @property
@@ -44,8 +53,9 @@ class SplitWriter:
         """Number of crystals written so far."""
         return len(self._lengths)
 
-    def add(self, ids: bytes) -> None:
-        """Write a crystal, its ids as little-endian uint16."""
+    def add(self, ids: bytes, values: Sequence[float] = ()) -> None:
+        """Write a crystal, its ids as little-endian uint16, and `n_properties` values, NaN where missing."""
+        self._values.extend(values)
         self._file.write(ids)
         self._lengths.append(len(ids) // 2)
         self.n_tokens += len(ids) // 2
@@ -62,13 +72,22 @@ class SplitWriter:
             self._new.unlink(missing_ok=True)
             return
         starts = np.cumsum([0, *self._lengths], dtype=np.int64)
-        new_index = self._index.with_name(f".{self._index.name}.tmp")
-        with new_index.open("wb") as file:
-            np.save(file, starts)
-            file.flush()
-            os.fsync(file.fileno())
+        new_index = _write_array(self._index, starts)
+        if self.n_properties:
+            table = np.frombuffer(self._values, dtype=np.float64).reshape(-1, self.n_properties)
+            _write_array(self._properties, table).replace(self._properties)
         self._new.replace(self._stream)
         new_index.replace(self._index)
+
+
+def _write_array(path: Path, content: npt.NDArray[Any]) -> Path:
+    """Write an array to a temporary file beside a path and return it."""
+    new = path.with_name(f".{path.name}.tmp")
+    with new.open("wb") as file:
+        np.save(file, content)
+        file.flush()
+        os.fsync(file.fileno())
+    return new
 
 
 @dataclass(frozen=True)
@@ -185,3 +204,34 @@ def load(folder: str | Path, split: str) -> TokenSplit:
     empty = np.zeros(0, dtype="<u2")
     stream = np.memmap(base / f"{split}.bin", dtype="<u2", mode="r") if size else empty
     return TokenSplit(stream, starts, about["language"], about["vocab_size"])
+
+
+def property_units(folder: str | Path) -> dict[str, str]:
+    """Return the units of the properties of a data set folder, by name, in the order of their columns."""
+    named = facts(folder).get("properties", {})
+    return {str(name): str(unit) for name, unit in named.items()} if isinstance(named, Mapping) else {}
+
+
+def load_properties(folder: str | Path, split: str, names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return values of properties of the crystals of a split, [n, number of names]; NaN where missing.
+
+    Raises:
+        InputError: no data set, or no such property.
+    """
+    known = list(property_units(folder))
+    for name in names:
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "it has none: prepare it again"
+            raise InputError(
+                f"no property {name!r} in the data set {str(folder)!r}: {there}; "
+                f"crystallm prepare --property {name} keeps a column"
+            )
+    path = Path(folder) / f"{split}.properties.npy"
+    try:
+        values: npt.NDArray[np.float64] = np.load(path, allow_pickle=False)
+        n = len(load(folder, split))
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{str(path)!r} cannot be read ({error}): prepare the data again") from None
+    if values.dtype != np.float64 or values.shape != (n, len(known)):
+        raise InputError(f"{str(path)!r} does not hold {len(known)} values of {n} crystals: prepare again")
+    return values[:, [known.index(name) for name in names]]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystallm.datasets import shards
+from crystallm.datasets import properties, shards
 from crystallm.datasets.process_row import COLUMNS
 from crystallm.datasets.report import HTML, JSON, STEPS, Counts, html, make_report
 from crystallm.datasets.selection import RowStatus
+from crystallm.errors import InputError
 from crystallm.sources.splits import SPLITS
 from crystallm.storage import files
 from crystallm.storage.run_folder import FACTS
@@ -55,7 +56,9 @@ def write(
         n_unreadable: number of excluded entries that could not be read.
     """
     (folder / FACTS).unlink(missing_ok=True)
-    run = _DatasetWriter(selection, options)
+    units = {name: properties.UNITS[name] for name in properties.COMPUTED}
+    units |= properties.parse_properties(options.properties)
+    run = _DatasetWriter(selection, options, tuple(units))
     with files.saying(f"{str(folder)!r} cannot be written"), ExitStack() as stack:
         run.open(folder, stack)
         for table in parts(tuple(COLUMNS)):
@@ -66,11 +69,14 @@ def write(
     report = make_report(run.counts, options.language, crystals, n_tokens, n_unreadable)
     if run.augmented is not None:
         report = replace(report, augmentations=run.augmented.n_crystals, different=run.counts.different)
+    found = {name: {"unit": units[name], **properties.summary(run.values[name])} for name in units}
+    report = replace(report, properties=found)
     record = asdict(report)
     files.write_json(folder / JSON, record)
     files.write_atomically(folder / HTML, html(report, options, inputs, run.counts.lengths).encode())
     facts = {name: record[name] for name in ("language", "vocab_size")}
     facts |= {"inputs": [Path(name).name for name in inputs], "crystals": report.crystals}
+    facts |= {"properties": units}
     facts |= {"tokens": report.tokens, "rejected": sum(report.rejected.values())}
     facts |= {"duplicates": report.duplicates, "read": report.read}
     files.write_atomically(folder / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
@@ -82,22 +88,29 @@ class _DatasetWriter:
 
     Attributes:
         augmented: writer of equivalent descriptions; None where none are requested.
+        values: known values of each property.
     """
 
-    def __init__(self, selection: RowSelection, options: PrepareOptions) -> None:
+    def __init__(self, selection: RowSelection, options: PrepareOptions, names: Sequence[str]) -> None:
         self.counts = Counts()
         self.writers: list[shards.SplitWriter] = []
         self.augmented: shards.SplitWriter | None = None
+        self.values: dict[str, list[float]] = {name: [] for name in names}
         self._selection, self._options = selection, options
 
     def open(self, folder: Path, stack: ExitStack) -> None:
         """Open the files, which are complete when the stack is closed without an error."""
         with_tokens = self._options.language != "none"
         columns = ROWS | ({"tokens": "int64"} if with_tokens else {"cif": "string"})
+        if clash := sorted(columns.keys() & self.values.keys()):
+            raise InputError(f"property {clash[0]!r}: a data set has a column of that name, rename yours")
+        columns |= dict.fromkeys(self.values, "float64")
         self._rows = stack.enter_context(TableWriter(folder / "rows.parquet", columns))
         self._rejected = stack.enter_context(TableWriter(folder / "rejected.parquet", REJECTED))
         if with_tokens:
             self.writers = [stack.enter_context(shards.SplitWriter(folder, split)) for split in SPLITS]
+            for writer in self.writers:
+                writer.n_properties = len(self.values)
         if self._options.augmentations:
             self.augmented = stack.enter_context(shards.SplitWriter(folder, shards.EQUIVALENTS))
 
@@ -127,7 +140,12 @@ class _DatasetWriter:
             self.counts.reasons[f"{step}: {kind}"] += 1
 
     def _add_kept(self, record: dict[str, Any], split: int) -> None:
+        values = json.loads(record["properties"])
         row = record | {"split": SPLITS[split], "tokens": record["n_tokens"]}
+        row |= {name: values.get(name) for name in self.values}
+        for name, known in self.values.items():
+            if name in values:
+                known.append(values[name])
         self._rows.add({name: row[name] for name in self._rows.names})
         self.counts.elements.update(set(re.findall(r"[A-Z][a-z]?", record["formula"])))
         if record["space_group"] is not None:
@@ -135,7 +153,7 @@ class _DatasetWriter:
         if self.writers:
             if self.augmented is not None and SPLITS[split] == "train":
                 self._add_augmentations(record["ids"], self.writers[split].n_crystals)
-            self.writers[split].add(record["ids"])
+            self.writers[split].add(record["ids"], [values.get(name, np.nan) for name in self.values])
             self.counts.lengths[record["n_tokens"]] += 1
 
     def _add_augmentations(self, content: bytes, number: int) -> None:

@@ -46,7 +46,7 @@ from crystallm.sources.formats.cif_and_poscar import read_file
 from crystallm.storage.run_folder import FACTS, result_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 _READERS = {
     ARCHIVES: "archives:read_archive",
@@ -58,13 +58,16 @@ _READERS = {
     PICKLES: "pickles:read_pickle",
 }
 """The reader of each kind of file that holds many crystals."""
+WITH_COLUMNS = (TABLES, JSON, JSON_LINES)
+"""Kinds of files with further columns."""
 
 
-def read(path: str | os.PathLike[str]) -> Iterator[Entry]:
+def read(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Iterator[Entry]:
     """Yield the crystals of a collection, in the order of their names, or of their rows.
 
     Args:
         path: see the module.
+        columns: further columns of tables and JSON files, whose values the entries get.
 
     Raises:
         InputError: there is no such file, it is of another kind, damaged, a bomb, or holds no crystal.
@@ -72,14 +75,15 @@ def read(path: str | os.PathLike[str]) -> Iterator[Entry]:
     place = Path(path)
     name = place.name.lower()
     if place.is_dir():
-        return read_folder(place)
+        return read_folder(place, columns)
     if not place.is_file():
         if place.exists():
             raise InputError(f"{str(place)!r} is a device or a pipe: give a file or a folder")
         raise InputError(f"no file or folder {str(place)!r}")
-    reader = next((reader for endings, reader in _READERS.items() if name.endswith(endings)), None)
-    if reader is not None:
-        return _function(reader)(place)
+    kind = next((endings for endings in _READERS if name.endswith(endings)), None)
+    if kind is not None:
+        reader = _function(_READERS[kind])
+        return reader(place, columns) if kind in WITH_COLUMNS else reader(place)
     if single_format(place.name):
         return read_file(place, stem(place.name))
     kinds = ", ".join(kind for kinds in ((".cif", ".vasp"), *_READERS) for kind in kinds)
@@ -88,9 +92,9 @@ def read(path: str | os.PathLike[str]) -> Iterator[Entry]:
     )
 
 
-def _function(name: str) -> Callable[[Path], Iterator[Entry]]:
+def _function(name: str) -> Callable[..., Iterator[Entry]]:
     module, function = name.split(":")
-    found: Callable[[Path], Iterator[Entry]] = getattr(
+    found: Callable[..., Iterator[Entry]] = getattr(
         import_module(f"crystallm.sources.formats.{module}"), function
     )
     return found
@@ -126,21 +130,21 @@ LOOKED_AT = 20
 """Number of first entries that must include a crystal; else the file is of another kind, such as a log."""
 
 
-def read_folder(folder: Path) -> Iterator[Entry]:
-    """Yield the crystals of a folder by name; see `sources.read`."""
+def read_folder(folder: Path, columns: Sequence[str] = ()) -> Iterator[Entry]:
+    """Yield the crystals of a folder by name; see `read`."""
     results = result_files(folder)
     if results:  # a run of ours: its rows in place of its files
         from crystallm.sources.formats.tables import read_table
 
         for path in results:
-            yield from read_table(path)
+            yield from read_table(path, columns)
         return
     if (folder / FACTS).is_file():
         raise InputError(f"the folder {str(folder)!r} is a data set, prepared already: train on it as it is")
     found = False
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
-        for entry in _entries(path, name):
+        for entry in _entries(path, name, columns):
             found = True
             yield entry
     if not found:
@@ -183,7 +187,7 @@ def _no_file(path: Path) -> str:
     return "a pipe, a socket or a device, which is not read"
 
 
-def _entries(path: Path, name: str) -> Iterator[Entry]:
+def _entries(path: Path, name: str, columns: Sequence[str]) -> Iterator[Entry]:
     """Yield the crystals of a file of a folder; an error becomes an entry, too."""
     form = single_format(name)
     if problem := _no_file(path):
@@ -191,7 +195,7 @@ def _entries(path: Path, name: str) -> Iterator[Entry]:
         return
     try:
         if name.lower().endswith(GATHERED):
-            yield from (replace(entry, id=f"{name}/{entry.id}") for entry in _gathered(read(path)))
+            yield from (replace(entry, id=f"{name}/{entry.id}") for entry in _gathered(read(path, columns)))
         elif form:
             yield from read_file(path, stem(name))
     except NoCrystalsError:

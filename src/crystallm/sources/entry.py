@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from crystallm.errors import InputError
@@ -36,6 +37,7 @@ class Entry:
             a structure), `ase` (numbers, positions, cell, pbc). See `parsing`.
         note: how it was read, where that had to be decided; of texts that were converted.
         split: the part of a data set that the collection says it belongs to; "" where it says nothing.
+        values: of further columns that were requested, where the collection has them.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Entry:
     format: str = "cif"
     split: str = ""
     note: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Replace what no encoding can write, such as bytes of a file name that are not UTF-8."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crystallm.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"valid": "val", "validation": "val", "dev": "val"} | {name: name for name in SPLITS}
@@ -70,10 +70,14 @@ def place_and_split(spec: str) -> tuple[Path, str]:
     return Path(name), known
 
 
-def read_rows(spec: str) -> Iterator[dict[str, Any]]:
-    """Yield rows of an input `PATH` or `PATH=SPLIT`, as records: id, source, split, text, format, problem.
+def read_rows(spec: str, columns: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield rows of an input `PATH` or `PATH=SPLIT`: id, source, split, text, format, problem, values.
 
-    The split is "" where nothing says it; text, format and problem are those of `sources.Entry`.
+    The split is "" where nothing says it; text, format, problem and values are those of `sources.Entry`.
+
+    Args:
+        spec: the input.
+        columns: further columns, whose values are wanted.
 
     Raises:
         InputError: an unknown split, or as `sources.read`.
@@ -81,7 +85,7 @@ def read_rows(spec: str) -> Iterator[dict[str, Any]]:
     from crystallm.sources import collection
 
     path, split = place_and_split(spec)
-    for number, entry in enumerate(collection.read(path)):
+    for number, entry in enumerate(collection.read(path, columns)):
         place = split
         if not place and entry.split:
             named = split_named(entry.split)
@@ -97,4 +101,5 @@ def read_rows(spec: str) -> Iterator[dict[str, Any]]:
             "text": entry.text,
             "format": entry.format,
             "problem": entry.problem,
+            "values": dict(entry.values),
         }

@@ -71,6 +71,11 @@ def print_report(report: PreparationReport, folder: Path) -> None:
     heads = ("split", "crystals", "tokens", "tokens a crystal")[:n_columns]
     title = f"{folder}: {report.written:,} of {report.read:,} rows"
     print_table(heads, [line[:n_columns] for line in lines], title)
+    for name, about in report.properties.items():
+        known = f"{about['n']:,} values"
+        if about["n"]:
+            known += f", {about['min']:.4g} to {about['max']:.4g} {about['unit']}, mean {about['mean']:.4g}"
+        console.print(plain(f"{name}: {known}"), highlight=False)
     n_rejected = sum(report.rejected.values())
     for n, text in (
         (report.augmentations, "equivalent descriptions of training crystals beside them"),

@@ -14,7 +14,7 @@ from crystallm.sources.entry import MAX_BYTES, Entry, NoCrystalsError, clean, to
 from crystallm.sources.formats.json_stream import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 ID_KEYS = ("material_id", "id", "entry_id", "mat_id", "immutable_id", "identifier")
@@ -29,12 +29,12 @@ MAX_ODD = 1000
 """Maximum number of members without a crystal that a message names."""
 
 
-def read_json(path: Path) -> Iterator[Entry]:
+def read_json(path: Path, columns: Sequence[str] = ()) -> Iterator[Entry]:
     """Yield the crystals of a JSON file in its order; see `sources.read`."""
     found = False
     with streams.binary(path) as stream:
         reader = Reader(stream, path, MAX_BYTES)
-        for entry in _document(reader, path):
+        for entry in _document(reader, path, columns):
             found = found or entry.text is not None
             yield entry
         reader.end()
@@ -42,17 +42,17 @@ def read_json(path: Path) -> Iterator[Entry]:
         raise NoCrystalsError(f"{str(path)!r} holds no crystal: neither pymatgen's nor OPTIMADE's nor ASE's")
 
 
-def _document(reader: Reader, path: Path) -> Iterator[Entry]:
+def _document(reader: Reader, path: Path, columns: Sequence[str]) -> Iterator[Entry]:
     start = reader.peek()
     if start == "[":
-        yield from (as_entry(item, str(number)) for number, item in enumerate(reader.list()))
+        yield from (as_entry(item, str(i), columns=columns) for i, item in enumerate(reader.list()))
     elif start == "{":
-        yield from _object(reader, path.name.split(".", maxsplit=1)[0])
+        yield from _object(reader, path.name.split(".", maxsplit=1)[0], columns)
     elif start:
         raise InputError(f"{str(path)!r} is no JSON of crystals: it begins with {start!r}")
 
 
-def _object(reader: Reader, name: str) -> Iterator[Entry]:
+def _object(reader: Reader, name: str, columns: Sequence[str]) -> Iterator[Entry]:
     """Yield the crystals of an object: of its list `data`, of its members, or itself under the given name."""
     own: dict[str, Any] = {}
     odd: list[str] = []
@@ -60,23 +60,23 @@ def _object(reader: Reader, name: str) -> Iterator[Entry]:
     for key in reader.members():
         if key == "data" and reader.peek() == "[":
             several = True
-            yield from (as_entry(item, str(number)) for number, item in enumerate(reader.list()))
+            yield from (as_entry(item, str(i), columns=columns) for i, item in enumerate(reader.list()))
             continue
         value = reader.value()
-        if key in OWN_KEYS or key in ID_KEYS or key == "split":
+        if key in OWN_KEYS or key in ID_KEYS or key == "split" or key in columns:
             own[key] = value
         elif key not in HEADS and _holds(value):
             several = True
-            yield as_entry(value, key, key=key if key != "data" else "")
+            yield as_entry(value, key, key=key if key != "data" else "", columns=columns)
         elif isinstance(value, dict) and key not in HEADS and len(odd) < MAX_ODD:
             odd.append(key)
     if _holds(own):
-        yield as_entry(own, name)
+        yield as_entry(own, name, columns=columns)
     elif several:
         yield from (Entry(clean(key), None, "no crystal is in it") for key in odd)
 
 
-def read_lines(path: Path) -> Iterator[Entry]:
+def read_lines(path: Path, columns: Sequence[str] = ()) -> Iterator[Entry]:
     """Yield the crystals of a JSON Lines file in its order; see `sources.read`."""
     found, number = False, 0
     with streams.binary(path) as stream:
@@ -99,7 +99,7 @@ def read_lines(path: Path) -> Iterator[Entry]:
                 continue
             if _is_head(item):
                 continue
-            entry = as_entry(item, str(number))
+            entry = as_entry(item, str(number), columns=columns)
             number += 1
             found = found or entry.text is not None
             yield entry
@@ -152,13 +152,14 @@ def _array(value: Any) -> Any:
     return flat
 
 
-def as_entry(item: Any, name: str, *, key: str = "") -> Entry:
+def as_entry(item: Any, name: str, *, key: str = "", columns: Sequence[str] = ()) -> Entry:
     """Return the entry of an item.
 
     Args:
         item: as JSON has it; of a row of several values, the first one that is a crystal counts.
         name: what it is called if it has no id of its own.
         key: what it is called in any case.
+        columns: members of the object, or of its `attributes`, whose values the entry gets.
     """
     if isinstance(item, list):
         item = next((value for value in item if _holds(value)), None)
@@ -175,4 +176,11 @@ def as_entry(item: Any, name: str, *, key: str = "") -> Entry:
     text = clean(content) if isinstance(content, str) else json.dumps(content)
     if len(text) > MAX_BYTES:
         return too_large(name, len(text), form, "item")
-    return Entry(name, text, "", form, split)
+    return Entry(name, text, "", form, split, values=_values(item, columns))
+
+
+def _values(item: Any, columns: Sequence[str]) -> dict[str, Any]:
+    """Return the values of further members of an object."""
+    attributes = item.get("attributes")
+    more = attributes if isinstance(attributes, dict) else {}
+    return {name: (item if name in item else more).get(name) for name in columns if name in {*item, *more}}

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError, one_line
@@ -54,9 +54,14 @@ FORMS = (
 """The first layout whose columns all exist is used."""
 
 
-def read_table(path: Path) -> Iterator[Entry]:
+def read_table(path: Path, columns: Sequence[str] = ()) -> Iterator[Entry]:
     """Yield the crystals of a table in its order; see `sources.read`."""
-    return (entry for entry, _ in rows(path))
+    if not columns:
+        return (entry for entry, _ in rows(path))
+    return (
+        replace(entry, values={name: record[name] for name in columns if name in record})
+        for entry, record in rows(path, columns)
+    )
 
 
 def rows(
