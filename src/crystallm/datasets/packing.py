@@ -13,9 +13,10 @@ which each token sees all before it. Needs numpy alone. Which crystals an epoch 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from crystallm.datasets.shards import ConcatenatedSplit, Ids, TokenSplit
 
@@ -35,12 +36,15 @@ class Batch:
         positions: within the crystal or the piece, from 0.
         segments: number of the crystal within its window, PADDING in padding; None where each token sees all
             before it.
+        values: [n_windows, n_crystals of a window, n_properties] of its crystals by their segments, NaN where
+            unknown; None where no properties are used.
     """
 
     ids: Ids
     targets: Ids
     positions: Ids
     segments: Ids | None
+    values: npt.NDArray[np.float32] | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -65,10 +69,18 @@ class PlannedBatch:
     n_tokens: int
     n_taught: int
 
-    def fill(self, split: TokenSplit | ConcatenatedSplit) -> Batch:
-        """Read the tokens and return the batch."""
+    def fill(
+        self, split: TokenSplit | ConcatenatedSplit, values: npt.NDArray[np.float64] | None = None
+    ) -> Batch:
+        """Read the tokens and return the batch.
+
+        Args:
+            split: with the crystals.
+            values: [n, n_properties] of all crystals of the split; for packed crystals only.
+        """
         if self.crystals is not None:
-            return fill(split, self.crystals, self.window)
+            batch = fill(split, self.crystals, self.window)
+            return batch if values is None else replace(batch, values=gather(values, self.crystals))
         assert self.offsets is not None  # noqa: S101 - one of the two is there
         ids = split.pieces(self.offsets, self.window + 1)
         positions = np.broadcast_to(np.arange(self.window), (len(ids), self.window)).copy()
@@ -121,6 +133,27 @@ def fill(split: TokenSplit | ConcatenatedSplit, windows: Sequence[Sequence[int]]
             segments[row, start:end] = number
             start = end
     return Batch(ids, targets, positions, segments)
+
+
+def gather(values: npt.NDArray[np.float64], windows: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+    """Return the values [n_windows, most crystals of a window, n_properties] of the crystals of windows."""
+    most = max(map(len, windows))
+    gathered = np.full((len(windows), most, values.shape[1]), np.nan, dtype=np.float32)
+    for row, crystals in enumerate(windows):
+        gathered[row, : len(crystals)] = values[list(crystals)]
+    return gathered
+
+
+def hide(values: npt.NDArray[np.float32], rate: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Replace values by NaN: all of a share `rate` of the crystals, and this share of the others' values.
+
+    Args:
+        values: [n_windows, n_crystals, n_properties].
+        rate: from 0 to 1.
+        rng: draws what is hidden.
+    """
+    hidden = (rng.random(values.shape[:2]) < rate)[..., None] | (rng.random(values.shape) < rate)
+    return np.where(hidden, np.float32(np.nan), values)
 
 
 def plan(

@@ -185,7 +185,7 @@ def _write_folder(
         save_file(shard, folder / file, metadata={"format": "pt"})
         (folder / file).chmod(0o644)
         weight_map.update(dict.fromkeys(shard, file))
-    write_json(folder / CONFIG_FILE, network.config.model_dump())
+    write_json(folder / CONFIG_FILE, network.config.content())
     write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
     if card is not None:
         write_json(folder / CARD_FILE, dict(card))

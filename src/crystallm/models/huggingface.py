@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 
-from crystallm.errors import CheckpointError, CrystallmError, one_line
+from crystallm.errors import CheckpointError, CrystallmError, InputError, one_line
 from crystallm.models.build import read_json
 from crystallm.network.config import LAYER_NORM_EPS, MAX_LAYERS, ROTARY_BASE, ModelConfig
 from crystallm.options import error_line
@@ -60,12 +60,18 @@ def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | 
 
     Raises:
         CheckpointError: the folder is not empty, or cannot be written.
+        InputError: the model has conditions, which neither form can hold.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from crystallm.models import huggingface_tokenizer, model_card
 
+    if model.config.condition_scales:
+        raise InputError(
+            f"the model {model.name!r} has conditions ({', '.join(model.config.conditions)}), which "
+            "the forms of GPT-2 and Llama lack: share its folder, or convert it with --to safetensors"
+        )
     folder = Path(folder)
     is_new = not folder.exists()
     if not is_new and not (folder.is_dir() and not any(folder.iterdir())):
@@ -147,7 +153,7 @@ def read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def _hf_config(config: ModelConfig) -> dict[str, Any]:
-    own = {OWN: config.model_dump()}
+    own = {OWN: config.content()}
     if config.form == "llama":
         return {
             "architectures": ["LlamaForCausalLM"],

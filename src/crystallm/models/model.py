@@ -37,4 +37,6 @@ class Model:
         for name, weights in self.network.named_parameters():
             digest.update(f"{name} {tuple(weights.shape)}\0".encode())
             digest.update(weights.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        if self.config.condition_scales:
+            digest.update(repr(self.config.condition_scales).encode())
         return digest.hexdigest()

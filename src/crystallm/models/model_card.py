@@ -73,7 +73,11 @@ def markdown(model: Model, name: str = "ORG/NAME") -> str:
 
 def _facts(model: Model) -> dict[str, Any]:
     config = model.config
-    return {
+    conditions = {
+        f"condition `{scale.name}`": f"{scale.lowest:.4g} to {scale.highest:.4g} {scale.unit}".rstrip()
+        for scale in config.condition_scales
+    }
+    return conditions | {
         "language": f"`{config.language}` ({config.vocab_size} tokens)",
         "form": {"gpt2": "GPT-2", "llama": "Llama"}[config.form],
         "parameters": f"{model.network.num_parameters() / 1e6:.1f} M",

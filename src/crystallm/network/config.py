@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,6 +22,27 @@ INIT_STD = 0.02  # GPT-2's
 MAX_LAYERS, MAX_WIDTH, MAX_CONTEXT = 1_000, 65_536, 2**20
 MAX_WEIGHTS = 10**10
 """Bounds of networks that are built, far above any that is trained here."""
+
+
+@dataclass(frozen=True)
+class ConditionScale:
+    """A property that the network can be given, and its values in the training data.
+
+    Attributes:
+        name: of the property.
+        unit: of its values; "" if it is not known.
+        mean: of the values.
+        deviation: standard deviation of the values, above 0.
+        lowest: smallest value.
+        highest: largest value.
+    """
+
+    name: str
+    unit: str
+    mean: float
+    deviation: float
+    lowest: float
+    highest: float
 
 
 class ModelConfig(Options):
@@ -43,6 +66,8 @@ class ModelConfig(Options):
     """Whether linear layers and layer norms have an additive bias."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Fraction of activations dropped in training."""
+    condition_scales: tuple[ConditionScale, ...] = ()
+    """Properties that the network can be given, see `network.conditions`; a model without has none."""
 
     @model_validator(mode="after")
     def _heads_share_width(self) -> ModelConfig:
@@ -60,6 +85,28 @@ class ModelConfig(Options):
                 f"n_embd={self.n_embd}, n_head={self.n_head}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _scales_are_usable(self) -> ModelConfig:
+        names = [scale.name for scale in self.condition_scales]
+        if len(set(names)) < len(names):
+            raise ValueError(f"condition_scales name a property twice: {', '.join(names)}")
+        for scale in self.condition_scales:
+            if not (math.isfinite(scale.mean) and math.isfinite(scale.deviation) and scale.deviation > 0):
+                raise ValueError(
+                    f"the condition {scale.name!r} has mean {scale.mean} and deviation {scale.deviation}: "
+                    "both are numbers, and the deviation is above 0"
+                )
+        return self
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of the properties that the network can be given."""
+        return tuple(scale.name for scale in self.condition_scales)
+
+    def content(self) -> dict[str, Any]:
+        """Return the fields as they are stored; a network without conditions has no field for them."""
+        return self.model_dump(exclude=None if self.condition_scales else {"condition_scales"})
 
     @property
     def head_dim(self) -> int:

@@ -232,11 +232,13 @@ class RaggedNetwork:
         n = len(features)
         return self._head(_pad(features, self._padded_size(n)))[:n].float()
 
-    def features(self, runs: Runs, cache: KVCache) -> Tensor:
+    def features(self, runs: Runs, cache: KVCache, conditions: Tensor | None = None) -> Tensor:
         """Return the normalized stream (N, C) of new tokens and append them to the cache.
 
         Args:
             runs: from `runs`, one per row in use, within the capacity of the cache and the context.
+            cache: keys and values of earlier tokens.
+            conditions: (B, C) vector of each row, from `GPT.condition_vectors`; None for none.
         """
         trunk, config = self.network.transformer, self.network.config
         x: Tensor = trunk.wte(runs.ids)  # (N, C)
@@ -245,6 +247,8 @@ class RaggedNetwork:
             rotation = rotation_at(runs.positions[:, None, None], config.head_dim)
         else:
             x = x + trunk.wpe(runs.positions)
+        if conditions is not None:
+            x = x + conditions[runs.rows]
         with attention_kernels(runs.ids.device):
             x = self._apply_blocks(x, runs, cache, rotation)
         cache.set_lengths(runs.lengths)

@@ -26,6 +26,7 @@ from crystallm.network.attention import (
     segment_mask,
     segment_positions,
 )
+from crystallm.network.conditions import ConditionEmbedding
 from crystallm.network.config import INIT_STD, LAYER_NORM_EPS, ModelConfig
 from crystallm.network.kv_cache import KVCache
 
@@ -111,6 +112,9 @@ class Trunk(nn.Module):
         self.wpe = nn.Embedding(config.context, config.n_embd) if config.form == "gpt2" else None
         self.h = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layer))
         self.ln_f = _norm(config)
+        self.conditions = None
+        if config.condition_scales:
+            self.conditions = ConditionEmbedding(config.condition_scales, config.n_embd)
 
 
 class GPT(nn.Module):
@@ -173,6 +177,7 @@ class GPT(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         cache: KVCache | None = None,
+        conditions: Tensor | None = None,
     ) -> Tensor:
         """Return the normalized stream (B, T, C), the input of the head. Arguments as for `forward`."""
         n_tokens = ids.shape[1]
@@ -200,6 +205,8 @@ class GPT(nn.Module):
             rotation = rotation_at(positions[:, None], self.config.head_dim)
         else:
             x = x + trunk.wpe(positions)
+        if conditions is not None:
+            x = x + self._condition_vectors(conditions, segments)
         if self.config.dropout and self.training:
             x = dropout(x, self.config.dropout)
         with attention_kernels(ids.device):
@@ -209,6 +216,25 @@ class GPT(nn.Module):
             cache.advance(n_tokens)
         out: Tensor = trunk.ln_f(x)
         return out
+
+    def condition_vectors(self, conditions: Tensor) -> Tensor:
+        """Return the vectors (..., C) of values of properties (..., P), NaN where unknown.
+
+        Raises:
+            InputError: the network has no conditions.
+        """
+        if self.transformer.conditions is None:
+            raise InputError("the network has no conditions: train one with them")
+        vectors: Tensor = self.transformer.conditions(conditions)
+        return vectors
+
+    def _condition_vectors(self, conditions: Tensor, segments: Tensor | None) -> Tensor:
+        """Return the vector of each token, (B, T, C) or (B, 1, C), from values (B, S, P) of S segments."""
+        vectors = self.condition_vectors(conditions)  # (B, S, C)
+        if segments is None:
+            return vectors
+        rows = torch.arange(len(segments), device=segments.device)[:, None]
+        return vectors[rows, segments.clamp(min=0)]  # (B, T, C)
 
     def _check_sizes(self, ids: Tensor, segments: Tensor | None, cache: KVCache | None) -> None:
         """Raise InputError if the tokens exceed the context or do not fit the cache."""
@@ -235,6 +261,7 @@ class GPT(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         cache: KVCache | None = None,
+        conditions: Tensor | None = None,
     ) -> Tensor:
         """Return the logits of the next token at every position.
 
@@ -245,6 +272,8 @@ class GPT(nn.Module):
             segments: (B, T) int; a token attends to earlier tokens of its own segment only. Packed crystals
                 are numbered 0, 1, ..., padding is -1 (its logits are finite and meaningless).
             cache: keys and values of earlier tokens; grows by T in place.
+            conditions: (B, S, P) values of the properties of `config.conditions` of each segment, or of each
+                row where S = 1 and there are no segments; NaN where unknown. None: all are unknown.
 
         Returns:
             (B, T, V) logits.
@@ -252,5 +281,6 @@ class GPT(nn.Module):
         Raises:
             InputError: more tokens than the context or the cache can hold, or segments together with a cache.
         """
-        logits: Tensor = self.lm_head(self.features(ids, positions=positions, segments=segments, cache=cache))
+        x = self.features(ids, positions=positions, segments=segments, cache=cache, conditions=conditions)
+        logits: Tensor = self.lm_head(x)
         return logits

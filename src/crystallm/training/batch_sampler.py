@@ -6,7 +6,7 @@ processes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -56,12 +56,14 @@ class BatchSampler:
         split: crystals to learn.
         replay: crystals of an older data set, of which some are drawn too, if any.
         augmentations: equivalent descriptions of the crystals of `split`, n of each in a row, if any.
+        values: [n, n_properties] of the crystals of `source`, NaN where unknown, if any.
     """
 
     recipe: Recipe
     split: TokenSplit
     replay: TokenSplit | None = None
     augmentations: TokenSplit | None = None
+    values: npt.NDArray[np.float64] | None = None
 
     @cached_property
     def source(self) -> TokenSplit | ConcatenatedSplit:
@@ -168,7 +170,7 @@ class BatchSampler:
         plans = [planned for _, _, planned in gathered]
         return UpdateBatches(
             [
-                (_dropout_seed(self.recipe.seed, epoch, number), planned.fill(self.source))
+                (_dropout_seed(self.recipe.seed, epoch, number), self._batch(epoch, number, planned))
                 for epoch, number, planned in gathered[rank::n_ranks]
             ],
             epoch=gathered[-1][0],
@@ -177,6 +179,14 @@ class BatchSampler:
             n_taught=sum(planned.n_taught for planned in plans),
             attended=sum(planned.n_tokens * planned.window for planned in plans),
         )
+
+    def _batch(self, epoch: int, number: int, planned: PlannedBatch) -> packing.Batch:
+        """Return a micro-batch, with some values hidden, decided by its position in the data."""
+        batch = planned.fill(self.source, self.values)
+        if batch.values is None:
+            return batch
+        rng = np.random.default_rng([self.recipe.seed, epoch, number, 2])
+        return replace(batch, values=packing.hide(batch.values, self.recipe.condition_dropout, rng))
 
 
 def _dropout_seed(*position: int) -> int:

@@ -24,10 +24,10 @@ from crystallm.errors import InputError
 from crystallm.language import get_language
 from crystallm.models.folder import save as save_model
 from crystallm.models.load import find, load
-from crystallm.network.config import ModelConfig
+from crystallm.network.config import ConditionScale, ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.storage import files
-from crystallm.training import distributed, flops, metrics, prefetch, state
+from crystallm.training import conditions, distributed, flops, metrics, prefetch, state
 from crystallm.training.batch_sampler import BatchSampler
 from crystallm.training.loss import Losses, validate
 from crystallm.training.metrics import METRICS
@@ -117,15 +117,23 @@ def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup
             f"the data set {str(data)!r} is in the language {split.language!r}, and the recipe for "
             f"{recipe.language!r}: prepare the data with --language {recipe.language}, or take another recipe"
         )
-    sampler = BatchSampler(
-        recipe,
-        split,
-        _load_replay(recipe.replay_dataset, split) if recipe.replay_dataset is not None else None,
-        _load_augmentations(data, split) if recipe.augmentation_share else None,
-    )
+    replay = _load_replay(recipe.replay_dataset, split) if recipe.replay_dataset is not None else None
+    augmentations = _load_augmentations(data, split) if recipe.augmentation_share else None
+    values = held_out_values = None
+    scales: tuple[ConditionScale, ...] = ()
+    if recipe.condition:
+        values, held_out_values = conditions.load_values(
+            recipe,
+            data,
+            n_replayed=None if replay is None else len(replay),
+            n_augmented=None if augmentations is None else len(augmentations),
+        )
+        scales = conditions.make_scales(recipe, data, values[: len(split)], folder, resume=resume)
+    sampler = BatchSampler(recipe, split, replay, augmentations, values)
     _check_lengths(recipe, data, sampler, held_out)
     torch.manual_seed(recipe.seed)
     shape = {"language": split.language, "vocab_size": split.vocab_size, "dropout": recipe.dropout}
+    shape |= {"condition_scales": scales}
     config = ModelConfig.build(shape | recipe.model_dump(include=set(ARCHITECTURE)))
     network = GPT(config).to(world.device).train()
     if recipe.init_from is not None and not resume:
@@ -138,6 +146,7 @@ def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup
     run = Run(
         recipe, network, make_optimizers(network, recipe), scaler, sampler, held_out, folder, world, size
     )
+    run.held_out_values = held_out_values
     if recipe.low_weight != 1.0:
         run.token_weights = torch.ones(split.vocab_size, device=world.device)
         run.token_weights[list(get_language(split.language).low_weight_ids)] = recipe.low_weight
@@ -226,7 +235,9 @@ def _loop(run: Run, progress: TrainingProgress, report: Report | None) -> Traini
             )
             losses = None
             if progress.share >= validate_next:
-                losses = validate(run.network, run.held_out, world.device, recipe.dtype, world)
+                losses = validate(
+                    run.network, run.held_out, world.device, recipe.dtype, world, values=run.held_out_values
+                )
                 if not math.isfinite(losses.crystal):
                     raise divergence_error(
                         run, f"the validation loss is {losses.crystal} at update {n_updates}"

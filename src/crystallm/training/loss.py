@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    import numpy as np
+    import numpy.typing as npt
+
     from crystallm.network.transformer import GPT
     from crystallm.training.distributed import ProcessGroup
 
@@ -57,7 +60,9 @@ def sum_losses(
     else:
         batch = prefetch.to_device(batch, device)
     with _autocast(device, dtype):
-        x = (features or network.features)(batch.ids, positions=batch.positions, segments=batch.segments)
+        x = (features or network.features)(
+            batch.ids, positions=batch.positions, segments=batch.segments, conditions=batch.conditions
+        )
         x = x.flatten(0, 1)  # (B T, C)
         logits = network.lm_head(x if batch.taught is None else x[batch.taught])  # (n, V)
     losses = functional.cross_entropy(
@@ -81,10 +86,13 @@ def validate(
     device: torch.device,
     dtype: str = "auto",
     world: ProcessGroup | None = None,
+    *,
+    values: npt.NDArray[np.float64] | None = None,
 ) -> Losses:
     """Compute the losses of all crystals of a split that fit the context, without dropout.
 
     Args:
+        values: [n, n_properties] of the crystals, given to the network; None for none.
         world: processes that share the work and get the same result; None for this one only.
     """
     world = world or distributed.ProcessGroup(device)
@@ -94,7 +102,7 @@ def validate(
     with world.together():
         plan = packing.plan(split.lengths, batch_tokens=16384, context=context, rng=None)
         for planned in plan[world.rank :: world.size]:
-            _, loss, n = sum_losses(network, planned.fill(split), device, dtype)
+            _, loss, n = sum_losses(network, planned.fill(split, values), device, dtype)
             sums += torch.tensor([float(loss), n], dtype=torch.float64)
     network.train(was_training)
     # One process keeps them on the CPU: not every device has float64.

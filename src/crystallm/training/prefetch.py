@@ -33,6 +33,7 @@ class DeviceBatch:
         taught: (n) indices among the B T tokens that have a target, padded with 0; None: all.
         targets: (n) of these; IGNORE in padding.
         n_taught: number of targets without padding.
+        conditions: (B, S, P) values of the properties of each segment, NaN where unknown; None for none.
     """
 
     ids: Tensor
@@ -41,6 +42,7 @@ class DeviceBatch:
     taught: Tensor | None
     targets: Tensor
     n_taught: int
+    conditions: Tensor | None = None
 
 
 def to_tensors(batch: packing.Batch, device: torch.device, *, pinned: bool = False) -> DeviceBatch:
@@ -68,6 +70,7 @@ def to_tensors(batch: packing.Batch, device: torch.device, *, pinned: bool = Fal
         taught,
         torch.from_numpy(targets),
         n_taught,
+        None if batch.values is None else torch.from_numpy(batch.values),
     )
     if pinned and device.type == "cuda":
         return _map_tensors(tensors, Tensor.pin_memory)
@@ -89,6 +92,7 @@ def _map_tensors(batch: DeviceBatch, change: Callable[[Tensor], Tensor]) -> Devi
         None if batch.taught is None else change(batch.taught),
         change(batch.targets),
         batch.n_taught,
+        None if batch.conditions is None else change(batch.conditions),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from crystallm.datasets.options import PrepareOptions
 from crystallm.network.config import ModelConfig
@@ -97,6 +97,11 @@ class RecipeOptions(Options):
     augmentation_share: float = Field(default=0.0, ge=0.0, le=1.0)
     """Fraction of the schedule in which crystals are drawn in any of their equivalent descriptions (the split
     `equivalents` of the data set), then in the canonical one only. Decided at the start of each epoch."""
+    condition: Annotated[tuple[str, ...], Flag(several=True)] = ()
+    """Properties of the data set that the network can be given in generation, such as density,band_gap."""
+    condition_dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+    """Fraction of the crystals whose values are all hidden from the network; of the others' values, the same
+    fraction is. Generation then takes any of the properties, and --guidance works."""
     batch_tokens: int = Field(default=8192, ge=1)
     """Tokens of a micro-batch, padding included; a longer window makes a micro-batch of its own."""
     gradient_accumulation: int = Field(default=1, ge=1)
@@ -154,6 +159,12 @@ class RecipeOptions(Options):
 class Recipe(RecipeOptions):
     """Options of a training run. Frozen; rejects unknown names; saved beside the weights."""
 
+    @field_validator("condition", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        texts = (value,) if isinstance(value, str) else value
+        return tuple(name.strip() for text in texts for name in str(text).split(",") if name.strip())
+
     @model_validator(mode="after")
     def _check(self) -> Recipe:
         given = [name for name in BUDGET if getattr(self, name) is not None]
@@ -164,6 +175,13 @@ class Recipe(RecipeOptions):
             )
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
+        if self.condition and self.packing != "packed":
+            raise ValueError(
+                f"condition={','.join(self.condition)} needs packing packed: {self.packing!r} windows hold "
+                "parts of crystals, whose values are not known"
+            )
+        if len(set(self.condition)) < len(self.condition):
+            raise ValueError(f"condition={','.join(self.condition)} names a property twice")
         if self.rare_group_exponent and self.packing == "random":
             raise ValueError(
                 f"rare_group_exponent={self.rare_group_exponent} weights crystals, but random windows start "

@@ -21,6 +21,8 @@ from crystallm.training.recipe import Recipe, renamed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 RECIPE, STATE, MODEL, LAST = "recipe.json", "state.safetensors", "model", "last"
 KEPT = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "Muon": ("momentum_buffer",)}
 """State of each optimizer per parameter."""
+_CONDITIONS = "transformer.conditions.weight"
 MEMORY = 50  # updates over which the training loss is averaged
 
 
@@ -70,6 +73,7 @@ class Run:
         held_out: split for validation.
         size: micro-batches of an update, over all processes.
         token_weights: (V) weight in the loss of each token; None: equal.
+        held_out_values: [n, n_properties] of the crystals of `held_out`; None without conditions.
         recent: training losses of the last updates, nats a token.
     """
 
@@ -83,6 +87,7 @@ class Run:
     world: ProcessGroup
     size: int
     token_weights: Tensor | None = None
+    held_out_values: npt.NDArray[np.float64] | None = None
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=MEMORY))
 
     def optimizer_of(self, parameter: Tensor) -> torch.optim.Optimizer:
@@ -205,7 +210,7 @@ def remove_temporary(folder: Path) -> None:
 
 
 def load_initial_weights(network: GPT, model: str) -> None:
-    """Load the weights of a model of the same architecture.
+    """Load the weights of a model of the same architecture; the vectors of conditions it lacks stay random.
 
     Raises:
         InputError: the model has another architecture or language.
@@ -213,10 +218,18 @@ def load_initial_weights(network: GPT, model: str) -> None:
     """
     initial = models.load(models.find(model), device="cpu", dtype="float32")
     ours, initials = vars(network.config), vars(initial.config)
-    for name in sorted(set(ours) - {"dropout"}):
+    for name in sorted(set(ours) - {"dropout", "condition_scales"}):
         if ours[name] != initials[name]:
             raise InputError(
                 f"the model {model!r} has {name} = {initials[name]}, this run {ours[name]}: take the recipe "
                 "of the model, or start without init_from"
             )
-    network.load_state_dict(initial.state_dict())
+    weights = {name: tensor for name, tensor in initial.state_dict().items() if name != _CONDITIONS}
+    network.load_state_dict(weights, strict=False)
+    vectors, initial_vectors = network.transformer.conditions, initial.transformer.conditions
+    if vectors is None or initial_vectors is None:
+        return
+    for i, name in enumerate(network.config.conditions):
+        if name in initial.config.conditions:
+            j = initial.config.conditions.index(name)
+            vectors.weight.data[i] = initial_vectors.weight.data[j]
