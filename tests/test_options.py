@@ -1,5 +1,6 @@
 """Option groups: validation, messages, YAML."""
 
+import math
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -7,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.options import Flag, Options, hint, read_mapping
+from crystallm.options import Flag, Options, hint, import_object, read_mapping
 
 
 class Inner(Options):
@@ -103,3 +104,12 @@ def test_yaml_of_aliases_without_end_is_one_line(tmp_path, text):
         read_mapping(path, "z: 2")
     path.write_text("a: &a [x, x]\nb: *a\n")
     assert read_mapping(path, "z: 2") == {"a": ["x", "x"], "b": ["x", "x"]}
+
+
+def test_an_object_is_named_by_module_and_path():
+    assert import_object("math:sqrt", "predictor") is math.sqrt
+    assert import_object("pathlib:Path.cwd", "predictor").__name__ == "cwd"
+    with pytest.raises(InputError, match="predictor = 'math:no_such': .*; is its folder on PYTHONPATH"):
+        import_object("math:no_such", "predictor")
+    with pytest.raises(InputError, match="predictor = ':x'"):
+        import_object(":x", "predictor")

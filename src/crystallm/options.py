@@ -15,7 +15,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from crystallm.errors import CrystallmError, InputError, one_line
+from crystallm.errors import CrystallmError, InputError, describe, one_line
 
 MAX_VALUES = 100_000
 """Values in a YAML file of options, at most."""
@@ -177,6 +177,28 @@ def _holds_more(content: Any, limit: int) -> bool:
         elif isinstance(value, (list, tuple, set)):
             todo += value
     return False
+
+
+def import_object(path: str, option: str) -> Any:
+    """Return what `module:name` names; the name may have dots.
+
+    Args:
+        path: of a function or class.
+        option: that it was given for, for the message.
+
+    Raises:
+        InputError: no such module or name.
+    """
+    from importlib import import_module
+
+    module, _, attribute = path.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{option} = {path!r}: {describe(error)}; is its folder on PYTHONPATH?") from None
+    return found
 
 
 def hint(name: str, names: Sequence[str]) -> str:

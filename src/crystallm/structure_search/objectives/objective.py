@@ -12,10 +12,10 @@
 from __future__ import annotations
 
 import math
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from crystallm.errors import InputError, describe
+from crystallm.options import import_object
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,13 +130,7 @@ def load_objective(name: str, pattern: PatternOptions) -> Objective:
         if pattern.pattern is None:
             raise InputError("objective = 'pattern' without a pattern: name its file with --pattern")
         return PatternMisfit(pattern)
-    module, _, attribute = name.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"objective = {name!r}: {describe(error)}; is its folder on PYTHONPATH?") from None
+    found = import_object(name, "objective")
     made = found() if isinstance(found, type) else found
     if hasattr(made, "score"):
         objective: Objective = made
