@@ -52,6 +52,21 @@ def test_the_same_requests_are_the_same_in_any_file(tmp_path: Path) -> None:
     assert request_files.survey(ASKED).sha256 != request_files.survey(ASKED[::-1]).sha256
 
 
+def test_a_list_may_have_conditions_beside_or_in_place_of_a_formula(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("formula,condition\nTiO2,density=4.2 band_gap=1:2\n,density=5\nZnS,\n")
+    requested = [
+        Request(formula="TiO2", z="auto", conditions=("density=4.2", "band_gap=1:2")),
+        Request(conditions=("density=5",)),
+        Request(formula="ZnS", z="auto"),
+    ]
+    assert request_files.read_requests(tmp_path / "a.csv", n=10) == requested
+    one, other = (request_files.survey([request]) for request in (requested[0], requested[2]))
+    assert one.sha256 != other.sha256
+    (tmp_path / "b.csv").write_text("formula,conditions\nTiO2,density\n")
+    with pytest.raises(InputError, match="line 2: condition = 'density': write density=5.2"):
+        request_files.read_requests(tmp_path / "b.csv", n=10)
+
+
 def test_a_list_may_name_elements_in_place_of_a_formula(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(
         "formula,elements,space_group,allow_fewer_elements\nTiO2,,,\n,Li-Fe-O,,\n,Na-Cl,225,true\n"

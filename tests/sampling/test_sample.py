@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from conditioned_networks import conditioned_network
 from crystallm.errors import CrystallmError, InputError
 from crystallm.network import kernels
+from crystallm.network.conditions import guide, value_tensor
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.sampling.sample import check_request, sample, serve
@@ -332,3 +334,72 @@ def test_a_few_texts_are_written_without_what_has_to_be_compiled(network, monkey
     assert not asked
     draw(network, [[1]] * 8, max_new_tokens=4, batch_size=1)
     assert asked
+
+
+# --- conditions ---
+
+
+@pytest.fixture(scope="module")
+def conditioned():
+    return conditioned_network(vocab_size=V, context=CONTEXT)
+
+
+GIVEN = [(4.0, None), (9.0, 3.0), (), (None, 0.5)]
+"""Values of density and band gap; all, some or none are unknown."""
+
+
+def reference(network, ids, values, guidance):
+    """Logits of the next token, without a cache."""
+    with torch.inference_mode():
+        tokens = torch.tensor([ids])
+        plain = network(tokens)[0, -1]
+        if not values:
+            return plain
+        with_values = network(tokens, conditions=value_tensor([values], 2, "cpu"))[0, -1]
+        return guide(with_values, plain, guidance)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_each_row_of_a_batch_follows_its_own_conditions(conditioned, batch_size, guidance):
+    prompts = [[5], [5], [6, 7, 8], [5], [9, 9], [6, 7, 8], [5], [4]]
+    given = (GIVEN * 2)[: len(prompts)]
+    samples = draw(
+        conditioned, prompts, conditions=given, guidance=guidance, temperature=0, max_new_tokens=20,
+        batch_size=batch_size,
+    )  # fmt: skip
+    for found, values in zip(samples, given, strict=True):
+        for cut in range(found.n_prompt, len(found.ids)):
+            logits = reference(conditioned, found.ids[:cut], values, guidance)
+            assert logits.max() - logits[found.ids[cut]] < 1e-3
+
+
+def test_log_probabilities_are_those_given_the_conditions_without_guidance(conditioned):
+    (found,) = draw(conditioned, [[5, 6]], conditions=[(4.0, 1.0)], guidance=3.0, max_new_tokens=10)
+    ids = torch.tensor([found.ids])
+    with torch.inference_mode():
+        logits = conditioned(ids, conditions=value_tensor([(4.0, 1.0)], 2, "cpu"))[0].log_softmax(-1)
+    expected = [float(logits[k - 1, found.ids[k]]) for k in range(2, len(found.ids))]
+    assert found.log_probs == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_sliding_sequence_keeps_its_conditions(conditioned):
+    long = [list(range(10)) * 9 + [1, 2, 3, 4, 5]]
+    one, other = (
+        draw(conditioned, long, stop=CIF, conditions=[values], guidance=2.0, temperature=0, max_new_tokens=9)[
+            0
+        ]
+        for values in ((4.0, None), (9.0, 3.0))
+    )
+    assert one.ids != other.ids
+    logits = reference(conditioned, one.ids[-1 - CONTEXT : -1], (4.0, None), 2.0)
+    assert logits.max() - logits[one.ids[-1]] < 1e-3
+
+
+def test_a_wrong_number_of_conditions_is_an_error(conditioned, network):
+    with pytest.raises(InputError, match="1 conditions for a network with 2"):
+        draw(conditioned, [[5]], conditions=[(4.0,)])
+    with pytest.raises(InputError, match="2 conditions for a network with 0"):
+        draw(network, [[5]], conditions=[(4.0, None)])
+    with pytest.raises(InputError, match="guidance=-1"):
+        draw(conditioned, [[5]], conditions=[(4.0, None)], guidance=-1)

@@ -35,6 +35,7 @@ class Source:
         z_probability: where Z was chosen, its probability among the values tried.
         space_group_probability: where the space group was chosen, its probability among those of this Z.
         relative: known crystal that it was made of; None where a network sampled it.
+        conditions: values of properties that the network was given, `density=5.2 band_gap=1.31`.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Source:
     z_probability: float | None = None
     space_group_probability: float | None = None
     relative: Relative | None = None
+    conditions: str = ""
 
 
 class Crystal:
@@ -264,10 +266,9 @@ class Crystal:
         }
         if self.source is not None:
             row |= {"model": self.source.model, "seed": self.source.seed, "sample_index": self.source.index}
-            row |= {
-                "z_probability": self.source.z_probability,
-                "space_group_probability": self.source.space_group_probability,
-            }
+            names = ("z_probability", "space_group_probability")
+            row |= {name: getattr(self.source, name) for name in names}
+            row["conditions"] = self.source.conditions or None
             if (relative := self.source.relative) is not None:
                 row |= {
                     "relative": relative.id,

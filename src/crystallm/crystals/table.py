@@ -17,6 +17,7 @@ COLUMNS = {
     "requested_z": "int32",
     "requested_space_group": "string",
     "prompt": "string",
+    "conditions": "string",
     "z_probability": "float64",
     "space_group_probability": "float64",
     "formula": "string",
@@ -60,6 +61,7 @@ COLUMNS = {
 """Columns of a table of crystals, with their pyarrow types. Lengths in Å, angles in degrees, volume in Å^3,
 energy in eV per atom, log-likelihood in nats, probabilities from 0 to 1.
 
+`conditions` are the values of properties that the network was given, `density=5.2 band_gap=1.31`.
 What cannot be computed is null, with the reason in `reasons`. cluster, cluster_size and rank are null
 without ranking; energy, formation_energy and e_above_hull unless they are requested, with the reason for a
 missing energy in `energy_reason`. `kept` is false for what only_valid or best drop. relative,

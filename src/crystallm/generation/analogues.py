@@ -86,6 +86,7 @@ class AnalogueGenerator:
         for plan in self.plans:
             if plan.request.formula is None:
                 raise InputError("known crystals are looked up by a formula: give one, such as TiO2")
+        _reject_conditions(self.plans)
         self.settings = settings
         self.executor = executor
         self.starts = [0] * len(self.plans) if starts is None else list(starts)
@@ -187,6 +188,7 @@ class CombinedGenerator:
         )
         self._max_atoms = max_atoms
         self.plans, self.settings = self._network.plans, settings
+        _reject_conditions(self.plans)
         self.first, self.starts, self.executor = self._network.first, self._network.starts, executor
 
     def note(self, index: int) -> str:
@@ -264,6 +266,15 @@ class CombinedGenerator:
             executor=self.executor,
         )
         return (generator.generate_valid if valid else generator.generate)(range(len(counts)))
+
+
+def _reject_conditions(plans: Sequence[InterpretedRequest]) -> None:
+    """Raise InputError if a request has conditions, which known crystals cannot follow."""
+    given = next((plan.conditions for plan in plans if plan.conditions), None)
+    if given is not None:
+        raise InputError(
+            f"condition {given[0].name!r}: known crystals follow none, sample with --from network"
+        )
 
 
 def _resized(plan: InterpretedRequest, n: int) -> InterpretedRequest:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from crystallm.errors import InputError, TextError
 from crystallm.generation.choices import Choice, OpenChoices, assign_by_weight, choices_of_many
 from crystallm.generation.compositions import CompositionSampler
+from crystallm.generation.conditions import RequestedCondition, conditioned, values_of
 from crystallm.generation.interpretation import InterpretedRequest
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.model import Model
@@ -34,7 +36,7 @@ class ChoiceAssignment:
         self._requests = requests
         self._settings = settings
         self._first = first
-        self._compositions = CompositionSampler(model, settings)
+        self._compositions: dict[tuple[RequestedCondition, ...], CompositionSampler] = {}
         self._choices: dict[int, tuple[list[Choice], str]] = {}
         self._by_request: dict[Request, tuple[list[Choice], str]] = {}
         for index, request in enumerate(requests):
@@ -45,7 +47,7 @@ class ChoiceAssignment:
         """Return the choices of a request with their weights, and how the request was interpreted."""
         request = self._requests[index]
         if request.wanted is not None:
-            return self._compositions.choices(request, self._first[index]), request.note
+            return self._sampler(request).choices(request, self._first[index]), request.note
         self._weight([index])
         return self._choices[index]
 
@@ -56,7 +58,8 @@ class ChoiceAssignment:
         for index, group in itertools.groupby(samples, key=lambda pair: pair[0]):
             numbers = [number for _, number in group]
             if self._requests[index].wanted is not None:
-                assigned += self._compositions.assign(self._requests[index], self._first[index], numbers)
+                request = self._requests[index]
+                assigned += self._sampler(request).assign(request, self._first[index], numbers)
                 continue
             choices, _ = self._choices[index]
             if len(choices) == 1:
@@ -65,7 +68,27 @@ class ChoiceAssignment:
             weights = [choice.weight for choice in choices]
             assign = assign_by_weight(weights, self._settings.seed, self._first[index], numbers)
             assigned += [choices[i] for i in assign]
-        return assigned
+        return [
+            self._with_conditions(choice, index, number)
+            for choice, (index, number) in zip(assigned, samples, strict=True)
+        ]
+
+    def _with_conditions(self, choice: Choice, index: int, sample: int) -> Choice:
+        """Return a choice with the values that a sample of a request is given."""
+        requested, first = self._requests[index].conditions, self._first[index]
+        if not requested:
+            return choice
+        seed = self._settings.seed
+        return replace(
+            choice, conditions=values_of(self._model, requested, seed=seed, first=first, sample=sample)
+        )
+
+    def _sampler(self, request: InterpretedRequest) -> CompositionSampler:
+        """Return what draws the compositions of requests with these conditions."""
+        if request.conditions not in self._compositions:
+            model = conditioned(self._model, request.conditions, self._settings.guidance)
+            self._compositions[request.conditions] = CompositionSampler(model, self._settings)
+        return self._compositions[request.conditions]
 
     def _weight(self, indices: Iterable[int]) -> None:
         """Estimate the probabilities of what requests leave open; equal requests share the result."""
@@ -74,15 +97,17 @@ class ChoiceAssignment:
             for index in indices
             if index not in self._choices and self._requests[index].wanted is None
         }
-        new: dict[Request, OpenChoices] = {}
+        new: dict[tuple[RequestedCondition, ...], dict[Request, OpenChoices]] = {}
         for index, key in left.items():
             if key not in self._by_request:
                 request = self._requests[index]
                 cells = request.cells or (() if request.cell is None else (request.cell,))
-                new[key] = OpenChoices(cells, request.space_group, bool(request.cells), request.any_group)
-        if new:
-            results = choices_of_many(self._model, list(new.values()), self._settings)
-            self._by_request.update(zip(new, results, strict=True))
+                choices = OpenChoices(cells, request.space_group, bool(request.cells), request.any_group)
+                new.setdefault(request.conditions, {})[key] = choices
+        for conditions, of_requests in new.items():
+            model = conditioned(self._model, conditions, self._settings.guidance)
+            results = choices_of_many(model, list(of_requests.values()), self._settings)
+            self._by_request.update(zip(of_requests, results, strict=True))
         self._choices |= {index: self._by_request[key] for index, key in left.items()}
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from crystallm.generation.formula_units import CellPrompt
     from crystallm.generation.request import SamplingOptions
     from crystallm.models.model import Model
+    from crystallm.sampling.sequence import Conditions
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 _NEGLIGIBLE = 1e-6  # a choice with less weight is not tried
@@ -58,6 +59,7 @@ class Choice:
         z_probability: of its Z among the values tried; None where Z was not open.
         space_group_probability: of its group among those of its Z; None where the group was not open.
         log_likelihood: of the choice, given the request, for the network at temperature 1, nats.
+        conditions: values of the network's properties; empty: all are unknown.
     """
 
     prompt: tuple[int, ...]
@@ -69,6 +71,7 @@ class Choice:
     z_probability: float | None = None
     space_group_probability: float | None = None
     log_likelihood: float = 0.0
+    conditions: Conditions = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from crystallm.language import get_language
 from crystallm.references.options import ReferenceOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor
     from typing import Unpack
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
         allow_fewer_elements: bool
         template: Structure | str | os.PathLike[str] | None
         prompt: str | None
+        conditions: Mapping[str, float | tuple[float, float]] | Sequence[str] | None
+        guidance: float
         settings: SamplingOptions | None
         selection: SelectionOptions | None
         known: ReferenceOptions | None
@@ -74,6 +77,8 @@ def generate(
     allow_fewer_elements: bool = False,
     template: Structure | str | os.PathLike[str] | None = None,
     prompt: str | None = None,
+    conditions: Mapping[str, float | tuple[float, float]] | Sequence[str] | None = None,
+    guidance: float = 1.0,
     settings: SamplingOptions | None = None,
     selection: SelectionOptions | None = None,
     known: ReferenceOptions | None = None,
@@ -101,6 +106,9 @@ def generate(
         template: a structure, or a file of one, whose space group and Wyckoff positions to keep, with the
             elements of the formula; in place of z and space_group.
         prompt: start of a token sequence in the model's language, in place of all these.
+        conditions: values or ranges of properties that the model was trained with, such as
+            `{"density": 5.2, "band_gap": (1.2, 1.8)}`.
+        guidance: strength of the conditions; see `SamplingOptions`.
         settings: all sampling options; of the arguments above, those that are not at their default win.
         selection: which crystals to keep, how to rank them, and energies; by default all, in the order of
             their samples.
@@ -127,7 +135,7 @@ def generate(
         raise InputError("template takes a formula, and neither z nor space_group nor elements nor prompt")
     common = {
         "z": z, "space_group": space_group, "n": n, "prompt": prompt,
-        "elements": elements, "allow_fewer_elements": allow_fewer_elements,
+        "elements": elements, "allow_fewer_elements": allow_fewer_elements, "conditions": conditions,
     }  # fmt: skip
     requests = [with_default_z(Request.build({"formula": name} | common)) for name in names]
     selection = SelectionOptions() if selection is None else selection
@@ -136,6 +144,7 @@ def generate(
         model=model.name if isinstance(model, Model) else str(model),
         temperature=temperature,
         top_k=top_k,
+        guidance=guidance,
         seed=seed,
         constraints=constraints,
         device=device,
@@ -159,7 +168,10 @@ def generate(
             template = templates.read(template)
         language = get_language("orbits") if network is None else network.language
         prompts = [templates.template_prompt(template, str(name), language) for name in names]
-        requests = [Request(prompt=language.text(ids), n=n) for ids in prompts]
+        requests = [
+            Request(prompt=language.text(ids), n=n, conditions=request.conditions)
+            for ids, request in zip(prompts, requests, strict=True)
+        ]
     with ProcessPool(os.cpu_count() or 1) as pool:
         generator = make_generator(network, requests, settings, selection, library, executor=pool)
         sample = generator.generate_valid if selection.only_valid else generator.generate

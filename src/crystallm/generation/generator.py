@@ -18,6 +18,7 @@ from crystallm.execution.batching import AdaptiveBatchSize
 from crystallm.generation import compositions
 from crystallm.generation.assignment import ChoiceAssignment, only_choice
 from crystallm.generation.choices import Choice
+from crystallm.generation.conditions import as_text, check_conditions
 from crystallm.generation.interpretation import InterpretedRequest, interpret
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.grammar import factory
@@ -29,7 +30,7 @@ LOG = logging.getLogger(__name__)
 CHECKED_TOGETHER = 256
 """Crystals that are checked together, at most; fewer where checks take more than seconds."""
 
-_SAMPLING = {"temperature", "top_k", "top_p", "seed", "batch_size", "max_new_tokens"}
+_SAMPLING = {"temperature", "top_k", "top_p", "seed", "batch_size", "max_new_tokens", "guidance"}
 """Settings that `sampling.sample` takes as they are."""
 
 
@@ -77,6 +78,8 @@ class Generator:
             else interpret(request, fitting=full, max_atoms=max_atoms)
             for request in requests
         ]
+        for conditions in {plan.conditions for plan in self.plans}:
+            check_conditions(model, conditions)
         counts = [plan.request.n for plan in self.plans]
         self._attempts = counts if selection is None else [selection.attempts(n) for n in counts]
         self.first = [0, *itertools.accumulate(self._attempts)][:-1] if first is None else list(first)
@@ -198,6 +201,7 @@ class Generator:
             stop=self.sequence_options().stop,
             indices=[self.first[index] + j for index, j in pairs],
             grammar=self._grammar(pairs, choices),
+            conditions=[choice.conditions for choice in choices],
             progress=None if progress is None else lambda done, _: progress(done),
             **self.settings.model_dump(include=_SAMPLING),
         )
@@ -216,7 +220,7 @@ class Generator:
         grammar, options = self._grammar(pairs, choices), self.sequence_options()
         requests = [
             sequence.SequenceRequest(
-                choice.prompt, options, self.settings.seed, self.first[index] + j, grammar
+                choice.prompt, options, self.settings.seed, self.first[index] + j, grammar, choice.conditions
             )
             for (_, j), choice in zip(pairs, choices, strict=True)
         ]
@@ -236,6 +240,7 @@ class Generator:
             settings.top_k,
             settings.top_p,
             settings.max_new_tokens,
+            settings.guidance,
         )
 
     def crystal(self, choice: Choice, sample: sequence.Sample) -> Crystal:
@@ -265,6 +270,7 @@ class Generator:
                 choice.note,
                 z_probability=choice.z_probability,
                 space_group_probability=choice.space_group_probability,
+                conditions=as_text(self.model, choice.conditions),
             ),
         )
 

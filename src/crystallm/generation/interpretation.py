@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crystallm.crystallography import formula as formulas
 from crystallm.crystallography import space_groups, wyckoff_assignment
 from crystallm.crystallography.formula import Cell
 from crystallm.crystallography.space_groups import SpaceGroup
 from crystallm.errors import InputError
+from crystallm.generation.conditions import RequestedCondition, parse_conditions
 from crystallm.generation.request import Request, requested_group
 from crystallm.grammar.composition import CompositionConstraint
 
@@ -25,6 +26,7 @@ class InterpretedRequest:
         cells: candidate cells where z is `auto`, else empty.
         any_group: whether the space group is `auto`.
         wanted: constraint on a composition that the network chooses; None for no constraint.
+        conditions: requested values of properties.
     """
 
     request: Request
@@ -34,6 +36,7 @@ class InterpretedRequest:
     cells: tuple[formulas.Cell, ...] = ()
     any_group: bool = False
     wanted: CompositionConstraint | None = None
+    conditions: tuple[RequestedCondition, ...] = ()
 
 
 def interpret(request: Request, *, fitting: bool = True, max_atoms: int | None = None) -> InterpretedRequest:
@@ -47,8 +50,17 @@ def interpret(request: Request, *, fitting: bool = True, max_atoms: int | None =
             default.
 
     Raises:
-        InputError: an invalid formula or space group, or options that exclude each other.
+        InputError: an invalid formula, space group or condition, or options that exclude each other.
     """
+    found = _interpret(request, fitting=fitting, max_atoms=max_atoms)
+    if not request.conditions:
+        return found
+    conditions = parse_conditions(request.conditions)
+    return replace(found, conditions=conditions, note=", ".join([found.note, *map(str, conditions)]))
+
+
+def _interpret(request: Request, *, fitting: bool, max_atoms: int | None) -> InterpretedRequest:
+    """Parse the formula and the space group of a request."""
     if request.prompt is not None:
         if (request.formula, request.z, request.space_group, request.elements) != (None, None, None, None):
             raise InputError("a prompt stands for the formula, z and the space group: give one or the other")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
 from crystallm.crystallography import formula as formulas
 from crystallm.errors import InputError
@@ -53,6 +55,27 @@ class Request(CellOptions):
     """Chemical system, such as Li-Fe-O, in place of a formula; the model chooses the counts."""
     allow_fewer_elements: bool = False
     """With --elements: some of them may be missing."""
+    conditions: Annotated[tuple[str, ...], Flag(name="--condition", several=True)] = ()
+    """Values of properties that the model was trained with: density=5.2, band_gap=1.2:1.8 (spread evenly over
+    the range); others are left open. In Python also {"density": 5.2, "band_gap": (1.2, 1.8)}."""
+
+    @field_validator("conditions", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        return condition_texts(value)
+
+
+def condition_texts(value: Any) -> Any:
+    """Return conditions as texts: of a mapping of numbers or pairs, of one text of several, or of texts."""
+    if isinstance(value, Mapping):
+        pairs = {
+            name: bounds if isinstance(bounds, tuple | list) else (bounds,) for name, bounds in value.items()
+        }
+        return tuple(f"{name}={':'.join(map(str, bounds))}" for name, bounds in pairs.items())
+    if value is None:
+        return ()
+    texts = (value,) if isinstance(value, str) else value
+    return tuple(part for text in texts for part in re.split(r"[\s,;]+", str(text)) if part)
 
 
 def with_default_z(request: Request) -> Request:
@@ -119,6 +142,9 @@ class SamplingOptions(ModelNameOptions):
     """Sample from the k most likely tokens; none: from all."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Sample from the most likely tokens that together reach this probability; none: from all."""
+    guidance: float = Field(default=1.0, ge=0, le=20, allow_inf_nan=False)
+    """Strength of --condition: 1 samples from the trained distribution; above 1, crystals follow the
+    conditions more closely and vary less, at twice the time; 0 ignores them."""
     seed: int = same(
         CommonOptions,
         "seed",

@@ -2,6 +2,7 @@
 
     .csv, any other ending   columns [id,]formula[,z][,space_group][,n]; an id is for the reader of the file;
                              elements[,allow_fewer_elements] beside the formula, or in its place;
+                             conditions, such as `density=5.2 band_gap=1.2:1.8`, beside or in place of both;
                              compound and composition stand for formula, in capitals or not; separated by
                              commas, semicolons or tabs
     .parquet .xlsx           the same columns; of a workbook, the first one
@@ -36,14 +37,17 @@ from crystallm.sources import streams
 from crystallm.sources.formats.tables import parquet_rows
 from crystallm.storage import files
 
-COLUMNS = ("id", "formula", "z", "space_group", "n", "elements", "allow_fewer_elements")
+COLUMNS = ("id", "formula", "z", "space_group", "n", "elements", "allow_fewer_elements", "conditions")
 NAMES = {
     "composition": "formula",
     "compound": "formula",
     "chemical_formula": "formula",
     "spacegroup": "space_group",
     "samples": "n",
+    "condition": "conditions",
 }
+SUBJECTS = {"formula", "elements", "conditions"}
+"""Columns of which a file has one at least."""
 """Columns as other tools, and people, call them."""
 STDIN = ("-", "/dev/stdin")
 
@@ -79,7 +83,7 @@ def place(path: Path) -> Path:
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     columns = _known_names(re.split("[,;\t]", first))
     with tempfile.NamedTemporaryFile(
-        prefix="requests-", suffix=".csv" if {"formula", "elements"} & set(columns) else ".txt", delete=False
+        prefix="requests-", suffix=".csv" if SUBJECTS & set(columns) else ".txt", delete=False
     ) as file:
         file.write(content)
     copy = Path(file.name)
@@ -118,6 +122,8 @@ def _line(request: Request) -> bytes:
     )  # fmt: skip
     if request.elements is not None:  # hashes of runs without elements stay the same
         values = (*values, request.elements, request.allow_fewer_elements)
+    if request.conditions:
+        values = (*values, request.conditions)
     return f"{values!r}\n".encode()
 
 
@@ -278,7 +284,7 @@ def _known_names(names: Sequence[str]) -> list[str]:
 
 def _check_columns(path: Path, names: list[str], given: Sequence[str], said: str) -> None:
     named = [name for name in names if name]  # a spreadsheet may have empty columns
-    if len(set(named)) < len(named) or not {"formula", "elements"} & set(named) or set(named) - set(COLUMNS):
+    if len(set(named)) < len(named) or not SUBJECTS & set(named) or set(named) - set(COLUMNS):
         raise InputError(
             f"{path}: {said} the columns formula[,z][,space_group][,n], or elements in place of the formula, "
             f"not {','.join(name.strip() for name in given)[:60]!r}"
@@ -292,7 +298,7 @@ def _filled(path: Path, where: str, row: Mapping[str, str | None]) -> dict[str, 
         for name, value in row.items()
         if name and name != "id" and value and value.strip()
     }
-    if not values.keys() & {"formula", "elements"}:
+    if not values.keys() & SUBJECTS:
         raise InputError(f"{path}, {where}: no formula" + (" and no elements" if "elements" in row else ""))
     return values
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from crystallm.network.conditions import guide, value_tensor
 from crystallm.network.ragged import RaggedNetwork
 from crystallm.sampling.token_sampler import TokenSampler, token_log_probs
 
@@ -21,13 +22,20 @@ if TYPE_CHECKING:
 
     from crystallm.network.kv_cache import KVCache
     from crystallm.network.transformer import GPT
-    from crystallm.sampling.sequence import DecodingOptions, Sample, SequenceRequest, TokenSequence
+    from crystallm.sampling.sequence import (
+        Conditions,
+        DecodingOptions,
+        Sample,
+        SequenceRequest,
+        TokenSequence,
+    )
 
     Progress = Callable[[int, int], None]
 
 PREFILL_ROWS = 32  # distinct prefixes that go through the network together
 _PREFILL_TOKENS = 8192  # of these, padding included, at most
 _MAX_PREFILLS = 64  # distinct prefixes whose keys and values are kept for later samples
+_MAX_VECTORS = 4096  # condition vectors that are kept
 _FIRST_CAPACITY = 128  # cached tokens per row; doubled when a row needs more
 
 
@@ -50,17 +58,27 @@ class RequestQueue(Protocol):
 
 @dataclass(frozen=True)
 class _Prefill:
-    """A prefix that the network has read: all its tokens but the last."""
+    """A prefix that the network has read: all its tokens but the last.
+
+    Attributes:
+        plain: cache without conditions, of a decoder with guidance.
+    """
 
     cache: KVCache
+    plain: KVCache | None
     row: int
     log_probs: list[float]
 
 
 class Decoder:
-    """A batch of sequences, their cache, and prefixes that have been read."""
+    """A batch of sequences, their cache, and prefixes that have been read.
 
-    def __init__(self, network: GPT, batch_size: int, *, compiled: bool = True) -> None:
+    Args:
+        guided: whether sequences may have conditions and guidance. The network then reads each token twice,
+            with the conditions and without, into a cache each.
+    """
+
+    def __init__(self, network: GPT, batch_size: int, *, compiled: bool = True, guided: bool = False) -> None:
         self.network = network
         self.batch_size = batch_size
         self.context = network.config.context
@@ -68,13 +86,16 @@ class Decoder:
         self.rows: list[TokenSequence] = []
         self.cache = network.new_cache(batch_size, min(_FIRST_CAPACITY, self.context))
         self.cache.set_lengths([])
-        self._prefills: OrderedDict[tuple[int, ...], _Prefill] = OrderedDict()
+        self._plain = network.new_cache(batch_size, self.cache.capacity) if guided else None
+        self._set_plain_lengths([])
+        self._vectors: dict[Conditions, Tensor] = {}
+        self._prefills: OrderedDict[tuple[object, ...], _Prefill] = OrderedDict()
         self._ragged = RaggedNetwork(network, compiled=compiled)
         self._token_sampler = TokenSampler(network.config.vocab_size)
 
     def prefill(self, sequence: TokenSequence, upcoming: Iterable[TokenSequence]) -> _Prefill:
         """Read all tokens of a sequence but the last, together with upcoming sequences."""
-        key = (sequence.n_prompt, *sequence.ids)
+        key = sequence.key
         if key not in self._prefills:
             group = {key: sequence}
             longest = len(sequence.ids)
@@ -82,8 +103,8 @@ class Decoder:
                 longest = max(longest, len(later.ids))
                 if len(group) >= PREFILL_ROWS or longest * (len(group) + 1) > _PREFILL_TOKENS:
                     break
-                if (later.n_prompt, *later.ids) not in self._prefills:
-                    group.setdefault((later.n_prompt, *later.ids), later)
+                if later.key not in self._prefills:
+                    group.setdefault(later.key, later)
             self._read_prefixes(group)
         self._prefills.move_to_end(key)
         prefill = self._prefills[key]
@@ -95,10 +116,14 @@ class Decoder:
         """Put a prefilled sequence into a row of the cache."""
         self._reserve(len(sequence.ids))
         self.cache.fill_row(row, prefill.cache, prefill.row)
+        if self._plain is not None and prefill.plain is not None:
+            self._plain.fill_row(row, prefill.plain, prefill.row)
         self.rows[row : row + 1] = [sequence]
 
     def remove(self, rows: Sequence[int]) -> None:
         """Remove finished sequences."""
+        if self._plain is not None:
+            self._plain.drop_rows(rows)
         self.rows = [self.rows[row] for row in self.cache.drop_rows(rows)]
 
     def step(self) -> None:
@@ -108,13 +133,20 @@ class Decoder:
         self._reserve(max(cached + len(run) for cached, run in zip(before, tokens, strict=True)))
         with torch.inference_mode():
             self.cache.set_lengths(before)
+            self._set_plain_lengths(before)
             runs = self._ragged.runs(tokens, self.cache)
-            logits = self._ragged.logits(self._ragged.features(runs, self.cache))  # (N, V)
+            vectors = self._row_vectors(self.rows)
+            logits = self._ragged.logits(self._ragged.features(runs, self.cache, vectors))  # (N, V)
             targets = [_next_tokens(row, run) for row, run in zip(self.rows, tokens, strict=True)]
             ends = [start + len(run) - 1 for start, run in zip(runs.starts, tokens, strict=True)]
             open_rows = [row for row, sequence in enumerate(self.rows) if not sequence.finished]
             last = torch.tensor([ends[row] for row in open_rows], device=self.device, dtype=torch.int64)
-            drawn = self._draw(logits[last], [self.rows[row] for row in open_rows])
+            due = [self.rows[row] for row in open_rows]
+            guided = logits[last]
+            if self._plain is not None:
+                plain = self._ragged.features(runs, self._plain)  # (N, C)
+                guided = self._guide(guided, self._ragged.logits(plain[last]), due)
+            drawn = self._draw(guided, due)
             for row, token in zip(open_rows, drawn, strict=True):
                 targets[row].append(token)
             log_probs = token_log_probs(logits, [token for run in targets for token in run])
@@ -134,7 +166,8 @@ class Decoder:
             self.insert(row, sequence, self.prefill(sequence, sequences[row + 1 :]))
         with torch.inference_mode():
             runs = self._ragged.runs([sequence.unread for sequence in sequences], self.cache)
-            logits = self._ragged.logits(self._ragged.features(runs, self.cache))
+            vectors = self._row_vectors(sequences)
+            logits = self._ragged.logits(self._ragged.features(runs, self.cache, vectors))
         self.remove(range(len(sequences)))
         return logits
 
@@ -146,8 +179,14 @@ class Decoder:
         while not sequence.finished:
             window = torch.tensor([sequence.ids[-self.context :]], device=self.device)  # (1, context)
             with torch.inference_mode():
-                logits = self.network.lm_head(self.network.features(window)[:, -1]).float()  # (1, V)
-                (token,) = self._draw(logits, [sequence])
+                conditions = self._conditions([sequence])
+                features = self.network.features(window, conditions=conditions)
+                logits = self.network.lm_head(features[:, -1]).float()  # (1, V)
+                guided = logits
+                if self._plain is not None:
+                    plain = self.network.lm_head(self.network.features(window)[:, -1]).float()
+                    guided = self._guide(logits, plain, [sequence])
+                (token,) = self._draw(guided, [sequence])
                 (log_prob,) = token_log_probs(logits, [token])
             sequence.append_sampled(token, log_prob, self.context)
 
@@ -171,16 +210,51 @@ class Decoder:
                 drawn[i] = token
         return drawn
 
+    def _set_plain_lengths(self, lengths: Sequence[int]) -> None:
+        if self._plain is not None:
+            self._plain.set_lengths(lengths)
+
+    def _conditions(self, sequences: Sequence[TokenSequence]) -> Tensor | None:
+        """Return values (B, 1, P) of sequences; None where none has conditions."""
+        given = [sequence.conditions for sequence in sequences]
+        if not any(given):
+            return None
+        return value_tensor(given, len(self.network.config.condition_scales), self.device)
+
+    def _row_vectors(self, sequences: Sequence[TokenSequence]) -> Tensor | None:
+        """Return the condition vectors (B, C) of sequences; None where none has conditions."""
+        given = [sequence.conditions for sequence in sequences]
+        if not any(given):
+            return None
+        if len(self._vectors) > _MAX_VECTORS:
+            self._vectors.clear()
+        if new := [values for values in dict.fromkeys(given) if values not in self._vectors]:
+            n_properties = len(self.network.config.condition_scales)
+            with torch.inference_mode():
+                vectors = self.network.condition_vectors(value_tensor(new, n_properties, self.device)[:, 0])
+            self._vectors.update(zip(new, vectors, strict=True))
+        return torch.stack([self._vectors[values] for values in given])
+
+    def _guide(self, logits: Tensor, plain: Tensor, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Return the logits (N, V) to draw from, given those with conditions and without."""
+        strength = [row.options.guidance if row.conditions else 1.0 for row in sequences]
+        tensor = torch.tensor(strength, device=self.device)[:, None]  # (N, 1)
+        return torch.where(tensor == 1, logits, guide(logits, plain, tensor))
+
     def _reserve(self, n_tokens: int) -> None:
         if n_tokens > self.cache.capacity:
-            self.cache.grow(min(max(2 * self.cache.capacity, n_tokens), self.context))
+            capacity = min(max(2 * self.cache.capacity, n_tokens), self.context)
+            self.cache.grow(capacity)
+            if self._plain is not None:
+                self._plain.grow(capacity)
 
-    def _read_prefixes(self, group: Mapping[tuple[int, ...], TokenSequence]) -> None:
+    def _read_prefixes(self, group: Mapping[tuple[object, ...], TokenSequence]) -> None:
         """Prefill all sequences of a group in one pass."""
         sequences = list(group.values())
         lengths = [len(sequence.ids) - 1 for sequence in sequences]
         longest = max(lengths)
         cache = self.network.new_cache(len(sequences), longest)
+        plain = None if self._plain is None else self.network.new_cache(len(sequences), longest)
         log_probs: list[list[float]] = [[] for _ in sequences]
         if longest:
             # Padding comes after the tokens, where causal attention does not look, and is truncated.
@@ -188,8 +262,12 @@ class Decoder:
                 [row.ids[:-1] + [0] * (longest - n) for row, n in zip(sequences, lengths, strict=True)]
             )  # (B, T)
             with torch.inference_mode():
-                features = self.network.features(padded.to(self.device), cache=cache)  # (B, T, C)
+                padded, conditions = padded.to(self.device), self._conditions(sequences)
+                features = self.network.features(padded, cache=cache, conditions=conditions)  # (B, T, C)
                 cache.set_lengths(lengths)
+                if plain is not None:
+                    self.network.features(padded, cache=plain)
+                    plain.set_lengths(lengths)
                 positions = [
                     (i, k) for i, row in enumerate(sequences) for k in range(row.n_prompt - 1, lengths[i])
                 ]
@@ -200,7 +278,7 @@ class Decoder:
                     for (i, _), log_prob in zip(positions, values, strict=True):
                         log_probs[i].append(log_prob)
         for i, key in enumerate(group):
-            self._prefills[key] = _Prefill(cache, i, log_probs[i])
+            self._prefills[key] = _Prefill(cache, plain, i, log_probs[i])
         while len(self._prefills) > max(_MAX_PREFILLS, len(group)):
             self._prefills.popitem(last=False)
 

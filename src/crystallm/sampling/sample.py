@@ -26,6 +26,7 @@ from crystallm.errors import CrystallmError, InputError
 from crystallm.sampling.decoder import PREFILL_ROWS, Batcher, Decoder, in_order
 from crystallm.sampling.sequence import (
     NOT_FINITE,
+    Conditions,
     DecodingOptions,
     Grammar,
     Sample,
@@ -64,6 +65,8 @@ def sample(
     batch_size: int = 32,
     max_new_tokens: int = 3000,
     grammar: Grammar | None = None,
+    conditions: Sequence[Conditions] | None = None,
+    guidance: float = 1.0,
     progress: Progress | None = None,
 ) -> Iterator[Sample]:
     """Sample one sequence per prompt.
@@ -77,6 +80,8 @@ def sample(
         indices: one per prompt; 0, 1, ... if None.
         max_new_tokens: a sequence with this many generated tokens and no end stays unfinished.
         grammar: constrains the next token; None for no constraint.
+        conditions: values of the network's properties for each prompt; None: all are unknown.
+        guidance: strength of the conditions, see `network.conditions.guide`.
         progress: called after each finished sequence with the sequences and generated tokens so far.
 
     Returns:
@@ -86,19 +91,25 @@ def sample(
         InputError: an option is out of range; a prompt is empty, has unknown tokens or fills the context.
         CrystallmError: during iteration, if the network's logits are not finite.
     """
-    options = DecodingOptions(stop, temperature, top_k, top_p, max_new_tokens)
+    options = DecodingOptions(stop, temperature, top_k, top_p, max_new_tokens, guidance)
+    given: Sequence[Conditions] = [()] * len(prompts) if conditions is None else conditions
     streams = range(len(prompts)) if indices is None else indices
     if len(streams) != len(prompts):
         raise InputError(f"{len(streams)} indices for {len(prompts)} prompts: give one for each")
     check_options(network, options, batch_size)
     requests = [
-        SequenceRequest(prompt, options, seed, index, grammar)
-        for prompt, index in zip(prompts, streams, strict=True)
+        SequenceRequest(prompt, options, seed, index, grammar, values)
+        for prompt, index, values in zip(prompts, streams, given, strict=True)
     ]
     for number, request in enumerate(requests):
         check_prompt(network, number, request)
     rows = (TokenSequence.from_request(number, request) for number, request in enumerate(requests))
-    decoder = Decoder(network, min(batch_size, max(len(prompts), 1)), compiled=len(prompts) >= _MIN_COMPILED)
+    decoder = Decoder(
+        network,
+        min(batch_size, max(len(prompts), 1)),
+        compiled=len(prompts) >= _MIN_COMPILED,
+        guided=guidance != 1 and any(given),
+    )
     batcher = Batcher(decoder, lambda _: next(rows, None), lambda _: True, PREFILL_ROWS)
     return in_order(batcher, progress)
 
@@ -134,7 +145,8 @@ def serve(
         del by_number[sequence.number]
         return False
 
-    for sequence in Batcher(Decoder(network, batch_size), next_sequence, is_active, _PREFETCH):
+    decoder = Decoder(network, batch_size, guided=bool(network.config.condition_scales))
+    for sequence in Batcher(decoder, next_sequence, is_active, _PREFETCH):
         yield by_number.pop(sequence.number), sequence.to_sample()
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from crystallm.network.transformer import GPT
 
 NOT_FINITE = "the network's logits are not finite: its weights are broken"
+Conditions = tuple[float | None, ...]
+"""Values of the properties of a network, in their order, None where unknown; empty: all are unknown."""
 _BLOCK = 64  # uniform numbers drawn at once
 
 
@@ -94,6 +96,7 @@ class DecodingOptions:
     top_k: int | None = 10
     top_p: float | None = None
     max_new_tokens: int = 3000
+    guidance: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +108,7 @@ class SequenceRequest:
     seed: int = 0
     index: int = 0
     grammar: Grammar | None = None
+    conditions: Conditions = ()
 
 
 @dataclass(slots=True)
@@ -118,6 +122,7 @@ class TokenSequence:
         log_probs: of each generated token; NaN until the network has read the token before it.
         forced: for each generated token, whether it was forced.
         cached: number of tokens that the network has read.
+        conditions: values of the properties of the network, see `Conditions`.
     """
 
     number: int
@@ -133,6 +138,7 @@ class TokenSequence:
     cached: int = 0
     ended: bool = False
     finished: bool = False
+    conditions: Conditions = ()
 
     @classmethod
     def from_request(cls, number: int, request: SequenceRequest) -> TokenSequence:
@@ -145,6 +151,7 @@ class TokenSequence:
             n_prompt=len(request.prompt),
             state=None if request.grammar is None else request.grammar.start(request.prompt),
             uniforms=uniform_stream(request.seed, request.index),
+            conditions=request.conditions,
         )
 
     def start(self, context: int) -> None:
@@ -175,6 +182,11 @@ class TokenSequence:
             raise CrystallmError(NOT_FINITE)
         start = first - self.n_prompt
         self.log_probs[start : start + len(log_probs)] = log_probs
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What decides the keys and values of the tokens so far."""
+        return self.conditions, self.n_prompt, *self.ids
 
     @property
     def unread(self) -> list[int]:
@@ -252,6 +264,8 @@ def check_options(network: GPT, options: DecodingOptions, batch_size: int) -> No
         raise InputError(f"{top_k=} must be 1 or more, or None for all tokens")
     if top_p is not None and not 0 < top_p <= 1:
         raise InputError(f"{top_p=} must lie in (0, 1], or be None for all tokens")
+    if not math.isfinite(options.guidance) or options.guidance < 0:
+        raise InputError(f"guidance={options.guidance} must be 0 or more")
     for name, value in (("batch_size", batch_size), ("max_new_tokens", options.max_new_tokens)):
         if value < 1:
             raise InputError(f"{name}={value} must be 1 or more")
@@ -275,5 +289,9 @@ def check_prompt(network: GPT, number: int, request: SequenceRequest, *, finishe
         raise InputError(f"prompt {number} is empty: give at least one token")
     if len(prompt) > limit:
         raise InputError(f"prompt {number} has {len(prompt)} tokens, the context of {context} takes {limit}")
+    if request.conditions and len(request.conditions) != len(network.config.condition_scales):
+        raise InputError(
+            f"{len(request.conditions)} conditions for a network with {len(network.config.condition_scales)}"
+        )
     if min(prompt) < 0 or max(prompt) >= n_vocabulary:
         raise InputError(f"prompt {number} has a token outside 0 ... {n_vocabulary - 1}")
