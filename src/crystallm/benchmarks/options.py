@@ -9,11 +9,13 @@ from pydantic import Field, field_validator
 
 from crystallm.benchmarks.reference_sets import SETS
 from crystallm.datasets.options import PromptOptions
+from crystallm.energy.options import EnergyModelOptions
 from crystallm.errors import InputError
 from crystallm.execution.place import WorkerOptions
 from crystallm.generation.request import Request
 from crystallm.options import CommonOptions, Flag, Options, same
 from crystallm.sources.options import KnownOptions
+from crystallm.training.recipe import RecipeOptions
 
 
 class BenchmarkOptions(Options):
@@ -158,3 +160,44 @@ class NoveltyOptions(KnownOptions, WorkerOptions):
         "out",
         description="JSON file for rates and results, or Parquet file with a row per crystal.",
     )
+
+
+class ConditionOptions(WorkerOptions):
+    """Requested values of properties."""
+
+    data: str | None = same(
+        BenchmarkOptions,
+        "data",
+        description="Data set of crystallm prepare with the known values.",
+    )
+    condition: Annotated[tuple[str, ...], Flag(several=True)] = same(
+        RecipeOptions,
+        "condition",
+        description="Properties to request, each alone. Default: all of the model.",
+    )
+    given: Literal["nothing", "elements", "formula", "cell"] = "formula"
+    """What is requested beside the value: nothing; the elements of the known crystal; its reduced formula; or
+    the composition of its conventional cell."""
+    factors: Annotated[tuple[float, ...], Flag(several=True)] = (1.0,)
+    """Multiples of the known value to request; several, such as 0.9 1 1.1, tell what the value decides within
+    one formula."""
+    predictor: Annotated[tuple[str, ...], Flag(several=True)] = ()
+    """Functions that compute properties, band_gap=module:function, from a list of structures to numbers."""
+    energy: str = same(
+        EnergyModelOptions, "energy", default="chgnet", description="Energy model of formation energies."
+    )
+    split: str | None = same(
+        PromptOptions, "split", description="Split of the data set: train, val (default) or test."
+    )
+    n: int = same(Request, "n", default=1, description="Samples per requested value.")
+    limit: int | None = same(
+        BenchmarkOptions, "limit", default=200, description="Number of known crystals; none: all."
+    )
+    out: Path | None = same(
+        CommonOptions, "out", description="JSON file for the scores and the values of each sample."
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Properties to request."""
+        return tuple(name for text in self.condition for name in text.replace(",", " ").split())

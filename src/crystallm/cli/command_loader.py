@@ -46,6 +46,7 @@ BENCHMARKS = {
     "classes": "benchmark.known",
     "novelty": "benchmark.generated",
     "unconditional": "benchmark.generated",
+    "condition": "benchmark.condition",
 }
 """The same for `crystallm benchmark`, of which csp is the default."""
 
