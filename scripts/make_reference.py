@@ -34,6 +34,7 @@ COLUMNS = {
     "requested_z": "Z of the request; null if it was open",
     "requested_space_group": "space group of the request",
     "prompt": "prefix of the text, if one was given",
+    "conditions": "values of properties that the network was given",
     "z_probability": "probability of this Z among those tried",
     "space_group_probability": "probability of this space group among those tried",
     "formula": "content of the conventional cell",

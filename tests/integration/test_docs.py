@@ -35,6 +35,10 @@ def docs_files(readme_files, checks_here, monkeypatch):  # noqa: F811 - pytest i
     frame.remove_species(["O"])
     frame.replace_species({"Sr": "Ca"})
     frame.to(filename="my_cifs/frame.cif")
+    values = enumerate(("rocksalt", "rutile", "perovskite", "wurtzite", "diamond"))
+    Path("hardness.csv").write_text(
+        "id,hardness\n" + "".join(f"{name},{2.5 + 3 * i}\n" for i, name in values)
+    )
     return readme_files
 
 
