@@ -5,8 +5,7 @@ python scripts/fit_similarity.py train.parquet
 Each crystal is looked up among all others of its proportions. With d its distance from a relative (see
 `crystallm.references.similarity`), the probability of an arrangement of its elements on a prototype is the
 share of exp(-d / width) of the relatives that stand for it among the nearest 128. Points, share power and
-anion weight maximize that of the true arrangement. Width and own weight are chosen by the share of crystals
-whose true arrangement is first.
+anion weight maximize that of the true arrangement. The width is needed for the fit alone.
 """
 
 from __future__ import annotations
@@ -151,13 +150,6 @@ def main() -> None:
     parser.add_argument("library", type=Path)
     parser.add_argument("--crystals", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=8)
-    # Of the fitted width, and of crystals of the formula itself: chosen on 1,600 crystals of MP-20's training
-    # split, where they raise the share of true arrangements that come first from 60.2 to 62.9 %.
-    parser.add_argument("--narrow", type=float, default=0.55)
-    parser.add_argument("--own-weight", type=float, default=0.0067)
-    # Of probabilities: fitted to 800 of these crystals, see `crystallm.references.similarity`.
-    parser.add_argument("--reach", type=float, default=0.865)
-    parser.add_argument("--falloff", type=float, default=0.266)
     options = parser.parse_args()
     torch.manual_seed(0)
     model = fit(questions(Library.read(options.library), options.crystals, 0), options.epochs)
@@ -166,10 +158,6 @@ def main() -> None:
         "points": points,
         "share_power": round(float(model.power), 3),
         "anion_weight": round(float(model.anion), 3),
-        "width": round(options.narrow * math.exp(float(model.width)), 4),
-        "own_weight": options.own_weight,
-        "reach": options.reach,
-        "falloff": options.falloff,
     }
     TARGET.write_text(json.dumps(content) + "\n", encoding="ascii")
 

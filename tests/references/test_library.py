@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from pyarrow import parquet
 
 from crystallm.errors import InputError
 from crystallm.references.library import Library, reduced
@@ -47,6 +49,38 @@ def test_libraries_are_joined(tmp_path) -> None:
     for i, one in enumerate((library(), other)):
         one.write(tmp_path / f"{i}.parquet")
     assert rows(Library.read(tmp_path / "0.parquet", tmp_path / "1.parquet")) == rows(both)
+
+
+def test_energies_are_kept_with_the_name_of_their_model(tmp_path) -> None:
+    known = library()
+    energies = np.where(np.arange(len(known)) < 3, np.nan, -1.25).astype(np.float32)
+    known.with_energies(energies, "morse").write(tmp_path / "l.parquet")
+    again = Library.read(tmp_path / "l.parquet")
+    assert again.energy_model == "morse"
+    np.testing.assert_array_equal(again.energies, energies)
+    left, _ = again.without(ids=[again.id(len(known) - 1)])
+    np.testing.assert_array_equal(left.energies, energies[:-1])
+
+
+def test_energies_of_different_models_do_not_mix() -> None:
+    one, other = (Library.of([(name, "lab", member("rutile", (name, "O")))]) for name in ("Pb", "Ge"))
+    one = one.with_energies(np.float32([-1]), "morse")
+    joined = Library.joined([one, other.with_energies(np.float32([-2]), "chgnet")])
+    assert joined.energy_model == "morse"
+    assert {joined.id(i): energy for i, energy in enumerate(joined.energies) if np.isfinite(energy)} == {
+        "Pb": -1
+    }
+    assert Library.joined([other, one]).energy_model == "morse"
+
+
+def test_a_file_without_energies_is_read(tmp_path) -> None:
+    library().write(tmp_path / "new.parquet")
+    table = parquet.read_table(tmp_path / "new.parquet")
+    parquet.write_table(table.drop_columns("energy"), tmp_path / "old.parquet")
+    old = Library.read(tmp_path / "old.parquet")
+    assert rows(old) == rows(library())
+    assert np.isnan(old.energies).all()
+    assert old.energy_model is None
 
 
 @pytest.mark.parametrize(

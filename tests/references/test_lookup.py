@@ -43,7 +43,7 @@ def test_all_ways_to_match_roles_are_tried_and_the_likely_one_is_first() -> None
     labels = [{orbit.element: orbit.label for orbit in one.description.orbits} for one in found]
     assert labels[0] != labels[1]
     assert 0 < sum(one.probability for one in found) < 1
-    assert found[0].votes > found[1].votes
+    assert found[0].probability > found[1].probability
 
 
 def test_space_group_and_z_may_be_given() -> None:

@@ -34,10 +34,3 @@ def test_weights_of_roles_add_up_to_one() -> None:
     weights = default_similarity().weights((1, 1, 3), ("Sr", "Ti", "O"))
     assert weights.sum() == pytest.approx(1)
     assert weights[0] == weights[1]
-
-
-def test_far_relatives_are_hardly_trusted() -> None:
-    trust = [default_similarity().trust(distance) for distance in (0.0, 0.5, 1.0, 2.0, 1e6)]
-    assert trust == sorted(trust, reverse=True)
-    assert trust[0] > 0.9
-    assert trust[3] < 0.1

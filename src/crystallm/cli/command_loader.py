@@ -50,7 +50,7 @@ BENCHMARKS = {
 }
 """The same for `crystallm benchmark`, of which csp is the default."""
 
-REFERENCES = {"build": "references"}
+REFERENCES = {"build": "references", "energies": "references"}
 """The same for `crystallm references`."""
 
 BENCHMARK = "Measure a model against known crystals."

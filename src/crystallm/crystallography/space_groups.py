@@ -119,6 +119,11 @@ class SpaceGroup:
         return next(name for last, name, _ in SYSTEMS if self.number <= last)
 
     @cached_property
+    def n_centrings(self) -> int:
+        """Lattice points of the conventional cell: 1 for P, 2 for A, C and I, 3 for R, 4 for F."""
+        return int((self.rotations == np.eye(3, dtype=int)).all((1, 2)).sum())
+
+    @cached_property
     def free_cell(self) -> tuple[str, ...]:
         """Names of the cell parameters that the group leaves free, a subset of PARAMETERS."""
         return next(names for last, _, names in SYSTEMS if self.number <= last)

@@ -4,7 +4,7 @@ A cluster is a crystal of a request and all later ones that equal it; see `struc
 with a plausible crystal come before all others, ranked by
 
 - agreement: how many crystals they hold; ties by likelihood. Of n crystals that were made of known ones, one
-  counts n times its probability (see `references.similarity`). The cluster is represented by its most
+  counts n times its probability (see `references.scorer`). The cluster is represented by its most
   likely crystal whose volume is neither in its smallest nor in its largest quarter: on 150 entries of MP-20
   val that cut the error of the volume of those that match from 2.9 to 2.3 % on average, 2.1 to 1.6 % in the
   median, and the RMSD from .034 to .032.

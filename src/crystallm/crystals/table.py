@@ -66,7 +66,7 @@ What cannot be computed is null, with the reason in `reasons`. cluster, cluster_
 without ranking; energy, formation_energy and e_above_hull unless they are requested, with the reason for a
 missing energy in `energy_reason`. `kept` is false for what only_valid or best drop. relative,
 relative_formula and relative_distance name the known crystal
-that one was made of (see `references.similarity`), null for sampled crystals. With relaxation, energy, cell,
+that one was made of (see `references.scorer`), null for sampled crystals. With relaxation, energy, cell,
 volume and `cif` are those of the relaxed structure, all other columns those of the sampled one."""
 
 Row = TypeVar("Row", bound="Mapping[str, Any]")

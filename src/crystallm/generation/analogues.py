@@ -2,7 +2,7 @@
 
 Has the members of `generation.generator.Generator` that runs use. A crystal is written in the language
 `orbits`; its log-likelihood is the logarithm of the probability that it is right (see
-`references.similarity`).
+`references.scorer`).
 """
 
 from __future__ import annotations

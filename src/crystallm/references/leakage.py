@@ -7,7 +7,7 @@ A known crystal may be the entry itself (its id, or its reduced formula and spac
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from crystallm.errors import CrystallmError, InputError
@@ -47,7 +47,7 @@ def without_entries(library: Library, entries: BenchmarkEntries, rule: Rule) -> 
         InputError: with the rule `refuse`, the library holds an entry.
     """
     if rule == "nothing":
-        return library, 0
+        return replace(library, holds_answers=False), 0
     formulas: Collection[str] = {name for name, _ in entries.formula_groups} if rule == "formula" else ()
     groups = () if rule == "id" else entries.formula_groups
     allowed, left_out = library.without(ids=entries.ids, formula_groups=groups, formulas=formulas)
@@ -57,7 +57,7 @@ def without_entries(library: Library, entries: BenchmarkEntries, rule: Rule) -> 
             f"the library holds {len(left_out)} crystals of the test, such as {names}: leave them out with "
             "--leave-out formula-group, or those of the same id alone with --leave-out id"
         )
-    return allowed, len(left_out)
+    return replace(allowed, holds_answers=False), len(left_out)
 
 
 def library_for(

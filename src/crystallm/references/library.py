@@ -6,13 +6,14 @@ A Parquet file with a row a crystal:
     prototype    its name (see `prototypes.CrystalType.text`), which begins with the proportions
     elements     atomic number of the element of each role, a byte each
     numbers      free cell parameters, then the free coordinates of each orbit, little-endian int16
+    energy       eV/atom, by the energy model that the metadata of the file names; null if not known
 
 Libraries may be joined, and crystals left out. Does not know how crystals are compared.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -37,10 +38,12 @@ COLUMNS = {
     "prototype": "string",
     "elements": "binary",
     "numbers": "binary",
+    "energy": "float32",
 }
-"""Columns of a library."""
+"""Columns of a library; one without energies may lack the last."""
 FORMAT = {"crystallm.references": "1"}
 """Metadata that marks the file of a library."""
+_ENERGY_MODEL = "crystallm.energy_model"
 
 
 @dataclass(frozen=True)
@@ -49,26 +52,34 @@ class Library:
 
     Attributes:
         table: their rows, sorted by prototype; `prototype` and `source` are dictionaries.
+        holds_answers: whether it may hold the requested crystals; not where those of a benchmark
+            were left out.
+        energy_model: name of the one that its energies are from; None: it has none.
     """
 
     table: pa.Table
+    holds_answers: bool = True
+    energy_model: str | None = None
 
     @classmethod
     def read(cls, *paths: str | os.PathLike[str]) -> Self:
-        """Read libraries and join them.
+        """Read libraries and join them; energies are kept of those that have the model of the first.
 
         Raises:
             InputError: no such file, or a file that is no library.
             CrystallmError: a file cannot be read.
         """
-        import pyarrow as pa
-
         found = []
         for path in map(Path, paths):
             if not is_library(path):
                 raise InputError(f"{str(path)!r} is no library: crystallm references build makes one")
-            found.append(_plain(tables.read_table(path, list(COLUMNS))))
-        return cls(_sorted(pa.concat_tables(found)))
+            found.append(
+                cls(
+                    _plain(tables.read_table(path)),
+                    energy_model=tables.read_metadata(path).get(_ENERGY_MODEL),
+                )
+            )
+        return cls.joined(found)
 
     @classmethod
     def of(cls, rows: Iterable[tuple[str, str, PrototypeMember]]) -> Self:
@@ -81,12 +92,15 @@ class Library:
 
     @classmethod
     def joined(cls, libraries: Sequence[Library]) -> Self:
-        """Join libraries."""
+        """Join libraries; energies are kept of those that have the model of the first that has one."""
         import pyarrow as pa
 
-        if len(libraries) == 1:
-            return cls(libraries[0].table)
-        return cls(_sorted(pa.concat_tables([_plain(library.table) for library in libraries])))
+        model = next((one.energy_model for one in libraries if one.energy_model is not None), None)
+        found = [
+            _plain(one.table if one.energy_model == model else one.table.drop_columns("energy"))
+            for one in libraries
+        ]
+        return cls(_sorted(pa.concat_tables(found)), energy_model=model)
 
     def write(self, path: Path) -> None:
         """Write the library to a file; raises as `storage.files.write_atomically`."""
@@ -95,9 +109,10 @@ class Library:
 
         from crystallm.storage.files import write_atomically
 
+        metadata = FORMAT if self.energy_model is None else FORMAT | {_ENERGY_MODEL: self.energy_model}
         sink = pa.BufferOutputStream()
         parquet.write_table(
-            self.table.replace_schema_metadata(FORMAT), sink, compression="zstd", compression_level=12
+            self.table.replace_schema_metadata(metadata), sink, compression="zstd", compression_level=12
         )
         write_atomically(path, bytes(sink.getvalue()))
 
@@ -114,6 +129,11 @@ class Library:
         """Index of the prototype of each row in `prototype_texts`, [n_rows]."""
         indices: NDArray[np.int32] = self._column["prototype"].indices.to_numpy()
         return indices
+
+    @cached_property
+    def prototype_sizes(self) -> NDArray[np.intp]:
+        """Number of crystals of each prototype."""
+        return np.bincount(self.codes, minlength=len(self.prototype_texts))
 
     @cached_property
     def prototype_texts(self) -> list[str]:
@@ -134,6 +154,20 @@ class Library:
             heads[self.codes[start]]: (start, end)
             for start, end in zip(starts, [*starts[1:], len(self)], strict=True)
         }
+
+    @cached_property
+    def energies(self) -> NDArray[np.float32]:
+        """Energies, eV/atom, [n_rows]; NaN where not known."""
+        energies: NDArray[np.float32] = self._column["energy"].to_numpy(zero_copy_only=False)
+        return energies.astype(np.float32)
+
+    def with_energies(self, energies: NDArray[np.float32], model: str) -> Self:
+        """Return the same crystals with energies, eV/atom, [n_rows], NaN where not known, of a model."""
+        import pyarrow as pa
+
+        column = pa.array(energies, pa.float32(), from_pandas=True)
+        table = self.table.set_column(self.table.column_names.index("energy"), "energy", column)
+        return replace(self, table=table, energy_model=model)
 
     def range_of(self, proportions: Sequence[int]) -> tuple[int, int]:
         """Return first row and end of the crystals of some proportions."""
@@ -225,7 +259,7 @@ class Library:
         ]
         keep = np.ones(len(self), bool)
         keep[left_out] = False
-        return type(self)(_sorted(self.table.filter(keep))), left_out
+        return replace(self, table=_sorted(self.table.filter(keep))), left_out
 
 
 def is_library(path: Path) -> bool:
@@ -246,6 +280,7 @@ def row_of(name: str, source: str, member: PrototypeMember) -> dict[str, Any]:
         "prototype": member.prototype.text,
         "elements": bytes(elements.get(symbol).number for symbol in member.elements),
         "numbers": np.array(numbers, dtype="<i2").tobytes(),
+        "energy": None,
     }
 
 
@@ -263,7 +298,11 @@ def _symbols(numbers: bytes) -> tuple[str, ...]:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Return rows without dictionaries."""
+    """Return rows without dictionaries, with all columns."""
+    import pyarrow as pa
+
+    if "energy" not in table.column_names:
+        table = table.append_column("energy", pa.nulls(len(table), pa.float32()))
     return table.select(list(COLUMNS)).cast(tables.schema(COLUMNS))
 
 

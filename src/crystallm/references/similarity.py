@@ -5,21 +5,13 @@ is
 
     d = sum_i w_i |p(a_i) - p(b_i)|,  w_i ~ f_i^s exp(t [i is the most electronegative]),  sum_i w_i = 1
 
-with f_i the share of role i in the atoms of the requested crystal. A relative at the distance d has
-exp(-d / `width`) votes. One of the requested formula, at d = 0, has `own_weight` of that: what is known of a
-compound already is often not the structure wanted. A candidate with the share s of all votes, where the
-nearest relative of another formula is at d, is right with the probability
-
-    p = s / (1 + exp((d - `reach`) / `falloff`))
-
-Of 800 crystals of MP-20's training split that were not used to fit the two, each looked up among all others,
-those whose first candidate had p within 0 to 0.2, 0.2 to 0.4, ... were right in 14, 19, 44, 64 and 95 %.
+with f_i the share of role i in the atoms of the requested crystal. The nearest crystals are the relatives of
+a composition; `scorer` says how probable they make a candidate.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -49,28 +41,11 @@ class Similarity:
         points: of each element by symbol.
         share_power: s of the head of this module.
         anion_weight: t of the head of this module.
-        width: of the votes.
-        own_weight: factor of the votes of crystals of the formula itself.
-        reach: distance at which a relative is right as often as not, where it has all votes.
-        falloff: how fast that changes with the distance.
     """
 
     points: dict[str, tuple[float, ...]]
     share_power: float
     anion_weight: float
-    width: float
-    own_weight: float = 1.0
-    reach: float = 1.0
-    falloff: float = 0.3
-
-    def votes(self, distance: float) -> float:
-        """Return the votes of a relative at a distance."""
-        votes = math.exp(-distance / self.width)
-        return self.own_weight * votes if distance < SAME else votes
-
-    def trust(self, distance: float) -> float:
-        """Return the probability that any candidate is right, by the distance of the nearest relative."""
-        return 1 / (1 + math.exp(min(50.0, (distance - self.reach) / self.falloff)))
 
     @cached_property
     def table(self) -> Floats:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 from crystallm.cli.console import page, plain, print_json, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
+from crystallm.energy.options import ChosenModelOptions
 from crystallm.execution.place import ExecutionOptions
 from crystallm.references.options import LibraryOptions
 
@@ -40,3 +42,32 @@ def build(
         text += f", {report.duplicates:,} equal to others, {rejected:,} rejected"
         reasons = ", ".join(f"{step} {n:,}" for step, n in report.rejected.items())
         page().print(plain(text + (f" ({reasons})" if reasons else "")), soft_wrap=True, highlight=False)
+
+
+def energies(
+    library: Path,
+    options: Flat[ChosenModelOptions] = ChosenModelOptions.defaults(),
+    execution: Flat[ExecutionOptions] = ExecutionOptions.defaults(),
+    output: Flat[OutputOptions] = OutputOptions.defaults(),
+) -> None:
+    """Compute energies for a library, so that the most stable known crystal of a formula comes first.
+
+    crystallm references energies library.parquet
+
+    Computes crystals of at most 20 atoms that share their formula with others, and writes the energies into
+    the file. A killed run started again does only what is missing.
+    """
+    from crystallm.execution.place import open_cluster
+    from crystallm.references import energies as computing
+
+    n_workers, progress = execution.workers or os.cpu_count() or 1, progress_bars(shown=output.progress)
+    with open_cluster(execution.cluster) as executor:
+        report = computing.compute(
+            library, options.energy, workers=n_workers, executor=executor, progress=progress
+        )
+    if output.as_json:
+        print_json([report._asdict()])
+    elif not output.quiet:
+        text = f"{library}: {report.with_energy:,} of {report.crystals:,} crystals have an energy"
+        text += f", {report.computed:,} computed now, {report.failed:,} failed"
+        page().print(plain(text), soft_wrap=True, highlight=False)
