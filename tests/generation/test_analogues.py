@@ -64,6 +64,29 @@ def test_a_network_fills_what_relatives_leave(parrot) -> None:
     assert [crystal.source.relative for crystal in second + third] == [None] * 4
 
 
+def test_few_relatives_are_looked_up_before_the_first_crystal_of_a_long_list(parrot, monkeypatch) -> None:
+    from crystallm.generation import analogues
+    from crystallm.models.load import load_model
+
+    looked_up: list[str] = []
+    find = analogues.find_analogues
+
+    def count(library, composition, *args, **how):
+        looked_up.append(str(composition))
+        return find(library, composition, *args, **how)
+
+    monkeypatch.setattr(analogues, "find_analogues", count)
+    requests = [Request(formula="NaCl", n=1)] * 100
+    both = CombinedGenerator(load_model(parrot), library(), requests, SamplingOptions(model=str(parrot)))
+    counts: list[int] = []
+    crystals = both.generate(range(100), progress=counts.append)
+    next(crystals)
+    assert len(looked_up) == counts[-1] == analogues.FEWEST
+    assert len(list(crystals)) == 99
+    assert counts == sorted(counts)
+    assert counts[-1] == 100
+
+
 def test_python_gives_them_too(tmp_path) -> None:
     library().write(tmp_path / "l.parquet")
     known = ReferenceOptions(crystals_from="references", references=(tmp_path / "l.parquet",))

@@ -8,6 +8,7 @@ import crystallm
 from crystallm.cif import tokenizer
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CheckpointError, InputError
+from crystallm.generation import assignment as generation_assignment
 from crystallm.generation import generator as generation_generator
 from crystallm.generation.generator import Generator
 from crystallm.generation.interpretation import interpret
@@ -291,3 +292,27 @@ def test_crystals_of_the_bundled_model_do_not_depend_on_the_batch():
         for size in (1, 5, 17)
     ]
     assert written[0] == written[1] == written[2]
+
+
+def test_the_first_crystal_of_a_long_list_waits_for_few_choices(model, monkeypatch):
+    chosen: list[int] = []
+    choices_of_many = generation_assignment.choices_of_many
+
+    def count(model, requests, settings):
+        chosen.append(len(requests))
+        return choices_of_many(model, requests, settings)
+
+    monkeypatch.setattr(generation_assignment, "choices_of_many", count)
+    monkeypatch.setattr(generation_generator, "CHOSEN_TOGETHER", 2)
+    requests = [Request(formula=f"Na{i}Cl", z="auto", n=1) for i in range(1, 31)]
+    settings = SamplingOptions(batch_size=2, max_new_tokens=3, device="cpu")
+    crystals = Generator(model, requests, settings).generate(range(30))
+    assert chosen == [2]
+    streamed = [next(crystals)]
+    assert sum(chosen) < 20
+    streamed += list(crystals)
+    assert chosen == [2] * 15
+    monkeypatch.setattr(generation_generator, "CHOSEN_TOGETHER", 100)
+    together = list(Generator(model, requests, settings).generate(range(30)))
+    assert chosen[15:] == [30]
+    assert [crystal.ids for (crystal,) in together] == [crystal.ids for (crystal,) in streamed]

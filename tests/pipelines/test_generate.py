@@ -276,13 +276,14 @@ blocks.LARGE = 1000
 verdict = checks.check("")
 checks.check_many = lambda texts, **_: [verdict for _ in texts]
 
-def sample(network, prompts, *, indices, **_):
+def sample_stream(network, requests, **_):
     # No network: each text ends at once, so that it is the handling of requests that is measured.
-    for number, (prompt, index) in enumerate(zip(prompts, indices)):
+    for number, request in enumerate(requests):
+        prompt = request.prompt
         ids = (*prompt, *prompt)
-        yield Sample(number, index, ids, len(prompt), (0.0,) * len(prompt), True)
+        yield Sample(number, request.index, ids, len(prompt), (0.0,) * len(prompt), True)
 
-sampling.sample = sample
+sampling.sample_stream = sample_stream
 for n in (2_000, 20_000):
     Path("list.csv").write_text("formula\\n" + "NaCl\\nTiO2\\nZnS\\nSrTiO3\\nC8\\n" * (n // 5))
     assert app.run([*sys.argv[1:], "--out", str(n)]) == 0

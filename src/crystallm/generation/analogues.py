@@ -16,6 +16,7 @@ from crystallm.crystallography import formula as formulas
 from crystallm.crystals import annotation
 from crystallm.crystals.crystal import Crystal, Source
 from crystallm.errors import InputError
+from crystallm.execution.batching import FEWEST, grouped
 from crystallm.generation.generator import Generator, count_valid, until_nth_valid
 from crystallm.generation.interpretation import InterpretedRequest, interpret
 from crystallm.language import get_language
@@ -223,11 +224,21 @@ class CombinedGenerator:
     def _both(
         self, indices: Sequence[int], progress: Callable[[int], None] | None, *, valid: bool
     ) -> Iterator[list[Crystal]]:
-        made, todo, sampler = self._split(indices, valid=valid)
-        n_made = sum(map(len, made.values()))
-        shown = None if progress is None else lambda n: progress(n_made + n)
-        sampled = (sampler.generate_valid if valid else sampler.generate)(range(len(todo)), progress=shown)
-        return (made[i] + (next(sampled) if i in todo else []) for i in indices)
+        n_done = 0
+        # A few requests at first: the first crystals do not wait for the relatives of a long list.
+        for some in grouped(indices, lambda _: 1, (FEWEST << k for k in itertools.count())):
+            made, todo, sampler = self._split(some, valid=valid)
+            n_done += sum(map(len, made.values()))
+            shown = None if progress is None else _add(n_done, progress)
+            if shown is not None:
+                shown(0)
+            sample = sampler.generate_valid if valid else sampler.generate
+            sampled = sample(range(len(todo)), progress=shown)
+            wanted = set(todo)
+            for i in some:
+                new = next(sampled) if i in wanted else []
+                n_done += len(new)
+                yield made[i] + new
 
     def _split(
         self, indices: Sequence[int], *, valid: bool
@@ -275,6 +286,10 @@ def _reject_conditions(plans: Sequence[InterpretedRequest]) -> None:
         raise InputError(
             f"condition {given[0].name!r}: known crystals follow none, sample with --from network"
         )
+
+
+def _add(n_before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
+    return lambda n: progress(n_before + n)
 
 
 def _resized(plan: InterpretedRequest, n: int) -> InterpretedRequest:

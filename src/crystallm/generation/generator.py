@@ -27,11 +27,14 @@ from crystallm.sampling import sample as sampling
 from crystallm.sampling import sequence
 
 LOG = logging.getLogger(__name__)
+Pairs = Sequence[tuple[int, int]]
+"""Samples: index of a request, and number of the sample in it."""
 CHECKED_TOGETHER = 256
 """Crystals that are checked together, at most; fewer where checks take more than seconds."""
 
-_SAMPLING = {"temperature", "top_k", "top_p", "seed", "batch_size", "max_new_tokens", "guidance"}
-"""Settings that `sampling.sample` takes as they are."""
+CHOSEN_TOGETHER = 16
+"""Requests for which the network estimates at a time what they leave open, about half a second on a core: the
+first crystals of a long list do not wait for the last request."""
 
 
 class Generator:
@@ -130,7 +133,7 @@ class Generator:
             samples. Works as it is advanced.
 
         Raises:
-            InputError: at once, if there is no grammar for a request.
+            InputError: if there is no grammar for a request; at once, if it is the first.
         """
         counts = [self.plans[index].request.n for index in indices]
         pairs = [
@@ -194,18 +197,29 @@ class Generator:
         self, pairs: Sequence[tuple[int, int]], progress: Callable[[int], None] | None = None
     ) -> Iterator[Crystal]:
         """Yield the crystal of each (index of a request, number of the sample in it)."""
-        choices = self._assignment.assign(pairs)
-        samples = sampling.sample(
+        chosen: list[Choice] = []
+        requests = self._sequences(pairs, chosen)
+        first = list(itertools.islice(requests, 1))  # raises at once
+        samples = sampling.sample_stream(
             self.model.network,
-            [choice.prompt for choice in choices],
-            stop=self.sequence_options().stop,
-            indices=[self.first[index] + j for index, j in pairs],
-            grammar=self._grammar(pairs, choices),
-            conditions=[choice.conditions for choice in choices],
+            itertools.chain(first, requests),
+            n=len(pairs),
+            batch_size=self.settings.batch_size,
+            guided=self.settings.guidance != 1 and any(self.plans[index].conditions for index, _ in pairs),
             progress=None if progress is None else lambda done, _: progress(done),
-            **self.settings.model_dump(include=_SAMPLING),
         )
-        return (self.crystal(choice, sample) for choice, sample in zip(choices, samples, strict=True))
+        return (self.crystal(chosen[i], sample) for i, sample in enumerate(samples))
+
+    def _sequences(self, pairs: Pairs, chosen: list[Choice]) -> Iterator[sequence.SequenceRequest]:
+        """Yield the sequence of each sample, and append its choice to `chosen`."""
+        options = self.sequence_options()
+        for some in _portions(pairs):
+            choices = self._assignment.assign(some)
+            grammar = self._grammar(some, choices)
+            chosen += choices
+            for (index, j), choice in zip(some, choices, strict=True):
+                i, seed = self.first[index] + j, self.settings.seed
+                yield sequence.SequenceRequest(choice.prompt, options, seed, i, grammar, choice.conditions)
 
     def sequence_requests(
         self, index: int
@@ -216,14 +230,8 @@ class Generator:
             InputError: there is no grammar for the request, or its sequences cannot be sampled.
         """
         pairs = [(index, self.starts[index] + j) for j in range(self.plans[index].request.n)]
-        choices = self._assignment.assign(pairs)
-        grammar, options = self._grammar(pairs, choices), self.sequence_options()
-        requests = [
-            sequence.SequenceRequest(
-                choice.prompt, options, self.settings.seed, self.first[index] + j, grammar, choice.conditions
-            )
-            for (_, j), choice in zip(pairs, choices, strict=True)
-        ]
+        choices: list[Choice] = []
+        requests = list(self._sequences(pairs, choices))
         for request in {request.prompt: request for request in requests}.values():
             sampling.check_request(self.model.network, request)
         return [
@@ -274,12 +282,17 @@ class Generator:
             ),
         )
 
-    def _grammar(
-        self, pairs: Sequence[tuple[int, int]], choices: Sequence[Choice]
-    ) -> sequence.Grammar | None:
+    def _grammar(self, pairs: Pairs, choices: Sequence[Choice]) -> sequence.Grammar | None:
         """Return what may follow each prompt; None for anything."""
         plans = [self.plans[index] for index, _ in pairs]
         return _grammar_by_prompt(self.model, self.settings.constraints, plans, choices)
+
+
+def _portions(pairs: Pairs) -> Iterator[list[tuple[int, int]]]:
+    """Yield the samples of `CHOSEN_TOGETHER` requests at a time."""
+    by_request = (list(group) for _, group in itertools.groupby(pairs, key=lambda pair: pair[0]))
+    while portion := list(itertools.islice(by_request, CHOSEN_TOGETHER)):
+        yield list(itertools.chain.from_iterable(portion))
 
 
 def _grammar_by_prompt(

@@ -35,8 +35,7 @@ BLOCKS = 2000
 GROUP = 2048
 """Crystals that this process samples as one group, at least: only the last batch of a group is not full."""
 FIRST_GROUP = 256
-"""Crystals of the first group; each further group doubles. What requests leave open is chosen for a whole
-group before its first crystal is sampled."""
+"""Crystals of the first group; each further group doubles."""
 TASK_SIZE = 64
 """Crystals of a task for a worker, at least; two batches, if these are larger."""
 AHEAD = 256

@@ -202,7 +202,7 @@ def _survey(
             make_generator(model, [request], sampling, selection, library).check()
             if missing is not None:
                 missing.look(elements_of(request))
-            if not (number := next(numbers)) % 1000:
+            if not (number := next(numbers)) % 100:
                 advance(number)
 
         survey = request_files.survey(requests(check))

@@ -38,7 +38,7 @@ from crystallm.sampling.sequence import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
-_PREFETCH = 8  # requests taken from a queue before there is a free row
+_PREFETCH = 8  # requests taken from a queue or stream before there is a free row
 _MIN_COMPILED = 8  # sequences from which loading the compiled kernels (0.7 s) pays off
 _BATCH = 64  # given sequences that go through the network together
 
@@ -104,14 +104,50 @@ def sample(
     for number, request in enumerate(requests):
         check_prompt(network, number, request)
     rows = (TokenSequence.from_request(number, request) for number, request in enumerate(requests))
-    decoder = Decoder(
-        network,
-        min(batch_size, max(len(prompts), 1)),
-        compiled=len(prompts) >= _MIN_COMPILED,
-        guided=guidance != 1 and any(given),
-    )
+    guided = guidance != 1 and any(given)
+    decoder = _decoder(network, len(prompts), batch_size, guided=guided)
     batcher = Batcher(decoder, lambda _: next(rows, None), lambda _: True, PREFILL_ROWS)
     return in_order(batcher, progress)
+
+
+def sample_stream(
+    network: GPT,
+    requests: Iterable[SequenceRequest],
+    *,
+    n: int,
+    batch_size: int = 32,
+    guided: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Sample]:
+    """Sample one sequence per request, and draw requests only as rows for them get free.
+
+    Args:
+        requests: n of them, with valid options; making one may take long.
+        guided: whether some have conditions and guidance.
+        progress: as for `sample`.
+
+    Returns:
+        A lazy iterator over the samples in the order of the requests.
+
+    Raises:
+        InputError: during iteration; a prompt is empty, has unknown tokens or fills the context.
+        CrystallmError: as for `sample`.
+    """
+
+    def rows() -> Iterator[TokenSequence]:
+        for number, request in enumerate(requests):
+            check_prompt(network, number, request)
+            yield TokenSequence.from_request(number, request)
+
+    sequences = rows()
+    decoder = _decoder(network, n, batch_size, guided=guided)
+    batcher = Batcher(decoder, lambda _: next(sequences, None), lambda _: True, _PREFETCH)
+    return in_order(batcher, progress)
+
+
+def _decoder(network: GPT, n: int, batch_size: int, *, guided: bool) -> Decoder:
+    """Return a decoder for n sequences."""
+    return Decoder(network, min(batch_size, max(n, 1)), compiled=n >= _MIN_COMPILED, guided=guided)
 
 
 def serve(
