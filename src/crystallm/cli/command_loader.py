@@ -98,13 +98,14 @@ def summary(module: str, name: str) -> str:
 
 def __getattr__(name: str) -> Any:
     """Return a command: a function whose docstring and option groups are ready for cyclopts."""
-    from crystallm.cli.option_groups import set_flags
-
     if name in GROUPS:
         return group_app(name)
     modules = COMMANDS | BENCHMARKS | REFERENCES
     if name not in modules:
         raise AttributeError(name)
+    # Later than these checks: `from ... import` looks for `__path__` here, and options load pydantic.
+    from crystallm.cli.option_groups import set_flags
+
     command = getattr(importlib.import_module(f"crystallm.cli.commands.{modules[name]}"), name)
     set_flags(command)
     command.__doc__ = help_text(command)
