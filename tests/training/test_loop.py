@@ -368,7 +368,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
 
     def spoil():
         if poison == "validation":
-            monkeypatch.setattr(loop, "validate", lambda *_: training_loss.Losses(math.nan, math.nan))
+            monkeypatch.setattr(loop, "validate", lambda *_, **__: training_loss.Losses(math.nan, math.nan))
             return
         real = training_loss.sum_losses
 
