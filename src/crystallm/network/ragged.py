@@ -238,7 +238,7 @@ class RaggedNetwork:
         Args:
             runs: from `runs`, one per row in use, within the capacity of the cache and the context.
             cache: keys and values of earlier tokens.
-            conditions: (B, C) vector of each row, from `GPT.condition_vectors`; None for none.
+            conditions: (B, 2 C) vectors of each row, from `GPT.condition_vectors`; None for none.
         """
         trunk, config = self.network.transformer, self.network.config
         x: Tensor = trunk.wte(runs.ids)  # (N, C)
@@ -247,12 +247,15 @@ class RaggedNetwork:
             rotation = rotation_at(runs.positions[:, None, None], config.head_dim)
         else:
             x = x + trunk.wpe(runs.positions)
+        head: Tensor | None = None
         if conditions is not None:
-            x = x + conditions[runs.rows]
+            embedding, head = conditions[runs.rows].chunk(2, dim=-1)  # (N, C) each
+            x = x + embedding
         with attention_kernels(runs.ids.device):
             x = self._apply_blocks(x, runs, cache, rotation)
         cache.set_lengths(runs.lengths)
-        return self._norm(x[: len(runs.ids)])
+        out = self._norm(x[: len(runs.ids)])
+        return out if head is None else out + head
 
     def _apply_blocks(self, x: Tensor, runs: Runs, cache: KVCache, rotation: Rotation | None) -> Tensor:
         """Return the stream (N, C) after all blocks, possibly with padding rows after the N."""

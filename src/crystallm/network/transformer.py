@@ -205,8 +205,10 @@ class GPT(nn.Module):
             rotation = rotation_at(positions[:, None], self.config.head_dim)
         else:
             x = x + trunk.wpe(positions)
+        head: Tensor | None = None
         if conditions is not None:
-            x = x + self._condition_vectors(conditions, segments)
+            embedding, head = self._condition_vectors(conditions, segments).chunk(2, dim=-1)
+            x = x + embedding
         if self.config.dropout and self.training:
             x = dropout(x, self.config.dropout)
         with attention_kernels(ids.device):
@@ -215,10 +217,10 @@ class GPT(nn.Module):
         if cache is not None:
             cache.advance(n_tokens)
         out: Tensor = trunk.ln_f(x)
-        return out
+        return out if head is None else out + head
 
     def condition_vectors(self, conditions: Tensor) -> Tensor:
-        """Return the vectors (..., C) of values of properties (..., P), NaN where unknown.
+        """Return the vectors (..., 2 C) of values of properties (..., P), NaN where unknown.
 
         Raises:
             InputError: the network has no conditions.
@@ -229,12 +231,12 @@ class GPT(nn.Module):
         return vectors
 
     def _condition_vectors(self, conditions: Tensor, segments: Tensor | None) -> Tensor:
-        """Return the vector of each token, (B, T, C) or (B, 1, C), from values (B, S, P) of S segments."""
-        vectors = self.condition_vectors(conditions)  # (B, S, C)
+        """Return the vectors of tokens, (B, T, 2 C) or (B, 1, 2 C), from values (B, S, P) of S segments."""
+        vectors = self.condition_vectors(conditions)  # (B, S, 2 C)
         if segments is None:
             return vectors
         rows = torch.arange(len(segments), device=segments.device)[:, None]
-        return vectors[rows, segments.clamp(min=0)]  # (B, T, C)
+        return vectors[rows, segments.clamp(min=0)]  # (B, T, 2 C)
 
     def _check_sizes(self, ids: Tensor, segments: Tensor | None, cache: KVCache | None) -> None:
         """Raise InputError if the tokens exceed the context or do not fit the cache."""

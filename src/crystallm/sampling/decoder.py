@@ -222,7 +222,7 @@ class Decoder:
         return value_tensor(given, len(self.network.config.condition_scales), self.device)
 
     def _row_vectors(self, sequences: Sequence[TokenSequence]) -> Tensor | None:
-        """Return the condition vectors (B, C) of sequences; None where none has conditions."""
+        """Return the condition vectors (B, 2 C) of sequences; None where none has conditions."""
         given = [sequence.conditions for sequence in sequences]
         if not any(given):
             return None

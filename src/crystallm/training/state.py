@@ -210,7 +210,7 @@ def remove_temporary(folder: Path) -> None:
 
 
 def load_initial_weights(network: GPT, model: str) -> None:
-    """Load the weights of a model of the same architecture; the vectors of conditions it lacks stay random.
+    """Load the weights of a model of the same architecture; the vectors of conditions it lacks stay zero.
 
     Raises:
         InputError: the model has another architecture or language.
