@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from crystallm.errors import InputError
@@ -27,3 +30,13 @@ def test_fingerprints_tell_libraries_apart() -> None:
     other = Library.of([("mine", "lab", member("rutile", ("Pb", "O")))])
     assert fingerprint(library()) == fingerprint(Library.joined([library()]))
     assert fingerprint(library()) != fingerprint(other)
+
+
+def test_the_bundled_library_needs_neither_pandas_nor_what_compares_crystals() -> None:
+    code = (
+        "import sys; from crystallm.references.load import load_library; library = load_library(); "
+        "library.codes, library.energies; "
+        "print({'pandas', 'scipy', 'pymatgen'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -21,7 +21,6 @@ import math
 from typing import TYPE_CHECKING
 
 from crystallm.crystals.annotation import structure_of
-from crystallm.structures.duplicates import cluster_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +47,8 @@ def rank(
     Args:
         requests: for each request its crystals.
     """
+    from crystallm.structures.duplicates import cluster_duplicates
+
     clusters_of = cluster_duplicates(
         [[structure_of(crystal) for crystal in crystals] for crystals in requests],
         workers=workers,

@@ -127,8 +127,7 @@ class Library:
     @cached_property
     def codes(self) -> NDArray[np.int32]:
         """Index of the prototype of each row in `prototype_texts`, [n_rows]."""
-        indices: NDArray[np.int32] = self._column["prototype"].indices.to_numpy()
-        return indices
+        return _values(self._column["prototype"].indices, np.int32)
 
     @cached_property
     def prototype_sizes(self) -> NDArray[np.intp]:
@@ -158,8 +157,7 @@ class Library:
     @cached_property
     def energies(self) -> NDArray[np.float32]:
         """Energies, eV/atom, [n_rows]; NaN where not known."""
-        energies: NDArray[np.float32] = self._column["energy"].to_numpy(zero_copy_only=False)
-        return energies.astype(np.float32)
+        return _values(self._column["energy"], np.float32)
 
     def with_energies(self, energies: NDArray[np.float32], model: str) -> Self:
         """Return the same crystals with energies, eV/atom, [n_rows], NaN where not known, of a model."""
@@ -319,6 +317,19 @@ def _sorted(table: pa.Table) -> pa.Table:
         index = rows.column_names.index(name)
         rows = rows.set_column(index, name, rows.column(name).dictionary_encode())
     return rows
+
+
+def _values(column: pa.Array, kind: Any) -> NDArray[Any]:
+    """Return the numbers of a column, nulls as NaN. `to_numpy` of pyarrow would import pandas for it."""
+    if not len(column):
+        return np.zeros(0, kind)
+    valid, content = column.buffers()
+    part = slice(column.offset, column.offset + len(column))
+    values = np.frombuffer(content, dtype=kind)[part]
+    if not column.null_count:
+        return values
+    known = np.unpackbits(np.frombuffer(valid, dtype=np.uint8), bitorder="little")[part]
+    return np.where(known == 1, values, np.array(np.nan, kind))
 
 
 def _whole(column: pa.ChunkedArray) -> Any:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystallm.errors import InputError
-from crystallm.references.build import read_collection
 from crystallm.references.library import Library, is_library
 
 if TYPE_CHECKING:
@@ -40,9 +39,12 @@ def _load(paths: tuple[str, ...]) -> Library:
         if not Path(path).exists():
             raise InputError(f"no library of known crystals {path!r}: see crystallm references build")
     stored = [path for path in paths if is_library(Path(path))]
-    others = [read_collection(path) for path in paths if path not in stored]
     found = [Library.read(*stored)] if stored else []
-    return Library.joined([*found, *others])
+    if len(stored) < len(paths):
+        from crystallm.references.build import read_collection  # with all that compares crystals
+
+        found += [read_collection(path) for path in paths if path not in stored]
+    return Library.joined(found)
 
 
 def fingerprint(library: Library) -> str:
