@@ -36,7 +36,8 @@ moves = []
 crystals = generator.generate(range(len(requests)), progress=lambda _: moves.append(time.process_time()))
 for _ in range(16):
     next(crystals)
-print(moves[0] - started, time.process_time() - started)
+end = time.process_time()
+print([*moves, end][0] - started, end - started)
 """
 
 
