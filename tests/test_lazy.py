@@ -1,4 +1,4 @@
-"""Public names that are imported at first use."""
+"""Names that are imported at first use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from crystallm.lazy import public_names
+from crystallm.lazy import public_names, resolve
 
 
 @pytest.fixture
@@ -33,3 +33,16 @@ def test_other_names_do_not_exist(package):
         _ = package.cube
     with pytest.raises(AttributeError):
         _ = package.root  # the module has no such name
+
+
+def test_a_name_of_module_and_attribute_is_imported():
+    assert resolve("math:sqrt") is math.sqrt
+    assert resolve("os:path.join").__name__ == "join"
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("no_such_module:f", ImportError), ("math:f", AttributeError), (":f", ValueError)]
+)
+def test_other_names_are_not_imported(name, error):
+    with pytest.raises(error):
+        resolve(name)

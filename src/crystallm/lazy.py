@@ -1,10 +1,11 @@
-"""Public names of a package, imported at first use, so that importing the package is quick."""
+"""Names that are imported at first use: those of a package, and `module:attribute`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 
@@ -28,3 +29,14 @@ def public_names(
         return value
 
     return get, lambda: sorted(homes)
+
+
+def resolve(name: str) -> Any:
+    """Import what `module:attribute` names.
+
+    Raises:
+        ImportError, AttributeError: there is no such module or attribute.
+        ValueError: a name without module or attribute.
+    """
+    module, _, attribute = name.partition(":")
+    return attrgetter(attribute)(import_module(module))

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.fields import FieldInfo
 
 from crystallm.errors import CrystallmError, InputError, describe, one_line
+from crystallm.lazy import resolve
 
 MAX_VALUES = 100_000
 """Values in a YAML file of options, at most."""
@@ -189,16 +190,10 @@ def import_object(path: str, option: str) -> Any:
     Raises:
         InputError: no such module or name.
     """
-    from importlib import import_module
-
-    module, _, attribute = path.partition(":")
     try:
-        found: Any = import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        return resolve(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{option} = {path!r}: {describe(error)}; is its folder on PYTHONPATH?") from None
-    return found
 
 
 def hint(name: str, names: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ def test_a_factory_makes_a_model_and_the_device_is_told_to_those_that_ask(monkey
         ("dft", "no energy model 'dft': there are chgnet, sevennet, and module:factory"),
         ("no_such_module:f", "no module 'no_such_module'"),
         ("no_such_module.a:f", "no module 'no_such_module.a'"),
-        ("energies:nothing", "has no 'nothing'"),
+        ("energies:nothing", "has no attribute 'nothing'"),
         ("time:time", "gave float: neither an ASE calculator nor an energy model"),
         (":", "no energy model"),
     ],

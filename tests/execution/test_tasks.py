@@ -14,7 +14,7 @@ from misbehaving import behave
 
 def test_a_function_of_a_module_is_found_by_its_name():
     assert tasks.name_of(behave) == "misbehaving:behave"
-    assert tasks.resolve("misbehaving:behave") is tasks.resolve_function(behave) is behave
+    assert tasks.resolve_function("misbehaving:behave") is tasks.resolve_function(behave) is behave
     assert tasks.name_of("package.module:name") == "package.module:name"
 
 

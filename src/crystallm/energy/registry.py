@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import inspect
 import socket
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from crystallm.energy.protocol import EnergyModel
 from crystallm.errors import CrystallmError, InputError, install, quiet_libraries
+from crystallm.options import import_object
 
 DEFAULT = "chgnet"
 _BUILT_IN = {
@@ -94,14 +94,8 @@ def load(name: str = DEFAULT, *, device: str = "auto") -> EnergyModel:
 
         return ZmqModel(name)
     path = _BUILT_IN[name][0] if name in _BUILT_IN else name
-    module, _, attribute = path.partition(":")
     with quiet_libraries():  # of what these packages import
-        try:
-            factory: Any = import_module(module)
-            for part in attribute.split("."):
-                factory = getattr(factory, part)
-        except AttributeError:
-            raise InputError(f"energy model {name!r}: {module!r} has no {attribute!r}") from None
+        factory = import_object(path, "energy")
         made = factory(device=device) if _takes_device(factory) else factory()
     if hasattr(made, "predict"):
         model: EnergyModel = made

@@ -19,7 +19,8 @@ from typing import Any
 
 from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.execution.job_queue import MISSING, read_queue, start_jobs
-from crystallm.execution.tasks import TaskError, WorkerStartError, name_of, resolve
+from crystallm.execution.tasks import TaskError, WorkerStartError, name_of
+from crystallm.lazy import resolve
 from crystallm.version import __version__
 
 _LOG = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from contextlib import suppress
 from typing import Any
 
 from crystallm.errors import describe
-from crystallm.execution.tasks import INDEX_VARIABLE, TaskError, WorkerStartError, resolve
+from crystallm.execution.tasks import INDEX_VARIABLE, TaskError, WorkerStartError
+from crystallm.lazy import resolve
 
 START_SECONDS = 180.0
 """Limit for the imports of a process, on a busy machine."""

@@ -6,11 +6,10 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
-from operator import attrgetter
 from typing import Any
 
 from crystallm.errors import CrystallmError, InputError
+from crystallm.lazy import resolve
 
 Function = Callable[..., Any] | str
 
@@ -83,13 +82,6 @@ def name_of(function: Function) -> str:
     if not module or module == "__main__" or "<" in name:
         raise InputError(f"{name!r} of {module!r} cannot be imported by a worker: put it into a module")
     return f"{module}:{name}"
-
-
-def resolve(name: str) -> Callable[[Any], Any]:
-    """Import the function of a name from `name_of`."""
-    module, _, attribute = name.partition(":")
-    function: Callable[[Any], Any] = attrgetter(attribute)(import_module(module))
-    return function
 
 
 def resolve_function(function: Function) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crystallm.crystallography import formula as formulas
@@ -17,10 +18,17 @@ from crystallm.crystals import annotation
 from crystallm.crystals.crystal import Crystal, Source
 from crystallm.errors import InputError
 from crystallm.execution.batching import FEWEST, grouped
-from crystallm.generation.generator import Generator, count_valid, until_nth_valid
+from crystallm.generation.generator import (
+    Generator,
+    attempts_of,
+    count_valid,
+    interpret_all,
+    until_nth_valid,
+)
 from crystallm.generation.interpretation import InterpretedRequest, interpret
 from crystallm.language import get_language
 from crystallm.models.load import list_models
+from crystallm.models.model import Model
 from crystallm.orbits import language
 from crystallm.references.library import Library
 from crystallm.references.load import load_library
@@ -34,7 +42,6 @@ if TYPE_CHECKING:
     from crystallm.crystals.selection import SelectionOptions
     from crystallm.generation.choices import Choice
     from crystallm.generation.request import Request, SamplingOptions
-    from crystallm.models.model import Model
 
 NAME = "references"
 """Stands for the model in the source of a crystal."""
@@ -156,41 +163,42 @@ class AnalogueGenerator:
 
 
 class CombinedGenerator:
-    """Half of the crystals of each request made of known ones, where it has relatives, the others sampled.
+    """A share of the crystals of each request made of known ones, where it has relatives, the others sampled.
 
     Args:
+        model: loaded, or a function that loads it when it is first needed.
         selection: how many samples a request may take; by default its n.
+        share: of known ones.
     """
 
     def __init__(
         self,
-        model: Model,
+        model: Model | Callable[[], Model],
         library: Library,
         requests: Sequence[Request | InterpretedRequest],
         settings: SamplingOptions,
         selection: SelectionOptions | None = None,
         *,
+        share: float = 0.5,
         first: Sequence[int] | None = None,
         starts: Sequence[int] | None = None,
         max_atoms: int | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.library = library
-        self._selection = selection
-        self._network = Generator(
-            model,
-            requests,
-            settings,
-            selection,
-            first=first,
-            starts=starts,
-            max_atoms=max_atoms,
-            executor=executor,
-        )
-        self._max_atoms = max_atoms
-        self.plans, self.settings = self._network.plans, settings
+        self._model, self._selection = model, selection
+        self._share, self._max_atoms = share, max_atoms
+        self.settings, self.executor = settings, executor
+        self.plans = interpret_all(requests, settings, max_atoms)
         _reject_conditions(self.plans)
-        self.first, self.starts, self.executor = self._network.first, self._network.starts, executor
+        attempts = attempts_of(self.plans, selection)
+        self.first = [0, *itertools.accumulate(attempts)][:-1] if first is None else list(first)
+        self.starts = [0] * len(self.plans) if starts is None else list(starts)
+
+    @cached_property
+    def _network(self) -> Generator:
+        """The generator that samples."""
+        return self._sampler(self.plans, self.first, self.starts)
 
     def note(self, index: int) -> str:
         """Describe how a request was interpreted."""
@@ -212,8 +220,15 @@ class CombinedGenerator:
 
     def split(self, index: int) -> tuple[list[Crystal], Generator | None]:
         """Return the crystals of a request that are made of known ones, and what samples the rest, if any."""
-        made, todo, sampler = self._split([index], valid=False)
-        return made[index], sampler if todo else None
+        made, missing = self._made([index], valid=False)
+        return made[index], self._rest(made, missing) if missing else None
+
+    def crystals(self, index: int) -> Iterator[Crystal]:
+        """Yield the crystals of a request; the model is loaded after those that are made of known ones."""
+        made, missing = self._made([index], valid=False)
+        yield from made[index]
+        if missing:
+            yield from next(self._rest(made, missing).generate([0]))
 
     def generate_valid(
         self, indices: Sequence[int], *, progress: Callable[[int], None] | None = None
@@ -227,44 +242,57 @@ class CombinedGenerator:
         n_done = 0
         # A few requests at first: the first crystals do not wait for the relatives of a long list.
         for some in grouped(indices, lambda _: 1, (FEWEST << k for k in itertools.count())):
-            made, todo, sampler = self._split(some, valid=valid)
+            made, missing = self._made(some, valid=valid)
             n_done += sum(map(len, made.values()))
             shown = None if progress is None else _add(n_done, progress)
             if shown is not None:
                 shown(0)
+            sampler = self._rest(made, missing)
             sample = sampler.generate_valid if valid else sampler.generate
-            sampled = sample(range(len(todo)), progress=shown)
-            wanted = set(todo)
+            sampled = sample(range(len(missing)), progress=shown)
             for i in some:
-                new = next(sampled) if i in wanted else []
+                new = next(sampled) if i in missing else []
                 n_done += len(new)
                 yield made[i] + new
 
-    def _split(
+    def _made(
         self, indices: Sequence[int], *, valid: bool
-    ) -> tuple[dict[int, list[Crystal]], list[int], Generator]:
-        """Return what is made of known crystals, the requests that want more, and what samples for these."""
-        halves = {
-            i: (self.plans[i].request.n + 1) // 2
+    ) -> tuple[dict[int, list[Crystal]], dict[int, int]]:
+        """Return what is made of known crystals, and how many crystals of which requests are missing."""
+        counts = {
+            i: math.ceil(self._share * self.plans[i].request.n)
             for i in indices
             if self.plans[i].request.formula is not None
         }
         made: dict[int, list[Crystal]] = {i: [] for i in indices}
-        made |= dict(zip(halves, self._of_relatives(halves, valid=valid), strict=True))
+        made |= dict(zip(counts, self._of_relatives(counts, valid=valid), strict=True))
         missing = {
             i: self.plans[i].request.n - (count_valid(made[i]) if valid else len(made[i])) for i in indices
         }
-        todo = [i for i in indices if missing[i] > 0]
-        sampler = Generator(
-            self._network.model,
-            [_resized(self.plans[i], missing[i]) for i in todo],
+        return made, {i: n for i, n in missing.items() if n > 0}
+
+    def _rest(self, made: dict[int, list[Crystal]], missing: dict[int, int]) -> Generator:
+        """Return what samples the crystals that are missing."""
+        return self._sampler(
+            [_resized(self.plans[i], n) for i, n in missing.items()],
+            [self.first[i] for i in missing],
+            [self.starts[i] + len(made[i]) for i in missing],
+        )
+
+    def _sampler(
+        self, plans: Sequence[InterpretedRequest], first: Sequence[int], starts: Sequence[int]
+    ) -> Generator:
+        if not isinstance(self._model, Model):
+            self._model = self._model()
+        return Generator(
+            self._model,
+            plans,
             self.settings,
             self._selection,
-            first=[self.first[i] for i in todo],
-            starts=[self.starts[i] + len(made[i]) for i in todo],
+            first=first,
+            starts=starts,
             executor=self.executor,
         )
-        return made, todo, sampler
 
     def _of_relatives(self, counts: dict[int, int], *, valid: bool) -> Iterator[list[Crystal]]:
         generator = AnalogueGenerator(

@@ -74,17 +74,10 @@ class Generator:
         self.model = model
         self.settings = settings
         self.executor = executor
-        full = settings.constraints == "full"
-        self.plans = [
-            request
-            if isinstance(request, InterpretedRequest)
-            else interpret(request, fitting=full, max_atoms=max_atoms)
-            for request in requests
-        ]
+        self.plans = interpret_all(requests, settings, max_atoms)
         for conditions in {plan.conditions for plan in self.plans}:
             check_conditions(model, conditions)
-        counts = [plan.request.n for plan in self.plans]
-        self._attempts = counts if selection is None else [selection.attempts(n) for n in counts]
+        self._attempts = attempts_of(self.plans, selection)
         self.first = [0, *itertools.accumulate(self._attempts)][:-1] if first is None else list(first)
         self.starts = [0] * len(self.plans) if starts is None else list(starts)
         self._assignment = ChoiceAssignment(model, self.plans, settings, self.first)
@@ -321,6 +314,25 @@ def _grammar_by_prompt(
                 ) from None
         grammars[choice.prompt] = grammar
     return GrammarByPrompt(grammars) if grammars else None
+
+
+def interpret_all(
+    requests: Sequence[Request | InterpretedRequest], settings: SamplingOptions, max_atoms: int | None
+) -> list[InterpretedRequest]:
+    """Interpret the requests that are not interpreted yet; raises as `interpret`."""
+    full = settings.constraints == "full"
+    return [
+        request
+        if isinstance(request, InterpretedRequest)
+        else interpret(request, fitting=full, max_atoms=max_atoms)
+        for request in requests
+    ]
+
+
+def attempts_of(plans: Sequence[InterpretedRequest], selection: SelectionOptions | None) -> list[int]:
+    """Return how many samples each request may take."""
+    counts = [plan.request.n for plan in plans]
+    return counts if selection is None else [selection.attempts(n) for n in counts]
 
 
 def count_valid(crystals: Sequence[Crystal]) -> int:

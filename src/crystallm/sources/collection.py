@@ -23,12 +23,12 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystallm.errors import CrystallmError, InputError
+from crystallm.lazy import resolve
 from crystallm.sources.entry import (
     ARCHIVES,
     DATABASES,
@@ -93,10 +93,7 @@ def read(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Iterator[
 
 
 def _function(name: str) -> Callable[..., Iterator[Entry]]:
-    module, function = name.split(":")
-    found: Callable[..., Iterator[Entry]] = getattr(
-        import_module(f"crystallm.sources.formats.{module}"), function
-    )
+    found: Callable[..., Iterator[Entry]] = resolve(f"crystallm.sources.formats.{name}")
     return found
 
 

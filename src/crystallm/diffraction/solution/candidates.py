@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from crystallm.diffraction.radiation import TUBES, Radiation, radiation_of
 from crystallm.diffraction.readers import read_pattern
 from crystallm.errors import InputError
-from crystallm.generation.analogues import AnalogueGenerator
+from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator
+from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
 from crystallm.references.load import load_library
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crystallm.crystals.crystal import Crystal
     from crystallm.diffraction.options import PatternOptions, SolveOptions
     from crystallm.diffraction.pattern import PowderPattern
+    from crystallm.models.model import Model
     from crystallm.references.options import ReferenceOptions
 
 SHARE = 0.75
@@ -68,26 +69,22 @@ def requests_of(options: SolveOptions) -> dict[str, Request]:
 def candidates_of(
     request: Request, sampling: SamplingOptions, known: ReferenceOptions, n: int, executor: Executor | None
 ) -> Iterator[Crystal]:
-    """Yield at most n candidates of a formula: made of known crystals, then sampled.
+    """Return at most n candidates of a formula: made of known crystals, then sampled.
 
     Raises:
         InputError: an impossible request.
         CrystallmError: a library or a model cannot be loaded.
     """
-    n_relatives = 0
-    if known.crystals_from != "network":
-        share = n if known.crystals_from == "references" else math.ceil(SHARE * n)
-        library = load_library(known.references)
-        relatives = AnalogueGenerator(
-            library, [request.model_copy(update={"n": share})], sampling, executor=executor
-        )
-        for crystal in next(relatives.generate([0])):
-            n_relatives += 1
-            yield crystal
-    if known.crystals_from != "references" and n_relatives < n:
-        from crystallm.generation.generator import Generator
+    asked = [request.model_copy(update={"n": n})]
+
+    def load() -> Model:
         from crystallm.models.load import load_model
 
-        model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
-        rest = request.model_copy(update={"n": n - n_relatives})
-        yield from next(Generator(model, [rest], sampling, executor=executor).generate([0]))
+        return load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
+
+    if known.crystals_from == "network":
+        return iter(next(Generator(load(), asked, sampling, executor=executor).generate([0])))
+    library = load_library(known.references)
+    if known.crystals_from == "references":
+        return iter(next(AnalogueGenerator(library, asked, sampling, executor=executor).generate([0])))
+    return CombinedGenerator(load, library, asked, sampling, share=SHARE, executor=executor).crystals(0)
