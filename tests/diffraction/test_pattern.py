@@ -73,6 +73,15 @@ def test_many_points_are_averaged():
     assert len(prepare(fine).two_theta) < 6001
 
 
+def test_scans_of_one_file_are_averaged():
+    scans = [powder_patterns.measured(powder_patterns.rutile(), seed=seed) for seed in (1, 2, 3)]
+    angles, counts = (np.concatenate([getattr(s, n) for s in scans]) for n in ("two_theta", "intensity"))
+    order = np.argsort(angles, kind="stable")
+    prepared = prepare(PowderPattern(angles[order], counts[order]))
+    assert prepared.step == pytest.approx(prepare(scans[0]).step, rel=0.1)
+    assert prepared.intensity.max() == pytest.approx(scans[0].intensity.max(), rel=0.1)
+
+
 def test_a_part_of_a_pattern():
     part = powder_patterns.measured(powder_patterns.rutile()).within(20, 60)
     assert part.two_theta[0] >= 20

@@ -40,6 +40,12 @@ def test_tables_of_two_columns(tmp_path, pattern, name, head, separator):
     same(read_pattern(write(tmp_path / name, head + rows)), pattern)
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "; ", "  "])
+def test_decimal_commas(tmp_path, pattern, separator):
+    rows = [f"{x:.4f}{separator}{y:g}" for x, y in zip(pattern.two_theta, pattern.intensity, strict=True)]
+    same(read_pattern(write(tmp_path / "a.csv", [row.replace(".", ",") for row in rows])), pattern)
+
+
 def test_columns_are_found_by_their_heads(tmp_path, pattern):
     rows = [
         f"{i},{y:g},{x:.4f},2"

@@ -158,7 +158,8 @@ def prepare(pattern: PowderPattern) -> PreparedPattern:
     Raises:
         CrystallmError: there is no peak in it.
     """
-    angles, counts, sigma = _uniform(pattern, float(np.median(np.diff(pattern.two_theta))))
+    steps = np.diff(pattern.two_theta)  # 0 where several scans are in one file
+    angles, counts, sigma = _uniform(pattern, float(np.median(steps[steps > 0])))
     noise = _noise(counts) if sigma is None else 0.0
     prepared = _derive(pattern.name, (angles, counts, sigma), noise, BACKGROUND_REACH)
     step = max(prepared.width / PER_WIDTH, (angles[-1] - angles[0]) / MAX_POINTS)

@@ -2,7 +2,8 @@
 
 A table has 2 theta (degrees) in its first column and intensity in its second, or columns with these names; a
 third column of .xye, or one named sigma, has standard deviations. Columns named Q (1/Å) or d (Å) are
-converted with the wavelength. Lines that do not begin with a number are skipped.
+converted with the wavelength. Lines that do not begin with a number are skipped. `20,02; 1153,5` has decimal
+commas.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 50_000_000
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_DECIMAL_COMMAS = re.compile(r"\s*[-+]?\d+,\d+(?:[;\s]+[-+]?\d+(?:,\d+)?)+[;\s]*")
 _SEPARATOR = re.compile(r"[\s,;]+")
 _ANGLE = re.compile(r"(?i)^(2-?theta|two_?theta|tth|2th|2θ|angle|ttheta|x)\b|2[ _-]?theta|2θ")
 _MOMENTUM = re.compile(r"(?i)^q\b")
@@ -45,13 +47,23 @@ def read_pattern(path: str | Path, wavelength: float | None = None) -> PowderPat
         CrystallmError: it cannot be read.
     """
     path = Path(path)
+    return parse_pattern(_text(path), path.name, wavelength)
+
+
+def parse_pattern(text: str, name: str, wavelength: float | None = None) -> PowderPattern:
+    """Return the pattern of a text.
+
+    Args:
+        name: of its file; the ending decides how it is read.
+        wavelength: Å, for columns of Q or d.
+
+    Raises:
+        InputError: no pattern in it, or numbers that are no pattern.
+    """
     readers: dict[str, Callable[[str, str], PowderPattern]] = {".cif": _cif, ".xrdml": _xrdml}
-    text = _text(path)
-    name = path.name
-    reader = readers.get(path.suffix.lower())
-    if reader is not None:
-        return reader(text, name)
-    return _table(text, name, path.suffix.lower(), wavelength)
+    ending = Path(name).suffix.lower()
+    reader = readers.get(ending)
+    return _table(text, name, ending, wavelength) if reader is None else reader(text, name)
 
 
 def _text(path: Path) -> str:
@@ -92,7 +104,8 @@ def _sorted(
 def _table(text: str, name: str, ending: str, wavelength: float | None) -> PowderPattern:
     rows: list[list[float]] = []
     heads: list[str] = []
-    for line in text.splitlines():
+    for each in text.splitlines():
+        line = each.replace(",", ".") if _DECIMAL_COMMAS.fullmatch(each) else each
         words = [word for word in _SEPARATOR.split(line.strip()) if word]
         if len(words) >= 2 and all(_NUMBER.fullmatch(word) for word in words[:2]):
             rows.append([_number(word) for word in words[:8]])
