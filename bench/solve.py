@@ -11,6 +11,9 @@ likeliest crystal of the composition alone, the first answer for the pattern, an
 answer for the pattern of another entry. The library must not hold the entries: build it from the training
 split.
 
+With --strain the crystal of each pattern is stretched at random, its lengths by 0.5 % (one standard
+deviation). With --second SHARE each pattern has another entry's in it, by this share of the mass.
+
 Measured: a folder with index.csv (name, formula, wavelength, radiation, tier), patterns/, structures/. With
 --leave-out formula, crystals of the formula are left out of the library, so that relatives alone are known.
 
@@ -48,18 +51,41 @@ WAVELENGTH, WIDTH, COUNTS, BACKGROUND = 1.54184, 0.1, 1e4, 100.0
 N_ANSWERS = 20
 
 
-def simulated(structure: Structure, seed: int) -> PowderPattern:
-    """Return a simulated pattern; see the head of this file."""
+ANGLES = np.arange(5, 90.001, 0.02)
+
+
+def simulated(structure: Structure, seed: int, second: Structure | None, share: float) -> PowderPattern:
+    """Return a simulated pattern, with a share of a second crystal; see the head of this file."""
+    counts = peaks(structure)
+    if second is not None:
+        counts = (1 - share) * counts + share * peaks(second)
+    counts = counts / counts.max() * COUNTS + BACKGROUND
+    return PowderPattern(ANGLES, np.random.default_rng(seed).poisson(counts).astype(float))
+
+
+def peaks(structure: Structure) -> Any:
+    """Return the peaks of one gram of a crystal, in any unit."""
     from pymatgen.analysis.diffraction.xrd import XRDCalculator
 
     lines = XRDCalculator(WAVELENGTH).get_pattern(structure, two_theta_range=(2, 93), scaled=False)
-    angles = np.arange(5, 90.001, 0.02)
-    counts = np.zeros_like(angles)
+    counts = np.zeros_like(ANGLES)
     for angle, intensity in zip(lines.x, lines.y, strict=True):
-        t = (angles - angle) / WIDTH
+        t = (ANGLES - angle) / WIDTH
         counts += intensity * (1 / np.pi / (1 + 4 * t**2) + np.sqrt(np.log(2) / np.pi) * 2 ** (-4 * t**2))
-    counts = counts / counts.max() * COUNTS + BACKGROUND
-    return PowderPattern(angles, np.random.default_rng(seed).poisson(counts).astype(float))
+    return counts / (structure.volume * structure.composition.weight)
+
+
+def strained(structure: Structure, seed: int, strain: float) -> Structure:
+    """Return a crystal with other lengths; the angles and the ties of its crystal system stay."""
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    with quiet_libraries():
+        cell = SpacegroupAnalyzer(structure, 0.1).get_conventional_standard_structure()
+    lengths = np.array(cell.lattice.abc)
+    stretch = np.exp(np.random.default_rng(seed).normal(size=3) * strain)
+    equal = [min(j for j in range(3) if abs(lengths[i] / lengths[j] - 1) < 1e-3) for i in range(3)]
+    lattice = type(cell.lattice).from_parameters(*(lengths * stretch[equal]), *cell.lattice.angles)
+    return Structure(lattice, cell.species, cell.frac_coords)
 
 
 def distance(truth: Structure, answer: Structure, *, strict: bool = False) -> float | None:
@@ -87,6 +113,7 @@ def solved(
     except CrystallmError as error:
         return {
             "fits": False,
+            "partly": False,
             "conclusion": str(error),
             "answers": [],
             "tried": 0,
@@ -95,6 +122,7 @@ def solved(
         }
     return {
         "fits": solution.fits,
+        "partly": solution.partly,
         "conclusion": solution.conclusion,
         "answers": list(solution.answers),
         "tried": solution.n_tried,
@@ -115,6 +143,8 @@ def record(found: dict[str, Any], truth: Structure) -> dict[str, Any]:
             "expected": answer.likeness.expected,
             "similarity": answer.likeness.similarity,
             "rest": answer.likeness.share_unexplained,
+            "part": answer.likeness.fits_in_part,
+            "explained": [answer.likeness.rwp_explained, answer.likeness.similarity_explained],
             "score": answer.score,
         }
         for answer, rms in zip(found["answers"], distances, strict=True)
@@ -127,19 +157,23 @@ def run_simulated(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     entries = read_references(arguments.place, entries=arguments.entries)
     known = SolveReferenceOptions(crystals_from=arguments.crystals_from, references=arguments.references)
     relatives = known.model_copy(update={"crystals_from": "references"})
-    for i, entry in enumerate(entries):
+    for i, entry in enumerate(entries[: arguments.first]):
         if i % arguments.parts != arguments.part or entry.id in arguments.done:
             continue
         truth, other = entry.structure, entries[i - len(entries) // 2].structure
         options = options_of(arguments, truth.composition.reduced_formula)
-        request = candidates.requests_of(options)[str(options.formula)]
-        likely = candidates.candidates_of(request, SamplingOptions(), relatives, N_ANSWERS, None)
-        alone = [distance(truth, crystal.generated) for crystal in likely]
-        result: dict[str, Any] = {"name": entry.id, "formula": options.formula, "alone": alone}
+        result: dict[str, Any] = {"name": entry.id, "formula": options.formula}
+        if not arguments.no_control:
+            request = candidates.requests_of(options)[str(options.formula)]
+            likely = candidates.candidates_of(request, SamplingOptions(), relatives, N_ANSWERS)
+            result["alone"] = [distance(truth, crystal.generated) for crystal in likely]
+        if arguments.strain:
+            truth = strained(truth, i, arguments.strain)
+        second = other if arguments.second else None
         for kind, crystal in (("pattern", truth), ("control", other)):
             if kind == "control" and arguments.no_control:
                 continue
-            pattern = simulated(crystal, i)
+            pattern = simulated(crystal, i, second, arguments.second)
             result[kind] = record(solved(pattern, str(WAVELENGTH), options, known, "xray"), truth)
         yield result
 
@@ -189,6 +223,8 @@ def report(paths: list[Path]) -> None:
         )
         right = sum(r["fits"] == (m is not None) for r, m in zip(results, first, strict=True))
         print(f"  says that it fits: {sum(r['fits'] for r in results)}; rightly fits or not: {right}")
+        partly = [m is not None for r, m in zip(results, first, strict=True) if r.get("partly")]
+        print(f"  says that it fits in part: {len(partly)}, of these right: {sum(partly)}")
         times = np.array([r["seconds"] for r in results]), np.array([r["cpu"] for r in results])
         print(f"  seconds: median {np.median(times[0]):.1f}, 90 % {np.quantile(times[0], 0.9):.1f}", end="")
         print(f"; of the processor: median {np.median(times[1]):.1f}, 90 % {np.quantile(times[1], 0.9):.1f}")
@@ -222,8 +258,11 @@ def main() -> None:
     parser.add_argument("--leave-out", choices=("nothing", "formula"), default="nothing")
     parser.add_argument("--tier", default="1")
     parser.add_argument("--entries", type=int, default=100)
+    parser.add_argument("--first", type=int, help="of the entries, how many are solved; default: all")
     parser.add_argument("--candidates", type=int, default=40)
     parser.add_argument("--no-control", action="store_true")
+    parser.add_argument("--strain", type=float, default=0.0)
+    parser.add_argument("--second", type=float, default=0.0)
     parser.add_argument("--part", type=int, default=0, help="of --parts, for processes side by side")
     parser.add_argument("--parts", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("solve.jsonl"))

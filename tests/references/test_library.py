@@ -100,6 +100,11 @@ def test_crystals_are_left_out(rule, left_out) -> None:
     assert rows(others) == {row for row in rows(known) if row[0] in ids}
 
 
+def test_formulas_of_some_elements_have_no_others() -> None:
+    assert library().formulas_of(("O", "Ti", "Sr")) == ["SrTiO3", "TiO2"]
+    assert library().formulas_of(("Xe",)) == []
+
+
 def test_other_files_are_no_libraries(tmp_path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"")
     with pytest.raises(InputError, match="is no library"):

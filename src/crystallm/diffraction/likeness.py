@@ -9,7 +9,8 @@ With measured y, its estimated background b, calculated y_c with its background 
 
 S is the similarity of de Gelder, Wehrens and Hageman (J. Comput. Chem. 22, 273, 2001), 1 for equal patterns:
 a peak that is off by less than l counts in part. A measured peak is unexplained if less than `EXPLAINED` of
-its height is calculated within its width.
+its height is calculated within its width. Rwp and S are also computed without the surroundings of such peaks:
+a crystal beside which the sample has another phase fits there.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ EXPLAINED = 0.25
 LARGEST_RWP, LEAST_SIMILARITY, LARGEST_REST = 0.5, 0.95, 0.15
 """A crystal fits with at most this Rwp (or twice Rexp), at least this S, and this share of the heights of
 peaks unexplained."""
+LARGEST_PART = 0.5
+"""It fits in part with this share unexplained, and these Rwp and S without their surroundings."""
+SURROUNDINGS = 1.5
+"""Of a peak, in widths to both sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class Likeness:
     Attributes:
         unexplained: measured peaks that are not calculated, the highest first.
         share_unexplained: their heights, relative to those of all peaks.
+        rwp_explained, similarity_explained: without the surroundings of these peaks.
     """
 
     rwp: float
@@ -51,6 +57,8 @@ class Likeness:
     similarity: float
     unexplained: tuple[Peak, ...]
     share_unexplained: float
+    rwp_explained: float
+    similarity_explained: float
 
     @property
     def fits(self) -> bool:
@@ -59,6 +67,15 @@ class Likeness:
             self.rwp <= max(LARGEST_RWP, 2 * self.expected)
             and self.similarity >= LEAST_SIMILARITY
             and self.share_unexplained <= LARGEST_REST
+        )
+
+    @property
+    def fits_in_part(self) -> bool:
+        """Whether it explains all but some peaks, which another phase may have."""
+        return (
+            self.rwp_explained <= max(LARGEST_RWP, 2 * self.expected)
+            and self.similarity_explained >= LEAST_SIMILARITY
+            and self.share_unexplained <= LARGEST_PART
         )
 
 
@@ -74,7 +91,13 @@ def likeness(pattern: PreparedPattern, peaks: Floats, residuals: Floats, n_param
     weights = pattern.weights
     signal = residuals + peaks  # y - b_c
     above_noise = np.where(signal > ABOVE * pattern.sigma, signal, 0.0)
+    calculated = np.maximum(peaks, 0)
     rest = unexplained(pattern, peaks)
+    apart = np.ones(len(peaks))
+    for peak in rest:
+        reach = SURROUNDINGS * max(peak.width, pattern.width)
+        apart[np.abs(pattern.two_theta - peak.two_theta) <= reach] = 0.0
+    norm = float(weights @ (apart * pattern.signal**2))
     heights = sum(peak.height for peak in pattern.peaks)
     free = max(1, len(residuals) - n_parameters)
     # The weights are 1 / s^2 but for a factor.
@@ -82,9 +105,11 @@ def likeness(pattern: PreparedPattern, peaks: Floats, residuals: Floats, n_param
     return Likeness(
         rwp=float(np.sqrt(weights @ residuals**2)),
         expected=float(np.sqrt(free / total)),
-        similarity=similarity(above_noise, np.maximum(peaks, 0), pattern.step),
+        similarity=similarity(above_noise, calculated, pattern.step),
         unexplained=rest,
         share_unexplained=sum(peak.height for peak in rest) / heights,
+        rwp_explained=float(np.sqrt(weights @ (apart * residuals**2) / norm)) if norm > 0 else 1.0,
+        similarity_explained=similarity(apart * above_noise, apart * calculated, pattern.step),
     )
 
 
@@ -102,7 +127,7 @@ def similarity(first: Floats, second: Floats, step: float, forgiven: float = FOR
     triangle = np.maximum(triangle, 0)
     blurred = [fftconvolve(values, triangle, mode="same") for values in (first, second)]
     norm = float((first @ blurred[0]) * (second @ blurred[1]))
-    return float(first @ blurred[1]) / np.sqrt(norm) if norm > 0 else 0.0
+    return float(first @ blurred[1] / np.sqrt(norm)) if norm > 0 else 0.0
 
 
 def unexplained(pattern: PreparedPattern, peaks: Floats) -> tuple[Peak, ...]:

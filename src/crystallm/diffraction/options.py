@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crystallm.generation.request import CellOptions
+from crystallm.generation.request import CellOptions, Request
 from crystallm.options import Flag, Options, same
 from crystallm.references.options import ReferenceOptions
 
@@ -34,8 +34,18 @@ class SolveOptions(CellOptions):
     formula: str | None = same(
         CellOptions, "formula", description="Chemical formula, or several: TiO2,Ti2O3 says which one fits."
     )
+    elements: str | None = same(
+        Request,
+        "elements",
+        description="Elements of the sample, such as Fe,O, in place of a formula: the formulas of known "
+        "crystals with these elements, or some of them, are tried.",
+    )
+    phases: Annotated[tuple[Path, ...], Flag(name="--phase", several=True)] = ()
+    """CIFs of phases that the sample may have beside the crystal, such as impurities: those that the pattern
+    shows are refined with it."""
     candidates: int = Field(default=150, ge=1, le=2000)
-    """Crystals of each formula that are tried, at most; fewer where one fits well before."""
+    """Crystals of each formula that are tried, at most; fewer where one fits well before. With --elements: of
+    all formulas together."""
     answers: int = Field(default=5, ge=1)
     """Answers that are given, at most."""
     stop_early: Annotated[bool, Flag(negative=True)] = True

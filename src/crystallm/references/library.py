@@ -224,6 +224,15 @@ class Library:
         prototype = self.prototype(int(self.codes[row]))
         return _formula(prototype.proportions, self._column["elements"][row].as_py())
 
+    def formulas_of(self, symbols: Collection[str]) -> list[str]:
+        """Return the reduced formulas of crystals with no other elements: those with most of them first."""
+        allowed = {elements.get(symbol).number for symbol in symbols}
+        found: dict[str, int] = {}
+        for code, content in zip(self.codes.tolist(), self._column["elements"].to_pylist(), strict=True):
+            if allowed.issuperset(content):
+                found[_formula(self.prototype(code).proportions, content)] = len(content)
+        return sorted(found, key=lambda text: (-found[text], text))
+
     def without(
         self,
         *,

@@ -28,7 +28,7 @@ def test_relatives_come_first_and_samples_fill_the_rest(tmp_path, parrot):
     request = candidates.requests_of(SolveOptions(formula="TiO2"))["TiO2"]
     known = SolveReferenceOptions(references=(path,))
     sampling = SamplingOptions(model=str(parrot), device="cpu")
-    found = list(candidates.candidates_of(request, sampling, known, 6, None))
+    found = list(candidates.candidates_of(request, sampling, known, 6))
     relatives = [crystal.source.relative is not None for crystal in found]
     assert len(found) == 6
     assert relatives == sorted(relatives, reverse=True)

@@ -12,7 +12,7 @@ from crystallm.diffraction.options import SolveOptions, SolveReferenceOptions
 from crystallm.diffraction.pattern import PowderPattern
 from crystallm.diffraction.radiation import radiation_of
 from crystallm.diffraction.solution import candidates, solve
-from crystallm.errors import CrystallmError
+from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.pool import Inline
 from crystallm.generation.request import SamplingOptions
 from crystallm.structures.comparison import matcher
@@ -34,7 +34,7 @@ def run(pattern, formula, known, radiation=CU, **options):
     return solve.solve_pattern(
         pattern,
         radiation,
-        SolveOptions(formula=formula, **options),
+        SolveOptions.build({"formula": formula, **options}),
         SamplingOptions(device="cpu"),
         known,
         executor=Inline(),
@@ -60,6 +60,49 @@ def test_the_formula_that_fits_is_named(known):
     assert solution.answers[0].formula == "TiO2"
 
 
+def test_the_formula_is_one_of_known_crystals_with_these_elements(tmp_path):
+    library = tmp_path / "library.parquet"
+    known_crystals.library().write(library)
+    known = SolveReferenceOptions(crystals_from="references", references=(library,))
+    pattern = powder_patterns.measured(powder_patterns.rutile())
+    solution = run(pattern, None, known, elements="Sr,Ti,O", candidates=8)
+    assert solution.conclusion.startswith("TiO2 fits")
+    with pytest.raises(InputError, match="no known crystal has these elements alone"):
+        run(pattern, None, known, elements="Pd-Xe")
+    with pytest.raises(InputError, match="give one or the other"):
+        run(pattern, "TiO2", known, elements="Ti-O")
+
+
+@pytest.mark.parametrize("height", [0.1, 0.4])
+def test_a_second_phase_leaves_peaks_unexplained_until_it_is_named(known, tmp_path, height):
+    salt = powder_patterns.crystal(225, "Na 4a Cl 4b", [5.64], [])
+    main = powder_patterns.measured(powder_patterns.rutile())
+    beside = powder_patterns.measured(salt, counts=1e4 * height, background=0.0)
+    pattern = PowderPattern(main.two_theta, main.intensity + beside.intensity)
+    solution = run(pattern, "TiO2", known)
+    best = solution.answers[0]
+    assert solution.refined
+    assert solution.partly == (height == 0.4)
+    assert best.refined.cell == pytest.approx([4.587, 2.954], rel=5e-4)
+    strongest = best.likeness.unexplained[0]
+    assert strongest.two_theta == pytest.approx(31.73, abs=0.1)  # 200 of NaCl
+    path = tmp_path / "NaCl.cif"
+    path.write_text(salt.cif(), encoding="utf-8")
+    both = run(pattern, "TiO2", known, phases=(path,))
+    assert both.fits
+    assert "% NaCl" in both.conclusion
+    assert both.answers[0].phases[0].crystal.cell == pytest.approx([5.64], rel=5e-4)
+    assert both.answers[0].likeness.share_unexplained < 0.02
+
+
+def test_a_strained_crystal_is_found(known):
+    rutile = powder_patterns.rutile()
+    strained = rutile.with_values(cell=rutile.cell * [1.005, 0.995])
+    solution = run(powder_patterns.measured(strained), "TiO2", known)
+    assert solution.fits
+    assert solution.answers[0].refined.cell == pytest.approx(strained.cell, rel=5e-4)
+
+
 def test_nothing_fits_another_crystal(known):
     solution = run(powder_patterns.measured(powder_patterns.quartz()), "TiO2", known)
     assert not solution.fits
@@ -67,7 +110,7 @@ def test_nothing_fits_another_crystal(known):
     # The candidates as they were.
     first = next(
         candidates.candidates_of(
-            candidates.requests_of(SolveOptions(formula="TiO2"))["TiO2"], SamplingOptions(), known, 1, None
+            candidates.requests_of(SolveOptions(formula="TiO2"))["TiO2"], SamplingOptions(), known, 1
         )
     )
     assert solution.answers[0].structure.lattice.abc == pytest.approx(first.generated.lattice.abc)

@@ -37,6 +37,8 @@ def solve(
 
     crystallm solve pattern.xrdml --formula Fe2O3,Fe3O4,FeO
 
+    crystallm solve pattern.xy --formula LiFePO4 --phase Li3PO4.cif Fe2P.cif
+
     PATTERN is a file: .xy, .xye, .csv, .dat, .xrdml or .cif (pdCIF). Candidates of the formula come from
     known crystals and from a network; the cell of each, zero shift and peak widths are refined against the
     pattern, then coordinates. --out has a CIF, a chart and the curves of each answer, answers.csv and
@@ -82,7 +84,7 @@ def print_solution(result: SolveResult, out: Path | None) -> None:
     title = f"{summary['pattern']}, {summary['radiation']}: {summary['conclusion']}"
     print_table(heads, lines, title, left=(1, 2, 3, 7))
     console = page()
-    peaks = result.rows[0]["unexplained"] if result.rows and summary["fits"] else []
+    peaks = result.rows[0]["unexplained"] if result.rows and result.rows[0]["refined"] else []
     if peaks:
         named = ", ".join(
             f"{p['two_theta']:.2f}° ({p['d']:.3f} Å, {p['height']:.0%})" for p in peaks[:SHOWN_PEAKS]

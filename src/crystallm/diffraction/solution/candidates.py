@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from crystallm.crystallography import formula as formulas
 from crystallm.diffraction.radiation import TUBES, Radiation, radiation_of
 from crystallm.diffraction.readers import read_pattern
 from crystallm.errors import InputError
@@ -35,10 +36,15 @@ def open_pattern(options: PatternOptions) -> tuple[PowderPattern, Radiation]:
     """
     if options.pattern is None:
         raise InputError("no pattern: name its file, such as crystallm solve pattern.xy --formula TiO2")
-    given = None if options.wavelength is None else radiation_of(options.wavelength, options.radiation)
+    given = given_radiation(options)
     pattern = read_pattern(options.pattern, None if given is None else given.wavelength)
     radiation = given or radiation_of(default_wavelength(pattern), options.radiation)
     return pattern.within(options.two_theta_min, options.two_theta_max), radiation
+
+
+def given_radiation(options: PatternOptions) -> Radiation | None:
+    """Return the radiation that options name, if any. Raises InputError: an unknown wavelength."""
+    return None if options.wavelength is None else radiation_of(options.wavelength, options.radiation)
 
 
 def default_wavelength(pattern: PowderPattern) -> str:
@@ -51,25 +57,69 @@ def default_wavelength(pattern: PowderPattern) -> str:
     return f"{pattern.wavelength}"
 
 
-def requests_of(options: SolveOptions) -> dict[str, Request]:
-    """Return a request for each formula. Raises InputError: there is none, or one is impossible."""
+def requests_of(options: SolveOptions, known: ReferenceOptions | None = None) -> dict[str, Request]:
+    """Return a request for each formula.
+
+    Args:
+        known: crystals whose formulas are tried, where the options name elements.
+
+    Raises:
+        InputError: there is no formula, or one is impossible.
+        CrystallmError: a library cannot be loaded.
+    """
     from crystallm.generation.interpretation import interpret
 
-    formulas = [name.strip() for name in (options.formula or "").split(",") if name.strip()]
-    if not formulas:
-        raise InputError("no formula: crystallm solve pattern.xy --formula TiO2, or --formula TiO2,Ti2O3")
+    if options.formula and options.elements:
+        raise InputError("a formula and elements: give one or the other")
+    names = [name.strip() for name in (options.formula or "").split(",") if name.strip()]
+    if options.elements:
+        names = _formulas_of(options.elements, known)
+    if not names:
+        raise InputError(
+            "no formula: crystallm solve pattern.xy --formula TiO2, or --formula TiO2,Ti2O3, or "
+            "--elements Ti,O"
+        )
     found = {}
-    for name in formulas:
+    for name in names:
         request = Request.build({"formula": name, "z": options.z, "space_group": options.space_group})
-        found[name] = with_default_z(request)
-        interpret(found[name])
+        request = with_default_z(request)
+        try:
+            interpret(request)
+        except InputError:
+            if not options.elements:  # those of known crystals need not all fill the space group
+                raise
+            continue
+        found[name] = request
+    if not found:
+        raise InputError(f"elements = {options.elements!r}: no formula fits Z and the space group")
     return found
 
 
+def _formulas_of(elements: str, known: ReferenceOptions | None) -> list[str]:
+    """Return the formulas of known crystals of some elements."""
+    symbols = formulas.system(elements)
+    names = load_library(() if known is None else known.references).formulas_of(symbols)
+    if not names:
+        raise InputError(
+            f"elements = {elements[:60]!r}: no known crystal has these elements alone: give a formula, or "
+            "more crystals with --references"
+        )
+    return names
+
+
 def candidates_of(
-    request: Request, sampling: SamplingOptions, known: ReferenceOptions, n: int, executor: Executor | None
+    request: Request,
+    sampling: SamplingOptions,
+    known: ReferenceOptions,
+    n: int,
+    *,
+    executor: Executor | None = None,
+    model: Model | None = None,
 ) -> Iterator[Crystal]:
     """Return at most n candidates of a formula: made of known crystals, then sampled.
+
+    Args:
+        model: that samples; None: the one of the options, loaded when it is needed.
 
     Raises:
         InputError: an impossible request.
@@ -80,6 +130,8 @@ def candidates_of(
     def load() -> Model:
         from crystallm.models.load import load_model
 
+        if model is not None:
+            return model
         return load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
 
     if known.crystals_from == "network":

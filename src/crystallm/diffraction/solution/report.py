@@ -11,6 +11,7 @@ import numpy as np
 from crystallm.crystallography import formula as formulas
 from crystallm.diffraction.likeness import spacing
 from crystallm.diffraction.solution.candidates import open_pattern, requests_of
+from crystallm.diffraction.solution.phases import read_phases
 from crystallm.diffraction.solution.solve import Solution, solve_pattern
 from crystallm.execution.place import open_place
 from crystallm.execution.progress import Progress, no_progress
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystallm.diffraction.options import PatternOptions, SolveOptions
+    from crystallm.diffraction.solution.phases import FittedPhase
     from crystallm.diffraction.solution.solver import Answer
     from crystallm.generation.request import SamplingOptions
     from crystallm.references.options import ReferenceOptions
@@ -31,6 +33,11 @@ COLUMNS = (
     "log_likelihood", "relative", "relative_formula", "file",
 )  # fmt: skip
 """Columns of the table: Å, degrees, Å^2; Rwp and others as in `diffraction.likeness`."""
+FIT = (
+    "rwp", "rwp_expected", "similarity", "share_unexplained", "score", "zero_shift", "width_at_40",
+    "displacement", "unexplained", "phases", "refined",
+)  # fmt: skip
+"""What a row has of the fit of an answer."""
 
 
 class SolveResult(NamedTuple):
@@ -57,21 +64,23 @@ def run(
         CrystallmError: no peak, no candidate, or a file that cannot be read or written.
     """
     pattern, radiation = open_pattern(pattern_options)
-    requests_of(options)
+    requests_of(options, known)
+    read_phases(options.phases)
     if out is not None:
         files.check_place(out)
     with open_place(None, workers or os.cpu_count() or 1) as pool:
         solution = solve_pattern(
             pattern, radiation, options, sampling, known, executor=pool, progress=progress
         )
-    rows = [_row(solution, rank, answer) for rank, answer in enumerate(solution.answers, 1)]
+    rows = [row_of(solution, rank, answer) for rank, answer in enumerate(solution.answers, 1)]
     summary = _summary(solution, pattern.name)
     if out is not None:
         _write(out, solution, rows, summary)
     return SolveResult(rows, summary)
 
 
-def _row(solution: Solution, rank: int, answer: Answer) -> dict[str, Any]:
+def row_of(solution: Solution, rank: int, answer: Answer) -> dict[str, Any]:
+    """Return what is reported of an answer."""
     crystal, like, fit = answer.refined, answer.likeness, answer.fit
     source = answer.crystal.source
     relative = None if source is None else source.relative
@@ -100,9 +109,16 @@ def _row(solution: Solution, rank: int, answer: Answer) -> dict[str, Any]:
         "relative_formula": None if relative is None else relative.formula,
         "file": f"{rank:02d}-{cell}-sg{crystal.group.number}",
         "unexplained": _peaks(solution, answer),
-        "refined": solution.fits,
+        "phases": [_phase(phase) for phase in answer.phases],
+        "refined": solution.refined,
         "cif": answer.cif,
     }
+
+
+def _phase(phase: FittedPhase) -> dict[str, Any]:
+    """Return name, share of the mass and cell (Å, degrees) of a phase."""
+    cell = [round(float(value), 5) for value in phase.crystal.full_cell]
+    return {"name": phase.name, "share": round(phase.share, 4), "cell": cell}
 
 
 def _peaks(solution: Solution, answer: Answer) -> list[dict[str, float]]:
@@ -128,6 +144,7 @@ def _summary(solution: Solution, name: str) -> dict[str, Any]:
         "peaks": len(pattern.peaks),
         "candidates": solution.n_tried,
         "fits": solution.fits,
+        "partly": solution.partly,
         "conclusion": solution.conclusion,
     }
 

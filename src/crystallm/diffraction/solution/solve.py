@@ -5,8 +5,9 @@
     coordinates  refined for those of smallest Rwp
     rank         by Rwp sqrt(n / (n - p)), n the reflections that the pattern keeps apart and p the free
                  parameters of the crystal: a cell of low symmetry with many coordinates fits anything
-    nothing fits if the best crystal is not `Likeness.fits`: answers then are the candidates as they were,
-                 in the order of their likelihood
+    phases       known ones are refined beside these (see `phases`)
+    nothing fits if no crystal is `Likeness.fits` or, with another phase that is not known, `fits_in_part`:
+                 answers then are the candidates as they were, in the order of their likelihood
 
 Candidates are fitted in blocks; where a crystal explains all but the noise, the others are not tried.
 """
@@ -25,6 +26,7 @@ from crystallm.diffraction.solution.candidates import (
     open_pattern,
     requests_of,
 )
+from crystallm.diffraction.solution.phases import Phase, read_phases
 from crystallm.diffraction.solution.solver import Answer, Solver
 from crystallm.errors import CrystallmError
 from crystallm.execution.place import open_place
@@ -39,10 +41,11 @@ if TYPE_CHECKING:
     from crystallm.diffraction.likeness import Likeness
     from crystallm.diffraction.options import SolveOptions
     from crystallm.diffraction.radiation import Kind
+    from crystallm.models.model import Model
     from crystallm.references.options import ReferenceOptions
 
-BLOCK = 8
-"""Candidates that are fitted before it is looked whether one fits."""
+BLOCK, SMALL_BLOCK = 8, 4
+"""Candidates that are fitted before it is looked whether one fits: of a formula, and of one of many."""
 ENOUGH = (1.2, 0.06)
 """A crystal explains all but the noise if Rwp is below this times Rexp, or below this."""
 GOOD = (0.3, 0.96, 0.05)
@@ -67,6 +70,7 @@ class Solution:
         radiation: that was used.
         answers: best first. If nothing fits, in the order of likelihood.
         fits: whether the best answer explains the pattern.
+        partly: whether it explains all but some peaks, perhaps of another phase.
         n_tried: candidates that were fitted.
         conclusion: one line.
     """
@@ -77,6 +81,12 @@ class Solution:
     fits: bool
     n_tried: int
     conclusion: str
+    partly: bool = False
+
+    @property
+    def refined(self) -> bool:
+        """Whether the answers are refined crystals; else they are the candidates as they were."""
+        return self.fits or self.partly
 
 
 def enough(like: Likeness, n_tried: int) -> bool:
@@ -99,23 +109,31 @@ def solve_pattern(
     executor: Executor | None = None,
     workers: int | None = None,
     progress: Progress = no_progress,
+    phases: Sequence[Phase] = (),
+    model: Model | None = None,
 ) -> Solution:
     """Find the crystal of a pattern; see the module.
+
+    Args:
+        phases: that are known already, beside those of the options.
+        model: that samples candidates; None: the one of the options is loaded.
 
     Raises:
         InputError: no formula, or an impossible request.
         CrystallmError: no peak in the pattern, no candidate, or a library or model that cannot be loaded.
     """
-    requests = requests_of(options)
-    solver = Solver(pattern, radiation, executor=executor, workers=workers)
+    requests = requests_of(options, known)
+    phases = [*phases, *read_phases(options.phases)]
+    solver = Solver(pattern, radiation, phases=phases, executor=executor, workers=workers)
     found: list[Answer] = []
-    done = 0
-    most = options.candidates * len(requests)
-    with progress("fitting candidates", most) as advance:
+    done, most, size = 0, options.candidates, BLOCK
+    if options.elements:
+        most, size = max(SMALL_BLOCK, most // len(requests)), SMALL_BLOCK
+    with progress("fitting candidates", most * len(requests)) as advance:
         for formula, request in requests.items():
             n_tried = 0
-            crystals = candidates_of(request, sampling, known, options.candidates, executor)
-            while block := list(itertools.islice(crystals, BLOCK)):
+            crystals = candidates_of(request, sampling, known, most, executor=executor, model=model)
+            while block := list(itertools.islice(crystals, size)):
                 fitted = solver.fit(formula, block, seed=sampling.seed)
                 found += fitted
                 n_tried += len(block)
@@ -134,19 +152,41 @@ def solve_pattern(
 def _solution(solver: Solver, found: list[Answer], formulas: list[str], n: int) -> Solution:
     ranked = sorted(found, key=lambda answer: answer.score)
     best = ranked[0]
-    if not best.likeness.fits:
+    fits, partly = best.likeness.fits, best.likeness.fits_in_part
+    if not fits and not partly:
         text = _nothing_fits(solver, best, found)
         likely = tuple(replace(answer, refined=solver.start(answer.crystal)) for answer in found[:n])
         return Solution(
             solver.pattern, solver.radiation, likely, fits=False, n_tried=len(found), conclusion=text
         )
     answers = tuple(itertools.islice(_distinct(ranked), n))
-    text = f"{best.formula} fits" if len(formulas) > 1 else "fits"
-    text += f": Rwp {best.likeness.rwp:.1%}, {best.likeness.expected:.1%} expected from noise"
     others = [answer for answer in ranked if answer.formula != best.formula and answer.likeness.fits]
+    text = " ".join([*([best.formula] if len(formulas) > 1 else []), _how_well(answers[0])])
     if others and others[0].score <= 1.1 * best.score:
         text += f"; {others[0].formula} fits nearly as well"
-    return Solution(solver.pattern, solver.radiation, answers, fits=True, n_tried=len(found), conclusion=text)
+    return Solution(
+        solver.pattern,
+        solver.radiation,
+        answers,
+        fits=fits,
+        n_tried=len(found),
+        conclusion=text,
+        partly=not fits,
+    )
+
+
+def _how_well(answer: Answer) -> str:
+    """Return how well an answer fits, and what is beside it."""
+    like = answer.likeness
+    text = "fits" if like.fits else "fits in part"
+    text += f": Rwp {like.rwp:.1%}, {like.expected:.1%} expected from noise"
+    if answer.phases:
+        text += ", with " + ", ".join(f"{phase.share:.0%} {phase.name}" for phase in answer.phases)
+    if not like.fits:
+        text += (
+            f"; {like.share_unexplained:.0%} of the peaks stay unexplained, perhaps those of another phase"
+        )
+    return text
 
 
 def _distinct(ranked: Sequence[Answer]) -> Iterator[Answer]:
@@ -182,8 +222,10 @@ def _nothing_fits(solver: Solver, best: Answer, found: Sequence[Answer]) -> str:
 
 def solve(
     pattern: str | os.PathLike[str] | PowderPattern,
-    formula: str,
+    formula: str | None = None,
     *,
+    elements: str | None = None,
+    phases: Sequence[str | os.PathLike[str]] = (),
     z: int | Literal["auto"] | None = None,
     space_group: int | str | None = None,
     wavelength: str | float | None = None,
@@ -199,6 +241,8 @@ def solve(
     Args:
         pattern: a file, see `diffraction.readers`, or a pattern.
         formula: such as `TiO2`, or several, `TiO2,Ti2O3`, of which the answer says which one fits.
+        elements: such as `Ti,O`, in place of a formula: formulas of known crystals are tried.
+        phases: CIF files of known phases, such as impurities, that the sample may have beside the crystal.
         z: formula units in the conventional cell; None: open.
         space_group: number or symbol; None: open.
         wavelength: `CuKa` (both lines), `CuKa1`, likewise MoKa and others, or Å; None: that of the file, else
@@ -225,7 +269,15 @@ def solve(
         )
     group = None if space_group is None else str(space_group)
     options = SolveOptions.build(
-        {"formula": formula, "z": z, "space_group": group, "candidates": candidates, "answers": answers}
+        {
+            "formula": formula,
+            "elements": elements,
+            "phases": tuple(phases),
+            "z": z,
+            "space_group": group,
+            "candidates": candidates,
+            "answers": answers,
+        }
     )
     with open_place(None, workers) as pool:
         return solve_pattern(

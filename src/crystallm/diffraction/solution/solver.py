@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crystallm.diffraction import fitting
@@ -13,6 +13,7 @@ from crystallm.diffraction.powder_model import PowderCrystal
 from crystallm.diffraction.profile import ProfileParameters
 from crystallm.diffraction.radiation import TUBES, Radiation, radiation_of
 from crystallm.diffraction.refinement import Fit, Refinement
+from crystallm.diffraction.solution.phases import FittedPhase, Phase, mass_shares, without
 from crystallm.errors import CrystallmError, TextError
 from crystallm.execution.mapping import run_tasks
 from crystallm.execution.tasks import Failure, Limits
@@ -29,6 +30,8 @@ PROMISING = 0.65
 """Largest Rwp of a cell whose coordinates are refined."""
 LIMITS = Limits(60.0)
 """Of one fit."""
+_HOMES = {"fit_cell": "fitting", "fit_coordinates": "fitting", "fit_phases": "solution.phases"}
+"""Module of each function of worker processes."""
 DIFFERENT, MUCH_BETTER = 0.02, 0.5
 """Another wavelength is proposed if it differs by this share, and lowers Rwp to this share."""
 
@@ -41,9 +44,10 @@ class Answer:
         formula: as requested.
         crystal: the candidate, as it was generated.
         refined: the same, with its parameters refined.
-        fit: of `refined`.
+        fit: of `refined`; `calculated` is with the other phases.
         likeness: of the measured and the calculated pattern.
         score: by which answers are ranked, the smallest first.
+        phases: known ones that the sample has beside the crystal.
     """
 
     formula: str
@@ -52,6 +56,7 @@ class Answer:
     fit: Fit
     likeness: Likeness
     score: float
+    phases: tuple[FittedPhase, ...] = ()
 
     @property
     def structure(self) -> Any:
@@ -70,6 +75,7 @@ class Solver:
     Args:
         pattern: measured.
         radiation: of the pattern.
+        phases: known ones that the sample may have beside the crystal.
         executor: where candidates are fitted; None: one process.
         workers: processes, without an executor.
 
@@ -82,10 +88,12 @@ class Solver:
         pattern: PowderPattern,
         radiation: Radiation,
         *,
+        phases: Sequence[Phase] = (),
         executor: Executor | None = None,
         workers: int | None = None,
     ) -> None:
         self.pattern, self.radiation = prepare(pattern), radiation
+        self._phases = phases
         self._executor, self._workers = executor, workers
         self._refinement = Refinement(self.pattern, radiation)
         self._shared = {
@@ -107,7 +115,17 @@ class Solver:
         for i, found in zip(promising, refined, strict=True):
             if not isinstance(found, Failure) and found["rwp"] < fits[i]["rwp"]:
                 fits[i] = found
+        self._add_phases(fits, promising)
         return [self._answer(formula, crystals[i], fits[i]) for i in sorted(fits)]
+
+    def _add_phases(self, fits: dict[int, dict[str, Any]], numbers: Sequence[int]) -> None:
+        """Refine some fits together with the known phases."""
+        if not self._phases:
+            return
+        records = [fitting.crystal_record(phase.crystal) for phase in self._phases]
+        tasks = [{"fit": fits[i], "phases": records} for i in numbers]
+        found = zip(numbers, self._run("fit_phases", tasks), strict=True)
+        fits |= {i: fit for i, fit in found if not isinstance(fit, Failure)}
 
     def start(self, crystal: Crystal) -> PowderCrystal:
         """Return the parameters of a crystal as it was generated. Raises TextError: it is broken."""
@@ -146,23 +164,31 @@ class Solver:
     def _run(self, function: str, tasks: Sequence[dict[str, Any]]) -> list[Any]:
         return run_tasks(
             self._executor,
-            f"crystallm.diffraction.fitting:{function}",
+            f"crystallm.diffraction.{_HOMES[function]}:{function}",
             [self._shared | task for task in tasks],
             workers=self._workers,
             limits=LIMITS,
         )
 
     def _answer(self, formula: str, crystal: Crystal, record: dict[str, Any]) -> Answer:
-        fit = self._refinement.run(
+        beside = record.get("phases", [])
+        rest = without(self.pattern, self.radiation, beside)
+        refinement = Refinement(rest, self.radiation) if beside else self._refinement
+        fit = refinement.run(
             fitting.crystal_of(record["crystal"]),
             ProfileParameters(**record["profile"]),
             displacement=record["displacement"],
             steps=0,
         )
+        fit = replace(fit, calculated=fit.calculated + self.pattern.intensity - rest.intensity)
         like = likeness(
             self.pattern, fit.peaks, self.pattern.intensity - fit.calculated, record["n_parameters"]
         )
-        return Answer(formula, crystal, fit.crystal, fit, like, like.rwp * record["penalty"])
+        phases = tuple(
+            FittedPhase(self._phases[found["index"]].name, fitting.crystal_of(found["crystal"]), share)
+            for found, share in zip(beside, mass_shares([record, *beside])[1:], strict=True)
+        )
+        return Answer(formula, crystal, fit.crystal, fit, like, like.rwp * record["penalty"], phases)
 
 
 def _powder_crystal(crystal: Crystal) -> PowderCrystal | None:
