@@ -78,14 +78,13 @@ def test_at_most_seven_modules_lie_beside_the_packages():
 
 
 def test_nothing_needs_more_of_pymatgen_than_its_core():
-    """`pymatgen.analysis` comes with the full pymatgen, which two extras alone install."""
+    """`pymatgen.analysis` comes with the full pymatgen, which an extra alone installs."""
     users = [
         name
         for name, path in house.modules().items()
         if "pymatgen.analysis" in path.read_text(encoding="utf-8")
     ]
-    # Phase diagrams, and powder patterns.
-    assert sorted(users) == ["thermodynamics.hull", "web.jobs.crystal_tasks"]
+    assert users == ["thermodynamics.hull"]
 
 
 BARE = (

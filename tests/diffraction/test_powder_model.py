@@ -7,7 +7,7 @@ import pytest
 
 import powder_patterns
 import real_crystals
-from crystallm.diffraction.powder_model import PowderCrystal, ReflectionSet
+from crystallm.diffraction.powder_model import PowderCrystal, ReflectionSet, powder_lines
 from crystallm.diffraction.radiation import radiation_of
 from crystallm.orbits import description
 
@@ -62,3 +62,15 @@ def test_the_second_wavelength_does_not_move_the_first():
         ReflectionSet(crystal, radiation, 80.0).intensities(crystal).two_theta for radiation in (both, one)
     ]
     assert angles[0] == pytest.approx(angles[1])
+
+
+def test_lines_are_those_of_another_program(textbook_structures):
+    xrd = pytest.importorskip("pymatgen.analysis.diffraction.xrd")
+    for structure in textbook_structures.values():
+        lines = powder_lines(structure, radiation_of("1.54184"), 5, 90)
+        other = xrd.XRDCalculator(1.54184).get_pattern(structure, two_theta_range=(5, 90))
+        strong = [(line.two_theta, line.intensity) for line in lines if line.intensity > 5]
+        expected = [(x, y) for x, y in zip(other.x, other.y, strict=True) if y > 5]
+        assert [angle for angle, _ in strong] == pytest.approx([x for x, _ in expected], abs=0.01)
+        assert [value for _, value in strong] == pytest.approx([y for _, y in expected], rel=0.12, abs=1)
+        assert lines[0].indices

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from crystallm.orbits.description import Description
 
 
+WEAKEST = 1e-5
+"""Intensity of a line that is listed, relative to the strongest."""
+
+
 class OrbitOfElement(NamedTuple):
     """An orbit: its element, and the index of its Wyckoff position."""
 
@@ -224,3 +228,54 @@ class ReflectionSet:
             slope = np.hstack(slopes) if slopes else np.zeros((len(squares), 0))
             by_coordinate = 2 * scale[:, None] * np.real(np.conj(amplitude)[:, None] * slope)
         return Intensities(two_theta, values, by_coordinate, -values * squares / 2)
+
+
+class PowderLine(NamedTuple):
+    """A line of a powder pattern: 2 theta (degrees), d (Å), intensity (100 for the strongest), indices.
+
+    Indices are h, k, l, or h, k, i, l of a hexagonal cell.
+    """
+
+    two_theta: float
+    d: float
+    intensity: float
+    indices: tuple[tuple[int, ...], ...]
+
+
+def powder_lines(structure: Structure, radiation: Radiation, low: float, high: float) -> list[PowderLine]:
+    """Return the lines of a structure between two angles (degrees), without displacements.
+
+    Reflections at one angle are one line, with one of each set of indices that differ in order and signs.
+    Lines weaker than `WEAKEST` are left out.
+    """
+    atoms = tuple(OrbitOfElement(site.specie.symbol, 0) for site in structure)
+    cell = np.array(structure.lattice.parameters)
+    crystal = PowderCrystal(space_groups.get(1), atoms, cell, structure.frac_coords.ravel())
+    reflections = ReflectionSet(crystal, radiation, high)
+    found = reflections.intensities(crystal)
+    spacings = 1 / np.sqrt(reflections.squares(crystal.cell))
+    rows: dict[float, list[int]] = {}
+    for i, angle in enumerate(found.two_theta.tolist()):
+        if low <= angle <= high:
+            rows.setdefault(round(angle, 3), []).append(i)
+    strongest = max((float(found.values[own].sum()) for own in rows.values()), default=0.0)
+    lines = []
+    for own in rows.values():
+        intensity = float(found.values[own].sum())
+        if intensity <= WEAKEST * strongest:
+            continue
+        present = [i for i in own if found.values[i] > WEAKEST * strongest / len(own)]
+        indices = sorted(reflections.indices[present].tolist())
+        if structure.lattice.is_hexagonal():
+            indices = [[h, k, -h - k, l] for h, k, l in indices]
+        sets = {tuple(sorted(map(abs, hkl))): tuple(hkl) for hkl in indices}
+        first = own[0]
+        lines.append(
+            PowderLine(
+                float(found.two_theta[first]),
+                float(spacings[first]),
+                100 * intensity / strongest,
+                tuple(sets.values()),
+            )
+        )
+    return lines

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FORMATS = ("cif", "poscar", "extxyz")
 """Formats of the files of a crystal."""
 
-RADIATION, WAVELENGTH = "CuKa", 1.54184
-"""Of powder patterns; the wavelength in Å, as pymatgen has it."""
+WAVELENGTH = 1.54184
+"""Of powder patterns: the mean of Cu K-alpha 1 and 2, Å."""
 TWO_THETA = (5.0, 90.0)
 """Range of powder patterns, degrees."""
 
@@ -217,23 +217,23 @@ def _tokens(task: Mapping[str, Any], vocabulary: tuple[str, ...]) -> list[list[A
 
 
 def powder_pattern(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute the powder X-ray pattern of `structure` with pymatgen, Cu K-alpha."""
-    from pymatgen.analysis.diffraction.xrd import XRDCalculator
-
+    """Compute the lines of the powder X-ray pattern of `structure`, Cu K-alpha."""
+    from crystallm.diffraction.powder_model import powder_lines
+    from crystallm.diffraction.radiation import radiation_of
     from crystallm.structures import conversion
 
     with quiet_libraries():
-        pattern = XRDCalculator(wavelength=RADIATION).get_pattern(
-            conversion.from_json(task["structure"]), two_theta_range=TWO_THETA
+        lines = powder_lines(
+            conversion.from_json(task["structure"]), radiation_of(str(WAVELENGTH)), *TWO_THETA
         )
     peaks = [
         {
-            "two_theta": round(float(x), 4),
-            "intensity": round(float(y), 3),
-            "d": round(float(d), 5),
-            "hkl": [list(map(int, plane["hkl"])) for plane in planes],
+            "two_theta": round(line.two_theta, 4),
+            "intensity": round(line.intensity, 3),
+            "d": round(line.d, 5),
+            "hkl": [list(indices) for indices in line.indices],
         }
-        for x, y, planes, d in zip(pattern.x, pattern.y, pattern.hkls, pattern.d_hkls, strict=True)
+        for line in lines
     ]
     return {"radiation": "Cu Kα", "wavelength": WAVELENGTH, "two_theta": list(TWO_THETA), "peaks": peaks}
 
