@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from served import MORSE, Served
+from web_requests import pattern_text
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
 BROWSER = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
@@ -333,6 +334,29 @@ def test_each_error_stands_beside_its_field_until_it_is_mended(page):
         page.fill(f"#{field}", GOOD[field])
         page.wait_for_selector(f"#{field}-error", state="hidden")
     assert page.is_hidden("#run")
+
+
+def test_a_pattern_is_solved(page, tmp_path):
+    visit(page)
+    path = tmp_path / "rutile.xy"
+    path.write_text(pattern_text(), encoding="utf-8")
+    page.fill("#formula", "TiO2")
+    page.set_input_files("#pattern", path)
+    page.wait_for_selector("#write:text('Solve the pattern')")
+    page.click(".more summary")
+    page.select_option("#crystals_from", "references")
+    page.click("#write")
+    page.wait_for_selector("#fit .unexplained")
+    written(page)
+    assert "fits: Rwp" in page.inner_text("#run-note")
+    assert "33.2" in page.inner_text("#fit p.unexplained")
+    assert "Rwp" in page.locator(".card").first.inner_text()
+    page.locator(".card .open").first.click()
+    page.wait_for_selector("#panel svg.fitted")
+    assert "expected from noise" in page.inner_text("#panel")
+    page.keyboard.press("Escape")
+    page.click("#no-pattern")
+    page.wait_for_selector("#write:text('Generate crystals')")
 
 
 def test_a_hexagonal_cell_has_peaks_of_four_indices(page):

@@ -48,7 +48,7 @@ ThisServer = Annotated[Server, Depends(server_of)]
 
 @router.post("", status_code=202, responses=PROBLEMS, response_model=JobState)
 async def submit(body: JobRequest, request: Request, server: ThisServer) -> Response:
-    """Submit a job: generate, search, relax or evaluate."""
+    """Submit a job: generate, search, solve, relax or evaluate."""
     server.require_network()
     record = check_request(server.services, body)
     job = server.jobs.submit(record, server.address_of(request), server.services.origin(record))
@@ -98,8 +98,8 @@ async def cancel(job_id: str, server: ThisServer) -> Response:
 async def events(job_id: str, request: Request, server: ThisServer) -> StreamingResponse:
     """The events of a job, as server-sent events.
 
-    They are `state`, `position`, `crystal`, `update`, `curve`, and of a search `progress`. With the header
-    Last-Event-ID the stream continues after that event.
+    They are `state`, `position`, `crystal`, `update`, `curve`, and of a search or a pattern `progress`. With
+    the header Last-Event-ID the stream continues after that event.
     """
     job = await find_job(server, job_id)
     address = server.address_of(request)

@@ -49,7 +49,10 @@ class ServerLimits(Options):
     max_simulations: int = Field(default=1000, ge=1)
     """Simulations of one search."""
     max_searches: int = Field(default=1, ge=1)
-    """Searches that run at the same time, each in a thread and processes of its own."""
+    """Searches and solutions of patterns that run at the same time, each in a thread and processes of its
+    own."""
+    max_candidates: int = Field(default=150, ge=1)
+    """Candidates of one pattern."""
     max_body_bytes: int = Field(default=1_000_000, ge=1000)
     """Size of a request's body."""
     body_timeout: float = Field(default=15.0, gt=0)

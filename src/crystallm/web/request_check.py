@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from crystallm.web.jobs.services import JobServices
     from crystallm.web.options import ServerLimits
-    from crystallm.web.schemas import GenerateRequest, JobRequest, SearchRequest
+    from crystallm.web.schemas import GenerateRequest, JobRequest, SearchRequest, SolveRequest
 
 
 def check_request(services: JobServices, request: JobRequest) -> dict[str, Any]:
@@ -34,12 +34,16 @@ def check_request(services: JobServices, request: JobRequest) -> dict[str, Any]:
         record["n"] = request.n or limits.max_samples
         if request.seed is None:
             record["seed"] = secrets.randbelow(schemas.MAX_SEED + 1)
+    elif isinstance(request, schemas.SolveRequest):
+        _check_pattern(services, request)
+        record["model"] = request.model or next(iter(services.models))
+        record["seed"] = request.seed or 0
     elif (n := len(request.structures)) > limits.max_structures:
         raise FieldError("structures", f"{n} structures: a job may have at most {limits.max_structures}")
     if isinstance(request, schemas.SearchRequest) and request.simulations > limits.max_simulations:
         message = f"simulations = {request.simulations}: a search may have at most {limits.max_simulations}"
         raise FieldError("simulations", message)
-    if not isinstance(request, schemas.EvaluateRequest):
+    if not isinstance(request, schemas.EvaluateRequest | schemas.SolveRequest):
         needed = isinstance(request, schemas.RelaxRequest | schemas.SearchRequest)
         record["energy"] = check_energy_model(services.energy_models, request.energy, needed=needed)
     if isinstance(request, schemas.GenerateRequest) and request.relax and request.energy is None:
@@ -78,14 +82,29 @@ def _check_sampling(services: JobServices, request: GenerateRequest | SearchRequ
     limits = services.limits
     if request.n is not None and request.n > limits.max_samples:
         raise FieldError("n", f"n = {request.n}: a job may have at most {limits.max_samples} crystals")
-    if request.model is not None and request.model not in services.models:
-        raise FieldError("model", f"no model {request.model!r}: there are {', '.join(services.models)}")
+    _check_model(services, request.model)
     if isinstance(request, schemas.GenerateRequest) and (
         request.formula is None or request.elements is not None
     ):
         _check_open_formula(request, limits)
     elif request.formula is not None:
         formula_check.read(request.formula, request.z, request.space_group, limits.max_cell_atoms)
+
+
+def _check_model(services: JobServices, name: str | None) -> None:
+    if name is not None and name not in services.models:
+        raise FieldError("model", f"no model {name!r}: there are {', '.join(services.models)}")
+
+
+def _check_pattern(services: JobServices, request: SolveRequest) -> None:
+    """Check a request for the crystal of a pattern; the pattern itself is read by its job."""
+    limits = services.limits
+    if request.candidates > limits.max_candidates:
+        message = f"candidates = {request.candidates}: a pattern may have at most {limits.max_candidates}"
+        raise FieldError("candidates", message)
+    _check_model(services, request.model)
+    for formula in request.formula.split(","):
+        formula_check.read(formula.strip(), request.z, request.space_group, limits.max_cell_atoms)
 
 
 def _check_open_formula(request: GenerateRequest, limits: ServerLimits) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from crystallm.diffraction.options import PatternOptions, SolveOptions, SolveReferenceOptions
 from crystallm.energy.options import EnergyModelOptions, RelaxOptions
 from crystallm.generation.request import CellOptions, Request, SamplingOptions
 from crystallm.options import same
@@ -51,7 +52,9 @@ class JobState(BaseModel):
     crystals: list[dict[str, Any]] = Field(default_factory=list)
     curve: list[dict[str, Any]] = Field(default_factory=list, description="Lowest energy by step, eV/atom.")
     progress: dict[str, Any] | None = Field(
-        default=None, description="Progress of a search: simulations, energy calls, texts, plausible ones."
+        default=None,
+        description="Progress of a search: simulations, energy calls, texts, plausible ones; of a pattern: "
+        "candidates that are fitted.",
     )
 
 
@@ -86,8 +89,8 @@ class EnergyRequest(BaseModel):
     )
 
 
-class CellRequest(EnergyRequest):
-    """A request for crystals of a model."""
+class ModelRequest(BaseModel):
+    """A request for crystals of a model, in a cell."""
 
     z: Z = same(
         CellOptions,
@@ -113,6 +116,10 @@ class CellRequest(EnergyRequest):
         default=None,
         description="One of the models of this server; null for the first of them.",
     )
+
+
+class CellRequest(ModelRequest, EnergyRequest):
+    """A request for crystals of a model that may be ranked by energy."""
 
 
 class GenerateRequest(CellRequest):
@@ -168,6 +175,33 @@ class SearchRequest(CellRequest):
     )
 
 
+class SolveRequest(ModelRequest):
+    """Find the crystal of a powder pattern."""
+
+    model_config = _config(
+        {"kind": "solve", "formula": "NaCl", "pattern_text": "5.00 102\n5.02 98\n", "pattern_name": "salt.xy"}
+    )
+
+    kind: Literal["solve"]
+    formula: Formula = same(SolveOptions, "formula", default=...)
+    pattern_text: str = Field(min_length=1, description="Text of the file: a table, .xrdml or pdCIF.")
+    pattern_name: str = Field(
+        default="pattern.xy",
+        max_length=200,
+        description="Name of the file, whose ending decides how it is read.",
+    )
+    wavelength: Annotated[str, Field(max_length=20)] | None = same(PatternOptions, "wavelength")
+    radiation: Literal["xray", "neutron"] = same(PatternOptions, "radiation")
+    phase_cifs: list[Annotated[str, Field(min_length=1, max_length=200_000)]] = Field(
+        default_factory=list,
+        max_length=10,
+        description="CIFs of phases that the sample may have beside the crystal; those found are refined.",
+    )
+    crystals_from: Literal["network", "references", "both"] = same(SolveReferenceOptions, "crystals_from")
+    candidates: int = same(SolveOptions, "candidates")
+    answers: int = same(SolveOptions, "answers", le=20)
+
+
 class RelaxRequest(EnergyRequest):
     """Relax structures to the nearest minimum of an energy model."""
 
@@ -194,10 +228,11 @@ class EvaluateRequest(BaseModel):
     )
 
 
-JobRequest = GenerateRequest | SearchRequest | RelaxRequest | EvaluateRequest
+JobRequest = GenerateRequest | SearchRequest | SolveRequest | RelaxRequest | EvaluateRequest
 KINDS: dict[str, type[JobRequest]] = {
     "generate": GenerateRequest,
     "search": SearchRequest,
+    "solve": SolveRequest,
     "relax": RelaxRequest,
     "evaluate": EvaluateRequest,
 }

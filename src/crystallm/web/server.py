@@ -90,6 +90,8 @@ class Server:
                 "atoms": limits.max_cell_atoms,
                 "structures": limits.max_structures,
                 "simulations": limits.max_simulations,
+                "candidates": limits.max_candidates,
+                "body": limits.max_body_bytes,
                 "per_address": limits.max_jobs_per_address,
             },
             "elements": formula_check.element_facts(),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from crystallm.web.options import ServerLimits
 
 _LOG = logging.getLogger(__name__)
-_SEARCH = "search"  # the kind of which only a few run at a time
+_THREADED = ("search", "solve")  # kinds in threads of their own, of which only a few run at a time
 _MAX_FINISHED = 64  # finished jobs whose events stay in memory
 _SWEEP_SECONDS = 600.0
 _TYPICAL_SECONDS = 4.0  # of a job, before any has run
@@ -209,13 +209,13 @@ class JobQueue:
         return max(1, min(120, round(self._mean_seconds * turns)))
 
     def _can_start(self, request: dict[str, Any]) -> bool:
-        """Whether a job could start now. Searches have fewer slots, and do not hold up other kinds."""
+        """Whether a job could start now. Searches and patterns have fewer slots, and hold up no other."""
         if self.n_running >= self.limits.max_running:
             return False
-        if request["kind"] != _SEARCH:
+        if request["kind"] not in _THREADED:
             return True
         running = [job.request["kind"] for job in self._active.values() if job.task is not None]
-        return running.count(_SEARCH) < self.limits.max_searches
+        return sum(map(running.count, _THREADED)) < self.limits.max_searches
 
     def _start_next(self) -> None:
         for job in tuple(self._waiting):

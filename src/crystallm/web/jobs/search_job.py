@@ -20,11 +20,10 @@ from crystallm.generation.request import SamplingOptions
 from crystallm.structure_search.options import SearchOptions, sampling_of
 from crystallm.structure_search.search import Search
 from crystallm.web.jobs.ranking import rank
-from crystallm.web.jobs.services import StopSignal
 from crystallm.web.request_check import generation_request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -43,10 +42,6 @@ TIME_SHARE = 0.8
 """Share of a job's time in which a search begins rounds, so that it ends in time, with results."""
 
 
-class _StoppedError(Exception):
-    """The job has ended."""
-
-
 async def run(services: JobServices, job: Job, request: SearchRequest) -> None:
     """Run a search.
 
@@ -54,16 +49,8 @@ async def run(services: JobServices, job: Job, request: SearchRequest) -> None:
         CrystallmError: the energy model cannot be loaded, the results cannot be stored, or the journal of the
             search cannot be read.
     """
-    loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[Item | None] = asyncio.Queue()
-    stop = StopSignal()
 
-    def put(item: Item) -> None:
-        if stop.is_set():
-            raise _StoppedError
-        loop.call_soon_threadsafe(arrived.put_nowait, item)
-
-    def work(executor: Executor) -> str:
+    def work(executor: Executor, put: Callable[[Item], None]) -> str:
         try:
             search = build_search(services, request, job.search_log)
             search.executor = executor
@@ -78,21 +65,15 @@ async def run(services: JobServices, job: Job, request: SearchRequest) -> None:
         return search.stopped
 
     report = SearchReport(services, job, request, await asyncio.to_thread(job.results))
-    future = services.search_threads.run(work, stop)
-    future.add_done_callback(lambda _: arrived.put_nowait(None))
     note = ""
-    try:
-        while (item := await arrived.get()) is not None:
+    async with services.search_threads.stream(work) as stream:
+        async for item in stream:
             if isinstance(item, str):
                 note = item
                 job.set_state("running", note=note, total=request.simulations)
             else:
                 await report.add_round(*item)
-        stopped = await future
-    finally:
-        if not future.done():
-            stop.set()
-            future.cancel()
+        stopped = stream.result
     await rank(services, job, report.summaries, by_energy=True)
     if reason := stopped or report.time_limit_reason():
         job.set_state("running", note=f"{note}; ended early: {reason}", total=request.simulations)

@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from crystallm.crystals.ranking import probability_of
 from crystallm.energy import calculations, protocol, worker
@@ -64,10 +64,10 @@ class SearchThreads:
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="crystallm-search")
         self._pools: dict[int, ProcessPool] = {}  # by thread
 
-    def run(self, search: Callable[[Executor], str], stop: StopSignal) -> asyncio.Future[str]:
+    def run(self, search: Callable[[Executor], Any], stop: StopSignal) -> asyncio.Future[Any]:
         """Run a search with the pool of its thread; `stop` ends its processes as well."""
 
-        def run_in_thread() -> str:
+        def run_in_thread() -> Any:
             thread = threading.get_ident()
             pool = self._pools.setdefault(thread, ProcessPool(1))
 
@@ -80,6 +80,10 @@ class SearchThreads:
 
         return asyncio.get_running_loop().run_in_executor(self._threads, run_in_thread)
 
+    def stream(self, work: Callable[[Executor, Callable[[Any], None]], Any]) -> ThreadStream:
+        """Return the stream of a function in a thread; see there."""
+        return ThreadStream(self, work)
+
     def close(self, *, wait: bool = False) -> None:
         """End the processes now, and the threads as soon as their rounds are over."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -87,6 +91,51 @@ class SearchThreads:
             pool.kill()
         if wait:
             self._threads.shutdown(wait=True)
+
+
+class _StoppedError(Exception):
+    """The job has ended."""
+
+
+class ThreadStream:
+    """What a function in a thread reports, as it reports it; leaving the context ends the function.
+
+    Args:
+        work: takes an executor, and a function that reports an item, which raises where the job has ended.
+
+    Attributes:
+        result: what the function returned, after all items.
+    """
+
+    def __init__(
+        self, threads: SearchThreads, work: Callable[[Executor, Callable[[Any], None]], Any]
+    ) -> None:
+        self.result: Any = None
+        self._threads, self._work = threads, work
+        self._stop = StopSignal()
+        self._arrived: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+
+        def put(item: Any) -> None:
+            if self._stop.is_set():
+                raise _StoppedError
+            loop.call_soon_threadsafe(self._arrived.put_nowait, item)
+
+        self._future = self._threads.run(lambda executor: self._work(executor, put), self._stop)
+        self._future.add_done_callback(lambda _: self._arrived.put_nowait(None))
+        return self
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while (item := await self._arrived.get()) is not None:
+            yield item
+        self.result = await self._future
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._future.done():
+            self._stop.set()
+            self._future.cancel()
 
 
 class JobServices:

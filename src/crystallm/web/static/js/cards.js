@@ -134,7 +134,8 @@ export class Cards {
     ] : [];
     if (crystal.energy !== undefined) rows.push(["eV/atom", crystal.energy === null ? crystal.energy_reason ?? "–" : number(crystal.energy, 3)]);
     if (crystal.energy_call) rows.push(["found", `try ${crystal.simulation}, energy ${crystal.energy_call}`]);
-    if (crystal.relative) rows.push(["probability", `${number(100 * crystal.probability, 0)} %`]);
+    if (crystal.fit) rows.push(["Rwp", `${number(100 * crystal.fit.rwp, 1)} %`], ["similarity", number(crystal.fit.similarity, 3)], ["unexplained", `${number(100 * crystal.fit.share_unexplained, 0)} %`]);
+    else if (crystal.relative) rows.push(["probability", `${number(100 * crystal.probability, 0)} %`]);
     else if (crystal.log_likelihood !== undefined) rows.push(["log-likelihood, nats", number(crystal.log_likelihood, 1)]);
     return [
       h("div", { class: "head" },

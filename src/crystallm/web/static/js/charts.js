@@ -50,6 +50,36 @@ export function pattern(found, place) {
   return made;
 }
 
+/** A fit: measured points, calculated line, their difference below, and marks at unexplained peaks. */
+export function fit(found, place) {
+  const width = fitting(place, CURVE);
+  const [height, left, bottom, top, low] = [320, 40, 34, 14, 70];
+  const [first, step] = found.two_theta;
+  const last = first + step * (found.measured.length - 1);
+  const most = Math.max(...found.measured, ...found.calculated);
+  const least = Math.min(0, ...found.measured);
+  const x = (angle) => left + ((angle - first) / (last - first)) * (width - left - 6);
+  const scale = (height - bottom - top - low) / (most - least || 1);
+  const y = (value) => height - bottom - low - (value - least) * scale;
+  const path = (values, at) => values.map((value, i) => `${i ? "L" : "M"}${x(first + step * i).toFixed(1)},${at(value).toFixed(1)}`).join("");
+  const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart fitted", role: "img", "aria-label": `Measured and calculated pattern, Rwp ${number(100 * found.rwp, 1)} %, ${found.unexplained.length} unexplained peaks` });
+  for (const angle of steps(first, last, width / 65)) {
+    made.append(svg("line", { class: "grid", x1: x(angle), x2: x(angle), y1: top, y2: height - bottom }));
+    made.append(svg("text", { x: x(angle), y: height - bottom + 16, "text-anchor": "middle" }, String(angle)));
+  }
+  made.append(svg("text", { x: (left + width) / 2, y: height - 2, "text-anchor": "middle" }, `2θ, degrees (${found.radiation})`));
+  made.append(svg("text", { x: 12, y: (height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(height - bottom) / 2})` }, "intensity"));
+  const middle = height - bottom - low / 2;
+  made.append(svg("line", { class: "axis", x1: left, x2: width - 6, y1: middle, y2: middle }));
+  made.append(svg("path", { class: "difference", d: path(found.measured.map((value, i) => value - found.calculated[i]), (value) => Math.max(top, Math.min(height - bottom, middle - value * scale))) }));
+  made.append(svg("path", { class: "measured", d: path(found.measured, y) }));
+  made.append(svg("path", { class: "step", d: path(found.calculated, y) }));
+  for (const peak of found.unexplained) {
+    made.append(svg("path", { class: "unexplained", d: `M${x(peak.two_theta).toFixed(1)},${top}l-4,-8h8z` }, svg("title", {}, `unexplained: ${number(peak.two_theta)}°, d ${number(peak.d, 3)} Å`)));
+  }
+  return made;
+}
+
 /** The strongest peaks as a table. */
 export function peaks(found, most = 12) {
   const strongest = [...found.peaks].sort((one, other) => other.intensity - one.intensity).slice(0, most);

@@ -3,6 +3,7 @@ import * as api from "./api.js";
 import { shown, shownCell } from "./cards.js";
 import * as charts from "./charts.js";
 import { $, fill, h } from "./dom.js";
+import * as powder from "./powder.js";
 import { large, legend } from "./scene.js";
 import { cell, formula, group, number, plural, sentence } from "./typeset.js";
 
@@ -36,8 +37,8 @@ export function open(job, crystal) {
         event.target.textContent = before ? "Relaxed" : "As written";
       } }, "As written"),
       scene && h("button", { type: "button", class: "quiet", onclick: () => scene.reset() }, "Reset view")));
-  const tabs = [["Facts", facts], ["Symmetry", symmetry], ["X-ray", xray], ["Text", text], ["Download", files]]
-    .filter(([name]) => crystal.structure || name === "Facts" || name === "Text");
+  const tabs = [...(crystal.fit ? [["Fit", fitted]] : []), ["Facts", facts], ["Symmetry", symmetry], ["X-ray", xray], ["Text", text], ["Download", files]]
+    .filter(([name]) => crystal.structure || name === "Fit" || name === "Facts" || name === "Text");
   const side = h("div", { class: "side" });
   fill(dialog, h("div", { class: "detail-head" }, title(crystal, "detail-title", now), closer(dialog)),
     h("div", { class: "detail-body" }, picture, side));
@@ -106,7 +107,7 @@ function facts(job, crystal) {
     ["rank", crystal.rank ? `#${crystal.rank}` : null],
     ["samples that agree", crystal.cluster_size ?? null],
     ["made of", crystal.relative ? [formula(crystal.relative.formula), `, ${crystal.relative.id} of ${crystal.relative.source}, distance ${number(crystal.relative.distance, 2)}`] : null],
-    ["probability", crystal.relative ? `${number(100 * crystal.probability, 1)} %` : null],
+    ["probability", crystal.relative && crystal.probability !== undefined ? `${number(100 * crystal.probability, 1)} %` : null],
     ["log-likelihood", crystal.relative || crystal.log_likelihood === undefined ? null : `${number(crystal.log_likelihood, 2)} nats, ${plural(crystal.n_tokens, "token")}`],
     ["request", crystal.request ? sentence(crystal.request) : null],
     ["model, seed, sample", crystal.model ? `${crystal.model}, ${crystal.seed}, ${crystal.sample_index}` : null],
@@ -135,6 +136,12 @@ function symmetry(job, crystal) {
         h("td", {}, legend([orbit.element])), h("td", {}, orbit.wyckoff), [0, 1, 2].map((axis) => fixed(orbit, axis))))))),
     h("p", { class: "hint" }, `Coloured coordinates are free: ${crystal.relative ? "those of the known crystal" : "the network chose them"}. The others follow from the position.`),
   ];
+}
+
+function fitted(job, crystal) {
+  const place = h("figure", { class: "fit" });
+  requestAnimationFrame(() => fill(place, powder.figure(crystal, place.clientWidth)));
+  return [place, list(powder.rows(crystal.fit))];
 }
 
 function xray(job, crystal) {

@@ -2,11 +2,12 @@
 import * as api from "./api.js";
 import { $, fill, h, later } from "./dom.js";
 import { GroupField } from "./groups.js";
+import { PatternField } from "./powder.js";
 import { legend } from "./scene.js";
 import { build, withElement } from "./table.js";
 import { formula as typeset, group, plural } from "./typeset.js";
 
-const FIELDS = ["formula", "z", "n", "space_group", "energy", "relax", "crystals_from", "temperature", "simulations", "seed", "model", "kind"];
+const FIELDS = ["formula", "z", "n", "space_group", "energy", "relax", "crystals_from", "temperature", "simulations", "seed", "model", "pattern", "wavelength", "kind"];
 /** Fields as they are called in an address, and what they are where it does not say. */
 const ADDRESS = { formula: "", z: "", space_group: "", n: "8", temperature: "1", crystals_from: "auto", energy: "", relax: "", search: "", simulations: "100", seed: "", model: "" };
 
@@ -19,6 +20,7 @@ export class Form {
     this.groups = new GroupField($("space_group"), $("groups"), about.space_groups, () => this.changed("space_group"));
     this.table = build($("elements"), about.elements, (symbol) => this.add(symbol));
     this.read = later(220, () => this.reading());
+    this.pattern = new PatternField(about.limits.body, () => this.changed("pattern"), (message) => this.error("pattern", message));
     this.lists();
     this.wire();
   }
@@ -51,11 +53,12 @@ export class Form {
     this.form.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !$("elements").hidden) { this.showTable(false); opener.focus(); }
     });
-    this.form.addEventListener("submit", (event) => {
+    $("wavelength").addEventListener("input", () => this.error("wavelength", ""));
+    this.form.addEventListener("submit", async (event) => {
       event.preventDefault();
       this.showTable(false);
       const request = this.request();
-      if (request) this.submit(request);
+      if (request) this.submit(this.pattern.chosen ? { ...request, ...await this.pattern.values() } : request);
     });
   }
 
@@ -75,19 +78,27 @@ export class Form {
     $("relax-line").hidden = !energy;
     const search = this.about.search && $("search").checked;
     $("simulations-field").hidden = !search;
-    $("n").closest(".field").hidden = search;
+    const solve = this.pattern.chosen;
+    $("n").closest(".field").hidden = search || solve;
+    $("energy-field").hidden = solve || !this.about.energies.length;
+    $("write").textContent = solve ? "Solve the pattern" : "Generate crystals";
     if (search) {
       $("relax-line").hidden = true;
       if (name === "search") $("simulations-field").closest("details").open = true;
     }
-    if (["formula", "z", "space_group"].includes(name)) this.read();
+    if (["formula", "z", "space_group", "pattern"].includes(name)) this.read();
+  }
+
+  /** The first of several formulas that a pattern may have. */
+  first(text) {
+    return (this.pattern.chosen ? text.split(",")[0] : text).trim();
   }
 
   /** Ask how the formula is understood, and show it. */
   async reading() {
     this.pending?.abort();
     this.pending = new AbortController();
-    const formula = $("formula").value.trim();
+    const formula = this.first($("formula").value);
     const wrong = (name, message) => {
       for (const field of ["formula", "z", "space_group"]) this.error(field, field === name ? message : "");
     };
@@ -179,6 +190,10 @@ export class Form {
       space_group: group === "" ? null : /^\d+$/.test(group) ? Number(group) : group,
       model: $("model").value || null, energy,
     };
+    if (this.pattern.chosen) {
+      const from = $("crystals_from").value;
+      return { formula, seed, z: base.z, space_group: base.space_group, model: base.model, crystals_from: from === "auto" ? "both" : from };
+    }
     if (search) return { kind: "search", ...base, simulations };
     return { kind: "generate", ...base, n, crystals_from: $("crystals_from").value, temperature: Number($("temperature").value), relax: energy !== null && $("relax").checked };
   }

@@ -46,9 +46,10 @@ async function start() {
   let routed; // the query that is shown: a fragment alone is no other request
   const cards = new Cards((crystal) => open(run.id, crystal), compare);
   const form = new Form(about, (request) => {
-    const query = Form.query(request);
-    history.pushState(null, "", `?${query}`);
-    routed = location.search;
+    if (request.kind !== "solve") { // an address holds no pattern
+      history.pushState(null, "", `?${Form.query(request)}`);
+      routed = location.search;
+    }
     $("seed").value = "";
     run.begin(request);
   });

@@ -4,6 +4,7 @@ import * as charts from "./charts.js";
 import { $, fill, h } from "./dom.js";
 import { shown } from "./cards.js";
 import { Form } from "./form.js";
+import * as powder from "./powder.js";
 import { legend } from "./scene.js";
 import { plural, sentence } from "./typeset.js";
 
@@ -25,6 +26,7 @@ export class Run {
     addEventListener("resize", () => {
       this.width = 0;
       if (this.curve.length) this.draw();
+      if (this.best) this.drawFit();
     });
   }
 
@@ -60,6 +62,7 @@ export class Run {
     this.progress = null;
     this.state = "sent";
     this.curve = [];
+    this.best = null;
     this.began = performance.now();
     $("welcome").hidden = true;
     $("run").hidden = false;
@@ -68,6 +71,8 @@ export class Run {
     $("job-error").hidden = true;
     $("resume").hidden = true;
     $("curve").hidden = true;
+    $("fit").hidden = true;
+    $("copy").hidden = request.kind === "solve";
     fill($("legend"));
     $("cards").dataset.job = "";
     this.cards.clear(request.n ?? 0);
@@ -125,7 +130,8 @@ export class Run {
     if (data.note) fill($("run-note"), sentence(data.note));
     if (data.total) this.total = data.total;
     if (data.state === "queued") this.words("Waiting for its turn…");
-    if (data.state === "running") this.words(data.note && !this.progress ? "Generating…" : data.note ? "Ranking…" : "Preparing…");
+    if (data.state === "running" && this.request.kind === "solve") this.words(data.note ? "Reporting the answers…" : "Fitting candidates…");
+    else if (data.state === "running") this.words(data.note && !this.progress ? "Generating…" : data.note ? "Ranking…" : "Preparing…");
     if (!(data.state in ENDS)) return;
     $("cancel").hidden = true;
     $("resume").hidden = data.state !== "interrupted";
@@ -140,6 +146,12 @@ export class Run {
     this.cards.add(crystal);
     if (crystal.composition && !$("legend").children.length) fill($("legend"), legend(crystal.composition.map(([symbol]) => symbol)));
     $("zip").disabled = false;
+    if (crystal.fit && crystal.number === 0 && crystal.formula) {
+      this.best = crystal;
+      $("fit").hidden = false;
+      this.drawFit();
+    }
+    if (this.request.kind === "solve") return;
     if (this.request.kind !== "search") this.words(`${this.cards.crystals.size} of ${plural(this.total, "crystal")}: ${crystal.space_group ?? "no crystal"}${crystal.plausible ? ", plausible" : ""}`);
   }
 
@@ -147,6 +159,11 @@ export class Run {
     this.curve.push(point);
     $("curve").hidden = false;
     this.draw();
+  }
+
+  /** The chart of the best answer of a pattern. */
+  drawFit() {
+    fill($("fit"), powder.figure(this.best, $("fit").clientWidth - 32));
   }
 
   draw() {
@@ -161,11 +178,16 @@ export class Run {
   further(progress) {
     this.progress = progress;
     if (this.curve.length) this.draw();
+    if (this.request.kind === "solve") {
+      this.words(`${progress.candidates} of at most ${plural(progress.total, "candidate")} fitted`);
+      return;
+    }
     this.words(`${progress.simulations} of ${plural(this.total, "simulation")}: ${progress.plausible} plausible, ${this.cards.crystals.size} distinct, ${progress.energy_calls} energies`);
   }
 
   summary() {
     const all = [...this.cards.crystals.values()];
+    if (this.request.kind === "solve") return all.length ? `${plural(all.length, "answer")} · ${((performance.now() - this.began) / 1000).toFixed(1)} s` : "";
     if (!all.length) return this.progress ? `No plausible crystal in ${plural(this.progress.simulations, "simulation")}` : "";
     const distinct = new Set(all.map((one) => one.cluster).filter((one) => one !== null && one !== undefined)).size;
     const parts = [plural(all.length, "crystal"), `${all.filter((one) => one.plausible).length} plausible`];
@@ -176,13 +198,15 @@ export class Run {
 
   words(text) {
     $("status").textContent = text;
-    const done = this.request.kind === "search" ? this.progress?.simulations ?? 0 : this.cards.crystals.size;
-    const share = this.total ? done / this.total : 0;
+    const counted = { search: "simulations", solve: "candidates" }[this.request.kind];
+    const done = counted ? this.progress?.[counted] ?? 0 : this.cards.crystals.size;
+    const total = this.request.kind === "solve" ? this.progress?.total : this.total;
+    const share = total ? Math.min(1, done / total) : 0;
     const bar = $("progress");
     bar.classList.remove("over");
     bar.firstElementChild.style.width = `${Math.round(100 * share)}%`;
     bar.setAttribute("aria-valuenow", done);
-    bar.setAttribute("aria-valuemax", this.total);
+    bar.setAttribute("aria-valuemax", total ?? 0);
   }
 
   /** An error: beside its field, or above the cards. */
