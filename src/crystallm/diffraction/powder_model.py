@@ -88,6 +88,12 @@ class PowderCrystal:
         return len(self.cell) + len(self.coordinates)
 
     @property
+    def n_primitive(self) -> int:
+        """Atoms of the primitive cell."""
+        n = sum(self.group.wyckoff[orbit.position].multiplicity for orbit in self.orbits)
+        return n // int((self.group.rotations == np.eye(3)).all(axis=(1, 2)).sum())
+
+    @property
     def density(self) -> float:
         """Atoms per Å^3."""
         n = sum(self.group.wyckoff[orbit.position].multiplicity for orbit in self.orbits)

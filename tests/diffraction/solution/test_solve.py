@@ -12,6 +12,7 @@ from crystallm.diffraction.options import SolveOptions, SolveReferenceOptions
 from crystallm.diffraction.pattern import PowderPattern
 from crystallm.diffraction.radiation import radiation_of
 from crystallm.diffraction.solution import candidates, solve
+from crystallm.diffraction.solution.solver import Answer
 from crystallm.errors import CrystallmError, InputError
 from crystallm.execution.pool import Inline
 from crystallm.generation.request import SamplingOptions
@@ -133,6 +134,25 @@ def test_the_python_function_takes_arrays_and_files(known, tmp_path, inline):
     assert inline
     assert [len(s.answers) for s in (from_file, from_arrays)] == [1, 1]
     assert from_file.answers[0].score == pytest.approx(from_arrays.answers[0].score, rel=1e-3)
+
+
+def test_of_nearly_equal_answers_the_smallest_cell_is_first():
+    small = powder_patterns.rutile()
+    large = powder_patterns.crystal(1, "Ti 1a " * 4 + "O 1a " * 8, [4.6, 4.6, 5.9, 90, 90, 90], [0.1] * 36)
+    face = powder_patterns.crystal(225, "Na 4a Cl 4b", [5.64], [])
+    assert [crystal.n_primitive for crystal in (small, large, face)] == [6, 12, 2]
+
+    def answer(crystal, score, formula="TiO2"):
+        return Answer(formula, None, crystal, None, None, score)
+
+    best, near, far, other = (
+        answer(large, 0.200),
+        answer(small, 0.209),
+        answer(small, 0.211),
+        answer(face, 0.201, "NaCl"),
+    )
+    assert solve.rank([far, best, near, other]) == [near, best, other, far]
+    assert solve.rank([far, best]) == [best, far]
 
 
 def test_no_candidate_is_an_error(known):

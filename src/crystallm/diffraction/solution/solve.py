@@ -4,7 +4,8 @@
     cell         found and refined for each candidate (see `cell_search`, `refinement`)
     coordinates  refined for those of smallest Rwp
     rank         by Rwp sqrt(n / (n - p)), n the reflections that the pattern keeps apart and p the free
-                 parameters of the crystal: a cell of low symmetry with many coordinates fits anything
+                 parameters of the crystal: a cell of low symmetry with many coordinates fits anything;
+                 of those nearly as good, the one with the smallest primitive cell is first
     phases       known ones are refined beside these (see `phases`)
     nothing fits if no crystal is `Likeness.fits` or, with another phase that is not known, `fits_in_part`:
                  answers then are the candidates as they were, in the order of their likelihood
@@ -56,7 +57,7 @@ COMPARED = 60
 DENSITY = 0.03
 """Relative difference of density above which refined crystals are not equal; to compare them takes longer."""
 NEARLY = 1.05
-"""Answers of a score up to this times the best one's are nearly as good."""
+"""Answers of a score up to this times the best one's are nearly as good; the smallest cell is first."""
 LIKELY = 3
 """Candidates that are fitted under other wavelengths if nothing fits."""
 
@@ -150,7 +151,7 @@ def solve_pattern(
 
 
 def _solution(solver: Solver, found: list[Answer], formulas: list[str], n: int) -> Solution:
-    ranked = sorted(found, key=lambda answer: answer.score)
+    ranked = rank(found)
     best = ranked[0]
     fits, partly = best.likeness.fits, best.likeness.fits_in_part
     if not fits and not partly:
@@ -173,6 +174,18 @@ def _solution(solver: Solver, found: list[Answer], formulas: list[str], n: int) 
         conclusion=text,
         partly=not fits,
     )
+
+
+def rank(found: Sequence[Answer]) -> list[Answer]:
+    """Return answers in the order of their scores, of nearly as good ones that of the smallest cell first.
+
+    A larger cell holds its smaller one with small shifts of atoms, which fit as well and mean nothing.
+    """
+    ranked = sorted(found, key=lambda answer: answer.score)
+    best = ranked[0]
+    equal = [a for a in ranked if a.formula == best.formula and a.score <= NEARLY * best.score]
+    first = min(equal, key=lambda answer: (answer.refined.n_primitive, answer.score))
+    return [first, *(answer for answer in ranked if answer is not first)]
 
 
 def _how_well(answer: Answer) -> str:
