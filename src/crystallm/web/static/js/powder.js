@@ -1,7 +1,7 @@
 /* A measured powder pattern: its field in the form, and what its fit shows. */
 import * as charts from "./charts.js";
 import { $, fill, h } from "./dom.js";
-import { formula, number } from "./typeset.js";
+import { formula, group, number } from "./typeset.js";
 
 const SHOWN = 12; // unexplained peaks, at most
 const read = (file) => file.text();
@@ -62,7 +62,7 @@ function unexplained(fit) {
 /** The chart of a fit with its caption. */
 export function figure(crystal, place) {
   return [
-    h("figcaption", {}, formula(crystal.formula), ` ${crystal.space_group ?? ""}: measured (points), calculated (line), difference (below)`),
+    h("figcaption", {}, formula(crystal.formula), " ", crystal.space_group ? group(crystal.space_group) : null, ": measured (points), calculated (line), difference (below)"),
     charts.fit(crystal.fit, place), unexplained(crystal.fit),
   ];
 }
