@@ -78,7 +78,7 @@ def generate(
     template: Structure | str | os.PathLike[str] | None = None,
     prompt: str | None = None,
     conditions: Mapping[str, float | tuple[float, float]] | Sequence[str] | None = None,
-    guidance: float = 1.0,
+    guidance: float = 2.0,
     settings: SamplingOptions | None = None,
     selection: SelectionOptions | None = None,
     known: ReferenceOptions | None = None,

@@ -142,7 +142,7 @@ class SamplingOptions(ModelNameOptions):
     """Sample from the k most likely tokens; none: from all."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Sample from the most likely tokens that together reach this probability; none: from all."""
-    guidance: float = Field(default=1.0, ge=0, le=20, allow_inf_nan=False)
+    guidance: float = Field(default=2.0, ge=0, le=20, allow_inf_nan=False)
     """Strength of --condition: 1 samples from the trained distribution; above 1, crystals follow the
     conditions more closely and vary less, at twice the time; 0 ignores them."""
     seed: int = same(
