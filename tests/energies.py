@@ -175,6 +175,18 @@ def sleeper():
     return _Sleeper()
 
 
+class _Slow(Morse):
+    """Takes a tenth of a second for each crystal."""
+
+    def one(self, structure, forces):
+        time.sleep(0.1)
+        return super().one(structure, forces)
+
+
+def slow():
+    return _Slow()
+
+
 class _Told(Morse):
     """Notes each crystal that it is asked about in the file that the environment names.
 

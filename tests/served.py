@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 OVER = {"done", "failed", "cancelled", "interrupted"}
-MORSE = "energies:morse"
+MORSE, SLOW = "energies:morse", "energies:slow"
 
 
 class Answer(NamedTuple):
@@ -63,7 +63,7 @@ class Served:
                     "--models",
                     str(model),
                 ),
-                *("--out", str(out), "--energy-models", MORSE, "--check-workers", "1", *options),
+                *("--out", str(out), "--energy-models", f"{MORSE},{SLOW}", "--check-workers", "1", *options),
             ],
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             stdout=self._log,

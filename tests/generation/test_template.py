@@ -51,7 +51,7 @@ def test_elements_of_equal_counts_are_matched_by_electronegativity(textbook_stru
 
 
 def test_a_distortion_within_the_tolerance_keeps_the_symmetry(textbook_structures):
-    bent = textbook_structures["rutile"]
+    bent = textbook_structures["rutile"].copy()
     bent.translate_sites([2], [0.004, 0, 0])
     assert "(P4_2/mnm)" in ORBITS.text(template.template_prompt(bent, "SnO2", ORBITS))
     assert "(P4_2/mnm)" not in ORBITS.text(template.template_prompt(bent, "SnO2", ORBITS, symprec=1e-3))

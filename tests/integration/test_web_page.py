@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from served import MORSE, Served
+from served import MORSE, SLOW, Served
 from web_requests import pattern_text
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
@@ -370,7 +370,7 @@ def test_a_hexagonal_cell_has_peaks_of_four_indices(page):
 
 
 def test_a_job_is_cancelled(page):
-    visit(page, f"/?formula=TiO2&z=2&n=60&seed=2&energy={MORSE}&relax=1")
+    visit(page, f"/?formula=TiO2&z=2&n=60&seed=2&energy={SLOW}&relax=1")
     page.wait_for_selector(".card")
     page.click("#cancel")
     page.wait_for_selector("#status:has-text('Cancelled')")
@@ -379,7 +379,7 @@ def test_a_job_is_cancelled(page):
 
 
 def test_the_way_to_the_crystals_leaves_the_job_alone(page, served):
-    visit(page, f"/?formula=TiO2&z=2&n=60&seed=4&energy={MORSE}&relax=1")
+    visit(page, f"/?formula=TiO2&z=2&n=60&seed=4&energy={SLOW}&relax=1")
     page.wait_for_selector(".card")
     job = page.get_attribute("#cards", "data-job")
     page.focus(".skip")
@@ -468,7 +468,7 @@ def test_nothing_of_a_formula_becomes_markup(page):
 
 
 def test_what_the_end_of_the_server_has_interrupted_is_gone_on_with(page, parrot, tmp_path):
-    ask = f"/?formula=TiO2&z=2&n=60&seed=5&energy={MORSE}&relax=1"
+    ask = f"/?formula=TiO2&z=2&n=60&seed=5&energy={SLOW}&relax=1"
     server = Served(parrot, tmp_path / "out")
     try:
         visit(page, server.address + ask)

@@ -27,7 +27,7 @@ def test_a_budget_of_tokens_ends_with_it(run):
 @pytest.mark.parametrize("stop", [None, 9])
 def test_patience_ends_a_run_that_no_longer_learns(run, monkeypatch, stop):
     heard = iter([3.0, 2.0, 2.5, 2.0, 1.0, 9.0])
-    monkeypatch.setattr(loop, "validate", lambda *_: Losses(1.0, next(heard)))
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: Losses(1.0, next(heard)))
     fields = {"max_updates": 30, "validate_every": 0.1, "patience": 2}
     if stop:
         with pytest.raises(KeyboardInterrupt):
@@ -42,7 +42,7 @@ def test_patience_ends_a_run_that_no_longer_learns(run, monkeypatch, stop):
 
 def test_the_last_model_is_kept_beside_the_best(run, monkeypatch):
     heard = iter([3.0, 2.0, 4.0, 5.0])
-    monkeypatch.setattr(loop, "validate", lambda *_: Losses(1.0, next(heard)))
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: Losses(1.0, next(heard)))
     folder, _ = run()
     best, last = weights(folder, state.MODEL), weights(folder, state.LAST)
     assert not torch.equal(best["transformer.wte.weight"], last["transformer.wte.weight"])

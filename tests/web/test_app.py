@@ -12,7 +12,13 @@ def test_the_api_describes_itself(served):
     described = served.get("/api/v1/openapi.json").json
     post = described["paths"]["/api/v1/jobs"]["post"]
     content = post["requestBody"]["content"]["application/json"]
-    assert set(content["schema"]["discriminator"]["mapping"]) == {"generate", "search", "relax", "evaluate"}
+    assert set(content["schema"]["discriminator"]["mapping"]) == {
+        "generate",
+        "search",
+        "relax",
+        "evaluate",
+        "solve",
+    }
     for example in content["examples"].values():
         request = example["value"]
         answer = served.post({**request, "energy": None, "n": 1})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from served import MORSE
+from served import MORSE, SLOW
 from web_requests import RUTILE
 
 
 def test_about_lists_what_the_server_offers(served):
     about = served.get("/api/v1/about").json
-    assert about["energies"] == [MORSE]
+    assert about["energies"] == [MORSE, SLOW]
     assert len(about["elements"]) == 118
     assert sum(one["known"] for one in about["elements"]) == 89
     assert len(about["space_groups"]) == 230

@@ -18,7 +18,7 @@ SUMMARY = {
 ANSWER = {
     "rank": 1, "formula": "Ti2O4", "space_group": "P4_2/mnm", "space_group_number": 136, "a": 4.6, "b": 4.6,
     "c": 2.95, "alpha": 90.0, "beta": 90.0, "gamma": 90.0, "rwp": 0.8, "similarity": 0.5,
-    "share_unexplained": 0.7, "relative_formula": None, "unexplained": [],
+    "share_unexplained": 0.7, "relative_formula": None, "unexplained": [], "refined": True,
 }  # fmt: skip
 
 
