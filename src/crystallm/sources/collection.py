@@ -14,8 +14,8 @@
 read as streams: memory does not grow with the collection. Nothing is dropped: a crystal that cannot be read
 is an entry, too, with the reason in place of a text.
 
-Nothing is executed, and no name in an archive becomes a path. Refuses to
-know what becomes of the texts; `parsing` makes structures of them.
+Nothing is executed, and no name in an archive becomes a path. Does not
+depend on what becomes of the texts; `parsing` makes structures of them.
 """
 
 from __future__ import annotations
