@@ -59,23 +59,17 @@ class Filter(NamedTuple):
 
     def accepts(self, prototype: CrystalType) -> bool:
         """Return whether a prototype has all that is wanted."""
-        n_atoms = prototype.z * sum(prototype.proportions)
-        n_centrings = space_groups.get(prototype.space_group).n_centrings
         return (
             (self.space_group is None or prototype.space_group == self.space_group)
             and (self.z is None or prototype.z == self.z)
-            and (self.max_atoms is None or n_atoms <= self.max_atoms)
-            and (self.primitive_atoms is None or n_atoms == self.primitive_atoms * n_centrings)
+            and (self.max_atoms is None or prototype.n_atoms <= self.max_atoms)
+            and (self.primitive_atoms is None or prototype.n_primitive == self.primitive_atoms)
             and (self.space_group == 1 or not _is_amorphous(prototype))
         )
 
 
 def _is_amorphous(prototype: CrystalType) -> bool:
-    return (
-        prototype.space_group == 1
-        and prototype.z >= AMORPHOUS_Z
-        and prototype.z * sum(prototype.proportions) >= AMORPHOUS_ATOMS
-    )
+    return prototype.space_group == 1 and prototype.z >= AMORPHOUS_Z and prototype.n_atoms >= AMORPHOUS_ATOMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +240,8 @@ def _prototype_features(library: Library, rows: Sequence[int], without: int | No
         prototype = library.prototype(code)
         group = space_groups.get(prototype.space_group)
         n_free = sum(len(group.wyckoff[position].free) for _, position in prototype.positions)
-        n_atoms = sum(prototype.proportions) * prototype.z / group.n_centrings
         result[i] = (
-            math.log(n_atoms) / 2,
+            math.log(prototype.n_primitive) / 2,
             len(prototype.positions) / 5,
             n_free / 5,
             len(group.free_cell) / 3,

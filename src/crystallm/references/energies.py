@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from crystallm.crystallography import space_groups
 from crystallm.energy import registry
 from crystallm.energy.calculations import score
 from crystallm.errors import InputError
@@ -112,11 +111,7 @@ def rows_of_polymorphs(library: Library, max_atoms: int = MAX_ATOMS) -> NDArray[
     """
     formulas = [library.formula(row) for row in range(len(library))]
     times = Counter(formulas)
-    sizes = []
-    for code in range(len(library.prototype_texts)):
-        prototype = library.prototype(code)
-        n_centrings = space_groups.get(prototype.space_group).n_centrings
-        sizes.append(prototype.z * sum(prototype.proportions) // n_centrings)
+    sizes = [library.prototype(code).n_primitive for code in range(len(library.prototype_texts))]
     n_atoms = np.array(sizes, np.intp)[library.codes]
     shared = np.array([times[name] > 1 for name in formulas], bool)
     rows = np.flatnonzero(shared & (n_atoms <= max_atoms))

@@ -58,6 +58,16 @@ class CrystalType:
         return first // self.proportions[0]
 
     @property
+    def n_atoms(self) -> int:
+        """Atoms of the conventional cell."""
+        return self.z * sum(self.proportions)
+
+    @property
+    def n_primitive(self) -> int:
+        """Atoms of the primitive cell."""
+        return self.n_atoms // space_groups.get(self.space_group).n_centrings
+
+    @property
     def text(self) -> str:
         """Complete name, `A1B1C3 221 A1a B1b C3c`: each role is a letter."""
         labels = [position.label for position in space_groups.get(self.space_group).wyckoff]
