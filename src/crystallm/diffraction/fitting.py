@@ -125,13 +125,17 @@ def fit_coordinates(task: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         task: `pattern`, `radiation`, and `fit`, which `fit_cell` returned.
     """
-    pattern, radiation, fit = pattern_of(task["pattern"]), Radiation(**task["radiation"]), task["fit"]
-    crystal = crystal_of(fit["crystal"])
-    best = Refinement(pattern, radiation).run(
-        crystal,
+    pattern, radiation = pattern_of(task["pattern"]), Radiation(**task["radiation"])
+    best = continued(task["fit"], pattern, radiation, COORDINATE_STEPS)
+    return fit_record(best, pattern, radiation, best.crystal.n_free)
+
+
+def continued(fit: Mapping[str, Any], pattern: PreparedPattern, radiation: Radiation, steps: int) -> Fit:
+    """Refine all parameters from where a fit ended, with at most this number of steps."""
+    return Refinement(pattern, radiation).run(
+        crystal_of(fit["crystal"]),
         ProfileParameters(**fit["profile"]),
         displacement=max(fit["displacement"], B_START),
         coordinates=True,
-        steps=COORDINATE_STEPS,
+        steps=steps,
     )
-    return fit_record(best, pattern, radiation, len(crystal.cell) + len(crystal.coordinates))

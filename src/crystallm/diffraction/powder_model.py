@@ -88,16 +88,19 @@ class PowderCrystal:
         return len(self.cell) + len(self.coordinates)
 
     @property
+    def n_atoms(self) -> int:
+        """Atoms of the conventional cell."""
+        return sum(self.group.wyckoff[orbit.position].multiplicity for orbit in self.orbits)
+
+    @property
     def n_primitive(self) -> int:
         """Atoms of the primitive cell."""
-        n = sum(self.group.wyckoff[orbit.position].multiplicity for orbit in self.orbits)
-        return n // int((self.group.rotations == np.eye(3)).all(axis=(1, 2)).sum())
+        return self.n_atoms // self.group.n_centrings
 
     @property
     def density(self) -> float:
         """Atoms per Å^3."""
-        n = sum(self.group.wyckoff[orbit.position].multiplicity for orbit in self.orbits)
-        return n / float(volumes(self.full_cell))
+        return self.n_atoms / float(volumes(self.full_cell))
 
     def with_values(self, *, cell: Floats | None = None, coordinates: Floats | None = None) -> Self:
         """Return the crystal with another cell or other coordinates."""

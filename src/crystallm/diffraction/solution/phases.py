@@ -22,7 +22,7 @@ from crystallm.diffraction import fitting
 from crystallm.diffraction.powder_model import PowderCrystal, ReflectionSet
 from crystallm.diffraction.profile import ProfileParameters, Profiles
 from crystallm.diffraction.radiation import Radiation
-from crystallm.diffraction.refinement import B_START, Refinement
+from crystallm.diffraction.refinement import Refinement
 from crystallm.diffraction.reflections import volumes
 from crystallm.errors import CrystallmError, InputError, TextError
 
@@ -119,20 +119,13 @@ def _refit(
     pattern: PreparedPattern, radiation: Radiation, main: dict[str, Any], phases: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the fit of a crystal beside phases."""
-    crystal = fitting.crystal_of(main["crystal"])
-    n_free = main["n_parameters"]
     rest = without(pattern, radiation, phases)
-    fit = Refinement(rest, radiation).run(
-        crystal,
-        ProfileParameters(**main["profile"]),
-        displacement=max(main["displacement"], B_START),
-        coordinates=True,
-        steps=STEPS,
-    )
+    fit = fitting.continued(main, rest, radiation, STEPS)
     residuals = rest.intensity - fit.calculated
-    record = fitting.fit_record(fit, pattern, radiation, crystal.n_free)
+    record = fitting.fit_record(fit, pattern, radiation, fit.crystal.n_free)
     rwp = float(np.sqrt(pattern.weights @ residuals**2))
-    return record | {"rwp": rwp, "n_parameters": max(n_free, record["n_parameters"]) + len(phases)}
+    n_parameters = max(main["n_parameters"], record["n_parameters"]) + len(phases)
+    return record | {"rwp": rwp, "n_parameters": n_parameters}
 
 
 def peaks_of(record: Mapping[str, Any], pattern: PreparedPattern, radiation: Radiation) -> Floats:
