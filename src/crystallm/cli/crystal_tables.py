@@ -169,7 +169,8 @@ def print_search(
 
 
 def _search_line(summary: Mapping[str, Any]) -> str:
-    lowest = "none" if summary["lowest"] is None else f"{summary['lowest']:.4f}{_unit(summary)}"
+    unit = unit_of(summary.get("objective", ["energy"]))
+    lowest = "none" if summary["lowest"] is None else f"{summary['lowest']:.4f}{unit}"
     share = summary["plausible"] / max(1, summary["texts"])
     line = (
         f"{counted(summary['simulations'], 'simulation')}, {share:.0%} plausible, "
@@ -181,9 +182,9 @@ def _search_line(summary: Mapping[str, Any]) -> str:
     return line
 
 
-def _unit(summary: Mapping[str, Any]) -> str:
-    """Return the unit of the lowest value of a search."""
-    return " eV/atom" if summary.get("objective", ["energy"]) == ["energy"] else ""
+def unit_of(objective: Sequence[str]) -> str:
+    """Return the unit of the lowest value of a search, with a blank before it; "" for none."""
+    return " eV/atom" if list(objective) == ["energy"] else ""
 
 
 def _relative(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -46,9 +46,10 @@ def search(
     best_by_calls.png and best_by_seconds.png the lowest energy so far. By default one worker process
     computes energies.
     """
+    from crystallm.cli import crystal_tables
     from crystallm.pipelines import search as pipeline
 
-    unit = " eV/atom" if options.objective == ("energy",) else ""
+    unit = crystal_tables.unit_of(options.objective)
     result = pipeline.run(
         with_argument(cell, "formula", formula),
         options,
@@ -62,8 +63,6 @@ def search(
     if output.as_json:
         print_json(result.rows)
     elif not output.quiet:
-        from crystallm.cli import crystal_tables
-
         crystal_tables.print_search(result.rows, result.summary, run_options.out, TABLE_ROWS)
 
 
