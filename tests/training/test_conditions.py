@@ -12,7 +12,9 @@ from crystallm.datasets import packing
 from crystallm.errors import InputError
 from crystallm.models.load import load
 from crystallm.storage import run_folder
+from crystallm.training import conditions
 from crystallm.training.recipe import Recipe
+from real_crystals import write_split
 from tiny_runs import TINY, lines, weights, write_data
 
 MORE = {"condition": ("density", "gap"), "condition_dropout": 0.3}
@@ -47,6 +49,32 @@ def test_the_model_keeps_names_units_and_scales(run, data):
     assert gap.deviation == pytest.approx(np.nanstd(values[:, 1]))
     assert gap.lowest == pytest.approx(np.nanmin(values[:, 1]))
     assert network.transformer.conditions.weight.abs().max() > 0
+
+
+def test_a_network_from_scratch_learns_what_the_values_decide(run, tmp_path):
+    folder = with_properties(tmp_path / "decided")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        values = np.load(folder / f"{split}.properties.npy")
+        dense = values[:, 0] > 4
+        write_split(folder, split, [20 * high + rng.integers(20, size=30) for high in dense])
+    trained, _ = run(data=folder, condition=("density",), max_updates=80)
+    network = load(trained / "model", device="cpu")
+    start = torch.zeros(2, 1, dtype=torch.long)
+    with torch.no_grad():
+        low, high = network(start, conditions=torch.tensor([[[1.0]], [[7.0]]]))[:, 0].softmax(-1)
+    assert low[:20].sum() > 0.9
+    assert high[20:40].sum() > 0.9
+
+
+def test_scales_of_a_model_are_read_without_its_weights(run, data):
+    plain, _ = run("before", data=data, condition=("density",))
+    for shard in (plain / "model").glob("*.safetensors"):
+        shard.unlink()
+    recipe = Recipe(**TINY, condition="density", init_from=str(plain / "model"))
+    values = np.zeros((3, 1))
+    (scale,) = conditions.make_scales(recipe, data, values, plain / "new", resume=False)
+    assert scale.mean == pytest.approx(np.load(data / "train.properties.npy")[:, 0].mean())
 
 
 def test_a_killed_run_with_conditions_resumes_to_the_bit(run, data):

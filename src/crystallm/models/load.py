@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from crystallm.network.config import ModelConfig
     from crystallm.network.transformer import GPT
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
@@ -95,13 +96,24 @@ def language_of(path_or_name: str | os.PathLike[str]) -> str:
     Raises:
         CheckpointError: there is no such model, or its config is damaged.
     """
-    path = find(path_or_name)
-    if path.is_dir() and (path / CONFIG_FILE).is_file():
-        content = read_json(path / CONFIG_FILE)
-        if huggingface.is_huggingface(content):
-            return huggingface.language_of(content)
-        return parse_config(content, path / CONFIG_FILE).language
-    return "cif"  # of published files
+    config = stored_config(path_or_name)
+    if config is not None:
+        return config.language
+    path = find(path_or_name) / CONFIG_FILE
+    return huggingface.language_of(read_json(path)) if path.is_file() else "cif"  # of published files
+
+
+def stored_config(path_or_name: str | os.PathLike[str]) -> ModelConfig | None:
+    """Return the config of a model folder of ours without reading weights; None for a model in another form.
+
+    Raises:
+        CheckpointError: there is no such model, or its config is damaged.
+    """
+    path = find(path_or_name) / CONFIG_FILE
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    return None if huggingface.is_huggingface(content) else parse_config(content, path)
 
 
 def list_models() -> list[str]:

@@ -10,7 +10,7 @@ from crystallm.datasets import shards
 from crystallm.errors import InputError
 from crystallm.models.build import parse_config, read_json
 from crystallm.models.folder import CONFIG_FILE
-from crystallm.models.load import find, load
+from crystallm.models.load import stored_config
 from crystallm.network.config import ConditionScale
 from crystallm.training.state import LAST
 
@@ -82,8 +82,8 @@ def make_scales(
     if resume and stored.is_file():
         known = {scale.name: scale for scale in parse_config(read_json(stored), stored).condition_scales}
     elif recipe.init_from is not None:
-        config = load(find(recipe.init_from), device="cpu").config
-        known = {scale.name: scale for scale in config.condition_scales}
+        config = stored_config(recipe.init_from)  # the other forms have no conditions
+        known = {} if config is None else {scale.name: scale for scale in config.condition_scales}
     units = shards.property_units(data)
     return tuple(
         known.get(name) or _scale(name, units[name], column[~np.isnan(column)])
