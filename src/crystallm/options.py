@@ -31,12 +31,14 @@ class Flag:
         negative: whether there is a `--no-...` too.
         name: in place of the field's own.
         several: whether it takes all values that follow, as a field that is a tuple.
+        parsed: whether it is an option of the command at all; else it keeps its default.
     """
 
     more: tuple[str, ...] = ()
     negative: bool = False
     name: str | None = None
     several: bool = False
+    parsed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -593,3 +593,11 @@ def test_output_into_a_closed_pipe_is_no_error(crystallm, parrot, monkeypatch):
         monkeypatch.setattr(sys, "stdout", closed)
         code, _, err = crystallm("generate", "C8", "-n", "1", "--model", parrot)
     assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("command", [("search", "TiO2"), ("complete", "a.cif"), ("solve", "a.xy")])
+@pytest.mark.parametrize("option", ["--condition", "--guidance"])
+def test_conditions_are_rejected_where_they_do_nothing(crystallm, command, option):
+    code, out, err = crystallm(*command, option, "density=5")
+    assert (code, out) == (2, "")
+    assert re.match(rf"crystallm: {option} is an option of .*generate and benchmark condition alone: ", err)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import pytest
-from cyclopts import App
+from cyclopts import App, UnknownOptionError
 from pydantic import Field
 
 from crystallm.cli.option_groups import (
@@ -31,6 +31,8 @@ class Group(Options):
     """Files."""
     group: Annotated[bool, Flag(negative=True)] = True
     """Whether."""
+    fixed: Annotated[float, Flag(parsed=False)] = 2.0
+    """No option of this command."""
 
 
 DEFAULTS, CONFIG = Group(), ConfigOptions()
@@ -55,6 +57,15 @@ def test_fields_are_flags_with_short_negative_and_several_forms():
     assert run("-n", "5", "--top-k", "none", "--no-group", "--known", "a", "b") == Group(
         n=5, top_k=None, group=False, known=("a", "b")
     )
+
+
+def test_a_field_that_is_not_parsed_keeps_its_default(tmp_path):
+    with pytest.raises(UnknownOptionError):
+        run("--fixed", "3")
+    path = tmp_path / "options.yaml"
+    path.write_text("fixed: 3\n")
+    with pytest.raises(InputError, match="unknown option 'fixed'"):
+        run("--config", str(path))
 
 
 def test_a_file_gives_what_the_command_line_does_not(tmp_path):

@@ -13,12 +13,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from cyclopts import App, ArgumentCollection, CycloptsError, Group, UnknownCommandError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    ArgumentCollection,
+    CycloptsError,
+    Group,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from crystallm.cli.command_loader import COMMANDS, add_commands
 from crystallm.errors import CrystallmError, InputError, one_line
 from crystallm.execution import interrupt
 from crystallm.version import __version__
+
+ELSEWHERE = {
+    "--condition": "train, generate and benchmark condition",
+    "--guidance": "generate and benchmark condition",
+}
+"""Options that a command is often expected to have, and the commands that have them."""
 
 
 def _whole(arguments: ArgumentCollection) -> None:
@@ -163,6 +177,12 @@ def _usage_error(error: CycloptsError) -> str:
             "; put many formulas into a file, --requests" if "generate" in (error.command_chain or ()) else ""
         )
         return f"{' '.join(error.unused_tokens)!r} is more than the command takes{more} (see --help)"
+    name = (error.token.keyword or "").partition("=")[0] if isinstance(error, UnknownOptionError) else ""
+    if name in ELSEWHERE:
+        return (
+            f"{name} is an option of {ELSEWHERE[name]} alone: a condition decides little where the formula "
+            "is given; search has --objective (see --help)"
+        )
     return f"{str(error).rstrip('.')} (see --help)"
 
 

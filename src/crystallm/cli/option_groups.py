@@ -90,6 +90,7 @@ def _set_flags(group: type[Options]) -> None:
                     negative_bool=("no-",) if flag.negative else (),
                     negative_iterable=(),
                     consume_multiple=flag.several,
+                    parse=flag.parsed,
                 )
 
 
@@ -104,7 +105,9 @@ def read_config_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     if path is None:
         return
     content = read_mapping(Path(path), "temperature: 0.8") or {}
-    names = sorted(name.strip("-").replace("-", "_") for a in arguments if not a.children for name in a.names)
+    names = sorted(
+        name.strip("-").replace("-", "_") for a in arguments if a.parse and not a.children for name in a.names
+    )
     values = {name.replace("-", "_"): "none" if value is None else value for name, value in content.items()}
     for name in values:
         if name not in names or name == "config":

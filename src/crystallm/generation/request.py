@@ -164,3 +164,9 @@ class SamplingOptions(ModelNameOptions):
     """Crystals sampled at a time."""
     max_new_tokens: int = Field(default=3000, ge=1)
     """Tokens of one crystal, at most; a longer one is left unfinished."""
+
+
+class PlainSamplingOptions(SamplingOptions):
+    """How to sample where no conditions are requested."""
+
+    guidance: Annotated[float, Flag(parsed=False)] = same(SamplingOptions, "guidance")

@@ -7,7 +7,7 @@ from crystallm.cli.console import progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
-from crystallm.generation.request import FormulaOptions, SamplingOptions
+from crystallm.generation.request import FormulaOptions, PlainSamplingOptions
 from crystallm.pipelines.options import CompleteOptions
 
 
@@ -16,7 +16,7 @@ def complete(
     /,
     *,
     whole: Flat[FormulaOptions] = FormulaOptions.defaults(),
-    sampling: Flat[SamplingOptions] = SamplingOptions.defaults(),
+    sampling: Flat[PlainSamplingOptions] = PlainSamplingOptions.defaults(),
     selection: Flat[SelectionOptions] = SelectionOptions.defaults(),
     options: Flat[CompleteOptions] = CompleteOptions.defaults(),
     output: Flat[OutputOptions] = OutputOptions.defaults(),

@@ -10,7 +10,7 @@ from crystallm.cli.console import print_json
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.energy.options import RelativeEnergyOptions
 from crystallm.execution.place import WorkerOptions
-from crystallm.generation.request import CellOptions, SamplingOptions
+from crystallm.generation.request import CellOptions, PlainSamplingOptions
 from crystallm.pipelines.options import SearchRunOptions
 from crystallm.references.options import SearchReferenceOptions
 from crystallm.structure_search.options import SearchOptions
@@ -30,7 +30,7 @@ def search(
     *,
     cell: Flat[CellOptions] = CellOptions.defaults(),
     options: Flat[SearchOptions] = SearchOptions.defaults(),
-    sampling: Flat[SamplingOptions] = SamplingOptions.defaults(),
+    sampling: Flat[PlainSamplingOptions] = PlainSamplingOptions.defaults(),
     known: Flat[SearchReferenceOptions] = SearchReferenceOptions.defaults(),
     relative: Flat[RelativeEnergyOptions] = RelativeEnergyOptions.defaults(),
     run_options: Flat[SearchRunOptions] = SearchRunOptions.defaults(),

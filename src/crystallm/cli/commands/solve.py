@@ -9,7 +9,7 @@ from crystallm.cli.console import print_json, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.diffraction.options import PatternOptions, SolveOptions, SolveReferenceOptions
 from crystallm.execution.place import WorkerOptions
-from crystallm.generation.request import SamplingOptions
+from crystallm.generation.request import PlainSamplingOptions
 from crystallm.pipelines.options import OutOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def solve(
     *,
     measured: Flat[PatternOptions] = PatternOptions.defaults(),
     options: Flat[SolveOptions] = SolveOptions.defaults(),
-    sampling: Flat[SamplingOptions] = SamplingOptions.defaults(),
+    sampling: Flat[PlainSamplingOptions] = PlainSamplingOptions.defaults(),
     known: Flat[SolveReferenceOptions] = SolveReferenceOptions.defaults(),
     workers: Flat[WorkerOptions] = WorkerOptions.defaults(),
     out: Flat[OutOptions] = OutOptions.defaults(),

@@ -8,7 +8,7 @@ from crystallm.benchmarks.options import CspOptions
 from crystallm.cli.console import print_json, print_table, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.execution.place import ExecutionOptions
-from crystallm.generation.request import SamplingOptions
+from crystallm.generation.request import PlainSamplingOptions
 from crystallm.references.options import ReferenceOptions
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def csp(
     /,
     *,
     options: Flat[CspOptions] = CspOptions.defaults(),
-    sampling: Flat[SamplingOptions] = SamplingOptions.defaults(),
+    sampling: Flat[PlainSamplingOptions] = PlainSamplingOptions.defaults(),
     execution: Flat[ExecutionOptions] = ExecutionOptions.defaults(),
     known: Flat[ReferenceOptions] = ReferenceOptions.defaults(),
     output: Flat[OutputOptions] = OutputOptions.defaults(),

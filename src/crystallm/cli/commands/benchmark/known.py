@@ -11,7 +11,7 @@ from crystallm.benchmarks.options import ClassesOptions, CompoundsOptions
 from crystallm.cli.console import print_json, progress
 from crystallm.cli.option_groups import Flat, OutputOptions, Positional, with_argument
 from crystallm.execution.place import ExecutionOptions
-from crystallm.generation.request import SamplingOptions
+from crystallm.generation.request import PlainSamplingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def compounds(
     /,
     *,
     options: Flat[CompoundsOptions] = CompoundsOptions.defaults(),
-    sampling: Flat[SamplingOptions] = SamplingOptions.defaults(),
+    sampling: Flat[PlainSamplingOptions] = PlainSamplingOptions.defaults(),
     execution: Flat[ExecutionOptions] = ExecutionOptions.defaults(),
     output: Flat[OutputOptions] = OutputOptions.defaults(),
 ) -> None:
@@ -84,7 +84,7 @@ def classes(
     /,
     *,
     options: Flat[ClassesOptions] = ClassesOptions.defaults(),
-    sampling: Flat[SamplingOptions] = SamplingOptions.defaults(),
+    sampling: Flat[PlainSamplingOptions] = PlainSamplingOptions.defaults(),
     output: Flat[OutputOptions] = OutputOptions.defaults(),
 ) -> None:
     """Structure classes: does a composition lead to its class, and how accurate is the cell?
@@ -153,7 +153,7 @@ def _write(path: Path | None, content: dict[str, Any]) -> None:
 
 
 def _generate(
-    model: Model, requests: Sequence[Request | None], sampling: SamplingOptions, *, shown: bool
+    model: Model, requests: Sequence[Request | None], sampling: PlainSamplingOptions, *, shown: bool
 ) -> list[list[Crystal]]:
     """Generate the crystals of each request; none where there is no request."""
     from crystallm.generation.generator import Generator
