@@ -67,9 +67,12 @@ def run_folder(place, textbook_structures):
             orbits,
             orbits.encode(structure),
             log_likelihood=-10.5 - sample,
-            source=crystal.Source("default", 7, 2**63 + 5, "a book"),
+            source=crystal.Source(
+                "default", 7, 2**63 + 5, "a book", conditions="formation_energy_per_atom=-1.2"
+            ),
         )
-        rows.append(one.row() | {"request": 0, "sample": sample, "energy": -3.25})
+        energies = {"energy": -3.25, "formation_energy": -1.25, "e_above_hull": 0.05}
+        rows.append(one.row() | {"request": 0, "sample": sample} | energies)
         if sample == 1:
             rows[-1] |= {"valid": False, "plausible": False, "reasons": "bonds"}
     broken = crystal.Crystal(orbits, [0, 1]).row() | {"request": 0, "sample": 9}
@@ -101,9 +104,12 @@ def test_what_is_known_of_a_crystal_goes_with_it(tmp_path, textbook_structures):
     assert frames[0].get_potential_energy() == pytest.approx(-3.25 * 8)
     assert frames[0].info["energy_per_atom"] == pytest.approx(-3.25)
     assert frames[1].info["reasons"] == "bonds"
+    assert frames[0].info["conditions"] == "formation_energy_per_atom=-1.2"
+    assert frames[0].info["formation_energy"] == pytest.approx(-1.25)
     database = connect(out["ase"], type="db")
     (row,) = database.select(material_id="0-1")
     assert row.energy == pytest.approx(-3.25 * 6)
+    assert (row.conditions, row.e_above_hull) == ("formation_energy_per_atom=-1.2", 0.05)
     assert (row.log_likelihood, row.crystal_sample_index, row.valid) == (-11.5, f"#{2**63 + 5}", 0)
     line = json.loads(out["optimade"].read_text().splitlines()[2])
     assert line["attributes"]["_crystallm_log_likelihood"] == -10.5

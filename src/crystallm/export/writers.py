@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 FACTS = (
-    "requested_formula", "space_group", "space_group_number", "log_likelihood", "valid", "plausible",
-    "reasons", "bond_score", "rank", "cluster_size", "energy", "model", "seed", "sample_index",
+    "requested_formula", "conditions", "space_group", "space_group_number", "log_likelihood", "valid",
+    "plausible", "reasons", "bond_score", "rank", "cluster_size", "energy", "formation_energy",
+    "e_above_hull", "model", "seed", "sample_index",
 )  # fmt: skip
-"""Properties that are written with a crystal of a run, if known; `energy` in eV/atom."""
+"""Properties that are written with a crystal of a run, if known; energies in eV/atom. `conditions` were
+requested, `density=5.2`."""
 
 
 @dataclass(frozen=True, slots=True)
