@@ -18,6 +18,9 @@ from web_requests import SEARCH
         ({"elements": "Ti-O", "formula": "TiO2"}, "elements", "give one or the other"),
         ({"space_group": "Fm7m"}, "space_group", "no space group 'Fm7m'"),
         ({"space_group": "auto"}, "space_group", "leave it out"),
+        ({"conditions": ["density=5"]}, "conditions", "was not trained with it; it takes none"),
+        ({"formula": "NaCl", "conditions": ["density"]}, "conditions", "write density=5.2"),
+        ({"conditions": ["density=5"], "crystals_from": "both"}, "crystals_from", "follow no conditions"),
     ],
 )
 def test_a_wrong_request_without_a_formula_names_its_field(body, field, message, served):

@@ -6,6 +6,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from crystallm.errors import InputError
+from crystallm.generation.conditions import check_conditions, parse_conditions
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, with_default_z
 from crystallm.web import formula_check, schemas
@@ -74,7 +75,9 @@ def generation_request(request: GenerateRequest | SearchRequest) -> Request:
     if request.space_group is not None:
         values["space_group"] = str(request.space_group)
     if isinstance(request, schemas.GenerateRequest):
-        values |= {name: getattr(request, name) for name in ("elements", "allow_fewer_elements", "n")}
+        values |= {
+            name: getattr(request, name) for name in ("elements", "allow_fewer_elements", "conditions", "n")
+        }
     return Request.build(values)
 
 
@@ -83,12 +86,23 @@ def _check_sampling(services: JobServices, request: GenerateRequest | SearchRequ
     if request.n is not None and request.n > limits.max_samples:
         raise FieldError("n", f"n = {request.n}: a job may have at most {limits.max_samples} crystals")
     _check_model(services, request.model)
+    if isinstance(request, schemas.GenerateRequest) and request.conditions:
+        _check_conditions(services, request)
     if isinstance(request, schemas.GenerateRequest) and (
         request.formula is None or request.elements is not None
     ):
         _check_open_formula(request, limits)
     elif request.formula is not None:
         formula_check.read(request.formula, request.z, request.space_group, limits.max_cell_atoms)
+
+
+def _check_conditions(services: JobServices, request: GenerateRequest) -> None:
+    if request.crystals_from in ("references", "both"):
+        raise FieldError("crystals_from", "known crystals follow no conditions: choose the network")
+    try:
+        check_conditions(services.model(request.model), parse_conditions(request.conditions))
+    except InputError as error:
+        raise FieldError("conditions", str(error)) from None
 
 
 def _check_model(services: JobServices, name: str | None) -> None:
@@ -109,7 +123,7 @@ def _check_pattern(services: JobServices, request: SolveRequest) -> None:
 
 def _check_open_formula(request: GenerateRequest, limits: ServerLimits) -> None:
     """Check a request without a formula."""
-    if request.elements is None and request.space_group is None:
+    if request.elements is None and request.space_group is None and not request.conditions:
         raise FieldError("formula", "write a formula, such as TiO2, or elements, such as Li-Fe-O")
     try:
         interpret(generation_request(request), max_atoms=limits.max_cell_atoms)

@@ -137,6 +137,19 @@ class GenerateRequest(CellRequest):
     allow_fewer_elements: bool = same(
         Request, "allow_fewer_elements", description="Whether some of the elements may be missing."
     )
+    conditions: list[Annotated[str, Field(max_length=100)]] = same(
+        Request,
+        "conditions",
+        default=[],
+        max_length=20,
+        description="Values of properties that the model was trained with, such as `density=5.2` or "
+        "`band_gap=1.2:1.8`.",
+    )
+    guidance: float = same(
+        SamplingOptions,
+        "guidance",
+        description="Strength of the conditions: 1 as trained; above 1, crystals follow them more closely.",
+    )
     n: int = same(Request, "n", default=8)
     temperature: float = same(SamplingOptions, "temperature", le=10)
     top_k: int | None = same(SamplingOptions, "top_k", le=100_000)

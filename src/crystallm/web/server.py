@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ class Server:
                     "language": model.language.name,
                     "parameters": model.network.num_parameters(),
                     "summary": str(model.card.get("summary", "")),
+                    "conditions": [asdict(scale) for scale in model.config.condition_scales],
                 }
                 for name, model in self.services.models.items()
             ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import crystallm
+from conditioned_networks import conditioned_model
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.load import load_model
 from crystallm.references.options import ReferenceOptions
@@ -76,6 +77,19 @@ def test_known_crystals_respect_the_largest_cell_of_the_server(parrot):
     made = plan(services, request).made
     assert made
     assert all(len(crystal.structure) <= 7 for crystal in made)
+
+
+def test_sequences_have_the_conditions_of_the_request():
+    model = conditioned_model()
+    services = JobServices({"conditioned": model}, [], ServerLimits(), Metrics())
+    request = GenerateRequest(
+        kind="generate", conditions=["density=4:6"], guidance=3, n=4, crystals_from="network"
+    )
+    sequences = [sequence for sequence, _ in plan(services, request).drafts]
+    densities = [sequence.conditions[0] for sequence in sequences]
+    assert len(set(densities)) == 4
+    assert all(4 <= density <= 6 for density in densities)
+    assert {sequence.options.guidance for sequence in sequences} == {3}
 
 
 def _cif(crystal):

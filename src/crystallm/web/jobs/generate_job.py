@@ -49,7 +49,7 @@ class Plan(NamedTuple):
 def plan(services: JobServices, request: GenerateRequest) -> Plan:
     """Return what a request generates."""
     model = services.model(request.model)
-    sampling = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
+    sampling = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p", "guidance")}
     options = SamplingOptions.build(sampling | {"model": model.name, "seed": request.seed or 0})
     requests, max_atoms = [generation_request(request)], services.limits.max_cell_atoms
     known = resolve_source(ReferenceOptions(crystals_from=request.crystals_from), model.name)

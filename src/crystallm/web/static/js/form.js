@@ -7,9 +7,9 @@ import { legend } from "./scene.js";
 import { build, withElement } from "./table.js";
 import { formula as typeset, group, plural } from "./typeset.js";
 
-const FIELDS = ["formula", "z", "n", "space_group", "energy", "relax", "crystals_from", "temperature", "simulations", "seed", "model", "pattern", "wavelength", "kind"];
+const FIELDS = ["formula", "z", "n", "space_group", "conditions", "energy", "relax", "crystals_from", "temperature", "simulations", "seed", "model", "pattern", "wavelength", "kind"];
 /** Fields as they are called in an address, and what they are where it does not say. */
-const ADDRESS = { formula: "", z: "", space_group: "", n: "8", temperature: "1", crystals_from: "auto", energy: "", relax: "", search: "", simulations: "100", seed: "", model: "" };
+const ADDRESS = { formula: "", z: "", space_group: "", n: "8", temperature: "1", crystals_from: "auto", conditions: "", energy: "", relax: "", search: "", simulations: "100", seed: "", model: "" };
 
 export class Form {
   /** @param {(request: object) => void} submit called with the request, its seed drawn */
@@ -42,7 +42,7 @@ export class Form {
 
   wire() {
     $("formula").addEventListener("input", () => this.changed("formula"));
-    for (const id of ["z", "n", "energy", "seed", "model", "relax", "crystals_from", "search", "simulations"]) $(id).addEventListener("input", () => this.changed(id));
+    for (const id of ["z", "n", "conditions", "energy", "seed", "model", "relax", "crystals_from", "search", "simulations"]) $(id).addEventListener("input", () => this.changed(id));
     $("temperature").addEventListener("input", () => { $("temperature-shown").textContent = Number($("temperature").value).toFixed(2); });
     $("key").addEventListener("change", () => { api.setKey($("key").value); this.reading(); });
     const opener = $("open-table");
@@ -62,6 +62,11 @@ export class Form {
     });
   }
 
+  /** The properties that the chosen model takes. */
+  properties() {
+    return this.about.models.find(({ name }) => name === $("model").value)?.conditions ?? [];
+  }
+
   showTable(open) {
     $("elements").hidden = !open;
     $("open-table").setAttribute("aria-expanded", String(open));
@@ -79,6 +84,11 @@ export class Form {
     const search = this.about.search && $("search").checked;
     $("simulations-field").hidden = !search;
     const solve = this.pattern.chosen;
+    const properties = this.properties();
+    $("conditions-field").hidden = search || solve || !properties.length;
+    $("conditions").placeholder = properties.map(({ name, mean }) => `${name}=${mean.toPrecision(2)}`).slice(0, 2).join(" ");
+    $("conditions-hint").textContent = properties.map(({ name, unit, lowest, highest }) =>
+      `${name}: ${lowest.toPrecision(3)} to ${highest.toPrecision(3)} ${unit}`.trim()).join("; ");
     $("n").closest(".field").hidden = search || solve;
     $("energy-field").hidden = solve || !this.about.energies.length;
     $("write").textContent = solve ? "Solve the pattern" : "Generate crystals";
@@ -195,14 +205,15 @@ export class Form {
       return { formula, seed, z: base.z, space_group: base.space_group, model: base.model, crystals_from: from === "auto" ? "both" : from };
     }
     if (search) return { kind: "search", ...base, simulations };
-    return { kind: "generate", ...base, n, crystals_from: $("crystals_from").value, temperature: Number($("temperature").value), relax: energy !== null && $("relax").checked };
+    const conditions = this.properties().length ? $("conditions").value.split(/[\s,;]+/).filter(Boolean) : [];
+    return { kind: "generate", ...base, n, conditions, crystals_from: $("crystals_from").value, temperature: Number($("temperature").value), relax: energy !== null && $("relax").checked };
   }
 
   /** A request as the query of an address, which gives the same crystals again. */
   static query(request) {
     const values = {
       ...request, z: request.z ?? "", space_group: request.space_group ?? "", energy: request.energy ?? "", relax: request.relax ? "1" : "",
-      search: request.kind === "search" ? "1" : "", model: request.model === "default" ? "" : request.model ?? "",
+      search: request.kind === "search" ? "1" : "", conditions: (request.conditions ?? []).join(" "), model: request.model === "default" ? "" : request.model ?? "",
     };
     const query = new URLSearchParams();
     for (const [name, usual] of Object.entries(ADDRESS)) {
@@ -237,6 +248,7 @@ export class Form {
     if (request.z === "auto") parts.push(", Z auto");
     else if (request.z) parts.push(`, Z = ${request.z}`);
     if (request.space_group) parts.push(", ", request.space_group === "auto" ? "groups auto" : typeof request.space_group === "number" ? `no. ${request.space_group}` : group(request.space_group));
+    if (request.conditions?.length) parts.push(", ", request.conditions.join(", "));
     return parts;
   }
 }
