@@ -13,7 +13,7 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
@@ -165,6 +165,12 @@ class SpaceGroup:
         matrices = self.rotations[kept] @ position.matrix[:, list(position.free)]
         shifts = self.rotations[kept] @ position.offset + self.translations[kept]
         return matrices.astype(np.float64), np.asarray(shifts, dtype=np.float64)
+
+    def is_general(self, index: int, parameters: Sequence[float]) -> bool:
+        """Return whether a point of a Wyckoff position, by its index, lies on none of lower multiplicity."""
+        matrices, shifts = self.orbit_maps[index]
+        points = matrices @ np.asarray(parameters, dtype=np.float64) + shifts
+        return bool((apart(points[1:], points[0]) > 1e-4).all())
 
     def images(self, point: Floats) -> Floats:
         """Return all images [n_ops, 3] of a point, one per operator, repeated ones included, not wrapped."""

@@ -39,8 +39,7 @@ def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
         point = w @ position.point([value / description.STEPS for value in orbit.coordinates]) + s + shift
         index = maps[coset][group.wyckoff.index(position)]
         values = canonical.coordinates(group, index, point)
-        rounded = group.wyckoff[index].point([value / description.STEPS for value in values])
-        if len(group.orbit(rounded)) != position.multiplicity:
+        if not group.is_general(index, [value / description.STEPS for value in values]):
             raise TextError(
                 f"{orbit.element} on {orbit.label} is too close to a position of lower multiplicity"
             )

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from crystallm.crystallography import space_groups
-from crystallm.crystallography.space_groups import Floats, SpaceGroup
+from crystallm.crystallography.space_groups import Floats, Ints, SpaceGroup
 from crystallm.errors import TextError
 
 STEPS = 1000  # of a coordinate in a cell edge
@@ -58,46 +58,64 @@ def smallest(
     maps = letter_maps(group.number)
     skeletons = [sorted((rank, row[index]) for rank, index, _ in items) for row in maps]
     least = min(skeletons)
-    best: list[tuple[int, int, tuple[int, ...]]] | None = None
+    if not any(group.wyckoff[index].free for _, index in least):
+        return [(*kind, ()) for kind in least]
+    points = np.array([point for _, _, point in items])
+    described = []  # points [n_items, 3] in the order of `least`, one for each equivalent description
     for row, skeleton, w, s in zip(maps, skeletons, *group.normaliser, strict=True):
         if skeleton != least:
             continue
-        moved = [(rank, row[index], w @ point + s) for rank, index, point in items]
-        for shift in _polar_shifts(group, moved, least[0]):
-            candidate = sorted(
-                (rank, index, coordinates(group, index, point + shift)) for rank, index, point in moved
-            )
-            if best is None or candidate < best:
-                best = candidate
-    if best is None:
-        raise AssertionError("a normaliser without the identity")
+        kinds = [(rank, row[index]) for rank, index, _ in items]
+        moved = (points @ w.T + s)[sorted(range(len(kinds)), key=kinds.__getitem__)]
+        described += [moved + shift for shift in _polar_shifts(group, moved[: kinds.count(least[0])])]
+    left, best = np.array(described), []
+    for kind in dict.fromkeys(least):  # all agree in the kinds, so their coordinates decide, kind by kind
+        start, n = least.index(kind), least.count(kind)
+        keys = _keys(group, kind[1], left[:, start : start + n].reshape(-1, 3)).reshape(len(left), n)
+        keys.sort(axis=1)
+        for i in range(n):
+            same = keys[:, i] == keys[:, i].min()
+            left, keys = left[same], keys[same]
+        best += [(*kind, _values(group, kind[1], key)) for key in keys[0].tolist()]
     return best
 
 
-def _polar_shifts(
-    group: SpaceGroup, items: list[tuple[int, int, Floats]], first: tuple[int, int]
-) -> list[Floats]:
-    """Return shifts [3] along polar axes that bring an image of an orbit of the first kind to 0 there."""
+def _polar_shifts(group: SpaceGroup, points: Floats) -> list[Floats]:
+    """Return shifts [3] along polar axes that bring an image of one of the points [n, 3] to 0 there."""
     if not group.polar:
         return [np.zeros(3)]
     axes = list(group.polar)
     shifts = {}
-    for rank, index, point in items:
-        if (rank, index) == first:
-            for image in group.images(point):
-                shift = np.zeros(3)
-                shift[axes] = -image[axes]
-                shifts[tuple(np.rint(shift * STEPS * 10).astype(int) % (STEPS * 10))] = shift
+    for point in points:
+        for image in group.images(point):
+            shift = np.zeros(3)
+            shift[axes] = -image[axes]
+            shifts[tuple(np.rint(shift * STEPS * 10).astype(int) % (STEPS * 10))] = shift
     return list(shifts.values())
 
 
 def coordinates(group: SpaceGroup, index: int, point: Floats) -> tuple[int, ...]:
     """Return free parameters in thousandths, the smallest among the images on the representative subspace."""
+    return _values(group, index, int(_keys(group, index, point[None])[0]))
+
+
+def _keys(group: SpaceGroup, index: int, points: Floats) -> Ints:
+    """Return the coordinates of points [n, 3] of a Wyckoff position as one number each, in their order."""
     position = group.wyckoff[index]
     if not position.free:
-        return ()
-    images = group.images(point)
-    on = images[position.residual(images) < 1e-6][:, list(position.pivots)]
+        return np.zeros(len(points), np.int64)
+    images = np.einsum("oij,nj->noi", group.rotations, points) + group.translations
     # 1e-6 keeps ties such as 0.0625 from falling on either side by the last bit
-    values = np.floor(on * STEPS + 0.5 + 1e-6).astype(np.int64) % STEPS
-    return tuple(min(values.tolist()))
+    values = np.floor(images[..., list(position.pivots)] * STEPS + 0.5 + 1e-6).astype(np.int64) % STEPS
+    keys = values @ STEPS ** np.arange(len(position.free))[::-1]
+    if len(position.free) < 3:
+        on = position.residual(images.reshape(-1, 3)).reshape(keys.shape) < 1e-6
+        keys = np.where(on, keys, STEPS**3)
+    least: Ints = keys.min(axis=1)
+    return least
+
+
+def _values(group: SpaceGroup, index: int, key: int) -> tuple[int, ...]:
+    """Return the coordinates that a number of `_keys` stands for."""
+    n_free = len(group.wyckoff[index].free)
+    return tuple(key // STEPS**i % STEPS for i in reversed(range(n_free)))

@@ -225,19 +225,16 @@ def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[st
     factors = [volume, *(lengths[1:] / lengths[0])]
     steps = [*(SCALE * np.log(factors)), *(10 * angles)]
     values = dict(zip(space_groups.PARAMETERS, steps, strict=True))
-    result = Description(
+    placed = canonical.smallest(group, items)
+    for rank, index, coordinates in placed:
+        if not group.is_general(index, [value / STEPS for value in coordinates]):
+            label = group.wyckoff[index].label
+            raise TextError(f"{order[rank]} on {label} is too close to a position of lower multiplicity")
+    return Description(
         composition=composition,
         space_group=group.number,
         orbits=tuple(
-            Orbit(order[rank], group.wyckoff[index].label, coordinates)
-            for rank, index, coordinates in canonical.smallest(group, items)
+            Orbit(order[rank], group.wyckoff[index].label, coordinates) for rank, index, coordinates in placed
         ),
         cell=tuple(round(float(values[name])) for name in group.free_cell),
     )
-    for orbit in result.orbits:
-        point = group.by_label[orbit.label].point([value / STEPS for value in orbit.coordinates])
-        if len(group.orbit(point)) != group.by_label[orbit.label].multiplicity:
-            raise TextError(
-                f"{orbit.element} on {orbit.label} is too close to a position of lower multiplicity"
-            )
-    return result

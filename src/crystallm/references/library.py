@@ -14,7 +14,7 @@ Libraries may be joined, and crystals left out. Does not know how crystals are c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -296,7 +296,8 @@ def reduced(counts: dict[str, int]) -> str:
     return formula.cell("".join(f"{symbol}{count}" for symbol, count in counts.items())).reduced_formula
 
 
-def _formula(proportions: Sequence[int], numbers: bytes) -> str:
+@lru_cache(maxsize=10_000)
+def _formula(proportions: tuple[int, ...], numbers: bytes) -> str:
     return reduced(dict(zip(_symbols(numbers), proportions, strict=True)))
 
 

@@ -211,22 +211,20 @@ def substituted(member: PrototypeMember, symbols: Sequence[str]) -> Description:
         counts[symbols[role]] += position.multiplicity
         point = position.point([value / canonical.STEPS for value in coordinates])
         orbits.append((rank[symbols[role]], index, point))
-    result = Description(
+    placed = canonical.smallest(group, orbits)
+    for place, index, coordinates in placed:
+        if not group.is_general(index, [value / canonical.STEPS for value in coordinates]):
+            label = group.wyckoff[index].label
+            raise TextError(f"{order[place]} on {label} lies on a position of lower multiplicity")
+    return Description(
         tuple(counts.items()),
         group.number,
         tuple(
             Orbit(order[place], group.wyckoff[index].label, coordinates)
-            for place, index, coordinates in canonical.smallest(group, orbits)
+            for place, index, coordinates in placed
         ),
         member.cell,
     )
-    for orbit in result.orbits:
-        position = group.by_label[orbit.label]
-        if len(group.orbit(position.point([v / canonical.STEPS for v in orbit.coordinates]))) != (
-            position.multiplicity
-        ):
-            raise TextError(f"{orbit.element} on {orbit.label} lies on a position of lower multiplicity")
-    return result
 
 
 def proportions_text(proportions: Sequence[int]) -> str:
