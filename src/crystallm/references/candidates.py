@@ -151,12 +151,13 @@ def find_candidates(
     similarity = similarity or default_similarity()
     orders = list(assignments(proportions))
     weights = similarity.weights(proportions, symbols)
-    distances = _distances(library.numbers_of(proportions), symbols, similarity.table, weights, orders)
+    costs = element_costs(proportions, symbols, similarity)
+    distances = role_distances(library.numbers_of(proportions), costs, orders)
     start, end = library.range_of(proportions)
     distances[:, ~_accepted(library, start, end, wanted)] = np.inf
     if without is not None and start <= without < end:
         distances[:, without - start] = np.inf
-    nearest = _nearest(distances, n_relatives)
+    nearest = nearest_of(distances, n_relatives)
     known = library.numbers_of(proportions)
     relatives = np.zeros((len(nearest), len(symbols)), np.uint8)
     for i, (order, index) in enumerate(nearest):
@@ -292,22 +293,31 @@ def _sizes() -> tuple[Floats, Floats]:
     return radii, volumes
 
 
-def _distances(
-    known: NDArray[np.uint8],
-    symbols: Sequence[str],
-    table: Floats,
-    weights: Floats,
-    orders: Sequence[Sequence[int]],
+def element_costs(
+    proportions: Sequence[int], symbols: Sequence[str], similarity: Similarity | None = None
 ) -> Floats:
-    """Return the distances of known crystals of the same proportions, [n_orders, n_crystals]."""
+    """Return what any element in the place of each of the symbols adds to a distance, [n_roles, 119].
+
+    Args:
+        proportions: of the symbols.
+        similarity: of elements; the fitted one by default.
+    """
+    similarity = similarity or default_similarity()
     numbers = [elements.get(symbol).number for symbol in symbols]
+    result: Floats = similarity.weights(proportions, symbols)[:, None] * similarity.table[numbers]
+    return result
+
+
+def role_distances(known: NDArray[np.uint8], costs: Floats, orders: Sequence[Sequence[int]]) -> Floats:
+    """Return the distances of known crystals of the same proportions, [n_orders, n_crystals].
+
+    Args:
+        known: atomic numbers of the elements on their roles, [n_crystals, n_roles].
+        costs: of each element of a composition, see `element_costs`.
+        orders: index of the element on each role.
+    """
     # [n_roles, n_roles, n_crystals]: distance of each element from each role
-    terms = np.array(
-        [
-            [weights[i] * table[number][known[:, role]] for role in range(len(symbols))]
-            for i, number in enumerate(numbers)
-        ]
-    )
+    terms = np.array([[cost[known[:, role]] for role in range(len(costs))] for cost in costs])
     return np.array([sum(terms[i, role] for role, i in enumerate(order)) for order in orders])
 
 
@@ -318,7 +328,7 @@ def _accepted(library: Library, start: int, end: int, wanted: Filter) -> NDArray
     return np.array(good, bool)[inverse]
 
 
-def _nearest(distances: Floats, n: int) -> list[tuple[int, int]]:
+def nearest_of(distances: Floats, n: int) -> list[tuple[int, int]]:
     """Return order and crystal of the smallest finite distances, nearest first."""
     flat = distances.ravel()
     n = min(n, len(flat))

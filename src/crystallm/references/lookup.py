@@ -1,7 +1,11 @@
 """Look up the relatives of a composition, and rank what they make of it.
 
-Candidates (see `candidates`) are ranked by the probability that they are right (see `scorer`). Reads a
-library; knows no language model.
+Candidates (see `candidates`) are ranked by the probability that they are right (see `scorer`). With the rest,
+that none of them is right, a derivative d (see `derivatives`) has the probability
+
+    p(d) = `DERIVED_SHARE` v(d) / (`FEW_VOTES` + sum of all v) (1 - sum of the probabilities of candidates)
+
+where v are its votes. Reads a library; does not depend on a language model.
 """
 
 from __future__ import annotations
@@ -13,16 +17,23 @@ import numpy as np
 
 from crystallm.errors import TextError
 from crystallm.references.candidates import Filter, find_candidates
+from crystallm.references.derivatives import described, find_derivatives
 from crystallm.references.prototypes import substituted
 from crystallm.references.scorer import default_scorer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from crystallm.orbits.description import Description
     from crystallm.references.library import Library
     from crystallm.references.scorer import Scorer
 
+DERIVED_SHARE, FEW_VOTES = 0.4, 0.2
+"""How probable a derivative is, see the head of this module; chosen on the val split of the corpus."""
+LEAST_SHARE = 0.02
+"""Where all derivatives together are less probable, none is made: it would take time for nothing."""
+N_DERIVED = 5
+"""Derivatives of a composition, at most: the search for their symmetry takes as long as all candidates."""
 KNOWN_SHARE = 0.5
 """How probable it is that the requested crystal is one of the known crystals of its formula, where there are
 any. A guess: some ask for what is known, others for what is not."""
@@ -84,7 +95,8 @@ def find_analogues(
         primitive_atoms: number of atoms in the primitive cell that all must have; None: any.
         scorer: of candidates; the fitted one by default.
     """
-    candidates = find_candidates(library, counts, Filter(space_group, z, max_atoms, primitive_atoms))
+    wanted = Filter(space_group, z, max_atoms, primitive_atoms)
+    candidates = find_candidates(library, counts, wanted)
     scorer = scorer or default_scorer()
     probabilities = scorer.probabilities(
         candidates, known_share=KNOWN_SHARE if library.holds_answers else 0.0
@@ -98,9 +110,33 @@ def find_analogues(
             break
         row = candidates.rows[i]
         try:
-            description = substituted(library.member(row), candidates.names[i])
+            made = substituted(library.member(row), candidates.names[i])
         except TextError:
             continue
-        relative = Relative(library.id(row), library.source(row), library.formula(row), float(nearest[i]))
-        result.append(Analogue(description, relative, int(sizes[i]), float(probabilities[i])))
-    return result
+        relative = _relative(library, row, float(nearest[i]))
+        result.append(Analogue(made, relative, int(sizes[i]), float(probabilities[i])))
+    rest = DERIVED_SHARE * max(0.0, 1.0 - float(probabilities.sum()))
+    if rest > LEAST_SHARE and (len(result) < n or result[-1].probability < rest):
+        least = result[-1].probability if len(result) == n else 0.0
+        result += _derived(library, counts, wanted, rest, least)
+        result.sort(key=lambda analogue: -analogue.probability)
+    return result[:n]
+
+
+def _derived(
+    library: Library, counts: Mapping[str, int], wanted: Filter, share: float, least: float
+) -> Iterator[Analogue]:
+    """Yield derivatives of more than the least probability; those of all add up to less than a share."""
+    found = find_derivatives(library, counts, wanted)
+    votes = FEW_VOTES + sum(one.votes for one in found)
+    for one in found[:N_DERIVED]:
+        probability = share * one.votes / votes
+        if probability <= least:
+            break
+        made = described(library, one, wanted)
+        if made is not None:
+            yield Analogue(made, _relative(library, one.row, one.distance), one.n_relatives, probability)
+
+
+def _relative(library: Library, row: int, distance: float) -> Relative:
+    return Relative(library.id(row), library.source(row), library.formula(row), distance)

@@ -201,18 +201,30 @@ def substituted(member: PrototypeMember, symbols: Sequence[str]) -> Description:
         InputError: an element without a token.
         TextError: a position whose coordinates put it on one of lower multiplicity.
     """
+    return placed(member, [symbols[role] for role, _ in member.prototype.positions])
+
+
+def placed(member: PrototypeMember, species: Sequence[str]) -> Description:
+    """Return a crystal with other elements on the positions of a known one; raises as `substituted`.
+
+    Args:
+        member: known crystal.
+        species: element on each position.
+    """
     group = space_groups.get(member.prototype.space_group)
-    order = elements.electronegativity_order(symbols)
+    order = elements.electronegativity_order(dict.fromkeys(species))
     rank = {symbol: i for i, symbol in enumerate(order)}
     counts: dict[str, int] = dict.fromkeys(order, 0)
     orbits = []
-    for (role, index), coordinates in zip(member.prototype.positions, member.coordinates, strict=True):
+    for symbol, (_, index), coordinates in zip(
+        species, member.prototype.positions, member.coordinates, strict=True
+    ):
         position = group.wyckoff[index]
-        counts[symbols[role]] += position.multiplicity
+        counts[symbol] += position.multiplicity
         point = position.point([value / canonical.STEPS for value in coordinates])
-        orbits.append((rank[symbols[role]], index, point))
-    placed = canonical.smallest(group, orbits)
-    for place, index, coordinates in placed:
+        orbits.append((rank[symbol], index, point))
+    found = canonical.smallest(group, orbits)
+    for place, index, coordinates in found:
         if not group.is_general(index, [value / canonical.STEPS for value in coordinates]):
             label = group.wyckoff[index].label
             raise TextError(f"{order[place]} on {label} lies on a position of lower multiplicity")
@@ -221,7 +233,7 @@ def substituted(member: PrototypeMember, symbols: Sequence[str]) -> Description:
         group.number,
         tuple(
             Orbit(order[place], group.wyckoff[index].label, coordinates)
-            for place, index, coordinates in placed
+            for place, index, coordinates in found
         ),
         member.cell,
     )
