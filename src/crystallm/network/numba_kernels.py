@@ -127,77 +127,96 @@ def _softmax(scores: Any, width: int) -> Any:
 
 @_inline
 def _append_keys(
-    qkv: Any, rotation: Any, first: int, n_tokens: int, h: int, before: int, keys: Any, values: Any
+    qkv: Any, rotation: Any, first: int, n_tokens: int, row: int, before: int, keys: Any, values: Any
 ) -> None:
-    """Append the rotated keys and the values of a run to one head of its row, (capacity, D) each."""
-    n_dims = keys.shape[1]
+    """Append the rotated keys and the values of a run to its row, all heads."""
+    n_heads, n_dims = qkv.shape[2:]
     half = n_dims // 2
+    like = qkv[0, 0, 0, 0]
     for t in range(n_tokens):
-        key, value = keys[before + t], values[before + t]
-        new_key, new_value = qkv[first + t, 1, h], qkv[first + t, 2, h]
-        if rotation.shape[1]:
-            for d in range(half):
-                cosine, sine = rotation[0, first + t, d], rotation[1, first + t, d]
-                left, right = _to_float(new_key[d]), _to_float(new_key[d + half])
-                key[d] = _from_float(left * cosine - right * sine, new_key[0])
-                key[d + half] = _from_float(right * cosine + left * sine, new_key[0])
-        else:
+        token, column = first + t, before + t
+        for h in range(n_heads):
+            if rotation.shape[1]:
+                for d in range(half):
+                    cosine, sine = rotation[0, token, d], rotation[1, token, d]
+                    left, right = _to_float(qkv[token, 1, h, d]), _to_float(qkv[token, 1, h, d + half])
+                    keys[row, h, column, d] = _from_float(left * cosine - right * sine, like)
+                    keys[row, h, column, d + half] = _from_float(right * cosine + left * sine, like)
+            else:
+                for d in range(n_dims):
+                    keys[row, h, column, d] = qkv[token, 1, h, d]
             for d in range(n_dims):
-                key[d] = new_key[d]
-        for d in range(n_dims):
-            value[d] = new_value[d]
+                values[row, h, column, d] = qkv[token, 2, h, d]
 
 
 @_inline
-def _rotate_query(qkv: Any, rotation: Any, token: int, h: int, query: Any) -> None:
+def _rotate_query(qkv: Any, rotation: Any, token: int, h: int, query: Any, i: int) -> None:
     """Write a token's rotated query (D), divided by sqrt(D)."""
-    n_dims = len(query)
+    n_dims = qkv.shape[3]
     half = n_dims // 2
     scale = np.float32(1 / np.sqrt(n_dims))
-    source = qkv[token, 0, h]
     if rotation.shape[1]:
         for d in range(half):
             cosine, sine = rotation[0, token, d] * scale, rotation[1, token, d] * scale
-            left, right = _to_float(source[d]), _to_float(source[d + half])
-            query[d] = left * cosine - right * sine
-            query[d + half] = right * cosine + left * sine
+            left, right = _to_float(qkv[token, 0, h, d]), _to_float(qkv[token, 0, h, d + half])
+            query[i, d] = left * cosine - right * sine
+            query[i, d + half] = right * cosine + left * sine
     else:
         for d in range(n_dims):
-            query[d] = _to_float(source[d]) * scale
+            query[i, d] = _to_float(qkv[token, 0, h, d]) * scale
 
 
 @_inline
 def _attend_one(
-    query: Any, keys: Any, values: Any, width: int, scores: Any, result: Any, follows: int
+    queries: Any,
+    keys: Any,
+    values: Any,
+    row: int,
+    h: int,
+    width: int,
+    scores: Any,
+    result: Any,
+    follows: int,
+    address: int,
 ) -> None:
     """Compute the attention (D) of one token over the first columns of a head; prefetch from `follows`."""
-    n_dims = len(query)
+    n_dims = queries.shape[1]
     step = n_dims * keys.itemsize
-    address = values.ctypes.data
+    highest = _LOWEST
     for j in range(width):
-        score, key = np.float32(0), keys[j]
+        score = np.float32(0)
         for d in range(n_dims):
-            score += query[d] * _to_float(key[d])
-        scores[j] = score
+            score += queries[0, d] * _to_float(keys[row, h, j, d])
+        scores[0, j] = score
+        highest = max(highest, score)
         for line in range(0, step, _CACHE_LINE):
             _prefetch(address + j * step + line)
-    share = _softmax(scores, width)
+    total = np.float32(0)
+    for j in range(width):
+        share = _exp(scores[0, j] - highest)
+        scores[0, j] = share
+        total += share
+    share = np.float32(1) / total
     for d in range(n_dims):
-        result[d] = 0
+        result[0, d] = 0
     even = width - width % _UNROLL
     for j in range(0, even, _UNROLL):
-        a, b, c, e = scores[j], scores[j + 1], scores[j + 2], scores[j + 3]
-        v, w, x, y = values[j], values[j + 1], values[j + 2], values[j + 3]
+        a, b, c, e = scores[0, j], scores[0, j + 1], scores[0, j + 2], scores[0, j + 3]
         for d in range(n_dims):
-            result[d] += a * _to_float(v[d]) + b * _to_float(w[d]) + c * _to_float(x[d]) + e * _to_float(y[d])
+            result[0, d] += (
+                a * _to_float(values[row, h, j, d])
+                + b * _to_float(values[row, h, j + 1, d])
+                + c * _to_float(values[row, h, j + 2, d])
+                + e * _to_float(values[row, h, j + 3, d])
+            )
         for line in range(0, _UNROLL * step, _CACHE_LINE):
             _prefetch(follows + j * step + line)
     for j in range(even, width):
-        a, v = scores[j], values[j]
+        a = scores[0, j]
         for d in range(n_dims):
-            result[d] += a * _to_float(v[d])
+            result[0, d] += a * _to_float(values[row, h, j, d])
     for d in range(n_dims):
-        result[d] *= share
+        result[0, d] *= share
 
 
 @_inline
@@ -267,27 +286,41 @@ def _attend(
     queries = np.empty((_UNROLL, n_dims), np.float32)
     result = np.empty((_UNROLL, n_dims), np.float32)
     scores = np.empty((_UNROLL, keys.shape[2]), np.float32)
+    head_step = keys.shape[2] * n_dims * keys.itemsize
+    row_step = n_heads * head_step
+    keys_at, values_at = keys.ctypes.data, values.ctypes.data
+    like = qkv[0, 0, 0, 0]
     for row in range(rows[0], rows[1]):
         first, n_tokens, before = plan[0, row], plan[1, row], plan[2, row]
+        _append_keys(qkv, rotation, first, n_tokens, row, before, keys, values)
+        if n_tokens > longest:
+            continue
         for h in range(n_heads):
-            own_keys, own_values = keys[row, h], values[row, h]
-            following = keys[row, h + 1] if h + 1 < n_heads else keys[min(row + 1, rows[1] - 1), 0]
-            follows = following.ctypes.data
-            _append_keys(qkv, rotation, first, n_tokens, h, before, own_keys, own_values)
-            t = 0 if n_tokens <= longest else n_tokens
+            at = row * row_step + h * head_step
+            t = 0
             while t < n_tokens:
                 n_queries = _UNROLL if n_tokens - t >= _UNROLL else 1
                 for i in range(n_queries):
-                    _rotate_query(qkv, rotation, first + t + i, h, queries[i])
+                    _rotate_query(qkv, rotation, first + t + i, h, queries, i)
                 width = before + t + n_queries
                 if n_queries == 1:
-                    _attend_one(queries[0], own_keys, own_values, width, scores[0], result[0], follows)
+                    _attend_one(
+                        queries,
+                        keys,
+                        values,
+                        row,
+                        h,
+                        width,
+                        scores,
+                        result,
+                        keys_at + at + head_step,
+                        values_at + at,
+                    )
                 else:
-                    _attend_four(queries, own_keys, own_values, width, scores, result)
+                    _attend_four(queries, keys[row, h], values[row, h], width, scores, result)
                 for i in range(n_queries):
-                    target = out[first + t + i, h]
                     for d in range(n_dims):
-                        target[d] = _from_float(result[i, d], target[0])
+                        out[first + t + i, h, d] = _from_float(result[i, d], like)
                 t += n_queries
 
 
