@@ -11,12 +11,12 @@ both ends.
 from __future__ import annotations
 
 from functools import cache
-from itertools import product
 from math import hypot, inf, pi
 from typing import TYPE_CHECKING
 
 from crystallm.crystallography import elements
 from crystallm.errors import CrystallmError
+from crystallm.geometry import distances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -118,25 +118,12 @@ def _may_be_implausible(
     if not table[:, :, 2].max() < 1.5 * min(spacings):
         return [True] * len(atoms)
     kind = np.array([kind_of[symbol] for symbol in symbols])
-    off = coords - coords[atoms][:, None]  # [n, n_atoms, 3]
-    vecs = (off - np.rint(off)) @ vectors
-    shifts = _shifts() @ vectors  # [27, 3] Å
-    # |v + s|^2 = |v|^2 + 2 v . s + |s|^2
-    squares = (vecs @ (2 * shifts.T) + np.einsum("ij,ij->i", shifts, shifts)).min(axis=2)
-    squares += np.einsum("ijk,ijk->ij", vecs, vecs)  # [n, n_atoms] Å^2
+    squares = distances.nearest_squares(vectors, coords, atoms)
     limits = (table * table)[kind[atoms]][:, kind]  # [n, n_atoms, 3]
     doubtful = (squares < limits[:, :, 2]) & ~((limits[:, :, 0] < squares) & (squares < limits[:, :, 1]))
     doubtful[range(len(atoms)), atoms] = False  # bonds of an atom with its own images do not count
     flags: list[bool] = doubtful.any(axis=1).tolist()
     return flags
-
-
-@cache
-def _shifts() -> Floats:
-    """Return the shifts [27, 3] to a cell and its neighbors, fractions."""
-    import numpy as np
-
-    return np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))
 
 
 @cache

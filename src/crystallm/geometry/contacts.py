@@ -6,10 +6,11 @@ they are installed.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
+from math import ceil, floor, inf, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from crystallm.crystallography import elements
 from crystallm.crystallography.space_groups import Bools, Floats, Ints
 from crystallm.errors import CrystallmError
 from crystallm.geometry import bonds, distances, extra_symmetry
+from crystallm.geometry.compiled import Compiled
+from crystallm.geometry.distances import offset, to_vector
 from crystallm.geometry.symmetry_search import find_symmetry
 
 SHARE = 0.68
@@ -29,8 +32,8 @@ SYMPREC = 0.1
 VOLUMES = (4.0, 300.0)
 """Least and largest volume per atom, Å^3. The least of the same crystals is 4.4; 0.1 % have more than 275."""
 
-_SHIFTS = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))  # (27, 3)
-_NO_SHIFT = 13  # of these
+STILL = 1e-9
+"""Å^2; a pair of atoms whose offset changes by less, for x from 0 to 1, moves together."""
 _CAPACITY = 32  # atoms at first
 
 
@@ -47,13 +50,6 @@ def bond_length(one: str, other: str) -> float:
 def least_distance(one: str, other: str) -> float:
     """Return the least distance of two atoms by the paper's checks and in known crystals, Å."""
     return max(SHARE * bond_length(one, other), distances.known().least.get((one, other), 0.0))
-
-
-@cache
-def _cells(*bounds: int) -> Floats:
-    """Return the shifts [n, 3] within least and greatest numbers of cells along each axis."""
-    ranges = (range(low, high + 1) for low, high in zip(bounds[:3], bounds[3:], strict=True))
-    return np.array(list(itertools.product(*ranges)), dtype=np.float64)
 
 
 class PlacedAtoms:
@@ -80,14 +76,10 @@ class PlacedAtoms:
         self._kinds: Ints = np.zeros(_CAPACITY, dtype=np.int64)  # their elements, by index in:
         self._elements: list[str] = []
         self._n_atoms = 0
-        images = _SHIFTS @ vectors  # [27, 3] Å
-        # |d + s|^2 = |d|^2 + 2 d . s + |s|^2 of a vector d to all images of its end
-        self._doubled: Floats = 2 * images.T
-        self._squares: Floats = np.einsum("ij,ij->i", images, images)
-        others = self._squares.tolist()
-        others[_NO_SHIFT] = math.inf
-        self._own = math.sqrt(min(others))  # from an atom to its nearest own image, Å
-        self._cells: dict[tuple[int, ...], Floats] = {}  # [n, 3] Å, by bounds
+        self._images: Floats = distances.SHIFTS @ vectors  # [27, 3] Å
+        squares = np.einsum("ij,ij->i", self._images, self._images).tolist()
+        squares[len(squares) // 2] = math.inf  # no shift
+        self._own = math.sqrt(min(squares))  # from an atom to its nearest own image, Å
 
     @property
     def points(self) -> Floats:
@@ -123,12 +115,8 @@ class PlacedAtoms:
             return True
         self._put(own[1:], symbol)
         end = self._n_atoms + len(own) - 1
-        off = self._points[:end] - own[0]
-        vectors = (off - np.rint(off)) @ self.vectors  # [n, 3] Å
-        nearest = (vectors @ self._doubled + self._squares).min(axis=1)
-        nearest += np.einsum("ij,ij->i", vectors, vectors)  # squares of distances
         limits = self._limits(symbol, end)
-        return bool((nearest < limits * limits).any())
+        return bool(_too_close(end, self._points, own[0], self.vectors, self._images, limits * limits))
 
     def clear(self, lines: tuple[Floats, Floats], steps: int, symbol: str) -> Bools:
         """Return the values of the last coordinate x of another orbit for which it does not `meet` others.
@@ -146,49 +134,17 @@ class PlacedAtoms:
         if self._own < limit:
             return np.zeros(steps, dtype=bool)
         matrices, shifts = lines
-        n = self._n_atoms
-        limits = np.full(n + len(shifts) - 1, limit)
-        limits[:n] = self._limits(symbol, n)
-        starts = np.concatenate([self.points, shifts[1:]]) - shifts[0]
-        rates = np.concatenate([np.zeros((n, 3)), matrices[1:]]) - matrices[0]
-        # [n_pairs, n_cells, 3] Å from one atom to the other at x = 0
-        off = ((starts - np.rint(starts)) @ self.vectors)[:, None] + self._cells_within(rates)
-        return self._room(off, rates @ self.vectors, limits[:, None] ** 2, steps)
-
-    def _cells_within(self, rates: Floats) -> Floats:
-        """Return the cells [n, 3] (Å) in which atoms that move by these rates (fractions) may meet."""
-        low = -1 - np.maximum(rates.max(axis=0, initial=0), 0)
-        high = 1 - np.minimum(rates.min(axis=0, initial=0), 0)
-        bounds = (*map(int, low.tolist()), *map(int, high.tolist()))
-        if bounds not in self._cells:
-            self._cells[bounds] = _cells(*bounds) @ self.vectors
-        return self._cells[bounds]
-
-    @staticmethod
-    def _room(off: Floats, rate: Floats, limits_2: Floats, steps: int) -> Bools:
-        """Return where x leaves all pairs far enough apart, as `clear`.
-
-        Args:
-            off: [n, n_cells, 3] from one atom to the other at x = 0, Å.
-            rate: [n, 3] its change from x = 0 to 1, Å.
-            limits_2: [n, 1] squares of least distances, Å^2.
-        """
-        rate_2 = np.einsum("ij,ij->i", rate, rate)[:, None]  # [n, 1]
-        off_2 = np.einsum("ijk,ijk->ij", off, off)  # [n, n_cells]
-        still = rate_2 < 1e-9  # a pair that moves together
-        if still.any():
-            if (still & (off_2 < limits_2)).any():
-                return np.zeros(steps, dtype=bool)
-            rate_2 = np.where(still, 1.0, rate_2)
-        middle = np.matmul(off, rate[:, :, None])[:, :, 0] / -rate_2
-        half_2 = (limits_2 - off_2) / rate_2 + middle * middle
-        hits = (half_2 > 0) & ~still
-        middle, half = middle[hits], np.sqrt(half_2[hits])
-        first = np.floor(steps * (middle - half)).astype(np.int64) + 1
-        end = np.ceil(steps * (middle + half)).astype(np.int64)
-        first = np.minimum(np.maximum(first, 0), steps)
-        end = np.maximum(first, np.minimum(end, steps))
-        changes = np.bincount(first, minlength=steps + 1) - np.bincount(end, minlength=steps + 1)
+        limits = np.full(self._n_atoms + len(shifts) - 1, limit)
+        limits[: self._n_atoms] = self._limits(symbol, self._n_atoms)
+        starts = np.concatenate([self.points, shifts[1:]])  # [n, 3] of the others
+        rates = np.concatenate([np.zeros((self._n_atoms, 3)), matrices[1:]]) - matrices[0]
+        # Cells in which atoms that move at these rates may meet.
+        low = -1 - np.maximum(rates.max(axis=0, initial=0), 0).astype(np.int64)
+        high = 1 - np.minimum(rates.min(axis=0, initial=0), 0).astype(np.int64)
+        changes = np.zeros(steps + 1, dtype=np.int64)
+        path = shifts[0], starts, rates, low, high
+        if not _leave_room(*path, self.vectors, limits * limits, steps, changes):
+            return np.zeros(steps, dtype=bool)
         return np.asarray(changes.cumsum()[:steps] == 0)
 
     def fault(self, number: int, *, bonds_too: bool) -> str:
@@ -232,16 +188,99 @@ class PlacedAtoms:
 
     def _lone(self, atoms: Sequence[int]) -> Iterator[int]:
         """Yield the orbits, each with one of its atoms, whose nearest neighbor is farther than known ones."""
-        for orbit, (i, symbol) in enumerate(zip(atoms, self.symbols, strict=True)):
-            off = self.points - self.points[i]
-            vectors = (off - np.rint(off)) @ self.vectors  # [n_atoms, 3] Å
-            nearest = (vectors @ self._doubled + self._squares).min(axis=1)
-            nearest += np.einsum("ij,ij->i", vectors, vectors)
-            nearest[i] = self._own**2
-            if nearest.min() > distances.known().farthest[symbol] ** 2:
+        squares = distances.nearest_squares(self.vectors, self.points, atoms)
+        squares[range(len(atoms)), atoms] = self._own**2
+        for orbit, (nearest, symbol) in enumerate(
+            zip(squares.min(axis=1).tolist(), self.symbols, strict=True)
+        ):
+            if nearest > distances.known().farthest[symbol] ** 2:
                 yield orbit
 
     def keep(self, n_orbits: int) -> None:
         """Remove all orbits after the first ones."""
         del self.symbols[n_orbits:], self.sizes[n_orbits:]
         self._n_atoms = sum(self.sizes)
+
+
+def _find_contact(  # noqa: PLR0917 - compiled code takes arguments by position
+    n: int, points: Any, point: Any, vectors: Any, images: Any, limits_2: Any
+) -> bool:
+    """Return whether a point is closer to one of the first n points than the square of its limit, Å^2.
+
+    Args:
+        n: number of points.
+        points: [n or more, 3] fractions.
+        point: [3] fractions.
+        vectors: [3, 3] of the cell, Å.
+        images: [27, 3] of a cell and its neighbors, Å.
+        limits_2: [n or more] squares, Å^2.
+    """
+    for i in range(n):
+        x, y, z = offset(point, points[i], vectors)
+        for k in range(len(images)):
+            dx, dy, dz = x + images[k][0], y + images[k][1], z + images[k][2]
+            if dx * dx + dy * dy + dz * dz < limits_2[i]:
+                return True
+    return False
+
+
+def _contact_range(  # noqa: PLR0917 - as above
+    x: float, y: float, z: float, rx: float, ry: float, rz: float, limit_2: float
+) -> tuple[float, float]:
+    """Return between which t the vector (x, y, z) + t (rx, ry, rz) is shorter than a limit; (0, 0) if never.
+
+    One that changes by less than `STILL` from t = 0 to 1 is shorter always or never.
+    """
+    rate_2 = rx * rx + ry * ry + rz * rz
+    spare = limit_2 - (x * x + y * y + z * z)
+    if rate_2 < STILL:
+        return (-inf, inf) if spare > 0 else (0.0, 0.0)
+    middle = -(x * rx + y * ry + z * rz) / rate_2
+    half_2 = spare / rate_2 + middle * middle
+    half = sqrt(max(half_2, 0.0))
+    return middle - half, middle + half
+
+
+def _count_contacts(  # noqa: PLR0917 - compiled code takes arguments by position
+    start: Any,
+    starts: Any,
+    rates: Any,
+    low: Any,
+    high: Any,
+    vectors: Any,
+    limits_2: Any,
+    steps: int,
+    changes: Any,
+) -> bool:
+    """Count where x puts the first atom of an orbit too close to others; return False if it is everywhere.
+
+    Args:
+        start: [3] of the atom, fractions.
+        starts: [n, 3] of the others at x = 0, fractions.
+        rates: [n, 3] by which their offsets from it change with x.
+        low: [3] first cell of images along each axis.
+        high: [3] last cell of images along each axis.
+        vectors: [3, 3] of the cell, Å.
+        limits_2: [n] squares of least distances, Å^2.
+        steps: values of x.
+        changes: [steps + 1] where the number of atoms too close rises and falls; written.
+    """
+    for i in range(len(starts)):
+        x, y, z = offset(start, starts[i], vectors)
+        rx, ry, rz = to_vector(rates[i][0], rates[i][1], rates[i][2], vectors)
+        for a in range(low[0], high[0] + 1):
+            for b in range(low[1], high[1] + 1):
+                for c in range(low[2], high[2] + 1):
+                    sx, sy, sz = to_vector(a, b, c, vectors)
+                    least, most = _contact_range(x + sx, y + sy, z + sz, rx, ry, rz, limits_2[i])
+                    if most == inf:
+                        return False
+                    if least < most:
+                        first = min(max(floor(steps * least) + 1, 0), steps)
+                        changes[first] += 1
+                        changes[max(first, min(ceil(steps * most), steps))] -= 1
+    return True
+
+
+_too_close = Compiled(_find_contact, offset)
+_leave_room = Compiled(_count_contacts, offset, to_vector, _contact_range)

@@ -22,15 +22,22 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import product
+from math import floor, inf
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from crystallm.crystallography import elements
 from crystallm.crystallography.space_groups import Floats, Ints
+from crystallm.geometry.compiled import Compiled
 
 CLOSE, FAR = 0.001, 0.0002
 """Shares of known crystals beyond the bounds."""
 FEW = 20
 """Crystals of a pair from which on its shortest distances count."""
+SHIFTS: Floats = np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))
+"""[27, 3] to a cell and its neighbors, fractions."""
 CLOSEST = 0.5
 """Å; closer atoms are on top of each other, whatever they are: the shortest bond, of H2, has 0.74."""
 
@@ -59,6 +66,59 @@ def known() -> KnownDistances:
         for other, distance in row.items():
             least[one, other] = least[other, one] = distance
     return KnownDistances(least, table["farthest"], tuple(table["volumes"]))
+
+
+def nearest_squares(vectors: Floats, coords: Floats, atoms: Sequence[int]) -> Floats:
+    """Return squares [n, n_atoms] of the distances of some atoms to the nearest image of each, Å^2.
+
+    Images up to 1.5 cells away along each axis count; an atom's distance to itself is 0.
+
+    Args:
+        vectors: [3, 3] of the cell (rows), Å.
+        coords: [n_atoms, 3] fractions.
+        atoms: n indices.
+    """
+    squares = np.empty((len(atoms), len(coords)))
+    _find_nearest(vectors, coords, np.array(atoms), SHIFTS @ vectors, squares)
+    return squares
+
+
+def offset(one: Any, other: Any, vectors: Any) -> tuple[float, float, float]:
+    """Return the vector (Å) from one point to an image of another, at most half a cell away along each axis.
+
+    Args:
+        one: [3] fractions, as `other`.
+        vectors: [3, 3] of the cell (rows), Å.
+    """
+    a, b, c = other[0] - one[0], other[1] - one[1], other[2] - one[2]
+    a, b, c = a - floor(a + 0.5), b - floor(b + 0.5), c - floor(c + 0.5)
+    x = a * vectors[0][0] + b * vectors[1][0] + c * vectors[2][0]
+    y = a * vectors[0][1] + b * vectors[1][1] + c * vectors[2][1]
+    z = a * vectors[0][2] + b * vectors[1][2] + c * vectors[2][2]
+    return x, y, z
+
+
+def to_vector(a: float, b: float, c: float, vectors: Any) -> tuple[float, float, float]:
+    """Return the vector (Å) of fractions of a cell; vectors as for `offset`."""
+    x = a * vectors[0][0] + b * vectors[1][0] + c * vectors[2][0]
+    y = a * vectors[0][1] + b * vectors[1][1] + c * vectors[2][1]
+    z = a * vectors[0][2] + b * vectors[1][2] + c * vectors[2][2]
+    return x, y, z
+
+
+def _write_nearest(vectors: Any, coords: Any, atoms: Any, images: Any, squares: Any) -> None:
+    """Write the result of `nearest_squares`; images [27, 3] of a cell, Å."""
+    for n in range(len(atoms)):
+        for j in range(len(coords)):
+            x, y, z = offset(coords[atoms[n]], coords[j], vectors)
+            nearest = inf
+            for k in range(len(images)):
+                dx, dy, dz = x + images[k][0], y + images[k][1], z + images[k][2]
+                nearest = min(nearest, dx * dx + dy * dy + dz * dz)
+            squares[n][j] = nearest
+
+
+_find_nearest = Compiled(_write_nearest, offset)
 
 
 def volume_range(symbols: Sequence[str]) -> tuple[float, float]:

@@ -8,11 +8,12 @@ multiples.
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crystallm.crystallography import space_groups
+from crystallm.geometry.compiled import Compiled
 from crystallm.orbits import description
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 STEP = space_groups.UNIT  # ticks
 EDGE = STEP * description.STEPS
+HALF_EDGE = EDGE // 2
 NEAR = STEP / 2
 CROWD = 4
 """Orbits on one Wyckoff position from which they may take all ten last digits of another one. Along its line
@@ -104,19 +106,38 @@ def apart(
         values: all coordinates of the orbit, the last with a last digit of 0.
         others: all coordinates of each of the others.
     """
-    matrices, shifts = _maps(number, index)
-    points = np.array(others) @ matrices[0].T + shifts[0]  # [n_others, 3] ticks
-    starts = (matrices @ np.array(values) + shifts)[:, None] - points  # [multiplicity, n_others, 3]
-    rates = matrices[:, None, :, -1]  # [multiplicity, 1, 3]
-    span = 9 * np.abs(rates)
-    low = (starts + int(NEAR)) % EDGE
-    near = ((low <= 2 * NEAR + span) | (low >= EDGE - span)).all(axis=2)  # as not `_beyond`
-    excluded: set[int] = set()
-    for image, other in np.argwhere(near).tolist():
-        off = starts[image, other] + rates[image] * np.array(kept)[:, None]  # [n_kept, 3]
-        off = np.abs((off + EDGE // 2) % EDGE - EDGE // 2)
-        excluded.update(d for d, most in zip(kept, off.max(axis=1).tolist(), strict=True) if most < NEAR)
-    return tuple(d for d in kept if d not in excluded) if excluded else kept
+    met = np.zeros(10, dtype=np.int64)
+    _find_digits(*_maps(number, index), np.array(values), np.array(others), met)
+    excluded = met.tolist()
+    return tuple(d for d in kept if not excluded[d])
+
+
+def _mark_digits(matrices: Any, shifts: Any, values: Any, others: Any, met: Any) -> None:
+    """Mark the last digits [10] with which an orbit meets one of the others; arguments as for `apart`."""
+    n = len(values)
+    for other in range(len(others)):
+        x, y, z = shifts[0][0], shifts[0][1], shifts[0][2]
+        for k in range(n):
+            x += matrices[0][0][k] * others[other][k]
+            y += matrices[0][1][k] * others[other][k]
+            z += matrices[0][2][k] * others[other][k]
+        for image in range(len(shifts)):
+            dx, dy, dz = shifts[image][0] - x, shifts[image][1] - y, shifts[image][2] - z
+            for k in range(n):
+                dx += matrices[image][0][k] * values[k]
+                dy += matrices[image][1][k] * values[k]
+                dz += matrices[image][2][k] * values[k]
+            p, q, r = matrices[image][0][n - 1], matrices[image][1][n - 1], matrices[image][2][n - 1]
+            for d in range(10):
+                if (
+                    abs((dx + d * p + HALF_EDGE) % EDGE - HALF_EDGE) < NEAR
+                    and abs((dy + d * q + HALF_EDGE) % EDGE - HALF_EDGE) < NEAR
+                    and abs((dz + d * r + HALF_EDGE) % EDGE - HALF_EDGE) < NEAR
+                ):
+                    met[d] = 1
+
+
+_find_digits = Compiled(_mark_digits)
 
 
 def full_tens(
