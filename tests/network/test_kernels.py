@@ -32,14 +32,19 @@ def test_threads_share_the_rows(monkeypatch):
 def test_compiled_norm_and_gate_are_those_of_torch(dtype):
     net = network("llama", dtype)
     block = net.transformer.h[0]
-    x = (3 * torch.randn(7, 32)).to(dtype)
-    torch.testing.assert_close(kernels.norm_of(block.ln_1)(x), block.ln_1(x))
+    x, update = ((3 * torch.randn(7, 32)).to(dtype) for _ in range(2))
+    stream = kernels.Stream(9, block, net.config)
+    stream.set_size(7)
+    stream.x[:] = x
+    torch.testing.assert_close(stream.norm(None, block.ln_1), block.ln_1(x))
+    torch.testing.assert_close(stream.norm(update, block.ln_1), block.ln_1(x + update))
+    assert torch.equal(stream.x, x + update)
     wide = torch.cat(
-        [(8 * torch.randn(7, 256)).to(dtype), torch.tensor([[-200.0, 200, 0, 1] * 64], dtype=dtype)]
+        [(8 * torch.randn(6, 128)).to(dtype), torch.tensor([[-200.0, 200, 0, 1] * 32], dtype=dtype)]
     )
-    torch.testing.assert_close(kernels.activation_of(block.mlp)(wide), block.mlp.activate(wide))
-    x[3, 5] = torch.nan
-    assert kernels.norm_of(block.ln_1)(x)[3].isnan().all()
+    torch.testing.assert_close(stream.gate(wide), block.mlp.activate(wide))
+    stream.x[3, 5] = torch.nan
+    assert stream.norm(None, block.ln_1)[3].isnan().all()
 
 
 def test_a_network_that_is_broken_is_told_of_by_compiled_attention_too():

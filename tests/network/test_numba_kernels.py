@@ -34,7 +34,13 @@ def test_norm_and_gate_follow_their_equations():
     rng = np.random.default_rng(1)
     x, weight = rng.normal(size=(3, 6)).astype(np.float32), rng.normal(size=6).astype(np.float32)
     out = np.empty_like(x)
-    numba_kernels.rms_norm(x, weight, 1e-5, out)
+    stream, update = x.copy(), rng.normal(size=(3, 6)).astype(np.float32)
+    numba_kernels.rms_norm(stream, update, weight, 1e-5, out)
+    assert np.array_equal(stream, x + update)
+    x = stream
+    again = np.empty_like(x)
+    numba_kernels.rms_norm(stream, update[:0], weight, 1e-5, again)
+    assert np.array_equal(again, out)
     expected = x / np.sqrt((x.astype(np.float64) ** 2).mean(axis=1, keepdims=True) + 1e-5) * weight
     assert np.allclose(out, expected, atol=1e-5)
     gated = np.empty((3, 3), np.float32)

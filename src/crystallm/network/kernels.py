@@ -9,21 +9,16 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
-
-from crystallm.network.transformer import SwiGLU
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from crystallm.network.attention import Rotation
-    from crystallm.network.config import Ids
+    from crystallm.network.config import Ids, ModelConfig
 
 LONG_RUN = 12
 """Longest run for which compiled attention is faster than torch's (250 columns, D = 64)."""
@@ -41,32 +36,48 @@ def available(weight: Tensor) -> bool:
     )
 
 
-def norm_of(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return the normalization of (N, C); compiled if torch has no fused kernel."""
-    if not isinstance(module, nn.RMSNorm):
-        return module
-    weight, epsilon = _array(module.weight.detach()), float(module.eps or 0.0)
+class Stream:
+    """The stream of the Llama form, and room for the inputs of products, for up to `capacity` tokens.
 
-    def norm(x: Tensor) -> Tensor:
-        out = torch.empty_like(x)
-        _kernels().rms_norm(_array(x), weight, epsilon, _array(out))
-        return out
+    Between two products, compiled code adds the last one to the stream and normalizes the sum, attends, or
+    applies the gate. Nothing is allocated.
 
-    return norm
+    Args:
+        block: of the network.
+        config: of the network.
+    """
 
+    def __init__(self, capacity: int, block: Any, config: ModelConfig) -> None:
+        self.capacity = capacity
+        weight = block.ln_1.weight
+        widths = config.n_embd, config.n_embd, config.n_embd, block.mlp.c_proj.in_features
+        self._tensors: list[Tensor] = [weight.new_zeros(capacity, width) for width in widths]
+        self._shape = (3, config.n_head, config.head_dim)
+        self.set_size(capacity)
 
-def activation_of(mlp: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return the activation between the two layers of an MLP; compiled if torch has no fused kernel."""
-    if not isinstance(mlp, SwiGLU):
-        activate: Any = mlp.activate
-        return cast("Callable[[Tensor], Tensor]", activate)
+    def set_size(self, n: int) -> None:
+        """Use the first n rows of all tensors."""
+        self.x: Tensor
+        self.x, self._normed, self._attended, self._gated = (tensor[:n] for tensor in self._tensors)
+        self._arrays = [array_of(each) for each in (self.x, self._normed, self._attended, self._gated)]
 
-    def gate(x: Tensor) -> Tensor:
-        out = x.new_empty(len(x), x.shape[1] // 2)
-        _kernels().swiglu(_array(x), _array(out))
-        return out
+    def norm(self, update: Tensor | None, module: Any) -> Tensor:
+        """Add an update (N, C) to the stream and return its norm (N, C), which the next call overwrites."""
+        x, normed, *_ = self._arrays
+        added = x[:0] if update is None else array_of(update)
+        _kernels().rms_norm(x, added, array_of(module.weight.detach()), float(module.eps or 0.0), normed)
+        return self._normed
 
-    return gate
+    def gate(self, wide: Tensor) -> Tensor:
+        """Return SwiGLU (N, M) of (N, 2 M), which the next call overwrites."""
+        _kernels().swiglu(array_of(wide), self._arrays[3])
+        return self._gated
+
+    def attend(self, qkv: Tensor, rows: RowAttention, keys: Any, values: Any) -> Tensor:
+        """Return the attention (N, C) of new tokens from (N, 3 C), which the next call overwrites."""
+        heads = self._shape[1:]
+        rows(array_of(qkv).reshape(-1, *self._shape), keys, values, self._arrays[2].reshape(-1, *heads))
+        return self._attended
 
 
 class RowAttention:
@@ -84,28 +95,26 @@ class RowAttention:
             self._angles = torch.stack(rotation).flatten(1, -2).float().numpy()  # (2, N, D / 2)
         self._parts = _parts(plan)
 
-    def __call__(self, qkv: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return the attention (N, H, D); entries of runs longer than `LONG_RUN` are undefined.
+    def __call__(self, qkv: Any, keys: Any, values: Any, out: Any) -> None:
+        """Write the attention (N, H, D) to `out`, but for runs longer than `LONG_RUN`.
 
         Args:
-            qkv: (N, 3, H, D).
-            keys: (B, H, capacity, D), written at the new tokens' columns.
+            qkv: (N or more, 3, H, D) array, see `array_of`, as are the others.
+            keys: (B, H, capacity, D), written at the new tokens' columns, as are `values`.
+            out: (N or more, H, D).
         """
-        out = qkv.new_empty(len(qkv), *qkv.shape[2:])
         attend = _kernels().attend
-        inputs, known_keys, known_values, result = (_array(each) for each in (qkv, keys, values, out))
 
         def attend_rows(rows: tuple[int, int]) -> None:
-            attend(inputs, self._angles, known_keys, known_values, self._plan, LONG_RUN, rows, result)
+            attend(qkv, self._angles, keys, values, self._plan, LONG_RUN, rows, out)
 
         if len(self._parts) == 1:
             attend_rows(self._parts[0])
         else:
             list(_threads(len(self._parts)).map(attend_rows, self._parts))
-        return out
 
 
-def _array(tensor: Tensor) -> Any:
+def array_of(tensor: Tensor) -> Any:
     """Return a numpy view; bfloat16, which numpy lacks, as uint16."""
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
@@ -135,10 +144,10 @@ def _numba_kernels() -> Any:
 @cache
 def _works(dtype: torch.dtype) -> bool:
     """Return whether a first call succeeds: compilation can fail on untested machines."""
-    ones = torch.ones(1, 3, 1, 2, dtype=dtype)
-    rows = torch.zeros(1, 1, 1, 2, dtype=dtype)
+    ones, rows = array_of(torch.ones(1, 3, 1, 2, dtype=dtype)), array_of(torch.zeros(1, 1, 1, 2, dtype=dtype))
+    result = torch.zeros(1, 1, 2, dtype=dtype)
     try:
-        result = RowAttention(np.array([[0], [1], [0]]), None)(ones, rows, rows.clone())
+        RowAttention(np.array([[0], [1], [0]]), None)(ones, rows, rows.copy(), array_of(result))
     except Exception as error:  # noqa: BLE001 - on any failure torch is used instead
         why = " ".join(str(error).split())[:100]
         logging.getLogger(__name__).warning(

@@ -324,11 +324,18 @@ def _attend(
                 t += n_queries
 
 
-def _rms_norm(x: Any, weight: Any, epsilon: float, out: Any) -> None:
-    """Write RMSNorm (arXiv:1910.07467) of each row of x (N, C) with a weight (C) to `out` (N, C)."""
+def _rms_norm(x: Any, update: Any, weight: Any, epsilon: float, out: Any) -> None:
+    """Add an update (N, C), if it has rows, to x (N, C), and write the RMSNorm of the sum to `out` (N, C).
+
+    RMSNorm (arXiv:1910.07467) of each row, with a weight (C).
+    """
     n_dims = x.shape[1]
     for row in range(x.shape[0]):
         source, target = x[row], out[row]
+        if len(update):
+            added = update[row]
+            for d in range(n_dims):
+                source[d] = _from_float(_to_float(source[d]) + _to_float(added[d]), source[0])
         total = np.float32(0)
         for d in range(n_dims):
             total += _to_float(source[d]) * _to_float(source[d])

@@ -220,8 +220,8 @@ class RaggedNetwork:
         self._padded_size = _padded_size if packs else int
         self._head = linear(network.lm_head)
         self._compiled = compiled and kernels.available(weight)
-        self._norm = self._norm_of(network.transformer.ln_f)
-        self._blocks = [self._block(block, linear, fused=packs) for block in network.transformer.h]
+        self._blocks = [_block(block, linear, fused=packs) for block in network.transformer.h]
+        self._stream: kernels.Stream | None = None  # of the Llama form, compiled
 
     def runs(self, tokens: Sequence[Sequence[int]], cache: KVCache) -> Runs:
         """Plan the pass of the new tokens of each row, at least one, for `features`."""
@@ -252,50 +252,75 @@ class RaggedNetwork:
             embedding, head = conditions[runs.rows].chunk(2, dim=-1)  # (N, C) each
             x = x + embedding
         with attention_kernels(runs.ids.device):
-            x = self._apply_blocks(x, runs, cache, rotation)
+            compiled = self._compiled and config.form == "llama"
+            apply = self._apply_compiled if compiled else self._apply_blocks
+            out = apply(x, runs, cache, rotation)
         cache.set_lengths(runs.lengths)
-        out = self._norm(x[: len(runs.ids)])
         return out if head is None else out + head
 
+    def _apply_compiled(self, x: Tensor, runs: Runs, cache: KVCache, rotation: Rotation | None) -> Tensor:
+        """Return the normalized stream (N, C) after all blocks of the Llama form, by compiled kernels."""
+        assert runs.plan is not None  # noqa: S101 - planned for compiled attention
+        n, size, trunk = len(x), self._padded_size(len(x)), self.network.transformer
+        stream = self._stream
+        if stream is None or stream.capacity < size:
+            stream = self._stream = kernels.Stream(size, trunk.h[0], self.network.config)
+        stream.set_size(size)
+        stream.x[:n] = x
+        rows = kernels.RowAttention(runs.plan, rotation)
+        keys, values = kernels.array_of(cache.keys), kernels.array_of(cache.values)
+        update = None
+        for layer, block in enumerate(self._blocks):
+            qkv = block.c_attn(stream.norm(update, block.ln_1))  # (N, 3 C)
+            attended = stream.attend(qkv, rows, keys[layer], values[layer])  # (N, C)
+            if runs.groups:
+                _attend_long_runs(self._heads(qkv[:n]), runs, cache, rotation, layer, attended)
+            update = block.c_proj(attended)
+            update = block.narrow(stream.gate(block.wide(stream.norm(update, block.ln_2))))
+        return stream.norm(update, trunk.ln_f)[:n].clone()
+
+    def _heads(self, qkv: Tensor) -> Tensor:
+        """Return (N, 3 C) as (N, 3, H, D)."""
+        return qkv.view(-1, 3, self.network.config.n_head, self.network.config.head_dim)
+
     def _apply_blocks(self, x: Tensor, runs: Runs, cache: KVCache, rotation: Rotation | None) -> Tensor:
-        """Return the stream (N, C) after all blocks, possibly with padding rows after the N."""
-        config = self.network.config
+        """Return the normalized stream (N, C) after all blocks."""
         n, size = len(x), self._padded_size(len(x))
         x = _pad(x, size)
         attention = (_torch_attention if runs.plan is None else _compiled_attention)(runs, cache, rotation)
         for layer, block in enumerate(self._blocks):
-            qkv = block.c_attn(block.ln_1(x)).view(-1, 3, config.n_head, config.head_dim)[:n]  # (N, 3, H, D)
+            qkv = self._heads(block.c_attn(block.ln_1(x)))[:n]  # (N, 3, H, D)
             x = x + block.c_proj(_pad(attention(qkv, layer).flatten(1), size))
-            x = x + block.mlp(block.ln_2(x))
-        return x
-
-    def _norm_of(self, module: nn.Module) -> Function:
-        return kernels.norm_of(module) if self._compiled else module
-
-    def _block(self, block: Any, linear: Callable[..., Function], *, fused: bool) -> _RaggedBlock:
-        mlp = block.mlp
-        gelu = fused and isinstance(mlp, MLP)
-        wide, narrow = linear(mlp.c_fc, *(("gelu", "tanh") if gelu else ())), linear(mlp.c_proj)
-        activate = kernels.activation_of(mlp) if self._compiled else mlp.activate
-
-        def apply_mlp(x: Tensor) -> Tensor:
-            return narrow(wide(x) if gelu else activate(wide(x)))
-
-        norms = self._norm_of(block.ln_1), self._norm_of(block.ln_2)
-        return _RaggedBlock(
-            norms[0], linear(block.attn.c_attn), linear(block.attn.c_proj), norms[1], apply_mlp
-        )
+            x = x + block.narrow(block.activate(block.wide(block.ln_2(x))))
+        out: Tensor = self.network.transformer.ln_f(x[:n])
+        return out
 
 
 @dataclass(frozen=True)
 class _RaggedBlock:
     """Functions of (N, C) that make up a block of the network."""
 
-    ln_1: Function
+    ln_1: nn.Module
     c_attn: Function
     c_proj: Function
-    ln_2: Function
-    mlp: Function
+    ln_2: nn.Module
+    wide: Function
+    activate: Function
+    narrow: Function
+
+
+def _block(block: Any, linear: Callable[..., Function], *, fused: bool) -> _RaggedBlock:
+    """Return the functions of a block; fused: GELU is part of a product."""
+    gelu = fused and isinstance(block.mlp, MLP)
+    return _RaggedBlock(
+        block.ln_1,
+        linear(block.attn.c_attn),
+        linear(block.attn.c_proj),
+        block.ln_2,
+        linear(block.mlp.c_fc, *(("gelu", "tanh") if gelu else ())),
+        (lambda x: x) if gelu else block.mlp.activate,
+        linear(block.mlp.c_proj),
+    )
 
 
 def _padded_size(n_tokens: int) -> int:
@@ -346,13 +371,21 @@ def _compiled_attention(runs: Runs, cache: KVCache, rotation: Rotation | None) -
     rows = kernels.RowAttention(runs.plan, rotation)
 
     def attention(qkv: Tensor, layer: int) -> Tensor:
-        out = rows(qkv, cache.keys[layer], cache.values[layer])
-        if not runs.groups:
-            return out
-        queries = qkv[:, 0] if rotation is None else rotate(qkv[:, :1], rotation)[:, 0]
-        return _attend_groups(queries, runs.groups, cache, layer, out)
+        out = torch.empty_like(qkv[:, 0])
+        rows(*map(kernels.array_of, (qkv, cache.keys[layer], cache.values[layer], out)))
+        if runs.groups:
+            _attend_long_runs(qkv, runs, cache, rotation, layer, out)
+        return out
 
     return attention
+
+
+def _attend_long_runs(  # noqa: PLR0917 - as above, and where to
+    qkv: Tensor, runs: Runs, cache: KVCache, rotation: Rotation | None, layer: int, out: Tensor
+) -> None:
+    """Write the attention of the groups, from qkv (N, 3, H, D) of new tokens, to `out` (N or more, ...)."""
+    queries = qkv[:, 0] if rotation is None else rotate(qkv[:, :1], rotation)[:, 0]
+    _attend_groups(queries, runs.groups, cache, layer, out[: len(queries)].view_as(queries))
 
 
 def _torch_attention(runs: Runs, cache: KVCache, rotation: Rotation | None) -> AttentionFunction:
