@@ -145,28 +145,28 @@ class _watched:  # noqa: N801 - used like a function
         if not self.options.get("profile"):
             return self.found
         from crystallm.generation import generator
-        from crystallm.network import ragged
-        from crystallm.sampling import token_sampler
+        from crystallm.network import kernels, ragged
+        from crystallm.sampling import decoder, token_sampler
 
         def patch(where: Any, name: str, part: str) -> None:
             self.stack.enter_context(mock.patch.object(where, name, self.timed(part, getattr(where, name))))
 
-        for maker in ("_plain_linear", "_packed_linear"):
+        for maker in ("plain_linear", "packed_linear"):
             make = getattr(ragged, maker)
 
             def made(*args: Any, make: Any = make) -> Any:
                 return self.timed("linear", make(*args))
 
             self.stack.enter_context(mock.patch.object(ragged, maker, made))
-        for maker in ("_torch_attention", "_compiled_attention"):
-            make = getattr(ragged, maker)
+        make = ragged._torch_attention  # noqa: SLF001 - where the compiled one is not used
 
-            def attending(*args: Any, make: Any = make) -> Any:
-                return self.timed("attention", make(*args))
+        def attending(*args: Any) -> Any:
+            return self.timed("attention", make(*args))
 
-            self.stack.enter_context(mock.patch.object(ragged, maker, attending))
+        self.stack.enter_context(mock.patch.object(ragged, "_torch_attention", attending))
+        patch(kernels.RowAttention, "__call__", "attention")
         patch(ragged, "plan_runs", "plan of a pass")
-        patch(token_sampler, "token_log_probs", "choosing")
+        patch(decoder, "token_log_probs", "choosing")
         self.stack.enter_context(
             mock.patch.object(
                 token_sampler.TokenSampler,
@@ -230,7 +230,7 @@ def products(options: Found) -> Iterator[Found]:
                 for block in reader._blocks:  # noqa: SLF001 - the products that decoding calls
                     block.c_attn(x)
                     block.c_proj(y)
-                    block.mlp(x)
+                    block.narrow(block.activate(block.wide(x)))
                 reader.logits(x)
             seconds, used = time.perf_counter() - start, time.process_time() - cpu
             yield {

@@ -11,7 +11,6 @@ tokens of its longest row, C width, H heads, D = C / H.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,12 @@ from torch.nn import functional
 
 from crystallm.network import kernels
 from crystallm.network.attention import attention_kernels, rotate, rotation_at
-from crystallm.network.transformer import MLP
+from crystallm.network.products import BlockProducts, can_pack, packed_linear, pad, padded_size, plain_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from crystallm.network.attention import Rotation
     from crystallm.network.config import Ids
@@ -43,7 +42,6 @@ _ROW_COST = 3.0  # per row
 _TOKEN_COST = 1.5  # per token of each row
 _BYTE_COST = 1e-4  # per byte of keys and values read from memory
 _PRODUCT_COST = 3e-5  # per element of a key or value and token
-_PACKED_TOKENS = 64  # number of tokens for which weights are packed
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the rows' widths, tried as the width of the first group
 
 
@@ -203,9 +201,8 @@ def _group(
 class RaggedNetwork:
     """A network for ragged rows, its weights packed once.
 
-    On a CPU in bfloat16 the weights of linear layers are stored in oneDNN's packed form: 1.2 to 1.8 times as
-    fast for up to 200 tokens, with GELU at no cost. oneDNN builds a kernel for each number of tokens, which
-    takes three to nine times as long as to use it, so tokens are padded to few sizes.
+    On a CPU in bfloat16 the weights of linear layers are packed, and tokens padded to few sizes, see
+    `products`.
 
     Args:
         network: in evaluation mode; its weights must not change afterwards.
@@ -215,12 +212,12 @@ class RaggedNetwork:
     def __init__(self, network: GPT, *, compiled: bool = True) -> None:
         self.network = network
         weight = network.transformer.wte.weight
-        packs = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_pack()
-        linear = _packed_linear if packs else _plain_linear
-        self._padded_size = _padded_size if packs else int
+        packs = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and can_pack()
+        linear = packed_linear if packs else plain_linear
+        self._padded_size = padded_size if packs else int
         self._head = linear(network.lm_head)
         self._compiled = compiled and kernels.available(weight)
-        self._blocks = [_block(block, linear, fused=packs) for block in network.transformer.h]
+        self._blocks = [BlockProducts.of(block, linear, fused=packs) for block in network.transformer.h]
         self._stream: kernels.Stream | None = None  # of the Llama form, compiled
 
     def runs(self, tokens: Sequence[Sequence[int]], cache: KVCache) -> Runs:
@@ -230,7 +227,7 @@ class RaggedNetwork:
     def logits(self, features: Tensor) -> Tensor:
         """Return logits (N, V) of the next token, float32, from `features`."""
         n = len(features)
-        return self._head(_pad(features, self._padded_size(n)))[:n].float()
+        return self._head(pad(features, self._padded_size(n)))[:n].float()
 
     def features(self, runs: Runs, cache: KVCache, conditions: Tensor | None = None) -> Tensor:
         """Return the normalized stream (N, C) of new tokens and append them to the cache.
@@ -286,83 +283,14 @@ class RaggedNetwork:
     def _apply_blocks(self, x: Tensor, runs: Runs, cache: KVCache, rotation: Rotation | None) -> Tensor:
         """Return the normalized stream (N, C) after all blocks."""
         n, size = len(x), self._padded_size(len(x))
-        x = _pad(x, size)
+        x = pad(x, size)
         attention = (_torch_attention if runs.plan is None else _compiled_attention)(runs, cache, rotation)
         for layer, block in enumerate(self._blocks):
             qkv = self._heads(block.c_attn(block.ln_1(x)))[:n]  # (N, 3, H, D)
-            x = x + block.c_proj(_pad(attention(qkv, layer).flatten(1), size))
+            x = x + block.c_proj(pad(attention(qkv, layer).flatten(1), size))
             x = x + block.narrow(block.activate(block.wide(block.ln_2(x))))
         out: Tensor = self.network.transformer.ln_f(x[:n])
         return out
-
-
-@dataclass(frozen=True)
-class _RaggedBlock:
-    """Functions of (N, C) that make up a block of the network."""
-
-    ln_1: nn.Module
-    c_attn: Function
-    c_proj: Function
-    ln_2: nn.Module
-    wide: Function
-    activate: Function
-    narrow: Function
-
-
-def _block(block: Any, linear: Callable[..., Function], *, fused: bool) -> _RaggedBlock:
-    """Return the functions of a block; fused: GELU is part of a product."""
-    gelu = fused and isinstance(block.mlp, MLP)
-    return _RaggedBlock(
-        block.ln_1,
-        linear(block.attn.c_attn),
-        linear(block.attn.c_proj),
-        block.ln_2,
-        linear(block.mlp.c_fc, *(("gelu", "tanh") if gelu else ())),
-        (lambda x: x) if gelu else block.mlp.activate,
-        linear(block.mlp.c_proj),
-    )
-
-
-def _padded_size(n_tokens: int) -> int:
-    """Round a number of tokens up to a size that has a kernel: products work in steps of 16 rows."""
-    if n_tokens <= 8:
-        return 1 << (n_tokens - 1).bit_length()
-    step = 16 if n_tokens <= 256 else 64 if n_tokens <= 1024 else 256
-    return -(-n_tokens // step) * step
-
-
-def _pad(x: Tensor, n: int) -> Tensor:
-    """Pad a stream (N, C) with zeros to (n, C)."""
-    return x if len(x) == n else functional.pad(x, (0, 0, 0, n - len(x)))
-
-
-def _plain_linear(layer: nn.Linear) -> Function:
-    weight, bias = layer.weight, layer.bias
-    return lambda x: functional.linear(x, weight, bias)
-
-
-def _packed_linear(layer: nn.Linear, activation: str = "none", algorithm: str = "") -> Function:
-    weight = _onednn("_reorder_linear_weight")(layer.weight.detach().contiguous(), _PACKED_TOKENS)
-    bias = layer.bias
-    product = _onednn("_linear_pointwise")
-    return lambda x: product(x, weight, bias, activation, [], algorithm)
-
-
-def _onednn(name: str) -> Any:
-    """Return an operator through which torch's compiler calls oneDNN; it has no public name."""
-    return getattr(torch.ops.mkldnn, name)
-
-
-@cache
-def _can_pack() -> bool:
-    """Return whether torch and this processor have products of packed bfloat16 weights."""
-    try:
-        ones = torch.ones(2, 64, dtype=torch.bfloat16)
-        weight = _onednn("_reorder_linear_weight")(torch.ones(64, 64, dtype=torch.bfloat16), 2)
-        out = _onednn("_linear_pointwise")(ones, weight, None, "gelu", [], "tanh")
-    except (AttributeError, RuntimeError):
-        return False
-    return bool((out == 64).all())
 
 
 def _compiled_attention(runs: Runs, cache: KVCache, rotation: Rotation | None) -> AttentionFunction:
