@@ -225,16 +225,31 @@ def _describe(group: SpaceGroup, lattice: Any, positions: Floats, atoms: list[st
     factors = [volume, *(lengths[1:] / lengths[0])]
     steps = [*(SCALE * np.log(factors)), *(10 * angles)]
     values = dict(zip(space_groups.PARAMETERS, steps, strict=True))
-    placed = canonical.smallest(group, items)
-    for rank, index, coordinates in placed:
+    cell = tuple(round(float(values[name])) for name in group.free_cell)
+    return of_orbits(composition, group, items, cell)
+
+
+def of_orbits(
+    composition: tuple[tuple[str, int], ...],
+    group: SpaceGroup,
+    items: list[tuple[int, int, Floats]],
+    cell: tuple[int, ...],
+) -> Description:
+    """Return the canonical description of orbits.
+
+    Args:
+        composition: as in `Description`.
+        items: index of the element in the composition, index of the Wyckoff position, and a point of it.
+        cell: as in `Description`.
+
+    Raises:
+        TextError: an orbit lies on a position of lower multiplicity.
+    """
+    found = canonical.smallest(group, items)
+    orbits = []
+    for rank, index, coordinates in found:
+        element, label = composition[rank][0], group.wyckoff[index].label
         if not group.is_general(index, [value / STEPS for value in coordinates]):
-            label = group.wyckoff[index].label
-            raise TextError(f"{order[rank]} on {label} is too close to a position of lower multiplicity")
-    return Description(
-        composition=composition,
-        space_group=group.number,
-        orbits=tuple(
-            Orbit(order[rank], group.wyckoff[index].label, coordinates) for rank, index, coordinates in placed
-        ),
-        cell=tuple(round(float(values[name])) for name in group.free_cell),
-    )
+            raise TextError(f"{element} on {label} is too close to a position of lower multiplicity")
+        orbits.append(Orbit(element, label, coordinates))
+    return Description(composition, group.number, tuple(orbits), cell)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self
 from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError, TextError
 from crystallm.orbits import canonical
-from crystallm.orbits.description import Description, Orbit
+from crystallm.orbits.description import Description, of_orbits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -223,20 +223,7 @@ def placed(member: PrototypeMember, species: Sequence[str]) -> Description:
         counts[symbol] += position.multiplicity
         point = position.point([value / canonical.STEPS for value in coordinates])
         orbits.append((rank[symbol], index, point))
-    found = canonical.smallest(group, orbits)
-    for place, index, coordinates in found:
-        if not group.is_general(index, [value / canonical.STEPS for value in coordinates]):
-            label = group.wyckoff[index].label
-            raise TextError(f"{order[place]} on {label} lies on a position of lower multiplicity")
-    return Description(
-        tuple(counts.items()),
-        group.number,
-        tuple(
-            Orbit(order[place], group.wyckoff[index].label, coordinates)
-            for place, index, coordinates in found
-        ),
-        member.cell,
-    )
+    return of_orbits(tuple(counts.items()), group, orbits, member.cell)
 
 
 def proportions_text(proportions: Sequence[int]) -> str:
