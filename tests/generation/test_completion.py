@@ -15,13 +15,15 @@ from crystallm import language
 from crystallm.cli import app
 from crystallm.errors import InputError
 from crystallm.generation import completion, template
-from crystallm.generation.completion import CompletionGenerator
+from crystallm.generation.completion import CombinedCompletionGenerator, CompletionGenerator
 from crystallm.generation.request import SamplingOptions
 from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.orbits import description
 from crystallm.orbits import language as orbits_language
+from crystallm.references.library import Library
+from crystallm.references.prototypes import member_of
 from crystallm.sources import collection, parsing
 
 
@@ -143,6 +145,109 @@ def test_models_of_the_published_language_are_refused(host):
     part.remove_species(["Ca"])
     with pytest.raises(InputError, match="models of 'orbits'"):
         CompletionGenerator(model, completion.fixed_part(part, "CaTiO3"), 1, SamplingOptions())
+    with pytest.raises(InputError, match="models of 'orbits'"):
+        CombinedCompletionGenerator(
+            model, pnma_library(), completion.fixed_part(part, "CaTiO3"), 1, SamplingOptions()
+        )
+
+
+def pnma(symbols, *, moved=0.0):
+    """The host with other elements, its free coordinates moved, from another origin."""
+    return Structure.from_spacegroup(
+        "Pnma",
+        Lattice.orthorhombic(5.6, 7.9, 5.5),
+        [symbols[0], symbols[1], symbols[2], symbols[2]],
+        [[0.035 + moved, 0.25, 0.993], [0, 0, 0.5], [0.484, 0.25, 0.071], [0.289 - moved, 0.037, 0.711]],
+    )
+
+
+@pytest.mark.parametrize("removed", ["Ca", "O"])
+@pytest.mark.parametrize("shift", [(0, 0, 0), (0.5, 0, 0), (0, 0.5, 0.5)])
+def test_a_known_crystal_gives_the_missing_atoms(host, removed, shift):
+    """Fixed atoms and cell stay; the others stand where they do in the known crystal, whatever its origin."""
+    part = host.copy()
+    part.remove_species([removed])
+    fixed = completion.fixed_part(part, "CaTiO3")
+    known = pnma(("Ca", "Ti", "O"), moved=0.02)
+    known.translate_sites(list(range(len(known))), shift)
+    made = completion.completed_by(fixed, description.describe(known))
+    whole = description.to_structure(made)
+    assert StructureMatcher(scale=False).fit(whole, host)
+    kept = whole.copy()
+    kept.remove_species([removed])
+    assert StructureMatcher(scale=False).get_rms_dist(kept, part)[0] < 0.002
+
+
+def test_polar_crystals_meet_along_their_axis():
+    def tetragonal(zs, shift=0.0):
+        return Structure.from_spacegroup(
+            "P4mm",
+            Lattice.tetragonal(3.9, 4.1),
+            ["Pb", "Ti", "O", "O"],
+            [
+                [0, 0, zs[0] + shift],
+                [0.5, 0.5, zs[1] + shift],
+                [0.5, 0.5, zs[2] + shift],
+                [0.5, 0, zs[3] + shift],
+            ],
+        )
+
+    whole = tetragonal((0, 0.54, 0.11, 0.62))
+    part = whole.copy()
+    part.remove_species(["Ti"])
+    fixed = completion.fixed_part(part, "PbTiO3")
+    made = completion.completed_by(fixed, description.describe(tetragonal((0, 0.53, 0.12, 0.61), 0.37)))
+    assert StructureMatcher().fit(description.to_structure(made), whole)
+    assert completion.completed_by(fixed, description.describe(tetragonal((0, 0.54, 0.11, 0.75)))) is None
+
+
+def test_a_crystal_that_does_not_contain_the_part_gives_nothing(host):
+    part = host.copy()
+    part.remove_species(["O"])
+    fixed = completion.fixed_part(part, "CaTiO3")
+    assert completion.completed_by(fixed, description.describe(pnma(("Ti", "Ca", "O")))) is None
+    assert completion.completed_by(fixed, description.describe(pnma(("Ca", "Ti", "O"), moved=0.09))) is None
+    long = pnma(("Ca", "Ti", "O"))
+    long.scale_lattice(long.volume)
+    stretched = Structure(Lattice.orthorhombic(5.6, 11, 5.5), long.species, long.frac_coords)
+    assert completion.completed_by(fixed, description.describe(stretched)) is None
+
+
+def pnma_library():
+    names = [("Sr", "Ti", "O"), ("Ca", "Zr", "O"), ("La", "Cr", "O")]
+    return Library.of(
+        ("".join(one), "lab", member_of(description.describe(pnma(one, moved=0.01)))) for one in names
+    )
+
+
+def test_half_of_the_crystals_are_of_known_ones(host, guesser):
+    part = host.copy()
+    part.remove_species(["Ca"])
+    fixed = completion.fixed_part(part, "CaTiO3")
+    both = CombinedCompletionGenerator(guesser, pnma_library(), fixed, 3, SamplingOptions())
+    (crystals,) = both.generate([0])
+    assert len(crystals) == 3
+    assert crystals[0].source.relative.id in {"SrTiO", "CaZrO", "LaCrO"}
+    assert crystals[-1].source.relative is None
+    assert "Ca4 added" in both.note(0)
+    for crystal in crystals:
+        whole = orbits_language.from_ids(crystal.ids)
+        assert dict(whole.composition) == {"Ca": 4, "Ti": 4, "O": 12}
+        assert whole.cell == fixed.cell
+    kept = completion.fixed_part(part, "CaTiO3", keep="orbits")
+    (analogue,) = completion.known_completions(pnma_library(), kept)
+    assert analogue.description.cell != fixed.cell
+    assert 0 < analogue.probability <= 1
+
+
+def test_one_crystal_of_a_known_one_needs_no_sample(host, guesser, monkeypatch):
+    part = host.copy()
+    part.remove_species(["Ca"])
+    fixed = completion.fixed_part(part, "CaTiO3")
+    monkeypatch.setattr(CompletionGenerator, "generate", None)
+    both = CombinedCompletionGenerator(guesser, pnma_library(), fixed, 1, SamplingOptions())
+    (crystals,) = both.generate([0])
+    assert [crystal.source.relative.source for crystal in crystals] == ["lab"]
 
 
 def test_the_commands(parrot, tmp_path, textbook_structures, kagome, monkeypatch, capsys):

@@ -147,19 +147,26 @@ class AnalogueGenerator:
         plan = self.plans[index]
         found = analogues_of(self.library, plan, start + n, max_atoms=self._max_atoms)
         return [
-            self._crystal(analogue, self.first[index] + start + i, plan.note)
+            crystal_of(analogue, self.first[index] + start + i, plan.note)
             for i, analogue in enumerate(found[start:])
         ]
 
-    def _crystal(self, analogue: Analogue, index: int, note: str) -> Crystal:
-        description = analogue.description
-        return Crystal(
-            get_language("orbits"),
-            language.to_ids(description),
-            n_prompt=len(language.prompt(description.composition)),
-            log_likelihood=math.log(max(analogue.probability, 1e-300)),
-            source=Source(NAME, 0, index, note, relative=analogue.relative),
-        )
+
+def crystal_of(analogue: Analogue, index: int, note: str) -> Crystal:
+    """Return an analogue as a crystal.
+
+    Args:
+        index: of the sample.
+        note: how the request was interpreted.
+    """
+    description = analogue.description
+    return Crystal(
+        get_language("orbits"),
+        language.to_ids(description),
+        n_prompt=len(language.prompt(description.composition)),
+        log_likelihood=math.log(max(analogue.probability, 1e-300)),
+        source=Source(NAME, 0, index, note, relative=analogue.relative),
+    )
 
 
 class CombinedGenerator:
@@ -247,9 +254,11 @@ class CombinedGenerator:
             shown = None if progress is None else _add(n_done, progress)
             if shown is not None:
                 shown(0)
-            sampler = self._rest(made, missing)
-            sample = sampler.generate_valid if valid else sampler.generate
-            sampled = sample(range(len(missing)), progress=shown)
+            sampled: Iterator[list[Crystal]] = iter(())
+            if missing:  # else the model is not even loaded
+                sampler = self._rest(made, missing)
+                sample = sampler.generate_valid if valid else sampler.generate
+                sampled = sample(range(len(missing)), progress=shown)
             for i in some:
                 new = next(sampled) if i in missing else []
                 n_done += len(new)
@@ -279,13 +288,18 @@ class CombinedGenerator:
             [self.starts[i] + len(made[i]) for i in missing],
         )
 
+    @property
+    def model(self) -> Model:
+        """The model, loaded."""
+        if not isinstance(self._model, Model):
+            self._model = self._model()
+        return self._model
+
     def _sampler(
         self, plans: Sequence[InterpretedRequest], first: Sequence[int], starts: Sequence[int]
     ) -> Generator:
-        if not isinstance(self._model, Model):
-            self._model = self._model()
         return Generator(
-            self._model,
+            self.model,
             plans,
             self.settings,
             self._selection,

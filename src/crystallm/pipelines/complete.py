@@ -1,4 +1,4 @@
-"""Complete crystals of which a part is given: sample, check, rank and store them."""
+"""Complete crystals of which a part is given: sample or take from known ones, check, rank and store them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from crystallm.execution.pool import ProcessPool
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.generation import completion, template
+from crystallm.generation.analogues import AnyGenerator, library_of, resolve_source
 from crystallm.generation.request import FormulaOptions, SamplingOptions
 from crystallm.models.load import load_model
 from crystallm.pipelines import samples
 from crystallm.pipelines.generate import GenerateResult, count_rows
 from crystallm.pipelines.options import CompleteOptions
+from crystallm.references.options import ReferenceOptions
 from crystallm.sources import collection
 from crystallm.storage.run_folder import RunFolder
 from crystallm.validity import collection as validity_collection
@@ -31,9 +33,13 @@ def run(
     selection: SelectionOptions,
     options: CompleteOptions,
     *,
+    known: ReferenceOptions | None = None,
     progress: Progress = no_progress,
 ) -> GenerateResult:
     """Generate crystals that contain the structure of a file.
+
+    Args:
+        known: whether known crystals that contain it give the missing atoms.
 
     Raises:
         InputError: no formula, a part that does not fit it, a model of another language.
@@ -51,7 +57,14 @@ def run(
         template.read(path), whole.formula, z=whole.z, keep=options.keep, symprec=options.symprec
     )
     model = load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
-    generator = completion.CompletionGenerator(model, part, options.n, sampling, selection)
+    library = library_of(known := resolve_source(known, sampling.model))
+    generator: AnyGenerator = (
+        completion.CompletionGenerator(model, part, options.n, sampling, selection)
+        if library is None
+        else completion.CombinedCompletionGenerator(
+            model, library, part, options.n, sampling, selection=selection
+        )
+    )
     config = RunFolder.configuration(
         "complete",
         whole,
@@ -59,6 +72,7 @@ def run(
         selection,
         options,
         weights=model.fingerprint,
+        **samples.known_facts(known),
         part=validity_collection.survey(collection.read(path), named=False)[1],
     )
     folder = RunFolder(options.out, config, COLUMNS)

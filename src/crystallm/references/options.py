@@ -47,6 +47,18 @@ class SearchReferenceOptions(ReferenceOptions):
     )
 
 
+class CompleteReferenceOptions(ReferenceOptions):
+    """Where completed crystals come from."""
+
+    crystals_from: Annotated[Literal["auto", "network", "both"], Flag(name="--from")] = same(
+        ReferenceOptions,
+        "crystals_from",
+        description="network: the missing atoms are sampled; both: half of the crystals take them from known "
+        "crystals that contain the given part, with other elements; auto: both with the bundled model or "
+        "where --references names crystals, else network.",
+    )
+
+
 class LibraryOptions(Options):
     """Which known crystals become a library."""
 
