@@ -163,7 +163,7 @@ def run_simulated(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         truth, other = entry.structure, entries[i - len(entries) // 2].structure
         options = options_of(arguments, truth.composition.reduced_formula)
         result: dict[str, Any] = {"name": entry.id, "formula": options.formula}
-        if not arguments.no_control:
+        if not arguments.no_alone:
             request = candidates.requests_of(options)[str(options.formula)]
             likely = candidates.candidates_of(request, SamplingOptions(), relatives, N_ANSWERS)
             result["alone"] = [distance(truth, crystal.generated) for crystal in likely]
@@ -171,7 +171,7 @@ def run_simulated(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             truth = strained(truth, i, arguments.strain)
         second = other if arguments.second else None
         for kind, crystal in (("pattern", truth), ("control", other)):
-            if kind == "control" and arguments.no_control:
+            if kind == "control" and i >= arguments.controls:
                 continue
             pattern = simulated(crystal, i, second, arguments.second)
             result[kind] = record(solved(pattern, str(WAVELENGTH), options, known, "xray"), truth)
@@ -260,7 +260,8 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=100)
     parser.add_argument("--first", type=int, help="of the entries, how many are solved; default: all")
     parser.add_argument("--candidates", type=int, default=40)
-    parser.add_argument("--no-control", action="store_true")
+    parser.add_argument("--controls", type=int, default=10**9, help="of the entries, how many have a control")
+    parser.add_argument("--no-alone", action="store_true", help="leave out the composition alone")
     parser.add_argument("--strain", type=float, default=0.0)
     parser.add_argument("--second", type=float, default=0.0)
     parser.add_argument("--part", type=int, default=0, help="of --parts, for processes side by side")

@@ -133,6 +133,12 @@ def test_files_without_a_pattern_are_rejected(tmp_path, name, text, message):
         read_pattern(write(tmp_path / name, [text]))
 
 
+def test_negative_counts_of_a_file_are_quoted_with_their_angle(tmp_path):
+    lines = [f"{10 + i / 10:.1f} {-400 if i == 70 else 100 + i % 7}" for i in range(300)]
+    with pytest.raises(InputError, match=r"a\.xy: intensity = -400 at 2 theta = 17: counts are not negative"):
+        read_pattern(write(tmp_path / "a.xy", lines))
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no pattern .*missing\.xy"):
         read_pattern(tmp_path / "missing.xy")

@@ -117,11 +117,14 @@ def test_nothing_fits_another_crystal(known):
     assert solution.answers[0].structure.lattice.abc == pytest.approx(first.generated.lattice.abc)
 
 
-def test_a_wrong_wavelength_is_named(known):
-    pattern = powder_patterns.measured(powder_patterns.rutile(), radiation=radiation_of("MoKa"))
-    solution = run(pattern, "TiO2", known)
+@pytest.mark.parametrize(
+    ("true", "given"), [("MoKa", "CuKa"), ("CuKa", "0.154056")], ids=["another tube", "nm in place of Å"]
+)
+def test_a_wrong_wavelength_is_named(known, true, given):
+    pattern = powder_patterns.measured(powder_patterns.rutile(), radiation=radiation_of(true))
+    solution = run(pattern, "TiO2", known, radiation_of(given))
     assert not solution.fits, solution.answers[0].crystal.generated.lattice
-    assert "with --wavelength MoKa" in solution.conclusion
+    assert f"with --wavelength {true}" in solution.conclusion
 
 
 def test_the_python_function_takes_arrays_and_files(known, tmp_path, inline):
