@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from crystallm.datasets.shards import ConcatenatedSplit, Ids, TokenSplit
+from crystallm.datasets.shards import Ids, Split, TokenSplit
 
 IGNORE = -100  # target of a position without a loss; the value that torch's cross entropy ignores
 PADDING = -1  # segment of padding
@@ -32,7 +32,8 @@ class Batch:
 
     Attributes:
         ids: tokens; 0 in padding.
-        targets: the next token (of the same crystal, where crystals are packed); IGNORE where there is none.
+        targets: the next token (of the same crystal, where crystals are packed); IGNORE where there is none,
+            and in tokens that are read, not learned.
         positions: within the crystal or the piece, from 0.
         segments: number of the crystal within its window, PADDING in padding; None where each token sees all
             before it.
@@ -69,9 +70,7 @@ class PlannedBatch:
     n_tokens: int
     n_taught: int
 
-    def fill(
-        self, split: TokenSplit | ConcatenatedSplit, values: npt.NDArray[np.float64] | None = None
-    ) -> Batch:
+    def fill(self, split: Split, values: npt.NDArray[np.float64] | None = None) -> Batch:
         """Read the tokens and return the batch.
 
         Args:
@@ -117,18 +116,20 @@ def pack(lengths: Ids, order: Ids, window: int) -> list[list[int]]:
     return closed + [content for _, content in open_windows]
 
 
-def fill(split: TokenSplit | ConcatenatedSplit, windows: Sequence[Sequence[int]], window: int) -> Batch:
+def fill(split: Split, windows: Sequence[Sequence[int]], window: int) -> Batch:
     """Return the arrays of packed windows."""
     shape = (len(windows), window)
     ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     targets, segments = np.full(shape, IGNORE, dtype=np.int64), np.full(shape, PADDING, dtype=np.int64)
+    untaught = split.untaught
     for row, crystals in enumerate(windows):
         start = 0
         for number, crystal in enumerate(crystals):
             tokens = split.crystal(crystal)
             end = start + len(tokens)
             ids[row, start:end] = tokens
-            targets[row, start : end - 1] = tokens[1:]
+            n_read = int(untaught[crystal])
+            targets[row, start + n_read : end - 1] = tokens[n_read + 1 :]
             positions[row, start:end] = np.arange(len(tokens))
             segments[row, start:end] = number
             start = end
@@ -163,6 +164,7 @@ def plan(
     context: int,
     rng: np.random.Generator | None,
     chosen: Ids | None = None,
+    untaught: Ids | None = None,
 ) -> list[PlannedBatch]:
     """Plan batches of packed crystals.
 
@@ -173,6 +175,7 @@ def plan(
         context: crystals longer than this are left out.
         rng: of the order; None keeps windows in the order of packing.
         chosen: indices of the crystals to pack, possibly repeated; None for all.
+        untaught: [n] number of the first tokens of each crystal that have no target; None: none.
     """
     chosen = np.arange(len(lengths)) if chosen is None else chosen
     sizes = lengths[chosen]
@@ -188,9 +191,10 @@ def plan(
         n_rows = max(1, batch_tokens // window)
         for i in range(0, len(packed), n_rows):
             rows = packed[i : i + n_rows]
-            n_crystals = sum(map(len, rows))
-            n_tokens = int(lengths[np.concatenate(rows)].sum())
-            planned.append(PlannedBatch(window, rows, None, n_tokens, n_tokens - n_crystals))
+            crystals = np.concatenate(rows)
+            n_tokens = int(lengths[crystals].sum())
+            n_read = len(crystals) + (0 if untaught is None else int(untaught[crystals].sum()))
+            planned.append(PlannedBatch(window, rows, None, n_tokens, n_tokens - n_read))
         shorter = window
     return planned if rng is None else [planned[i] for i in rng.permutation(len(planned))]
 

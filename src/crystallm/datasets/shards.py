@@ -123,12 +123,56 @@ class TokenSplit:
         return np.diff(self.starts)
 
 
+    @property
+    def untaught(self) -> Ids:
+        """[n] number of the first tokens of each crystal that are read, not learned: none."""
+        return np.zeros(len(self), np.int64)
+
+
+@dataclass(frozen=True)
+class PrefixedSplit:
+    """Crystals behind tokens that are read, not learned.
+
+    Attributes:
+        prefixes: these tokens, for each crystal of `split`.
+    """
+
+    prefixes: TokenSplit
+    split: TokenSplit
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def crystal(self, i: int) -> Ids:
+        """Return the ids before and of crystal i."""
+        return np.concatenate([self.prefixes.crystal(i), self.split.crystal(i)])
+
+    def pieces(self, offsets: Ids, length: int) -> Ids:
+        """Not possible: prefixes and crystals are not in one stream."""
+        raise NotImplementedError
+
+    @property
+    def starts(self) -> Ids:
+        """[n + 1] index of the first id of each crystal and its prefix, and the end."""
+        return self.prefixes.starts + self.split.starts
+
+    @property
+    def lengths(self) -> Ids:
+        """[n] number of tokens of each crystal and its prefix."""
+        return np.diff(self.starts)
+
+    @property
+    def untaught(self) -> Ids:
+        """[n] number of the first tokens of each crystal that are read, not learned."""
+        return self.prefixes.lengths
+
+
 @dataclass(frozen=True)
 class ConcatenatedSplit:
     """Two splits as one: crystals and offsets of the second follow those of the first."""
 
     first: TokenSplit
-    second: TokenSplit
+    second: TokenSplit | PrefixedSplit
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
@@ -139,7 +183,7 @@ class ConcatenatedSplit:
 
     def pieces(self, offsets: Ids, length: int) -> Ids:
         """Return [n, length] ids from each of n offsets on; no piece holds tokens of both splits."""
-        border = len(self.first.stream)
+        border = int(self.first.starts[-1])
         ids = np.zeros((len(offsets), length), dtype=np.int64)
         in_first = offsets < border
         ids[in_first] = self.first.pieces(offsets[in_first], length)
@@ -155,6 +199,14 @@ class ConcatenatedSplit:
     def lengths(self) -> Ids:
         """[n] number of tokens of each crystal."""
         return np.diff(self.starts)
+
+    @property
+    def untaught(self) -> Ids:
+        """[n] number of the first tokens of each crystal that are read, not learned."""
+        return np.concatenate([self.first.untaught, self.second.untaught])
+
+
+Split = TokenSplit | PrefixedSplit | ConcatenatedSplit
 
 
 def facts(folder: str | Path) -> dict[str, Any]:
@@ -235,3 +287,32 @@ def load_properties(folder: str | Path, split: str, names: Sequence[str]) -> npt
     if values.dtype != np.float64 or values.shape != (n, len(known)):
         raise InputError(f"{str(path)!r} does not hold {len(known)} values of {n} crystals: prepare again")
     return values[:, [known.index(name) for name in names]]
+
+
+def n_relatives(folder: str | Path) -> int:
+    """Return how many relatives of each crystal a data set holds, at most; 0: it has none."""
+    n = facts(folder).get("relatives", 0)
+    return n if isinstance(n, int) else 0
+
+
+def load_relatives(folder: str | Path, split: str, crystals: TokenSplit) -> TokenSplit:
+    """Map what is read before the crystals of the split `train` or `val`.
+
+    Raises:
+        InputError: the data set has no relatives, or not those of these crystals.
+    """
+    remedy = "make them with `crystallm references relatives DATASET`"
+    if not n_relatives(folder):
+        raise InputError(f"the data set {str(folder)!r} has no relatives: {remedy}")
+    relatives = load(folder, relatives_split(split))
+    if len(relatives) != len(crystals):
+        raise InputError(
+            f"{str(folder)!r} has relatives of {len(relatives)} crystals, and {len(crystals)} crystals in "
+            f"{split!r}: {remedy}"
+        )
+    return relatives
+
+
+def relatives_split(split: str) -> str:
+    """Return the name of the split that holds the relatives of the crystals of another."""
+    return f"{split}-relatives"

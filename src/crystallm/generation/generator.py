@@ -8,11 +8,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 from crystallm.crystals import annotation
 from crystallm.crystals.crystal import Crystal, Source
 from crystallm.crystals.selection import SelectionOptions
+from crystallm.crystallography.formula import Cell
 from crystallm.errors import InputError
 from crystallm.execution.batching import AdaptiveBatchSize
 from crystallm.generation import compositions
@@ -23,6 +24,8 @@ from crystallm.generation.interpretation import InterpretedRequest, interpret
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.grammar import factory
 from crystallm.models.model import Model
+from crystallm.references.library import Library
+from crystallm.references.reading.tokens import relatives_of
 from crystallm.sampling import sample as sampling
 from crystallm.sampling import sequence
 
@@ -35,6 +38,8 @@ CHECKED_TOGETHER = 256
 CHOSEN_TOGETHER = 16
 """Requests for which the network estimates at a time what they leave open, about half a second on a core: the
 first crystals of a long list do not wait for the last request."""
+
+_CELLS_KEPT = 1024  # cells whose relatives are kept
 
 
 class Generator:
@@ -50,6 +55,7 @@ class Generator:
             default. Indices are those of the whole request.
         max_atoms: of cells that are tried where Z is open; None for no limit beyond the usual.
         executor: where crystals are checked; None opens processes for each check.
+        library: of known crystals, for a model that reads them; None: it reads none.
 
     Attributes:
         first: index of the first sample of each.
@@ -70,8 +76,11 @@ class Generator:
         starts: Sequence[int] | None = None,
         max_atoms: int | None = None,
         executor: Executor | None = None,
+        library: Library | None = None,
     ) -> None:
         self.model = model
+        self.library = library if model.config.n_relatives else None
+        self._read = lru_cache(_CELLS_KEPT)(self._look_up)
         self.settings = settings
         self.executor = executor
         self.plans = interpret_all(requests, settings, max_atoms)
@@ -211,8 +220,15 @@ class Generator:
             grammar = self._grammar(some, choices)
             chosen += choices
             for (index, j), choice in zip(some, choices, strict=True):
-                i, seed = self.first[index] + j, self.settings.seed
-                yield sequence.SequenceRequest(choice.prompt, options, seed, i, grammar, choice.conditions)
+                yield sequence.SequenceRequest(
+                    choice.prompt,
+                    options,
+                    self.settings.seed,
+                    self.first[index] + j,
+                    grammar,
+                    choice.conditions,
+                    self._relatives(choice.cell),
+                )
 
     def sequence_requests(
         self, index: int
@@ -275,10 +291,19 @@ class Generator:
             ),
         )
 
+    def _relatives(self, cell: Cell | None) -> tuple[int, ...]:
+        """Return the tokens of the relatives of a cell, if the model reads them."""
+        return () if self.library is None or cell is None else self._read(cell.composition)
+
+    def _look_up(self, composition: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
+        assert self.library is not None  # noqa: S101 - else this is not called
+        return tuple(relatives_of(self.library, dict(composition), self.model.config.n_relatives))
+
     def _grammar(self, pairs: Pairs, choices: Sequence[Choice]) -> sequence.Grammar | None:
         """Return what may follow each prompt; None for anything."""
         plans = [self.plans[index] for index, _ in pairs]
-        return _grammar_by_prompt(self.model, self.settings.constraints, plans, choices)
+        n_read = [len(self._relatives(choice.cell)) for choice in choices]
+        return _grammar_by_prompt(self.model, self.settings.constraints, plans, choices, n_read)
 
 
 def _portions(pairs: Pairs) -> Iterator[list[tuple[int, int]]]:
@@ -289,11 +314,19 @@ def _portions(pairs: Pairs) -> Iterator[list[tuple[int, int]]]:
 
 
 def _grammar_by_prompt(
-    model: Model, constraints: str, plans: Sequence[InterpretedRequest], choices: Sequence[Choice]
+    model: Model,
+    constraints: str,
+    plans: Sequence[InterpretedRequest],
+    choices: Sequence[Choice],
+    n_read: Sequence[int],
 ) -> GrammarByPrompt | None:
-    """Return what may follow the prompt of each choice; None for anything."""
+    """Return what may follow the prompt of each choice; None for anything.
+
+    Args:
+        n_read: number of tokens that the network reads before each prompt.
+    """
     grammars: dict[tuple[int, ...], sequence.Grammar] = {}
-    for plan, choice in zip(plans, choices, strict=True):
+    for plan, choice, n_before in zip(plans, choices, n_read, strict=True):
         if choice.prompt in grammars:
             continue
         grammar = factory.make_grammar(
@@ -301,7 +334,7 @@ def _grammar_by_prompt(
             None if choice.cell is None else choice.cell.composition,
             choice.space_group,
             constraints,
-            model.config.context,
+            model.config.context - n_before,
         )
         if grammar is None:
             continue

@@ -39,4 +39,6 @@ class Model:
             digest.update(weights.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
         if self.config.condition_scales:
             digest.update(repr(self.config.condition_scales).encode())
+        if self.config.n_relatives:
+            digest.update(f"reads {self.config.n_relatives}".encode())
         return digest.hexdigest()

@@ -77,7 +77,8 @@ def _facts(model: Model) -> dict[str, Any]:
         f"condition `{scale.name}`": f"{scale.lowest:.4g} to {scale.highest:.4g} {scale.unit}".rstrip()
         for scale in config.condition_scales
     }
-    return conditions | {
+    reads = {"reads": f"at most {config.n_relatives} known relatives"} if config.n_relatives else {}
+    return conditions | reads | {
         "language": f"`{config.language}` ({config.vocab_size} tokens)",
         "form": {"gpt2": "GPT-2", "llama": "Llama"}[config.form],
         "parameters": f"{model.network.num_parameters() / 1e6:.1f} M",

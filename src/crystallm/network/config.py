@@ -68,6 +68,8 @@ class ModelConfig(Options):
     """Fraction of activations dropped in training."""
     condition_scales: tuple[ConditionScale, ...] = ()
     """Properties that the network can be given, see `network.conditions`; a model without has none."""
+    n_relatives: int = Field(default=0, ge=0, le=100)
+    """Number of known relatives, at most, that the network reads before a crystal; 0: none."""
 
     @model_validator(mode="after")
     def _heads_share_width(self) -> ModelConfig:
@@ -105,8 +107,9 @@ class ModelConfig(Options):
         return tuple(scale.name for scale in self.condition_scales)
 
     def content(self) -> dict[str, Any]:
-        """Return the fields as they are stored; a network without conditions has no field for them."""
-        return self.model_dump(exclude=None if self.condition_scales else {"condition_scales"})
+        """Return the fields as they are stored, without those of conditions and relatives that it lacks."""
+        unused = {name for name in ("condition_scales", "n_relatives") if not getattr(self, name)}
+        return self.model_dump(exclude=unused)
 
     @property
     def head_dim(self) -> int:

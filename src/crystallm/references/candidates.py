@@ -135,6 +135,7 @@ def find_candidates(
     wanted: Filter,
     *,
     without: int | None = None,
+    other_formulas: bool = False,
     similarity: Similarity | None = None,
     n_relatives: int = N_RELATIVES,
 ) -> Candidates:
@@ -144,6 +145,7 @@ def find_candidates(
         counts: atoms of each element, in any number of formula units.
         wanted: what all candidates must have.
         without: row of the library that is left out.
+        other_formulas: leave out the crystals of the formula itself.
         similarity: of elements; the fitted one by default.
         n_relatives: largest number of relatives.
     """
@@ -157,6 +159,8 @@ def find_candidates(
     distances[:, ~_accepted(library, start, end, wanted)] = np.inf
     if without is not None and start <= without < end:
         distances[:, without - start] = np.inf
+    if other_formulas:
+        distances[:, (distances < SAME).any(axis=0)] = np.inf
     nearest = nearest_of(distances, n_relatives)
     known = library.numbers_of(proportions)
     relatives = np.zeros((len(nearest), len(symbols)), np.uint8)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from pydantic import Field
+
 from crystallm.options import NOT_DECIDING, Flag, Options, same
 
 
@@ -68,3 +70,11 @@ class LibraryOptions(Options):
     """File of the library, .parquet; the same command resumes a killed run."""
     only_split: Annotated[Literal["train", "val", "test"] | None, Flag(name="--split")] = None
     """Keep only the crystals of this split; none: all."""
+
+
+class ReadingOptions(Options):
+    """Which relatives are added to a data set."""
+
+    references: Annotated[tuple[Path, ...], Flag(several=True)] = same(ReferenceOptions, "references")
+    n_relatives: int = Field(default=4, ge=1, le=100)
+    """Number of relatives of each crystal, at most."""

@@ -101,7 +101,11 @@ class DecodingOptions:
 
 @dataclass(frozen=True, eq=False)
 class SequenceRequest:
-    """A sequence to sample; see `sample.sample`."""
+    """A sequence to sample; see `sample.sample`.
+
+    Attributes:
+        context: tokens that the network reads before the prompt; the grammar does not see them.
+    """
 
     prompt: Sequence[int]
     options: DecodingOptions
@@ -109,6 +113,7 @@ class SequenceRequest:
     index: int = 0
     grammar: Grammar | None = None
     conditions: Conditions = ()
+    context: Sequence[int] = ()
 
 
 @dataclass(slots=True)
@@ -117,7 +122,9 @@ class TokenSequence:
 
     Attributes:
         index: of its random stream.
-        ids: prompt and generated tokens.
+        ids: context, prompt and generated tokens.
+        n_prompt: tokens of context and prompt.
+        n_context: of these, the first ones.
         uniforms: one random number per token, forced or not.
         log_probs: of each generated token; NaN until the network has read the token before it.
         forced: for each generated token, whether it was forced.
@@ -139,19 +146,21 @@ class TokenSequence:
     ended: bool = False
     finished: bool = False
     conditions: Conditions = ()
+    n_context: int = 0
 
     @classmethod
     def from_request(cls, number: int, request: SequenceRequest) -> TokenSequence:
-        """Return the sequence of a request, with the prompt as its tokens."""
+        """Return the sequence of a request, with context and prompt as its tokens."""
         return cls(
             number=number,
             index=request.index,
             options=request.options,
-            ids=list(request.prompt),
-            n_prompt=len(request.prompt),
+            ids=[*request.context, *request.prompt],
+            n_prompt=len(request.context) + len(request.prompt),
             state=None if request.grammar is None else request.grammar.start(request.prompt),
             uniforms=uniform_stream(request.seed, request.index),
             conditions=request.conditions,
+            n_context=len(request.context),
         )
 
     def start(self, context: int) -> None:
@@ -238,8 +247,8 @@ class TokenSequence:
         return Sample(
             number=self.number,
             index=self.index,
-            ids=tuple(self.ids),
-            n_prompt=self.n_prompt,
+            ids=tuple(self.ids[self.n_context :]),
+            n_prompt=self.n_prompt - self.n_context,
             log_probs=tuple(self.log_probs),
             ended=self.ended,
             forced=tuple(self.forced),
@@ -287,8 +296,9 @@ def check_prompt(network: GPT, number: int, request: SequenceRequest, *, finishe
     limit = context if request.options.stop.slide or finished else context - 1
     if not prompt:
         raise InputError(f"prompt {number} is empty: give at least one token")
-    if len(prompt) > limit:
-        raise InputError(f"prompt {number} has {len(prompt)} tokens, the context of {context} takes {limit}")
+    n_prompt = len(request.context) + len(prompt)
+    if n_prompt > limit:
+        raise InputError(f"prompt {number} has {n_prompt} tokens, the context of {context} takes {limit}")
     if request.conditions and len(request.conditions) != len(network.config.condition_scales):
         raise InputError(
             f"{len(request.conditions)} conditions for a network with {len(network.config.condition_scales)}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crystallm.datasets import packing
-from crystallm.datasets.shards import ConcatenatedSplit, Ids, TokenSplit
+from crystallm.datasets.shards import ConcatenatedSplit, Ids, PrefixedSplit, Split, TokenSplit
 from crystallm.errors import InputError, TextError
 from crystallm.language import get_language
 
@@ -57,6 +57,7 @@ class BatchSampler:
         replay: crystals of an older data set, of which some are drawn too, if any.
         augmentations: equivalent descriptions of the crystals of `split`, n of each in a row, if any.
         values: [n, n_properties] of the crystals of `source`, NaN where unknown, if any.
+        relatives: tokens that are read before the crystals of `split`, in their order, if any.
     """
 
     recipe: Recipe
@@ -64,11 +65,16 @@ class BatchSampler:
     replay: TokenSplit | None = None
     augmentations: TokenSplit | None = None
     values: npt.NDArray[np.float64] | None = None
+    relatives: TokenSplit | None = None
 
     @cached_property
-    def source(self) -> TokenSplit | ConcatenatedSplit:
-        """All crystals: those of `split`, then those of `replay` or `augmentations`."""
-        more = self.replay if self.augmentations is None else self.augmentations
+    def source(self) -> Split:
+        """All crystals: those of `split`, then those of `replay` or `augmentations`, or with `relatives`."""
+        more: TokenSplit | PrefixedSplit | None = (
+            self.replay if self.augmentations is None else self.augmentations
+        )
+        if self.relatives is not None:
+            more = PrefixedSplit(self.relatives, self.split)
         return self.split if more is None else ConcatenatedSplit(self.split, more)
 
     def _fitting(self, split: TokenSplit) -> Ids:
@@ -96,7 +102,8 @@ class BatchSampler:
         """Return the indices of the crystals of an epoch, repeated as drawn; None: each fitting one once."""
         recipe = self.recipe
         augmentations = self.augmentations if self._is_augmented(epoch) else None
-        if not recipe.rare_group_exponent and self.replay is None and augmentations is None:
+        more = [one for one in (self.replay, augmentations, self.relatives) if one is not None]
+        if not recipe.rare_group_exponent and not more:
             return None if self.augmentations is None else self._fitting(self.split)
         rng = np.random.default_rng([recipe.seed, epoch, 1])
         chosen = self._fitting(self.split)
@@ -111,6 +118,10 @@ class BatchSampler:
             augmented = len(self.split) + chosen * n + description_index - 1
             chosen = np.where(description_index == 0, chosen, augmented)
             chosen = chosen[self.source.lengths[chosen] <= self._max_length]
+        if self.relatives is not None:
+            reads = rng.random(len(chosen)) < recipe.relatives_share
+            reads &= self.source.lengths[chosen + len(self.split)] <= self._max_length
+            chosen = chosen + len(self.split) * reads
         return chosen
 
     def _is_augmented(self, epoch: int) -> bool:
@@ -137,7 +148,12 @@ class BatchSampler:
         if recipe.packing == "packed":
             lengths = self.source.lengths
             return packing.plan(
-                lengths, batch_tokens=recipe.batch_tokens, context=context, rng=rng, chosen=chosen
+                lengths,
+                batch_tokens=recipe.batch_tokens,
+                context=context,
+                rng=rng,
+                chosen=chosen,
+                untaught=self.source.untaught,
             )
         chosen = self._fitting(self.split) if chosen is None else chosen
         n_windows = max(1, int(self.source.lengths[chosen].sum()) // context)

@@ -129,11 +129,18 @@ def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup
             n_augmented=None if augmentations is None else len(augmentations),
         )
         scales = conditions.make_scales(recipe, data, values[: len(split)], folder, resume=resume)
-    sampler = BatchSampler(recipe, split, replay, augmentations, values)
+    relatives, n_relatives = None, 0
+    if recipe.relatives_share:
+        n_relatives = shards.n_relatives(data)
+        relatives, held_out_relatives = (
+            shards.load_relatives(data, *named) for named in (("train", split), ("val", held_out))
+        )
+        held_out = shards.PrefixedSplit(held_out_relatives, held_out)
+    sampler = BatchSampler(recipe, split, replay, augmentations, values, relatives)
     _check_lengths(recipe, data, sampler, held_out)
     torch.manual_seed(recipe.seed)
     shape = {"language": split.language, "vocab_size": split.vocab_size, "dropout": recipe.dropout}
-    shape |= {"condition_scales": scales}
+    shape |= {"condition_scales": scales, "n_relatives": n_relatives}
     config = ModelConfig.build(shape | recipe.model_dump(include=set(ARCHITECTURE)))
     network = GPT(config).to(world.device).train()
     if recipe.init_from is not None and not resume:
@@ -154,7 +161,7 @@ def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup
 
 
 def _check_lengths(
-    recipe: Recipe, data: str | Path, sampler: BatchSampler, held_out: shards.TokenSplit
+    recipe: Recipe, data: str | Path, sampler: BatchSampler, held_out: shards.Split
 ) -> None:
     """Raise InputError if a split has no crystal that fits the context."""
     splits = [("train", data, sampler.split), ("val", data, held_out)]

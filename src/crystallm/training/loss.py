@@ -82,7 +82,7 @@ def _autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
 @torch.no_grad()
 def validate(
     network: GPT,
-    split: shards.TokenSplit,
+    split: shards.Split,
     device: torch.device,
     dtype: str = "auto",
     world: ProcessGroup | None = None,
@@ -100,7 +100,9 @@ def validate(
     network.eval()
     sums = torch.zeros(2, dtype=torch.float64)  # nats, tokens
     with world.together():
-        plan = packing.plan(split.lengths, batch_tokens=16384, context=context, rng=None)
+        plan = packing.plan(
+            split.lengths, batch_tokens=16384, context=context, rng=None, untaught=split.untaught
+        )
         for planned in plan[world.rank :: world.size]:
             _, loss, n = sum_losses(network, planned.fill(split, values), device, dtype)
             sums += torch.tensor([float(loss), n], dtype=torch.float64)

@@ -102,6 +102,9 @@ class RecipeOptions(Options):
     condition_dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
     """Fraction of the crystals whose values are all hidden from the network; of the others' values, the same
     fraction is. Generation then takes any of the properties, and --guidance works."""
+    relatives_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Fraction of the crystals before which the network reads their known relatives (see crystallm references
+    relatives); 0: a network that reads none."""
     batch_tokens: int = Field(default=8192, ge=1)
     """Tokens of a micro-batch, padding included; a longer window makes a micro-batch of its own."""
     gradient_accumulation: int = Field(default=1, ge=1)
@@ -187,6 +190,7 @@ class Recipe(RecipeOptions):
                 f"rare_group_exponent={self.rare_group_exponent} weights crystals, but random windows start "
                 "anywhere: take packing packed or starts"
             )
+        self._check_relatives()
         if not (share := self.augmentation_share):
             return self
         if self.max_tokens is None:
@@ -202,6 +206,17 @@ class Recipe(RecipeOptions):
         if self.replay_dataset is not None:
             raise ValueError(f"augmentation_share={share} and replay_dataset exclude each other")
         return self
+
+
+    def _check_relatives(self) -> None:
+        if not self.relatives_share:
+            return
+        given = f"relatives_share={self.relatives_share}"
+        if self.packing != "packed":
+            raise ValueError(f"{given} needs packing packed: {self.packing!r} windows hold parts of crystals")
+        for name in ("augmentation_share", "replay_dataset", "condition"):
+            if getattr(self, name):
+                raise ValueError(f"{given} and {name} exclude each other")
 
 
 def renamed(fields: Mapping[str, Any]) -> dict[str, Any]:

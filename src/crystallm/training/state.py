@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from crystallm.datasets.shards import TokenSplit
+    from crystallm.datasets.shards import Split
     from crystallm.network.transformer import GPT
     from crystallm.training.batch_sampler import BatchSampler
     from crystallm.training.distributed import ProcessGroup
@@ -82,7 +82,7 @@ class Run:
     optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
     sampler: BatchSampler
-    held_out: TokenSplit
+    held_out: Split
     folder: Path
     world: ProcessGroup
     size: int
@@ -218,7 +218,7 @@ def load_initial_weights(network: GPT, model: str) -> None:
     """
     initial = models.load(models.find(model), device="cpu", dtype="float32")
     ours, initials = vars(network.config), vars(initial.config)
-    for name in sorted(set(ours) - {"dropout", "condition_scales"}):
+    for name in sorted(set(ours) - {"dropout", "condition_scales", "n_relatives"}):
         if ours[name] != initials[name]:
             raise InputError(
                 f"the model {model!r} has {name} = {initials[name]}, this run {ours[name]}: take the recipe "

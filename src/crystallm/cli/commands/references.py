@@ -10,7 +10,7 @@ from crystallm.cli.console import page, plain, print_json, progress_bars
 from crystallm.cli.option_groups import Flat, OutputOptions, with_argument
 from crystallm.energy.options import ChosenModelOptions
 from crystallm.execution.place import ExecutionOptions
-from crystallm.references.options import LibraryOptions
+from crystallm.references.options import LibraryOptions, ReadingOptions
 
 
 def build(
@@ -70,4 +70,40 @@ def energies(
     elif not output.quiet:
         text = f"{library}: {report.with_energy:,} of {report.crystals:,} crystals have an energy"
         text += f", {report.computed:,} computed now, {report.failed:,} failed"
+        page().print(plain(text), soft_wrap=True, highlight=False)
+
+
+def relatives(
+    dataset: Path,
+    options: Flat[ReadingOptions] = ReadingOptions.defaults(),
+    execution: Flat[ExecutionOptions] = ExecutionOptions.defaults(),
+    output: Flat[OutputOptions] = OutputOptions.defaults(),
+) -> None:
+    """Add known relatives to the crystals of a data set, for a network that reads them.
+
+    crystallm prepare train.csv.gz=train val.csv.gz=val --out data
+
+    crystallm references relatives data
+
+    crystallm train --init-from default --dataset data --relatives-share 0.9 --out run
+
+    Crystals of the same formula are left out. A killed run started again does only what is missing.
+    """
+    from crystallm.execution.place import open_cluster
+    from crystallm.references.reading import dataset as reading
+
+    n_workers, progress = execution.workers or os.cpu_count() or 1, progress_bars(shown=output.progress)
+    with open_cluster(execution.cluster) as executor:
+        report = reading.add_relatives(
+            dataset,
+            options.references,
+            options.n_relatives,
+            workers=n_workers,
+            executor=executor,
+            progress=progress,
+        )
+    if output.as_json:
+        print_json([report._asdict()])
+    elif not output.quiet:
+        text = f"{dataset}: relatives of {report.crystals:,} crystals, {report.without:,} have none"
         page().print(plain(text), soft_wrap=True, highlight=False)

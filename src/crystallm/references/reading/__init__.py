@@ -1,0 +1,1 @@
+"""Relatives as a network reads them, before the crystal that it writes."""

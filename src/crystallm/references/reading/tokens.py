@@ -1,0 +1,56 @@
+"""The tokens that a network reads before a crystal: what its relatives make of the composition.
+
+Each relative, with the elements of the composition in place of its own, is written in `orbits` from the space
+group to the end; its composition would be that of the crystal. The most probable one stands last, beside the
+crystal. Crystals of the formula itself are no relatives here: a network that read them would learn to copy
+the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystallm.errors import TextError
+from crystallm.orbits import language
+from crystallm.references.candidates import Filter, find_candidates
+from crystallm.references.prototypes import substituted
+from crystallm.references.scorer import default_scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystallm.references.library import Library
+
+N_RELATIVES = 4
+MAX_TOKENS = 384
+"""Tokens of all relatives together, at most: the crystal must fit the context too."""
+
+
+def relatives_of(library: Library, counts: Mapping[str, int], n: int = N_RELATIVES) -> list[int]:
+    """Return the token ids of the n best relatives of a composition, the best one last; [] if it has none.
+
+    Args:
+        library: of known crystals.
+        counts: atoms of each element in the conventional cell, which relatives must have too.
+        n: largest number of relatives.
+    """
+    wanted = Filter(z=math.gcd(*counts.values()))
+    candidates = find_candidates(library, counts, wanted, other_formulas=True)
+    probabilities = default_scorer().probabilities(candidates)
+    found: list[list[int]] = []
+    room = MAX_TOKENS
+    for i in np.argsort(-probabilities, kind="stable").tolist():
+        if len(found) == n:
+            break
+        try:
+            made = substituted(library.member(candidates.rows[i]), candidates.names[i])
+        except TextError:
+            continue
+        ids = language.to_ids(made)[len(language.prompt(made.composition)) :]
+        if len(ids) <= room:
+            found.append(ids)
+            room -= len(ids)
+    return [token for ids in reversed(found) for token in ids]
