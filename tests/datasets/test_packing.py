@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crystallm.datasets import packing
 from crystallm.datasets.packing import IGNORE, PADDING
-from crystallm.datasets.shards import TokenSplit
+from crystallm.datasets.shards import PrefixedSplit, TokenSplit
 
 patient = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 lengths = st.lists(st.integers(0, 300), max_size=80)
@@ -117,3 +117,29 @@ def test_nothing_gives_no_batch():
 
 
 # --- folders ---
+
+
+# --- prefixes ---
+
+
+@patient
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), min_size=1, max_size=30))
+def test_tokens_that_are_read_have_no_target_and_all_others_keep_theirs(sizes):
+    prefixes, crystals = (make_split([pair[k] for pair in sizes]) for k in (0, 1))
+    both = PrefixedSplit(prefixes, crystals)
+    plan = packing.plan(both.lengths, batch_tokens=200, context=100, rng=None, untaught=both.untaught)
+    seen = 0
+    for planned in plan:
+        batch = planned.fill(both)
+        assert planned.n_taught == (batch.targets != IGNORE).sum()
+        for row, members in enumerate(planned.crystals):
+            start = 0
+            for crystal in members:
+                n_read, n = sizes[crystal]
+                taught = batch.targets[row, start : start + n_read + n]
+                assert (taught[:n_read] == IGNORE).all()
+                assert taught[n_read:-1].tolist() == crystals.crystal(crystal)[1:].tolist()
+                assert taught[-1] == IGNORE
+                start += n_read + n
+                seen += 1
+    assert seen == len(sizes)

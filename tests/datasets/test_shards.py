@@ -123,3 +123,28 @@ def test_facts_are_told_whole(folder):
         json.dumps({"language": "cif", "vocab_size": 371, "inputs": ["a.csv"]})
     )
     assert shards.facts(folder)["inputs"] == ["a.csv"]
+
+
+def test_prefixes_are_read_with_their_crystals(folder):
+    split = shards.load(folder, "train")
+    write_split(folder, "train-relatives", [[7], [8, 9], []])
+    facts = '{"language": "orbits", "vocab_size": 65536, "relatives": 4}'
+    (folder / run_folder.FACTS).write_text(facts)
+    both = shards.PrefixedSplit(shards.load_relatives(folder, "train", split), split)
+    assert [both.crystal(i).tolist() for i in range(len(both))] == [[7, 1, 2, 3], [8, 9], [65535]]
+    assert both.lengths.tolist() == [4, 2, 1]
+    assert both.untaught.tolist() == [1, 2, 0]
+    whole = shards.ConcatenatedSplit(split, both)
+    assert whole.crystal(3).tolist() == [7, 1, 2, 3]
+    assert whole.untaught.tolist() == [0, 0, 0, 1, 2, 0]
+
+
+def test_relatives_that_are_missing_or_of_other_crystals_are_refused(folder):
+    split = shards.load(folder, "train")
+    with pytest.raises(InputError, match="has no relatives: make them with `crystallm references relatives"):
+        shards.load_relatives(folder, "train", split)
+    write_split(folder, "train-relatives", [[7]])
+    facts = '{"language": "orbits", "vocab_size": 65536, "relatives": 4}'
+    (folder / run_folder.FACTS).write_text(facts)
+    with pytest.raises(InputError, match="relatives of 1 crystals, and 3 crystals in 'train'"):
+        shards.load_relatives(folder, "train", split)

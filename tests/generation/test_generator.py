@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pymatgen.core import Composition
 
 import crystallm
+import random_models
 from crystallm.cif import tokenizer
 from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import CheckpointError, InputError
@@ -19,6 +22,7 @@ from crystallm.models.model import Model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 from crystallm.orbits import vocabulary
+from known_crystals import library
 
 
 @pytest.fixture(scope="module")
@@ -316,3 +320,22 @@ def test_the_first_crystal_of_a_long_list_waits_for_few_choices(model, monkeypat
     together = list(Generator(model, requests, settings).generate(range(30)))
     assert chosen[15:] == [30]
     assert [crystal.ids for (crystal,) in together] == [crystal.ids for (crystal,) in streamed]
+
+
+def test_a_model_that_reads_relatives_writes_other_crystals_with_them():
+    alone = random_models.random_model("orbits", "llama")
+    config = alone.config.model_copy(update={"n_relatives": 1, "context": 96})
+    reads = replace(alone, config=config)
+    settings = SamplingOptions(device="cpu", seed=2)
+    requests = [Request(formula="GeO2", z=2, n=4), Request(formula="Na7Cl", z=1, n=2)]
+    read, unread = (
+        list(Generator(model, requests, settings, library=library()).generate([0, 1]))
+        for model in (reads, alone)
+    )
+    (plain, _) = Generator(reads, requests, settings).generate([0, 1])
+    assert [crystal.ids for crystal in plain] == [crystal.ids for crystal in unread[0]]
+    assert [crystal.ids for crystal in read[0]] != [crystal.ids for crystal in plain]
+    prompt = tuple(reads.language.prompt((("Ge", 2), ("O", 4))))
+    assert all(tuple(crystal.ids[: len(prompt)]) == prompt for crystal in read[0])
+    # Na7Cl has no relative there.
+    assert [crystal.ids for crystal in read[1]] == [crystal.ids for crystal in unread[1]]

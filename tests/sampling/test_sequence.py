@@ -5,9 +5,19 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 
-from crystallm.sampling.sequence import DecodingOptions, SequenceRequest, Stop, TokenSequence, uniform_stream
+from crystallm.errors import InputError
+from crystallm.sampling.sample import sample_stream
+from crystallm.sampling.sequence import (
+    DecodingOptions,
+    SequenceRequest,
+    Stop,
+    TokenSequence,
+    check_prompt,
+    uniform_stream,
+)
 from toy_sampling import CIF, CONTEXT, END, NEWLINE, ORBITS, PROMPTS, V, draw
 
 if TYPE_CHECKING:
@@ -127,3 +137,34 @@ def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
     assert one.forced == (True, False, True, True, False, True)
     (free,) = draw(network, [[1, 2]], max_new_tokens=5)
     assert not any(free.forced)
+
+
+def test_what_is_read_before_the_prompt_changes_the_text_and_is_no_part_of_it(network: GPT) -> None:
+    class Seen(Listed):
+        prompts: list[Sequence[int]] = []
+
+        def start(self, prompt: Sequence[int]) -> ListedState:
+            self.prompts.append(tuple(prompt))
+            return super().start(prompt)
+
+    options = DecodingOptions(ORBITS, top_k=None, max_new_tokens=8)
+    grammar = Seen(*[None] * 9)
+    whole, read, alone = sample_stream(
+        network,
+        [
+            SequenceRequest([4, 9, 1, 2], options, seed=3),
+            SequenceRequest([1, 2], options, seed=3, grammar=grammar, context=[4, 9]),
+            SequenceRequest([1, 2], options, seed=3),
+        ],
+        n=3,
+    )
+    assert read.generated == whole.generated
+    assert (read.ids[:2], read.n_prompt, read.log_probs) == ((1, 2), 2, whole.log_probs)
+    assert grammar.prompts == [(1, 2)]
+    assert read.log_probs != alone.log_probs
+
+
+def test_what_is_read_counts_for_the_context(network: GPT) -> None:
+    request = SequenceRequest([1, 2], DecodingOptions(ORBITS), context=[4] * (CONTEXT - 2))
+    with pytest.raises(InputError, match=f"prompt 0 has {CONTEXT} tokens, the context of {CONTEXT} takes"):
+        check_prompt(network, 0, request)

@@ -270,3 +270,28 @@ def test_crystals_without_a_group_are_refused():
     with pytest.raises(InputError, match="crystal 1 of the data set has no space group") as caught:
         batch_sampler.space_groups(numbered(5), np.array([1]))
     assert "\n" not in str(caught.value)
+
+
+def test_a_share_of_the_crystals_stands_behind_its_relatives():
+    split, relatives = numbered(400), numbered(400, seed=1, first=1001)
+    recipe = Recipe(**SMALL | {"context": 200}, relatives_share=0.7)
+    sampler = BatchSampler(recipe, split, relatives=relatives)
+    chosen = sampler.crystals(0)
+    assert sorted((chosen % 400).tolist()) == list(range(400))
+    assert 0.6 < (chosen >= 400).mean() < 0.8
+    reads = int(chosen[chosen >= 400][0])
+    expected = [*relatives.crystal(reads - 400), *split.crystal(reads - 400)]
+    assert sampler.source.crystal(reads).tolist() == expected
+    other = sampler.crystals(1)
+    assert ((other >= 400).sum(), sorted((other % 400).tolist())) != ((chosen >= 400).sum(), [])
+    planned = sampler.plan(0)
+    assert sum(len(row) for batch in planned for row in batch.crystals) == 400
+
+
+def test_relatives_that_do_not_fit_the_context_are_left_out():
+    split, relatives = numbered(50), split_of([np.full(90, 7)] * 50)
+    sampler = BatchSampler(Recipe(**SMALL, relatives_share=1), split, relatives=relatives)
+    chosen = sampler.crystals(0)
+    assert (chosen >= 50).any()
+    assert (sampler.source.lengths[chosen] <= 100).all()
+    assert sorted((chosen % 50).tolist()) == list(range(50))

@@ -180,3 +180,22 @@ def test_one_process_is_a_world_of_its_own():
         assert world.from_first(math.pi) == math.pi
         with pytest.raises(ValueError, match="as it is"), world.together():
             raise ValueError("as it is")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"packing": "random"}, "relatives_share=0.5 needs packing packed"),
+        ({"replay_dataset": "older"}, "relatives_share=0.5 and replay_dataset exclude each other"),
+        ({"condition": "density"}, "relatives_share=0.5 and condition exclude each other"),
+        ({"augmentation_share": 0.5}, "relatives_share=0.5 and augmentation_share exclude each other"),
+    ],
+)
+def test_what_relatives_do_not_go_with(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(relatives_share=0.5, max_tokens=5, **fields)
+
+
+def test_data_without_relatives_are_refused_with_the_remedy(run):
+    with pytest.raises(InputError, match="has no relatives: make them with `crystallm references relatives"):
+        run(language="orbits", relatives_share=0.5, max_updates=1)

@@ -45,3 +45,12 @@ def test_a_library_is_built_and_used(capsys, tmp_path):
 def test_wrong_questions(arguments, message, capsys):
     assert app.run(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("cifs", "inline")
+def test_relatives_are_added_to_a_data_set(capsys):
+    assert app.run(["prepare", "cifs=train", "--out", "data", "--workers", "1", "--quiet"]) == 0
+    assert app.run(["references", "relatives", "data", "--references", "cifs", "--workers", "1"]) == 0
+    assert "data: relatives of 3 crystals, 0 have none" in capsys.readouterr().out
+    assert app.run(["references", "relatives", "missing", "--workers", "1"]) == 2
+    assert "no data set in 'missing'" in capsys.readouterr().err
