@@ -306,6 +306,7 @@ class CombinedGenerator:
             first=first,
             starts=starts,
             executor=self.executor,
+            library=self.library,
         )
 
     def _of_relatives(self, counts: dict[int, int], *, valid: bool) -> Iterator[list[Crystal]]:
@@ -355,7 +356,7 @@ def resolve_source(known: ReferenceOptions | None, model: str, *, usable: bool =
 
 def library_of(known: ReferenceOptions) -> Library | None:
     """Return the known crystals that options ask for, if any; raises as `load_library`."""
-    if known.crystals_from not in {"references", "both"}:  # `auto` that nobody resolved takes none
+    if known.crystals_from not in {"references", "both", "reading"}:  # `auto` that nobody resolved takes none
         return None
     return load_library(known.references)
 
@@ -366,6 +367,8 @@ def make_generator(
     settings: SamplingOptions,
     selection: SelectionOptions | None = None,
     library: Library | None = None,
+    *,
+    reading: bool = False,
     **where: Any,
 ) -> AnyGenerator:
     """Return the generator of requests: of a network, of known crystals, or of both.
@@ -374,11 +377,20 @@ def make_generator(
         model: loaded; None: known crystals alone are used.
         selection: how many samples a request may take.
         library: of known crystals; None: the model alone is used.
+        reading: whether the model reads known crystals and makes all crystals itself.
         where: `first`, `starts` and `executor` of `Generator`.
+
+    Raises:
+        InputError: the model is to read known crystals, and was not trained to.
     """
-    if library is None:
+    if library is None or reading:
         assert model is not None  # noqa: S101 - callers have one of the two
-        return Generator(model, requests, settings, selection, **where)
+        if reading and not model.config.n_relatives:
+            raise InputError(
+                f"the model {model.name!r} reads no known crystals: take --from both, or train one with "
+                "--relatives-share"
+            )
+        return Generator(model, requests, settings, selection, library=library, **where)
     if model is None:
         return AnalogueGenerator(library, requests, settings, **where)
     return CombinedGenerator(model, library, requests, settings, selection, **where)

@@ -173,7 +173,9 @@ def generate(
             for ids, request in zip(prompts, requests, strict=True)
         ]
     with ProcessPool(os.cpu_count() or 1) as pool:
-        generator = make_generator(network, requests, settings, selection, library, executor=pool)
+        generator = make_generator(
+            network, requests, settings, selection, library, reading=known.reading, executor=pool
+        )
         sample = generator.generate_valid if selection.only_valid else generator.generate
         crystals = list(sample(range(len(requests))))
         _annotate(crystals, selection, device=settings.device, executor=pool)

@@ -161,6 +161,7 @@ def sample_here(
             options.settings,
             options.selection,
             library_of(options.known),
+            reading=options.known.reading,
             first=[part.first for part in parts],
             starts=[part.start for part in parts],
             executor=executor,

@@ -199,7 +199,7 @@ def _survey(
     with progress("reading requests", None) as advance:
 
         def check(request: Request) -> None:
-            make_generator(model, [request], sampling, selection, library).check()
+            make_generator(model, [request], sampling, selection, library, reading=known.reading).check()
             if missing is not None:
                 missing.look(elements_of(request))
             if not (number := next(numbers)) % 100:
@@ -245,7 +245,12 @@ class _Run:
         if self.single is None:
             return ""
         generator = make_generator(
-            self.model, [self.single], self.sampling, self.selection, library_of(self.known)
+            self.model,
+            [self.single],
+            self.sampling,
+            self.selection,
+            library_of(self.known),
+            reading=self.known.reading,
         )
         choices = generator.choices(0)
         return "; ".join(filter(None, (generator.note(0), _hint(choices), spread(choices, self.single.n))))

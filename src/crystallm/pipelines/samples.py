@@ -156,12 +156,14 @@ def make_task_generator(
     model = _model(task["model"], settings.device, settings.dtype) if "model" in task else None
     if model is not None and model.fingerprint != task["weights"]:
         raise InputError(f"the workers see other weights at {task['model']!r}: put the same ones there")
+    known = ReferenceOptions(**task["references"])
     return make_generator(
         model,
         requests,
         settings,
         selection,
-        library_of(ReferenceOptions(**task["references"])),
+        library_of(known),
+        reading=known.reading,
         first=task["first"],
         starts=task.get("starts"),
         executor=worker_pool(check_workers),

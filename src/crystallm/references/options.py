@@ -13,13 +13,21 @@ from crystallm.options import NOT_DECIDING, Flag, Options, same
 class ReferenceOptions(Options):
     """Where candidates come from: a network, or known crystals with other elements."""
 
-    crystals_from: Annotated[Literal["auto", "network", "references", "both"], Flag(name="--from")] = "auto"
+    crystals_from: Annotated[
+        Literal["auto", "network", "references", "both", "reading"], Flag(name="--from")
+    ] = "auto"
     """network: crystals are sampled; references: they are made of known crystals of the same proportions, by
-    replacing elements; both: half of each; auto: both with the bundled model or where --references names
+    replacing elements; both: half of each; reading: sampled by a network that reads these first (see
+    crystallm train --relatives-share); auto: both with the bundled model or where --references names
     crystals, else network."""
     references: Annotated[tuple[Path, ...], Flag(several=True)] = ()
     """Libraries of known crystals (see crystallm references build), or collections of crystals, such as a
     folder of CIFs; default: the library of this package."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether a network reads known crystals and writes all crystals."""
+        return self.crystals_from == "reading"
 
     def resolved(self, *, bundled: bool) -> Self:
         """Return the options with `auto` replaced by what it stands for.
