@@ -130,7 +130,7 @@ def test_prefixes_are_read_with_their_crystals(folder):
     write_split(folder, "train-relatives", [[7], [8, 9], []])
     facts = '{"language": "orbits", "vocab_size": 65536, "relatives": 4}'
     (folder / run_folder.FACTS).write_text(facts)
-    both = shards.PrefixedSplit(shards.load_relatives(folder, "train", split), split)
+    both = shards.with_relatives(folder, "train")
     assert [both.crystal(i).tolist() for i in range(len(both))] == [[7, 1, 2, 3], [8, 9], [65535]]
     assert both.lengths.tolist() == [4, 2, 1]
     assert both.untaught.tolist() == [1, 2, 0]

@@ -140,11 +140,11 @@ def test_forced_tokens_are_told_from_drawn_ones(network: GPT) -> None:
 
 
 def test_what_is_read_before_the_prompt_changes_the_text_and_is_no_part_of_it(network: GPT) -> None:
-    class Seen(Listed):
-        prompts: list[Sequence[int]] = []
+    prompts: list[Sequence[int]] = []
 
+    class Seen(Listed):
         def start(self, prompt: Sequence[int]) -> ListedState:
-            self.prompts.append(tuple(prompt))
+            prompts.append(tuple(prompt))
             return super().start(prompt)
 
     options = DecodingOptions(ORBITS, top_k=None, max_new_tokens=8)
@@ -160,7 +160,7 @@ def test_what_is_read_before_the_prompt_changes_the_text_and_is_no_part_of_it(ne
     )
     assert read.generated == whole.generated
     assert (read.ids[:2], read.n_prompt, read.log_probs) == ((1, 2), 2, whole.log_probs)
-    assert grammar.prompts == [(1, 2)]
+    assert prompts == [(1, 2)]
     assert read.log_probs != alone.log_probs
 
 

@@ -122,7 +122,6 @@ class TokenSplit:
         """[n] number of tokens of each crystal."""
         return np.diff(self.starts)
 
-
     @property
     def untaught(self) -> Ids:
         """[n] number of the first tokens of each crystal that are read, not learned: none."""
@@ -311,6 +310,12 @@ def load_relatives(folder: str | Path, split: str, crystals: TokenSplit) -> Toke
             f"{split!r}: {remedy}"
         )
     return relatives
+
+
+def with_relatives(folder: str | Path, split: str) -> PrefixedSplit:
+    """Map a split with what is read before its crystals; raises as `load_relatives`."""
+    crystals = load(folder, split)
+    return PrefixedSplit(load_relatives(folder, split, crystals), crystals)
 
 
 def relatives_split(split: str) -> str:

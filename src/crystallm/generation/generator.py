@@ -10,10 +10,10 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import lru_cache, partial
 
+from crystallm.crystallography.formula import Cell
 from crystallm.crystals import annotation
 from crystallm.crystals.crystal import Crystal, Source
 from crystallm.crystals.selection import SelectionOptions
-from crystallm.crystallography.formula import Cell
 from crystallm.errors import InputError
 from crystallm.execution.batching import AdaptiveBatchSize
 from crystallm.generation import compositions

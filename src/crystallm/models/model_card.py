@@ -78,13 +78,17 @@ def _facts(model: Model) -> dict[str, Any]:
         for scale in config.condition_scales
     }
     reads = {"reads": f"at most {config.n_relatives} known relatives"} if config.n_relatives else {}
-    return conditions | reads | {
-        "language": f"`{config.language}` ({config.vocab_size} tokens)",
-        "form": {"gpt2": "GPT-2", "llama": "Llama"}[config.form],
-        "parameters": f"{model.network.num_parameters() / 1e6:.1f} M",
-        "context": f"{config.context} tokens",
-        "layers, heads, width": f"{config.n_layer}, {config.n_head}, {config.n_embd}",
-    }
+    return (
+        conditions
+        | reads
+        | {
+            "language": f"`{config.language}` ({config.vocab_size} tokens)",
+            "form": {"gpt2": "GPT-2", "llama": "Llama"}[config.form],
+            "parameters": f"{model.network.num_parameters() / 1e6:.1f} M",
+            "context": f"{config.context} tokens",
+            "layers, heads, width": f"{config.n_layer}, {config.n_head}, {config.n_embd}",
+        }
+    )
 
 
 def _section(title: str, text: Any) -> str:

@@ -200,7 +200,9 @@ def _samples(
         library, facts = library_for(entries, known, options.leave_out)
         question |= facts
     asked = [request for request in requests if request is not None]
-    return ModelSamples(make_generator(model, asked, sampling, library=library, reading=known.reading), indices), question
+    return ModelSamples(
+        make_generator(model, asked, sampling, library=library, reading=known.reading), indices
+    ), question
 
 
 def _given(

@@ -105,7 +105,8 @@ def architecture_of(model: str) -> dict[str, Any]:
 
 def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup, *, resume: bool) -> Run:
     """Set up a run before its state is loaded; writes nothing."""
-    split, held_out = shards.load(data, "train"), shards.load(data, "val")
+    split = shards.load(data, "train")
+    held_out: shards.Split = shards.load(data, "val")
     if resume:
         if not (folder / STATE).is_file():
             raise InputError(f"nothing to resume in {str(folder)!r}: it holds no {STATE}")
@@ -132,10 +133,8 @@ def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup
     relatives, n_relatives = None, 0
     if recipe.relatives_share:
         n_relatives = shards.n_relatives(data)
-        relatives, held_out_relatives = (
-            shards.load_relatives(data, *named) for named in (("train", split), ("val", held_out))
-        )
-        held_out = shards.PrefixedSplit(held_out_relatives, held_out)
+        relatives = shards.load_relatives(data, "train", split)
+        held_out = shards.with_relatives(data, "val")
     sampler = BatchSampler(recipe, split, replay, augmentations, values, relatives)
     _check_lengths(recipe, data, sampler, held_out)
     torch.manual_seed(recipe.seed)
@@ -160,9 +159,7 @@ def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup
     return run
 
 
-def _check_lengths(
-    recipe: Recipe, data: str | Path, sampler: BatchSampler, held_out: shards.Split
-) -> None:
+def _check_lengths(recipe: Recipe, data: str | Path, sampler: BatchSampler, held_out: shards.Split) -> None:
     """Raise InputError if a split has no crystal that fits the context."""
     splits = [("train", data, sampler.split), ("val", data, held_out)]
     if sampler.replay is not None:

@@ -207,7 +207,6 @@ class Recipe(RecipeOptions):
             raise ValueError(f"augmentation_share={share} and replay_dataset exclude each other")
         return self
 
-
     def _check_relatives(self) -> None:
         if not self.relatives_share:
             return
