@@ -8,9 +8,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 
-from crystallm.crystallography.formula import Cell
 from crystallm.crystals import annotation
 from crystallm.crystals.crystal import Crystal, Source
 from crystallm.crystals.selection import SelectionOptions
@@ -25,7 +24,7 @@ from crystallm.generation.request import Request, SamplingOptions
 from crystallm.grammar import factory
 from crystallm.models.model import Model
 from crystallm.references.library import Library
-from crystallm.references.reading.tokens import relatives_of
+from crystallm.references.reading.tokens import RelativesReader
 from crystallm.sampling import sample as sampling
 from crystallm.sampling import sequence
 
@@ -38,8 +37,6 @@ CHECKED_TOGETHER = 256
 CHOSEN_TOGETHER = 16
 """Requests for which the network estimates at a time what they leave open, about half a second on a core: the
 first crystals of a long list do not wait for the last request."""
-
-_CELLS_KEPT = 1024  # cells whose relatives are kept
 
 
 class Generator:
@@ -79,8 +76,7 @@ class Generator:
         library: Library | None = None,
     ) -> None:
         self.model = model
-        self.library = library if model.config.n_relatives else None
-        self._read = lru_cache(_CELLS_KEPT)(self._look_up)
+        self._reader = RelativesReader(library, model.config.n_relatives)
         self.settings = settings
         self.executor = executor
         self.plans = interpret_all(requests, settings, max_atoms)
@@ -220,14 +216,9 @@ class Generator:
             grammar = self._grammar(some, choices)
             chosen += choices
             for (index, j), choice in zip(some, choices, strict=True):
+                i, seed, read = self.first[index] + j, self.settings.seed, self._reader.tokens(choice.cell)
                 yield sequence.SequenceRequest(
-                    choice.prompt,
-                    options,
-                    self.settings.seed,
-                    self.first[index] + j,
-                    grammar,
-                    choice.conditions,
-                    self._relatives(choice.cell),
+                    choice.prompt, options, seed, i, grammar, choice.conditions, read
                 )
 
     def sequence_requests(
@@ -291,19 +282,10 @@ class Generator:
             ),
         )
 
-    def _relatives(self, cell: Cell | None) -> tuple[int, ...]:
-        """Return the tokens of the relatives of a cell, if the model reads them."""
-        return () if self.library is None or cell is None else self._read(cell.composition)
-
-    def _look_up(self, composition: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
-        assert self.library is not None  # noqa: S101 - else this is not called
-        return tuple(relatives_of(self.library, dict(composition), self.model.config.n_relatives))
-
     def _grammar(self, pairs: Pairs, choices: Sequence[Choice]) -> sequence.Grammar | None:
         """Return what may follow each prompt; None for anything."""
         plans = [self.plans[index] for index, _ in pairs]
-        n_read = [len(self._relatives(choice.cell)) for choice in choices]
-        return _grammar_by_prompt(self.model, self.settings.constraints, plans, choices, n_read)
+        return _grammar_by_prompt(self.model, self.settings.constraints, plans, choices, self._reader)
 
 
 def _portions(pairs: Pairs) -> Iterator[list[tuple[int, int]]]:
@@ -318,15 +300,15 @@ def _grammar_by_prompt(
     constraints: str,
     plans: Sequence[InterpretedRequest],
     choices: Sequence[Choice],
-    n_read: Sequence[int],
+    reader: RelativesReader,
 ) -> GrammarByPrompt | None:
     """Return what may follow the prompt of each choice; None for anything.
 
     Args:
-        n_read: number of tokens that the network reads before each prompt.
+        reader: of what the network reads before each prompt.
     """
     grammars: dict[tuple[int, ...], sequence.Grammar] = {}
-    for plan, choice, n_before in zip(plans, choices, n_read, strict=True):
+    for plan, choice in zip(plans, choices, strict=True):
         if choice.prompt in grammars:
             continue
         grammar = factory.make_grammar(
@@ -334,7 +316,7 @@ def _grammar_by_prompt(
             None if choice.cell is None else choice.cell.composition,
             choice.space_group,
             constraints,
-            model.config.context - n_before,
+            model.config.context - len(reader.tokens(choice.cell)),
         )
         if grammar is None:
             continue

@@ -84,5 +84,5 @@ class ReadingOptions(Options):
     """Which relatives are added to a data set."""
 
     references: Annotated[tuple[Path, ...], Flag(several=True)] = same(ReferenceOptions, "references")
-    n_relatives: int = Field(default=4, ge=1, le=100)
+    per_crystal: Annotated[int, Flag(("-n", "--per-crystal"))] = Field(default=4, ge=1, le=100)
     """Number of relatives of each crystal, at most."""

@@ -97,7 +97,7 @@ def relatives(
         report = reading.add_relatives(
             dataset,
             options.references,
-            options.n_relatives,
+            options.per_crystal,
             workers=n_workers,
             executor=executor,
             progress=progress,

@@ -9,6 +9,7 @@ the answer.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +23,35 @@ from crystallm.references.scorer import default_scorer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystallm.crystallography.formula import Cell
     from crystallm.references.library import Library
 
 N_RELATIVES = 4
 MAX_TOKENS = 384
 """Tokens of all relatives together, at most: the crystal must fit the context too."""
+_CELLS_KEPT = 1024
+
+
+class RelativesReader:
+    """Looks up what a network reads before the crystals of a cell, and keeps it for the next ones.
+
+    Args:
+        library: of known crystals; None: nothing is read.
+        n: number of relatives of a cell, at most.
+    """
+
+    def __init__(self, library: Library | None, n: int) -> None:
+        self._library, self._n = library, n
+        self._kept = lru_cache(_CELLS_KEPT)(self._look_up)
+
+    def tokens(self, cell: Cell | None) -> tuple[int, ...]:
+        """Return the tokens of the relatives of a cell; () where the cell is not known."""
+        return () if cell is None else self._kept(cell.composition)
+
+    def _look_up(self, composition: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
+        if self._library is None or not self._n:
+            return ()
+        return tuple(relatives_of(self._library, dict(composition), self._n))
 
 
 def relatives_of(library: Library, counts: Mapping[str, int], n: int = N_RELATIVES) -> list[int]:
