@@ -7,7 +7,7 @@ import pytest
 import crystallm
 from crystallm.errors import InputError
 from crystallm.execution.pool import Inline
-from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator
+from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator, make_generator
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
 from crystallm.references.options import ReferenceOptions
 from known_crystals import library
@@ -92,3 +92,17 @@ def test_python_gives_them_too(tmp_path) -> None:
     known = ReferenceOptions(crystals_from="references", references=(tmp_path / "l.parquet",))
     (best, _) = crystallm.generate("CaTiO3", n=5, known=known)
     assert (best.space_group, best.source.relative.formula) == ("Pm-3m", "SrTiO3")
+
+
+def test_a_model_that_reads_nothing_cannot_be_told_to(parrot) -> None:
+    from crystallm.models.load import load_model
+
+    with pytest.raises(InputError, match="reads no known crystals: take --from both, or train one"):
+        make_generator(
+            load_model(parrot),
+            [Request(formula="NaCl", n=1)],
+            SamplingOptions(model=str(parrot)),
+            None,
+            library(),
+            reading=True,
+        )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from crystallm.crystallography import formula
 from crystallm.orbits import language
 from crystallm.references.library import Library
-from crystallm.references.reading.tokens import MAX_TOKENS, relatives_of
+from crystallm.references.reading.tokens import MAX_TOKENS, RelativesReader, relatives_of
 from known_crystals import library, member
 
 END = language.ids("<end>")[0]
@@ -40,3 +41,12 @@ def test_crystals_of_the_formula_itself_are_not_read() -> None:
 def test_relatives_leave_room_for_the_crystal() -> None:
     assert len(relatives_of(library(), {"Be": 2, "O": 2}, 100)) <= MAX_TOKENS
     assert relatives_of(library(), {"Be": 2, "O": 2}, 100).count(END) <= 100
+
+
+def test_a_reader_keeps_the_tokens_of_a_cell() -> None:
+    cell = formula.cell("Ge2O4")
+    reader = RelativesReader(library(), 2)
+    assert list(reader.tokens(cell)) == relatives_of(library(), dict(cell.composition), 2) != []
+    assert reader.tokens(cell) is reader.tokens(formula.cell("Ge2O4"))
+    assert reader.tokens(None) == RelativesReader(None, 2).tokens(cell) == ()
+    assert RelativesReader(library(), 0).tokens(cell) == ()
