@@ -32,7 +32,6 @@ from torch import nn
 
 from crystallm.crystallography import elements
 from crystallm.errors import CrystallmError
-from crystallm.orbits import description
 from crystallm.references.candidates import (
     N_FEATURES,
     Candidates,
@@ -41,7 +40,7 @@ from crystallm.references.candidates import (
     same_arrangement,
 )
 from crystallm.references.library import Library
-from crystallm.references.prototypes import substituted
+from crystallm.references.prototypes import primitive_structure
 from crystallm.references.scorer import FARTHEST, WEIGHTS
 from crystallm.references.similarity import SAME, default_similarity
 
@@ -103,8 +102,7 @@ def question(path: str, row: int, compared: bool) -> Question | None:
 def structure(library: Library, row: int, symbols: tuple[str, ...]) -> Structure | None:
     """Return the primitive cell of a row with other elements."""
     try:
-        made = description.to_structure(substituted(library.member(row), symbols))
-        return made.get_primitive_structure()
+        return primitive_structure(library.member(row), symbols)
     except (CrystallmError, ValueError):
         return None
 

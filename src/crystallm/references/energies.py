@@ -17,9 +17,8 @@ from crystallm.energy.calculations import score
 from crystallm.errors import InputError
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.tasks import Failure
-from crystallm.orbits import description
 from crystallm.references.library import Library
-from crystallm.references.prototypes import substituted
+from crystallm.references.prototypes import primitive_structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +120,4 @@ def rows_of_polymorphs(library: Library, max_atoms: int = MAX_ATOMS) -> NDArray[
 def _structures(library: Library, rows: Sequence[int] | NDArray[np.intp]) -> list[Structure]:
     """Return the primitive cells of rows."""
     members = [library.member(int(row)) for row in rows]
-    return [
-        description.to_structure(substituted(member, member.elements)).get_primitive_structure()
-        for member in members
-    ]
+    return [primitive_structure(member, member.elements) for member in members]

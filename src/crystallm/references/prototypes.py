@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Self
 from crystallm.crystallography import elements, space_groups
 from crystallm.errors import CrystallmError, TextError
 from crystallm.orbits import canonical
-from crystallm.orbits.description import Description, of_orbits
+from crystallm.orbits.description import Description, of_orbits, to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from pymatgen.core import Structure
 
 LETTERS = string.ascii_uppercase
 """Names of the roles; and the largest number of elements of a crystal."""
@@ -202,6 +204,15 @@ def substituted(member: PrototypeMember, symbols: Sequence[str]) -> Description:
         TextError: a position whose coordinates put it on one of lower multiplicity.
     """
     return placed(member, [symbols[role] for role, _ in member.prototype.positions])
+
+
+def primitive_structure(member: PrototypeMember, symbols: Sequence[str]) -> Structure:
+    """Return the primitive cell of the crystal in which each role is played by another element.
+
+    Raises:
+        InputError, TextError: as `substituted`, or no cell has its angles.
+    """
+    return to_structure(substituted(member, symbols)).get_primitive_structure()
 
 
 def placed(member: PrototypeMember, species: Sequence[str]) -> Description:
