@@ -9,7 +9,7 @@ Handedness is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -55,19 +55,14 @@ def smallest(
     group: SpaceGroup, items: list[tuple[int, int, Floats]]
 ) -> list[tuple[int, int, tuple[int, ...]]]:
     """Return the smallest of the equivalent descriptions of orbits (element rank, Wyckoff index, point)."""
-    maps = letter_maps(group.number)
-    skeletons = [sorted((rank, row[index]) for rank, index, _ in items) for row in maps]
-    least = min(skeletons)
+    least, leading = _leading(group.number, tuple((rank, index) for rank, index, _ in items))
     if not any(group.wyckoff[index].free for _, index in least):
         return [(*kind, ()) for kind in least]
     points = np.array([point for _, _, point in items])
     described = []  # points [n_items, 3] in the order of `least`, one for each equivalent description
-    for row, skeleton, w, s in zip(maps, skeletons, *group.normaliser, strict=True):
-        if skeleton != least:
-            continue
-        kinds = [(rank, row[index]) for rank, index, _ in items]
-        moved = (points @ w.T + s)[sorted(range(len(kinds)), key=kinds.__getitem__)]
-        described += [moved + shift for shift in _polar_shifts(group, moved[: kinds.count(least[0])])]
+    for coset, order in leading:
+        moved = (points @ group.normaliser[0][coset].T + group.normaliser[1][coset])[order]
+        described += [moved + shift for shift in _polar_shifts(group, moved[: least.count(least[0])])]
     left, best = np.array(described), []
     for kind in dict.fromkeys(least):  # all agree in the kinds, so their coordinates decide, kind by kind
         start, n = least.index(kind), least.count(kind)
@@ -80,18 +75,39 @@ def smallest(
     return best
 
 
-def _polar_shifts(group: SpaceGroup, points: Floats) -> list[Floats]:
-    """Return shifts [3] along polar axes that bring an image of one of the points [n, 3] to 0 there."""
+@lru_cache(maxsize=20_000)
+def _leading(
+    number: int, kinds: tuple[tuple[int, int], ...]
+) -> tuple[list[tuple[int, int]], list[tuple[int, list[int]]]]:
+    """Return the smallest list of kinds (element rank, Wyckoff index) of equivalent descriptions.
+
+    Also the cosets of the normaliser that give it, with the order of the orbits in it.
+    """
+    maps = [[(rank, row[index]) for rank, index in kinds] for row in letter_maps(number)]
+    least = min(map(sorted, maps))
+    order = range(len(kinds))
+    return least, [
+        (coset, sorted(order, key=moved.__getitem__))
+        for coset, moved in enumerate(maps)
+        if sorted(moved) == least
+    ]
+
+
+def _polar_shifts(group: SpaceGroup, points: Floats) -> Floats:
+    """Return shifts [n_shifts, 3] along polar axes that bring an image of one of the points [n, 3] to 0."""
     if not group.polar:
-        return [np.zeros(3)]
+        return np.zeros((1, 3))
     axes = list(group.polar)
-    shifts = {}
-    for point in points:
-        for image in group.images(point):
-            shift = np.zeros(3)
-            shift[axes] = -image[axes]
-            shifts[tuple(np.rint(shift * STEPS * 10).astype(int) % (STEPS * 10))] = shift
-    return list(shifts.values())
+    shifts = np.zeros((len(points) * len(group.rotations), 3))
+    shifts[:, axes] = -_images(group, points).reshape(-1, 3)[:, axes]
+    _, first = np.unique(np.rint(shifts * STEPS * 10).astype(int) % (STEPS * 10), axis=0, return_index=True)
+    return shifts[first]
+
+
+def _images(group: SpaceGroup, points: Floats) -> Floats:
+    """Return all images of points [n, 3], one per operator, [n, n_ops, 3]."""
+    images: Floats = np.einsum("oij,nj->noi", group.rotations, points) + group.translations
+    return images
 
 
 def coordinates(group: SpaceGroup, index: int, point: Floats) -> tuple[int, ...]:
@@ -104,7 +120,7 @@ def _keys(group: SpaceGroup, index: int, points: Floats) -> Ints:
     position = group.wyckoff[index]
     if not position.free:
         return np.zeros(len(points), np.int64)
-    images = np.einsum("oij,nj->noi", group.rotations, points) + group.translations
+    images = _images(group, points)
     # 1e-6 keeps ties such as 0.0625 from falling on either side by the last bit
     values = np.floor(images[..., list(position.pivots)] * STEPS + 0.5 + 1e-6).astype(np.int64) % STEPS
     keys = values @ STEPS ** np.arange(len(position.free))[::-1]

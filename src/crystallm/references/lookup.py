@@ -32,7 +32,7 @@ DERIVED_SHARE, FEW_VOTES = 0.4, 0.2
 """How probable a derivative is, see the head of this module; chosen on the val split of the corpus."""
 LEAST_SHARE = 0.02
 """Where all derivatives together are less probable, none is made: it would take time for nothing."""
-N_DERIVED = 5
+N_DERIVED = 4
 """Derivatives of a composition, at most: the search for their symmetry takes as long as all candidates."""
 KNOWN_SHARE = 0.5
 """How probable it is that the requested crystal is one of the known crystals of its formula, where there are
