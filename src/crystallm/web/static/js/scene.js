@@ -122,7 +122,7 @@ let smooth;
 export function createViewer(element) {
   smooth ??= !drawnBySoftware();
   try {
-    return window.$3Dmol.createViewer(element, { backgroundAlpha: 0, antialias: smooth, disableFog: true });
+    return window.$3Dmol.createViewer(element, { backgroundColor: "black", backgroundAlpha: 0, antialias: smooth, disableFog: true });
   } catch {
     return null;
   }
