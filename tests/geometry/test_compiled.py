@@ -81,3 +81,10 @@ def test_numba_is_loaded_only_once_a_loop_has_taken_its_time():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_arrays_without_rows_stay_as_they_are():
+    """The first atom of a cell has no neighbors: an array [0, 3] is an empty list for Python."""
+    empty = np.zeros((0, 3))
+    assert Compiled(len).as_python(empty) == 0
+    assert empty.shape == (0, 3)

@@ -51,7 +51,7 @@ class Compiled:
         given = [each.tolist() if isinstance(each, np.ndarray) else each for each in args]
         result = self._function(*given)
         for array, values in zip(args, given, strict=True):
-            if isinstance(array, np.ndarray) and array.flags.writeable:
+            if isinstance(array, np.ndarray) and array.size and array.flags.writeable:
                 array[...] = values
         return result
 
