@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 
 import crystallm
@@ -62,6 +64,18 @@ def test_a_network_fills_what_relatives_leave(parrot) -> None:
     assert [crystal.source.relative is not None for crystal in first] == [True, False, False, False]
     assert [crystal.source.index for crystal in first] == [0, 1, 2, 3]
     assert [crystal.source.relative for crystal in second + third] == [None] * 4
+
+
+def test_the_model_is_loaded_only_where_relatives_do_not_suffice() -> None:
+    def load() -> NoReturn:
+        raise AssertionError("the model is loaded")
+
+    requests = [Request(formula="Na4Cl4", n=1), Request(formula="Ti2O7", n=1)]
+    both = CombinedGenerator(load, library(), requests, SamplingOptions())
+    (crystals,) = both.generate([0])
+    assert [crystal.source.relative is not None for crystal in crystals] == [True]
+    with pytest.raises(AssertionError, match="the model is loaded"):
+        list(both.generate([1]))
 
 
 def test_few_relatives_are_looked_up_before_the_first_crystal_of_a_long_list(parrot, monkeypatch) -> None:
