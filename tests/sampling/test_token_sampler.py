@@ -75,3 +75,24 @@ def test_a_mask_leaves_free_rows_and_allowed_tokens_as_they_are() -> None:
     inf = math.inf
     assert masked.tolist() == [[0, 1, 2, 3], [4, -inf, -inf, 7], [-inf, -inf, 10, -inf]]
     assert mask_logits(logits, [None] * 3) is logits
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 4, 40, 200])
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 1e-30])
+def test_compiled_code_draws_the_same_tokens(temperature: float, top_k: int | None) -> None:
+    pytest.importorskip("numba")
+    n, n_vocabulary = 300, 90
+    generator = torch.Generator().manual_seed(1)
+    logits = 3 * torch.randn(n, n_vocabulary, generator=generator)
+    logits[::3] = logits[::3].round()  # ties
+    uniforms = torch.rand(n, generator=generator, dtype=torch.float64).tolist()
+    uniforms[:3] = [0.0, math.nextafter(1.0, 0.0), 0.5]
+    allowed: list[Any] = [None, range(10, 70), (31, 5, 80), (7,)] * (n // 4)
+    plain, compiled = (
+        TokenSampler(n_vocabulary, compiled=way).draw(
+            logits, allowed, uniforms, temperature=temperature, top_k=top_k, top_p=None
+        )
+        for way in (False, True)
+    )
+    assert compiled == plain
+    assert len(set(plain)) > 20

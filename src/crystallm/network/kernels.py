@@ -17,7 +17,6 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crystallm.network.attention import Rotation
     from crystallm.network.config import Ids, ModelConfig
 
 LONG_RUN = 12
@@ -85,14 +84,12 @@ class RowAttention:
 
     Args:
         plan: (3, B) int64: for each row the start of its run among the N, its length, the cached tokens.
-        rotation: of rotary positions, (N, ..., D / 2), if any.
+        angles: cosines and sines of rotary positions, (2, N, D / 2) float32; None for none.
     """
 
-    def __init__(self, plan: Ids, rotation: Rotation | None) -> None:
+    def __init__(self, plan: Ids, angles: Any) -> None:
         self._plan = plan
-        self._angles = np.empty((2, 0, 0), np.float32)
-        if rotation is not None:
-            self._angles = torch.stack(rotation).flatten(1, -2).float().numpy()  # (2, N, D / 2)
+        self._angles = np.empty((2, 0, 0), np.float32) if angles is None else angles
         self._parts = _parts(plan)
 
     def __call__(self, qkv: Any, keys: Any, values: Any, out: Any) -> None:

@@ -207,6 +207,9 @@ class RaggedNetwork:
     Args:
         network: in evaluation mode; its weights must not change afterwards.
         compiled: use compiled kernels where there are any.
+
+    Attributes:
+        compiled: whether there are.
     """
 
     def __init__(self, network: GPT, *, compiled: bool = True) -> None:
@@ -216,13 +219,14 @@ class RaggedNetwork:
         linear = packed_linear if packs else plain_linear
         self._padded_size = padded_size if packs else int
         self._head = linear(network.lm_head)
-        self._compiled = compiled and kernels.available(weight)
+        self.compiled = compiled and kernels.available(weight)
         self._blocks = [BlockProducts.of(block, linear, fused=packs) for block in network.transformer.h]
         self._stream: kernels.Stream | None = None  # of the Llama form, compiled
+        self._table: Any = np.empty((2, 0, 0), np.float32)  # of its rotation by position
 
     def runs(self, tokens: Sequence[Sequence[int]], cache: KVCache) -> Runs:
         """Plan the pass of the new tokens of each row, at least one, for `features`."""
-        return plan_runs(tokens, cache, by_row=self._compiled)
+        return plan_runs(tokens, cache, by_row=self.compiled)
 
     def logits(self, features: Tensor) -> Tensor:
         """Return logits (N, V) of the next token, float32, from `features`."""
@@ -239,23 +243,33 @@ class RaggedNetwork:
         """
         trunk, config = self.network.transformer, self.network.config
         x: Tensor = trunk.wte(runs.ids)  # (N, C)
-        rotation = None
-        if trunk.wpe is None:
-            rotation = rotation_at(runs.positions[:, None, None], config.head_dim)
-        else:
+        if trunk.wpe is not None:
             x = x + trunk.wpe(runs.positions)
         head: Tensor | None = None
         if conditions is not None:
             embedding, head = conditions[runs.rows].chunk(2, dim=-1)  # (N, C) each
             x = x + embedding
         with attention_kernels(runs.ids.device):
-            compiled = self._compiled and config.form == "llama"
-            apply = self._apply_compiled if compiled else self._apply_blocks
-            out = apply(x, runs, cache, rotation)
+            compiled = self.compiled and config.form == "llama"
+            out = (self._apply_compiled if compiled else self._apply_blocks)(x, runs, cache)
         cache.set_lengths(runs.lengths)
         return out if head is None else out + head
 
-    def _apply_compiled(self, x: Tensor, runs: Runs, cache: KVCache, rotation: Rotation | None) -> Tensor:
+    def _rotation(self, runs: Runs) -> Rotation | None:
+        """Return the rotation of the new tokens; None for learned positions."""
+        config = self.network.config
+        return rotation_at(runs.positions[:, None, None], config.head_dim) if config.form == "llama" else None
+
+    def _angles(self, runs: Runs) -> Any:
+        """Return the cosines and sines of the new tokens, (2, N, D / 2), from a table of all positions."""
+        longest = max(runs.lengths)
+        if self._table.shape[1] < longest:
+            n = 1 << (longest - 1).bit_length()
+            table = rotation_at(torch.arange(n), self.network.config.head_dim)  # (n, D / 2) each
+            self._table = torch.stack(table).float().numpy()
+        return self._table.take(runs.positions.numpy(), axis=1)
+
+    def _apply_compiled(self, x: Tensor, runs: Runs, cache: KVCache) -> Tensor:
         """Return the normalized stream (N, C) after all blocks of the Llama form, by compiled kernels."""
         assert runs.plan is not None  # noqa: S101 - planned for compiled attention
         n, size, trunk = len(x), self._padded_size(len(x)), self.network.transformer
@@ -264,7 +278,8 @@ class RaggedNetwork:
             stream = self._stream = kernels.Stream(size, trunk.h[0], self.network.config)
         stream.set_size(size)
         stream.x[:n] = x
-        rows = kernels.RowAttention(runs.plan, rotation)
+        rows = kernels.RowAttention(runs.plan, self._angles(runs))
+        rotation = self._rotation(runs) if runs.groups else None
         keys, values = kernels.array_of(cache.keys), kernels.array_of(cache.values)
         update = None
         for layer, block in enumerate(self._blocks):
@@ -280,11 +295,14 @@ class RaggedNetwork:
         """Return (N, 3 C) as (N, 3, H, D)."""
         return qkv.view(-1, 3, self.network.config.n_head, self.network.config.head_dim)
 
-    def _apply_blocks(self, x: Tensor, runs: Runs, cache: KVCache, rotation: Rotation | None) -> Tensor:
+    def _apply_blocks(self, x: Tensor, runs: Runs, cache: KVCache) -> Tensor:
         """Return the normalized stream (N, C) after all blocks."""
+        rotation = self._rotation(runs)
         n, size = len(x), self._padded_size(len(x))
         x = pad(x, size)
-        attention = (_torch_attention if runs.plan is None else _compiled_attention)(runs, cache, rotation)
+        attention = (
+            _torch_attention(runs, cache, rotation) if runs.plan is None else _compiled_attention(runs, cache)
+        )
         for layer, block in enumerate(self._blocks):
             qkv = self._heads(block.c_attn(block.ln_1(x)))[:n]  # (N, 3, H, D)
             x = x + block.c_proj(pad(attention(qkv, layer).flatten(1), size))
@@ -293,16 +311,16 @@ class RaggedNetwork:
         return out
 
 
-def _compiled_attention(runs: Runs, cache: KVCache, rotation: Rotation | None) -> AttentionFunction:
-    """Return compiled attention, with torch's for long runs."""
+def _compiled_attention(runs: Runs, cache: KVCache) -> AttentionFunction:
+    """Return compiled attention without rotation, with torch's for long runs."""
     assert runs.plan is not None  # noqa: S101 - planned for compiled attention
-    rows = kernels.RowAttention(runs.plan, rotation)
+    rows = kernels.RowAttention(runs.plan, None)
 
     def attention(qkv: Tensor, layer: int) -> Tensor:
         out = torch.empty_like(qkv[:, 0])
         rows(*map(kernels.array_of, (qkv, cache.keys[layer], cache.values[layer], out)))
         if runs.groups:
-            _attend_long_runs(qkv, runs, cache, rotation, layer, out)
+            _attend_long_runs(qkv, runs, cache, None, layer, out)
         return out
 
     return attention

@@ -91,7 +91,7 @@ class Decoder:
         self._vectors: dict[Conditions, Tensor] = {}
         self._prefills: OrderedDict[tuple[object, ...], _Prefill] = OrderedDict()
         self._ragged = RaggedNetwork(network, compiled=compiled)
-        self._token_sampler = TokenSampler(network.config.vocab_size)
+        self._token_sampler = TokenSampler(network.config.vocab_size, compiled=self._ragged.compiled)
 
     def prefill(self, sequence: TokenSequence, upcoming: Iterable[TokenSequence]) -> _Prefill:
         """Read all tokens of a sequence but the last, together with upcoming sequences."""
@@ -157,7 +157,8 @@ class Decoder:
             if sequence.finished:
                 sequence.record_log_probs(first, own)
             else:
-                sequence.record_log_probs(first, own[:-1])
+                if len(own) > 1:
+                    sequence.record_log_probs(first, own[:-1])
                 sequence.append_sampled(targets[row][-1], own[-1], self.context)
 
     def next_logits(self, sequences: Sequence[TokenSequence]) -> Tensor:
@@ -193,8 +194,12 @@ class Decoder:
     def _draw(self, logits: Tensor, sequences: Sequence[TokenSequence]) -> list[int]:
         """Draw a token for each sequence from the logits (N, V) after its last token."""
         by_options: dict[DecodingOptions, list[int]] = {}
-        for i, sequence in enumerate(sequences):
-            by_options.setdefault(sequence.options, []).append(i)
+        first = sequences[0].options if sequences else None
+        if first is not None and all(sequence.options is first for sequence in sequences):
+            by_options[first] = list(range(len(sequences)))
+        else:
+            for i, sequence in enumerate(sequences):
+                by_options.setdefault(sequence.options, []).append(i)
         drawn = [0] * len(sequences)
         for options, indices in by_options.items():
             group = [sequences[i] for i in indices]

@@ -76,10 +76,15 @@ class TokenSampler:
     """Draw a token for each row among its allowed tokens.
 
     Grammars return the same few lists of tokens again and again; the array of each is cached.
+
+    Args:
+        compiled: use compiled code, which needs numba and logits on the CPU; the drawn tokens are the same.
     """
 
-    def __init__(self, n_vocabulary: int) -> None:
+    def __init__(self, n_vocabulary: int, *, compiled: bool = False) -> None:
         self._n_vocabulary = n_vocabulary
+        self._compiled = compiled
+        self._all_tokens = np.arange(n_vocabulary)
         self._arrays: dict[int, tuple[Sequence[int], Ids]] = {}
 
     def draw(
@@ -99,6 +104,8 @@ class TokenSampler:
             allowed: allowed tokens of each row, None for all.
             uniforms: a random number in [0, 1) for each row.
         """
+        if self._compiled and (top_p is None or top_p == 1):
+            return self._draw_compiled(logits, allowed, uniforms, temperature, top_k)
         options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         random = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
         arrays = [self._array(tokens) for tokens in allowed if tokens is not None]
@@ -116,6 +123,31 @@ class TokenSampler:
         columns = draw_tokens(narrow, random, **options)  # (N,)
         drawn: list[int] = index.gather(1, columns[:, None])[:, 0].tolist()
         return drawn
+
+    def _draw_compiled(
+        self,
+        logits: Tensor,
+        allowed: Sequence[Sequence[int] | None],
+        uniforms: Sequence[float],
+        temperature: float,
+        top_k: int | None,
+    ) -> list[int]:
+        """As `draw`, without top-p."""
+        from crystallm.sampling.numba_sampler import draw_rows
+
+        arrays = [self._all_tokens if tokens is None else self._array(tokens) for tokens in allowed]
+        drawn = np.empty(len(arrays), dtype=np.int64)
+        draw_rows(
+            logits.numpy(),
+            np.concatenate(arrays),
+            np.cumsum([len(array) for array in arrays]),
+            np.minimum(uniforms, _BELOW_ONE),
+            float(temperature),
+            top_k or self._n_vocabulary,
+            drawn,
+        )
+        tokens: list[int] = drawn.tolist()
+        return tokens
 
     def _array(self, tokens: Sequence[int]) -> Ids:
         """Return tokens in ascending order, so that a uniform number selects the same token in any table."""
