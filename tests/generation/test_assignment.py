@@ -124,3 +124,10 @@ def test_a_prompt_is_taken_as_it_is(model):
     choice = only_choice(model, interpret(Request(prompt="<crystal> Na 1 Cl 1")))
     assert model.language.text(choice.prompt) == "<crystal> Na 1 Cl 1"
     assert choice.cell is None
+
+
+def test_the_first_samples_of_a_list_are_urgent_and_those_of_one_request_are_not():
+    listed = [(7, j) for j in range(3)] + [(8, 0), (9, 0)]
+    assert [assignment.count_urgent(listed, n) for n in (1, 4)] == [3, 4]
+    assert assignment.count_urgent(listed[:3], 1) == assignment.count_urgent([], 1) == 0
+    assert list(assignment.portions(listed, 2)) == [listed[:4], listed[4:]]

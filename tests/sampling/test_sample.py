@@ -14,12 +14,12 @@ from crystallm.network import kernels
 from crystallm.network.conditions import guide, value_tensor
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
-from crystallm.sampling.sample import check_request, sample, serve
+from crystallm.sampling.sample import check_request, sample, sample_stream, serve
 from crystallm.sampling.sequence import DecodingOptions, Sample, SequenceRequest, Stop
 from toy_sampling import CIF, CONTEXT, END, ORBITS, PROMPTS, V, draw, random_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 # Each of the two languages ends and outgrows its context in its own way.
@@ -403,3 +403,25 @@ def test_a_wrong_number_of_conditions_is_an_error(conditioned, network):
         draw(network, [[5]], conditions=[(4.0, None)])
     with pytest.raises(InputError, match="guidance=-1"):
         draw(conditioned, [[5]], conditions=[(4.0, None)], guidance=-1)
+
+
+def test_others_wait_until_the_first_sequences_are_ready(network: GPT) -> None:
+    """A long first sequence, many short ones: those that are not urgent do not share its time."""
+    options = DecodingOptions(ORBITS)
+    drawn: list[int] = []
+
+    def requests() -> Iterator[SequenceRequest]:
+        for i in range(40):
+            drawn.append(i)
+            yield SequenceRequest(PROMPTS[0], options, 3, i, OnlyEven(25 if i == 2 else 2))
+
+    n_drawn, found = [], []
+    for n_urgent in (0, 4):
+        drawn.clear()
+        stream = sample_stream(network, requests(), n=40, batch_size=8, n_urgent=n_urgent)
+        found.append([next(stream) for _ in range(4)])
+        n_drawn.append(len(drawn))
+        found[-1] += stream
+    assert n_drawn == [40, 6]  # 4, and one for each of the two that were ready before the long one
+    assert [one.ids for one in found[0]] == [other.ids for other in found[1]]
+    assert [one.index for one in found[0]] == list(range(40))

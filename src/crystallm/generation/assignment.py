@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from crystallm.errors import InputError, TextError
@@ -13,6 +13,9 @@ from crystallm.generation.conditions import RequestedCondition, conditioned, val
 from crystallm.generation.interpretation import InterpretedRequest
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.model import Model
+
+Pairs = Sequence[tuple[int, int]]
+"""Index of a request and number of a sample in it."""
 
 
 class ChoiceAssignment:
@@ -132,3 +135,19 @@ def only_choice(model: Model, request: InterpretedRequest) -> Choice:
             f"holds {context}: shorten it, or choose a model with a longer context"
         )
     return Choice(tuple(ids), len(ids), request.cell, number, request.note)
+
+
+def portions(pairs: Pairs, n_requests: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield the samples of a number of requests at a time."""
+    by_request = (list(group) for _, group in itertools.groupby(pairs, key=lambda pair: pair[0]))
+    while portion := list(itertools.islice(by_request, n_requests)):
+        yield list(itertools.chain.from_iterable(portion))
+
+
+def count_urgent(pairs: Pairs, n: int) -> int:
+    """Return how many samples of a list, at least n, are sampled before others are; 0 for a single request.
+
+    Results of a list are shown request by request, those of one request together.
+    """
+    n_first = sum(index == pairs[0][0] for index, _ in pairs)
+    return 0 if n_first == len(pairs) else max(n, n_first)

@@ -16,7 +16,7 @@ from crystallm.crystals.selection import SelectionOptions
 from crystallm.errors import InputError
 from crystallm.execution.batching import AdaptiveBatchSize
 from crystallm.generation import compositions
-from crystallm.generation.assignment import ChoiceAssignment, only_choice
+from crystallm.generation.assignment import ChoiceAssignment, Pairs, count_urgent, only_choice, portions
 from crystallm.generation.choices import Choice
 from crystallm.generation.conditions import as_text, check_conditions
 from crystallm.generation.interpretation import InterpretedRequest, interpret
@@ -29,8 +29,6 @@ from crystallm.sampling import sample as sampling
 from crystallm.sampling import sequence
 
 LOG = logging.getLogger(__name__)
-Pairs = Sequence[tuple[int, int]]
-"""Samples: index of a request, and number of the sample in it."""
 CHECKED_TOGETHER = 256
 """Crystals that are checked together, at most; fewer where checks take more than seconds."""
 
@@ -139,7 +137,7 @@ class Generator:
             for index, n in zip(indices, counts, strict=True)
             for j in range(n)
         ]
-        crystals = self._crystals(pairs, progress)
+        crystals = self._crystals(pairs, progress, count_urgent(pairs, CHOSEN_TOGETHER))
         return (list(itertools.islice(crystals, n)) for n in counts)
 
     def generate_valid(
@@ -192,7 +190,7 @@ class Generator:
         return min(math.ceil(missing / share), self._attempts[index] - len(crystals))
 
     def _crystals(
-        self, pairs: Sequence[tuple[int, int]], progress: Callable[[int], None] | None = None
+        self, pairs: Pairs, progress: Callable[[int], None] | None = None, n_urgent: int = 0
     ) -> Iterator[Crystal]:
         """Yield the crystal of each (index of a request, number of the sample in it)."""
         chosen: list[Choice] = []
@@ -204,6 +202,7 @@ class Generator:
             n=len(pairs),
             batch_size=self.settings.batch_size,
             guided=self.settings.guidance != 1 and any(self.plans[index].conditions for index, _ in pairs),
+            n_urgent=n_urgent,
             progress=None if progress is None else lambda done, _: progress(done),
         )
         return (self.crystal(chosen[i], sample) for i, sample in enumerate(samples))
@@ -211,7 +210,7 @@ class Generator:
     def _sequences(self, pairs: Pairs, chosen: list[Choice]) -> Iterator[sequence.SequenceRequest]:
         """Yield the sequence of each sample, and append its choice to `chosen`."""
         options = self.sequence_options()
-        for some in _portions(pairs):
+        for some in portions(pairs, CHOSEN_TOGETHER):
             choices = self._assignment.assign(some)
             grammar = self._grammar(some, choices)
             chosen += choices
@@ -286,13 +285,6 @@ class Generator:
         """Return what may follow each prompt; None for anything."""
         plans = [self.plans[index] for index, _ in pairs]
         return _grammar_by_prompt(self.model, self.settings.constraints, plans, choices, self._reader)
-
-
-def _portions(pairs: Pairs) -> Iterator[list[tuple[int, int]]]:
-    """Yield the samples of `CHOSEN_TOGETHER` requests at a time."""
-    by_request = (list(group) for _, group in itertools.groupby(pairs, key=lambda pair: pair[0]))
-    while portion := list(itertools.islice(by_request, CHOSEN_TOGETHER)):
-        yield list(itertools.chain.from_iterable(portion))
 
 
 def _grammar_by_prompt(

@@ -117,6 +117,7 @@ def sample_stream(
     n: int,
     batch_size: int = 32,
     guided: bool = False,
+    n_urgent: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[Sample]:
     """Sample one sequence per request, and draw requests only as rows for them get free.
@@ -124,6 +125,8 @@ def sample_stream(
     Args:
         requests: n of them, with valid options; making one may take long.
         guided: whether some have conditions and guidance.
+        n_urgent: number of sequences that come first. Until they are ready, each ready one lets one other
+            start; batches may not be full.
         progress: as for `sample`.
 
     Returns:
@@ -140,9 +143,25 @@ def sample_stream(
             yield TokenSequence.from_request(number, request)
 
     sequences = rows()
+    n_started = n_ready = 0
+
+    def next_sequence(wait: bool) -> TokenSequence | None:
+        nonlocal n_started
+        if not wait and n_ready < n_urgent and n_started >= n_urgent + n_ready:
+            return None
+        n_started += 1
+        return next(sequences, None)
+
     decoder = _decoder(network, n, batch_size, guided=guided)
-    batcher = Batcher(decoder, lambda _: next(sequences, None), lambda _: True, _PREFETCH)
-    return in_order(batcher, progress)
+    batcher = Batcher(decoder, next_sequence, lambda _: True, _PREFETCH)
+
+    def samples() -> Iterator[Sample]:
+        nonlocal n_ready
+        for found in in_order(batcher, progress):
+            n_ready += 1
+            yield found
+
+    return samples()
 
 
 def _decoder(network: GPT, n: int, batch_size: int, *, guided: bool) -> Decoder:
