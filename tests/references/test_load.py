@@ -30,6 +30,11 @@ def test_fingerprints_tell_libraries_apart() -> None:
     other = Library.of([("mine", "lab", member("rutile", ("Pb", "O")))])
     assert fingerprint(library()) == fingerprint(Library.joined([library()]))
     assert fingerprint(library()) != fingerprint(other)
+    whole = Library.joined([library(), other])
+    parts = [Library(whole.table.slice(k, 1)) for k in range(len(whole))]
+    assert len({fingerprint(part) for part in [whole, *parts]}) == 1 + len(parts)
+    assert fingerprint(Library(whole.table.slice(0))) == fingerprint(whole)
+    assert len(fingerprint(Library(whole.table.slice(0, 0)))) == 32
 
 
 def test_the_bundled_library_needs_neither_pandas_nor_what_compares_crystals() -> None:

@@ -48,8 +48,19 @@ def _load(paths: tuple[str, ...]) -> Library:
 
 
 def fingerprint(library: Library) -> str:
-    """Return a digest of the crystals of a library."""
+    """Return a digest of the crystals of a library: of the lengths and bytes of all strings of a column."""
+    import numpy as np
+    import pyarrow as pa
+
     digest = hashlib.blake2b(digest_size=16)
     for name in ("id", "prototype", "elements", "numbers"):
-        digest.update("\0".join(map(str, library.table.column(name).to_pylist())).encode())
+        column = library.table.column(name).combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        _, bounds, values = column.buffers()
+        if not len(column):
+            continue
+        ends = np.frombuffer(bounds, np.int32)[column.offset : column.offset + len(column) + 1]
+        digest.update(np.diff(ends).tobytes())
+        digest.update(memoryview(values)[ends[0] : ends[-1]])
     return digest.hexdigest()
