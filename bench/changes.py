@@ -2,7 +2,7 @@
 
     python bench/changes.py
 
-Each row has a figure before and after, measured in turns on one machine; for rates more is better, for times
+Each row has a figure before and after, both measured on one machine; for rates more is better, for times
 less. `lower` and `upper` bound the 95 % interval of the factor, where it was measured over crystals.
 """
 
