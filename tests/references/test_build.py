@@ -69,6 +69,8 @@ def test_wrong_questions(cifs, tmp_path) -> None:
     with pytest.raises(InputError, match="no input"):
         building.build(LibraryOptions(library=out))
     with pytest.raises(InputError, match="--out is missing"):
+        building.build(LibraryOptions(collections=(str(cifs),)))
+    with pytest.raises(InputError, match="the file of a library ends in .parquet"):
         building.build(LibraryOptions(collections=(str(cifs),), library=tmp_path / "l.csv"))
     out.write_bytes(b"")
     with pytest.raises(InputError, match="exists"):

@@ -71,8 +71,10 @@ def build(
     """
     if not options.collections:
         raise InputError("no input: name collections of known crystals, such as cifs/ or train.csv.gz")
-    if options.library is None or options.library.suffix != ".parquet":
+    if options.library is None:
         raise InputError("--out is missing: name a file for the library, such as library.parquet")
+    if options.library.suffix != ".parquet":
+        raise InputError(f"--out {str(options.library)!r}: the file of a library ends in .parquet")
     if options.library.exists():
         raise InputError(f"{str(options.library)!r} exists: choose another file, or delete it")
     folder = options.library.with_name(f"{options.library.name}.parts")

@@ -37,6 +37,10 @@ def test_a_library_is_built_and_used(capsys, tmp_path):
     [
         (["references", "build"], "no input"),
         (["references", "build", "cifs"], "--out is missing"),
+        (
+            ["references", "build", "cifs", "--out", "l.csv"],
+            "--out 'l.csv': the file of a library ends in .parquet",
+        ),
         (["generate", "PbO2", "--from", "references", "--references", "no.parquet"], "no library"),
         (["generate", "--elements", "Pb-O", "--from", "references", "--references", "cifs"], "by a formula"),
     ],
