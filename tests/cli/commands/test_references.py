@@ -6,7 +6,10 @@ import json
 
 import pytest
 
+import random_models
 from crystallm.cli import app
+from crystallm.models import folder
+from crystallm.network.transformer import GPT
 from known_crystals import REPLACED, with_elements
 
 
@@ -58,3 +61,30 @@ def test_relatives_are_added_to_a_data_set(capsys):
     assert "data: relatives of 3 crystals, 0 have none" in capsys.readouterr().out
     assert app.run(["references", "relatives", "missing", "--workers", "1"]) == 2
     assert "no data set in 'missing'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("cifs", "inline")
+def test_a_network_that_reads_known_crystals_generates(capsys, tmp_path):
+    model = random_models.random_model("orbits", "llama")
+    network = GPT(model.config.model_copy(update={"n_relatives": 2, "context": 200})).eval()
+    folder.save(network, tmp_path / "reader")
+    generate = [
+        "generate",
+        "PbO2",
+        "--z",
+        "2",
+        "--model",
+        "reader",
+        "-n",
+        "2",
+        "--json",
+        "--references",
+        "cifs",
+    ]
+    assert app.run([*generate, "--from", "reading", "--out", "read"]) == 0
+    assert app.run([*generate, "--from", "network", "--out", "unread"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["formula"] for row in rows] == ["Pb2O4"] * 4
+    assert [row["log_likelihood"] for row in rows[:2]] != [row["log_likelihood"] for row in rows[2:]]
+    configuration = json.loads((tmp_path / "read" / "run.json").read_text())
+    assert configuration["source"] == "reading"
