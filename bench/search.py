@@ -1,8 +1,8 @@
 """Search against plain sampling at equal energy calls, both under the rules.
 
     python bench/search.py corpus.parquet --out study                 (20 test compositions, 2 seeds)
-    python bench/search.py corpus.parquet --out val --split val --compositions 6 --set explore=0.2
-    python bench/search.py corpus.parquet --out paper --recipe paper --sampling study/sampling
+    python bench/search.py corpus.parquet --out val --split val --compositions 6 --set explore_share=0.2
+    python bench/search.py corpus.parquet --out paper --preset paper --sampling study/sampling
     python bench/search.py corpus.parquet --timing                    (200 simulations of one composition)
 
 Compositions are those of the split's conventional cells with at most 20 atoms, evenly spread. Each arm may
@@ -34,10 +34,9 @@ from crystallm.execution import tasks
 from crystallm.generation.interpretation import interpret
 from crystallm.generation.request import Request, SamplingOptions
 from crystallm.models.load import load_model
-from crystallm.options import validated
 from crystallm.storage import files, run_folder
 from crystallm.structure_search.api import best_first
-from crystallm.structure_search.options import split
+from crystallm.structure_search.options import EliteOptions, SearchOptions, TreeOptions, sampling_of
 from crystallm.structure_search.search import Search
 
 TIE = 1e-3
@@ -63,19 +62,29 @@ def compositions(path: str, which: str, n: int, atoms: int) -> list[str]:
     return spread([f for f in small if f], n)
 
 
+def options_of(preset: str, given: dict[str, Any]) -> tuple[SearchOptions, SamplingOptions]:
+    """Options of the search and of its samples, from values by name."""
+    groups: dict[str, Any] = {"tree": TreeOptions, "elites": EliteOptions, "sampling": SamplingOptions}
+    values: dict[str, Any] = {"preset": preset}
+    for name, value in given.items():
+        group = next((key for key, options in groups.items() if name in options.model_fields), None)
+        (values if group is None else values.setdefault(group, {}))[name] = value
+    sampling = SamplingOptions.build(values.pop("sampling", {}))
+    options = SearchOptions.build(values)
+    return options, sampling_of(options, sampling)
+
+
 def unit(args: argparse.Namespace, model: Any, formula: str, seed: int, *, given: Any, log: Path) -> Any:
     """One arm on one composition."""
-    options, rest = split(
-        args.recipe if given.get("method") != "sampling" else "ours",
+    options, sampling = options_of(
+        args.preset if given.get("method") != "sampling" else "default",
         {
             "energy": args.energy, "energy_calls": args.calls, "simulations": args.simulations, "seed": seed,
             "device": "cpu", **given,
         },
     )  # fmt: skip
     started, cpu = time.monotonic(), time.process_time()
-    search = Search(
-        model, Request(formula=formula), options, validated(SamplingOptions, rest), log, workers=args.workers
-    )
+    search = Search(model, Request(formula=formula), options, sampling, log, workers=args.workers)
     found = search.run()
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     own = [one.crystal.energy for one in found if one.equals is None and one.crystal.energy is not None]
@@ -90,7 +99,7 @@ def unit(args: argparse.Namespace, model: Any, formula: str, seed: int, *, given
     return {
         "formula": formula, "seed": seed, "simulations": search.state.simulations,
         "calls": search.state.calls,
-        "valid_share": search.state.valid / max(1, search.state.texts), "distinct": len(own),
+        "valid_share": search.state.plausible / max(1, search.state.texts), "distinct": len(own),
         "lowest": min(own, default=None), "mean": float(np.mean(own)) if own else None,
         "relaxed_lowest": min(energies, default=None),
         "relaxed_mean": float(np.mean(energies)) if energies else None,
@@ -105,13 +114,13 @@ def arm(
 ) -> list[dict[str, Any]]:
     """All units of an arm; those that are there are not done again."""
     question = {
-        "recipe": "-" if given.get("method") == "sampling" else args.recipe, "energy": args.energy,
+        "preset": "-" if given.get("method") == "sampling" else args.preset, "energy": args.energy,
         "calls": args.calls, "relax": args.relax, "model": args.model,
         "simulations": args.simulations, "given": given,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / run_folder.CONFIG).exists():
-        run_folder.check_question(folder / run_folder.CONFIG, question)
+        run_folder.check_config(folder / run_folder.CONFIG, question)
     files.write_json(folder / run_folder.CONFIG, question)
     found = []
     for formula in formulas:
@@ -164,8 +173,8 @@ def compare(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], seeds: int
 def timing(args: argparse.Namespace, model: Any) -> None:
     """Print the wall time of 200 simulations, and of as many tokens by one forward each without cache."""
     torch.set_num_threads(args.threads)
-    options, rest = split(
-        args.recipe,
+    options, sampling = options_of(
+        args.preset,
         {
             "simulations": 200,
             "energy": args.energy,
@@ -174,17 +183,15 @@ def timing(args: argparse.Namespace, model: Any) -> None:
             **_settings(args.set),
         },
     )
-    search = Search(
-        model, Request(formula=args.formula), options, validated(SamplingOptions, rest), workers=args.workers
-    )
+    search = Search(model, Request(formula=args.formula), options, sampling, workers=args.workers)
     started, before = time.monotonic(), os.times()
     search.run()
     seconds = time.monotonic() - started
     after = os.times()
     own, theirs = after.user + after.system, after.children_user + after.children_system
     own, theirs = own - before.user - before.system, theirs - before.children_user - before.children_system
-    written = [len(one.crystal.ids) - one.crystal.n_prompt for one in search.found]
-    length = round(np.mean([len(one.crystal.ids) for one in search.found]))
+    written = [len(one.crystal.ids) - one.crystal.n_prompt for one in search.samples]
+    length = round(np.mean([len(one.crystal.ids) for one in search.samples]))
     ids = torch.randint(0, model.config.vocab_size, (1, length))
     with torch.inference_mode():
         for _ in range(5):
@@ -231,7 +238,7 @@ def main() -> None:
     parser.add_argument("--relax", type=int, default=3, help="lowest distinct structures that are relaxed")
     parser.add_argument("--energy", default="chgnet")
     parser.add_argument("--model", default="default")
-    parser.add_argument("--recipe", default="ours")
+    parser.add_argument("--preset", default="default")
     parser.add_argument("--set", nargs="*", default=[], help="options of the search, name=value")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1)))
     parser.add_argument("--threads", type=int, default=1)
