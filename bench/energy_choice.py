@@ -37,6 +37,7 @@ from crystallm.generation.request import SamplingOptions
 from crystallm.models import load
 from crystallm.storage import files, run_folder
 from crystallm.structures import conversion
+from crystallm.structures.duplicates import cluster_duplicates
 from crystallm.validity import checks
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def same_question(args: argparse.Namespace) -> None:
     path = args.out / run_folder.CONFIG
     if path.exists():
         try:
-            run_folder.check_question(path, question)
+            run_folder.check_config(path, question)
         except CrystallmError as error:
             raise SystemExit(str(error)) from None
     elif any(args.out.glob("*.json")):
@@ -93,7 +94,7 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
                 {
                     "structure": structure,
                     "likelihood": crystal.log_likelihood,
-                    "judged": crystal.judged,
+                    "text": crystal.checked_text,
                     "volume": None
                     if structure is None
                     else crystal.structure.volume / len(crystal.structure),
@@ -102,15 +103,11 @@ def written(args: argparse.Namespace, truths: list[Structure]) -> list[list[dict
                     "valid": False,
                 }
             )
-    verdicts = iter(
-        checks.check_many([row["judged"] for rows in found for row in rows], workers=args.workers)
-    )
+    verdicts = iter(checks.check_many([row["text"] for rows in found for row in rows], workers=args.workers))
     structures = [
         [row["structure"] and conversion.from_json(row["structure"]) for row in rows] for rows in found
     ]
-    for rows, clusters in zip(
-        found, ranking.cluster_duplicates(structures, workers=args.workers), strict=True
-    ):
+    for rows, clusters in zip(found, cluster_duplicates(structures, workers=args.workers), strict=True):
         for row, cluster in zip(rows, clusters, strict=True):
             row["cluster"] = cluster
             row["valid"] = next(verdicts).valid
