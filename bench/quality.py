@@ -70,7 +70,7 @@ def main() -> None:
             right.append(plan.cell is not None and counts == dict(plan.cell.composition))
             if args.space_group and plan.space_group is not None:
                 asked += crystal.space_group == plan.space_group.symbol
-        verdicts = checks.check_many([c.judged for c in crystals], workers=args.workers)
+        verdicts = checks.check_many([c.checked_text for c in crystals], workers=args.workers)
         n = len(crystals)
         line = {
             "constraints": constraints,
