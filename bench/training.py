@@ -68,7 +68,7 @@ def our_step(net: GPT, device: torch.device, *, compiled: bool = False) -> Calla
 
     def step(batch: packing.Batch) -> None:
         found = sum_losses(net, batch, device, "bfloat16", features)
-        (found.weighed / found.n).backward()  # type: ignore[no-untyped-call]
+        (found.weighted / found.n).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -82,7 +82,7 @@ def plain_step(net: GPT) -> Callable[[packing.Batch], None]:
     for block in net.transformer.h:
         mlp: Any = block.mlp
         mlp.forward = lambda x, mlp=mlp: functional.dropout(
-            mlp.c_proj(written_gelu(mlp.c_fc(x))), mlp.dropout, mlp.training
+            mlp.c_proj(written_gelu(mlp.c_fc(x))), mlp.dropout_rate, mlp.training
         )
 
     def step(batch: packing.Batch) -> None:
