@@ -18,6 +18,7 @@ Both compare all files with those of an undisturbed run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import re
@@ -42,7 +43,9 @@ from crystallm.datasets.options import PrepareOptions
 from crystallm.sources import splits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from crystallm.execution.progress import Progress
 
 warnings.simplefilter("ignore")
 
@@ -136,6 +139,16 @@ def ratio(args: argparse.Namespace) -> None:
 # --- scale ---
 
 
+def telling(report: Callable[[int], None]) -> Progress:
+    """Progress that calls a function with the number of rows done."""
+
+    @contextlib.contextmanager
+    def progress(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:  # noqa: ARG001
+        yield report
+
+    return progress
+
+
 def repeat(path: str, n_rows: int, out: Path) -> None:
     """Write so many rows of a collection, over and over, each pass in its own order, with new ids."""
     import pyarrow as pa
@@ -164,21 +177,18 @@ def scale(args: argparse.Namespace) -> None:
         clock = time.process_time if args.workers == 1 else time.monotonic
         times = [(0, clock())]
         choices = PrepareOptions(
-            language="none" if args.without_tokens else "orbits", split="random", deduplicate="none"
+            language="none" if args.without_tokens else "orbits", split_by="random", deduplicate="none"
         )
         report = prepare.prepare(
             [str(path)],
             Path(folder) / "data",
             choices,
             workers=args.workers,
-            progress=lambda n: times.append((n, clock())),
+            progress=telling(lambda n: times.append((n, clock()))),
         )
         end = clock()
-    tenths = []
-    for i in range(10):
-        first, last = (np.searchsorted([n for n, _ in times], share * args.rows / 10) for share in (i, i + 1))
-        (n0, t0), (n1, t1) = times[first], times[min(last, len(times) - 1)]
-        tenths.append((n1 - n0) / (t1 - t0))
+    ends = np.interp(np.linspace(0, args.rows, 11), [n for n, _ in times], [seconds for _, seconds in times])
+    tenths = args.rows / 10 / np.diff(ends)
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     seconds = end - times[0][1]
     print(f"{args.rows:,} rows, {args.workers} processes: {report.written:,} written, {seconds:,.0f} s")
@@ -244,7 +254,7 @@ def cluster(args: argparse.Namespace) -> None:
                     killed.append(next(iter(local.workers.values())).pid)
                     os.kill(killed[0], signal.SIGKILL)
 
-            prepare.prepare(args.data, Path(folder) / "four", executor=executor, progress=kill_one)
+            prepare.prepare(args.data, Path(folder) / "four", executor=executor, progress=telling(kill_one))
         same = contents(Path(folder) / "one") == contents(Path(folder) / "four")
     print(f"four workers, {len(killed)} killed; same bytes as one process: {same}")
 
