@@ -32,6 +32,7 @@ from crystallm.references.library import Library
 from crystallm.references.load import load_library
 from crystallm.references.lookup import find_analogues
 from crystallm.references.scorer import Scorer, default_scorer, load_scorer
+from crystallm.validity.composition_tests import passes_smact
 
 N = 20
 BINS = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
@@ -66,7 +67,7 @@ def outcomes(known: Library, structure: Any, ways: list[str], scorer: Scorer) ->
         "formula": {},
     }
     truth = csp.symmetrize(structure)
-    smact = csp.passes_smact(tuple(sorted(structure.composition.get_el_amt_dict().items())))
+    smact = passes_smact(tuple(sorted(structure.composition.get_el_amt_dict().items())))
     distances: dict[Any, float | None] = {}
 
     def distance(made: Description) -> float | None:
