@@ -22,7 +22,7 @@ from make_well_known import SOURCES, formulas, place
 from pyarrow import parquet
 from pymatgen.core import Composition, Structure
 
-from crystallm.analysis.prototypes import PROTOTYPES, member
+from crystallm.analysis.prototypes import PROTOTYPES, classify
 from crystallm.benchmarks.structure_classes import COLUMNS
 
 OUT = Path(__file__).parent.parent / "src/crystallm/benchmarks/data/classes.csv"
@@ -47,7 +47,7 @@ def main() -> None:
     rows.sort(key=lambda row: (place(row["source"]), row["volume_per_atom"], row["id"]))
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
-        found = member(Structure.from_str(row["cif"], fmt="cif"))
+        found = classify(Structure.from_str(row["cif"], fmt="cif"))
         if found is None or row["reduced_formula"] in best or MOLECULAR & set(found.elements[:-1]):
             continue
         tetragonal = "c" in PROTOTYPES[found.name].lengths

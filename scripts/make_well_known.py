@@ -142,7 +142,7 @@ def main() -> None:
 def formulas(path: str) -> set[str]:
     """Reduced formulas of a file of crystals; they stand in a line of every CIF."""
     tag = "_chemical_formula_sum"
-    lines = (line for row in read_rows(path) for line in row.cif.splitlines() if line.startswith(tag))
+    lines = (line for row in read_rows(path) for line in row["text"].splitlines() if line.startswith(tag))
     return {Composition(line.removeprefix(tag).strip(" '\"")).reduced_formula for line in lines}
 
 
