@@ -28,6 +28,7 @@ import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 from pymatgen.core import Structure
@@ -192,7 +193,7 @@ def run_measured(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if arguments.leave_out == "formula":
             counts = {str(symbol): round(n) for symbol, n in truth.composition.get_el_amt_dict().items()}
             library, _ = whole.without(formulas={reduced(counts)})
-            candidates.load_library = lambda _, library=library: library
+            mock.patch.object(candidates, "load_library", lambda _, library=library: library).start()
         neutrons = row["radiation"].startswith("neutron")
         lab = row["radiation"].startswith("lab Cu")
         wavelength = "CuKa" if lab else "MoKa" if row["radiation"].startswith("lab Mo") else row["wavelength"]
