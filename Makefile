@@ -47,7 +47,7 @@ docs: $(VENV)/.docs-stamp
 lint: $(VENV)/.test-stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy --strict src
+	$(VENV)/bin/mypy --strict src bench dev examples scripts
 
 # Each worker takes half of the files in order, then steals from the other. Servers, clusters and weights that
 # tests share are then created once; other schedules would create them in both workers.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 PROMPT = [20, 89, 97, 120]
 
 
-def random_model(**size: int) -> Model:
+def random_model(**size: Any) -> Model:
     """The paper's small network in `cif` with random weights; other sizes by name."""
     torch.manual_seed(0)
     network = GPT(ModelConfig(language="cif", vocab_size=371, context=1024, **size)).eval()

@@ -235,8 +235,8 @@ def tell(
     chosen["first"] = [[row["structure"] for row in rows[:1]] for rows in samples]
     chosen[f"any of {args.n}"] = [[row["structure"] for row in rows] for rows in samples]
     print(f"\n{'choice':26} match rate, %   RMSE   ({len(truths)} entries)")
-    for name, rows in chosen.items():
-        crystals = [[packed and conversion.from_json(packed) for packed in row] for row in rows]
+    for name, choices in chosen.items():
+        crystals = [[packed and conversion.from_json(packed) for packed in row] for row in choices]
         most = max(map(len, crystals))
         distances = csp.distances(truths, crystals, workers=args.workers)
         rms = [[d.rms if d.passes_smact else None for d in row] for row in distances]

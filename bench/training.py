@@ -42,7 +42,7 @@ VOCABULARY = 371
 def network(dropout: float, device: torch.device, *, large: bool = False) -> GPT:
     """The paper's small network, or its large one, with random weights."""
     torch.manual_seed(0)
-    size = {"n_layer": 16, "n_head": 16, "n_embd": 1024} if large else {}
+    size: dict[str, Any] = {"n_layer": 16, "n_head": 16, "n_embd": 1024} if large else {}
     config = ModelConfig(language="cif", vocab_size=VOCABULARY, context=1024, dropout=dropout, **size)
     return GPT(config).to(device).train()
 

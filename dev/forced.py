@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -93,7 +93,7 @@ def main() -> None:
         loss = functional.cross_entropy(logits.float(), targets.flatten()[taught], reduction="none")
         return loss, torch.from_numpy(marks.targets).flatten()[taught].float()
 
-    options = {"batch_tokens": 4096, "context": 1024, "seed": 0, "epoch": 0}
+    options: dict[str, Any] = {"batch_tokens": 4096, "context": 1024, "seed": 0, "epoch": 0}
     for weight in args.weight:
         torch.manual_seed(0)
         network = GPT(

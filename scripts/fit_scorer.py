@@ -161,8 +161,9 @@ class Network(nn.Module):
         for symbol, point in default_similarity().points.items():
             points[elements.get(symbol).number, : len(point)] = torch.tensor(point)
         self.points = nn.Parameter(points)
-        self.register_buffer("descriptors", descriptors())
-        known = self.descriptors.shape[1]
+        table = descriptors()
+        self.register_buffer("descriptors", table)
+        known = table.shape[1]
         self.pair = perceptron(N_DIMENSIONS + 2 * known + 2, hidden, hidden)
         self.norm = nn.LayerNorm(hidden)
         self.pool = perceptron(hidden, hidden, 1, last_zero=True)
@@ -317,7 +318,7 @@ def calibrate(model: Network, asked: list[Question]) -> None:
     Most questions of the fit count a candidate as right only where its arrangement is the same, which is too
     strict; `asked` are compared ones.
     """
-    free = [model.sharpness, model.none[-1].bias]
+    free: list[Any] = [model.sharpness, model.none[-1].bias]
     some = [
         (stacked(group, [given] * len(group)))
         for group in batches(asked, 64, shuffled=False)

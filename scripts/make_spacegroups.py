@@ -207,7 +207,7 @@ def letters_agree(number: int, ops: list[tuple[Matrix, Matrix]], wyckoff: list[d
         special = orbit(
             ops, np.array(row["matrix"]).reshape(3, 3), np.array(row["offset"]), (0.1234, 0.2871, 0.3917)
         )
-        cell = (cell_of(number), np.vstack([general, special]), [1] * len(general) + [2] * len(special))
+        cell: Any = (cell_of(number), np.vstack([general, special]), [1] * len(general) + [2] * len(special))
         found = spglib.get_symmetry_dataset(cell, symprec=1e-4)
         if found.number != number:
             raise AssertionError((number, row))
