@@ -10,6 +10,7 @@ where v are its votes. Reads a library; does not depend on a language model.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +25,10 @@ from crystallm.references.scorer import default_scorer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from numpy.typing import NDArray
+
     from crystallm.orbits.description import Description
+    from crystallm.references.candidates import Candidates
     from crystallm.references.library import Library
     from crystallm.references.scorer import Scorer
 
@@ -105,15 +109,8 @@ def find_analogues(
     nearest = np.full(len(candidates), np.inf)
     np.minimum.at(nearest, candidates.members, candidates.distances)
     result: list[Analogue] = []
-    for i in np.argsort(-probabilities, kind="stable").tolist():
-        if len(result) == n:
-            break
-        row = candidates.rows[i]
-        try:
-            made = substituted(library.member(row), candidates.names[i])
-        except TextError:
-            continue
-        relative = _relative(library, row, float(nearest[i]))
+    for i, made in itertools.islice(likeliest(library, candidates, probabilities), n):
+        relative = _relative(library, candidates.rows[i], float(nearest[i]))
         result.append(Analogue(made, relative, int(sizes[i]), float(probabilities[i])))
     rest = DERIVED_SHARE * max(0.0, 1.0 - float(probabilities.sum()))
     if rest > LEAST_SHARE and (len(result) < n or result[-1].probability < rest):
@@ -121,6 +118,18 @@ def find_analogues(
         result += _derived(library, counts, wanted, rest, least)
         result.sort(key=lambda analogue: -analogue.probability)
     return result[:n]
+
+
+def likeliest(
+    library: Library, candidates: Candidates, probabilities: NDArray[np.float32]
+) -> Iterator[tuple[int, Description]]:
+    """Yield index and crystal of the candidates that can be made, the most probable first."""
+    for i in np.argsort(-probabilities, kind="stable").tolist():
+        try:
+            made = substituted(library.member(candidates.rows[i]), candidates.names[i])
+        except TextError:
+            continue
+        yield i, made
 
 
 def _derived(

@@ -12,12 +12,9 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from crystallm.errors import TextError
 from crystallm.orbits import language
 from crystallm.references.candidates import Filter, find_candidates
-from crystallm.references.prototypes import substituted
+from crystallm.references.lookup import likeliest
 from crystallm.references.scorer import default_scorer
 
 if TYPE_CHECKING:
@@ -60,22 +57,18 @@ def relatives_of(library: Library, counts: Mapping[str, int], n: int = N_RELATIV
     Args:
         library: of known crystals.
         counts: atoms of each element in the conventional cell, which relatives must have too.
-        n: largest number of relatives.
+        n: largest number of relatives, at least 1.
     """
     wanted = Filter(z=math.gcd(*counts.values()))
     candidates = find_candidates(library, counts, wanted, other_formulas=True)
     probabilities = default_scorer().probabilities(candidates)
     found: list[list[int]] = []
     room = MAX_TOKENS
-    for i in np.argsort(-probabilities, kind="stable").tolist():
-        if len(found) == n:
-            break
-        try:
-            made = substituted(library.member(candidates.rows[i]), candidates.names[i])
-        except TextError:
-            continue
+    for _, made in likeliest(library, candidates, probabilities):
         ids = language.to_ids(made)[len(language.prompt(made.composition)) :]
         if len(ids) <= room:
             found.append(ids)
             room -= len(ids)
+            if len(found) == n:
+                break
     return [token for ids in reversed(found) for token in ids]
