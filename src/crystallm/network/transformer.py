@@ -165,6 +165,15 @@ class GPT(nn.Module):
                     layer.weight.data = layer.weight.data.t().contiguous().t()
         return self
 
+    def compile_blocks(self) -> GPT:
+        """Compile the blocks with torch.compile, all as one, for rows and tokens of any number.
+
+        Whole networks take many minutes, as each window size is compiled anew.
+        """
+        for block in self.transformer.h:
+            block.compile(dynamic=True)
+        return self
+
     def new_cache(self, rows: int, capacity: int | None = None) -> KVCache:
         """Return an empty cache of `rows` rows, on the device and in the dtype of the weights."""
         weight = self.transformer.wte.weight

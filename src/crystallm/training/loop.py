@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from crystallm.training.batch_sampler import UpdateBatches
     from crystallm.training.distributed import ProcessGroup
-    from crystallm.training.loss import Features
 
     Report = Callable[[TrainingProgress, Losses | None], None]
 
@@ -211,7 +210,8 @@ def _resolve_dtype(dtype: str, device: torch.device) -> str:
 
 def _loop(run: Run, progress: TrainingProgress, report: Report | None) -> TrainingProgress:
     recipe, world, config = run.recipe, run.world, run.network.config
-    features: Features = torch.compile(run.network.features) if recipe.compile else run.network.features
+    if recipe.compile:
+        run.network.compile_blocks()
     n_weights = run.network.num_parameters()
     board = metrics.TensorBoard(run.folder, progress.update) if world.first else None
     validate_next = next_validation(recipe, progress.share)
@@ -222,7 +222,7 @@ def _loop(run: Run, progress: TrainingProgress, report: Report | None) -> Traini
     with prefetch.prefetched(_to_device(batches, world.device) for batches in updates) as prefetched:
         while not _is_finished(recipe, progress):
             counts, batches = next(prefetched)
-            loss = train_step(run, progress, counts, batches, features)
+            loss = train_step(run, progress, counts, batches)
             n_updates, seconds = progress.update + 1, world.from_first(time.monotonic() - started)
             tokens = progress.tokens + counts.n_tokens
             progress = replace(

@@ -13,7 +13,6 @@ from crystallm.datasets import packing, shards
 from crystallm.training import distributed, prefetch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from crystallm.network.transformer import GPT
     from crystallm.training.distributed import ProcessGroup
-
-    Features = Callable[..., Tensor]
 
 
 class Losses(NamedTuple):
@@ -45,7 +42,6 @@ def sum_losses(
     batch: packing.Batch | prefetch.DeviceBatch,
     device: torch.device,
     dtype: str,
-    features: Features | None = None,
     *,
     weights: Tensor | None = None,
 ) -> LossSums:
@@ -60,7 +56,7 @@ def sum_losses(
     else:
         batch = prefetch.to_device(batch, device)
     with _autocast(device, dtype):
-        x = (features or network.features)(
+        x = network.features(
             batch.ids, positions=batch.positions, segments=batch.segments, conditions=batch.conditions
         )
         x = x.flatten(0, 1)  # (B T, C)
@@ -99,7 +95,7 @@ def validate(
     was_training, context = network.training, network.config.context
     network.eval()
     sums = torch.zeros(2, dtype=torch.float64)  # nats, tokens
-    with world.together():
+    with world.together(), torch.compiler.set_stance("force_eager"):
         plan = packing.plan(
             split.lengths, batch_tokens=16384, context=context, rng=None, untaught=split.untaught
         )

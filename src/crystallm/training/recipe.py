@@ -154,7 +154,8 @@ class RecipeOptions(Options):
         "Weights and optimizer are float32.",
     )
     compile: Annotated[bool, Flag(negative=True)] = False
-    """Compile the network with torch.compile: minutes at the start, faster updates after."""
+    """Compile the blocks of the network with torch.compile, a minute or two at the start: updates then take
+    two thirds of the time on a CPU (dev/LOG.md). Needs a C++ compiler."""
     init_from: str | None = None
     """Bundled name, folder or `ckpt.pt` of initial weights; None: random weights."""
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from crystallm.network.transformer import GPT
     from crystallm.training.batch_sampler import UpdateBatches
-    from crystallm.training.loss import Features
     from crystallm.training.prefetch import DeviceBatch
 
 MOMENTUM = 0.95  # of Muon
@@ -72,7 +71,6 @@ def train_step(
     progress: TrainingProgress,
     counts: UpdateBatches,
     batches: list[tuple[int, DeviceBatch]],
-    features: Features,
 ) -> float:
     """Make one update.
 
@@ -94,7 +92,7 @@ def train_step(
             if recipe.dropout:
                 torch.manual_seed(seed)
             sums = sum_losses(
-                network, batch, run.world.device, recipe.dtype, features, weights=run.token_weights
+                network, batch, run.world.device, recipe.dtype, weights=run.token_weights
             )
             n = max(1, counts.n_taught)
             scaler.scale(sums.weighted / n).backward()  # type: ignore[no-untyped-call]
