@@ -140,11 +140,10 @@ def test_prefixes_are_read_with_their_crystals(folder):
 
 
 def test_relatives_that_are_missing_or_of_other_crystals_are_refused(folder):
-    split = shards.load(folder, "train")
     with pytest.raises(InputError, match="has no relatives: make them with `crystallm references relatives"):
-        shards.load_relatives(folder, "train", split)
+        shards.with_relatives(folder, "train")
     write_split(folder, "train-relatives", [[7]])
     facts = '{"language": "orbits", "vocab_size": 65536, "relatives": 4}'
     (folder / run_folder.FACTS).write_text(facts)
     with pytest.raises(InputError, match="relatives of 1 crystals, and 3 crystals in 'train'"):
-        shards.load_relatives(folder, "train", split)
+        shards.with_relatives(folder, "train")

@@ -10,7 +10,7 @@ import pytest
 from crystallm.cif import tokenizer
 from crystallm.crystallography import space_groups
 from crystallm.datasets import packing
-from crystallm.datasets.shards import TokenSplit
+from crystallm.datasets.shards import PrefixedSplit, TokenSplit
 from crystallm.errors import InputError
 from crystallm.orbits import language as orbits_language
 from crystallm.orbits import vocabulary
@@ -275,7 +275,7 @@ def test_crystals_without_a_group_are_refused():
 def test_a_share_of_the_crystals_stands_behind_its_relatives():
     split, relatives = numbered(400), numbered(400, seed=1, first=1001)
     recipe = Recipe(**SMALL | {"context": 200}, relatives_share=0.7)
-    sampler = BatchSampler(recipe, split, relatives=relatives)
+    sampler = BatchSampler(recipe, split, relatives=PrefixedSplit(relatives, split))
     chosen = sampler.crystals(0)
     assert sorted((chosen % 400).tolist()) == list(range(400))
     assert 0.6 < (chosen >= 400).mean() < 0.8
@@ -290,7 +290,9 @@ def test_a_share_of_the_crystals_stands_behind_its_relatives():
 
 def test_relatives_that_do_not_fit_the_context_are_left_out():
     split, relatives = numbered(50), split_of([np.full(90, 7)] * 50)
-    sampler = BatchSampler(Recipe(**SMALL, relatives_share=1), split, relatives=relatives)
+    sampler = BatchSampler(
+        Recipe(**SMALL, relatives_share=1), split, relatives=PrefixedSplit(relatives, split)
+    )
     chosen = sampler.crystals(0)
     assert (chosen >= 50).any()
     assert (sampler.source.lengths[chosen] <= 100).all()

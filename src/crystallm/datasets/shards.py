@@ -294,8 +294,8 @@ def n_relatives(folder: str | Path) -> int:
     return n if isinstance(n, int) else 0
 
 
-def load_relatives(folder: str | Path, split: str, crystals: TokenSplit) -> TokenSplit:
-    """Map what is read before the crystals of the split `train` or `val`.
+def with_relatives(folder: str | Path, split: str) -> PrefixedSplit:
+    """Map the split `train` or `val` with what is read before its crystals.
 
     Raises:
         InputError: the data set has no relatives, or not those of these crystals.
@@ -303,19 +303,13 @@ def load_relatives(folder: str | Path, split: str, crystals: TokenSplit) -> Toke
     remedy = "make them with `crystallm references relatives DATASET`"
     if not n_relatives(folder):
         raise InputError(f"the data set {str(folder)!r} has no relatives: {remedy}")
-    relatives = load(folder, relatives_split(split))
+    crystals, relatives = load(folder, split), load(folder, relatives_split(split))
     if len(relatives) != len(crystals):
         raise InputError(
             f"{str(folder)!r} has relatives of {len(relatives)} crystals, and {len(crystals)} crystals in "
             f"{split!r}: {remedy}"
         )
-    return relatives
-
-
-def with_relatives(folder: str | Path, split: str) -> PrefixedSplit:
-    """Map a split with what is read before its crystals; raises as `load_relatives`."""
-    crystals = load(folder, split)
-    return PrefixedSplit(load_relatives(folder, split, crystals), crystals)
+    return PrefixedSplit(relatives, crystals)
 
 
 def relatives_split(split: str) -> str:

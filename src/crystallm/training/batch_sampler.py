@@ -57,7 +57,7 @@ class BatchSampler:
         replay: crystals of an older data set, of which some are drawn too, if any.
         augmentations: equivalent descriptions of the crystals of `split`, n of each in a row, if any.
         values: [n, n_properties] of the crystals of `source`, NaN where unknown, if any.
-        relatives: tokens that are read before the crystals of `split`, in their order, if any.
+        relatives: the crystals of `split` again, each behind its relatives, if any.
     """
 
     recipe: Recipe
@@ -65,17 +65,15 @@ class BatchSampler:
     replay: TokenSplit | None = None
     augmentations: TokenSplit | None = None
     values: npt.NDArray[np.float64] | None = None
-    relatives: TokenSplit | None = None
+    relatives: PrefixedSplit | None = None
 
     @cached_property
     def source(self) -> Split:
         """All crystals: those of `split`, then those of `replay` or `augmentations`, or with `relatives`."""
-        more: TokenSplit | PrefixedSplit | None = (
-            self.replay if self.augmentations is None else self.augmentations
-        )
-        if self.relatives is not None:
-            more = PrefixedSplit(self.relatives, self.split)
-        return self.split if more is None else ConcatenatedSplit(self.split, more)
+        for more in (self.relatives, self.augmentations, self.replay):
+            if more is not None:
+                return ConcatenatedSplit(self.split, more)
+        return self.split
 
     def _fitting(self, split: TokenSplit) -> Ids:
         """Return the indices of crystals that are neither empty nor too long."""

@@ -132,7 +132,7 @@ def _prepare(recipe: Recipe, data: str | Path, folder: Path, world: ProcessGroup
     relatives, n_relatives = None, 0
     if recipe.relatives_share:
         n_relatives = shards.n_relatives(data)
-        relatives = shards.load_relatives(data, "train", split)
+        relatives = shards.with_relatives(data, "train")
         held_out = shards.with_relatives(data, "val")
     sampler = BatchSampler(recipe, split, replay, augmentations, values, relatives)
     _check_lengths(recipe, data, sampler, held_out)

@@ -91,9 +91,7 @@ def train_step(
         for seed, batch in batches:
             if recipe.dropout:
                 torch.manual_seed(seed)
-            sums = sum_losses(
-                network, batch, run.world.device, recipe.dtype, weights=run.token_weights
-            )
+            sums = sum_losses(network, batch, run.world.device, recipe.dtype, weights=run.token_weights)
             n = max(1, counts.n_taught)
             scaler.scale(sums.weighted / n).backward()  # type: ignore[no-untyped-call]
             total += sums.unweighted / n

@@ -39,12 +39,11 @@ def known(tmp_path):
 def test_each_crystal_gets_the_relatives_of_its_composition(folder, known) -> None:
     report = dataset.add_relatives(folder, [known], 2)
     assert report == (4, 1)
-    train = shards.load(folder, "train")
-    read = shards.load_relatives(folder, "train", train)
+    read = shards.with_relatives(folder, "train").prefixes
     expected = [relatives_of(library(), counts, 2) for counts in COMPOSITIONS]
     assert [read.crystal(i).tolist() for i in range(3)] == expected
     assert shards.n_relatives(folder) == 2
-    val = shards.load_relatives(folder, "val", shards.load(folder, "val"))
+    val = shards.with_relatives(folder, "val").prefixes
     assert val.crystal(0).tolist() == expected[0]
     assert sorted(path.name for path in folder.parent.iterdir()) == ["data", "library.parquet"]
 
@@ -63,22 +62,22 @@ def test_a_killed_run_goes_on(folder, known, monkeypatch) -> None:
     whole = dataset.look_up
     monkeypatch.setattr(dataset, "look_up", die_once)
     with pytest.raises(KeyboardInterrupt):
-        dataset.add_relatives(folder, [known])
+        dataset.add_relatives(folder, [known], 4)
     assert shards.n_relatives(folder) == 0
-    assert dataset.add_relatives(folder, [known]) == (13, 4)
+    assert dataset.add_relatives(folder, [known], 4) == (13, 4)
     assert set(looked_up) == set(range(13))
     assert looked_up.count(0) == 1
 
 
 def test_data_of_another_language_or_without_crystals_are_refused(folder, known) -> None:
     with pytest.raises(InputError, match="no library of known crystals"):
-        dataset.add_relatives(folder, [folder / "missing.parquet"])
+        dataset.add_relatives(folder, [folder / "missing.parquet"], 4)
     facts = json.loads((folder / FACTS).read_text())
     (folder / FACTS).write_text(json.dumps(facts | {"language": "cif"}))
     with pytest.raises(InputError, match="in the language 'cif': relatives are read in orbits alone"):
-        dataset.add_relatives(folder, [known])
+        dataset.add_relatives(folder, [known], 4)
     with pytest.raises(InputError, match="no data set"):
-        dataset.add_relatives(folder.parent / "nothing", [known])
+        dataset.add_relatives(folder.parent / "nothing", [known], 4)
 
 
 def test_a_lookup_that_fails_says_so_and_changes_nothing(folder, known, monkeypatch) -> None:
@@ -87,5 +86,5 @@ def test_a_lookup_that_fails_says_so_and_changes_nothing(folder, known, monkeypa
 
     monkeypatch.setattr(dataset, "look_up", fail)
     with pytest.raises(CrystallmError, match="relatives of crystals cannot be looked up"):
-        dataset.add_relatives(folder, [known])
+        dataset.add_relatives(folder, [known], 4)
     assert shards.n_relatives(folder) == 0

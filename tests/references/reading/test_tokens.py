@@ -17,9 +17,9 @@ def texts(counts: dict[str, int], n: int = 4, known: Library | None = None) -> l
 
 
 def test_the_best_relative_stands_last_with_the_elements_of_the_composition() -> None:
-    found = texts({"Ge": 2, "O": 4})
+    found = texts({"Ge": 2, "O": 4}, 4)
     assert found[-1].startswith("(P4_2/mnm) Ge 2a O 4f V")
-    several = texts({"Be": 4, "O": 4})
+    several = texts({"Be": 4, "O": 4}, 4)
     assert several[-1].startswith("(Fm-3m)")
     assert texts({"Be": 4, "O": 4}, n=1) == several[-1:]
 
@@ -33,9 +33,9 @@ def test_each_one_makes_a_crystal_behind_the_composition() -> None:
 
 def test_crystals_of_the_formula_itself_are_not_read() -> None:
     known = Library.of([("one", "textbook", member("rutile", ("Ti", "O")))])
-    assert relatives_of(known, {"Ti": 2, "O": 4}) == []
-    assert relatives_of(known, {"Sn": 2, "O": 4}) != []
-    assert relatives_of(known, {"Sn": 4, "O": 8}) == []
+    assert relatives_of(known, {"Ti": 2, "O": 4}, 4) == []
+    assert relatives_of(known, {"Sn": 2, "O": 4}, 4) != []
+    assert relatives_of(known, {"Sn": 4, "O": 8}, 4) == []
 
 
 def test_relatives_leave_room_for_the_crystal() -> None:

@@ -25,7 +25,7 @@ from crystallm.execution.resumable import UnitResult, run_units
 from crystallm.execution.tasks import Failure, Limits
 from crystallm.language import get_language
 from crystallm.references.load import fingerprint, load_library
-from crystallm.references.reading.tokens import N_RELATIVES, relatives_of
+from crystallm.references.reading.tokens import relatives_of
 from crystallm.storage import files
 from crystallm.storage.run_folder import FACTS, RunFolder
 
@@ -54,8 +54,8 @@ class RelativesReport(NamedTuple):
 
 def add_relatives(
     dataset: Path,
-    references: Sequence[Path] = (),
-    n: int = N_RELATIVES,
+    references: Sequence[Path],
+    n: int,
     *,
     workers: int = 1,
     executor: Executor | None = None,

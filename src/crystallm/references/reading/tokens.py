@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from crystallm.crystallography.formula import Cell
     from crystallm.references.library import Library
 
-N_RELATIVES = 4
 MAX_TOKENS = 384
 """Tokens of all relatives together, at most: the crystal must fit the context too."""
 _CELLS_KEPT = 1024
@@ -51,7 +50,7 @@ class RelativesReader:
         return tuple(relatives_of(self._library, dict(composition), self._n))
 
 
-def relatives_of(library: Library, counts: Mapping[str, int], n: int = N_RELATIVES) -> list[int]:
+def relatives_of(library: Library, counts: Mapping[str, int], n: int) -> list[int]:
     """Return the token ids of the n best relatives of a composition, the best one last; [] if it has none.
 
     Args:
