@@ -200,6 +200,45 @@ def orbit(
     return np.array(sorted({tuple(np.round((r @ point + t / DENOMINATOR) % 1, 6) % 1) for r, t in ops}))
 
 
+def letter_maps(
+    ops: list[tuple[Matrix, Matrix]], wyckoff: list[dict[str, Any]], cosets: list[tuple[Matrix, Matrix]]
+) -> list[list[int]]:
+    """For each coset of the normaliser, the index of the position that each Wyckoff position becomes."""
+    orbits = []
+    for row in wyckoff:
+        matrix, offset = np.array(row["matrix"]).reshape(3, 3), np.array(row["offset"])
+        point = matrix @ np.array((0.1234, 0.2871, 0.3917)) + offset / DENOMINATOR
+        orbits.append((row["multiplicity"], matrix, offset / DENOMINATOR, point))
+    maps = []
+    for w, s in cosets:
+        moved = [(n, w @ point + s / DENOMINATOR) for n, _, _, point in orbits]
+        images = [(n, np.array([r @ point + t / DENOMINATOR for r, t in ops])) for n, point in moved]
+        maps.append(
+            [
+                next(
+                    j
+                    for j, (multiplicity, matrix, offset, _) in enumerate(orbits)
+                    if multiplicity == n and on_position(points, matrix, offset)
+                )
+                for n, points in images
+            ]
+        )
+    return maps
+
+
+def on_position(points: Matrix, matrix: Matrix, offset: Matrix) -> bool:
+    """Whether one of these points [n, 3] lies on a Wyckoff position, modulo lattice vectors."""
+    free = [axis for axis in range(3) if matrix[:, axis].any()]
+    pivots = [
+        next(i for i in (axis, 0, 1, 2) if matrix[i, axis] == 1 and np.count_nonzero(matrix[i]) == 1)
+        for axis in free
+    ]
+    values = np.zeros_like(points)
+    values[:, free] = points[:, pivots]
+    apart = points - values @ matrix.T - offset
+    return bool((np.abs(apart - np.rint(apart)).max(axis=1) < 1e-6).any())
+
+
 def letters_agree(number: int, ops: list[tuple[Matrix, Matrix]], wyckoff: list[dict[str, Any]]) -> bool:
     """Whether spglib, given a crystal in its own setting, calls every position by our letter."""
     general = orbit(ops, np.eye(3, dtype=int), np.zeros(3, dtype=int), (0.0717, 0.1923, 0.3371))
@@ -250,6 +289,7 @@ def main() -> None:
             "operations": [[*r.ravel().tolist(), *t.tolist()] for r, t in ops],
             "wyckoff": wyckoff,
             "normaliser": [[*w.ravel().tolist(), *s.tolist()] for w, s in cosets],
+            "letter_maps": letter_maps(ops, wyckoff, cosets),
             "polar": polar_axes(ops),
         }
         print(number, table[number]["symbol"], len(ops), len(wyckoff), len(cosets), table[number]["polar"])

@@ -65,6 +65,18 @@ def test_normaliser_maps_orbits_to_orbits(number):
             assert np.abs(off - np.rint(off)).max(axis=1).min() < 1e-9
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_letter_maps_name_the_position_that_the_normaliser_moves_each_onto(number):
+    group = space_groups.get(number)
+    values = (0.1234, 0.2871, 0.3917)
+    for letters, w, s in zip(group.letter_maps, *group.normaliser, strict=True):
+        for position, index in zip(group.wyckoff, letters, strict=True):
+            moved = w @ position.point(values[: len(position.free)]) + s
+            found = group.snap(moved, position.multiplicity, 1e-6)
+            assert found is not None
+            assert found[0] is group.wyckoff[index]
+
+
 @pytest.mark.parametrize("number", [1, 14, 62, 139, 166, 187, 194, 225, 227, 230])
 def test_snap_brings_rounded_points_back(number):
     group = space_groups.get(number)

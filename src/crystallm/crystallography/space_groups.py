@@ -102,6 +102,7 @@ class SpaceGroup:
         normaliser: rotations [n, 3, 3] and shifts [n, 3]: one representative for each coset of the group in
             the proper part of its Euclidean normaliser, the identity first; shifts along `polar` axes are
             left out.
+        letter_maps: for each coset of the normaliser, the Wyckoff index that each Wyckoff index becomes.
         polar: axes along which the origin may be chosen freely.
     """
 
@@ -111,6 +112,7 @@ class SpaceGroup:
     translations: Floats
     wyckoff: tuple[WyckoffPosition, ...]
     normaliser: tuple[Ints, Floats]
+    letter_maps: tuple[tuple[int, ...], ...]
     polar: tuple[int, ...]
 
     @property
@@ -252,6 +254,7 @@ def _get(number: int) -> SpaceGroup:
         translations=operations[:, 9:] / UNIT,
         wyckoff=tuple(_position(w) for w in row["wyckoff"]),
         normaliser=(normaliser[:, :9].reshape(-1, 3, 3), normaliser[:, 9:] / UNIT),
+        letter_maps=tuple(map(tuple, row["letter_maps"])),
         polar=tuple(row["polar"]),
     )
 
@@ -270,6 +273,11 @@ def _numbers() -> dict[str, int]:
 def symbols() -> tuple[str, ...]:
     """Return the 230 symbols in the order of their numbers."""
     return tuple(row["symbol"] for row in _table().values())
+
+
+def wyckoff_labels() -> set[str]:
+    """Return the labels, '4c', of the Wyckoff positions of all groups, without building the groups."""
+    return {f"{w['multiplicity']}{w['letter']}" for row in _table().values() for w in row["wyckoff"]}
 
 
 def get(group: int | str) -> SpaceGroup:

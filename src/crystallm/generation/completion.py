@@ -25,7 +25,7 @@ from crystallm.generation.analogues import CombinedGenerator, crystal_of
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request
 from crystallm.grammar.orbits.partial import MORE_UNITS, FixedPart, FixedPartGrammar
-from crystallm.orbits import canonical, description
+from crystallm.orbits import description
 from crystallm.orbits.canonical import STEPS
 from crystallm.references.candidates import SAME_COORDINATES, SAME_RATIO
 from crystallm.references.lookup import find_analogues
@@ -260,7 +260,7 @@ def completed_by(fixed: FixedPart, other: Description) -> Description | None:
         for orbit in other.orbits
     ]
     best: tuple[float, list[tuple[int, int, Floats]]] | None = None
-    for letters, w, s in zip(canonical.letter_maps(group.number), *group.normaliser, strict=True):
+    for letters, w, s in zip(group.letter_maps, *group.normaliser, strict=True):
         moved = [(rank, letters[i], w @ point + s) for rank, i, point in orbits]
         for shift in _shifts(group, moved, given):
             placed = [(rank, i, point + shift) for rank, i, point in moved]

@@ -27,7 +27,7 @@ def equivalent(crystal: Description, rng: np.random.Generator) -> Description:
         TextError: rounded to thousandths, an orbit falls onto a position of lower multiplicity.
     """
     group = space_groups.get(crystal.space_group)
-    maps = canonical.letter_maps(group.number)
+    maps = group.letter_maps
     coset = rng.integers(len(maps))
     shift = np.zeros(3)
     shift[list(group.polar)] = rng.random(len(group.polar))

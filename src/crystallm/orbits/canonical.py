@@ -9,7 +9,7 @@ Handedness is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,23 +32,6 @@ def find_orbits(group: SpaceGroup, points: Floats) -> Iterator[tuple[int, Floats
             raise TextError(f"{int(member.sum())} equivalent atoms fit no Wyckoff position of {group.symbol}")
         yield group.wyckoff.index(snapped[0]), snapped[1]
         left = left[~member]
-
-
-@cache
-def letter_maps(number: int) -> tuple[tuple[int, ...], ...]:
-    """Return, for each coset of the normaliser, the Wyckoff index that each Wyckoff index becomes."""
-    group = space_groups.get(number)
-    maps = []
-    for w, s in zip(*group.normaliser, strict=True):
-        row = []
-        for position in group.wyckoff:
-            moved = w @ position.point([0.1234, 0.2871, 0.3917][: len(position.free)]) + s
-            snapped = group.snap(moved, position.multiplicity, 1e-6)
-            if snapped is None:
-                raise AssertionError(f"normaliser of {number} does not map {position.label}")
-            row.append(group.wyckoff.index(snapped[0]))
-        maps.append(tuple(row))
-    return tuple(maps)
 
 
 def smallest(
@@ -83,7 +66,7 @@ def _leading(
 
     Also the cosets of the normaliser that give it, with the order of the orbits in it.
     """
-    maps = [[(rank, row[index]) for rank, index in kinds] for row in letter_maps(number)]
+    maps = [[(rank, row[index]) for rank, index in kinds] for row in space_groups.get(number).letter_maps]
     least = min(map(sorted, maps))
     order = range(len(kinds))
     return least, [

@@ -48,8 +48,11 @@ class Families(NamedTuple):
 @cache
 def wyckoff_labels() -> tuple[str, ...]:
     """Return the labels of all Wyckoff positions, by multiplicity and letter."""
-    labels = {w.label for n in range(1, 231) for w in space_groups.get(n).wyckoff}
-    return tuple(sorted(labels, key=lambda label: (int(label[:-1]), label[-1] == "A", label[-1])))
+    return tuple(
+        sorted(
+            space_groups.wyckoff_labels(), key=lambda label: (int(label[:-1]), label[-1] == "A", label[-1])
+        )
+    )
 
 
 @cache

@@ -188,7 +188,7 @@ def arranged(space_group: int, positions: Positions, names: tuple[int, ...]) -> 
     """
     return min(
         tuple(sorted((names[role], letters[position]) for role, position in positions))
-        for letters in canonical.letter_maps(space_group)
+        for letters in space_groups.get(space_group).letter_maps
     )
 
 
