@@ -83,6 +83,16 @@ def test_a_file_without_energies_is_read(tmp_path) -> None:
     assert old.energy_model is None
 
 
+def test_rows_in_another_order_are_sorted(tmp_path) -> None:
+    library().write(tmp_path / "sorted.parquet")
+    table = parquet.read_table(tmp_path / "sorted.parquet")
+    parquet.write_table(table.take(np.arange(len(table))[::-1]), tmp_path / "reversed.parquet")
+    again = Library.read(tmp_path / "reversed.parquet")
+    assert again.prototype_texts == library().prototype_texts
+    assert again.codes.tolist() == library().codes.tolist()
+    assert rows(again) == rows(library())
+
+
 @pytest.mark.parametrize(
     ("rule", "left_out"),
     [

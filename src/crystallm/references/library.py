@@ -43,6 +43,8 @@ COLUMNS = {
 """Columns of a library; one without energies may lack the last."""
 FORMAT = {"crystallm.references": "1"}
 """Metadata that marks the file of a library."""
+_ENCODED = ("source", "prototype")
+"""Columns that are stored as dictionaries."""
 _ENERGY_MODEL = "crystallm.energy_model"
 
 
@@ -73,12 +75,9 @@ class Library:
         for path in map(Path, paths):
             if not is_library(path):
                 raise InputError(f"{str(path)!r} is no library: crystallm references build makes one")
-            found.append(
-                cls(
-                    _plain(tables.read_table(path)),
-                    energy_model=tables.read_metadata(path).get(_ENERGY_MODEL),
-                )
-            )
+            table = tables.read_table(path)
+            table = table if _is_sorted(table) else _sorted(table)
+            found.append(cls(table, energy_model=tables.read_metadata(path).get(_ENERGY_MODEL)))
         return cls.joined(found)
 
     @classmethod
@@ -95,6 +94,8 @@ class Library:
         """Join libraries; energies are kept of those that have the model of the first that has one."""
         import pyarrow as pa
 
+        if len(libraries) == 1:
+            return cls(libraries[0].table, energy_model=libraries[0].energy_model)
         model = next((one.energy_model for one in libraries if one.energy_model is not None), None)
         found = [
             _plain(one.table if one.energy_model == model else one.table.drop_columns("energy"))
@@ -314,6 +315,16 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.select(list(COLUMNS)).cast(tables.schema(COLUMNS))
 
 
+def _is_sorted(table: pa.Table) -> bool:
+    """Return whether a table is as `_sorted` returns it and `Library.write` stores it."""
+    import pyarrow as pa
+
+    if not all(name in table.column_names and pa.types.is_dictionary(table[name].type) for name in _ENCODED):
+        return False
+    codes = _values(_whole(table["prototype"]).indices, np.int32)
+    return "energy" in table.column_names and bool((codes[1:] >= codes[:-1]).all())
+
+
 def _sorted(table: pa.Table) -> pa.Table:
     """Return rows sorted by prototype, then elements and id; names as dictionaries."""
     import pyarrow.compute as pc
@@ -323,7 +334,7 @@ def _sorted(table: pa.Table) -> pa.Table:
         plain, sort_keys=[(name, "ascending") for name in ("prototype", "elements", "id")]
     )
     rows = plain.take(order).combine_chunks()
-    for name in ("source", "prototype"):
+    for name in _ENCODED:
         index = rows.column_names.index(name)
         rows = rows.set_column(index, name, rows.column(name).dictionary_encode())
     return rows
