@@ -25,7 +25,7 @@ from crystallm.geometry import contacts
 
 OUT = Path(__file__).parent.parent / "src/crystallm/crystallography/data/elements.json"
 BOUNDS = (4.0, 80.0)  # Å^3
-N_COLUMNS = 7  # of a row, before the volume
+N_COLUMNS = 8  # of a row, before the volume
 LACKING = {"Ar": 37.4}  # no crystal of train holds it: solid argon, fcc, a = 5.31 Å
 
 

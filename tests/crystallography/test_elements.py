@@ -48,6 +48,7 @@ def test_printed_values_are_the_numbers_rounded() -> None:
 
 def test_volumes_of_atoms_add_up_to_volumes_of_crystals() -> None:
     assert elements.get("O").volume == 8.4
+    assert (elements.get("O").covalent_radius, elements.get("Cs").covalent_radius) == (0.66, 2.44)
     assert all(4 <= elements.get(symbol).volume <= 80 for symbol in elements.symbols())
     known = {"rock salt": (44.9, "Na Cl"), "diamond": (5.7, "C"), "rutile": (31.2, "Ti O O")}
     for name, (volume, atoms) in known.items():  # Å^3 of a formula unit, measured

@@ -69,6 +69,20 @@ def test_only_true_symmetries_share_their_neighbours() -> None:
     assert {size for _, size in bonds.orbits(salt.lattice.matrix, moved, symbols, operators)} == {1}
 
 
+def test_orbits_are_the_same_whether_all_pairs_are_compared_or_a_tree_is_searched(monkeypatch) -> None:
+    for case in CASES[:40]:
+        try:
+            cell = printed_crystal.cell(block.read(case["text"]))
+        except CrystallmError:
+            continue
+        crystal = cell.vectors, cell.coords, cell.symbols, cell.operators
+        found = []
+        for few in (0, 10**9):
+            monkeypatch.setattr(bonds, "FEW_IMAGES", few)
+            found.append(list(bonds.orbits(*crystal)))
+        assert found[0] == found[1]
+
+
 def test_one_atom_an_orbit_gives_the_score_of_all_atoms() -> None:
     for case in CASES[2:60:9]:
         try:

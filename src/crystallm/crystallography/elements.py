@@ -47,6 +47,7 @@ class Element:
         average_ionic_radius: mean of Shannon's radii over all oxidation states, Å; 0 where there are none.
         average_cationic_radius: the same over positive states, Å; 0 where there are none.
         average_anionic_radius: the same over negative states, Å; 0 where there are none.
+        covalent_radius: Cordero et al., Dalton Trans. 2832, 2008, Å; mean of low and high spin.
         volume: share of an atom in the volume of a crystal, Å^3, whatever its neighbors: for real cells V,
             sum(volumes) / V has a deviation of 21 %.
     """
@@ -59,6 +60,7 @@ class Element:
     average_ionic_radius: float
     average_cationic_radius: float
     average_anionic_radius: float
+    covalent_radius: float
     volume: float
 
 

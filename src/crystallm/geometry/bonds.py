@@ -21,7 +21,7 @@ from crystallm.geometry import distances
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from crystallm.crystallography.space_groups import Floats
+    from crystallm.crystallography.space_groups import Floats, Ints
 
 MAX_ATOMS = 1000
 """Most atoms of a cell whose bonds are searched."""
@@ -32,6 +32,8 @@ MAX_POINTS = 20_000
 """Most atoms in the search around one atom."""
 MAX_PAIRS = 100_000
 """Most pairs of atoms whose distances are computed together."""
+FEW_IMAGES = 40_000
+"""Most pairs of an image and an atom that are compared each with each."""
 
 _ROUNDING = 1e-6  # Å, above the error of arithmetic
 
@@ -155,21 +157,38 @@ def orbits(
         operators: [n_ops, 3, 4] operators on fractional coordinates that may be symmetries.
     """
     import numpy as np
-    from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
     metric = vectors @ vectors.T
     rotations, shifts = operators[:, :, :3], operators[:, :, 3]
     turned = rotations.transpose(0, 2, 1) @ metric @ rotations  # [n_ops, 3, 3]
     isometric = np.abs(turned - metric).max(axis=(1, 2)) < 1e-6 * metric.max()
     images = np.einsum("oij,nj->oni", rotations[isometric], coords) + shifts[isometric, None]
-    # Twice, for -1e-17 modulo 1 is 1.
-    tree = cKDTree(coords % 1 % 1, boxsize=1)
-    apart, onto = tree.query(images % 1 % 1, p=np.inf)  # [n_ops, n_atoms]
+    apart, onto = _nearest(images, coords)
     kinds = np.unique(symbols, return_inverse=True)[1]
     true = ((apart < 1e-6) & (kinds[onto] == kinds)).all(axis=1)
     first = np.minimum(onto[true].min(axis=0, initial=len(coords)), np.arange(len(coords)))
     for i, size in zip(*np.unique(first, return_counts=True), strict=True):
         yield int(i), int(size)
+
+
+def _nearest(points: Floats, coords: Floats) -> tuple[Floats, Ints]:
+    """Return how far the nearest atom is from each point [..., 3], as the largest fraction, and which it is.
+
+    Few are compared each with each, which is faster, and scipy's import takes a quarter of a second.
+    """
+    import numpy as np
+
+    if points.size // 3 * len(coords) <= FEW_IMAGES:
+        apart = np.zeros((*points.shape[:-1], len(coords)))
+        for axis in range(3):
+            off = points[..., axis, None] - coords[:, axis]
+            np.maximum(apart, np.abs(off - np.rint(off)), out=apart)
+        return apart.min(axis=-1), apart.argmin(axis=-1)
+    from scipy.spatial import cKDTree  # type: ignore[import-untyped]
+
+    # Twice, for -1e-17 modulo 1 is 1.
+    apart, nearest = cKDTree(coords % 1 % 1, boxsize=1).query(points % 1 % 1, p=np.inf)
+    return apart, nearest
 
 
 def _reasonable(one: str, other: str, length: float) -> bool:

@@ -11,7 +11,7 @@ known), the distance d and the sum of covalent radii r. The weights, rounded to 
 into shells. The probability of a coordination number is the area that its step takes of a quarter circle; the
 most probable one is taken.
 
-Needs numpy and pymatgen's table of covalent radii.
+Needs numpy.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class NeighborFinder:
         kind_of = {symbol: kind for kind, symbol in enumerate(kinds)}
         self._kinds = np.array([kind_of[symbol] for symbol in self._symbols])
         self._contrast = np.array([[_contrast(a, b) for b in kinds] for a in kinds])
-        self._lengths = np.array([[_radius(a) + _radius(b) for b in kinds] for a in kinds])
+        radii = np.array([elements.get(symbol).covalent_radius for symbol in kinds])
+        self._lengths = radii[:, None] + radii
         self._images: dict[float, tuple[Floats, Ints]] = {}
         self._doubled = _any_doubled(self._coords)
 
@@ -202,13 +203,4 @@ def _contrast(one: str, other: str) -> float:
 
 def reach(one: str, other: str) -> float:
     """Return the distance from which two elements are not neighbors, Å."""
-    return _radius(one) + _radius(other) + HARD
-
-
-@cache
-def _radius(symbol: str) -> float:
-    """Return the covalent radius of CrystalNN, Å; the atomic one where there is none."""
-    from pymatgen.core.molecule_structure_comparator import CovalentRadius
-
-    known: float | None = CovalentRadius.radius.get(symbol)
-    return (elements.get(symbol).atomic_radius or 0.0) if known is None else float(known)
+    return elements.get(one).covalent_radius + elements.get(other).covalent_radius + HARD
