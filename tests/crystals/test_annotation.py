@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+from typing import NoReturn
+
 import pytest
 
 from crystallm.crystals import annotation
-from crystallm.crystals.annotation import missing_energies
-from crystallm.crystals.crystal import Crystal
+from crystallm.crystals.annotation import CHECKED_HERE, missing_energies
+from crystallm.crystals.crystal import Crystal, Source
 from crystallm.energy import calculations
 from crystallm.energy.options import EnergyOptions
 from crystallm.execution.pool import Inline
 from crystallm.execution.tasks import Failure
 from crystallm.language import get_language
+from crystallm.references.lookup import Relative
 
 LANGUAGE = get_language("orbits")
 RUTILE = "<crystal> Ti 2 O 4 (P4_2/mnm) Ti 2a O 4f V-5 .7 c-9 .3 0.30 2' <end>"
+
+
+class NoExecutor(Executor):
+    """Runs nothing."""
+
+    def submit(self, *_: object, **__: object) -> NoReturn:
+        raise AssertionError("a task")
 
 
 @pytest.fixture
@@ -31,6 +42,16 @@ def test_validity_is_that_of_the_checks(crystals):
     assert crystals[0].validity == crystals[1].validity == alone
     assert not crystals[2].validity.valid
     assert "unfinished" in crystals[2].validity.reasons[0]
+
+
+def test_a_few_crystals_of_known_ones_are_checked_without_a_worker_process():
+    source = Source("references", 0, 0, "TiO2", relative=Relative("rutile", "lab", "SnO2", 0.3))
+    known = [Crystal(LANGUAGE, LANGUAGE.ids(RUTILE), source=source) for _ in range(CHECKED_HERE + 1)]
+    annotation.validate(known[:CHECKED_HERE], NoExecutor())
+    assert all(crystal.validity.plausible for crystal in known[:CHECKED_HERE])
+    for crystals in (known, [*known[:1], Crystal(LANGUAGE, LANGUAGE.ids(RUTILE))]):
+        with pytest.raises(AssertionError, match="a task"):
+            annotation.validate(crystals, NoExecutor())
 
 
 def test_energies_come_with_reasons_for_those_that_are_missing(crystals, monkeypatch):
