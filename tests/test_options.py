@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from crystallm.errors import CrystallmError, InputError
-from crystallm.options import Flag, Options, hint, import_object, read_mapping
+from crystallm.options import CommonOptions, Flag, Options, hint, import_object, read_mapping, same
 
 
 class Inner(Options):
@@ -27,6 +27,13 @@ class Group(Options):
     """Rules."""
     inner: Inner = Inner()
     """Nested."""
+
+
+def test_fields_are_described_by_their_docstrings():
+    assert (
+        CommonOptions.model_fields["symprec"].description == "Distance tolerance of the symmetry search, Å."
+    )
+    assert same(CommonOptions, "seed").description == "Seed of the random numbers."
 
 
 def test_none_stands_for_no_value_where_that_is_allowed():

@@ -6,9 +6,14 @@ Python and HTTP use the same class, so that a name, default, bound and help text
 
 from __future__ import annotations
 
+import ast
 import copy
+import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any, Self, get_args
 
@@ -53,7 +58,16 @@ class Options(BaseModel):
     """Base class of option groups: frozen, unknown names rejected; "none" stands for an allowed None."""
 
     # Validators are built when first used: `--help` needs none.
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Describe the fields by their docstrings."""
+        super().__pydantic_init_subclass__(**kwargs)
+        source = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        for name, text in _docstrings(source).get(cls.__name__, {}).items() if source else ():
+            if name in cls.model_fields and cls.model_fields[name].description is None:
+                cls.model_fields[name].description = text
 
     @field_validator("*", mode="before")
     @classmethod
@@ -85,6 +99,27 @@ class Options(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise InputError(error_line(error, list(cls.model_fields))) from None
+
+
+@cache
+def _docstrings(source: str) -> dict[str, dict[str, str]]:
+    """Return the docstrings of the attributes of each class of a source file.
+
+    Each file is parsed once; pydantic's `use_attribute_docstrings` parses it for each class.
+    """
+    docstrings: dict[str, dict[str, str]] = {}
+    for node in ast.parse(Path(source).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            docstrings[node.name] = {
+                field.target.id: inspect.cleandoc(text.value.value)
+                for field, text in pairwise(node.body)
+                if isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            }
+    return docstrings
 
 
 class CommonOptions(Options):
