@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NoReturn
 
 import pytest
@@ -11,6 +12,8 @@ from crystallm.errors import InputError
 from crystallm.execution.pool import Inline
 from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator, make_generator
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
+from crystallm.models.load import open_model
+from crystallm.models.model import UnreadNetwork
 from crystallm.references.options import ReferenceOptions
 from known_crystals import library
 
@@ -66,15 +69,17 @@ def test_a_network_fills_what_relatives_leave(parrot) -> None:
     assert [crystal.source.relative for crystal in second + third] == [None] * 4
 
 
-def test_the_model_is_loaded_only_where_relatives_do_not_suffice() -> None:
-    def load() -> NoReturn:
-        raise AssertionError("the model is loaded")
+def test_the_network_is_read_only_where_relatives_do_not_suffice(parrot) -> None:
+    def read() -> NoReturn:
+        raise AssertionError("the network is read")
 
+    model = replace(open_model(parrot), weights=UnreadNetwork(read))
     requests = [Request(formula="Na4Cl4", n=1), Request(formula="Ti2O7", n=1)]
-    both = CombinedGenerator(load, library(), requests, SamplingOptions())
+    both = CombinedGenerator(model, library(), requests, SamplingOptions())
+    both.check()
     (crystals,) = both.generate([0])
     assert [crystal.source.relative is not None for crystal in crystals] == [True]
-    with pytest.raises(AssertionError, match="the model is loaded"):
+    with pytest.raises(AssertionError, match="the network is read"):
         list(both.generate([1]))
 
 

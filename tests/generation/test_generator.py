@@ -137,7 +137,7 @@ def test_a_network_that_babbles_gives_broken_crystals_that_say_why():
 
 
 def test_what_is_wrong_is_said_before_a_model_is_loaded(monkeypatch):
-    monkeypatch.setattr("crystallm.models.load.load_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("crystallm.models.load.open_model", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(InputError, match="Xx is not an element"):
         crystallm.generate("Xx", model="nowhere")
     with pytest.raises(InputError, match="no space group"):
@@ -266,7 +266,7 @@ def test_python_gives_the_best_distinct_ones(model, here):
 
 
 def test_what_cannot_fill_the_group_is_said_before_a_model_is_loaded(monkeypatch):
-    monkeypatch.setattr("crystallm.models.load.load_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("crystallm.models.load.open_model", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(InputError, match="3 formula units of TiO2 cannot fill Fm-3m"):
         crystallm.generate("TiO2", z=3, space_group=225, model="nowhere")
     with pytest.raises(InputError, match="z = 'many'"):

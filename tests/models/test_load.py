@@ -14,7 +14,7 @@ import torch
 from crystallm.errors import CheckpointError, InputError
 from crystallm.models import load as models_load
 from crystallm.models.folder import save
-from crystallm.models.load import list_models, load, load_model
+from crystallm.models.load import list_models, load, load_model, open_model
 from crystallm.network.config import ModelConfig
 from crystallm.network.transformer import GPT
 
@@ -77,6 +77,41 @@ def test_missing_weights_and_names_are_refused(tmp_path: Path, folder: Path) -> 
         load(tmp_path / "run")
     with pytest.raises(InputError, match="no such dtype"):
         load(folder, dtype="int3")
+
+
+def test_the_weights_of_an_open_model_are_read_when_they_are_used() -> None:
+    calls: list[str] = []
+    model = open_model("default", device="cpu", before=lambda: calls.append("read"))
+    assert (model.name, model.config.language, calls) == ("default", "orbits", [])
+    assert model.network is model.network
+    assert calls == ["read"]
+    assert model.fingerprint == load_model("default", device="cpu").fingerprint
+
+
+def test_damaged_weights_of_an_open_model_are_refused_when_they_are_used(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models_load.WEIGHTS / "default", tmp_path / "model"))
+    (shard,) = folder.glob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:1000])
+    model = open_model(folder)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        _ = model.network
+
+
+def test_an_open_model_refuses_at_once_what_needs_no_weights(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="the network has 90 tokens"):
+        open_model(folder)
+    with pytest.raises(CheckpointError, match="no model 'nowhere'"):
+        open_model("nowhere")
+    with pytest.raises(InputError, match="no such device"):
+        open_model("default", device="abacus")
+    with pytest.raises(InputError, match="no such dtype"):
+        open_model("default", dtype="int3")
+
+
+def test_a_published_file_is_read_when_it_is_opened() -> None:
+    calls: list[str] = []
+    model = open_model(GOLDEN / "checkpoint_bias", before=lambda: calls.append("read"))
+    assert (model.config.n_embd, calls) == (48, ["read"])
 
 
 def test_devices_and_archives_that_unpack_to_far_more_are_refused(

@@ -30,4 +30,4 @@ def test_the_fingerprint_is_of_all_weights() -> None:
         with torch.no_grad():
             weights = network.get_parameter(name)
             weights[(-1,) * weights.dim()] += 1e-3
-        assert replace(model, network=network).fingerprint != model.fingerprint, name
+        assert replace(model, weights=network).fingerprint != model.fingerprint, name

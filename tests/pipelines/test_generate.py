@@ -42,6 +42,19 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "TASK_SIZE", 8)
 
 
+def test_a_crystal_of_a_known_one_needs_no_torch() -> None:
+    script = (
+        "import sys; from crystallm.cli.app import run; "
+        "code = run(['generate', 'NaCl', '-n', '1', '--json']); "
+        "print(code, {'torch', 'scipy', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    row, end = done.stdout.splitlines()
+    assert json.loads(row)["model"] == "references"
+    assert end == "0 set()"
+    assert not done.stderr
+
+
 def write_list(path: Path, n: int) -> Path:
     path.write_text("formula\n" + "".join(f"{FORMULAS[i % 5]}\n" for i in range(n)))
     return path

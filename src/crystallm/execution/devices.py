@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from crystallm.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    import torch
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -16,6 +18,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises:
         InputError: there is no such device, or it cannot be used.
     """
+    import torch
+
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -41,6 +45,8 @@ def energy_device(device: str) -> str:
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """Return the dtype of this name; "auto" is float32. Raises InputError: there is no such dtype."""
+    import torch
+
     names = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
     if isinstance(dtype, torch.dtype):
         return dtype
@@ -56,6 +62,8 @@ def device_names(text: str) -> tuple[str, ...]:
         InputError: there is no GPU, or a name is empty or occurs twice.
     """
     if text == "all":
+        import torch
+
         if not torch.cuda.is_available():
             raise InputError("device = 'all': there is no GPU here; try 'cpu' or 'auto'")
         return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
@@ -72,6 +80,8 @@ def use_threads(n: int | None) -> int:
         n: number; None: torch's own choice (`OMP_NUM_THREADS`, or else the cores that this process may run
             on), but no more than a container's share of processors.
     """
+    import torch
+
     if n is None:
         n = max(1, min(torch.get_num_threads(), math.floor(min(_cpu_quota(), 1e6))))
     if n < 1:

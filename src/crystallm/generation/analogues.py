@@ -173,14 +173,13 @@ class CombinedGenerator:
     """A share of the crystals of each request made of known ones, where it has relatives, the others sampled.
 
     Args:
-        model: loaded, or a function that loads it when it is first needed.
         selection: how many samples a request may take; by default its n.
         share: of known ones.
     """
 
     def __init__(
         self,
-        model: Model | Callable[[], Model],
+        model: Model,
         library: Library,
         requests: Sequence[Request | InterpretedRequest],
         settings: SamplingOptions,
@@ -192,8 +191,8 @@ class CombinedGenerator:
         max_atoms: int | None = None,
         executor: Executor | None = None,
     ) -> None:
-        self.library = library
-        self._model, self._selection = model, selection
+        self.model, self.library = model, library
+        self._selection = selection
         self._share, self._max_atoms = share, max_atoms
         self.settings, self.executor = settings, executor
         self.plans = interpret_all(requests, settings, max_atoms)
@@ -231,7 +230,7 @@ class CombinedGenerator:
         return made[index], self._rest(made, missing) if missing else None
 
     def crystals(self, index: int) -> Iterator[Crystal]:
-        """Yield the crystals of a request; the model is loaded after those that are made of known ones."""
+        """Yield the crystals of a request; the network is read after those that are made of known ones."""
         made, missing = self._made([index], valid=False)
         yield from made[index]
         if missing:
@@ -255,7 +254,7 @@ class CombinedGenerator:
             if shown is not None:
                 shown(0)
             sampled: Iterator[list[Crystal]] = iter(())
-            if missing:  # else the model is not even loaded
+            if missing:  # else the network is not even read
                 sampler = self._rest(made, missing)
                 sample = sampler.generate_valid if valid else sampler.generate
                 sampled = sample(range(len(missing)), progress=shown)
@@ -287,13 +286,6 @@ class CombinedGenerator:
             [self.first[i] for i in missing],
             [self.starts[i] + len(made[i]) for i in missing],
         )
-
-    @property
-    def model(self) -> Model:
-        """The model, loaded."""
-        if not isinstance(self._model, Model):
-            self._model = self._model()
-        return self._model
 
     def _sampler(
         self, plans: Sequence[InterpretedRequest], first: Sequence[int], starts: Sequence[int]

@@ -25,7 +25,6 @@ from crystallm.crystallography import space_groups
 from crystallm.errors import InputError
 from crystallm.generation import formula_units
 from crystallm.grammar import text_length
-from crystallm.sampling import sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -207,6 +206,8 @@ def _groups(
     model: Model, cell: Cell, settings: SamplingOptions
 ) -> Iterator[tuple[int, tuple[int, ...], float, float]]:
     """Yield space groups of a cell: number, prompt, weight, log-likelihood after the composition."""
+    from crystallm.sampling.sample import next_token_log_probs
+
     counts = tuple(sorted(count for _, count in cell.composition))
     context = None if model.language.slides else model.config.context
     full = settings.constraints == "full"
@@ -217,7 +218,7 @@ def _groups(
     n_composition = len(model.language.prompt(cell.composition, None))
     pair = (model.language.prompt(cell.composition, 1), model.language.prompt(cell.composition, 2))
     index = next(i for i, (one, other) in enumerate(zip(*pair, strict=True)) if one != other)
-    (rows,) = sample.next_token_log_probs(model.network, [pair[0][:index]])
+    (rows,) = next_token_log_probs(model.network, [pair[0][:index]])
     common = sum(float(rows[i - 1, pair[0][i]]) for i in range(n_composition, index))
     log_p = np.array([float(rows[-1, prompt[index]]) for prompt in prompts.values()])
     weights = _sampled(log_p, settings)

@@ -35,8 +35,6 @@ from crystallm.errors import CrystallmError
 from crystallm.generation import choices as generation_choices
 from crystallm.generation.choices import Choice
 from crystallm.grammar import factory, text_length
-from crystallm.sampling.sample import next_token_log_probs
-from crystallm.sampling.token_sampler import draw_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -165,6 +163,9 @@ def _draw(
     """
     import torch
 
+    from crystallm.sampling.sample import next_token_log_probs
+    from crystallm.sampling.token_sampler import draw_tokens
+
     grammar = _grammar(model, wanted)
     texts = [tuple(model.language.prompt())] * len(uniforms)
     open_rows = list(range(len(uniforms)))
@@ -210,6 +211,8 @@ def _with_weights(
     note: str,
 ) -> list[Choice]:
     """Return each composition as a choice, with its share of the samples."""
+    from crystallm.sampling.sample import next_token_log_probs
+
     language = model.language
     prompts = [language.prompt(found, wanted.group) for found in drawn]
     weights, likelihoods = [], []

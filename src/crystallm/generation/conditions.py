@@ -20,7 +20,6 @@ import numpy as np
 
 from crystallm.errors import InputError
 from crystallm.options import hint
-from crystallm.sampling.conditioned_network import ConditionedNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,7 +131,9 @@ def conditioned(model: Model, requested: Sequence[RequestedCondition], guidance:
     """Return a model whose probabilities are those given the middles of the requested ranges."""
     if not requested:
         return model
+    from crystallm.sampling.conditioned_network import ConditionedNetwork
+
     middles = {condition.name: (condition.low + condition.high) / 2 for condition in requested}
     values = tuple(middles.get(name) for name in model.config.conditions)
     network = ConditionedNetwork(model.network, values, guidance)
-    return replace(model, network=cast("GPT", network))
+    return replace(model, weights=cast("GPT", network))

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystallm.grammar import factory, text_length
-from crystallm.sampling.sample import next_token_log_probs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +67,8 @@ def likely(
 
 def _plausible(model: Model, formulas: Sequence[Sequence[CellPrompt]]) -> list[list[CellPrompt]]:
     """Return the cells of each formula whose first count is likely enough."""
+    from crystallm.sampling.sample import next_token_log_probs
+
     prompts = [[prompt for _, prompt in cells] for cells in formulas]
     indices = [
         next((i for i, tokens in enumerate(zip(*some, strict=False)) if len(set(tokens)) > 1), len(some[0]))
@@ -90,6 +91,8 @@ def _plausible(model: Model, formulas: Sequence[Sequence[CellPrompt]]) -> list[l
 def _sequence_log_probs(model: Model, prompts: Sequence[list[int]]) -> list[tuple[float, Tensor]]:
     """Return the log-probability of each prompt after its first token, and of all next tokens, (V,)."""
     import torch
+
+    from crystallm.sampling.sample import next_token_log_probs
 
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
     texts = [prompts[i] for i in order]

@@ -126,7 +126,7 @@ def generate(
             of its range.
         CheckpointError: there is no such model.
     """
-    from crystallm.models.load import load_model
+    from crystallm.models.load import open_model
     from crystallm.models.model import Model
 
     formulas = list(formula) if isinstance(formula, (list, tuple)) else [formula]
@@ -160,7 +160,7 @@ def generate(
     library = library_of(known)
     network = model if isinstance(model, Model) and known.crystals_from != "references" else None
     if known.crystals_from != "references" and network is None:
-        network = load_model(settings.model, device=settings.device, dtype=settings.dtype)
+        network = open_model(settings.model, device=settings.device, dtype=settings.dtype)
     if template is not None:
         from crystallm.generation import template as templates
 

@@ -25,7 +25,6 @@ from crystallm.grammar import factory
 from crystallm.models.model import Model
 from crystallm.references.library import Library
 from crystallm.references.reading.tokens import RelativesReader
-from crystallm.sampling import sample as sampling
 from crystallm.sampling import sequence
 
 LOG = logging.getLogger(__name__)
@@ -150,8 +149,7 @@ class Generator:
 
         Returns:
             An iterator over the lists of crystals, one per request, in the order of `indices`: all samples up
-            to the last valid one that was needed, or to the limit of the selection. They do not depend on how
-            many were sampled at a time.
+            to the last valid one that was needed, or to the limit of the selection, however many at a time.
 
         Raises:
             InputError: while iterating, if there is no grammar for a request.
@@ -193,10 +191,12 @@ class Generator:
         self, pairs: Pairs, progress: Callable[[int], None] | None = None, n_urgent: int = 0
     ) -> Iterator[Crystal]:
         """Yield the crystal of each (index of a request, number of the sample in it)."""
+        from crystallm.sampling.sample import sample_stream
+
         chosen: list[Choice] = []
         requests = self._sequences(pairs, chosen)
         first = list(itertools.islice(requests, 1))  # raises at once
-        samples = sampling.sample_stream(
+        samples = sample_stream(
             self.model.network,
             itertools.chain(first, requests),
             n=len(pairs),
@@ -225,14 +225,15 @@ class Generator:
     ) -> list[tuple[sequence.SequenceRequest, Callable[[sequence.Sample], Crystal]]]:
         """Return the samples of a request, to be sampled elsewhere, and what makes a crystal of each.
 
-        Raises:
-            InputError: there is no grammar for the request, or its sequences cannot be sampled.
+        Raises InputError: there is no grammar for the request, or its sequences cannot be sampled.
         """
+        from crystallm.sampling.sample import check_request
+
         pairs = [(index, self.starts[index] + j) for j in range(self.plans[index].request.n)]
         choices: list[Choice] = []
         requests = list(self._sequences(pairs, choices))
         for request in {request.prompt: request for request in requests}.values():
-            sampling.check_request(self.model.network, request)
+            check_request(self.model.network, request)
         return [
             (request, partial(self.crystal, choice))
             for request, choice in zip(requests, choices, strict=True)

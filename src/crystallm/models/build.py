@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 from torch.overrides import TorchFunctionMode
 
 from crystallm.errors import CheckpointError
-from crystallm.network.config import ModelConfig
+from crystallm.models.stored_config import parse_config
 from crystallm.network.transformer import GPT
 
 if TYPE_CHECKING:
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from crystallm.network.config import ModelConfig
 
 
 # Prefixes of parameter names from torch.compile and data-parallel training.
@@ -103,30 +103,6 @@ def _check_state(expected: Mapping[str, Tensor], state: dict[str, Tensor], path:
             )
         if not state[name].is_floating_point():
             raise CheckpointError(f"{path}: {name} holds {state[name].dtype}, not floating-point numbers")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise CheckpointError if the file has none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} must hold a JSON object")
-    return content
-
-
-def parse_config(fields: Mapping[str, Any], path: Path) -> ModelConfig:
-    """Validate the fields of a config; raise CheckpointError if they are invalid."""
-    try:
-        return ModelConfig.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        value = f" ({first['input']!r})" if field and not isinstance(first["input"], dict) else ""
-        raise CheckpointError(f"{path}: {field + value + ': ' if field else ''}{first['msg']}") from error
 
 
 def _check_packed(path: Path) -> None:

@@ -19,7 +19,15 @@ import torch
 
 from crystallm.errors import CheckpointError, CrystallmError
 from crystallm.models import huggingface
-from crystallm.models.build import WRAPPERS, parse_config, read_json
+from crystallm.models.build import WRAPPERS
+from crystallm.models.stored_config import (
+    CARD_FILE,
+    CONFIG_FILE,
+    INDEX_FILE,
+    is_huggingface,
+    parse_config,
+    read_json,
+)
 from crystallm.storage.files import write_json
 
 if TYPE_CHECKING:
@@ -33,10 +41,6 @@ if TYPE_CHECKING:
 
 SHARD_BYTES = 15_000_000
 _HEADER_BYTES = 200_000  # reserved in each shard for the names of its tensors
-CONFIG_FILE = "config.json"
-INDEX_FILE = "model.safetensors.index.json"
-CARD_FILE = "card.json"
-PUBLISHED_FILE = "ckpt.pt"
 _OWN_FILE = re.compile(
     r"config\.json|card\.json|model\.safetensors\.index\.json|model-\d+-of-\d+\.safetensors"
 )
@@ -108,7 +112,7 @@ def read_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         remedy = f"name {trained}" if (trained / CONFIG_FILE).is_file() else "not a folder of weights"
         raise CheckpointError(f"{folder} holds no {CONFIG_FILE}: {remedy}")
     content = read_json(folder / CONFIG_FILE)
-    if huggingface.is_huggingface(content):
+    if is_huggingface(content):
         return huggingface.read(folder)
     config = parse_config(content, folder / CONFIG_FILE)
     shards = read_json(folder / INDEX_FILE).get("weight_map")

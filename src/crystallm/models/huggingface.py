@@ -23,7 +23,7 @@ import torch
 from pydantic import ValidationError
 
 from crystallm.errors import CheckpointError, CrystallmError, InputError, one_line
-from crystallm.models.build import read_json
+from crystallm.models.stored_config import CONFIG_FILE, read_json
 from crystallm.network.config import LAYER_NORM_EPS, MAX_LAYERS, ROTARY_BASE, ModelConfig
 from crystallm.options import error_line
 from crystallm.storage.files import write_json
@@ -36,15 +36,10 @@ if TYPE_CHECKING:
 
     from crystallm.models.model import Model
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 OWN = "crystallm"
 """Key of our own config."""
 LAYERS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-
-
-def is_huggingface(config: Mapping[str, Any]) -> bool:
-    """Return whether a config.json is of Hugging Face's form."""
-    return "model_type" in config
 
 
 def write(model: Model, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None) -> Path:

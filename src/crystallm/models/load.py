@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING
 from crystallm.errors import CheckpointError
 from crystallm.execution.devices import resolve_device, resolve_dtype
 from crystallm.language import get_language
-from crystallm.models import download, hub, huggingface
-from crystallm.models.build import build, parse_config, read_json, read_published
-from crystallm.models.folder import CARD_FILE, CONFIG_FILE, PUBLISHED_FILE, read_folder
-from crystallm.models.model import Model
+from crystallm.models import download, hub
+from crystallm.models.model import Model, UnreadNetwork
+from crystallm.models.stored_config import (
+    CARD_FILE,
+    CONFIG_FILE,
+    PUBLISHED_FILE,
+    is_huggingface,
+    parse_config,
+    read_json,
+)
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     import torch
 
@@ -54,18 +61,59 @@ def load_model(
     """
     path = find(path_or_name)
     network = load(path, device=device, dtype=dtype)
-    language = get_language(network.config.language)
+    return _model(path_or_name, path, network, network.config)
+
+
+def open_model(
+    path_or_name: str | os.PathLike[str] = "default",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    before: Callable[[], object] | None = None,
+) -> Model:
+    """Open a model; the weights of a folder of ours are read when its network is first used.
+
+    Config and language are read now, without torch, whose import takes a second.
+
+    Args:
+        path_or_name: as for `load_model`; so are device and dtype.
+        before: called once, before the weights are read.
+
+    Raises:
+        CheckpointError: as `load_model`; what is wrong with weights is raised when these are read.
+        InputError: there is no such device or dtype.
+    """
+    if device not in {"auto", "cpu"} or dtype != "auto":
+        resolve_device(device), resolve_dtype(dtype)
+    path = find(path_or_name)
+
+    def read() -> GPT:
+        if before is not None:
+            before()
+        return load(path, device=device, dtype=dtype)
+
+    config = stored_config(path)
+    if config is not None:
+        return _model(path_or_name, path, UnreadNetwork(read), config)
+    network = read()
+    return _model(path_or_name, path, network, network.config)
+
+
+def _model(
+    given: str | os.PathLike[str], path: Path, weights: GPT | UnreadNetwork, config: ModelConfig
+) -> Model:
+    """Return a model with its language, card and name; raise CheckpointError if the language has changed."""
+    language = get_language(config.language)
     n_tokens = len(language.vocabulary())
-    if n_tokens != network.config.vocab_size:
+    if n_tokens != config.vocab_size:
         raise CheckpointError(
-            f"{path}: the network has {network.config.vocab_size} tokens, its language "
-            f"{network.config.language!r} has {n_tokens}; use the version that saved the weights"
+            f"{path}: the network has {config.vocab_size} tokens, its language {config.language!r} has "
+            f"{n_tokens}; use the version that saved the weights"
         )
     card = read_json(path / CARD_FILE) if (path / CARD_FILE).is_file() else {}
-    given = str(path_or_name)
-    is_name = path.parent == WEIGHTS or given.startswith(hub.PREFIX) or given in download.names()
-    name = given if is_name else path.resolve().name
-    return Model(name=name, network=network, language=language, config=network.config, card=card)
+    is_name = path.parent == WEIGHTS or str(given).startswith(hub.PREFIX) or str(given) in download.names()
+    name = str(given) if is_name else path.resolve().name
+    return Model(name=name, weights=weights, language=language, config=config, card=card)
 
 
 def find(path_or_name: str | os.PathLike[str]) -> Path:
@@ -96,6 +144,8 @@ def language_of(path_or_name: str | os.PathLike[str]) -> str:
     Raises:
         CheckpointError: there is no such model, or its config is damaged.
     """
+    from crystallm.models import huggingface
+
     config = stored_config(path_or_name)
     if config is not None:
         return config.language
@@ -113,7 +163,7 @@ def stored_config(path_or_name: str | os.PathLike[str]) -> ModelConfig | None:
     if not path.is_file():
         return None
     content = read_json(path)
-    return None if huggingface.is_huggingface(content) else parse_config(content, path)
+    return None if is_huggingface(content) else parse_config(content, path)
 
 
 def list_models() -> list[str]:
@@ -147,6 +197,9 @@ def load(
         path /= PUBLISHED_FILE
     if not path.is_dir() and not path.is_file():
         raise CheckpointError(f"{str(path)!r} is a device or a pipe: give a file or a folder")
+    from crystallm.models.build import build, read_published
+    from crystallm.models.folder import read_folder
+
     options = resolve_device(device), resolve_dtype(dtype)
     if path.is_file() and path.name.endswith(ARCHIVES):
         with tempfile.TemporaryDirectory() as folder:

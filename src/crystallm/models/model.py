@@ -8,9 +8,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from crystallm.language import Language
     from crystallm.network.config import ModelConfig
     from crystallm.network.transformer import GPT
+
+
+@dataclass(frozen=True)
+class UnreadNetwork:
+    """A network whose weights are not read yet."""
+
+    read: Callable[[], GPT]
 
 
 @dataclass(frozen=True)
@@ -19,14 +28,19 @@ class Model:
 
     name: str
     """Name of the bundled model, or of its file or folder."""
-    network: GPT
-    """In evaluation mode."""
+    weights: GPT | UnreadNetwork
+    """The network, or what reads it."""
     language: Language
     """Encodes structures as tokens of the network and decodes them."""
     config: ModelConfig
     """Shape of the network."""
     card: dict[str, Any] = field(default_factory=dict)
     """Content of `card.json` beside the weights: data, licences, figures. Empty if there is none."""
+
+    @cached_property
+    def network(self) -> GPT:
+        """The network in evaluation mode, read when it is first used; raises as `load_model`."""
+        return self.weights.read() if isinstance(self.weights, UnreadNetwork) else self.weights
 
     @cached_property
     def fingerprint(self) -> str:

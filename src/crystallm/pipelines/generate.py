@@ -20,7 +20,7 @@ from crystallm.execution.devices import device_names, use_threads
 from crystallm.execution.place import ExecutionOptions, open_place
 from crystallm.execution.progress import Progress, no_progress
 from crystallm.execution.resumable import UnitResult, run_units
-from crystallm.generation import template
+from crystallm.generation import analogues, template
 from crystallm.generation.analogues import library_of, make_generator, resolve_source
 from crystallm.generation.choices import Choice, spread
 from crystallm.generation.interpretation import interpret
@@ -79,7 +79,8 @@ def run(
     if options.out is not None:
         files.check_place(options.out)
     known = resolve_source(known, sampling.model, usable=single is None or single.formula is not None)
-    model, survey = _survey(requests, sampling, selection, place, known=known, progress=progress)
+    model = _open_model(sampling, place, known, options.threads)
+    survey = _survey(requests, model, sampling, selection, known=known, progress=progress)
     run = _Run(requests, single, sampling, selection, options, place, model, survey, known)
     return run.generate(progress)
 
@@ -108,7 +109,6 @@ def _place(sampling: SamplingOptions, execution: ExecutionOptions, options: Gene
         raise InputError(
             f"threads = {options.threads} are those of this process, workers have one: leave it out"
         )
-    use_threads(options.threads)
     return _Place(execution.cluster, workers, devices)
 
 
@@ -176,23 +176,28 @@ def _read_text(path: Path) -> str:
         raise CrystallmError(f"{str(path)!r} cannot be read: {error}") from error
 
 
+def _open_model(
+    sampling: SamplingOptions, place: _Place, known: ReferenceOptions, threads: int | None
+) -> Model | None:
+    """Open the model, unless only known crystals are used."""
+    if known.crystals_from == "references":
+        return None
+    # Workers may have a GPU where this machine has none: here the model only checks requests.
+    device = sampling.device if place.here else "cpu"
+    set_threads = partial(use_threads, threads)
+    return load.open_model(sampling.model, device=device, dtype=sampling.dtype, before=set_threads)
+
+
 def _survey(
     requests: Requests,
+    model: Model | None,
     sampling: SamplingOptions,
     selection: SelectionOptions,
-    place: _Place,
     *,
     known: ReferenceOptions,
     progress: Progress,
-) -> tuple[Model | None, request_files.Survey]:
-    """Load the model, unless only known crystals are used, and check every request with it."""
-    # Workers may have a GPU where this machine has none: here the model only checks requests.
-    device = sampling.device if place.here else "cpu"
-    model = (
-        None
-        if known.crystals_from == "references"
-        else load.load_model(sampling.model, device=device, dtype=sampling.dtype)
-    )
+) -> request_files.Survey:
+    """Read every request and check it with the model."""
     library = library_of(known)
     numbers = itertools.count(1)
     missing = None if selection.hull is None else MissingElements(Path(selection.hull))
@@ -208,7 +213,7 @@ def _survey(
         survey = request_files.survey(requests(check))
     if missing is not None and missing.said:
         LOG.warning("%s", missing.said)
-    return model, survey
+    return survey
 
 
 @dataclass(frozen=True)
@@ -240,12 +245,17 @@ class _Run:
         requests = request_files.unchanged(self.requests(lambda _: None), self.survey)
         return blocks.split(requests, self.selection, blocks.block_size(self.survey.n_crystals))
 
-    def note(self) -> str:
-        """Describe how the single request was interpreted; "" for a file of requests."""
+    def note(self, rows: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Describe how the single request was interpreted; "" for a file of requests.
+
+        Args:
+            rows: of its crystals. Where all are made of known ones, the network is not even read.
+        """
         if self.single is None:
             return ""
+        sampled = not rows or any(row["model"] != analogues.NAME for row in rows)
         generator = make_generator(
-            self.model,
+            self.model if sampled else None,
             [self.single],
             self.sampling,
             self.selection,
@@ -277,8 +287,11 @@ class _Run:
 
     def generate(self, progress: Progress) -> GenerateResult:
         """Sample, check, rank and store the crystals of all blocks that the folder lacks."""
-        large = self.large and self.options.out is not None
-        folder = RunFolder(self.options.out, self.configuration(), table.COLUMNS, parted=large)
+        out = self.options.out
+        large = self.large and out is not None
+        # Without a folder nothing is compared: the fingerprint of the weights would read them.
+        configuration = {} if out is None else self.configuration()
+        folder = RunFolder(out, configuration, table.COLUMNS, parted=large)
         run_units(
             self.split(),
             self._sample,
@@ -294,7 +307,8 @@ class _Run:
             return GenerateResult(folder.stream, folder.summary(), self.note, large=True)
         folder.finish()
         rows = folder.rows()
-        return GenerateResult(lambda: rows, count_rows(rows, self.selection), self.note, large=False)
+        note = partial(self.note, rows)
+        return GenerateResult(lambda: rows, count_rows(rows, self.selection), note, large=False)
 
     def _sample(
         self, units: Iterator[tuple[int, blocks.RequestBlock]], advance: Callable[[int], None]

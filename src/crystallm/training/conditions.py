@@ -8,9 +8,8 @@ import numpy as np
 
 from crystallm.datasets import shards
 from crystallm.errors import InputError
-from crystallm.models.build import parse_config, read_json
-from crystallm.models.folder import CONFIG_FILE
 from crystallm.models.load import stored_config
+from crystallm.models.stored_config import CONFIG_FILE, parse_config, read_json
 from crystallm.network.config import ConditionScale
 from crystallm.training.state import LAST
 

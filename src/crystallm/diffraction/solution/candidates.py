@@ -11,6 +11,7 @@ from crystallm.errors import InputError
 from crystallm.generation.analogues import AnalogueGenerator, CombinedGenerator
 from crystallm.generation.generator import Generator
 from crystallm.generation.request import Request, SamplingOptions, with_default_z
+from crystallm.models.load import open_model
 from crystallm.references.load import load_library
 
 if TYPE_CHECKING:
@@ -119,24 +120,18 @@ def candidates_of(
     """Return at most n candidates of a formula: made of known crystals, then sampled.
 
     Args:
-        model: that samples; None: the one of the options, loaded when it is needed.
+        model: that samples; None: the one of the options, its network read when it is needed.
 
     Raises:
         InputError: an impossible request.
         CrystallmError: a library or a model cannot be loaded.
     """
     asked = [request.model_copy(update={"n": n})]
-
-    def load() -> Model:
-        from crystallm.models.load import load_model
-
-        if model is not None:
-            return model
-        return load_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
-
-    if known.crystals_from == "network":
-        return iter(next(Generator(load(), asked, sampling, executor=executor).generate([0])))
-    library = load_library(known.references)
     if known.crystals_from == "references":
-        return iter(next(AnalogueGenerator(library, asked, sampling, executor=executor).generate([0])))
-    return CombinedGenerator(load, library, asked, sampling, share=SHARE, executor=executor).crystals(0)
+        analogues = AnalogueGenerator(load_library(known.references), asked, sampling, executor=executor)
+        return iter(next(analogues.generate([0])))
+    model = model or open_model(sampling.model, device=sampling.device, dtype=sampling.dtype)
+    if known.crystals_from == "network":
+        return iter(next(Generator(model, asked, sampling, executor=executor).generate([0])))
+    library = load_library(known.references)
+    return CombinedGenerator(model, library, asked, sampling, share=SHARE, executor=executor).crystals(0)
