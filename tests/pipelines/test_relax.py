@@ -11,6 +11,7 @@ from pyarrow import parquet
 from pymatgen.core import Lattice, Structure
 
 from crystallm.cli import app
+from crystallm.energy.calculations import relax_many
 from crystallm.pipelines.relax import COLUMNS
 from crystallm.sources import collection
 
@@ -78,6 +79,23 @@ def test_a_collection_is_relaxed_and_a_killed_run_goes_on(crystallm, tmp_path, m
     code, _, err = crystallm(*asked, "--fmax", "0.5")
     assert code == 2
     assert "out holds another run (fmax was 0.05, now 0.5)" in err
+
+
+def test_equal_texts_are_relaxed_once_for_all_their_crystals(crystallm, tmp_path, monkeypatch):
+    relaxed: list[str] = []
+
+    def count(texts, *args, **how):
+        texts = list(texts)
+        relaxed.extend(texts)
+        return relax_many(texts, *args, **how)
+
+    monkeypatch.setattr("crystallm.pipelines.relax.relax_many", count)
+    shutil.copy("cifs/rocksalt.cif", "cifs/twin.cif")
+    assert crystallm("relax", "cifs", *OPTIONS, "--keep-symmetry", "--quiet", "--out", "out")[0] == 0
+    rows = {row["id"]: row for row in parquet.read_table("out/results.parquet").to_pylist()}
+    assert len(relaxed) == len(set(relaxed)) == 4  # the two others are no crystals
+    assert rows["twin"] == rows["rocksalt"] | {"id": "twin", "file": "twin.cif"}
+    assert (tmp_path / "out" / "cifs" / "twin.cif").read_text() == rows["rocksalt"]["cif"]
 
 
 def test_crystals_of_a_run_keep_the_names_of_their_files(crystallm, tmp_path):

@@ -130,45 +130,39 @@ class _Crystals:
     device: str
 
     def relax(self, units: Iterator[tuple[int, Entry]], _: Callable[[int], None]) -> Generator[UnitResult]:
-        """Yield the row of each crystal as it is relaxed; first those that can be read."""
+        """Yield the row of each crystal as it is relaxed, those of equal texts once for all of them."""
         related = RelativeEnergies(
             self.options.energy,
             formation=self.options.formation_energy,
             hull=self.options.hull,
             device=self.device,
         )
-        drawn: list[tuple[int, Entry]] = []
-        unread: list[UnitResult] = []
-
-        def texts() -> Iterator[str]:
-            for number, entry in units:
-                if entry.text is None:
-                    unread.append(UnitResult(number, [_failed(entry.id, f"not read: {entry.problem}")]))
-                else:
-                    drawn.append((number, entry))
-                    yield entry.text
-
+        equal: dict[str, list[tuple[int, Entry]]] = {}
+        for number, entry in units:
+            if entry.text is None:
+                yield UnitResult(number, [_failed(entry.id, f"not read: {entry.problem}")])
+            else:
+                equal.setdefault(entry.text, []).append((number, entry))
+        groups = list(equal.values())
         for i, result in relax_many(
-            texts(),
+            equal,
             self.options.energy,
             self.relaxation_options,
             device=self.device,
             n_workers=self.workers,
             seconds=self.options.timeout,
         ):
-            number, entry = drawn[i]
-            name = entry.id
             if isinstance(result, Failure):
-                yield UnitResult(number, [_failed(name, result.reason)])
+                yield from (UnitResult(n, [_failed(entry.id, result.reason)]) for n, entry in groups[i])
                 continue
-            file = self.names.file(number, name)
-            row = _row(file, name, result)
-            row["note"] = "; ".join(note for note in (entry.note, result.note) if note)
-            row |= related.columns(result.structure.composition, result.energy)
-            self._write_trajectory(file, result)
-            # With `best`, those that get a file are selected when all are relaxed.
-            yield UnitResult(number, [row], {} if self.options.best else {row["file"]: row["cif"]})
-        yield from unread
+            common = _row(result) | related.columns(result.structure.composition, result.energy)
+            for number, entry in groups[i]:
+                file = self.names.file(number, entry.id)
+                note = "; ".join(note for note in (entry.note, result.note) if note)
+                row = common | {"id": entry.id, "file": f"{file}.cif", "note": note}
+                self._write_trajectory(file, result)
+                # With `best`, those that get a file are selected when all are relaxed.
+                yield UnitResult(number, [row], {} if self.options.best else {row["file"]: row["cif"]})
 
     def _write_trajectory(self, file: str, relaxed: Relaxed) -> None:
         if relaxed.trajectory:
@@ -180,11 +174,11 @@ class _Crystals:
             self.folder.write_file(f"trajectories/{file}.extxyz", text.encode())
 
 
-def _row(file: str, name: str, relaxed: Relaxed) -> Row:
+def _row(relaxed: Relaxed) -> Row:
+    """Return the columns of a relaxed crystal that do not depend on its name."""
     before, after = relaxed.before, relaxed.structure
     group_before, group = relaxation.space_group(before), relaxation.space_group(after)
     return dict.fromkeys(COLUMNS) | {
-        "id": name,
         "formula": formula.of_atoms(after.composition.get_el_amt_dict()),
         "n_atoms": len(after),
         "energy_before": relaxed.energy_before,
@@ -197,7 +191,6 @@ def _row(file: str, name: str, relaxed: Relaxed) -> Row:
         "space_group_number": None if group is None else group[1],
         "volume_per_atom_before": before.volume / len(before),
         "volume_per_atom": after.volume / len(after),
-        "file": f"{file}.cif",
         "cif": relaxation.to_cif(after),
     }
 
