@@ -31,3 +31,12 @@ def test_there_is_no_other_command():
     with pytest.raises(AttributeError):
         command_loader.anything  # noqa: B018 - it raises
     assert "benchmark" in make_app([])
+
+
+def test_the_help_of_a_command_is_that_of_cyclopts(capsys):
+    pages = []
+    for words in (["models", "--help"], None):  # with None the command is one of cyclopts' own
+        make_app(words)(["models", "--help"], result_action="return_value")
+        pages.append(capsys.readouterr().out)
+    assert "--fetch" in pages[0]
+    assert pages[0] == pages[1]

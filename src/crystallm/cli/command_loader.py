@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App
+from cyclopts import App, ArgumentCollection
 
 from crystallm.errors import install
 
@@ -58,6 +58,20 @@ GROUPS = {"benchmark": BENCHMARK, "references": "Make libraries of known crystal
 """Commands that have commands of their own, with their help."""
 
 
+HELP = {"--help", "-h"}
+
+
+class HelpApp(App):
+    """A command whose help is printed: its arguments are assembled once, not three times as by cyclopts."""
+
+    def assemble_argument_collection(self, **_: Any) -> ArgumentCollection:
+        """Return all arguments of the command, with their help."""
+        if "arguments" not in vars(self):
+            vars(self)["arguments"] = super().assemble_argument_collection(parse_docstring=True)
+        arguments: ArgumentCollection = vars(self)["arguments"]
+        return arguments
+
+
 def add_commands(app: App, commands: dict[str, str], words: Sequence[str] | None) -> None:
     """Add commands to an app, to be imported when they are used.
 
@@ -72,6 +86,11 @@ def add_commands(app: App, commands: dict[str, str], words: Sequence[str] | None
             group = group_app(name, words[1:])
             group.sort_key = order
             app.command(group)
+            continue
+        if words is not None and dashed == used and HELP.intersection(words):
+            command = HelpApp(name=dashed, help_format="plaintext", sort_key=order)
+            command.default(__getattr__(name))
+            app.command(command)
             continue
         short = None if used in (None, dashed) else summary(module, name)
         app.command(f"{__name__}:{name}", name=dashed, help=short, sort_key=order)
