@@ -78,7 +78,7 @@ def check_count(symbol: str, count: int) -> None:
         raise InputError(f"{count} atoms of {symbol} in a cell: this language has 1 to {MAX_COUNT}")
 
 
-def factor_of(steps: int) -> float:
+def factor_of(steps: float) -> float:
     """Return the factor of a number of steps."""
     return math.exp(steps / SCALE)
 
