@@ -71,10 +71,10 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere():
     site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
     listed = re.findall(r"'([\w/-]+\.md)'", str(site["project"]["nav"]))
     assert sorted(listed) == PAGES
-    for page in PAGES:
-        text = (DOCS / page).read_text(encoding="utf-8")
-        for target, anchor in re.findall(r"\]\(([^)#:\s]+\.(?:md|png))(?:#([^)]*))?\)", text):
-            path = (DOCS / page).parent.joinpath(target)
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(DOCS / name for name in PAGES)]:
+        text = page.read_text(encoding="utf-8")
+        for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^):]*))?\)", text):
+            path = page.parent.joinpath(target) if target else page
             assert path.exists(), (page, target)
             assert not anchor or anchor in anchors(path), (page, target, anchor)
 
