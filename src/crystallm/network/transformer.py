@@ -168,7 +168,7 @@ class GPT(nn.Module):
     def compile_blocks(self) -> GPT:
         """Compile the blocks with torch.compile, all as one, for rows and tokens of any number.
 
-        Whole networks take many minutes, as each window size is compiled anew.
+        A whole network takes many minutes, since each size of its input is compiled again.
         """
         for block in self.transformer.h:
             block.compile(dynamic=True)
