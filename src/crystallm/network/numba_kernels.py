@@ -21,7 +21,7 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered
-_FAST = _REORDER | {"nnan", "ninf"}  # and NaN need not be preserved
+FAST = _REORDER | {"nnan", "ninf"}  # and NaN need not be preserved
 _UNROLL = 4  # tokens of a run, or columns, processed together
 _CACHE_LINE = 64  # bytes
 _LOG2_E = np.float32(1.44269504)
@@ -31,7 +31,7 @@ _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _EXP5, _EXP4, _EXP3 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
 _EXP2, _EXP1, _EXP0 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
 _MIN_EXP = np.float32(-87.0)  # smallest x for which exp(x) is a normal float32
-_LOWEST = np.float32(-3e38)
+LOWEST = np.float32(-3e38)
 
 
 @intrinsic
@@ -51,7 +51,7 @@ def _bits_of(_: Any, number: Any) -> Any:
 
 
 @intrinsic
-def _prefetch(_: Any, address: Any) -> Any:
+def prefetch(_: Any, address: Any) -> Any:
     """Prefetch a cache line. An invalid address is no error."""
 
     def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
@@ -66,20 +66,20 @@ def _prefetch(_: Any, address: Any) -> Any:
     return types.void(types.int64), generate
 
 
-def _inline(function: Any) -> Any:
+def inlined(function: Any) -> Any:
     """Compile a function that is called by compiled functions only."""
-    return njit(fastmath=_FAST, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")(function)
+    return njit(fastmath=FAST, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")(function)
 
 
-def _to_float(stored: Any) -> Any:
+def to_float(stored: Any) -> Any:
     """Convert a stored number to float32."""
 
 
-def _from_float(number: Any, like: Any) -> Any:
+def from_float(number: Any, like: Any) -> Any:
     """Convert a float32 to the stored type of `like`, rounding half to even."""
 
 
-@overload(_to_float, inline="always")
+@overload(to_float, inline="always")
 def _to_float_impl(stored: Any) -> Any:
     def widened(stored: Any) -> Any:
         return _float_of(np.uint32(stored) << np.uint32(16))
@@ -90,7 +90,7 @@ def _to_float_impl(stored: Any) -> Any:
     return widened if stored == types.uint16 else same
 
 
-@overload(_from_float, inline="always")
+@overload(from_float, inline="always")
 def _from_float_impl(number: Any, like: Any) -> Any:
     def rounded(number: Any, like: Any) -> Any:
         bits = _bits_of(number)
@@ -103,8 +103,8 @@ def _from_float_impl(number: Any, like: Any) -> Any:
     return rounded if like == types.uint16 else same
 
 
-@_inline
-def _exp(x: Any) -> Any:
+@inlined
+def exponential(x: Any) -> Any:
     """Compute exp(x) of a float32 x <= 0, with a relative error of about 2e-7."""
     x = max(x, _MIN_EXP)
     n = np.floor(x * _LOG2_E + np.float32(0.5))
@@ -113,19 +113,19 @@ def _exp(x: Any) -> Any:
     return (p * r * r + r + np.float32(1)) * _float_of(np.uint32(np.int32(n) + 127) << np.uint32(23))
 
 
-@_inline
+@inlined
 def _softmax(scores: Any, width: int) -> Any:
     """Replace scores (W) by exp(score - max) in place and return 1 / their sum."""
-    highest, total = _LOWEST, np.float32(0)
+    highest, total = LOWEST, np.float32(0)
     for j in range(width):
         highest = max(highest, scores[j])
     for j in range(width):
-        scores[j] = _exp(scores[j] - highest)
+        scores[j] = exponential(scores[j] - highest)
         total += scores[j]
     return np.float32(1) / total
 
 
-@_inline
+@inlined
 def _append_keys(
     qkv: Any, rotation: Any, first: int, n_tokens: int, row: int, before: int, keys: Any, values: Any
 ) -> None:
@@ -139,9 +139,9 @@ def _append_keys(
             if rotation.shape[1]:
                 for d in range(half):
                     cosine, sine = rotation[0, token, d], rotation[1, token, d]
-                    left, right = _to_float(qkv[token, 1, h, d]), _to_float(qkv[token, 1, h, d + half])
-                    keys[row, h, column, d] = _from_float(left * cosine - right * sine, like)
-                    keys[row, h, column, d + half] = _from_float(right * cosine + left * sine, like)
+                    left, right = to_float(qkv[token, 1, h, d]), to_float(qkv[token, 1, h, d + half])
+                    keys[row, h, column, d] = from_float(left * cosine - right * sine, like)
+                    keys[row, h, column, d + half] = from_float(right * cosine + left * sine, like)
             else:
                 for d in range(n_dims):
                     keys[row, h, column, d] = qkv[token, 1, h, d]
@@ -149,8 +149,8 @@ def _append_keys(
                 values[row, h, column, d] = qkv[token, 2, h, d]
 
 
-@_inline
-def _rotate_query(qkv: Any, rotation: Any, token: int, h: int, query: Any, i: int) -> None:
+@inlined
+def rotate_query(qkv: Any, rotation: Any, token: int, h: int, query: Any, i: int) -> None:
     """Write a token's rotated query (D), divided by sqrt(D)."""
     n_dims = qkv.shape[3]
     half = n_dims // 2
@@ -158,15 +158,15 @@ def _rotate_query(qkv: Any, rotation: Any, token: int, h: int, query: Any, i: in
     if rotation.shape[1]:
         for d in range(half):
             cosine, sine = rotation[0, token, d] * scale, rotation[1, token, d] * scale
-            left, right = _to_float(qkv[token, 0, h, d]), _to_float(qkv[token, 0, h, d + half])
+            left, right = to_float(qkv[token, 0, h, d]), to_float(qkv[token, 0, h, d + half])
             query[i, d] = left * cosine - right * sine
             query[i, d + half] = right * cosine + left * sine
     else:
         for d in range(n_dims):
-            query[i, d] = _to_float(qkv[token, 0, h, d]) * scale
+            query[i, d] = to_float(qkv[token, 0, h, d]) * scale
 
 
-@_inline
+@inlined
 def _attend_one(
     queries: Any,
     keys: Any,
@@ -182,18 +182,18 @@ def _attend_one(
     """Compute the attention (D) of one token over the first columns of a head; prefetch from `follows`."""
     n_dims = queries.shape[1]
     step = n_dims * keys.itemsize
-    highest = _LOWEST
+    highest = LOWEST
     for j in range(width):
         score = np.float32(0)
         for d in range(n_dims):
-            score += queries[0, d] * _to_float(keys[row, h, j, d])
+            score += queries[0, d] * to_float(keys[row, h, j, d])
         scores[0, j] = score
         highest = max(highest, score)
         for line in range(0, step, _CACHE_LINE):
-            _prefetch(address + j * step + line)
+            prefetch(address + j * step + line)
     total = np.float32(0)
     for j in range(width):
-        share = _exp(scores[0, j] - highest)
+        share = exponential(scores[0, j] - highest)
         scores[0, j] = share
         total += share
     share = np.float32(1) / total
@@ -204,22 +204,22 @@ def _attend_one(
         a, b, c, e = scores[0, j], scores[0, j + 1], scores[0, j + 2], scores[0, j + 3]
         for d in range(n_dims):
             result[0, d] += (
-                a * _to_float(values[row, h, j, d])
-                + b * _to_float(values[row, h, j + 1, d])
-                + c * _to_float(values[row, h, j + 2, d])
-                + e * _to_float(values[row, h, j + 3, d])
+                a * to_float(values[row, h, j, d])
+                + b * to_float(values[row, h, j + 1, d])
+                + c * to_float(values[row, h, j + 2, d])
+                + e * to_float(values[row, h, j + 3, d])
             )
         for line in range(0, _UNROLL * step, _CACHE_LINE):
-            _prefetch(follows + j * step + line)
+            prefetch(follows + j * step + line)
     for j in range(even, width):
         a = scores[0, j]
         for d in range(n_dims):
-            result[0, d] += a * _to_float(values[row, h, j, d])
+            result[0, d] += a * to_float(values[row, h, j, d])
     for d in range(n_dims):
         result[0, d] *= share
 
 
-@_inline
+@inlined
 def _attend_four(queries: Any, keys: Any, values: Any, width: int, scores: Any, result: Any) -> None:
     """Compute the attention (4, D) of four consecutive tokens, the last of which sees `width` columns."""
     n_dims = queries.shape[1]
@@ -228,7 +228,7 @@ def _attend_four(queries: Any, keys: Any, values: Any, width: int, scores: Any, 
         p, q, r, s = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
         key = keys[j]
         for d in range(n_dims):
-            number = _to_float(key[d])
+            number = to_float(key[d])
             p += a[d] * number
             q += b[d] * number
             r += c[d] * number
@@ -250,7 +250,7 @@ def _attend_four(queries: Any, keys: Any, values: Any, width: int, scores: Any, 
         t, u, v, w = scores[0, j + 1], scores[1, j + 1], scores[2, j + 1], scores[3, j + 1]
         value, next_value = values[j], values[j + 1]
         for d in range(n_dims):
-            x, y = _to_float(value[d]), _to_float(next_value[d])
+            x, y = to_float(value[d]), to_float(next_value[d])
             a[d] += p * x + t * y
             b[d] += q * x + u * y
             c[d] += r * x + v * y
@@ -259,7 +259,7 @@ def _attend_four(queries: Any, keys: Any, values: Any, width: int, scores: Any, 
         p, q, r, s = scores[0, j], scores[1, j], scores[2, j], scores[3, j]
         value = values[j]
         for d in range(n_dims):
-            number = _to_float(value[d])
+            number = to_float(value[d])
             a[d] += p * number
             b[d] += q * number
             c[d] += r * number
@@ -301,7 +301,7 @@ def _attend(
             while t < n_tokens:
                 n_queries = _UNROLL if n_tokens - t >= _UNROLL else 1
                 for i in range(n_queries):
-                    _rotate_query(qkv, rotation, first + t + i, h, queries, i)
+                    rotate_query(qkv, rotation, first + t + i, h, queries, i)
                 width = before + t + n_queries
                 if n_queries == 1:
                     _attend_one(
@@ -320,7 +320,7 @@ def _attend(
                     _attend_four(queries, keys[row, h], values[row, h], width, scores, result)
                 for i in range(n_queries):
                     for d in range(n_dims):
-                        out[first + t + i, h, d] = _from_float(result[i, d], like)
+                        out[first + t + i, h, d] = from_float(result[i, d], like)
                 t += n_queries
 
 
@@ -335,13 +335,13 @@ def _rms_norm(x: Any, update: Any, weight: Any, epsilon: float, out: Any) -> Non
         if len(update):
             added = update[row]
             for d in range(n_dims):
-                source[d] = _from_float(_to_float(source[d]) + _to_float(added[d]), source[0])
+                source[d] = from_float(to_float(source[d]) + to_float(added[d]), source[0])
         total = np.float32(0)
         for d in range(n_dims):
-            total += _to_float(source[d]) * _to_float(source[d])
+            total += to_float(source[d]) * to_float(source[d])
         scale = np.float32(1 / np.sqrt(total / np.float32(n_dims) + np.float32(epsilon)))
         for d in range(n_dims):
-            target[d] = _from_float(_to_float(source[d]) * scale * _to_float(weight[d]), source[0])
+            target[d] = from_float(to_float(source[d]) * scale * to_float(weight[d]), source[0])
 
 
 def _swiglu(x: Any, out: Any) -> None:
@@ -350,19 +350,20 @@ def _swiglu(x: Any, out: Any) -> None:
     for row in range(x.shape[0]):
         source, target = x[row], out[row]
         for d in range(half):
-            gate = _to_float(source[d])
-            small = _exp(-abs(gate))
+            gate = to_float(source[d])
+            small = exponential(-abs(gate))
             sigmoid = (np.float32(1) if gate >= 0 else small) / (np.float32(1) + small)
-            target[d] = _from_float(gate * sigmoid * _to_float(source[half + d]), source[0])
+            target[d] = from_float(gate * sigmoid * to_float(source[half + d]), source[0])
 
 
-def _compile(function: Any, fast: set[str]) -> Any:
+def njit_cached(function: Any, fast: set[str]) -> Any:
+    """Compile a function that Python calls, without its lock; kept beside the module for later processes."""
     try:
         return njit(fastmath=fast, nogil=True, error_model="numpy", cache=True)(function)
     except RuntimeError:  # no writable cache folder: each process compiles again, in seconds
         return njit(fastmath=fast, nogil=True, error_model="numpy")(function)
 
 
-attend = _compile(_attend, _FAST)
-rms_norm = _compile(_rms_norm, _REORDER)
-swiglu = _compile(_swiglu, _REORDER)
+attend = njit_cached(_attend, FAST)
+rms_norm = njit_cached(_rms_norm, _REORDER)
+swiglu = njit_cached(_swiglu, _REORDER)
